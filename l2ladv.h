@@ -1,0 +1,9857 @@
+/* l2ladv.h */
+/* ============================================================================================ */
+/*  1  CONFIGURATION MACROS                                                          >>macros   */
+/* ============================================================================================ */
+/*
+   macro                      where to define it          effect
+   L2LADV_IMPLEMENTATION      in exactly one file         compiles the bodies (chapters 3 to 12)
+   L2LADV_STATIC              in the implementing file    everything becomes static to that file
+   L2LADV_DOUBLE              everywhere                  l2l_real is double, on the plain kernels
+   L2LADV_NO_STDIO            everywhere                  no FILE: only the from-memory loaders
+   L2LADV_NO_SIMD             in the implementing file    plain C kernels only
+   L2LADV_HEADER              in the implementing file    this file's name for an #include, if you
+                                                          renamed it (default "l2ladv.h"): the
+                                                          vector kernels include it again
+   L2LADV_MALLOC(size)        in the implementing file    with L2LADV_FREE(p): used instead of
+   L2LADV_FREE(p)                                         malloc and free; define both or none
+   L2LADV_ASSERT(x)           in the implementing file    checks of the library's own invariants;
+                                                          nothing by default
+   A context can also be given an allocator at run time, see l2l_options.
+*/
+#ifndef L2LADV_H
+#define L2LADV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define L2LADV_VERSION "0.1.0"
+
+#if defined(__GNUC__) || defined(__clang__)
+#define L2L__MAYBE_UNUSED __attribute__((unused))
+#else
+#define L2L__MAYBE_UNUSED
+#endif
+#ifdef L2LADV_STATIC
+#define L2LADVDEF static L2L__MAYBE_UNUSED
+#else
+#define L2LADVDEF extern
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ============================================================================================ */
+/*  2  THE PUBLIC INTERFACE                                                       >>interface   */
+/* ============================================================================================ */
+
+/* The element of every tensor: float, or double under L2LADV_DOUBLE (for gradient checks). */
+#ifdef L2LADV_DOUBLE
+typedef double l2l_real;
+#else
+typedef float l2l_real;
+#endif
+
+/* -- 2.1 Contexts, errors, memory ------------------------------------------------- >>context --
+   A context owns the tape, the arena of temporaries, the error and the thread count. There is no
+   global state: two contexts may work in two threads at the same time, one context in one only.
+
+   Errors are sticky. The first error stays in the context as a code and a text; from then on every
+   call on that context returns NULL or false at once until l2l_error_clear. So a chain of calls is
+   checked once, at its end. Nothing in this file exits, aborts or prints. */
+typedef struct l2l_context l2l_context;
+
+typedef enum l2l_status {
+    L2L_OK = 0,
+    L2L_ERROR_MEMORY,      /* the allocator returned NULL, or a size does not fit size_t          */
+    L2L_ERROR_ARGUMENT,    /* a value out of its range; the text names it and what is allowed     */
+    L2L_ERROR_SHAPE,       /* shapes that do not fit; the text names both                         */
+    L2L_ERROR_FILE,        /* a file could not be opened, read, written or renamed                */
+    L2L_ERROR_FORMAT,      /* a file that is not what it should be; the text has the byte offset  */
+    L2L_ERROR_MISMATCH,    /* a file of other settings; the text names the setting                */
+    L2L_ERROR_NUMERIC,     /* a loss is no longer finite; the last good state was kept            */
+    L2L_ERROR_CANCELLED,   /* a callback asked to stop                                            */
+    L2L_ERROR_CALLBACK,    /* a callback reported failure                                         */
+    L2L_ERROR_UNSUPPORTED  /* not to be had here, e.g. the gradient of a model that offers none   */
+} l2l_status;
+
+/* Memory from the caller. Both functions or neither; `user` is handed to both. Thread-safety is not
+   required: only the thread that calls into the context allocates. */
+typedef struct l2l_allocator {
+    void *(*allocate)(void *user, size_t size);
+    void (*release)(void *user, void *memory);
+    void *user;
+} l2l_allocator;
+
+/* Instruction sets of the kernels; `cpu` in l2l_options is a sum of them. */
+enum {
+    L2L_CPU_PLAIN = 0,     /* the naive twins, in plain C                                         */
+    L2L_CPU_VECTOR = 1,    /* the machine's baseline vectors: SSE2, NEON                          */
+    L2L_CPU_AVX2 = 2,      /* with FMA                                                            */
+    L2L_CPU_AVX512 = 4,
+    L2L_CPU_DETECT = 255   /* the best that this machine has                                      */
+};
+
+typedef struct l2l_options {
+    int threads;             /* 0: as many as OpenMP would use; without OpenMP always 1           */
+    unsigned cpu;            /* L2L_CPU_DETECT; bits that the machine lacks are ignored           */
+    l2l_allocator allocator; /* all zero: L2LADV_MALLOC and L2LADV_FREE                           */
+} l2l_options;
+
+L2LADVDEF l2l_options l2l_options_default(void);
+/* NULL only if there is no memory, or if `allocator` has one function without the other. */
+L2LADVDEF l2l_context *l2l_context_create(const l2l_options *options);
+/* Objects made with the context (models, data sets, ...) are freed before it. */
+L2LADVDEF void l2l_context_free(l2l_context *c);
+
+L2LADVDEF l2l_status l2l_error(const l2l_context *c);
+L2LADVDEF const char *l2l_error_text(const l2l_context *c); /* "" when there is none              */
+L2LADVDEF void l2l_error_clear(l2l_context *c);
+/* Puts an error of your own into the context, e.g. from a callback. The first one stays. */
+L2LADVDEF void l2l_error_set(l2l_context *c, l2l_status status, const char *text);
+L2LADVDEF const char *l2l_status_name(l2l_status status);
+
+L2LADVDEF int l2l_threads(const l2l_context *c);
+L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
+L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
+L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
+/* "l2ladv 0.1.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+L2LADVDEF const char *l2l_describe(l2l_context *c);
+
+/* Bytes that the context and its objects hold now, and the most they ever held. */
+L2LADVDEF size_t l2l_memory_used(const l2l_context *c);
+L2LADVDEF size_t l2l_memory_peak(const l2l_context *c);
+
+/* Temporaries live in the arena. A mark notes where it stands; release gives back every tensor made
+   since, and the tape's nodes with them. Marks nest: release the newest first. */
+typedef struct l2l_mark {
+    uint64_t serial;
+    int tape;
+} l2l_mark;
+L2LADVDEF l2l_mark l2l_mark_here(const l2l_context *c);
+L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark);
+
+/* -- 2.2 Random numbers ------------------------------------------------------------- >>random --
+   Counter-based (Philox4x32-10; Salmon et al., SC 2011): a number is a function of a stream's name
+   and of the element's position in C,H,W order, so it depends neither on the batch nor on the
+   threads, and nothing has to be stored to resume. */
+enum { /* purposes: two streams with the same numbers but another purpose are independent */
+    L2L_RANDOM_INIT = 1,
+    L2L_RANDOM_SHUFFLE,
+    L2L_RANDOM_SPLIT,
+    L2L_RANDOM_START,
+    L2L_RANDOM_DROPOUT,
+    L2L_RANDOM_AUGMENT,
+    L2L_RANDOM_PHI,
+    L2L_RANDOM_USER = 64
+};
+typedef struct l2l_stream {
+    uint64_t seed;
+    uint32_t purpose; /* below 256 */
+    uint32_t epoch;   /* or restart */
+    uint32_t image;   /* index in the data set */
+    uint32_t step;    /* below 2^24 */
+} l2l_stream;
+L2LADVDEF uint32_t l2l_random_bits(const l2l_stream *s, uint32_t element);
+L2LADVDEF double l2l_random_uniform(const l2l_stream *s, uint32_t element); /* in [0,1)           */
+L2LADVDEF double l2l_random_normal(const l2l_stream *s, uint32_t element);  /* N(0,1)             */
+
+/* -- 2.3 Tensors and the tape -------------------------------------------------------- >>tensor --
+   Every tensor has four axes and is dense, channels last: activations are N×H×W×C, logits N×1×1×K,
+   per-image values N×1×1×1, a sum 1×1×1×1, a bias 1×1×1×K. A weight is kh×kw×C×K (K output
+   channels). Arrays that a caller hands in or gets back are N×C×H×W, as in PyTorch.
+
+   Operations run at once. While recording is on (it is off in a new context) they also leave a node
+   on the tape, and l2l_grad differentiates what the tape holds. Tensors belong to the arena: they
+   die with l2l_release, or earlier by l2l_drop. Parameters belong to their model. */
+typedef struct l2l_shape {
+    int n, h, w, c;
+} l2l_shape;
+
+struct l2l__operation;
+typedef struct l2l_tensor {
+    l2l_shape shape;
+    l2l_real *data; /* n*h*w*c numbers, channels last; NULL once the tape gave them back          */
+    /* the rest is private */
+    const struct l2l__operation *op;
+    struct l2l_tensor *in[8];
+    struct l2l_tensor *base; /* whose data this one shows (a view), or NULL                       */
+    int tape, references;
+    int *index;              /* saved positions: pooling, picking, labels                         */
+    l2l_real *saved;         /* whatever else the VJP needs                                       */
+    int64_t i[8];            /* attributes of the operation                                       */
+    double f[4];
+    const void *p;
+    struct l2l__packed *packed; /* cached transforms of a parameter                               */
+} l2l_tensor;
+
+L2LADVDEF l2l_shape l2l_shape_of(int n, int h, int w, int c);
+L2LADVDEF int64_t l2l_count(l2l_shape s);
+L2LADVDEF l2l_tensor *l2l_zeros(l2l_context *c, l2l_shape s);
+L2LADVDEF l2l_tensor *l2l_full(l2l_context *c, l2l_shape s, double value);
+/* Copies n*c*h*w numbers in N,C,H,W order into a tensor, and back. */
+L2LADVDEF l2l_tensor *l2l_from_nchw(l2l_context *c, const l2l_real *values, l2l_shape s);
+L2LADVDEF bool l2l_to_nchw(l2l_context *c, const l2l_tensor *x, l2l_real *values);
+/* The only number of a 1×1×1×1 tensor. */
+L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x);
+/* Gives a temporary back in forward-only code. Does nothing to what the tape still needs. */
+L2LADVDEF void l2l_drop(l2l_context *c, l2l_tensor *x);
+
+L2LADVDEF bool l2l_recording(const l2l_context *c);
+L2LADVDEF bool l2l_set_recording(l2l_context *c, bool on); /* returns what it was                 */
+
+enum { /* flags of l2l_grad */
+    L2L_CREATE_GRAPH = 1, /* record the gradient too, so that it can be differentiated again      */
+    L2L_FREE_GRAPH = 2    /* give the tape's activations back on the way: it is the last use      */
+};
+/* gradients[i] = d sum(output) / d inputs[i], a tensor of inputs[i]'s shape (zeros where the output
+   does not depend on it). Only paths to the inputs asked for are followed: a gradient of the images
+   never computes one of the weights. */
+L2LADVDEF bool l2l_grad(l2l_context *c, l2l_tensor *output, l2l_tensor *const *inputs, int n_inputs,
+                        l2l_tensor **gradients, unsigned flags);
+/* The same for an output weighted by a cotangent of its shape: the vector-Jacobian product (VJP). */
+L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent,
+                       l2l_tensor *const *inputs, int n_inputs, l2l_tensor **gradients,
+                       unsigned flags);
+
+/* -- 2.4 Operations -------------------------------------------------------------- >>operations --
+   Each returns a new tensor, or NULL after an error. Each can be differentiated any number of times
+   where a derivative exists. Conventions at kinks: relu'(0) = 0, the first maximum wins, clamp's
+   derivative is 1 on its bounds, sign' = 0. */
+
+/* Convolution, in one node: y = pool(relu(scale * conv(p(x), w) + bias + residual)), where
+   p(x) = relu(pre_scale * x + pre_shift) if pre_scale is given and x otherwise.
+   x N×H×W×C, w kh×kw×C×K, the vectors 1×1×1×K (pre_ ones 1×1×1×C), the residual as conv's output.
+   Fields left NULL or false are left out. */
+typedef struct l2l_conv_options {
+    int stride, padding; /* 1, 0 */
+    l2l_tensor *bias, *scale, *residual, *pre_scale, *pre_shift;
+    bool relu;
+    bool pool;           /* 2×2 maximum, stride 2, after the ReLU */
+} l2l_conv_options;
+L2LADVDEF l2l_conv_options l2l_conv_default(void);
+L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
+                               const l2l_conv_options *o);
+/* Its two adjoints: dy N×OH×OW×K to the input's shape, and to the weight's shape kh×kw×C×K. */
+L2LADVDEF l2l_tensor *l2l_conv_input_grad(l2l_context *c, l2l_tensor *dy, l2l_tensor *w,
+                                          l2l_shape x, int stride, int padding);
+L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_tensor *dy,
+                                           l2l_shape w, int stride, int padding);
+/* y N×1×1×K = x W + b, where x N×H×W×C is flattened and W is h×w×c×K with h*w*c = H*W*C. Options:
+   bias, scale, residual, relu. */
+L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
+                                 const l2l_conv_options *o);
+
+/* Elementwise. In add, sub and mul an axis of length 1 is repeated to fit the other operand. */
+L2LADVDEF l2l_tensor *l2l_add(l2l_context *c, l2l_tensor *a, l2l_tensor *b);
+L2LADVDEF l2l_tensor *l2l_sub(l2l_context *c, l2l_tensor *a, l2l_tensor *b);
+L2LADVDEF l2l_tensor *l2l_mul(l2l_context *c, l2l_tensor *a, l2l_tensor *b);
+L2LADVDEF l2l_tensor *l2l_affine(l2l_context *c, l2l_tensor *x, double scale, double shift);
+L2LADVDEF l2l_tensor *l2l_relu(l2l_context *c, l2l_tensor *x);
+L2LADVDEF l2l_tensor *l2l_leaky_relu(l2l_context *c, l2l_tensor *x, double slope);
+L2LADVDEF l2l_tensor *l2l_tanh(l2l_context *c, l2l_tensor *x);
+L2LADVDEF l2l_tensor *l2l_sigmoid(l2l_context *c, l2l_tensor *x);
+L2LADVDEF l2l_tensor *l2l_exp(l2l_context *c, l2l_tensor *x);
+L2LADVDEF l2l_tensor *l2l_log(l2l_context *c, l2l_tensor *x);
+L2LADVDEF l2l_tensor *l2l_power(l2l_context *c, l2l_tensor *x, double exponent);
+L2LADVDEF l2l_tensor *l2l_abs(l2l_context *c, l2l_tensor *x);
+L2LADVDEF l2l_tensor *l2l_sign(l2l_context *c, l2l_tensor *x); /* sign(0) = 0                     */
+L2LADVDEF l2l_tensor *l2l_clamp(l2l_context *c, l2l_tensor *x, double low, double high);
+/* The projection of Algorithm 1: clamp to [max(x-eps,0), min(x+eps,1)] around the clean x. */
+L2LADVDEF l2l_tensor *l2l_project(l2l_context *c, l2l_tensor *z, l2l_tensor *x, double epsilon);
+/* A constant copy-free view of x: gradients stop here. */
+L2LADVDEF l2l_tensor *l2l_detach(l2l_context *c, l2l_tensor *x);
+
+/* Shapes and reductions. */
+L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s);
+/* Sums over every axis that is 1 in s; s's other axes are x's. broadcast_to is its adjoint. */
+L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s);
+L2LADVDEF l2l_tensor *l2l_broadcast_to(l2l_context *c, l2l_tensor *x, l2l_shape s);
+L2LADVDEF l2l_tensor *l2l_sum(l2l_context *c, l2l_tensor *x);  /* 1×1×1×1                         */
+L2LADVDEF l2l_tensor *l2l_mean(l2l_context *c, l2l_tensor *x); /* 1×1×1×1                         */
+/* Channels from .. from+count-1, and the adjoint: x's channels placed into `total` ones, else 0. */
+L2LADVDEF l2l_tensor *l2l_slice(l2l_context *c, l2l_tensor *x, int from, int count);
+L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int total);
+
+/* Pooling: square window, PyTorch's rounding down; padding counts as -inf for max and as 0, with
+   the full window as divisor, for the average. */
+L2LADVDEF l2l_tensor *l2l_max_pool(l2l_context *c, l2l_tensor *x, int window, int stride,
+                                   int padding);
+L2LADVDEF l2l_tensor *l2l_average_pool(l2l_context *c, l2l_tensor *x, int window, int stride,
+                                       int padding);
+L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x); /* N×1×1×C          */
+
+/* Batch normalisation over N,H,W with gamma, beta 1×1×1×C. Training mode uses the batch's mean and
+   biased variance and moves the running ones (1×1×1×C, never differentiated) by `momentum`, the
+   variance unbiased, as PyTorch does; evaluation mode uses the running ones. */
+typedef struct l2l_batch_norm_options {
+    l2l_tensor *gamma, *beta;
+    l2l_tensor *running_mean, *running_variance;
+    double epsilon, momentum; /* 1e-5, 0.1 */
+    bool training;
+    bool update;              /* false: leave the running statistics alone */
+} l2l_batch_norm_options;
+L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void);
+L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x,
+                                     const l2l_batch_norm_options *o);
+/* Sets each element to 0 with probability p and scales the rest by 1/(1-p). Element e of image i is
+   decided by the stream *s with image = images[i]; images has x's N entries. */
+L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const l2l_stream *s,
+                                  const uint32_t *images);
+
+/* Over classes (the channels of N×1×1×K). */
+L2LADVDEF l2l_tensor *l2l_softmax(l2l_context *c, l2l_tensor *logits);
+L2LADVDEF l2l_tensor *l2l_log_softmax(l2l_context *c, l2l_tensor *logits);
+/* N×1×1×1: entry classes[i] of row i; classes has N entries in 0..K-1. */
+L2LADVDEF l2l_tensor *l2l_pick(l2l_context *c, l2l_tensor *logits, const int *classes);
+/* The adjoint of pick: N×1×1×1 to N×1×1×K, zero elsewhere. */
+L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *classes, int k);
+
+/* -- 2.5 Losses, per image ------------------------------------------------------------ >>losses --
+   Each gives N×1×1×1; l2l_sum and l2l_mean do the rest. */
+L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, const int *labels);
+/* KL(softmax(p) || softmax(q)); the gradient flows through both arguments. */
+L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tensor *q);
+/* max over j != y of z_j, minus z_y: positive when the image is misclassified (Carlini-Wagner). */
+L2LADVDEF l2l_tensor *l2l_margin(l2l_context *c, l2l_tensor *logits, const int *labels);
+/* Row-wise argmax, the lowest index on ties. */
+L2LADVDEF bool l2l_predict(l2l_context *c, const l2l_tensor *logits, int *classes);
+
+/* -- 2.6 Classifiers ------------------------------------------------------------------ >>models --
+   A network is one forward function written with the layers below. On its first run, when the model
+   is made, each layer creates its parameters under its name; later runs find them by name. Weights
+   are Kaiming-normal (fan-in), biases zero, the last linear layer N(0, last_layer_deviation^2). */
+typedef struct l2l_model l2l_model;
+typedef l2l_tensor *(*l2l_forward)(l2l_model *m, l2l_tensor *x, void *user);
+
+typedef struct l2l_model_options {
+    const char *arch;     /* "smallcnn", or any name for a network of your own                    */
+    l2l_forward forward;  /* set by l2l_model_default for the known ones                          */
+    void *user;           /* handed to forward                                                    */
+    int channels, height, width, classes;
+    double width_multiplier; /* channels are rounded to multiples of 8; wrn: the widening factor  */
+    int depth;
+    double dropout;             /* 0: off                                                         */
+    double last_layer_deviation; /* 0.01; TRADES uses 0 (a zero last layer: decision of theirs)   */
+    int normalise;               /* how many of the channels below count; 0: inputs stay in [0,1] */
+    double mean[4], deviation[4];
+    uint64_t seed;
+} l2l_model_options;
+/* arch: "smallcnn" (the 4-layer CNN of TRADES for 1×28×28), or another name for your own network,
+   whose forward, channels, height, width and classes you set. */
+L2LADVDEF l2l_model_options l2l_model_default(const char *arch);
+L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o);
+L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m); /* also into another c  */
+L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from);      /* same architecture    */
+L2LADVDEF void l2l_model_free(l2l_model *m);
+L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m);
+
+/* Layers, for use inside a forward function. `flags` is a sum of the following. */
+enum { L2L_RELU = 1, L2L_POOL = 2, L2L_NO_BIAS = 4, L2L_LAST = 8 };
+L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor *x, int channels,
+                                     int kernel, int stride, int padding, unsigned flags);
+L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tensor *x, int outputs,
+                                       unsigned flags); /* flattens; L2L_LAST: the logits         */
+L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_tensor *x,
+                                           unsigned flags);
+L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p);
+L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m);
+
+/* Evaluation: running statistics, no dropout. Training: batch statistics, dropout. A forward
+   function asks for it with l2l_model_mode if it does anything mode-dependent of its own. */
+typedef enum l2l_mode { L2L_EVALUATE = 0, L2L_TRAIN = 1 } l2l_mode;
+L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m);
+/* Logits N×1×1×K of a batch N×H×W×C in [0,1]. */
+L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode);
+/* Logits of n images, N×C×H×W, into n*classes numbers, in evaluation mode, a batch at a time. */
+L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits);
+
+/* Parameters in file order, then buffers (running statistics). */
+typedef struct l2l_parameter {
+    const char *name;          /* e.g. "feature_extractor.conv1.weight" */
+    const l2l_tensor *value;   /* kh×kw×C×K; a linear layer's is H×W×C×K of the map it flattens   */
+    int rank;                  /* in files: 4 = K×C×kh×kw, 2 = K×(C*H*W), 1 = K                   */
+    bool trainable;            /* false: a buffer                                                 */
+} l2l_parameter;
+L2LADVDEF int l2l_model_parameters(const l2l_model *m); /* how many, buffers included             */
+L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i);
+L2LADVDEF int64_t l2l_model_size(const l2l_model *m);   /* trainable numbers, e.g. 312,202        */
+/* A parameter in file layout, read and written; l2l_count(value->shape) numbers. */
+L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values);
+L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values);
+
+/* A table of layers, shapes and counts as text, cut to `capacity` bytes with its final zero.
+   Returns the length that the whole text has. */
+L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capacity);
+/* Bytes that one training step (or with L2L_EVALUATE one input gradient) of a batch will need
+   beyond the parameters, measured on the shapes, before it is run. 0 after an error. */
+L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode);
+
+/* A model that lives elsewhere. Called from the caller's thread, N×C×H×W in [0,1]; return false to
+   cancel. vjp may be NULL: then only attacks that need no gradient work. */
+typedef struct l2l_external {
+    int channels, height, width, classes;
+    void *user;
+    bool (*logits)(void *user, const l2l_real *x, int n, l2l_real *logits);
+    bool (*vjp)(void *user, const l2l_real *x, int n, const l2l_real *dlogits, l2l_real *dx);
+} l2l_external;
+L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e);
+
+/* -- 2.7 Outer optimizers and schedules ----------------------------------------- >>optimizers --
+   SGD as PyTorch: v = momentum*v + (g + weight_decay*theta), theta -= lr*v (Nesterov: g + momentum*v).
+   Adam (Kingma and Ba) with bias correction; weight decay is added to the gradient. */
+typedef enum l2l_optimizer_kind { L2L_SGD = 0, L2L_ADAM = 1 } l2l_optimizer_kind;
+typedef struct l2l_optimizer_options {
+    l2l_optimizer_kind kind;
+    double rate;         /* the step size: alpha_2 for theta, alpha_1 for phi                     */
+    double momentum, weight_decay;
+    bool nesterov;
+    double beta1, beta2, epsilon; /* Adam: 0.9, 0.999, 1e-8                                       */
+    double clip;         /* rescale the gradient if its l2 norm exceeds this; 0: never            */
+} l2l_optimizer_options;
+L2LADVDEF l2l_optimizer_options l2l_sgd_default(void);  /* rate 0.1, momentum 0.9 */
+L2LADVDEF l2l_optimizer_options l2l_adam_default(void); /* rate 1e-3 */
+
+typedef enum l2l_schedule_kind { L2L_CONSTANT = 0, L2L_STEPS, L2L_COSINE } l2l_schedule_kind;
+typedef struct l2l_schedule {
+    l2l_schedule_kind kind;
+    double warm_up;        /* fraction of all steps with a linear rise from 0                     */
+    double milestones[8];  /* L2L_STEPS: fractions of all steps, ascending; unused ones 0         */
+    double factor;         /* multiplied in at each milestone: 0.1                                */
+    double final;          /* L2L_COSINE: ends at this share of the rate: 0                       */
+} l2l_schedule;
+L2LADVDEF l2l_schedule l2l_schedule_default(void);
+/* The factor on the rate at `step` of `total`. */
+L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_t total);
+
+/* An optimizer over any list of arrays (a trainer makes its own). The gradient is descended. */
+typedef struct l2l_optimizer l2l_optimizer;
+L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimizer_options *o,
+                                              const int64_t *sizes, int n);
+L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
+                                  l2l_real *const *gradients, double rate_factor);
+L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o);
+
+/* -- 2.8 The three interfaces of adversarial training --------------------------------- >>seams --
+   Training = inner objective × inner maximizer × outer loss. Algorithm 1 is written over these
+   three, every method is a combination of them, and an attack is the first two. */
+
+/* What the inner problem maximizes: a per-image loss N×1×1×1 of the logits at x'. */
+typedef struct l2l_objective {
+    const char *name;
+    l2l_tensor *(*loss)(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean_logits,
+                        const int *labels, void *user);
+    bool needs_clean; /* else clean_logits is NULL; they are a constant of the inner problem      */
+    void *user;
+} l2l_objective;
+L2LADVDEF l2l_objective l2l_objective_cross_entropy(void);
+L2LADVDEF l2l_objective l2l_objective_kl(void);     /* KL(f(x) || f(x')), the inner loss of TRADES */
+L2LADVDEF l2l_objective l2l_objective_margin(void); /* Carlini and Wagner's, kappa = infinity     */
+
+typedef enum l2l_start {
+    L2L_START_CLEAN = 0, /* x'_0 = x                                                              */
+    L2L_START_UNIFORM,   /* x'_0 = Proj(x + U(-eps, eps)), as PGD                                 */
+    L2L_START_NORMAL     /* x'_0 = Proj(x + 0.001 N(0, I)), as TRADES and Algorithm 1, line 8     */
+} l2l_start;
+
+/* The inner problem, as a maximizer sees it: a batch of n images, channels last. */
+typedef struct l2l_inner {
+    l2l_context *context;
+    l2l_model *model;
+    const l2l_objective *objective;
+    int n;                    /* images in the batch                                              */
+    l2l_shape shape;          /* n×H×W×C                                                          */
+    l2l_tensor *x;            /* clean images                                                     */
+    const int *labels;        /* n                                                                */
+    const uint32_t *images;   /* n indices in the data set, for random streams                    */
+    l2l_tensor *clean_logits; /* NULL unless the objective needs them                             */
+    l2l_stream stream;        /* seed, epoch or restart, step: fill in purpose and image          */
+    double epsilon;           /* radius of the l-infinity ball, in pixels in [0,1]                */
+    double step_size;         /* in pixels                                                        */
+    int T;                    /* number of steps                                                  */
+    const double *w;          /* w[0..T], the weights of L_phi; w[0] = 0                          */
+    l2l_mode mode;            /* of the classifier                                                */
+    int t;                    /* the step at hand                                                 */
+    l2l_tensor *adv;          /* x'_t                                                             */
+    l2l_tensor *start;        /* x'_0, kept for maximizers that learn                             */
+    l2l_tensor *delta;        /* a maximizer writes its delta_t here                              */
+    l2l_tensor **g;           /* g[t], raw per-image gradients; all kept if the maximizer learns, */
+                              /* else g[t] is valid only at step t                                */
+    l2l_real *loss;           /* n losses at the point last looked at                             */
+    int *predicted;           /* n classes at that point                                          */
+    double L_phi;             /* sum over images and t of w[t] L(f(x'_t), y)                      */
+    int64_t forwards, backwards; /* passes through the classifier so far                          */
+} l2l_inner;
+
+/* A maximizer: gradients in, steps out. */
+typedef struct l2l_maximizer {
+    const char *name;
+    void *self;
+    bool (*begin)(void *self, l2l_inner *in);  /* state to zero (line 7); may be NULL             */
+    bool (*step)(void *self, l2l_inner *in);   /* in->delta from in->g[in->t] (line 11)           */
+    bool (*update)(void *self, l2l_inner *in); /* learn from in->g[0..T] (line 15); may be NULL   */
+    /* For checkpoints: writes what was learned as numbers (or only counts them if numbers is NULL),
+       and takes it back. Both may be NULL. */
+    int64_t (*pack)(void *self, double *numbers);
+    bool (*unpack)(void *self, const double *numbers, int64_t n);
+} l2l_maximizer;
+L2LADVDEF l2l_maximizer l2l_maximizer_none(void); /* x'_T = x'_0: plain training                  */
+L2LADVDEF l2l_maximizer l2l_maximizer_sign(void); /* delta = step_size * sign(g): FGSM, PGD       */
+
+/* What theta descends: a 1×1×1×1 loss with the tape recording. x and adv are constants. */
+typedef struct l2l_outer {
+    const char *name;
+    l2l_tensor *(*loss)(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
+                        void *user);
+    void *user;
+    bool is_objective; /* equals the mean of the inner cross-entropy at x'_T: one pass serves both */
+} l2l_outer;
+L2LADVDEF l2l_outer l2l_outer_cross_entropy(void); /* mean CE(f(x'_T), y)                         */
+
+/* -- 2.9 Attacks --------------------------------------------------------------------- >>attacks --
+   In the l-infinity ball of radius epsilon and the image range [0,1], pixels in [0,1]. Everything
+   is decided per image: its result does not depend on the batch. The classifier is in evaluation
+   mode; no parameter gradient is touched. After every attack ball and range are checked.
+
+   Returned is the first iterate that is misclassified, else the one with the largest loss over all
+   restarts (so that more steps from the same start are never weaker); with last_iterate the last. */
+typedef struct l2l_attack {
+    const char *name;
+    l2l_maximizer maximizer;
+    l2l_objective objective;
+    double epsilon;   /* 0.3 or 8/255                                                             */
+    double step_size; /* PGD: epsilon/4                                                           */
+    int steps;        /* gradient steps                                                           */
+    int restarts;     /* 1: one run                                                               */
+    l2l_start start;
+    bool last_iterate;
+    uint64_t seed;
+    int batch;        /* images at a time: 100; changes no result                                 */
+    uint32_t first;   /* index of the first image in the data set, for the random start           */
+    const l2l_real *init; /* n*C*H*W starting points for the first run, or NULL                   */
+    bool (*progress)(void *user, int done, int total); /* may be NULL; false cancels              */
+    void *user;
+} l2l_attack;
+L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon);
+L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon); /* from x, 10 steps of epsilon/4           */
+L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon);   /* uniform start, 10 steps of epsilon/4    */
+
+typedef struct l2l_record {
+    int label, clean, predicted; /* true class, prediction on the clean and the returned image    */
+    bool success;                /* predicted != label                                            */
+    int step;                    /* of the returned iterate; 0 is the start                       */
+    int restart;
+    double loss;                 /* the objective at the returned image                           */
+    double linf, l2;             /* norms of the perturbation                                     */
+    int forwards, backwards;     /* passes through the model for this image                       */
+    int zero_gradients;          /* iterates of this image whose gradient was exactly zero        */
+} l2l_record;
+/* Attacks n images (N×C×H×W, values in [0,1]); `adversarial` gets n images, `records` n records.
+   Images, labels and ranges are checked on entry. */
+L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real *images,
+                              const int *labels, int n, l2l_real *adversarial,
+                              l2l_record *records);
+
+/* -- 2.10 The learned maximizer ------------------------------------------------------- >>learned --
+   m_phi: one small recurrent cell, shared by all pixels, that turns the gradient of each pixel into
+   its next step (paper.. section "The learned maximizer"). */
+typedef enum l2l_cell { L2L_LSTM = 0, L2L_RNN = 1 } l2l_cell;
+typedef enum l2l_grad_input {
+    L2L_INPUT_SIGN = 0, /* sign(g)                                                                */
+    L2L_INPUT_L1,       /* g * pixels / |g|_1, per image                                          */
+    L2L_INPUT_LINF,     /* g / |g|_inf, per image                                                 */
+    L2L_INPUT_LOG,      /* two inputs: log|g| and sign, with p = 10 (Andrychowicz et al. 2016)    */
+    L2L_INPUT_RAW       /* g itself (for checks)                                                  */
+} l2l_grad_input;
+
+typedef struct l2l_learned_options {
+    l2l_cell cell;
+    int hidden;             /* 10                                                                 */
+    bool bias;              /* LSTM 491 parameters with, 450 without; RNN 120 without             */
+    l2l_grad_input input;
+    bool raw_output;        /* false: delta = scale*eps*tanh(out); true: delta = scale*eps*out    */
+    double scale;           /* 1                                                                  */
+    l2l_optimizer_options optimizer; /* of phi, ascending L_phi: Adam, rate (alpha_1) 1e-2        */
+    bool second_order;      /* differentiate through g_t too: exact, and several times dearer     */
+    uint64_t seed;
+} l2l_learned_options;
+L2LADVDEF l2l_learned_options l2l_learned_default(void);
+
+typedef struct l2l_learned l2l_learned;
+L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_options *o);
+L2LADVDEF void l2l_learned_free(l2l_learned *m);
+L2LADVDEF const l2l_learned_options *l2l_learned_info(const l2l_learned *m);
+L2LADVDEF int l2l_learned_size(const l2l_learned *m); /* number of parameters                     */
+/* phi as one array: W_ih (4H×I, gates i f g o; RNN H×I), W_hh (4H×H), b_ih (4H), W_out (H),
+   b_out (1); rows as in PyTorch's LSTMCell and RNNCell. Writing to it is allowed. */
+L2LADVDEF l2l_real *l2l_learned_parameters(l2l_learned *m);
+L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m);
+/* The learned optimizer as an attack, T steps from the start of line 8. */
+L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int steps);
+/* The gradient of `in->L_phi / n` with respect to phi, l2l_learned_size numbers, after T steps. */
+L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient);
+
+/* -- 2.11 Data sets ---------------------------------------------------------------------- >>data --
+   `fetch` gives image `index` as C×H×W in [0,1] and its label. Make one with the loaders of 2.14,
+   from arrays, or fill in the struct yourself to stream. */
+typedef struct l2l_dataset {
+    l2l_context *context;
+    int count, channels, height, width, classes;
+    bool (*fetch)(const struct l2l_dataset *d, int index, l2l_real *chw, int *label);
+    void (*release)(struct l2l_dataset *d); /* frees self; may be NULL */
+    void *self;
+} l2l_dataset;
+/* n images N×C×H×W in [0,1] and their labels, borrowed: they must outlive the data set. */
+L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
+                                       int n, int channels, int height, int width, int classes,
+                                       l2l_dataset *d);
+L2LADVDEF void l2l_dataset_free(l2l_dataset *d);
+/* Images first .. first+n-1 as N×C×H×W, with labels. */
+L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real *images,
+                                int *labels);
+
+/* -- 2.12 Training: Algorithm 1 ---------------------------------------------------------- >>train --
+   l2l_train runs Algorithm 1 over a data set: shuffling, schedules, evaluation on held-out images
+   after every epoch, the best model kept, checkpoints, progress. l2l_train_step runs one pass of
+   its loop on a batch of yours. */
+typedef struct l2l_method {
+    const char *name;
+    l2l_objective objective;
+    l2l_maximizer maximizer;
+    l2l_outer outer;
+    l2l_start start;
+} l2l_method;
+L2LADVDEF l2l_method l2l_method_plain(void);
+L2LADVDEF l2l_method l2l_method_advtrain(void);            /* PGD (Madry et al. 2018)             */
+L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi); /* the paper's                         */
+
+typedef struct l2l_progress {
+    int epoch, epochs;
+    int64_t step, steps, step_in_epoch, steps_in_epoch;
+    double loss;        /* outer loss of the last step                                            */
+    double accuracy;    /* on the last step's x'_T; -1 under an outer loss of your own            */
+    double epsilon, rate;
+    double gain;        /* mean over the batch of L(x'_T) - L(x'_0): what the maximizer gained    */
+    double saturated;   /* share of pixels of x'_T on the border of the ball or of [0,1]          */
+    bool epoch_ended;   /* then the following are new:                                            */
+    double epoch_loss, epoch_accuracy;           /* means over the epoch                          */
+    double validation_natural, validation_robust; /* -1 when nothing is held out                  */
+    bool best;          /* this epoch's model is the best so far                                  */
+} l2l_progress;
+
+typedef struct l2l_train_options {
+    l2l_method method;
+    int epochs, batch;          /* 10, 128 */
+    double epsilon;             /* 0.3 */
+    int T;                      /* 10 inner steps */
+    double step_size;           /* PGD's; 0: epsilon/4. Shrinks with epsilon during its warm-up   */
+    double epsilon_warm_up;     /* fraction of all steps over which epsilon rises from 0: 0.3     */
+    const double *loss_weights; /* w_1 .. w_T of L_phi; NULL: w_t = t                             */
+    l2l_optimizer_options optimizer; /* of theta: Adam, 1e-3                                      */
+    l2l_schedule schedule;
+    l2l_mode inner_mode;        /* of the classifier during the inner steps: L2L_EVALUATE         */
+    int validation;             /* images split off for evaluation after each epoch: 0            */
+    l2l_attack validation_attack; /* name NULL: PGD-10 at epsilon                                 */
+    bool stop_on_plateau;       /* see l2l_train */
+    uint64_t seed;
+    bool (*progress)(void *user, const l2l_progress *p); /* after each step; false: stop          */
+    void *user;
+    const char *checkpoint;     /* file, NULL: none; written after each epoch and when stopped    */
+    int checkpoint_steps;       /* and every so many steps; 0: no                                 */
+    bool resume;                /* go on from `checkpoint` if the file is there                   */
+    const char *log;            /* file of JSON lines, NULL: none                                 */
+} l2l_train_options;
+L2LADVDEF l2l_train_options l2l_train_default(void);
+
+typedef struct l2l_trainer l2l_trainer;
+/* The model (and phi, inside the method) are trained in place. */
+L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
+                                          const l2l_train_options *o);
+L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
+/* Runs to the end; true when it got there. A progress callback that says stop, a loss that is not
+   finite (the parameters of the last good step are kept) or, with stop_on_plateau, a loss within
+   0.02 of ln K for 300 steps while one class is predicted for everything, ends it with an error. */
+L2LADVDEF bool l2l_train(l2l_trainer *t);
+/* One pass of Algorithm 1, lines 5 to 16, on n images N×C×H×W. */
+L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
+                              l2l_progress *p);
+/* A copy of the model of the best epoch by held-out robust accuracy (without held-out images: of
+   the last epoch). To be freed by the caller. */
+L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t);
+L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path);   /* a checkpoint, now         */
+L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path); /* same settings only        */
+
+/* -- 2.13 Evaluation ------------------------------------------------------------------ >>evaluate --
+   One object per model and data set: natural accuracy first, then any number of attacks, and the
+   share of images that are right under all of them at once. */
+typedef struct l2l_evaluation_options {
+    int limit; /* the first so many images; 0: all */
+    int batch; /* 100 */
+} l2l_evaluation_options;
+L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void);
+
+typedef struct l2l_result {
+    double accuracy;        /* share of images classified right under this attack                 */
+    double mean_loss;       /* of the attack's objective                                          */
+    double mean_linf;
+    double zero_gradients;  /* share of iterates with a gradient of exactly zero                  */
+    int64_t forwards, backwards;
+} l2l_result;
+
+typedef struct l2l_evaluation {
+    int images;
+    double natural;         /* accuracy on clean images                                           */
+    double worst;           /* share right on clean images and under every attack so far          */
+    int *labels, *clean;    /* per image: true class, prediction                                  */
+    bool *right;            /* per image: right so far                                            */
+    /* private */
+    l2l_model *model;
+    const l2l_dataset *data;
+    l2l_evaluation_options options;
+} l2l_evaluation;
+L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
+                                    const l2l_evaluation_options *o, l2l_evaluation *e);
+/* records: e->images of them, or NULL; adversarial: e->images images N×C×H×W, or NULL. */
+L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
+                                     l2l_record *records, l2l_real *adversarial);
+L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
+
+/* -- 2.14 Files ------------------------------------------------------------------------- >>files --
+   Every loader distrusts its file: sizes are checked before memory is asked for. A failed load
+   leaves its target as it was. Saving writes to a temporary file beside the target, checks it and
+   renames it: a process killed at any time leaves the old file or the new one (a power failure is
+   not covered: ISO C cannot flush a disk). The from-memory forms work under L2LADV_NO_STDIO. */
+
+/* IDX (the format of MNIST): images of unsigned bytes, rank 3 (or 4 with channels), and labels. */
+L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
+                                      const void *labels, size_t label_bytes, int classes,
+                                      l2l_dataset *d);
+
+/* Models as safetensors, with PyTorch's names and layouts, architecture in the metadata. Loading
+   needs a model of the same architecture; entries that it does not have are counted in *extra,
+   missing or mis-shaped ones are an error that names them. */
+L2LADVDEF bool l2l_model_load_memory(l2l_model *m, const void *data, size_t bytes, int *extra);
+/* *data is owned by the context's allocator: give it back with l2l_free. */
+L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *bytes);
+L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t bytes);
+L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes);
+L2LADVDEF void l2l_free(l2l_context *c, void *memory);
+
+/* .npy arrays: read from <f4, <f8, integers and booleans of any size and both byte orders, C order;
+   written as <f4 or <i8. */
+typedef struct l2l_array {
+    int rank;
+    int64_t shape[8];
+    int64_t count;
+    bool integer;     /* then `integers` holds the values, else `reals` */
+    l2l_real *reals;
+    int64_t *integers;
+} l2l_array;
+L2LADVDEF bool l2l_npy_load_memory(l2l_context *c, const void *data, size_t bytes, l2l_array *a);
+L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a);
+
+#ifndef L2LADV_NO_STDIO
+L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
+                               l2l_dataset *d);
+L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra);
+L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path);
+L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path);
+/* T and epsilon are what phi was trained with; they go into the file's metadata. */
+L2LADVDEF bool l2l_learned_save(const l2l_learned *m, const char *path);
+/* Makes a model (a maximizer) from a file's own metadata. */
+L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path);
+L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path);
+L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a);
+L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_real *values,
+                                  const int64_t *shape, int rank);
+L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int64_t *values,
+                                     const int64_t *shape, int rank);
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* L2LADV_H */
+#if defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED) && !defined(L2L__LANES)
+
+#include <float.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+#ifndef L2LADV_NO_STDIO
+#include <stdio.h>
+#endif
+#if defined(L2LADV_MALLOC) != defined(L2LADV_FREE)
+#error "l2ladv: define both L2LADV_MALLOC and L2LADV_FREE, or neither"
+#endif
+#ifndef L2LADV_MALLOC
+#include <stdlib.h>
+#define L2LADV_MALLOC(size) malloc(size)
+#define L2LADV_FREE(p) free(p)
+#endif
+#ifndef L2LADV_ASSERT
+#define L2LADV_ASSERT(x) ((void)0)
+#endif
+#ifdef _OPENMP
+#include <omp.h>
+/* One macro for all pragmas: without OpenMP a bare one would be warned of. */
+#define L2L__PRAGMA(x) _Pragma(#x)
+#define L2L__PARALLEL(threads) L2L__PRAGMA(omp parallel for num_threads(threads) schedule(static))
+#else
+#define L2L__PARALLEL(threads) L2L__UNUSED(threads);
+#endif
+#define L2L__UNUSED(x) ((void)(x))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ============================================================================================ */
+/*  3  ERRORS, MEMORY, RANDOM NUMBERS                                             >>foundation  */
+/* ============================================================================================ */
+
+struct l2l__kernels;                         /* chapter 4: the kernels of one instruction set     */
+static const char *l2l__cpu_name(unsigned cpu);
+typedef struct l2l__block l2l__block;
+typedef struct l2l__chunk l2l__chunk;
+
+struct l2l_context {
+    l2l_allocator allocator;
+    int threads;
+    unsigned cpu;
+    const struct l2l__kernels *kernels;
+    l2l_status status;
+    char text[512], description[128];
+    size_t used, peak;                       /* bytes from the allocator                          */
+    l2l__chunk *chunks;                      /* the arena                                         */
+    l2l__block *newest, *free_blocks;
+    uint64_t serial;
+    size_t arena_size, arena_live, arena_peak;
+    l2l_tensor **tape;                       /* nodes in the order of their making                */
+    int tape_length, tape_capacity;
+    bool recording;
+};
+
+/* -- errors ------------------------------------------------------------------------------------ */
+
+/* Writes `value` with up to `digits` significant digits (at most 17), the same in every locale. */
+static size_t l2l__number(char *out, double value, int digits)
+{
+    char *o = out;
+    char d[20];
+    int e = 0, i, last;
+    double scaled;
+    if (value != value) { memcpy(out, "nan", 4); return 3; }
+    if (value < 0) { *o++ = '-'; value = -value; }
+    if (value > DBL_MAX) { memcpy(o, "inf", 4); return (size_t)(o - out) + 3; }
+    if (value > 0) {
+        e = (int)floor(log10(value));
+        scaled = e < -300 ? value * 1e300 / pow(10.0, e + 300) : value / pow(10.0, e);
+        if (scaled < 1) { scaled *= 10; e--; }
+        scaled += 0.5 * pow(10.0, 1 - digits);
+        if (scaled >= 10) { scaled /= 10; e++; }
+    } else {
+        scaled = 0;
+    }
+    for (i = 0, last = 0; i < digits; i++) {
+        int digit = (int)scaled;
+        if (digit > 9) digit = 9;
+        d[i] = (char)('0' + digit);
+        if (digit) last = i;
+        scaled = (scaled - digit) * 10;
+    }
+    if (e < -5 || e >= digits) {             /* d.ddde+xx */
+        *o++ = d[0];
+        if (last) *o++ = '.';
+        for (i = 1; i <= last; i++) *o++ = d[i];
+        *o++ = 'e';
+        if (e < 0) { *o++ = '-'; e = -e; }
+        if (e >= 100) *o++ = (char)('0' + e / 100);
+        if (e >= 10) *o++ = (char)('0' + e / 10 % 10);
+        *o++ = (char)('0' + e % 10);
+    } else {
+        if (e < 0) {
+            *o++ = '0'; *o++ = '.';
+            for (i = -1; i > e; i--) *o++ = '0';
+        }
+        for (i = 0; i <= last || i <= e; i++) {
+            *o++ = d[i];
+            if (i == e && last > i) *o++ = '.';
+        }
+    }
+    *o = 0;
+    return (size_t)(o - out);
+}
+
+/* A small vsnprintf: %s string, %d int, %z int64_t, %g double; returns the untruncated length.
+   It exists because stdio may be switched off and printf's %g follows the locale. */
+static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_list a)
+{
+    size_t n = 0;
+    for (; *format; format++) {
+        char buffer[40];
+        const char *s = buffer;
+        size_t length = 1, i;
+        if (*format != '%') {
+            buffer[0] = *format;
+        } else if (*++format == 's') {
+            s = va_arg(a, const char *);
+            length = strlen(s);
+        } else if (*format == 'g') {
+            length = l2l__number(buffer, va_arg(a, double), 6);
+        } else {
+            int64_t v = *format == 'd' ? va_arg(a, int) : va_arg(a, int64_t);
+            uint64_t u = v < 0 ? 0u - (uint64_t)v : (uint64_t)v;
+            char *p = buffer + sizeof buffer;
+            do { *--p = (char)('0' + u % 10); u /= 10; } while (u);
+            if (v < 0) *--p = '-';
+            s = p;
+            length = (size_t)(buffer + sizeof buffer - p);
+        }
+        for (i = 0; i < length; i++, n++)
+            if (n + 1 < capacity) out[n] = s[i];
+    }
+    if (capacity) out[n < capacity ? n : capacity - 1] = 0;
+    return n;
+}
+
+static size_t l2l__format(char *out, size_t capacity, const char *format, ...)
+{
+    va_list a;
+    size_t n;
+    va_start(a, format);
+    n = l2l__vformat(out, capacity, format, a);
+    va_end(a);
+    return n;
+}
+
+/* Keeps the first error. Always false, so that `return l2l__fail(...)` reads well. */
+static bool l2l__fail(l2l_context *c, l2l_status status, const char *format, ...)
+{
+    if (!c->status) {
+        va_list a;
+        va_start(a, format);
+        c->status = status;
+        l2l__vformat(c->text, sizeof c->text, format, a);
+        va_end(a);
+    }
+    return false;
+}
+
+
+L2LADVDEF l2l_status l2l_error(const l2l_context *c) { return c->status; }
+L2LADVDEF const char *l2l_error_text(const l2l_context *c) { return c->text; }
+
+L2LADVDEF void l2l_error_clear(l2l_context *c)
+{
+    c->status = L2L_OK;
+    c->text[0] = 0;
+}
+
+L2LADVDEF void l2l_error_set(l2l_context *c, l2l_status status, const char *text)
+{
+    l2l__fail(c, status, "%s", text);
+}
+
+L2LADVDEF const char *l2l_status_name(l2l_status status)
+{
+    static const char *const names[] = {"ok", "out of memory", "bad argument", "shapes do not fit",
+        "file error", "bad format", "settings differ", "not finite", "cancelled",
+        "callback failed", "not supported"};
+    return (unsigned)status < sizeof names / sizeof *names ? names[status] : "unknown";
+}
+
+/* -- memory from the allocator ----------------------------------------------------------------- */
+
+enum { L2L__ALIGN = 64 };                    /* a cache line, and the widest vector               */
+
+/* *bytes = count * size, or an error. Every size that a caller or a file has a say in goes here. */
+static bool l2l__bytes(l2l_context *c, int64_t count, size_t size, size_t *bytes)
+{
+    if (count < 0 || (uint64_t)count > (SIZE_MAX / 2) / size)
+        return l2l__fail(c, L2L_ERROR_MEMORY, "%z elements of %d bytes do not fit into memory",
+                         count, (int)size);
+    *bytes = (size_t)count * size;
+    return true;
+}
+
+typedef struct l2l__heap_header {
+    void *raw;
+    size_t size;
+} l2l__heap_header;
+
+/* Zeroed, aligned memory that lives until l2l_free; NULL and an error when there is none. */
+static void *l2l__allocate(l2l_context *c, size_t size)
+{
+    char *raw, *p;
+    l2l__heap_header h;
+    if (c->status) return NULL;
+    h.size = size + 2 * L2L__ALIGN;
+    raw = h.size < size ? NULL : (char *)c->allocator.allocate(c->allocator.user, h.size);
+    if (!raw) {
+        l2l__fail(c, L2L_ERROR_MEMORY, "out of memory: %z bytes asked for, %z in use",
+                  (int64_t)size, (int64_t)c->used);
+        return NULL;
+    }
+    p = raw + 2 * L2L__ALIGN - (size_t)((uintptr_t)raw % L2L__ALIGN);
+    h.raw = raw;
+    memcpy(p - sizeof h, &h, sizeof h);
+    memset(p, 0, size);
+    c->used += h.size;
+    if (c->used > c->peak) c->peak = c->used;
+    return p;
+}
+
+static void *l2l__allocate_array(l2l_context *c, int64_t count, size_t size)
+{
+    size_t bytes = 0;
+    return !c->status && l2l__bytes(c, count, size, &bytes) ? l2l__allocate(c, bytes) : NULL;
+}
+
+L2LADVDEF void l2l_free(l2l_context *c, void *memory)
+{
+    l2l__heap_header h;
+    if (!memory) return;
+    memcpy(&h, (char *)memory - sizeof h, sizeof h);
+    c->used -= h.size;
+    c->allocator.release(c->allocator.user, h.raw);
+}
+
+static char *l2l__copy_text(l2l_context *c, const char *text)
+{
+    size_t n = strlen(text) + 1;
+    char *copy = (char *)l2l__allocate(c, n);
+    if (copy) memcpy(copy, text, n);
+    return copy;
+}
+
+L2LADVDEF size_t l2l_memory_used(const l2l_context *c) { return c->used; }
+L2LADVDEF size_t l2l_memory_peak(const l2l_context *c) { return c->peak; }
+
+/* -- the arena ----------------------------------------------------------------------------------
+   Chunks from the allocator, cut into blocks; neighbours that are free are merged, and an
+   allocation takes the free block that fits best. Live blocks form a list in the order of their
+   making, which is what a mark cuts off. A few hundred blocks live at a time, so lists do. */
+struct l2l__block {
+    size_t size;                             /* with this header                                  */
+    l2l__block *before;                      /* the block in front in memory, or NULL             */
+    l2l__block *older, *newer;               /* live: by age; free: neighbours in the free list   */
+    uint64_t serial;
+    bool is_free, is_last;
+};
+struct l2l__chunk {
+    l2l__chunk *next;
+    size_t size;
+};
+enum { L2L__BLOCK = 64, L2L__CHUNK = 1 << 20 };
+
+static void l2l__free_list_add(l2l_context *c, l2l__block *b)
+{
+    b->is_free = true;
+    b->older = NULL;
+    b->newer = c->free_blocks;
+    if (c->free_blocks) c->free_blocks->older = b;
+    c->free_blocks = b;
+}
+
+static void l2l__free_list_remove(l2l_context *c, l2l__block *b)
+{
+    if (b->older) b->older->newer = b->newer; else c->free_blocks = b->newer;
+    if (b->newer) b->newer->older = b->older;
+    b->is_free = false;
+}
+
+static l2l__block *l2l__block_after(l2l__block *b)
+{
+    return b->is_last ? NULL : (l2l__block *)(void *)((char *)b + b->size);
+}
+
+static l2l__block *l2l__arena_grow(l2l_context *c, size_t need)
+{
+    size_t size = need > c->arena_size / 2 ? need : c->arena_size / 2;
+    l2l__chunk *chunk;
+    l2l__block *b;
+    if (size < L2L__CHUNK) size = L2L__CHUNK;
+    chunk = (l2l__chunk *)l2l__allocate(c, size + L2L__ALIGN);
+    if (!chunk && size > need) {             /* no room to grow ahead: just what is needed        */
+        l2l_error_clear(c);
+        chunk = (l2l__chunk *)l2l__allocate(c, (size = need) + L2L__ALIGN);
+    }
+    if (!chunk) return NULL;
+    chunk->next = c->chunks;
+    chunk->size = size;
+    c->chunks = chunk;
+    c->arena_size += size;
+    b = (l2l__block *)(void *)((char *)chunk + L2L__ALIGN);
+    b->size = size;
+    b->before = NULL;
+    b->is_last = true;
+    l2l__free_list_add(c, b);
+    return b;
+}
+
+/* Memory that lives until it is given back or a mark before it is released; not zeroed. */
+static void *l2l__arena(l2l_context *c, size_t size)
+{
+    size_t need = (size + L2L__BLOCK + L2L__ALIGN - 1) / L2L__ALIGN * L2L__ALIGN;
+    l2l__block *best = NULL, *b;
+    if (c->status) return NULL;
+    if (need < size) {
+        l2l__fail(c, L2L_ERROR_MEMORY, "%z bytes do not fit into memory", (int64_t)size);
+        return NULL;
+    }
+    for (b = c->free_blocks; b; b = b->newer)
+        if (b->size >= need && (!best || b->size < best->size)) best = b;
+    if (!best && !(best = l2l__arena_grow(c, need))) return NULL;
+    l2l__free_list_remove(c, best);
+    if (best->size - need >= 2 * L2L__BLOCK) {
+        l2l__block *rest = (l2l__block *)(void *)((char *)best + need), *after;
+        rest->size = best->size - need;
+        rest->before = best;
+        rest->is_last = best->is_last;
+        best->size = need;
+        best->is_last = false;
+        after = l2l__block_after(rest);
+        if (after) after->before = rest;
+        l2l__free_list_add(c, rest);
+    }
+    best->serial = ++c->serial;
+    best->older = c->newest;
+    best->newer = NULL;
+    if (c->newest) c->newest->newer = best;
+    c->newest = best;
+    c->arena_live += best->size;
+    if (c->arena_live > c->arena_peak) c->arena_peak = c->arena_live;
+    return (char *)best + L2L__BLOCK;
+}
+
+static void *l2l__arena_array(l2l_context *c, int64_t count, size_t size)
+{
+    size_t bytes = 0;
+    return !c->status && l2l__bytes(c, count, size, &bytes) ? l2l__arena(c, bytes) : NULL;
+}
+
+static void l2l__arena_drop(l2l_context *c, void *memory)
+{
+    l2l__block *b, *n;
+    if (!memory) return;
+    b = (l2l__block *)(void *)((char *)memory - L2L__BLOCK);
+    L2LADV_ASSERT(!b->is_free);
+    c->arena_live -= b->size;
+    if (b->older) b->older->newer = b->newer;
+    if (b->newer) b->newer->older = b->older; else c->newest = b->older;
+    if ((n = l2l__block_after(b)) != NULL && n->is_free) {
+        l2l__free_list_remove(c, n);
+        b->size += n->size;
+        b->is_last = n->is_last;
+    }
+    if ((n = b->before) != NULL && n->is_free) {
+        l2l__free_list_remove(c, n);
+        n->size += b->size;
+        n->is_last = b->is_last;
+        b = n;
+    }
+    if ((n = l2l__block_after(b)) != NULL) n->before = b;
+    l2l__free_list_add(c, b);
+}
+
+static void l2l__arena_free_chunks(l2l_context *c)
+{
+    l2l__chunk *chunk = c->chunks, *next;
+    for (; chunk; chunk = next) {
+        next = chunk->next;
+        l2l_free(c, chunk);
+    }
+    c->chunks = NULL;
+    c->free_blocks = c->newest = NULL;
+    c->arena_size = 0;
+}
+
+L2LADVDEF l2l_mark l2l_mark_here(const l2l_context *c)
+{
+    l2l_mark m;
+    m.serial = c->serial;
+    m.tape = c->tape_length;
+    return m;
+}
+
+L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark)
+{
+    while (c->newest && c->newest->serial > mark.serial)
+        l2l__arena_drop(c, (char *)c->newest + L2L__BLOCK);
+    if (c->tape_length > mark.tape) c->tape_length = mark.tape;
+    if (!c->newest && c->chunks && c->chunks->next) {
+        /* Empty, but in pieces: make it one, so that the next round finds the room in one place.
+           If that much is not to be had at once, the pieces come back as they are needed. */
+        size_t size = c->arena_size;
+        l2l_status status = c->status;
+        l2l__arena_free_chunks(c);
+        if (!status && !l2l__arena_grow(c, size)) l2l_error_clear(c);
+    }
+}
+
+/* -- contexts ---------------------------------------------------------------------------------- */
+
+static void *l2l__default_allocate(void *user, size_t size)
+{
+    L2L__UNUSED(user);
+    return L2LADV_MALLOC(size);
+}
+
+static void l2l__default_release(void *user, void *memory)
+{
+    L2L__UNUSED(user);
+    L2LADV_FREE(memory);
+}
+
+L2LADVDEF l2l_options l2l_options_default(void)
+{
+    l2l_options o;
+    memset(&o, 0, sizeof o);
+    o.cpu = L2L_CPU_DETECT;
+    return o;
+}
+
+L2LADVDEF l2l_context *l2l_context_create(const l2l_options *options)
+{
+    l2l_allocator a = options->allocator;
+    l2l_context *c;
+    if (!a.allocate != !a.release) return NULL;
+    if (!a.allocate) {
+        a.allocate = l2l__default_allocate;
+        a.release = l2l__default_release;
+    }
+    c = (l2l_context *)a.allocate(a.user, sizeof *c);
+    if (!c) return NULL;
+    memset(c, 0, sizeof *c);
+    c->allocator = a;
+    c->used = c->peak = sizeof *c;
+    l2l_set_threads(c, options->threads);
+    l2l_set_cpu(c, options->cpu);
+    return c;
+}
+
+L2LADVDEF void l2l_context_free(l2l_context *c)
+{
+    if (!c) return;
+    l2l__arena_free_chunks(c);
+    l2l_free(c, c->tape);
+    c->allocator.release(c->allocator.user, c);
+}
+
+L2LADVDEF int l2l_threads(const l2l_context *c) { return c->threads; }
+L2LADVDEF unsigned l2l_cpu(const l2l_context *c) { return c->cpu; }
+
+L2LADVDEF void l2l_set_threads(l2l_context *c, int threads)
+{
+#ifdef _OPENMP
+    c->threads = threads > 0 ? (threads < 1024 ? threads : 1024) : omp_get_max_threads();
+#else
+    L2L__UNUSED(threads);
+    c->threads = 1;
+#endif
+}
+
+L2LADVDEF const char *l2l_describe(l2l_context *c)
+{
+    l2l__format(c->description, sizeof c->description, "l2ladv %s, %s, %s kernels, %d thread%s",
+                L2LADV_VERSION, sizeof(l2l_real) == 4 ? "float" : "double", l2l__cpu_name(c->cpu),
+                c->threads, c->threads == 1 ? "" : "s");
+    return c->description;
+}
+
+static l2l_real l2l__sqrt(l2l_real x) { return (l2l_real)sqrt((double)x); }
+
+/* -- random numbers: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011) --------------------- */
+
+static void l2l__philox(uint32_t x[4], uint32_t k0, uint32_t k1)
+{
+    int round;
+    for (round = 0; round < 10; round++) {
+        uint64_t a = (uint64_t)0xD2511F53u * x[0], b = (uint64_t)0xCD9E8D57u * x[2];
+        uint32_t y0 = (uint32_t)(b >> 32) ^ x[1] ^ k0, y2 = (uint32_t)(a >> 32) ^ x[3] ^ k1;
+        x[0] = y0; x[1] = (uint32_t)b; x[2] = y2; x[3] = (uint32_t)a;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+}
+
+/* Four numbers at a time: the block-th four elements of the stream. */
+static void l2l__random_four(const l2l_stream *s, uint32_t block, uint32_t x[4])
+{
+    x[0] = block;
+    x[1] = s->image;
+    x[2] = s->epoch;
+    x[3] = s->step << 8 | (s->purpose & 255);
+    l2l__philox(x, (uint32_t)s->seed, (uint32_t)(s->seed >> 32));
+}
+
+static double l2l__unit(uint32_t bits) { return (bits >> 8) * (1.0 / 16777216.0); }
+
+/* Box-Muller on a pair; 1-u is never 0. */
+static double l2l__normal_of(const uint32_t x[4], uint32_t element)
+{
+    const uint32_t *p = x + (element & 2);
+    double r = sqrt(-2.0 * log(1.0 - l2l__unit(p[0]))), a = 6.283185307179586 * l2l__unit(p[1]);
+    return r * (element & 1 ? sin(a) : cos(a));
+}
+
+L2LADVDEF uint32_t l2l_random_bits(const l2l_stream *s, uint32_t element)
+{
+    uint32_t x[4];
+    l2l__random_four(s, element / 4, x);
+    return x[element & 3];
+}
+
+L2LADVDEF double l2l_random_uniform(const l2l_stream *s, uint32_t element)
+{
+    return l2l__unit(l2l_random_bits(s, element));
+}
+
+L2LADVDEF double l2l_random_normal(const l2l_stream *s, uint32_t element)
+{
+    uint32_t x[4];
+    l2l__random_four(s, element / 4, x);
+    return l2l__normal_of(x, element);
+}
+
+static l2l_stream l2l__stream(uint64_t seed, uint32_t purpose, uint32_t epoch, uint32_t image,
+                              uint32_t step)
+{
+    l2l_stream s;
+    s.seed = seed; s.purpose = purpose; s.epoch = epoch; s.image = image; s.step = step;
+    return s;
+}
+
+/* ============================================================================================ */
+/*  4  KERNELS                                                                        >>kernels */
+/* ============================================================================================
+
+   All that is fast, and the only chapter with vector types and block sizes. Three layers:
+
+     4.1  what a kernel gets; the table of kernels of one instruction set
+     4.2  naive twins in plain C: what L2L_CPU_PLAIN, L2LADV_DOUBLE, L2LADV_NO_SIMD and other
+          compilers use, and what the tests hold the fast ones against
+     4.3  vector kernels, written once for any vector length. The header includes itself to compile
+          them for each instruction set (the technique is Google Highway's), and the best one that
+          the machine has is chosen at run time
+     4.4  drivers: plain functions that cut the work into blocks, one or more for each thread
+
+   Same bits: behind every output the order of additions depends on the layer's shape only. */
+
+/* -- 4.1 what a kernel gets ----------------------------------------------------------------------- */
+
+/* x is n×h×w×c, y n×oh×ow×k, the weight kh×kw×c×k; pooling has k = c and a square window kh. */
+typedef struct l2l__geometry {
+    int n, h, w, c, k, kh, kw, stride, padding, oh, ow;
+} l2l__geometry;
+
+/* y = relu(scale * y + bias + residual), channel by channel; NULL is left out. */
+typedef struct l2l__epilogue {
+    const l2l_real *scale, *bias, *residual;
+    bool relu;
+} l2l__epilogue;
+
+enum {
+    L2L__ROWS = 6,                           /* rows of a tile: pixels (or channels) at once      */
+    L2L__SLAB = 256,                         /* depth of a pass: a panel of it stays in L1        */
+    L2L__PIXELS = 96,                        /* pixels of a block: a multiple of L2L__ROWS        */
+    L2L__FEW = 4                             /* channels up to which a first layer is gathered    */
+};
+
+typedef struct l2l__kernels {
+    unsigned cpu;
+    int columns;                             /* columns of a tile: two vectors                    */
+    /* y[r][0..columns) (+)= sum over taps t, depth d of a[t*L2L__ROWS + r][first + d] *
+       b[(t*step + d)*columns + ...]: b is a packed panel whose taps stand `step` rows apart. */
+    void (*tile)(int rows, int taps, int depth, const l2l_real *const *a, int first,
+                 const l2l_real *b, int step, l2l_real *const *y, bool accumulate);
+    /* y[r*columns + ...] += sum over p < count of a[p*sa + r] * b[p*sb + ...] */
+    void (*outer)(int rows, int count, const l2l_real *a, int64_t sa, const l2l_real *b, int64_t sb,
+                  l2l_real *y);
+    void (*finish)(int n, const l2l_real *scale, const l2l_real *bias, const l2l_real *residual,
+                   bool relu, l2l_real *y);
+    void (*relu)(int64_t n, const l2l_real *x, l2l_real *y);
+    void (*gate)(int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope, l2l_real *out);
+    void (*add)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
+    void (*mul)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
+    void (*axpb)(int64_t n, l2l_real a, const l2l_real *x, l2l_real b, l2l_real *out);
+    void (*sign_step)(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out);
+    void (*project)(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon, l2l_real *out);
+    /* 2×2 maximum of two rows of pixels; index of the first maximum relative to `at` = ih*w */
+    void (*pool_row)(int ow, int w, int c, int at, const l2l_real *x, l2l_real *y, int *index);
+} l2l__kernels;
+
+/* Packed copies of a parameter: [0] for the forward pass, [1] for the input gradient. They are made
+   anew when `version`, which every writer of the parameter bumps, has moved on. */
+typedef struct l2l__packed {
+    uint64_t version;
+    struct {
+        l2l_real *panels;
+        int64_t count;
+        uint64_t version;
+        const struct l2l__kernels *kernels;
+    } cache[2];
+} l2l__packed;
+
+static void l2l__packed_free(l2l_context *c, l2l__packed *p)
+{
+    int i;
+    for (i = 0; p && i < 2; i++) {
+        l2l_free(c, p->cache[i].panels);
+        p->cache[i].panels = NULL;
+        p->cache[i].count = 0;
+    }
+}
+
+/* -- 4.2 naive twins -------------------------------------------------------------------------------- */
+
+static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, const l2l_real *w, int oh,
+                                  int ow, l2l_real *y)
+{
+    int i, j, c, k;
+    for (k = 0; k < g->k; k++) y[k] = 0;
+    for (i = 0; i < g->kh; i++)
+        for (j = 0; j < g->kw; j++) {
+            int ih = oh * g->stride + i - g->padding, iw = ow * g->stride + j - g->padding;
+            const l2l_real *row = w + (int64_t)(i * g->kw + j) * g->c * g->k;
+            if (ih < 0 || ih >= g->h || iw < 0 || iw >= g->w) continue;
+            for (c = 0; c < g->c; c++, row += g->k) {
+                l2l_real a = x[((int64_t)ih * g->w + iw) * g->c + c];
+                for (k = 0; k < g->k; k++) y[k] += a * row[k];
+            }
+        }
+}
+
+static void l2l__naive_finish(int n, const l2l_real *scale, const l2l_real *bias,
+                              const l2l_real *residual, bool relu, l2l_real *y)
+{
+    int k;
+    for (k = 0; k < n; k++) {
+        l2l_real v = y[k];
+        if (scale) v *= scale[k];
+        if (bias) v += bias[k];
+        if (residual) v += residual[k];
+        y[k] = relu && v < 0 ? 0 : v;
+    }
+}
+
+static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry *g, const l2l_real *x,
+                                    const l2l_real *w, const l2l__epilogue *e, l2l_real *y)
+{
+    int64_t p, pixels = (int64_t)g->n * g->oh * g->ow;
+    L2L__PARALLEL(ctx->threads)
+    for (p = 0; p < pixels; p++) {
+        int64_t n = p / g->ow / g->oh;
+        l2l__naive_conv_pixel(g, x + n * g->h * g->w * g->c, w, (int)(p / g->ow % g->oh),
+                              (int)(p % g->ow), y + p * g->k);
+        l2l__naive_finish(g->k, e->scale, e->bias, e->residual ? e->residual + p * g->k : NULL,
+                          e->relu, y + p * g->k);
+    }
+}
+
+/* The output coordinate that input coordinate i reaches through tap t, or -1. */
+static int l2l__reached(int i, int t, int stride, int padding, int outputs)
+{
+    int o = i + padding - t;
+    return o < 0 || o % stride || o / stride >= outputs ? -1 : o / stride;
+}
+
+static void l2l__naive_conv_input_gradient(const l2l_context *ctx, const l2l__geometry *g,
+                                           const l2l_real *dy, const l2l_real *w, l2l_real *dx)
+{
+    int64_t p, pixels = (int64_t)g->n * g->h * g->w;
+    L2L__PARALLEL(ctx->threads)
+    for (p = 0; p < pixels; p++) {
+        int64_t n = p / g->w / g->h;
+        int i, j, c, k;
+        for (c = 0; c < g->c; c++) {
+            l2l_real sum = 0;
+            for (i = 0; i < g->kh; i++)
+                for (j = 0; j < g->kw; j++) {
+                    int oh = l2l__reached((int)(p / g->w % g->h), i, g->stride, g->padding, g->oh);
+                    int ow = l2l__reached((int)(p % g->w), j, g->stride, g->padding, g->ow);
+                    int64_t d = ((n * g->oh + oh) * g->ow + ow) * g->k;
+                    const l2l_real *row = w + ((int64_t)(i * g->kw + j) * g->c + c) * g->k;
+                    for (k = 0; oh >= 0 && ow >= 0 && k < g->k; k++) sum += dy[d + k] * row[k];
+                }
+            dx[p * g->c + c] = sum;
+        }
+    }
+}
+
+static void l2l__naive_conv_weight_gradient(const l2l_context *ctx, const l2l__geometry *g,
+                                            const l2l_real *x, const l2l_real *dy, l2l_real *dw)
+{
+    int64_t r, rows = (int64_t)g->kh * g->kw * g->c;
+    L2L__PARALLEL(ctx->threads)
+    for (r = 0; r < rows; r++) {             /* one row of the weight: a tap and an input channel */
+        int i = (int)(r / g->c / g->kw), j = (int)(r / g->c % g->kw), c = (int)(r % g->c);
+        l2l_real *out = dw + r * g->k;
+        int n, oh, ow, k;
+        for (k = 0; k < g->k; k++) out[k] = 0;
+        for (n = 0; n < g->n; n++)
+            for (oh = 0; oh < g->oh; oh++)
+                for (ow = 0; ow < g->ow; ow++) {
+                    int ih = oh * g->stride + i - g->padding, iw = ow * g->stride + j - g->padding;
+                    const l2l_real *d = dy + (((int64_t)n * g->oh + oh) * g->ow + ow) * g->k;
+                    l2l_real a;
+                    if (ih < 0 || ih >= g->h || iw < 0 || iw >= g->w) continue;
+                    a = x[(((int64_t)n * g->h + ih) * g->w + iw) * g->c + c];
+                    for (k = 0; k < g->k; k++) out[k] += a * d[k];
+                }
+    }
+}
+
+static void l2l__naive_relu(int64_t n, const l2l_real *x, l2l_real *y)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i]; /* not-a-number stays visible */
+}
+
+static void l2l__naive_gate(int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope,
+                            l2l_real *out)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) out[i] = y[i] > 0 ? dy[i] : slope * dy[i];
+}
+
+static void l2l__naive_add(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) out[i] = a[i] + b[i];
+}
+
+static void l2l__naive_mul(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) out[i] = a[i] * b[i];
+}
+
+static void l2l__naive_axpb(int64_t n, l2l_real a, const l2l_real *x, l2l_real b, l2l_real *out)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        l2l_real t = a * x[i];
+        out[i] = t + b;
+    }
+}
+
+static void l2l__naive_sign_step(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) out[i] = g[i] > 0 ? alpha : g[i] < 0 ? -alpha : 0;
+}
+
+/* The bounds of the projection, rounded in one place. */
+static l2l_real l2l__low(l2l_real x, l2l_real epsilon) { return x - epsilon > 0 ? x - epsilon : 0; }
+static l2l_real l2l__high(l2l_real x, l2l_real epsilon) { return x + epsilon < 1 ? x + epsilon : 1; }
+
+static void l2l__naive_project(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
+                               l2l_real *out)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        l2l_real low = l2l__low(x[i], epsilon), high = l2l__high(x[i], epsilon), v = z[i];
+        v = v < low ? low : v;
+        out[i] = v > high ? high : v;
+    }
+}
+
+static void l2l__naive_pool_row(int ow, int w, int c, int at, const l2l_real *x, l2l_real *y, int *index)
+{
+    int o, k;
+    for (o = 0; o < ow; o++)
+        for (k = 0; k < c; k++) {
+            const l2l_real *p = x + (int64_t)2 * o * c + k;
+            int64_t place[4], best = 0;
+            int i;
+            place[0] = 0; place[1] = 1; place[2] = w; place[3] = w + 1;
+            for (i = 1; i < 4; i++) {
+                l2l_real v = p[place[i] * c];
+                if (v > p[best * c] || v != v) best = place[i];
+            }
+            y[(int64_t)o * c + k] = p[best * c];
+            index[(int64_t)o * c + k] = at + 2 * o + (int)best;
+        }
+}
+
+static const l2l__kernels l2l__naive_kernels = {
+    L2L_CPU_PLAIN, 1, NULL, NULL, l2l__naive_finish, l2l__naive_relu, l2l__naive_gate, l2l__naive_add,
+    l2l__naive_mul, l2l__naive_axpb, l2l__naive_sign_step, l2l__naive_project, l2l__naive_pool_row
+};
+
+
+/* -- the cell of the learned maximizer ------------------------------------------------ >>cell --
+   Chapter 9's kernels. All coordinates share one small network, so it runs on blocks of L2L__COORDS
+   of them: a row is one number for each coordinate of the block, and a weight meets a whole row.
+   The cell reads the rows z_t = (1, h_t, inputs); its bias is the weight of the 1.
+
+       LSTM   i, f, o = sigmoid and g = tanh of the four quarters of W z_t (in the order i f g o),
+              c_{t+1} = f c_t + i g,   h_{t+1} = o tanh(c_{t+1})
+       RNN    h_{t+1} = tanh(W z_t)
+       both   y_t = tanh(w_out (1, h_{t+1})), or without the tanh;   delta_t = scale y_t
+
+   The attack and the adjoint's second run call the same function, so they get the same bits. */
+#define L2L__COORDS 16
+
+typedef struct l2l__cell {
+    bool lstm, squash;           /* squash: y is a tanh                                           */
+    int hidden, inputs;          /* H, I                                                          */
+    int gates, columns;          /* G = 4H or H rows and Z = 1+H+I columns of W                   */
+    l2l_real *w, *w_out;         /* G×Z and 1+H                                                   */
+    l2l_real scale;
+} l2l__cell;
+
+typedef struct l2l__cell_step {  /* one step of one block; how many rows each                     */
+    l2l_real *z, *c;             /* Z: 1, h_t, inputs;  H: c_t                                    */
+    l2l_real *gates, *tanh_c;    /* G: activated;  H                                              */
+    l2l_real *h_next, *c_next;   /* H each; may be where h_t and c_t are                          */
+    l2l_real *y, *delta;         /* 1 each                                                        */
+} l2l__cell_step;
+
+typedef struct l2l__cell_kernels {
+    int lanes;                   /* partial sums that `accumulate` keeps of each number           */
+    void (*forward)(const l2l__cell *m, const l2l__cell_step *s);
+    /* From u_t = dL/d delta_t back to everything before it. dh and dc hold dL/dh_{t+1} and
+       dL/dc_{t+1} and get those of t; of dh the first `wanted` rows are made: H, or none, or with
+       the cotangents of the inputs behind them H+I. gates and y are replaced by the cotangents of
+       W z_t and of the output before its tanh. */
+    void (*backward)(const l2l__cell *m, const l2l__cell_step *s, const l2l_real *u, l2l_real *dh,
+                     l2l_real *dc, int wanted);
+    /* sums[row][column][lane] += d[t][row] z[t][column], over t and the block's coordinates. */
+    void (*accumulate)(int rows, int columns, int T, const l2l_real *d, int d_step,
+                       const l2l_real *z, int z_step, l2l_real *sums);
+} l2l__cell_kernels;
+
+/* The plain twin. */
+static l2l_real l2l__cell_tanh(l2l_real x) { return (l2l_real)tanh((double)x); }
+static l2l_real l2l__cell_sigmoid(l2l_real x) { return (l2l_real)(1 / (1 + exp(-(double)x))); }
+
+/* y = W z: y[r] = sum over k of w[r*row + k*column] z[k], for rows of a block. */
+static void l2l__cell_matrix(const l2l_real *w, int row, int column, int rows, int columns,
+                             const l2l_real *z, l2l_real *y)
+{
+    int r, k, l;
+    for (r = 0; r < rows; r++, y += L2L__COORDS) {
+        for (l = 0; l < L2L__COORDS; l++) y[l] = 0;
+        for (k = 0; k < columns; k++)
+            for (l = 0; l < L2L__COORDS; l++)
+                y[l] += w[r * row + k * column] * z[k * L2L__COORDS + l];
+    }
+}
+
+static void l2l__cell_forward(const l2l__cell *m, const l2l__cell_step *s)
+{
+    int n = m->hidden * L2L__COORDS, p, k, l;
+    l2l__cell_matrix(m->w, m->columns, 1, m->gates, m->columns, s->z, s->gates);
+    for (p = 0; p < n; p++)
+        if (m->lstm) {
+            l2l_real *q = s->gates + p;      /* i, f, g, o are n numbers apart                    */
+            q[0] = l2l__cell_sigmoid(q[0]);
+            q[n] = l2l__cell_sigmoid(q[n]);
+            q[2 * n] = l2l__cell_tanh(q[2 * n]);
+            q[3 * n] = l2l__cell_sigmoid(q[3 * n]);
+            s->c_next[p] = q[n] * s->c[p] + q[0] * q[2 * n];
+            s->tanh_c[p] = l2l__cell_tanh(s->c_next[p]);
+            s->h_next[p] = q[3 * n] * s->tanh_c[p];
+        } else {
+            s->gates[p] = s->h_next[p] = l2l__cell_tanh(s->gates[p]);
+        }
+    for (l = 0; l < L2L__COORDS; l++) {
+        l2l_real y = m->w_out[0];
+        for (k = 0; k < m->hidden; k++) y += m->w_out[1 + k] * s->h_next[k * L2L__COORDS + l];
+        s->y[l] = m->squash ? l2l__cell_tanh(y) : y;
+        s->delta[l] = m->scale * s->y[l];
+    }
+}
+
+static void l2l__cell_backward(const l2l__cell *m, const l2l__cell_step *s, const l2l_real *u,
+                               l2l_real *dh, l2l_real *dc, int wanted)
+{
+    int n = m->hidden * L2L__COORDS, p, l;
+    for (l = 0; l < L2L__COORDS; l++)
+        s->y[l] = m->scale * u[l] * (m->squash ? 1 - s->y[l] * s->y[l] : 1);
+    for (p = 0; p < n; p++) {
+        l2l_real d = dh[p] + m->w_out[1 + p / L2L__COORDS] * s->y[p % L2L__COORDS];
+        l2l_real *q = s->gates + p;
+        if (m->lstm) {
+            l2l_real i = q[0], f = q[n], g = q[2 * n], o = q[3 * n], tanh_c = s->tanh_c[p];
+            l2l_real e = dc[p] + d * o * (1 - tanh_c * tanh_c); /* dL/dc_{t+1}, all of it         */
+            q[0] = e * g * i * (1 - i);
+            q[n] = e * s->c[p] * f * (1 - f);
+            q[2 * n] = e * i * (1 - g * g);
+            q[3 * n] = d * tanh_c * o * (1 - o);
+            dc[p] = e * f;
+        } else {
+            *q = d * (1 - *q * *q);
+        }
+    }
+    l2l__cell_matrix(m->w + 1, 1, m->columns, wanted, m->gates, s->gates, dh);
+}
+
+static void l2l__cell_accumulate(int rows, int columns, int T, const l2l_real *d, int d_step,
+                                 const l2l_real *z, int z_step, l2l_real *sums)
+{
+    int t, r, k, l;
+    for (t = 0; t < T; t++, d += d_step, z += z_step)
+        for (r = 0; r < rows; r++)
+            for (k = 0; k < columns; k++)
+                for (l = 0; l < L2L__COORDS; l++)
+                    sums[r * columns + k] += d[r * L2L__COORDS + l] * z[k * L2L__COORDS + l];
+}
+
+static const l2l__cell_kernels l2l__cell_plain = {
+    1, l2l__cell_forward, l2l__cell_backward, l2l__cell_accumulate};
+/* -- 4.3 vector kernels ------------------------------------------------------------------------------- */
+
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(L2LADV_DOUBLE) && !defined(L2LADV_NO_SIMD)
+#if defined(__x86_64__) || defined(__i386__)
+#define L2L__X86
+#define L2L__VECTORS
+#elif defined(__ARM_NEON)
+#define L2L__VECTORS
+#endif
+#endif
+
+#ifdef L2L__VECTORS
+#ifndef L2LADV_HEADER
+#define L2LADV_HEADER "l2ladv.h"
+#endif
+#ifdef __has_include
+#if !__has_include(L2LADV_HEADER)
+#error "l2ladv: this file includes itself for its vector kernels: define L2LADV_HEADER as the name it goes by, in quotes, or define L2LADV_NO_SIMD"
+#endif
+#endif
+#define L2L__PASTE2(a, b) a##_##b
+#define L2L__PASTE(a, b) L2L__PASTE2(a, b)
+#define L2L__INLINE static inline __attribute__((always_inline)) L2L__TARGET L2L__MAYBE_UNUSED
+#define L2L__KERNEL static __attribute__((noinline)) L2L__TARGET
+#ifdef __cplusplus
+}
+#endif
+#ifdef L2L__X86
+#include <immintrin.h>
+#else
+#include <arm_neon.h>
+#endif
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifdef L2L__X86
+#define L2L__LANES 4
+#define L2L__SUFFIX sse2
+#define L2L__TARGET __attribute__((target("sse2")))
+#include L2LADV_HEADER
+#define L2L__LANES 8
+#define L2L__SUFFIX avx2
+#define L2L__TARGET __attribute__((target("avx2,fma")))
+#include L2LADV_HEADER
+#define L2L__LANES 16
+#define L2L__SUFFIX avx512
+#define L2L__TARGET __attribute__((target("avx512f,avx2,fma")))
+#include L2LADV_HEADER
+#else
+#define L2L__LANES 4
+#define L2L__SUFFIX neon
+#define L2L__TARGET
+#include L2LADV_HEADER
+#endif
+#endif /* L2L__VECTORS */
+
+#endif /* the part that is read once goes on below */
+
+#ifdef L2L__LANES /* from here to the next #endif: once for each instruction set */
+
+#define L2L__NAME(x) L2L__PASTE(l2l__##x, L2L__SUFFIX)
+#define L2L__V L2L__NAME(v)
+#define L2L__I L2L__NAME(i)
+
+typedef float L2L__V __attribute__((vector_size(4 * L2L__LANES), aligned(4), may_alias));
+typedef int L2L__I __attribute__((vector_size(4 * L2L__LANES), aligned(4), may_alias));
+
+L2L__INLINE L2L__V L2L__NAME(load)(const float *p) { return *(const L2L__V *)(const void *)p; }
+L2L__INLINE void L2L__NAME(store)(float *p, L2L__V x) { *(L2L__V *)(void *)p = x; }
+L2L__INLINE L2L__V L2L__NAME(all)(float x)
+{
+#if L2L__LANES == 16
+    return (L2L__V)_mm512_set1_ps(x);
+#elif L2L__LANES == 8
+    return (L2L__V)_mm256_set1_ps(x);
+#else
+    L2L__V v = {x, x, x, x};
+    return v;
+#endif
+}
+
+/* a*b + c, in one rounding where the machine can (gcc -std=c99 does not contract by itself). */
+L2L__INLINE L2L__V L2L__NAME(fma)(L2L__V a, L2L__V b, L2L__V c)
+{
+#if L2L__LANES == 16
+    return (L2L__V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif L2L__LANES == 8
+    return (L2L__V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_FEATURE_FMA)
+    return (L2L__V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
+
+/* yes where the mask is set, no elsewhere */
+L2L__INLINE L2L__V L2L__NAME(pick)(L2L__I mask, L2L__V yes, L2L__V no)
+{
+    return (L2L__V)((mask & (L2L__I)yes) | (~mask & (L2L__I)no));
+}
+
+/* The tile: 6 rows × 2 vectors of accumulators, kept in registers under their own names (compilers
+   do not reliably do that for an array). `rows` is a constant after inlining. */
+#define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5)
+
+L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const float *const *a,
+                                      int first, const float *b, int step, float *const *y,
+                                      bool accumulate)
+{
+    enum { L = L2L__LANES };
+    const L2L__V zero = L2L__NAME(all)(0);
+    int t, d;
+#define X(r) L2L__V s##r = zero, u##r = zero;
+    L2L__EACH_ROW(X)
+#undef X
+    if (accumulate) {
+#define X(r) if (rows > r) { s##r = L2L__NAME(load)(y[r]); u##r = L2L__NAME(load)(y[r] + L); }
+        L2L__EACH_ROW(X)
+#undef X
+    }
+    for (t = 0; t < taps; t++, a += L2L__ROWS) {
+        const float *p = b + (int64_t)t * step * 2 * L;
+#define X(r) const float *a##r = a[rows > r ? r : 0] + first;
+        L2L__EACH_ROW(X)
+#undef X
+        for (d = 0; d < depth; d++, p += 2 * L) {
+            L2L__V b0 = L2L__NAME(load)(p), b1 = L2L__NAME(load)(p + L), v;
+#define X(r)                                                                                           \
+    if (rows > r) {                                                                                    \
+        v = L2L__NAME(all)(a##r[d]);                                                                   \
+        s##r = L2L__NAME(fma)(v, b0, s##r);                                                            \
+        u##r = L2L__NAME(fma)(v, b1, u##r);                                                            \
+    }
+            L2L__EACH_ROW(X)
+#undef X
+        }
+        (void)a1; (void)a2; (void)a3; (void)a4; (void)a5;
+    }
+#define X(r) if (rows > r) { L2L__NAME(store)(y[r], s##r); L2L__NAME(store)(y[r] + L, u##r); }
+    L2L__EACH_ROW(X)
+#undef X
+}
+
+L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const float *const *a, int first,
+                                 const float *b, int step, float *const *y, bool accumulate)
+{
+    switch (rows) {
+    case 6: L2L__NAME(tile_rows)(6, taps, depth, a, first, b, step, y, accumulate); break;
+    case 5: L2L__NAME(tile_rows)(5, taps, depth, a, first, b, step, y, accumulate); break;
+    case 4: L2L__NAME(tile_rows)(4, taps, depth, a, first, b, step, y, accumulate); break;
+    case 3: L2L__NAME(tile_rows)(3, taps, depth, a, first, b, step, y, accumulate); break;
+    case 2: L2L__NAME(tile_rows)(2, taps, depth, a, first, b, step, y, accumulate); break;
+    default: L2L__NAME(tile_rows)(1, taps, depth, a, first, b, step, y, accumulate);
+    }
+}
+
+/* The same tile for weight gradients: the rows are neighbours in a, the sum runs over pixels. */
+L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const float *a, int64_t sa,
+                                       const float *b, int64_t sb, float *y)
+{
+    enum { L = L2L__LANES };
+    const L2L__V zero = L2L__NAME(all)(0);
+    int p;
+#define X(r) L2L__V s##r = zero, u##r = zero;
+    L2L__EACH_ROW(X)
+#undef X
+#define X(r)                                                                                           \
+    if (rows > r) {                                                                                    \
+        s##r = L2L__NAME(load)(y + 2 * L * r);                                                         \
+        u##r = L2L__NAME(load)(y + 2 * L * r + L);                                                     \
+    }
+    L2L__EACH_ROW(X)
+#undef X
+    for (p = 0; p < count; p++, a += sa, b += sb) {
+        L2L__V b0 = L2L__NAME(load)(b), b1 = L2L__NAME(load)(b + L), v;
+#define X(r)                                                                                           \
+    if (rows > r) {                                                                                    \
+        v = L2L__NAME(all)(a[r]);                                                                      \
+        s##r = L2L__NAME(fma)(v, b0, s##r);                                                            \
+        u##r = L2L__NAME(fma)(v, b1, u##r);                                                            \
+    }
+        L2L__EACH_ROW(X)
+#undef X
+    }
+#define X(r)                                                                                           \
+    if (rows > r) {                                                                                    \
+        L2L__NAME(store)(y + 2 * L * r, s##r);                                                         \
+        L2L__NAME(store)(y + 2 * L * r + L, u##r);                                                     \
+    }
+    L2L__EACH_ROW(X)
+#undef X
+}
+
+L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t sa, const float *b,
+                                  int64_t sb, float *y)
+{
+    switch (rows) {
+    case 6: L2L__NAME(outer_rows)(6, count, a, sa, b, sb, y); break;
+    case 5: L2L__NAME(outer_rows)(5, count, a, sa, b, sb, y); break;
+    case 4: L2L__NAME(outer_rows)(4, count, a, sa, b, sb, y); break;
+    case 3: L2L__NAME(outer_rows)(3, count, a, sa, b, sb, y); break;
+    case 2: L2L__NAME(outer_rows)(2, count, a, sa, b, sb, y); break;
+    default: L2L__NAME(outer_rows)(1, count, a, sa, b, sb, y);
+    }
+}
+#undef L2L__EACH_ROW
+
+/* Elementwise: whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
+#define L2L__WHOLE(n) ((n) / L2L__LANES * L2L__LANES)
+
+L2L__KERNEL void L2L__NAME(finish)(int n, const float *scale, const float *bias, const float *residual,
+                                   bool relu, float *y)
+{
+    const L2L__V zero = L2L__NAME(all)(0);
+    int k, whole = L2L__WHOLE(n);
+    for (k = 0; k < whole; k += L2L__LANES) {
+        L2L__V v = L2L__NAME(load)(y + k);
+        if (scale) v *= L2L__NAME(load)(scale + k);
+        if (bias) v += L2L__NAME(load)(bias + k);
+        if (residual) v += L2L__NAME(load)(residual + k);
+        if (relu) v = (L2L__V)((L2L__I)v & ~(v < zero));
+        L2L__NAME(store)(y + k, v);
+    }
+    l2l__naive_finish(n - k, scale ? scale + k : NULL, bias ? bias + k : NULL,
+                      residual ? residual + k : NULL, relu, y + k);
+}
+
+L2L__KERNEL void L2L__NAME(relu)(int64_t n, const float *x, float *y)
+{
+    const L2L__V zero = L2L__NAME(all)(0);
+    int64_t i, whole = L2L__WHOLE(n);
+    for (i = 0; i < whole; i += L2L__LANES) {
+        L2L__V v = L2L__NAME(load)(x + i);
+        L2L__NAME(store)(y + i, (L2L__V)((L2L__I)v & ~(v < zero)));
+    }
+    l2l__naive_relu(n - i, x + i, y + i);
+}
+
+L2L__KERNEL void L2L__NAME(gate)(int64_t n, const float *dy, const float *y, float slope, float *out)
+{
+    const L2L__V zero = L2L__NAME(all)(0), s = L2L__NAME(all)(slope);
+    int64_t i, whole = L2L__WHOLE(n);
+    for (i = 0; i < whole; i += L2L__LANES) {
+        L2L__V d = L2L__NAME(load)(dy + i);
+        L2L__NAME(store)(out + i, L2L__NAME(pick)(L2L__NAME(load)(y + i) > zero, d, s * d));
+    }
+    l2l__naive_gate(n - i, dy + i, y + i, slope, out + i);
+}
+
+L2L__KERNEL void L2L__NAME(add)(int64_t n, const float *a, const float *b, float *out)
+{
+    int64_t i, whole = L2L__WHOLE(n);
+    for (i = 0; i < whole; i += L2L__LANES)
+        L2L__NAME(store)(out + i, L2L__NAME(load)(a + i) + L2L__NAME(load)(b + i));
+    l2l__naive_add(n - i, a + i, b + i, out + i);
+}
+
+L2L__KERNEL void L2L__NAME(mul)(int64_t n, const float *a, const float *b, float *out)
+{
+    int64_t i, whole = L2L__WHOLE(n);
+    for (i = 0; i < whole; i += L2L__LANES)
+        L2L__NAME(store)(out + i, L2L__NAME(load)(a + i) * L2L__NAME(load)(b + i));
+    l2l__naive_mul(n - i, a + i, b + i, out + i);
+}
+
+L2L__KERNEL void L2L__NAME(sign_step)(int64_t n, float alpha, const float *g, float *out)
+{
+    const L2L__V zero = L2L__NAME(all)(0), up = L2L__NAME(all)(alpha), down = zero - up;
+    int64_t i, whole = L2L__WHOLE(n);
+    for (i = 0; i < whole; i += L2L__LANES) {
+        L2L__V v = L2L__NAME(load)(g + i);
+        L2L__NAME(store)(out + i, (L2L__V)((((L2L__I)up) & (v > zero)) | (((L2L__I)down) & (v < zero))));
+    }
+    l2l__naive_sign_step(n - i, alpha, g + i, out + i);
+}
+
+L2L__KERNEL void L2L__NAME(project)(int64_t n, const float *z, const float *x, float epsilon, float *out)
+{
+    const L2L__V zero = L2L__NAME(all)(0), one = L2L__NAME(all)(1), e = L2L__NAME(all)(epsilon);
+    int64_t i, whole = L2L__WHOLE(n);
+    for (i = 0; i < whole; i += L2L__LANES) {
+        L2L__V c = L2L__NAME(load)(x + i), v = L2L__NAME(load)(z + i), low = c - e, high = c + e;
+        low = L2L__NAME(pick)(low > zero, low, zero);
+        high = L2L__NAME(pick)(high < one, high, one);
+        v = L2L__NAME(pick)(v < low, low, v);
+        L2L__NAME(store)(out + i, L2L__NAME(pick)(v > high, high, v));
+    }
+    l2l__naive_project(n - i, z + i, x + i, epsilon, out + i);
+}
+
+L2L__KERNEL void L2L__NAME(pool_row)(int ow, int w, int c, int at, const float *x, float *y, int *index)
+{
+    int o, k, i;
+    if (c % L2L__LANES) {
+        l2l__naive_pool_row(ow, w, c, at, x, y, index);
+        return;
+    }
+    for (o = 0; o < ow; o++)
+        for (k = 0; k < c; k += L2L__LANES) {
+            const float *p = x + (int64_t)2 * o * c + k;
+            L2L__V best = L2L__NAME(load)(p);
+            L2L__I place = {0};
+            place += at + 2 * o;
+            for (i = 1; i < 4; i++) {
+                int step = (i & 1) + (i >> 1) * w;
+                L2L__V v = L2L__NAME(load)(p + (int64_t)step * c);
+                L2L__I there = {0}, wins = (v > best) | (v != v);
+                there += at + 2 * o + step;
+                best = L2L__NAME(pick)(wins, v, best);
+                place = (wins & there) | (~wins & place);
+            }
+            L2L__NAME(store)(y + (int64_t)o * c + k, best);
+            *(L2L__I *)(void *)(index + (int64_t)o * c + k) = place;
+        }
+}
+
+static const l2l__kernels L2L__NAME(kernels) = {
+    L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
+    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(finish), L2L__NAME(relu),
+    L2L__NAME(gate), L2L__NAME(add), L2L__NAME(mul), l2l__naive_axpb, L2L__NAME(sign_step),
+    L2L__NAME(project), L2L__NAME(pool_row)
+};
+
+/* -- the cell of the learned maximizer, in vectors of coordinates ------------------------------ */
+
+/* x cut to -most .. most; not-a-number stays visible. */
+L2L__INLINE L2L__V L2L__NAME(cut)(L2L__V x, float most)
+{
+    const L2L__V high = L2L__NAME(all)(most), low = L2L__NAME(all)(-most);
+#if L2L__LANES == 16
+    return (L2L__V)_mm512_max_ps((__m512)low, _mm512_min_ps((__m512)high, (__m512)x));
+#elif L2L__LANES == 8
+    return (L2L__V)_mm256_max_ps((__m256)low, _mm256_min_ps((__m256)high, (__m256)x));
+#elif defined(L2L__X86)
+    return (L2L__V)_mm_max_ps((__m128)low, _mm_min_ps((__m128)high, (__m128)x));
+#else
+    return (L2L__V)vmaxq_f32((float32x4_t)low, vminq_f32((float32x4_t)high, (float32x4_t)x));
+#endif
+}
+
+/* tanh(x) = p/q: odd and even, of degree 9 and 8, fitted for this file to a relative 6e-9 where |x|
+   is at most 7.9; beyond, tanh is 1 up to rounding and x is cut. In float 3.3e-7 off at most. */
+L2L__INLINE void L2L__NAME(tanh_parts)(L2L__V x, L2L__V *p, L2L__V *q)
+{
+    const L2L__V one = L2L__NAME(all)(1);
+    L2L__V s, a, b;
+    x = L2L__NAME(cut)(x, 7.9f);
+    s = x * x;
+    a = L2L__NAME(fma)(s, L2L__NAME(all)(1.5427961e-8f), L2L__NAME(all)(2.2023236e-5f));
+    b = L2L__NAME(fma)(s, L2L__NAME(all)(8.5987756e-7f), L2L__NAME(all)(3.4236498e-4f));
+    a = L2L__NAME(fma)(s, a, L2L__NAME(all)(3.5789916e-3f));
+    b = L2L__NAME(fma)(s, b, L2L__NAME(all)(2.6192237e-2f));
+    a = L2L__NAME(fma)(s, a, L2L__NAME(all)(1.345062e-1f));
+    b = L2L__NAME(fma)(s, b, L2L__NAME(all)(4.6783948e-1f));
+    *p = L2L__NAME(fma)(s, a, one) * x;
+    *q = L2L__NAME(fma)(s, b, one);
+}
+
+L2L__INLINE L2L__V L2L__NAME(tanh)(L2L__V x)
+{
+    L2L__V p, q;
+    L2L__NAME(tanh_parts)(x, &p, &q);
+    return p / q;
+}
+
+/* y = W z, a tile of up to 10 rows by one vector in registers; compare l2l__cell_matrix. */
+#define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9)
+
+L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const float *w, int row, int column,
+                                      int columns, const float *z, float *y)
+{
+    int k;
+#define X(r) L2L__V s##r = L2L__NAME(all)(0); const float *w##r = w + (rows > r ? r : 0) * row;
+    L2L__EACH_ROW(X)
+#undef X
+    for (k = 0; k < columns; k++, z += L2L__COORDS) {
+        const L2L__V v = L2L__NAME(load)(z);
+#define X(r) if (rows > r) s##r = L2L__NAME(fma)(L2L__NAME(all)(w##r[k * column]), v, s##r);
+        L2L__EACH_ROW(X)
+#undef X
+    }
+#define X(r) if (rows > r) L2L__NAME(store)(y + r * L2L__COORDS, s##r);
+    L2L__EACH_ROW(X)
+#undef X
+    (void)w1; (void)w2; (void)w3; (void)w4; (void)w5; (void)w6; (void)w7; (void)w8; (void)w9;
+}
+
+L2L__INLINE void L2L__NAME(cell_matrix)(const float *w, int row, int column, int rows, int columns,
+                                        const float *z, float *y)
+{
+    int l, r;
+    for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
+        for (r = 0; r + 10 <= rows; r += 10)
+            L2L__NAME(cell_tile)(10, w + r * row, row, column, columns, z + l,
+                                 y + r * L2L__COORDS + l);
+        for (; r + 4 <= rows; r += 4)
+            L2L__NAME(cell_tile)(4, w + r * row, row, column, columns, z + l,
+                                 y + r * L2L__COORDS + l);
+        for (; r < rows; r++)
+            L2L__NAME(cell_tile)(1, w + r * row, row, column, columns, z + l,
+                                 y + r * L2L__COORDS + l);
+    }
+}
+#undef L2L__EACH_ROW
+
+/* The four gates and c of one unit, at p in its rows, which are n numbers apart. One division serves
+   all four: 1/q_1 = 1/(q_1 q_2 q_3 q_4) (q_3 q_4) q_2, and so on; every q is in 1..230. */
+L2L__INLINE void L2L__NAME(lstm_unit)(const l2l__cell_step *s, int n, int p)
+{
+    const L2L__V half = L2L__NAME(all)(0.5f);
+    float *gate = s->gates + p;
+    L2L__V pi, pf, pg, po, qi, qf, qg, qo, r, qif, qgo, i, f, g;
+    L2L__NAME(tanh_parts)(half * L2L__NAME(load)(gate), &pi, &qi);
+    L2L__NAME(tanh_parts)(half * L2L__NAME(load)(gate + n), &pf, &qf);
+    L2L__NAME(tanh_parts)(L2L__NAME(load)(gate + 2 * n), &pg, &qg);
+    L2L__NAME(tanh_parts)(half * L2L__NAME(load)(gate + 3 * n), &po, &qo);
+    qif = qi * qf;
+    qgo = qg * qo;
+    r = L2L__NAME(all)(1) / (qif * qgo);
+    qgo *= r;                                /* 1/(q_i q_f)                                       */
+    qif *= r;                                /* 1/(q_g q_o)                                       */
+    i = L2L__NAME(fma)(half, pi * (qgo * qf), half); /* sigmoid(x) = (1 + tanh(x/2)) / 2          */
+    f = L2L__NAME(fma)(half, pf * (qgo * qi), half);
+    g = pg * (qif * qo);
+    L2L__NAME(store)(gate, i);
+    L2L__NAME(store)(gate + n, f);
+    L2L__NAME(store)(gate + 2 * n, g);
+    L2L__NAME(store)(gate + 3 * n, L2L__NAME(fma)(half, po * (qif * qg), half));
+    L2L__NAME(store)(s->c_next + p, L2L__NAME(fma)(f, L2L__NAME(load)(s->c + p), i * g));
+}
+
+L2L__KERNEL void L2L__NAME(cell_forward)(const l2l__cell *m, const l2l__cell_step *s)
+{
+    int n = m->hidden * L2L__COORDS, l, p, k;
+    L2L__NAME(cell_matrix)(m->w, m->columns, 1, m->gates, m->columns, s->z, s->gates);
+    for (p = 0; m->lstm && p < n; p += L2L__LANES) L2L__NAME(lstm_unit)(s, n, p);
+    for (p = 0; p < n; p += L2L__LANES) {    /* apart from the gates, so that divisions overlap   */
+        L2L__V t = L2L__NAME(tanh)(L2L__NAME(load)((m->lstm ? s->c_next : s->gates) + p));
+        L2L__NAME(store)((m->lstm ? s->tanh_c : s->gates) + p, t);
+        if (m->lstm) t *= L2L__NAME(load)(s->gates + 3 * n + p);
+        L2L__NAME(store)(s->h_next + p, t);
+    }
+    for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
+        L2L__V y = L2L__NAME(all)(m->w_out[0]);
+        for (k = 0; k < m->hidden; k++)
+            y = L2L__NAME(fma)(L2L__NAME(all)(m->w_out[1 + k]),
+                               L2L__NAME(load)(s->h_next + k * L2L__COORDS + l), y);
+        if (m->squash) y = L2L__NAME(tanh)(y);
+        L2L__NAME(store)(s->y + l, y);
+        L2L__NAME(store)(s->delta + l, L2L__NAME(all)(m->scale) * y);
+    }
+}
+
+/* The cotangents of one unit; d is dL/dh_{t+1}, all of it. */
+L2L__INLINE void L2L__NAME(lstm_unit_back)(const l2l__cell_step *s, int n, int p, L2L__V d, float *dc)
+{
+    const L2L__V one = L2L__NAME(all)(1);
+    float *gate = s->gates + p;
+    L2L__V i = L2L__NAME(load)(gate), f = L2L__NAME(load)(gate + n);
+    L2L__V g = L2L__NAME(load)(gate + 2 * n), o = L2L__NAME(load)(gate + 3 * n);
+    L2L__V tanh_c = L2L__NAME(load)(s->tanh_c + p), c = L2L__NAME(load)(s->c + p);
+    L2L__V e = L2L__NAME(fma)(d * o, one - tanh_c * tanh_c, L2L__NAME(load)(dc + p));
+    L2L__NAME(store)(gate, e * g * i * (one - i));
+    L2L__NAME(store)(gate + n, e * c * f * (one - f));
+    L2L__NAME(store)(gate + 2 * n, e * i * (one - g * g));
+    L2L__NAME(store)(gate + 3 * n, d * tanh_c * o * (one - o));
+    L2L__NAME(store)(dc + p, e * f);
+}
+
+L2L__KERNEL void L2L__NAME(cell_backward)(const l2l__cell *m, const l2l__cell_step *s, const float *u,
+                                          float *dh, float *dc, int wanted)
+{
+    const L2L__V one = L2L__NAME(all)(1), scale = L2L__NAME(all)(m->scale);
+    int n = m->hidden * L2L__COORDS, l, p;
+    for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
+        L2L__V y = L2L__NAME(load)(s->y + l), d = scale * L2L__NAME(load)(u + l);
+        if (m->squash) d *= one - y * y;
+        L2L__NAME(store)(s->y + l, d);
+        for (p = l; p < n; p += L2L__COORDS) {
+            L2L__V w = L2L__NAME(all)(m->w_out[1 + p / L2L__COORDS]);
+            L2L__V e = L2L__NAME(fma)(w, d, L2L__NAME(load)(dh + p));
+            if (m->lstm) {
+                L2L__NAME(lstm_unit_back)(s, n, p, e, dc);
+            } else {
+                y = L2L__NAME(load)(s->gates + p);
+                L2L__NAME(store)(s->gates + p, e * (one - y * y));
+            }
+        }
+    }
+    L2L__NAME(cell_matrix)(m->w + 1, 1, m->columns, wanted, m->gates, s->gates, dh);
+}
+
+/* A tile of `rows` (4 or 1) by `columns` (3 or 1) sums, kept in registers. */
+#define L2L__EACH_SUM(X) X(0, 0) X(0, 1) X(0, 2) X(1, 0) X(1, 1) X(1, 2) \
+                         X(2, 0) X(2, 1) X(2, 2) X(3, 0) X(3, 1) X(3, 2)
+
+L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, const float *d,
+                                      int d_step, const float *z, int z_step, int stride,
+                                      float *sums)
+{
+    int t, l;
+#define X(r, k) L2L__V s##r##k = L2L__NAME(load)(                                                  \
+        sums + (r < rows && k < columns ? (r * stride + k) * L2L__LANES : 0));
+    L2L__EACH_SUM(X)
+#undef X
+    for (t = 0; t < T; t++, d += d_step, z += z_step)
+        for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
+#define X(r, k) if (r < rows && k < columns)                                                       \
+        s##r##k = L2L__NAME(fma)(L2L__NAME(load)(d + r * L2L__COORDS + l),                         \
+                                 L2L__NAME(load)(z + k * L2L__COORDS + l), s##r##k);
+            L2L__EACH_SUM(X)
+#undef X
+        }
+#define X(r, k) if (r < rows && k < columns)                                                       \
+        L2L__NAME(store)(sums + (r * stride + k) * L2L__LANES, s##r##k);
+    L2L__EACH_SUM(X)
+#undef X
+}
+#undef L2L__EACH_SUM
+
+L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const float *d, int d_step,
+                                            const float *z, int z_step, float *sums)
+{
+    int r, k, step;
+    for (r = 0; r < rows; r += step) {
+        float *at = sums + r * columns * L2L__LANES;
+        const float *dr = d + r * L2L__COORDS;
+        step = r + 4 <= rows ? 4 : 1;
+        for (k = 0; k + 3 <= columns; k += 3)
+            if (step == 4)
+                L2L__NAME(cell_sums)(4, 3, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
+                                     at + k * L2L__LANES);
+            else
+                L2L__NAME(cell_sums)(1, 3, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
+                                     at + k * L2L__LANES);
+        for (; k < columns; k++)
+            if (step == 4)
+                L2L__NAME(cell_sums)(4, 1, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
+                                     at + k * L2L__LANES);
+            else
+                L2L__NAME(cell_sums)(1, 1, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
+                                     at + k * L2L__LANES);
+    }
+}
+
+static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
+    L2L__LANES, L2L__NAME(cell_forward), L2L__NAME(cell_backward), L2L__NAME(cell_accumulate)
+};
+
+#undef L2L__WHOLE
+#undef L2L__NAME
+#undef L2L__V
+#undef L2L__I
+#undef L2L__LANES
+#undef L2L__SUFFIX
+#undef L2L__TARGET
+#elif defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED)
+#define L2LADV_IMPLEMENTED
+
+/* -- 4.4 drivers --------------------------------------------------------------------------------------- */
+
+/* What this machine has, as bits of l2l_options.cpu. */
+static unsigned l2l__cpu_detect(void)
+{
+    unsigned found = 0;
+#if defined(L2L__VECTORS) && defined(L2L__X86)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("sse2")) found |= L2L_CPU_VECTOR;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found |= L2L_CPU_AVX2;
+    if (__builtin_cpu_supports("avx512f")) found |= L2L_CPU_AVX512;
+#elif defined(L2L__VECTORS)
+    found = L2L_CPU_VECTOR;
+#endif
+    return found;
+}
+
+static const l2l__kernels *l2l__kernels_of(unsigned cpu)
+{
+    const l2l__kernels *best = &l2l__naive_kernels;
+    L2L__UNUSED(cpu);
+#if defined(L2L__VECTORS) && defined(L2L__X86)
+    if (cpu & L2L_CPU_VECTOR) best = &l2l__kernels_sse2;
+    if (cpu & L2L_CPU_AVX2) best = &l2l__kernels_avx2;
+    if (cpu & L2L_CPU_AVX512) best = &l2l__kernels_avx512;
+#elif defined(L2L__VECTORS)
+    if (cpu & L2L_CPU_VECTOR) best = &l2l__kernels_neon;
+#endif
+    return best;
+}
+
+L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu)
+{
+    c->cpu = cpu & l2l__cpu_detect();
+    c->kernels = l2l__kernels_of(c->cpu);
+}
+
+static const char *l2l__cpu_name(unsigned cpu)
+{
+#ifdef __ARM_NEON
+    if (cpu & L2L_CPU_VECTOR) return "NEON";
+#endif
+    return cpu & L2L_CPU_AVX512 ? "AVX-512" : cpu & L2L_CPU_AVX2 ? "AVX2+FMA"
+         : cpu & L2L_CPU_VECTOR ? "SSE2" : "plain C";
+}
+
+/* Threads worth waking for so many elementary operations. */
+static int l2l__workers(const l2l_context *c, int64_t work) { return work < 32768 ? 1 : c->threads; }
+
+/* Elementwise drivers: blocks of 8192 numbers, shared out to the threads. */
+enum { L2L__PIECE = 8192 };
+#define L2L__IN_PIECES(call)                                                                           \
+    const l2l__kernels *kernels = c->kernels;                                                          \
+    int64_t piece, pieces = (n + L2L__PIECE - 1) / L2L__PIECE;                                         \
+    L2L__PARALLEL(l2l__workers(c, n))                                                                  \
+    for (piece = 0; piece < pieces; piece++) {                                                         \
+        int64_t at = piece * L2L__PIECE, m = n - at;                                                    \
+        if (m > L2L__PIECE) m = L2L__PIECE;                                                            \
+        kernels->call;                                                                                 \
+    }
+
+static void l2l__ew_relu(l2l_context *c, int64_t n, const l2l_real *x, l2l_real *y)
+{
+    L2L__IN_PIECES(relu(m, x + at, y + at))
+}
+
+static void l2l__ew_gate(l2l_context *c, int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope,
+                         l2l_real *out)
+{
+    L2L__IN_PIECES(gate(m, dy + at, y + at, slope, out + at))
+}
+
+static void l2l__ew_add(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
+{
+    L2L__IN_PIECES(add(m, a + at, b + at, out + at))
+}
+
+static void l2l__ew_mul(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
+{
+    L2L__IN_PIECES(mul(m, a + at, b + at, out + at))
+}
+
+static void l2l__ew_axpb(l2l_context *c, int64_t n, l2l_real a, const l2l_real *x, l2l_real b,
+                         l2l_real *out)
+{
+    L2L__IN_PIECES(axpb(m, a, x + at, b, out + at))
+}
+
+static void l2l__ew_sign_step(l2l_context *c, int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out)
+{
+    L2L__IN_PIECES(sign_step(m, alpha, g + at, out + at))
+}
+
+static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const l2l_real *x,
+                            l2l_real epsilon, l2l_real *out)
+{
+    L2L__IN_PIECES(project(m, z + at, x + at, epsilon, out + at))
+}
+
+/* -- packing: a matrix of rows (t, d) and columns q, element data[t*st + d*sd + q*sq], as panels of
+   `columns` columns: [panel][t*depth + d][column], the last one filled up with zeros. */
+typedef struct l2l__matrix {
+    int taps, depth, columns;
+    int64_t st, sd, sq;
+} l2l__matrix;
+
+static void l2l__pack(const l2l_context *c, const l2l__matrix *m, const l2l_real *data, int width,
+                      l2l_real *panels)
+{
+    int64_t rows = (int64_t)m->taps * m->depth;
+    int p, count = (m->columns + width - 1) / width;
+    L2L__PARALLEL(l2l__workers(c, rows * m->columns))
+    for (p = 0; p < count; p++) {
+        l2l_real *out = panels + p * rows * width;
+        int t, d, q, valid = m->columns - p * width < width ? m->columns - p * width : width;
+        for (t = 0; t < m->taps; t++)
+            for (d = 0; d < m->depth; d++, out += width) {
+                const l2l_real *row = data + t * m->st + d * m->sd + p * width * m->sq;
+                for (q = 0; q < valid; q++) out[q] = row[q * m->sq];
+                for (; q < width; q++) out[q] = 0;
+            }
+    }
+}
+
+/* The panels of a weight for one direction: from the parameter's cache, or (*temporary set, to be
+   given back to the arena) packed for this once. */
+static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2l__matrix *m,
+                                   int direction, l2l_real **temporary)
+{
+    int width = c->kernels->columns;
+    int64_t count = (int64_t)m->taps * m->depth * ((m->columns + width - 1) / width) * width;
+    l2l__packed *p = w->packed;
+    *temporary = NULL;
+    if (!p) {
+        *temporary = (l2l_real *)l2l__arena_array(c, count, sizeof(l2l_real));
+        if (*temporary) l2l__pack(c, m, w->data, width, *temporary);
+        return *temporary;
+    }
+    if (p->cache[direction].count != count) {
+        l2l_free(c, p->cache[direction].panels);
+        p->cache[direction].count = 0;
+        p->cache[direction].panels = (l2l_real *)l2l__allocate_array(c, count, sizeof(l2l_real));
+        if (!p->cache[direction].panels) return NULL;
+        p->cache[direction].count = count;
+        p->cache[direction].kernels = NULL;
+    }
+    if (p->cache[direction].kernels != c->kernels || p->cache[direction].version != p->version) {
+        l2l__pack(c, m, w->data, width, p->cache[direction].panels);
+        p->cache[direction].kernels = c->kernels;
+        p->cache[direction].version = p->version;
+    }
+    return p->cache[direction].panels;
+}
+
+/* -- indirect convolution. One routine for the forward pass and the input gradient: each output pixel
+   has, for each tap, a pointer to the source pixel (or to zeros), and the tile kernel sums over taps
+   and channels. Nothing is copied, and strides, padding and odd sizes are all the pointer's affair.
+   A first layer of few channels gathers its patches into rows instead, as one tap. */
+typedef struct l2l__indirect {
+    const l2l__kernels *kernels;
+    const l2l__geometry *g;
+    bool backward;                           /* false: x -> y; true: dy -> dx                     */
+    bool gather;                             /* patches as rows                                   */
+    int taps, depth, columns;                /* of the product, after gathering                   */
+    int64_t pixels;
+    int oh, ow;                              /* the output plane                                  */
+    const l2l_real *source, *zero, *panels;
+    const l2l__epilogue *epilogue;           /* NULL: none                                        */
+    l2l_real *out;
+} l2l__indirect;
+
+/* What one thread works with: pointers for a block, gathered rows, the last panel's columns. */
+typedef struct l2l__bench {
+    const l2l_real **pointers;
+    l2l_real *rows, *tail;
+} l2l__bench;
+
+static const l2l_real *l2l__source_pixel(const l2l__indirect *q, int64_t n, int h, int w, int i, int j)
+{
+    const l2l__geometry *g = q->g;
+    if (q->backward) {
+        int oh = l2l__reached(h, i, g->stride, g->padding, g->oh);
+        int ow = l2l__reached(w, j, g->stride, g->padding, g->ow);
+        return oh < 0 || ow < 0 ? q->zero : q->source + ((n * g->oh + oh) * g->ow + ow) * g->k;
+    }
+    h = h * g->stride + i - g->padding;
+    w = w * g->stride + j - g->padding;
+    return h < 0 || h >= g->h || w < 0 || w >= g->w
+        ? q->zero : q->source + ((n * g->h + h) * g->w + w) * g->c;
+}
+
+/* pointers[group][tap][row of the group], for m pixels from p0; the last group repeats its last pixel. */
+static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
+{
+    int kh = q->g->kh, kw = q->g->kw, taps = kh * kw, r, t;
+    int padded = (m + L2L__ROWS - 1) / L2L__ROWS * L2L__ROWS;
+    for (r = 0; r < padded; r++) {
+        int64_t p = p0 + (r < m ? r : m - 1), n = p / q->ow / q->oh;
+        int h = (int)(p / q->ow % q->oh), w = (int)(p % q->ow);
+        const l2l_real **at = b->pointers + (int64_t)(r / L2L__ROWS) * q->taps * L2L__ROWS + r % L2L__ROWS;
+        l2l_real *row = b->rows + (int64_t)r * q->depth;
+        if (q->gather) *at = row;
+        for (t = 0; t < taps; t++) {
+            const l2l_real *from = l2l__source_pixel(q, n, h, w, t / kw, t % kw);
+            int c;
+            if (!q->gather) at[t * L2L__ROWS] = from;
+            else for (c = 0; c < q->g->c; c++) *row++ = from[c];
+        }
+    }
+}
+
+/* One block of up to L2L__PIXELS output pixels: every panel over every slab of the depth. */
+static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
+{
+    int width = q->kernels->columns, panels = (q->columns + width - 1) / width, t0, d0, j, i, r;
+    int together = q->depth < L2L__SLAB ? L2L__SLAB / q->depth : 1;      /* taps of one slab      */
+    int deep = q->depth < L2L__SLAB ? q->depth : L2L__SLAB;
+    int tail = q->columns % width ? panels - 1 : -1;
+    l2l_real *out = q->out + p0 * q->columns;
+    l2l__point(q, p0, m, b);
+    for (t0 = 0; t0 < q->taps; t0 += together)
+        for (d0 = 0; d0 < q->depth; d0 += deep) {
+            int taps = q->taps - t0 < together ? q->taps - t0 : together;
+            int depth = q->depth - d0 < deep ? q->depth - d0 : deep;
+            for (j = 0; j < panels; j++) {
+                const l2l_real *panel = q->panels +
+                    ((int64_t)j * q->taps * q->depth + (int64_t)t0 * q->depth + d0) * width;
+                for (i = 0; i < m; i += L2L__ROWS) {
+                    l2l_real *y[L2L__ROWS];
+                    int rows = m - i < L2L__ROWS ? m - i : L2L__ROWS;
+                    for (r = 0; r < rows; r++)
+                        y[r] = j == tail ? b->tail + (i + r) * width
+                                         : out + (int64_t)(i + r) * q->columns + j * width;
+                    q->kernels->tile(rows, taps, depth,
+                                     b->pointers + ((int64_t)i / L2L__ROWS * q->taps + t0) * L2L__ROWS,
+                                     d0, panel, q->depth, y, t0 + d0 > 0);
+                }
+            }
+        }
+    for (i = 0; tail >= 0 && i < m; i++)
+        memcpy(out + (int64_t)i * q->columns + tail * width, b->tail + i * width,
+               (size_t)(q->columns % width) * sizeof *out);
+}
+
+static void l2l__indirect_share(const l2l__indirect *q, int worker, int workers, l2l__bench *b)
+{
+    const l2l__epilogue *e = q->epilogue;
+    int64_t block, blocks = (q->pixels + L2L__PIXELS - 1) / L2L__PIXELS, p;
+    for (block = worker; block < blocks; block += workers) {
+        int64_t p0 = block * L2L__PIXELS, end = p0 + L2L__PIXELS;
+        if (end > q->pixels) end = q->pixels;
+        l2l__indirect_block(q, p0, (int)(end - p0), b);
+        for (p = p0; e && p < end; p++)
+            q->kernels->finish(q->columns, e->scale, e->bias,
+                               e->residual ? e->residual + p * q->columns : NULL, e->relu,
+                               q->out + p * q->columns);
+    }
+}
+
+static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
+{
+    int64_t work = q->pixels * q->taps * q->depth * q->columns;
+    int64_t groups = L2L__PIXELS * (int64_t)q->taps;
+    int workers = l2l__workers(c, work), i, deepest = q->g->c > q->g->k ? q->g->c : q->g->k;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l__bench *b = (l2l__bench *)l2l__arena_array(c, workers, sizeof *b);
+    l2l_real *zero = (l2l_real *)l2l__arena_array(c, deepest, sizeof *zero);
+    for (i = 0; zero && b && i < workers; i++) {
+        b[i].pointers = (const l2l_real **)l2l__arena_array(c, groups, sizeof *b[i].pointers);
+        b[i].rows = (l2l_real *)l2l__arena_array(c, q->gather ? L2L__PIXELS * (int64_t)q->depth : 1,
+                                                 sizeof *b[i].rows);
+        b[i].tail = (l2l_real *)l2l__arena_array(c, L2L__PIXELS * (int64_t)q->kernels->columns,
+                                                 sizeof *b[i].tail);
+    }
+    if (!c->status) {
+        memset(zero, 0, (size_t)deepest * sizeof *zero);
+        q->zero = zero;
+        L2L__PARALLEL(workers)
+        for (i = 0; i < workers; i++) l2l__indirect_share(q, i, workers, &b[i]);
+    }
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                              const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
+{
+    l2l__indirect q;
+    l2l__matrix m;
+    l2l_real *temporary;
+    int taps = g->kh * g->kw;
+    bool ok;
+    if (!c->kernels->tile) {
+        l2l__naive_conv_forward(c, g, x, w->data, e, y);
+        return true;
+    }
+    memset(&q, 0, sizeof q);
+    q.kernels = c->kernels;
+    q.g = g;
+    q.gather = g->c <= L2L__FEW && taps > 1;
+    q.taps = q.gather ? 1 : taps;
+    q.depth = q.gather ? taps * g->c : g->c;
+    q.columns = g->k;
+    q.oh = g->oh;
+    q.ow = g->ow;
+    q.pixels = (int64_t)g->n * g->oh * g->ow;
+    q.source = x;
+    q.epilogue = e->scale || e->bias || e->residual || e->relu ? e : NULL;
+    q.out = y;
+    m.taps = q.taps; m.depth = q.depth; m.columns = g->k;
+    m.st = (int64_t)q.depth * g->k; m.sd = g->k; m.sq = 1;
+    q.panels = l2l__panels(c, w, &m, 0, &temporary);
+    ok = q.panels && l2l__indirect_run(c, &q);
+    l2l__arena_drop(c, temporary);
+    return ok;
+}
+
+/* -- input gradient of a layer with few input channels: the product dy × W^T gives each output pixel's
+   contribution to its whole patch, which is added into the image, one image at a time. */
+static void l2l__scatter_row(const l2l__geometry *g, int oh, int ow, const l2l_real *patch, l2l_real *dx)
+{
+    int i, j, c;
+    for (i = 0; i < g->kh; i++)
+        for (j = 0; j < g->kw; j++, patch += g->c) {
+            int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
+            if (h < 0 || h >= g->h || w < 0 || w >= g->w) continue;
+            for (c = 0; c < g->c; c++) dx[((int64_t)h * g->w + w) * g->c + c] += patch[c];
+        }
+}
+
+static void l2l__scatter_image(const l2l__kernels *kernels, const l2l__geometry *g, const l2l_real *dy,
+                               const l2l_real *panels, l2l_real *patches, l2l_real *dx)
+{
+    int columns = g->kh * g->kw * g->c, width = kernels->columns, pixels = g->oh * g->ow, p, j, r, d0;
+    int padded = (columns + width - 1) / width * width;
+    const l2l_real *a[L2L__ROWS];
+    l2l_real *y[L2L__ROWS];
+    memset(dx, 0, (size_t)g->h * (size_t)g->w * (size_t)g->c * sizeof *dx);
+    for (p = 0; p < pixels; p += L2L__ROWS) {
+        int rows = pixels - p < L2L__ROWS ? pixels - p : L2L__ROWS;
+        for (r = 0; r < L2L__ROWS; r++) a[r] = dy + (int64_t)(p + (r < rows ? r : 0)) * g->k;
+        for (j = 0; j < padded; j += width) {
+            for (r = 0; r < rows; r++) y[r] = patches + r * padded + j;
+            for (d0 = 0; d0 < g->k; d0 += L2L__SLAB)
+                kernels->tile(rows, 1, g->k - d0 < L2L__SLAB ? g->k - d0 : L2L__SLAB, a, d0,
+                              panels + (int64_t)j * g->k + (int64_t)d0 * width, 0, y, d0 > 0);
+        }
+        for (r = 0; r < rows; r++)
+            l2l__scatter_row(g, (p + r) / g->ow, (p + r) % g->ow, patches + r * padded, dx);
+    }
+}
+
+static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
+                                  const l2l_tensor *w, l2l_real *dx)
+{
+    const l2l__kernels *kernels = c->kernels;
+    int columns = g->kh * g->kw * g->c, padded = (columns + kernels->columns - 1) / kernels->columns *
+                                                 kernels->columns, n;
+    int64_t from = (int64_t)g->oh * g->ow * g->k, to = (int64_t)g->h * g->w * g->c;
+    l2l__matrix m;
+    l2l_real *temporary, *patches;
+    const l2l_real *panels;
+    m.taps = 1; m.depth = g->k; m.columns = columns;
+    m.st = 0; m.sd = 1; m.sq = g->k;
+    panels = l2l__panels(c, w, &m, 1, &temporary);
+    patches = (l2l_real *)l2l__arena_array(c, (int64_t)g->n * L2L__ROWS * padded, sizeof *patches);
+    if (patches) {
+        L2L__PARALLEL(l2l__workers(c, g->n * from * columns))
+        for (n = 0; n < g->n; n++)
+            l2l__scatter_image(kernels, g, dy + n * from, panels,
+                               patches + (int64_t)n * L2L__ROWS * padded, dx + n * to);
+    }
+    l2l__arena_drop(c, patches);
+    l2l__arena_drop(c, temporary);
+    return !c->status;
+}
+
+static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
+                                     const l2l_tensor *w, l2l_real *dx)
+{
+    l2l__indirect q;
+    l2l__matrix m;
+    l2l_real *temporary;
+    bool ok;
+    if (!c->kernels->tile) {
+        l2l__naive_conv_input_gradient(c, g, dy, w->data, dx);
+        return true;
+    }
+    if (g->c <= L2L__FEW && g->kh * g->kw > 1) return l2l__scatter_gradient(c, g, dy, w, dx);
+    memset(&q, 0, sizeof q);
+    q.kernels = c->kernels;
+    q.g = g;
+    q.backward = true;
+    q.taps = g->kh * g->kw;
+    q.depth = g->k;
+    q.columns = g->c;
+    q.oh = g->h;
+    q.ow = g->w;
+    q.pixels = (int64_t)g->n * g->h * g->w;
+    q.source = dy;
+    q.out = dx;
+    m.taps = q.taps; m.depth = g->k; m.columns = g->c;
+    m.st = (int64_t)g->c * g->k; m.sd = 1; m.sq = g->k;
+    q.panels = l2l__panels(c, w, &m, 1, &temporary);
+    ok = q.panels && l2l__indirect_run(c, &q);
+    l2l__arena_drop(c, temporary);
+    return ok;
+}
+
+/* -- weight gradient: dW[tap][c][k] = sum over output pixels of x[pixel moved by tap][c] dy[pixel][k].
+   Its tiles (six channels of a tap × a panel of k) are shared out to the threads; each thread walks
+   over the images in order and adds every image into all of its tiles, so the order of additions
+   does not depend on how many threads there are. */
+typedef struct l2l__outer_plan {
+    const l2l__kernels *kernels;
+    l2l__geometry g;
+    const l2l_real *x, *dy;
+    int ldy;                                 /* distance of pixels in dy                          */
+    int bands, panels, tiles;                /* bands of six channels                             */
+    l2l_real *sums;                          /* tiles × ROWS × columns                            */
+} l2l__outer_plan;
+
+/* Panels of k that would reach beyond the last column begin earlier instead (and overlap). */
+static int l2l__panel_start(const l2l__outer_plan *q, int panel)
+{
+    int at = panel * q->kernels->columns, last = q->ldy - q->kernels->columns;
+    return at < last ? at : last;
+}
+
+static void l2l__outer_tile(const l2l__outer_plan *q, int n, int tile)
+{
+    const l2l__geometry *g = &q->g;
+    int panel = tile % q->panels, band = tile / q->panels % q->bands, t = tile / q->panels / q->bands;
+    int i = t / g->kw - g->padding, j = t % g->kw - g->padding, c0 = band * L2L__ROWS, oh;
+    int rows = g->c - c0 < L2L__ROWS ? g->c - c0 : L2L__ROWS, first = 0, last = g->ow;
+    while (first < last && first * g->stride + j < 0) first++;
+    while (last > first && (last - 1) * g->stride + j >= g->w) last--;
+    for (oh = 0; oh < g->oh && first < last; oh++) {
+        int64_t ih = (int64_t)oh * g->stride + i;
+        if (ih < 0 || ih >= g->h) continue;
+        q->kernels->outer(rows, last - first,
+                          q->x + ((n * (int64_t)g->h + ih) * g->w + first * g->stride + j) * g->c + c0,
+                          (int64_t)g->stride * g->c,
+                          q->dy + ((n * (int64_t)g->oh + oh) * g->ow + first) * q->ldy +
+                              l2l__panel_start(q, panel),
+                          q->ldy, q->sums + (int64_t)tile * L2L__ROWS * q->kernels->columns);
+    }
+}
+
+static void l2l__outer_store(const l2l__outer_plan *q, int tile, l2l_real *dw)
+{
+    const l2l__geometry *g = &q->g;
+    int width = q->kernels->columns, panel = tile % q->panels, band = tile / q->panels % q->bands;
+    int t = tile / q->panels / q->bands, k0 = panel * width, r;
+    int start = l2l__panel_start(q, panel), count = g->k - k0 < width ? g->k - k0 : width;
+    for (r = 0; r < L2L__ROWS && band * L2L__ROWS + r < g->c; r++)
+        memcpy(dw + ((int64_t)t * g->c + band * L2L__ROWS + r) * g->k + k0,
+               q->sums + ((int64_t)tile * L2L__ROWS + r) * width + (k0 - start),
+               (size_t)count * sizeof *dw);
+}
+
+static bool l2l__outer_run(l2l_context *c, l2l__outer_plan *q, l2l_real *dw)
+{
+    const l2l__geometry *g = &q->g;
+    int64_t size = (int64_t)L2L__ROWS * q->kernels->columns;
+    int workers = l2l__workers(c, (int64_t)g->n * g->oh * g->ow * g->c * g->k), w, tile;
+    q->bands = (g->c + L2L__ROWS - 1) / L2L__ROWS;
+    q->panels = (g->k + q->kernels->columns - 1) / q->kernels->columns;
+    q->tiles = g->kh * g->kw * q->bands * q->panels;
+    q->sums = (l2l_real *)l2l__arena_array(c, q->tiles * size, sizeof *q->sums);
+    if (!q->sums) return false;
+    memset(q->sums, 0, (size_t)(q->tiles * size) * sizeof *q->sums);
+    L2L__PARALLEL(workers)
+    for (w = 0; w < workers; w++) {
+        int from = (int)((int64_t)q->tiles * w / workers), n, z;
+        int to = (int)((int64_t)q->tiles * (w + 1) / workers);
+        for (n = 0; n < g->n; n++)
+            for (z = from; z < to; z++) l2l__outer_tile(q, n, z);
+    }
+    for (tile = 0; tile < q->tiles; tile++) l2l__outer_store(q, tile, dw);
+    l2l__arena_drop(c, q->sums);
+    return true;
+}
+
+/* Patches of a first layer as rows: n×oh×ow×(taps*c). */
+static void l2l__gather_patches(const l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                                l2l_real *rows)
+{
+    int64_t p, pixels = (int64_t)g->n * g->oh * g->ow, depth = (int64_t)g->kh * g->kw * g->c;
+    L2L__PARALLEL(l2l__workers(c, pixels * depth))
+    for (p = 0; p < pixels; p++) {
+        l2l_real *row = rows + p * depth;
+        int i, j, k;
+        for (i = 0; i < g->kh; i++)
+            for (j = 0; j < g->kw; j++) {
+                int h = (int)(p / g->ow % g->oh) * g->stride + i - g->padding;
+                int w = (int)(p % g->ow) * g->stride + j - g->padding;
+                bool inside = h >= 0 && h < g->h && w >= 0 && w < g->w;
+                int64_t from = ((p / g->ow / g->oh * g->h + h) * g->w + w) * g->c;
+                for (k = 0; k < g->c; k++) *row++ = inside ? x[from + k] : 0;
+            }
+    }
+}
+
+/* dy with its rows widened to one whole panel, for layers with fewer output channels than that. */
+static l2l_real *l2l__widen(l2l_context *c, const l2l_real *dy, int64_t pixels, int k, int width)
+{
+    l2l_real *out = (l2l_real *)l2l__arena_array(c, pixels * width, sizeof *out);
+    int64_t p;
+    for (p = 0; out && p < pixels; p++) {
+        memcpy(out + p * width, dy + p * k, (size_t)k * sizeof *out);
+        memset(out + p * width + k, 0, (size_t)(width - k) * sizeof *out);
+    }
+    return out;
+}
+
+static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                                      const l2l_real *dy, l2l_real *dw)
+{
+    l2l_mark mark = l2l_mark_here(c);
+    l2l__outer_plan q;
+    int64_t pixels = (int64_t)g->n * g->oh * g->ow;
+    if (!c->kernels->tile) {
+        l2l__naive_conv_weight_gradient(c, g, x, dy, dw);
+        return true;
+    }
+    memset(&q, 0, sizeof q);
+    q.kernels = c->kernels;
+    q.g = *g;
+    q.x = x;
+    q.dy = dy;
+    q.ldy = g->k;
+    if (g->k < q.kernels->columns) {
+        q.ldy = q.kernels->columns;
+        q.dy = l2l__widen(c, dy, pixels, g->k, q.ldy);
+    }
+    if (g->c <= L2L__FEW && g->kh * g->kw > 1) {
+        l2l_real *rows = (l2l_real *)l2l__arena_array(c, pixels * g->kh * g->kw * g->c, sizeof *rows);
+        if (rows) l2l__gather_patches(c, g, x, rows);
+        q.x = rows;
+        q.g.c = g->kh * g->kw * g->c;
+        q.g.h = g->oh; q.g.w = g->ow;
+        q.g.kh = q.g.kw = q.g.stride = 1;
+        q.g.padding = 0;
+    }
+    if (q.g.kh * q.g.kw == 1 && q.g.stride == 1 && q.g.padding == 0 && pixels <= INT_MAX) {
+        q.g.n = q.g.h = q.g.oh = 1;          /* all pixels in one row: a plain matrix product     */
+        q.g.w = q.g.ow = (int)pixels;
+    }
+    if (!c->status) l2l__outer_run(c, &q, dw);
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+/* -- pooling --------------------------------------------------------------------------------------------- */
+
+/* One row of outputs. Padding counts as -inf: those places are skipped. */
+static void l2l__max_pool_row(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y, int *index)
+{
+    int ow, i, j, k;
+    for (ow = 0; ow < g->ow; ow++)
+        for (k = 0; k < g->c; k++) {
+            int best = -1;
+            for (i = 0; i < g->kh; i++)
+                for (j = 0; j < g->kw; j++) {
+                    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
+                    l2l_real v;
+                    if (h < 0 || h >= g->h || w < 0 || w >= g->w) continue;
+                    v = x[((int64_t)h * g->w + w) * g->c + k];
+                    if (best < 0 || v > x[(int64_t)best * g->c + k] || v != v) best = h * g->w + w;
+                }
+            y[(int64_t)ow * g->c + k] = x[(int64_t)best * g->c + k];
+            index[(int64_t)ow * g->c + k] = best;
+        }
+}
+
+static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x, l2l_real *y,
+                                  int *index)
+{
+    const l2l__kernels *kernels = c->kernels;
+    int64_t row, rows = (int64_t)g->n * g->oh, size = (int64_t)g->ow * g->c;
+    bool two = g->kh == 2 && g->stride == 2 && g->padding == 0;
+    L2L__PARALLEL(l2l__workers(c, rows * size * g->kh * g->kh))
+    for (row = 0; row < rows; row++) {
+        int oh = (int)(row % g->oh);
+        const l2l_real *image = x + row / g->oh * g->h * g->w * g->c;
+        if (two)
+            kernels->pool_row(g->ow, g->w, g->c, 2 * oh * g->w, image + (int64_t)2 * oh * g->w * g->c,
+                              y + row * size, index + row * size);
+        else
+            l2l__max_pool_row(g, image, oh, y + row * size, index + row * size);
+    }
+}
+
+static void l2l__unpool(l2l_context *c, const l2l__geometry *g, const l2l_real *dy, const int *index,
+                        l2l_real *dx)
+{
+    int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
+    int n;
+    L2L__PARALLEL(l2l__workers(c, g->n * in))
+    for (n = 0; n < g->n; n++) {
+        l2l_real *image = dx + n * in;
+        const l2l_real *d = dy + n * out;
+        const int *place = index + n * out;
+        int64_t i;
+        int k;
+        memset(image, 0, (size_t)in * sizeof *image);
+        for (i = 0; i < out; i += g->c)
+            for (k = 0; k < g->c; k++) image[(int64_t)place[i + k] * g->c + k] += d[i + k];
+    }
+}
+
+static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, const l2l_real *x, const int *index,
+                             l2l_real *y)
+{
+    int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
+    int n;
+    L2L__PARALLEL(l2l__workers(c, g->n * out))
+    for (n = 0; n < g->n; n++) {
+        int64_t i;
+        int k;
+        for (i = 0; i < out; i += g->c)
+            for (k = 0; k < g->c; k++)
+                y[n * out + i + k] = x[n * in + (int64_t)index[n * out + i + k] * g->c + k];
+    }
+}
+
+/* Adds between the window's pixels and the output pixel: towards y (forward) or towards x (adjoint). */
+static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x, l2l_real *y)
+{
+    l2l_real share = (l2l_real)(1.0 / g->kh / g->kh);
+    int oh, ow, i, j, k;
+    for (oh = 0; oh < g->oh; oh++)
+        for (ow = 0; ow < g->ow; ow++, y += g->c)
+            for (i = 0; i < g->kh; i++)
+                for (j = 0; j < g->kh; j++) {
+                    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
+                    l2l_real *at;
+                    if (h < 0 || h >= g->h || w < 0 || w >= g->w) continue;
+                    at = x + ((int64_t)h * g->w + w) * g->c;
+                    if (forward) for (k = 0; k < g->c; k++) y[k] += at[k] * share;
+                    else for (k = 0; k < g->c; k++) at[k] += y[k] * share;
+                }
+}
+
+static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l2l_real *x, l2l_real *y)
+{
+    int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
+    int n;
+    L2L__PARALLEL(l2l__workers(c, g->n * in))
+    for (n = 0; n < g->n; n++) {
+        if (forward) memset(y + n * out, 0, (size_t)out * sizeof *y);
+        else memset(x + n * in, 0, (size_t)in * sizeof *x);
+        l2l__average_image(g, forward, x + n * in, y + n * out);
+    }
+}
+
+/* The cell's kernels for the instruction set in use. */
+static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c)
+{
+    const l2l__cell_kernels *k = &l2l__cell_plain;
+#if defined(L2L__VECTORS) && defined(L2L__X86)
+    if (c->kernels->cpu == L2L_CPU_VECTOR) k = &l2l__cell_kernels_sse2;
+    if (c->kernels->cpu == L2L_CPU_AVX2) k = &l2l__cell_kernels_avx2;
+    if (c->kernels->cpu == L2L_CPU_AVX512) k = &l2l__cell_kernels_avx512;
+#elif defined(L2L__VECTORS)
+    if (c->kernels->cpu == L2L_CPU_VECTOR) k = &l2l__cell_kernels_neon;
+#else
+    L2L__UNUSED(c);
+#endif
+    return k;
+}
+
+/* ============================================================================================ */
+/*  5  TENSORS AND REVERSE-MODE AUTODIFF                                             >>autodiff  */
+/* ============================================================================================
+
+   An operation computes its result at once and, while the context records, leaves a node on the
+   tape: which operation, its inputs, what it saved. l2l_vjp walks the tape backwards. Each node's
+   vector-Jacobian product (VJP) is written with the operations of this chapter, so with
+   L2L_CREATE_GRAPH the walk itself is recorded and can be differentiated again, to any order.
+   Convolution, input gradient and weight gradient are each other's VJPs; unpooling and gathering,
+   summing and broadcasting, slicing and placing, picking and unpicking are pairs of adjoints. */
+
+typedef struct l2l__vjp {
+    l2l_context *c;
+    l2l_tensor *y, *dy;                      /* the node and the cotangent of its output          */
+    bool need[8];                            /* which inputs' cotangents are asked for            */
+    l2l_tensor *dx[8];                       /* the answer; NULL means zero                       */
+} l2l__vjp;
+
+typedef struct l2l__operation {
+    const char *name;
+    void (*vjp)(l2l__vjp *v);
+} l2l__operation;
+
+/* -- shapes and storage ------------------------------------------------------------------------ */
+
+L2LADVDEF l2l_shape l2l_shape_of(int n, int h, int w, int c)
+{
+    l2l_shape s;
+    s.n = n; s.h = h; s.w = w; s.c = c;
+    return s;
+}
+
+L2LADVDEF int64_t l2l_count(l2l_shape s)
+{
+    return (int64_t)s.n * s.h * ((int64_t)s.w * s.c);
+}
+
+static bool l2l__same(l2l_shape a, l2l_shape b)
+{
+    return a.n == b.n && a.h == b.h && a.w == b.w && a.c == b.c;
+}
+
+static l2l_shape l2l__channels(int channels) { return l2l_shape_of(1, 1, 1, channels); }
+
+/* Axes must be positive, and what they multiply to must leave room for arithmetic on it. */
+static bool l2l__shape_ok(l2l_context *c, const char *where, l2l_shape s)
+{
+    int64_t a, b;
+    if (c->status) return false;
+    if (s.n < 1 || s.h < 1 || s.w < 1 || s.c < 1)
+        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: every axis must be at least 1, not %dx%dx%dx%d",
+                         where, s.n, s.h, s.w, s.c);
+    a = (int64_t)s.n * s.h;
+    b = (int64_t)s.w * s.c;
+    if (a > INT64_MAX / 64 / b || (uint64_t)(a * b) > SIZE_MAX / 64)
+        return l2l__fail(c, L2L_ERROR_MEMORY, "%s: %dx%dx%dx%d is too large", where, s.n, s.h, s.w,
+                         s.c);
+    return true;
+}
+
+static bool l2l__shapes_differ(l2l_context *c, const char *where, l2l_shape a, l2l_shape b)
+{
+    return l2l__fail(c, L2L_ERROR_SHAPE, "%s: %dx%dx%dx%d does not fit %dx%dx%dx%d", where, a.n, a.h,
+                     a.w, a.c, b.n, b.h, b.w, b.c);
+}
+
+/* Every operation begins with this: no earlier error, and data to work on. */
+static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x)
+{
+    if (c->status) return false;
+    if (!x) return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input tensor is NULL", where);
+    if (!x->data)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input's data were given back (dropped, or "
+                         "freed by L2L_FREE_GRAPH)", where);
+    return true;
+}
+
+static l2l_tensor *l2l__header(l2l_context *c, l2l_shape s)
+{
+    l2l_tensor *x = (l2l_tensor *)l2l__arena(c, sizeof *x);
+    if (!x) return NULL;
+    memset(x, 0, sizeof *x);
+    x->shape = s;
+    x->tape = -1;
+    x->references = 1;
+    return x;
+}
+
+/* A tensor whose numbers are not set yet. */
+static l2l_tensor *l2l__new(l2l_context *c, const char *where, l2l_shape s)
+{
+    l2l_tensor *x;
+    if (!l2l__shape_ok(c, where, s) || !(x = l2l__header(c, s))) return NULL;
+    x->data = (l2l_real *)l2l__arena_array(c, l2l_count(s), sizeof(l2l_real));
+    if (!x->data) {
+        l2l__arena_drop(c, x);
+        return NULL;
+    }
+    return x;
+}
+
+static void l2l__drop_data(l2l_context *c, l2l_tensor *x)
+{
+    if (!x->base) l2l__arena_drop(c, x->data);
+    l2l__arena_drop(c, x->index);
+    l2l__arena_drop(c, x->saved);
+    x->data = x->saved = NULL;
+    x->index = NULL;
+}
+
+static l2l_tensor *l2l__retain(l2l_tensor *x)
+{
+    if (x) x->references++;
+    return x;
+}
+
+/* Recorded nodes live as long as the tape; parameters (references 0) as long as their model. */
+L2LADVDEF void l2l_drop(l2l_context *c, l2l_tensor *x)
+{
+    while (x && x->tape == -1 && x->references > 0 && --x->references == 0) {
+        l2l_tensor *base = x->base;
+        l2l__drop_data(c, x);
+        l2l__arena_drop(c, x);
+        x = base;
+    }
+}
+
+/* A view: y shows x's data under another shape. */
+static l2l_tensor *l2l__view(l2l_context *c, l2l_tensor *x, l2l_shape s)
+{
+    l2l_tensor *y = l2l__header(c, s);
+    if (!y) return NULL;
+    y->data = x->data;
+    y->packed = x->packed;
+    y->base = x->references ? l2l__retain(x) : x;
+    return y;
+}
+
+/* Puts y on the tape as op(in[0], in[1], ...). What the tape refers to cannot be dropped. */
+static l2l_tensor *l2l__record(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
+                               l2l_tensor *const *in, int n)
+{
+    int i;
+    if (!y || !c->recording) return y;
+    if (c->tape_length == c->tape_capacity) {
+        int capacity = c->tape_capacity ? 2 * c->tape_capacity : 1024;
+        l2l_tensor **tape = (l2l_tensor **)l2l__allocate_array(c, capacity, sizeof *tape);
+        if (!tape) {
+            l2l_drop(c, y);
+            return NULL;
+        }
+        if (c->tape) memcpy(tape, c->tape, (size_t)c->tape_length * sizeof *tape);
+        l2l_free(c, c->tape);
+        c->tape = tape;
+        c->tape_capacity = capacity;
+    }
+    y->op = op;
+    for (i = 0; i < n; i++) {
+        y->in[i] = in[i];
+        if (in[i] && in[i]->references) in[i]->references++;
+    }
+    y->tape = c->tape_length;
+    c->tape[c->tape_length++] = y;
+    return y;
+}
+
+static l2l_tensor *l2l__record1(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
+                                l2l_tensor *x)
+{
+    return l2l__record(c, y, op, &x, 1);
+}
+
+static l2l_tensor *l2l__record2(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
+                                l2l_tensor *a, l2l_tensor *b)
+{
+    l2l_tensor *in[2];
+    in[0] = a; in[1] = b;
+    return l2l__record(c, y, op, in, 2);
+}
+
+L2LADVDEF bool l2l_recording(const l2l_context *c) { return c->recording; }
+
+L2LADVDEF bool l2l_set_recording(l2l_context *c, bool on)
+{
+    bool was = c->recording;
+    c->recording = on;
+    return was;
+}
+
+L2LADVDEF l2l_tensor *l2l_full(l2l_context *c, l2l_shape s, double value)
+{
+    l2l_tensor *x = l2l__new(c, "l2l_full", s);
+    int64_t i, n = x ? l2l_count(s) : 0;
+    for (i = 0; i < n; i++) x->data[i] = (l2l_real)value;
+    return x;
+}
+
+L2LADVDEF l2l_tensor *l2l_zeros(l2l_context *c, l2l_shape s) { return l2l_full(c, s, 0); }
+
+/* A copy that belongs to nobody's tape. */
+static l2l_tensor *l2l__copy(l2l_context *c, const l2l_tensor *x)
+{
+    l2l_tensor *y;
+    if (!l2l__ready(c, "copy", x) || !(y = l2l__new(c, "copy", x->shape))) return NULL;
+    memcpy(y->data, x->data, (size_t)l2l_count(x->shape) * sizeof *y->data);
+    return y;
+}
+
+/* One image between C×H×W and H×W×C. */
+static void l2l__image_to_hwc(const l2l_real *chw, int channels, int64_t plane, l2l_real *hwc)
+{
+    int64_t i;
+    int k;
+    for (k = 0; k < channels; k++)
+        for (i = 0; i < plane; i++) hwc[i * channels + k] = chw[k * plane + i];
+}
+
+static void l2l__image_to_chw(const l2l_real *hwc, int channels, int64_t plane, l2l_real *chw)
+{
+    int64_t i;
+    int k;
+    for (k = 0; k < channels; k++)
+        for (i = 0; i < plane; i++) chw[k * plane + i] = hwc[i * channels + k];
+}
+
+L2LADVDEF l2l_tensor *l2l_from_nchw(l2l_context *c, const l2l_real *values, l2l_shape s)
+{
+    l2l_tensor *x = l2l__new(c, "l2l_from_nchw", s);
+    int64_t plane = (int64_t)s.h * s.w, one = plane * s.c;
+    int i, n = x ? s.n : 0;
+    for (i = 0; i < n; i++) l2l__image_to_hwc(values + i * one, s.c, plane, x->data + i * one);
+    return x;
+}
+
+L2LADVDEF bool l2l_to_nchw(l2l_context *c, const l2l_tensor *x, l2l_real *values)
+{
+    int64_t plane, one;
+    int i;
+    if (!l2l__ready(c, "l2l_to_nchw", x)) return false;
+    plane = (int64_t)x->shape.h * x->shape.w;
+    one = plane * x->shape.c;
+    for (i = 0; i < x->shape.n; i++)
+        l2l__image_to_chw(x->data + i * one, x->shape.c, plane, values + i * one);
+    return true;
+}
+
+L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x)
+{
+    if (!l2l__ready(c, "l2l_item", x)) return 0;
+    if (l2l_count(x->shape) != 1)
+        return l2l__shapes_differ(c, "l2l_item", x->shape, l2l__channels(1)) ? 1 : 0;
+    return (double)x->data[0];
+}
+
+/* -- the backward walk ------------------------------------------------------------------------- */
+
+/* *slot += g; takes over g. */
+static void l2l__accumulate(l2l_context *c, l2l_tensor **slot, l2l_tensor *g)
+{
+    l2l_tensor *a = *slot, *sum;
+    if (!g || c->status) return;
+    if (!a) {
+        *slot = g;
+    } else if (!c->recording && a->references == 1 && a->tape == -1 && !a->base) {
+        l2l__ew_add(c, l2l_count(a->shape), a->data, g->data, a->data);
+        l2l_drop(c, g);
+    } else {
+        sum = l2l_add(c, a, g);
+        l2l_drop(c, a);
+        l2l_drop(c, g);
+        *slot = sum;
+    }
+}
+
+/* The state of one walk. Inputs that are leaves carry -2-k in their `tape` while it lasts. */
+typedef struct l2l__walk {
+    l2l_tensor *const *inputs;
+    int n, last;                             /* last: the output's place on the tape              */
+    l2l_tensor **gradients;                  /* per input                                         */
+    l2l_tensor **slots;                      /* per node: its cotangent so far                    */
+    unsigned char *need;                     /* per node: 1 a path to an input, 2 an input itself */
+} l2l__walk;
+
+static l2l_tensor **l2l__walk_slot(l2l__walk *w, l2l_tensor *x)
+{
+    if (x->tape >= 0)
+        return x->tape <= w->last && w->need[x->tape] ? &w->slots[x->tape] : NULL;
+    if (x->tape > -2 || -2 - x->tape >= w->n || w->inputs[-2 - x->tape] != x) return NULL;
+    return &w->gradients[-2 - x->tape];
+}
+
+static void l2l__walk_mark(l2l_context *c, l2l__walk *w)
+{
+    int i, j, last = w->last;
+    memset(w->need, 0, (size_t)last + 1);
+    memset(w->slots, 0, ((size_t)last + 1) * sizeof *w->slots);
+    for (i = 0; i < w->n; i++)
+        if (w->inputs[i]->tape >= 0 && w->inputs[i]->tape <= last) w->need[w->inputs[i]->tape] = 2;
+    for (i = 0; i <= last; i++)
+        for (j = 0; j < 8; j++) {
+            l2l_tensor *x = c->tape[i]->in[j];
+            if (x && x->tape < i && l2l__walk_slot(w, x)) {
+                w->need[i] |= 1;
+                break;
+            }
+        }
+}
+
+static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned flags)
+{
+    l2l__vjp v;
+    l2l_tensor **slot;
+    int j;
+    memset(&v, 0, sizeof v);
+    v.c = c;
+    v.y = y;
+    v.dy = w->slots[y->tape];
+    for (j = 0; j < 8; j++) v.need[j] = y->in[j] && l2l__walk_slot(w, y->in[j]);
+    y->op->vjp(&v);
+    for (j = 0; j < 8; j++) {
+        slot = v.need[j] ? l2l__walk_slot(w, y->in[j]) : NULL;
+        if (slot) l2l__accumulate(c, slot, v.dx[j]);
+        else l2l_drop(c, v.dx[j]);
+    }
+    if (w->need[y->tape] == 1) {             /* not asked for: no longer needed                   */
+        l2l_drop(c, v.dy);
+        w->slots[y->tape] = NULL;
+    }
+    if ((flags & L2L_FREE_GRAPH) && !(w->need[y->tape] & 2)) l2l__drop_data(c, y);
+}
+
+static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l_tensor *cotangent,
+                           unsigned flags)
+{
+    int i;
+    l2l_tensor **slot;
+    l2l__walk_mark(c, w);
+    slot = l2l__walk_slot(w, output);
+    if (slot) *slot = cotangent ? l2l__retain(cotangent) : l2l_full(c, output->shape, 1);
+    for (i = w->last; i >= 0 && !c->status; i--)
+        if ((w->need[i] & 1) && w->slots[i]) l2l__walk_node(c, w, c->tape[i], flags);
+    for (i = 0; i < w->n && !c->status; i++) {
+        l2l_tensor **g = l2l__walk_slot(w, w->inputs[i]);
+        if (!g) {                            /* recorded after the output                         */
+            w->gradients[i] = l2l_zeros(c, w->inputs[i]->shape);
+        } else {
+            if (!*g) *g = l2l_zeros(c, w->inputs[i]->shape);
+            if (g != &w->gradients[i]) w->gradients[i] = l2l__retain(*g);
+        }
+    }
+    for (i = 0; i < w->n && !c->status; i++) /* the walk's own hold on gradients of nodes         */
+        if (w->inputs[i]->tape >= 0 && (slot = l2l__walk_slot(w, w->inputs[i])) != NULL) {
+            l2l_drop(c, *slot);
+            *slot = NULL;
+        }
+}
+
+L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent,
+                       l2l_tensor *const *inputs, int n_inputs, l2l_tensor **gradients,
+                       unsigned flags)
+{
+    l2l_mark mark = l2l_mark_here(c);
+    bool was = c->recording;
+    l2l__walk w;
+    int i, *saved;
+    for (i = 0; i < n_inputs; i++) gradients[i] = NULL;
+    if (!l2l__ready(c, "l2l_vjp", output)) return false;
+    if (output->tape < 0)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: the output is not on the tape: was "
+                         "recording on when it was computed?");
+    if (cotangent && !l2l__same(cotangent->shape, output->shape))
+        return l2l__shapes_differ(c, "l2l_vjp: the cotangent", cotangent->shape, output->shape);
+    if ((flags & L2L_CREATE_GRAPH) && (flags & L2L_FREE_GRAPH))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: L2L_CREATE_GRAPH needs the tape that "
+                         "L2L_FREE_GRAPH gives back");
+    for (i = 0; i < n_inputs; i++)
+        if (!l2l__ready(c, "l2l_vjp", inputs[i])) return false;
+    w.inputs = inputs;
+    w.n = n_inputs;
+    w.last = output->tape;
+    w.gradients = gradients;
+    w.slots = (l2l_tensor **)l2l__arena_array(c, output->tape + 1, sizeof *w.slots);
+    w.need = (unsigned char *)l2l__arena_array(c, output->tape + 1, 1);
+    saved = (int *)l2l__arena_array(c, n_inputs + 1, sizeof *saved);
+    if (saved) {
+        for (i = 0; i < n_inputs; i++) saved[i] = inputs[i]->tape;
+        for (i = 0; i < n_inputs; i++)
+            if (inputs[i]->tape < 0) inputs[i]->tape = -2 - i;
+        c->recording = (flags & L2L_CREATE_GRAPH) != 0;
+        l2l__walk_back(c, &w, output, cotangent, flags);
+        c->recording = was;
+        for (i = 0; i < n_inputs; i++) inputs[i]->tape = saved[i];
+    }
+    if (c->status) {
+        l2l_release(c, mark);
+        for (i = 0; i < n_inputs; i++) gradients[i] = NULL;
+        return false;
+    }
+    l2l__arena_drop(c, w.slots);
+    l2l__arena_drop(c, w.need);
+    l2l__arena_drop(c, saved);
+    return true;
+}
+
+L2LADVDEF bool l2l_grad(l2l_context *c, l2l_tensor *output, l2l_tensor *const *inputs, int n_inputs,
+                        l2l_tensor **gradients, unsigned flags)
+{
+    return l2l_vjp(c, output, NULL, inputs, n_inputs, gradients, flags);
+}
+
+/* -- elementwise, two operands ------------------------------------------------------------------ */
+
+/* Result shape of a broadcast pair; an axis of length 1 fits any. */
+static bool l2l__broadcast(l2l_context *c, const char *where, l2l_shape a, l2l_shape b, l2l_shape *s)
+{
+    if ((a.n != b.n && a.n != 1 && b.n != 1) || (a.h != b.h && a.h != 1 && b.h != 1) ||
+        (a.w != b.w && a.w != 1 && b.w != 1) || (a.c != b.c && a.c != 1 && b.c != 1))
+        return l2l__shapes_differ(c, where, a, b);
+    *s = l2l_shape_of(a.n > b.n ? a.n : b.n, a.h > b.h ? a.h : b.h, a.w > b.w ? a.w : b.w,
+                      a.c > b.c ? a.c : b.c);
+    return true;
+}
+
+/* Where x's row of channels for pixel p of s begins, x being broadcast to s. */
+static const l2l_real *l2l__row(const l2l_tensor *x, l2l_shape s, int64_t p)
+{
+    int64_t w = x->shape.w == 1 ? 0 : p % s.w, h = x->shape.h == 1 ? 0 : p / s.w % s.h;
+    int64_t n = x->shape.n == 1 ? 0 : p / s.w / s.h;
+    return x->data + ((n * x->shape.h + h) * x->shape.w + w) * x->shape.c;
+}
+
+static void l2l__binary_row(char kind, const l2l_real *a, int sa, const l2l_real *b, int sb, int n,
+                            l2l_real *y)
+{
+    int i;
+    if (kind == '+') for (i = 0; i < n; i++) y[i] = a[i * sa] + b[i * sb];
+    else if (kind == '-') for (i = 0; i < n; i++) y[i] = a[i * sa] - b[i * sb];
+    else for (i = 0; i < n; i++) y[i] = a[i * sa] * b[i * sb];
+}
+
+static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, const l2l__operation *op,
+                               l2l_tensor *a, l2l_tensor *b)
+{
+    l2l_tensor *y;
+    l2l_shape s;
+    int64_t p, pixels, n;
+    if (!l2l__ready(c, where, a) || !l2l__ready(c, where, b) ||
+        !l2l__broadcast(c, where, a->shape, b->shape, &s) || !(y = l2l__new(c, where, s)))
+        return NULL;
+    n = l2l_count(s);
+    pixels = n / s.c;
+    if (l2l__same(a->shape, b->shape) && kind == '+') {
+        l2l__ew_add(c, n, a->data, b->data, y->data);
+    } else if (l2l__same(a->shape, b->shape) && kind == '*') {
+        l2l__ew_mul(c, n, a->data, b->data, y->data);
+    } else {
+        int sa = a->shape.c > 1 || s.c == 1, sb = b->shape.c > 1 || s.c == 1;
+        L2L__PARALLEL(l2l__workers(c, n))
+        for (p = 0; p < pixels; p++)
+            l2l__binary_row(kind, l2l__row(a, s, p), sa, l2l__row(b, s, p), sb, s.c,
+                            y->data + p * s.c);
+    }
+    return l2l__record2(c, y, op, a, b);
+}
+
+/* g, owned, summed down to the shape that was broadcast. */
+static l2l_tensor *l2l__unbroadcast(l2l_context *c, l2l_tensor *g, l2l_shape s)
+{
+    l2l_tensor *r;
+    if (!g || l2l__same(g->shape, s)) return g;
+    r = l2l_sum_to(c, g, s);
+    l2l_drop(c, g);
+    return r;
+}
+
+static void l2l__add_vjp(l2l__vjp *v)
+{
+    int j;
+    for (j = 0; j < 2; j++)
+        if (v->need[j])
+            v->dx[j] = l2l__unbroadcast(v->c, l2l__retain(v->dy), v->y->in[j]->shape);
+}
+static const l2l__operation l2l__add_op = {"add", l2l__add_vjp};
+
+L2LADVDEF l2l_tensor *l2l_add(l2l_context *c, l2l_tensor *a, l2l_tensor *b)
+{
+    return l2l__binary(c, '+', "l2l_add", &l2l__add_op, a, b);
+}
+
+static void l2l__sub_vjp(l2l__vjp *v)
+{
+    l2l_context *c = v->c;
+    if (v->need[0]) v->dx[0] = l2l__unbroadcast(c, l2l__retain(v->dy), v->y->in[0]->shape);
+    if (v->need[1])
+        v->dx[1] = l2l__unbroadcast(c, l2l_affine(c, v->dy, -1, 0), v->y->in[1]->shape);
+}
+static const l2l__operation l2l__sub_op = {"sub", l2l__sub_vjp};
+
+L2LADVDEF l2l_tensor *l2l_sub(l2l_context *c, l2l_tensor *a, l2l_tensor *b)
+{
+    return l2l__binary(c, '-', "l2l_sub", &l2l__sub_op, a, b);
+}
+
+static void l2l__mul_vjp(l2l__vjp *v)
+{
+    l2l_context *c = v->c;
+    l2l_tensor *a = v->y->in[0], *b = v->y->in[1];
+    if (v->need[0]) v->dx[0] = l2l__unbroadcast(c, l2l_mul(c, v->dy, b), a->shape);
+    if (v->need[1]) v->dx[1] = l2l__unbroadcast(c, l2l_mul(c, v->dy, a), b->shape);
+}
+static const l2l__operation l2l__mul_op = {"mul", l2l__mul_vjp};
+
+L2LADVDEF l2l_tensor *l2l_mul(l2l_context *c, l2l_tensor *a, l2l_tensor *b)
+{
+    return l2l__binary(c, '*', "l2l_mul", &l2l__mul_op, a, b);
+}
+
+/* -- elementwise, one operand ------------------------------------------------------------------- */
+
+static void l2l__affine_vjp(l2l__vjp *v) { v->dx[0] = l2l_affine(v->c, v->dy, v->y->f[0], 0); }
+static const l2l__operation l2l__affine_op = {"affine", l2l__affine_vjp};
+
+/* scale * x + shift */
+L2LADVDEF l2l_tensor *l2l_affine(l2l_context *c, l2l_tensor *x, double scale, double shift)
+{
+    l2l_tensor *y;
+    if (!l2l__ready(c, "l2l_affine", x) || !(y = l2l__new(c, "l2l_affine", x->shape))) return NULL;
+    l2l__ew_axpb(c, l2l_count(x->shape), (l2l_real)scale, x->data, (l2l_real)shift, y->data);
+    y->f[0] = scale;
+    return l2l__record1(c, y, &l2l__affine_op, x);
+}
+
+/* gate: dy where reference > 0, slope * dy elsewhere. The VJP of ReLU and its relatives, and linear
+   in dy, so its own VJP is itself. */
+static l2l_tensor *l2l__gate(l2l_context *c, l2l_tensor *dy, l2l_tensor *reference, double slope);
+static void l2l__gate_vjp(l2l__vjp *v)
+{
+    if (v->need[0]) v->dx[0] = l2l__gate(v->c, v->dy, v->y->in[1], v->y->f[0]);
+}
+static const l2l__operation l2l__gate_op = {"gate", l2l__gate_vjp};
+
+static l2l_tensor *l2l__gate(l2l_context *c, l2l_tensor *dy, l2l_tensor *reference, double slope)
+{
+    l2l_tensor *y;
+    if (!l2l__ready(c, "gate", dy) || !l2l__ready(c, "gate", reference) ||
+        !(y = l2l__new(c, "gate", dy->shape)))
+        return NULL;
+    l2l__ew_gate(c, l2l_count(dy->shape), dy->data, reference->data, (l2l_real)slope, y->data);
+    y->f[0] = slope;
+    return l2l__record2(c, y, &l2l__gate_op, dy, reference);
+}
+
+static void l2l__relu_vjp(l2l__vjp *v) { v->dx[0] = l2l__gate(v->c, v->dy, v->y, 0); }
+static const l2l__operation l2l__relu_op = {"relu", l2l__relu_vjp};
+
+L2LADVDEF l2l_tensor *l2l_relu(l2l_context *c, l2l_tensor *x)
+{
+    l2l_tensor *y;
+    if (!l2l__ready(c, "l2l_relu", x) || !(y = l2l__new(c, "l2l_relu", x->shape))) return NULL;
+    l2l__ew_relu(c, l2l_count(x->shape), x->data, y->data);
+    return l2l__record1(c, y, &l2l__relu_op, x);
+}
+
+static void l2l__leaky_relu_vjp(l2l__vjp *v)
+{
+    v->dx[0] = l2l__gate(v->c, v->dy, v->y->in[0], v->y->f[0]);
+}
+static const l2l__operation l2l__leaky_relu_op = {"leaky_relu", l2l__leaky_relu_vjp};
+
+L2LADVDEF l2l_tensor *l2l_leaky_relu(l2l_context *c, l2l_tensor *x, double slope)
+{
+    l2l_tensor *y;
+    if (!l2l__ready(c, "l2l_leaky_relu", x) ||
+        !(y = l2l__new(c, "l2l_leaky_relu", x->shape)))
+        return NULL;
+    l2l__ew_gate(c, l2l_count(x->shape), x->data, x->data, (l2l_real)slope, y->data);
+    y->f[0] = slope;
+    return l2l__record1(c, y, &l2l__leaky_relu_op, x);
+}
+
+/* The rest of the pointwise functions: y = f(x), one element at a time in double. */
+typedef double (*l2l__function)(double x, double a, double b);
+
+static l2l_tensor *l2l__pointwise(l2l_context *c, const char *where, const l2l__operation *op,
+                                  l2l_tensor *x, l2l__function f, double a, double b)
+{
+    l2l_tensor *y;
+    int64_t i, n;
+    if (!l2l__ready(c, where, x) || !(y = l2l__new(c, where, x->shape))) return NULL;
+    n = l2l_count(x->shape);
+    L2L__PARALLEL(l2l__workers(c, n))
+    for (i = 0; i < n; i++) y->data[i] = (l2l_real)f((double)x->data[i], a, b);
+    y->f[0] = a;
+    y->f[1] = b;
+    return op ? l2l__record1(c, y, op, x) : y;
+}
+
+static double l2l__f_tanh(double x, double a, double b) { (void)a; (void)b; return tanh(x); }
+static double l2l__f_exp(double x, double a, double b) { (void)a; (void)b; return exp(x); }
+static double l2l__f_log(double x, double a, double b) { (void)a; (void)b; return log(x); }
+static double l2l__f_abs(double x, double a, double b) { (void)a; (void)b; return fabs(x); }
+static double l2l__f_power(double x, double a, double b) { (void)b; return pow(x, a); }
+static double l2l__f_sign(double x, double a, double b)
+{
+    (void)a; (void)b;
+    return x > 0 ? 1 : x < 0 ? -1 : 0;
+}
+static double l2l__f_sigmoid(double x, double a, double b)
+{
+    (void)a; (void)b;
+    return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x));
+}
+static double l2l__f_clamp(double x, double a, double b) { return x < a ? a : x > b ? b : x; }
+static double l2l__f_inside(double x, double a, double b) { return x >= a && x <= b; }
+
+/* dx = dy * factor; the factor is owned here. */
+static void l2l__times(l2l__vjp *v, l2l_tensor *factor)
+{
+    v->dx[0] = l2l_mul(v->c, v->dy, factor);
+    l2l_drop(v->c, factor);
+}
+
+static void l2l__tanh_vjp(l2l__vjp *v)       /* 1 - y^2 */
+{
+    l2l_tensor *square = l2l_mul(v->c, v->y, v->y);
+    l2l__times(v, l2l_affine(v->c, square, -1, 1));
+    l2l_drop(v->c, square);
+}
+static const l2l__operation l2l__tanh_op = {"tanh", l2l__tanh_vjp};
+L2LADVDEF l2l_tensor *l2l_tanh(l2l_context *c, l2l_tensor *x)
+{
+    return l2l__pointwise(c, "l2l_tanh", &l2l__tanh_op, x, l2l__f_tanh, 0, 0);
+}
+
+static void l2l__sigmoid_vjp(l2l__vjp *v)    /* y (1 - y) */
+{
+    l2l_tensor *rest = l2l_affine(v->c, v->y, -1, 1);
+    l2l__times(v, l2l_mul(v->c, v->y, rest));
+    l2l_drop(v->c, rest);
+}
+static const l2l__operation l2l__sigmoid_op = {"sigmoid", l2l__sigmoid_vjp};
+L2LADVDEF l2l_tensor *l2l_sigmoid(l2l_context *c, l2l_tensor *x)
+{
+    return l2l__pointwise(c, "l2l_sigmoid", &l2l__sigmoid_op, x, l2l__f_sigmoid, 0, 0);
+}
+
+static void l2l__exp_vjp(l2l__vjp *v) { v->dx[0] = l2l_mul(v->c, v->dy, v->y); }
+static const l2l__operation l2l__exp_op = {"exp", l2l__exp_vjp};
+L2LADVDEF l2l_tensor *l2l_exp(l2l_context *c, l2l_tensor *x)
+{
+    return l2l__pointwise(c, "l2l_exp", &l2l__exp_op, x, l2l__f_exp, 0, 0);
+}
+
+static void l2l__log_vjp(l2l__vjp *v) { l2l__times(v, l2l_power(v->c, v->y->in[0], -1)); }
+static const l2l__operation l2l__log_op = {"log", l2l__log_vjp};
+L2LADVDEF l2l_tensor *l2l_log(l2l_context *c, l2l_tensor *x)
+{
+    return l2l__pointwise(c, "l2l_log", &l2l__log_op, x, l2l__f_log, 0, 0);
+}
+
+static void l2l__power_vjp(l2l__vjp *v)      /* a x^(a-1) */
+{
+    l2l_tensor *p = l2l_power(v->c, v->y->in[0], v->y->f[0] - 1);
+    l2l__times(v, l2l_affine(v->c, p, v->y->f[0], 0));
+    l2l_drop(v->c, p);
+}
+static const l2l__operation l2l__power_op = {"power", l2l__power_vjp};
+L2LADVDEF l2l_tensor *l2l_power(l2l_context *c, l2l_tensor *x, double exponent)
+{
+    return l2l__pointwise(c, "l2l_power", &l2l__power_op, x, l2l__f_power, exponent, 0);
+}
+
+/* Piecewise constant: recorded nowhere, its derivative is zero. */
+L2LADVDEF l2l_tensor *l2l_sign(l2l_context *c, l2l_tensor *x)
+{
+    return l2l__pointwise(c, "l2l_sign", NULL, x, l2l__f_sign, 0, 0);
+}
+
+static void l2l__abs_vjp(l2l__vjp *v) { l2l__times(v, l2l_sign(v->c, v->y->in[0])); }
+static const l2l__operation l2l__abs_op = {"abs", l2l__abs_vjp};
+L2LADVDEF l2l_tensor *l2l_abs(l2l_context *c, l2l_tensor *x)
+{
+    return l2l__pointwise(c, "l2l_abs", &l2l__abs_op, x, l2l__f_abs, 0, 0);
+}
+
+static void l2l__clamp_vjp(l2l__vjp *v)      /* 1 inside and on the bounds */
+{
+    l2l__times(v, l2l__pointwise(v->c, "l2l_clamp", NULL, v->y->in[0], l2l__f_inside, v->y->f[0],
+                                 v->y->f[1]));
+}
+static const l2l__operation l2l__clamp_op = {"clamp", l2l__clamp_vjp};
+L2LADVDEF l2l_tensor *l2l_clamp(l2l_context *c, l2l_tensor *x, double low, double high)
+{
+    if (!(low <= high)) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_clamp: low %g is not below high %g", low, high);
+        return NULL;
+    }
+    return l2l__pointwise(c, "l2l_clamp", &l2l__clamp_op, x, l2l__f_clamp, low, high);
+}
+
+static void l2l__project_vjp(l2l__vjp *v)
+{
+    l2l_tensor *z = v->y->in[0], *x = v->y->in[1], *mask;
+    l2l_real epsilon = (l2l_real)v->y->f[0];
+    int64_t i, n = l2l_count(z->shape);
+    if (!v->need[0] || !(mask = l2l__new(v->c, "l2l_project", z->shape))) return;
+    for (i = 0; i < n; i++)
+        mask->data[i] = z->data[i] >= l2l__low(x->data[i], epsilon) &&
+                        z->data[i] <= l2l__high(x->data[i], epsilon);
+    l2l__times(v, mask);
+}
+static const l2l__operation l2l__project_op = {"project", l2l__project_vjp};
+
+L2LADVDEF l2l_tensor *l2l_project(l2l_context *c, l2l_tensor *z, l2l_tensor *x, double epsilon)
+{
+    l2l_tensor *y;
+    if (!l2l__ready(c, "l2l_project", z) || !l2l__ready(c, "l2l_project", x)) return NULL;
+    if (!l2l__same(z->shape, x->shape)) {
+        l2l__shapes_differ(c, "l2l_project", z->shape, x->shape);
+        return NULL;
+    }
+    if (!(y = l2l__new(c, "l2l_project", z->shape))) return NULL;
+    l2l__ew_project(c, l2l_count(z->shape), z->data, x->data, (l2l_real)epsilon, y->data);
+    y->f[0] = epsilon;
+    return l2l__record2(c, y, &l2l__project_op, z, x);
+}
+
+/* -- shapes and reductions ---------------------------------------------------------------------- */
+
+L2LADVDEF l2l_tensor *l2l_detach(l2l_context *c, l2l_tensor *x)
+{
+    return l2l__ready(c, "l2l_detach", x) ? l2l__view(c, x, x->shape) : NULL;
+}
+
+static void l2l__reshape_vjp(l2l__vjp *v)
+{
+    v->dx[0] = l2l_reshape(v->c, v->dy, v->y->in[0]->shape);
+}
+static const l2l__operation l2l__reshape_op = {"reshape", l2l__reshape_vjp};
+
+L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s)
+{
+    if (!l2l__ready(c, "l2l_reshape", x) || !l2l__shape_ok(c, "l2l_reshape", s)) return NULL;
+    if (l2l_count(s) != l2l_count(x->shape)) {
+        l2l__shapes_differ(c, "l2l_reshape", x->shape, s);
+        return NULL;
+    }
+    return l2l__record1(c, l2l__view(c, x, s), &l2l__reshape_op, x);
+}
+
+static void l2l__broadcast_to_vjp(l2l__vjp *v)
+{
+    v->dx[0] = l2l_sum_to(v->c, v->dy, v->y->in[0]->shape);
+}
+static const l2l__operation l2l__broadcast_to_op = {"broadcast_to", l2l__broadcast_to_vjp};
+
+static void l2l__sum_to_vjp(l2l__vjp *v)
+{
+    v->dx[0] = l2l_broadcast_to(v->c, v->dy, v->y->in[0]->shape);
+}
+static const l2l__operation l2l__sum_to_op = {"sum_to", l2l__sum_to_vjp};
+
+static bool l2l__fits(l2l_context *c, const char *where, l2l_shape small, l2l_shape large)
+{
+    if ((small.n != large.n && small.n != 1) || (small.h != large.h && small.h != 1) ||
+        (small.w != large.w && small.w != 1) || (small.c != large.c && small.c != 1))
+        return l2l__shapes_differ(c, where, small, large);
+    return true;
+}
+
+L2LADVDEF l2l_tensor *l2l_broadcast_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
+{
+    l2l_tensor *y;
+    int64_t p, pixels;
+    if (!l2l__ready(c, "l2l_broadcast_to", x) ||
+        !l2l__fits(c, "l2l_broadcast_to", x->shape, s) || !(y = l2l__new(c, "l2l_broadcast_to", s)))
+        return NULL;
+    pixels = l2l_count(s) / s.c;
+    L2L__PARALLEL(l2l__workers(c, l2l_count(s)))
+    for (p = 0; p < pixels; p++) {
+        const l2l_real *row = l2l__row(x, s, p);
+        l2l_real *out = y->data + p * s.c;
+        int k, step = x->shape.c > 1;
+        for (k = 0; k < s.c; k++) out[k] = row[k * step];
+    }
+    return l2l__record1(c, y, &l2l__broadcast_to_op, x);
+}
+
+/* Adds one image (h×w×c) into the double sums of shape s.h×s.w×s.c. */
+static void l2l__sum_image(const l2l_real *x, l2l_shape from, l2l_shape s, double *sums)
+{
+    int h, w, k;
+    for (h = 0; h < from.h; h++)
+        for (w = 0; w < from.w; w++, x += from.c) {
+            double *row = sums + ((int64_t)(s.h > 1 ? h : 0) * s.w + (s.w > 1 ? w : 0)) * s.c;
+            if (s.c > 1) for (k = 0; k < from.c; k++) row[k] += (double)x[k];
+            else for (k = 0; k < from.c; k++) row[0] += (double)x[k];
+        }
+}
+
+/* Sums are split by image into `parts`, a number that the shape alone decides (the same bits for any
+   number of threads), and the parts are added in order. */
+static bool l2l__sum_images(l2l_context *c, const l2l_real *x, l2l_shape from, l2l_shape s,
+                            l2l_real *y)
+{
+    int64_t one = l2l_count(from) / from.n, size = l2l_count(s) / s.n, i;
+    int parts = s.n > 1 ? from.n : from.n < 16 ? from.n : 16, part;
+    double *sums = (double *)l2l__arena_array(c, parts * size, sizeof *sums);
+    if (!sums) return false;
+    L2L__PARALLEL(l2l__workers(c, l2l_count(from)))
+    for (part = 0; part < parts; part++) {
+        double *mine = sums + part * size;
+        int n, last = (int)((int64_t)(part + 1) * from.n / parts);
+        memset(mine, 0, (size_t)size * sizeof *mine);
+        for (n = (int)((int64_t)part * from.n / parts); n < last; n++)
+            l2l__sum_image(x + n * one, from, s, mine);
+    }
+    if (s.n == 1)
+        for (part = 1; part < parts; part++)
+            for (i = 0; i < size; i++) sums[i] += sums[part * size + i];
+    for (i = 0; i < l2l_count(s); i++) y[i] = (l2l_real)sums[i];
+    l2l__arena_drop(c, sums);
+    return true;
+}
+
+L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
+{
+    l2l_tensor *y;
+    if (!l2l__ready(c, "l2l_sum_to", x) || !l2l__fits(c, "l2l_sum_to", s, x->shape) ||
+        !(y = l2l__new(c, "l2l_sum_to", s)))
+        return NULL;
+    if (!l2l__sum_images(c, x->data, x->shape, s, y->data)) {
+        l2l_drop(c, y);
+        return NULL;
+    }
+    return l2l__record1(c, y, &l2l__sum_to_op, x);
+}
+
+L2LADVDEF l2l_tensor *l2l_sum(l2l_context *c, l2l_tensor *x)
+{
+    return l2l_sum_to(c, x, l2l__channels(1));
+}
+
+/* y = sum / count, the intermediate given back. */
+static l2l_tensor *l2l__mean_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
+{
+    l2l_tensor *sum = l2l_sum_to(c, x, s), *y;
+    if (!sum) return NULL;
+    y = l2l_affine(c, sum, (double)l2l_count(s) / (double)l2l_count(x->shape), 0);
+    l2l_drop(c, sum);
+    return y;
+}
+
+L2LADVDEF l2l_tensor *l2l_mean(l2l_context *c, l2l_tensor *x)
+{
+    return l2l__mean_to(c, x, l2l__channels(1));
+}
+
+static void l2l__slice_vjp(l2l__vjp *v)
+{
+    v->dx[0] = l2l_place(v->c, v->dy, (int)v->y->i[0], v->y->in[0]->shape.c);
+}
+static const l2l__operation l2l__slice_op = {"slice", l2l__slice_vjp};
+
+static void l2l__place_vjp(l2l__vjp *v)
+{
+    v->dx[0] = l2l_slice(v->c, v->dy, (int)v->y->i[0], v->y->in[0]->shape.c);
+}
+static const l2l__operation l2l__place_op = {"place", l2l__place_vjp};
+
+L2LADVDEF l2l_tensor *l2l_slice(l2l_context *c, l2l_tensor *x, int from, int count)
+{
+    l2l_tensor *y;
+    l2l_shape s;
+    int64_t p, pixels;
+    if (!l2l__ready(c, "l2l_slice", x)) return NULL;
+    s = x->shape;
+    if (from < 0 || count < 1 || from > s.c - count) {
+        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_slice: channels %d to %d of %d", from, from + count, s.c);
+        return NULL;
+    }
+    s.c = count;
+    if (!(y = l2l__new(c, "l2l_slice", s))) return NULL;
+    pixels = l2l_count(s) / count;
+    for (p = 0; p < pixels; p++)
+        memcpy(y->data + p * count, x->data + p * x->shape.c + from, (size_t)count * sizeof *y->data);
+    y->i[0] = from;
+    return l2l__record1(c, y, &l2l__slice_op, x);
+}
+
+L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int total)
+{
+    l2l_tensor *y;
+    l2l_shape s;
+    int64_t p, pixels;
+    if (!l2l__ready(c, "l2l_place", x)) return NULL;
+    s = x->shape;
+    if (from < 0 || from > total - s.c) {
+        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_place: %d channels from %d into %d", s.c, from, total);
+        return NULL;
+    }
+    s.c = total;
+    if (!(y = l2l_zeros(c, s))) return NULL;
+    pixels = l2l_count(s) / total;
+    for (p = 0; p < pixels; p++)
+        memcpy(y->data + p * total + from, x->data + p * x->shape.c,
+               (size_t)x->shape.c * sizeof *y->data);
+    y->i[0] = from;
+    return l2l__record1(c, y, &l2l__place_op, x);
+}
+
+/* -- convolution --------------------------------------------------------------------------------- */
+
+/* The geometry of x * w, checked; `where` names the caller in the error. */
+static bool l2l__geometry_of(l2l_context *c, const char *where, l2l_shape x, l2l_shape w, int stride,
+                             int padding, l2l__geometry *g)
+{
+    if (c->status) return false;
+    if (stride < 1 || padding < 0)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: stride %d must be at least 1 and padding %d at "
+                         "least 0", where, stride, padding);
+    if (x.c != w.w)
+        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: an input of %d channels (%dx%dx%dx%d) and a weight "
+                         "for %d (%dx%dx%dx%d)", where, x.c, x.n, x.h, x.w, x.c, w.w, w.n, w.h, w.w,
+                         w.c);
+    if (padding > INT_MAX / 8 || (int64_t)x.h + 2 * padding < w.n || (int64_t)x.w + 2 * padding < w.h)
+        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: a %dx%d kernel does not fit into %dx%d with padding "
+                         "%d", where, w.n, w.h, x.h, x.w, padding);
+    g->n = x.n; g->h = x.h; g->w = x.w; g->c = x.c;
+    g->kh = w.n; g->kw = w.h; g->k = w.c;
+    g->stride = stride;
+    g->padding = padding;
+    g->oh = (x.h + 2 * padding - w.n) / stride + 1;
+    g->ow = (x.w + 2 * padding - w.h) / stride + 1;
+    return true;
+}
+
+static l2l_shape l2l__output_of(const l2l__geometry *g)
+{
+    return l2l_shape_of(g->n, g->oh, g->ow, g->k);
+}
+
+static void l2l__save_geometry(l2l_tensor *y, int stride, int padding)
+{
+    y->i[0] = stride;
+    y->i[1] = padding;
+}
+
+L2LADVDEF l2l_conv_options l2l_conv_default(void)
+{
+    l2l_conv_options o;
+    memset(&o, 0, sizeof o);
+    o.stride = 1;
+    return o;
+}
+
+static l2l_tensor *l2l__plain_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w, const l2l_tensor *y)
+{
+    l2l_conv_options o = l2l_conv_default();
+    o.stride = (int)y->i[0];
+    o.padding = (int)y->i[1];
+    return l2l_conv(c, x, w, &o);
+}
+
+/* dx = adjoint of conv in x. As a function of (dy, w) it is bilinear, and its VJPs are the two other
+   members of the family. */
+static void l2l__input_grad_vjp(l2l__vjp *v)
+{
+    l2l_tensor *dy = v->y->in[0], *w = v->y->in[1];
+    if (v->need[0]) v->dx[0] = l2l__plain_conv(v->c, v->dy, w, v->y);
+    if (v->need[1])
+        v->dx[1] = l2l_conv_weight_grad(v->c, v->dy, dy, w->shape, (int)v->y->i[0],
+                                        (int)v->y->i[1]);
+}
+static const l2l__operation l2l__input_grad_op = {"conv_input_grad", l2l__input_grad_vjp};
+
+L2LADVDEF l2l_tensor *l2l_conv_input_grad(l2l_context *c, l2l_tensor *dy, l2l_tensor *w, l2l_shape x,
+                                          int stride, int padding)
+{
+    const char *where = "l2l_conv_input_grad";
+    l2l__geometry g;
+    l2l_tensor *dx;
+    if (!l2l__ready(c, where, dy) || !l2l__ready(c, where, w) || !l2l__shape_ok(c, where, x) ||
+        !l2l__geometry_of(c, where, x, w->shape, stride, padding, &g))
+        return NULL;
+    if (!l2l__same(dy->shape, l2l__output_of(&g))) {
+        l2l__shapes_differ(c, where, dy->shape, l2l__output_of(&g));
+        return NULL;
+    }
+    if (!(dx = l2l__new(c, where, x))) return NULL;
+    if (!l2l__conv_input_gradient(c, &g, dy->data, w, dx->data)) {
+        l2l_drop(c, dx);
+        return NULL;
+    }
+    l2l__save_geometry(dx, stride, padding);
+    return l2l__record2(c, dx, &l2l__input_grad_op, dy, w);
+}
+
+static void l2l__weight_grad_vjp(l2l__vjp *v)
+{
+    l2l_tensor *x = v->y->in[0], *dy = v->y->in[1];
+    if (v->need[0])
+        v->dx[0] = l2l_conv_input_grad(v->c, dy, v->dy, x->shape, (int)v->y->i[0],
+                                       (int)v->y->i[1]);
+    if (v->need[1]) v->dx[1] = l2l__plain_conv(v->c, x, v->dy, v->y);
+}
+static const l2l__operation l2l__weight_grad_op = {"conv_weight_grad", l2l__weight_grad_vjp};
+
+L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_tensor *dy, l2l_shape w,
+                                           int stride, int padding)
+{
+    const char *where = "l2l_conv_weight_grad";
+    l2l__geometry g;
+    l2l_tensor *dw;
+    if (!l2l__ready(c, where, x) || !l2l__ready(c, where, dy) || !l2l__shape_ok(c, where, w) ||
+        !l2l__geometry_of(c, where, x->shape, w, stride, padding, &g))
+        return NULL;
+    if (!l2l__same(dy->shape, l2l__output_of(&g))) {
+        l2l__shapes_differ(c, where, dy->shape, l2l__output_of(&g));
+        return NULL;
+    }
+    if (!(dw = l2l__new(c, where, w))) return NULL;
+    if (!l2l__conv_weight_gradient(c, &g, x->data, dy->data, dw->data)) {
+        l2l_drop(c, dw);
+        return NULL;
+    }
+    l2l__save_geometry(dw, stride, padding);
+    return l2l__record2(c, dw, &l2l__weight_grad_op, x, dy);
+}
+
+/* unpool puts each value back at its maximum's place, gather reads there: adjoints of each other.
+   `p` is the index that the pooling node saved. */
+static l2l_tensor *l2l__unpool_of(l2l_context *c, l2l_tensor *dy, const l2l_tensor *pooled,
+                                  const int *index, l2l_shape x);
+static l2l_tensor *l2l__gather_of(l2l_context *c, l2l_tensor *x, const l2l_tensor *pooled,
+                                  const int *index, l2l_shape y);
+
+static l2l__geometry l2l__pool_geometry(l2l_shape x, l2l_shape y, const l2l_tensor *pooled)
+{
+    l2l__geometry g;
+    g.n = x.n; g.h = x.h; g.w = x.w; g.c = g.k = x.c;
+    g.oh = y.h; g.ow = y.w;
+    g.kh = g.kw = (int)pooled->i[4];
+    g.stride = (int)pooled->i[5];
+    g.padding = (int)pooled->i[6];
+    return g;
+}
+
+static void l2l__save_pool(l2l_tensor *y, int window, int stride, int padding)
+{
+    y->i[4] = window;
+    y->i[5] = stride;
+    y->i[6] = padding;
+}
+
+static void l2l__unpool_vjp(l2l__vjp *v)
+{
+    v->dx[0] = l2l__gather_of(v->c, v->dy, v->y, (const int *)v->y->p, v->y->in[0]->shape);
+}
+static const l2l__operation l2l__unpool_op = {"unpool", l2l__unpool_vjp};
+
+static void l2l__gather_vjp(l2l__vjp *v)
+{
+    v->dx[0] = l2l__unpool_of(v->c, v->dy, v->y, (const int *)v->y->p, v->y->in[0]->shape);
+}
+static const l2l__operation l2l__gather_op = {"gather", l2l__gather_vjp};
+
+static l2l_tensor *l2l__unpool_of(l2l_context *c, l2l_tensor *dy, const l2l_tensor *pooled,
+                                  const int *index, l2l_shape x)
+{
+    l2l_tensor *dx;
+    l2l__geometry g;
+    if (!l2l__ready(c, "unpool", dy) || !(dx = l2l__new(c, "unpool", x))) return NULL;
+    g = l2l__pool_geometry(x, dy->shape, pooled);
+    l2l__unpool(c, &g, dy->data, index, dx->data);
+    l2l__save_pool(dx, g.kh, g.stride, g.padding);
+    dx->p = index;
+    return l2l__record1(c, dx, &l2l__unpool_op, dy);
+}
+
+static l2l_tensor *l2l__gather_of(l2l_context *c, l2l_tensor *x, const l2l_tensor *pooled,
+                                  const int *index, l2l_shape s)
+{
+    l2l_tensor *y;
+    l2l__geometry g;
+    if (!l2l__ready(c, "gather", x) || !(y = l2l__new(c, "gather", s))) return NULL;
+    g = l2l__pool_geometry(x->shape, s, pooled);
+    l2l__pool_gather(c, &g, x->data, index, y->data);
+    l2l__save_pool(y, g.kh, g.stride, g.padding);
+    y->p = index;
+    return l2l__record1(c, y, &l2l__gather_op, x);
+}
+
+/* y = pool(x), y->index; y's shape is set by the caller. */
+static bool l2l__pool_into(l2l_context *c, const l2l__geometry *g, const l2l_real *x, l2l_tensor *y)
+{
+    y->index = (int *)l2l__arena_array(c, l2l_count(y->shape), sizeof *y->index);
+    if (!y->index) return false;
+    l2l__max_pool_forward(c, g, x, y->data, y->index);
+    l2l__save_pool(y, g->kh, g->stride, g->padding);
+    return true;
+}
+
+/* Inputs of the convolution's node, in this order. */
+enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__PRE_SCALE, L2L__PRE_SHIFT };
+
+/* p(x), as recorded operations: relu(pre_scale * x + pre_shift). */
+static l2l_tensor *l2l__prologue(l2l_context *c, l2l_tensor *x, l2l_tensor *scale, l2l_tensor *shift)
+{
+    l2l_tensor *a = l2l_mul(c, x, scale), *b = l2l_add(c, a, shift), *y = l2l_relu(c, b);
+    l2l_drop(c, a);
+    l2l_drop(c, b);
+    return y;
+}
+
+/* The part of conv's VJP in front of the epilogue: t is the cotangent of conv(p(x), w). */
+static void l2l__conv_core_vjp(l2l__vjp *v, l2l_tensor *t)
+{
+    l2l_context *c = v->c;
+    l2l_tensor *const *in = v->y->in;
+    l2l_tensor *x = in[L2L__X], *w = in[L2L__W], *p = x, *dp, *g, *m;
+    int stride = (int)v->y->i[0], padding = (int)v->y->i[1];
+    bool prologue = in[L2L__PRE_SCALE] != NULL;
+    if (prologue && v->y->i[2]) p = l2l__prologue(c, x, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT]);
+    if (v->need[L2L__W])
+        v->dx[L2L__W] = l2l_conv_weight_grad(c, p, t, w->shape, stride, padding);
+    if (v->need[L2L__X] || v->need[L2L__PRE_SCALE] || v->need[L2L__PRE_SHIFT]) {
+        dp = l2l_conv_input_grad(c, t, w, x->shape, stride, padding);
+        if (prologue) {
+            g = l2l__gate(c, dp, p, 0);
+            if (v->need[L2L__X]) v->dx[L2L__X] = l2l_mul(c, g, in[L2L__PRE_SCALE]);
+            if (v->need[L2L__PRE_SHIFT])
+                v->dx[L2L__PRE_SHIFT] = l2l_sum_to(c, g, l2l__channels(x->shape.c));
+            if (v->need[L2L__PRE_SCALE]) {
+                m = l2l_mul(c, g, x);
+                v->dx[L2L__PRE_SCALE] = l2l_sum_to(c, m, l2l__channels(x->shape.c));
+                l2l_drop(c, m);
+            }
+            l2l_drop(c, g);
+            l2l_drop(c, dp);
+        } else {
+            v->dx[L2L__X] = dp;
+        }
+    }
+    if (p != x) l2l_drop(c, p);
+}
+
+static void l2l__conv_vjp(l2l__vjp *v)
+{
+    l2l_context *c = v->c;
+    l2l_tensor *y = v->y, *t = l2l__retain(v->dy), *u, *m;
+    l2l_tensor *const *in = y->in;
+    bool relu = (y->i[3] & L2L_RELU) != 0, pool = (y->i[3] & L2L_POOL) != 0;
+    if (relu) {                              /* max and ReLU commute: mask by the pooled output   */
+        u = l2l__gate(c, t, y, 0);
+        l2l_drop(c, t);
+        t = u;
+    }
+    if (pool && t) {
+        u = l2l__unpool_of(c, t, y, y->index,
+                           l2l_shape_of(y->shape.n, (int)(y->i[7] >> 32),
+                                        (int)(y->i[7] & 0x7fffffff), y->shape.c));
+        l2l_drop(c, t);
+        t = u;
+    }
+    if (!t) return;
+    if (v->need[L2L__RESIDUAL]) v->dx[L2L__RESIDUAL] = l2l__retain(t);
+    if (v->need[L2L__BIAS]) v->dx[L2L__BIAS] = l2l_sum_to(c, t, in[L2L__BIAS]->shape);
+    if (in[L2L__SCALE]) {
+        if (v->need[L2L__SCALE]) {           /* needs the bare convolution again                  */
+            l2l_tensor *p = in[L2L__X];
+            if (in[L2L__PRE_SCALE])
+                p = l2l__prologue(c, p, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT]);
+            u = l2l__plain_conv(c, p, in[L2L__W], y);
+            m = l2l_mul(c, t, u);
+            v->dx[L2L__SCALE] = l2l_sum_to(c, m, in[L2L__SCALE]->shape);
+            if (p != in[L2L__X]) l2l_drop(c, p);
+            l2l_drop(c, u);
+            l2l_drop(c, m);
+        }
+        u = l2l_mul(c, t, in[L2L__SCALE]);
+        l2l_drop(c, t);
+        t = u;
+    }
+    l2l__conv_core_vjp(v, t);
+    l2l_drop(c, t);
+}
+static const l2l__operation l2l__conv_op = {"conv", l2l__conv_vjp};
+
+static bool l2l__vector_fits(l2l_context *c, const char *where, const l2l_tensor *x, int channels)
+{
+    if (!x) return true;
+    if (!l2l__ready(c, where, x)) return false;
+    return l2l__same(x->shape, l2l__channels(channels)) ||
+           l2l__shapes_differ(c, where, x->shape, l2l__channels(channels));
+}
+
+static bool l2l__conv_check(l2l_context *c, const l2l_conv_options *o, const l2l__geometry *g)
+{
+    if (!o->pre_scale != !o->pre_shift)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_conv: pre_scale and pre_shift go together");
+    if (o->residual && !l2l__ready(c, "l2l_conv: residual", o->residual)) return false;
+    if (o->residual && !l2l__same(o->residual->shape, l2l__output_of(g)))
+        return l2l__shapes_differ(c, "l2l_conv: residual", o->residual->shape, l2l__output_of(g));
+    if (o->pool && (g->oh < 2 || g->ow < 2))
+        return l2l__fail(c, L2L_ERROR_SHAPE, "l2l_conv: nothing to pool in %dx%d", g->oh, g->ow);
+    return l2l__vector_fits(c, "l2l_conv: bias", o->bias, g->k) &&
+           l2l__vector_fits(c, "l2l_conv: scale", o->scale, g->k) &&
+           l2l__vector_fits(c, "l2l_conv: pre_scale", o->pre_scale, g->c) &&
+           l2l__vector_fits(c, "l2l_conv: pre_shift", o->pre_shift, g->c);
+}
+
+/* Runs the convolution and its epilogue into a new tensor, pooled or not. */
+static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, const l2l_tensor *p,
+                                 const l2l_tensor *w, const l2l_conv_options *o)
+{
+    l2l_tensor *full = l2l__new(c, "l2l_conv", l2l__output_of(g)), *y;
+    l2l__epilogue e;
+    l2l__geometry pool = *g;
+    bool ok;
+    if (!full) return NULL;
+    e.scale = o->scale ? o->scale->data : NULL;
+    e.bias = o->bias ? o->bias->data : NULL;
+    e.residual = o->residual ? o->residual->data : NULL;
+    e.relu = o->relu;
+    if (!l2l__conv_forward(c, g, p->data, w, &e, full->data)) {
+        l2l_drop(c, full);
+        return NULL;
+    }
+    if (!o->pool) return full;
+    y = l2l__new(c, "l2l_conv", l2l_shape_of(g->n, g->oh / 2, g->ow / 2, g->k));
+    pool.h = g->oh; pool.w = g->ow; pool.c = g->k;
+    pool.kh = pool.kw = pool.stride = 2;
+    pool.padding = 0;
+    pool.oh = g->oh / 2; pool.ow = g->ow / 2;
+    ok = y && l2l__pool_into(c, &pool, full->data, y);
+    l2l_drop(c, full);
+    if (ok) return y;
+    l2l_drop(c, y);
+    return NULL;
+}
+
+L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
+                               const l2l_conv_options *o)
+{
+    l2l__geometry g;
+    l2l_tensor *in[7], *p = x, *y;
+    bool was = c->recording;
+    if (!l2l__ready(c, "l2l_conv", x) || !l2l__ready(c, "l2l_conv: weight", w) ||
+        !l2l__geometry_of(c, "l2l_conv", x->shape, w->shape, o->stride, o->padding, &g) ||
+        !l2l__shape_ok(c, "l2l_conv", l2l__output_of(&g)) || !l2l__conv_check(c, o, &g))
+        return NULL;
+    if (o->pre_scale) {
+        c->recording = false;                /* part of this node, not nodes of their own         */
+        p = l2l__prologue(c, x, o->pre_scale, o->pre_shift);
+        c->recording = was;
+        if (!p) return NULL;
+    }
+    y = l2l__conv_run(c, &g, p, w, o);
+    if (p != x) l2l_drop(c, p);
+    if (!y) return NULL;
+    l2l__save_geometry(y, o->stride, o->padding);
+    y->i[2] = o->pre_scale != NULL;
+    y->i[3] = (o->relu ? L2L_RELU : 0) | (o->pool ? L2L_POOL : 0);
+    y->i[7] = (int64_t)g.oh << 32 | g.ow;
+    in[L2L__X] = x; in[L2L__W] = w; in[L2L__BIAS] = o->bias; in[L2L__SCALE] = o->scale;
+    in[L2L__RESIDUAL] = o->residual; in[L2L__PRE_SCALE] = o->pre_scale;
+    in[L2L__PRE_SHIFT] = o->pre_shift;
+    return l2l__record(c, y, &l2l__conv_op, in, 7);
+}
+
+/* A linear layer is a 1×1 convolution of one pixel with H*W*C channels. */
+L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
+                                 const l2l_conv_options *o)
+{
+    l2l_tensor *flat, *matrix, *y;
+    int64_t inputs, rows;
+    if (!l2l__ready(c, "l2l_linear", x) || !l2l__ready(c, "l2l_linear: weight", w)) return NULL;
+    inputs = l2l_count(x->shape) / x->shape.n;
+    rows = l2l_count(w->shape) / w->shape.c;
+    if (inputs != rows || inputs > INT_MAX) {
+        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_linear: %z inputs (%dx%dx%d) and a weight for %z", inputs,
+                  x->shape.h, x->shape.w, x->shape.c, rows);
+        return NULL;
+    }
+    flat = l2l_reshape(c, x, l2l_shape_of(x->shape.n, 1, 1, (int)inputs));
+    matrix = l2l_reshape(c, w, l2l_shape_of(1, 1, (int)inputs, w->shape.c));
+    y = flat && matrix ? l2l_conv(c, flat, matrix, o) : NULL;
+    l2l_drop(c, flat);
+    l2l_drop(c, matrix);
+    return y;
+}
+
+/* -- pooling --------------------------------------------------------------------------------------- */
+
+static bool l2l__pool_shape(l2l_context *c, const char *where, const l2l_tensor *x, int window,
+                            int stride, int padding, l2l__geometry *g)
+{
+    if (!l2l__ready(c, where, x)) return false;
+    if (window < 1 || padding > window / 2)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: window %d must be at least 1, padding %d at most "
+                         "half of it", where, window, padding);
+    return l2l__geometry_of(c, where, x->shape,
+                            l2l_shape_of(window, window, x->shape.c, x->shape.c), stride, padding, g);
+}
+
+static void l2l__max_pool_vjp(l2l__vjp *v)
+{
+    v->dx[0] = l2l__unpool_of(v->c, v->dy, v->y, v->y->index, v->y->in[0]->shape);
+}
+static const l2l__operation l2l__max_pool_op = {"max_pool", l2l__max_pool_vjp};
+
+L2LADVDEF l2l_tensor *l2l_max_pool(l2l_context *c, l2l_tensor *x, int window, int stride, int padding)
+{
+    l2l__geometry g;
+    l2l_tensor *y;
+    if (!l2l__pool_shape(c, "l2l_max_pool", x, window, stride, padding, &g) ||
+        !(y = l2l__new(c, "l2l_max_pool", l2l__output_of(&g))))
+        return NULL;
+    if (!l2l__pool_into(c, &g, x->data, y)) {
+        l2l_drop(c, y);
+        return NULL;
+    }
+    return l2l__record1(c, y, &l2l__max_pool_op, x);
+}
+
+/* The average and its adjoint are linear: each is the other's VJP. i[2..3] hold the input's size. */
+static l2l_tensor *l2l__average_adjoint(l2l_context *c, l2l_tensor *dy, const l2l_tensor *pooled,
+                                        l2l_shape x);
+static void l2l__average_pool_vjp(l2l__vjp *v)
+{
+    v->dx[0] = l2l__average_adjoint(v->c, v->dy, v->y, v->y->in[0]->shape);
+}
+static const l2l__operation l2l__average_pool_op = {"average_pool", l2l__average_pool_vjp};
+
+static void l2l__average_adjoint_vjp(l2l__vjp *v)
+{
+    v->dx[0] = l2l_average_pool(v->c, v->dy, (int)v->y->i[4], (int)v->y->i[5], (int)v->y->i[6]);
+}
+static const l2l__operation l2l__average_adjoint_op = {"average_adjoint", l2l__average_adjoint_vjp};
+
+L2LADVDEF l2l_tensor *l2l_average_pool(l2l_context *c, l2l_tensor *x, int window, int stride,
+                                       int padding)
+{
+    l2l__geometry g;
+    l2l_tensor *y;
+    if (!l2l__pool_shape(c, "l2l_average_pool", x, window, stride, padding, &g) ||
+        !(y = l2l__new(c, "l2l_average_pool", l2l__output_of(&g))))
+        return NULL;
+    l2l__average(c, &g, true, x->data, y->data);
+    l2l__save_pool(y, window, stride, padding);
+    return l2l__record1(c, y, &l2l__average_pool_op, x);
+}
+
+static l2l_tensor *l2l__average_adjoint(l2l_context *c, l2l_tensor *dy, const l2l_tensor *pooled,
+                                        l2l_shape x)
+{
+    l2l__geometry g;
+    l2l_tensor *dx;
+    if (!l2l__ready(c, "average_adjoint", dy) || !(dx = l2l__new(c, "average_adjoint", x)))
+        return NULL;
+    g = l2l__pool_geometry(x, dy->shape, pooled);
+    l2l__average(c, &g, false, dx->data, dy->data);
+    l2l__save_pool(dx, g.kh, g.stride, g.padding);
+    return l2l__record1(c, dx, &l2l__average_adjoint_op, dy);
+}
+
+L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x)
+{
+    if (!l2l__ready(c, "l2l_global_average_pool", x)) return NULL;
+    return l2l__mean_to(c, x, l2l_shape_of(x->shape.n, 1, 1, x->shape.c));
+}
+
+/* -- batch normalisation ----------------------------------------------------------------------------
+   Training: m = N*H*W, mu = sum x / m, var = sum (x-mu)^2 / m, r = (var + eps)^-1/2,
+   y = gamma (x-mu) r + beta. The node saves mu and r. */
+
+L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
+{
+    l2l_batch_norm_options o;
+    memset(&o, 0, sizeof o);
+    o.epsilon = 1e-5;
+    o.momentum = 0.1;
+    o.update = true;
+    return o;
+}
+
+/* The same function from plain operations: the test twin, and what higher derivatives go through. */
+static l2l_tensor *l2l__batch_norm_plain(l2l_context *c, l2l_tensor *x, l2l_tensor *gamma,
+                                         l2l_tensor *beta, double epsilon)
+{
+    l2l_shape s = l2l__channels(x->shape.c);
+    l2l_tensor *d = l2l_sub(c, x, l2l__mean_to(c, x, s));
+    l2l_tensor *variance = l2l__mean_to(c, l2l_mul(c, d, d), s);
+    l2l_tensor *r = l2l_power(c, l2l_affine(c, variance, 1, epsilon), -0.5);
+    return l2l_add(c, l2l_mul(c, d, l2l_mul(c, r, gamma)), beta);
+}
+
+/* dx = gamma r (dy - mean(dy) - xhat mean(dy xhat)), dgamma = sum dy xhat, dbeta = sum dy */
+static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
+{
+    l2l_context *c = v->c;
+    l2l_tensor *x = v->y->in[0], *gamma = v->y->in[1], *xhat, *t, *u;
+    l2l_shape s = l2l__channels(x->shape.c);
+    const l2l_real *mu = v->y->saved, *r = mu + s.c;
+    l2l_real *dgamma, *dbeta;
+    int64_t i, n = l2l_count(x->shape);
+    double m = (double)(n / s.c);
+    xhat = l2l__new(c, "batch_norm", x->shape);
+    for (i = 0; xhat && i < n; i++) xhat->data[i] = (x->data[i] - mu[i % s.c]) * r[i % s.c];
+    t = l2l_mul(c, v->dy, xhat);
+    u = l2l_sum_to(c, t, s);
+    l2l_drop(c, t);
+    t = l2l_sum_to(c, v->dy, s);
+    if (t && u && v->need[0] && (v->dx[0] = l2l__new(c, "batch_norm", x->shape)) != NULL) {
+        dgamma = u->data;
+        dbeta = t->data;
+        for (i = 0; i < n; i++) {
+            int k = (int)(i % s.c);
+            v->dx[0]->data[i] = gamma->data[k] * r[k] *
+                (v->dy->data[i] - (l2l_real)((double)dbeta[k] / m) -
+                 xhat->data[i] * (l2l_real)((double)dgamma[k] / m));
+        }
+    }
+    l2l_drop(c, xhat);
+    v->dx[1] = u;
+    v->dx[2] = t;
+}
+
+static void l2l__batch_norm_vjp(l2l__vjp *v)
+{
+    l2l_tensor *const *in = v->y->in;
+    l2l_tensor *y, *wanted[3], *found[3];
+    int j, n = 0;
+    if (!v->c->recording) {
+        l2l__batch_norm_fused_vjp(v);
+        return;
+    }
+    y = l2l__batch_norm_plain(v->c, in[0], in[1], in[2], v->y->f[0]);
+    for (j = 0; j < 3; j++) if (v->need[j]) wanted[n++] = in[j];
+    if (!y || !l2l_vjp(v->c, y, v->dy, wanted, n, found, L2L_CREATE_GRAPH)) return;
+    for (j = n = 0; j < 3; j++) if (v->need[j]) v->dx[j] = found[n++];
+}
+static const l2l__operation l2l__batch_norm_op = {"batch_norm", l2l__batch_norm_vjp};
+
+static void l2l__move_running(const l2l_batch_norm_options *o, const l2l_real *mu,
+                              const l2l_real *variance, int channels, double m)
+{
+    double a = o->momentum, unbiased = m > 1 ? m / (m - 1) : 1;
+    int k;
+    for (k = 0; k < channels; k++) {
+        l2l_real *mean = o->running_mean->data + k, *var = o->running_variance->data + k;
+        *mean = (l2l_real)((1 - a) * (double)*mean + a * (double)mu[k]);
+        *var = (l2l_real)((1 - a) * (double)*var + a * unbiased * (double)variance[k]);
+    }
+}
+
+static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
+                                         const l2l_batch_norm_options *o)
+{
+    l2l_shape s = l2l__channels(x->shape.c);
+    int64_t i, n = l2l_count(x->shape);
+    l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[3];
+    l2l_real *mu, *r;
+    int k;
+    if (!y) return NULL;
+    y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)s.c, sizeof *mu);
+    r = mu ? mu + s.c : NULL;
+    if (!r || !l2l__sum_images(c, x->data, x->shape, s, mu)) goto failed;
+    for (k = 0; k < s.c; k++) mu[k] = (l2l_real)((double)mu[k] / (double)(n / s.c));
+    for (i = 0; i < n; i++) {
+        l2l_real d = x->data[i] - mu[i % s.c];
+        y->data[i] = d * d;
+    }
+    if (!l2l__sum_images(c, y->data, x->shape, s, r)) goto failed;
+    for (k = 0; k < s.c; k++) r[k] = (l2l_real)((double)r[k] / (double)(n / s.c));
+    if (o->update) l2l__move_running(o, mu, r, s.c, (double)(n / s.c));
+    for (k = 0; k < s.c; k++) r[k] = (l2l_real)(1 / sqrt((double)r[k] + o->epsilon));
+    for (i = 0; i < n; i++) {
+        k = (int)(i % s.c);
+        y->data[i] = (x->data[i] - mu[k]) * (r[k] * o->gamma->data[k]) + o->beta->data[k];
+    }
+    y->f[0] = o->epsilon;
+    in[0] = x; in[1] = o->gamma; in[2] = o->beta;
+    return l2l__record(c, y, &l2l__batch_norm_op, in, 3);
+failed:
+    l2l_drop(c, y);
+    return NULL;
+}
+
+/* Evaluation: y = x s + (beta - mean s), s = gamma (variance + eps)^-1/2. */
+static l2l_tensor *l2l__batch_norm_evaluate(l2l_context *c, l2l_tensor *x,
+                                            const l2l_batch_norm_options *o)
+{
+    l2l_tensor *shifted = l2l_affine(c, o->running_variance, 1, o->epsilon);
+    l2l_tensor *r = l2l_power(c, shifted, -0.5), *s = l2l_mul(c, o->gamma, r);
+    l2l_tensor *m = l2l_mul(c, o->running_mean, s), *b = l2l_sub(c, o->beta, m);
+    l2l_tensor *xs = l2l_mul(c, x, s), *y = l2l_add(c, xs, b);
+    l2l_drop(c, shifted);
+    l2l_drop(c, r);
+    l2l_drop(c, s);
+    l2l_drop(c, m);
+    l2l_drop(c, b);
+    l2l_drop(c, xs);
+    return y;
+}
+
+L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_batch_norm_options *o)
+{
+    const char *where = "l2l_batch_norm";
+    if (!l2l__ready(c, where, x) || !l2l__ready(c, where, o->gamma) ||
+        !l2l__ready(c, where, o->beta) || !l2l__ready(c, where, o->running_mean) ||
+        !l2l__ready(c, where, o->running_variance) ||
+        !l2l__vector_fits(c, where, o->gamma, x->shape.c) ||
+        !l2l__vector_fits(c, where, o->beta, x->shape.c) ||
+        !l2l__vector_fits(c, where, o->running_mean, x->shape.c) ||
+        !l2l__vector_fits(c, where, o->running_variance, x->shape.c))
+        return NULL;
+    return o->training ? l2l__batch_norm_train(c, x, o) : l2l__batch_norm_evaluate(c, x, o);
+}
+
+/* -- dropout ---------------------------------------------------------------------------------------- */
+
+L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const l2l_stream *s,
+                                  const uint32_t *images)
+{
+    l2l_tensor *mask, *y;
+    int64_t plane, one;
+    int n, k;
+    if (!l2l__ready(c, "l2l_dropout", x)) return NULL;
+    if (!(p >= 0 && p < 1)) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_dropout: the probability %g is not in [0,1)", p);
+        return NULL;
+    }
+    if (!(mask = l2l__new(c, "l2l_dropout", x->shape))) return NULL;
+    plane = (int64_t)x->shape.h * x->shape.w;
+    one = plane * x->shape.c;
+    for (n = 0; n < x->shape.n; n++)
+        for (k = 0; k < x->shape.c; k++) {
+            l2l_stream mine = *s;
+            int64_t i;
+            mine.image = images[n];
+            for (i = 0; i < plane; i++)      /* the element's number is its place in C,H,W order  */
+                mask->data[n * one + i * x->shape.c + k] =
+                    l2l_random_uniform(&mine, (uint32_t)(k * plane + i)) < p
+                        ? 0 : (l2l_real)(1 / (1 - p));
+        }
+    y = l2l_mul(c, x, mask);
+    l2l_drop(c, mask);
+    return y;
+}
+
+/* -- over classes ----------------------------------------------------------------------------------- */
+
+static bool l2l__rows_ready(l2l_context *c, const char *where, const l2l_tensor *x)
+{
+    if (!l2l__ready(c, where, x)) return false;
+    if (x->shape.h != 1 || x->shape.w != 1)
+        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: expected Nx1x1xK, not %dx%dx%dx%d", where,
+                         x->shape.n, x->shape.h, x->shape.w, x->shape.c);
+    return true;
+}
+
+/* log sum exp of a row, by its maximum. */
+static double l2l__log_sum_exp(const l2l_real *z, int k)
+{
+    double top = (double)z[0], sum = 0;
+    int j;
+    for (j = 1; j < k; j++) if ((double)z[j] > top) top = (double)z[j];
+    for (j = 0; j < k; j++) sum += exp((double)z[j] - top);
+    return top + log(sum);
+}
+
+/* Rows of y = softmax(z), or of its logarithm. */
+static l2l_tensor *l2l__softmax_rows(l2l_context *c, const char *where, const l2l_tensor *z, bool logs)
+{
+    l2l_tensor *y;
+    int i, j, k;
+    if (!l2l__rows_ready(c, where, z) || !(y = l2l__new(c, where, z->shape))) return NULL;
+    k = z->shape.c;
+    for (i = 0; i < z->shape.n; i++) {
+        const l2l_real *row = z->data + (int64_t)i * k;
+        l2l_real *out = y->data + (int64_t)i * k;
+        double lse = l2l__log_sum_exp(row, k);
+        for (j = 0; j < k; j++)
+            out[j] = (l2l_real)(logs ? (double)row[j] - lse : exp((double)row[j] - lse));
+    }
+    return y;
+}
+
+static l2l_shape l2l__per_image(const l2l_tensor *x) { return l2l_shape_of(x->shape.n, 1, 1, 1); }
+
+static void l2l__softmax_vjp(l2l__vjp *v)    /* y (dy - sum dy y) */
+{
+    l2l_context *c = v->c;
+    l2l_tensor *t = l2l_mul(c, v->dy, v->y), *s, *d;
+    if (!t) return;
+    s = l2l_sum_to(c, t, l2l__per_image(t));
+    d = l2l_sub(c, v->dy, s);
+    v->dx[0] = l2l_mul(c, v->y, d);
+    l2l_drop(c, t);
+    l2l_drop(c, s);
+    l2l_drop(c, d);
+}
+static const l2l__operation l2l__softmax_op = {"softmax", l2l__softmax_vjp};
+
+L2LADVDEF l2l_tensor *l2l_softmax(l2l_context *c, l2l_tensor *logits)
+{
+    return l2l__record1(c, l2l__softmax_rows(c, "l2l_softmax", logits, false), &l2l__softmax_op,
+                        logits);
+}
+
+static void l2l__log_softmax_vjp(l2l__vjp *v) /* dy - softmax sum dy */
+{
+    l2l_context *c = v->c;
+    l2l_tensor *s = l2l_sum_to(c, v->dy, l2l__per_image(v->dy));
+    l2l_tensor *p = l2l_softmax(c, v->y->in[0]), *t = l2l_mul(c, p, s);
+    v->dx[0] = l2l_sub(c, v->dy, t);
+    l2l_drop(c, s);
+    l2l_drop(c, p);
+    l2l_drop(c, t);
+}
+static const l2l__operation l2l__log_softmax_op = {"log_softmax", l2l__log_softmax_vjp};
+
+L2LADVDEF l2l_tensor *l2l_log_softmax(l2l_context *c, l2l_tensor *logits)
+{
+    return l2l__record1(c, l2l__softmax_rows(c, "l2l_log_softmax", logits, true),
+                        &l2l__log_softmax_op, logits);
+}
+
+/* y's own copy of n class numbers, each checked against k. */
+static bool l2l__save_classes(l2l_context *c, const char *where, l2l_tensor *y, const int *classes,
+                              int n, int k)
+{
+    int i;
+    if (!y) return false;
+    y->index = (int *)l2l__arena_array(c, n, sizeof *y->index);
+    if (!y->index) return false;
+    for (i = 0; i < n; i++) {
+        if (classes[i] < 0 || classes[i] >= k)
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: class %d of row %d is not in 0..%d", where,
+                             classes[i], i, k - 1);
+        y->index[i] = classes[i];
+    }
+    return true;
+}
+
+static void l2l__pick_vjp(l2l__vjp *v)
+{
+    v->dx[0] = l2l_unpick(v->c, v->dy, v->y->index, v->y->in[0]->shape.c);
+}
+static const l2l__operation l2l__pick_op = {"pick", l2l__pick_vjp};
+
+static void l2l__unpick_vjp(l2l__vjp *v) { v->dx[0] = l2l_pick(v->c, v->dy, v->y->index); }
+static const l2l__operation l2l__unpick_op = {"unpick", l2l__unpick_vjp};
+
+L2LADVDEF l2l_tensor *l2l_pick(l2l_context *c, l2l_tensor *logits, const int *classes)
+{
+    l2l_tensor *y;
+    int i, k;
+    if (!l2l__rows_ready(c, "l2l_pick", logits)) return NULL;
+    k = logits->shape.c;
+    y = l2l__new(c, "l2l_pick", l2l__per_image(logits));
+    if (!l2l__save_classes(c, "l2l_pick", y, classes, logits->shape.n, k)) {
+        l2l_drop(c, y);
+        return NULL;
+    }
+    for (i = 0; i < logits->shape.n; i++) y->data[i] = logits->data[(int64_t)i * k + classes[i]];
+    return l2l__record1(c, y, &l2l__pick_op, logits);
+}
+
+L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *classes, int k)
+{
+    l2l_tensor *y;
+    int i;
+    if (!l2l__rows_ready(c, "l2l_unpick", values)) return NULL;
+    y = l2l_zeros(c, l2l_shape_of(values->shape.n, 1, 1, k));
+    if (!l2l__save_classes(c, "l2l_unpick", y, classes, values->shape.n, k)) {
+        l2l_drop(c, y);
+        return NULL;
+    }
+    for (i = 0; i < values->shape.n; i++) y->data[(int64_t)i * k + classes[i]] = values->data[i];
+    return l2l__record1(c, y, &l2l__unpick_op, values);
+}
+
+/* ============================================================================================ */
+/*  6  LAYERS AND CLASSIFIERS                                                          >>layers  */
+/* ============================================================================================ */
+
+typedef struct l2l__slot {                   /* a parameter or a buffer                           */
+    char name[96];
+    l2l_tensor value;
+    int rank;
+    bool trainable;
+} l2l__slot;
+
+struct l2l_model {
+    l2l_context *context;
+    l2l_model_options options;
+    char arch[32];
+    l2l__slot **slots;                       /* in the order of the first run                     */
+    int n_slots, capacity, cursor;           /* cursor: where the next look-up begins             */
+    bool creating;                           /* the first run: layers make what they miss         */
+    l2l_mode mode;
+    bool frozen;                             /* training mode without moving running statistics   */
+    bool mode_matters;                       /* some layer has asked for the mode                 */
+    l2l_stream stream;                       /* of dropout: set by whoever runs the model         */
+    const uint32_t *images;
+    uint32_t draws;                          /* dropout layers so far in this run                 */
+    l2l_external external;
+};
+
+/* -- file layout: K×C×kh×kw against kh×kw×C×K ------------------------------------------------------ */
+
+/* Where element i of the file's order stands in memory. A linear layer after a flatten has the same
+   permutation: kh×kw is then the map's H×W. */
+static int64_t l2l__file_place(l2l_shape s, int64_t i)
+{
+    int64_t w = i % s.h, h = i / s.h % s.n, c = i / s.h / s.n % s.w, k = i / s.h / s.n / s.w;
+    return ((h * s.h + w) * s.w + c) * s.c + k;
+}
+
+static void l2l__to_file(l2l_shape s, const l2l_real *memory, l2l_real *file)
+{
+    int64_t i, n = l2l_count(s);
+    for (i = 0; i < n; i++) file[i] = memory[l2l__file_place(s, i)];
+}
+
+static void l2l__from_file(l2l_shape s, const l2l_real *file, l2l_real *memory)
+{
+    int64_t i, n = l2l_count(s);
+    for (i = 0; i < n; i++) memory[l2l__file_place(s, i)] = file[i];
+}
+
+/* -- parameters by name ------------------------------------------------------------------------------ */
+
+/* Whoever changes a parameter says so: transforms cached for the old values are void then. */
+static void l2l__touch(l2l__slot *p)
+{
+    if (p->value.packed) p->value.packed->version++;
+}
+
+static l2l__slot *l2l__find_slot(l2l_model *m, const char *name)
+{
+    int i;
+    for (i = 0; i < m->n_slots; i++) {
+        int j = (m->cursor + i) % m->n_slots;
+        if (strcmp(m->slots[j]->name, name) == 0) {
+            m->cursor = j + 1;
+            return m->slots[j];
+        }
+    }
+    return NULL;
+}
+
+/* N(0, deviation^2), drawn in file order; deviation 0 leaves zeros, fill sets a constant. */
+static void l2l__initialise(l2l_model *m, l2l__slot *p, double deviation, double fill)
+{
+    l2l_stream s = l2l__stream(m->options.seed, L2L_RANDOM_INIT, 0, (uint32_t)m->n_slots, 0);
+    int64_t i, n = l2l_count(p->value.shape);
+    for (i = 0; i < n; i++)
+        p->value.data[l2l__file_place(p->value.shape, i)] =
+            (l2l_real)(fill + (deviation > 0 ? deviation * l2l_random_normal(&s, (uint32_t)i) : 0));
+}
+
+static bool l2l__grow_slots(l2l_model *m)
+{
+    int capacity = m->capacity ? 2 * m->capacity : 32;
+    l2l__slot **slots;
+    if (m->n_slots < m->capacity) return true;
+    slots = (l2l__slot **)l2l__allocate_array(m->context, capacity, sizeof *slots);
+    if (!slots) return false;
+    if (m->slots) memcpy(slots, m->slots, (size_t)m->n_slots * sizeof *slots);
+    l2l_free(m->context, m->slots);
+    m->slots = slots;
+    m->capacity = capacity;
+    return true;
+}
+
+static void l2l__free_slot(l2l_context *c, l2l__slot *p)
+{
+    if (!p) return;
+    l2l__packed_free(c, p->value.packed);
+    l2l_free(c, p->value.packed);
+    l2l_free(c, p->value.data);
+    l2l_free(c, p);
+}
+
+static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int rank, bool trainable)
+{
+    l2l_context *c = m->context;
+    l2l__slot *p;
+    if (!l2l__shape_ok(c, name, s) || !l2l__grow_slots(m)) return NULL;
+    if (!(p = (l2l__slot *)l2l__allocate(c, sizeof *p))) return NULL;
+    memcpy(p->name, name, strlen(name) + 1);
+    p->rank = rank;
+    p->trainable = trainable;
+    p->value.shape = s;
+    p->value.tape = -1;                      /* references stay 0: owned by the model             */
+    p->value.data = (l2l_real *)l2l__allocate_array(c, l2l_count(s), sizeof(l2l_real));
+    if (rank > 1)
+        p->value.packed = (struct l2l__packed *)l2l__allocate(c, sizeof *p->value.packed);
+    if (c->status) {
+        l2l__free_slot(c, p);
+        return NULL;
+    }
+    m->slots[m->n_slots++] = p;
+    return p;
+}
+
+/* The parameter `layer`.`part`; made and initialised on the first run. NULL and an error else. */
+static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *part, l2l_shape s,
+                                  int rank, bool trainable, double deviation, double fill)
+{
+    l2l_context *c = m->context;
+    char name[96];
+    l2l__slot *p;
+    if (c->status) return NULL;
+    if (l2l__format(name, sizeof name, "%s.%s", layer, part) >= sizeof name) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter name '%s.%s' is too long", layer, part);
+        return NULL;
+    }
+    p = l2l__find_slot(m, name);
+    if (m->creating && p) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "two layers are named '%s'", layer);
+        return NULL;
+    }
+    if (m->creating) {
+        p = l2l__add_slot(m, name, s, rank, trainable);
+        if (p) l2l__initialise(m, p, deviation, fill);
+    } else if (!p) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "the model has no parameter '%s': did its forward function "
+                  "change?", name);
+    } else if (!l2l__same(p->value.shape, s)) {
+        l2l__shapes_differ(c, name, p->value.shape, s);
+        p = NULL;
+    }
+    return p ? &p->value : NULL;
+}
+
+/* -- layers ------------------------------------------------------------------------------------------ */
+
+L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m) { return m->context; }
+
+L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m)
+{
+    m->mode_matters = true;
+    return m->mode;
+}
+
+L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor *x, int channels,
+                                     int kernel, int stride, int padding, unsigned flags)
+{
+    l2l_conv_options o = l2l_conv_default();
+    l2l_tensor *w;
+    double fan_in;
+    if (!l2l__ready(m->context, name, x)) return NULL;
+    fan_in = (double)kernel * kernel * x->shape.c;
+    w = l2l__parameter(m, name, "weight", l2l_shape_of(kernel, kernel, x->shape.c, channels), 4, true,
+                       sqrt(2 / fan_in), 0);
+    if (!(flags & L2L_NO_BIAS))
+        o.bias = l2l__parameter(m, name, "bias", l2l__channels(channels), 1, true, 0, 0);
+    o.stride = stride;
+    o.padding = padding;
+    o.relu = (flags & L2L_RELU) != 0;
+    o.pool = (flags & L2L_POOL) != 0;
+    return m->context->status ? NULL : l2l_conv(m->context, x, w, &o);
+}
+
+L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tensor *x, int outputs,
+                                       unsigned flags)
+{
+    l2l_conv_options o = l2l_conv_default();
+    l2l_tensor *w;
+    l2l_shape s;
+    double deviation = m->options.last_layer_deviation;
+    if (!l2l__ready(m->context, name, x)) return NULL;
+    s = x->shape;                            /* the weight remembers the map it flattens          */
+    if (!(flags & L2L_LAST)) deviation = sqrt(2 / ((double)s.h * s.w * s.c));
+    w = l2l__parameter(m, name, "weight", l2l_shape_of(s.h, s.w, s.c, outputs), 2, true, deviation,
+                       0);
+    if (!(flags & L2L_NO_BIAS))
+        o.bias = l2l__parameter(m, name, "bias", l2l__channels(outputs), 1, true, 0, 0);
+    o.relu = (flags & L2L_RELU) != 0;
+    return m->context->status ? NULL : l2l_linear(m->context, x, w, &o);
+}
+
+L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_tensor *x,
+                                           unsigned flags)
+{
+    l2l_batch_norm_options o = l2l_batch_norm_default();
+    l2l_tensor *y, *z;
+    l2l_shape s;
+    if (!l2l__ready(m->context, name, x)) return NULL;
+    s = l2l__channels(x->shape.c);
+    o.gamma = l2l__parameter(m, name, "weight", s, 1, true, 0, 1);
+    o.beta = l2l__parameter(m, name, "bias", s, 1, true, 0, 0);
+    o.running_mean = l2l__parameter(m, name, "running_mean", s, 1, false, 0, 0);
+    o.running_variance = l2l__parameter(m, name, "running_var", s, 1, false, 0, 1);
+    o.training = l2l_model_mode(m) == L2L_TRAIN;
+    o.update = !m->frozen && !m->creating;
+    if (m->context->status) return NULL;
+    y = l2l_batch_norm(m->context, x, &o);
+    if (!(flags & L2L_RELU)) return y;
+    z = l2l_relu(m->context, y);
+    l2l_drop(m->context, y);
+    return z;
+}
+
+L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
+{
+    l2l_context *c = m->context;
+    l2l_stream s = m->stream;
+    l2l_tensor *y;
+    uint32_t *images;
+    int i;
+    if (!l2l__ready(c, "l2l_layer_dropout", x)) return NULL;
+    if (l2l_model_mode(m) != L2L_TRAIN || p == 0) return l2l_reshape(c, x, x->shape);
+    s.purpose = L2L_RANDOM_DROPOUT + 8 * (m->draws++ % 7);
+    images = (uint32_t *)l2l__arena_array(c, x->shape.n, sizeof *images);
+    if (!images) return NULL;
+    for (i = 0; i < x->shape.n; i++) images[i] = m->images ? m->images[i] : (uint32_t)i;
+    y = l2l_dropout(c, x, p, &s, images);
+    l2l__arena_drop(c, images);
+    return y;
+}
+
+/* -- the classifiers ---------------------------------------------------------------------------------- */
+
+/* The next layer of a chain: x has been used up. */
+static l2l_tensor *l2l__then(l2l_model *m, l2l_tensor *x, l2l_tensor *y)
+{
+    l2l_drop(m->context, x);
+    return y;
+}
+
+/* A channel count under the width multiplier, in multiples of 8. */
+static int l2l__width(const l2l_model *m, int channels)
+{
+    int scaled = (int)(m->options.width_multiplier * channels / 8 + 0.5) * 8;
+    return scaled < 8 ? 8 : scaled;
+}
+
+/* The 4-layer CNN, TRADES' SmallCNN: 312,202 parameters at width 1. */
+static l2l_tensor *l2l__smallcnn(l2l_model *m, l2l_tensor *x, void *user)
+{
+    int a = l2l__width(m, 32), b = l2l__width(m, 64), f = l2l__width(m, 200);
+    L2L__UNUSED(user);
+    x = l2l_layer_conv(m, "feature_extractor.conv1", x, a, 3, 1, 0, L2L_RELU);
+    x = l2l__then(m, x, l2l_layer_conv(m, "feature_extractor.conv2", x, a, 3, 1, 0,
+                                       L2L_RELU | L2L_POOL));
+    x = l2l__then(m, x, l2l_layer_conv(m, "feature_extractor.conv3", x, b, 3, 1, 0, L2L_RELU));
+    x = l2l__then(m, x, l2l_layer_conv(m, "feature_extractor.conv4", x, b, 3, 1, 0,
+                                       L2L_RELU | L2L_POOL));
+    x = l2l__then(m, x, l2l_layer_linear(m, "classifier.fc1", x, f, L2L_RELU));
+    if (m->options.dropout > 0)
+        x = l2l__then(m, x, l2l_layer_dropout(m, x, m->options.dropout));
+    x = l2l__then(m, x, l2l_layer_linear(m, "classifier.fc2", x, f, L2L_RELU));
+    return l2l__then(m, x, l2l_layer_linear(m, "classifier.fc3", x, m->options.classes, L2L_LAST));
+}
+
+/* -- models -------------------------------------------------------------------------------------------- */
+
+L2LADVDEF l2l_model_options l2l_model_default(const char *arch)
+{
+    l2l_model_options o;
+    memset(&o, 0, sizeof o);
+    o.arch = arch;
+    o.width_multiplier = 1;
+    o.last_layer_deviation = 0.01;
+    if (strcmp(arch, "smallcnn") == 0) {
+        o.forward = l2l__smallcnn;
+        o.channels = 1;
+        o.height = o.width = 28;
+        o.classes = 10;
+    }
+    return o;
+}
+
+static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
+{
+    int i;
+    if (c->status) return false;
+    if (!o->arch || strlen(o->arch) >= 32)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: arch must be a name of at most 31 "
+                         "characters");
+    if (!o->forward)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: '%s' is not a known architecture "
+                         "(known: smallcnn); for a network of your own set `forward`", o->arch);
+    if (o->channels < 1 || o->height < 1 || o->width < 1 || o->classes < 2)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: channels %d, height %d and width %d "
+                         "must be at least 1, classes %d at least 2", o->channels, o->height, o->width,
+                         o->classes);
+    if (!(o->width_multiplier > 0 && o->width_multiplier <= 64))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: width_multiplier %g is not in "
+                         "(0,64]", o->width_multiplier);
+    if (!(o->dropout >= 0 && o->dropout < 1))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: dropout %g is not in [0,1)",
+                         o->dropout);
+    if (!(o->last_layer_deviation >= 0 && o->last_layer_deviation < 1e6))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: last_layer_deviation %g is not "
+                         "0 or positive", o->last_layer_deviation);
+    if (o->normalise && (o->normalise != o->channels || o->normalise > 4))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: normalise %d must be 0 or the number "
+                         "of channels (%d, at most 4)", o->normalise, o->channels);
+    for (i = 0; i < o->normalise; i++)
+        if (!(o->deviation[i] > 0))
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: deviation %g of channel %d is "
+                             "not positive", o->deviation[i], i);
+    return true;
+}
+
+/* Input normalisation is part of the model: (x - mean) / deviation, per channel. */
+static l2l_tensor *l2l__normalise(l2l_model *m, l2l_tensor *x)
+{
+    l2l_context *c = m->context;
+    l2l_shape s = l2l__channels(m->options.channels);
+    l2l_tensor *scale, *shift, *a, *y;
+    int k;
+    if (!m->options.normalise) return x;
+    scale = l2l_zeros(c, s);
+    shift = l2l_zeros(c, s);
+    for (k = 0; scale && shift && k < s.c; k++) {
+        scale->data[k] = (l2l_real)(1 / m->options.deviation[k]);
+        shift->data[k] = (l2l_real)(-m->options.mean[k] / m->options.deviation[k]);
+    }
+    a = l2l_mul(c, x, scale);
+    y = l2l_add(c, a, shift);
+    l2l_drop(c, a);
+    l2l_drop(c, scale);
+    l2l_drop(c, shift);
+    return y;
+}
+
+static void l2l__model_set_normalisation(l2l_model *m, int channels, const double *mean,
+                                         const double *deviation)
+{
+    m->options.normalise = channels;
+    memcpy(m->options.mean, mean, (size_t)channels * sizeof *mean);
+    memcpy(m->options.deviation, deviation, (size_t)channels * sizeof *deviation);
+}
+
+L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode)
+{
+    l2l_context *c = m->context;
+    const l2l_model_options *o = &m->options;
+    l2l_tensor *input, *logits;
+    l2l_mark mark = l2l_mark_here(c);
+    if (!l2l__ready(c, "l2l_model_forward", x)) return NULL;
+    if (x->shape.h != o->height || x->shape.w != o->width || x->shape.c != o->channels) {
+        l2l__fail(c, L2L_ERROR_SHAPE, "%s takes images of %dx%dx%d (HxWxC), not %dx%dx%d", m->arch,
+                  o->height, o->width, o->channels, x->shape.h, x->shape.w, x->shape.c);
+        return NULL;
+    }
+    m->mode = mode;
+    m->draws = 0;
+    m->cursor = 0;
+    input = l2l__normalise(m, x);
+    logits = input ? o->forward(m, input, o->user) : NULL;
+    if (input != x) l2l_drop(c, input);
+    if (logits && !l2l__same(logits->shape, l2l_shape_of(x->shape.n, 1, 1, o->classes))) {
+        l2l__shapes_differ(c, "the logits of the forward function", logits->shape,
+                           l2l_shape_of(x->shape.n, 1, 1, o->classes));
+        logits = NULL;
+    }
+    if (!logits) {
+        l2l__fail(c, L2L_ERROR_CALLBACK, "the forward function of %s returned NULL", m->arch);
+        l2l_release(c, mark);
+    }
+    return logits;
+}
+
+/* The first run, on one image of zeros, makes the parameters. */
+static bool l2l__create_parameters(l2l_model *m)
+{
+    l2l_context *c = m->context;
+    l2l_mark mark = l2l_mark_here(c);
+    bool was = l2l_set_recording(c, false);
+    l2l_tensor *x = l2l_zeros(c, l2l_shape_of(1, m->options.height, m->options.width,
+                                              m->options.channels));
+    m->creating = true;
+    if (x) l2l_model_forward(m, x, L2L_EVALUATE);
+    m->creating = false;
+    l2l_set_recording(c, was);
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o)
+{
+    l2l_model *m;
+    if (!l2l__model_options_ok(c, o) || !(m = (l2l_model *)l2l__allocate(c, sizeof *m))) return NULL;
+    m->context = c;
+    m->options = *o;
+    memcpy(m->arch, o->arch, strlen(o->arch) + 1);
+    m->options.arch = m->arch;
+    if (l2l__create_parameters(m)) return m;
+    l2l_model_free(m);
+    return NULL;
+}
+
+L2LADVDEF void l2l_model_free(l2l_model *m)
+{
+    int i;
+    if (!m) return;
+    for (i = 0; i < m->n_slots; i++) l2l__free_slot(m->context, m->slots[i]);
+    l2l_free(m->context, m->slots);
+    l2l_free(m->context, m);
+}
+
+L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m) { return &m->options; }
+
+L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
+{
+    l2l_context *c = to->context;
+    int i;
+    if (c->status) return false;
+    if (to->n_slots != from->n_slots)
+        return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: %d parameters against %d",
+                         to->n_slots, from->n_slots);
+    for (i = 0; i < to->n_slots; i++)
+        if (strcmp(to->slots[i]->name, from->slots[i]->name) != 0 ||
+            !l2l__same(to->slots[i]->value.shape, from->slots[i]->value.shape))
+            return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: '%s' and '%s' differ in name or "
+                             "shape", to->slots[i]->name, from->slots[i]->name);
+    for (i = 0; i < to->n_slots; i++) {
+        l2l_shape s = to->slots[i]->value.shape;
+        memcpy(to->slots[i]->value.data, from->slots[i]->value.data,
+               (size_t)l2l_count(s) * sizeof(l2l_real));
+        l2l__touch(to->slots[i]);
+    }
+    to->options.normalise = from->options.normalise;
+    memcpy(to->options.mean, from->options.mean, sizeof to->options.mean);
+    memcpy(to->options.deviation, from->options.deviation, sizeof to->options.deviation);
+    return true;
+}
+
+L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m)
+{
+    l2l_model *clone = l2l_model_create(c, &m->options);
+    if (!clone) return NULL;
+    clone->external = m->external;
+    if (m->options.user == (const void *)m) clone->options.user = clone; /* an external model */
+    if (l2l_model_copy(clone, m)) return clone;
+    l2l_model_free(clone);
+    return NULL;
+}
+
+L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits)
+{
+    l2l_context *c = m->context;
+    const l2l_model_options *o = &m->options;
+    int64_t one = (int64_t)o->channels * o->height * o->width;
+    int i, batch;
+    bool was = c->recording;
+    if (c->status) return false;
+    for (i = 0; i < n; i += batch) {
+        l2l_mark mark = l2l_mark_here(c);
+        l2l_tensor *x, *z;
+        batch = n - i < 100 ? n - i : 100;
+        c->recording = false;
+        x = l2l_from_nchw(c, images + i * one, l2l_shape_of(batch, o->height, o->width, o->channels));
+        z = x ? l2l_model_forward(m, x, L2L_EVALUATE) : NULL;
+        c->recording = was;
+        if (z)
+            memcpy(logits + (int64_t)i * o->classes, z->data,
+                   (size_t)batch * (size_t)o->classes * sizeof *logits);
+        l2l_release(c, mark);
+        if (!z) return false;
+    }
+    return true;
+}
+
+L2LADVDEF int l2l_model_parameters(const l2l_model *m) { return m->n_slots; }
+
+L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i)
+{
+    l2l_parameter p;
+    memset(&p, 0, sizeof p);
+    if (i < 0 || i >= m->n_slots) return p;
+    p.name = m->slots[i]->name;
+    p.value = &m->slots[i]->value;
+    p.rank = m->slots[i]->rank;
+    p.trainable = m->slots[i]->trainable;
+    return p;
+}
+
+L2LADVDEF int64_t l2l_model_size(const l2l_model *m)
+{
+    int64_t n = 0;
+    int i;
+    for (i = 0; i < m->n_slots; i++)
+        if (m->slots[i]->trainable) n += l2l_count(m->slots[i]->value.shape);
+    return n;
+}
+
+static bool l2l__slot_number(const l2l_model *m, int i)
+{
+    if (m->context->status) return false;
+    return (i >= 0 && i < m->n_slots) ||
+           l2l__fail(m->context, L2L_ERROR_ARGUMENT, "parameter %d of %d", i, m->n_slots);
+}
+
+L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values)
+{
+    if (!l2l__slot_number(m, i)) return false;
+    l2l__to_file(m->slots[i]->value.shape, m->slots[i]->value.data, values);
+    return true;
+}
+
+L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values)
+{
+    if (!l2l__slot_number(m, i)) return false;
+    l2l__from_file(m->slots[i]->value.shape, values, m->slots[i]->value.data);
+    l2l__touch(m->slots[i]);
+    return true;
+}
+
+static size_t l2l__append(char *text, size_t capacity, size_t at, const char *format, ...)
+{
+    va_list a;
+    size_t n;
+    va_start(a, format);
+    n = l2l__vformat(at < capacity ? text + at : NULL, at < capacity ? capacity - at : 0, format, a);
+    va_end(a);
+    return at + n;
+}
+
+static size_t l2l__pad(char *text, size_t capacity, size_t at, size_t to)
+{
+    while (at < to) at = l2l__append(text, capacity, at, " ");
+    return at;
+}
+
+/* A parameter's shape as its file has it: "64x32x3x3". */
+static void l2l__slot_shape(const l2l__slot *p, char *text, size_t capacity)
+{
+    l2l_shape s = p->value.shape;
+    if (p->rank == 4) l2l__format(text, capacity, "%dx%dx%dx%d", s.c, s.w, s.n, s.h);
+    else if (p->rank == 2) l2l__format(text, capacity, "%dx%d", s.c, s.n * s.h * s.w);
+    else l2l__format(text, capacity, "%d", s.c);
+}
+
+L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capacity)
+{
+    const l2l_model_options *o = &m->options;
+    size_t at = l2l__append(text, capacity, 0, "%s: images %dx%dx%d, %d classes\n", m->arch,
+                            o->channels, o->height, o->width, o->classes);
+    int i;
+    for (i = 0; i < m->n_slots; i++) {
+        char shape[64];
+        size_t line = at;
+        l2l__slot_shape(m->slots[i], shape, sizeof shape);
+        at = l2l__append(text, capacity, at, "  %s", m->slots[i]->name);
+        at = l2l__pad(text, capacity, at, line + 44);
+        at = l2l__append(text, capacity, at, " %s", shape);
+        at = l2l__pad(text, capacity, at, line + 62);
+        at = l2l__append(text, capacity, at, " %z%s\n", l2l_count(m->slots[i]->value.shape),
+                         m->slots[i]->trainable ? "" : " (buffer)");
+    }
+    return l2l__append(text, capacity, at, "  %z parameters\n", l2l_model_size(m));
+}
+
+/* The arena's peak over one forward and backward pass of `batch` images of zeros. */
+static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
+{
+    l2l_context *c = m->context;
+    l2l_mark mark = l2l_mark_here(c);
+    size_t before = c->arena_live, peak, kept = c->arena_peak;
+    bool was = l2l_set_recording(c, true);
+    l2l_tensor *inputs[1], *gradient, *x, *z, *loss;
+    int i;
+    c->arena_peak = before;
+    m->frozen = true;
+    x = l2l_zeros(c, l2l_shape_of(batch, m->options.height, m->options.width, m->options.channels));
+    z = x ? l2l_model_forward(m, x, mode) : NULL;
+    loss = z ? l2l_sum(c, z) : NULL;
+    if (loss && mode == L2L_TRAIN) {
+        l2l_tensor **all = (l2l_tensor **)l2l__arena_array(c, 2 * (int64_t)m->n_slots, sizeof *all);
+        int n = 0;
+        for (i = 0; all && i < m->n_slots; i++)
+            if (m->slots[i]->trainable) all[n++] = &m->slots[i]->value;
+        if (all) l2l_grad(c, loss, all, n, all + m->n_slots, L2L_FREE_GRAPH);
+    } else if (loss) {
+        inputs[0] = x;
+        l2l_grad(c, loss, inputs, 1, &gradient, L2L_FREE_GRAPH);
+    }
+    m->frozen = false;
+    peak = c->arena_peak - before;
+    if (kept > c->arena_peak) c->arena_peak = kept;
+    l2l_set_recording(c, was);
+    l2l_release(c, mark);
+    return c->status ? 0 : peak;
+}
+
+/* Memory is an affine function of the batch, so two small batches give it. */
+L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
+{
+    size_t two, four;
+    if (m->context->status) return 0;
+    if (batch < 1) {
+        l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_model_memory: a batch of %d", batch);
+        return 0;
+    }
+    two = l2l__pass_peak(m, 2, mode);
+    four = l2l__pass_peak(m, 4, mode);
+    if (four < two) four = two;
+    return m->context->status ? 0 : two + (four - two) / 2 * (size_t)(batch > 2 ? batch - 2 : 0);
+}
+
+/* -- models behind callbacks ----------------------------------------------------------------------------- */
+
+static void l2l__external_vjp(l2l__vjp *v)
+{
+    l2l_context *c = v->c;
+    l2l_tensor *x = v->y->in[0], *dx;
+    const l2l_external *e = (const l2l_external *)v->y->p;
+    l2l_real *images, *gradient;
+    if (!e->vjp || c->recording) {
+        l2l__fail(c, L2L_ERROR_UNSUPPORTED, e->vjp
+                  ? "an external model has no second derivative"
+                  : "the external model offers no vjp callback: only attacks without gradients work");
+        return;
+    }
+    images = (l2l_real *)l2l__arena_array(c, l2l_count(x->shape), sizeof *images);
+    gradient = (l2l_real *)l2l__arena_array(c, l2l_count(x->shape), sizeof *gradient);
+    if (images && gradient && l2l_to_nchw(c, x, images)) {
+        if (!e->vjp(e->user, images, x->shape.n, v->dy->data, gradient))
+            l2l__fail(c, L2L_ERROR_CANCELLED, "the external model's vjp callback returned false");
+        else if ((dx = l2l_from_nchw(c, gradient, x->shape)) != NULL)
+            v->dx[0] = dx;
+    }
+    l2l__arena_drop(c, images);
+    l2l__arena_drop(c, gradient);
+}
+static const l2l__operation l2l__external_op = {"external", l2l__external_vjp};
+
+static l2l_tensor *l2l__external_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_context *c = m->context;
+    l2l_tensor *z = l2l__new(c, "external model", l2l_shape_of(x->shape.n, 1, 1, m->options.classes));
+    l2l_real *images;
+    L2L__UNUSED(user);
+    if (!z || m->creating) return z;
+    images = (l2l_real *)l2l__arena_array(c, l2l_count(x->shape), sizeof *images);
+    if (images && l2l_to_nchw(c, x, images) &&
+        !m->external.logits(m->external.user, images, x->shape.n, z->data))
+        l2l__fail(c, L2L_ERROR_CANCELLED, "the external model's logits callback returned false");
+    l2l__arena_drop(c, images);
+    if (c->status) {
+        l2l_drop(c, z);
+        return NULL;
+    }
+    z->p = &m->external;
+    return l2l__record1(c, z, &l2l__external_op, x);
+}
+
+L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e)
+{
+    l2l_model_options o = l2l_model_default("external");
+    l2l_model *m;
+    if (c->status) return NULL;
+    if (!e->logits) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_external: the logits callback is missing");
+        return NULL;
+    }
+    o.forward = l2l__external_forward;
+    o.channels = e->channels;
+    o.height = e->height;
+    o.width = e->width;
+    o.classes = e->classes;
+    m = l2l_model_create(c, &o);
+    if (m) m->external = *e;
+    return m;
+}
+
+/* ============================================================================================ */
+/*  7  LOSSES AND OUTER OPTIMIZERS                                                 >>losses-code */
+/* ============================================================================================ */
+
+/* -- losses, per image ------------------------------------------------------------------------------- */
+
+/* d CE / d z = (softmax(z) - onehot(y)) dy */
+static void l2l__cross_entropy_vjp(l2l__vjp *v)
+{
+    l2l_context *c = v->c;
+    l2l_tensor *z = v->y->in[0], *p = l2l_softmax(c, z), *d;
+    l2l_tensor *one = l2l_full(c, l2l__per_image(z), 1);
+    l2l_tensor *onehot = one ? l2l_unpick(c, one, v->y->index, z->shape.c) : NULL;
+    d = l2l_sub(c, p, onehot);
+    v->dx[0] = l2l_mul(c, d, v->dy);
+    l2l_drop(c, p);
+    l2l_drop(c, one);
+    l2l_drop(c, onehot);
+    l2l_drop(c, d);
+}
+static const l2l__operation l2l__cross_entropy_op = {"cross_entropy", l2l__cross_entropy_vjp};
+
+L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, const int *labels)
+{
+    l2l_tensor *y;
+    int i, k;
+    if (!l2l__rows_ready(c, "l2l_cross_entropy", logits)) return NULL;
+    k = logits->shape.c;
+    y = l2l__new(c, "l2l_cross_entropy", l2l__per_image(logits));
+    if (!l2l__save_classes(c, "l2l_cross_entropy", y, labels, logits->shape.n, k)) {
+        l2l_drop(c, y);
+        return NULL;
+    }
+    for (i = 0; i < logits->shape.n; i++) {
+        const l2l_real *row = logits->data + (int64_t)i * k;
+        y->data[i] = (l2l_real)(l2l__log_sum_exp(row, k) - (double)row[labels[i]]);
+    }
+    return l2l__record1(c, y, &l2l__cross_entropy_op, logits);
+}
+
+/* KL = sum p (log p - log q):  dq logits = (q - p) dy,  dp logits = p (log p - log q - KL) dy */
+static void l2l__kl_vjp(l2l__vjp *v)
+{
+    l2l_context *c = v->c;
+    l2l_tensor *P = v->y->in[0], *Q = v->y->in[1];
+    l2l_tensor *p = l2l_softmax(c, P), *q, *a, *b, *d, *e;
+    if (v->need[1]) {
+        q = l2l_softmax(c, Q);
+        d = l2l_sub(c, q, p);
+        v->dx[1] = l2l_mul(c, d, v->dy);
+        l2l_drop(c, q);
+        l2l_drop(c, d);
+    }
+    if (v->need[0]) {
+        a = l2l_log_softmax(c, P);
+        b = l2l_log_softmax(c, Q);
+        d = l2l_sub(c, a, b);
+        e = l2l_sub(c, d, v->y);
+        l2l_drop(c, a);
+        l2l_drop(c, b);
+        a = l2l_mul(c, p, e);
+        v->dx[0] = l2l_mul(c, a, v->dy);
+        l2l_drop(c, a);
+        l2l_drop(c, d);
+        l2l_drop(c, e);
+    }
+    l2l_drop(c, p);
+}
+static const l2l__operation l2l__kl_op = {"kl_divergence", l2l__kl_vjp};
+
+L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tensor *q)
+{
+    l2l_tensor *y;
+    int i, j, k;
+    if (!l2l__rows_ready(c, "l2l_kl_divergence", p) || !l2l__rows_ready(c, "l2l_kl_divergence", q))
+        return NULL;
+    if (!l2l__same(p->shape, q->shape)) {
+        l2l__shapes_differ(c, "l2l_kl_divergence", p->shape, q->shape);
+        return NULL;
+    }
+    if (!(y = l2l__new(c, "l2l_kl_divergence", l2l__per_image(p)))) return NULL;
+    k = p->shape.c;
+    for (i = 0; i < p->shape.n; i++) {
+        const l2l_real *a = p->data + (int64_t)i * k, *b = q->data + (int64_t)i * k;
+        double la = l2l__log_sum_exp(a, k), lb = l2l__log_sum_exp(b, k), sum = 0;
+        for (j = 0; j < k; j++)
+            sum += exp((double)a[j] - la) * ((double)a[j] - la - ((double)b[j] - lb));
+        y->data[i] = (l2l_real)sum;
+    }
+    return l2l__record2(c, y, &l2l__kl_op, p, q);
+}
+
+/* Row-wise argmax without column `except` (-1: all columns). */
+static int l2l__argmax(const l2l_real *z, int k, int except)
+{
+    int j, best = except == 0 ? 1 : 0;
+    for (j = best + 1; j < k; j++)
+        if (j != except && z[j] > z[best]) best = j;
+    return best;
+}
+
+L2LADVDEF l2l_tensor *l2l_margin(l2l_context *c, l2l_tensor *logits, const int *labels)
+{
+    l2l_tensor *own, *other, *y = NULL;
+    int i, *best;
+    if (!l2l__rows_ready(c, "l2l_margin", logits)) return NULL;
+    own = l2l_pick(c, logits, labels);       /* checks the labels                                 */
+    best = own ? (int *)l2l__arena_array(c, logits->shape.n, sizeof *best) : NULL;
+    if (!best || logits->shape.c < 2) {
+        if (best) l2l__fail(c, L2L_ERROR_SHAPE, "l2l_margin: one class has no other");
+    } else {
+        for (i = 0; i < logits->shape.n; i++)
+            best[i] = l2l__argmax(logits->data + (int64_t)i * logits->shape.c, logits->shape.c,
+                                  labels[i]);
+        other = l2l_pick(c, logits, best);
+        y = l2l_sub(c, other, own);
+        l2l_drop(c, other);
+    }
+    l2l__arena_drop(c, best);
+    l2l_drop(c, own);
+    return y;
+}
+
+L2LADVDEF bool l2l_predict(l2l_context *c, const l2l_tensor *logits, int *classes)
+{
+    int i;
+    if (!l2l__rows_ready(c, "l2l_predict", logits)) return false;
+    for (i = 0; i < logits->shape.n; i++)
+        classes[i] = l2l__argmax(logits->data + (int64_t)i * logits->shape.c, logits->shape.c, -1);
+    return true;
+}
+
+/* -- the three interfaces: objectives and outer losses ------------------------------------------------- */
+
+static l2l_tensor *l2l__objective_ce(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
+                                     const int *labels, void *user)
+{
+    L2L__UNUSED(clean);
+    L2L__UNUSED(user);
+    return l2l_cross_entropy(c, logits, labels);
+}
+
+static l2l_tensor *l2l__objective_kl_loss(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
+                                          const int *labels, void *user)
+{
+    L2L__UNUSED(labels);
+    L2L__UNUSED(user);
+    return l2l_kl_divergence(c, clean, logits);
+}
+
+static l2l_tensor *l2l__objective_margin_loss(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
+                                              const int *labels, void *user)
+{
+    L2L__UNUSED(clean);
+    L2L__UNUSED(user);
+    return l2l_margin(c, logits, labels);
+}
+
+static l2l_objective l2l__objective(const char *name,
+                                    l2l_tensor *(*loss)(l2l_context *, l2l_tensor *, l2l_tensor *,
+                                                        const int *, void *), bool needs_clean)
+{
+    l2l_objective o;
+    memset(&o, 0, sizeof o);
+    o.name = name;
+    o.loss = loss;
+    o.needs_clean = needs_clean;
+    return o;
+}
+
+L2LADVDEF l2l_objective l2l_objective_cross_entropy(void)
+{
+    return l2l__objective("cross-entropy", l2l__objective_ce, false);
+}
+L2LADVDEF l2l_objective l2l_objective_kl(void)
+{
+    return l2l__objective("kl", l2l__objective_kl_loss, true);
+}
+L2LADVDEF l2l_objective l2l_objective_margin(void)
+{
+    return l2l__objective("margin", l2l__objective_margin_loss, false);
+}
+
+static l2l_tensor *l2l__outer_ce(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
+                                 void *user)
+{
+    l2l_context *c = m->context;
+    l2l_tensor *z = l2l_model_forward(m, adv, L2L_TRAIN);
+    L2L__UNUSED(x);
+    L2L__UNUSED(user);
+    return z ? l2l_mean(c, l2l_cross_entropy(c, z, labels)) : NULL;
+}
+
+L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
+{
+    l2l_outer o;
+    memset(&o, 0, sizeof o);
+    o.name = "cross-entropy";
+    o.loss = l2l__outer_ce;
+    o.is_objective = true;
+    return o;
+}
+
+/* -- outer optimizers ------------------------------------------------------------------------------------ */
+
+struct l2l_optimizer {
+    l2l_context *context;
+    l2l_optimizer_options options;
+    int n;
+    int64_t *sizes;
+    l2l_real **first, **second;              /* momentum; Adam's second moment                    */
+    int64_t steps;
+};
+
+L2LADVDEF l2l_optimizer_options l2l_sgd_default(void)
+{
+    l2l_optimizer_options o;
+    memset(&o, 0, sizeof o);
+    o.kind = L2L_SGD;
+    o.rate = 0.1;
+    o.momentum = 0.9;
+    o.beta1 = 0.9;
+    o.beta2 = 0.999;
+    o.epsilon = 1e-8;
+    return o;
+}
+
+L2LADVDEF l2l_optimizer_options l2l_adam_default(void)
+{
+    l2l_optimizer_options o = l2l_sgd_default();
+    o.kind = L2L_ADAM;
+    o.rate = 1e-3;
+    o.momentum = 0;
+    return o;
+}
+
+static bool l2l__optimizer_ok(l2l_context *c, const l2l_optimizer_options *o)
+{
+    if (c->status) return false;
+    if (o->kind != L2L_SGD && o->kind != L2L_ADAM)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: kind %d is neither L2L_SGD nor L2L_ADAM",
+                         (int)o->kind);
+    if (!(o->rate >= 0 && o->rate < 1e6))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: rate %g is not 0 or positive", o->rate);
+    if (!(o->momentum >= 0 && o->momentum < 1))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: momentum %g is not in [0,1)", o->momentum);
+    if (!(o->weight_decay >= 0) || !(o->clip >= 0))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: weight_decay %g and clip %g must not be "
+                         "negative", o->weight_decay, o->clip);
+    if (!(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1 && o->epsilon > 0))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: beta1 %g, beta2 %g must be in [0,1), "
+                         "epsilon %g positive", o->beta1, o->beta2, o->epsilon);
+    return true;
+}
+
+L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o)
+{
+    int i;
+    if (!o) return;
+    for (i = 0; i < o->n; i++) {
+        if (o->first) l2l_free(o->context, o->first[i]);
+        if (o->second) l2l_free(o->context, o->second[i]);
+    }
+    l2l_free(o->context, o->first);
+    l2l_free(o->context, o->second);
+    l2l_free(o->context, o->sizes);
+    l2l_free(o->context, o);
+}
+
+L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimizer_options *options,
+                                              const int64_t *sizes, int n)
+{
+    l2l_optimizer *o;
+    bool adam = options->kind == L2L_ADAM;
+    int i;
+    if (!l2l__optimizer_ok(c, options)) return NULL;
+    if (!(o = (l2l_optimizer *)l2l__allocate(c, sizeof *o))) return NULL;
+    o->context = c;
+    o->options = *options;
+    o->n = n;
+    o->sizes = (int64_t *)l2l__allocate_array(c, n, sizeof *o->sizes);
+    o->first = (l2l_real **)l2l__allocate_array(c, n, sizeof *o->first);
+    o->second = (l2l_real **)l2l__allocate_array(c, n, sizeof *o->second);
+    for (i = 0; i < n && !c->status; i++) {
+        o->sizes[i] = sizes[i];
+        if (adam || options->momentum > 0)
+            o->first[i] = (l2l_real *)l2l__allocate_array(c, sizes[i], sizeof(l2l_real));
+        if (adam) o->second[i] = (l2l_real *)l2l__allocate_array(c, sizes[i], sizeof(l2l_real));
+    }
+    if (!c->status) return o;
+    l2l_optimizer_free(o);
+    return NULL;
+}
+
+/* The factor that brings the gradient's l2 norm down to `clip`. Partial sums per fixed block. */
+static double l2l__clip_factor(const l2l_optimizer *o, l2l_real *const *g, double *norm)
+{
+    double total = 0, clip = o->options.clip;
+    int i;
+    int64_t j;
+    for (i = 0; i < o->n; i++)
+        for (j = 0; j < o->sizes[i]; j++) total += (double)g[i][j] * (double)g[i][j];
+    *norm = sqrt(total);
+    return clip > 0 && *norm > clip ? clip / *norm : 1;
+}
+
+static void l2l__sgd(const l2l_optimizer_options *o, int64_t n, l2l_real *x, const l2l_real *g,
+                     l2l_real *v, l2l_real rate, l2l_real scale)
+{
+    l2l_real momentum = (l2l_real)o->momentum, decay = (l2l_real)o->weight_decay;
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        l2l_real d = scale * g[i] + decay * x[i];
+        if (v) {
+            v[i] = momentum * v[i] + d;
+            d = o->nesterov ? d + momentum * v[i] : v[i];
+        }
+        x[i] -= rate * d;
+    }
+}
+
+/* m, v: moving means of g and g^2; x -= rate * mhat / (sqrt(vhat) + epsilon) */
+static void l2l__adam(const l2l_optimizer_options *o, int64_t n, l2l_real *x, const l2l_real *g,
+                      l2l_real *m, l2l_real *v, double rate, l2l_real scale, int64_t step)
+{
+    l2l_real b1 = (l2l_real)o->beta1, b2 = (l2l_real)o->beta2, decay = (l2l_real)o->weight_decay;
+    l2l_real epsilon = (l2l_real)o->epsilon;
+    l2l_real a = (l2l_real)(rate / (1 - pow(o->beta1, (double)step)));
+    l2l_real root = (l2l_real)(1 / sqrt(1 - pow(o->beta2, (double)step)));
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        l2l_real d = scale * g[i] + decay * x[i];
+        m[i] = b1 * m[i] + (1 - b1) * d;
+        v[i] = b2 * v[i] + (1 - b2) * d * d;
+        x[i] -= a * m[i] / (l2l__sqrt(v[i]) * root + epsilon);
+    }
+}
+
+L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
+                                  l2l_real *const *gradients, double rate_factor)
+{
+    double rate = o->options.rate * rate_factor, norm, scale;
+    int i;
+    if (o->context->status) return false;
+    scale = l2l__clip_factor(o, gradients, &norm);
+    if (!(norm <= DBL_MAX))                  /* also when it is not a number                      */
+        return l2l__fail(o->context, L2L_ERROR_NUMERIC, "the gradient is not finite; the parameters "
+                         "stay as they were");
+    o->steps++;
+    for (i = 0; i < o->n; i++)
+        if (o->options.kind == L2L_SGD)
+            l2l__sgd(&o->options, o->sizes[i], values[i], gradients[i], o->first[i], (l2l_real)rate,
+                     (l2l_real)scale);
+        else
+            l2l__adam(&o->options, o->sizes[i], values[i], gradients[i], o->first[i], o->second[i],
+                      rate, (l2l_real)scale, o->steps);
+    return true;
+}
+
+/* -- schedules --------------------------------------------------------------------------------------------- */
+
+L2LADVDEF l2l_schedule l2l_schedule_default(void)
+{
+    l2l_schedule s;
+    memset(&s, 0, sizeof s);
+    s.factor = 0.1;
+    return s;
+}
+
+L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_t total)
+{
+    double at = total > 0 ? (double)step / (double)total : 0, factor = 1;
+    int i;
+    if (s->kind == L2L_STEPS) {
+        for (i = 0; i < 8 && s->milestones[i] > 0; i++)
+            if (at >= s->milestones[i]) factor *= s->factor;
+    } else if (s->kind == L2L_COSINE) {
+        double t = s->warm_up < 1 ? (at - s->warm_up) / (1 - s->warm_up) : 0;
+        if (t < 0) t = 0;
+        factor = s->final + (1 - s->final) * 0.5 * (1 + cos(3.14159265358979323846 * t));
+    }
+    if (s->warm_up > 0 && at < s->warm_up)   /* step 0 already moves: (step+1) of the rise        */
+        factor *= (double)(step + 1) / (s->warm_up * (double)total + 1);
+    return factor;
+}
+
+/* ============================================================================================ */
+/*  8  ATTACKS                                                                   >>attacks-code */
+/* ============================================================================================
+
+   The inner problem, max over x' in B(x, epsilon) of L(f(x'), y), is walked in three moves that
+   training (chapter 10) and attacks share:
+
+       l2l__start   x'_0 = Proj(x + noise)
+       l2l__look    L(f(x'_t), y) and g_t = its gradient in x', per image, in one pass
+       l2l__move    x'_{t+1} = Proj(x'_t + delta_t)
+
+   with the maximizer's step between look and move. */
+
+/* -- the inner problem ---------------------------------------------------------------------------- */
+
+/* Makes room for one batch in the arena; the caller's mark gives it back. With `keep` every g_t is
+   kept (for maximizers that learn), else one buffer serves all. x, labels, images, mode, epsilon,
+   step_size, T and w are set by the caller. */
+static bool l2l__inner_open(l2l_inner *in, bool keep)
+{
+    l2l_context *c = in->context;
+    int t;
+    in->shape = in->x->shape;
+    in->n = in->shape.n;
+    in->t = 0;
+    in->L_phi = 0;
+    in->forwards = in->backwards = 0;
+    in->clean_logits = NULL;
+    in->adv = l2l__new(c, "inner problem", in->shape);
+    in->delta = l2l_zeros(c, in->shape);
+    in->start = keep ? l2l__new(c, "inner problem", in->shape) : NULL;
+    in->g = (l2l_tensor **)l2l__arena_array(c, in->T + 1, sizeof *in->g);
+    in->loss = (l2l_real *)l2l__arena_array(c, in->n, sizeof *in->loss);
+    in->predicted = (int *)l2l__arena_array(c, in->n, sizeof *in->predicted);
+    for (t = 0; in->g && t <= in->T; t++)
+        in->g[t] = t && !keep ? in->g[0] : l2l__new(c, "inner problem", in->shape);
+    return !c->status;
+}
+
+/* The clean logits of objectives that compare with them: a constant of the inner problem. */
+static bool l2l__inner_clean(l2l_inner *in)
+{
+    l2l_context *c = in->context;
+    bool was;
+    if (!in->objective->needs_clean) return !c->status;
+    was = l2l_set_recording(c, false);
+    in->clean_logits = l2l_model_forward(in->model, l2l__copy(c, in->x), in->mode);
+    l2l_set_recording(c, was);
+    in->forwards++;
+    return !c->status;
+}
+
+static double l2l__start_noise(l2l_start kind, const l2l_stream *s, uint32_t element, double epsilon)
+{
+    if (kind == L2L_START_UNIFORM) return epsilon * (2 * l2l_random_uniform(s, element) - 1);
+    return 0.001 * l2l_random_normal(s, element);
+}
+
+/* x'_0. The noise of a pixel depends on the image's index and its place in C,H,W order only. */
+static void l2l__start(l2l_inner *in, l2l_start kind)
+{
+    l2l_context *c = in->context;
+    int64_t plane = (int64_t)in->shape.h * in->shape.w, one = plane * in->shape.c;
+    int channels = in->shape.c, n;
+    memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
+    if (kind != L2L_START_CLEAN) {
+        L2L__PARALLEL(l2l__workers(c, l2l_count(in->shape)))
+        for (n = 0; n < in->n; n++) {
+            l2l_stream s = in->stream;
+            l2l_real *x = in->adv->data + n * one;
+            int64_t i;
+            s.purpose = L2L_RANDOM_START;
+            s.image = in->images[n];
+            for (i = 0; i < one; i++) {
+                uint32_t element = (uint32_t)(i % channels * plane + i / channels);
+                x[i] += (l2l_real)l2l__start_noise(kind, &s, element, in->epsilon);
+            }
+        }
+        l2l__ew_project(c, l2l_count(in->shape), in->adv->data, in->x->data, (l2l_real)in->epsilon,
+                        in->adv->data);
+    }
+    if (in->start)
+        memcpy(in->start->data, in->adv->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
+}
+
+/* Losses and predictions of a pass go into `in`. */
+static bool l2l__note(l2l_inner *in, const l2l_tensor *logits, const l2l_tensor *loss)
+{
+    l2l_context *c = in->context;
+    if (!logits || !loss) return false;
+    if (!l2l__same(loss->shape, l2l_shape_of(in->n, 1, 1, 1)))
+        return l2l__shapes_differ(c, "the inner objective's loss", loss->shape,
+                                  l2l_shape_of(in->n, 1, 1, 1));
+    memcpy(in->loss, loss->data, (size_t)in->n * sizeof *in->loss);
+    return l2l_predict(c, logits, in->predicted);
+}
+
+/* One pass through the classifier at x'_t: in->loss, in->predicted and, if asked for, in->g[t].
+   The loss is summed over images, so that g is every image's own gradient. Returns sum L. */
+static double l2l__look(l2l_inner *in, int t, bool gradient)
+{
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    bool was = l2l_set_recording(c, gradient), frozen = in->model->frozen;
+    l2l_tensor *logits, *loss, *sum, *g;
+    double total = 0;
+    int i;
+    in->model->frozen = true;                /* looking leaves no trace in running statistics     */
+    logits = c->status ? NULL : l2l_model_forward(in->model, in->adv, in->mode);
+    loss = logits ? in->objective->loss(c, logits, in->clean_logits, in->labels, in->objective->user)
+                  : NULL;
+    in->forwards++;
+    if (l2l__note(in, logits, loss) && gradient) {
+        sum = l2l_sum(c, loss);
+        in->backwards++;
+        if (sum && l2l_grad(c, sum, &in->adv, 1, &g, L2L_FREE_GRAPH))
+            memcpy(in->g[t]->data, g->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
+    }
+    in->model->frozen = frozen;
+    l2l_set_recording(c, was);
+    if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the inner objective returned NULL");
+    l2l_release(c, mark);
+    for (i = 0; i < in->n && !c->status; i++) total += (double)in->loss[i];
+    return total;
+}
+
+/* x'_{t+1} = Proj(x'_t + delta_t) */
+static void l2l__move(l2l_inner *in)
+{
+    int64_t n = l2l_count(in->shape);
+    l2l__ew_add(in->context, n, in->adv->data, in->delta->data, in->adv->data);
+    l2l__ew_project(in->context, n, in->adv->data, in->x->data, (l2l_real)in->epsilon,
+                    in->adv->data);
+}
+
+/* -- maximizers that do not learn -------------------------------------------------------------------- */
+
+static bool l2l__sign_step(void *self, l2l_inner *in)
+{
+    L2L__UNUSED(self);
+    l2l__ew_sign_step(in->context, l2l_count(in->shape), (l2l_real)in->step_size,
+                      in->g[in->t]->data, in->delta->data);
+    return true;
+}
+
+static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_inner *))
+{
+    l2l_maximizer m;
+    memset(&m, 0, sizeof m);
+    m.name = name;
+    m.step = step;
+    return m;
+}
+
+L2LADVDEF l2l_maximizer l2l_maximizer_none(void) { return l2l__maximizer("none", NULL); }
+L2LADVDEF l2l_maximizer l2l_maximizer_sign(void) { return l2l__maximizer("sign", l2l__sign_step); }
+
+/* -- attacks by name ------------------------------------------------------------------------------------ */
+
+static l2l_attack l2l__attack(const char *name, double epsilon, double step, int steps, l2l_start start)
+{
+    l2l_attack a;
+    memset(&a, 0, sizeof a);
+    a.name = name;
+    a.maximizer = l2l_maximizer_sign();
+    a.objective = l2l_objective_cross_entropy();
+    a.epsilon = epsilon;
+    a.step_size = step;
+    a.steps = steps;
+    a.restarts = 1;
+    a.start = start;
+    a.batch = 100;
+    return a;
+}
+
+/* Goodfellow et al. 2015: x' = clip(x + epsilon sign g) */
+L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon)
+{
+    return l2l__attack("fgsm", epsilon, epsilon, 1, L2L_START_CLEAN);
+}
+
+/* Kurakin et al. 2017: PGD without a random start */
+L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon)
+{
+    return l2l__attack("ifgsm", epsilon, epsilon / 4, 10, L2L_START_CLEAN);
+}
+
+/* Madry et al. 2018 */
+L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon)
+{
+    return l2l__attack("pgd", epsilon, epsilon / 4, 10, L2L_START_UNIFORM);
+}
+
+/* -- running an attack ------------------------------------------------------------------------------------ */
+
+static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
+{
+    if (!(a->epsilon >= 0 && a->epsilon <= 1))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: epsilon %g is not in [0,1]; pixels are in "
+                         "[0,1], so 8 of 255 is 8/255", a->epsilon);
+    if (!(a->step_size >= 0 && a->step_size <= DBL_MAX))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: step_size %g must not be negative",
+                         a->step_size);
+    if (a->steps < 0 || a->restarts < 1 || a->batch < 1)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: steps %d must be at least 0, restarts %d and "
+                         "batch %d at least 1", a->steps, a->restarts, a->batch);
+    if (a->steps > 0 && !a->maximizer.step)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d steps, but the maximizer '%s' has no step",
+                         a->steps, a->maximizer.name);
+    if (!a->objective.loss)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: the objective has no loss function");
+    if (n < 0) return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d images", n);
+    return true;
+}
+
+/* Pixels in [0,1] and labels in range: what every entry point with images checks. */
+static bool l2l__images_ok(l2l_context *c, const char *where, const l2l_model_options *o,
+                           const l2l_real *images, const int *labels, int n)
+{
+    int64_t one = (int64_t)o->channels * o->height * o->width, j;
+    int i;
+    for (i = 0; i < n; i++) {
+        if (labels && (labels[i] < 0 || labels[i] >= o->classes))
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: label %d of image %d is not in 0..%d", where,
+                             labels[i], i, o->classes - 1);
+        for (j = 0; j < one; j++)
+            if (!(images[i * one + j] >= 0 && images[i * one + j] <= 1))
+                return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: pixel %z of image %d is %g, not in [0,1] "
+                                 "(normalisation by mean and deviation belongs into the model)", where,
+                                 j, i, (double)images[i * one + j]);
+    }
+    return true;
+}
+
+/* What an attack knows of a batch: the best iterate of each image so far. */
+typedef struct l2l__hunt {
+    const l2l_attack *attack;
+    l2l_inner in;
+    l2l_record *records;                     /* of this batch                                     */
+    l2l_real *best;                          /* n×H×W×C                                           */
+} l2l__hunt;
+
+/* An image without gradient does not move: such gradients are counted. */
+static void l2l__count_zero_gradients(l2l__hunt *h, int t)
+{
+    int64_t one = l2l_count(h->in.shape) / h->in.n, j;
+    int i;
+    for (i = 0; i < h->in.n; i++) {
+        const l2l_real *g = h->in.g[t]->data + i * one;
+        for (j = 0; j < one && g[j] == 0; j++) { }
+        h->records[i].zero_gradients += j == one;
+    }
+}
+
+/* Keeps iterate t of restart r where it is better: the first success, else the largest loss. Returns
+   how many images are still not fooled. */
+static int l2l__keep_best(l2l__hunt *h, int t, int r)
+{
+    l2l_inner *in = &h->in;
+    int64_t one = l2l_count(in->shape) / in->n;
+    int i, standing = 0;
+    for (i = 0; i < in->n; i++) {
+        l2l_record *b = &h->records[i];
+        bool success = in->predicted[i] != b->label;
+        double loss = (double)in->loss[i];
+        bool better = b->step < 0 || (success && !b->success) ||
+                      (success == b->success && !success && loss > b->loss);
+        if (h->attack->last_iterate && t < in->T) better = false;
+        if (better) {
+            b->success = success;
+            b->predicted = in->predicted[i];
+            b->loss = loss;
+            b->step = t;
+            b->restart = r;
+            memcpy(h->best + i * one, in->adv->data + i * one, (size_t)one * sizeof *h->best);
+        }
+        standing += !b->success;
+    }
+    return standing;
+}
+
+/* One run from one start. */
+static int l2l__hunt_once(l2l__hunt *h, int r)
+{
+    l2l_inner *in = &h->in;
+    const l2l_attack *a = h->attack;
+    int standing = in->n;
+    if (a->maximizer.begin && !a->maximizer.begin(a->maximizer.self, in)) return standing;
+    for (in->t = 0; !in->context->status; in->t++) {
+        bool last = in->t == in->T;
+        l2l__look(in, in->t, !last);
+        if (in->context->status) break;
+        standing = l2l__keep_best(h, in->t, r);
+        if (last || (standing == 0 && !a->last_iterate)) break;
+        l2l__count_zero_gradients(h, in->t);
+        if (!a->maximizer.step(a->maximizer.self, in))
+            l2l__fail(in->context, L2L_ERROR_CALLBACK, "attack: the maximizer '%s' failed",
+                      a->maximizer.name);
+        l2l__move(in);
+    }
+    return standing;
+}
+
+/* x'_0 of restart r: the caller's starting points for the first, noise for the others. */
+static void l2l__hunt_start(l2l__hunt *h, const l2l_real *init, int r)
+{
+    l2l_inner *in = &h->in;
+    int64_t one = l2l_count(in->shape) / in->n, plane = (int64_t)in->shape.h * in->shape.w;
+    int i;
+    in->stream = l2l__stream(h->attack->seed, L2L_RANDOM_START, (uint32_t)r, 0, 0);
+    if (r > 0 && h->attack->start == L2L_START_CLEAN) l2l__start(in, L2L_START_UNIFORM);
+    else l2l__start(in, h->attack->start);
+    if (r > 0 || !init) return;
+    for (i = 0; i < in->n; i++)
+        l2l__image_to_hwc(init + i * one, in->shape.c, plane, in->adv->data + i * one);
+    l2l__ew_project(in->context, l2l_count(in->shape), in->adv->data, in->x->data,
+                    (l2l_real)in->epsilon, in->adv->data);
+}
+
+/* Clean predictions, then all restarts. Stops early only when every image is fooled, which changes
+   no result: the first success is what counts. */
+static bool l2l__hunt_batch(l2l__hunt *h, const l2l_real *init)
+{
+    l2l_inner *in = &h->in;
+    const l2l_attack *a = h->attack;
+    int i, r;
+    memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
+    if (!l2l__inner_clean(in)) return false;
+    l2l__look(in, 0, false);
+    for (i = 0; i < in->n; i++) {
+        h->records[i].clean = in->predicted[i];
+        h->records[i].step = -1;
+    }
+    for (r = 0; r < a->restarts && !in->context->status; r++) {
+        l2l__hunt_start(h, init, r);
+        if (l2l__hunt_once(h, r) == 0 && !a->last_iterate) break;
+    }
+    for (i = 0; i < in->n; i++) {
+        h->records[i].forwards = (int)in->forwards;
+        h->records[i].backwards = (int)in->backwards;
+    }
+    return !in->context->status;
+}
+
+/* Norms of the returned perturbations, and the promise that they keep: inside ball and image range. */
+static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *clean,
+                        const l2l_real *adversarial, int64_t one, l2l_record *b, int image)
+{
+    double linf = 0, l2 = 0, x, d;
+    int64_t j;
+    for (j = 0; j < one; j++) {
+        x = (double)adversarial[j];
+        d = fabs(x - (double)clean[j]);
+        if (!(x >= 0 && x <= 1 && d <= a->epsilon + 1e-6))
+            return l2l__fail(c, L2L_ERROR_NUMERIC, "attack %s: pixel %z of image %d became %g, %g away "
+                             "from the clean one; epsilon is %g", a->name, j, image, x, d, a->epsilon);
+        if (d > linf) linf = d;
+        l2 += d * d;
+    }
+    b->linf = linf;
+    b->l2 = sqrt(l2);
+    return true;
+}
+
+static bool l2l__attack_batch(l2l_model *m, const l2l_attack *a, const l2l_real *images,
+                              const int *labels, int n, int first, l2l_real *adversarial,
+                              l2l_record *records)
+{
+    l2l_context *c = m->context;
+    const l2l_model_options *o = &m->options;
+    int64_t one = (int64_t)o->channels * o->height * o->width, plane = (int64_t)o->height * o->width;
+    l2l__hunt h;
+    uint32_t *index = (uint32_t *)l2l__arena_array(c, n, sizeof *index);
+    int i;
+    memset(&h, 0, sizeof h);
+    memset(records, 0, (size_t)n * sizeof *records);
+    for (i = 0; index && i < n; i++) {
+        index[i] = a->first + (uint32_t)(first + i);
+        records[i].label = labels[first + i];
+    }
+    h.attack = a;
+    h.records = records;
+    h.in.context = c;
+    h.in.model = m;
+    h.in.objective = &a->objective;
+    h.in.labels = labels + first;
+    h.in.images = index;
+    h.in.epsilon = a->epsilon;
+    h.in.step_size = a->step_size;
+    h.in.T = a->steps;
+    h.in.mode = L2L_EVALUATE;
+    h.in.x = l2l_from_nchw(c, images + first * one, l2l_shape_of(n, o->height, o->width,
+                                                                 o->channels));
+    h.best = (l2l_real *)l2l__arena_array(c, n * one, sizeof *h.best);
+    if (c->status || !l2l__inner_open(&h.in, false) ||
+        !l2l__hunt_batch(&h, a->init ? a->init + first * one : NULL))
+        return false;
+    for (i = 0; i < n; i++) {
+        l2l_real *out = adversarial + (first + i) * one;
+        l2l__image_to_chw(h.best + i * one, o->channels, plane, out);
+        if (!l2l__verify(c, a, images + (first + i) * one, out, one, &records[i], first + i))
+            return false;
+    }
+    return true;
+}
+
+L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real *images,
+                              const int *labels, int n, l2l_real *adversarial, l2l_record *records)
+{
+    l2l_context *c = m->context;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_mode mode = m->mode;
+    int first, batch;
+    bool was = c->recording;
+    if (c->status || !l2l__attack_ok(c, a, n) ||
+        !l2l__images_ok(c, "attack", &m->options, images, labels, n) ||
+        (a->init && !l2l__images_ok(c, "attack: init", &m->options, a->init, NULL, n)))
+        return false;
+    for (first = 0; first < n && !c->status; first += batch) {
+        batch = n - first < a->batch ? n - first : a->batch;
+        l2l__attack_batch(m, a, images, labels, batch, first, adversarial, records + first);
+        l2l_release(c, mark);
+        if (!c->status && a->progress && !a->progress(a->user, first + batch, n))
+            l2l__fail(c, L2L_ERROR_CANCELLED, "attack %s: cancelled after %d of %d images", a->name,
+                      first + batch, n);
+    }
+    m->mode = mode;
+    c->recording = was;
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+/* ============================================================================================ */
+/*  9  THE LEARNED MAXIMIZER                                                       >>maximizer  */
+/* ============================================================================================
+
+   Coordinate by coordinate, phi shared by all of them (Algorithm 1, lines 7 to 13):
+
+       delta_t, h_{t+1} = m_phi(g_t, h_t)         g_t = the gradient of L(f(x'_t), y) by x'_t
+       x'_{t+1}         = Proj(x'_t + delta_t)
+       L_phi            = sum over t = 1..T of w_t L(f(x'_t), y),   which phi ascends (line 15)
+
+   THE ADJOINT. With g_t taken for a constant, x'_{t+1} enters L_phi through its own loss, whose
+   derivative w_{t+1} g_{t+1} is made of the very gradient that step t+1 needs anyway, and through
+   x'_{t+2}. So the whole adjoint runs backwards through the positions without a further pass of
+   the classifier (but for g_T): with a_t = dL_phi/dx'_t and u_t = dL_phi/d delta_t,
+
+       a_T = w_T g_T;    u_t = m_t a_{t+1};    a_t = w_t g_t + u_t  for t >= 1
+
+   where m_t is 1 where Proj did not clip and 0 elsewhere. u_t enters the cell at step t; the rest
+   is back-propagation through time. Coordinates never meet in this, so each block of them runs its
+   T steps again from h_0 = 0, by the same kernel and thus with the same bits and masks, and goes
+   straight back. Between attack and update only x, x'_0, g_0 .. g_T and (h, c) exist: nothing of
+   size pixels × hidden × T.
+
+   SECOND ORDER. Exactly, g_t depends on phi too. If the cell hands the cotangent v_t to g_t, then
+   a_t = w_t g_t + u_t + H_t v_t with the Hessian H_t of the loss at x'_t. This couples the pixels
+   of an image, so here all blocks go back together, step by step. */
+
+enum {
+    L2L__MAX_HIDDEN = 64,
+    L2L__PARTS = 64,             /* of a parameter gradient: by shape, never by threads           */
+    L2L__FLUSH = 8               /* blocks that are summed in l2l_real before going to double     */
+};
+
+struct l2l_learned {
+    l2l_context *context;
+    l2l_learned_options options;
+    int size;                    /* numbers in phi                                                */
+    l2l_real *phi;               /* in file order                                                 */
+    l2l_real *descent;           /* -dL_phi/dphi / n, for the optimizer                           */
+    l2l_optimizer *optimizer;
+    l2l__cell cell;              /* phi as the kernels read it; its weights are one array         */
+    int cell_size;
+    l2l_real *state;             /* per block the rows z = (1, h, inputs) and c, since `begin`    */
+    int64_t state_blocks, state_capacity;
+    int trained_T;               /* 0: not trained yet                                            */
+    double trained_epsilon;
+};
+
+/* -- making one -------------------------------------------------------------------------------- */
+
+L2LADVDEF l2l_learned_options l2l_learned_default(void)
+{
+    l2l_learned_options o;
+    memset(&o, 0, sizeof o);
+    o.cell = L2L_LSTM;
+    o.hidden = 10;
+    o.bias = true;
+    o.input = L2L_INPUT_SIGN;
+    o.scale = 1;
+    o.optimizer = l2l_adam_default();
+    o.optimizer.rate = 1e-2;
+    return o;
+}
+
+static bool l2l__learned_check(l2l_context *c, const l2l_learned_options *o)
+{
+    const char *where = "l2l_learned_create";
+    if (c->status) return false;
+    if (o->cell != L2L_LSTM && o->cell != L2L_RNN)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: cell is %d, but must be L2L_LSTM or L2L_RNN",
+                         where, (int)o->cell);
+    if (o->hidden < 1 || o->hidden > L2L__MAX_HIDDEN)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: hidden is %d, but must be in 1..%d", where,
+                         o->hidden, (int)L2L__MAX_HIDDEN);
+    if ((int)o->input < (int)L2L_INPUT_SIGN || (int)o->input > (int)L2L_INPUT_RAW)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: input is %d, but must be one of L2L_INPUT_SIGN"
+                         " .. L2L_INPUT_RAW", where, (int)o->input);
+    if (!(o->scale > 0 && o->scale <= (double)FLT_MAX))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: scale is %g, but must be positive and finite",
+                         where, o->scale);
+    return true;
+}
+
+/* Where number i of phi's file order (W_ih, W_hh, b_ih, W_out, b_out) stands in the kernels' array:
+   W is G×Z with the columns bias, h, inputs; below it w_out, its bias first. */
+static int l2l__phi_place(const l2l_learned *m, int i)
+{
+    int G = m->cell.gates, H = m->cell.hidden, I = m->cell.inputs, Z = m->cell.columns;
+    if (i < G * I) return i / I * Z + 1 + H + i % I;
+    i -= G * I;
+    if (i < G * H) return i / H * Z + 1 + i % H;
+    i -= G * H;
+    if (m->options.bias) {
+        if (i < G) return i * Z;
+        i -= G;
+    }
+    return i < H ? G * Z + 1 + i : G * Z;
+}
+
+/* phi as it is now (the caller may write to it), and what makes a delta of the cell's output. */
+static void l2l__learned_pack(l2l_learned *m, double epsilon)
+{
+    int i;
+    for (i = 0; i < m->size; i++) m->cell.w[l2l__phi_place(m, i)] = m->phi[i];
+    m->cell.scale = (l2l_real)(m->options.scale * epsilon);
+}
+
+/* Uniform in +-1/sqrt(H), as PyTorch's LSTMCell, RNNCell and Linear. */
+static void l2l__learned_initialise(l2l_learned *m)
+{
+    l2l_stream s = l2l__stream(m->options.seed, L2L_RANDOM_PHI, 0, 0, 0);
+    double bound = 1 / sqrt((double)m->cell.hidden);
+    int i;
+    for (i = 0; i < m->size; i++)
+        m->phi[i] = (l2l_real)(bound * (2 * l2l_random_uniform(&s, (uint32_t)i) - 1));
+}
+
+L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_options *o)
+{
+    l2l_learned *m;
+    l2l__cell k;
+    int64_t size;
+    if (!l2l__learned_check(c, o)) return NULL;
+    memset(&k, 0, sizeof k);
+    k.lstm = o->cell == L2L_LSTM;
+    k.squash = !o->raw_output;
+    k.hidden = o->hidden;
+    k.inputs = o->input == L2L_INPUT_LOG ? 2 : 1;
+    k.gates = k.lstm ? 4 * k.hidden : k.hidden;
+    k.columns = 1 + k.hidden + k.inputs;
+    if (!(m = (l2l_learned *)l2l__allocate(c, sizeof *m))) return NULL;
+    m->context = c;
+    m->options = *o;
+    m->size = k.gates * (k.inputs + k.hidden) + k.hidden + (o->bias ? k.gates + 1 : 0);
+    m->cell_size = k.gates * k.columns + 1 + k.hidden;
+    m->phi = (l2l_real *)l2l__allocate_array(c, m->size, sizeof(l2l_real));
+    m->descent = (l2l_real *)l2l__allocate_array(c, m->size, sizeof(l2l_real));
+    k.w = (l2l_real *)l2l__allocate_array(c, m->cell_size, sizeof(l2l_real));
+    size = m->size;
+    m->optimizer = l2l_optimizer_create(c, &o->optimizer, &size, 1);
+    m->cell = k;
+    if (c->status) {
+        l2l_learned_free(m);
+        return NULL;
+    }
+    m->cell.w_out = k.w + k.gates * k.columns;
+    l2l__learned_initialise(m);
+    return m;
+}
+
+L2LADVDEF void l2l_learned_free(l2l_learned *m)
+{
+    if (!m) return;
+    l2l_optimizer_free(m->optimizer);
+    l2l_free(m->context, m->phi);
+    l2l_free(m->context, m->descent);
+    l2l_free(m->context, m->cell.w);
+    l2l_free(m->context, m->state);
+    l2l_free(m->context, m);
+}
+
+L2LADVDEF const l2l_learned_options *l2l_learned_info(const l2l_learned *m) { return &m->options; }
+L2LADVDEF int l2l_learned_size(const l2l_learned *m) { return m->size; }
+L2LADVDEF l2l_real *l2l_learned_parameters(l2l_learned *m) { return m->phi; }
+
+/* What phi was trained with, for its file. */
+static void l2l__learned_trained_with(const l2l_learned *m, int *T, double *epsilon)
+{
+    *T = m->trained_T;
+    *epsilon = m->trained_epsilon;
+}
+
+static void l2l__learned_set_trained_with(l2l_learned *m, int T, double epsilon)
+{
+    m->trained_T = T;
+    m->trained_epsilon = epsilon;
+}
+
+/* -- the cell's input: the gradient, transformed ----------------------------------------------- */
+
+/* What one image's gradient is multiplied by: d/|g|_1 or 1/|g|_inf; 0 if it has no length. */
+static double l2l__input_norm(l2l_grad_input input, const l2l_real *g, int64_t d)
+{
+    double length = 0, norm;
+    int64_t i;
+    for (i = 0; i < d; i++) {
+        double a = fabs((double)g[i]);
+        if (input == L2L_INPUT_L1) length += a;
+        else if (a > length) length = a;
+    }
+    norm = (input == L2L_INPUT_L1 ? (double)d : 1.0) / length;
+    return norm <= DBL_MAX ? norm : 0;
+}
+
+/* One such number for each of the n images of g; left alone where the transform needs none. */
+static void l2l__input_norms(const l2l_learned *m, const l2l_tensor *g, double *norms)
+{
+    l2l_grad_input input = m->options.input;
+    int64_t d = l2l_count(g->shape) / g->shape.n;
+    int i;
+    if (input != L2L_INPUT_L1 && input != L2L_INPUT_LINF) return;
+    L2L__PARALLEL(m->context->threads)
+    for (i = 0; i < g->shape.n; i++) norms[i] = l2l__input_norm(input, g->data + i * d, d);
+}
+
+static l2l_real l2l__sign_of(l2l_real g) { return (l2l_real)((g > 0) - (g < 0)); }
+
+static const double l2l__log_p = 10, l2l__log_small = 4.5399929762484854e-5; /* p and e^-p        */
+
+/* (log|g| / p, sign g) where |g| >= e^-p, else (-1, e^p g): Andrychowicz et al. 2016, appendix A. */
+static void l2l__input_log(const l2l_real *g, l2l_real *rows)
+{
+    int l;
+    for (l = 0; l < L2L__COORDS; l++) {
+        double a = fabs((double)g[l]);
+        bool large = a >= l2l__log_small;
+        rows[l] = large ? (l2l_real)(log(a) / l2l__log_p) : -1;
+        rows[L2L__COORDS + l] =
+            large ? l2l__sign_of(g[l]) : (l2l_real)((double)g[l] / l2l__log_small);
+    }
+}
+
+/* g_t -> the cell's input rows, for the block that begins at coordinate `first`; d pixels make an
+   image. */
+static void l2l__input_rows(const l2l_learned *m, const l2l_real *g, const double *norms,
+                            int64_t first, int64_t d, l2l_real *rows)
+{
+    l2l_grad_input input = m->options.input;
+    int l;
+    if (input == L2L_INPUT_SIGN) {
+        for (l = 0; l < L2L__COORDS; l++) rows[l] = l2l__sign_of(g[l]);
+    } else if (input == L2L_INPUT_LOG) {
+        l2l__input_log(g, rows);
+    } else if (input == L2L_INPUT_RAW) {
+        memcpy(rows, g, L2L__COORDS * sizeof *rows);
+    } else {
+        for (l = 0; l < L2L__COORDS; l++)    /* padding is 0 and needs no norm                    */
+            rows[l] = g[l] == 0 ? 0 : (l2l_real)((double)g[l] * norms[(first + l) / d]);
+    }
+}
+
+/* -- blocks of coordinates --------------------------------------------------------------------- */
+
+static int l2l__row_length(int64_t first, int64_t count)
+{
+    return count - first < L2L__COORDS ? (int)(count - first) : L2L__COORDS;
+}
+
+/* A block's coordinates of an array of `count`, padded with zeros, and back. */
+static void l2l__row_load(const l2l_real *from, int64_t first, int64_t count, l2l_real *row)
+{
+    int n = l2l__row_length(first, count);
+    if (n < L2L__COORDS) memset(row, 0, L2L__COORDS * sizeof *row);
+    memcpy(row, from + first, (size_t)n * sizeof *row);
+}
+
+static void l2l__row_store(const l2l_real *row, int64_t first, int64_t count, l2l_real *to)
+{
+    memcpy(to + first, row, (size_t)l2l__row_length(first, count) * sizeof *row);
+}
+
+/* What a thread needs to take a block through `steps` steps and back; sizes in rows. */
+typedef struct l2l__sweep {
+    l2l_real *z, *c;             /* (steps+1) × Z and (steps+1) × H                               */
+    l2l_real *gates, *tanh_c;    /* steps × G, steps × H                                          */
+    l2l_real *y, *mask;          /* steps: the cell's output, and m_t                             */
+    l2l_real *delta, *x, *adv, *g; /* 1: delta_t, x, x'_t, g_t                                    */
+    l2l_real *a, *u;             /* 1: a_{t+1} and then a_t, u_t                                  */
+    l2l_real *dh, *dc;           /* H+I: dL/dh_t and by the inputs; H: dL/dc_t                    */
+    l2l_real *sums;              /* of dL/dphi: cell_size × lanes, not rows                       */
+} l2l__sweep;
+
+static l2l_real *l2l__cut(l2l_real **p, int64_t rows)
+{
+    l2l_real *q = *p;
+    *p += rows * L2L__COORDS;
+    return q;
+}
+
+static bool l2l__sweep_make(const l2l_learned *m, int64_t steps, int lanes, l2l__sweep *s)
+{
+    int64_t G = m->cell.gates, H = m->cell.hidden, I = m->cell.inputs, Z = m->cell.columns, k;
+    int64_t sums = ((int64_t)m->cell_size * lanes + L2L__COORDS - 1) / L2L__COORDS;
+    int64_t rows = (steps + 1) * (Z + H) + steps * (G + H + 2) + 6 + 2 * H + I + sums;
+    l2l_real *p = (l2l_real *)l2l__arena_array(m->context, rows, L2L__COORDS * sizeof *p);
+    if (!p) return false;
+    memset(p, 0, (size_t)rows * L2L__COORDS * sizeof *p);
+    s->z = l2l__cut(&p, (steps + 1) * Z);
+    s->c = l2l__cut(&p, (steps + 1) * H);
+    s->gates = l2l__cut(&p, steps * G);
+    s->tanh_c = l2l__cut(&p, steps * H);
+    s->y = l2l__cut(&p, steps);
+    s->mask = l2l__cut(&p, steps);
+    s->delta = l2l__cut(&p, 1);
+    s->x = l2l__cut(&p, 1);
+    s->adv = l2l__cut(&p, 1);
+    s->g = l2l__cut(&p, 1);
+    s->a = l2l__cut(&p, 1);
+    s->u = l2l__cut(&p, 1);
+    s->dh = l2l__cut(&p, H + I);
+    s->dc = l2l__cut(&p, H);
+    s->sums = p;
+    for (k = 0; k < (steps + 1) * L2L__COORDS; k++)
+        s->z[k / L2L__COORDS * Z * L2L__COORDS + k % L2L__COORDS] = 1;
+    return true;
+}
+
+/* One sweep for each thread, in the arena. */
+static l2l__sweep *l2l__sweeps(const l2l_learned *m, int workers, int64_t steps, int lanes)
+{
+    l2l__sweep *s = (l2l__sweep *)l2l__arena_array(m->context, workers, sizeof *s);
+    int k;
+    for (k = 0; s && k < workers; k++)
+        if (!l2l__sweep_make(m, steps, lanes, &s[k])) return NULL;
+    return s;
+}
+
+/* What the kernels work on in slot k of a sweep. */
+static l2l__cell_step l2l__sweep_step(const l2l_learned *m, const l2l__sweep *s, int k)
+{
+    size_t Z = (size_t)m->cell.columns * L2L__COORDS, H = (size_t)m->cell.hidden * L2L__COORDS;
+    size_t G = (size_t)m->cell.gates * L2L__COORDS, t = (size_t)k;
+    l2l__cell_step step;
+    step.z = s->z + t * Z;
+    step.c = s->c + t * H;
+    step.gates = s->gates + t * G;
+    step.tanh_c = s->tanh_c + t * H;
+    step.h_next = step.z + Z + L2L__COORDS;
+    step.c_next = step.c + H;
+    step.y = s->y + t * L2L__COORDS;
+    step.delta = s->delta;
+    return step;
+}
+
+/* Where z has the cell's inputs. */
+static l2l_real *l2l__input_of(const l2l_learned *m, l2l_real *z)
+{
+    return z + (1 + m->cell.hidden) * L2L__COORDS;
+}
+
+static int64_t l2l__blocks_of(int64_t count) { return (count + L2L__COORDS - 1) / L2L__COORDS; }
+
+static int l2l__at_most(int a, int64_t b) { return b < a ? (int)b : a; }
+
+/* -- in the attack: lines 7 and 11 ------------------------------------------------------------- */
+
+static bool l2l__learned_ready(const l2l_learned *m, const l2l_inner *in)
+{
+    if (in->context->status) return false;
+    if (in->context != m->context)
+        return l2l__fail(in->context, L2L_ERROR_ARGUMENT, "l2l_learned: the maximizer belongs to "
+                         "another context than the inner problem");
+    return true;
+}
+
+static size_t l2l__state_size(const l2l_learned *m) /* of one block */
+{
+    return (size_t)(m->cell.columns + m->cell.hidden) * L2L__COORDS;
+}
+
+/* h_0 <- 0, c_0 <- 0. */
+static void l2l__state_clear(const l2l_learned *m, int64_t block)
+{
+    l2l_real *z = m->state + (size_t)block * l2l__state_size(m);
+    int l;
+    memset(z, 0, l2l__state_size(m) * sizeof *z);
+    for (l = 0; l < L2L__COORDS; l++) z[l] = 1;
+}
+
+static bool l2l__learned_begin(void *self, l2l_inner *in)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    int64_t blocks = l2l__blocks_of(l2l_count(in->shape)), b;
+    if (!l2l__learned_ready(m, in)) return false;
+    m->state_blocks = 0;
+    if (blocks > m->state_capacity) {
+        l2l_free(m->context, m->state);
+        m->state_capacity = 0;
+        m->state = (l2l_real *)l2l__allocate_array(m->context, blocks,
+                                                   l2l__state_size(m) * sizeof *m->state);
+        if (!m->state) return false;
+        m->state_capacity = blocks;
+    }
+    L2L__PARALLEL(m->context->threads)
+    for (b = 0; b < blocks; b++) l2l__state_clear(m, b);
+    m->state_blocks = blocks;
+    return true;
+}
+
+/* Blocks from .. to-1: delta_t, h_{t+1} <- m_phi(g_t, h_t). */
+static void l2l__learned_run(const l2l_learned *m, const l2l__cell_kernels *kernels,
+                             const l2l_inner *in, const double *norms, l2l__sweep *s, int64_t from,
+                             int64_t to)
+{
+    int64_t count = l2l_count(in->shape), d = count / in->shape.n, b;
+    l2l__cell_step step = l2l__sweep_step(m, s, 0);
+    for (b = from; b < to; b++) {
+        int64_t first = b * L2L__COORDS;
+        step.z = m->state + (size_t)b * l2l__state_size(m);
+        step.c = step.c_next = step.z + m->cell.columns * L2L__COORDS;
+        step.h_next = step.z + L2L__COORDS;  /* in place                                          */
+        l2l__row_load(in->g[in->t]->data, first, count, s->g);
+        l2l__input_rows(m, s->g, norms, first, d, l2l__input_of(m, step.z));
+        kernels->forward(&m->cell, &step);
+        l2l__row_store(s->delta, first, count, in->delta->data);
+    }
+}
+
+static bool l2l__learned_step(void *self, l2l_inner *in)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    l2l_context *c = m->context;
+    const l2l__cell_kernels *kernels = l2l__cell_kernels_of(c);
+    l2l_mark mark = l2l_mark_here(c);
+    int64_t blocks = l2l__blocks_of(l2l_count(in->shape));
+    int workers = l2l__at_most(c->threads, blocks), k;
+    l2l__sweep *s;
+    double *norms;
+    if (!l2l__learned_ready(m, in)) return false;
+    if (blocks != m->state_blocks)
+        return l2l__fail(c, L2L_ERROR_SHAPE, "l2l_learned: a step on %z coordinates, but `begin` "
+                         "saw another batch", l2l_count(in->shape));
+    l2l__learned_pack(m, in->epsilon);
+    norms = (double *)l2l__arena_array(c, in->shape.n, sizeof *norms);
+    s = l2l__sweeps(m, workers, 1, 0);
+    if (s) {
+        l2l__input_norms(m, in->g[in->t], norms);
+        L2L__PARALLEL(workers)
+        for (k = 0; k < workers; k++)
+            l2l__learned_run(m, kernels, in, norms, &s[k], blocks * k / workers,
+                             blocks * (k + 1) / workers);
+    }
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+/* -- the adjoint, in first order --------------------------------------------------------------- */
+
+typedef struct l2l__adjoint {
+    l2l_learned *m;
+    l2l_inner *in;
+    const l2l__cell_kernels *kernels;
+    bool greedy;
+    int64_t count, d, blocks;    /* coordinates, coordinates of an image, blocks                  */
+    int parts, workers;
+    double *norms;               /* T×n, for the input transform                                  */
+    double *totals;              /* parts × cell_size, of dL_phi/dphi                             */
+    l2l__sweep *sweeps;          /* one for each worker                                           */
+    /* second order only */
+    l2l_tensor **adv;            /* x'_0 .. x'_{T-1}                                              */
+    l2l_real *state;             /* T × blocks × 2H rows: h_t and c_t                             */
+    l2l_real *carried;           /* blocks × 2H rows: dL/dh_t and dL/dc_t                         */
+    l2l_real *a;                 /* per coordinate: a_{t+1}, then a_t                             */
+    l2l_tensor *v;               /* the cotangent of g_t                                          */
+} l2l__adjoint;
+
+/* Lines 11 and 12 again, in slot k: x'_t -> x'_{t+1}, with m_t. */
+static void l2l__sweep_forward(const l2l__adjoint *a, l2l__sweep *s, int k, int64_t block, int t)
+{
+    l2l__cell_step step = l2l__sweep_step(a->m, s, k);
+    l2l_real *mask = s->mask + k * L2L__COORDS, epsilon = (l2l_real)a->in->epsilon;
+    int64_t first = block * L2L__COORDS;
+    int l;
+    l2l__row_load(a->in->g[t]->data, first, a->count, s->g);
+    l2l__input_rows(a->m, s->g, a->norms + (int64_t)t * a->in->shape.n, first, a->d,
+                    l2l__input_of(a->m, step.z));
+    a->kernels->forward(&a->m->cell, &step);
+    for (l = 0; l < L2L__COORDS; l++) {
+        l2l_real low = l2l__low(s->x[l], epsilon), high = l2l__high(s->x[l], epsilon);
+        l2l_real z = s->adv[l] + s->delta[l];
+        mask[l] = z >= low && z <= high;
+        s->adv[l] = z < low ? low : z > high ? high : z;
+    }
+}
+
+/* a_{t+1} -> a_t through step t in slot k; `rows` of dL/d(h_t, inputs) are wanted. */
+static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int k, int64_t block, int t,
+                                int rows)
+{
+    l2l__cell_step step = l2l__sweep_step(a->m, s, k);
+    const l2l_real *mask = s->mask + k * L2L__COORDS;
+    l2l_real w = (l2l_real)a->in->w[t];
+    int l;
+    for (l = 0; l < L2L__COORDS; l++) s->u[l] = mask[l] * s->a[l];
+    a->kernels->backward(&a->m->cell, &step, s->u, s->dh, s->dc, rows);
+    l2l__row_load(a->in->g[t]->data, block * L2L__COORDS, a->count, s->g);
+    for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + (a->greedy ? 0 : s->u[l]);
+}
+
+/* Slots 0 .. steps-1 into the sums of dL_phi/dphi. */
+static void l2l__sweep_accumulate(const l2l__adjoint *a, l2l__sweep *s, int steps)
+{
+    int G = a->m->cell.gates, H = a->m->cell.hidden, Z = a->m->cell.columns, row = L2L__COORDS;
+    a->kernels->accumulate(G, Z, steps, s->gates, G * row, s->z, Z * row, s->sums);
+    a->kernels->accumulate(1, 1 + H, steps, s->y, row, s->z + Z * row, Z * row,
+                           s->sums + G * Z * a->kernels->lanes);
+}
+
+/* A block all the way there and back. */
+static void l2l__adjoint_block(const l2l__adjoint *a, l2l__sweep *s, int64_t block)
+{
+    int T = a->in->T, H = a->m->cell.hidden, t, l;
+    size_t row = L2L__COORDS * sizeof *s->dh;
+    int64_t first = block * L2L__COORDS;
+    l2l__row_load(a->in->x->data, first, a->count, s->x);
+    l2l__row_load(a->in->start->data, first, a->count, s->adv);
+    for (t = 0; t < T; t++)                  /* slot 0 has h_0 = c_0 = 0 from the start           */
+        l2l__sweep_forward(a, s, t, block, t);
+    l2l__row_load(a->in->g[T]->data, first, a->count, s->a);
+    for (l = 0; l < L2L__COORDS; l++) s->a[l] *= (l2l_real)a->in->w[T];
+    memset(s->dh, 0, (size_t)H * row);
+    memset(s->dc, 0, (size_t)H * row);
+    for (t = T - 1; t >= 0; t--) l2l__sweep_backward(a, s, t, block, t, t ? H : 0);
+    l2l__sweep_accumulate(a, s, T);
+}
+
+static void l2l__sweep_flush(const l2l__adjoint *a, l2l__sweep *s, double *total)
+{
+    int lanes = a->kernels->lanes, size = a->m->cell_size, i, l;
+    for (i = 0; i < size; i++)
+        for (l = 0; l < lanes; l++) total[i] += (double)s->sums[i * lanes + l];
+    memset(s->sums, 0, (size_t)size * (size_t)lanes * sizeof *s->sums);
+}
+
+static int64_t l2l__part_begin(const l2l__adjoint *a, int part)
+{
+    return a->blocks * part / a->parts;
+}
+
+/* The blocks of one part, one after the other: the order of all additions is the shape's. */
+static void l2l__adjoint_part(const l2l__adjoint *a, l2l__sweep *s, int part)
+{
+    int64_t from = l2l__part_begin(a, part), to = l2l__part_begin(a, part + 1), b;
+    double *total = a->totals + (size_t)part * (size_t)a->m->cell_size;
+    for (b = from; b < to; b++) {
+        l2l__adjoint_block(a, s, b);
+        if ((b - from + 1) % L2L__FLUSH == 0 || b + 1 == to) l2l__sweep_flush(a, s, total);
+    }
+}
+
+/* Parts k, k + workers, ... */
+static void l2l__adjoint_work(const l2l__adjoint *a, int k)
+{
+    int part;
+    for (part = k; part < a->parts; part += a->workers) l2l__adjoint_part(a, &a->sweeps[k], part);
+}
+
+static void l2l__adjoint_first_order(const l2l__adjoint *a)
+{
+    int k;
+    L2L__PARALLEL(a->workers)
+    for (k = 0; k < a->workers; k++) l2l__adjoint_work(a, k);
+}
+
+/* -- the adjoint, in second order -------------------------------------------------------------- */
+
+static bool l2l__normalised(const l2l_learned *m)
+{
+    return m->options.input == L2L_INPUT_L1 || m->options.input == L2L_INPUT_LINF;
+}
+
+/* The cotangent dy of the input rows -> the one of g, v, but for the path through the norm. */
+static void l2l__input_vjp(const l2l_learned *m, const l2l_real *g, const double *norms,
+                           int64_t first, int64_t d, int n, const l2l_real *dy, l2l_real *v)
+{
+    int l;
+    for (l = 0; l < n; l++) {
+        double x = (double)g[l], y = (double)dy[l];
+        if (m->options.input == L2L_INPUT_SIGN) y = 0;
+        else if (l2l__normalised(m)) y *= norms[(first + l) / d];
+        else if (m->options.input == L2L_INPUT_LOG)
+            y = fabs(x) >= l2l__log_small ? y / (l2l__log_p * x)
+                                          : (double)dy[L2L__COORDS + l] / l2l__log_small;
+        v[l] = (l2l_real)y;
+    }
+}
+
+/* The rest of it for one image: y_i = k g_i / N has dy_i/dg_j = k/N (i = j) - y_i/N dN/dg_j. */
+static void l2l__norm_vjp(l2l_grad_input input, const l2l_real *g, double norm, int64_t d,
+                          l2l_real *v)
+{
+    double length, dot = 0;
+    int64_t i, largest = 0;
+    if (norm == 0) return;
+    length = (input == L2L_INPUT_L1 ? (double)d : 1.0) / norm;
+    for (i = 0; i < d; i++) dot += (double)v[i] * (double)g[i] / length;
+    if (input == L2L_INPUT_L1) {
+        for (i = 0; i < d; i++) v[i] -= (l2l_real)dot * l2l__sign_of(g[i]);
+    } else {
+        for (i = 1; i < d; i++)              /* the first maximum wins                            */
+            if (fabs((double)g[i]) > fabs((double)g[largest])) largest = i;
+        v[largest] -= (l2l_real)dot * l2l__sign_of(g[largest]);
+    }
+}
+
+/* a += H v, H the Hessian of the per-image losses at x'_t: the derivative of <g(x'), v>. */
+static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_tensor *v,
+                                    l2l_real *a)
+{
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    bool was = l2l_set_recording(c, true), frozen = in->model->frozen;
+    l2l_tensor *x = l2l__copy(c, adv), *logits, *loss, *g = NULL, *hv = NULL;
+    in->model->frozen = true;
+    logits = l2l_model_forward(in->model, x, in->mode);
+    loss = c->status ? NULL : in->objective->loss(c, logits, in->clean_logits, in->labels,
+                                                  in->objective->user);
+    in->forwards++;
+    in->backwards += 2;
+    if (loss && l2l_grad(c, loss, &x, 1, &g, L2L_CREATE_GRAPH) &&
+        l2l_vjp(c, g, v, &x, 1, &hv, L2L_FREE_GRAPH))
+        l2l__ew_add(c, l2l_count(in->shape), a, hv->data, a);
+    in->model->frozen = frozen;
+    l2l_set_recording(c, was);
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+/* h_t, c_t and x'_t of a block into slot 0. */
+static void l2l__exact_load(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
+{
+    size_t H = (size_t)a->m->cell.hidden * L2L__COORDS;
+    const l2l_real *state = a->state + 2 * H * (size_t)(t * a->blocks + block);
+    int64_t first = block * L2L__COORDS;
+    memcpy(s->z + L2L__COORDS, state, H * sizeof *state);
+    memcpy(s->c, state + H, H * sizeof *state);
+    l2l__row_load(a->in->x->data, first, a->count, s->x);
+    l2l__row_load(a->adv[t]->data, first, a->count, s->adv);
+}
+
+static void l2l__exact_forward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
+{
+    size_t H = (size_t)a->m->cell.hidden * L2L__COORDS;
+    l2l_real *next = a->state + 2 * H * (size_t)((t + 1) * a->blocks + block);
+    l2l__cell_step step = l2l__sweep_step(a->m, s, 0);
+    l2l__exact_load(a, s, block, t);
+    l2l__sweep_forward(a, s, 0, block, t);
+    memcpy(next, step.h_next, H * sizeof *next);
+    memcpy(next + H, step.c_next, H * sizeof *next);
+    l2l__row_store(s->adv, block * L2L__COORDS, a->count, a->adv[t + 1]->data);
+}
+
+static void l2l__exact_backward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
+{
+    int H = a->m->cell.hidden * L2L__COORDS;
+    size_t bytes = (size_t)H * sizeof(l2l_real);
+    l2l_real *carried = a->carried + (size_t)(2 * H) * (size_t)block;
+    int64_t first = block * L2L__COORDS;
+    l2l__exact_load(a, s, block, t);
+    l2l__sweep_forward(a, s, 0, block, t);
+    l2l__row_load(a->a, first, a->count, s->a);
+    memcpy(s->dh, carried, bytes);
+    memcpy(s->dc, carried + H, bytes);
+    l2l__sweep_backward(a, s, 0, block, t, a->m->cell.hidden + a->m->cell.inputs);
+    memcpy(carried, s->dh, bytes);
+    memcpy(carried + H, s->dc, bytes);
+    l2l__row_store(s->a, first, a->count, a->a);
+    l2l__input_vjp(a->m, s->g, a->norms + (int64_t)t * a->in->shape.n, first, a->d,
+                   l2l__row_length(first, a->count), s->dh + H, a->v->data + first);
+    l2l__sweep_accumulate(a, s, 1);
+}
+
+/* All blocks of the parts k, k + workers, ... forward or backward through step t. */
+static void l2l__exact_work(const l2l__adjoint *a, int k, int t, bool back)
+{
+    l2l__sweep *s = &a->sweeps[k];
+    int part;
+    for (part = k; part < a->parts; part += a->workers) {
+        int64_t b = l2l__part_begin(a, part), to = l2l__part_begin(a, part + 1);
+        for (; b < to; b++)
+            if (back) l2l__exact_backward(a, s, b, t); else l2l__exact_forward(a, s, b, t);
+        if (back) l2l__sweep_flush(a, s, a->totals + (size_t)part * (size_t)a->m->cell_size);
+    }
+}
+
+/* a_t is complete but for the path through g_t: v_t, then a_t += H_t v_t. */
+static bool l2l__exact_couple(const l2l__adjoint *a, int t)
+{
+    const l2l_learned *m = a->m;
+    const double *norms = a->norms + (int64_t)t * a->in->shape.n;
+    int i;
+    if (m->options.input == L2L_INPUT_SIGN) return true; /* sign' = 0                             */
+    if (l2l__normalised(m))
+        for (i = 0; i < a->in->shape.n; i++)
+            l2l__norm_vjp(m->options.input, a->in->g[t]->data + i * a->d, norms[i], a->d,
+                          a->v->data + i * a->d);
+    return l2l__add_hessian_vector(a->in, a->adv[t], a->v, a->a);
+}
+
+static bool l2l__exact_prepare(l2l__adjoint *a)
+{
+    l2l_context *c = a->m->context;
+    int64_t rows = a->blocks * 2 * a->m->cell.hidden, i;
+    size_t row = L2L__COORDS * sizeof(l2l_real);
+    int T = a->in->T, t;
+    a->adv = (l2l_tensor **)l2l__arena_array(c, T + (int64_t)1, sizeof *a->adv);
+    a->state = (l2l_real *)l2l__arena_array(c, (T + 1) * rows, row);
+    a->carried = (l2l_real *)l2l__arena_array(c, rows, row);
+    a->a = (l2l_real *)l2l__arena_array(c, a->count, sizeof *a->a);
+    a->v = l2l_zeros(c, a->in->shape);
+    if (c->status) return false;
+    for (t = 0; t <= T; t++) a->adv[t] = t ? l2l_zeros(c, a->in->shape) : a->in->start;
+    if (c->status) return false;
+    memset(a->state, 0, (size_t)rows * row); /* h_0 = c_0 = 0                                     */
+    memset(a->carried, 0, (size_t)rows * row);
+    for (i = 0; i < a->count; i++) a->a[i] = (l2l_real)a->in->w[T] * a->in->g[T]->data[i];
+    return true;
+}
+
+static bool l2l__adjoint_second_order(l2l__adjoint *a)
+{
+    int t, k;
+    if (!l2l__exact_prepare(a)) return false;
+    for (t = 0; t < a->in->T; t++) {
+        L2L__PARALLEL(a->workers)
+        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t, false);
+    }
+    for (t = a->in->T - 1; t >= 0; t--) {
+        L2L__PARALLEL(a->workers)
+        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t, true);
+        if (t > 0 && !l2l__exact_couple(a, t)) return false;
+    }
+    return true;
+}
+
+/* -- line 15: phi <- phi + alpha_1 grad L_phi / n ---------------------------------------------- */
+
+static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in, bool exact)
+{
+    l2l_context *c = m->context;
+    int64_t totals;
+    int t;
+    memset(a, 0, sizeof *a);
+    a->m = m;
+    a->in = in;
+    a->kernels = l2l__cell_kernels_of(c);
+    a->count = l2l_count(in->shape);
+    a->d = a->count / in->shape.n;
+    a->blocks = l2l__blocks_of(a->count);
+    a->parts = l2l__at_most(L2L__PARTS, a->blocks);
+    a->workers = l2l__at_most(c->threads, a->parts);
+    totals = (int64_t)a->parts * m->cell_size;
+    a->norms = (double *)l2l__arena_array(c, (int64_t)in->T * in->shape.n, sizeof *a->norms);
+    a->totals = (double *)l2l__arena_array(c, totals, sizeof *a->totals);
+    a->sweeps = l2l__sweeps(m, a->workers, exact ? 1 : in->T, a->kernels->lanes);
+    if (c->status) return false;
+    memset(a->totals, 0, (size_t)totals * sizeof *a->totals);
+    l2l__learned_pack(m, in->epsilon);
+    for (t = 0; t < in->T; t++)
+        l2l__input_norms(m, in->g[t], a->norms + (int64_t)t * in->shape.n);
+    return true;
+}
+
+/* dL_phi/dphi / n in file order: the parts in their order. */
+static void l2l__adjoint_gather(const l2l__adjoint *a, double *gradient)
+{
+    const l2l_learned *m = a->m;
+    int i, part;
+    for (i = 0; i < m->size; i++) {
+        double sum = 0;
+        for (part = 0; part < a->parts; part++)
+            sum += a->totals[(size_t)part * (size_t)m->cell_size + (size_t)l2l__phi_place(m, i)];
+        gradient[i] = sum / a->in->shape.n;
+    }
+}
+
+/* `greedy` leaves u_t out of a_t. That also trains and looks right, but is not the derivative; it
+   is here so that a test can show that it would notice. */
+static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool greedy, double *gradient)
+{
+    l2l_mark mark = l2l_mark_here(m->context);
+    bool exact = m->options.second_order && !greedy;
+    l2l__adjoint a;
+    if (!l2l__learned_ready(m, in)) return false;
+    if (in->T < 1)
+        return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_learned_gradient: T is %d, but must "
+                         "be at least 1", in->T);
+    if (l2l__adjoint_prepare(&a, m, in, exact)) {
+        a.greedy = greedy;
+        if (!exact) l2l__adjoint_first_order(&a);
+        if (!exact || l2l__adjoint_second_order(&a)) l2l__adjoint_gather(&a, gradient);
+    }
+    l2l_release(m->context, mark);
+    return !m->context->status;
+}
+
+L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient)
+{
+    l2l_context *c = m->context;
+    l2l_mark mark = l2l_mark_here(c);
+    double *exact = (double *)l2l__arena_array(c, m->size, sizeof *exact);
+    int i;
+    if (exact && l2l__learned_adjoint(m, in, false, exact))
+        for (i = 0; i < m->size; i++) gradient[i] = (l2l_real)exact[i];
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+static bool l2l__learned_update(void *self, l2l_inner *in)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    l2l_context *c = m->context;
+    int i;
+    if (!l2l_learned_gradient(m, in, m->descent)) return false;
+    for (i = 0; i < m->size; i++) {
+        m->descent[i] = -m->descent[i];      /* the optimizer descends, phi is to ascend          */
+        if (!(fabs((double)m->descent[i]) <= DBL_MAX))
+            return l2l__fail(c, L2L_ERROR_NUMERIC, "l2l_learned: the gradient of phi is not finite "
+                             "at its number %d; phi was left as it is", i);
+    }
+    if (!l2l_optimizer_step(m->optimizer, &m->phi, &m->descent, 1)) return false;
+    l2l__learned_set_trained_with(m, in->T, in->epsilon);
+    return true;
+}
+
+/* For checkpoints: phi, the optimizer's two moments and its step count. */
+static int64_t l2l__learned_pack_state(void *self, double *numbers)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    const l2l_real *parts[3];
+    int i, j;
+    parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
+    for (j = 0; numbers && j < 3; j++)
+        for (i = 0; i < m->size; i++) *numbers++ = parts[j] ? (double)parts[j][i] : 0;
+    if (numbers) *numbers = (double)m->optimizer->steps;
+    return 3 * (int64_t)m->size + 1;
+}
+
+static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t n)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    l2l_real *parts[3];
+    int i, j;
+    if (n != 3 * (int64_t)m->size + 1)
+        return l2l__fail(m->context, L2L_ERROR_MISMATCH, "checkpoint: a maximizer of %z numbers, not "
+                         "%z", n, 3 * (int64_t)m->size + 1);
+    parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
+    for (j = 0; j < 3; j++)
+        for (i = 0; i < m->size; i++, numbers++) if (parts[j]) parts[j][i] = (l2l_real)*numbers;
+    m->optimizer->steps = (int64_t)*numbers;
+    return true;
+}
+
+L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m)
+{
+    l2l_maximizer r = l2l__maximizer("learned", l2l__learned_step);
+    r.self = m;
+    r.begin = l2l__learned_begin;
+    r.update = l2l__learned_update;
+    r.pack = l2l__learned_pack_state;
+    r.unpack = l2l__learned_unpack_state;
+    return r;
+}
+
+L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int steps)
+{
+    l2l_attack a = l2l__attack("learned", epsilon, epsilon / 4, steps, L2L_START_NORMAL);
+    a.maximizer = l2l_learned_maximizer(m);
+    return a;
+}
+
+/* ============================================================================================ */
+/*  10  ALGORITHM 1 AND THE TRAINING LOOP                                         >>algorithm-1 */
+/* ============================================================================================
+
+   l2l__algorithm1 is the paper's Algorithm 1; a tag [A1:n] marks what realises its line n. It is
+   written over the three interfaces of 2.8, so PGD training, the line search and the learned
+   optimizer are the same function with another maximizer. What surrounds it (where batches come
+   from, when to stop, what to report) stands behind l2l__sample and l2l__until_converged. */
+
+struct l2l_trainer {
+    l2l_context *context;
+    l2l_model *model;                        /* f_theta                                           */
+    l2l_dataset data;
+    l2l_train_options options;
+    l2l_optimizer *optimizer;                /* of theta                                          */
+    int n_theta;
+    l2l_tensor **theta, **found;             /* trainable parameters + x'_T, and their gradients  */
+    l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
+    l2l_real *buffers;                       /* running statistics before the step                */
+    double *w;                               /* w[0..T]                                           */
+    bool shares;                             /* line 14's pass is also the look at x'_T           */
+    int *order, *train, *held, n_train, n_held;
+    int64_t step;
+    l2l_progress progress;
+    double epoch_loss, epoch_right, start_loss;
+    int64_t epoch_seen;
+    l2l_model *best;
+    double best_score;
+    int plateau;
+    int64_t log_bytes;
+    char *log, *checkpoint;
+    const l2l_real *given;                   /* the caller's batch, for l2l_train_step            */
+    const int *given_labels;
+    int given_n;
+};
+
+static bool l2l__log_step(l2l_trainer *t);   /* chapter 12 */
+static bool l2l__log_begin(l2l_trainer *t);
+static bool l2l__maybe_resume(l2l_trainer *t);
+
+/* -- methods: objective × maximizer × outer loss ---------------------------------------------------- */
+
+static l2l_method l2l__method(const char *name, l2l_maximizer maximizer, l2l_start start)
+{
+    l2l_method m;
+    memset(&m, 0, sizeof m);
+    m.name = name;
+    m.objective = l2l_objective_cross_entropy();
+    m.maximizer = maximizer;
+    m.outer = l2l_outer_cross_entropy();
+    m.start = start;
+    return m;
+}
+
+L2LADVDEF l2l_method l2l_method_plain(void)
+{
+    return l2l__method("plain", l2l_maximizer_none(), L2L_START_CLEAN);
+}
+
+L2LADVDEF l2l_method l2l_method_advtrain(void)
+{
+    return l2l__method("advtrain", l2l_maximizer_sign(), L2L_START_UNIFORM);
+}
+
+L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi)
+{
+    return l2l__method("rnn-adv", l2l_learned_maximizer(phi), L2L_START_NORMAL);
+}
+
+/* -- line 5: a mini-batch ------------------------------------------------------------------------------ */
+
+/* The order of an epoch: a Fisher-Yates shuffle, a function of seed and epoch alone. */
+static void l2l__shuffle(int *order, int n, uint64_t seed, uint32_t purpose, uint32_t epoch)
+{
+    l2l_stream s = l2l__stream(seed, purpose, epoch, 0, 0);
+    int i;
+    for (i = n - 1; i > 0; i--) {
+        int j = (int)((uint64_t)l2l_random_bits(&s, (uint32_t)i) * (uint64_t)(i + 1) >> 32);
+        int swap = order[i];
+        order[i] = order[j];
+        order[j] = swap;
+    }
+}
+
+/* epsilon at this step: it rises linearly during its warm-up. */
+static double l2l__epsilon_now(const l2l_trainer *t)
+{
+    double rise = t->options.epsilon_warm_up * (double)t->progress.steps;
+    double share = rise > 0 ? (double)(t->step + 1) / rise : 1;
+    return t->options.epsilon * (share < 1 ? share : 1);
+}
+
+/* Fills x, labels and images of `in` from the data set or from the caller's batch. */
+static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *which)
+{
+    l2l_context *c = t->context;
+    const l2l_model_options *o = &t->model->options;
+    int64_t plane = (int64_t)o->height * o->width, one = plane * o->channels;
+    int *labels = (int *)l2l__arena_array(c, n, sizeof *labels), i;
+    uint32_t *images = (uint32_t *)l2l__arena_array(c, n, sizeof *images);
+    l2l_real *chw = (l2l_real *)l2l__arena_array(c, one, sizeof *chw);
+    in->x = l2l__new(c, "batch", l2l_shape_of(n, o->height, o->width, o->channels));
+    for (i = 0; i < n && !c->status; i++) {
+        const l2l_real *from = t->given ? t->given + i * one : chw;
+        images[i] = (uint32_t)(t->given ? i : which[i]);
+        if (t->given) labels[i] = t->given_labels[i];
+        else if (!t->data.fetch(&t->data, which[i], chw, &labels[i]))
+            return l2l__fail(c, L2L_ERROR_CALLBACK, "training: the data set's fetch failed for image %d",
+                             which[i]);
+        if (labels[i] < 0 || labels[i] >= o->classes)
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: label %d of image %d is not in 0..%d",
+                             labels[i], (int)images[i], o->classes - 1);
+        l2l__image_to_hwc(from, o->channels, plane, in->x->data + i * one);
+    }
+    l2l__arena_drop(c, chw);
+    in->labels = labels;
+    in->images = images;
+    return !c->status;
+}
+
+/* Running statistics are kept, so that a step that fails can take them back. */
+static void l2l__copy_buffers(l2l_trainer *t, bool back)
+{
+    l2l_real *at = t->buffers;
+    int i;
+    for (i = 0; at && i < t->model->n_slots; i++) {
+        l2l__slot *p = t->model->slots[i];
+        size_t n = (size_t)l2l_count(p->value.shape);
+        if (p->trainable) continue;
+        memcpy(back ? p->value.data : at, back ? at : p->value.data, n * sizeof *at);
+        at += n;
+    }
+}
+
+/* The next mini-batch M and the inner problem over it. */
+static bool l2l__sample(l2l_trainer *t, l2l_inner *in)
+{
+    const l2l_train_options *o = &t->options;
+    l2l_progress *p = &t->progress;
+    int at = (int)p->step_in_epoch * o->batch, n = t->given ? t->given_n : t->n_train - at;
+    double epsilon = l2l__epsilon_now(t);
+    memset(in, 0, sizeof *in);
+    if (t->context->status) return false;
+    if (!t->given && n > o->batch) n = o->batch; /* the last batch of an epoch may be short       */
+    if (!t->given && at == 0) {
+        memcpy(t->order, t->train, (size_t)t->n_train * sizeof *t->order);
+        l2l__shuffle(t->order, t->n_train, o->seed, L2L_RANDOM_SHUFFLE, (uint32_t)p->epoch);
+    }
+    in->context = t->context;
+    in->model = t->model;
+    in->objective = &o->method.objective;
+    in->stream = l2l__stream(o->seed, 0, (uint32_t)p->epoch, 0, (uint32_t)t->step & 0xffffff);
+    in->epsilon = epsilon;
+    in->step_size = o->step_size > 0 && o->epsilon > 0 ? o->step_size * (epsilon / o->epsilon)
+                                                       : epsilon / 4;
+    in->T = o->method.maximizer.step ? o->T : 0;
+    in->w = t->w;
+    in->mode = o->inner_mode;
+    if (!l2l__fill_batch(t, in, n, t->order + at)) return false;
+    t->model->stream = in->stream;
+    t->model->images = in->images;
+    l2l__copy_buffers(t, false);
+    return l2l__inner_open(in, o->method.maximizer.update != NULL) && l2l__inner_clean(in);
+}
+
+/* -- lines 7 to 13 ------------------------------------------------------------------------------------- */
+
+static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in)
+{
+    return !m->begin || m->begin(m->self, in);
+}
+
+/* delta_t from g_t. */
+static bool l2l__step(const l2l_maximizer *m, l2l_inner *in)
+{
+    if (in->context->status) return false;
+    return m->step(m->self, in) ||
+           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' failed at step %d", m->name,
+                     in->t);
+}
+
+/* sum of L(f(x'_t), y) over the batch, by the pass that also finds g_t. Nobody looks at x'_T but a
+   maximizer that learns, and where line 14 computes the same function, its pass is the look. */
+static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
+{
+    if (step == in->T && (!t->options.method.maximizer.update || t->shares)) return 0;
+    return l2l__look(in, step, true);
+}
+
+/* -- line 14 ------------------------------------------------------------------------------------------- */
+
+/* L_theta / n on the tape. The cross-entropy is computed here, where its logits give the accuracy. */
+static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
+{
+    const l2l_outer *outer = &t->options.method.outer;
+    l2l_context *c = t->context;
+    l2l_tensor *logits, *loss;
+    if (!outer->is_objective)
+        return outer->loss(t->model, in->x, in->adv, in->labels, outer->user);
+    logits = l2l_model_forward(t->model, in->adv, L2L_TRAIN);
+    loss = logits ? l2l_cross_entropy(c, logits, in->labels) : NULL;
+    return l2l__note(in, logits, loss) ? l2l_mean(c, loss) : NULL;
+}
+
+static bool l2l__finite(l2l_real *const *arrays, const int64_t *sizes, int n)
+{
+    int i;
+    int64_t j;
+    for (i = 0; i < n; i++)
+        for (j = 0; j < sizes[i]; j++)
+            if (!(fabs((double)arrays[i][j]) <= DBL_MAX)) return false;
+    return true;
+}
+
+/* Where line 14 shares its pass: g_T (of the sum, not the mean) and w_T L(f(x'_T), y). */
+static void l2l__share(l2l_trainer *t, l2l_inner *in)
+{
+    double total = 0;
+    int i;
+    l2l__ew_axpb(t->context, l2l_count(in->shape), (l2l_real)in->n, t->found[t->n_theta]->data, 0,
+                 in->g[in->T]->data);
+    for (i = 0; i < in->n; i++) total += (double)in->loss[i];
+    in->L_phi += in->w[in->T] * total;
+}
+
+/* L_theta at x'_T and its gradient in theta. Checked before anything is updated. */
+static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
+{
+    l2l_context *c = t->context;
+    bool was = l2l_set_recording(c, true), share = t->shares && t->options.method.maximizer.update;
+    l2l_tensor *loss;
+    double value = 0;
+    int i;
+    if (c->status) return 0;
+    loss = l2l__outer_loss(t, in);
+    if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the outer loss returned NULL");
+    value = l2l_item(c, loss);
+    if (!c->status && !(fabs(value) <= DBL_MAX))
+        l2l__fail(c, L2L_ERROR_NUMERIC, "the loss is %g at step %z; the parameters of the last good "
+                  "step were kept", value, t->step);
+    t->theta[t->n_theta] = in->adv;
+    if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
+        for (i = 0; i < t->n_theta; i++) t->gradients[i] = t->found[i]->data;
+        if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
+            l2l__fail(c, L2L_ERROR_NUMERIC, "the gradient is not finite at step %z; the parameters of "
+                      "the last good step were kept", t->step);
+        if (share) l2l__share(t, in);
+    }
+    l2l_set_recording(c, was);
+    if (c->status) l2l__copy_buffers(t, true);
+    return value;
+}
+
+/* -- lines 15 and 16 ------------------------------------------------------------------------------------ */
+
+static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
+{
+    if (in->context->status) return false;
+    return !m->update || m->update(m->self, in) ||
+           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' could not be updated",
+                     m->name);
+}
+
+static bool l2l__descend(l2l_trainer *t)
+{
+    int i;
+    if (t->context->status ||
+        !l2l_optimizer_step(t->optimizer, t->values, t->gradients, t->progress.rate))
+        return false;
+    for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
+    return true;
+}
+
+/* -- line 17: what happens between two steps ------------------------------------------------------------- */
+
+/* Natural and robust accuracy on the held-out images. */
+static bool l2l__validate(l2l_trainer *t)
+{
+    l2l_context *c = t->context;
+    const l2l_model_options *o = &t->model->options;
+    l2l_attack a = t->options.validation_attack;
+    int64_t one = (int64_t)o->channels * o->height * o->width;
+    int i, j, n, natural = 0, robust = 0, labels[100];
+    l2l_record records[100];
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_real *x = (l2l_real *)l2l__arena_array(c, 100 * one, sizeof *x);
+    l2l_real *adversarial = (l2l_real *)l2l__arena_array(c, 100 * one, sizeof *adversarial);
+    if (!a.name) a = l2l_attack_pgd(t->options.epsilon);
+    for (i = 0; i < t->n_held && !c->status; i += n) {
+        n = t->n_held - i < 100 ? t->n_held - i : 100;
+        for (j = 0; j < n; j++)
+            if (!t->data.fetch(&t->data, t->held[i + j], x + j * one, &labels[j]))
+                l2l__fail(c, L2L_ERROR_CALLBACK, "validation: fetch failed for image %d",
+                          t->held[i + j]);
+        a.first = (uint32_t)i;
+        if (!l2l_attack_run(t->model, &a, x, labels, n, adversarial, records)) break;
+        for (j = 0; j < n; j++) {
+            natural += records[j].clean == labels[j];
+            robust += records[j].clean == labels[j] && !records[j].success;
+        }
+    }
+    t->progress.validation_natural = (double)natural / t->n_held;
+    t->progress.validation_robust = (double)robust / t->n_held;
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+static bool l2l__end_epoch(l2l_trainer *t)
+{
+    l2l_progress *p = &t->progress;
+    p->epoch_ended = true;
+    p->epoch_loss = t->epoch_loss / (double)t->epoch_seen;
+    p->epoch_accuracy = p->accuracy < 0 ? -1 : t->epoch_right / (double)t->epoch_seen;
+    t->epoch_loss = t->epoch_right = 0;
+    t->epoch_seen = 0;
+    if (t->n_held == 0) return true;
+    if (!l2l__validate(t)) return false;
+    p->best = p->validation_robust > t->best_score;
+    if (!p->best) return true;
+    t->best_score = p->validation_robust;
+    if (!t->best) return (t->best = l2l_model_clone(t->context, t->model)) != NULL;
+    return l2l_model_copy(t->best, t->model);
+}
+
+/* Adversarial training can sit on the loss of a constant guess: ln K with one class for everything. */
+static bool l2l__plateau(l2l_trainer *t, const l2l_inner *in)
+{
+    int i, classes = t->model->options.classes;
+    bool constant = t->progress.accuracy >= 0;
+    for (i = 1; i < in->n && constant; i++) constant = in->predicted[i] == in->predicted[0];
+    if (!constant || fabs(t->progress.loss - log((double)classes)) > 0.02) t->plateau = 0;
+    else t->plateau++;
+    if (!t->options.stop_on_plateau || t->plateau < 300) return false;
+    l2l__fail(t->context, L2L_ERROR_NUMERIC, "training sits on a plateau: for %d steps the loss is ln %d "
+              "and one class is predicted for everything; try a longer epsilon_warm_up, a smaller rate "
+              "or another seed", t->plateau, classes);
+    return true;
+}
+
+/* Share of pixels of x'_T on the border of the ball or of the image range. */
+static double l2l__saturated(const l2l_inner *in)
+{
+    int64_t i, n = l2l_count(in->shape), count = 0;
+    l2l_real epsilon = (l2l_real)in->epsilon;
+    for (i = 0; i < n; i++) {
+        l2l_real x = in->x->data[i], z = in->adv->data[i];
+        count += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
+    }
+    return (double)count / (double)n;
+}
+
+static void l2l__report(l2l_trainer *t, const l2l_inner *in, double loss)
+{
+    l2l_progress *p = &t->progress;
+    int i, right = 0;
+    p->loss = loss;
+    p->epsilon = in->epsilon;
+    p->gain = in->T > 0 && t->options.method.outer.is_objective ? loss - t->start_loss / in->n : 0;
+    p->saturated = l2l__saturated(in);
+    p->epoch_ended = p->best = false;
+    for (i = 0; i < in->n; i++) right += in->predicted[i] == in->labels[i];
+    p->accuracy = t->options.method.outer.is_objective ? (double)right / in->n : -1;
+    t->epoch_loss += loss * in->n;
+    t->epoch_right += right;
+    t->epoch_seen += in->n;
+}
+
+/* Counts the step, ends epochs, reports, saves. True while there is more to do. */
+static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double loss)
+{
+    l2l_progress *p = &t->progress;
+    const l2l_train_options *o = &t->options;
+    bool more;
+    if (t->context->status) return false;
+    l2l__report(t, in, loss);
+    t->step++;
+    p->step = t->step;
+    p->step_in_epoch++;
+    if (t->given || l2l__plateau(t, in)) return false;
+    if (p->step_in_epoch == p->steps_in_epoch && !l2l__end_epoch(t)) return false;
+    if (!l2l__log_step(t)) return false;
+    more = !o->progress || o->progress(o->user, p);
+    if (p->epoch_ended) {
+        p->epoch++;
+        p->step_in_epoch = 0;
+    }
+    if (t->checkpoint && (p->epoch_ended || !more ||
+                          (o->checkpoint_steps > 0 && t->step % o->checkpoint_steps == 0)))
+        l2l_trainer_save(t, t->checkpoint);
+    if (!more)
+        l2l__fail(t->context, L2L_ERROR_CANCELLED, "training: stopped by the progress callback after "
+                  "step %z of %z", t->step, p->steps);
+    return !t->context->status && t->step < p->steps;
+}
+
+/* -- Algorithm 1 ------------------------------------------------------------------------------------------ */
+
+/* [A1:1] Input: the data, B, alpha_1 (in phi's optimizer), alpha_2, T: t->options; f_theta: t->model;
+          m_phi: t->options.method.maximizer
+   [A1:2] Output: the same two, trained
+   [A1:3] Both come initialised: l2l_model_create, l2l_learned_create, or from files */
+static void l2l__algorithm1(l2l_trainer *trainer)
+{
+    const l2l_method *method = &trainer->options.method;
+    const l2l_maximizer *m_phi = &method->maximizer;
+    l2l_mark mark = l2l_mark_here(trainer->context);
+    l2l_inner in;                            /* the inner problem: x, y, x'_t, g_t, delta_t, L_phi */
+    double L_theta;
+    bool more;
+    do {                                                                            /* [A1:4] */
+        l2l__sample(trainer, &in);           /* M; L_theta, L_phi = 0 */            /* [A1:5] */
+                                             /* every (x,y) in M at once */         /* [A1:6] */
+        l2l__begin(m_phi, &in);              /* h_0 = 0 */                          /* [A1:7] */
+        l2l__start(&in, method->start);      /* x'_0 = Proj(x + noise) */           /* [A1:8] */
+        trainer->start_loss = in.T > 0 ? l2l__loss_at(trainer, &in, 0) : 0; /* finds g_0 */
+        for (in.t = 0; in.t < in.T; in.t++) {                                       /* [A1:9] */
+            /* g_t = grad L(f(x'_t), y) stands in in.g[t], found with the loss */   /* [A1:10] */
+            l2l__step(m_phi, &in);           /* delta_t, h_{t+1} = m_phi(g_t, h_t) */ /* [A1:11] */
+            l2l__move(&in);                  /* x'_{t+1} = Proj(x'_t + delta_t) */  /* [A1:12] */
+            in.L_phi += in.w[in.t + 1] * l2l__loss_at(trainer, &in, in.t + 1);      /* [A1:13] */
+        }
+        L_theta = l2l__outer_gradient(trainer, &in);                                /* [A1:14] */
+        l2l__ascend(m_phi, &in);             /* phi   += alpha_1 grad L_phi / B */  /* [A1:15] */
+        l2l__descend(trainer);               /* theta -= alpha_2 grad L_theta / B */ /* [A1:16] */
+        more = l2l__until_converged(trainer, &in, L_theta);
+        trainer->model->images = NULL;
+        l2l_release(trainer->context, mark);
+    } while (more);                                                                 /* [A1:17] */
+}
+
+/* -- trainers ------------------------------------------------------------------------------------------------ */
+
+L2LADVDEF l2l_train_options l2l_train_default(void)
+{
+    l2l_train_options o;
+    memset(&o, 0, sizeof o);
+    o.method = l2l_method_advtrain();
+    o.epochs = 10;
+    o.batch = 128;
+    o.epsilon = 0.3;
+    o.T = 10;
+    o.epsilon_warm_up = 0.3;
+    o.optimizer = l2l_adam_default();
+    o.schedule = l2l_schedule_default();
+    o.inner_mode = L2L_EVALUATE;
+    return o;
+}
+
+static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_dataset *d,
+                                  const l2l_train_options *o)
+{
+    const l2l_model_options *a = &m->options;
+    if (c->status) return false;
+    if (!o->method.objective.loss || !o->method.outer.loss)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: the method lacks an objective or an outer "
+                         "loss");
+    if (d->channels != a->channels || d->height != a->height || d->width != a->width)
+        return l2l__fail(c, L2L_ERROR_SHAPE, "training: images of %dx%dx%d (CxHxW) and a model for "
+                         "%dx%dx%d", d->channels, d->height, d->width, a->channels, a->height, a->width);
+    if (d->classes > a->classes)
+        return l2l__fail(c, L2L_ERROR_SHAPE, "training: %d classes of data and a model for %d", d->classes,
+                         a->classes);
+    if (o->epochs < 1 || o->batch < 1 || o->T < 0 || o->T > 10000)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epochs %d and batch %d must be at least 1, T %d "
+                         "in 0..10000", o->epochs, o->batch, o->T);
+    if (!(o->epsilon >= 0 && o->epsilon <= 1))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epsilon %g is not in [0,1]; pixels are in "
+                         "[0,1], so 8 of 255 is 8/255", o->epsilon);
+    if (!(o->epsilon_warm_up >= 0 && o->epsilon_warm_up <= 1) || !(o->step_size >= 0))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epsilon_warm_up %g is not in [0,1], or step_size "
+                         "%g is negative", o->epsilon_warm_up, o->step_size);
+    if (o->validation < 0 || o->validation >= d->count)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: validation %d must leave some of the %d images "
+                         "for training", o->validation, d->count);
+    return true;
+}
+
+/* Splits off the held-out images: a shuffle of all indices by the seed, the last ones held out. */
+static void l2l__split(l2l_trainer *t)
+{
+    int i, n = t->data.count;
+    t->n_held = t->options.validation;
+    t->n_train = n - t->n_held;
+    for (i = 0; i < n; i++) t->train[i] = i;
+    if (t->n_held) l2l__shuffle(t->train, n, t->options.seed, L2L_RANDOM_SPLIT, 0);
+    t->held = t->train + t->n_train;
+}
+
+static bool l2l__trainer_arrays(l2l_trainer *t)
+{
+    l2l_context *c = t->context;
+    l2l_model *m = t->model;
+    int64_t *sizes = (int64_t *)l2l__allocate_array(c, m->n_slots, sizeof *sizes), held = 0;
+    int i, n = 0;
+    t->theta = (l2l_tensor **)l2l__allocate_array(c, m->n_slots + 1, sizeof *t->theta);
+    t->found = (l2l_tensor **)l2l__allocate_array(c, m->n_slots + 1, sizeof *t->found);
+    t->values = (l2l_real **)l2l__allocate_array(c, m->n_slots, sizeof *t->values);
+    t->gradients = (l2l_real **)l2l__allocate_array(c, m->n_slots, sizeof *t->gradients);
+    t->w = (double *)l2l__allocate_array(c, t->options.T + 1, sizeof *t->w);
+    t->train = (int *)l2l__allocate_array(c, t->data.count, sizeof *t->train);
+    t->order = (int *)l2l__allocate_array(c, t->data.count, sizeof *t->order);
+    for (i = 0; i < m->n_slots && !c->status; i++) {
+        l2l__slot *p = m->slots[i];
+        if (!p->trainable) {
+            held += l2l_count(p->value.shape);
+            continue;
+        }
+        sizes[n] = l2l_count(p->value.shape);
+        t->theta[n] = &p->value;
+        t->values[n++] = p->value.data;
+    }
+    t->n_theta = n;
+    if (held) t->buffers = (l2l_real *)l2l__allocate_array(c, held, sizeof *t->buffers);
+    if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
+    l2l_free(c, sizes);
+    return !c->status;
+}
+
+/* options.loss_weights is copied, log and checkpoint names as well. */
+static bool l2l__trainer_own(l2l_trainer *t)
+{
+    l2l_train_options *o = &t->options;
+    int i;
+    for (i = 1; i <= o->T; i++) t->w[i] = o->loss_weights ? o->loss_weights[i - 1] : i;
+    o->loss_weights = NULL;
+    if (o->log && !(t->log = l2l__copy_text(t->context, o->log))) return false;
+    if (o->checkpoint && !(t->checkpoint = l2l__copy_text(t->context, o->checkpoint))) return false;
+    return true;
+}
+
+L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d, const l2l_train_options *o)
+{
+    l2l_context *c = m->context;
+    l2l_trainer *t;
+    l2l_progress *p;
+    if (!l2l__train_options_ok(c, m, d, o) || !(t = (l2l_trainer *)l2l__allocate(c, sizeof *t)))
+        return NULL;
+    t->context = c;
+    t->model = m;
+    t->data = *d;
+    t->options = *o;
+    t->best_score = -1;
+    t->shares = o->method.outer.is_objective && o->method.objective.loss == l2l__objective_ce &&
+                !m->mode_matters;
+    if (!l2l__trainer_arrays(t) || !l2l__trainer_own(t)) {
+        l2l_trainer_free(t);
+        return NULL;
+    }
+    l2l__split(t);
+    p = &t->progress;
+    p->epochs = o->epochs;
+    p->steps_in_epoch = (t->n_train + o->batch - 1) / o->batch;
+    p->steps = p->steps_in_epoch * o->epochs;
+    p->rate = l2l_schedule_factor(&o->schedule, 0, p->steps);
+    p->validation_natural = p->validation_robust = -1;
+    return t;
+}
+
+L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
+{
+    l2l_context *c;
+    if (!t) return;
+    c = t->context;
+    l2l_model_free(t->best);
+    l2l_optimizer_free(t->optimizer);
+    l2l_free(c, t->theta);
+    l2l_free(c, t->found);
+    l2l_free(c, t->values);
+    l2l_free(c, t->gradients);
+    l2l_free(c, t->w);
+    l2l_free(c, t->train);
+    l2l_free(c, t->order);
+    l2l_free(c, t->buffers);
+    l2l_free(c, t->log);
+    l2l_free(c, t->checkpoint);
+    l2l_free(c, t);
+}
+
+L2LADVDEF bool l2l_train(l2l_trainer *t)
+{
+    if (t->context->status || !l2l__maybe_resume(t) || !l2l__log_begin(t)) return false;
+    if (t->step < t->progress.steps) l2l__algorithm1(t);
+    return !t->context->status;
+}
+
+L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
+                              l2l_progress *p)
+{
+    l2l_context *c = t->context;
+    if (c->status) return false;
+    if (n < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_train_step: %d images", n);
+    if (!l2l__images_ok(c, "l2l_train_step", &t->model->options, images, labels, n)) return false;
+    t->given = images;
+    t->given_labels = labels;
+    t->given_n = n;
+    l2l__algorithm1(t);
+    t->given = NULL;
+    *p = t->progress;
+    return !c->status;
+}
+
+L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t)
+{
+    return l2l_model_clone(t->context, t->best ? t->best : t->model);
+}
+
+/* ============================================================================================ */
+/*  11  EVALUATION                                                             >>evaluation     */
+/* ============================================================================================ */
+
+L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
+{
+    l2l_evaluation_options o;
+    o.limit = 0;
+    o.batch = 100;
+    return o;
+}
+
+/* The share that is right so far, among all. */
+static void l2l__worst(l2l_evaluation *e)
+{
+    int i, right = 0;
+    for (i = 0; i < e->images; i++) right += e->right[i];
+    e->worst = (double)right / e->images;
+}
+
+/* Runs `a` over the images of the evaluation, a batch of the data set at a time. */
+static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l_record *records,
+                                l2l_real *adversarial)
+{
+    l2l_context *c = e->model->context;
+    const l2l_dataset *d = e->data;
+    int64_t one = (int64_t)d->channels * d->height * d->width;
+    int first, n, batch = e->options.batch;
+    l2l_attack a = *attack;
+    l2l_real *x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
+    l2l_real *out = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *out);
+    a.progress = NULL;
+    for (first = 0; first < e->images && !c->status; first += n) {
+        n = e->images - first < batch ? e->images - first : batch;
+        a.first = attack->first + (uint32_t)first;
+        a.init = attack->init ? attack->init + first * one : NULL;
+        if (!l2l_dataset_read(d, first, n, x, e->labels + first) ||
+            !l2l_attack_run(e->model, &a, x, e->labels + first, n,
+                            adversarial ? adversarial + first * one : out, records + first))
+            break;
+        if (attack->progress && !attack->progress(attack->user, first + n, e->images))
+            l2l__fail(c, L2L_ERROR_CANCELLED, "evaluation: cancelled after %d of %d images", first + n,
+                      e->images);
+    }
+    l2l_free(c, x);
+    l2l_free(c, out);
+    return !c->status;
+}
+
+L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d, const l2l_evaluation_options *o,
+                                    l2l_evaluation *e)
+{
+    l2l_context *c = m->context;
+    l2l_attack none = l2l__attack("none", 0, 0, 0, L2L_START_CLEAN);
+    l2l_record *records;
+    int i;
+    memset(e, 0, sizeof *e);
+    if (c->status) return false;
+    if (o->limit < 0 || o->batch < 1 || d->count < 1)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "evaluation: limit %d must not be negative, batch %d and "
+                         "the data set's %d images at least 1", o->limit, o->batch, d->count);
+    if (d->channels != m->options.channels || d->height != m->options.height ||
+        d->width != m->options.width)
+        return l2l__fail(c, L2L_ERROR_SHAPE, "evaluation: images of %dx%dx%d (CxHxW) and a model for "
+                         "%dx%dx%d", d->channels, d->height, d->width, m->options.channels,
+                         m->options.height, m->options.width);
+    e->model = m;
+    e->data = d;
+    e->options = *o;
+    e->images = o->limit && o->limit < d->count ? o->limit : d->count;
+    e->labels = (int *)l2l__allocate_array(c, e->images, sizeof *e->labels);
+    e->clean = (int *)l2l__allocate_array(c, e->images, sizeof *e->clean);
+    e->right = (bool *)l2l__allocate_array(c, e->images, sizeof *e->right);
+    records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *records);
+    if (records && l2l__evaluation_run(e, &none, records, NULL)) {
+        for (i = 0; i < e->images; i++) {
+            e->clean[i] = records[i].clean;
+            e->right[i] = e->clean[i] == e->labels[i];
+        }
+        l2l__worst(e);
+        e->natural = e->worst;
+    }
+    l2l_free(c, records);
+    if (c->status) l2l_evaluation_end(e);
+    return !c->status;
+}
+
+L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
+                                     l2l_record *records, l2l_real *adversarial)
+{
+    l2l_context *c = e->model ? e->model->context : NULL;
+    l2l_record *own = NULL, *b;
+    double gradients = 0, zero = 0;
+    int i, right = 0;
+    memset(r, 0, sizeof *r);
+    if (!c || c->status) return false;
+    if (!records) own = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *own);
+    b = records ? records : own;
+    if (b && l2l__evaluation_run(e, a, b, adversarial)) {
+        for (i = 0; i < e->images; i++) {
+            right += !b[i].success;
+            e->right[i] = e->right[i] && !b[i].success;
+            r->mean_loss += b[i].loss / e->images;
+            r->mean_linf += b[i].linf / e->images;
+            r->forwards += b[i].forwards;
+            r->backwards += b[i].backwards;
+            gradients += b[i].backwards;
+            zero += b[i].zero_gradients;
+        }
+        r->accuracy = (double)right / e->images;
+        r->zero_gradients = gradients > 0 ? zero / gradients : 0;
+        l2l__worst(e);
+    }
+    l2l_free(c, own);
+    return !c->status;
+}
+
+L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
+{
+    l2l_context *c;
+    if (!e->model) return;
+    c = e->model->context;
+    l2l_free(c, e->labels);
+    l2l_free(c, e->clean);
+    l2l_free(c, e->right);
+    memset(e, 0, sizeof *e);
+}
+
+/* ============================================================================================ */
+/*  12  FILES                                                                     >>files-code  */
+/* ============================================================================================ */
+
+#ifndef L2LADV_NO_STDIO
+#include <errno.h>
+#endif
+
+/* -- data sets --------------------------------------------------------------------------------- */
+
+/* *count = the product of a shape; false when one is negative or the product does not fit. */
+static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
+{
+    int i;
+    for (*count = 1, i = 0; i < rank; i++) {
+        if (shape[i] < 0 || (shape[i] && *count > INT64_MAX / shape[i])) return false;
+        *count *= shape[i];
+    }
+    return true;
+}
+
+static bool l2l__pixels_ok(l2l_context *c, const char *who, const l2l_real *x, int64_t count)
+{
+    int64_t i;
+    for (i = 0; i < count; i++)
+        if (!(x[i] >= 0 && x[i] <= 1))       /* what is not a number fails both                   */
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: value %z of the images is %g, not in "
+                             "[0,1]", who, i, (double)x[i]);
+    return true;
+}
+
+static bool l2l__index_ok(const l2l_dataset *d, int index)
+{
+    if (d->context->status) return false;
+    return (index >= 0 && index < d->count) ||
+           l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index, d->count);
+}
+
+static void l2l__dataset_fill(l2l_dataset *d, l2l_context *c, const int dims[4], int classes,
+                              void *self)
+{
+    memset(d, 0, sizeof *d);
+    d->context = c;
+    d->count = dims[0]; d->channels = dims[1]; d->height = dims[2]; d->width = dims[3];
+    d->classes = classes;
+    d->self = self;
+}
+
+typedef struct l2l__arrays {
+    const l2l_real *images;
+    const int *labels;
+    size_t size;                             /* C*H*W                                             */
+} l2l__arrays;
+
+static bool l2l__arrays_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
+{
+    const l2l__arrays *a = (const l2l__arrays *)d->self;
+    if (!l2l__index_ok(d, index)) return false;
+    memcpy(chw, a->images + (size_t)index * a->size, a->size * sizeof *chw);
+    *label = a->labels[index];
+    return true;
+}
+
+static void l2l__arrays_release(l2l_dataset *d) { l2l_free(d->context, d->self); }
+
+L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
+                                       int n, int channels, int height, int width, int classes,
+                                       l2l_dataset *d)
+{
+    static const char who[] = "l2l_dataset_from_arrays";
+    int dims[4], i;
+    int64_t shape[4], count;
+    l2l__arrays *self;
+    if (c->status) return false;
+    dims[0] = n; dims[1] = channels; dims[2] = height; dims[3] = width;
+    for (i = 0; i < 4; i++) shape[i] = dims[i];
+    if (n < 1 || channels < 1 || height < 1 || width < 1 || classes < 1)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images of %d x %d x %d in %d classes: all "
+                         "must be at least 1", who, n, channels, height, width, classes);
+    if (!l2l__product(shape, 4, &count))
+        return l2l__fail(c, L2L_ERROR_MEMORY, "%s: the images do not fit into memory", who);
+    for (i = 0; i < n; i++)
+        if (labels[i] < 0 || labels[i] >= classes)
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: label %d is %d, not in 0..%d", who, i,
+                             labels[i], classes - 1);
+    if (!l2l__pixels_ok(c, who, images, count)) return false;
+    if (!(self = (l2l__arrays *)l2l__allocate(c, sizeof *self))) return false;
+    self->images = images;
+    self->labels = labels;
+    self->size = (size_t)(count / n);
+    l2l__dataset_fill(d, c, dims, classes, self);
+    d->fetch = l2l__arrays_fetch;
+    d->release = l2l__arrays_release;
+    return true;
+}
+
+L2LADVDEF void l2l_dataset_free(l2l_dataset *d)
+{
+    if (d->release) d->release(d);
+    memset(d, 0, sizeof *d);
+}
+
+L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real *images,
+                                int *labels)
+{
+    static const char who[] = "l2l_dataset_read";
+    l2l_context *c = d->context;
+    int64_t size = (int64_t)d->channels * d->height * d->width;
+    int i;
+    if (c->status) return false;
+    if (n < 0 || first < 0 || n > d->count || first > d->count - n)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images from %d on, of %d", who, n, first,
+                         d->count);
+    for (i = 0; i < n; i++) {
+        l2l_real *image = images + (size_t)i * (size_t)size;
+        if (!d->fetch(d, first + i, image, labels + i))
+            return l2l__fail(c, L2L_ERROR_CALLBACK, "%s: no image %d from fetch", who, first + i);
+        if (labels[i] < 0 || labels[i] >= d->classes)
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: the label of image %d is %d, not in 0..%d",
+                             who, first + i, labels[i], d->classes - 1);
+        if (!l2l__pixels_ok(c, who, image, size)) return false;
+    }
+    return true;
+}
+
+/* -- files, read at once ----------------------------------------------------------------------- */
+
+typedef struct l2l__file {
+    l2l_context *context;
+    const char *label;                       /* path or "memory", borrowed                        */
+    const unsigned char *data;
+    size_t bytes;
+} l2l__file;
+
+static l2l__file l2l__file_of(l2l_context *c, const char *label, const void *data, size_t bytes)
+{
+    l2l__file f;
+    f.context = c;
+    f.label = label;
+    f.data = (const unsigned char *)data;
+    f.bytes = bytes;
+    return f;
+}
+
+/* An error with the file's name and, unless `at` is negative, the byte. What control characters the
+   file may have put into it are taken out. */
+static bool l2l__bad(const l2l__file *f, l2l_status status, int64_t at, const char *format, ...)
+{
+    char *text = f->context->text;
+    size_t capacity = sizeof f->context->text, n;
+    va_list a;
+    if (f->context->status) return false;
+    f->context->status = status;
+    n = l2l__format(text, capacity, at < 0 ? "%s: " : "%s, byte %z: ", f->label, at);
+    if (n > capacity) n = capacity;
+    va_start(a, format);
+    l2l__vformat(text + n, capacity - n, format, a);
+    va_end(a);
+    for (; *text; text++)
+        if ((unsigned char)*text < 32 || *text == 127) *text = '?';
+    return false;
+}
+
+/* Integers of 1 to 8 bytes, by shifts: right on a machine of any byte order. */
+static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
+{
+    uint64_t v = 0;
+    int i;
+    for (i = 0; i < size; i++) v |= (uint64_t)p[big ? size - 1 - i : i] << (8 * i);
+    return v;
+}
+
+static void l2l__put_bytes(unsigned char *p, uint64_t v, int size)
+{
+    int i;
+    for (i = 0; i < size; i++) p[i] = (unsigned char)(v >> (8 * i) & 255);
+}
+
+/* n floats, doubles or int64_t, by their size, as little-endian bytes. */
+static void l2l__put_values(unsigned char *p, const void *values, int64_t n, int size)
+{
+    const char *x = (const char *)values;
+    uint32_t u = 0;
+    uint64_t v = 0;
+    for (; n > 0; n--, p += size, x += size) {
+        if (size == 4) memcpy(&u, x, 4); else memcpy(&v, x, 8);
+        l2l__put_bytes(p, size == 4 ? u : v, size);
+    }
+}
+
+/* The number behind 2 (binary16), 4 or 8 bytes. */
+static double l2l__real_of(uint64_t bits, int size)
+{
+    uint32_t u = (uint32_t)bits;
+    float f;
+    double d;
+    if (size == 2) {
+        int e = (int)(bits >> 10 & 31), m = (int)(bits & 1023);
+        d = e == 31 ? (m ? (double)NAN : (double)INFINITY)
+          : e == 0 ? ldexp(m, -24) : ldexp(1024 + m, e - 25);
+        return bits & 0x8000 ? -d : d;
+    }
+    if (size == 8) {
+        memcpy(&d, &bits, 8);
+        return d;
+    }
+    memcpy(&f, &u, 4);
+    return (double)f;
+}
+
+/* A whole text as a finite decimal number, to about one unit in the last place, in every locale. */
+static bool l2l__parse_double(const char *s, double *v)
+{
+    uint64_t m = 0;
+    int e = 0, x = 0;
+    bool negative = *s == '-', any = false, point = false, down;
+    double r;
+    for (s += *s == '-' || *s == '+'; (*s >= '0' && *s <= '9') || (*s == '.' && !point); s++) {
+        if (*s == '.') { point = true; continue; }
+        any = true;
+        if (m < UINT64_MAX / 10 - 1) {       /* 19 digits; the rest only shift the point          */
+            m = m * 10 + (uint64_t)(*s - '0');
+            e -= point;
+        } else {
+            e += !point;
+        }
+    }
+    if (any && (*s == 'e' || *s == 'E')) {
+        down = *++s == '-';
+        s += *s == '-' || *s == '+';
+        for (any = false; *s >= '0' && *s <= '9'; s++, any = true)
+            if (x < 100000) x = x * 10 + (*s - '0');
+        e += down ? -x : x;
+    }
+    if (!any || *s) return false;
+    r = (double)m;
+    if (m && e > 0) r *= pow(10.0, e);
+    if (e < 0) r = e < -300 ? r / 1e300 / pow(10.0, -300 - e) : r / pow(10.0, -e);
+    *v = negative ? -r : r;
+    return r <= DBL_MAX;
+}
+
+/* A file to be written is a list of pieces. */
+typedef struct l2l__piece {
+    const unsigned char *data;
+    size_t bytes;
+    struct l2l__piece *next;
+} l2l__piece;
+
+/* A piece with room for its bytes behind it. */
+static l2l__piece *l2l__piece_create(l2l_context *c, int64_t count, int size, unsigned char **data)
+{
+    size_t bytes = 0;
+    l2l__piece *p;
+    if (c->status || !l2l__bytes(c, count, (size_t)size, &bytes)) return NULL;
+    if (!(p = (l2l__piece *)l2l__allocate(c, sizeof *p + bytes))) return NULL;
+    p->data = *data = (unsigned char *)(p + 1);
+    p->bytes = bytes;
+    return p;
+}
+
+#ifndef L2LADV_NO_STDIO
+static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
+{
+    return l2l__bad(f, L2L_ERROR_FILE, at, "cannot %s: %s", what,
+                    errno ? strerror(errno) : "unknown cause");
+}
+
+/* Room for the file by what its end says, or for a block if that says nothing, then growing. */
+static unsigned char *l2l__file_fill(const l2l__file *f, FILE *in, size_t *bytes)
+{
+    long end = fseek(in, 0, SEEK_END) ? -1 : ftell(in);
+    size_t capacity = end < 0 || end == LONG_MAX ? 65536 : (size_t)end + 1, n = 0;
+    unsigned char *data = NULL, *more;
+    rewind(in);
+    for (errno = 0;;) {
+        more = (unsigned char *)l2l__allocate(f->context, capacity);
+        if (more && n) memcpy(more, data, n);
+        l2l_free(f->context, data);
+        if (!(data = more)) return NULL;
+        n += fread(data + n, 1, capacity - n, in);
+        if (n < capacity) break;
+        capacity = capacity > SIZE_MAX / 4 ? SIZE_MAX / 2 : capacity * 2 + 65536;
+    }
+    *bytes = n;
+    if (!ferror(in)) return data;
+    l2l__file_cannot(f, "read on", (int64_t)n);
+    l2l_free(f->context, data);
+    return NULL;
+}
+
+/* A whole file, to be given back with l2l_free; NULL after an error. */
+static unsigned char *l2l__file_read(l2l_context *c, const char *path, size_t *bytes)
+{
+    l2l__file f = l2l__file_of(c, path, NULL, 0);
+    unsigned char *data;
+    FILE *in;
+    if (c->status) return NULL;
+    errno = 0;
+    if (!(in = fopen(path, "rb"))) {
+        l2l__file_cannot(&f, "open it", -1);
+        return NULL;
+    }
+    data = l2l__file_fill(&f, in, bytes);
+    fclose(in);
+    return data;
+}
+
+static bool l2l__file_put(const l2l__file *f, const l2l__piece *p)
+{
+    FILE *out;
+    int64_t at = 0;
+    bool ok = true;
+    errno = 0;
+    if (!(out = fopen(f->label, "wb"))) return l2l__file_cannot(f, "open it to write", -1);
+    for (; ok && p; at += (int64_t)p->bytes, p = p->next)
+        ok = !p->bytes || fwrite(p->data, 1, p->bytes, out) == p->bytes;
+    if (!ok || fflush(out)) ok = l2l__file_cannot(f, "write the bytes before", at);
+    if (fclose(out) && ok) ok = l2l__file_cannot(f, "close it", at);
+    return ok;
+}
+
+/* Reads a file back and compares it with what was to be written. */
+static bool l2l__file_same(const l2l__file *f, const l2l__piece *p)
+{
+    unsigned char block[4096];
+    size_t at = 0, done, n = 0;
+    bool same = true;
+    FILE *in = fopen(f->label, "rb");
+    if (!in) return l2l__file_cannot(f, "open it to check", -1);
+    for (; p; p = p->next)
+        for (done = 0; done < p->bytes && same; done += n, at += n) {
+            n = p->bytes - done < sizeof block ? p->bytes - done : sizeof block;
+            same = fread(block, 1, n, in) == n && !memcmp(block, p->data + done, n);
+        }
+    if (!same || getc(in) != EOF)
+        same = l2l__bad(f, L2L_ERROR_FILE, (int64_t)at, "what was written does not read back");
+    fclose(in);
+    return same;
+}
+
+/* Beside the target first, then renamed: see 2.14. */
+static bool l2l__file_write(l2l_context *c, const char *path, const l2l__piece *pieces)
+{
+    size_t n = strlen(path);
+    char *beside = (char *)l2l__allocate(c, n + 5);
+    l2l__file f;
+    bool ok;
+    if (!beside) return false;
+    memcpy(beside, path, n);
+    memcpy(beside + n, ".tmp", 5);
+    f = l2l__file_of(c, beside, NULL, 0);
+    ok = l2l__file_put(&f, pieces) && l2l__file_same(&f, pieces);
+#ifdef _WIN32
+    if (ok) remove(path);                    /* rename does not replace a file there              */
+#endif
+    errno = 0;
+    if (ok && rename(beside, path)) {
+        f.label = path;
+        ok = l2l__file_cannot(&f, "put the new file in its place", -1);
+    }
+    if (!ok) remove(beside);
+    l2l_free(c, beside);
+    return ok;
+}
+#endif
+
+/* -- JSON, as far as a safetensors header needs it --------------------------------------------- */
+
+/* Text that is parsed, and overwritten, in place; it ends with a zero, which no rule accepts. */
+typedef struct l2l__json {
+    const l2l__file *file;
+    char *text, *at;
+    size_t base, length;                     /* where the text lies in the file                   */
+} l2l__json;
+
+/* A copy of bytes of a file, to be parsed; text is NULL after an error. */
+static l2l__json l2l__json_of(const l2l__file *f, size_t base, size_t length)
+{
+    l2l__json j;
+    j.file = f;
+    j.base = base;
+    j.length = length;
+    j.text = j.at = (char *)l2l__allocate(f->context, length + 1);
+    if (j.text) memcpy(j.text, f->data + base, length);
+    return j;
+}
+
+static int64_t l2l__json_at(const l2l__json *j) { return (int64_t)j->base + (j->at - j->text); }
+
+static bool l2l__json_fail(const l2l__json *j, const char *what)
+{
+    return l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "%s", what);
+}
+
+/* Skips white space, then `ch` if it is there. */
+static bool l2l__json_take(l2l__json *j, char ch)
+{
+    while (*j->at == ' ' || *j->at == '\t' || *j->at == '\n' || *j->at == '\r') j->at++;
+    if (!ch || *j->at != ch) return false;
+    j->at++;
+    return true;
+}
+
+static bool l2l__json_want(l2l__json *j, char ch)
+{
+    char text[2] = {0, 0};
+    text[0] = ch;
+    return l2l__json_take(j, ch) ||
+           l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "expected %s here", text);
+}
+
+static bool l2l__json_end(l2l__json *j)
+{
+    l2l__json_take(j, 0);
+    return j->at == j->text + j->length || l2l__json_fail(j, "text after the header's end");
+}
+
+/* The four digits after the u that j->at stands on. */
+static bool l2l__json_hex(l2l__json *j, uint32_t *u)
+{
+    static const char digits[] = "0123456789abcdef0123456789ABCDEF";
+    const char *p;
+    int i;
+    for (*u = 0, i = 0; i < 4; i++) {
+        if (!*++j->at || !(p = strchr(digits, *j->at)))
+            return l2l__json_fail(j, "\\u needs four hexadecimal digits");
+        *u = *u << 4 | (uint32_t)((p - digits) & 15);
+    }
+    j->at++;
+    return true;
+}
+
+static char *l2l__put_utf8(char *o, uint32_t u)
+{
+    static const unsigned char lead[4] = {0, 0xC0, 0xE0, 0xF0};
+    int more = u < 0x80 ? 0 : u < 0x800 ? 1 : u < 0x10000 ? 2 : 3;
+    *o++ = (char)(unsigned char)(lead[more] | u >> (6 * more));
+    while (more-- > 0) *o++ = (char)(unsigned char)(0x80 | (u >> (6 * more) & 63));
+    return o;
+}
+
+/* One escape, behind its backslash; the end of what was written, or NULL after an error. */
+static char *l2l__json_escape(l2l__json *j, char *out)
+{
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    const char *p = *j->at ? strchr(from, *j->at) : NULL;
+    uint32_t u = 0, low = 0xDC00;
+    bool ok = true;
+    if (p) {
+        j->at++;
+        *out = to[p - from];
+        return out + 1;
+    }
+    if (*j->at != 'u') { l2l__json_fail(j, "unknown escape in a string"); return NULL; }
+    if (!l2l__json_hex(j, &u)) return NULL;
+    if (u >= 0xD800 && u < 0xDC00) {         /* the first half of a surrogate pair                */
+        ok = j->at[0] == '\\' && j->at[1] == 'u';
+        if (ok && (j->at++, !l2l__json_hex(j, &low))) return NULL;
+        u = 0x10000 + ((u - 0xD800) << 10) + (low - 0xDC00);
+    } else if (u >= 0xDC00 && u < 0xE000) {
+        ok = false;
+    }
+    if (ok && u && low >= 0xDC00 && low < 0xE000) return l2l__put_utf8(out, u);
+    l2l__json_fail(j, "a string holds half a surrogate pair or a zero");
+    return NULL;
+}
+
+/* A string, decoded in place (it only gets shorter); NULL after an error. */
+static char *l2l__json_string(l2l__json *j)
+{
+    char *start, *out;
+    if (!l2l__json_want(j, '"')) return NULL;
+    for (start = out = j->at; *j->at != '"';) {
+        if ((unsigned char)*j->at < 32) {
+            l2l__json_fail(j, "a string with a control character or without an end");
+            return NULL;
+        }
+        if (*j->at != '\\') { *out++ = *j->at++; continue; }
+        j->at++;
+        if (!(out = l2l__json_escape(j, out))) return NULL;
+    }
+    j->at++;
+    *out = 0;
+    return start;
+}
+
+static bool l2l__json_integer(l2l__json *j, int64_t *v)
+{
+    char *start;
+    l2l__json_take(j, 0);
+    for (*v = 0, start = j->at; *j->at >= '0' && *j->at <= '9'; j->at++) {
+        int digit = *j->at - '0';
+        if (*v > (INT64_MAX - digit) / 10) return l2l__json_fail(j, "a number beyond 2^63-1");
+        *v = *v * 10 + digit;
+    }
+    return (j->at > start && (*start != '0' || j->at == start + 1)) ||
+           l2l__json_fail(j, "expected a whole number, not negative, without leading zeros");
+}
+
+/* [a, b, ...], at most `most` of them. */
+static bool l2l__json_integers(l2l__json *j, int64_t *v, int most, int *n)
+{
+    *n = 0;
+    if (!l2l__json_want(j, '[')) return false;
+    if (l2l__json_take(j, ']')) return true;
+    do {
+        if (*n == most) return l2l__json_fail(j, "a list that is too long");
+        if (!l2l__json_integer(j, &v[(*n)++])) return false;
+    } while (l2l__json_take(j, ','));
+    return l2l__json_want(j, ']');
+}
+
+/* -- safetensors: eight bytes of header length, a JSON header, the tensors' bytes -------------- */
+
+/* F32 to BF16 can be read as reals, I64 as integers; of the others only the size is known. */
+typedef enum l2l__dtype {
+    L2L__F32, L2L__F64, L2L__F16, L2L__BF16, L2L__I64, L2L__BOOL, L2L__U8, L2L__I8, L2L__F8_E5M2,
+    L2L__F8_E4M3, L2L__I16, L2L__U16, L2L__I32, L2L__U32, L2L__U64, L2L__DTYPES
+} l2l__dtype;
+typedef struct l2l__dtype_info { const char *name; int size; } l2l__dtype_info;
+static const l2l__dtype_info l2l__dtypes[L2L__DTYPES] = {
+    {"F32", 4}, {"F64", 8}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"BOOL", 1}, {"U8", 1}, {"I8", 1},
+    {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"I16", 2}, {"U16", 2}, {"I32", 4}, {"U32", 4}, {"U64", 8}};
+
+typedef struct l2l__entry {
+    char *name;
+    l2l__dtype dtype;
+    int rank;
+    int64_t shape[8], count;
+    size_t begin, end;                       /* in the file                                       */
+} l2l__entry;
+
+typedef struct l2l__reader {
+    l2l_context *context;
+    const char *label;                       /* as in file                                        */
+    l2l__file file;
+    void *owned;                             /* the file's bytes, unless they are borrowed        */
+    size_t first;                            /* where the tensors' bytes begin                    */
+    char *header;                            /* a copy, decoded in place: names and metadata      */
+    l2l__entry *entries;                     /* sorted by name                                    */
+    int64_t count, capacity;
+    char *metadata;                          /* pairs of strings, one after the other             */
+    int64_t pairs;
+} l2l__reader;
+
+static void l2l__reader_close(l2l__reader *r)
+{
+    l2l_free(r->context, r->entries);
+    l2l_free(r->context, r->header);
+    l2l_free(r->context, r->owned);
+    memset(r, 0, sizeof *r);
+}
+
+/* Closes and hands `ok` on. */
+static bool l2l__reader_done(l2l__reader *r, bool ok)
+{
+    l2l__reader_close(r);
+    return ok;
+}
+
+/* The key's text (of equal keys the first), or NULL. */
+static const char *l2l__reader_metadata(const l2l__reader *r, const char *key)
+{
+    const char *k = r->metadata, *value;
+    int64_t i;
+    for (i = 0; i < r->pairs; i++, k = value + strlen(value) + 1) {
+        value = k + strlen(k) + 1;
+        if (!strcmp(k, key)) return value;
+    }
+    return NULL;
+}
+
+static bool l2l__reader_parse_metadata(l2l__reader *r, l2l__json *j)
+{
+    char *write = j->at, *s;
+    int i;
+    if (r->metadata) return l2l__json_fail(j, "__metadata__ a second time");
+    if (!l2l__json_want(j, '{')) return false;
+    r->metadata = write;
+    if (l2l__json_take(j, '}')) return true;
+    do {
+        for (i = 0; i < 2; i++) {            /* key and value move together, towards the front    */
+            if ((i && !l2l__json_want(j, ':')) || !(s = l2l__json_string(j))) return false;
+            memmove(write, s, strlen(s) + 1);
+            write += strlen(write) + 1;
+        }
+        r->pairs++;
+    } while (l2l__json_take(j, ','));
+    return l2l__json_want(j, '}');
+}
+
+static bool l2l__parse_dtype(l2l__json *j, l2l__entry *e)
+{
+    const char *name = l2l__json_string(j);
+    int i;
+    for (i = 0; name && i < (int)L2L__DTYPES; i++)
+        if (!strcmp(l2l__dtypes[i].name, name)) {
+            e->dtype = (l2l__dtype)i;
+            return true;
+        }
+    return name && l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "unknown dtype '%s'", name);
+}
+
+/* Every size is checked here, before anything is asked for by it. */
+static bool l2l__entry_ok(const l2l__reader *r, const l2l__json *j, l2l__entry *e,
+                          const int64_t span[2])
+{
+    int64_t room = (int64_t)(r->file.bytes - r->first), bytes = span[1] - span[0];
+    int size = l2l__dtypes[e->dtype].size;
+    if (!*e->name) return l2l__json_fail(j, "a tensor without a name");
+    if (bytes < 0 || span[1] > room)
+        return l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "offsets %z to %z in %z bytes "
+                        "of data, for '%s'", span[0], span[1], room, e->name);
+    if (!l2l__product(e->shape, e->rank, &e->count) || bytes % size || e->count != bytes / size)
+        return l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "%z bytes are not what shape "
+                        "and dtype ask for, for '%s'", bytes, e->name);
+    e->begin = r->first + (size_t)span[0];
+    e->end = r->first + (size_t)span[1];
+    return true;
+}
+
+static bool l2l__reader_parse_entry(l2l__reader *r, l2l__json *j, char *name)
+{
+    int64_t span[2] = {0, 0};
+    int seen = 0, bit, n = 0;
+    bool ok;
+    l2l__entry e;
+    memset(&e, 0, sizeof e);
+    e.name = name;
+    if (!l2l__json_want(j, '{')) return false;
+    do {
+        const char *key = l2l__json_string(j);
+        if (!key || !l2l__json_want(j, ':')) return false;
+        bit = !strcmp(key, "dtype") ? 1 : !strcmp(key, "shape") ? 2
+            : !strcmp(key, "data_offsets") ? 4 : 0;
+        if (!bit || (seen & bit))
+            return l2l__json_fail(j, "an unknown key of a tensor, or one a second time");
+        seen |= bit;
+        ok = bit == 1 ? l2l__parse_dtype(j, &e)
+           : bit == 2 ? l2l__json_integers(j, e.shape, 8, &e.rank)
+                      : l2l__json_integers(j, span, 2, &n);
+        if (!ok) return false;
+    } while (l2l__json_take(j, ','));
+    if (!l2l__json_want(j, '}')) return false;
+    if (seen != 7 || n != 2)
+        return l2l__json_fail(j, "a tensor needs dtype, shape and two data_offsets");
+    if (!l2l__entry_ok(r, j, &e, span)) return false;
+    if (r->count == r->capacity) return l2l__json_fail(j, "more tensors than there is room for");
+    r->entries[r->count++] = e;
+    return true;
+}
+
+static bool l2l__reader_parse(l2l__reader *r, l2l__json *j)
+{
+    if (!l2l__json_want(j, '{')) return false;
+    if (l2l__json_take(j, '}')) return l2l__json_end(j);
+    do {
+        char *name = l2l__json_string(j);
+        if (!name || !l2l__json_want(j, ':')) return false;
+        if (!(strcmp(name, "__metadata__") ? l2l__reader_parse_entry(r, j, name)
+                                           : l2l__reader_parse_metadata(r, j)))
+            return false;
+    } while (l2l__json_take(j, ','));
+    return l2l__json_want(j, '}') && l2l__json_end(j);
+}
+
+static int l2l__compare_entries(const l2l__entry *a, const l2l__entry *b, bool by_name)
+{
+    if (by_name) return strcmp(a->name, b->name);
+    if (a->begin != b->begin) return a->begin < b->begin ? -1 : 1;
+    return a->end < b->end ? -1 : a->end > b->end;
+}
+
+/* Heapsort: no order in a hostile file makes it slow. */
+static void l2l__sort_entries(l2l__entry *e, int64_t n, bool by_name)
+{
+    int64_t start = n / 2, i, k;
+    while (n > 1) {
+        l2l__entry t;
+        if (start > 0) {
+            t = e[--start];
+        } else {
+            t = e[--n];
+            e[n] = e[0];
+        }
+        for (i = start; (k = 2 * i + 1) < n; i = k) {
+            if (k + 1 < n && l2l__compare_entries(e + k, e + k + 1, by_name) < 0) k++;
+            if (l2l__compare_entries(&t, e + k, by_name) >= 0) break;
+            e[i] = e[k];
+        }
+        e[i] = t;
+    }
+}
+
+/* The tensors must cover the data without holes and without overlap, as the format's reference
+   implementation demands, and have different names. */
+static bool l2l__reader_check(l2l__reader *r)
+{
+    const l2l__entry *e = r->entries;
+    size_t at = r->first;
+    int64_t i;
+    l2l__sort_entries(r->entries, r->count, false);
+    for (i = 0; i < r->count; at = e[i++].end)
+        if (e[i].begin != at)
+            return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e[i].begin, "a tensor begins here, "
+                            "but the one before it ends at byte %z: '%s'", (int64_t)at, e[i].name);
+    if (at != r->file.bytes)
+        return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no tensor",
+                        (int64_t)(r->file.bytes - at));
+    l2l__sort_entries(r->entries, r->count, true);
+    for (i = 1; i < r->count; i++)
+        if (!strcmp(e[i - 1].name, e[i].name))
+            return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "two tensors are called '%s'", e[i].name);
+    return true;
+}
+
+/* Reads the header of a file in memory, which is borrowed until l2l__reader_close. After an error
+   there is nothing to close. */
+static bool l2l__reader_open(l2l_context *c, const void *data, size_t bytes, const char *label,
+                             l2l__reader *r)
+{
+    l2l__file f = l2l__file_of(c, label, data, bytes);
+    uint64_t n = bytes < 8 ? 0 : l2l__get_bytes(f.data, 8, false);
+    l2l__json j;
+    memset(r, 0, sizeof *r);
+    if (c->status) return false;
+    if (n < 2 || n > bytes - 8 || n > 100000000) /* the reference's own limit */
+        return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
+                        "header", (int64_t)bytes, (int64_t)n);
+    r->context = c;
+    r->label = label;
+    r->file = f;
+    r->first = 8 + (size_t)n;
+    r->capacity = (int64_t)(n / 48) + 1;     /* a tensor takes at least 51 characters             */
+    r->entries = (l2l__entry *)l2l__allocate_array(c, r->capacity, sizeof *r->entries);
+    j = l2l__json_of(&r->file, 8, (size_t)n);
+    r->header = j.text;
+    if (!c->status && l2l__reader_parse(r, &j) && l2l__reader_check(r)) return true;
+    return l2l__reader_done(r, false);
+}
+
+#ifndef L2LADV_NO_STDIO
+static bool l2l__reader_open_file(l2l_context *c, const char *path, l2l__reader *r)
+{
+    size_t bytes = 0;
+    unsigned char *data = l2l__file_read(c, path, &bytes);
+    bool ok = l2l__reader_open(c, data, bytes, path, r);
+    if (ok) r->owned = data; else l2l_free(c, data);
+    return ok;
+}
+#endif
+
+/* NULL if the file has no such tensor. */
+static const l2l__entry *l2l__reader_find(const l2l__reader *r, const char *name)
+{
+    int64_t low = 0, high = r->count;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        int order = strcmp(r->entries[middle].name, name);
+        if (!order) return r->entries + middle;
+        if (order < 0) low = middle + 1; else high = middle;
+    }
+    return NULL;
+}
+
+static bool l2l__type_ok(const l2l__reader *r, const l2l__entry *e, bool integer)
+{
+    return (integer ? e->dtype == L2L__I64 : e->dtype <= L2L__BF16) ||
+           l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not %s, of "
+                    "'%s'", l2l__dtypes[e->dtype].name, integer ? "I64" : "F32, F64, F16 or BF16",
+                    e->name);
+}
+
+static double l2l__entry_real(const l2l__reader *r, const l2l__entry *e, int64_t i)
+{
+    int size = l2l__dtypes[e->dtype].size;
+    uint64_t bits = l2l__get_bytes(r->file.data + e->begin + (size_t)(i * size), size, false);
+    return e->dtype == L2L__BF16 ? l2l__real_of(bits << 16, 4) : l2l__real_of(bits, size);
+}
+
+/* e->count numbers, converted from any of the real types. */
+static bool l2l__reader_reals(const l2l__reader *r, const l2l__entry *e, l2l_real *out)
+{
+    int64_t i;
+    if (!l2l__type_ok(r, e, false)) return false;
+    for (i = 0; i < e->count; i++) out[i] = (l2l_real)l2l__entry_real(r, e, i);
+    return true;
+}
+
+L2L__MAYBE_UNUSED
+static bool l2l__reader_doubles(const l2l__reader *r, const l2l__entry *e, double *out)
+{
+    int64_t i;
+    if (!l2l__type_ok(r, e, false)) return false;
+    for (i = 0; i < e->count; i++) out[i] = l2l__entry_real(r, e, i);
+    return true;
+}
+
+L2L__MAYBE_UNUSED
+static bool l2l__reader_integers(const l2l__reader *r, const l2l__entry *e, int64_t *out)
+{
+    const unsigned char *p = r->file.data + e->begin;
+    int64_t i;
+    if (!l2l__type_ok(r, e, true)) return false;
+    for (i = 0; i < e->count; i++) out[i] = (int64_t)l2l__get_bytes(p + 8 * i, 8, false);
+    return true;
+}
+
+/* "2, 3" for a shape 2×3. */
+static const char *l2l__shape_text(char text[200], const int64_t *shape, int rank)
+{
+    size_t n = 0;
+    int i;
+    for (text[0] = 0, i = 0; i < rank; i++)
+        n += l2l__format(text + n, 200 - n, i ? ", %z" : "%z", shape[i]);
+    return text;
+}
+
+/* Finite numbers out of a tensor of this name and shape, or an error that says what is wrong. */
+static bool l2l__reader_demand(const l2l__reader *r, const char *name, int rank,
+                               const int64_t *shape, l2l_real *out)
+{
+    const l2l__entry *e = l2l__reader_find(r, name);
+    char a[200], b[200];
+    int64_t i;
+    l2l__shape_text(b, shape, rank);
+    if (!e)
+        return l2l__bad(&r->file, L2L_ERROR_MISMATCH, -1, "there is no tensor '%s' of shape [%s]",
+                        name, b);
+    if (e->rank != rank || memcmp(e->shape, shape, (size_t)rank * sizeof *shape))
+        return l2l__bad(&r->file, L2L_ERROR_SHAPE, (int64_t)e->begin, "'%s' has the shape [%s] in "
+                        "the file and [%s] here", name, l2l__shape_text(a, e->shape, e->rank), b);
+    if (!l2l__reader_reals(r, e, out)) return false;
+    for (i = 0; i < e->count; i++)
+        if (!(fabs((double)out[i]) <= DBL_MAX))
+            return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e->begin +
+                            i * l2l__dtypes[e->dtype].size, "not a finite number, in '%s'", name);
+    return true;
+}
+
+/* Metadata that is a number in [low, high]; *v stays as it is where the key is missing. */
+static bool l2l__reader_number(const l2l__reader *r, const char *key, double low, double high,
+                               bool whole, double *v)
+{
+    const char *text = l2l__reader_metadata(r, key);
+    double x = 0;
+    if (!text) return true;
+    if (!l2l__parse_double(text, &x) || !(x >= low && x <= high) || (whole && x != floor(x)))
+        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s is not a %snumber from %g to %g,"
+                        " but '%s'", key, whole ? "whole " : "", low, high, text);
+    *v = x;
+    return true;
+}
+
+static bool l2l__reader_int(const l2l__reader *r, const char *key, int low, int high, int *v)
+{
+    double x = *v;
+    bool ok = l2l__reader_number(r, key, low, high, true, &x);
+    *v = (int)x;
+    return ok;
+}
+
+/* -- writing safetensors ----------------------------------------------------------------------- */
+
+typedef struct l2l__text { char *data; size_t length, capacity; } l2l__text;
+
+static void l2l__text_add(l2l_context *c, l2l__text *t, const char *s, size_t n)
+{
+    if (c->status || !n) return;
+    if (n > t->capacity - t->length) {
+        size_t capacity = 2 * (t->capacity + n) + 256;
+        char *data = (char *)l2l__allocate(c, capacity);
+        if (!data) return;
+        if (t->length) memcpy(data, t->data, t->length);
+        l2l_free(c, t->data);
+        t->data = data;
+        t->capacity = capacity;
+    }
+    memcpy(t->data + t->length, s, n);
+    t->length += n;
+}
+
+static void l2l__text_put(l2l_context *c, l2l__text *t, const char *s)
+{
+    l2l__text_add(c, t, s, strlen(s));
+}
+
+/* A JSON string. */
+static void l2l__text_quote(l2l_context *c, l2l__text *t, const char *s)
+{
+    static const char hex[] = "0123456789abcdef";
+    char escaped[] = "\\u0000";
+    l2l__text_put(c, t, "\"");
+    for (; *s; s++) {
+        unsigned char u = (unsigned char)*s;
+        escaped[4] = hex[u >> 4];
+        escaped[5] = hex[u & 15];
+        if (u < 32 || u == '"' || u == '\\') l2l__text_put(c, t, escaped);
+        else l2l__text_add(c, t, s, 1);
+    }
+    l2l__text_put(c, t, "\"");
+}
+
+/* Values are copied when they are added. A writer that is NULL, or whose context has an error, takes
+   everything and does nothing, so that only the finish needs a check. */
+typedef struct l2l__writer {
+    l2l_context *context;
+    l2l__text metadata, entries;
+    l2l__piece *first, **last;
+    int64_t offset;
+} l2l__writer;
+
+static l2l__writer *l2l__writer_create(l2l_context *c)
+{
+    l2l__writer *w = (l2l__writer *)l2l__allocate(c, sizeof *w);
+    if (!w) return NULL;
+    w->context = c;
+    w->last = &w->first;
+    return w;
+}
+
+static void l2l__writer_free(l2l__writer *w)
+{
+    l2l__piece *p, *next;
+    if (!w) return;
+    for (p = w->first; p; p = next) {
+        next = p->next;
+        l2l_free(w->context, p);
+    }
+    l2l_free(w->context, w->metadata.data);
+    l2l_free(w->context, w->entries.data);
+    l2l_free(w->context, w);
+}
+
+static void l2l__writer_metadata(l2l__writer *w, const char *key, const char *text)
+{
+    if (!w) return;
+    l2l__text_put(w->context, &w->metadata, w->metadata.length ? "," : "");
+    l2l__text_quote(w->context, &w->metadata, key);
+    l2l__text_put(w->context, &w->metadata, ":");
+    l2l__text_quote(w->context, &w->metadata, text);
+}
+
+static void l2l__writer_add(l2l__writer *w, const char *name, l2l__dtype dtype, int rank,
+                            const int64_t *shape, const void *values)
+{
+    int size = l2l__dtypes[dtype].size;
+    char text[360], list[200];
+    int64_t count;
+    unsigned char *data;
+    l2l__piece *p;
+    if (!w || w->context->status) return;
+    if (rank < 0 || rank > 8 || !l2l__product(shape, rank, &count)) {
+        l2l__fail(w->context, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", name);
+        return;
+    }
+    if (!(p = l2l__piece_create(w->context, count, size, &data))) return;
+    l2l__put_values(data, values, count, size);
+    *w->last = p;
+    w->last = &p->next;
+    l2l__text_put(w->context, &w->entries, w->entries.length ? "," : "");
+    l2l__text_quote(w->context, &w->entries, name);
+    l2l__format(text, sizeof text, ":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%z,%z]}",
+                l2l__dtypes[dtype].name, l2l__shape_text(list, shape, rank), w->offset,
+                w->offset + (int64_t)p->bytes);
+    l2l__text_put(w->context, &w->entries, text);
+    w->offset += (int64_t)p->bytes;
+}
+
+/* F32, or F64 in the double build. */
+static void l2l__writer_reals(l2l__writer *w, const char *name, int rank, const int64_t *shape,
+                              const l2l_real *values)
+{
+    l2l__writer_add(w, name, sizeof *values == 4 ? L2L__F32 : L2L__F64, rank, shape, values);
+}
+
+static void l2l__writer_integers(l2l__writer *w, const char *name, int rank, const int64_t *shape,
+                                 const int64_t *values)
+{
+    l2l__writer_add(w, name, L2L__I64, rank, shape, values);
+}
+
+L2L__MAYBE_UNUSED
+static void l2l__writer_doubles(l2l__writer *w, const char *name, int rank, const int64_t *shape,
+                                const double *values)
+{
+    l2l__writer_add(w, name, L2L__F64, rank, shape, values);
+}
+
+/* Puts the header, with spaces up to a multiple of 8 bytes, in front of the pieces. */
+static bool l2l__writer_head(l2l__writer *w)
+{
+    l2l_context *c = w->context;
+    l2l__text t;
+    l2l__piece *p;
+    unsigned char *data;
+    memset(&t, 0, sizeof t);
+    l2l__text_add(c, &t, "        ", 8);     /* becomes the length                                */
+    l2l__text_put(c, &t, w->metadata.length ? "{\"__metadata__\":{" : "{");
+    l2l__text_add(c, &t, w->metadata.data, w->metadata.length);
+    if (w->metadata.length) l2l__text_put(c, &t, w->entries.length ? "}," : "}");
+    l2l__text_add(c, &t, w->entries.data, w->entries.length);
+    l2l__text_put(c, &t, "}");
+    l2l__text_add(c, &t, "        ", (8 - t.length % 8) % 8);
+    p = l2l__piece_create(c, (int64_t)t.length, 1, &data);
+    if (p) {
+        memcpy(data, t.data, t.length);
+        l2l__put_bytes(data, t.length - 8, 8);
+        p->next = w->first;
+        w->first = p;
+    }
+    l2l_free(c, t.data);
+    return p != NULL;
+}
+
+/* Both finishes free the writer, whatever happens. *data is to be given back with l2l_free. */
+static bool l2l__writer_finish_memory(l2l__writer *w, void **data, size_t *bytes)
+{
+    unsigned char *all = NULL, *at;
+    size_t n = 0;
+    const l2l__piece *p;
+    if (!w) return false;
+    if (l2l__writer_head(w)) {
+        for (p = w->first; p; p = p->next) n += p->bytes;
+        all = at = (unsigned char *)l2l__allocate(w->context, n);
+        for (p = w->first; all && p; at += p->bytes, p = p->next) memcpy(at, p->data, p->bytes);
+    }
+    l2l__writer_free(w);
+    if (!all) return false;
+    *data = all;
+    *bytes = n;
+    return true;
+}
+
+#ifndef L2LADV_NO_STDIO
+static bool l2l__writer_finish_file(l2l__writer *w, const char *path)
+{
+    bool ok = w && l2l__writer_head(w) && l2l__file_write(w->context, path, w->first);
+    l2l__writer_free(w);
+    return ok;
+}
+#endif
+
+/* Settings as metadata: written, and compared with a file's. */
+typedef struct l2l__pair {
+    const char *key;
+    char text[40];
+} l2l__pair;
+
+static void l2l__pair_text(l2l__pair *s, const char *key, const char *text)
+{
+    s->key = key;
+    l2l__format(s->text, sizeof s->text, "%s", text);
+}
+
+static void l2l__pair_number(l2l__pair *s, const char *key, double value)
+{
+    s->key = key;
+    l2l__number(s->text, value, 9);          /* nine digits tell any two floats apart             */
+}
+
+static void l2l__writer_settings(l2l__writer *w, const l2l__pair *s, int n)
+{
+    l2l__writer_metadata(w, "format", "pt");
+    l2l__writer_metadata(w, "l2ladv.version", L2LADV_VERSION);
+    for (; n > 0; n--, s++) l2l__writer_metadata(w, s->key, s->text);
+}
+
+/* Keys that the file does not have match everything; numbers may be written in another way. */
+static bool l2l__same_settings(const l2l__reader *r, const l2l__pair *s, int n)
+{
+    for (; n > 0; n--, s++) {
+        const char *file = l2l__reader_metadata(r, s->key);
+        double a, b;
+        if (!file || !strcmp(file, s->text)) continue;
+        if (!l2l__parse_double(file, &a) || !l2l__parse_double(s->text, &b) ||
+            fabs(a - b) > 1e-8 * fabs(b))
+            return l2l__bad(&r->file, L2L_ERROR_MISMATCH, 8, "%s is %s here, but in the file %s",
+                            s->key, s->text, file);
+    }
+    return true;
+}
+
+/* -- models ------------------------------------------------------------------------------------ */
+
+enum { L2L__SETTINGS = 7, L2L__SETTINGS_COMPARED = 3 };
+
+static void l2l__model_settings(const l2l_model_options *o, l2l__pair s[L2L__SETTINGS])
+{
+    l2l__pair_text(s, "arch", o->arch);
+    l2l__pair_number(s + 1, "classes", o->classes);
+    l2l__pair_number(s + 2, "width", o->width_multiplier);
+    l2l__pair_number(s + 3, "depth", o->depth);
+    l2l__pair_number(s + 4, "channels", o->channels);
+    l2l__pair_number(s + 5, "height", o->height);
+    l2l__pair_number(s + 6, "image_width", o->width);
+}
+
+/* The shape in PyTorch's layout: K×C×kh×kw, K×(C*H*W) or K of a kh×kw×C×K tensor. */
+static void l2l__file_shape(const l2l_parameter *p, int64_t shape[4])
+{
+    l2l_shape s = p->value->shape;
+    shape[0] = s.c;
+    shape[1] = p->rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
+    shape[2] = s.n;
+    shape[3] = s.h;
+}
+
+static bool l2l__ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcmp(text + n - m, end);
+}
+
+/* PyTorch counts batches beside the running statistics and wants the count to be there. */
+static void l2l__write_tracked(l2l_context *c, l2l__writer *w, const char *running_mean)
+{
+    static const int64_t none = 0;
+    l2l__text name;
+    memset(&name, 0, sizeof name);
+    l2l__text_add(c, &name, running_mean, strlen(running_mean) - strlen("running_mean"));
+    l2l__text_add(c, &name, "num_batches_tracked", sizeof "num_batches_tracked");
+    if (!c->status) l2l__writer_integers(w, name.data, 0, NULL, &none);
+    l2l_free(c, name.data);
+}
+
+static void l2l__write_list(l2l__writer *w, const char *key, const double *v, int n)
+{
+    char text[160];
+    size_t at = 0;
+    int i;
+    for (i = 0; i < n; i++) {
+        if (i) text[at++] = ',';
+        at += l2l__number(text + at, v[i], 9);
+    }
+    if (n > 0) l2l__writer_metadata(w, key, text);
+}
+
+static l2l__writer *l2l__model_writer(const l2l_model *m)
+{
+    l2l_context *c = l2l_model_context(m);
+    const l2l_model_options *o = l2l_model_info(m);
+    l2l__pair s[L2L__SETTINGS];
+    l2l__writer *w;
+    int i, n = l2l_model_parameters(m);
+    if (n < 1) l2l__fail(c, L2L_ERROR_UNSUPPORTED, "this model has no parameters to save");
+    if (!(w = l2l__writer_create(c))) return NULL;
+    l2l__model_settings(o, s);
+    l2l__writer_settings(w, s, L2L__SETTINGS);
+    l2l__write_list(w, "mean", o->mean, o->normalise);
+    l2l__write_list(w, "deviation", o->deviation, o->normalise);
+    for (i = 0; i < n && !c->status; i++) {
+        l2l_parameter p = l2l_model_parameter(m, i);
+        int64_t shape[4];
+        l2l_real *x = (l2l_real *)l2l__arena_array(c, l2l_count(p.value->shape), sizeof *x);
+        l2l__file_shape(&p, shape);
+        if (x && l2l_parameter_get(m, i, x)) l2l__writer_reals(w, p.name, p.rank, shape, x);
+        l2l__arena_drop(c, x);
+        if (l2l__ends_with(p.name, ".running_mean")) l2l__write_tracked(c, w, p.name);
+    }
+    return w;
+}
+
+/* A list "a,b,c" of up to 4 numbers; *n = 0 where the key is missing. */
+static bool l2l__reader_list(const l2l__reader *r, const char *key, double v[4], int *n)
+{
+    const char *text = l2l__reader_metadata(r, key), *at = text;
+    char number[40];
+    size_t length;
+    for (*n = 0; at; at = at[length] ? at + length + 1 : NULL) {
+        length = strcspn(at, ",");
+        if (*n < 4 && length < sizeof number) {
+            memcpy(number, at, length);
+            number[length] = 0;
+            if (l2l__parse_double(number, v + *n)) { ++*n; continue; }
+        }
+        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s is not one to four numbers with "
+                        "commas between, but '%s'", key, text);
+    }
+    return true;
+}
+
+/* *n numbers in each list, one per channel, or 0 when the file has none. */
+static bool l2l__reader_normalisation(const l2l__reader *r, int channels, double mean[4],
+                                      double deviation[4], int *n)
+{
+    int i, m = 0;
+    if (!l2l__reader_list(r, "mean", mean, n) || !l2l__reader_list(r, "deviation", deviation, &m))
+        return false;
+    for (i = *n; i > 0; i--)
+        if (i <= m && !(deviation[i - 1] > 0)) m = -1;
+    return (*n == m && (!m || m == channels)) ||
+           l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata mean and deviation need one number for "
+                    "each of %d channels, the deviations above 0", channels);
+}
+
+/* First everything is checked (`write` false), then everything is written. */
+static bool l2l__model_pass(l2l_model *m, const l2l__reader *r, l2l_real *x, bool write)
+{
+    int i, n = l2l_model_parameters(m);
+    for (i = 0; i < n; i++) {
+        l2l_parameter p = l2l_model_parameter(m, i);
+        int64_t shape[4];
+        l2l__file_shape(&p, shape);
+        if (!l2l__reader_demand(r, p.name, p.rank, shape, x)) return false;
+        if (write && !l2l_parameter_set(m, i, x)) return false;
+    }
+    return true;
+}
+
+static bool l2l__model_load_from(l2l_model *m, const l2l__reader *r, int *extra)
+{
+    l2l_context *c = r->context;
+    const l2l_model_options *o = l2l_model_info(m);
+    l2l__pair s[L2L__SETTINGS];
+    double mean[4], deviation[4];
+    l2l_real *x;
+    int64_t largest = 1, count, i;
+    int n = l2l_model_parameters(m), normalise = 0, k;
+    bool ok;
+    if (n < 1) return l2l__bad(&r->file, L2L_ERROR_UNSUPPORTED, -1, "a model without parameters");
+    l2l__model_settings(o, s);
+    if (!l2l__same_settings(r, s, L2L__SETTINGS_COMPARED) ||
+        !l2l__reader_normalisation(r, o->channels, mean, deviation, &normalise))
+        return false;
+    for (k = 0; k < n; k++) {
+        count = l2l_count(l2l_model_parameter(m, k).value->shape);
+        if (count > largest) largest = count;
+    }
+    x = (l2l_real *)l2l__arena_array(c, largest, sizeof *x);
+    ok = x && l2l__model_pass(m, r, x, false) && l2l__model_pass(m, r, x, true);
+    l2l__arena_drop(c, x);
+    if (!ok) return false;
+    if (normalise) l2l__model_set_normalisation(m, normalise, mean, deviation);
+    for (count = 0, i = 0; i < r->count; i++)
+        count += !l2l__ends_with(r->entries[i].name, "num_batches_tracked");
+    *extra = (int)count - n;
+    return true;
+}
+
+L2LADVDEF bool l2l_model_load_memory(l2l_model *m, const void *data, size_t bytes, int *extra)
+{
+    l2l__reader r;
+    return l2l__reader_open(l2l_model_context(m), data, bytes, "memory", &r) &&
+           l2l__reader_done(&r, l2l__model_load_from(m, &r, extra));
+}
+
+L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *bytes)
+{
+    return l2l__writer_finish_memory(l2l__model_writer(m), data, bytes);
+}
+
+#ifndef L2LADV_NO_STDIO
+L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra)
+{
+    l2l__reader r;
+    return l2l__reader_open_file(l2l_model_context(m), path, &r) &&
+           l2l__reader_done(&r, l2l__model_load_from(m, &r, extra));
+}
+
+L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path)
+{
+    return l2l__writer_finish_file(l2l__model_writer(m), path);
+}
+
+/* While a model is made on a file's word alone, the context may not take much more than the file
+   can justify: a few wrong bytes of metadata must not ask for all of the machine's memory. */
+typedef struct l2l__limit {
+    l2l_context *context;
+    l2l_allocator inner;
+    size_t most;
+} l2l__limit;
+
+static void *l2l__limit_allocate(void *user, size_t size)
+{
+    const l2l__limit *l = (const l2l__limit *)user;
+    if (size > l->most || l->context->used > l->most - size) return NULL;
+    return l->inner.allocate(l->inner.user, size);
+}
+
+static void l2l__limit_release(void *user, void *memory)
+{
+    const l2l__limit *l = (const l2l__limit *)user;
+    l->inner.release(l->inner.user, memory);
+}
+
+static l2l_model *l2l__model_create_limited(const l2l__reader *r, const l2l_model_options *o)
+{
+    l2l_context *c = r->context;
+    size_t most = 8 * r->file.bytes + (size_t)512 * 1024 * 1024;
+    l2l__limit limit;
+    l2l_model *m;
+    limit.context = c;
+    limit.inner = c->allocator;
+    limit.most = c->used + most;
+    c->allocator.allocate = l2l__limit_allocate;
+    c->allocator.release = l2l__limit_release;
+    c->allocator.user = &limit;
+    m = l2l_model_create(c, o);
+    c->allocator = limit.inner;
+    if (!m && c->status == L2L_ERROR_MEMORY) {
+        l2l_error_clear(c);
+        l2l__bad(&r->file, L2L_ERROR_MEMORY, 8, "the metadata describes a model that needs more than "
+                 "the %z bytes that such a file can justify", (int64_t)most);
+    }
+    return m;
+}
+
+static bool l2l__model_options_of(const l2l__reader *r, l2l_model_options *o)
+{
+    const char *arch = l2l__reader_metadata(r, "arch");
+    if (!arch)
+        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "there is no metadata 'arch': create the "
+                        "model and use l2l_model_load");
+    *o = l2l_model_default(arch);
+    if (!o->forward)
+        return l2l__bad(&r->file, L2L_ERROR_UNSUPPORTED, 8, "an architecture that is not known here "
+                        "(create the model and use l2l_model_load): '%s'", arch);
+    return l2l__reader_number(r, "width", 1e-3, 1000, false, &o->width_multiplier) &&
+           l2l__reader_int(r, "depth", 0, 10000, &o->depth) &&
+           l2l__reader_int(r, "classes", 1, 1 << 20, &o->classes) &&
+           l2l__reader_int(r, "channels", 1, 1 << 12, &o->channels) &&
+           l2l__reader_int(r, "height", 1, 1 << 14, &o->height) &&
+           l2l__reader_int(r, "image_width", 1, 1 << 14, &o->width) &&
+           l2l__reader_normalisation(r, o->channels, o->mean, o->deviation, &o->normalise);
+}
+
+L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
+{
+    l2l_model_options o;
+    l2l__reader r;
+    l2l_model *m = NULL;
+    int extra;
+    if (!l2l__reader_open_file(c, path, &r)) return NULL;
+    if (l2l__model_options_of(&r, &o)) m = l2l__model_create_limited(&r, &o);
+    if (m && !l2l__model_load_from(m, &r, &extra)) {
+        l2l_model_free(m);
+        m = NULL;
+    }
+    l2l__reader_close(&r);
+    return m;
+}
+#endif
+
+/* -- maximizers -------------------------------------------------------------------------------- */
+
+/* The tensors that phi's flat array is cut into, in its order; those of count 0 are not there. */
+typedef struct l2l__part {
+    const char *name;
+    int rank;
+    int64_t shape[2], count;
+} l2l__part;
+enum { L2L__PHI_PARTS = 5, L2L__PHI_SETTINGS = 8, L2L__PHI_COMPARED = 5 };
+
+static void l2l__learned_parts(const l2l_learned_options *o, l2l__part parts[L2L__PHI_PARTS])
+{
+    static const char *const names[] = {"cell.weight_ih", "cell.weight_hh", "cell.bias_ih",
+                                        "out.weight", "out.bias"};
+    int64_t H = o->hidden, rows = o->cell == L2L_LSTM ? 4 * H : H;
+    int i;
+    for (i = 0; i < L2L__PHI_PARTS; i++) {
+        l2l__part *p = parts + i;
+        p->name = names[i];
+        p->rank = i == 2 || i == 4 ? 1 : 2;
+        p->shape[0] = i < 3 ? rows : 1;
+        p->shape[1] = p->rank == 1 ? 1 : i > 0 ? H : o->input == L2L_INPUT_LOG ? 2 : 1;
+        p->count = p->rank == 1 && !o->bias ? 0 : p->shape[0] * p->shape[1];
+    }
+}
+
+static const char *const l2l__phi_cells[] = {"lstm", "rnn"};
+static const char *const l2l__phi_inputs[] = {"sign", "l1", "linf", "log", "raw"};
+static const char *const l2l__phi_outputs[] = {"tanh", "raw"};
+static const char *const l2l__phi_orders[] = {"0", "1"};
+
+static void l2l__learned_settings(const l2l_learned *m, l2l__pair s[L2L__PHI_SETTINGS])
+{
+    const l2l_learned_options *o = l2l_learned_info(m);
+    double epsilon = 0;
+    int T = 0;
+    l2l__learned_trained_with(m, &T, &epsilon);
+    l2l__pair_text(s, "cell", l2l__phi_cells[o->cell]);
+    l2l__pair_number(s + 1, "hidden", o->hidden);
+    l2l__pair_text(s + 2, "input", l2l__phi_inputs[o->input]);
+    l2l__pair_text(s + 3, "output", l2l__phi_outputs[o->raw_output]);
+    l2l__pair_number(s + 4, "scale", o->scale);
+    l2l__pair_text(s + 5, "second_order", l2l__phi_orders[o->second_order]);
+    l2l__pair_number(s + 6, "T", T);
+    l2l__pair_number(s + 7, "epsilon", epsilon);
+}
+
+static l2l__writer *l2l__learned_writer(const l2l_learned *m)
+{
+    const l2l_real *values = m->phi;
+    l2l__part parts[L2L__PHI_PARTS];
+    l2l__pair s[L2L__PHI_SETTINGS];
+    l2l__writer *w = l2l__writer_create(m->context);
+    int i;
+    l2l__learned_settings(m, s);
+    l2l__writer_settings(w, s, L2L__PHI_SETTINGS);
+    l2l__learned_parts(l2l_learned_info(m), parts);
+    for (i = 0; i < L2L__PHI_PARTS; values += parts[i++].count)
+        if (parts[i].count)
+            l2l__writer_reals(w, parts[i].name, parts[i].rank, parts[i].shape, values);
+    return w;
+}
+
+/* phi from the file, all of it; `more` has the same room. PyTorch's cells have a second bias, which
+   ours keep in the first. */
+static bool l2l__learned_values(const l2l__reader *r, const l2l_learned_options *o, l2l_real *x,
+                                l2l_real *more)
+{
+    static const char hh[] = "cell.bias_hh";
+    l2l__part parts[L2L__PHI_PARTS];
+    int64_t k;
+    int i;
+    l2l__learned_parts(o, parts);
+    for (i = 0; i < L2L__PHI_PARTS; x += parts[i++].count) {
+        const l2l__part *p = parts + i;
+        bool there = l2l__reader_find(r, p->name) != NULL;
+        if (p->rank == 1 && there != o->bias)
+            return l2l__bad(&r->file, L2L_ERROR_MISMATCH, -1, "bias is %s here, but in the file "
+                            "there is %s '%s'", o->bias ? "on" : "off", there ? "a" : "no", p->name);
+        if (!p->count) continue;
+        if (!l2l__reader_demand(r, p->name, p->rank, p->shape, x)) return false;
+        if (i != 2 || !l2l__reader_find(r, hh)) continue;
+        if (!l2l__reader_demand(r, hh, p->rank, p->shape, more)) return false;
+        for (k = 0; k < p->count; k++) x[k] += more[k];
+    }
+    return true;
+}
+
+static bool l2l__learned_load_from(l2l_learned *m, const l2l__reader *r)
+{
+    int n = l2l_learned_size(m), T = 0;
+    double epsilon = 0;
+    l2l__pair s[L2L__PHI_SETTINGS];
+    l2l_real *x;
+    bool ok;
+    l2l__learned_settings(m, s);
+    if (!l2l__same_settings(r, s, L2L__PHI_COMPARED) || !l2l__reader_int(r, "T", 0, INT_MAX, &T) ||
+        !l2l__reader_number(r, "epsilon", 0, DBL_MAX, false, &epsilon))
+        return false;
+    x = (l2l_real *)l2l__arena_array(r->context, 2 * (int64_t)n, sizeof *x);
+    ok = x && l2l__learned_values(r, l2l_learned_info(m), x, x + n);
+    if (ok) {
+        memcpy(l2l_learned_parameters(m), x, (size_t)n * sizeof *x);
+        l2l__learned_set_trained_with(m, T, epsilon);
+    }
+    l2l__arena_drop(r->context, x);
+    return ok;
+}
+
+L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t bytes)
+{
+    l2l__reader r;
+    return l2l__reader_open(m->context, data, bytes, "memory", &r) &&
+           l2l__reader_done(&r, l2l__learned_load_from(m, &r));
+}
+
+L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes)
+{
+    return l2l__writer_finish_memory(l2l__learned_writer(m), data, bytes);
+}
+
+#ifndef L2LADV_NO_STDIO
+L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path)
+{
+    l2l__reader r;
+    return l2l__reader_open_file(m->context, path, &r) &&
+           l2l__reader_done(&r, l2l__learned_load_from(m, &r));
+}
+
+L2LADVDEF bool l2l_learned_save(const l2l_learned *m, const char *path)
+{
+    return l2l__writer_finish_file(l2l__learned_writer(m), path);
+}
+
+/* *choice = which of the names the key's text is; unchanged where the key is missing. */
+static bool l2l__reader_choice(const l2l__reader *r, const char *key, const char *const *names,
+                               int n, int *choice)
+{
+    const char *text = l2l__reader_metadata(r, key);
+    int i;
+    for (i = 0; text && i < n; i++)
+        if (!strcmp(text, names[i])) { *choice = i; return true; }
+    return !text || l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s has a value that is not "
+                             "known here: '%s'", key, text);
+}
+
+static bool l2l__learned_options_of(const l2l__reader *r, l2l_learned_options *o)
+{
+    int cell = 0, input = 0, raw = 0, second = 0;
+    const l2l__entry *e = l2l__reader_find(r, "cell.weight_hh");
+    if (!l2l__reader_metadata(r, "cell"))
+        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "there is no metadata 'cell': create the "
+                        "maximizer and use l2l_learned_load");
+    if (!l2l__reader_choice(r, "cell", l2l__phi_cells, 2, &cell) ||
+        !l2l__reader_choice(r, "input", l2l__phi_inputs, 5, &input) ||
+        !l2l__reader_choice(r, "output", l2l__phi_outputs, 2, &raw) ||
+        !l2l__reader_choice(r, "second_order", l2l__phi_orders, 2, &second) ||
+        !l2l__reader_int(r, "hidden", 1, 1 << 15, &o->hidden) ||
+        !l2l__reader_number(r, "scale", -DBL_MAX, DBL_MAX, false, &o->scale))
+        return false;
+    if (!e || e->rank != 2 || e->shape[1] != o->hidden) /* no memory that the file does not justify */
+        return l2l__bad(&r->file, L2L_ERROR_MISMATCH, 8, "hidden is %d in the metadata, but "
+                        "'cell.weight_hh' has other columns or is not there", o->hidden);
+    o->cell = (l2l_cell)cell;
+    o->input = (l2l_grad_input)input;
+    o->raw_output = raw != 0;
+    o->second_order = second != 0;
+    o->bias = l2l__reader_find(r, "cell.bias_ih") != NULL;
+    return true;
+}
+
+L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
+{
+    l2l_learned_options o = l2l_learned_default();
+    l2l__reader r;
+    l2l_learned *m = NULL;
+    if (!l2l__reader_open_file(c, path, &r)) return NULL;
+    if (l2l__learned_options_of(&r, &o)) m = l2l_learned_create(c, &o);
+    if (m && !l2l__learned_load_from(m, &r)) {
+        l2l_learned_free(m);
+        m = NULL;
+    }
+    l2l__reader_close(&r);
+    return m;
+}
+#endif
+
+/* -- IDX --------------------------------------------------------------------------------------- */
+
+typedef struct l2l__idx {
+    const unsigned char *pixels, *labels;
+    size_t size;                             /* C*H*W                                             */
+    void *owned[2];                          /* the two files, unless they are borrowed           */
+} l2l__idx;
+
+/* The sizes of rank 1 (labels), 3 or 4 (images), checked against the file's length. */
+static bool l2l__idx_sizes(const l2l__file *f, bool images, int *dims, int *rank, size_t *header)
+{
+    const unsigned char *p = f->data;
+    uint64_t total = 1, v, rest;
+    int i;
+    if (f->bytes >= 2 && p[0] == 0x1F && p[1] == 0x8B)
+        return l2l__bad(f, L2L_ERROR_FORMAT, 0, "this is a gzip file: unpack it first (gunzip)");
+    if (f->bytes < 4 || p[0] || p[1] || p[2] != 8 || !(images ? p[3] == 3 || p[3] == 4 : p[3] == 1))
+        return l2l__bad(f, L2L_ERROR_FORMAT, 0, "not an IDX file of %s: expected the bytes 0 0 8 %s",
+                        images ? "images" : "labels", images ? "3 or 4" : "1");
+    *rank = p[3];
+    *header = 4 + 4 * (size_t)*rank;
+    if (f->bytes < *header)
+        return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)f->bytes, "truncated in the header");
+    for (i = 0; i < *rank; i++) {
+        v = l2l__get_bytes(p + 4 + 4 * i, 4, true);
+        if (v < 1 || v > INT_MAX)
+            return l2l__bad(f, L2L_ERROR_FORMAT, 4 + 4 * i, "size %d is %z, not 1 to %d", i,
+                            (int64_t)v, INT_MAX);
+        dims[i] = (int)v;
+        total = total > INT64_MAX / v ? INT64_MAX : total * v;
+    }
+    rest = f->bytes - *header;
+    return total == rest ||
+           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)(total > rest ? f->bytes : *header + total), "%s: "
+                    "the header announces %z bytes of data, the file has %z",
+                    total > rest ? "truncated" : "too long", (int64_t)total, (int64_t)rest);
+}
+
+static bool l2l__idx_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
+{
+    const l2l__idx *x = (const l2l__idx *)d->self;
+    size_t i, first = (size_t)index * x->size;
+    if (!l2l__index_ok(d, index)) return false;
+    for (i = 0; i < x->size; i++) chw[i] = (l2l_real)x->pixels[first + i] / 255;
+    *label = x->labels[index];
+    return true;
+}
+
+static void l2l__idx_release(l2l_dataset *d)
+{
+    l2l__idx *x = (l2l__idx *)d->self;
+    l2l_free(d->context, x->owned[0]);
+    l2l_free(d->context, x->owned[1]);
+    l2l_free(d->context, x);
+}
+
+static l2l__idx *l2l__idx_open(const l2l__file *images, const l2l__file *labels, int classes,
+                               l2l_dataset *d)
+{
+    int dims[4], rank, n, one, i;
+    size_t header, first;
+    l2l__idx *x;
+    if (!l2l__idx_sizes(images, true, dims, &rank, &header) ||
+        !l2l__idx_sizes(labels, false, &n, &one, &first))
+        return NULL;
+    if (rank == 3) { dims[3] = dims[2]; dims[2] = dims[1]; dims[1] = 1; }
+    if (n != dims[0])
+        l2l__bad(labels, L2L_ERROR_FORMAT, 4, "%d labels for %d images in %s", n, dims[0],
+                 images->label);
+    for (i = 0; i < n; i++)
+        if (labels->data[first + (size_t)i] >= classes)
+            l2l__bad(labels, L2L_ERROR_FORMAT, (int64_t)first + i, "label %d is %d, not below %d", i,
+                     (int)labels->data[first + (size_t)i], classes);
+    x = (l2l__idx *)l2l__allocate(images->context, sizeof *x); /* NULL after any error            */
+    if (!x) return NULL;
+    x->pixels = images->data + header;
+    x->labels = labels->data + first;
+    x->size = (images->bytes - header) / (size_t)n;
+    l2l__dataset_fill(d, images->context, dims, classes, x);
+    d->fetch = l2l__idx_fetch;
+    d->release = l2l__idx_release;
+    return x;
+}
+
+/* Both files are borrowed until l2l_dataset_free. */
+L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
+                                      const void *labels, size_t label_bytes, int classes,
+                                      l2l_dataset *d)
+{
+    l2l__file a = l2l__file_of(c, "images in memory", images, image_bytes);
+    l2l__file b = l2l__file_of(c, "labels in memory", labels, label_bytes);
+    return !c->status && l2l__idx_open(&a, &b, classes, d) != NULL;
+}
+
+#ifndef L2LADV_NO_STDIO
+L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
+                               l2l_dataset *d)
+{
+    size_t n = 0, m = 0;
+    unsigned char *p = l2l__file_read(c, images, &n), *q = l2l__file_read(c, labels, &m);
+    l2l__file a = l2l__file_of(c, images, p, n), b = l2l__file_of(c, labels, q, m);
+    l2l__idx *x = c->status ? NULL : l2l__idx_open(&a, &b, classes, d);
+    if (x) {
+        x->owned[0] = p;
+        x->owned[1] = q;
+    } else {
+        l2l_free(c, p);
+        l2l_free(c, q);
+    }
+    return x != NULL;
+}
+#endif
+
+/* -- .npy -------------------------------------------------------------------------------------- */
+
+typedef struct l2l__npy {
+    char order, kind;                        /* '<', '>' or '|'; 'f', 'i', 'u' or 'b'             */
+    int size, rank;
+    bool fortran;
+    int64_t shape[8], count;
+    size_t first;                            /* where the values begin                            */
+} l2l__npy;
+
+/* 'text' or "text", cut out in place; NULL after an error. */
+static char *l2l__npy_string(l2l__json *j)
+{
+    char quote = l2l__json_take(j, '\'') ? '\'' : '"', *start;
+    if (quote == '"' && !l2l__json_want(j, '"')) return NULL;
+    for (start = j->at; *j->at && *j->at != quote; j->at++) continue;
+    if (!*j->at) { l2l__json_fail(j, "a string without an end"); return NULL; }
+    *j->at++ = 0;
+    return start;
+}
+
+static bool l2l__npy_type(l2l__json *j, l2l__npy *h)
+{
+    const char *t = l2l__npy_string(j);
+    if (!t) return false;
+    if (strlen(t) == 3 && strchr("<>|", t[0]) && strchr("fiub", t[1]) && strchr("1248", t[2])) {
+        h->order = t[0];
+        h->kind = t[1];
+        h->size = t[2] - '0';
+        if ((h->size == 1 || h->order != '|') && (h->kind != 'f' || h->size >= 4) &&
+            (h->kind != 'b' || h->size == 1))
+            return true;
+    }
+    return l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "unsupported descr (known are f4, f8,"
+                    " i1 to i8, u1 to u8 and b1): '%s'", t);
+}
+
+static bool l2l__npy_shape(l2l__json *j, l2l__npy *h)
+{
+    bool comma = true;
+    if (!l2l__json_want(j, '(')) return false;
+    for (h->rank = 0; !l2l__json_take(j, ')'); comma = l2l__json_take(j, ',')) {
+        if (!comma) return l2l__json_fail(j, "expected , or ) here");
+        if (h->rank == 8) return l2l__json_fail(j, "more than 8 axes");
+        if (!l2l__json_integer(j, &h->shape[h->rank++])) return false;
+    }
+    if (h->rank == 1 && !comma) return l2l__json_fail(j, "a tuple of one needs a comma");
+    return l2l__product(h->shape, h->rank, &h->count) ||
+           l2l__json_fail(j, "a shape whose product is beyond 2^63-1");
+}
+
+static bool l2l__npy_order(l2l__json *j, l2l__npy *h)
+{
+    l2l__json_take(j, 0);
+    h->fortran = !strncmp(j->at, "True", 4);
+    if (!h->fortran && strncmp(j->at, "False", 5))
+        return l2l__json_fail(j, "expected True or False here");
+    j->at += h->fortran ? 4 : 5;
+    return true;
+}
+
+/* The header's dictionary, a Python literal. */
+static bool l2l__npy_header(l2l__json *j, l2l__npy *h)
+{
+    int seen = 0, bit;
+    bool comma = true;
+    if (!l2l__json_want(j, '{')) return false;
+    for (; !l2l__json_take(j, '}'); comma = l2l__json_take(j, ',')) {
+        const char *key;
+        if (!comma) return l2l__json_fail(j, "expected , or } here");
+        if (!(key = l2l__npy_string(j)) || !l2l__json_want(j, ':')) return false;
+        bit = !strcmp(key, "descr") ? 1 : !strcmp(key, "fortran_order") ? 2
+            : !strcmp(key, "shape") ? 4 : 0;
+        if (!bit || (seen & bit)) return l2l__json_fail(j, "an unknown key, or one a second time");
+        seen |= bit;
+        if (!(bit == 1 ? l2l__npy_type : bit == 2 ? l2l__npy_order : l2l__npy_shape)(j, h))
+            return false;
+    }
+    if (!l2l__json_end(j)) return false;
+    if (seen != 7) return l2l__json_fail(j, "descr, fortran_order and shape are all needed");
+    return !h->fortran || h->rank < 2 ||
+           l2l__json_fail(j, "fortran_order is True: save it with numpy.ascontiguousarray");
+}
+
+static bool l2l__npy_open(const l2l__file *f, l2l__npy *h)
+{
+    static const unsigned char magic[6] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
+    const unsigned char *p = f->data;
+    size_t start, n, rest;
+    l2l__json j;
+    bool ok;
+    memset(h, 0, sizeof *h);
+    if (f->bytes < 12 || memcmp(p, magic, 6) || p[6] < 1 || p[6] > 3 || p[7])
+        return l2l__bad(f, L2L_ERROR_FORMAT, 0, "not a .npy file of version 1.0 to 3.0");
+    start = p[6] == 1 ? 10 : 12;
+    n = (size_t)l2l__get_bytes(p + 8, (int)start - 8, false);
+    if (n > f->bytes - start)
+        return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes in a file of %z", (int64_t)n,
+                        (int64_t)f->bytes);
+    h->first = start + n;
+    rest = f->bytes - h->first;
+    j = l2l__json_of(f, start, n);
+    ok = j.text && l2l__npy_header(&j, h);
+    l2l_free(f->context, j.text);
+    if (!ok) return false;
+    return (rest % (size_t)h->size == 0 && (uint64_t)h->count == rest / (size_t)h->size) ||
+           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)h->first, "%z elements of %d bytes announced, %z "
+                    "bytes of data", h->count, h->size, (int64_t)rest);
+}
+
+/* An element as an integer; false when it is not one of its type or does not fit int64_t. */
+static bool l2l__npy_integer(const l2l__npy *h, uint64_t u, int64_t *v)
+{
+    if (h->kind == 'i' && h->size < 8 && u >> (8 * h->size - 1)) u |= ~(uint64_t)0 << (8 * h->size);
+    *v = (int64_t)u;
+    return (h->kind != 'u' || *v >= 0) && (h->kind != 'b' || u < 2);
+}
+
+static bool l2l__npy_read(const l2l__file *f, l2l_array *a)
+{
+    l2l_context *c = f->context;
+    l2l__npy h;
+    l2l_array b;
+    int64_t i;
+    memset(&b, 0, sizeof b);
+    if (c->status || !l2l__npy_open(f, &h)) return false;
+    b.rank = h.rank;
+    b.count = h.count;
+    memcpy(b.shape, h.shape, sizeof h.shape);
+    b.integer = h.kind != 'f';
+    if (b.integer) b.integers = (int64_t *)l2l__allocate_array(c, h.count, sizeof *b.integers);
+    else b.reals = (l2l_real *)l2l__allocate_array(c, h.count, sizeof *b.reals);
+    for (i = 0; i < h.count && !c->status; i++) {
+        size_t at = h.first + (size_t)i * (size_t)h.size;
+        uint64_t u = l2l__get_bytes(f->data + at, h.size, h.order == '>');
+        if (!b.integer) b.reals[i] = (l2l_real)l2l__real_of(u, h.size);
+        else if (!l2l__npy_integer(&h, u, b.integers + i))
+            l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)at, "element %z does not fit (u8: below 2^63, b1: "
+                     "0 or 1)", i);
+    }
+    if (c->status) l2l_array_free(c, &b); else *a = b;
+    return !c->status;
+}
+
+L2LADVDEF bool l2l_npy_load_memory(l2l_context *c, const void *data, size_t bytes, l2l_array *a)
+{
+    l2l__file f = l2l__file_of(c, "memory", data, bytes);
+    return l2l__npy_read(&f, a);
+}
+
+L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a)
+{
+    l2l_free(c, a->reals);
+    l2l_free(c, a->integers);
+    memset(a, 0, sizeof *a);
+}
+
+#ifndef L2LADV_NO_STDIO
+L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)
+{
+    size_t bytes = 0;
+    unsigned char *data = l2l__file_read(c, path, &bytes);
+    l2l__file f = l2l__file_of(c, path, data, bytes);
+    bool ok = l2l__npy_read(&f, a);
+    l2l_free(c, data);
+    return ok;
+}
+
+static bool l2l__npy_save(l2l_context *c, const char *path, const char *descr, int size,
+                          const void *values, const int64_t *shape, int rank)
+{
+    unsigned char *data, head[384];
+    char text[320], list[200];
+    size_t n, total;
+    int64_t count;
+    l2l__piece front, *back;
+    bool ok;
+    if (c->status) return false;
+    if (rank < 0 || rank > 8 || !l2l__product(shape, rank, &count))
+        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", path);
+    if (!(back = l2l__piece_create(c, count, size, &data))) return false;
+    l2l__put_values(data, values, count, size);
+    n = l2l__format(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (%s%s), }",
+                    descr, l2l__shape_text(list, shape, rank), rank == 1 ? "," : "");
+    total = (10 + n + 64) / 64 * 64;         /* the values are aligned to 64 bytes                */
+    memset(head, ' ', total);
+    memcpy(head, "\x93NUMPY\x01", 8);        /* the text's own zero ends the version, 1.0         */
+    l2l__put_bytes(head + 8, total - 10, 2);
+    memcpy(head + 10, text, n);
+    head[total - 1] = '\n';
+    front.data = head;
+    front.bytes = total;
+    front.next = back;
+    ok = l2l__file_write(c, path, &front);
+    l2l_free(c, back);
+    return ok;
+}
+
+L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_real *values,
+                                  const int64_t *shape, int rank)
+{
+    return l2l__npy_save(c, path, sizeof *values == 4 ? "<f4" : "<f8", (int)sizeof *values, values,
+                         shape, rank);
+}
+
+L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int64_t *values,
+                                     const int64_t *shape, int rank)
+{
+    return l2l__npy_save(c, path, "<i8", 8, values, shape, rank);
+}
+#endif
+
+/* -- training logs: JSON lines -------------------------------------------------------------------- */
+
+#ifndef L2LADV_NO_STDIO
+static bool l2l__log_append(l2l_trainer *t, const char *line, size_t n)
+{
+    FILE *f = fopen(t->log, "ab");
+    bool ok = f && fwrite(line, 1, n, f) == n;
+    if (f && fclose(f)) ok = false;
+    t->log_bytes += (int64_t)n;
+    return ok || l2l__fail(t->context, L2L_ERROR_FILE, "%s: cannot write the log", t->log);
+}
+
+/* A line for each step; the last one of an epoch has the epoch's figures too. */
+static bool l2l__log_step(l2l_trainer *t)
+{
+    const l2l_progress *p = &t->progress;
+    char line[640];
+    size_t n;
+    if (!t->log) return true;
+    n = l2l__append(line, sizeof line, 0, "{\"step\":%z,\"epoch\":%d,\"loss\":%g,\"accuracy\":%g,"
+                    "\"epsilon\":%g,\"rate\":%g,\"gain\":%g,\"saturated\":%g", p->step, p->epoch, p->loss,
+                    p->accuracy, p->epsilon, p->rate * t->options.optimizer.rate, p->gain, p->saturated);
+    if (p->epoch_ended)
+        n = l2l__append(line, sizeof line, n, ",\"epoch_loss\":%g,\"epoch_accuracy\":%g,"
+                        "\"validation_natural\":%g,\"validation_robust\":%g,\"best\":%s", p->epoch_loss,
+                        p->epoch_accuracy, p->validation_natural, p->validation_robust,
+                        p->best ? "true" : "false");
+    n = l2l__append(line, sizeof line, n, "}\n");
+    return l2l__log_append(t, line, n);
+}
+
+/* A new training begins a new log; a resumed one cuts it to where the checkpoint was made. */
+static bool l2l__log_begin(l2l_trainer *t)
+{
+    l2l__piece *p;
+    unsigned char *data = NULL, *copy;
+    size_t n = 0, keep = (size_t)t->log_bytes;
+    bool ok;
+    if (!t->log) return true;
+    if (keep && !(data = l2l__file_read(t->context, t->log, &n))) return false;
+    if (n < keep) {
+        l2l_free(t->context, data);
+        return l2l__fail(t->context, L2L_ERROR_MISMATCH, "%s: the log has %z bytes, the checkpoint was "
+                         "made at %z", t->log, (int64_t)n, (int64_t)keep);
+    }
+    p = l2l__piece_create(t->context, (int64_t)keep, 1, &copy);
+    if (p && keep) memcpy(copy, data, keep);
+    ok = p && l2l__file_write(t->context, t->log, p);
+    l2l_free(t->context, p);
+    l2l_free(t->context, data);
+    return ok;
+}
+#else
+static bool l2l__log_step(l2l_trainer *t) { L2L__UNUSED(t); return true; }
+static bool l2l__log_begin(l2l_trainer *t)
+{
+    return !t->log || l2l__fail(t->context, L2L_ERROR_UNSUPPORTED, "training: a log needs stdio");
+}
+#endif
+
+/* -- checkpoints: everything that a training needs to go on with the same bits ----------------------- */
+
+#ifndef L2LADV_NO_STDIO
+
+/* The settings that a checkpoint belongs to, one at a time: false after the last. */
+static bool l2l__setting(const l2l_trainer *t, int i, const char **key, char text[64])
+{
+    const l2l_train_options *o = &t->options;
+    const l2l_optimizer_options *a = &o->optimizer;
+    const l2l_schedule *s = &o->schedule;
+    double weights = 0;
+    int j;
+    struct { const char *name; double value; } numbers[] = {
+        {"width", t->model->options.width_multiplier}, {"depth", (double)t->model->options.depth},
+        {"classes", (double)t->model->options.classes}, {"dropout", t->model->options.dropout},
+        {"images", (double)t->data.count}, {"epochs", (double)o->epochs}, {"batch", (double)o->batch}, {"epsilon", o->epsilon},
+        {"T", (double)o->T}, {"step_size", o->step_size}, {"epsilon_warm_up", o->epsilon_warm_up},
+        {"start", (double)o->method.start}, {"inner_mode", (double)o->inner_mode}, {"validation", (double)o->validation},
+        {"seed (low half)", (double)(o->seed & 0xffffffffu)}, {"seed (high half)", (double)(o->seed >> 32)},
+        {"optimizer", (double)a->kind}, {"rate", a->rate}, {"momentum", a->momentum},
+        {"weight_decay", a->weight_decay}, {"nesterov", (double)a->nesterov}, {"beta1", a->beta1},
+        {"beta2", a->beta2}, {"adam epsilon", a->epsilon}, {"clip", a->clip}, {"schedule", (double)s->kind},
+        {"warm_up", s->warm_up}, {"factor", s->factor}, {"final", s->final},
+        {"milestones", s->milestones[0] + 10 * s->milestones[1] + 100 * s->milestones[2]},
+        {"loss_weights", 0}
+    };
+    int n = (int)(sizeof numbers / sizeof *numbers);
+    const char *names[4], *texts[4];
+    names[0] = "arch"; texts[0] = t->model->arch;
+    names[1] = "method"; texts[1] = o->method.name;
+    names[2] = "objective"; texts[2] = o->method.objective.name;
+    names[3] = "maximizer"; texts[3] = o->method.maximizer.name;
+    for (j = 1; j <= o->T; j++) weights += t->w[j] * j;
+    numbers[n - 1].value = weights;
+    if (i >= n + 4) return false;
+    *key = i < 4 ? names[i] : numbers[i - 4].name;
+    if (i < 4) l2l__format(text, 64, "%s", texts[i] ? texts[i] : "");
+    else l2l__number(text, numbers[i - 4].value, 15);
+    return true;
+}
+
+/* The numbers of the training's own state, in one array. */
+enum { L2L__STATE = 16 };
+static void l2l__state(l2l_trainer *t, double v[L2L__STATE], bool back)
+{
+    l2l_progress *p = &t->progress;
+    memset(v, 0, back ? 0 : L2L__STATE * sizeof *v);
+    if (!back) {
+        v[0] = (double)t->step; v[1] = p->epoch; v[2] = (double)p->step_in_epoch;
+        v[3] = t->epoch_loss; v[4] = t->epoch_right; v[5] = (double)t->epoch_seen;
+        v[6] = t->best_score; v[7] = t->plateau; v[8] = (double)t->log_bytes;
+        v[9] = (double)t->optimizer->steps; v[10] = p->validation_natural;
+        v[11] = p->validation_robust;
+        return;
+    }
+    t->step = p->step = (int64_t)v[0]; p->epoch = (int)v[1]; p->step_in_epoch = (int64_t)v[2];
+    t->epoch_loss = v[3]; t->epoch_right = v[4]; t->epoch_seen = (int64_t)v[5];
+    t->best_score = v[6]; t->plateau = (int)v[7]; t->log_bytes = (int64_t)v[8];
+    t->optimizer->steps = (int64_t)v[9]; p->validation_natural = v[10]; p->validation_robust = v[11];
+}
+
+/* Every array of the checkpoint by number: name, place and length; false after the last. */
+static bool l2l__state_array(l2l_trainer *t, int i, char name[128], l2l_real **data, int64_t *n)
+{
+    l2l_model *m = t->model;
+    int s = m->n_slots, which = i / s, j = i % s, k, trainable = 0;
+    static const char *const kinds[] = {"theta", "first", "second", "best"};
+    if (which > 3 || (which == 3 && !t->best)) return false;
+    for (k = 0; k < j; k++) trainable += m->slots[k]->trainable;
+    l2l__format(name, 128, "%s/%s", kinds[which], m->slots[j]->name);
+    *n = l2l_count(m->slots[j]->value.shape);
+    if (which == 0) *data = m->slots[j]->value.data;
+    else if (which == 3) *data = t->best->slots[j]->value.data;
+    else if (!m->slots[j]->trainable) *data = NULL;
+    else *data = which == 1 ? t->optimizer->first[trainable] : t->optimizer->second[trainable];
+    return true;
+}
+
+static double *l2l__maximizer_state(l2l_trainer *t, int64_t *n)
+{
+    const l2l_maximizer *m = &t->options.method.maximizer;
+    double *v;
+    *n = m->pack ? m->pack(m->self, NULL) : 0;
+    v = *n > 0 ? (double *)l2l__allocate_array(t->context, *n, sizeof *v) : NULL;
+    if (v) m->pack(m->self, v);
+    return v;
+}
+
+L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
+{
+    l2l__writer *w = l2l__writer_create(t->context);
+    double state[L2L__STATE], *v;
+    char name[128], text[64];
+    const char *key;
+    l2l_real *data;
+    int64_t n, length = L2L__STATE;
+    int i;
+    l2l__writer_metadata(w, "format", "l2ladv checkpoint 1");
+    for (i = 0; l2l__setting(t, i, &key, text); i++) l2l__writer_metadata(w, key, text);
+    l2l__state(t, state, false);
+    l2l__writer_doubles(w, "state", 1, &length, state);
+    for (i = 0; l2l__state_array(t, i, name, &data, &n); i++)
+        if (data) l2l__writer_reals(w, name, 1, &n, data);
+    v = l2l__maximizer_state(t, &n);
+    if (v) l2l__writer_doubles(w, "maximizer", 1, &n, v);
+    l2l_free(t->context, v);
+    return l2l__writer_finish_file(w, path);
+}
+
+/* The entry `name` of n numbers, or an error that says what is there instead. */
+static const l2l__entry *l2l__checkpoint_entry(const l2l__reader *r, const char *name, int64_t n)
+{
+    const l2l__entry *e = l2l__reader_find(r, name);
+    if (e && e->count == n) return e;
+    l2l__fail(r->context, L2L_ERROR_FORMAT, "%s: the checkpoint's '%s' has %z numbers, %z are expected",
+              r->label, name, e ? e->count : 0, n);
+    return NULL;
+}
+
+static bool l2l__checkpoint_matches(l2l_trainer *t, const l2l__reader *r)
+{
+    const char *key, *there = l2l__reader_metadata(r, "format");
+    char text[64];
+    int i;
+    if (!there || strcmp(there, "l2ladv checkpoint 1") != 0)
+        return l2l__fail(t->context, L2L_ERROR_FORMAT, "%s: not a checkpoint of this version", r->label);
+    for (i = 0; l2l__setting(t, i, &key, text); i++) {
+        there = l2l__reader_metadata(r, key);
+        if (!there || strcmp(there, text) != 0)
+            return l2l__fail(t->context, L2L_ERROR_MISMATCH, "%s: made with %s %s, not %s", r->label, key,
+                             there ? there : "(none)", text);
+    }
+    return true;
+}
+
+/* One pass over the arrays: checking (write false) before anything is changed, then reading. */
+static bool l2l__checkpoint_arrays(l2l_trainer *t, const l2l__reader *r, bool write)
+{
+    char name[128];
+    l2l_real *data;
+    int64_t n;
+    int i;
+    for (i = 0; l2l__state_array(t, i, name, &data, &n); i++) {
+        const l2l__entry *e = data ? l2l__checkpoint_entry(r, name, n) : NULL;
+        if (data && (!e || (write && !l2l__reader_reals(r, e, data)))) return false;
+    }
+    return true;
+}
+
+static bool l2l__checkpoint_read(l2l_trainer *t, const l2l__reader *r)
+{
+    l2l_context *c = t->context;
+    const l2l_maximizer *m = &t->options.method.maximizer;
+    const l2l__entry *e, *state = l2l__checkpoint_entry(r, "state", L2L__STATE);
+    double v[L2L__STATE], *packed = NULL;
+    int64_t n = m->pack ? m->pack(m->self, NULL) : 0;
+    int i;
+    if (!state || !l2l__reader_doubles(r, state, v) || !l2l__checkpoint_matches(t, r)) return false;
+    if (v[6] >= 0 && !t->best && !(t->best = l2l_model_clone(c, t->model))) return false;
+    e = n > 0 ? l2l__checkpoint_entry(r, "maximizer", n) : NULL;
+    if (n > 0) packed = (double *)l2l__allocate_array(c, n, sizeof *packed);
+    if (!c->status && l2l__checkpoint_arrays(t, r, false) && (!e || l2l__reader_doubles(r, e, packed)) &&
+        l2l__checkpoint_arrays(t, r, true)) {
+        if (e && m->unpack) m->unpack(m->self, packed, n);
+        l2l__state(t, v, true);
+        for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
+        for (i = 0; t->best && i < t->best->n_slots; i++) l2l__touch(t->best->slots[i]);
+    }
+    l2l_free(c, packed);
+    return !c->status;
+}
+
+L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
+{
+    l2l__reader r;
+    bool ok;
+    if (!l2l__reader_open_file(t->context, path, &r)) return false;
+    ok = l2l__checkpoint_read(t, &r);
+    l2l__reader_close(&r);
+    return ok;
+}
+
+/* options.resume: go on if there is a checkpoint, else begin. */
+static bool l2l__maybe_resume(l2l_trainer *t)
+{
+    FILE *f;
+    if (!t->options.resume || !t->checkpoint || t->step > 0) return true;
+    if (!(f = fopen(t->checkpoint, "rb"))) return true;
+    fclose(f);
+    return l2l_trainer_resume(t, t->checkpoint);
+}
+#else
+static bool l2l__maybe_resume(l2l_trainer *t)
+{
+    return !t->options.resume ||
+           l2l__fail(t->context, L2L_ERROR_UNSUPPORTED, "training: a checkpoint needs stdio");
+}
+L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
+{
+    return l2l__fail(t->context, L2L_ERROR_UNSUPPORTED, "l2l_trainer_save: %s needs stdio", path);
+}
+L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
+{
+    return l2l__fail(t->context, L2L_ERROR_UNSUPPORTED, "l2l_trainer_resume: %s needs stdio", path);
+}
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* L2LADV_IMPLEMENTATION */
