@@ -1,4 +1,138 @@
-/* l2ladv.h */
+/* l2ladv.h - v0.1.0 - adversarial training with a learned optimizer, in one C header
+
+   Trains image classifiers that withstand adversarial examples: the classifier descends its loss
+   while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
+   Training via Learned Optimizer", Xiong and Hsieh, ECCV 2020). With it come what that takes:
+   tensors, reverse-mode autodiff of any order, convolution kernels for the CPU at hand, a
+   classifier, attacks, checkpoints. C99 or C++11, libc and libm only; OpenMP if the compiler has
+   it.
+
+   DO THIS in exactly one C or C++ file before the include:
+
+       #define L2LADV_IMPLEMENTATION
+       #include "l2ladv.h"
+
+   and compile it with
+
+       cc -O2 -fopenmp file.c -lm          (without -fopenmp: one thread)
+
+   Other files include it without the #define. "undefined reference" means that no file has the
+   #define; for "expf" and the like, that -lm is missing.
+
+   QUICK START: trains on MNIST and reports robust accuracy. examples/quickstart.c does it with the
+   digits that come with the project; ./datasets.sh mnist fetches the full set to data/mnist. */
+#if 0 /* quick start */
+#define L2LADV_IMPLEMENTATION
+#include "l2ladv.h"
+#include <stdio.h>
+
+int main(void)
+{
+    l2l_options options = l2l_options_default();
+    l2l_context *c = l2l_context_create(&options);
+    l2l_dataset digits, test;
+    l2l_dataset_idx(c, "data/mnist/train-images-idx3-ubyte", "data/mnist/train-labels-idx1-ubyte",
+                    10, &digits);
+    l2l_dataset_idx(c, "data/mnist/t10k-images-idx3-ubyte", "data/mnist/t10k-labels-idx1-ubyte",
+                    10, &test);
+    l2l_model_options cnn = l2l_model_default("smallcnn");
+    l2l_model *model = l2l_model_create(c, &cnn);                 /* f_theta */
+    l2l_learned_options lstm = l2l_learned_default();
+    l2l_learned *phi = l2l_learned_create(c, &lstm);              /* m_phi */
+    l2l_train_options how = l2l_train_default();                  /* Adam, eps = 0.3, T = 10 */
+    how.method = l2l_method_rnn_adv(phi);
+    how.epochs = 2;
+    l2l_trainer *trainer = l2l_trainer_create(model, &digits, &how);
+    l2l_train(trainer);                                           /* Algorithm 1 */
+    l2l_evaluation_options first = l2l_evaluation_default();
+    first.limit = 1000;
+    l2l_evaluation e;
+    l2l_result r;
+    l2l_attack pgd = l2l_attack_pgd(0.3);
+    l2l_evaluation_begin(model, &test, &first, &e);
+    l2l_evaluation_attack(&e, &pgd, &r, NULL, NULL);
+    if (l2l_error(c)) return fprintf(stderr, "%s\n", l2l_error_text(c)), 1;
+    printf("natural %.3f, under PGD-10 %.3f\n", e.natural, r.accuracy);
+    return 0;                                /* the system takes the memory back */
+}
+#endif
+/*
+   WHERE IS WHAT. Search for the mark.
+
+       1  Configuration macros               >>macros
+       2  The public interface               >>interface
+          contexts, errors, memory           >>context       attacks               >>attacks
+          random numbers                     >>random        the learned maximizer >>learned
+          tensors, the tape, gradients       >>tensor        data sets             >>data
+          operations                         >>operations    training              >>train
+          losses                             >>losses        evaluation            >>evaluate
+          classifiers, layers, own networks  >>models        files                 >>files
+          outer optimizers, schedules        >>optimizers
+          objective, maximizer, outer loss   >>seams
+       The implementation, bottom up:
+       3  Errors, memory, random numbers     >>foundation
+       4  Kernels                            >>kernels
+       5  Tensors and reverse-mode autodiff  >>autodiff
+       6  Layers and classifiers             >>layers
+       7  Losses and outer optimizers        >>losses-code
+       8  Attacks                            >>attacks-code
+       9  The learned maximizer              >>maximizer
+      10  Algorithm 1, the training loop     >>algorithm-1
+      11  Evaluation                         >>evaluation
+      12  Files                              >>files-code
+       History and licence: at the end.
+
+   NOTATION
+
+       paper          here                     shape, unit
+       x, y           in->x, in->labels        BxHxWxC in [0,1], class numbers
+       f_theta        l2l_model                its logits: Bx1x1xK
+       x'_t           in->adv                  BxHxWxC, in the ball and in [0,1]
+       g_t            in->g[t]                 grad of L(f_theta(x'_t), y) in x', per image
+       delta_t        in->delta                the maximizer's step, in pixels
+       m_phi, h_t     l2l_learned              the coordinate-wise LSTM or RNN and its state
+       epsilon        in->epsilon              radius of the l-infinity ball, in pixels (0.3, 8/255)
+       Proj           l2l_project              clip to [max(x-epsilon,0), min(x+epsilon,1)]
+       w_t            in->w[t]                 weights of the inner losses; w_t = t
+       L_phi          in->L_phi                sum over the batch and t of w_t L(f(x'_t), y)
+       L_theta        progress.loss (mean)     L(f(x'_T), y)
+       alpha_1, _2    optimizer.rate           of phi (learned_options), theta (train_options)
+
+   THE METHOD. Adversarial training solves  min over theta of E max over x' in B(x, epsilon) of
+   L(f_theta(x'), y).  The inner maximum is commonly walked by PGD, x' <- Proj(x' + alpha sign g).
+   The paper learns that walk instead, jointly with the classifier:
+
+        1  Input: data {(x,y)}, batch size B, step sizes alpha_1, alpha_2, inner iterations T,
+                  classifier f_theta, recurrent optimizer m_phi
+        2  Output: robust classifier f_theta, learned optimizer m_phi
+        3  initialise both, at random or from pre-trained ones
+        4  repeat
+        5     sample a mini-batch M;  L_theta, L_phi <- 0
+        6     for (x,y) in M
+        7        h_0 <- 0
+        8        x'_0 <- Proj(x + 0.001 N(0,I))
+        9        for t = 0 .. T-1
+       10           g_t <- gradient of L(f_theta(x'_t), y) in x'
+       11           delta_t, h_{t+1} <- m_phi(g_t, h_t)          every coordinate alone, phi shared
+       12           x'_{t+1} <- Proj(x'_t + delta_t)
+       13           L_phi <- L_phi + w_{t+1} L(f_theta(x'_{t+1}), y)
+       14        L_theta <- L_theta + L(f_theta(x'_T), y)            x'_T a constant
+       15     phi <- phi + alpha_1 gradient of L_phi / B
+       16     theta <- theta - alpha_2 gradient of L_theta / B
+       17  until converged
+
+   The numbering is ours, after the published listing; sums run over the mini-batch, and x'_0 is
+   projected. Published details that we could not check against the paper's text (w_t = t, one layer
+   of 10 hidden units) are the defaults and can all be changed; the LSTM cell, the transform of the
+   gradient before it (sign) and of its output (epsilon tanh) are choices of this implementation.
+   The code is l2l__algorithm1 (>>algorithm-1), line by line with these numbers.
+
+   WHAT IT DOES NOT DO. No GPU. No certified bounds: robust accuracy is measured against attacks,
+   and a stronger attack may exist. No text, no detection, no networks beyond what 2.4 can express.
+   A model file is checked, but whoever made it decides what the model does.
+
+   Licence: MIT or public domain, your choice; see the end of the file. */
+
 /* ============================================================================================ */
 /*  1  CONFIGURATION MACROS                                                          >>macros   */
 /* ============================================================================================ */
@@ -16,8 +150,7 @@
    L2LADV_FREE(p)                                         malloc and free; define both or none
    L2LADV_ASSERT(x)           in the implementing file    checks of the library's own invariants;
                                                           nothing by default
-   A context can also be given an allocator at run time, see l2l_options.
-*/
+   A context can also be given an allocator at run time, see l2l_options. */
 #ifndef L2LADV_H
 #define L2LADV_H
 
@@ -158,9 +291,9 @@ L2LADVDEF double l2l_random_uniform(const l2l_stream *s, uint32_t element); /* i
 L2LADVDEF double l2l_random_normal(const l2l_stream *s, uint32_t element);  /* N(0,1)             */
 
 /* -- 2.3 Tensors and the tape -------------------------------------------------------- >>tensor --
-   Every tensor has four axes and is dense, channels last: activations are N×H×W×C, logits N×1×1×K,
-   per-image values N×1×1×1, a sum 1×1×1×1, a bias 1×1×1×K. A weight is kh×kw×C×K (K output
-   channels). Arrays that a caller hands in or gets back are N×C×H×W, as in PyTorch.
+   Every tensor has four axes and is dense, channels last: activations are NxHxWxC, logits Nx1x1xK,
+   per-image values Nx1x1x1, a sum 1x1x1x1, a bias 1x1x1xK. A weight is khxkwxCxK (K output
+   channels). Arrays that a caller hands in or gets back are NxCxHxW, as in PyTorch.
 
    Operations run at once. While recording is on (it is off in a new context) they also leave a node
    on the tape, and l2l_grad differentiates what the tape holds. Tensors belong to the arena: they
@@ -193,7 +326,7 @@ L2LADVDEF l2l_tensor *l2l_full(l2l_context *c, l2l_shape s, double value);
 /* Copies n*c*h*w numbers in N,C,H,W order into a tensor, and back. */
 L2LADVDEF l2l_tensor *l2l_from_nchw(l2l_context *c, const l2l_real *values, l2l_shape s);
 L2LADVDEF bool l2l_to_nchw(l2l_context *c, const l2l_tensor *x, l2l_real *values);
-/* The only number of a 1×1×1×1 tensor. */
+/* The only number of a 1x1x1x1 tensor. */
 L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x);
 /* Gives a temporary back in forward-only code. Does nothing to what the tape still needs. */
 L2LADVDEF void l2l_drop(l2l_context *c, l2l_tensor *x);
@@ -210,7 +343,8 @@ enum { /* flags of l2l_grad */
    never computes one of the weights. */
 L2LADVDEF bool l2l_grad(l2l_context *c, l2l_tensor *output, l2l_tensor *const *inputs, int n_inputs,
                         l2l_tensor **gradients, unsigned flags);
-/* The same for an output weighted by a cotangent of its shape: the vector-Jacobian product (VJP). */
+/* The same for an output weighted by a cotangent of its shape: the vector-Jacobian product
+   (VJP). */
 L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent,
                        l2l_tensor *const *inputs, int n_inputs, l2l_tensor **gradients,
                        unsigned flags);
@@ -222,23 +356,23 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
 
 /* Convolution, in one node: y = pool(relu(scale * conv(p(x), w) + bias + residual)), where
    p(x) = relu(pre_scale * x + pre_shift) if pre_scale is given and x otherwise.
-   x N×H×W×C, w kh×kw×C×K, the vectors 1×1×1×K (pre_ ones 1×1×1×C), the residual as conv's output.
+   x NxHxWxC, w khxkwxCxK, the vectors 1x1x1xK (pre_ ones 1x1x1xC), the residual as conv's output.
    Fields left NULL or false are left out. */
 typedef struct l2l_conv_options {
     int stride, padding; /* 1, 0 */
     l2l_tensor *bias, *scale, *residual, *pre_scale, *pre_shift;
     bool relu;
-    bool pool;           /* 2×2 maximum, stride 2, after the ReLU */
+    bool pool;           /* 2x2 maximum, stride 2, after the ReLU */
 } l2l_conv_options;
 L2LADVDEF l2l_conv_options l2l_conv_default(void);
 L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                const l2l_conv_options *o);
-/* Its two adjoints: dy N×OH×OW×K to the input's shape, and to the weight's shape kh×kw×C×K. */
+/* Its two adjoints: dy NxOHxOWxK to the input's shape, and to the weight's shape khxkwxCxK. */
 L2LADVDEF l2l_tensor *l2l_conv_input_grad(l2l_context *c, l2l_tensor *dy, l2l_tensor *w,
                                           l2l_shape x, int stride, int padding);
 L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_tensor *dy,
                                            l2l_shape w, int stride, int padding);
-/* y N×1×1×K = x W + b, where x N×H×W×C is flattened and W is h×w×c×K with h*w*c = H*W*C. Options:
+/* y Nx1x1xK = x W + b, where x NxHxWxC is flattened and W is hxwxcxK with h*w*c = H*W*C. Options:
    bias, scale, residual, relu. */
 L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                  const l2l_conv_options *o);
@@ -268,8 +402,8 @@ L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s);
 /* Sums over every axis that is 1 in s; s's other axes are x's. broadcast_to is its adjoint. */
 L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s);
 L2LADVDEF l2l_tensor *l2l_broadcast_to(l2l_context *c, l2l_tensor *x, l2l_shape s);
-L2LADVDEF l2l_tensor *l2l_sum(l2l_context *c, l2l_tensor *x);  /* 1×1×1×1                         */
-L2LADVDEF l2l_tensor *l2l_mean(l2l_context *c, l2l_tensor *x); /* 1×1×1×1                         */
+L2LADVDEF l2l_tensor *l2l_sum(l2l_context *c, l2l_tensor *x);  /* 1x1x1x1                         */
+L2LADVDEF l2l_tensor *l2l_mean(l2l_context *c, l2l_tensor *x); /* 1x1x1x1                         */
 /* Channels from .. from+count-1, and the adjoint: x's channels placed into `total` ones, else 0. */
 L2LADVDEF l2l_tensor *l2l_slice(l2l_context *c, l2l_tensor *x, int from, int count);
 L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int total);
@@ -280,10 +414,10 @@ L2LADVDEF l2l_tensor *l2l_max_pool(l2l_context *c, l2l_tensor *x, int window, in
                                    int padding);
 L2LADVDEF l2l_tensor *l2l_average_pool(l2l_context *c, l2l_tensor *x, int window, int stride,
                                        int padding);
-L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x); /* N×1×1×C          */
+L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x); /* Nx1x1xC          */
 
-/* Batch normalisation over N,H,W with gamma, beta 1×1×1×C. Training mode uses the batch's mean and
-   biased variance and moves the running ones (1×1×1×C, never differentiated) by `momentum`, the
+/* Batch normalisation over N,H,W with gamma, beta 1x1x1xC. Training mode uses the batch's mean and
+   biased variance and moves the running ones (1x1x1xC, never differentiated) by `momentum`, the
    variance unbiased, as PyTorch does; evaluation mode uses the running ones. */
 typedef struct l2l_batch_norm_options {
     l2l_tensor *gamma, *beta;
@@ -300,16 +434,16 @@ L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x,
 L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const l2l_stream *s,
                                   const uint32_t *images);
 
-/* Over classes (the channels of N×1×1×K). */
+/* Over classes (the channels of Nx1x1xK). */
 L2LADVDEF l2l_tensor *l2l_softmax(l2l_context *c, l2l_tensor *logits);
 L2LADVDEF l2l_tensor *l2l_log_softmax(l2l_context *c, l2l_tensor *logits);
-/* N×1×1×1: entry classes[i] of row i; classes has N entries in 0..K-1. */
+/* Nx1x1x1: entry classes[i] of row i; classes has N entries in 0..K-1. */
 L2LADVDEF l2l_tensor *l2l_pick(l2l_context *c, l2l_tensor *logits, const int *classes);
-/* The adjoint of pick: N×1×1×1 to N×1×1×K, zero elsewhere. */
+/* The adjoint of pick: Nx1x1x1 to Nx1x1xK, zero elsewhere. */
 L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *classes, int k);
 
 /* -- 2.5 Losses, per image ------------------------------------------------------------ >>losses --
-   Each gives N×1×1×1; l2l_sum and l2l_mean do the rest. */
+   Each gives Nx1x1x1; l2l_sum and l2l_mean do the rest. */
 L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, const int *labels);
 /* KL(softmax(p) || softmax(q)); the gradient flows through both arguments. */
 L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tensor *q);
@@ -338,7 +472,7 @@ typedef struct l2l_model_options {
     double mean[4], deviation[4];
     uint64_t seed;
 } l2l_model_options;
-/* arch: "smallcnn" (the 4-layer CNN of TRADES for 1×28×28), or another name for your own network,
+/* arch: "smallcnn" (the 4-layer CNN of TRADES for 1x28x28), or another name for your own network,
    whose forward, channels, height, width and classes you set. */
 L2LADVDEF l2l_model_options l2l_model_default(const char *arch);
 L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o);
@@ -362,16 +496,16 @@ L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m);
    function asks for it with l2l_model_mode if it does anything mode-dependent of its own. */
 typedef enum l2l_mode { L2L_EVALUATE = 0, L2L_TRAIN = 1 } l2l_mode;
 L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m);
-/* Logits N×1×1×K of a batch N×H×W×C in [0,1]. */
+/* Logits Nx1x1xK of a batch NxHxWxC in [0,1]. */
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode);
-/* Logits of n images, N×C×H×W, into n*classes numbers, in evaluation mode, a batch at a time. */
+/* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time. */
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits);
 
-/* Parameters in file order, then buffers (running statistics). */
+/* Parameters and buffers (running statistics) in the order of the layers, as in a state_dict. */
 typedef struct l2l_parameter {
     const char *name;          /* e.g. "feature_extractor.conv1.weight" */
-    const l2l_tensor *value;   /* kh×kw×C×K; a linear layer's is H×W×C×K of the map it flattens   */
-    int rank;                  /* in files: 4 = K×C×kh×kw, 2 = K×(C*H*W), 1 = K                   */
+    const l2l_tensor *value;   /* khxkwxCxK; a linear layer's is HxWxCxK of the map it flattens   */
+    int rank;                  /* in files: 4 = KxCxkhxkw, 2 = Kx(C*H*W), 1 = K                   */
     bool trainable;            /* false: a buffer                                                 */
 } l2l_parameter;
 L2LADVDEF int l2l_model_parameters(const l2l_model *m); /* how many, buffers included             */
@@ -388,7 +522,7 @@ L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capaci
    beyond the parameters, measured on the shapes, before it is run. 0 after an error. */
 L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode);
 
-/* A model that lives elsewhere. Called from the caller's thread, N×C×H×W in [0,1]; return false to
+/* A model that lives elsewhere. Called from the caller's thread, NxCxHxW in [0,1]; return false to
    cancel. vjp may be NULL: then only attacks that need no gradient work. */
 typedef struct l2l_external {
     int channels, height, width, classes;
@@ -399,8 +533,8 @@ typedef struct l2l_external {
 L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e);
 
 /* -- 2.7 Outer optimizers and schedules ----------------------------------------- >>optimizers --
-   SGD as PyTorch: v = momentum*v + (g + weight_decay*theta), theta -= lr*v (Nesterov: g + momentum*v).
-   Adam (Kingma and Ba) with bias correction; weight decay is added to the gradient. */
+   SGD as PyTorch: v = momentum*v + (g + weight_decay*theta), theta -= lr*v (Nesterov: g +
+   momentum*v). Adam (Kingma and Ba) with bias correction; weight decay is added to the gradient. */
 typedef enum l2l_optimizer_kind { L2L_SGD = 0, L2L_ADAM = 1 } l2l_optimizer_kind;
 typedef struct l2l_optimizer_options {
     l2l_optimizer_kind kind;
@@ -434,10 +568,10 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
 L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o);
 
 /* -- 2.8 The three interfaces of adversarial training --------------------------------- >>seams --
-   Training = inner objective × inner maximizer × outer loss. Algorithm 1 is written over these
+   Training = inner objective x inner maximizer x outer loss. Algorithm 1 is written over these
    three, every method is a combination of them, and an attack is the first two. */
 
-/* What the inner problem maximizes: a per-image loss N×1×1×1 of the logits at x'. */
+/* What the inner problem maximizes: a per-image loss Nx1x1x1 of the logits at x'. */
 typedef struct l2l_objective {
     const char *name;
     l2l_tensor *(*loss)(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean_logits,
@@ -446,7 +580,7 @@ typedef struct l2l_objective {
     void *user;
 } l2l_objective;
 L2LADVDEF l2l_objective l2l_objective_cross_entropy(void);
-L2LADVDEF l2l_objective l2l_objective_kl(void);     /* KL(f(x) || f(x')), the inner loss of TRADES */
+L2LADVDEF l2l_objective l2l_objective_kl(void); /* KL(f(x) || f(x')), the inner loss of TRADES */
 L2LADVDEF l2l_objective l2l_objective_margin(void); /* Carlini and Wagner's, kappa = infinity     */
 
 typedef enum l2l_start {
@@ -461,7 +595,7 @@ typedef struct l2l_inner {
     l2l_model *model;
     const l2l_objective *objective;
     int n;                    /* images in the batch                                              */
-    l2l_shape shape;          /* n×H×W×C                                                          */
+    l2l_shape shape;          /* nxHxWxC                                                          */
     l2l_tensor *x;            /* clean images                                                     */
     const int *labels;        /* n                                                                */
     const uint32_t *images;   /* n indices in the data set, for random streams                    */
@@ -499,13 +633,14 @@ typedef struct l2l_maximizer {
 L2LADVDEF l2l_maximizer l2l_maximizer_none(void); /* x'_T = x'_0: plain training                  */
 L2LADVDEF l2l_maximizer l2l_maximizer_sign(void); /* delta = step_size * sign(g): FGSM, PGD       */
 
-/* What theta descends: a 1×1×1×1 loss with the tape recording. x and adv are constants. */
+/* What theta descends: a 1x1x1x1 loss with the tape recording. x and adv are constants. */
 typedef struct l2l_outer {
     const char *name;
     l2l_tensor *(*loss)(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
                         void *user);
     void *user;
-    bool is_objective; /* equals the mean of the inner cross-entropy at x'_T: one pass serves both */
+    bool
+        is_objective; /* equals the mean of the inner cross-entropy at x'_T: one pass serves both */
 } l2l_outer;
 L2LADVDEF l2l_outer l2l_outer_cross_entropy(void); /* mean CE(f(x'_T), y)                         */
 
@@ -515,7 +650,8 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void); /* mean CE(f(x'_T), y)       
    mode; no parameter gradient is touched. After every attack ball and range are checked.
 
    Returned is the first iterate that is misclassified, else the one with the largest loss over all
-   restarts (so that more steps from the same start are never weaker); with last_iterate the last. */
+   restarts (so that more steps from the same start are never weaker); with last_iterate the
+   last. */
 typedef struct l2l_attack {
     const char *name;
     l2l_maximizer maximizer;
@@ -547,15 +683,15 @@ typedef struct l2l_record {
     int forwards, backwards;     /* passes through the model for this image                       */
     int zero_gradients;          /* iterates of this image whose gradient was exactly zero        */
 } l2l_record;
-/* Attacks n images (N×C×H×W, values in [0,1]); `adversarial` gets n images, `records` n records.
+/* Attacks n images (NxCxHxW, values in [0,1]); `adversarial` gets n images, `records` n records.
    Images, labels and ranges are checked on entry. */
 L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real *images,
                               const int *labels, int n, l2l_real *adversarial,
                               l2l_record *records);
 
-/* -- 2.10 The learned maximizer ------------------------------------------------------- >>learned --
+/* -- 2.10 The learned maximizer ------------------------------------------------------ >>learned --
    m_phi: one small recurrent cell, shared by all pixels, that turns the gradient of each pixel into
-   its next step (paper.. section "The learned maximizer"). */
+   its next step (Xiong and Hsieh 2020; Andrychowicz et al. 2016). */
 typedef enum l2l_cell { L2L_LSTM = 0, L2L_RNN = 1 } l2l_cell;
 typedef enum l2l_grad_input {
     L2L_INPUT_SIGN = 0, /* sign(g)                                                                */
@@ -583,7 +719,7 @@ L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_opti
 L2LADVDEF void l2l_learned_free(l2l_learned *m);
 L2LADVDEF const l2l_learned_options *l2l_learned_info(const l2l_learned *m);
 L2LADVDEF int l2l_learned_size(const l2l_learned *m); /* number of parameters                     */
-/* phi as one array: W_ih (4H×I, gates i f g o; RNN H×I), W_hh (4H×H), b_ih (4H), W_out (H),
+/* phi as one array: W_ih (4HxI, gates i f g o; RNN HxI), W_hh (4HxH), b_ih (4H), W_out (H),
    b_out (1); rows as in PyTorch's LSTMCell and RNNCell. Writing to it is allowed. */
 L2LADVDEF l2l_real *l2l_learned_parameters(l2l_learned *m);
 L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m);
@@ -592,8 +728,8 @@ L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int step
 /* The gradient of `in->L_phi / n` with respect to phi, l2l_learned_size numbers, after T steps. */
 L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient);
 
-/* -- 2.11 Data sets ---------------------------------------------------------------------- >>data --
-   `fetch` gives image `index` as C×H×W in [0,1] and its label. Make one with the loaders of 2.14,
+/* -- 2.11 Data sets --------------------------------------------------------------------- >>data --
+   `fetch` gives image `index` as CxHxW in [0,1] and its label. Make one with the loaders of 2.14,
    from arrays, or fill in the struct yourself to stream. */
 typedef struct l2l_dataset {
     l2l_context *context;
@@ -602,16 +738,16 @@ typedef struct l2l_dataset {
     void (*release)(struct l2l_dataset *d); /* frees self; may be NULL */
     void *self;
 } l2l_dataset;
-/* n images N×C×H×W in [0,1] and their labels, borrowed: they must outlive the data set. */
+/* n images NxCxHxW in [0,1] and their labels, borrowed: they must outlive the data set. */
 L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
                                        int n, int channels, int height, int width, int classes,
                                        l2l_dataset *d);
 L2LADVDEF void l2l_dataset_free(l2l_dataset *d);
-/* Images first .. first+n-1 as N×C×H×W, with labels. */
+/* Images first .. first+n-1 as NxCxHxW, with labels. */
 L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real *images,
                                 int *labels);
 
-/* -- 2.12 Training: Algorithm 1 ---------------------------------------------------------- >>train --
+/* -- 2.12 Training: Algorithm 1 -------------------------------------------------------- >>train --
    l2l_train runs Algorithm 1 over a data set: shuffling, schedules, evaluation on held-out images
    after every epoch, the best model kept, checkpoints, progress. l2l_train_step runs one pass of
    its loop on a batch of yours. */
@@ -631,7 +767,7 @@ typedef struct l2l_progress {
     int64_t step, steps, step_in_epoch, steps_in_epoch;
     double loss;        /* outer loss of the last step                                            */
     double accuracy;    /* on the last step's x'_T; -1 under an outer loss of your own            */
-    double epsilon, rate;
+    double epsilon, rate; /* rate: the schedule's factor at this step                             */
     double gain;        /* mean over the batch of L(x'_T) - L(x'_0): what the maximizer gained    */
     double saturated;   /* share of pixels of x'_T on the border of the ball or of [0,1]          */
     bool epoch_ended;   /* then the following are new:                                            */
@@ -673,7 +809,7 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
    finite (the parameters of the last good step are kept) or, with stop_on_plateau, a loss within
    0.02 of ln K for 300 steps while one class is predicted for everything, ends it with an error. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
-/* One pass of Algorithm 1, lines 5 to 16, on n images N×C×H×W. */
+/* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
                               l2l_progress *p);
 /* A copy of the model of the best epoch by held-out robust accuracy (without held-out images: of
@@ -682,7 +818,7 @@ L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t);
 L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path);   /* a checkpoint, now         */
 L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path); /* same settings only        */
 
-/* -- 2.13 Evaluation ------------------------------------------------------------------ >>evaluate --
+/* -- 2.13 Evaluation ---------------------------------------------------------------- >>evaluate --
    One object per model and data set: natural accuracy first, then any number of attacks, and the
    share of images that are right under all of them at once. */
 typedef struct l2l_evaluation_options {
@@ -712,12 +848,12 @@ typedef struct l2l_evaluation {
 } l2l_evaluation;
 L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
                                     const l2l_evaluation_options *o, l2l_evaluation *e);
-/* records: e->images of them, or NULL; adversarial: e->images images N×C×H×W, or NULL. */
+/* records: e->images of them, or NULL; adversarial: e->images images NxCxHxW, or NULL. */
 L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
                                      l2l_record *records, l2l_real *adversarial);
 L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
 
-/* -- 2.14 Files ------------------------------------------------------------------------- >>files --
+/* -- 2.14 Files ------------------------------------------------------------------------ >>files --
    Every loader distrusts its file: sizes are checked before memory is asked for. A failed load
    leaves its target as it was. Saving writes to a temporary file beside the target, checks it and
    renames it: a process killed at any time leaves the old file or the new one (a power failure is
@@ -775,14 +911,15 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 #endif /* L2LADV_H */
 #if defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED) && !defined(L2L__LANES)
 
+#ifndef L2LADV_NO_STDIO
+#include <errno.h>
+#include <stdio.h>
+#endif
 #include <float.h>
 #include <limits.h>
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
-#ifndef L2LADV_NO_STDIO
-#include <stdio.h>
-#endif
 #if defined(L2LADV_MALLOC) != defined(L2LADV_FREE)
 #error "l2ladv: define both L2LADV_MALLOC and L2LADV_FREE, or neither"
 #endif
@@ -840,7 +977,7 @@ struct l2l_context {
 static size_t l2l__number(char *out, double value, int digits)
 {
     char *o = out;
-    char d[20];
+    char d[20] = {0};
     int e = 0, i, last;
     double scaled;
     if (value != value) { memcpy(out, "nan", 4); return 3; }
@@ -1185,7 +1322,7 @@ L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark)
     if (!c->newest && c->chunks && c->chunks->next) {
         /* Empty, but in pieces: make it one, so that the next round finds the room in one place.
            If that much is not to be had at once, the pieces come back as they are needed. */
-        size_t size = c->arena_size;
+        size_t size = c->arena_peak + c->arena_peak / 8;
         l2l_status status = c->status;
         l2l__arena_free_chunks(c);
         if (!status && !l2l__arena_grow(c, size)) l2l_error_clear(c);
@@ -1264,7 +1401,7 @@ L2LADVDEF const char *l2l_describe(l2l_context *c)
 
 static l2l_real l2l__sqrt(l2l_real x) { return (l2l_real)sqrt((double)x); }
 
-/* -- random numbers: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011) --------------------- */
+/* -- random numbers: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011) -------------------- */
 
 static void l2l__philox(uint32_t x[4], uint32_t k0, uint32_t k1)
 {
@@ -1341,9 +1478,9 @@ static l2l_stream l2l__stream(uint64_t seed, uint32_t purpose, uint32_t epoch, u
 
    Same bits: behind every output the order of additions depends on the layer's shape only. */
 
-/* -- 4.1 what a kernel gets ----------------------------------------------------------------------- */
+/* -- 4.1 what a kernel gets -------------------------------------------------------------------- */
 
-/* x is n×h×w×c, y n×oh×ow×k, the weight kh×kw×c×k; pooling has k = c and a square window kh. */
+/* x is nxhxwxc, y nxohxowxk, the weight khxkwxcxk; pooling has k = c and a square window kh. */
 typedef struct l2l__geometry {
     int n, h, w, c, k, kh, kw, stride, padding, oh, ow;
 } l2l__geometry;
@@ -1379,8 +1516,9 @@ typedef struct l2l__kernels {
     void (*mul)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
     void (*axpb)(int64_t n, l2l_real a, const l2l_real *x, l2l_real b, l2l_real *out);
     void (*sign_step)(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out);
-    void (*project)(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon, l2l_real *out);
-    /* 2×2 maximum of two rows of pixels; index of the first maximum relative to `at` = ih*w */
+    void (*project)(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
+                    l2l_real *out);
+    /* 2x2 maximum of two rows of pixels; index of the first maximum relative to `at` = ih*w */
     void (*pool_row)(int ow, int w, int c, int at, const l2l_real *x, l2l_real *y, int *index);
 } l2l__kernels;
 
@@ -1406,10 +1544,10 @@ static void l2l__packed_free(l2l_context *c, l2l__packed *p)
     }
 }
 
-/* -- 4.2 naive twins -------------------------------------------------------------------------------- */
+/* -- 4.2 naive twins --------------------------------------------------------------------------- */
 
-static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, const l2l_real *w, int oh,
-                                  int ow, l2l_real *y)
+static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, const l2l_real *w,
+                                  int oh, int ow, l2l_real *y)
 {
     int i, j, c, k;
     for (k = 0; k < g->k; k++) y[k] = 0;
@@ -1438,8 +1576,9 @@ static void l2l__naive_finish(int n, const l2l_real *scale, const l2l_real *bias
     }
 }
 
-static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry *g, const l2l_real *x,
-                                    const l2l_real *w, const l2l__epilogue *e, l2l_real *y)
+static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry *g,
+                                    const l2l_real *x, const l2l_real *w, const l2l__epilogue *e,
+                                    l2l_real *y)
 {
     int64_t p, pixels = (int64_t)g->n * g->oh * g->ow;
     L2L__PARALLEL(ctx->threads)
@@ -1547,7 +1686,10 @@ static void l2l__naive_sign_step(int64_t n, l2l_real alpha, const l2l_real *g, l
 
 /* The bounds of the projection, rounded in one place. */
 static l2l_real l2l__low(l2l_real x, l2l_real epsilon) { return x - epsilon > 0 ? x - epsilon : 0; }
-static l2l_real l2l__high(l2l_real x, l2l_real epsilon) { return x + epsilon < 1 ? x + epsilon : 1; }
+static l2l_real l2l__high(l2l_real x, l2l_real epsilon)
+{
+    return x + epsilon < 1 ? x + epsilon : 1;
+}
 
 static void l2l__naive_project(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
                                l2l_real *out)
@@ -1560,7 +1702,8 @@ static void l2l__naive_project(int64_t n, const l2l_real *z, const l2l_real *x, 
     }
 }
 
-static void l2l__naive_pool_row(int ow, int w, int c, int at, const l2l_real *x, l2l_real *y, int *index)
+static void l2l__naive_pool_row(int ow, int w, int c, int at, const l2l_real *x, l2l_real *y,
+                                int *index)
 {
     int o, k;
     for (o = 0; o < ow; o++)
@@ -1578,11 +1721,19 @@ static void l2l__naive_pool_row(int ow, int w, int c, int at, const l2l_real *x,
         }
 }
 
-static const l2l__kernels l2l__naive_kernels = {
-    L2L_CPU_PLAIN, 1, NULL, NULL, l2l__naive_finish, l2l__naive_relu, l2l__naive_gate, l2l__naive_add,
-    l2l__naive_mul, l2l__naive_axpb, l2l__naive_sign_step, l2l__naive_project, l2l__naive_pool_row
-};
-
+static const l2l__kernels l2l__naive_kernels = {L2L_CPU_PLAIN,
+                                                1,
+                                                NULL,
+                                                NULL,
+                                                l2l__naive_finish,
+                                                l2l__naive_relu,
+                                                l2l__naive_gate,
+                                                l2l__naive_add,
+                                                l2l__naive_mul,
+                                                l2l__naive_axpb,
+                                                l2l__naive_sign_step,
+                                                l2l__naive_project,
+                                                l2l__naive_pool_row};
 
 /* -- the cell of the learned maximizer ------------------------------------------------ >>cell --
    Chapter 9's kernels. All coordinates share one small network, so it runs on blocks of L2L__COORDS
@@ -1601,7 +1752,7 @@ typedef struct l2l__cell {
     bool lstm, squash;           /* squash: y is a tanh                                           */
     int hidden, inputs;          /* H, I                                                          */
     int gates, columns;          /* G = 4H or H rows and Z = 1+H+I columns of W                   */
-    l2l_real *w, *w_out;         /* G×Z and 1+H                                                   */
+    l2l_real *w, *w_out;         /* GxZ and 1+H                                                   */
     l2l_real scale;
 } l2l__cell;
 
@@ -1705,7 +1856,7 @@ static void l2l__cell_accumulate(int rows, int columns, int T, const l2l_real *d
 
 static const l2l__cell_kernels l2l__cell_plain = {
     1, l2l__cell_forward, l2l__cell_backward, l2l__cell_accumulate};
-/* -- 4.3 vector kernels ------------------------------------------------------------------------------- */
+/* -- 4.3 vector kernels ------------------------------------------------------------------------ */
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(L2LADV_DOUBLE) && !defined(L2LADV_NO_SIMD)
 #if defined(__x86_64__) || defined(__i386__)
@@ -1722,7 +1873,7 @@ static const l2l__cell_kernels l2l__cell_plain = {
 #endif
 #ifdef __has_include
 #if !__has_include(L2LADV_HEADER)
-#error "l2ladv: this file includes itself for its vector kernels: define L2LADV_HEADER as the name it goes by, in quotes, or define L2LADV_NO_SIMD"
+#error "l2ladv includes itself: define L2LADV_HEADER as its name in quotes, or L2LADV_NO_SIMD"
 #endif
 #endif
 #define L2L__PASTE2(a, b) a##_##b
@@ -1807,7 +1958,7 @@ L2L__INLINE L2L__V L2L__NAME(pick)(L2L__I mask, L2L__V yes, L2L__V no)
     return (L2L__V)((mask & (L2L__I)yes) | (~mask & (L2L__I)no));
 }
 
-/* The tile: 6 rows × 2 vectors of accumulators, kept in registers under their own names (compilers
+/* The tile: 6 rows x 2 vectors of accumulators, kept in registers under their own names (compilers
    do not reliably do that for an array). `rows` is a constant after inlining. */
 #define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5)
 
@@ -1833,11 +1984,11 @@ L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const
 #undef X
         for (d = 0; d < depth; d++, p += 2 * L) {
             L2L__V b0 = L2L__NAME(load)(p), b1 = L2L__NAME(load)(p + L), v;
-#define X(r)                                                                                           \
-    if (rows > r) {                                                                                    \
-        v = L2L__NAME(all)(a##r[d]);                                                                   \
-        s##r = L2L__NAME(fma)(v, b0, s##r);                                                            \
-        u##r = L2L__NAME(fma)(v, b1, u##r);                                                            \
+#define X(r)                                                                                       \
+    if (rows > r) {                                                                                \
+        v = L2L__NAME(all)(a##r[d]);                                                               \
+        s##r = L2L__NAME(fma)(v, b0, s##r);                                                        \
+        u##r = L2L__NAME(fma)(v, b1, u##r);                                                        \
     }
             L2L__EACH_ROW(X)
 #undef X
@@ -1872,28 +2023,28 @@ L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const float *a
 #define X(r) L2L__V s##r = zero, u##r = zero;
     L2L__EACH_ROW(X)
 #undef X
-#define X(r)                                                                                           \
-    if (rows > r) {                                                                                    \
-        s##r = L2L__NAME(load)(y + 2 * L * r);                                                         \
-        u##r = L2L__NAME(load)(y + 2 * L * r + L);                                                     \
+#define X(r)                                                                                       \
+    if (rows > r) {                                                                                \
+        s##r = L2L__NAME(load)(y + 2 * L * r);                                                     \
+        u##r = L2L__NAME(load)(y + 2 * L * r + L);                                                 \
     }
     L2L__EACH_ROW(X)
 #undef X
     for (p = 0; p < count; p++, a += sa, b += sb) {
         L2L__V b0 = L2L__NAME(load)(b), b1 = L2L__NAME(load)(b + L), v;
-#define X(r)                                                                                           \
-    if (rows > r) {                                                                                    \
-        v = L2L__NAME(all)(a[r]);                                                                      \
-        s##r = L2L__NAME(fma)(v, b0, s##r);                                                            \
-        u##r = L2L__NAME(fma)(v, b1, u##r);                                                            \
+#define X(r)                                                                                       \
+    if (rows > r) {                                                                                \
+        v = L2L__NAME(all)(a[r]);                                                                  \
+        s##r = L2L__NAME(fma)(v, b0, s##r);                                                        \
+        u##r = L2L__NAME(fma)(v, b1, u##r);                                                        \
     }
         L2L__EACH_ROW(X)
 #undef X
     }
-#define X(r)                                                                                           \
-    if (rows > r) {                                                                                    \
-        L2L__NAME(store)(y + 2 * L * r, s##r);                                                         \
-        L2L__NAME(store)(y + 2 * L * r + L, u##r);                                                     \
+#define X(r)                                                                                       \
+    if (rows > r) {                                                                                \
+        L2L__NAME(store)(y + 2 * L * r, s##r);                                                     \
+        L2L__NAME(store)(y + 2 * L * r + L, u##r);                                                 \
     }
     L2L__EACH_ROW(X)
 #undef X
@@ -1916,8 +2067,8 @@ L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t s
 /* Elementwise: whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
 #define L2L__WHOLE(n) ((n) / L2L__LANES * L2L__LANES)
 
-L2L__KERNEL void L2L__NAME(finish)(int n, const float *scale, const float *bias, const float *residual,
-                                   bool relu, float *y)
+L2L__KERNEL void L2L__NAME(finish)(int n, const float *scale, const float *bias,
+                                   const float *residual, bool relu, float *y)
 {
     const L2L__V zero = L2L__NAME(all)(0);
     int k, whole = L2L__WHOLE(n);
@@ -1944,7 +2095,8 @@ L2L__KERNEL void L2L__NAME(relu)(int64_t n, const float *x, float *y)
     l2l__naive_relu(n - i, x + i, y + i);
 }
 
-L2L__KERNEL void L2L__NAME(gate)(int64_t n, const float *dy, const float *y, float slope, float *out)
+L2L__KERNEL void L2L__NAME(gate)(int64_t n, const float *dy, const float *y, float slope,
+                                 float *out)
 {
     const L2L__V zero = L2L__NAME(all)(0), s = L2L__NAME(all)(slope);
     int64_t i, whole = L2L__WHOLE(n);
@@ -1977,12 +2129,14 @@ L2L__KERNEL void L2L__NAME(sign_step)(int64_t n, float alpha, const float *g, fl
     int64_t i, whole = L2L__WHOLE(n);
     for (i = 0; i < whole; i += L2L__LANES) {
         L2L__V v = L2L__NAME(load)(g + i);
-        L2L__NAME(store)(out + i, (L2L__V)((((L2L__I)up) & (v > zero)) | (((L2L__I)down) & (v < zero))));
+        L2L__NAME(store)
+        (out + i, (L2L__V)((((L2L__I)up) & (v > zero)) | (((L2L__I)down) & (v < zero))));
     }
     l2l__naive_sign_step(n - i, alpha, g + i, out + i);
 }
 
-L2L__KERNEL void L2L__NAME(project)(int64_t n, const float *z, const float *x, float epsilon, float *out)
+L2L__KERNEL void L2L__NAME(project)(int64_t n, const float *z, const float *x, float epsilon,
+                                    float *out)
 {
     const L2L__V zero = L2L__NAME(all)(0), one = L2L__NAME(all)(1), e = L2L__NAME(all)(epsilon);
     int64_t i, whole = L2L__WHOLE(n);
@@ -1996,7 +2150,8 @@ L2L__KERNEL void L2L__NAME(project)(int64_t n, const float *z, const float *x, f
     l2l__naive_project(n - i, z + i, x + i, epsilon, out + i);
 }
 
-L2L__KERNEL void L2L__NAME(pool_row)(int ow, int w, int c, int at, const float *x, float *y, int *index)
+L2L__KERNEL void L2L__NAME(pool_row)(int ow, int w, int c, int at, const float *x, float *y,
+                                     int *index)
 {
     int o, k, i;
     if (c % L2L__LANES) {
@@ -2036,7 +2191,9 @@ L2L__INLINE L2L__V L2L__NAME(cut)(L2L__V x, float most)
 {
     const L2L__V high = L2L__NAME(all)(most), low = L2L__NAME(all)(-most);
 #if L2L__LANES == 16
-    return (L2L__V)_mm512_max_ps((__m512)low, _mm512_min_ps((__m512)high, (__m512)x));
+    const __mmask16 every = 0xffff;          /* g++ 12 warns of what the unmasked form contains   */
+    return (L2L__V)_mm512_maskz_max_ps(every, (__m512)low,
+                                       _mm512_maskz_min_ps(every, (__m512)high, (__m512)x));
 #elif L2L__LANES == 8
     return (L2L__V)_mm256_max_ps((__m256)low, _mm256_min_ps((__m256)high, (__m256)x));
 #elif defined(L2L__X86)
@@ -2111,8 +2268,8 @@ L2L__INLINE void L2L__NAME(cell_matrix)(const float *w, int row, int column, int
 }
 #undef L2L__EACH_ROW
 
-/* The four gates and c of one unit, at p in its rows, which are n numbers apart. One division serves
-   all four: 1/q_1 = 1/(q_1 q_2 q_3 q_4) (q_3 q_4) q_2, and so on; every q is in 1..230. */
+/* The four gates and c of one unit, at p in its rows, which are n numbers apart. One division
+   serves all four: 1/q_1 = 1/(q_1 q_2 q_3 q_4) (q_3 q_4) q_2, and so on; every q is in 1..230. */
 L2L__INLINE void L2L__NAME(lstm_unit)(const l2l__cell_step *s, int n, int p)
 {
     const L2L__V half = L2L__NAME(all)(0.5f);
@@ -2160,7 +2317,8 @@ L2L__KERNEL void L2L__NAME(cell_forward)(const l2l__cell *m, const l2l__cell_ste
 }
 
 /* The cotangents of one unit; d is dL/dh_{t+1}, all of it. */
-L2L__INLINE void L2L__NAME(lstm_unit_back)(const l2l__cell_step *s, int n, int p, L2L__V d, float *dc)
+L2L__INLINE void L2L__NAME(lstm_unit_back)(const l2l__cell_step *s, int n, int p, L2L__V d,
+                                           float *dc)
 {
     const L2L__V one = L2L__NAME(all)(1);
     float *gate = s->gates + p;
@@ -2175,8 +2333,8 @@ L2L__INLINE void L2L__NAME(lstm_unit_back)(const l2l__cell_step *s, int n, int p
     L2L__NAME(store)(dc + p, e * f);
 }
 
-L2L__KERNEL void L2L__NAME(cell_backward)(const l2l__cell *m, const l2l__cell_step *s, const float *u,
-                                          float *dh, float *dc, int wanted)
+L2L__KERNEL void L2L__NAME(cell_backward)(const l2l__cell *m, const l2l__cell_step *s,
+                                          const float *u, float *dh, float *dc, int wanted)
 {
     const L2L__V one = L2L__NAME(all)(1), scale = L2L__NAME(all)(m->scale);
     int n = m->hidden * L2L__COORDS, l, p;
@@ -2226,8 +2384,8 @@ L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, 
 }
 #undef L2L__EACH_SUM
 
-L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const float *d, int d_step,
-                                            const float *z, int z_step, float *sums)
+L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const float *d,
+                                            int d_step, const float *z, int z_step, float *sums)
 {
     int r, k, step;
     for (r = 0; r < rows; r += step) {
@@ -2265,7 +2423,7 @@ static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
 #elif defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED)
 #define L2LADV_IMPLEMENTED
 
-/* -- 4.4 drivers --------------------------------------------------------------------------------------- */
+/* -- 4.4 drivers ------------------------------------------------------------------------------- */
 
 /* What this machine has, as bits of l2l_options.cpu. */
 static unsigned l2l__cpu_detect(void)
@@ -2312,18 +2470,21 @@ static const char *l2l__cpu_name(unsigned cpu)
 }
 
 /* Threads worth waking for so many elementary operations. */
-static int l2l__workers(const l2l_context *c, int64_t work) { return work < 32768 ? 1 : c->threads; }
+static int l2l__workers(const l2l_context *c, int64_t work)
+{
+    return work < 32768 ? 1 : c->threads;
+}
 
 /* Elementwise drivers: blocks of 8192 numbers, shared out to the threads. */
 enum { L2L__PIECE = 8192 };
-#define L2L__IN_PIECES(call)                                                                           \
-    const l2l__kernels *kernels = c->kernels;                                                          \
-    int64_t piece, pieces = (n + L2L__PIECE - 1) / L2L__PIECE;                                         \
-    L2L__PARALLEL(l2l__workers(c, n))                                                                  \
-    for (piece = 0; piece < pieces; piece++) {                                                         \
-        int64_t at = piece * L2L__PIECE, m = n - at;                                                    \
-        if (m > L2L__PIECE) m = L2L__PIECE;                                                            \
-        kernels->call;                                                                                 \
+#define L2L__IN_PIECES(call)                                                                       \
+    const l2l__kernels *kernels = c->kernels;                                                      \
+    int64_t piece, pieces = (n + L2L__PIECE - 1) / L2L__PIECE;                                     \
+    L2L__PARALLEL(l2l__workers(c, n))                                                              \
+    for (piece = 0; piece < pieces; piece++) {                                                     \
+        int64_t at = piece * L2L__PIECE, m = n - at;                                               \
+        if (m > L2L__PIECE) m = L2L__PIECE;                                                        \
+        kernels->call;                                                                             \
     }
 
 static void l2l__ew_relu(l2l_context *c, int64_t n, const l2l_real *x, l2l_real *y)
@@ -2331,18 +2492,20 @@ static void l2l__ew_relu(l2l_context *c, int64_t n, const l2l_real *x, l2l_real 
     L2L__IN_PIECES(relu(m, x + at, y + at))
 }
 
-static void l2l__ew_gate(l2l_context *c, int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope,
-                         l2l_real *out)
+static void l2l__ew_gate(l2l_context *c, int64_t n, const l2l_real *dy, const l2l_real *y,
+                         l2l_real slope, l2l_real *out)
 {
     L2L__IN_PIECES(gate(m, dy + at, y + at, slope, out + at))
 }
 
-static void l2l__ew_add(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
+static void l2l__ew_add(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
+                        l2l_real *out)
 {
     L2L__IN_PIECES(add(m, a + at, b + at, out + at))
 }
 
-static void l2l__ew_mul(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
+static void l2l__ew_mul(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
+                        l2l_real *out)
 {
     L2L__IN_PIECES(mul(m, a + at, b + at, out + at))
 }
@@ -2353,7 +2516,8 @@ static void l2l__ew_axpb(l2l_context *c, int64_t n, l2l_real a, const l2l_real *
     L2L__IN_PIECES(axpb(m, a, x + at, b, out + at))
 }
 
-static void l2l__ew_sign_step(l2l_context *c, int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out)
+static void l2l__ew_sign_step(l2l_context *c, int64_t n, l2l_real alpha, const l2l_real *g,
+                              l2l_real *out)
 {
     L2L__IN_PIECES(sign_step(m, alpha, g + at, out + at))
 }
@@ -2419,10 +2583,11 @@ static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2
     return p->cache[direction].panels;
 }
 
-/* -- indirect convolution. One routine for the forward pass and the input gradient: each output pixel
-   has, for each tap, a pointer to the source pixel (or to zeros), and the tile kernel sums over taps
-   and channels. Nothing is copied, and strides, padding and odd sizes are all the pointer's affair.
-   A first layer of few channels gathers its patches into rows instead, as one tap. */
+/* -- indirect convolution. One routine for the forward pass and the input gradient: each output
+   pixel has, for each tap, a pointer to the source pixel (or to zeros), and the tile kernel sums
+   over taps and channels. Nothing is copied, and strides, padding and odd sizes are all the
+   pointer's affair. A first layer of few channels gathers its patches into rows instead, as one
+   tap. */
 typedef struct l2l__indirect {
     const l2l__kernels *kernels;
     const l2l__geometry *g;
@@ -2442,7 +2607,8 @@ typedef struct l2l__bench {
     l2l_real *rows, *tail;
 } l2l__bench;
 
-static const l2l_real *l2l__source_pixel(const l2l__indirect *q, int64_t n, int h, int w, int i, int j)
+static const l2l_real *l2l__source_pixel(const l2l__indirect *q, int64_t n, int h, int w, int i,
+                                         int j)
 {
     const l2l__geometry *g = q->g;
     if (q->backward) {
@@ -2456,7 +2622,8 @@ static const l2l_real *l2l__source_pixel(const l2l__indirect *q, int64_t n, int 
         ? q->zero : q->source + ((n * g->h + h) * g->w + w) * g->c;
 }
 
-/* pointers[group][tap][row of the group], for m pixels from p0; the last group repeats its last pixel. */
+/* pointers[group][tap][row of the group], for m pixels from p0; the last group repeats its last
+   pixel. */
 static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
 {
     int kh = q->g->kh, kw = q->g->kw, taps = kh * kw, r, t;
@@ -2464,7 +2631,8 @@ static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
     for (r = 0; r < padded; r++) {
         int64_t p = p0 + (r < m ? r : m - 1), n = p / q->ow / q->oh;
         int h = (int)(p / q->ow % q->oh), w = (int)(p % q->ow);
-        const l2l_real **at = b->pointers + (int64_t)(r / L2L__ROWS) * q->taps * L2L__ROWS + r % L2L__ROWS;
+        const l2l_real **at =
+            b->pointers + (int64_t)(r / L2L__ROWS) * q->taps * L2L__ROWS + r % L2L__ROWS;
         l2l_real *row = b->rows + (int64_t)r * q->depth;
         if (q->gather) *at = row;
         for (t = 0; t < taps; t++) {
@@ -2499,7 +2667,8 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
                         y[r] = j == tail ? b->tail + (i + r) * width
                                          : out + (int64_t)(i + r) * q->columns + j * width;
                     q->kernels->tile(rows, taps, depth,
-                                     b->pointers + ((int64_t)i / L2L__ROWS * q->taps + t0) * L2L__ROWS,
+                                     b->pointers +
+                                         ((int64_t)i / L2L__ROWS * q->taps + t0) * L2L__ROWS,
                                      d0, panel, q->depth, y, t0 + d0 > 0);
                 }
             }
@@ -2582,9 +2751,10 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_
     return ok;
 }
 
-/* -- input gradient of a layer with few input channels: the product dy × W^T gives each output pixel's
-   contribution to its whole patch, which is added into the image, one image at a time. */
-static void l2l__scatter_row(const l2l__geometry *g, int oh, int ow, const l2l_real *patch, l2l_real *dx)
+/* -- input gradient of a layer with few input channels: the product dy x W^T gives each output
+   pixel's contribution to its whole patch, which is added into the image, one image at a time. */
+static void l2l__scatter_row(const l2l__geometry *g, int oh, int ow, const l2l_real *patch,
+                             l2l_real *dx)
 {
     int i, j, c;
     for (i = 0; i < g->kh; i++)
@@ -2595,10 +2765,12 @@ static void l2l__scatter_row(const l2l__geometry *g, int oh, int ow, const l2l_r
         }
 }
 
-static void l2l__scatter_image(const l2l__kernels *kernels, const l2l__geometry *g, const l2l_real *dy,
-                               const l2l_real *panels, l2l_real *patches, l2l_real *dx)
+static void l2l__scatter_image(const l2l__kernels *kernels, const l2l__geometry *g,
+                               const l2l_real *dy, const l2l_real *panels, l2l_real *patches,
+                               l2l_real *dx)
 {
-    int columns = g->kh * g->kw * g->c, width = kernels->columns, pixels = g->oh * g->ow, p, j, r, d0;
+    int columns = g->kh * g->kw * g->c, width = kernels->columns, pixels = g->oh * g->ow, p, j, r,
+        d0;
     int padded = (columns + width - 1) / width * width;
     const l2l_real *a[L2L__ROWS];
     l2l_real *y[L2L__ROWS];
@@ -2621,8 +2793,8 @@ static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const 
                                   const l2l_tensor *w, l2l_real *dx)
 {
     const l2l__kernels *kernels = c->kernels;
-    int columns = g->kh * g->kw * g->c, padded = (columns + kernels->columns - 1) / kernels->columns *
-                                                 kernels->columns, n;
+    int columns = g->kh * g->kw * g->c,
+        padded = (columns + kernels->columns - 1) / kernels->columns * kernels->columns, n;
     int64_t from = (int64_t)g->oh * g->ow * g->k, to = (int64_t)g->h * g->w * g->c;
     l2l__matrix m;
     l2l_real *temporary, *patches;
@@ -2674,17 +2846,17 @@ static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, con
     return ok;
 }
 
-/* -- weight gradient: dW[tap][c][k] = sum over output pixels of x[pixel moved by tap][c] dy[pixel][k].
-   Its tiles (six channels of a tap × a panel of k) are shared out to the threads; each thread walks
-   over the images in order and adds every image into all of its tiles, so the order of additions
-   does not depend on how many threads there are. */
+/* -- weight gradient: dW[tap][c][k] = sum over output pixels of x[pixel moved by tap][c]
+   dy[pixel][k]. Its tiles (six channels of a tap x a panel of k) are shared out to the threads;
+   each thread walks over the images in order and adds every image into all of its tiles, so the
+   order of additions does not depend on how many threads there are. */
 typedef struct l2l__outer_plan {
     const l2l__kernels *kernels;
     l2l__geometry g;
     const l2l_real *x, *dy;
     int ldy;                                 /* distance of pixels in dy                          */
     int bands, panels, tiles;                /* bands of six channels                             */
-    l2l_real *sums;                          /* tiles × ROWS × columns                            */
+    l2l_real *sums;                          /* tiles x ROWS x columns                            */
 } l2l__outer_plan;
 
 /* Panels of k that would reach beyond the last column begin earlier instead (and overlap). */
@@ -2697,7 +2869,8 @@ static int l2l__panel_start(const l2l__outer_plan *q, int panel)
 static void l2l__outer_tile(const l2l__outer_plan *q, int n, int tile)
 {
     const l2l__geometry *g = &q->g;
-    int panel = tile % q->panels, band = tile / q->panels % q->bands, t = tile / q->panels / q->bands;
+    int panel = tile % q->panels, band = tile / q->panels % q->bands,
+        t = tile / q->panels / q->bands;
     int i = t / g->kw - g->padding, j = t % g->kw - g->padding, c0 = band * L2L__ROWS, oh;
     int rows = g->c - c0 < L2L__ROWS ? g->c - c0 : L2L__ROWS, first = 0, last = g->ow;
     while (first < last && first * g->stride + j < 0) first++;
@@ -2706,7 +2879,8 @@ static void l2l__outer_tile(const l2l__outer_plan *q, int n, int tile)
         int64_t ih = (int64_t)oh * g->stride + i;
         if (ih < 0 || ih >= g->h) continue;
         q->kernels->outer(rows, last - first,
-                          q->x + ((n * (int64_t)g->h + ih) * g->w + first * g->stride + j) * g->c + c0,
+                          q->x + ((n * (int64_t)g->h + ih) * g->w + first * g->stride + j) * g->c +
+                              c0,
                           (int64_t)g->stride * g->c,
                           q->dy + ((n * (int64_t)g->oh + oh) * g->ow + first) * q->ldy +
                               l2l__panel_start(q, panel),
@@ -2749,7 +2923,7 @@ static bool l2l__outer_run(l2l_context *c, l2l__outer_plan *q, l2l_real *dw)
     return true;
 }
 
-/* Patches of a first layer as rows: n×oh×ow×(taps*c). */
+/* Patches of a first layer as rows: nxohxowx(taps*c). */
 static void l2l__gather_patches(const l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                                 l2l_real *rows)
 {
@@ -2802,7 +2976,8 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
         q.dy = l2l__widen(c, dy, pixels, g->k, q.ldy);
     }
     if (g->c <= L2L__FEW && g->kh * g->kw > 1) {
-        l2l_real *rows = (l2l_real *)l2l__arena_array(c, pixels * g->kh * g->kw * g->c, sizeof *rows);
+        l2l_real *rows =
+            (l2l_real *)l2l__arena_array(c, pixels * g->kh * g->kw * g->c, sizeof *rows);
         if (rows) l2l__gather_patches(c, g, x, rows);
         q.x = rows;
         q.g.c = g->kh * g->kw * g->c;
@@ -2819,10 +2994,11 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
     return !c->status;
 }
 
-/* -- pooling --------------------------------------------------------------------------------------------- */
+/* -- pooling ----------------------------------------------------------------------------------- */
 
 /* One row of outputs. Padding counts as -inf: those places are skipped. */
-static void l2l__max_pool_row(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y, int *index)
+static void l2l__max_pool_row(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
+                              int *index)
 {
     int ow, i, j, k;
     for (ow = 0; ow < g->ow; ow++)
@@ -2841,8 +3017,8 @@ static void l2l__max_pool_row(const l2l__geometry *g, const l2l_real *x, int oh,
         }
 }
 
-static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x, l2l_real *y,
-                                  int *index)
+static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                                  l2l_real *y, int *index)
 {
     const l2l__kernels *kernels = c->kernels;
     int64_t row, rows = (int64_t)g->n * g->oh, size = (int64_t)g->ow * g->c;
@@ -2852,15 +3028,16 @@ static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const 
         int oh = (int)(row % g->oh);
         const l2l_real *image = x + row / g->oh * g->h * g->w * g->c;
         if (two)
-            kernels->pool_row(g->ow, g->w, g->c, 2 * oh * g->w, image + (int64_t)2 * oh * g->w * g->c,
-                              y + row * size, index + row * size);
+            kernels->pool_row(g->ow, g->w, g->c, 2 * oh * g->w,
+                              image + (int64_t)2 * oh * g->w * g->c, y + row * size,
+                              index + row * size);
         else
             l2l__max_pool_row(g, image, oh, y + row * size, index + row * size);
     }
 }
 
-static void l2l__unpool(l2l_context *c, const l2l__geometry *g, const l2l_real *dy, const int *index,
-                        l2l_real *dx)
+static void l2l__unpool(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
+                        const int *index, l2l_real *dx)
 {
     int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
     int n;
@@ -2877,8 +3054,8 @@ static void l2l__unpool(l2l_context *c, const l2l__geometry *g, const l2l_real *
     }
 }
 
-static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, const l2l_real *x, const int *index,
-                             l2l_real *y)
+static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                             const int *index, l2l_real *y)
 {
     int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
     int n;
@@ -2892,7 +3069,8 @@ static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, const l2l_r
     }
 }
 
-/* Adds between the window's pixels and the output pixel: towards y (forward) or towards x (adjoint). */
+/* Adds between the window's pixels and the output pixel: towards y (forward) or towards x
+   (adjoint). */
 static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x, l2l_real *y)
 {
     l2l_real share = (l2l_real)(1.0 / g->kh / g->kh);
@@ -2910,7 +3088,8 @@ static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x
                 }
 }
 
-static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l2l_real *x, l2l_real *y)
+static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l2l_real *x,
+                         l2l_real *y)
 {
     int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
     int n;
@@ -3000,8 +3179,8 @@ static bool l2l__shape_ok(l2l_context *c, const char *where, l2l_shape s)
 
 static bool l2l__shapes_differ(l2l_context *c, const char *where, l2l_shape a, l2l_shape b)
 {
-    return l2l__fail(c, L2L_ERROR_SHAPE, "%s: %dx%dx%dx%d does not fit %dx%dx%dx%d", where, a.n, a.h,
-                     a.w, a.c, b.n, b.h, b.w, b.c);
+    return l2l__fail(c, L2L_ERROR_SHAPE, "%s: %dx%dx%dx%d does not fit %dx%dx%dx%d", where, a.n,
+                     a.h, a.w, a.c, b.n, b.h, b.w, b.c);
 }
 
 /* Every operation begins with this: no earlier error, and data to work on. */
@@ -3146,7 +3325,7 @@ static l2l_tensor *l2l__copy(l2l_context *c, const l2l_tensor *x)
     return y;
 }
 
-/* One image between C×H×W and H×W×C. */
+/* One image between CxHxW and HxWxC. */
 static void l2l__image_to_hwc(const l2l_real *chw, int channels, int64_t plane, l2l_real *hwc)
 {
     int64_t i;
@@ -3348,10 +3527,11 @@ L2LADVDEF bool l2l_grad(l2l_context *c, l2l_tensor *output, l2l_tensor *const *i
     return l2l_vjp(c, output, NULL, inputs, n_inputs, gradients, flags);
 }
 
-/* -- elementwise, two operands ------------------------------------------------------------------ */
+/* -- elementwise, two operands ----------------------------------------------------------------- */
 
 /* Result shape of a broadcast pair; an axis of length 1 fits any. */
-static bool l2l__broadcast(l2l_context *c, const char *where, l2l_shape a, l2l_shape b, l2l_shape *s)
+static bool l2l__broadcast(l2l_context *c, const char *where, l2l_shape a, l2l_shape b,
+                           l2l_shape *s)
 {
     if ((a.n != b.n && a.n != 1 && b.n != 1) || (a.h != b.h && a.h != 1 && b.h != 1) ||
         (a.w != b.w && a.w != 1 && b.w != 1) || (a.c != b.c && a.c != 1 && b.c != 1))
@@ -3378,8 +3558,8 @@ static void l2l__binary_row(char kind, const l2l_real *a, int sa, const l2l_real
     else for (i = 0; i < n; i++) y[i] = a[i * sa] * b[i * sb];
 }
 
-static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, const l2l__operation *op,
-                               l2l_tensor *a, l2l_tensor *b)
+static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where,
+                               const l2l__operation *op, l2l_tensor *a, l2l_tensor *b)
 {
     l2l_tensor *y;
     l2l_shape s;
@@ -3455,7 +3635,7 @@ L2LADVDEF l2l_tensor *l2l_mul(l2l_context *c, l2l_tensor *a, l2l_tensor *b)
     return l2l__binary(c, '*', "l2l_mul", &l2l__mul_op, a, b);
 }
 
-/* -- elementwise, one operand ------------------------------------------------------------------- */
+/* -- elementwise, one operand ------------------------------------------------------------------ */
 
 static void l2l__affine_vjp(l2l__vjp *v) { v->dx[0] = l2l_affine(v->c, v->dy, v->y->f[0], 0); }
 static const l2l__operation l2l__affine_op = {"affine", l2l__affine_vjp};
@@ -3610,10 +3790,11 @@ L2LADVDEF l2l_tensor *l2l_power(l2l_context *c, l2l_tensor *x, double exponent)
     return l2l__pointwise(c, "l2l_power", &l2l__power_op, x, l2l__f_power, exponent, 0);
 }
 
-/* Piecewise constant: recorded nowhere, its derivative is zero. */
+static void l2l__sign_vjp(l2l__vjp *v) { L2L__UNUSED(v); } /* piecewise constant: zero */
+static const l2l__operation l2l__sign_op = {"sign", l2l__sign_vjp};
 L2LADVDEF l2l_tensor *l2l_sign(l2l_context *c, l2l_tensor *x)
 {
-    return l2l__pointwise(c, "l2l_sign", NULL, x, l2l__f_sign, 0, 0);
+    return l2l__pointwise(c, "l2l_sign", &l2l__sign_op, x, l2l__f_sign, 0, 0);
 }
 
 static void l2l__abs_vjp(l2l__vjp *v) { l2l__times(v, l2l_sign(v->c, v->y->in[0])); }
@@ -3665,7 +3846,7 @@ L2LADVDEF l2l_tensor *l2l_project(l2l_context *c, l2l_tensor *z, l2l_tensor *x, 
     return l2l__record2(c, y, &l2l__project_op, z, x);
 }
 
-/* -- shapes and reductions ---------------------------------------------------------------------- */
+/* -- shapes and reductions --------------------------------------------------------------------- */
 
 L2LADVDEF l2l_tensor *l2l_detach(l2l_context *c, l2l_tensor *x)
 {
@@ -3726,7 +3907,7 @@ L2LADVDEF l2l_tensor *l2l_broadcast_to(l2l_context *c, l2l_tensor *x, l2l_shape 
     return l2l__record1(c, y, &l2l__broadcast_to_op, x);
 }
 
-/* Adds one image (h×w×c) into the double sums of shape s.h×s.w×s.c. */
+/* Adds one image (hxwxc) into the double sums of shape s.hxs.wxs.c. */
 static void l2l__sum_image(const l2l_real *x, l2l_shape from, l2l_shape s, double *sums)
 {
     int h, w, k;
@@ -3738,8 +3919,8 @@ static void l2l__sum_image(const l2l_real *x, l2l_shape from, l2l_shape s, doubl
         }
 }
 
-/* Sums are split by image into `parts`, a number that the shape alone decides (the same bits for any
-   number of threads), and the parts are added in order. */
+/* Sums are split by image into `parts`, a number that the shape alone decides (the same bits for
+   any number of threads), and the parts are added in order. */
 static bool l2l__sum_images(l2l_context *c, const l2l_real *x, l2l_shape from, l2l_shape s,
                             l2l_real *y)
 {
@@ -3816,14 +3997,16 @@ L2LADVDEF l2l_tensor *l2l_slice(l2l_context *c, l2l_tensor *x, int from, int cou
     if (!l2l__ready(c, "l2l_slice", x)) return NULL;
     s = x->shape;
     if (from < 0 || count < 1 || from > s.c - count) {
-        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_slice: channels %d to %d of %d", from, from + count, s.c);
+        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_slice: channels %d to %d of %d", from, from + count,
+                  s.c);
         return NULL;
     }
     s.c = count;
     if (!(y = l2l__new(c, "l2l_slice", s))) return NULL;
     pixels = l2l_count(s) / count;
     for (p = 0; p < pixels; p++)
-        memcpy(y->data + p * count, x->data + p * x->shape.c + from, (size_t)count * sizeof *y->data);
+        memcpy(y->data + p * count, x->data + p * x->shape.c + from,
+               (size_t)count * sizeof *y->data);
     y->i[0] = from;
     return l2l__record1(c, y, &l2l__slice_op, x);
 }
@@ -3849,23 +4032,29 @@ L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int tot
     return l2l__record1(c, y, &l2l__place_op, x);
 }
 
-/* -- convolution --------------------------------------------------------------------------------- */
+/* -- convolution ------------------------------------------------------------------------------- */
 
 /* The geometry of x * w, checked; `where` names the caller in the error. */
-static bool l2l__geometry_of(l2l_context *c, const char *where, l2l_shape x, l2l_shape w, int stride,
-                             int padding, l2l__geometry *g)
+static bool l2l__geometry_of(l2l_context *c, const char *where, l2l_shape x, l2l_shape w,
+                             int stride, int padding, l2l__geometry *g)
 {
     if (c->status) return false;
     if (stride < 1 || padding < 0)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: stride %d must be at least 1 and padding %d at "
-                         "least 0", where, stride, padding);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "%s: stride %d must be at least 1 and padding %d at "
+                         "least 0",
+                         where, stride, padding);
     if (x.c != w.w)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: an input of %d channels (%dx%dx%dx%d) and a weight "
-                         "for %d (%dx%dx%dx%d)", where, x.c, x.n, x.h, x.w, x.c, w.w, w.n, w.h, w.w,
-                         w.c);
-    if (padding > INT_MAX / 8 || (int64_t)x.h + 2 * padding < w.n || (int64_t)x.w + 2 * padding < w.h)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: a %dx%d kernel does not fit into %dx%d with padding "
-                         "%d", where, w.n, w.h, x.h, x.w, padding);
+        return l2l__fail(c, L2L_ERROR_SHAPE,
+                         "%s: an input of %d channels (%dx%dx%dx%d) and a weight "
+                         "for %d (%dx%dx%dx%d)",
+                         where, x.c, x.n, x.h, x.w, x.c, w.w, w.n, w.h, w.w, w.c);
+    if (padding > INT_MAX / 8 || (int64_t)x.h + 2 * padding < w.n ||
+        (int64_t)x.w + 2 * padding < w.h)
+        return l2l__fail(c, L2L_ERROR_SHAPE,
+                         "%s: a %dx%d kernel does not fit into %dx%d with padding "
+                         "%d",
+                         where, w.n, w.h, x.h, x.w, padding);
     g->n = x.n; g->h = x.h; g->w = x.w; g->c = x.c;
     g->kh = w.n; g->kw = w.h; g->k = w.c;
     g->stride = stride;
@@ -3894,7 +4083,8 @@ L2LADVDEF l2l_conv_options l2l_conv_default(void)
     return o;
 }
 
-static l2l_tensor *l2l__plain_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w, const l2l_tensor *y)
+static l2l_tensor *l2l__plain_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
+                                   const l2l_tensor *y)
 {
     l2l_conv_options o = l2l_conv_default();
     o.stride = (int)y->i[0];
@@ -3902,8 +4092,8 @@ static l2l_tensor *l2l__plain_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     return l2l_conv(c, x, w, &o);
 }
 
-/* dx = adjoint of conv in x. As a function of (dy, w) it is bilinear, and its VJPs are the two other
-   members of the family. */
+/* dx = adjoint of conv in x. As a function of (dy, w) it is bilinear, and its VJPs are the two
+   other members of the family. */
 static void l2l__input_grad_vjp(l2l__vjp *v)
 {
     l2l_tensor *dy = v->y->in[0], *w = v->y->in[1];
@@ -3914,8 +4104,8 @@ static void l2l__input_grad_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__input_grad_op = {"conv_input_grad", l2l__input_grad_vjp};
 
-L2LADVDEF l2l_tensor *l2l_conv_input_grad(l2l_context *c, l2l_tensor *dy, l2l_tensor *w, l2l_shape x,
-                                          int stride, int padding)
+L2LADVDEF l2l_tensor *l2l_conv_input_grad(l2l_context *c, l2l_tensor *dy, l2l_tensor *w,
+                                          l2l_shape x, int stride, int padding)
 {
     const char *where = "l2l_conv_input_grad";
     l2l__geometry g;
@@ -3946,8 +4136,8 @@ static void l2l__weight_grad_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__weight_grad_op = {"conv_weight_grad", l2l__weight_grad_vjp};
 
-L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_tensor *dy, l2l_shape w,
-                                           int stride, int padding)
+L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_tensor *dy,
+                                           l2l_shape w, int stride, int padding)
 {
     const char *where = "l2l_conv_weight_grad";
     l2l__geometry g;
@@ -4045,7 +4235,8 @@ static bool l2l__pool_into(l2l_context *c, const l2l__geometry *g, const l2l_rea
 enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__PRE_SCALE, L2L__PRE_SHIFT };
 
 /* p(x), as recorded operations: relu(pre_scale * x + pre_shift). */
-static l2l_tensor *l2l__prologue(l2l_context *c, l2l_tensor *x, l2l_tensor *scale, l2l_tensor *shift)
+static l2l_tensor *l2l__prologue(l2l_context *c, l2l_tensor *x, l2l_tensor *scale,
+                                 l2l_tensor *shift)
 {
     l2l_tensor *a = l2l_mul(c, x, scale), *b = l2l_add(c, a, shift), *y = l2l_relu(c, b);
     l2l_drop(c, a);
@@ -4209,7 +4400,7 @@ L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     return l2l__record(c, y, &l2l__conv_op, in, 7);
 }
 
-/* A linear layer is a 1×1 convolution of one pixel with H*W*C channels. */
+/* A linear layer is a 1x1 convolution of one pixel with H*W*C channels. */
 L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                  const l2l_conv_options *o)
 {
@@ -4219,8 +4410,8 @@ L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     inputs = l2l_count(x->shape) / x->shape.n;
     rows = l2l_count(w->shape) / w->shape.c;
     if (inputs != rows || inputs > INT_MAX) {
-        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_linear: %z inputs (%dx%dx%d) and a weight for %z", inputs,
-                  x->shape.h, x->shape.w, x->shape.c, rows);
+        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_linear: %z inputs (%dx%dx%d) and a weight for %z",
+                  inputs, x->shape.h, x->shape.w, x->shape.c, rows);
         return NULL;
     }
     flat = l2l_reshape(c, x, l2l_shape_of(x->shape.n, 1, 1, (int)inputs));
@@ -4231,17 +4422,20 @@ L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     return y;
 }
 
-/* -- pooling --------------------------------------------------------------------------------------- */
+/* -- pooling ----------------------------------------------------------------------------------- */
 
 static bool l2l__pool_shape(l2l_context *c, const char *where, const l2l_tensor *x, int window,
                             int stride, int padding, l2l__geometry *g)
 {
     if (!l2l__ready(c, where, x)) return false;
     if (window < 1 || padding > window / 2)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: window %d must be at least 1, padding %d at most "
-                         "half of it", where, window, padding);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "%s: window %d must be at least 1, padding %d at most "
+                         "half of it",
+                         where, window, padding);
     return l2l__geometry_of(c, where, x->shape,
-                            l2l_shape_of(window, window, x->shape.c, x->shape.c), stride, padding, g);
+                            l2l_shape_of(window, window, x->shape.c, x->shape.c), stride, padding,
+                            g);
 }
 
 static void l2l__max_pool_vjp(l2l__vjp *v)
@@ -4250,7 +4444,8 @@ static void l2l__max_pool_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__max_pool_op = {"max_pool", l2l__max_pool_vjp};
 
-L2LADVDEF l2l_tensor *l2l_max_pool(l2l_context *c, l2l_tensor *x, int window, int stride, int padding)
+L2LADVDEF l2l_tensor *l2l_max_pool(l2l_context *c, l2l_tensor *x, int window, int stride,
+                                   int padding)
 {
     l2l__geometry g;
     l2l_tensor *y;
@@ -4264,7 +4459,8 @@ L2LADVDEF l2l_tensor *l2l_max_pool(l2l_context *c, l2l_tensor *x, int window, in
     return l2l__record1(c, y, &l2l__max_pool_op, x);
 }
 
-/* The average and its adjoint are linear: each is the other's VJP. i[2..3] hold the input's size. */
+/* The average and its adjoint are linear: each is the other's VJP. i[2..3] hold the input's
+   size. */
 static l2l_tensor *l2l__average_adjoint(l2l_context *c, l2l_tensor *dy, const l2l_tensor *pooled,
                                         l2l_shape x);
 static void l2l__average_pool_vjp(l2l__vjp *v)
@@ -4311,7 +4507,7 @@ L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x)
     return l2l__mean_to(c, x, l2l_shape_of(x->shape.n, 1, 1, x->shape.c));
 }
 
-/* -- batch normalisation ----------------------------------------------------------------------------
+/* -- batch normalisation --------------------------------------------------------------------------
    Training: m = N*H*W, mu = sum x / m, var = sum (x-mu)^2 / m, r = (var + eps)^-1/2,
    y = gamma (x-mu) r + beta. The node saves mu and r. */
 
@@ -4325,7 +4521,8 @@ L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
     return o;
 }
 
-/* The same function from plain operations: the test twin, and what higher derivatives go through. */
+/* The same function from plain operations: the test twin, and what higher derivatives go
+   through. */
 static l2l_tensor *l2l__batch_norm_plain(l2l_context *c, l2l_tensor *x, l2l_tensor *gamma,
                                          l2l_tensor *beta, double epsilon)
 {
@@ -4459,7 +4656,7 @@ L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_ba
     return o->training ? l2l__batch_norm_train(c, x, o) : l2l__batch_norm_evaluate(c, x, o);
 }
 
-/* -- dropout ---------------------------------------------------------------------------------------- */
+/* -- dropout ----------------------------------------------------------------------------------- */
 
 L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const l2l_stream *s,
                                   const uint32_t *images)
@@ -4490,7 +4687,7 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
     return y;
 }
 
-/* -- over classes ----------------------------------------------------------------------------------- */
+/* -- over classes ------------------------------------------------------------------------------ */
 
 static bool l2l__rows_ready(l2l_context *c, const char *where, const l2l_tensor *x)
 {
@@ -4512,7 +4709,8 @@ static double l2l__log_sum_exp(const l2l_real *z, int k)
 }
 
 /* Rows of y = softmax(z), or of its logarithm. */
-static l2l_tensor *l2l__softmax_rows(l2l_context *c, const char *where, const l2l_tensor *z, bool logs)
+static l2l_tensor *l2l__softmax_rows(l2l_context *c, const char *where, const l2l_tensor *z,
+                                     bool logs)
 {
     l2l_tensor *y;
     int i, j, k;
@@ -4650,10 +4848,10 @@ struct l2l_model {
     l2l_external external;
 };
 
-/* -- file layout: K×C×kh×kw against kh×kw×C×K ------------------------------------------------------ */
+/* -- file layout: KxCxkhxkw against khxkwxCxK -------------------------------------------------- */
 
 /* Where element i of the file's order stands in memory. A linear layer after a flatten has the same
-   permutation: kh×kw is then the map's H×W. */
+   permutation: khxkw is then the map's HxW. */
 static int64_t l2l__file_place(l2l_shape s, int64_t i)
 {
     int64_t w = i % s.h, h = i / s.h % s.n, c = i / s.h / s.n % s.w, k = i / s.h / s.n / s.w;
@@ -4672,7 +4870,7 @@ static void l2l__from_file(l2l_shape s, const l2l_real *file, l2l_real *memory)
     for (i = 0; i < n; i++) memory[l2l__file_place(s, i)] = file[i];
 }
 
-/* -- parameters by name ------------------------------------------------------------------------------ */
+/* -- parameters by name ------------------------------------------------------------------------ */
 
 /* Whoever changes a parameter says so: transforms cached for the old values are void then. */
 static void l2l__touch(l2l__slot *p)
@@ -4726,7 +4924,8 @@ static void l2l__free_slot(l2l_context *c, l2l__slot *p)
     l2l_free(c, p);
 }
 
-static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int rank, bool trainable)
+static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int rank,
+                                bool trainable)
 {
     l2l_context *c = m->context;
     l2l__slot *p;
@@ -4769,8 +4968,10 @@ static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *p
         p = l2l__add_slot(m, name, s, rank, trainable);
         if (p) l2l__initialise(m, p, deviation, fill);
     } else if (!p) {
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "the model has no parameter '%s': did its forward function "
-                  "change?", name);
+        l2l__fail(c, L2L_ERROR_ARGUMENT,
+                  "the model has no parameter '%s': did its forward function "
+                  "change?",
+                  name);
     } else if (!l2l__same(p->value.shape, s)) {
         l2l__shapes_differ(c, name, p->value.shape, s);
         p = NULL;
@@ -4778,7 +4979,7 @@ static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *p
     return p ? &p->value : NULL;
 }
 
-/* -- layers ------------------------------------------------------------------------------------------ */
+/* -- layers ------------------------------------------------------------------------------------ */
 
 L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m) { return m->context; }
 
@@ -4796,8 +4997,8 @@ L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor 
     double fan_in;
     if (!l2l__ready(m->context, name, x)) return NULL;
     fan_in = (double)kernel * kernel * x->shape.c;
-    w = l2l__parameter(m, name, "weight", l2l_shape_of(kernel, kernel, x->shape.c, channels), 4, true,
-                       sqrt(2 / fan_in), 0);
+    w = l2l__parameter(m, name, "weight", l2l_shape_of(kernel, kernel, x->shape.c, channels), 4,
+                       true, sqrt(2 / fan_in), 0);
     if (!(flags & L2L_NO_BIAS))
         o.bias = l2l__parameter(m, name, "bias", l2l__channels(channels), 1, true, 0, 0);
     o.stride = stride;
@@ -4865,7 +5066,7 @@ L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
     return y;
 }
 
-/* -- the classifiers ---------------------------------------------------------------------------------- */
+/* -- the classifiers --------------------------------------------------------------------------- */
 
 /* The next layer of a chain: x has been used up. */
 static l2l_tensor *l2l__then(l2l_model *m, l2l_tensor *x, l2l_tensor *y)
@@ -4899,7 +5100,7 @@ static l2l_tensor *l2l__smallcnn(l2l_model *m, l2l_tensor *x, void *user)
     return l2l__then(m, x, l2l_layer_linear(m, "classifier.fc3", x, m->options.classes, L2L_LAST));
 }
 
-/* -- models -------------------------------------------------------------------------------------------- */
+/* -- models ------------------------------------------------------------------------------------ */
 
 L2LADVDEF l2l_model_options l2l_model_default(const char *arch)
 {
@@ -4922,15 +5123,19 @@ static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
     int i;
     if (c->status) return false;
     if (!o->arch || strlen(o->arch) >= 32)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: arch must be a name of at most 31 "
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "l2l_model_create: arch must be a name of at most 31 "
                          "characters");
     if (!o->forward)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: '%s' is not a known architecture "
-                         "(known: smallcnn); for a network of your own set `forward`", o->arch);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "l2l_model_create: '%s' is not a known architecture "
+                         "(known: smallcnn); for a network of your own set `forward`",
+                         o->arch);
     if (o->channels < 1 || o->height < 1 || o->width < 1 || o->classes < 2)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: channels %d, height %d and width %d "
-                         "must be at least 1, classes %d at least 2", o->channels, o->height, o->width,
-                         o->classes);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "l2l_model_create: channels %d, height %d and width %d "
+                         "must be at least 1, classes %d at least 2",
+                         o->channels, o->height, o->width, o->classes);
     if (!(o->width_multiplier > 0 && o->width_multiplier <= 64))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: width_multiplier %g is not in "
                          "(0,64]", o->width_multiplier);
@@ -4941,12 +5146,16 @@ static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: last_layer_deviation %g is not "
                          "0 or positive", o->last_layer_deviation);
     if (o->normalise && (o->normalise != o->channels || o->normalise > 4))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: normalise %d must be 0 or the number "
-                         "of channels (%d, at most 4)", o->normalise, o->channels);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "l2l_model_create: normalise %d must be 0 or the number "
+                         "of channels (%d, at most 4)",
+                         o->normalise, o->channels);
     for (i = 0; i < o->normalise; i++)
         if (!(o->deviation[i] > 0))
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: deviation %g of channel %d is "
-                             "not positive", o->deviation[i], i);
+            return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                             "l2l_model_create: deviation %g of channel %d is "
+                             "not positive",
+                             o->deviation[i], i);
     return true;
 }
 
@@ -4982,11 +5191,13 @@ static void l2l__model_set_normalisation(l2l_model *m, int channels, const doubl
 
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode)
 {
-    l2l_context *c = m->context;
-    const l2l_model_options *o = &m->options;
+    l2l_context *c = m ? m->context : NULL;
+    const l2l_model_options *o;
     l2l_tensor *input, *logits;
-    l2l_mark mark = l2l_mark_here(c);
-    if (!l2l__ready(c, "l2l_model_forward", x)) return NULL;
+    l2l_mark mark;
+    if (!c || !l2l__ready(c, "l2l_model_forward", x)) return NULL;
+    o = &m->options;
+    mark = l2l_mark_here(c);
     if (x->shape.h != o->height || x->shape.w != o->width || x->shape.c != o->channels) {
         l2l__fail(c, L2L_ERROR_SHAPE, "%s takes images of %dx%dx%d (HxWxC), not %dx%dx%d", m->arch,
                   o->height, o->width, o->channels, x->shape.h, x->shape.w, x->shape.c);
@@ -5029,7 +5240,8 @@ static bool l2l__create_parameters(l2l_model *m)
 L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o)
 {
     l2l_model *m;
-    if (!l2l__model_options_ok(c, o) || !(m = (l2l_model *)l2l__allocate(c, sizeof *m))) return NULL;
+    if (!l2l__model_options_ok(c, o) || !(m = (l2l_model *)l2l__allocate(c, sizeof *m)))
+        return NULL;
     m->context = c;
     m->options = *o;
     memcpy(m->arch, o->arch, strlen(o->arch) + 1);
@@ -5052,17 +5264,20 @@ L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m) { return &
 
 L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
 {
-    l2l_context *c = to->context;
+    l2l_context *c = to ? to->context : NULL;
     int i;
-    if (c->status) return false;
+    if (!c || c->status) return false;
+    if (!from) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_copy: from is NULL");
     if (to->n_slots != from->n_slots)
         return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: %d parameters against %d",
                          to->n_slots, from->n_slots);
     for (i = 0; i < to->n_slots; i++)
         if (strcmp(to->slots[i]->name, from->slots[i]->name) != 0 ||
             !l2l__same(to->slots[i]->value.shape, from->slots[i]->value.shape))
-            return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: '%s' and '%s' differ in name or "
-                             "shape", to->slots[i]->name, from->slots[i]->name);
+            return l2l__fail(c, L2L_ERROR_MISMATCH,
+                             "l2l_model_copy: '%s' and '%s' differ in name or "
+                             "shape",
+                             to->slots[i]->name, from->slots[i]->name);
     for (i = 0; i < to->n_slots; i++) {
         l2l_shape s = to->slots[i]->value.shape;
         memcpy(to->slots[i]->value.data, from->slots[i]->value.data,
@@ -5077,7 +5292,7 @@ L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
 
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m)
 {
-    l2l_model *clone = l2l_model_create(c, &m->options);
+    l2l_model *clone = m ? l2l_model_create(c, &m->options) : NULL;
     if (!clone) return NULL;
     clone->external = m->external;
     if (m->options.user == (const void *)m) clone->options.user = clone; /* an external model */
@@ -5088,18 +5303,22 @@ L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m)
 
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits)
 {
-    l2l_context *c = m->context;
-    const l2l_model_options *o = &m->options;
-    int64_t one = (int64_t)o->channels * o->height * o->width;
+    l2l_context *c = m ? m->context : NULL;
+    const l2l_model_options *o;
+    int64_t one;
     int i, batch;
-    bool was = c->recording;
-    if (c->status) return false;
+    bool was;
+    if (!c || c->status) return false;
+    o = &m->options;
+    one = (int64_t)o->channels * o->height * o->width;
+    was = c->recording;
     for (i = 0; i < n; i += batch) {
         l2l_mark mark = l2l_mark_here(c);
         l2l_tensor *x, *z;
         batch = n - i < 100 ? n - i : 100;
         c->recording = false;
-        x = l2l_from_nchw(c, images + i * one, l2l_shape_of(batch, o->height, o->width, o->channels));
+        x = l2l_from_nchw(c, images + i * one,
+                          l2l_shape_of(batch, o->height, o->width, o->channels));
         z = x ? l2l_model_forward(m, x, L2L_EVALUATE) : NULL;
         c->recording = was;
         if (z)
@@ -5111,13 +5330,13 @@ L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l
     return true;
 }
 
-L2LADVDEF int l2l_model_parameters(const l2l_model *m) { return m->n_slots; }
+L2LADVDEF int l2l_model_parameters(const l2l_model *m) { return m ? m->n_slots : 0; }
 
 L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i)
 {
     l2l_parameter p;
     memset(&p, 0, sizeof p);
-    if (i < 0 || i >= m->n_slots) return p;
+    if (!m || i < 0 || i >= m->n_slots) return p;
     p.name = m->slots[i]->name;
     p.value = &m->slots[i]->value;
     p.rank = m->slots[i]->rank;
@@ -5129,14 +5348,14 @@ L2LADVDEF int64_t l2l_model_size(const l2l_model *m)
 {
     int64_t n = 0;
     int i;
-    for (i = 0; i < m->n_slots; i++)
+    for (i = 0; m && i < m->n_slots; i++)
         if (m->slots[i]->trainable) n += l2l_count(m->slots[i]->value.shape);
     return n;
 }
 
 static bool l2l__slot_number(const l2l_model *m, int i)
 {
-    if (m->context->status) return false;
+    if (!m || m->context->status) return false;
     return (i >= 0 && i < m->n_slots) ||
            l2l__fail(m->context, L2L_ERROR_ARGUMENT, "parameter %d of %d", i, m->n_slots);
 }
@@ -5161,7 +5380,8 @@ static size_t l2l__append(char *text, size_t capacity, size_t at, const char *fo
     va_list a;
     size_t n;
     va_start(a, format);
-    n = l2l__vformat(at < capacity ? text + at : NULL, at < capacity ? capacity - at : 0, format, a);
+    n = l2l__vformat(at < capacity ? text + at : NULL, at < capacity ? capacity - at : 0, format,
+                     a);
     va_end(a);
     return at + n;
 }
@@ -5183,10 +5403,12 @@ static void l2l__slot_shape(const l2l__slot *p, char *text, size_t capacity)
 
 L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capacity)
 {
-    const l2l_model_options *o = &m->options;
-    size_t at = l2l__append(text, capacity, 0, "%s: images %dx%dx%d, %d classes\n", m->arch,
-                            o->channels, o->height, o->width, o->classes);
+    const l2l_model_options *o = m ? &m->options : NULL;
+    size_t at;
     int i;
+    if (!m) return l2l__append(text, capacity, 0, "no model\n");
+    at = l2l__append(text, capacity, 0, "%s: images %dx%dx%d, %d classes\n", m->arch, o->channels,
+                     o->height, o->width, o->classes);
     for (i = 0; i < m->n_slots; i++) {
         char shape[64];
         size_t line = at;
@@ -5233,22 +5455,23 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
     return c->status ? 0 : peak;
 }
 
-/* Memory is an affine function of the batch, so two small batches give it. */
+/* From some size on, memory is an affine function of the batch: two small batches give it. */
 L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
 {
-    size_t two, four;
-    if (m->context->status) return 0;
+    size_t some, more;
+    if (!m || m->context->status) return 0;
     if (batch < 1) {
         l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_model_memory: a batch of %d", batch);
         return 0;
     }
-    two = l2l__pass_peak(m, 2, mode);
-    four = l2l__pass_peak(m, 4, mode);
-    if (four < two) four = two;
-    return m->context->status ? 0 : two + (four - two) / 2 * (size_t)(batch > 2 ? batch - 2 : 0);
+    if (batch <= 16) return l2l__pass_peak(m, batch, mode);
+    some = l2l__pass_peak(m, 8, mode);
+    more = l2l__pass_peak(m, 16, mode);
+    if (more < some) more = some;
+    return m->context->status ? 0 : more + (more - some) / 8 * (size_t)(batch - 16);
 }
 
-/* -- models behind callbacks ----------------------------------------------------------------------------- */
+/* -- models behind callbacks ------------------------------------------------------------------- */
 
 static void l2l__external_vjp(l2l__vjp *v)
 {
@@ -5257,9 +5480,11 @@ static void l2l__external_vjp(l2l__vjp *v)
     const l2l_external *e = (const l2l_external *)v->y->p;
     l2l_real *images, *gradient;
     if (!e->vjp || c->recording) {
-        l2l__fail(c, L2L_ERROR_UNSUPPORTED, e->vjp
-                  ? "an external model has no second derivative"
-                  : "the external model offers no vjp callback: only attacks without gradients work");
+        l2l__fail(
+            c, L2L_ERROR_UNSUPPORTED,
+            e->vjp
+                ? "an external model has no second derivative"
+                : "the external model offers no vjp callback: only attacks without gradients work");
         return;
     }
     images = (l2l_real *)l2l__arena_array(c, l2l_count(x->shape), sizeof *images);
@@ -5278,7 +5503,8 @@ static const l2l__operation l2l__external_op = {"external", l2l__external_vjp};
 static l2l_tensor *l2l__external_forward(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = m->context;
-    l2l_tensor *z = l2l__new(c, "external model", l2l_shape_of(x->shape.n, 1, 1, m->options.classes));
+    l2l_tensor *z =
+        l2l__new(c, "external model", l2l_shape_of(x->shape.n, 1, 1, m->options.classes));
     l2l_real *images;
     L2L__UNUSED(user);
     if (!z || m->creating) return z;
@@ -5318,7 +5544,7 @@ L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e)
 /*  7  LOSSES AND OUTER OPTIMIZERS                                                 >>losses-code */
 /* ============================================================================================ */
 
-/* -- losses, per image ------------------------------------------------------------------------------- */
+/* -- losses, per image ------------------------------------------------------------------------- */
 
 /* d CE / d z = (softmax(z) - onehot(y)) dy */
 static void l2l__cross_entropy_vjp(l2l__vjp *v)
@@ -5446,7 +5672,7 @@ L2LADVDEF bool l2l_predict(l2l_context *c, const l2l_tensor *logits, int *classe
     return true;
 }
 
-/* -- the three interfaces: objectives and outer losses ------------------------------------------------- */
+/* -- the three interfaces: objectives and outer losses ----------------------------------------- */
 
 static l2l_tensor *l2l__objective_ce(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
                                      const int *labels, void *user)
@@ -5517,7 +5743,7 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
     return o;
 }
 
-/* -- outer optimizers ------------------------------------------------------------------------------------ */
+/* -- outer optimizers -------------------------------------------------------------------------- */
 
 struct l2l_optimizer {
     l2l_context *context;
@@ -5554,15 +5780,18 @@ static bool l2l__optimizer_ok(l2l_context *c, const l2l_optimizer_options *o)
 {
     if (c->status) return false;
     if (o->kind != L2L_SGD && o->kind != L2L_ADAM)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: kind %d is neither L2L_SGD nor L2L_ADAM",
-                         (int)o->kind);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "optimizer: kind %d is neither L2L_SGD nor L2L_ADAM", (int)o->kind);
     if (!(o->rate >= 0 && o->rate < 1e6))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: rate %g is not 0 or positive", o->rate);
     if (!(o->momentum >= 0 && o->momentum < 1))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: momentum %g is not in [0,1)", o->momentum);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: momentum %g is not in [0,1)",
+                         o->momentum);
     if (!(o->weight_decay >= 0) || !(o->clip >= 0))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: weight_decay %g and clip %g must not be "
-                         "negative", o->weight_decay, o->clip);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "optimizer: weight_decay %g and clip %g must not be "
+                         "negative",
+                         o->weight_decay, o->clip);
     if (!(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1 && o->epsilon > 0))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: beta1 %g, beta2 %g must be in [0,1), "
                          "epsilon %g positive", o->beta1, o->beta2, o->epsilon);
@@ -5657,10 +5886,11 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
 {
     double rate = o->options.rate * rate_factor, norm, scale;
     int i;
-    if (o->context->status) return false;
+    if (!o || o->context->status) return false;
     scale = l2l__clip_factor(o, gradients, &norm);
     if (!(norm <= DBL_MAX))                  /* also when it is not a number                      */
-        return l2l__fail(o->context, L2L_ERROR_NUMERIC, "the gradient is not finite; the parameters "
+        return l2l__fail(o->context, L2L_ERROR_NUMERIC,
+                         "the gradient is not finite; the parameters "
                          "stay as they were");
     o->steps++;
     for (i = 0; i < o->n; i++)
@@ -5673,7 +5903,7 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
     return true;
 }
 
-/* -- schedules --------------------------------------------------------------------------------------------- */
+/* -- schedules --------------------------------------------------------------------------------- */
 
 L2LADVDEF l2l_schedule l2l_schedule_default(void)
 {
@@ -5713,7 +5943,7 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
 
    with the maximizer's step between look and move. */
 
-/* -- the inner problem ---------------------------------------------------------------------------- */
+/* -- the inner problem ------------------------------------------------------------------------- */
 
 /* Makes room for one batch in the arena; the caller's mark gives it back. With `keep` every g_t is
    kept (for maximizers that learn), else one buffer serves all. x, labels, images, mode, epsilon,
@@ -5752,7 +5982,8 @@ static bool l2l__inner_clean(l2l_inner *in)
     return !c->status;
 }
 
-static double l2l__start_noise(l2l_start kind, const l2l_stream *s, uint32_t element, double epsilon)
+static double l2l__start_noise(l2l_start kind, const l2l_stream *s, uint32_t element,
+                               double epsilon)
 {
     if (kind == L2L_START_UNIFORM) return epsilon * (2 * l2l_random_uniform(s, element) - 1);
     return 0.001 * l2l_random_normal(s, element);
@@ -5809,8 +6040,9 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
     int i;
     in->model->frozen = true;                /* looking leaves no trace in running statistics     */
     logits = c->status ? NULL : l2l_model_forward(in->model, in->adv, in->mode);
-    loss = logits ? in->objective->loss(c, logits, in->clean_logits, in->labels, in->objective->user)
-                  : NULL;
+    loss = logits
+               ? in->objective->loss(c, logits, in->clean_logits, in->labels, in->objective->user)
+               : NULL;
     in->forwards++;
     if (l2l__note(in, logits, loss) && gradient) {
         sum = l2l_sum(c, loss);
@@ -5835,7 +6067,7 @@ static void l2l__move(l2l_inner *in)
                     in->adv->data);
 }
 
-/* -- maximizers that do not learn -------------------------------------------------------------------- */
+/* -- maximizers that do not learn -------------------------------------------------------------- */
 
 static bool l2l__sign_step(void *self, l2l_inner *in)
 {
@@ -5857,9 +6089,10 @@ static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_i
 L2LADVDEF l2l_maximizer l2l_maximizer_none(void) { return l2l__maximizer("none", NULL); }
 L2LADVDEF l2l_maximizer l2l_maximizer_sign(void) { return l2l__maximizer("sign", l2l__sign_step); }
 
-/* -- attacks by name ------------------------------------------------------------------------------------ */
+/* -- attacks by name --------------------------------------------------------------------------- */
 
-static l2l_attack l2l__attack(const char *name, double epsilon, double step, int steps, l2l_start start)
+static l2l_attack l2l__attack(const char *name, double epsilon, double step, int steps,
+                              l2l_start start)
 {
     l2l_attack a;
     memset(&a, 0, sizeof a);
@@ -5893,7 +6126,7 @@ L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon)
     return l2l__attack("pgd", epsilon, epsilon / 4, 10, L2L_START_UNIFORM);
 }
 
-/* -- running an attack ------------------------------------------------------------------------------------ */
+/* -- running an attack ------------------------------------------------------------------------- */
 
 static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
 {
@@ -5904,11 +6137,14 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: step_size %g must not be negative",
                          a->step_size);
     if (a->steps < 0 || a->restarts < 1 || a->batch < 1)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: steps %d must be at least 0, restarts %d and "
-                         "batch %d at least 1", a->steps, a->restarts, a->batch);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "attack: steps %d must be at least 0, restarts %d and "
+                         "batch %d at least 1",
+                         a->steps, a->restarts, a->batch);
     if (a->steps > 0 && !a->maximizer.step)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d steps, but the maximizer '%s' has no step",
-                         a->steps, a->maximizer.name);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "attack: %d steps, but the maximizer '%s' has no step", a->steps,
+                         a->maximizer.name);
     if (!a->objective.loss)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: the objective has no loss function");
     if (n < 0) return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d images", n);
@@ -5923,13 +6159,14 @@ static bool l2l__images_ok(l2l_context *c, const char *where, const l2l_model_op
     int i;
     for (i = 0; i < n; i++) {
         if (labels && (labels[i] < 0 || labels[i] >= o->classes))
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: label %d of image %d is not in 0..%d", where,
-                             labels[i], i, o->classes - 1);
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: label %d of image %d is not in 0..%d",
+                             where, labels[i], i, o->classes - 1);
         for (j = 0; j < one; j++)
             if (!(images[i * one + j] >= 0 && images[i * one + j] <= 1))
-                return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: pixel %z of image %d is %g, not in [0,1] "
-                                 "(normalisation by mean and deviation belongs into the model)", where,
-                                 j, i, (double)images[i * one + j]);
+                return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                                 "%s: pixel %z of image %d is %g, not in [0,1] "
+                                 "(normalisation by mean and deviation belongs into the model)",
+                                 where, j, i, (double)images[i * one + j]);
     }
     return true;
 }
@@ -5939,23 +6176,35 @@ typedef struct l2l__hunt {
     const l2l_attack *attack;
     l2l_inner in;
     l2l_record *records;                     /* of this batch                                     */
-    l2l_real *best;                          /* n×H×W×C                                           */
+    l2l_real *best;                          /* nxHxWxC                                           */
 } l2l__hunt;
 
-/* An image without gradient does not move: such gradients are counted. */
-static void l2l__count_zero_gradients(l2l__hunt *h, int t)
+/* Is image i still being attacked? Its passes count until it is fooled, whatever else is in the
+   batch. */
+static bool l2l__hunted(const l2l__hunt *h, int i)
+{
+    return h->attack->last_iterate || !h->records[i].success;
+}
+
+/* Passes of the images still attacked; and an image without gradient does not move: count those
+   too. */
+static void l2l__count_passes(l2l__hunt *h, int t, bool gradient)
 {
     int64_t one = l2l_count(h->in.shape) / h->in.n, j;
     int i;
     for (i = 0; i < h->in.n; i++) {
         const l2l_real *g = h->in.g[t]->data + i * one;
+        if (!l2l__hunted(h, i)) continue;
+        h->records[i].forwards++;
+        if (!gradient) continue;
+        h->records[i].backwards++;
         for (j = 0; j < one && g[j] == 0; j++) { }
         h->records[i].zero_gradients += j == one;
     }
 }
 
-/* Keeps iterate t of restart r where it is better: the first success, else the largest loss. Returns
-   how many images are still not fooled. */
+/* Keeps iterate t of restart r where it is better: the first success, else the largest loss.
+   Returns how many images are still not fooled. */
 static int l2l__keep_best(l2l__hunt *h, int t, int r)
 {
     l2l_inner *in = &h->in;
@@ -5992,9 +6241,9 @@ static int l2l__hunt_once(l2l__hunt *h, int r)
         bool last = in->t == in->T;
         l2l__look(in, in->t, !last);
         if (in->context->status) break;
+        l2l__count_passes(h, in->t, !last);
         standing = l2l__keep_best(h, in->t, r);
         if (last || (standing == 0 && !a->last_iterate)) break;
-        l2l__count_zero_gradients(h, in->t);
         if (!a->maximizer.step(a->maximizer.self, in))
             l2l__fail(in->context, L2L_ERROR_CALLBACK, "attack: the maximizer '%s' failed",
                       a->maximizer.name);
@@ -6032,19 +6281,17 @@ static bool l2l__hunt_batch(l2l__hunt *h, const l2l_real *init)
     for (i = 0; i < in->n; i++) {
         h->records[i].clean = in->predicted[i];
         h->records[i].step = -1;
+        h->records[i].forwards = (int)in->forwards;
     }
     for (r = 0; r < a->restarts && !in->context->status; r++) {
         l2l__hunt_start(h, init, r);
         if (l2l__hunt_once(h, r) == 0 && !a->last_iterate) break;
     }
-    for (i = 0; i < in->n; i++) {
-        h->records[i].forwards = (int)in->forwards;
-        h->records[i].backwards = (int)in->backwards;
-    }
     return !in->context->status;
 }
 
-/* Norms of the returned perturbations, and the promise that they keep: inside ball and image range. */
+/* Norms of the returned perturbations, and the promise that they keep: inside ball and image
+   range. */
 static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *clean,
                         const l2l_real *adversarial, int64_t one, l2l_record *b, int image)
 {
@@ -6054,8 +6301,10 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
         x = (double)adversarial[j];
         d = fabs(x - (double)clean[j]);
         if (!(x >= 0 && x <= 1 && d <= a->epsilon + 1e-6))
-            return l2l__fail(c, L2L_ERROR_NUMERIC, "attack %s: pixel %z of image %d became %g, %g away "
-                             "from the clean one; epsilon is %g", a->name, j, image, x, d, a->epsilon);
+            return l2l__fail(c, L2L_ERROR_NUMERIC,
+                             "attack %s: pixel %z of image %d became %g, %g away "
+                             "from the clean one; epsilon is %g",
+                             a->name, j, image, x, d, a->epsilon);
         if (d > linf) linf = d;
         l2 += d * d;
     }
@@ -6070,7 +6319,8 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *a, const l2l_real 
 {
     l2l_context *c = m->context;
     const l2l_model_options *o = &m->options;
-    int64_t one = (int64_t)o->channels * o->height * o->width, plane = (int64_t)o->height * o->width;
+    int64_t one = (int64_t)o->channels * o->height * o->width,
+            plane = (int64_t)o->height * o->width;
     l2l__hunt h;
     uint32_t *index = (uint32_t *)l2l__arena_array(c, n, sizeof *index);
     int i;
@@ -6109,15 +6359,18 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *a, const l2l_real 
 L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real *images,
                               const int *labels, int n, l2l_real *adversarial, l2l_record *records)
 {
-    l2l_context *c = m->context;
-    l2l_mark mark = l2l_mark_here(c);
-    l2l_mode mode = m->mode;
+    l2l_context *c = m ? m->context : NULL;
+    l2l_mark mark;
+    l2l_mode mode;
     int first, batch;
-    bool was = c->recording;
-    if (c->status || !l2l__attack_ok(c, a, n) ||
+    bool was;
+    if (!c || c->status || !l2l__attack_ok(c, a, n) ||
         !l2l__images_ok(c, "attack", &m->options, images, labels, n) ||
         (a->init && !l2l__images_ok(c, "attack: init", &m->options, a->init, NULL, n)))
         return false;
+    mark = l2l_mark_here(c);
+    mode = m->mode;
+    was = c->recording;
     for (first = 0; first < n && !c->status; first += batch) {
         batch = n - first < a->batch ? n - first : a->batch;
         l2l__attack_batch(m, a, images, labels, batch, first, adversarial, records + first);
@@ -6153,7 +6406,7 @@ L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real 
    is back-propagation through time. Coordinates never meet in this, so each block of them runs its
    T steps again from h_0 = 0, by the same kernel and thus with the same bits and masks, and goes
    straight back. Between attack and update only x, x'_0, g_0 .. g_T and (h, c) exist: nothing of
-   size pixels × hidden × T.
+   size pixels x hidden x T.
 
    SECOND ORDER. Exactly, g_t depends on phi too. If the cell hands the cotangent v_t to g_t, then
    a_t = w_t g_t + u_t + H_t v_t with the Hessian H_t of the loss at x'_t. This couples the pixels
@@ -6216,7 +6469,7 @@ static bool l2l__learned_check(l2l_context *c, const l2l_learned_options *o)
 }
 
 /* Where number i of phi's file order (W_ih, W_hh, b_ih, W_out, b_out) stands in the kernels' array:
-   W is G×Z with the columns bias, h, inputs; below it w_out, its bias first. */
+   W is GxZ with the columns bias, h, inputs; below it w_out, its bias first. */
 static int l2l__phi_place(const l2l_learned *m, int i)
 {
     int G = m->cell.gates, H = m->cell.hidden, I = m->cell.inputs, Z = m->cell.columns;
@@ -6341,7 +6594,7 @@ static l2l_real l2l__sign_of(l2l_real g) { return (l2l_real)((g > 0) - (g < 0));
 
 static const double l2l__log_p = 10, l2l__log_small = 4.5399929762484854e-5; /* p and e^-p        */
 
-/* (log|g| / p, sign g) where |g| >= e^-p, else (-1, e^p g): Andrychowicz et al. 2016, appendix A. */
+/* (log|g| / p, sign g) where |g| >= e^-p, else (-1, e^p g): Andrychowicz et al. 2016. */
 static void l2l__input_log(const l2l_real *g, l2l_real *rows)
 {
     int l;
@@ -6393,18 +6646,18 @@ static void l2l__row_store(const l2l_real *row, int64_t first, int64_t count, l2
     memcpy(to + first, row, (size_t)l2l__row_length(first, count) * sizeof *row);
 }
 
-/* What a thread needs to take a block through `steps` steps and back; sizes in rows. */
+/* What a thread needs to take a block through `steps` steps and back; pointers: sizes in rows. */
 typedef struct l2l__sweep {
-    l2l_real *z, *c;             /* (steps+1) × Z and (steps+1) × H                               */
-    l2l_real *gates, *tanh_c;    /* steps × G, steps × H                                          */
-    l2l_real *y, *mask;          /* steps: the cell's output, and m_t                             */
-    l2l_real *delta, *x, *adv, *g; /* 1: delta_t, x, x'_t, g_t                                    */
-    l2l_real *a, *u;             /* 1: a_{t+1} and then a_t, u_t                                  */
-    l2l_real *dh, *dc;           /* H+I: dL/dh_t and by the inputs; H: dL/dc_t                    */
-    l2l_real *sums;              /* of dL/dphi: cell_size × lanes, not rows                       */
+    l2l_real *z, *c;             /* (steps+1) x Z, (steps+1) x H                                  */
+    l2l_real *gates, *tanh_c;    /* steps x G, steps x H                                          */
+    l2l_real *y, *mask;          /* steps: the cell's output, m_t                                 */
+    l2l_real *dh, *dc;           /* H+I: dL/d(h_t, inputs); H: dL/dc_t                            */
+    l2l_real *sums;              /* of dL/dphi: cell_size x lanes                                 */
+    l2l_real x[L2L__COORDS], adv[L2L__COORDS], g[L2L__COORDS], delta[L2L__COORDS]; /* adv: x'_t   */
+    l2l_real a[L2L__COORDS], u[L2L__COORDS];   /* a_{t+1}, then a_t; u_t                          */
 } l2l__sweep;
 
-static l2l_real *l2l__cut(l2l_real **p, int64_t rows)
+static l2l_real *l2l__cut_rows(l2l_real **p, int64_t rows)
 {
     l2l_real *q = *p;
     *p += rows * L2L__COORDS;
@@ -6413,29 +6666,23 @@ static l2l_real *l2l__cut(l2l_real **p, int64_t rows)
 
 static bool l2l__sweep_make(const l2l_learned *m, int64_t steps, int lanes, l2l__sweep *s)
 {
-    int64_t G = m->cell.gates, H = m->cell.hidden, I = m->cell.inputs, Z = m->cell.columns, k;
+    int64_t G = m->cell.gates, H = m->cell.hidden, I = m->cell.inputs, Z = m->cell.columns, i;
     int64_t sums = ((int64_t)m->cell_size * lanes + L2L__COORDS - 1) / L2L__COORDS;
-    int64_t rows = (steps + 1) * (Z + H) + steps * (G + H + 2) + 6 + 2 * H + I + sums;
+    int64_t rows = (steps + 1) * (Z + H) + steps * (G + H + 2) + 2 * H + I + sums;
     l2l_real *p = (l2l_real *)l2l__arena_array(m->context, rows, L2L__COORDS * sizeof *p);
     if (!p) return false;
     memset(p, 0, (size_t)rows * L2L__COORDS * sizeof *p);
-    s->z = l2l__cut(&p, (steps + 1) * Z);
-    s->c = l2l__cut(&p, (steps + 1) * H);
-    s->gates = l2l__cut(&p, steps * G);
-    s->tanh_c = l2l__cut(&p, steps * H);
-    s->y = l2l__cut(&p, steps);
-    s->mask = l2l__cut(&p, steps);
-    s->delta = l2l__cut(&p, 1);
-    s->x = l2l__cut(&p, 1);
-    s->adv = l2l__cut(&p, 1);
-    s->g = l2l__cut(&p, 1);
-    s->a = l2l__cut(&p, 1);
-    s->u = l2l__cut(&p, 1);
-    s->dh = l2l__cut(&p, H + I);
-    s->dc = l2l__cut(&p, H);
+    s->z = l2l__cut_rows(&p, (steps + 1) * Z);
+    s->c = l2l__cut_rows(&p, (steps + 1) * H);
+    s->gates = l2l__cut_rows(&p, steps * G);
+    s->tanh_c = l2l__cut_rows(&p, steps * H);
+    s->y = l2l__cut_rows(&p, steps);
+    s->mask = l2l__cut_rows(&p, steps);
+    s->dh = l2l__cut_rows(&p, H + I);
+    s->dc = l2l__cut_rows(&p, H);
     s->sums = p;
-    for (k = 0; k < (steps + 1) * L2L__COORDS; k++)
-        s->z[k / L2L__COORDS * Z * L2L__COORDS + k % L2L__COORDS] = 1;
+    for (i = 0; i < (steps + 1) * L2L__COORDS; i++) /* the 1 of every z_t                         */
+        s->z[i / L2L__COORDS * Z * L2L__COORDS + i % L2L__COORDS] = 1;
     return true;
 }
 
@@ -6450,7 +6697,7 @@ static l2l__sweep *l2l__sweeps(const l2l_learned *m, int workers, int64_t steps,
 }
 
 /* What the kernels work on in slot k of a sweep. */
-static l2l__cell_step l2l__sweep_step(const l2l_learned *m, const l2l__sweep *s, int k)
+static l2l__cell_step l2l__sweep_step(const l2l_learned *m, l2l__sweep *s, int k)
 {
     size_t Z = (size_t)m->cell.columns * L2L__COORDS, H = (size_t)m->cell.hidden * L2L__COORDS;
     size_t G = (size_t)m->cell.gates * L2L__COORDS, t = (size_t)k;
@@ -6577,13 +6824,13 @@ typedef struct l2l__adjoint {
     bool greedy;
     int64_t count, d, blocks;    /* coordinates, coordinates of an image, blocks                  */
     int parts, workers;
-    double *norms;               /* T×n, for the input transform                                  */
-    double *totals;              /* parts × cell_size, of dL_phi/dphi                             */
+    double *norms;               /* Txn, for the input transform                                  */
+    double *totals;              /* parts x cell_size, of dL_phi/dphi                             */
     l2l__sweep *sweeps;          /* one for each worker                                           */
     /* second order only */
     l2l_tensor **adv;            /* x'_0 .. x'_{T-1}                                              */
-    l2l_real *state;             /* T × blocks × 2H rows: h_t and c_t                             */
-    l2l_real *carried;           /* blocks × 2H rows: dL/dh_t and dL/dc_t                         */
+    l2l_real *state;             /* T x blocks x 2H rows: h_t and c_t                             */
+    l2l_real *carried;           /* blocks x 2H rows: dL/dh_t and dL/dc_t                         */
     l2l_real *a;                 /* per coordinate: a_{t+1}, then a_t                             */
     l2l_tensor *v;               /* the cotangent of g_t                                          */
 } l2l__adjoint;
@@ -6966,8 +7213,10 @@ static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t
     l2l_real *parts[3];
     int i, j;
     if (n != 3 * (int64_t)m->size + 1)
-        return l2l__fail(m->context, L2L_ERROR_MISMATCH, "checkpoint: a maximizer of %z numbers, not "
-                         "%z", n, 3 * (int64_t)m->size + 1);
+        return l2l__fail(m->context, L2L_ERROR_MISMATCH,
+                         "checkpoint: a maximizer of %z numbers, not "
+                         "%z",
+                         n, 3 * (int64_t)m->size + 1);
     parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
     for (j = 0; j < 3; j++)
         for (i = 0; i < m->size; i++, numbers++) if (parts[j]) parts[j][i] = (l2l_real)*numbers;
@@ -7015,6 +7264,7 @@ struct l2l_trainer {
     double *w;                               /* w[0..T]                                           */
     bool shares;                             /* line 14's pass is also the look at x'_T           */
     int *order, *train, *held, n_train, n_held;
+    int shuffled;                            /* the epoch whose order stands in `order`           */
     int64_t step;
     l2l_progress progress;
     double epoch_loss, epoch_right, start_loss;
@@ -7033,7 +7283,7 @@ static bool l2l__log_step(l2l_trainer *t);   /* chapter 12 */
 static bool l2l__log_begin(l2l_trainer *t);
 static bool l2l__maybe_resume(l2l_trainer *t);
 
-/* -- methods: objective × maximizer × outer loss ---------------------------------------------------- */
+/* -- methods: objective x maximizer x outer loss ----------------------------------------------- */
 
 static l2l_method l2l__method(const char *name, l2l_maximizer maximizer, l2l_start start)
 {
@@ -7062,7 +7312,7 @@ L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi)
     return l2l__method("rnn-adv", l2l_learned_maximizer(phi), L2L_START_NORMAL);
 }
 
-/* -- line 5: a mini-batch ------------------------------------------------------------------------------ */
+/* -- line 5: a mini-batch ---------------------------------------------------------------------- */
 
 /* The order of an epoch: a Fisher-Yates shuffle, a function of seed and epoch alone. */
 static void l2l__shuffle(int *order, int n, uint64_t seed, uint32_t purpose, uint32_t epoch)
@@ -7100,11 +7350,12 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
         images[i] = (uint32_t)(t->given ? i : which[i]);
         if (t->given) labels[i] = t->given_labels[i];
         else if (!t->data.fetch(&t->data, which[i], chw, &labels[i]))
-            return l2l__fail(c, L2L_ERROR_CALLBACK, "training: the data set's fetch failed for image %d",
-                             which[i]);
+            return l2l__fail(c, L2L_ERROR_CALLBACK,
+                             "training: the data set's fetch failed for image %d", which[i]);
         if (labels[i] < 0 || labels[i] >= o->classes)
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: label %d of image %d is not in 0..%d",
-                             labels[i], (int)images[i], o->classes - 1);
+            return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                             "training: label %d of image %d is not in 0..%d", labels[i],
+                             (int)images[i], o->classes - 1);
         l2l__image_to_hwc(from, o->channels, plane, in->x->data + i * one);
     }
     l2l__arena_drop(c, chw);
@@ -7137,10 +7388,12 @@ static bool l2l__sample(l2l_trainer *t, l2l_inner *in)
     memset(in, 0, sizeof *in);
     if (t->context->status) return false;
     if (!t->given && n > o->batch) n = o->batch; /* the last batch of an epoch may be short       */
-    if (!t->given && at == 0) {
+    if (!t->given && t->shuffled != p->epoch) {
+        t->shuffled = p->epoch;
         memcpy(t->order, t->train, (size_t)t->n_train * sizeof *t->order);
         l2l__shuffle(t->order, t->n_train, o->seed, L2L_RANDOM_SHUFFLE, (uint32_t)p->epoch);
     }
+    p->rate = l2l_schedule_factor(&o->schedule, t->step, p->steps);
     in->context = t->context;
     in->model = t->model;
     in->objective = &o->method.objective;
@@ -7158,7 +7411,7 @@ static bool l2l__sample(l2l_trainer *t, l2l_inner *in)
     return l2l__inner_open(in, o->method.maximizer.update != NULL) && l2l__inner_clean(in);
 }
 
-/* -- lines 7 to 13 ------------------------------------------------------------------------------------- */
+/* -- lines 7 to 13 ----------------------------------------------------------------------------- */
 
 static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in)
 {
@@ -7170,8 +7423,8 @@ static bool l2l__step(const l2l_maximizer *m, l2l_inner *in)
 {
     if (in->context->status) return false;
     return m->step(m->self, in) ||
-           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' failed at step %d", m->name,
-                     in->t);
+           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' failed at step %d",
+                     m->name, in->t);
 }
 
 /* sum of L(f(x'_t), y) over the batch, by the pass that also finds g_t. Nobody looks at x'_T but a
@@ -7182,9 +7435,10 @@ static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
     return l2l__look(in, step, true);
 }
 
-/* -- line 14 ------------------------------------------------------------------------------------------- */
+/* -- line 14 ----------------------------------------------------------------------------------- */
 
-/* L_theta / n on the tape. The cross-entropy is computed here, where its logits give the accuracy. */
+/* L_theta / n on the tape. The cross-entropy is computed here, where its logits give the
+   accuracy. */
 static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
 {
     const l2l_outer *outer = &t->options.method.outer;
@@ -7222,23 +7476,28 @@ static void l2l__share(l2l_trainer *t, l2l_inner *in)
 static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
 {
     l2l_context *c = t->context;
-    bool was = l2l_set_recording(c, true), share = t->shares && t->options.method.maximizer.update;
+    bool was, share = t->shares && t->options.method.maximizer.update;
     l2l_tensor *loss;
     double value = 0;
     int i;
     if (c->status) return 0;
+    was = l2l_set_recording(c, true);
     loss = l2l__outer_loss(t, in);
     if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the outer loss returned NULL");
     value = l2l_item(c, loss);
     if (!c->status && !(fabs(value) <= DBL_MAX))
-        l2l__fail(c, L2L_ERROR_NUMERIC, "the loss is %g at step %z; the parameters of the last good "
-                  "step were kept", value, t->step);
+        l2l__fail(c, L2L_ERROR_NUMERIC,
+                  "the loss is %g at step %z; the parameters of the last good "
+                  "step were kept",
+                  value, t->step);
     t->theta[t->n_theta] = in->adv;
     if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
         for (i = 0; i < t->n_theta; i++) t->gradients[i] = t->found[i]->data;
         if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
-            l2l__fail(c, L2L_ERROR_NUMERIC, "the gradient is not finite at step %z; the parameters of "
-                      "the last good step were kept", t->step);
+            l2l__fail(c, L2L_ERROR_NUMERIC,
+                      "the gradient is not finite at step %z; the parameters of "
+                      "the last good step were kept",
+                      t->step);
         if (share) l2l__share(t, in);
     }
     l2l_set_recording(c, was);
@@ -7246,7 +7505,7 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
     return value;
 }
 
-/* -- lines 15 and 16 ------------------------------------------------------------------------------------ */
+/* -- lines 15 and 16 --------------------------------------------------------------------------- */
 
 static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
 {
@@ -7266,7 +7525,7 @@ static bool l2l__descend(l2l_trainer *t)
     return true;
 }
 
-/* -- line 17: what happens between two steps ------------------------------------------------------------- */
+/* -- line 17: what happens between two steps --------------------------------------------------- */
 
 /* Natural and robust accuracy on the held-out images. */
 static bool l2l__validate(l2l_trainer *t)
@@ -7317,7 +7576,8 @@ static bool l2l__end_epoch(l2l_trainer *t)
     return l2l_model_copy(t->best, t->model);
 }
 
-/* Adversarial training can sit on the loss of a constant guess: ln K with one class for everything. */
+/* Adversarial training can sit on the loss of a constant guess: ln K with one class for
+   everything. */
 static bool l2l__plateau(l2l_trainer *t, const l2l_inner *in)
 {
     int i, classes = t->model->options.classes;
@@ -7326,9 +7586,12 @@ static bool l2l__plateau(l2l_trainer *t, const l2l_inner *in)
     if (!constant || fabs(t->progress.loss - log((double)classes)) > 0.02) t->plateau = 0;
     else t->plateau++;
     if (!t->options.stop_on_plateau || t->plateau < 300) return false;
-    l2l__fail(t->context, L2L_ERROR_NUMERIC, "training sits on a plateau: for %d steps the loss is ln %d "
-              "and one class is predicted for everything; try a longer epsilon_warm_up, a smaller rate "
-              "or another seed", t->plateau, classes);
+    l2l__fail(
+        t->context, L2L_ERROR_NUMERIC,
+        "training sits on a plateau: for %d steps the loss is ln %d "
+        "and one class is predicted for everything; try a longer epsilon_warm_up, a smaller rate "
+        "or another seed",
+        t->plateau, classes);
     return true;
 }
 
@@ -7383,23 +7646,24 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double los
                           (o->checkpoint_steps > 0 && t->step % o->checkpoint_steps == 0)))
         l2l_trainer_save(t, t->checkpoint);
     if (!more)
-        l2l__fail(t->context, L2L_ERROR_CANCELLED, "training: stopped by the progress callback after "
-                  "step %z of %z", t->step, p->steps);
+        l2l__fail(t->context, L2L_ERROR_CANCELLED,
+                  "training: stopped by the progress callback after "
+                  "step %z of %z",
+                  t->step, p->steps);
     return !t->context->status && t->step < p->steps;
 }
 
-/* -- Algorithm 1 ------------------------------------------------------------------------------------------ */
+/* -- Algorithm 1 ------------------------------------------------------------------------------- */
 
-/* [A1:1] Input: the data, B, alpha_1 (in phi's optimizer), alpha_2, T: t->options; f_theta: t->model;
-          m_phi: t->options.method.maximizer
-   [A1:2] Output: the same two, trained
-   [A1:3] Both come initialised: l2l_model_create, l2l_learned_create, or from files */
 static void l2l__algorithm1(l2l_trainer *trainer)
 {
+    /* Input: data, B, alpha_1, alpha_2, T, f_theta, m_phi, all in the trainer */   /* [A1:1] */
+    /* Output: f_theta and m_phi, trained in place */                               /* [A1:2] */
+    /* Both come initialised: made at random, or loaded */                          /* [A1:3] */
     const l2l_method *method = &trainer->options.method;
     const l2l_maximizer *m_phi = &method->maximizer;
     l2l_mark mark = l2l_mark_here(trainer->context);
-    l2l_inner in;                            /* the inner problem: x, y, x'_t, g_t, delta_t, L_phi */
+    l2l_inner in; /* the inner problem: x, y, x'_t, g_t, delta_t, L_phi */
     double L_theta;
     bool more;
     do {                                                                            /* [A1:4] */
@@ -7423,7 +7687,7 @@ static void l2l__algorithm1(l2l_trainer *trainer)
     } while (more);                                                                 /* [A1:17] */
 }
 
-/* -- trainers ------------------------------------------------------------------------------------------------ */
+/* -- trainers ---------------------------------------------------------------------------------- */
 
 L2LADVDEF l2l_train_options l2l_train_default(void)
 {
@@ -7447,26 +7711,37 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     const l2l_model_options *a = &m->options;
     if (c->status) return false;
     if (!o->method.objective.loss || !o->method.outer.loss)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: the method lacks an objective or an outer "
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "training: the method lacks an objective or an outer "
                          "loss");
     if (d->channels != a->channels || d->height != a->height || d->width != a->width)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "training: images of %dx%dx%d (CxHxW) and a model for "
-                         "%dx%dx%d", d->channels, d->height, d->width, a->channels, a->height, a->width);
+        return l2l__fail(c, L2L_ERROR_SHAPE,
+                         "training: images of %dx%dx%d (CxHxW) and a model for "
+                         "%dx%dx%d",
+                         d->channels, d->height, d->width, a->channels, a->height, a->width);
     if (d->classes > a->classes)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "training: %d classes of data and a model for %d", d->classes,
-                         a->classes);
+        return l2l__fail(c, L2L_ERROR_SHAPE, "training: %d classes of data and a model for %d",
+                         d->classes, a->classes);
     if (o->epochs < 1 || o->batch < 1 || o->T < 0 || o->T > 10000)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epochs %d and batch %d must be at least 1, T %d "
-                         "in 0..10000", o->epochs, o->batch, o->T);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "training: epochs %d and batch %d must be at least 1, T %d "
+                         "in 0..10000",
+                         o->epochs, o->batch, o->T);
     if (!(o->epsilon >= 0 && o->epsilon <= 1))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epsilon %g is not in [0,1]; pixels are in "
-                         "[0,1], so 8 of 255 is 8/255", o->epsilon);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "training: epsilon %g is not in [0,1]; pixels are in "
+                         "[0,1], so 8 of 255 is 8/255",
+                         o->epsilon);
     if (!(o->epsilon_warm_up >= 0 && o->epsilon_warm_up <= 1) || !(o->step_size >= 0))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epsilon_warm_up %g is not in [0,1], or step_size "
-                         "%g is negative", o->epsilon_warm_up, o->step_size);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "training: epsilon_warm_up %g is not in [0,1], or step_size "
+                         "%g is negative",
+                         o->epsilon_warm_up, o->step_size);
     if (o->validation < 0 || o->validation >= d->count)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: validation %d must leave some of the %d images "
-                         "for training", o->validation, d->count);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "training: validation %d must leave some of the %d images "
+                         "for training",
+                         o->validation, d->count);
     return true;
 }
 
@@ -7523,18 +7798,20 @@ static bool l2l__trainer_own(l2l_trainer *t)
     return true;
 }
 
-L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d, const l2l_train_options *o)
+L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
+                                          const l2l_train_options *o)
 {
-    l2l_context *c = m->context;
+    l2l_context *c = m ? m->context : NULL;
     l2l_trainer *t;
     l2l_progress *p;
-    if (!l2l__train_options_ok(c, m, d, o) || !(t = (l2l_trainer *)l2l__allocate(c, sizeof *t)))
+    if (!c || !l2l__train_options_ok(c, m, d, o) ||
+        !(t = (l2l_trainer *)l2l__allocate(c, sizeof *t)))
         return NULL;
     t->context = c;
     t->model = m;
     t->data = *d;
     t->options = *o;
-    t->best_score = -1;
+    t->best_score = t->shuffled = -1;
     t->shares = o->method.outer.is_objective && o->method.objective.loss == l2l__objective_ce &&
                 !m->mode_matters;
     if (!l2l__trainer_arrays(t) || !l2l__trainer_own(t)) {
@@ -7546,7 +7823,6 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d, co
     p->epochs = o->epochs;
     p->steps_in_epoch = (t->n_train + o->batch - 1) / o->batch;
     p->steps = p->steps_in_epoch * o->epochs;
-    p->rate = l2l_schedule_factor(&o->schedule, 0, p->steps);
     p->validation_natural = p->validation_robust = -1;
     return t;
 }
@@ -7573,7 +7849,7 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
 
 L2LADVDEF bool l2l_train(l2l_trainer *t)
 {
-    if (t->context->status || !l2l__maybe_resume(t) || !l2l__log_begin(t)) return false;
+    if (!t || t->context->status || !l2l__maybe_resume(t) || !l2l__log_begin(t)) return false;
     if (t->step < t->progress.steps) l2l__algorithm1(t);
     return !t->context->status;
 }
@@ -7581,8 +7857,8 @@ L2LADVDEF bool l2l_train(l2l_trainer *t)
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
                               l2l_progress *p)
 {
-    l2l_context *c = t->context;
-    if (c->status) return false;
+    l2l_context *c = t ? t->context : NULL;
+    if (!c || c->status) return false;
     if (n < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_train_step: %d images", n);
     if (!l2l__images_ok(c, "l2l_train_step", &t->model->options, images, labels, n)) return false;
     t->given = images;
@@ -7596,7 +7872,7 @@ L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int 
 
 L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t)
 {
-    return l2l_model_clone(t->context, t->best ? t->best : t->model);
+    return t ? l2l_model_clone(t->context, t->best ? t->best : t->model) : NULL;
 }
 
 /* ============================================================================================ */
@@ -7640,31 +7916,35 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
                             adversarial ? adversarial + first * one : out, records + first))
             break;
         if (attack->progress && !attack->progress(attack->user, first + n, e->images))
-            l2l__fail(c, L2L_ERROR_CANCELLED, "evaluation: cancelled after %d of %d images", first + n,
-                      e->images);
+            l2l__fail(c, L2L_ERROR_CANCELLED, "evaluation: cancelled after %d of %d images",
+                      first + n, e->images);
     }
     l2l_free(c, x);
     l2l_free(c, out);
     return !c->status;
 }
 
-L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d, const l2l_evaluation_options *o,
-                                    l2l_evaluation *e)
+L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
+                                    const l2l_evaluation_options *o, l2l_evaluation *e)
 {
-    l2l_context *c = m->context;
+    l2l_context *c = m ? m->context : NULL;
     l2l_attack none = l2l__attack("none", 0, 0, 0, L2L_START_CLEAN);
     l2l_record *records;
     int i;
     memset(e, 0, sizeof *e);
-    if (c->status) return false;
+    if (!c || c->status) return false;
     if (o->limit < 0 || o->batch < 1 || d->count < 1)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "evaluation: limit %d must not be negative, batch %d and "
-                         "the data set's %d images at least 1", o->limit, o->batch, d->count);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "evaluation: limit %d must not be negative, batch %d and "
+                         "the data set's %d images at least 1",
+                         o->limit, o->batch, d->count);
     if (d->channels != m->options.channels || d->height != m->options.height ||
         d->width != m->options.width)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "evaluation: images of %dx%dx%d (CxHxW) and a model for "
-                         "%dx%dx%d", d->channels, d->height, d->width, m->options.channels,
-                         m->options.height, m->options.width);
+        return l2l__fail(c, L2L_ERROR_SHAPE,
+                         "evaluation: images of %dx%dx%d (CxHxW) and a model for "
+                         "%dx%dx%d",
+                         d->channels, d->height, d->width, m->options.channels, m->options.height,
+                         m->options.width);
     e->model = m;
     e->data = d;
     e->options = *o;
@@ -7730,10 +8010,6 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
 /* ============================================================================================ */
 /*  12  FILES                                                                     >>files-code  */
 /* ============================================================================================ */
-
-#ifndef L2LADV_NO_STDIO
-#include <errno.h>
-#endif
 
 /* -- data sets --------------------------------------------------------------------------------- */
 
@@ -8042,9 +8318,12 @@ static bool l2l__file_put(const l2l__file *f, const l2l__piece *p)
     bool ok = true;
     errno = 0;
     if (!(out = fopen(f->label, "wb"))) return l2l__file_cannot(f, "open it to write", -1);
-    for (; ok && p; at += (int64_t)p->bytes, p = p->next)
-        ok = !p->bytes || fwrite(p->data, 1, p->bytes, out) == p->bytes;
-    if (!ok || fflush(out)) ok = l2l__file_cannot(f, "write the bytes before", at);
+    for (; ok && p; p = p->next) {
+        size_t n = p->bytes ? fwrite(p->data, 1, p->bytes, out) : 0;
+        ok = n == p->bytes;
+        at += (int64_t)n;
+    }
+    if (!ok || fflush(out)) ok = l2l__file_cannot(f, "write on", at);
     if (fclose(out) && ok) ok = l2l__file_cannot(f, "close it", at);
     return ok;
 }
@@ -8068,7 +8347,7 @@ static bool l2l__file_same(const l2l__file *f, const l2l__piece *p)
     return same;
 }
 
-/* Beside the target first, then renamed: see 2.14. */
+/* Beside the target first, then renamed: see 2.14 (on Windows there is a moment without either). */
 static bool l2l__file_write(l2l_context *c, const char *path, const l2l__piece *pieces)
 {
     size_t n = strlen(path);
@@ -8432,15 +8711,17 @@ static bool l2l__reader_check(l2l__reader *r)
     l2l__sort_entries(r->entries, r->count, false);
     for (i = 0; i < r->count; at = e[i++].end)
         if (e[i].begin != at)
-            return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e[i].begin, "a tensor begins here, "
-                            "but the one before it ends at byte %z: '%s'", (int64_t)at, e[i].name);
+            return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e[i].begin, "a tensor begins here"
+                            ", but the one before it ends at byte %z: '%s'", (int64_t)at,
+                            e[i].name);
     if (at != r->file.bytes)
-        return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no tensor",
-                        (int64_t)(r->file.bytes - at));
+        return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no "
+                        "tensor", (int64_t)(r->file.bytes - at));
     l2l__sort_entries(r->entries, r->count, true);
     for (i = 1; i < r->count; i++)
         if (!strcmp(e[i - 1].name, e[i].name))
-            return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "two tensors are called '%s'", e[i].name);
+            return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "two tensors are called '%s'",
+                            e[i].name);
     return true;
 }
 
@@ -8496,9 +8777,9 @@ static const l2l__entry *l2l__reader_find(const l2l__reader *r, const char *name
 static bool l2l__type_ok(const l2l__reader *r, const l2l__entry *e, bool integer)
 {
     return (integer ? e->dtype == L2L__I64 : e->dtype <= L2L__BF16) ||
-           l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not %s, of "
-                    "'%s'", l2l__dtypes[e->dtype].name, integer ? "I64" : "F32, F64, F16 or BF16",
-                    e->name);
+           l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not %s, "
+                    "of '%s'", l2l__dtypes[e->dtype].name,
+                    integer ? "I64" : "F32, F64, F16 or BF16", e->name);
 }
 
 static double l2l__entry_real(const l2l__reader *r, const l2l__entry *e, int64_t i)
@@ -8536,7 +8817,7 @@ static bool l2l__reader_integers(const l2l__reader *r, const l2l__entry *e, int6
     return true;
 }
 
-/* "2, 3" for a shape 2×3. */
+/* "2, 3" for a shape 2x3. */
 static const char *l2l__shape_text(char text[200], const int64_t *shape, int rank)
 {
     size_t n = 0;
@@ -8576,8 +8857,8 @@ static bool l2l__reader_number(const l2l__reader *r, const char *key, double low
     double x = 0;
     if (!text) return true;
     if (!l2l__parse_double(text, &x) || !(x >= low && x <= high) || (whole && x != floor(x)))
-        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s is not a %snumber from %g to %g,"
-                        " but '%s'", key, whole ? "whole " : "", low, high, text);
+        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s is not a %snumber from %g to "
+                        "%g, but '%s'", key, whole ? "whole " : "", low, high, text);
     *v = x;
     return true;
 }
@@ -8631,8 +8912,8 @@ static void l2l__text_quote(l2l_context *c, l2l__text *t, const char *s)
     l2l__text_put(c, t, "\"");
 }
 
-/* Values are copied when they are added. A writer that is NULL, or whose context has an error, takes
-   everything and does nothing, so that only the finish needs a check. */
+/* Values are copied when they are added. A writer that is NULL, or whose context has an error,
+   takes everything and does nothing, so that only the finish needs a check. */
 typedef struct l2l__writer {
     l2l_context *context;
     l2l__text metadata, entries;
@@ -8826,7 +9107,7 @@ static void l2l__model_settings(const l2l_model_options *o, l2l__pair s[L2L__SET
     l2l__pair_number(s + 6, "image_width", o->width);
 }
 
-/* The shape in PyTorch's layout: K×C×kh×kw, K×(C*H*W) or K of a kh×kw×C×K tensor. */
+/* The shape in PyTorch's layout: KxCxkhxkw, Kx(C*H*W) or K of a khxkwxCxK tensor. */
 static void l2l__file_shape(const l2l_parameter *p, int64_t shape[4])
 {
     l2l_shape s = p->value->shape;
@@ -8904,8 +9185,8 @@ static bool l2l__reader_list(const l2l__reader *r, const char *key, double v[4],
             number[length] = 0;
             if (l2l__parse_double(number, v + *n)) { ++*n; continue; }
         }
-        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s is not one to four numbers with "
-                        "commas between, but '%s'", key, text);
+        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s is not one to four numbers "
+                        "with commas between, but '%s'", key, text);
     }
     return true;
 }
@@ -8920,8 +9201,8 @@ static bool l2l__reader_normalisation(const l2l__reader *r, int channels, double
     for (i = *n; i > 0; i--)
         if (i <= m && !(deviation[i - 1] > 0)) m = -1;
     return (*n == m && (!m || m == channels)) ||
-           l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata mean and deviation need one number for "
-                    "each of %d channels, the deviations above 0", channels);
+           l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata mean and deviation need one number "
+                    "for each of %d channels, the deviations above 0", channels);
 }
 
 /* First everything is checked (`write` false), then everything is written. */
@@ -9030,8 +9311,8 @@ static l2l_model *l2l__model_create_limited(const l2l__reader *r, const l2l_mode
     c->allocator = limit.inner;
     if (!m && c->status == L2L_ERROR_MEMORY) {
         l2l_error_clear(c);
-        l2l__bad(&r->file, L2L_ERROR_MEMORY, 8, "the metadata describes a model that needs more than "
-                 "the %z bytes that such a file can justify", (int64_t)most);
+        l2l__bad(&r->file, L2L_ERROR_MEMORY, 8, "the metadata describes a model that needs more "
+                 "than the %z bytes that such a file can justify", (int64_t)most);
     }
     return m;
 }
@@ -9044,8 +9325,8 @@ static bool l2l__model_options_of(const l2l__reader *r, l2l_model_options *o)
                         "model and use l2l_model_load");
     *o = l2l_model_default(arch);
     if (!o->forward)
-        return l2l__bad(&r->file, L2L_ERROR_UNSUPPORTED, 8, "an architecture that is not known here "
-                        "(create the model and use l2l_model_load): '%s'", arch);
+        return l2l__bad(&r->file, L2L_ERROR_UNSUPPORTED, 8, "an architecture that is not known "
+                        "here (create the model and use l2l_model_load): '%s'", arch);
     return l2l__reader_number(r, "width", 1e-3, 1000, false, &o->width_multiplier) &&
            l2l__reader_int(r, "depth", 0, 10000, &o->depth) &&
            l2l__reader_int(r, "classes", 1, 1 << 20, &o->classes) &&
@@ -9150,7 +9431,8 @@ static bool l2l__learned_values(const l2l__reader *r, const l2l_learned_options 
         bool there = l2l__reader_find(r, p->name) != NULL;
         if (p->rank == 1 && there != o->bias)
             return l2l__bad(&r->file, L2L_ERROR_MISMATCH, -1, "bias is %s here, but in the file "
-                            "there is %s '%s'", o->bias ? "on" : "off", there ? "a" : "no", p->name);
+                            "there is %s '%s'", o->bias ? "on" : "off", there ? "a" : "no",
+                            p->name);
         if (!p->count) continue;
         if (!l2l__reader_demand(r, p->name, p->rank, p->shape, x)) return false;
         if (i != 2 || !l2l__reader_find(r, hh)) continue;
@@ -9232,7 +9514,8 @@ static bool l2l__learned_options_of(const l2l__reader *r, l2l_learned_options *o
         !l2l__reader_int(r, "hidden", 1, 1 << 15, &o->hidden) ||
         !l2l__reader_number(r, "scale", -DBL_MAX, DBL_MAX, false, &o->scale))
         return false;
-    if (!e || e->rank != 2 || e->shape[1] != o->hidden) /* no memory that the file does not justify */
+    /* No memory is asked for that the file does not justify. */
+    if (!e || e->rank != 2 || e->shape[1] != o->hidden)
         return l2l__bad(&r->file, L2L_ERROR_MISMATCH, 8, "hidden is %d in the metadata, but "
                         "'cell.weight_hh' has other columns or is not there", o->hidden);
     o->cell = (l2l_cell)cell;
@@ -9276,8 +9559,8 @@ static bool l2l__idx_sizes(const l2l__file *f, bool images, int *dims, int *rank
     if (f->bytes >= 2 && p[0] == 0x1F && p[1] == 0x8B)
         return l2l__bad(f, L2L_ERROR_FORMAT, 0, "this is a gzip file: unpack it first (gunzip)");
     if (f->bytes < 4 || p[0] || p[1] || p[2] != 8 || !(images ? p[3] == 3 || p[3] == 4 : p[3] == 1))
-        return l2l__bad(f, L2L_ERROR_FORMAT, 0, "not an IDX file of %s: expected the bytes 0 0 8 %s",
-                        images ? "images" : "labels", images ? "3 or 4" : "1");
+        return l2l__bad(f, L2L_ERROR_FORMAT, 0, "not an IDX file of %s: expected the bytes 0 0 8 "
+                        "%s", images ? "images" : "labels", images ? "3 or 4" : "1");
     *rank = p[3];
     *header = 4 + 4 * (size_t)*rank;
     if (f->bytes < *header)
@@ -9292,8 +9575,8 @@ static bool l2l__idx_sizes(const l2l__file *f, bool images, int *dims, int *rank
     }
     rest = f->bytes - *header;
     return total == rest ||
-           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)(total > rest ? f->bytes : *header + total), "%s: "
-                    "the header announces %z bytes of data, the file has %z",
+           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)(total > rest ? f->bytes : *header + total),
+                    "%s: the header announces %z bytes of data, the file has %z",
                     total > rest ? "truncated" : "too long", (int64_t)total, (int64_t)rest);
 }
 
@@ -9330,8 +9613,8 @@ static l2l__idx *l2l__idx_open(const l2l__file *images, const l2l__file *labels,
                  images->label);
     for (i = 0; i < n; i++)
         if (labels->data[first + (size_t)i] >= classes)
-            l2l__bad(labels, L2L_ERROR_FORMAT, (int64_t)first + i, "label %d is %d, not below %d", i,
-                     (int)labels->data[first + (size_t)i], classes);
+            l2l__bad(labels, L2L_ERROR_FORMAT, (int64_t)first + i, "label %d is %d, not below %d",
+                     i, (int)labels->data[first + (size_t)i], classes);
     x = (l2l__idx *)l2l__allocate(images->context, sizeof *x); /* NULL after any error            */
     if (!x) return NULL;
     x->pixels = images->data + header;
@@ -9405,8 +9688,8 @@ static bool l2l__npy_type(l2l__json *j, l2l__npy *h)
             (h->kind != 'b' || h->size == 1))
             return true;
     }
-    return l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "unsupported descr (known are f4, f8,"
-                    " i1 to i8, u1 to u8 and b1): '%s'", t);
+    return l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "unsupported descr (known are f4, "
+                    "f8, i1 to i8, u1 to u8 and b1): '%s'", t);
 }
 
 static bool l2l__npy_shape(l2l__json *j, l2l__npy *h)
@@ -9509,8 +9792,8 @@ static bool l2l__npy_read(const l2l__file *f, l2l_array *a)
         uint64_t u = l2l__get_bytes(f->data + at, h.size, h.order == '>');
         if (!b.integer) b.reals[i] = (l2l_real)l2l__real_of(u, h.size);
         else if (!l2l__npy_integer(&h, u, b.integers + i))
-            l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)at, "element %z does not fit (u8: below 2^63, b1: "
-                     "0 or 1)", i);
+            l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)at, "element %z does not fit (u8: below 2^63, "
+                     "b1: 0 or 1)", i);
     }
     if (c->status) l2l_array_free(c, &b); else *a = b;
     return !c->status;
@@ -9584,7 +9867,7 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 }
 #endif
 
-/* -- training logs: JSON lines -------------------------------------------------------------------- */
+/* -- training logs: JSON lines ----------------------------------------------------------------- */
 
 #ifndef L2LADV_NO_STDIO
 static bool l2l__log_append(l2l_trainer *t, const char *line, size_t n)
@@ -9603,14 +9886,17 @@ static bool l2l__log_step(l2l_trainer *t)
     char line[640];
     size_t n;
     if (!t->log) return true;
-    n = l2l__append(line, sizeof line, 0, "{\"step\":%z,\"epoch\":%d,\"loss\":%g,\"accuracy\":%g,"
-                    "\"epsilon\":%g,\"rate\":%g,\"gain\":%g,\"saturated\":%g", p->step, p->epoch, p->loss,
-                    p->accuracy, p->epsilon, p->rate * t->options.optimizer.rate, p->gain, p->saturated);
+    n = l2l__append(line, sizeof line, 0,
+                    "{\"step\":%z,\"epoch\":%d,\"loss\":%g,\"accuracy\":%g,"
+                    "\"epsilon\":%g,\"rate\":%g,\"gain\":%g,\"saturated\":%g",
+                    p->step, p->epoch, p->loss, p->accuracy, p->epsilon,
+                    p->rate * t->options.optimizer.rate, p->gain, p->saturated);
     if (p->epoch_ended)
-        n = l2l__append(line, sizeof line, n, ",\"epoch_loss\":%g,\"epoch_accuracy\":%g,"
-                        "\"validation_natural\":%g,\"validation_robust\":%g,\"best\":%s", p->epoch_loss,
-                        p->epoch_accuracy, p->validation_natural, p->validation_robust,
-                        p->best ? "true" : "false");
+        n = l2l__append(line, sizeof line, n,
+                        ",\"epoch_loss\":%g,\"epoch_accuracy\":%g,"
+                        "\"validation_natural\":%g,\"validation_robust\":%g,\"best\":%s",
+                        p->epoch_loss, p->epoch_accuracy, p->validation_natural,
+                        p->validation_robust, p->best ? "true" : "false");
     n = l2l__append(line, sizeof line, n, "}\n");
     return l2l__log_append(t, line, n);
 }
@@ -9626,8 +9912,10 @@ static bool l2l__log_begin(l2l_trainer *t)
     if (keep && !(data = l2l__file_read(t->context, t->log, &n))) return false;
     if (n < keep) {
         l2l_free(t->context, data);
-        return l2l__fail(t->context, L2L_ERROR_MISMATCH, "%s: the log has %z bytes, the checkpoint was "
-                         "made at %z", t->log, (int64_t)n, (int64_t)keep);
+        return l2l__fail(t->context, L2L_ERROR_MISMATCH,
+                         "%s: the log has %z bytes, the checkpoint was "
+                         "made at %z",
+                         t->log, (int64_t)n, (int64_t)keep);
     }
     p = l2l__piece_create(t->context, (int64_t)keep, 1, &copy);
     if (p && keep) memcpy(copy, data, keep);
@@ -9644,7 +9932,7 @@ static bool l2l__log_begin(l2l_trainer *t)
 }
 #endif
 
-/* -- checkpoints: everything that a training needs to go on with the same bits ----------------------- */
+/* -- checkpoints: everything that a training needs to go on with the same bits ----------------- */
 
 #ifndef L2LADV_NO_STDIO
 
@@ -9656,20 +9944,39 @@ static bool l2l__setting(const l2l_trainer *t, int i, const char **key, char tex
     const l2l_schedule *s = &o->schedule;
     double weights = 0;
     int j;
-    struct { const char *name; double value; } numbers[] = {
-        {"width", t->model->options.width_multiplier}, {"depth", (double)t->model->options.depth},
-        {"classes", (double)t->model->options.classes}, {"dropout", t->model->options.dropout},
-        {"images", (double)t->data.count}, {"epochs", (double)o->epochs}, {"batch", (double)o->batch}, {"epsilon", o->epsilon},
-        {"T", (double)o->T}, {"step_size", o->step_size}, {"epsilon_warm_up", o->epsilon_warm_up},
-        {"start", (double)o->method.start}, {"inner_mode", (double)o->inner_mode}, {"validation", (double)o->validation},
-        {"seed (low half)", (double)(o->seed & 0xffffffffu)}, {"seed (high half)", (double)(o->seed >> 32)},
-        {"optimizer", (double)a->kind}, {"rate", a->rate}, {"momentum", a->momentum},
-        {"weight_decay", a->weight_decay}, {"nesterov", (double)a->nesterov}, {"beta1", a->beta1},
-        {"beta2", a->beta2}, {"adam epsilon", a->epsilon}, {"clip", a->clip}, {"schedule", (double)s->kind},
-        {"warm_up", s->warm_up}, {"factor", s->factor}, {"final", s->final},
+    struct { const char *name; double value;
+    } numbers[] = {
+        {"width", t->model->options.width_multiplier},
+        {"depth", (double)t->model->options.depth},
+        {"classes", (double)t->model->options.classes},
+        {"dropout", t->model->options.dropout},
+        {"images", (double)t->data.count},
+        {"epochs", (double)o->epochs},
+        {"batch", (double)o->batch},
+        {"epsilon", o->epsilon},
+        {"T", (double)o->T},
+        {"step_size", o->step_size},
+        {"epsilon_warm_up", o->epsilon_warm_up},
+        {"start", (double)o->method.start},
+        {"inner_mode", (double)o->inner_mode},
+        {"validation", (double)o->validation},
+        {"seed (low half)", (double)(o->seed & 0xffffffffu)},
+        {"seed (high half)", (double)(o->seed >> 32)},
+        {"optimizer", (double)a->kind},
+        {"rate", a->rate},
+        {"momentum", a->momentum},
+        {"weight_decay", a->weight_decay},
+        {"nesterov", (double)a->nesterov},
+        {"beta1", a->beta1},
+        {"beta2", a->beta2},
+        {"adam epsilon", a->epsilon},
+        {"clip", a->clip},
+        {"schedule", (double)s->kind},
+        {"warm_up", s->warm_up},
+        {"factor", s->factor},
+        {"final", s->final},
         {"milestones", s->milestones[0] + 10 * s->milestones[1] + 100 * s->milestones[2]},
-        {"loss_weights", 0}
-    };
+        {"loss_weights", 0}};
     int n = (int)(sizeof numbers / sizeof *numbers);
     const char *names[4], *texts[4];
     names[0] = "arch"; texts[0] = t->model->arch;
@@ -9702,7 +10009,9 @@ static void l2l__state(l2l_trainer *t, double v[L2L__STATE], bool back)
     t->step = p->step = (int64_t)v[0]; p->epoch = (int)v[1]; p->step_in_epoch = (int64_t)v[2];
     t->epoch_loss = v[3]; t->epoch_right = v[4]; t->epoch_seen = (int64_t)v[5];
     t->best_score = v[6]; t->plateau = (int)v[7]; t->log_bytes = (int64_t)v[8];
-    t->optimizer->steps = (int64_t)v[9]; p->validation_natural = v[10]; p->validation_robust = v[11];
+    t->optimizer->steps = (int64_t)v[9];
+    p->validation_natural = v[10];
+    p->validation_robust = v[11];
 }
 
 /* Every array of the checkpoint by number: name, place and length; false after the last. */
@@ -9734,13 +10043,14 @@ static double *l2l__maximizer_state(l2l_trainer *t, int64_t *n)
 
 L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
 {
-    l2l__writer *w = l2l__writer_create(t->context);
+    l2l__writer *w = t ? l2l__writer_create(t->context) : NULL;
     double state[L2L__STATE], *v;
     char name[128], text[64];
     const char *key;
     l2l_real *data;
     int64_t n, length = L2L__STATE;
     int i;
+    if (!w) return false;
     l2l__writer_metadata(w, "format", "l2ladv checkpoint 1");
     for (i = 0; l2l__setting(t, i, &key, text); i++) l2l__writer_metadata(w, key, text);
     l2l__state(t, state, false);
@@ -9757,9 +10067,10 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
 static const l2l__entry *l2l__checkpoint_entry(const l2l__reader *r, const char *name, int64_t n)
 {
     const l2l__entry *e = l2l__reader_find(r, name);
-    if (e && e->count == n) return e;
-    l2l__fail(r->context, L2L_ERROR_FORMAT, "%s: the checkpoint's '%s' has %z numbers, %z are expected",
-              r->label, name, e ? e->count : 0, n);
+    if (e && e->count == n && e->dtype <= L2L__BF16) return e;
+    l2l__fail(r->context, L2L_ERROR_FORMAT,
+              "%s: the checkpoint's '%s' has %z real numbers, %z are expected", r->label, name,
+              e ? e->count : 0, n);
     return NULL;
 }
 
@@ -9769,12 +10080,13 @@ static bool l2l__checkpoint_matches(l2l_trainer *t, const l2l__reader *r)
     char text[64];
     int i;
     if (!there || strcmp(there, "l2ladv checkpoint 1") != 0)
-        return l2l__fail(t->context, L2L_ERROR_FORMAT, "%s: not a checkpoint of this version", r->label);
+        return l2l__fail(t->context, L2L_ERROR_FORMAT, "%s: not a checkpoint of this version",
+                         r->label);
     for (i = 0; l2l__setting(t, i, &key, text); i++) {
         there = l2l__reader_metadata(r, key);
         if (!there || strcmp(there, text) != 0)
-            return l2l__fail(t->context, L2L_ERROR_MISMATCH, "%s: made with %s %s, not %s", r->label, key,
-                             there ? there : "(none)", text);
+            return l2l__fail(t->context, L2L_ERROR_MISMATCH, "%s: made with %s %s, not %s",
+                             r->label, key, there ? there : "(none)", text);
     }
     return true;
 }
@@ -9805,8 +10117,8 @@ static bool l2l__checkpoint_read(l2l_trainer *t, const l2l__reader *r)
     if (v[6] >= 0 && !t->best && !(t->best = l2l_model_clone(c, t->model))) return false;
     e = n > 0 ? l2l__checkpoint_entry(r, "maximizer", n) : NULL;
     if (n > 0) packed = (double *)l2l__allocate_array(c, n, sizeof *packed);
-    if (!c->status && l2l__checkpoint_arrays(t, r, false) && (!e || l2l__reader_doubles(r, e, packed)) &&
-        l2l__checkpoint_arrays(t, r, true)) {
+    if (!c->status && l2l__checkpoint_arrays(t, r, false) &&
+        (!e || l2l__reader_doubles(r, e, packed)) && l2l__checkpoint_arrays(t, r, true)) {
         if (e && m->unpack) m->unpack(m->self, packed, n);
         l2l__state(t, v, true);
         for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
@@ -9820,7 +10132,7 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
 {
     l2l__reader r;
     bool ok;
-    if (!l2l__reader_open_file(t->context, path, &r)) return false;
+    if (!t || !l2l__reader_open_file(t->context, path, &r)) return false;
     ok = l2l__checkpoint_read(t, &r);
     l2l__reader_close(&r);
     return ok;
@@ -9855,3 +10167,34 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
 }
 #endif
 #endif /* L2LADV_IMPLEMENTATION */
+
+/* HISTORY
+   0.1.0  (2026-11)  first version: tape, kernels, 4-layer CNN, FGSM, I-FGSM, PGD, learned maximizer
+                     with first- and second-order gradients, Algorithm 1, evaluation, files
+
+   LICENCE. This file is available under two licences; choose the one you prefer.
+
+   ALTERNATIVE A - MIT License. Copyright (c) 2026 the l2ladv authors
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software
+   and associated documentation files (the "Software"), to deal in the Software without
+   restriction, including without limitation the rights to use, copy, modify, merge, publish,
+   distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the
+   Software is furnished to do so, subject to the following conditions: The above copyright notice
+   and this permission notice shall be included in all copies or substantial portions of the
+   Software. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED,
+   INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR
+   PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR
+   ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE,
+   ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+   SOFTWARE.
+
+   ALTERNATIVE B - Public Domain (www.unlicense.org). This is free and unencumbered software
+   released into the public domain. Anyone is free to copy, modify, publish, use, compile, sell,
+   or distribute this software, either in source code form or as a compiled binary, for any
+   purpose, commercial or non-commercial, and by any means. In jurisdictions that recognize
+   copyright laws, the author or authors of this software dedicate any and all copyright interest
+   in the software to the public domain. We make this dedication for the benefit of the public at
+   large and to the detriment of our heirs and successors. We intend this dedication to be an
+   overt act of relinquishment in perpetuity of all present and future rights to this software
+   under copyright law. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+   IMPLIED. */

@@ -1,0 +1,358 @@
+/* cli.h - what the command-line programs share: flags, models and data sets by name, errors and
+ * the clock. C99 and POSIX. Include it first. Not part of the library.
+ *
+ * Exit status: 0 success, 1 something failed, 2 wrong usage. */
+#ifndef CLI_H
+#define CLI_H
+
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 200809L
+#endif
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../l2ladv.h"
+
+#define CLI_ARCHS "smallcnn|vgg16|wrn|resnet18"
+#define CLI_DATASETS "embedded|mnist|fashion|cifar10|restricted-imagenet"
+
+static const char *cli_path = "";    /* the program as it was called */
+static const char *cli_program = ""; /* its name */
+
+/* ---- errors ---- */
+
+/* Wrong usage. */
+static inline void cli_fail(const char *format, ...) {
+    va_list a;
+    fflush(stdout);
+    fprintf(stderr, "%s: ", cli_program);
+    va_start(a, format);
+    vfprintf(stderr, format, a);
+    va_end(a);
+    fputc('\n', stderr);
+    exit(2);
+}
+
+/* Something outside the library failed; errno says why. */
+static inline void cli_die_errno(const char *what) {
+    int e = errno;
+    fflush(stdout);
+    fprintf(stderr, "%s: %s: %s\n", cli_program, what, strerror(e));
+    exit(1);
+}
+
+/* The context holds an error. */
+static inline void die(const l2l_context *c) {
+    fflush(stdout);
+    fprintf(stderr, "%s: %s (%s)\n", cli_program, c ? l2l_error_text(c) : "no memory",
+            l2l_status_name(c ? l2l_error(c) : L2L_ERROR_MEMORY));
+    exit(1);
+}
+
+static inline void *cli_allocate(size_t count, size_t size) {
+    void *p = calloc(count ? count : 1, size);
+    if (!p) {
+        errno = ENOMEM;
+        cli_die_errno("memory");
+    }
+    return p;
+}
+
+/* The exit status of a program that came to its end: was everything printed? */
+static inline int cli_end(void) {
+    if (fflush(stdout) || ferror(stdout)) cli_die_errno("standard output");
+    return 0;
+}
+
+/* ---- flags: a table, one row for each, closed by a row of zeros ---- */
+
+typedef enum {
+    CLI_SWITCH,  /* bool: --name, or --no-name */
+    CLI_INTEGER, /* int */
+    CLI_SEED,    /* uint64_t */
+    CLI_NUMBER,  /* double: 0.3 or 8/255 */
+    CLI_TEXT,    /* const char * */
+    CLI_CHOICE   /* const char *, one of the names in `allowed` */
+} cli_type;
+
+typedef struct {
+    const char *name; /* without the dashes */
+    cli_type type;
+    void *value;         /* what is there before parsing is the default */
+    double low, high;    /* of an integer or a number */
+    const char *allowed; /* names "sgd|adam" of a choice; else stands for the value in --help */
+    const char *help;
+} cli_flag;
+
+/* Does a list "a|b|c" hold the first n characters of `word`? */
+static inline bool cli_listed(const char *list, const char *word, size_t n) {
+    for (;; list++) {
+        size_t length = strcspn(list, "|");
+        if (length == n && !strncmp(list, word, n)) return true;
+        list += length;
+        if (!*list) return false;
+    }
+}
+
+/* "0.3", "8/255". */
+static inline bool cli_number(const char *text, double *value) {
+    char *end;
+    double divisor = 1;
+    *value = strtod(text, &end);
+    if (end == text) return false;
+    if (*end == '/') {
+        text = end + 1;
+        divisor = strtod(text, &end);
+        if (end == text || !(divisor > 0)) return false;
+    }
+    *value /= divisor;
+    return !*end && *value - *value == 0; /* no infinity, no NaN */
+}
+
+static inline bool cli_integer(const char *text, double low, double high, int *value) {
+    char *end;
+    long v;
+    errno = 0;
+    v = strtol(text, &end, 10);
+    if (end == text || *end || errno || (double)v < low || (double)v > high) return false;
+    *value = (int)v;
+    return true;
+}
+
+/* What a flag takes, in words. */
+static inline const char *cli_allowed(const cli_flag *f, char *text, size_t size) {
+    switch (f->type) {
+    case CLI_SWITCH: snprintf(text, size, "no value"); break;
+    case CLI_INTEGER: snprintf(text, size, "an integer from %.0f to %.0f", f->low, f->high); break;
+    case CLI_SEED: snprintf(text, size, "an integer from 0 to 2^64-1"); break;
+    case CLI_NUMBER:
+        snprintf(text, size, "a number from %g to %g%s", f->low, f->high,
+                 f->high > 1 ? "" : ", such as 0.3 or 8/255");
+        break;
+    case CLI_TEXT: snprintf(text, size, "%s, not empty", f->allowed); break;
+    case CLI_CHOICE: snprintf(text, size, "one of %s", f->allowed); break;
+    }
+    return text;
+}
+
+static inline bool cli_store(const cli_flag *f, const char *text) {
+    char *end;
+    double v;
+    switch (f->type) {
+    case CLI_SWITCH: return false;
+    case CLI_INTEGER: return cli_integer(text, f->low, f->high, (int *)f->value);
+    case CLI_SEED:
+        errno = 0;
+        *(uint64_t *)f->value = strtoull(text, &end, 10);
+        return *text >= '0' && *text <= '9' && !*end && !errno;
+    case CLI_NUMBER:
+        if (!cli_number(text, &v) || v < f->low || v > f->high) return false;
+        *(double *)f->value = v;
+        return true;
+    case CLI_CHOICE:
+        if (!cli_listed(f->allowed, text, strlen(text))) return false; /* fall through */
+    case CLI_TEXT: *(const char **)f->value = text; return *text != 0;
+    }
+    return false;
+}
+
+static inline void cli_print_default(const cli_flag *f) {
+    switch (f->type) {
+    case CLI_SWITCH: printf(*(bool *)f->value ? " [on]" : " [off]"); break;
+    case CLI_INTEGER: printf(" [%d]", *(int *)f->value); break;
+    case CLI_SEED: printf(" [%llu]", (unsigned long long)*(uint64_t *)f->value); break;
+    case CLI_NUMBER: printf(" [%g]", *(double *)f->value); break;
+    case CLI_TEXT:
+    case CLI_CHOICE:
+        if (*(const char **)f->value) printf(" [%s]", *(const char **)f->value);
+    }
+}
+
+static inline void cli_help(const char *about, const cli_flag *flags) {
+    char left[96];
+    printf("usage: %s [--flag value]...\n\n%s\n\nflags [default]:\n", cli_program, about);
+    for (; flags->name; flags++) {
+        const char *value = flags->allowed ? flags->allowed : flags->type == CLI_NUMBER ? "X" : "N";
+        if (flags->type == CLI_SWITCH)
+            snprintf(left, sizeof left, "--%s, --no-%s", flags->name, flags->name);
+        else
+            snprintf(left, sizeof left, "--%s %s", flags->name, value);
+        printf(strlen(left) > 26 ? "  %s\n%30s" : "  %-26s  %s", left, "");
+        printf("%s", flags->help);
+        if (flags->type == CLI_INTEGER || flags->type == CLI_NUMBER)
+            printf(", %.10g to %.10g", flags->low, flags->high);
+        cli_print_default(flags);
+        putchar('\n');
+    }
+    printf("  %-26s  %s\n", "--help", "this text");
+}
+
+/* The row of a flag that stands in arg without its dashes, as "name", "name=value" or "no-name". */
+static inline const cli_flag *cli_find(const cli_flag *flags, const char *arg) {
+    size_t n = strcspn(arg, "=");
+    for (; flags->name; flags++) {
+        if (strlen(flags->name) == n && !strncmp(arg, flags->name, n)) return flags;
+        if (flags->type == CLI_SWITCH && !strncmp(arg, "no-", 3) && !strcmp(arg + 3, flags->name))
+            return flags;
+    }
+    return NULL;
+}
+
+/* Fills in the values from the command line; what is wrong there ends the program. */
+static inline void cli_parse(int argc, char **argv, const char *about, const cli_flag *flags) {
+    char text[256];
+    int i;
+    cli_path = argc > 0 ? argv[0] : "";
+    cli_program = strrchr(cli_path, '/') ? strrchr(cli_path, '/') + 1 : cli_path;
+    for (i = 1; i < argc; i++) {
+        const char *arg = argv[i], *value = strchr(arg, '=');
+        const cli_flag *f;
+        if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
+            cli_help(about, flags);
+            exit(cli_end());
+        }
+        f = !strncmp(arg, "--", 2) ? cli_find(flags, arg + 2) : NULL;
+        if (!f) cli_fail("unknown flag '%s' (%s --help lists all)", arg, cli_path);
+        if (f->type == CLI_SWITCH) {
+            if (value) cli_fail("--%s takes no value", f->name);
+            *(bool *)f->value = !strcmp(arg + 2, f->name);
+            continue;
+        }
+        value = value ? value + 1 : argv[++i]; /* argv[argc] is NULL */
+        cli_allowed(f, text, sizeof text);
+        if (!value) cli_fail("--%s needs a value: %s", f->name, text);
+        if (!cli_store(f, value)) cli_fail("--%s '%s': allowed is %s", f->name, value, text);
+    }
+}
+
+/* An output file whose directory is not there should be known of before hours of work. */
+static inline void cli_check_output(const char *flag, const char *path) {
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    char folder[4096] = ".";
+    struct stat s;
+    if (!path) return;
+    if (slash)
+        snprintf(folder, sizeof folder, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    if (access(folder, W_OK)) cli_fail("--%s %s: %s: %s", flag, path, folder, strerror(errno));
+    if (!stat(path, &s) && S_ISDIR(s.st_mode)) cli_fail("--%s %s: is a folder", flag, path);
+}
+
+/* ---- models and data sets ---- */
+
+/* Options of a known architecture; a width or depth of 0 leaves its own. */
+static inline l2l_model_options cli_architecture(const char *arch, double width, int depth) {
+    l2l_model_options o = l2l_model_default(arch);
+    if (!o.forward)
+        cli_fail("--arch %s: not in this version of l2ladv.h; available: smallcnn", arch);
+    if (width > 0) o.width_multiplier = width;
+    if (depth > 0) o.depth = depth;
+    return o;
+}
+
+/* A model from a file. Its architecture is what the file's metadata say, or else what is named. */
+static inline l2l_model *cli_model_open(l2l_context *c, const char *path, const char *arch,
+                                        double width, int depth) {
+    bool sized = width > 0 || depth > 0;
+    l2l_model *m = NULL;
+    int extra = 0;
+    if (!path) cli_fail("--model F is needed: a model file, as written by train");
+    if (sized && !arch) cli_fail("--width and --depth need --arch");
+    if (!sized) m = l2l_model_open(c, path);
+    if (m && arch && strcmp(arch, l2l_model_info(m)->arch))
+        cli_fail("--arch %s: %s holds a model of %s", arch, path, l2l_model_info(m)->arch);
+    if (!m && arch && (sized || l2l_error(c) == L2L_ERROR_FORMAT)) {
+        l2l_model_options o = cli_architecture(arch, width, depth);
+        l2l_error_clear(c);
+        m = l2l_model_create(c, &o);
+        if (m) l2l_model_load(m, path, &extra);
+    }
+    if (l2l_error(c) == L2L_ERROR_FORMAT && !arch)
+        fprintf(stderr, "%s: --arch can say what the file does not\n", cli_program);
+    if (l2l_error(c)) die(c);
+    if (extra) fprintf(stderr, "%s: %s: %d entries not used\n", cli_program, path, extra);
+    return m;
+}
+
+/* Where the files of a data set are, unless --data says so. */
+static inline void cli_data_folder(const char *name, char *path, size_t size) {
+    const char *slash = strrchr(cli_path, '/');
+    if (strcmp(name, "embedded"))
+        snprintf(path, size, "data/%s", name);
+    else if (slash) /* the programs are in examples/bin, the digits in examples/data */
+        snprintf(path, size, "%.*s/../data", (int)(slash - cli_path), cli_path);
+    else
+        snprintf(path, size, "examples/data");
+}
+
+/* The training or the test images of a data set; folder may be NULL. */
+static inline void cli_dataset(l2l_context *c, const char *name, const char *folder, bool training,
+                               l2l_dataset *d) {
+    const char *part = training ? "train" : "t10k";
+    char path[1024], images[1100], labels[1100];
+    if (!cli_listed("embedded|mnist|fashion", name, strlen(name)))
+        cli_fail("--dataset %s: not in this version of l2ladv.h; available: %s", name,
+                 "embedded, mnist, fashion");
+    if (folder)
+        snprintf(path, sizeof path, "%s", folder);
+    else
+        cli_data_folder(name, path, sizeof path);
+    snprintf(images, sizeof images, "%s/%s-images-idx3-ubyte", path, part);
+    snprintf(labels, sizeof labels, "%s/%s-labels-idx1-ubyte", path, part);
+    if (l2l_dataset_idx(c, images, labels, 10, d)) return;
+    if (l2l_error(c) == L2L_ERROR_FILE && strcmp(name, "embedded"))
+        fprintf(stderr, "%s: \"./datasets.sh %s\" fetches this data set\n", cli_program, name);
+    die(c);
+}
+
+static inline l2l_context *cli_context(int threads) {
+    l2l_options o = l2l_options_default();
+    l2l_context *c;
+    o.threads = threads;
+    c = l2l_context_create(&o);
+    if (!c) die(c);
+    return c;
+}
+
+/* ---- time ---- */
+
+static inline double cli_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+typedef struct {
+    char text[32];
+} cli_text;
+
+/* "0.35 s", "12.1 s", "2 min 05 s", "3 h 20 min". */
+static inline cli_text cli_duration(double seconds) {
+    cli_text t;
+    long s = (long)(seconds + 0.5);
+    if (seconds < 9.995)
+        snprintf(t.text, sizeof t.text, "%.2f s", seconds);
+    else if (seconds < 99.95)
+        snprintf(t.text, sizeof t.text, "%.1f s", seconds);
+    else if (s < 3600)
+        snprintf(t.text, sizeof t.text, "%ld min %02ld s", s / 60, s % 60);
+    else
+        snprintf(t.text, sizeof t.text, "%ld h %02ld min", s / 3600, s / 60 % 60);
+    return t;
+}
+
+/* "0.3 (76.5/255)". */
+static inline cli_text cli_epsilon(double epsilon) {
+    cli_text t;
+    snprintf(t.text, sizeof t.text, "%.4g (%.4g/255)", epsilon, 255 * epsilon);
+    return t;
+}
+
+#endif /* CLI_H */

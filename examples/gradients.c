@@ -1,0 +1,197 @@
+/* gradients.c - writes the logits, the loss and every gradient of a model on a batch as .npy files,
+ * so that they can be compared with those of another implementation. gradients --help. */
+#include "cli.h"
+
+static struct {
+    const char *model, *arch, *input, *labels, *out;
+    double width;
+    int depth, threads;
+    bool train_mode;
+} set;
+
+static const char about[] =
+    "Writes DIR/logits.npy, loss.npy (mean cross-entropy), input_grad.npy (of the summed loss),\n"
+    "grad/NAME.npy (of the mean loss) and buffers/NAME.npy (after the pass).";
+
+static void parse(int argc, char **argv) {
+    const cli_flag flags[] = {
+        {"model", CLI_TEXT, &set.model, 0, 0, "F", "model file (safetensors)"},
+        {"arch", CLI_CHOICE, &set.arch, 0, 0, CLI_ARCHS, "if the file does not say it"},
+        {"width", CLI_NUMBER, &set.width, 0, 64, NULL, "with --arch: multiplies its channels"},
+        {"depth", CLI_INTEGER, &set.depth, 0, 1000, NULL, "with --arch wrn"},
+        {"input", CLI_TEXT, &set.input, 0, 0, "x.npy", "images NxCxHxW in [0,1]"},
+        {"labels", CLI_TEXT, &set.labels, 0, 0, "y.npy", "N integers"},
+        {"out", CLI_TEXT, &set.out, 0, 0, "DIR", "folder to write to; made if it is not there"},
+        {"train-mode", CLI_SWITCH, &set.train_mode, 0, 0, NULL, "batch statistics, dropout"},
+        {"threads", CLI_INTEGER, &set.threads, 0, 1024, NULL, "0: all that there are"},
+        {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
+    };
+    cli_parse(argc, argv, about, flags);
+    if (!set.input) cli_fail("--input x.npy is needed: images NxCxHxW in [0,1]");
+    if (!set.labels) cli_fail("--labels y.npy is needed: N integers");
+    if (!set.out) cli_fail("--out DIR is needed: the folder to write to");
+}
+
+static void make_folder(const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", set.out, name);
+    if (mkdir(path, 0777) && errno != EEXIST) cli_die_errno(path);
+}
+
+static void save(l2l_context *c, const char *folder, const char *name, const l2l_real *values,
+                 const int64_t *shape, int rank) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s%s.npy", set.out, folder, name);
+    l2l_npy_save_reals(c, path, values, shape, rank);
+}
+
+/* ---- input ---- */
+
+static void load_images(const l2l_model *m, l2l_array *a) {
+    const l2l_model_options *o = l2l_model_info(m);
+    l2l_context *c = l2l_model_context(m);
+    if (!l2l_npy_load(c, set.input, a)) die(c);
+    if (a->rank != 4 || a->integer || a->shape[0] < 1 || a->shape[0] > 1 << 20 ||
+        a->shape[1] != o->channels || a->shape[2] != o->height || a->shape[3] != o->width)
+        cli_fail("--input %s: expected reals of shape (N, %d, %d, %d)", set.input, o->channels,
+                 o->height, o->width);
+}
+
+static int *load_labels(const l2l_model *m, int n) {
+    int64_t classes = l2l_model_info(m)->classes;
+    l2l_context *c = l2l_model_context(m);
+    l2l_array a;
+    int *y = (int *)cli_allocate((size_t)n, sizeof *y), i;
+    if (!l2l_npy_load(c, set.labels, &a)) die(c);
+    if (a.rank != 1 || !a.integer || a.shape[0] != n)
+        cli_fail("--labels %s: expected %d integers", set.labels, n);
+    for (i = 0; i < n; i++) {
+        if (a.integers[i] < 0 || a.integers[i] >= classes)
+            cli_fail("--labels %s: entry %d is %lld; classes are 0 to %d", set.labels, i,
+                     (long long)a.integers[i], (int)classes - 1);
+        y[i] = (int)a.integers[i];
+    }
+    l2l_array_free(c, &a);
+    return y;
+}
+
+/* ---- parameters ---- */
+
+/* The tape takes tensors that are not const, though it only reads them. */
+static l2l_tensor *as_input(const l2l_tensor *x) { return (l2l_tensor *)(uintptr_t)x; }
+
+/* From kh×kw×C×K in memory to K×C×kh×kw in files; a linear layer's weight and a vector are the
+ * special cases K×(C·H·W) and K. */
+static void to_file_layout(const l2l_tensor *g, l2l_real *out) {
+    const l2l_shape s = g->shape;
+    int k, ci, y, x;
+    for (k = 0; k < s.c; k++)
+        for (ci = 0; ci < s.w; ci++)
+            for (y = 0; y < s.n; y++)
+                for (x = 0; x < s.h; x++)
+                    *out++ = g->data[(((int64_t)y * s.h + x) * s.w + ci) * s.c + k];
+}
+
+static void file_shape(const l2l_parameter *p, int64_t shape[4]) {
+    const l2l_shape s = p->value->shape; /* kh, kw, C, K */
+    shape[0] = s.c;
+    shape[1] = p->rank == 2 ? (int64_t)s.n * s.h * s.w : s.w;
+    shape[2] = s.n;
+    shape[3] = s.h;
+}
+
+static void save_gradient(l2l_context *c, const l2l_parameter *p, const l2l_tensor *g) {
+    l2l_real *values = (l2l_real *)cli_allocate((size_t)l2l_count(g->shape), sizeof *values);
+    int64_t shape[4];
+    file_shape(p, shape);
+    to_file_layout(g, values);
+    save(c, "grad/", p->name, values, shape, p->rank);
+    free(values);
+}
+
+static void save_buffer(l2l_model *m, int i) {
+    l2l_parameter p = l2l_model_parameter(m, i);
+    size_t n = (size_t)l2l_count(p.value->shape);
+    l2l_real *values = (l2l_real *)cli_allocate(n, sizeof *values);
+    int64_t shape[4];
+    file_shape(&p, shape);
+    if (l2l_parameter_get(m, i, values))
+        save(l2l_model_context(m), "buffers/", p.name, values, shape, p.rank);
+    free(values);
+}
+
+/* ---- one pass ---- */
+
+static void save_tensor(l2l_context *c, const char *name, const l2l_tensor *x, const int64_t *shape,
+                        int rank) {
+    l2l_real *values;
+    if (!x) die(c);
+    values = (l2l_real *)cli_allocate((size_t)l2l_count(x->shape), sizeof *values);
+    if (l2l_to_nchw(c, x, values)) save(c, "", name, values, shape, rank);
+    free(values);
+}
+
+static void pass(l2l_model *m, const l2l_array *images, const int *labels) {
+    l2l_context *c = l2l_model_context(m);
+    const l2l_model_options *o = l2l_model_info(m);
+    int n = (int)images->shape[0], count = l2l_model_parameters(m), trainable = 0, i;
+    const int64_t logits_shape[2] = {n, o->classes};
+    size_t size = (size_t)count;
+    l2l_tensor **theta = (l2l_tensor **)cli_allocate(size, sizeof *theta);
+    l2l_tensor **grad = (l2l_tensor **)cli_allocate(size, sizeof *grad);
+    l2l_tensor *x, *z, *loss, *mean, *dx = NULL;
+
+    for (i = 0; i < count; i++) {
+        l2l_parameter p = l2l_model_parameter(m, i);
+        if (p.trainable) theta[trainable++] = as_input(p.value);
+    }
+    l2l_set_recording(c, true);
+    x = l2l_from_nchw(c, images->reals, l2l_shape_of(n, o->height, o->width, o->channels));
+    z = l2l_model_forward(m, x, set.train_mode ? L2L_TRAIN : L2L_EVALUATE);
+    loss = l2l_cross_entropy(c, z, labels);
+    mean = l2l_mean(c, loss);
+    save_tensor(c, "logits", z, logits_shape, 2);
+    save_tensor(c, "loss", mean, NULL, 0);
+    l2l_grad(c, loss, &x, 1, &dx, 0);
+    l2l_grad(c, mean, theta, trainable, grad, 0);
+    if (l2l_error(c)) die(c);
+
+    save_tensor(c, "input_grad", dx, images->shape, 4);
+    for (i = 0, trainable = 0; i < count; i++) {
+        l2l_parameter p = l2l_model_parameter(m, i);
+        if (p.trainable)
+            save_gradient(c, &p, grad[trainable++]);
+        else
+            save_buffer(m, i);
+    }
+    l2l_set_recording(c, false);
+    free(grad);
+    free(theta);
+}
+
+int main(int argc, char **argv) {
+    l2l_array images;
+    l2l_context *c;
+    l2l_model *m;
+    l2l_mark mark;
+    int *labels;
+
+    parse(argc, argv);
+    c = cli_context(set.threads);
+    m = cli_model_open(c, set.model, set.arch, set.width, set.depth);
+    load_images(m, &images);
+    labels = load_labels(m, (int)images.shape[0]);
+    make_folder("");
+    make_folder("grad");
+    make_folder("buffers");
+    mark = l2l_mark_here(c);
+    pass(m, &images, labels);
+    l2l_release(c, mark);
+    if (l2l_error(c)) die(c);
+
+    free(labels);
+    l2l_array_free(c, &images);
+    l2l_model_free(m);
+    l2l_context_free(c);
+    return cli_end();
+}

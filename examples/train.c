@@ -1,0 +1,387 @@
+/* train.c - trains a classifier by Algorithm 1: with clean images, against PGD, or against a
+ * learned maximizer that is trained with it. train --help lists the flags. */
+#include "cli.h"
+
+#include <signal.h>
+
+#define METHODS "plain|advtrain|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda"
+
+/* What the flags set. A number that is 0 here is explained in its help text. */
+static struct {
+    const char *dataset, *data, *arch, *method, *opt, *phi_opt, *schedule, *cell, *grad_input;
+    const char *loss_weights, *init, *init_maximizer, *save, *save_best, *save_maximizer;
+    const char *checkpoint, *log;
+    int depth, epochs, batch, steps, hidden, val, threads, limit, checkpoint_steps;
+    double width, eps, step_size, eps_warmup, lr, lr_warmup, momentum, weight_decay, clip;
+    double phi_lr, delta_scale;
+    bool bias, second_order, stop_on_plateau, resume;
+    uint64_t seed;
+} set;
+
+static void set_defaults(void) {
+    l2l_train_options t = l2l_train_default();
+    l2l_learned_options l = l2l_learned_default();
+    set.dataset = "embedded";
+    set.arch = "smallcnn";
+    set.method = "rnn-adv";
+    set.epochs = t.epochs;
+    set.batch = t.batch;
+    set.eps = t.epsilon;
+    set.steps = t.T;
+    set.eps_warmup = t.epsilon_warm_up;
+    set.opt = t.optimizer.kind == L2L_ADAM ? "adam" : "sgd";
+    set.momentum = l2l_sgd_default().momentum;
+    set.schedule = "constant";
+    set.loss_weights = "rising";
+    set.cell = l.cell == L2L_LSTM ? "lstm" : "rnn";
+    set.hidden = l.hidden;
+    set.bias = l.bias;
+    set.phi_opt = l.optimizer.kind == L2L_ADAM ? "adam" : "sgd";
+    set.phi_lr = l.optimizer.rate;
+    set.grad_input = "sign";
+    set.delta_scale = l.scale;
+    set.second_order = l.second_order;
+}
+
+static void parse(int argc, char **argv) {
+    const cli_flag flags[] = {
+        {"dataset", CLI_CHOICE, &set.dataset, 0, 0, CLI_DATASETS, "images to train on"},
+        {"data", CLI_TEXT, &set.data, 0, 0, "DIR", "its files; else where datasets.sh puts them"},
+        {"arch", CLI_CHOICE, &set.arch, 0, 0, CLI_ARCHS, "the classifier"},
+        {"width", CLI_NUMBER, &set.width, 0, 64, NULL, "multiplies its channels; 0: as it is"},
+        {"depth", CLI_INTEGER, &set.depth, 0, 1000, NULL, "of wrn; 0: as it is"},
+        {"method", CLI_CHOICE, &set.method, 0, 0, METHODS, "of training"},
+        {"epochs", CLI_INTEGER, &set.epochs, 1, 100000, NULL, "passes over the images"},
+        {"batch", CLI_INTEGER, &set.batch, 1, 65536, NULL, "images in a step"},
+        {"eps", CLI_NUMBER, &set.eps, 0, 1, NULL, "radius of the l-infinity ball: 0.3 or 8/255"},
+        {"steps", CLI_INTEGER, &set.steps, 1, 1000, "T", "inner steps"},
+        {"step-size", CLI_NUMBER, &set.step_size, 0, 1, NULL, "of PGD; 0: eps/4"},
+        {"eps-warmup", CLI_NUMBER, &set.eps_warmup, 0, 1, NULL,
+         "share of the training in which eps rises from 0"},
+        {"lr", CLI_NUMBER, &set.lr, 0, 1000, NULL, "rate of theta; 0: adam 0.001, sgd 0.1"},
+        {"opt", CLI_CHOICE, &set.opt, 0, 0, "sgd|adam", "optimizer of theta"},
+        {"momentum", CLI_NUMBER, &set.momentum, 0, 1, NULL, "of sgd"},
+        {"weight-decay", CLI_NUMBER, &set.weight_decay, 0, 1, NULL, "of theta"},
+        {"clip", CLI_NUMBER, &set.clip, 0, 1e9, NULL, "largest norm of theta's gradient; 0: any"},
+        {"schedule", CLI_CHOICE, &set.schedule, 0, 0, "constant|steps|cosine",
+         "of the rate; steps: times 0.1 at 1/2 and 3/4"},
+        {"lr-warmup", CLI_NUMBER, &set.lr_warmup, 0, 1, NULL,
+         "share of the training in which the rate rises from 0"},
+        {"cell", CLI_CHOICE, &set.cell, 0, 0, "lstm|rnn", "of the learned maximizer"},
+        {"hidden", CLI_INTEGER, &set.hidden, 1, 64, NULL, "its hidden size"},
+        {"bias", CLI_SWITCH, &set.bias, 0, 0, NULL, "its biases"},
+        {"phi-lr", CLI_NUMBER, &set.phi_lr, 0, 1000, NULL, "its rate"},
+        {"phi-opt", CLI_CHOICE, &set.phi_opt, 0, 0, "sgd|adam", "its optimizer"},
+        {"grad-input", CLI_CHOICE, &set.grad_input, 0, 0, "sign|l1|linf|log",
+         "how it is shown the gradient"},
+        {"delta-scale", CLI_NUMBER, &set.delta_scale, 0, 100, NULL,
+         "its largest step, as a multiple of eps"},
+        {"loss-weights", CLI_TEXT, &set.loss_weights, 0, 0, "rising|uniform|last|W1,W2,...",
+         "weights of the T losses that it maximizes; rising: w_t = t"},
+        {"second-order", CLI_SWITCH, &set.second_order, 0, 0, NULL,
+         "differentiate it through the gradients, too"},
+        {"val", CLI_INTEGER, &set.val, 0, 1e6, NULL, "images held out and attacked every epoch"},
+        {"stop-on-plateau", CLI_SWITCH, &set.stop_on_plateau, 0, 0, NULL,
+         "stop when nothing is learned any more"},
+        {"seed", CLI_SEED, &set.seed, 0, 0, NULL, "of every random number"},
+        {"threads", CLI_INTEGER, &set.threads, 0, 1024, NULL, "0: all that there are"},
+        {"limit", CLI_INTEGER, &set.limit, 0, 1e9, NULL, "train on the first N images; 0: all"},
+        {"init", CLI_TEXT, &set.init, 0, 0, "F", "model file to start from"},
+        {"init-maximizer", CLI_TEXT, &set.init_maximizer, 0, 0, "F", "maximizer to start from"},
+        {"save", CLI_TEXT, &set.save, 0, 0, "F", "file for the trained model (safetensors)"},
+        {"save-best", CLI_TEXT, &set.save_best, 0, 0, "F", "file for the best epoch's (see --val)"},
+        {"save-maximizer", CLI_TEXT, &set.save_maximizer, 0, 0, "F", "file for the maximizer"},
+        {"checkpoint", CLI_TEXT, &set.checkpoint, 0, 0, "F",
+         "file that is written every epoch and when stopped by ctrl-C"},
+        {"checkpoint-steps", CLI_INTEGER, &set.checkpoint_steps, 0, 1e9, NULL,
+         "write it every N steps, too; 0: no"},
+        {"resume", CLI_SWITCH, &set.resume, 0, 0, NULL, "go on from the checkpoint, if there"},
+        {"log", CLI_TEXT, &set.log, 0, 0, "F.jsonl", "file for a line of JSON each step"},
+        {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
+    };
+    set_defaults();
+    cli_parse(argc, argv, "Trains a classifier, plainly or adversarially (Algorithm 1).", flags);
+    if (set.resume && !set.checkpoint) cli_fail("--resume needs --checkpoint F");
+    if (!strncmp(set.method, "rnn", 3)) {
+        if (set.phi_lr <= 0) cli_fail("--phi-lr '0': allowed is a number above 0");
+    } else if (set.save_maximizer || set.init_maximizer) {
+        cli_fail("--%s needs a method that learns one: --method rnn-adv",
+                 set.save_maximizer ? "save-maximizer" : "init-maximizer");
+    }
+    cli_check_output("save", set.save);
+    cli_check_output("save-best", set.save_best);
+    cli_check_output("save-maximizer", set.save_maximizer);
+    cli_check_output("checkpoint", set.checkpoint);
+    cli_check_output("log", set.log);
+}
+
+/* ---- from flags to options ---- */
+
+static l2l_optimizer_options optimizer(const char *name, double rate) {
+    l2l_optimizer_options o = strcmp(name, "sgd") ? l2l_adam_default() : l2l_sgd_default();
+    if (rate > 0) o.rate = rate;
+    return o;
+}
+
+static l2l_schedule schedule(void) {
+    l2l_schedule s = l2l_schedule_default();
+    s.warm_up = set.lr_warmup;
+    if (!strcmp(set.schedule, "cosine")) s.kind = L2L_COSINE;
+    if (!strcmp(set.schedule, "steps")) {
+        s.kind = L2L_STEPS;
+        s.milestones[0] = 0.5;
+        s.milestones[1] = 0.75;
+        s.factor = 0.1;
+    }
+    return s;
+}
+
+/* w_1 .. w_T; NULL is the library's w_t = t. */
+static const double *loss_weights(void) {
+    const char *text = set.loss_weights;
+    double *w;
+    int t;
+    if (!strcmp(text, "rising")) return NULL;
+    w = (double *)cli_allocate((size_t)set.steps, sizeof *w);
+    for (t = 0; t < set.steps; t++) w[t] = strcmp(text, "last") ? 1 : t + 1 == set.steps;
+    if (!strcmp(text, "last") || !strcmp(text, "uniform")) return w;
+    for (t = 0; t < set.steps && text; t++) {
+        char number[64];
+        snprintf(number, sizeof number, "%.*s", (int)strcspn(text, ","), text);
+        if (!cli_number(number, &w[t])) break;
+        text = strchr(text, ',') ? strchr(text, ',') + 1 : NULL;
+    }
+    if (t < set.steps || text)
+        cli_fail("--loss-weights '%s': allowed is rising, uniform, last, or %d numbers (--steps)",
+                 set.loss_weights, set.steps);
+    return w;
+}
+
+static l2l_learned *make_learned(l2l_context *c) {
+    l2l_learned_options o = l2l_learned_default();
+    l2l_learned *phi;
+    if (!strcmp(set.cell, "rnn")) o.cell = L2L_RNN;
+    if (!strcmp(set.grad_input, "l1")) o.input = L2L_INPUT_L1;
+    if (!strcmp(set.grad_input, "linf")) o.input = L2L_INPUT_LINF;
+    if (!strcmp(set.grad_input, "log")) o.input = L2L_INPUT_LOG;
+    o.hidden = set.hidden;
+    o.bias = set.bias;
+    o.scale = set.delta_scale;
+    o.optimizer = optimizer(set.phi_opt, set.phi_lr);
+    o.second_order = set.second_order;
+    o.seed = set.seed;
+    phi = l2l_learned_create(c, &o);
+    if (phi && set.init_maximizer) l2l_learned_load(phi, set.init_maximizer);
+    return phi;
+}
+
+static l2l_method make_method(l2l_learned *phi) {
+    if (phi) return l2l_method_rnn_adv(phi);
+    return !strcmp(set.method, "plain") ? l2l_method_plain() : l2l_method_advtrain();
+}
+
+static l2l_model *make_model(l2l_context *c, const l2l_dataset *d) {
+    l2l_model_options o = cli_architecture(set.arch, set.width, set.depth);
+    l2l_model *m;
+    int extra;
+    o.channels = d->channels;
+    o.height = d->height;
+    o.width = d->width;
+    o.classes = d->classes;
+    o.seed = set.seed;
+    m = l2l_model_create(c, &o);
+    if (m && set.init) l2l_model_load(m, set.init, &extra);
+    return m;
+}
+
+/* ---- progress ---- */
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_signal(int number) { stop_signal = number; }
+
+/* The first signal ends the training in good order, a second one at once. */
+static void catch_signals(void) {
+    struct sigaction a;
+    memset(&a, 0, sizeof a);
+    a.sa_handler = on_signal;
+    a.sa_flags = (int)SA_RESETHAND;
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+}
+
+typedef struct {
+    bool terminal;
+    double begin, epoch_begin, last, shown; /* times; last: of the last step */
+    int64_t epoch_steps;                    /* steps of this epoch until then */
+    int64_t first;                          /* step at which this run began, -1: not known yet */
+    int64_t step, steps;
+} display;
+
+/* Time that this epoch took, without the attack on the held-out images that follows its last step:
+ * the time of that step is taken from the others. */
+static double epoch_seconds(const display *s, const l2l_progress *p, double now) {
+    double n = (double)s->epoch_steps;
+    if (p->validation_natural < 0 || n < 1) return now - s->epoch_begin;
+    return (s->last - s->epoch_begin) * (n + 1) / n;
+}
+
+static void show_epoch(const l2l_progress *p, double seconds) {
+    printf("epoch %2d/%d  loss %.4f", p->epoch + 1, p->epochs, p->epoch_loss);
+    if (p->epoch_accuracy >= 0) printf("  accuracy %5.1f %%", 100 * p->epoch_accuracy);
+    if (p->validation_natural >= 0)
+        printf("  held out: natural %5.1f %%, robust %5.1f %%", 100 * p->validation_natural,
+               100 * p->validation_robust);
+    printf("  in %s%s\n", cli_duration(seconds).text,
+           p->best && p->validation_natural >= 0 ? "  (best so far)" : "");
+}
+
+static void show_step(const display *s, const l2l_progress *p, double now) {
+    double left = (now - s->begin) / (double)(p->step - s->first) * (double)(p->steps - p->step);
+    printf("epoch %2d/%d  step %ld/%ld  loss %.4f", p->epoch + 1, p->epochs, (long)p->step_in_epoch,
+           (long)p->steps_in_epoch, p->loss);
+    if (p->accuracy >= 0) printf("  accuracy %5.1f %%", 100 * p->accuracy);
+    printf("  eps %.3f  gain %.3f  ETA %s", p->epsilon, p->gain, cli_duration(left).text);
+}
+
+/* On a terminal one line that is written over and over; else a line every now and then. */
+static bool progress(void *user, const l2l_progress *p) {
+    display *s = (display *)user;
+    double now = cli_seconds();
+    if (s->first < 0) s->first = p->step - 1;
+    s->step = p->step;
+    s->steps = p->steps;
+    if (p->epoch_ended) {
+        if (s->terminal) printf("\r\033[K");
+        show_epoch(p, epoch_seconds(s, p, now));
+        s->epoch_begin = s->shown = now;
+        s->epoch_steps = 0;
+    } else if (s->terminal ? now - s->shown > 0.1 : now - s->shown > 10) {
+        if (s->terminal) printf("\r\033[K");
+        show_step(s, p, now);
+        if (!s->terminal) putchar('\n');
+        s->shown = now;
+    }
+    if (!p->epoch_ended) {
+        s->last = now;
+        s->epoch_steps++;
+    }
+    fflush(stdout);
+    return !stop_signal;
+}
+
+static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const l2l_learned *phi) {
+    printf("%s\n", l2l_describe(c));
+    printf("data       %s: %d images %dx%dx%d, %d classes\n", set.dataset, d->count, d->channels,
+           d->height, d->width, d->classes);
+    printf("classifier %s, %ld parameters\n", set.arch, (long)l2l_model_size(m));
+    if (phi) printf("maximizer  %s, %d parameters\n", set.cell, l2l_learned_size(phi));
+    printf("method     %s, %d epochs, batch %d, eps %s, T %d, seed %llu\n", set.method, set.epochs,
+           set.batch, cli_epsilon(set.eps).text, set.steps, (unsigned long long)set.seed);
+    printf("memory     %.1f MB for a step, by estimate\n",
+           (double)l2l_model_memory(m, set.batch, L2L_TRAIN) / 1e6);
+    fflush(stdout);
+}
+
+/* ---- the end ---- */
+
+static void save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi) {
+    if (set.save && l2l_model_save(m, set.save)) printf("saved %s\n", set.save);
+    if (set.save_best) {
+        l2l_model *best = l2l_trainer_best(t);
+        if (best && l2l_model_save(best, set.save_best)) printf("saved %s\n", set.save_best);
+        l2l_model_free(best);
+    }
+    if (set.save_maximizer && l2l_learned_save(phi, set.save_maximizer))
+        printf("saved %s\n", set.save_maximizer);
+    if (l2l_error(c)) die(c);
+}
+
+/* Training ended early. Exit status 130 after ctrl-C; else 1, with the last good state saved. */
+static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi,
+                        const display *s) {
+    l2l_status status = l2l_error(c);
+    if (s->terminal) printf("\r\033[K");
+    if (status == L2L_ERROR_CANCELLED && stop_signal) {
+        printf("stopped after step %ld of %ld\n", (long)s->step, (long)s->steps);
+        if (set.checkpoint)
+            printf("the checkpoint is %s; the same command with --resume goes on\n",
+                   set.checkpoint);
+        else
+            printf("nothing is kept: with --checkpoint F it could go on later\n");
+        return 128 + (int)stop_signal;
+    }
+    if (status != L2L_ERROR_NUMERIC) die(c);
+    fprintf(stderr, "%s: %s\n", cli_program, l2l_error_text(c));
+    l2l_error_clear(c);
+    save_results(c, m, t, phi);
+    return 1;
+}
+
+int main(int argc, char **argv) {
+    l2l_train_options o = l2l_train_default();
+    display s = {false, 0, 0, 0, 0, 0, -1, 0, 0};
+    l2l_learned *phi = NULL;
+    l2l_context *c;
+    l2l_dataset d;
+    l2l_model *m;
+    l2l_trainer *t;
+    int status = 0;
+
+    parse(argc, argv);
+    if (!cli_listed("plain|advtrain|rnn-adv", set.method, strlen(set.method)))
+        cli_fail("--method %s: not in this version of l2ladv.h; available: %s", set.method,
+                 "plain, advtrain, rnn-adv");
+    o.loss_weights = loss_weights();
+    c = cli_context(set.threads);
+    cli_dataset(c, set.dataset, set.data, true, &d);
+    if (set.limit && set.limit < d.count) d.count = set.limit;
+    m = make_model(c, &d);
+    if (!strncmp(set.method, "rnn", 3)) phi = make_learned(c);
+    if (l2l_error(c)) die(c);
+
+    o.method = make_method(phi);
+    o.epochs = set.epochs;
+    o.batch = set.batch;
+    o.epsilon = set.eps;
+    o.T = set.steps;
+    o.step_size = set.step_size;
+    o.epsilon_warm_up = set.eps_warmup;
+    o.optimizer = optimizer(set.opt, set.lr);
+    if (!strcmp(set.opt, "sgd")) o.optimizer.momentum = set.momentum;
+    o.optimizer.weight_decay = set.weight_decay;
+    o.optimizer.clip = set.clip;
+    o.schedule = schedule();
+    o.validation = set.val;
+    o.validation_attack = l2l_attack_pgd(set.eps);
+    o.stop_on_plateau = set.stop_on_plateau;
+    o.seed = set.seed;
+    o.progress = progress;
+    o.user = &s;
+    o.checkpoint = set.checkpoint;
+    o.checkpoint_steps = set.checkpoint_steps;
+    o.resume = set.resume;
+    o.log = set.log;
+    t = l2l_trainer_create(m, &d, &o);
+    if (!l2l_error(c)) introduce(c, m, &d, phi);
+    if (l2l_error(c)) die(c);
+
+    s.terminal = isatty(STDOUT_FILENO);
+    s.begin = s.epoch_begin = s.shown = cli_seconds();
+    catch_signals();
+    if (l2l_train(t)) {
+        printf("trained in %s\n", cli_duration(cli_seconds() - s.begin).text);
+        save_results(c, m, t, phi);
+    } else {
+        status = explain_stop(c, m, t, phi, &s);
+    }
+    if (cli_end()) status = 1;
+
+    l2l_trainer_free(t);
+    l2l_learned_free(phi);
+    l2l_model_free(m);
+    l2l_dataset_free(&d);
+    l2l_context_free(c);
+    free((void *)(uintptr_t)o.loss_weights);
+    return status;
+}

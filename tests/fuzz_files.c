@@ -1,0 +1,366 @@
+/* Feeds broken files to every loader that reads from memory, and uses what was loaded.
+
+   With libFuzzer:  clang -g -O1 -fsanitize=fuzzer,address,undefined fuzz_files.c -lm
+   Without:         cc -g -O1 -fsanitize=address,undefined -DFUZZ_MAIN fuzz_files.c -lm
+                    ./a.out [rounds [seed]]      mutates files that it writes itself
+                    ./a.out file...              runs inputs kept from earlier
+
+   The first byte of an input chooses the loader; for IDX two more give the length of the labels. */
+#define L2LADV_IMPLEMENTATION
+#include "../l2ladv.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MODEL, LEARNED, NPY, IDX, LOADERS };
+enum { CLASSES = 3 };
+
+static void check(bool good, const char *what)
+{
+    if (good) return;
+    fprintf(stderr, "fuzz_files: %s\n", what);
+    abort();
+}
+
+static l2l_tensor *forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    (void)user;
+    x = l2l_layer_conv(m, "conv", x, 4, 3, 1, 1, L2L_NO_BIAS);
+    x = l2l_layer_batch_norm(m, "norm", x, L2L_RELU);
+    return l2l_layer_linear(m, "fc", x, CLASSES, L2L_LAST);
+}
+
+static l2l_context *context(void)
+{
+    l2l_options o = l2l_options_default();
+    l2l_context *c;
+    o.threads = 1;
+    c = l2l_context_create(&o);
+    check(c != NULL, "no context");
+    return c;
+}
+
+static l2l_model *make_model(l2l_context *c)
+{
+    l2l_model_options o = l2l_model_default("fuzz");
+    l2l_model *m;
+    o.forward = forward;
+    o.channels = 2;
+    o.height = o.width = 4;
+    o.classes = CLASSES;
+    o.normalise = 2;
+    o.mean[0] = 0.5;
+    o.mean[1] = 0.25;
+    o.deviation[0] = o.deviation[1] = 0.2;
+    m = l2l_model_create(c, &o);
+    check(m != NULL, l2l_error_text(c));
+    return m;
+}
+
+static l2l_learned *make_learned(l2l_context *c)
+{
+    l2l_learned_options o = l2l_learned_default();
+    l2l_learned *m;
+    o.hidden = 3;
+    m = l2l_learned_create(c, &o);
+    check(m != NULL, l2l_error_text(c));
+    return m;
+}
+
+/* A load that failed leaves an error with a text, one that did not leaves none. */
+static bool settled(l2l_context *c, bool ok)
+{
+    check(ok == (l2l_error(c) == L2L_OK), "a result that does not agree with the error");
+    check(ok || *l2l_error_text(c), "an error without a text");
+    l2l_error_clear(c);
+    return ok;
+}
+
+static bool all_finite(const l2l_real *x, int64_t n)
+{
+    int64_t i;
+    for (i = 0; i < n; i++)
+        if (!(x[i] - x[i] == 0)) return false;
+    return true;
+}
+
+/* The parameters of a model one after the other; to be freed. */
+static l2l_real *values_of(const l2l_model *m, int64_t *count)
+{
+    l2l_real *all;
+    int64_t at = 0;
+    int i, n = l2l_model_parameters(m);
+    for (*count = 0, i = 0; i < n; i++) *count += l2l_count(l2l_model_parameter(m, i).value->shape);
+    all = (l2l_real *)malloc((size_t)*count * sizeof *all);
+    check(all != NULL, "no memory");
+    for (i = 0; i < n; i++) {
+        check(l2l_parameter_get(m, i, all + at), "a parameter cannot be read");
+        at += l2l_count(l2l_model_parameter(m, i).value->shape);
+    }
+    return all;
+}
+
+static bool try_model(l2l_context *c, const uint8_t *data, size_t size)
+{
+    l2l_model *m = make_model(c);
+    int64_t n;
+    l2l_real *before = values_of(m, &n), *after;
+    int extra = -1;
+    bool ok = settled(c, l2l_model_load_memory(m, data, size, &extra));
+    after = values_of(m, &n);
+    if (ok) {
+        void *saved = NULL;
+        size_t bytes = 0;
+        check(extra >= 0 && all_finite(after, n), "a loaded model is not finite");
+        check(l2l_model_save_memory(m, &saved, &bytes) &&
+              l2l_model_load_memory(m, saved, bytes, &extra) && extra == 0,
+              "a model that was saved does not load");
+        l2l_free(c, saved);
+    } else {
+        check(!memcmp(before, after, (size_t)n * sizeof *after), "a failed load touched the model");
+    }
+    free(before);
+    free(after);
+    l2l_model_free(m);
+    return ok;
+}
+
+static bool try_learned(l2l_context *c, const uint8_t *data, size_t size)
+{
+    l2l_learned *m = make_learned(c);
+    int n = l2l_learned_size(m);
+    size_t bytes = (size_t)n * sizeof(l2l_real);
+    void *before = malloc(bytes);
+    bool ok;
+    check(before != NULL, "no memory");
+    memcpy(before, l2l_learned_parameters(m), bytes);
+    ok = settled(c, l2l_learned_load_memory(m, data, size));
+    if (ok) {
+        void *saved = NULL;
+        check(all_finite(l2l_learned_parameters(m), n), "a loaded maximizer is not finite");
+        check(l2l_learned_save_memory(m, &saved, &bytes) &&
+                  l2l_learned_load_memory(m, saved, bytes),
+              "a maximizer that was saved does not load");
+        l2l_free(c, saved);
+    } else {
+        check(!memcmp(before, l2l_learned_parameters(m), bytes), "a failed load touched phi");
+    }
+    free(before);
+    l2l_learned_free(m);
+    return ok;
+}
+
+static bool try_npy(l2l_context *c, const uint8_t *data, size_t size)
+{
+    l2l_array a;
+    int64_t i, product = 1;
+    double sum = 0;
+    memset(&a, 0x55, sizeof a);
+    if (!settled(c, l2l_npy_load_memory(c, data, size, &a))) return false;
+    check(a.rank >= 0 && a.rank <= 8, "an array's rank");
+    for (i = 0; i < a.rank; i++) product *= a.shape[i];
+    check(product == a.count, "an array's count");
+    for (i = 0; i < a.count; i++) sum += a.integer ? (double)a.integers[i] : (double)a.reals[i];
+    check(sum <= 0 || sum > 0 || sum - sum != 0, "an array's sum");
+    l2l_array_free(c, &a);
+    return true;
+}
+
+static bool try_idx(l2l_context *c, const uint8_t *data, size_t size)
+{
+    l2l_dataset d;
+    size_t split, image;
+    l2l_real *x;
+    int i, label;
+    if (size < 2) return true;
+    split = (size_t)data[0] + 256u * data[1];
+    data += 2;
+    size -= 2;
+    if (split > size) split = size;
+    if (!settled(c, l2l_dataset_idx_memory(c, data + split, size - split, data, split, CLASSES,
+                                           &d)))
+        return false;
+    image = (size_t)d.channels * (size_t)d.height * (size_t)d.width;
+    check((size_t)d.count * image <= size, "more pixels than bytes");
+    x = (l2l_real *)malloc(image * sizeof *x);
+    check(x != NULL, "no memory");
+    for (i = 0; i < d.count; i++) check(l2l_dataset_read(&d, i, 1, x, &label), l2l_error_text(c));
+    free(x);
+    l2l_dataset_free(&d);
+    return true;
+}
+
+static long loaded[LOADERS];
+
+/* Also: a loader takes no more memory than the size of its file justifies. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    bool (*const loaders[LOADERS])(l2l_context *, const uint8_t *, size_t) = {
+        try_model, try_learned, try_npy, try_idx};
+    l2l_context *c;
+    uint8_t *copy;
+    bool ok;
+    if (!size) return 0;
+    /* An exact copy, so that a sanitizer sees a read past the end. */
+    copy = (uint8_t *)malloc(size > 1 ? size - 1 : 1);
+    check(copy != NULL, "no memory");
+    if (size > 1) memcpy(copy, data + 1, size - 1);
+    c = context();
+    ok = loaders[data[0] % LOADERS](c, copy, size - 1);
+    loaded[data[0] % LOADERS] += ok;
+    check(l2l_error(c) == L2L_OK, l2l_error_text(c));
+    check(l2l_memory_peak(c) < ((size_t)32 << 20) + 32 * size, "far more memory than the file has");
+    l2l_context_free(c);
+    free(copy);
+    return 0;
+}
+
+#ifdef FUZZ_MAIN
+enum { ROOM = 1 << 16 };
+typedef struct input {
+    uint8_t bytes[ROOM];
+    size_t size;
+} input;
+
+static uint64_t state;
+static size_t draw(size_t below)             /* xorshift64* */
+{
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return below ? (size_t)((state * 2685821657736338717u) >> 33) % below : 0;
+}
+
+static void put(input *in, const void *data, size_t size)
+{
+    check(in->size + size <= ROOM, "a seed is too large");
+    memcpy(in->bytes + in->size, data, size);
+    in->size += size;
+}
+
+static void seed_safetensors(input *in, int loader)
+{
+    l2l_context *c = context();
+    l2l_model *m = make_model(c);
+    l2l_learned *phi = make_learned(c);
+    void *data = NULL;
+    size_t bytes = 0;
+    check(loader == MODEL ? l2l_model_save_memory(m, &data, &bytes)
+                          : l2l_learned_save_memory(phi, &data, &bytes), l2l_error_text(c));
+    put(in, data, bytes);
+    l2l_free(c, data);
+    l2l_model_free(m);
+    l2l_learned_free(phi);
+    l2l_context_free(c);
+}
+
+static void seed_npy(input *in)
+{
+    static const char *const types[] = {"<f4", ">f8", "|b1", "|i1", "<u2", ">i4", "<u8", ">i8"};
+    static const uint8_t zeros[48] = {0};
+    char dict[96];
+    const char *type = types[draw(8)];
+    int n = snprintf(dict, sizeof dict,
+                     "{'descr': '%s', 'fortran_order': False, 'shape': (2, 3), }\n", type);
+    uint8_t head[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 0, 0};
+    head[8] = (uint8_t)n;
+    put(in, head, 10);
+    put(in, dict, (size_t)n);
+    put(in, zeros, 6 * (size_t)(type[2] - '0'));
+}
+
+static void seed_idx(input *in)
+{
+    static const uint8_t labels[] = {11, 0, 0, 0, 8, 1, 0, 0, 0, 3, 0, 1, 2};
+    static const uint8_t images[] = {0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 2,
+                                     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 254, 255};
+    put(in, labels, sizeof labels);
+    put(in, images, sizeof images);
+}
+
+/* The bytes [at, at+old) become `size` others, a run of bytes from elsewhere or a random choice. */
+static void splice(input *in, size_t at, size_t old, size_t size)
+{
+    uint8_t part[64];
+    size_t i, from = draw(in->size - size);
+    bool run = draw(2);
+    if (in->size - old + size > ROOM) return;
+    for (i = 0; i < size; i++) part[i] = in->bytes[run ? from + i : draw(in->size)];
+    memmove(in->bytes + at + size, in->bytes + at + old, in->size - at - old);
+    memcpy(in->bytes + at, part, size);
+    in->size = in->size - old + size;
+}
+
+static void mutate(input *in, size_t from)
+{
+    static const char interesting[] = "{}[]:,\"\\u0dF1293-.e'()<>|fiub \n";
+    size_t near = draw(2) && in->size > 400 ? 400 : in->size; /* headers are in front */
+    size_t at = from + draw(near > from ? near - from : 1), n;
+    if (at >= in->size) return;
+    switch (draw(6)) {
+    case 0: in->bytes[at] = (uint8_t)draw(256); break;
+    case 1: in->bytes[at] ^= (uint8_t)(1u << draw(8)); break;
+    case 2: in->bytes[at] = (uint8_t)interesting[draw(sizeof interesting - 1)]; break;
+    case 3: in->bytes[at] = draw(2) ? 0xFF : 0; break;
+    case 4: in->size = draw(8) ? in->size : at + 1; break;
+    default:
+        n = draw(16);
+        if (in->size < 32) break;
+        splice(in, at, n < in->size - at ? n : in->size - at, draw(16));
+    }
+}
+
+/* Half of the safetensors get a header length that fits again, or the parser would see few. */
+static void mend(input *in, size_t before)
+{
+    uint64_t n = 0;
+    int i;
+    if (in->bytes[0] > LEARNED || in->size < 9 || !draw(2)) return;
+    for (i = 0; i < 8; i++) n |= (uint64_t)in->bytes[1 + i] << (8 * i);
+    n += (uint64_t)in->size - (uint64_t)before;
+    for (i = 0; i < 8; i++) in->bytes[1 + i] = (uint8_t)(n >> (8 * i));
+}
+
+static void run_file(const char *path)
+{
+    static input in;
+    FILE *f = fopen(path, "rb");
+    check(f != NULL, path);
+    in.size = fread(in.bytes, 1, ROOM, f);
+    fclose(f);
+    LLVMFuzzerTestOneInput(in.bytes, in.size);
+}
+
+int main(int argc, char **argv)
+{
+    static input seeds[LOADERS], in;
+    long rounds = argc > 1 ? strtol(argv[1], NULL, 10) : 2000, round;
+    int i;
+    if (argc > 1 && rounds == 0) {
+        for (i = 1; i < argc; i++) run_file(argv[i]);
+        return 0;
+    }
+    state = argc > 2 ? strtoul(argv[2], NULL, 10) * 2654435761u + 1 : 1;
+    for (round = 0; round < rounds; round++) {
+        int loader = (int)(round % LOADERS), k, changes = (int)draw(5);
+        uint8_t first = (uint8_t)loader;
+        size_t before;
+        if (loader >= NPY || !seeds[loader].size) {
+            seeds[loader].size = 0;
+            put(&seeds[loader], &first, 1);
+            if (loader == NPY) seed_npy(&seeds[NPY]);
+            else if (loader == IDX) seed_idx(&seeds[IDX]);
+            else seed_safetensors(&seeds[loader], loader);
+        }
+        memcpy(in.bytes, seeds[loader].bytes, in.size = seeds[loader].size);
+        before = in.size;
+        for (k = 0; k < changes; k++) mutate(&in, loader <= LEARNED ? 9 - 8 * !draw(8) : 1);
+        mend(&in, before);
+        LLVMFuzzerTestOneInput(in.bytes, in.size);
+    }
+    printf("%ld inputs; loaded: %ld models, %ld maximizers, %ld arrays, %ld data sets\n", rounds,
+           loaded[MODEL], loaded[LEARNED], loaded[NPY], loaded[IDX]);
+    return 0;
+}
+#endif

@@ -1,0 +1,580 @@
+#!/usr/bin/python3
+"""Computes the reference values of the tests with PyTorch in double precision and writes golden.h.
+
+    python3 tests/golden.py > tests/golden.h
+
+Inputs are not stored: fill() below and golden_fill() in golden_check.h make the same numbers from a
+seed. An output is stored as {count, largest magnitude, projection, samples...}: up to 40 numbers are
+stored all, of longer arrays 24 samples and the sum of value * noise, which sees every element.
+Everything is in PyTorch's layout. Made with PyTorch 1.13 for Debian; any version should do.
+"""
+import math
+import sys
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+torch.set_default_dtype(torch.float64)
+torch.set_num_threads(1)
+CE = F.cross_entropy
+
+
+# -- numbers both sides can make --------------------------------------------------------------
+
+def fill(shape, seed, low=-1.0, high=1.0):
+    """A linear congruential generator, its upper 24 bits mapped to [low,high), rounded to float."""
+    n = int(np.prod(shape))
+    s = (seed * 2654435761 + 1) & 0xFFFFFFFF
+    v = np.empty(n)
+    for i in range(n):
+        s = (s * 1664525 + 1013904223) & 0xFFFFFFFF
+        v[i] = low + (high - low) * ((s >> 8) / 16777216.0)
+    return torch.from_numpy(v.astype(np.float32).astype(np.float64).reshape(shape))
+
+
+def emit(name, values):
+    v = values.detach().reshape(-1).numpy() if torch.is_tensor(values) else np.asarray(values).reshape(-1)
+    n = len(v)
+    noise = fill((n,), 77).numpy()
+    picked = v if n <= 40 else [v[j * (n - 1) // 23] for j in range(24)]
+    numbers = [n, np.abs(v).max() if n else 0, float((v * noise).sum())] + list(picked)
+    text = ", ".join(("%.13g" % x) for x in numbers)
+    lines, line = [], "   "
+    for word in text.split(" "):
+        if len(line) + len(word) > 98:
+            lines.append(line)
+            line = "   "
+        line += " " + word
+    print("static const double golden_%s[] = {\n%s};" % (name, "\n".join(lines + [line])))
+
+
+def table(kind, name, rows):
+    print("static const %s %s[] = {" % (kind, name))
+    for r in rows:
+        print("    {%s}," % r)
+    print("};")
+
+
+def leaf(t):
+    return t.clone().requires_grad_(True)
+
+
+# -- Philox4x32-10 and the streams -------------------------------------------------------------
+
+def philox(x, k):
+    x, k = list(x), list(k)
+    m = 0xFFFFFFFF
+    for _ in range(10):
+        a, b = 0xD2511F53 * x[0], 0xCD9E8D57 * x[2]
+        x = [(b >> 32) ^ x[1] ^ k[0], b & m, (a >> 32) ^ x[3] ^ k[1], a & m]
+        k = [(k[0] + 0x9E3779B9) & m, (k[1] + 0xBB67AE85) & m]
+    return x
+
+
+assert philox([0] * 4, [0] * 2) == [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]
+assert philox([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2) == [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]
+assert philox([0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0]) == \
+    [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]
+
+
+def stream(seed, purpose, epoch, image, step, count):
+    """bits, uniform and normal numbers 0..count-1 of a stream."""
+    key = [seed & 0xFFFFFFFF, seed >> 32]
+    bits, normal = [], []
+    for e in range(count):
+        x = philox([e // 4, image, epoch, (step << 8 | purpose) & 0xFFFFFFFF], key)
+        bits.append(x[e % 4])
+        u0, u1 = (x[e % 4 & 2] >> 8) / 2.0**24, (x[(e % 4 & 2) + 1] >> 8) / 2.0**24
+        r, a = math.sqrt(-2 * math.log(1 - u0)), 2 * math.pi * u1
+        normal.append(r * (math.sin(a) if e & 1 else math.cos(a)))
+    return bits, [(b >> 8) / 2.0**24 for b in bits], normal
+
+
+def make_random():
+    b, u, g = stream(0x0123456789ABCDEF, 4, 3, 70000, 1234567, 40)
+    print("static const unsigned long golden_bits[] = {\n    %s};" %
+          ", ".join(["0x%08xul" % x + ("\n   " if i % 8 == 7 and i < 39 else "") for i, x in enumerate(b)]).replace("\n   , ", ",\n    "))
+    emit("uniform", u)
+    emit("normal", g)
+
+
+# -- operators ---------------------------------------------------------------------------------
+
+CONV = [  # n, c, h, w, k, kernel, stride, padding
+    (2, 1, 9, 9, 4, 3, 1, 0), (2, 3, 8, 7, 5, 3, 1, 1), (1, 4, 11, 9, 8, 3, 2, 1),
+    (2, 8, 6, 6, 16, 1, 1, 0), (2, 8, 7, 7, 16, 1, 2, 0), (1, 3, 13, 15, 8, 5, 1, 2),
+    (2, 2, 12, 12, 6, 5, 2, 0), (1, 3, 23, 21, 8, 7, 2, 3), (3, 5, 5, 5, 7, 3, 1, 2),
+    (2, 16, 10, 10, 24, 3, 1, 1), (1, 32, 9, 9, 33, 3, 1, 0), (1, 2, 7, 9, 3, 5, 1, 3),
+    (1, 1, 3, 3, 1, 3, 1, 0), (2, 3, 6, 10, 4, 7, 1, 3), (1, 3, 10, 10, 4, 3, 3, 1),
+    (5, 17, 4, 4, 40, 3, 1, 1), (1, 3, 12, 9, 9, 3, 2, 0), (2, 4, 5, 8, 16, 5, 2, 2)]
+
+
+def make_conv():
+    rows = []
+    for i, (n, c, h, w, k, r, s, p) in enumerate(CONV):
+        x, wt, b = fill((n, c, h, w), 1000 + i), fill((k, c, r, r), 1100 + i), fill((k,), 1200 + i)
+        x, wt, b = leaf(x), leaf(wt), leaf(b)
+        y = F.conv2d(x, wt, b, s, p)
+        dy = fill(y.shape, 1300 + i)
+        g = torch.autograd.grad(y, [x, wt, b], dy)
+        for part, v in zip(("y", "dx", "dw", "db"), [y] + list(g)):
+            emit("conv%d_%s" % (i, part), v)
+        rows.append("%s, %s" % (", ".join(map(str, CONV[i])),
+                                ", ".join("golden_conv%d_%s" % (i, q) for q in ("y", "dx", "dw", "db"))))
+    print("typedef struct golden_conv_case {\n    int n, c, h, w, k, kernel, stride, padding;\n"
+          "    const double *y, *dx, *dw, *db;\n} golden_conv_case;")
+    table("golden_conv_case", "golden_conv", rows)
+
+
+def make_linear():
+    x, w, b = leaf(fill((3, 4, 5, 6), 1)), leaf(fill((7, 120), 2)), leaf(fill((7,), 3))
+    y = F.linear(x.flatten(1), w, b)
+    g = torch.autograd.grad(y, [x, w, b], fill((3, 7), 4))
+    for part, v in zip(("y", "dx", "dw", "db"), [y] + list(g)):
+        emit("linear_" + part, v)
+
+
+ELEMENTWISE = [  # name, low, high of the input, function
+    ("relu", -1, 1, F.relu), ("leaky_relu", -1, 1, lambda x: F.leaky_relu(x, 0.1)),
+    ("tanh", -3, 3, torch.tanh), ("sigmoid", -6, 6, torch.sigmoid), ("exp", -2, 2, torch.exp),
+    ("log", 0.1, 4, torch.log), ("power", 0.2, 3, lambda x: x**2.5), ("abs", -1, 1, torch.abs),
+    ("clamp", -1, 1, lambda x: torch.clamp(x, -0.3, 0.4)),
+    ("affine", -1, 1, lambda x: 2.5 * x - 0.75)]
+
+
+def make_elementwise():
+    rows = []
+    for i, (name, low, high, f) in enumerate(ELEMENTWISE):
+        x = leaf(fill((2, 3, 7, 5), 2000 + i, low, high))
+        y = f(x)
+        dx, = torch.autograd.grad(y, x, fill(y.shape, 2100 + i))
+        emit(name + "_y", y)
+        emit(name + "_dx", dx)
+        rows.append('"%s", %g, %g, golden_%s_y, golden_%s_dx' % (name, low, high, name, name))
+    print("typedef struct golden_elementwise_case {\n    const char *name;\n    double low, high;\n"
+          "    const double *y, *dx;\n} golden_elementwise_case;")
+    table("golden_elementwise_case", "golden_elementwise", rows)
+    z, x = leaf(fill((2, 3, 4, 5), 2200, -0.5, 1.5)), fill((2, 3, 4, 5), 2201, 0, 1)
+    y = torch.clamp(z, (x - 0.25).clamp(min=0), (x + 0.25).clamp(max=1))
+    emit("project_y", y)
+    emit("project_dx", torch.autograd.grad(y, z, fill(y.shape, 2202))[0])
+
+
+POOL = [  # maximum?, n, c, h, w, window, stride, padding
+    (1, 2, 3, 8, 8, 2, 2, 0), (1, 2, 3, 9, 7, 2, 2, 0), (1, 2, 4, 9, 9, 3, 2, 1),
+    (1, 1, 5, 8, 10, 3, 2, 1), (1, 2, 3, 7, 7, 3, 1, 1), (1, 1, 9, 9, 9, 3, 3, 0),
+    (0, 2, 3, 8, 8, 2, 2, 0), (0, 2, 3, 9, 7, 3, 2, 1), (0, 1, 17, 8, 8, 4, 4, 0),
+    (0, 2, 3, 7, 7, 3, 1, 1)]
+
+
+def make_pool():
+    rows = []
+    for i, (m, n, c, h, w, k, s, p) in enumerate(POOL):
+        x = leaf(fill((n, c, h, w), 3000 + i))
+        y = F.max_pool2d(x, k, s, p) if m else F.avg_pool2d(x, k, s, p)
+        dx, = torch.autograd.grad(y, x, fill(y.shape, 3100 + i))
+        emit("pool%d_y" % i, y)
+        emit("pool%d_dx" % i, dx)
+        rows.append("%s, golden_pool%d_y, golden_pool%d_dx" % (", ".join(map(str, POOL[i])), i, i))
+    print("typedef struct golden_pool_case {\n    int maximum, n, c, h, w, window, stride, padding;\n"
+          "    const double *y, *dx;\n} golden_pool_case;")
+    table("golden_pool_case", "golden_pool", rows)
+    x = leaf(fill((2, 6, 5, 7), 3200))
+    y = x.mean((2, 3))
+    emit("global_average_y", y)
+    emit("global_average_dx", torch.autograd.grad(y, x, fill(y.shape, 3201))[0])
+
+
+def make_batch_norm():
+    n, c, h, w = 4, 6, 5, 3
+    gamma, beta = leaf(fill((c,), 4000, 0.5, 1.5)), leaf(fill((c,), 4001))
+    mean, var = fill((c,), 4002), fill((c,), 4003, 0.5, 2)
+    x = leaf(fill((n, c, h, w), 4004, -2, 3))
+    dy = fill((n, c, h, w), 4005)
+    y = F.batch_norm(x, mean, var, gamma, beta, False, 0.1, 1e-5)
+    for part, v in zip(("y", "dx", "dgamma", "dbeta"),
+                       [y] + list(torch.autograd.grad(y, [x, gamma, beta], dy))):
+        emit("bn_eval_" + part, v)
+    y = F.batch_norm(x, mean, var, gamma, beta, True, 0.1, 1e-5)
+    for part, v in zip(("y", "dx", "dgamma", "dbeta"),
+                       [y] + list(torch.autograd.grad(y, [x, gamma, beta], dy))):
+        emit("bn_train_" + part, v)
+    F.batch_norm(fill((n, c, h, w), 4006, 0, 1), mean, var, gamma, beta, True, 0.1, 1e-5)
+    emit("bn_running_mean", mean)
+    emit("bn_running_variance", var)
+
+
+def make_losses():
+    n, k = 6, 10
+    z, q = leaf(fill((n, k), 5000, -4, 4)), leaf(fill((n, k), 5001, -4, 4))
+    labels = torch.tensor([3, 0, 9, 5, 5, 1])
+    for name, f in (("softmax", lambda: F.softmax(z, 1)), ("log_softmax", lambda: F.log_softmax(z, 1))):
+        y = f()
+        emit(name + "_y", y)
+        emit(name + "_dx", torch.autograd.grad(y, z, fill((n, k), 5002))[0])
+    dy = fill((n,), 5003)
+    y = CE(z, labels, reduction="none")
+    emit("cross_entropy_y", y)
+    emit("cross_entropy_dx", torch.autograd.grad(y, z, dy)[0])
+    y = (F.softmax(z, 1) * (F.log_softmax(z, 1) - F.log_softmax(q, 1))).sum(1)
+    emit("kl_y", y)
+    gp, gq = torch.autograd.grad(y, [z, q], dy)
+    emit("kl_dp", gp)
+    emit("kl_dq", gq)
+    onehot = F.one_hot(labels, k).bool()
+    y = z.masked_fill(onehot, -math.inf).max(1)[0] - z.gather(1, labels[:, None])[:, 0]
+    emit("margin_y", y)
+    emit("margin_dx", torch.autograd.grad(y, z, dy)[0])
+
+
+def make_shapes():
+    x = fill((3, 4, 5, 6), 6000)  # N C H W
+    emit("sum_to_c", x.sum((0, 2, 3)))
+    emit("sum_to_n", x.sum((1, 2, 3)))
+    emit("sum_to_nhw", x.sum(1))
+    emit("sum", x.sum())
+    emit("mean", x.mean())
+    a, b = leaf(x), leaf(fill((1, 4, 1, 1), 6001))
+    for name, y in (("add", a + b), ("sub", a - b), ("mul", a * b)):
+        emit(name + "_y", y)
+        ga, gb = torch.autograd.grad(y, [a, b], fill(y.shape, 6002))
+        emit(name + "_da", ga)
+        emit(name + "_db", gb)
+
+
+# -- second derivatives ------------------------------------------------------------------------
+
+def hvp(loss, leaves, seed):
+    g = torch.autograd.grad(loss, leaves, create_graph=True)
+    s = sum((gi * fill(gi.shape, seed + i)).sum() for i, gi in enumerate(g))
+    return g, torch.autograd.grad(s, leaves)
+
+
+def make_hessians():
+    # A: conv 3x3 (2 to 4) with bias, tanh, 2x2 maximum, linear to 5, mean cross-entropy
+    x, w = leaf(fill((3, 2, 9, 9), 7000)), leaf(fill((4, 2, 3, 3), 7001))
+    b, w2, b2 = leaf(fill((4,), 7002)), leaf(fill((5, 36), 7003)), leaf(fill((5,), 7004))
+    y = F.max_pool2d(torch.tanh(F.conv2d(x, w, b)), 2)
+    loss = CE(F.linear(y.flatten(1), w2, b2), torch.tensor([1, 4, 0]))
+    g, h = hvp(loss, [x, w, b, w2, b2], 7010)
+    emit("hess_a_loss", loss)
+    for name, gi, hi in zip(("x", "w", "b", "w2", "b2"), g, h):
+        emit("hess_a_g_" + name, gi)
+        emit("hess_a_h_" + name, hi)
+    # B: conv 3x3 padded (2 to 3), batch norm in training mode, sigmoid, global average, linear to 4
+    x, w = leaf(fill((4, 2, 6, 6), 7100)), leaf(fill((3, 2, 3, 3), 7101))
+    gamma, beta = leaf(fill((3,), 7102, 0.5, 1.5)), leaf(fill((3,), 7103))
+    w2, b2 = leaf(fill((4, 3), 7104, -3, 3)), leaf(fill((4,), 7105))
+    y = F.batch_norm(F.conv2d(x, w, None, 1, 1), None, None, gamma, beta, True, 0.1, 1e-5)
+    loss = CE(F.linear(torch.sigmoid(y).mean((2, 3)), w2, b2), torch.tensor([1, 3, 0, 2]), reduction="sum")
+    g, h = hvp(loss, [x, w, gamma, beta, w2, b2], 7110)
+    emit("hess_b_loss", loss)
+    for name, gi, hi in zip(("x", "w", "gamma", "beta", "w2", "b2"), g, h):
+        emit("hess_b_g_" + name, gi)
+        emit("hess_b_h_" + name, hi)
+
+
+# -- outer optimizers --------------------------------------------------------------------------
+
+OPTIMIZERS = [  # name, kind, rate, momentum, weight decay, nesterov, clip
+    ("sgd", 0, 0.1, 0, 0, 0, 0), ("momentum", 0, 0.1, 0.9, 0, 0, 0),
+    ("nesterov", 0, 0.05, 0.9, 5e-3, 1, 0), ("decay", 0, 0.1, 0, 1e-2, 0, 0),
+    ("sgd_clip", 0, 0.1, 0.9, 1e-3, 0, 0.7), ("adam", 1, 1e-2, 0, 0, 0, 0),
+    ("adam_decay", 1, 1e-2, 0, 1e-2, 0, 0), ("adam_clip", 1, 3e-3, 0, 0, 0, 1.2)]
+
+
+def make_optimizers():
+    rows = []
+    for i, (name, kind, rate, momentum, decay, nesterov, clip) in enumerate(OPTIMIZERS):
+        values = [leaf(fill((7,), 8000)), leaf(fill((5,), 8001))]
+        o = torch.optim.Adam(values, rate, weight_decay=decay) if kind else \
+            torch.optim.SGD(values, rate, momentum, 0, decay, bool(nesterov))
+        for step in range(5):
+            for j, v in enumerate(values):
+                v.grad = fill(v.shape, 8100 + 10 * step + j)
+            norm = math.sqrt(sum(float((v.grad**2).sum()) for v in values))
+            if clip and norm > clip:
+                for v in values:
+                    v.grad *= clip / norm
+            o.param_groups[0]["lr"] = rate * (1.0, 1.0, 0.5, 0.5, 0.25)[step]
+            o.step()
+        emit("optimizer_" + name, torch.cat(values))
+        rows.append('"%s", %d, %g, %g, %g, %d, %g, golden_optimizer_%s' %
+                    (name, kind, rate, momentum, decay, nesterov, clip, name))
+    print("typedef struct golden_optimizer_case {\n    const char *name;\n    int kind;\n"
+          "    double rate, momentum, weight_decay;\n    int nesterov;\n    double clip;\n"
+          "    const double *values;\n} golden_optimizer_case;")
+    table("golden_optimizer_case", "golden_optimizer", rows)
+
+
+# -- TRADES' SmallCNN --------------------------------------------------------------------------
+
+def smallcnn_parameters(channels, fc):
+    shapes, c = [], 1
+    for i, k in enumerate(channels):
+        shapes += [("feature_extractor.conv%d.weight" % (i + 1), (k, c, 3, 3)),
+                   ("feature_extractor.conv%d.bias" % (i + 1), (k,))]
+        c = k
+    c *= 16
+    for i, k in enumerate((fc, fc, 10)):
+        shapes += [("classifier.fc%d.weight" % (i + 1), (k, c)), ("classifier.fc%d.bias" % (i + 1), (k,))]
+        c = k
+    values = []
+    for i, (name, s) in enumerate(shapes):
+        bound = math.sqrt(6.0 / np.prod(s[1:])) if len(s) > 1 else 0.1
+        values.append(leaf(fill(s, 9000 + i, -bound, bound)))
+    return shapes, values
+
+
+def smallcnn(p, x):
+    for i in range(2):
+        x = F.relu(F.conv2d(x, p[4 * i], p[4 * i + 1]))
+        x = F.max_pool2d(F.relu(F.conv2d(x, p[4 * i + 2], p[4 * i + 3])), 2)
+    x = F.relu(F.linear(x.flatten(1), p[8], p[9]))
+    x = F.relu(F.linear(x, p[10], p[11]))
+    return F.linear(x, p[12], p[13])
+
+
+def make_smallcnn():
+    shapes, p = smallcnn_parameters((8, 8, 16, 16), 48)
+    assert sum(v.numel() for v in smallcnn_parameters((32, 32, 64, 64), 200)[1]) == 312202
+    x, labels = leaf(fill((3, 1, 28, 28), 9100, 0, 1)), torch.tensor([3, 7, 1])
+    z = smallcnn(p, x)
+    emit("smallcnn_logits", z)
+    emit("smallcnn_loss", CE(z, labels))
+    emit("smallcnn_dx", torch.autograd.grad(CE(z, labels, reduction="sum"), x, retain_graph=True)[0])
+    g = torch.autograd.grad(CE(z, labels), p)
+    rows = []
+    for i, (name, s) in enumerate(shapes):
+        emit("smallcnn_g%d" % i, g[i])
+        rows.append('"%s", %d, %d, %d, golden_smallcnn_g%d' % (name, len(s), p[i].numel(), np.prod(s[1:]), i))
+    print("typedef struct golden_parameter_case {\n    const char *name;\n    int rank, count, fan_in;\n"
+          "    const double *gradient;\n} golden_parameter_case;")
+    table("golden_parameter_case", "golden_smallcnn", rows)
+
+
+# -- the learned maximizer ---------------------------------------------------------------------
+
+LSTM, RNN = 0, 1
+SIGN, L1, LINF, LOG, RAW = range(5)
+H = 10
+
+
+def phi_shapes(cell, inputs, bias):
+    g = 4 * H if cell == LSTM else H
+    s = [(g, inputs), (g, H)]
+    return s + [(g,), (1, H), (1,)] if bias else s + [(1, H)]
+
+
+def phi_count(cell, inputs, bias):
+    return sum(int(np.prod(s)) for s in phi_shapes(cell, inputs, bias))
+
+
+assert (phi_count(LSTM, 1, True), phi_count(LSTM, 1, False), phi_count(RNN, 1, False)) == (491, 450, 120)
+
+
+def transform(g, kind):
+    """Raw gradient N,C,H,W to the cell's inputs, coordinates by inputs."""
+    flat = g.flatten(1)
+    if kind == SIGN:
+        u = torch.sign(flat)
+    elif kind == L1:
+        u = flat * flat.shape[1] / flat.abs().sum(1, keepdim=True)
+    elif kind == LINF:
+        u = flat / flat.abs().max(1, keepdim=True)[0]
+    elif kind == LOG:
+        p = 10.0
+        big = flat.abs() >= math.exp(-p)
+        first = torch.where(big, torch.log(flat.abs().clamp(min=1e-300)) / p, torch.full_like(flat, -1.0))
+        second = torch.where(big, torch.sign(flat), math.exp(p) * flat)
+        return torch.stack([first, second], -1).reshape(-1, 2)
+    else:
+        u = flat
+    return u.reshape(-1, 1)
+
+
+class Maximizer:
+    def __init__(self, phi, cell=LSTM, kind=SIGN, bias=True, raw_output=False, scale=1.0):
+        self.cell, self.kind, self.bias, self.raw_output, self.scale = cell, kind, bias, raw_output, scale
+        self.phi = phi
+
+    def parts(self):
+        out, at = [], 0
+        for s in phi_shapes(self.cell, 2 if self.kind == LOG else 1, self.bias):
+            n = int(np.prod(s))
+            out.append(self.phi[at:at + n].reshape(s))
+            at += n
+        return out if self.bias else [out[0], out[1], 0.0, out[2], 0.0]
+
+    def begin(self, x):
+        self.h = torch.zeros(x.numel(), H)
+        self.c = torch.zeros(x.numel(), H)
+
+    def step(self, g, epsilon):
+        w_ih, w_hh, b, w_out, b_out = self.parts()
+        a = transform(g, self.kind) @ w_ih.T + self.h @ w_hh.T + b
+        if self.cell == LSTM:
+            i, f, z, o = a.chunk(4, 1)
+            self.c = torch.sigmoid(f) * self.c + torch.sigmoid(i) * torch.tanh(z)
+            self.h = torch.sigmoid(o) * torch.tanh(self.c)
+        else:
+            self.h = torch.tanh(a)
+        out = (self.h @ w_out.T + b_out).reshape(g.shape)
+        return self.scale * epsilon * (out if self.raw_output else torch.tanh(out))
+
+
+def make_cells():
+    """delta_t of T = 4 steps for made-up gradients, every cell and input."""
+    rows = []
+    cases = [(LSTM, k, True, False) for k in range(5)] + [(LSTM, SIGN, False, True), (RNN, SIGN, False, False),
+                                                         (RNN, L1, True, False), (RNN, LOG, True, True)]
+    for i, (cell, kind, bias, raw) in enumerate(cases):
+        phi = fill((phi_count(cell, 2 if kind == LOG else 1, bias),), 10000 + i)
+        m = Maximizer(phi, cell, kind, bias, raw, 0.7)
+        m.begin(torch.zeros(2, 2, 3, 4))
+        deltas = [m.step(fill((2, 2, 3, 4), 10100 + t, -1, 1)**5, 0.3) for t in range(4)]
+        emit("cell%d" % i, torch.stack(deltas))
+        rows.append("%d, %d, %d, %d, %d, golden_cell%d" % (cell, kind, bias, raw, phi.numel(), i))
+    print("/* delta of 4 steps for the gradients fill(10100+t)^5, epsilon 0.3, scale 0.7 */")
+    print("typedef struct golden_cell_case {\n    int cell, input, bias, raw_output, parameters;\n"
+          "    const double *delta;\n} golden_cell_case;")
+    table("golden_cell_case", "golden_cell", rows)
+
+
+def start(x, seed, epoch, images, step, epsilon):
+    """Line 8: Proj(x + 0.001 N(0,I)), purpose 4."""
+    noise = [stream(seed, 4, epoch, i, step, x[0].numel())[2] for i in images]
+    return project(x + 0.001 * torch.tensor(noise).reshape(x.shape), x, epsilon)
+
+
+def project(z, x, epsilon):
+    return torch.clamp(z, (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1))
+
+
+def unroll(net, m, x, x0, labels, epsilon, T, order, greedy=False):
+    """L_phi with w_t = t, x'_T, and the smallest nonzero |g| / max |g| seen. order 0: g constant, 1: differentiated too."""
+    m.begin(x)
+    adv, L_phi, least, clipped = x0, 0.0, math.inf, 0
+    for t in range(T):
+        if greedy:
+            adv = adv.detach()
+        a = adv if order else adv.detach()
+        if not a.requires_grad:
+            a = a.requires_grad_(True)
+        g, = torch.autograd.grad(CE(net(a), labels, reduction="sum"), a, create_graph=bool(order))
+        size = g.detach().abs()
+        least = min(least, float(size[size > 0].min() / size.max()))
+        z = adv + m.step(g, epsilon)
+        adv = project(z, x, epsilon)
+        clipped += int((adv != z).sum())
+        L_phi = L_phi + (t + 1) * CE(net(adv), labels, reduction="sum")
+    return L_phi, adv, least, clipped
+
+
+def smooth_parameters():
+    """conv 3x3 padded (2 to 5) + bias, tanh, 2x2 average, linear to 4 on 2x6x6 images."""
+    return [fill((5, 2, 3, 3), 11000, -0.8, 0.8), fill((5,), 11001), fill((4, 45), 11002, -2.5, 2.5), fill((4,), 11003)]
+
+
+def smooth_net(p):
+    return lambda x: F.linear(F.avg_pool2d(torch.tanh(F.conv2d(x, p[0], p[1], 1, 1)), 2).flatten(1), p[2], p[3])
+
+
+def make_meta():
+    """d(L_phi/n)/dphi after T = 3 steps; smooth network, start from line 8, seed 12345."""
+    x, labels = fill((3, 2, 6, 6), 11010, 0.3, 0.7), torch.tensor([1, 3, 0])
+    net, rows = smooth_net(smooth_parameters()), []
+    cases = [  # cell, input, bias, raw_output, scale, order
+        (LSTM, RAW, True, True, 0.2, 0), (LSTM, RAW, True, True, 0.2, 1), (LSTM, L1, True, True, 0.2, 0),
+        (LSTM, L1, True, True, 0.2, 1), (LSTM, SIGN, True, False, 1.0, 0), (LSTM, SIGN, False, False, 1.0, 0),
+        (RNN, L1, False, True, 0.2, 0), (RNN, RAW, True, True, 0.05, 1), (LSTM, LINF, True, False, 1.0, 0),
+        (LSTM, LOG, True, False, 1.0, 0), (LSTM, LINF, True, True, 0.1, 1), (LSTM, LOG, True, True, 0.1, 1)]
+    for i, (cell, kind, bias, raw, scale, order) in enumerate(cases):
+        phi = leaf(fill((phi_count(cell, 2 if kind == LOG else 1, bias),), 11100 + i, -0.8, 0.8))
+        m = Maximizer(phi, cell, kind, bias, raw, scale)
+        x0 = start(x, 12345, 0, range(3), 0, 0.3)
+        L, adv, least, clipped = unroll(net, m, x, x0, labels, 0.3, 3, order)
+        g, = torch.autograd.grad(L / 3, phi)
+        other, = torch.autograd.grad(unroll(net, m, x, x0, labels, 0.3, 3, order, True)[0] / 3, phi)
+        one, = torch.autograd.grad(unroll(net, m, x, x0, labels, 0.3, 3, 0)[0] / 3, phi)
+        sys.stderr.write("meta %d: |g|=%.3g greedy differs %.3g, first order %.3g, least %.2g, clipped %d\n" % (
+            i, g.norm(), (g - other).norm() / g.norm(), (g - one).norm() / g.norm(), least, clipped))
+        assert not order or clipped == 0
+        emit("meta%d" % i, g)
+        emit("meta%d_greedy" % i, other)
+        emit("meta%d_adv" % i, adv)
+        emit("meta%d_loss" % i, L)
+        rows.append("%d, %d, %d, %d, %g, %d, %d, golden_meta%d, golden_meta%d_greedy, golden_meta%d_adv, golden_meta%d_loss"
+                    % (cell, kind, bias, raw, scale, order, phi.numel(), i, i, i, i))
+    x0 = start(x, 12345, 0, range(3), 0, 0.3)
+    emit("meta_start", x0)
+    print("typedef struct golden_meta_case {\n    int cell, input, bias, raw_output;\n    double scale;\n"
+          "    int second_order, parameters;\n    const double *gradient, *greedy, *adv, *loss;\n} golden_meta_case;")
+    table("golden_meta_case", "golden_meta", rows)
+
+
+def tiny_parameters(seed):
+    """conv 3x3 (1 to 4) + bias, ReLU, 2x2 maximum, linear to 5 on 1x8x8 images."""
+    return [fill((4, 1, 3, 3), seed, -0.8, 0.8), fill((4,), seed + 1, -0.2, 0.2),
+            fill((5, 36), seed + 2, -0.5, 0.5), fill((5,), seed + 3, -0.2, 0.2)]
+
+
+def tiny_net(p):
+    return lambda x: F.linear(F.max_pool2d(F.relu(F.conv2d(x, p[0], p[1])), 2).flatten(1), p[2], p[3])
+
+
+def algorithm_one(seed, order_check=False):
+    """Two passes of the loop, lines 5 to 16; n = 4, T = 3, epsilon 0.3, Adam 1e-2 on phi, 1e-3 on theta."""
+    p = [leaf(v) for v in tiny_parameters(seed)]
+    phi = leaf(fill((491,), seed + 4, -0.5, 0.5))
+    o_phi, o_theta = torch.optim.Adam([phi], 1e-2, maximize=True), torch.optim.Adam(p, 1e-3)
+    labels, out, margin = torch.tensor([2, 0, 4, 1]), [], math.inf
+    for step in range(2):
+        x = fill((4, 1, 8, 8), seed + 5 + step, 0, 1)
+        m, net = Maximizer(phi), tiny_net(p)
+        x0 = start(x, 999, 0, range(4), step, 0.3)
+        L, adv, least, _ = unroll(net, m, x, x0, labels, 0.3, 3, 0)
+        margin = min(margin, least)
+        loss = CE(net(adv.detach()), labels)
+        g_theta = torch.autograd.grad(loss, p)
+        g_phi, = torch.autograd.grad(L / 4, phi)
+        out.append((float(L), float(loss), g_phi, adv))
+        for v, g in zip(p, g_theta):
+            v.grad = g
+        phi.grad = g_phi
+        o_phi.step()
+        o_theta.step()
+    return p, phi, out, margin
+
+
+def make_algorithm_one():
+    # a seed for which no gradient entry is nearly zero, so that float and double see the same signs
+    best = max(range(12000, 12400, 10), key=lambda s: algorithm_one(s)[3])
+    p, phi, out, margin = algorithm_one(best)
+    sys.stderr.write("algorithm 1: seed %d, smallest |g|/max|g| = %.3g\n" % (best, margin))
+    print("enum { GOLDEN_ALGORITHM_SEED = %d };" % best)
+    for step in range(2):
+        emit("algorithm_L_phi%d" % step, [out[step][0]])
+        emit("algorithm_loss%d" % step, [out[step][1]])
+        emit("algorithm_g_phi%d" % step, out[step][2])
+        emit("algorithm_adv%d" % step, out[step][3])
+    emit("algorithm_phi", phi)
+    for i, v in enumerate(p):
+        emit("algorithm_theta%d" % i, v)
+
+
+def main():
+    print("/* Reference values, written by golden.py with PyTorch %s in double precision: do not edit. */"
+          % torch.__version__)
+    print("#ifndef L2LADV_TESTS_GOLDEN_H\n#define L2LADV_TESTS_GOLDEN_H\n")
+    for make in (make_random, make_conv, make_linear, make_elementwise, make_pool, make_batch_norm, make_losses,
+                 make_shapes, make_hessians, make_optimizers, make_smallcnn, make_cells, make_meta,
+                 make_algorithm_one):
+        make()
+        print()
+    print("#endif")
+
+
+if __name__ == "__main__":
+    main()

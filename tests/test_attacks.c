@@ -1,0 +1,785 @@
+/* Attacks: closed forms on linear models, ball and range, the rules for what is returned, the same
+   result for any batch and thread count, inputs that are refused. */
+#include "networks.h"
+
+enum { SIDE = 5, D = SIDE * SIDE, MANY = 40 };
+
+/* -- a linear model of two classes, z = W x + b, inside and outside ----------------------------- */
+
+typedef struct outside {
+    double w[2][D], b[2];
+    int images, vjps, cancel_after;
+} outside;
+
+static void outside_fill(outside *o, double bias)
+{
+    l2l_real w[2 * D];
+    int k, j;
+    memset(o, 0, sizeof *o);
+    golden_fill(w, 2 * D, 300, -1, 1);
+    for (k = 0; k < 2; k++)
+        for (j = 0; j < D; j++) o->w[k][j] = (double)w[k * D + j];
+    o->b[1] = bias;
+}
+
+static bool outside_logits(void *user, const l2l_real *x, int n, l2l_real *z)
+{
+    outside *o = (outside *)user;
+    int i, j, k;
+    if (o->cancel_after && o->images >= o->cancel_after) return false;
+    o->images += n;
+    for (i = 0; i < n; i++)
+        for (k = 0; k < 2; k++) {
+            double s = o->b[k];
+            for (j = 0; j < D; j++) s += o->w[k][j] * (double)x[i * D + j];
+            z[i * 2 + k] = (l2l_real)s;
+        }
+    return true;
+}
+
+static bool outside_vjp(void *user, const l2l_real *x, int n, const l2l_real *dz, l2l_real *dx)
+{
+    outside *o = (outside *)user;
+    int i, j;
+    (void)x;
+    o->vjps += n;
+    for (i = 0; i < n; i++)
+        for (j = 0; j < D; j++)
+            dx[i * D + j] = (l2l_real)((double)dz[i * 2] * o->w[0][j] +
+                                       (double)dz[i * 2 + 1] * o->w[1][j]);
+    return true;
+}
+
+static l2l_model *outside_model(l2l_context *c, outside *o, int gradient)
+{
+    l2l_external e;
+    memset(&e, 0, sizeof e);
+    e.channels = 1;
+    e.height = e.width = SIDE;
+    e.classes = 2;
+    e.user = o;
+    e.logits = outside_logits;
+    if (gradient) e.vjp = outside_vjp;
+    return l2l_model_external(c, &e);
+}
+
+static l2l_model *inside_model(l2l_context *c, const outside *o)
+{
+    l2l_model_options options = own_options("linear", linear_forward, 1, SIDE, 2);
+    l2l_model *m = l2l_model_create(c, &options);
+    l2l_real w[2 * D], b[2];
+    int k, j;
+    for (k = 0; k < 2; k++) {
+        for (j = 0; j < D; j++) w[k * D + j] = (l2l_real)o->w[k][j];
+        b[k] = (l2l_real)o->b[k];
+    }
+    if (m && !(l2l_parameter_set(m, 0, w) && l2l_parameter_set(m, 1, b))) printf("no parameters\n");
+    return m;
+}
+
+static double outside_margin(const outside *o, const double *x, int label)
+{
+    double m = o->b[1 - label] - o->b[label];
+    int j;
+    for (j = 0; j < D; j++) m += (o->w[1 - label][j] - o->w[label][j]) * x[j];
+    return m;
+}
+
+static void project_into(double *z, const l2l_real *x, double epsilon)
+{
+    int j;
+    for (j = 0; j < D; j++) {
+        double low = fmax((double)x[j] - epsilon, 0), high = fmin((double)x[j] + epsilon, 1);
+        z[j] = fmin(fmax(z[j], low), high);
+    }
+}
+
+/* -- the same images for all -------------------------------------------------------------------- */
+
+typedef struct bench {
+    l2l_context *c;
+    l2l_model *m;
+    int n, size, classes;
+    l2l_real *x, *adv;
+    int *labels;
+    l2l_record *records;
+} bench;
+
+static void bench_begin(bench *b, l2l_context *c, l2l_model *m, int n, uint32_t seed)
+{
+    int i;
+    const l2l_model_options *o;
+    b->c = c;
+    b->m = m;
+    b->n = n;
+    if (!CHECK(m != NULL)) { CHECK_OK(c); b->n = 0; b->size = 1; b->classes = 1; }
+    else {
+        o = l2l_model_info(m);
+        b->size = o->channels * o->height * o->width;
+        b->classes = o->classes;
+    }
+    b->x = test_array((int64_t)n * b->size);
+    b->adv = test_array((int64_t)n * b->size);
+    b->labels = (int *)test_memory((size_t)n * sizeof(int));
+    b->records = (l2l_record *)test_memory((size_t)n * sizeof(l2l_record));
+    golden_fill(b->x, (int64_t)n * b->size, seed, 0, 1);
+    for (i = 0; i < n; i++) b->labels[i] = i % b->classes;
+}
+static void bench_labels_right(bench *b) /* the model's own predictions, so that all start right */
+{
+    l2l_real *z = test_array((int64_t)b->n * b->classes);
+    int i, k;
+    if (b->n && CHECK(l2l_model_logits(b->m, b->x, b->n, z)))
+        for (i = 0; i < b->n; i++)
+            for (k = b->labels[i] = 0; k < b->classes; k++)
+                if (z[i * b->classes + k] > z[i * b->classes + b->labels[i]]) b->labels[i] = k;
+    free(z);
+}
+static bool bench_run(bench *b, const l2l_attack *a)
+{
+    memset(b->adv, 0, (size_t)b->n * (size_t)b->size * sizeof(l2l_real));
+    memset(b->records, 0, (size_t)b->n * sizeof(l2l_record));
+    return b->n && l2l_attack_run(b->m, a, b->x, b->labels, b->n, b->adv, b->records);
+}
+static void bench_end(bench *b)
+{
+    CHECK_OK(b->c);
+    free(b->x);
+    free(b->adv);
+    free(b->labels);
+    free(b->records);
+    l2l_model_free(b->m);
+    l2l_context_free(b->c);
+}
+
+/* Every returned image is in the ball and in [0,1], and the record tells its norms. Rounding of
+   x +- epsilon is allowed: 1e-6 in float. */
+static void check_ball(const bench *b, double epsilon)
+{
+    int i, j;
+    for (i = 0; i < b->n; i++) {
+        double linf = 0, l2 = 0;
+        for (j = 0; j < b->size; j++) {
+            double v = (double)b->adv[i * b->size + j], d = v - (double)b->x[i * b->size + j];
+            if (!CHECK(v >= 0 && v <= 1)) return;
+            linf = fmax(linf, fabs(d));
+            l2 += d * d;
+        }
+        CHECK(linf <= epsilon + 1e-6);
+        CHECK_NEAR(linf, b->records[i].linf, 1e-6);
+        CHECK_NEAR(sqrt(l2), b->records[i].l2, 1e-5 * (1 + sqrt(l2)));
+    }
+}
+
+/* Record i is what the model says about image i as returned. */
+static void check_records(const bench *b)
+{
+    l2l_real *z = test_array((int64_t)b->n * b->classes), *clean = test_array((int64_t)b->n * b->classes);
+    int i, k;
+    if (CHECK(l2l_model_logits(b->m, b->adv, b->n, z) && l2l_model_logits(b->m, b->x, b->n, clean)))
+        for (i = 0; i < b->n; i++) {
+            const l2l_real *row = z + i * b->classes, *first = clean + i * b->classes;
+            int best = 0, best_clean = 0;
+            double largest, sum = 0;
+            for (k = 1; k < b->classes; k++) {
+                if (row[k] > row[best]) best = k;
+                if (first[k] > first[best_clean]) best_clean = k;
+            }
+            largest = (double)row[best];
+            for (k = 0; k < b->classes; k++) sum += exp((double)row[k] - largest);
+            CHECK_INT(b->labels[i], b->records[i].label);
+            CHECK_INT(best, b->records[i].predicted);
+            CHECK_INT(best_clean, b->records[i].clean);
+            CHECK_INT(best != b->labels[i], b->records[i].success);
+            CHECK_NEAR(log(sum) + largest - (double)row[b->labels[i]], b->records[i].loss, 1e-4);
+        }
+    free(z);
+    free(clean);
+}
+
+static void defaults(void)
+{
+    l2l_attack a = l2l_attack_fgsm(0.3);
+    CHECK_INT(1, a.steps);
+    CHECK_NEAR(0.3, a.step_size, 1e-12);
+    CHECK_INT(L2L_START_CLEAN, a.start);
+    CHECK_INT(1, a.restarts);
+    CHECK_INT(100, a.batch);
+    CHECK(!a.last_iterate);
+    a = l2l_attack_ifgsm(0.2);
+    CHECK_INT(10, a.steps);
+    CHECK_NEAR(0.05, a.step_size, 1e-12);
+    CHECK_INT(L2L_START_CLEAN, a.start);
+    a = l2l_attack_pgd(0.2);
+    CHECK_INT(10, a.steps);
+    CHECK_NEAR(0.05, a.step_size, 1e-12);
+    CHECK_INT(L2L_START_UNIFORM, a.start);
+    CHECK_TEXT("cross-entropy", a.objective.name);
+}
+
+/* z linear in x, two classes: the gradient's sign is constant, s = sign(w_other - w_label). FGSM is
+   x + epsilon s clamped to [0,1]; I-FGSM after 4 of its steps of epsilon/4 the same, and PGD too:
+   ten steps cover 2.5 epsilon from any start. No success is possible with a large bias, so the
+   largest loss is returned, which is that corner. */
+static void closed_forms(void)
+{
+    int kind, where, i, j;
+    for (where = 0; where < 2; where++)
+        for (kind = 0; kind < 3; kind++) {
+            const double epsilon = 0.15;
+            outside o;
+            bench b;
+            l2l_context *c = test_context(2);
+            l2l_attack a = kind == 0   ? l2l_attack_fgsm(epsilon)
+                           : kind == 1 ? l2l_attack_ifgsm(epsilon)
+                                       : l2l_attack_pgd(epsilon);
+            outside_fill(&o, 6);
+            for (j = 0; j < D; j++) { o.w[0][j] *= 0.2; o.w[1][j] *= 0.2; }
+            bench_begin(&b, c, where ? outside_model(c, &o, 1) : inside_model(c, &o), MANY, 301);
+            for (i = 0; i < b.n; i++) b.labels[i] = 1;
+            if (CHECK(bench_run(&b, &a)))
+                for (i = 0; i < b.n; i++) {
+                    CHECK(!b.records[i].success);
+                    for (j = 0; j < D; j++) {
+                        double s = o.w[0][j] > o.w[1][j] ? 1 : -1, x = (double)b.x[i * D + j];
+                        if (!CHECK_NEAR(fmin(fmax(x + epsilon * s, 0), 1), b.adv[i * D + j],
+                                        TOLERANCE(1e-6, 1e-12)))
+                            break;
+                    }
+                }
+            check_ball(&b, epsilon);
+            check_records(&b);
+            bench_end(&b);
+        }
+}
+
+/* PGD on the linear model against a simulation in double of every iterate: the start from the
+   documented random stream, the first misclassified iterate, its step. */
+static void pgd_simulated(void)
+{
+    const double epsilon = 0.1;
+    outside o;
+    bench b;
+    l2l_context *c = test_context(2);
+    l2l_attack a = l2l_attack_pgd(epsilon);
+    int i, j, t, checked = 0, steps_seen[12];
+    memset(steps_seen, 0, sizeof steps_seen);
+    outside_fill(&o, 0);
+    bench_begin(&b, c, inside_model(c, &o), 200, 302);
+    a.seed = 77;
+    a.first = 1000;
+    a.batch = 37;
+    bench_labels_right(&b);
+    if (!CHECK(bench_run(&b, &a))) { bench_end(&b); return; }
+    for (i = 0; i < b.n; i++) {
+        const l2l_real *x = b.x + i * D;
+        double z[D], best[D], best_margin = -1e30;
+        int step = -1, near_zero = 0, y = b.labels[i];
+        l2l_stream s;
+        memset(&s, 0, sizeof s);
+        s.seed = 77;
+        s.purpose = L2L_RANDOM_START;
+        s.image = 1000 + (uint32_t)i;
+        for (j = 0; j < D; j++)
+            z[j] = (double)x[j] + epsilon * (2 * l2l_random_uniform(&s, (uint32_t)j) - 1);
+        project_into(z, x, epsilon);
+        for (t = 0; t <= 10; t++) {
+            double m = outside_margin(&o, z, y);
+            near_zero |= fabs(m) < 1e-4;
+            if (m > best_margin + 1e-6) { memcpy(best, z, sizeof z); best_margin = m; step = t; }
+            if (m > 0) break;
+            for (j = 0; j < D; j++) z[j] += epsilon / 4 * (o.w[1 - y][j] > o.w[y][j] ? 1 : -1);
+            project_into(z, x, epsilon);
+        }
+        if (near_zero) continue; /* float may decide otherwise */
+        checked++;
+        CHECK_INT(best_margin > 0, b.records[i].success);
+        if (best_margin > 0) {
+            CHECK_INT(step, b.records[i].step);
+            steps_seen[step]++;
+        }
+        for (j = 0; j < D; j++)
+            if (!CHECK_NEAR(best[j], b.adv[i * D + j], 1e-6)) break;
+    }
+    CHECK(checked > 190);
+    CHECK(steps_seen[1] + steps_seen[2] + steps_seen[3] + steps_seen[4] > 20); /* it was a test */
+    check_ball(&b, epsilon);
+    check_records(&b);
+    bench_end(&b);
+}
+
+static l2l_model *small_model(l2l_context *c) /* untrained, but not flat */
+{
+    return tiny_model(c, 400);
+}
+
+static void random_starts(void)
+{
+    int start;
+    for (start = L2L_START_CLEAN; start <= L2L_START_NORMAL; start++) {
+        bench b;
+        l2l_context *c = test_context(1);
+        l2l_attack a = l2l_attack_pgd(0.05);
+        int i, j;
+        bench_begin(&b, c, small_model(c), 6, 303);
+        a.steps = 0;
+        a.start = (l2l_start)start;
+        a.seed = 0x123456789u;
+        a.last_iterate = true;
+        if (CHECK(bench_run(&b, &a)))
+            for (i = 0; i < b.n; i++) {
+                l2l_stream s;
+                memset(&s, 0, sizeof s);
+                s.seed = a.seed;
+                s.purpose = L2L_RANDOM_START;
+                s.image = (uint32_t)i;
+                CHECK_INT(0, b.records[i].step);
+                for (j = 0; j < b.size; j++) {
+                    double x = (double)b.x[i * b.size + j], z = x;
+                    if (start == L2L_START_UNIFORM)
+                        z += 0.05 * (2 * l2l_random_uniform(&s, (uint32_t)j) - 1);
+                    if (start == L2L_START_NORMAL) z += 0.001 * l2l_random_normal(&s, (uint32_t)j);
+                    z = fmin(fmax(z, fmax(x - 0.05, 0)), fmin(x + 0.05, 1));
+                    if (!CHECK_NEAR(z, b.adv[i * b.size + j], 1e-7)) break;
+                }
+            }
+        check_ball(&b, 0.05);
+        bench_end(&b);
+    }
+}
+
+/* Where nothing succeeded, the loss must not fall; where something did, it must stay. */
+static void check_not_weaker(const bench *b, const l2l_record *weak, const l2l_record *strong)
+{
+    int i;
+    for (i = 0; i < b->n; i++) {
+        if (weak[i].success) CHECK(strong[i].success);
+        else if (!strong[i].success) CHECK(strong[i].loss >= weak[i].loss);
+    }
+}
+
+static void more_is_never_weaker(void)
+{
+    static const int steps[] = {0, 1, 3, 10, 25}, restarts[] = {1, 2, 5};
+    bench b;
+    l2l_context *c = test_context(2);
+    l2l_record before[MANY];
+    int i, k;
+    bench_begin(&b, c, small_model(c), MANY, 304);
+    bench_labels_right(&b);
+    for (i = 0; i < COUNT(steps) && b.n; i++) {
+        l2l_attack a = l2l_attack_pgd(0.08);
+        a.steps = steps[i];
+        a.step_size = 0.06; /* coarse: the loss goes up and down */
+        CHECK(bench_run(&b, &a));
+        if (i) {
+            check_not_weaker(&b, before, b.records);
+            for (k = 0; k < b.n; k++)
+                if (before[k].success) CHECK_INT(before[k].step, b.records[k].step);
+        }
+        memcpy(before, b.records, sizeof before);
+        check_ball(&b, 0.08);
+        check_records(&b);
+    }
+    for (i = 0; i < COUNT(restarts) && b.n; i++) {
+        l2l_attack a = l2l_attack_pgd(0.08);
+        a.restarts = restarts[i];
+        a.steps = 3;
+        CHECK(bench_run(&b, &a));
+        if (i) {
+            check_not_weaker(&b, before, b.records);
+            for (k = 0; k < b.n; k++) {
+                CHECK(b.records[k].restart >= 0 && b.records[k].restart < restarts[i]);
+                if (before[k].success) CHECK_INT(before[k].restart, b.records[k].restart);
+            }
+        }
+        memcpy(before, b.records, sizeof before);
+        check_records(&b);
+    }
+    bench_end(&b);
+}
+
+/* last_iterate: the T-th iterate whatever happened before. On the linear model with a start from x
+   that is x + min(T/4, 1) epsilon s, though the first iterate may have succeeded. */
+static void last_iterate(void)
+{
+    const double epsilon = 0.2;
+    outside o;
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack a = l2l_attack_ifgsm(epsilon);
+    int i, j, early = 0;
+    outside_fill(&o, 0);
+    bench_begin(&b, c, inside_model(c, &o), MANY, 305);
+    bench_labels_right(&b);
+    a.steps = 3;
+    if (CHECK(bench_run(&b, &a))) for (i = 0; i < b.n; i++) early += b.records[i].step < 3;
+    CHECK(early > 5);
+    a.last_iterate = true;
+    if (CHECK(bench_run(&b, &a)))
+        for (i = 0; i < b.n; i++) {
+            int y = b.labels[i];
+            CHECK_INT(3, b.records[i].step);
+            for (j = 0; j < D; j++) {
+                double s = o.w[1 - y][j] > o.w[y][j] ? 1 : -1, x = (double)b.x[i * D + j];
+                if (!CHECK_NEAR(fmin(fmax(x + 0.75 * epsilon * s, 0), 1), b.adv[i * D + j], 1e-6)) break;
+            }
+        }
+    check_records(&b);
+    bench_end(&b);
+}
+
+static l2l_tensor *flat_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    (void)user;
+    return l2l_layer_linear(m, "fc", x, l2l_model_info(m)->classes, L2L_LAST);
+}
+
+static void zero_gradients(void)
+{
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_model_options o = own_options("flat", flat_forward, 1, SIDE, 3);
+    l2l_attack a = l2l_attack_pgd(0.1);
+    int i;
+    o.last_layer_deviation = 0;
+    bench_begin(&b, c, l2l_model_create(c, &o), 9, 306);
+    for (i = 0; i < b.n; i++) b.labels[i] = 0; /* all logits 0: the lowest index, never a success */
+    a.steps = 4;
+    if (CHECK(bench_run(&b, &a)))
+        for (i = 0; i < b.n; i++) {
+            CHECK_INT(4, b.records[i].zero_gradients);
+            CHECK_NEAR(log(3.0), b.records[i].loss, 1e-6);
+            CHECK(!b.records[i].success);
+        }
+    l2l_model_free(b.m);
+    b.m = small_model(c);
+    free(b.x);
+    free(b.adv);
+    b.x = test_array(9 * 64);
+    b.adv = test_array(9 * 64);
+    b.size = 64;
+    golden_fill(b.x, 9 * 64, 306, 0, 1);
+    if (CHECK(bench_run(&b, &a)))
+        for (i = 0; i < b.n; i++) CHECK_INT(0, b.records[i].zero_gradients);
+    bench_end(&b);
+}
+
+static void compare_everywhere(int with_counts)
+{
+    static const int batches[] = {64, 1, 7}, threads[] = {1, 2, 4};
+    l2l_real *adv = NULL;
+    l2l_record *records = NULL;
+    int i, j, k;
+    for (i = 0; i < 3; i++)
+        for (j = 0; j < 3; j++) {
+            bench b;
+            l2l_context *c = test_context(threads[i]);
+            l2l_attack a = l2l_attack_pgd(0.08);
+            bench_begin(&b, c, small_model(c), 64, 307);
+            bench_labels_right(&b);
+            a.batch = batches[j];
+            a.restarts = 2;
+            a.steps = 5;
+            a.seed = 3;
+            if (CHECK(bench_run(&b, &a))) {
+                size_t bytes = (size_t)b.n * (size_t)b.size * sizeof(l2l_real);
+                if (!adv) {
+                    memcpy(adv = (l2l_real *)test_memory(bytes), b.adv, bytes);
+                    records = (l2l_record *)test_memory((size_t)b.n * sizeof *records);
+                    memcpy(records, b.records, (size_t)b.n * sizeof *records);
+                }
+                CHECK_BYTES(adv, b.adv, bytes);
+                for (k = 0; k < b.n; k++) {
+                    const l2l_record *r = &records[k], *s = &b.records[k];
+                    CHECK(r->predicted == s->predicted && r->success == s->success &&
+                          r->step == s->step && r->restart == s->restart &&
+                          memcmp(&r->loss, &s->loss, sizeof r->loss) == 0 &&
+                          memcmp(&r->linf, &s->linf, sizeof r->linf) == 0 &&
+                          memcmp(&r->l2, &s->l2, sizeof r->l2) == 0);
+                    if (with_counts) {
+                        CHECK_INT(r->forwards, s->forwards);
+                        CHECK_INT(r->backwards, s->backwards);
+                        CHECK_INT(r->zero_gradients, s->zero_gradients);
+                    }
+                }
+                if (test_complaints) printf("    %d threads, batch %d\n", threads[i], batches[j]);
+            }
+            bench_end(&b);
+        }
+    free(adv);
+    free(records);
+}
+
+static void same_result_everywhere(void) { compare_everywhere(0); }
+static void same_counts_everywhere(void) { compare_everywhere(1); }
+
+/* Images 0..19 at once, or 0..6 and 7..19 with `first` told: the same starts, the same result. */
+static void index_of_first(void)
+{
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack a = l2l_attack_pgd(0.08);
+    l2l_real *whole;
+    bench_begin(&b, c, small_model(c), 20, 308);
+    whole = test_array(20 * (int64_t)b.size);
+    a.steps = 2;
+    if (CHECK(bench_run(&b, &a))) {
+        memcpy(whole, b.adv, 20 * (size_t)b.size * sizeof(l2l_real));
+        memset(b.adv, 0, 20 * (size_t)b.size * sizeof(l2l_real));
+        CHECK(l2l_attack_run(b.m, &a, b.x, b.labels, 7, b.adv, b.records));
+        a.first = 7;
+        CHECK(l2l_attack_run(b.m, &a, b.x + 7 * b.size, b.labels + 7, 13, b.adv + 7 * b.size,
+                             b.records + 7));
+        CHECK_BYTES(whole, b.adv, 20 * (size_t)b.size * sizeof(l2l_real));
+    }
+    free(whole);
+    bench_end(&b);
+}
+
+static void initial_points(void)
+{
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack a = l2l_attack_pgd(0.1);
+    l2l_real *init;
+    int i;
+    bench_begin(&b, c, small_model(c), 8, 309);
+    init = test_array(8 * (int64_t)b.size);
+    golden_fill(init, 8 * (int64_t)b.size, 310, 0, 1);
+    for (i = 0; i < 8 * b.size && b.n; i++) {
+        double x = (double)b.x[i], z = (double)init[i] * 0.18 - 0.09 + x; /* well inside */
+        init[i] = (l2l_real)fmin(fmax(z, 0), 1);
+    }
+    a.init = init;
+    a.steps = 0;
+    a.last_iterate = true;
+    if (CHECK(bench_run(&b, &a))) CHECK_BYTES(init, b.adv, 8 * (size_t)b.size * sizeof(l2l_real));
+    check_records(&b);
+    free(init);
+    bench_end(&b);
+}
+
+static bool stop_at_once(void *user, int done, int total)
+{
+    int *calls = (int *)user;
+    CHECK(done >= 0 && done <= total);
+    return ++*calls < 2;
+}
+
+static void refused(void)
+{
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack good = l2l_attack_pgd(0.1), a;
+    int calls = 0;
+    bench_begin(&b, c, small_model(c), 5, 311);
+    if (!b.n) { bench_end(&b); return; }
+    b.x[70] = (l2l_real)NAN;
+    CHECK(!bench_run(&b, &good));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "image");
+    b.x[70] = (l2l_real)1.5;
+    CHECK(!bench_run(&b, &good));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "1.5");
+    b.x[70] = (l2l_real)-0.25;
+    CHECK(!bench_run(&b, &good));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "-0.25");
+    b.x[70] = (l2l_real)0.5;
+    b.labels[3] = 5;
+    CHECK(!bench_run(&b, &good));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "label");
+    b.labels[3] = -1;
+    CHECK(!bench_run(&b, &good));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "label");
+    b.labels[3] = 0;
+    a = good; a.epsilon = -0.1;
+    CHECK(!bench_run(&b, &a));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "epsilon");
+    a = good; a.epsilon = (double)NAN;
+    CHECK(!bench_run(&b, &a));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "epsilon");
+    a = good; a.step_size = -1;
+    CHECK(!bench_run(&b, &a));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "step");
+    a = good; a.steps = -1;
+    CHECK(!bench_run(&b, &a));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "steps");
+    a = good; a.restarts = 0;
+    CHECK(!bench_run(&b, &a));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "restarts");
+    a = good; a.batch = 0;
+    CHECK(!bench_run(&b, &a));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "batch");
+    CHECK(!l2l_attack_run(b.m, &good, b.x, b.labels, -1, b.adv, b.records));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "");
+    a = good; a.progress = stop_at_once; a.user = &calls; a.batch = 1;
+    CHECK(!bench_run(&b, &a));
+    CHECK_ERROR(c, L2L_ERROR_CANCELLED, "");
+    CHECK_INT(2, calls);
+    l2l_error_set(c, L2L_ERROR_CALLBACK, "earlier");
+    CHECK(!bench_run(&b, &good));
+    CHECK_ERROR(c, L2L_ERROR_CALLBACK, "earlier");
+    a = good; a.epsilon = 0;
+    if (CHECK(bench_run(&b, &a))) CHECK_BYTES(b.x, b.adv, 5 * (size_t)b.size * sizeof(l2l_real));
+    CHECK(bench_run(&b, &good));
+    bench_end(&b);
+}
+
+static void external_models(void)
+{
+    outside o;
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack a = l2l_attack_pgd(0.1);
+    long forwards = 0, backwards = 0;
+    int i;
+    outside_fill(&o, 0);
+    bench_begin(&b, c, outside_model(c, &o, 1), 30, 312);
+    bench_labels_right(&b);
+    a.batch = 8;
+    o.images = o.vjps = 0;
+    if (CHECK(bench_run(&b, &a))) {
+        for (i = 0; i < b.n; i++) {
+            forwards += b.records[i].forwards;
+            backwards += b.records[i].backwards;
+        }
+        CHECK_INT(o.images, forwards); /* the records count what the model was asked */
+        CHECK_INT(o.vjps, backwards);
+    }
+    o.images = 0;
+    o.cancel_after = 20;
+    CHECK(!bench_run(&b, &a));
+    CHECK_ERROR(c, L2L_ERROR_CANCELLED, "");
+    o.cancel_after = 0;
+    CHECK(bench_run(&b, &a));
+    l2l_model_free(b.m);
+    b.m = outside_model(c, &o, 0);
+    CHECK(!bench_run(&b, &a));
+    CHECK_ERROR(c, L2L_ERROR_UNSUPPORTED, "");
+    a.maximizer = l2l_maximizer_none(); /* needs no gradient */
+    a.steps = 0;
+    CHECK(bench_run(&b, &a));
+    bench_end(&b);
+}
+
+static void model_untouched(void)
+{
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_model_options o = own_options("moody", moody_forward, 3, 8, 10);
+    l2l_attack a = l2l_attack_pgd(0.1);
+    l2l_real *before, *after, first[10 * 12], second[10 * 12];
+    int64_t n;
+    bench_begin(&b, c, l2l_model_create(c, &o), 12, 313);
+    if (b.n) {
+        before = all_parameters(b.m, &n);
+        CHECK(l2l_model_logits(b.m, b.x, 12, first));
+        CHECK(bench_run(&b, &a));
+        CHECK(l2l_model_logits(b.m, b.x, 12, second));
+        after = all_parameters(b.m, &n);
+        CHECK_BYTES(before, after, (size_t)n * sizeof(l2l_real));
+        CHECK_BYTES(first, second, sizeof first);
+        CHECK(!l2l_recording(c));
+        free(before);
+        free(after);
+        check_ball(&b, 0.1);
+        check_records(&b);
+    }
+    bench_end(&b);
+}
+
+static void objectives(void)
+{
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack a = l2l_attack_pgd(0.05);
+    int i, kind;
+    bench_begin(&b, c, small_model(c), MANY, 314);
+    bench_labels_right(&b);
+    for (kind = 0; kind < 2; kind++) {
+        a.objective = kind ? l2l_objective_margin() : l2l_objective_kl();
+        if (!CHECK(bench_run(&b, &a))) break;
+        check_ball(&b, 0.05);
+        for (i = 0; i < b.n; i++)
+            if (kind) CHECK((b.records[i].loss > 0) == b.records[i].success);
+            else CHECK(b.records[i].loss > 0);
+    }
+    bench_end(&b);
+}
+
+static void evaluation(void)
+{
+    bench b;
+    l2l_context *c = test_context(2);
+    l2l_dataset d;
+    l2l_evaluation e;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_result r[2];
+    l2l_attack a[2];
+    int i, k, right[MANY], natural = 0, worst = 0;
+    bench_begin(&b, c, small_model(c), MANY, 315);
+    bench_labels_right(&b);
+    for (i = 0; i < 5 && b.n; i++) b.labels[i] = (b.labels[i] + 1) % b.classes; /* wrong already */
+    CHECK_INT(100, o.batch);
+    o.batch = 9;
+    a[0] = l2l_attack_fgsm(0.05);
+    a[1] = l2l_attack_pgd(0.05);
+    if (b.n && CHECK(l2l_dataset_from_arrays(c, b.x, b.labels, b.n, 1, 8, 8, 5, &d))) {
+        if (CHECK(l2l_evaluation_begin(b.m, &d, &o, &e))) {
+            CHECK_INT(b.n, e.images);
+            for (i = 0; i < b.n; i++) {
+                right[i] = e.clean[i] == b.labels[i];
+                natural += right[i];
+            }
+            CHECK_INT(b.n - 5, natural);
+            CHECK_NEAR((double)natural / b.n, e.natural, 1e-12);
+            CHECK_NEAR(e.natural, e.worst, 1e-12);
+            for (k = 0; k < 2; k++) {
+                int held = 0;
+                double loss = 0;
+                if (!CHECK(l2l_evaluation_attack(&e, &a[k], &r[k], b.records, b.adv))) break;
+                for (i = 0; i < b.n; i++) {
+                    held += !b.records[i].success;
+                    right[i] = right[i] && !b.records[i].success;
+                    loss += b.records[i].loss / b.n;
+                }
+                CHECK_NEAR((double)held / b.n, r[k].accuracy, 1e-12);
+                CHECK_NEAR(loss, r[k].mean_loss, 1e-9);
+                check_ball(&b, 0.05);
+                check_records(&b);
+            }
+            for (i = 0; i < b.n; i++) worst += right[i];
+            CHECK_NEAR((double)worst / b.n, e.worst, 1e-12);
+            for (i = 0; i < b.n; i++) CHECK_INT(right[i], e.right[i]);
+            l2l_evaluation_end(&e);
+        }
+        o.limit = 12;
+        if (CHECK(l2l_evaluation_begin(b.m, &d, &o, &e))) {
+            CHECK_INT(12, e.images);
+            l2l_evaluation_end(&e);
+        }
+        l2l_dataset_free(&d);
+    }
+    bench_end(&b);
+}
+
+int main(void)
+{
+    RUN(defaults, "documented defaults of FGSM, I-FGSM and PGD");
+    RUN(closed_forms, "FGSM, I-FGSM and PGD reach the corner of the ball on a linear model");
+    RUN(pgd_simulated, "PGD on a linear model equals its simulation, iterate by iterate");
+    RUN(random_starts, "starts come from the documented random stream");
+    RUN(more_is_never_weaker, "more steps and more restarts are never weaker");
+    RUN(last_iterate, "last_iterate returns the last iterate");
+    RUN(zero_gradients, "gradients of exactly zero are counted");
+    RUN(same_result_everywhere, "results do not depend on batch or threads");
+    RUN(same_counts_everywhere, "nor do the counts of passes and of zero gradients per image");
+    RUN(index_of_first, "an image's result depends on its index in the data set only");
+    RUN(initial_points, "given starting points are used");
+    RUN(refused, "bad images, labels and settings are refused by name");
+    RUN(external_models, "external models: counted queries, cancelling, missing gradient");
+    RUN(model_untouched, "an attack leaves model, running statistics and mode alone");
+    RUN(objectives, "other objectives are maximized");
+    RUN(evaluation, "an evaluation counts natural, robust and worst-case accuracy");
+    return test_end();
+}

@@ -1,0 +1,362 @@
+/* Memory: the k-th allocation fails, for every k, in everything that allocates. The error is then
+   L2L_ERROR_MEMORY (or the call got by without), nothing leaks, and the context works once the
+   error is cleared. And a warm training step allocates nothing. */
+#include "networks.h"
+
+typedef struct heap {
+    long calls, fail_at, live;
+    int once; /* only that call fails, not all after it */
+} heap;
+
+static void *heap_allocate(void *user, size_t size)
+{
+    heap *h = (heap *)user;
+    void *p;
+    h->calls++;
+    if (h->fail_at && (h->calls == h->fail_at || (!h->once && h->calls > h->fail_at))) return NULL;
+    p = malloc(size ? size : 1);
+    if (p) {
+        memset(p, 0xA5, size); /* nothing may rely on zeros */
+        h->live++;
+    }
+    return p;
+}
+static void heap_release(void *user, void *p)
+{
+    heap *h = (heap *)user;
+    if (p) h->live--;
+    free(p);
+}
+static l2l_context *heap_context(heap *h)
+{
+    l2l_options o = l2l_options_default();
+    o.threads = 1;
+    o.allocator.allocate = heap_allocate;
+    o.allocator.release = heap_release;
+    o.allocator.user = h;
+    return l2l_context_create(&o);
+}
+
+/* -- what is tried: each makes and frees all that it needs and says whether it worked --------------- */
+
+enum { N = 6 };
+static l2l_real images[N * 64];
+static int labels[N];
+
+static bool try_model(l2l_context *c)
+{
+    l2l_model *m = tiny_model(c, 700), *clone = m ? l2l_model_clone(c, m) : NULL;
+    bool ok = m && clone && l2l_model_copy(clone, m);
+    l2l_model_free(clone);
+    l2l_model_free(m);
+    return ok;
+}
+
+static bool try_grad(l2l_context *c)
+{
+    l2l_model *m = tiny_model(c, 700);
+    l2l_mark mark = l2l_mark_here(c);
+    bool ok = false;
+    if (m) {
+        l2l_tensor *x = l2l_from_nchw(c, images, l2l_shape_of(N, 8, 8, 1)), *g, *h, *y;
+        bool was = l2l_set_recording(c, true);
+        y = l2l_sum(c, l2l_cross_entropy(c, l2l_model_forward(m, x, L2L_TRAIN), labels));
+        ok = l2l_grad(c, y, &x, 1, &g, L2L_CREATE_GRAPH) &&
+             l2l_grad(c, l2l_sum(c, l2l_mul(c, g, g)), &x, 1, &h, L2L_FREE_GRAPH);
+        l2l_set_recording(c, was);
+    }
+    l2l_release(c, mark);
+    l2l_model_free(m);
+    return ok;
+}
+
+static bool try_attack(l2l_context *c)
+{
+    l2l_model *m = tiny_model(c, 700);
+    l2l_attack a = l2l_attack_pgd(0.1);
+    l2l_real adv[N * 64];
+    l2l_record r[N];
+    bool ok;
+    a.steps = 2;
+    a.restarts = 2;
+    ok = m && l2l_attack_run(m, &a, images, labels, N, adv, r);
+    l2l_model_free(m);
+    return ok;
+}
+
+static bool try_learned_training(l2l_context *c)
+{
+    l2l_model *m = tiny_model(c, 700);
+    l2l_learned_options lo = l2l_learned_default();
+    l2l_learned *phi = l2l_learned_create(c, &lo);
+    l2l_train_options o = l2l_train_default();
+    l2l_trainer *t = NULL;
+    l2l_dataset d;
+    bool data = false, ok = false;
+    if (m && phi) {
+        data = l2l_dataset_from_arrays(c, images, labels, N, 1, 8, 8, 5, &d);
+        o.method = l2l_method_rnn_adv(phi);
+        o.epochs = 1;
+        o.batch = 3;
+        o.T = 2;
+        o.validation = 2;
+        t = data ? l2l_trainer_create(m, &d, &o) : NULL;
+        ok = t && l2l_train(t);
+    }
+    l2l_trainer_free(t);
+    if (data) l2l_dataset_free(&d);
+    l2l_learned_free(phi);
+    l2l_model_free(m);
+    return ok;
+}
+
+static bool try_second_order(l2l_context *c)
+{
+    l2l_model *m = smooth_model(c);
+    l2l_learned_options lo = l2l_learned_default();
+    l2l_learned *phi;
+    l2l_train_options o = l2l_train_default();
+    l2l_trainer *t = NULL;
+    l2l_dataset d;
+    l2l_progress p;
+    l2l_real x[2 * 72];
+    static const int y[2] = {0, 1};
+    bool data = false, ok = false;
+    golden_fill(x, 2 * 72, 701, 0, 1);
+    lo.second_order = true;
+    lo.input = L2L_INPUT_L1;
+    phi = l2l_learned_create(c, &lo);
+    if (m && phi) {
+        data = l2l_dataset_from_arrays(c, x, y, 2, 2, 6, 6, 4, &d);
+        o.method = l2l_method_rnn_adv(phi);
+        o.T = 2;
+        t = data ? l2l_trainer_create(m, &d, &o) : NULL;
+        ok = t && l2l_train_step(t, x, y, 2, &p);
+    }
+    l2l_trainer_free(t);
+    if (data) l2l_dataset_free(&d);
+    l2l_learned_free(phi);
+    l2l_model_free(m);
+    return ok;
+}
+
+static bool try_files(l2l_context *c)
+{
+    l2l_model *m = tiny_model(c, 700);
+    l2l_learned_options lo = l2l_learned_default();
+    l2l_learned *phi = l2l_learned_create(c, &lo);
+    void *a = NULL, *b = NULL;
+    size_t n, k;
+    int extra;
+    bool ok = m && phi && l2l_model_save_memory(m, &a, &n) && l2l_model_load_memory(m, a, n, &extra) &&
+              l2l_learned_save_memory(phi, &b, &k) && l2l_learned_load_memory(phi, b, k);
+    l2l_free(c, a);
+    l2l_free(c, b);
+    l2l_learned_free(phi);
+    l2l_model_free(m);
+    return ok;
+}
+
+static bool try_evaluation(l2l_context *c)
+{
+    l2l_model *m = tiny_model(c, 700);
+    l2l_dataset d;
+    l2l_evaluation e;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a = l2l_attack_fgsm(0.1);
+    l2l_result r;
+    bool ok = false;
+    if (m && l2l_dataset_from_arrays(c, images, labels, N, 1, 8, 8, 5, &d)) {
+        if (l2l_evaluation_begin(m, &d, &o, &e)) {
+            ok = l2l_evaluation_attack(&e, &a, &r, NULL, NULL);
+            l2l_evaluation_end(&e);
+        }
+        l2l_dataset_free(&d);
+    }
+    l2l_model_free(m);
+    return ok;
+}
+
+static bool try_idx(l2l_context *c)
+{
+    unsigned char image[16 + 2 * 4] = {0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2},
+                  label[8 + 2] = {0, 0, 8, 1, 0, 0, 0, 2, 0, 1};
+    l2l_dataset d;
+    bool ok = l2l_dataset_idx_memory(c, image, sizeof image, label, sizeof label, 2, &d);
+    if (ok) {
+        l2l_real x[8];
+        int y[2];
+        ok = l2l_dataset_read(&d, 0, 2, x, y);
+        l2l_dataset_free(&d);
+    }
+    return ok;
+}
+
+typedef struct trial {
+    const char *name;
+    bool (*attempt)(l2l_context *c);
+} trial;
+static const trial trials[] = {
+    {"models", try_model},           {"gradients of gradients", try_grad}, {"attacks", try_attack},
+    {"training", try_learned_training}, {"second order", try_second_order},
+    {"files", try_files},            {"evaluation", try_evaluation},       {"data sets", try_idx}};
+
+static const trial *current;
+static void every_allocation_fails(void)
+{
+    long k, total;
+    heap h;
+    l2l_context *c;
+    int once;
+    memset(&h, 0, sizeof h);
+    c = heap_context(&h);
+    if (!CHECK(c && current->attempt(c))) { if (c) CHECK_OK(c); return; }
+    CHECK_OK(c);
+    l2l_context_free(c);
+    CHECK_INT(0, h.live);
+    total = h.calls;
+    CHECK(total > 1);
+    for (once = 0; once < 2; once++)
+        for (k = 1; k <= total + 1; k++) {
+            bool ok;
+            int before = test_complaints;
+            memset(&h, 0, sizeof h);
+            h.fail_at = k;
+            h.once = once;
+            c = heap_context(&h);
+            if (!c) {
+                CHECK_INT(1, k);
+                CHECK_INT(0, h.live);
+                continue;
+            }
+            ok = current->attempt(c);
+            if (ok) CHECK_INT(L2L_OK, l2l_error(c));
+            else {
+                CHECK_INT(L2L_ERROR_MEMORY, l2l_error(c));
+                CHECK(*l2l_error_text(c) != 0);
+            }
+            CHECK(!l2l_recording(c));
+            h.fail_at = 0;
+            l2l_error_clear(c);
+            CHECK(current->attempt(c)); /* usable again */
+            CHECK_OK(c);
+            l2l_context_free(c);
+            CHECK_INT(0, h.live);
+            if (test_complaints > before)
+                printf("    %s, allocation %ld of %ld fails%s\n", current->name, k, total,
+                       once ? " alone" : " and all after it");
+        }
+}
+
+static void warm_steps(void)
+{
+    int method;
+    for (method = 0; method < 3; method++) {
+        heap h;
+        l2l_context *c;
+        l2l_learned_options lo = l2l_learned_default();
+        l2l_learned *phi;
+        l2l_model *m;
+        l2l_train_options o = l2l_train_default();
+        l2l_trainer *t = NULL;
+        l2l_dataset d;
+        l2l_progress p;
+        long before;
+        int i;
+        memset(&h, 0, sizeof h);
+        c = heap_context(&h);
+        m = tiny_model(c, 700);
+        phi = l2l_learned_create(c, &lo);
+        o.method = method == 0   ? l2l_method_plain()
+                   : method == 1 ? l2l_method_advtrain()
+                                 : l2l_method_rnn_adv(phi);
+        o.T = 3;
+        if (CHECK(m && phi && l2l_dataset_from_arrays(c, images, labels, N, 1, 8, 8, 5, &d))) {
+            t = l2l_trainer_create(m, &d, &o);
+            for (i = 0; i < 3; i++) CHECK(t && l2l_train_step(t, images, labels, N, &p));
+            before = h.calls;
+            for (i = 0; i < 5; i++) CHECK(t && l2l_train_step(t, images, labels, N, &p));
+            CHECK_INT(0, h.calls - before);
+            l2l_trainer_free(t);
+            l2l_dataset_free(&d);
+        }
+        CHECK_OK(c);
+        l2l_learned_free(phi);
+        l2l_model_free(m);
+        l2l_context_free(c);
+        CHECK_INT(0, h.live);
+    }
+}
+
+/* A call that fails gives the arena back what it took: memory does not creep up. */
+static void failed_calls_roll_back(void)
+{
+    heap h;
+    l2l_context *c;
+    l2l_tensor *x, *w;
+    l2l_conv_options o = l2l_conv_default();
+    size_t used = 0;
+    int i;
+    memset(&h, 0, sizeof h);
+    c = heap_context(&h);
+    x = l2l_zeros(c, l2l_shape_of(2, 8, 8, 3));
+    w = l2l_zeros(c, l2l_shape_of(3, 3, 4, 8));
+    for (i = 0; i < 20000; i++) {
+        CHECK(l2l_conv(c, x, w, &o) == NULL);
+        CHECK(l2l_zeros(c, l2l_shape_of(1, 1, 1, 1)) == NULL);
+        l2l_error_clear(c);
+        if (i == 0) used = l2l_memory_used(c);
+    }
+    CHECK_INT(used, l2l_memory_used(c));
+    CHECK(l2l_memory_peak(c) >= used);
+    l2l_context_free(c);
+    CHECK_INT(0, h.live);
+}
+
+static void half_an_allocator(void)
+{
+    l2l_options o = l2l_options_default();
+    o.allocator.allocate = heap_allocate;
+    CHECK(l2l_context_create(&o) == NULL);
+    o.allocator.allocate = NULL;
+    o.allocator.release = heap_release;
+    CHECK(l2l_context_create(&o) == NULL);
+}
+
+static void recycling(void)
+{
+    l2l_context *c = test_context(1);
+    size_t after_one = 0;
+    int i;
+    for (i = 0; i < 200; i++) {
+        l2l_mark mark = l2l_mark_here(c), inner;
+        l2l_tensor *x = l2l_full(c, l2l_shape_of(4, 16, 16, 8), 1), *y;
+        inner = l2l_mark_here(c);
+        y = l2l_mul(c, x, x);
+        l2l_release(c, inner);
+        y = l2l_mul(c, x, x);
+        if (CHECK(y != NULL)) CHECK_NEAR(8192, l2l_item(c, l2l_sum(c, y)), 0);
+        l2l_drop(c, y);
+        l2l_release(c, mark);
+        if (i == 0) after_one = l2l_memory_used(c);
+    }
+    CHECK_INT(after_one, l2l_memory_used(c));
+    CHECK_OK(c);
+    l2l_context_free(c);
+}
+
+int main(void)
+{
+    unsigned i;
+    golden_fill(images, N * 64, 702, 0, 1);
+    for (i = 0; i < N; i++) labels[i] = (int)i % 5;
+    for (i = 0; i < sizeof trials / sizeof *trials; i++) {
+        current = &trials[i];
+        RUN(every_allocation_fails, current->name);
+    }
+    RUN(warm_steps, "a warm training step makes no call to the allocator");
+    RUN(failed_calls_roll_back, "a failed call gives back what it took");
+    RUN(half_an_allocator, "an allocator with one function is refused");
+    RUN(recycling, "marks give memory back");
+    return test_end();
+}

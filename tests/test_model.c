@@ -1,0 +1,523 @@
+/* Classifiers: the 4-layer CNN against PyTorch, names, counts, same bits over threads and batches,
+   modes, clones, memory estimates. */
+#include "networks.h"
+
+static l2l_model *quarter_cnn(l2l_context *c)
+{
+    l2l_model_options o = l2l_model_default("smallcnn");
+    l2l_model *m;
+    double bound[14];
+    int i;
+    o.width_multiplier = 0.25;
+    m = l2l_model_create(c, &o);
+    for (i = 0; i < 14; i++)
+        bound[i] = i % 2 ? 0.1 : sqrt(6.0 / golden_smallcnn[i].fan_in);
+    if (m && l2l_model_parameters(m) == 14) seed_parameters(m, 9000, bound);
+    return m;
+}
+
+static void smallcnn_names(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model_options o = l2l_model_default("smallcnn");
+    l2l_model *m = l2l_model_create(c, &o), *q = quarter_cnn(c);
+    int i;
+    if (CHECK(m && q)) {
+        CHECK_INT(312202, l2l_model_size(m));
+        CHECK_INT(14, l2l_model_parameters(m));
+        CHECK_INT(14, l2l_model_parameters(q));
+        for (i = 0; i < 14 && i < l2l_model_parameters(q); i++) {
+            l2l_parameter p = l2l_model_parameter(q, i);
+            CHECK_TEXT(golden_smallcnn[i].name, p.name);
+            CHECK_TEXT(golden_smallcnn[i].name, l2l_model_parameter(m, i).name);
+            CHECK_INT(golden_smallcnn[i].rank, p.rank);
+            CHECK_INT(golden_smallcnn[i].count, l2l_count(p.value->shape));
+            CHECK(p.trainable);
+        }
+    }
+    CHECK_OK(c);
+    l2l_model_free(m);
+    l2l_model_free(q);
+    l2l_context_free(c);
+}
+
+static void check_smallcnn(l2l_context *c, l2l_model *m)
+{
+    static const int labels[] = {3, 7, 1};
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *x = seeded(c, 3, 1, 28, 28, 9100, 0, 1), *z, *loss, *g[14], *in[14];
+    int i;
+    l2l_set_recording(c, true);
+    z = l2l_model_forward(m, x, L2L_TRAIN);
+    CHECK_TENSOR(c, golden_smallcnn_logits, z, TOLERANCE(1e-5, 1e-10));
+    loss = l2l_cross_entropy(c, z, labels);
+    if (CHECK(l2l_grad(c, l2l_sum(c, loss), &x, 1, g, 0)))
+        CHECK_TENSOR(c, golden_smallcnn_dx, g[0], TOLERANCE(1e-5, 1e-10));
+    for (i = 0; i < 14; i++) {
+        union { const l2l_tensor *seen; l2l_tensor *used; } p; /* a parameter is read, not written */
+        p.seen = l2l_model_parameter(m, i).value;
+        in[i] = p.used;
+    }
+    loss = l2l_mean(c, loss);
+    CHECK_TENSOR(c, golden_smallcnn_loss, loss, TOLERANCE(1e-5, 1e-10));
+    if (CHECK(l2l_grad(c, loss, in, 14, g, 0)))
+        for (i = 0; i < 14; i++)
+            if (!(golden_smallcnn[i].rank == 1
+                      ? CHECK_TENSOR(c, golden_smallcnn[i].gradient, g[i], TOLERANCE(2e-5, 1e-10))
+                      : CHECK_WEIGHT(c, golden_smallcnn[i].gradient, g[i], TOLERANCE(2e-5, 1e-10))))
+                printf("    %s\n", golden_smallcnn[i].name);
+    CHECK_OK(c);
+    l2l_set_recording(c, false);
+    l2l_release(c, mark);
+}
+
+static void smallcnn_parity(void)
+{
+    l2l_context *c = test_context(2);
+    l2l_model *m = quarter_cnn(c);
+    unsigned cpus[8];
+    int n = test_cpus(c, cpus), i;
+    l2l_real logits[30], *x = test_array(3 * 784);
+    if (!CHECK(m != NULL)) { CHECK_OK(c); return; }
+    for (i = 0; i < n; i++) {
+        l2l_set_cpu(c, cpus[i]);
+        check_smallcnn(c, m);
+        if (test_complaints) printf("    with %s\n", l2l_describe(c));
+    }
+    golden_fill(x, 3 * 784, 9100, 0, 1);
+    if (CHECK(l2l_model_logits(m, x, 3, logits)))
+        CHECK_GOLDEN(golden_smallcnn_logits, logits, 30, TOLERANCE(1e-5, 1e-10));
+    CHECK_OK(c);
+    free(x);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+/* Logits and input gradients of images first .. first+n-1 into the rows of the results. */
+static void evaluate_rows(l2l_context *c, l2l_model *m, const l2l_real *images, int first, int n,
+                          l2l_real *logits, l2l_real *gradients)
+{
+    static const int labels[8] = {3, 7, 1, 0, 9, 9, 4, 2};
+    const l2l_model_options *o = l2l_model_info(m);
+    int64_t size = (int64_t)o->channels * o->height * o->width;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *x, *z, *g = NULL;
+    x = l2l_from_nchw(c, images + first * size, l2l_shape_of(n, o->height, o->width, o->channels));
+    l2l_set_recording(c, true);
+    z = l2l_model_forward(m, x, L2L_EVALUATE);
+    if (CHECK(z && l2l_grad(c, l2l_sum(c, l2l_cross_entropy(c, z, labels + first)), &x, 1, &g, 0))) {
+        l2l_to_nchw(c, z, logits + first * o->classes);
+        l2l_to_nchw(c, g, gradients + first * size);
+    }
+    CHECK_OK(c);
+    l2l_set_recording(c, false);
+    l2l_release(c, mark);
+}
+
+static void check_same_bits(l2l_context *c, l2l_model *m)
+{
+    static const int threads[] = {1, 2, 4}, batches[] = {8, 1, 3};
+    const l2l_model_options *o = l2l_model_info(m);
+    int64_t size = (int64_t)o->channels * o->height * o->width;
+    l2l_real *images = test_array(8 * size), *z[2], *g[2];
+    int i, j, first;
+    for (i = 0; i < 2; i++) {
+        z[i] = test_array(8 * (int64_t)o->classes);
+        g[i] = test_array(8 * size);
+    }
+    golden_fill(images, 8 * size, 41, 0, 1);
+    l2l_set_threads(c, 1);
+    evaluate_rows(c, m, images, 0, 8, z[0], g[0]);
+    for (i = 0; i < 3; i++)
+        for (j = 0; j < 3; j++) {
+            l2l_set_threads(c, threads[i]);
+            memset(z[1], 0, 8 * (size_t)o->classes * sizeof(l2l_real));
+            memset(g[1], 0, 8 * (size_t)size * sizeof(l2l_real));
+            for (first = 0; first < 8; first += batches[j])
+                evaluate_rows(c, m, images, first,
+                              8 - first < batches[j] ? 8 - first : batches[j], z[1], g[1]);
+            if (!(CHECK_BYTES(z[0], z[1], 8 * (size_t)o->classes * sizeof(l2l_real)) &
+                  CHECK_BYTES(g[0], g[1], 8 * (size_t)size * sizeof(l2l_real))))
+                printf("    %s, %d threads, batches of %d, %s\n", o->arch, threads[i], batches[j],
+                       l2l_describe(c));
+        }
+    for (i = 0; i < 2; i++) { free(z[i]); free(g[i]); }
+    free(images);
+}
+
+static void same_bits(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model_options o = own_options("moody", moody_forward, 3, 11, 10);
+    l2l_model *m[3];
+    unsigned cpus[8];
+    int n = test_cpus(c, cpus), i, j;
+    m[0] = quarter_cnn(c);
+    m[1] = l2l_model_create(c, &o);
+    o = own_options("smooth", smooth_forward, 3, 14, 10);
+    m[2] = l2l_model_create(c, &o);
+    for (j = 0; j < 3; j++) {
+        if (!CHECK(m[j] != NULL)) continue;
+        for (i = 0; i < n; i++) {
+            l2l_set_cpu(c, cpus[i]);
+            check_same_bits(c, m[j]);
+        }
+    }
+    CHECK_OK(c);
+    for (j = 0; j < 3; j++) l2l_model_free(m[j]);
+    l2l_context_free(c);
+}
+
+static void same_bits_in_training(void)
+{
+    static const int labels[8] = {3, 7, 1, 0, 9, 9, 4, 2};
+    l2l_real *kept[14];
+    l2l_context *c = test_context(1);
+    l2l_model *m = quarter_cnn(c);
+    int threads, i;
+    memset(kept, 0, sizeof kept);
+    if (!CHECK(m != NULL)) { CHECK_OK(c); return; }
+    for (threads = 1; threads <= 4; threads *= 2) {
+        l2l_mark mark = l2l_mark_here(c);
+        l2l_tensor *in[14], *g[14], *x = seeded(c, 8, 1, 28, 28, 41, 0, 1), *loss;
+        l2l_set_threads(c, threads);
+        l2l_set_recording(c, true);
+        for (i = 0; i < 14; i++) {
+            union { const l2l_tensor *seen; l2l_tensor *used; } p;
+            p.seen = l2l_model_parameter(m, i).value;
+            in[i] = p.used;
+        }
+        loss = l2l_mean(c, l2l_cross_entropy(c, l2l_model_forward(m, x, L2L_TRAIN), labels));
+        if (CHECK(l2l_grad(c, loss, in, 14, g, L2L_FREE_GRAPH)))
+            for (i = 0; i < 14; i++) {
+                size_t bytes = (size_t)l2l_count(g[i]->shape) * sizeof(l2l_real);
+                if (kept[i]) CHECK_BYTES(kept[i], g[i]->data, bytes);
+                else memcpy(kept[i] = (l2l_real *)test_memory(bytes), g[i]->data, bytes);
+            }
+        CHECK_OK(c);
+        l2l_set_recording(c, false);
+        l2l_release(c, mark);
+    }
+    for (i = 0; i < 14; i++) free(kept[i]);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+/* With create_graph the tape grows by one node or more per operation of the backward pass. The
+   input's gradient alone must leave out at least one node per parameter. */
+static void input_gradient_only(void)
+{
+    static const int labels[] = {3, 7};
+    l2l_context *c = test_context(1);
+    l2l_model *m = quarter_cnn(c);
+    l2l_tensor *in[15], *g[15];
+    int nodes[2], which, i;
+    if (!CHECK(m != NULL)) { CHECK_OK(c); return; }
+    for (which = 0; which < 2; which++) {
+        l2l_mark mark = l2l_mark_here(c), before;
+        l2l_tensor *loss;
+        in[0] = seeded(c, 2, 1, 28, 28, 41, 0, 1);
+        for (i = 0; i < 14; i++) {
+            union { const l2l_tensor *seen; l2l_tensor *used; } p;
+            p.seen = l2l_model_parameter(m, i).value;
+            in[1 + i] = p.used;
+        }
+        l2l_set_recording(c, true);
+        loss = l2l_sum(c, l2l_cross_entropy(c, l2l_model_forward(m, in[0], L2L_EVALUATE), labels));
+        before = l2l_mark_here(c);
+        CHECK(l2l_grad(c, loss, in, which ? 15 : 1, g, L2L_CREATE_GRAPH));
+        nodes[which] = l2l_mark_here(c).tape - before.tape;
+        CHECK_OK(c);
+        l2l_set_recording(c, false);
+        l2l_release(c, mark);
+    }
+    CHECK(nodes[0] > 0);
+    if (!CHECK(nodes[0] + 14 <= nodes[1])) printf("    %d and %d nodes\n", nodes[0], nodes[1]);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+static void modes(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model_options o = own_options("moody", moody_forward, 3, 8, 10);
+    l2l_model *m = l2l_model_create(c, &o);
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *x = seeded(c, 4, 3, 8, 8, 50, 0, 1), *a, *b, *t;
+    int64_t n, i;
+    l2l_real *before, *after;
+    int buffers = 0, p;
+    if (!CHECK(m != NULL)) { CHECK_OK(c); return; }
+    for (p = 0; p < l2l_model_parameters(m); p++) {
+        bool trainable = l2l_model_parameter(m, p).trainable;
+        buffers += !trainable;
+
+    }
+    CHECK(buffers >= 2);
+    CHECK_INT(3 * 8 * 9 + 2 * 8 + 8 * 64 * 10 + 10, l2l_model_size(m));
+    before = all_parameters(m, &n);
+    a = l2l_model_forward(m, x, L2L_EVALUATE);
+    b = l2l_model_forward(m, x, L2L_EVALUATE);
+    if (CHECK(a && b)) CHECK_BYTES(a->data, b->data, 40 * sizeof(l2l_real));
+    after = all_parameters(m, &n);
+    CHECK_BYTES(before, after, (size_t)n * sizeof(l2l_real));
+    free(after);
+    t = l2l_model_forward(m, x, L2L_TRAIN);
+    if (CHECK(t != NULL)) CHECK(memcmp(a->data, t->data, 40 * sizeof(l2l_real)) != 0);
+    after = all_parameters(m, &n);
+    for (i = 0, p = 0; i < n; i++) p += memcmp(before + i, after + i, sizeof(l2l_real)) != 0;
+    CHECK(p >= 8 && p <= 8 + 8 + 1); /* running mean and variance of 8 channels, perhaps a counter */
+    free(before);
+    free(after);
+    CHECK_OK(c);
+    l2l_release(c, mark);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+static void initial_values(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model_options o = l2l_model_default("smallcnn");
+    l2l_model *a, *b, *d;
+    int i;
+    CHECK_NEAR(0.01, o.last_layer_deviation, 0);
+    CHECK_NEAR(0, o.dropout, 0);
+    CHECK_NEAR(1, o.width_multiplier, 0);
+    o.seed = 7;
+    a = l2l_model_create(c, &o);
+    l2l_set_threads(c, 2);
+    b = l2l_model_create(c, &o);
+    o.seed = 8;
+    o.last_layer_deviation = 0;
+    d = l2l_model_create(c, &o);
+    if (CHECK(a && b && d)) {
+        CHECK_SAME_MODEL(a, b);
+        for (i = 0; i < 14; i++) {
+            l2l_parameter p = l2l_model_parameter(a, i);
+            int64_t n = l2l_count(p.value->shape), j;
+            double mean = 0, square = 0, fan_in = (double)n / p.value->shape.c;
+            double deviation = i == 12 ? 0.01 : i % 2 ? 0 : sqrt(2 / fan_in);
+            for (j = 0; j < n; j++) {
+                double v = (double)p.value->data[j];
+                mean += v / (double)n;
+                square += v * v / (double)n;
+            }
+            /* four standard errors of a mean and of a standard deviation */
+            CHECK_NEAR(0, mean, 4 * deviation / sqrt((double)n));
+            CHECK_NEAR(deviation, sqrt(square), 4 * deviation / sqrt(2.0 * (double)n));
+            if (i == 12)
+                for (j = 0, p = l2l_model_parameter(d, i); j < n; j++) CHECK_NEAR(0, p.value->data[j], 0);
+        }
+        CHECK(memcmp(l2l_model_parameter(a, 0).value->data, l2l_model_parameter(d, 0).value->data,
+                     288 * sizeof(l2l_real)) != 0);
+    }
+    CHECK_OK(c);
+    l2l_model_free(a);
+    l2l_model_free(b);
+    l2l_model_free(d);
+    l2l_context_free(c);
+}
+
+static void copies(void)
+{
+    l2l_context *c = test_context(1), *other = test_context(2);
+    l2l_model *m = quarter_cnn(c), *clone, *fresh;
+    l2l_model_options o = l2l_model_default("smallcnn");
+    l2l_real *x = test_array(2 * 784), a[20], b[20], *w;
+    int64_t n;
+    golden_fill(x, 2 * 784, 60, 0, 1);
+    o.width_multiplier = 0.25;
+    fresh = l2l_model_create(other, &o);
+    clone = m ? l2l_model_clone(other, m) : NULL;
+    if (CHECK(m && clone && fresh)) {
+        CHECK(l2l_model_logits(m, x, 2, a) && l2l_model_logits(clone, x, 2, b));
+        CHECK_BYTES(a, b, sizeof a);
+        CHECK(l2l_model_logits(fresh, x, 2, b));
+        CHECK(memcmp(a, b, sizeof a) != 0);
+        CHECK(l2l_model_copy(fresh, m));
+        CHECK(l2l_model_logits(fresh, x, 2, b)); /* transforms cached by the last run are stale */
+        CHECK_BYTES(a, b, sizeof a);
+        CHECK_SAME_MODEL(fresh, m);
+        n = l2l_count(l2l_model_parameter(m, 0).value->shape);
+        w = test_array(n);
+        CHECK(l2l_parameter_get(m, 0, w));
+        w[3] = w[3] + 1;
+        CHECK(l2l_parameter_set(m, 0, w));
+        CHECK(l2l_model_logits(m, x, 2, b));
+        CHECK(memcmp(a, b, sizeof a) != 0);
+        w[3] = w[3] - 1;
+        l2l_parameter_set(m, 0, w);
+        free(w);
+        CHECK(l2l_model_logits(clone, x, 2, b)); /* the clone has its own */
+        CHECK_BYTES(a, b, sizeof a);
+    }
+    o.width_multiplier = 0.5;
+    l2l_model_free(clone);
+    clone = l2l_model_create(other, &o);
+    if (CHECK(clone != NULL)) CHECK(!l2l_model_copy(clone, m));
+    l2l_error_clear(other);
+    CHECK_OK(c);
+    free(x);
+    l2l_model_free(m);
+    l2l_model_free(clone);
+    l2l_model_free(fresh);
+    l2l_context_free(c);
+    l2l_context_free(other);
+}
+
+static void input_normalisation(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model_options o = own_options("smooth", smooth_forward, 2, 6, 4);
+    l2l_model *plain = l2l_model_create(c, &o), *normal;
+    l2l_real x[144], z[144], a[8], b[8];
+    int i;
+    o.normalise = 2;
+    o.mean[0] = 0.25; o.mean[1] = 0.5;
+    o.deviation[0] = 0.5; o.deviation[1] = 0.125;
+    normal = l2l_model_create(c, &o);
+    golden_fill(x, 144, 61, 0, 1);
+    for (i = 0; i < 144; i++)
+        z[i] = (l2l_real)(((double)x[i] - o.mean[i / 36 % 2]) / o.deviation[i / 36 % 2]);
+    if (CHECK(plain && normal)) {
+        CHECK(l2l_model_logits(plain, z, 2, a) && l2l_model_logits(normal, x, 2, b));
+        for (i = 0; i < 8; i++) CHECK_NEAR(a[i], b[i], TOLERANCE(1e-6, 1e-14));
+    }
+    CHECK_OK(c);
+    l2l_model_free(plain);
+    l2l_model_free(normal);
+    l2l_context_free(c);
+}
+
+static void summary(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model *m = quarter_cnn(c);
+    char text[4096], small[20];
+    size_t n;
+    if (CHECK(m != NULL)) {
+        n = l2l_model_summary(m, text, sizeof text);
+        CHECK_INT(strlen(text), n);
+        CHECK_CONTAINS("conv4", text);
+        CHECK_CONTAINS("fc3", text);
+        memset(small, 'x', sizeof small);
+        CHECK_INT(n, l2l_model_summary(m, small, 10));
+        CHECK_INT(9, strlen(small));
+        CHECK(small[10] == 'x');
+        CHECK(strncmp(small, text, 9) == 0);
+    }
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+/* Stated: between half and twice of what a first training step takes from a fresh context. */
+static void memory_estimate(void)
+{
+    int mode;
+    for (mode = L2L_EVALUATE; mode <= L2L_TRAIN; mode++) {
+        l2l_context *c = test_context(1);
+        l2l_model_options o = l2l_model_default("smallcnn");
+        l2l_model *m = l2l_model_create(c, &o);
+        l2l_trainer *t = NULL;
+        l2l_train_options train = l2l_train_default();
+        l2l_attack attack = l2l_attack_fgsm(0.1);
+        l2l_dataset d;
+        l2l_real *images = test_array(64 * 784), *adv = test_array(64 * 784);
+        l2l_record records[64];
+        int labels[64], i;
+        size_t estimate, before, took;
+        l2l_progress p;
+        golden_fill(images, 64 * 784, 70, 0, 1);
+        for (i = 0; i < 64; i++) labels[i] = i % 10;
+        if (!CHECK(m != NULL)) { CHECK_OK(c); continue; }
+        estimate = l2l_model_memory(m, 64, (l2l_mode)mode);
+        CHECK(estimate > 0);
+        CHECK_OK(c);
+        l2l_model_free(m); /* what the estimate itself took does not count */
+        l2l_context_free(c);
+        c = test_context(1);
+        m = l2l_model_create(c, &o);
+        if (!CHECK(m != NULL)) { CHECK_OK(c); continue; }
+        if (mode == L2L_TRAIN) {
+            train.method = l2l_method_plain();
+            train.batch = 64;
+            CHECK(l2l_dataset_from_arrays(c, images, labels, 64, 1, 28, 28, 10, &d));
+            t = l2l_trainer_create(m, &d, &train);
+            before = l2l_memory_used(c);
+            CHECK(t && l2l_train_step(t, images, labels, 64, &p));
+        } else {
+            before = l2l_memory_used(c);
+            CHECK(l2l_attack_run(m, &attack, images, labels, 64, adv, records));
+        }
+        took = l2l_memory_peak(c) - before;
+        if (!CHECK(estimate >= took / 2 && estimate <= took * 2))
+            printf("    mode %d: estimated %lu, took %lu bytes\n", mode, (unsigned long)estimate,
+                   (unsigned long)took);
+        CHECK_OK(c);
+        l2l_trainer_free(t);
+        if (t) l2l_dataset_free(&d);
+        l2l_model_free(m);
+        l2l_context_free(c);
+        free(images);
+        free(adv);
+    }
+}
+
+static l2l_tensor *no_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    (void)m; (void)x; (void)user;
+    return NULL;
+}
+
+static void bad_models(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model_options o = l2l_model_default("no such thing");
+    l2l_model *m;
+    l2l_real *x = test_array(784), z[10];
+    CHECK(l2l_model_create(c, &o) == NULL);
+    CHECK(l2l_error(c) != L2L_OK);
+    CHECK(*l2l_error_text(c) != 0);
+    l2l_error_clear(c);
+    o = own_options("none", no_forward, 1, 4, 3);
+    CHECK(l2l_model_create(c, &o) == NULL);
+    CHECK(l2l_error(c) != L2L_OK);
+    l2l_error_clear(c);
+    o = l2l_model_default("smallcnn");
+    o.classes = 0;
+    CHECK(l2l_model_create(c, &o) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "classes");
+    o = l2l_model_default("smallcnn");
+    o.width_multiplier = -1;
+    CHECK(l2l_model_create(c, &o) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "width");
+    m = quarter_cnn(c);
+    if (CHECK(m != NULL)) {
+        CHECK(l2l_model_forward(m, l2l_zeros(c, l2l_shape_of(2, 28, 28, 3)), L2L_EVALUATE) == NULL);
+        CHECK(l2l_error(c) == L2L_ERROR_SHAPE);
+        l2l_error_clear(c);
+        CHECK(l2l_model_logits(m, x, 1, z));
+    }
+    CHECK_OK(c);
+    free(x);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+int main(void)
+{
+    RUN(smallcnn_names, "SmallCNN has TRADES' names, ranks and 312,202 parameters");
+    RUN(smallcnn_parity, "SmallCNN's logits and gradients equal PyTorch's");
+    RUN(same_bits, "logits and input gradients have the same bits in any batch and thread count");
+    RUN(same_bits_in_training, "weight gradients have the same bits for any thread count");
+    RUN(input_gradient_only, "an input gradient does not compute weight gradients");
+    RUN(modes, "training mode moves running statistics, evaluation mode is repeatable");
+    RUN(initial_values, "initial values: Kaiming-normal, zero biases, N(0, 0.01^2) last, by seed");
+    RUN(copies, "clones, copies and written parameters act at once");
+    RUN(input_normalisation, "inputs are normalised inside the model");
+    RUN(summary, "the summary names the layers and respects its capacity");
+    RUN(memory_estimate, "the memory estimate is within a factor 2 of what is used");
+    RUN(bad_models, "models that cannot be are refused by name");
+    return test_end();
+}

@@ -1,0 +1,331 @@
+/* Operations of the float build: on every instruction set against PyTorch, conventions at kinks,
+   random streams, optimizers and schedules, errors. */
+#include "check_operators.h"
+
+static void random_streams(void)
+{
+    l2l_stream s;
+    uint32_t e;
+    double mean = 0, square = 0;
+    s.seed = 0x0123456789ABCDEFu; s.purpose = 4; s.epoch = 3; s.image = 70000; s.step = 1234567;
+    for (e = 0; e < 40; e++) {
+        CHECK_INT(golden_bits[e], l2l_random_bits(&s, e));
+        CHECK_NEAR(golden_uniform[3 + e], l2l_random_uniform(&s, e), 1e-12);
+        CHECK_NEAR(golden_normal[3 + e], l2l_random_normal(&s, e), 1e-12);
+    }
+    /* Known answer of Salmon et al., key and counter 0. */
+    s.seed = 0; s.purpose = 0; s.epoch = 0; s.image = 0; s.step = 0;
+    CHECK_INT(0x6627e8d5u, l2l_random_bits(&s, 0));
+    CHECK_INT(0xe169c58du, l2l_random_bits(&s, 1));
+    CHECK_INT(0xbc57ac4cu, l2l_random_bits(&s, 2));
+    CHECK_INT(0x9b00dbd8u, l2l_random_bits(&s, 3));
+    s.seed = 42;
+    s.purpose = L2L_RANDOM_USER;
+    for (e = 0; e < 20000; e++) {
+        double z = l2l_random_normal(&s, e);
+        mean += z / 20000;
+        square += z * z / 20000;
+    }
+    CHECK_NEAR(0, mean, 0.03);
+    CHECK_NEAR(1, square, 0.04);
+}
+
+static l2l_tensor *row(const double *v, int n)
+{
+    l2l_tensor *t = l2l_zeros(c, l2l_shape_of(1, 1, 1, n));
+    int i;
+    if (t) for (i = 0; i < n; i++) t->data[i] = (l2l_real)v[i];
+    return t;
+}
+
+static void check_row(l2l_tensor *t, const double *v, int n)
+{
+    int i;
+    if (CHECK(t && t->data)) for (i = 0; i < n; i++) CHECK_NEAR(v[i], t->data[i], 0);
+}
+
+static void kinks(void)
+{
+    static const double x[] = {0, -1, 1, -0.5, 0.5}, one[] = {1, 1, 1, 1, 1};
+    static const double relu[] = {0, 0, 1, 0, 1}, clamp[] = {1, 0, 0, 1, 1}, sign[] = {0, -1, 1, -1, 1},
+                        zero[] = {0, 0, 0, 0, 0}, first[] = {1, 0, 0, 0};
+    scope q = scope_begin();
+    l2l_tensor *in = row(x, 5), *g, *ones = row(one, 5), *four;
+    int classes[2];
+    vjp(l2l_relu(c, in), ones, &in, 1, &g);
+    check_row(g, relu, 5);
+    vjp(l2l_clamp(c, in, -0.5, 0.5), ones, &in, 1, &g);
+    check_row(g, clamp, 5);
+    check_row(l2l_sign(c, in), sign, 5);
+    vjp(l2l_sign(c, in), ones, &in, 1, &g);
+    check_row(g, zero, 5);
+    four = l2l_full(c, l2l_shape_of(1, 2, 2, 1), 3);
+    vjp(l2l_max_pool(c, four, 2, 2, 0), row(one, 1), &four, 1, &g);
+    check_row(g, first, 4);
+    in = l2l_full(c, l2l_shape_of(2, 1, 1, 4), 1);
+    if (in) in->data[5] = in->data[7] = 2;
+    if (CHECK(l2l_predict(c, in, classes))) {
+        CHECK_INT(0, classes[0]);
+        CHECK_INT(1, classes[1]);
+    }
+    scope_end(q);
+}
+
+static void extreme_logits(void)
+{
+    static const double z[] = {1000, -1000, 0, 80, -1e30, 1e30, 0, 0};
+    static const int labels[] = {1, 0};
+    scope q = scope_begin();
+    l2l_tensor *in = l2l_reshape(c, row(z, 8), l2l_shape_of(2, 1, 1, 4)), *y, *g;
+    int i;
+    y = l2l_cross_entropy(c, in, labels);
+    if (CHECK(y != NULL)) {
+        CHECK_NEAR(2000, y->data[0], 1e-3);
+        CHECK(y->data[1] > (l2l_real)1e29);
+        vjp(y, l2l_full(c, y->shape, 1), &in, 1, &g);
+        if (CHECK(g != NULL)) for (i = 0; i < 8; i++) CHECK(g->data[i] >= -1 && g->data[i] <= 1);
+    }
+    y = l2l_softmax(c, in);
+    if (CHECK(y != NULL)) for (i = 0; i < 8; i++) CHECK(y->data[i] >= 0 && y->data[i] <= 1);
+    y = l2l_sigmoid(c, in);
+    if (CHECK(y != NULL)) for (i = 0; i < 8; i++) CHECK(y->data[i] >= 0 && y->data[i] <= 1);
+    y = l2l_tanh(c, in);
+    if (CHECK(y != NULL)) for (i = 0; i < 8; i++) CHECK(y->data[i] >= -1 && y->data[i] <= 1);
+    scope_end(q);
+}
+
+static void layouts(void)
+{
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_real v[24], w[24];
+    l2l_tensor *t, *s;
+    int i;
+    for (i = 0; i < 24; i++) v[i] = (l2l_real)i;
+    t = l2l_from_nchw(c, v, l2l_shape_of(1, 3, 4, 2));
+    if (CHECK(t != NULL)) {
+        CHECK_NEAR(12, t->data[1], 0); /* pixel 0, channel 1 */
+        CHECK_NEAR(1, t->data[2], 0);  /* pixel 1, channel 0 */
+        CHECK(l2l_to_nchw(c, t, w));
+        CHECK_BYTES(v, w, sizeof v);
+    }
+    s = l2l_slice(c, l2l_place(c, t, 3, 7), 3, 2);
+    if (CHECK(s != NULL)) CHECK_BYTES(t->data, s->data, sizeof v);
+    s = l2l_place(c, l2l_slice(c, t, 1, 1), 0, 2);
+    if (CHECK(s != NULL)) {
+        CHECK_NEAR(12, s->data[0], 0);
+        CHECK_NEAR(0, s->data[1], 0);
+    }
+    s = l2l_broadcast_to(c, l2l_full(c, l2l_shape_of(1, 1, 1, 2), 4), l2l_shape_of(2, 3, 1, 2));
+    if (CHECK(s != NULL)) CHECK_NEAR(48, l2l_item(c, l2l_sum(c, s)), 0);
+    CHECK_OK(c);
+    l2l_release(c, mark);
+}
+
+static void tape_rules(void)
+{
+    scope q = scope_begin();
+    l2l_tensor *x = l2l_full(c, l2l_shape_of(1, 1, 1, 3), 2), *other = l2l_full(c, x->shape, 5);
+    l2l_tensor *in[2], *g[2], *y, *d;
+    in[0] = x;
+    in[1] = other;
+    y = l2l_sum(c, l2l_mul(c, l2l_mul(c, x, x), l2l_mul(c, x, x))); /* x^4 */
+    if (CHECK(l2l_grad(c, y, in, 2, g, L2L_CREATE_GRAPH))) {
+        CHECK_NEAR(32, g[0]->data[1], 1e-4);
+        CHECK_NEAR(0, g[1]->data[1], 0);
+    }
+    CHECK(l2l_grad(c, l2l_sum(c, g[0]), &x, 1, &d, L2L_CREATE_GRAPH));
+    if (CHECK_OK(c)) CHECK_NEAR(48, d->data[2], 1e-4);
+    CHECK(l2l_grad(c, l2l_sum(c, d), &x, 1, &d, L2L_CREATE_GRAPH));
+    if (CHECK_OK(c)) CHECK_NEAR(48, d->data[0], 1e-4);
+    CHECK(l2l_grad(c, l2l_sum(c, d), &x, 1, &d, 0));
+    if (CHECK_OK(c)) CHECK_NEAR(24, d->data[0], 1e-4);
+    y = l2l_sum(c, l2l_mul(c, x, l2l_detach(c, x)));
+    CHECK(l2l_grad(c, y, &x, 1, &d, L2L_FREE_GRAPH));
+    if (CHECK_OK(c)) CHECK_NEAR(2, d->data[0], 0);
+    /* The gradient with respect to a tensor in the middle. */
+    y = l2l_affine(c, x, 3, 0);
+    CHECK(l2l_grad(c, l2l_sum(c, l2l_mul(c, y, y)), &y, 1, &d, 0));
+    if (CHECK_OK(c)) CHECK_NEAR(12, d->data[0], 1e-5);
+    l2l_set_recording(c, false);
+    y = l2l_mul(c, x, x);
+    l2l_set_recording(c, true);
+    CHECK(l2l_grad(c, l2l_sum(c, y), &x, 1, &d, 0));
+    if (CHECK_OK(c)) CHECK_NEAR(0, d->data[0], 0);
+    scope_end(q);
+}
+
+static void dropout(void)
+{
+    scope q = scope_begin();
+    static const uint32_t images[2] = {11, 12}, other[2] = {12, 11};
+    l2l_tensor *x = l2l_full(c, l2l_shape_of(2, 8, 8, 32), 1), *y, *z, *g;
+    l2l_stream s;
+    int64_t i, zeros = 0, n = l2l_count(x->shape);
+    memset(&s, 0, sizeof s);
+    s.seed = 5;
+    s.purpose = L2L_RANDOM_DROPOUT;
+    y = l2l_dropout(c, x, 0.25, &s, images);
+    z = l2l_dropout(c, x, 0.25, &s, other);
+    if (CHECK(y && z)) {
+        for (i = 0; i < n; i++) {
+            CHECK(fabs((double)y->data[i]) < 1e-9 || fabs((double)y->data[i] - 4.0 / 3) < 1e-6);
+            zeros += fabs((double)y->data[i]) < 1e-9;
+        }
+        CHECK_NEAR(0.25, (double)zeros / (double)n, 0.03);
+        CHECK_BYTES(y->data, z->data + n / 2, (size_t)n / 2 * sizeof(l2l_real));
+        vjp(y, l2l_full(c, x->shape, 1), &x, 1, &g);
+        if (CHECK(g != NULL)) CHECK_BYTES(y->data, g->data, (size_t)n * sizeof(l2l_real));
+    }
+    scope_end(q);
+}
+
+static void optimizer_steps(void)
+{
+    int i, step, j;
+    for (i = 0; i < COUNT(golden_optimizer); i++) {
+        const golden_optimizer_case *p = &golden_optimizer[i];
+        static const double factor[5] = {1, 1, 0.5, 0.5, 0.25};
+        const int64_t sizes[2] = {7, 5};
+        l2l_real v[12], g[12], *values[2], *gradients[2];
+        l2l_optimizer_options o = p->kind ? l2l_adam_default() : l2l_sgd_default();
+        l2l_optimizer *optimizer;
+        o.rate = p->rate;
+        o.momentum = p->momentum;
+        o.weight_decay = p->weight_decay;
+        o.nesterov = p->nesterov != 0;
+        o.clip = p->clip;
+        values[0] = v; values[1] = v + 7;
+        gradients[0] = g; gradients[1] = g + 7;
+        for (j = 0; j < 2; j++) golden_fill(values[j], sizes[j], 8000 + (uint32_t)j, -1, 1);
+        optimizer = l2l_optimizer_create(c, &o, sizes, 2);
+        if (!CHECK(optimizer != NULL)) { CHECK_OK(c); continue; }
+        for (step = 0; step < 5; step++) {
+            for (j = 0; j < 2; j++)
+                golden_fill(gradients[j], sizes[j], 8100 + 10 * (uint32_t)step + (uint32_t)j, -1, 1);
+            CHECK(l2l_optimizer_step(optimizer, values, gradients, factor[step]));
+        }
+        if (!CHECK_GOLDEN(p->values, v, 12, TOLERANCE(2e-6, 1e-11))) printf("    in %s\n", p->name);
+        l2l_optimizer_free(optimizer);
+        CHECK_OK(c);
+    }
+}
+
+static void defaults(void)
+{
+    l2l_optimizer_options sgd = l2l_sgd_default(), adam = l2l_adam_default();
+    l2l_conv_options conv = l2l_conv_default();
+    CHECK_INT(L2L_SGD, sgd.kind);
+    CHECK_NEAR(0.1, sgd.rate, 0);
+    CHECK_NEAR(0.9, sgd.momentum, 0);
+    CHECK_INT(L2L_ADAM, adam.kind);
+    CHECK_NEAR(1e-3, adam.rate, 0);
+    CHECK_NEAR(0.9, adam.beta1, 0);
+    CHECK_NEAR(0.999, adam.beta2, 0);
+    CHECK_NEAR(1e-8, adam.epsilon, 0);
+    CHECK_INT(1, conv.stride);
+    CHECK_INT(0, conv.padding);
+}
+
+static void schedules(void)
+{
+    l2l_schedule s = l2l_schedule_default();
+    int i;
+    double before = 0, rise = 0;
+    for (i = 0; i <= 100; i++) CHECK_NEAR(1, l2l_schedule_factor(&s, i, 100), 0);
+    s.kind = L2L_STEPS;
+    s.milestones[0] = 0.5;
+    s.milestones[1] = 0.75;
+    CHECK_NEAR(0.1, s.factor, 0);
+    CHECK_NEAR(1, l2l_schedule_factor(&s, 49, 100), 1e-12);
+    CHECK_NEAR(0.1, l2l_schedule_factor(&s, 50, 100), 1e-12);
+    CHECK_NEAR(0.1, l2l_schedule_factor(&s, 74, 100), 1e-12);
+    CHECK_NEAR(0.01, l2l_schedule_factor(&s, 75, 100), 1e-12);
+    CHECK_NEAR(0.01, l2l_schedule_factor(&s, 99, 100), 1e-12);
+    s = l2l_schedule_default();
+    s.kind = L2L_COSINE;
+    s.final = 0.2;
+    CHECK_NEAR(1, l2l_schedule_factor(&s, 0, 100), 1e-12);
+    CHECK_NEAR(0.6, l2l_schedule_factor(&s, 50, 100), 1e-12);
+    CHECK_NEAR(0.2, l2l_schedule_factor(&s, 100, 100), 1e-12);
+    s.final = 0;
+    CHECK_NEAR(0.5 * (1 + cos(3.14159265358979 * 0.3)), l2l_schedule_factor(&s, 30, 100), 1e-12);
+    s = l2l_schedule_default();
+    s.warm_up = 0.2;
+    for (i = 0; i < 20; i++) {
+        double f = l2l_schedule_factor(&s, i, 100);
+        CHECK(f >= 0 && f < 1);
+        if (i > 1) CHECK_NEAR(rise, f - before, 1e-9);
+        rise = f - before;
+        before = f;
+        CHECK_NEAR(i / 20.0, f, 1.0 / 20 + 1e-9);
+    }
+    CHECK_NEAR(1, l2l_schedule_factor(&s, 20, 100), 1e-12);
+    CHECK_NEAR(1, l2l_schedule_factor(&s, 99, 100), 1e-12);
+}
+
+static void named_errors(void)
+{
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *x = l2l_zeros(c, l2l_shape_of(2, 5, 5, 3)), *w = l2l_zeros(c, l2l_shape_of(3, 3, 4, 8));
+    l2l_conv_options o = l2l_conv_default();
+    static const int bad[2] = {0, 3};
+    CHECK(l2l_conv(c, x, w, &o) == NULL); /* 3 channels against 4 */
+    CHECK(l2l_relu(c, x) == NULL);        /* sticky */
+    CHECK_CONTAINS("conv", l2l_error_text(c));
+    CHECK_CONTAINS("3", l2l_error_text(c));
+    CHECK_ERROR(c, L2L_ERROR_SHAPE, "4");
+    CHECK(l2l_relu(c, x) != NULL);
+    CHECK(l2l_add(c, x, w) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_SHAPE, "add");
+    CHECK(l2l_reshape(c, x, l2l_shape_of(1, 1, 1, 7)) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_SHAPE, "reshape");
+    CHECK(l2l_cross_entropy(c, l2l_zeros(c, l2l_shape_of(2, 1, 1, 3)), bad) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "class 3 of row 1");
+    CHECK(l2l_max_pool(c, x, 0, 1, 0) == NULL);
+    CHECK(l2l_error(c) != L2L_OK);
+    l2l_error_clear(c);
+    CHECK(l2l_max_pool(c, x, 9, 1, 0) == NULL); /* larger than the image */
+    CHECK(l2l_error(c) != L2L_OK);
+    l2l_error_clear(c);
+    o.stride = 0;
+    CHECK(l2l_conv(c, x, l2l_zeros(c, l2l_shape_of(3, 3, 3, 8)), &o) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "stride");
+    CHECK(l2l_zeros(c, l2l_shape_of(2000000000, 2000000000, 2000000000, 1)) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_MEMORY, "");
+    CHECK(l2l_zeros(c, l2l_shape_of(-1, 1, 1, 1)) == NULL);
+    CHECK(l2l_error(c) != L2L_OK);
+    l2l_error_clear(c);
+    l2l_item(c, x);
+    CHECK(l2l_error(c) != L2L_OK);
+    l2l_error_clear(c);
+    l2l_error_set(c, L2L_ERROR_CALLBACK, "mine");
+    l2l_error_set(c, L2L_ERROR_FILE, "second");
+    CHECK_ERROR(c, L2L_ERROR_CALLBACK, "mine");
+    CHECK_OK(c);
+    l2l_release(c, mark);
+}
+
+int main(void)
+{
+    unsigned cpus[8];
+    int n, i;
+    c = test_context(2);
+    n = test_cpus(c, cpus);
+    for (i = 0; i < n; i++) {
+        l2l_set_cpu(c, cpus[i]);
+        printf("%s\n", l2l_describe(c));
+        run_golden_operators();
+        RUN(extreme_logits, "losses and squashing functions stay finite for extreme inputs");
+    }
+    RUN(random_streams, "random numbers are Philox4x32-10 and Box-Muller");
+    RUN(kinks, "conventions at kinks and ties");
+    RUN(layouts, "N,C,H,W outside, channels last inside");
+    RUN(tape_rules, "gradients of gradients, detached and unrelated tensors");
+    RUN(dropout, "dropout's rate, scale, gradient and independence of the batch");
+    RUN(optimizer_steps, "SGD and Adam equal PyTorch's over five steps");
+    RUN(defaults, "documented defaults");
+    RUN(schedules, "schedules have their closed forms");
+    RUN(named_errors, "errors are sticky, named and cleared");
+    l2l_context_free(c);
+    return test_end();
+}

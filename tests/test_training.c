@@ -1,0 +1,624 @@
+/* The training loop: resuming, stopping, validation split, short batches, plateaus, schedules of
+   epsilon, the same bits for any number of threads. */
+#include "networks.h"
+
+enum { IMAGES = 90, SIZE = 64, CLASSES = 5 };
+static char directory[512] = "./";
+
+static char *path(const char *name) /* beside the program; to be freed */
+{
+    char *p = (char *)test_memory(strlen(directory) + strlen(name) + 1);
+    strcat(strcpy(p, directory), name);
+    return p;
+}
+
+static char *read_whole(const char *name, size_t *n)
+{
+    FILE *f = fopen(name, "rb");
+    char *v = NULL;
+    long size;
+    *n = 0;
+    if (!f) return NULL;
+    if (fseek(f, 0, SEEK_END) == 0 && (size = ftell(f)) >= 0) {
+        v = (char *)test_memory((size_t)size + 1);
+        rewind(f);
+        *n = fread(v, 1, (size_t)size, f);
+    }
+    fclose(f);
+    return v;
+}
+static void copy_file(const char *from, const char *to)
+{
+    size_t n;
+    char *v = read_whole(from, &n);
+    FILE *f = fopen(to, "wb");
+    if (CHECK(v && f)) CHECK(fwrite(v, 1, n, f) == n);
+    if (f) fclose(f);
+    free(v);
+}
+static void check_same_file(const char *a, const char *b)
+{
+    size_t n, m;
+    char *v = read_whole(a, &n), *w = read_whole(b, &m);
+    if (CHECK(v && w)) {
+        if (!CHECK_INT(n, m) || !CHECK_BYTES(v, w, n))
+            printf("    the files %s and %s differ\n", a, b);
+    }
+    free(v);
+    free(w);
+}
+
+/* Noise with a bright row that tells the class: easy to learn. */
+static void make_images(l2l_real *x, int *labels, int n)
+{
+    int i, j;
+    golden_fill(x, (int64_t)n * SIZE, 600, 0, 1);
+    for (i = 0; i < n; i++) {
+        labels[i] = i % CLASSES;
+        for (j = 0; j < SIZE; j++)
+            x[i * SIZE + j] = (l2l_real)(0.3 * (double)x[i * SIZE + j] + (j / 8 == labels[i] + 1 ? 0.7 : 0));
+    }
+}
+
+/* -- a run: context, data, model, phi, options ---------------------------------------------------- */
+
+typedef struct run {
+    l2l_context *c;
+    l2l_real *x;
+    int labels[IMAGES];
+    l2l_dataset d;
+    l2l_model *m;
+    l2l_learned *phi;
+    l2l_train_options o;
+    int64_t stop_at;
+    int copy_at;
+    const char *copy_from, *copy_to;
+    l2l_real *last; /* parameters after the last step that was reported */
+    int64_t last_count, calls;
+    double epsilon_before;
+    l2l_progress p;
+    l2l_model *best;
+} run;
+
+static bool run_progress(void *user, const l2l_progress *p)
+{
+    run *r = (run *)user;
+    free(r->last);
+    r->last = all_parameters(r->m, &r->last_count);
+    r->p = *p;
+    r->calls++;
+    CHECK(p->epsilon >= r->epsilon_before - 1e-12 && p->epsilon <= r->o.epsilon + 1e-12);
+    r->epsilon_before = p->epsilon;
+    CHECK(p->saturated >= 0 && p->saturated <= 1);
+    if (r->o.method.outer.is_objective) CHECK(p->accuracy >= 0 && p->accuracy <= 1);
+    else CHECK_NEAR(-1, p->accuracy, 0);
+    if (p->epoch_ended && p->best) {
+        l2l_model_free(r->best);
+        r->best = l2l_model_clone(r->c, r->m);
+    }
+    if (r->copy_at && r->calls == r->copy_at) copy_file(r->copy_from, r->copy_to);
+    return !r->stop_at || r->calls < r->stop_at;
+}
+
+enum { PLAIN, ADVTRAIN, RNN_ADV, METHODS };
+static int run_begin(run *r, int method, int threads)
+{
+    l2l_learned_options lo = l2l_learned_default();
+    memset(r, 0, sizeof *r);
+    r->c = test_context(threads);
+    r->x = test_array(IMAGES * SIZE);
+    make_images(r->x, r->labels, IMAGES);
+    r->m = tiny_model(r->c, 610);
+    lo.seed = 4;
+    r->phi = l2l_learned_create(r->c, &lo);
+    if (!CHECK(r->m && r->phi) ||
+        !CHECK(l2l_dataset_from_arrays(r->c, r->x, r->labels, IMAGES, 1, 8, 8, CLASSES, &r->d)))
+        return 0;
+    r->o = l2l_train_default();
+    r->o.method = method == PLAIN      ? l2l_method_plain()
+                  : method == ADVTRAIN ? l2l_method_advtrain()
+                                       : l2l_method_rnn_adv(r->phi);
+    r->o.epochs = 2;
+    r->o.batch = 16; /* 70 images after the split: 4 batches and one of 6 */
+    r->o.T = 3;
+    r->o.epsilon = 0.1;
+    r->o.validation = 20;
+    r->o.validation_attack = l2l_attack_pgd(0.1);
+    r->o.validation_attack.steps = 2;
+    r->o.seed = 31;
+    r->o.progress = run_progress;
+    r->o.user = r;
+    return 1;
+}
+static void run_end(run *r)
+{
+    CHECK_OK(r->c);
+    l2l_model_free(r->best);
+    l2l_learned_free(r->phi);
+    l2l_model_free(r->m);
+    l2l_dataset_free(&r->d);
+    l2l_context_free(r->c);
+    free(r->last);
+    free(r->x);
+}
+static bool run_train(run *r)
+{
+    l2l_trainer *t = l2l_trainer_create(r->m, &r->d, &r->o);
+    bool ok = t && l2l_train(t);
+    l2l_trainer_free(t);
+    return ok;
+}
+static void check_same_run(const run *a, const run *b)
+{
+    CHECK_SAME_MODEL(a->m, b->m);
+    CHECK_BYTES(l2l_learned_parameters(a->phi), l2l_learned_parameters(b->phi),
+                (size_t)l2l_learned_size(a->phi) * sizeof(l2l_real));
+}
+
+/* Stopped after step k and resumed gives the bits of never having stopped: theta, phi, log. Steps
+   1..10 are two epochs of five. */
+static void resuming(void)
+{
+    static const int stops[] = {1, 4, 5, 7, 9};
+    char *log = path("straight.jsonl"), *cut = path("resumed.jsonl"), *checkpoint = path("run.l2l");
+    int method, i;
+    for (method = 0; method < METHODS; method++) {
+        run a;
+        remove(log);
+        if (!run_begin(&a, method, 2)) return;
+        a.o.log = log;
+        CHECK(run_train(&a));
+        CHECK_INT(10, a.calls);
+        for (i = 0; i < COUNT(stops); i++) {
+            run b, d;
+            int before = test_complaints;
+            remove(cut);
+            remove(checkpoint);
+            if (!run_begin(&b, method, 2)) return;
+            b.o.log = cut;
+            b.o.checkpoint = checkpoint;
+            b.stop_at = stops[i];
+            CHECK(!run_train(&b));
+            CHECK_ERROR(b.c, L2L_ERROR_CANCELLED, "");
+            CHECK_INT(stops[i], b.calls);
+            run_end(&b);
+            if (!run_begin(&d, method, 1)) return;
+            d.o.log = cut;
+            d.o.checkpoint = checkpoint;
+            d.o.resume = true;
+            CHECK(run_train(&d));
+            CHECK_INT(10 - stops[i], d.calls);
+            check_same_run(&a, &d);
+            check_same_file(log, cut);
+            run_end(&d);
+            if (test_complaints > before) printf("    method %d stopped after %d\n", method, stops[i]);
+        }
+        run_end(&a);
+    }
+    remove(log);
+    remove(cut);
+    remove(checkpoint);
+    free(log);
+    free(cut);
+    free(checkpoint);
+}
+
+/* As after a kill: the checkpoint is of step 6, the log goes on to the end; it must be cut. */
+static void resuming_after_a_kill(void)
+{
+    char *log = path("straight.jsonl"), *cut = path("killed.jsonl"), *checkpoint = path("steps.l2l"),
+         *kept = path("kept.l2l");
+    run a, b;
+    remove(log);
+    remove(checkpoint);
+    if (!run_begin(&a, RNN_ADV, 1)) return;
+    a.o.log = log;
+    a.o.checkpoint = checkpoint;
+    a.o.checkpoint_steps = 3;
+    a.copy_at = 8;
+    a.copy_from = checkpoint;
+    a.copy_to = kept;
+    CHECK(run_train(&a));
+    copy_file(log, cut);
+    if (!run_begin(&b, RNN_ADV, 1)) return;
+    b.o.log = cut;
+    b.o.checkpoint = kept;
+    b.o.checkpoint_steps = 3;
+    b.o.resume = true;
+    CHECK(run_train(&b));
+    CHECK(b.calls > 1 && b.calls < 10);
+    check_same_run(&a, &b);
+    check_same_file(log, cut);
+    run_end(&a);
+    run_end(&b);
+    remove(log);
+    remove(cut);
+    remove(checkpoint);
+    remove(kept);
+    free(log);
+    free(cut);
+    free(checkpoint);
+    free(kept);
+}
+
+static void other_settings_refused(void)
+{
+    char *checkpoint = path("settings.l2l");
+    int i;
+    run a;
+    remove(checkpoint);
+    if (!run_begin(&a, RNN_ADV, 1)) return;
+    a.o.checkpoint = checkpoint;
+    a.stop_at = 3;
+    CHECK(!run_train(&a));
+    CHECK_ERROR(a.c, L2L_ERROR_CANCELLED, "");
+    run_end(&a);
+    for (i = 0; i < 6; i++) {
+        static const char *const names[] = {"epsilon", "batch", "T", "seed", "rate", "method"};
+        run b;
+        l2l_real *before, *after;
+        int64_t n;
+        if (!run_begin(&b, i == 5 ? ADVTRAIN : RNN_ADV, 1)) return;
+        b.o.checkpoint = checkpoint;
+        b.o.resume = true;
+        if (i == 0) b.o.epsilon = 0.2;
+        if (i == 1) b.o.batch = 8;
+        if (i == 2) b.o.T = 4;
+        if (i == 3) b.o.seed = 32;
+        if (i == 4) b.o.optimizer.rate = 2e-3;
+        before = all_parameters(b.m, &n);
+        CHECK(!run_train(&b));
+        CHECK_ERROR(b.c, L2L_ERROR_MISMATCH, names[i]);
+        after = all_parameters(b.m, &n);
+        CHECK_BYTES(before, after, (size_t)n * sizeof(l2l_real));
+        CHECK_INT(0, b.calls);
+        free(before);
+        free(after);
+        run_end(&b);
+    }
+    remove(checkpoint);
+    free(checkpoint);
+}
+
+static void threads_do_not_matter(void)
+{
+    int method;
+    for (method = 0; method < METHODS; method++) {
+        run a, b;
+        if (!run_begin(&a, method, 1) || !run_begin(&b, method, 4)) return;
+        CHECK(run_train(&a) && run_train(&b));
+        check_same_run(&a, &b);
+        run_end(&a);
+        run_end(&b);
+    }
+}
+
+/* -- an outer loss of our own that watches ------------------------------------------------------- */
+
+typedef struct watcher {
+    int calls, nan_at, seen[IMAGES], batches[64];
+} watcher;
+static l2l_tensor *watching_loss(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
+                                 void *user)
+{
+    watcher *w = (watcher *)user;
+    l2l_context *c = l2l_model_context(m);
+    l2l_tensor *loss = l2l_mean(c, l2l_cross_entropy(c, l2l_model_forward(m, adv, L2L_TRAIN), labels));
+    int i;
+    for (i = 0; i < x->shape.n; i++) {
+        int index = (int)floor((double)x->data[(int64_t)i * SIZE] * 128 + 0.5);
+        if (index >= 0 && index < IMAGES) w->seen[index]++;
+    }
+    if (w->calls < COUNT(w->batches)) w->batches[w->calls] = x->shape.n;
+    if (++w->calls == w->nan_at) loss = l2l_affine(c, loss, (double)NAN, 0);
+    return loss;
+}
+
+static void stops_at_nan(void)
+{
+    int method;
+    for (method = 0; method < METHODS; method++) {
+        run r;
+        watcher w;
+        l2l_real *after;
+        int64_t n;
+        memset(&w, 0, sizeof w);
+        if (!run_begin(&r, method, 1)) return;
+        w.nan_at = 4;
+        r.o.method.outer.loss = watching_loss;
+        r.o.method.outer.user = &w;
+        r.o.method.outer.is_objective = false;
+        CHECK(!run_train(&r));
+        CHECK_ERROR(r.c, L2L_ERROR_NUMERIC, "");
+        CHECK_INT(3, r.calls);
+        after = all_parameters(r.m, &n);
+        if (r.last) CHECK_BYTES(r.last, after, (size_t)n * sizeof(l2l_real));
+        free(after);
+        run_end(&r);
+    }
+}
+
+/* Pixel 0 of image i is i/128. Every image that is not held out is trained on once per epoch, held
+   out ones never; the last batch of an epoch is the rest. */
+static void validation_split(void)
+{
+    run r;
+    watcher w;
+    int i, trained = 0;
+    memset(&w, 0, sizeof w);
+    if (!run_begin(&r, ADVTRAIN, 1)) return;
+    for (i = 0; i < IMAGES; i++) r.x[i * SIZE] = (l2l_real)(i / 128.0);
+    r.o.method.outer.loss = watching_loss;
+    r.o.method.outer.user = &w;
+    r.o.method.outer.is_objective = false;
+    CHECK(run_train(&r));
+    for (i = 0; i < IMAGES; i++) {
+        CHECK(w.seen[i] == 0 || w.seen[i] == 2);
+        trained += w.seen[i] > 0;
+    }
+    CHECK_INT(IMAGES - 20, trained);
+    CHECK_INT(10, w.calls);
+    CHECK_INT(16, w.batches[3]);
+    CHECK_INT(6, w.batches[4]);
+    CHECK_INT(6, w.batches[9]);
+    CHECK(r.p.epoch_ended);
+    CHECK(r.p.validation_natural >= 0 && r.p.validation_natural <= 1);
+    CHECK(r.p.validation_robust >= 0 && r.p.validation_robust <= r.p.validation_natural + 1e-12);
+    run_end(&r);
+    if (!run_begin(&r, PLAIN, 1)) return;
+    r.o.validation = 0;
+    CHECK(run_train(&r));
+    CHECK_NEAR(-1, r.p.validation_natural, 0);
+    CHECK_NEAR(-1, r.p.validation_robust, 0);
+    CHECK_INT(12, r.calls); /* 90 images: 5 batches and one of 10 */
+    run_end(&r);
+    if (!run_begin(&r, PLAIN, 1)) return;
+    r.o.validation = IMAGES;
+    CHECK(!run_train(&r));
+    CHECK_ERROR(r.c, L2L_ERROR_ARGUMENT, "validation");
+    run_end(&r);
+}
+
+/* Six images are six images, whatever the batch size says: SGD, whose step follows the size of the
+   gradient, goes to the same place. */
+static void short_batches(void)
+{
+    run r[2];
+    l2l_progress p[2];
+    int i;
+    for (i = 0; i < 2; i++) {
+        l2l_trainer *t;
+        if (!run_begin(&r[i], RNN_ADV, 1)) return;
+        r[i].o.batch = i ? 6 : 16;
+        r[i].o.optimizer = l2l_sgd_default();
+        r[i].o.epsilon_warm_up = 0;
+        t = l2l_trainer_create(r[i].m, &r[i].d, &r[i].o);
+        CHECK(t && l2l_train_step(t, r[i].x, r[i].labels, 6, &p[i]));
+        l2l_trainer_free(t);
+    }
+    check_same_run(&r[0], &r[1]);
+    CHECK_NEAR(p[0].loss, p[1].loss, 0);
+    for (i = 0; i < 2; i++) run_end(&r[i]);
+}
+
+static void bad_batches(void)
+{
+    run r;
+    l2l_trainer *t;
+    l2l_progress p;
+    l2l_real *before, *after;
+    int64_t n;
+    if (!run_begin(&r, RNN_ADV, 1)) return;
+    t = l2l_trainer_create(r.m, &r.d, &r.o);
+    before = all_parameters(r.m, &n);
+    if (CHECK(t != NULL)) {
+        r.labels[2] = CLASSES;
+        CHECK(!l2l_train_step(t, r.x, r.labels, 6, &p));
+        CHECK_ERROR(r.c, L2L_ERROR_ARGUMENT, "label");
+        r.labels[2] = 0;
+        r.x[3] = (l2l_real)NAN;
+        CHECK(!l2l_train_step(t, r.x, r.labels, 6, &p));
+        CHECK(l2l_error(r.c) == L2L_ERROR_ARGUMENT || l2l_error(r.c) == L2L_ERROR_NUMERIC);
+        l2l_error_clear(r.c);
+        r.x[3] = 0;
+        CHECK(!l2l_train_step(t, r.x, r.labels, 0, &p));
+        CHECK_ERROR(r.c, L2L_ERROR_ARGUMENT, "");
+        after = all_parameters(r.m, &n);
+        CHECK_BYTES(before, after, (size_t)n * sizeof(l2l_real));
+        free(after);
+        CHECK(l2l_train_step(t, r.x, r.labels, 6, &p));
+    }
+    free(before);
+    l2l_trainer_free(t);
+    run_end(&r);
+}
+
+static void bad_settings(void)
+{
+    static const char *const names[] = {"epochs", "batch", "epsilon", "T", "rate", "warm"};
+    int i;
+    for (i = 0; i < COUNT(names); i++) {
+        run r;
+        l2l_trainer *t;
+        if (!run_begin(&r, ADVTRAIN, 1)) return;
+        if (i == 0) r.o.epochs = -1;
+        if (i == 1) r.o.batch = 0;
+        if (i == 2) r.o.epsilon = -0.1;
+        if (i == 3) r.o.T = -1;
+        if (i == 4) r.o.optimizer.rate = (double)NAN;
+        if (i == 5) r.o.epsilon_warm_up = -0.5;
+        t = l2l_trainer_create(r.m, &r.d, &r.o);
+        CHECK(t == NULL);
+        CHECK_ERROR(r.c, L2L_ERROR_ARGUMENT, names[i]);
+        l2l_trainer_free(t);
+        run_end(&r);
+    }
+}
+
+static void learning(void)
+{
+    int method;
+    for (method = 0; method < METHODS; method++) {
+        run r;
+        l2l_real *phi;
+        if (!run_begin(&r, method, 2)) return;
+        phi = test_array(491);
+        memcpy(phi, l2l_learned_parameters(r.phi), 491 * sizeof(l2l_real));
+        r.o.epochs = 30;
+        r.o.optimizer.rate = 1e-2;
+        CHECK(run_train(&r));
+        CHECK_NEAR(0.1, r.p.epsilon, 1e-9); /* after the warm-up */
+        CHECK_INT(150, r.calls);
+        CHECK(r.p.validation_natural > 0.9);
+        if (method != PLAIN) CHECK(r.p.validation_robust > 0.6);
+        if (method != PLAIN) CHECK(r.p.gain > 0);
+        CHECK((memcmp(phi, l2l_learned_parameters(r.phi), 491 * sizeof(l2l_real)) != 0) ==
+              (method == RNN_ADV));
+        if (test_complaints)
+            printf("    method %d: natural %g, robust %g, gain %g\n", method, r.p.validation_natural,
+                   r.p.validation_robust, r.p.gain);
+        free(phi);
+        run_end(&r);
+    }
+}
+
+static void best_model(void)
+{
+    run r;
+    l2l_trainer *t;
+    l2l_model *best;
+    if (!run_begin(&r, ADVTRAIN, 1)) return;
+    r.o.epochs = 6;
+    r.o.optimizer.rate = 2e-2;
+    t = l2l_trainer_create(r.m, &r.d, &r.o);
+    CHECK(t && l2l_train(t));
+    best = t ? l2l_trainer_best(t) : NULL;
+    if (CHECK(best && r.best)) CHECK_SAME_MODEL(r.best, best);
+    l2l_model_free(best);
+    l2l_trainer_free(t);
+    run_end(&r);
+}
+
+static l2l_tensor *flat_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    (void)user;
+    return l2l_layer_linear(m, "fc", x, CLASSES, L2L_LAST);
+}
+
+/* A zero last layer that is not moved (rate 0) stays at ln 5 with one class for everything. */
+static void plateau(void)
+{
+    run r;
+    l2l_model_options o = own_options("flat", flat_forward, 1, 8, CLASSES);
+    int on;
+    o.last_layer_deviation = 0;
+    for (on = 0; on < 2; on++) {
+        if (!run_begin(&r, PLAIN, 1)) return;
+        l2l_model_free(r.m);
+        r.m = l2l_model_create(r.c, &o);
+        r.o.optimizer = l2l_sgd_default();
+        r.o.optimizer.rate = 0;
+        r.o.epochs = 70;
+        r.o.validation = 0;
+        r.o.batch = 18; /* 5 steps an epoch */
+        r.o.stop_on_plateau = on != 0;
+        if (on) {
+            CHECK(!run_train(&r));
+            CHECK(r.calls >= 299 && r.calls <= 301);
+            CHECK(l2l_error(r.c) != L2L_OK);
+            CHECK_CONTAINS("plateau", l2l_error_text(r.c));
+            l2l_error_clear(r.c);
+        } else {
+            CHECK(run_train(&r));
+            CHECK_INT(350, r.calls);
+        }
+        run_end(&r);
+    }
+}
+
+/* Half the rate from the middle on; a short linear rise at the beginning. */
+static bool schedule_progress(void *user, const l2l_progress *p)
+{
+    run *r = (run *)user;
+    /* p->step counts the steps made: this one was number p->step - 1. p->rate is the factor, or the
+       rate itself: with rate 1 that is the same. */
+    CHECK_NEAR(l2l_schedule_factor(&r->o.schedule, p->step - 1, p->steps), p->rate, 1e-12);
+    r->calls++;
+    return true;
+}
+static void rate_schedule(void)
+{
+    run r, s;
+    int i;
+    l2l_real *a, *b;
+    int64_t n;
+    if (!run_begin(&r, PLAIN, 1)) return;
+    r.o.optimizer = l2l_sgd_default();
+    r.o.optimizer.rate = 1;
+    r.o.optimizer.momentum = 0;
+    r.o.schedule.kind = L2L_STEPS;
+    r.o.schedule.warm_up = 0.2;
+    r.o.schedule.milestones[0] = 0.5;
+    r.o.schedule.factor = 0.5;
+    r.o.progress = schedule_progress;
+    CHECK(run_train(&r));
+    CHECK_INT(10, r.calls);
+    run_end(&r);
+    /* A factor of 0 from the first milestone on leaves theta where it was. */
+    for (i = 0; i < 2; i++) {
+        if (!run_begin(i ? &s : &r, PLAIN, 1)) return;
+        (i ? &s : &r)->o.epochs = 2;
+        (i ? &s : &r)->o.optimizer = l2l_sgd_default();
+        (i ? &s : &r)->o.optimizer.momentum = 0;
+    }
+    s.o.schedule.kind = L2L_STEPS;
+    s.o.schedule.milestones[0] = 0.5;
+    s.o.schedule.factor = 0;
+    r.stop_at = 5;
+    CHECK(!run_train(&r));
+    CHECK_ERROR(r.c, L2L_ERROR_CANCELLED, "");
+    CHECK(run_train(&s));
+    a = all_parameters(r.m, &n);
+    b = all_parameters(s.m, &n);
+    CHECK_BYTES(a, b, (size_t)n * sizeof(l2l_real));
+    free(a);
+    free(b);
+    run_end(&r);
+    run_end(&s);
+}
+
+static void warm_up(void)
+{
+    run r;
+    if (!run_begin(&r, ADVTRAIN, 1)) return;
+    r.o.epochs = 10; /* 50 steps, epsilon rises over 15 */
+    r.stop_at = 8;
+    CHECK(!run_train(&r));
+    CHECK_ERROR(r.c, L2L_ERROR_CANCELLED, "");
+    CHECK_NEAR(0.1 * 8 / 15, r.p.epsilon, 0.1 / 15 + 1e-9);
+    run_end(&r);
+}
+
+int main(int argc, char **argv)
+{
+    char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+    if (slash && (size_t)(slash - argv[0]) + 2 < sizeof directory) {
+        memcpy(directory, argv[0], (size_t)(slash - argv[0]) + 1);
+        directory[slash - argv[0] + 1] = 0;
+    }
+    RUN(resuming, "stopping and resuming gives the bits of never having stopped");
+    RUN(resuming_after_a_kill, "resuming from a periodic checkpoint cuts the log to its step");
+    RUN(other_settings_refused, "a checkpoint of other settings is refused by name");
+    RUN(threads_do_not_matter, "training has the same bits for any number of threads");
+    RUN(stops_at_nan, "a loss that is not finite stops with the last good parameters kept");
+    RUN(validation_split, "held-out images are never trained on, the others once an epoch");
+    RUN(short_batches, "a short batch is divided by its real size");
+    RUN(bad_batches, "bad labels and images leave the model as it was");
+    RUN(bad_settings, "bad settings are refused by name");
+    RUN(learning, "plain, advtrain and rnn-adv learn an easy problem");
+    RUN(best_model, "the best model is that of the epoch reported as best");
+    RUN(plateau, "a plateau is detected when asked for");
+    RUN(rate_schedule, "the schedule moves the rate, step by step");
+    RUN(warm_up, "epsilon warms up");
+    return test_end();
+}
