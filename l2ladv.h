@@ -233,7 +233,9 @@ typedef struct l2l_options {
 } l2l_options;
 
 L2LADVDEF l2l_options l2l_options_default(void);
-/* NULL only if there is no memory, or if `allocator` has one function without the other. */
+/* NULL only if there is no memory, or if `allocator` has one function without the other: the one
+   result to check at once. Objects that are NULL after an error may be handed on: the calls that
+   get them return NULL or false. */
 L2LADVDEF l2l_context *l2l_context_create(const l2l_options *options);
 /* Objects made with the context (models, data sets, ...) are freed before it. */
 L2LADVDEF void l2l_context_free(l2l_context *c);
@@ -680,7 +682,7 @@ typedef struct l2l_record {
     int restart;
     double loss;                 /* the objective at the returned image                           */
     double linf, l2;             /* norms of the perturbation                                     */
-    int forwards, backwards;     /* passes through the model for this image                       */
+    int forwards, backwards;     /* passes through the model until this image was fooled          */
     int zero_gradients;          /* iterates of this image whose gradient was exactly zero        */
 } l2l_record;
 /* Attacks n images (NxCxHxW, values in [0,1]); `adversarial` gets n images, `records` n records.
@@ -966,6 +968,7 @@ struct l2l_context {
     l2l__block *newest, *free_blocks;
     uint64_t serial;
     size_t arena_size, arena_live, arena_peak;
+    size_t arena_merged;                     /* arena_peak when the chunks were last made one     */
     l2l_tensor **tape;                       /* nodes in the order of their making                */
     int tape_length, tape_capacity;
     bool recording;
@@ -1078,8 +1081,14 @@ static bool l2l__fail(l2l_context *c, l2l_status status, const char *format, ...
 }
 
 
-L2LADVDEF l2l_status l2l_error(const l2l_context *c) { return c->status; }
-L2LADVDEF const char *l2l_error_text(const l2l_context *c) { return c->text; }
+L2LADVDEF l2l_status l2l_error(const l2l_context *c)
+{
+    return c ? c->status : L2L_ERROR_MEMORY;
+}
+L2LADVDEF const char *l2l_error_text(const l2l_context *c)
+{
+    return c ? c->text : "no context: out of memory";
+}
 
 L2LADVDEF void l2l_error_clear(l2l_context *c)
 {
@@ -1207,7 +1216,7 @@ static l2l__block *l2l__block_after(l2l__block *b)
 
 static l2l__block *l2l__arena_grow(l2l_context *c, size_t need)
 {
-    size_t size = need > c->arena_size / 2 ? need : c->arena_size / 2;
+    size_t size = need > c->arena_size / 4 ? need : c->arena_size / 4;
     l2l__chunk *chunk;
     l2l__block *b;
     if (size < L2L__CHUNK) size = L2L__CHUNK;
@@ -1320,10 +1329,13 @@ L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark)
         l2l__arena_drop(c, (char *)c->newest + L2L__BLOCK);
     if (c->tape_length > mark.tape) c->tape_length = mark.tape;
     if (!c->newest && c->chunks && c->chunks->next) {
-        /* Empty, but in pieces: make it one, so that the next round finds the room in one place.
-           If that much is not to be had at once, the pieces come back as they are needed. */
-        size_t size = c->arena_peak + c->arena_peak / 8;
+        /* Empty, but in pieces: make it one, so that the next round finds the room in one place:
+           somewhat more than ever lived at once or, where that did not do before (the room was in
+           the wrong places), all there was. If that much is not to be had, pieces will do. */
+        bool again = c->arena_merged == c->arena_peak;
+        size_t size = again ? c->arena_size : c->arena_peak + c->arena_peak / 8;
         l2l_status status = c->status;
+        c->arena_merged = c->arena_peak;
         l2l__arena_free_chunks(c);
         if (!status && !l2l__arena_grow(c, size)) l2l_error_clear(c);
     }
@@ -1591,10 +1603,11 @@ static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry 
     }
 }
 
-/* The output coordinate that input coordinate i reaches through tap t, or -1. */
+/* The output coordinate that input coordinate i reaches through tap t; negative: none. */
 static int l2l__reached(int i, int t, int stride, int padding, int outputs)
 {
     int o = i + padding - t;
+    if (stride == 1) return o < outputs ? o : -1;
     return o < 0 || o % stride || o / stride >= outputs ? -1 : o / stride;
 }
 
@@ -2607,40 +2620,52 @@ typedef struct l2l__bench {
     l2l_real *rows, *tail;
 } l2l__bench;
 
-static const l2l_real *l2l__source_pixel(const l2l__indirect *q, int64_t n, int h, int w, int i,
-                                         int j)
+/* The source line (or column) that output line o reaches through tap t; negative: zeros. */
+static int l2l__source_line(const l2l__indirect *q, int o, int t, int sources)
 {
     const l2l__geometry *g = q->g;
-    if (q->backward) {
-        int oh = l2l__reached(h, i, g->stride, g->padding, g->oh);
-        int ow = l2l__reached(w, j, g->stride, g->padding, g->ow);
-        return oh < 0 || ow < 0 ? q->zero : q->source + ((n * g->oh + oh) * g->ow + ow) * g->k;
+    int line = o * g->stride + t - g->padding;
+    if (q->backward) return l2l__reached(o, t, g->stride, g->padding, sources);
+    return line < sources ? line : -1;
+}
+
+/* The taps' pointers of output pixel (n,h,w), L2L__ROWS apart; or its patch as one row. */
+static void l2l__point_pixel(const l2l__indirect *q, int64_t n, int h, int w, const l2l_real **at,
+                             l2l_real *row)
+{
+    const l2l__geometry *g = q->g;
+    int height = q->backward ? g->oh : g->h, width = q->backward ? g->ow : g->w;
+    int channels = q->backward ? g->k : g->c, i, j, c;
+    if (q->gather) *at = row;
+    for (i = 0; i < g->kh; i++) {
+        int y = l2l__source_line(q, h, i, height);
+        const l2l_real *line = y < 0 ? NULL : q->source + (n * height + y) * width * channels;
+        for (j = 0; j < g->kw; j++) {
+            int x = line ? l2l__source_line(q, w, j, width) : -1;
+            const l2l_real *from = x < 0 ? q->zero : line + (int64_t)x * channels;
+            if (q->gather) {
+                for (c = 0; c < channels; c++) *row++ = from[c];
+            } else {
+                *at = from;
+                at += L2L__ROWS;
+            }
+        }
     }
-    h = h * g->stride + i - g->padding;
-    w = w * g->stride + j - g->padding;
-    return h < 0 || h >= g->h || w < 0 || w >= g->w
-        ? q->zero : q->source + ((n * g->h + h) * g->w + w) * g->c;
 }
 
 /* pointers[group][tap][row of the group], for m pixels from p0; the last group repeats its last
    pixel. */
 static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
 {
-    int kh = q->g->kh, kw = q->g->kw, taps = kh * kw, r, t;
-    int padded = (m + L2L__ROWS - 1) / L2L__ROWS * L2L__ROWS;
-    for (r = 0; r < padded; r++) {
-        int64_t p = p0 + (r < m ? r : m - 1), n = p / q->ow / q->oh;
-        int h = (int)(p / q->ow % q->oh), w = (int)(p % q->ow);
-        const l2l_real **at =
-            b->pointers + (int64_t)(r / L2L__ROWS) * q->taps * L2L__ROWS + r % L2L__ROWS;
-        l2l_real *row = b->rows + (int64_t)r * q->depth;
-        if (q->gather) *at = row;
-        for (t = 0; t < taps; t++) {
-            const l2l_real *from = l2l__source_pixel(q, n, h, w, t / kw, t % kw);
-            int c;
-            if (!q->gather) at[t * L2L__ROWS] = from;
-            else for (c = 0; c < q->g->c; c++) *row++ = from[c];
-        }
+    int64_t n = p0 / q->ow / q->oh;
+    int h = (int)(p0 / q->ow % q->oh), w = (int)(p0 % q->ow), r;
+    for (r = 0; r < m || r % L2L__ROWS; r++) {
+        int64_t group = (int64_t)(r / L2L__ROWS) * q->taps * L2L__ROWS;
+        l2l__point_pixel(q, n, h, w, b->pointers + group + r % L2L__ROWS,
+                         b->rows + (int64_t)r * q->depth);
+        if (r + 1 >= m) continue;
+        if (++w == q->ow) { w = 0; h++; }
+        if (h == q->oh) { h = 0; n++; }
     }
 }
 
@@ -5260,7 +5285,10 @@ L2LADVDEF void l2l_model_free(l2l_model *m)
     l2l_free(m->context, m);
 }
 
-L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m) { return &m->options; }
+L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m)
+{
+    return m ? &m->options : NULL;
+}
 
 L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
 {
@@ -6546,9 +6574,12 @@ L2LADVDEF void l2l_learned_free(l2l_learned *m)
     l2l_free(m->context, m);
 }
 
-L2LADVDEF const l2l_learned_options *l2l_learned_info(const l2l_learned *m) { return &m->options; }
-L2LADVDEF int l2l_learned_size(const l2l_learned *m) { return m->size; }
-L2LADVDEF l2l_real *l2l_learned_parameters(l2l_learned *m) { return m->phi; }
+L2LADVDEF const l2l_learned_options *l2l_learned_info(const l2l_learned *m)
+{
+    return m ? &m->options : NULL;
+}
+L2LADVDEF int l2l_learned_size(const l2l_learned *m) { return m ? m->size : 0; }
+L2LADVDEF l2l_real *l2l_learned_parameters(l2l_learned *m) { return m ? m->phi : NULL; }
 
 /* What phi was trained with, for its file. */
 static void l2l__learned_trained_with(const l2l_learned *m, int *T, double *epsilon)
@@ -6728,7 +6759,7 @@ static int l2l__at_most(int a, int64_t b) { return b < a ? (int)b : a; }
 static bool l2l__learned_ready(const l2l_learned *m, const l2l_inner *in)
 {
     if (in->context->status) return false;
-    if (in->context != m->context)
+    if (!m || in->context != m->context)
         return l2l__fail(in->context, L2L_ERROR_ARGUMENT, "l2l_learned: the maximizer belongs to "
                          "another context than the inner problem");
     return true;

@@ -88,8 +88,10 @@ int main(int argc, char **argv) {
     network.classes = 10;
     l2l_model *model = l2l_model_create(c, &network);
     l2l_learned *phi = l2l_learned_create(c, &lstm);
-    l2l_model_summary(model, summary, sizeof summary);
-    printf("%s\n", summary);
+    if (model) {
+        l2l_model_summary(model, summary, sizeof summary);
+        printf("%s\n", summary);
+    }
 
     /* The paper's method with two of its three parts exchanged. */
     train.method = l2l_method_rnn_adv(phi);

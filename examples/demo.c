@@ -33,15 +33,30 @@ static void parse(int argc, char **argv) {
         {"threads", CLI_INTEGER, &set.threads, 0, 1024, NULL, "0: all that there are"},
         {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
     };
-    set.epochs = 8;
+    set.epochs = 6;
     set.batch = 32;
     set.width = 0.5;
     set.eps = 0.3;
     set.eps_warmup = 0.4;
     set.lr = 2e-3;
-    set.val = 200;
+    set.val = 150;
     cli_parse(argc, argv, "Trains AdvTrain and RNN-Adv on 2,000 digits, attacks both, draws both.",
               flags);
+}
+
+/* Where the pictures go: to --out, else to the folder that this program is in. */
+static char sheet[1100], curves[1100];
+
+static void name_pictures(void) {
+    const char *slash = strrchr(cli_path, '/');
+    char folder[1024] = ".";
+    if (set.out)
+        snprintf(folder, sizeof folder, "%s", set.out);
+    else if (slash)
+        snprintf(folder, sizeof folder, "%.*s", (int)(slash - cli_path), cli_path);
+    snprintf(sheet, sizeof sheet, "%s/demo.png", folder);
+    snprintf(curves, sizeof curves, "%s/demo.svg", folder);
+    cli_check_output("out", sheet);
 }
 
 /* ---- training ---- */
@@ -215,29 +230,16 @@ static void draw_curves(const competitor *r, const char *path) {
     printf("wrote %s\n", path);
 }
 
-/* --out, else the folder that this program is in. */
-static const char *out_folder(void) {
-    static char folder[1024];
-    const char *slash = strrchr(cli_path, '/');
-    if (set.out) return set.out;
-    if (!slash) return ".";
-    snprintf(folder, sizeof folder, "%.*s", (int)(slash - cli_path), cli_path);
-    return folder;
-}
-
 static void draw(l2l_context *c, const l2l_dataset *test, l2l_learned *phi, competitor *r) {
     static l2l_real clean[DIGITS * PIXELS];
     l2l_attack a = make_attack(LEARNED, phi);
-    char path[1100];
     int labels[DIGITS], k;
     l2l_dataset_read(test, 0, DIGITS, clean, labels);
     for (k = 0; k < METHODS; k++)
         l2l_attack_run(r[k].model, &a, clean, labels, DIGITS, r[k].adversarial, r[k].records);
     if (l2l_error(c)) die(c);
-    snprintf(path, sizeof path, "%s/demo.png", out_folder());
-    draw_sheet(r, clean, path);
-    snprintf(path, sizeof path, "%s/demo.svg", out_folder());
-    draw_curves(r, path);
+    draw_sheet(r, clean, sheet);
+    draw_curves(r, curves);
 }
 
 int main(int argc, char **argv) {
@@ -249,6 +251,7 @@ int main(int argc, char **argv) {
     int k;
 
     parse(argc, argv);
+    name_pictures();
     c = cli_context(set.threads);
     printf("%s\n", l2l_describe(c));
     cli_dataset(c, "embedded", set.data, true, &digits);

@@ -150,7 +150,7 @@ static int find_kind(const char *spec, const char *name) {
 static void parse_spec(job *j, l2l_learned *phi) {
     char text[256], *key, *value, *next;
     const char *allowed;
-    snprintf(text, sizeof text, "%s", j->spec);
+    memcpy(text, j->spec, sizeof text);
     if ((next = strchr(text, ':')) != NULL) *next++ = 0;
     j->kind = find_kind(j->spec, text);
     if (j->kind == LEARNED && !phi) cli_fail("--attack %s: needs --maximizer F", j->spec);
