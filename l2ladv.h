@@ -521,7 +521,7 @@ L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values);
    Returns the length that the whole text has. */
 L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capacity);
 /* Bytes that one training step (or with L2L_EVALUATE one input gradient) of a batch will need
-   beyond the parameters, measured on the shapes, before it is run. 0 after an error. */
+   beyond the parameters, by passes of up to 16 images of zeros. 0 after an error. */
 L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode);
 
 /* A model that lives elsewhere. Called from the caller's thread, NxCxHxW in [0,1]; return false to
@@ -721,6 +721,8 @@ L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_opti
 L2LADVDEF void l2l_learned_free(l2l_learned *m);
 L2LADVDEF const l2l_learned_options *l2l_learned_info(const l2l_learned *m);
 L2LADVDEF int l2l_learned_size(const l2l_learned *m); /* number of parameters                     */
+/* T and epsilon of the last training step; 0 before any. They are kept in its file. */
+L2LADVDEF void l2l_learned_trained_with(const l2l_learned *m, int *T, double *epsilon);
 /* phi as one array: W_ih (4HxI, gates i f g o; RNN HxI), W_hh (4HxH), b_ih (4H), W_out (H),
    b_out (1); rows as in PyTorch's LSTMCell and RNNCell. Writing to it is allowed. */
 L2LADVDEF l2l_real *l2l_learned_parameters(l2l_learned *m);
@@ -765,7 +767,7 @@ L2LADVDEF l2l_method l2l_method_advtrain(void);            /* PGD (Madry et al. 
 L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi); /* the paper's                         */
 
 typedef struct l2l_progress {
-    int epoch, epochs;
+    int epoch, epochs;  /* epoch counts from 0                                                    */
     int64_t step, steps, step_in_epoch, steps_in_epoch;
     double loss;        /* outer loss of the last step                                            */
     double accuracy;    /* on the last step's x'_T; -1 under an outer loss of your own            */
@@ -808,7 +810,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
                                           const l2l_train_options *o);
 L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
 /* Runs to the end; true when it got there. A progress callback that says stop, a loss that is not
-   finite (the parameters of the last good step are kept) or, with stop_on_plateau, a loss within
+   finite (the parameters for which it last was are kept) or, with stop_on_plateau, a loss within
    0.02 of ln K for 300 steps while one class is predicted for everything, ends it with an error. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
 /* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW. */
@@ -830,7 +832,7 @@ typedef struct l2l_evaluation_options {
 L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void);
 
 typedef struct l2l_result {
-    double accuracy;        /* share of images classified right under this attack                 */
+    double accuracy;        /* share of the attacked images that are classified right             */
     double mean_loss;       /* of the attack's objective                                          */
     double mean_linf;
     double zero_gradients;  /* share of iterates with a gradient of exactly zero                  */
@@ -840,7 +842,7 @@ typedef struct l2l_result {
 typedef struct l2l_evaluation {
     int images;
     double natural;         /* accuracy on clean images                                           */
-    double worst;           /* share right on clean images and under every attack so far          */
+    double worst;           /* share right on the clean image and under every attack so far       */
     int *labels, *clean;    /* per image: true class, prediction                                  */
     bool *right;            /* per image: right so far                                            */
     /* private */
@@ -857,9 +859,10 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
 
 /* -- 2.14 Files ------------------------------------------------------------------------ >>files --
    Every loader distrusts its file: sizes are checked before memory is asked for. A failed load
-   leaves its target as it was. Saving writes to a temporary file beside the target, checks it and
-   renames it: a process killed at any time leaves the old file or the new one (a power failure is
-   not covered: ISO C cannot flush a disk). The from-memory forms work under L2LADV_NO_STDIO. */
+   leaves a model or maximizer as it was, and a data set or array empty. Saving writes to a
+   temporary file beside the target, checks it and renames it: a process killed at any time leaves
+   the old file or the new one (a power failure is not covered: ISO C cannot flush a disk). The
+   from-memory forms work under L2LADV_NO_STDIO. */
 
 /* IDX (the format of MNIST): images of unsigned bytes, rank 3 (or 4 with channels), and labels. */
 L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
@@ -1038,6 +1041,7 @@ static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_li
             buffer[0] = *format;
         } else if (*++format == 's') {
             s = va_arg(a, const char *);
+            if (!s) s = "(none)";
             length = strlen(s);
         } else if (*format == 'g') {
             length = l2l__number(buffer, va_arg(a, double), 6);
@@ -1323,11 +1327,24 @@ L2LADVDEF l2l_mark l2l_mark_here(const l2l_context *c)
     return m;
 }
 
+/* The nodes that a mark cuts off let go of their inputs, which may be older than the mark. */
+static void l2l__cut_tape(l2l_context *c, int length)
+{
+    int i, j;
+    for (i = length; i < c->tape_length; i++) {
+        l2l_tensor *y = c->tape[i];
+        for (j = 0; j < 8; j++)
+            if (y->in[j] && y->in[j]->references > 1) y->in[j]->references--;
+        if (y->base && y->base->references > 1) y->base->references--;
+    }
+    if (c->tape_length > length) c->tape_length = length;
+}
+
 L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark)
 {
+    l2l__cut_tape(c, mark.tape);
     while (c->newest && c->newest->serial > mark.serial)
         l2l__arena_drop(c, (char *)c->newest + L2L__BLOCK);
-    if (c->tape_length > mark.tape) c->tape_length = mark.tape;
     if (!c->newest && c->chunks && c->chunks->next) {
         /* Empty, but in pieces: make it one, so that the next round finds the room in one place:
            somewhat more than ever lived at once or, where that did not do before (the room was in
@@ -3213,9 +3230,12 @@ static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x)
 {
     if (c->status) return false;
     if (!x) return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input tensor is NULL", where);
-    if (!x->data)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input's data were given back (dropped, or "
-                         "freed by L2L_FREE_GRAPH)", where);
+    for (; x; x = x->base)                   /* a view stands and falls with its base             */
+        if (!x->data)
+            return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                             "%s: an input's data were given back (dropped, or "
+                             "freed by L2L_FREE_GRAPH)",
+                             where);
     return true;
 }
 
@@ -3254,7 +3274,7 @@ static void l2l__drop_data(l2l_context *c, l2l_tensor *x)
 
 static l2l_tensor *l2l__retain(l2l_tensor *x)
 {
-    if (x) x->references++;
+    if (x && x->references) x->references++;
     return x;
 }
 
@@ -3276,7 +3296,7 @@ static l2l_tensor *l2l__view(l2l_context *c, l2l_tensor *x, l2l_shape s)
     if (!y) return NULL;
     y->data = x->data;
     y->packed = x->packed;
-    y->base = x->references ? l2l__retain(x) : x;
+    y->base = l2l__retain(x);
     return y;
 }
 
@@ -3805,7 +3825,9 @@ L2LADVDEF l2l_tensor *l2l_log(l2l_context *c, l2l_tensor *x)
 
 static void l2l__power_vjp(l2l__vjp *v)      /* a x^(a-1) */
 {
-    l2l_tensor *p = l2l_power(v->c, v->y->in[0], v->y->f[0] - 1);
+    l2l_tensor *p;
+    if (v->y->f[0] == 0) return;             /* constant: zero, also at 0                         */
+    p = l2l_power(v->c, v->y->in[0], v->y->f[0] - 1);
     l2l__times(v, l2l_affine(v->c, p, v->y->f[0], 0));
     l2l_drop(v->c, p);
 }
@@ -3841,7 +3863,8 @@ L2LADVDEF l2l_tensor *l2l_clamp(l2l_context *c, l2l_tensor *x, double low, doubl
         l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_clamp: low %g is not below high %g", low, high);
         return NULL;
     }
-    return l2l__pointwise(c, "l2l_clamp", &l2l__clamp_op, x, l2l__f_clamp, low, high);
+    return l2l__pointwise(c, "l2l_clamp", &l2l__clamp_op, x, l2l__f_clamp, (double)(l2l_real)low,
+                          (double)(l2l_real)high);
 }
 
 static void l2l__project_vjp(l2l__vjp *v)
@@ -5006,7 +5029,10 @@ static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *p
 
 /* -- layers ------------------------------------------------------------------------------------ */
 
-L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m) { return m->context; }
+L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m)
+{
+    return m ? m->context : NULL;
+}
 
 L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m)
 {
@@ -5082,7 +5108,8 @@ L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
     int i;
     if (!l2l__ready(c, "l2l_layer_dropout", x)) return NULL;
     if (l2l_model_mode(m) != L2L_TRAIN || p == 0) return l2l_reshape(c, x, x->shape);
-    s.purpose = L2L_RANDOM_DROPOUT + 8 * (m->draws++ % 7);
+    s.purpose = L2L_RANDOM_DROPOUT;
+    s.seed += (uint64_t)0x9E3779B97F4A7C15u * m->draws++; /* each layer has its own draws         */
     images = (uint32_t *)l2l__arena_array(c, x->shape.n, sizeof *images);
     if (!images) return NULL;
     for (i = 0; i < x->shape.n; i++) images[i] = m->images ? m->images[i] : (uint32_t)i;
@@ -5492,6 +5519,9 @@ L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
         l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_model_memory: a batch of %d", batch);
         return 0;
     }
+    if (m->external.logits)                  /* is not run for this: four copies of its images    */
+        return (size_t)batch * sizeof(l2l_real) * 4 * (size_t)m->options.channels *
+               (size_t)m->options.height * (size_t)m->options.width;
     if (batch <= 16) return l2l__pass_peak(m, batch, mode);
     some = l2l__pass_peak(m, 8, mode);
     more = l2l__pass_peak(m, 16, mode);
@@ -5912,9 +5942,10 @@ static void l2l__adam(const l2l_optimizer_options *o, int64_t n, l2l_real *x, co
 L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double rate_factor)
 {
-    double rate = o->options.rate * rate_factor, norm, scale;
+    double rate, norm, scale;
     int i;
     if (!o || o->context->status) return false;
+    rate = o->options.rate * rate_factor;
     scale = l2l__clip_factor(o, gradients, &norm);
     if (!(norm <= DBL_MAX))                  /* also when it is not a number                      */
         return l2l__fail(o->context, L2L_ERROR_NUMERIC,
@@ -5951,6 +5982,7 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
     } else if (s->kind == L2L_COSINE) {
         double t = s->warm_up < 1 ? (at - s->warm_up) / (1 - s->warm_up) : 0;
         if (t < 0) t = 0;
+        if (t > 1) t = 1;
         factor = s->final + (1 - s->final) * 0.5 * (1 + cos(3.14159265358979323846 * t));
     }
     if (s->warm_up > 0 && at < s->warm_up)   /* step 0 already moves: (step+1) of the rise        */
@@ -6001,10 +6033,12 @@ static bool l2l__inner_open(l2l_inner *in, bool keep)
 static bool l2l__inner_clean(l2l_inner *in)
 {
     l2l_context *c = in->context;
-    bool was;
+    bool was, frozen = in->model->frozen;
     if (!in->objective->needs_clean) return !c->status;
     was = l2l_set_recording(c, false);
-    in->clean_logits = l2l_model_forward(in->model, l2l__copy(c, in->x), in->mode);
+    in->model->frozen = true;
+    in->clean_logits = l2l_model_forward(in->model, in->x, in->mode);
+    in->model->frozen = frozen;
     l2l_set_recording(c, was);
     in->forwards++;
     return !c->status;
@@ -6023,6 +6057,7 @@ static void l2l__start(l2l_inner *in, l2l_start kind)
     l2l_context *c = in->context;
     int64_t plane = (int64_t)in->shape.h * in->shape.w, one = plane * in->shape.c;
     int channels = in->shape.c, n;
+    if (c->status) return;
     memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
     if (kind != L2L_START_CLEAN) {
         L2L__PARALLEL(l2l__workers(c, l2l_count(in->shape)))
@@ -6090,6 +6125,7 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
 static void l2l__move(l2l_inner *in)
 {
     int64_t n = l2l_count(in->shape);
+    if (in->context->status) return;
     l2l__ew_add(in->context, n, in->adv->data, in->delta->data, in->adv->data);
     l2l__ew_project(in->context, n, in->adv->data, in->x->data, (l2l_real)in->epsilon,
                     in->adv->data);
@@ -6199,6 +6235,15 @@ static bool l2l__images_ok(l2l_context *c, const char *where, const l2l_model_op
     return true;
 }
 
+/* h_0 = 0, or whatever state a maximizer has. */
+static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in)
+{
+    if (in->context->status) return false;
+    return !m->begin || m->begin(m->self, in) ||
+           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' could not begin",
+                     m->name);
+}
+
 /* What an attack knows of a batch: the best iterate of each image so far. */
 typedef struct l2l__hunt {
     const l2l_attack *attack;
@@ -6264,7 +6309,7 @@ static int l2l__hunt_once(l2l__hunt *h, int r)
     l2l_inner *in = &h->in;
     const l2l_attack *a = h->attack;
     int standing = in->n;
-    if (a->maximizer.begin && !a->maximizer.begin(a->maximizer.self, in)) return standing;
+    if (!l2l__begin(&a->maximizer, in)) return standing;
     for (in->t = 0; !in->context->status; in->t++) {
         bool last = in->t == in->T;
         l2l__look(in, in->t, !last);
@@ -6306,7 +6351,12 @@ static bool l2l__hunt_batch(l2l__hunt *h, const l2l_real *init)
     memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
     if (!l2l__inner_clean(in)) return false;
     l2l__look(in, 0, false);
-    for (i = 0; i < in->n; i++) {
+    for (i = 0; i < in->n && !in->context->status; i++) {
+        if (!(fabs((double)in->loss[i]) <= DBL_MAX))
+            return l2l__fail(in->context, L2L_ERROR_NUMERIC,
+                             "attack %s: the loss of the clean image %d "
+                             "is %g: the model's numbers are not finite",
+                             a->name, (int)in->images[i], (double)in->loss[i]);
         h->records[i].clean = in->predicted[i];
         h->records[i].step = -1;
         h->records[i].forwards = (int)in->forwards;
@@ -6582,7 +6632,7 @@ L2LADVDEF int l2l_learned_size(const l2l_learned *m) { return m ? m->size : 0; }
 L2LADVDEF l2l_real *l2l_learned_parameters(l2l_learned *m) { return m ? m->phi : NULL; }
 
 /* What phi was trained with, for its file. */
-static void l2l__learned_trained_with(const l2l_learned *m, int *T, double *epsilon)
+L2LADVDEF void l2l_learned_trained_with(const l2l_learned *m, int *T, double *epsilon)
 {
     *T = m->trained_T;
     *epsilon = m->trained_epsilon;
@@ -7180,10 +7230,11 @@ static void l2l__adjoint_gather(const l2l__adjoint *a, double *gradient)
    is here so that a test can show that it would notice. */
 static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool greedy, double *gradient)
 {
-    l2l_mark mark = l2l_mark_here(m->context);
-    bool exact = m->options.second_order && !greedy;
+    l2l_mark mark = l2l_mark_here(in->context);
+    bool exact;
     l2l__adjoint a;
     if (!l2l__learned_ready(m, in)) return false;
+    exact = m->options.second_order && !greedy;
     if (in->T < 1)
         return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_learned_gradient: T is %d, but must "
                          "be at least 1", in->T);
@@ -7198,9 +7249,9 @@ static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool greedy, dou
 
 L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient)
 {
-    l2l_context *c = m->context;
+    l2l_context *c = in->context;
     l2l_mark mark = l2l_mark_here(c);
-    double *exact = (double *)l2l__arena_array(c, m->size, sizeof *exact);
+    double *exact = (double *)l2l__arena_array(c, l2l_learned_size(m), sizeof *exact);
     int i;
     if (exact && l2l__learned_adjoint(m, in, false, exact))
         for (i = 0; i < m->size; i++) gradient[i] = (l2l_real)exact[i];
@@ -7225,32 +7276,60 @@ static bool l2l__learned_update(void *self, l2l_inner *in)
     return true;
 }
 
-/* For checkpoints: phi, the optimizer's two moments and its step count. */
+/* For checkpoints: phi, the optimizer's two moments, its step count, and the settings they belong
+   to, which have to be the same when they are taken back. */
+enum { L2L__PHI_SETTINGS = 16 };
+static void l2l__learned_settings(const l2l_learned *m, double v[L2L__PHI_SETTINGS])
+{
+    const l2l_learned_options *o = &m->options;
+    const l2l_optimizer_options *a = &o->optimizer;
+    v[0] = o->cell; v[1] = o->hidden; v[2] = o->bias; v[3] = o->input; v[4] = o->raw_output;
+    v[5] = o->scale; v[6] = o->second_order; v[7] = a->kind; v[8] = a->rate; v[9] = a->momentum;
+    v[10] = a->weight_decay; v[11] = a->nesterov; v[12] = a->beta1; v[13] = a->beta2;
+    v[14] = a->epsilon; v[15] = a->clip;
+}
+
 static int64_t l2l__learned_pack_state(void *self, double *numbers)
 {
     l2l_learned *m = (l2l_learned *)self;
     const l2l_real *parts[3];
     int i, j;
     parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
-    for (j = 0; numbers && j < 3; j++)
-        for (i = 0; i < m->size; i++) *numbers++ = parts[j] ? (double)parts[j][i] : 0;
-    if (numbers) *numbers = (double)m->optimizer->steps;
-    return 3 * (int64_t)m->size + 1;
+    if (numbers) {
+        l2l__learned_settings(m, numbers);
+        numbers += L2L__PHI_SETTINGS;
+        for (j = 0; j < 3; j++)
+            for (i = 0; i < m->size; i++) *numbers++ = parts[j] ? (double)parts[j][i] : 0;
+        *numbers = (double)m->optimizer->steps;
+    }
+    return L2L__PHI_SETTINGS + 3 * (int64_t)m->size + 1;
 }
 
 static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t n)
 {
+    static const char *const names[L2L__PHI_SETTINGS] = {
+        "cell", "hidden", "bias", "input", "raw_output", "scale", "second_order", "optimizer",
+        "rate", "momentum", "weight_decay", "nesterov", "beta1", "beta2", "epsilon", "clip"};
     l2l_learned *m = (l2l_learned *)self;
+    double here[L2L__PHI_SETTINGS];
     l2l_real *parts[3];
     int i, j;
-    if (n != 3 * (int64_t)m->size + 1)
+    if (n != l2l__learned_pack_state(self, NULL))
         return l2l__fail(m->context, L2L_ERROR_MISMATCH,
                          "checkpoint: a maximizer of %z numbers, not "
                          "%z",
-                         n, 3 * (int64_t)m->size + 1);
+                         n, l2l__learned_pack_state(self, NULL));
+    l2l__learned_settings(m, here);
+    for (i = 0; i < L2L__PHI_SETTINGS; i++, numbers++)
+        if (*numbers < here[i] || *numbers > here[i])
+            return l2l__fail(m->context, L2L_ERROR_MISMATCH,
+                             "checkpoint: made with a maximizer whose "
+                             "%s is %g, not %g",
+                             names[i], *numbers, here[i]);
     parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
     for (j = 0; j < 3; j++)
-        for (i = 0; i < m->size; i++, numbers++) if (parts[j]) parts[j][i] = (l2l_real)*numbers;
+        for (i = 0; i < m->size; i++, numbers++)
+            if (parts[j]) parts[j][i] = (l2l_real)*numbers;
     m->optimizer->steps = (int64_t)*numbers;
     return true;
 }
@@ -7289,6 +7368,8 @@ struct l2l_trainer {
     l2l_train_options options;
     l2l_optimizer *optimizer;                /* of theta                                          */
     int n_theta;
+    l2l_real *good;                          /* theta of the last step with finite loss, gradient */
+    bool has_good, sampled;
     l2l_tensor **theta, **found;             /* trainable parameters + x'_T, and their gradients  */
     l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
     l2l_real *buffers;                       /* running statistics before the step                */
@@ -7305,6 +7386,7 @@ struct l2l_trainer {
     int plateau;
     int64_t log_bytes;
     char *log, *checkpoint;
+    double data_digest;                      /* tells a checkpoint of other data                  */
     const l2l_real *given;                   /* the caller's batch, for l2l_train_step            */
     const int *given_labels;
     int given_n;
@@ -7387,6 +7469,7 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
             return l2l__fail(c, L2L_ERROR_ARGUMENT,
                              "training: label %d of image %d is not in 0..%d", labels[i],
                              (int)images[i], o->classes - 1);
+        if (!t->given && !l2l__images_ok(c, "training", o, from, NULL, 1)) return false;
         l2l__image_to_hwc(from, o->channels, plane, in->x->data + i * one);
     }
     l2l__arena_drop(c, chw);
@@ -7414,9 +7497,12 @@ static bool l2l__sample(l2l_trainer *t, l2l_inner *in)
 {
     const l2l_train_options *o = &t->options;
     l2l_progress *p = &t->progress;
-    int at = (int)p->step_in_epoch * o->batch, n = t->given ? t->given_n : t->n_train - at;
+    int at = t->given ? 0 : (int)(p->step_in_epoch * o->batch);
+    int n = t->given ? t->given_n : t->n_train - at;
     double epsilon = l2l__epsilon_now(t);
     memset(in, 0, sizeof *in);
+    in->context = t->context;
+    t->sampled = false;
     if (t->context->status) return false;
     if (!t->given && n > o->batch) n = o->batch; /* the last batch of an epoch may be short       */
     if (!t->given && t->shuffled != p->epoch) {
@@ -7425,7 +7511,6 @@ static bool l2l__sample(l2l_trainer *t, l2l_inner *in)
         l2l__shuffle(t->order, t->n_train, o->seed, L2L_RANDOM_SHUFFLE, (uint32_t)p->epoch);
     }
     p->rate = l2l_schedule_factor(&o->schedule, t->step, p->steps);
-    in->context = t->context;
     in->model = t->model;
     in->objective = &o->method.objective;
     in->stream = l2l__stream(o->seed, 0, (uint32_t)p->epoch, 0, (uint32_t)t->step & 0xffffff);
@@ -7439,15 +7524,11 @@ static bool l2l__sample(l2l_trainer *t, l2l_inner *in)
     t->model->stream = in->stream;
     t->model->images = in->images;
     l2l__copy_buffers(t, false);
+    t->sampled = true;
     return l2l__inner_open(in, o->method.maximizer.update != NULL) && l2l__inner_clean(in);
 }
 
 /* -- lines 7 to 13 ----------------------------------------------------------------------------- */
-
-static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in)
-{
-    return !m->begin || m->begin(m->self, in);
-}
 
 /* delta_t from g_t. */
 static bool l2l__step(const l2l_maximizer *m, l2l_inner *in)
@@ -7492,6 +7573,22 @@ static bool l2l__finite(l2l_real *const *arrays, const int64_t *sizes, int n)
     return true;
 }
 
+/* A loss that is no longer finite is the fault of the step before: theta goes back to where the
+   loss and its gradient last were (the optimizer's moments do not). */
+static void l2l__copy_theta(l2l_trainer *t, bool back)
+{
+    l2l_real *at = t->good;
+    int i;
+    if (back && !t->has_good) return;
+    for (i = 0; i < t->n_theta; i++) {
+        size_t n = (size_t)t->optimizer->sizes[i];
+        memcpy(back ? t->values[i] : at, back ? at : t->values[i], n * sizeof *at);
+        at += n;
+    }
+    for (i = 0; back && i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
+    t->has_good = true;
+}
+
 /* Where line 14 shares its pass: g_T (of the sum, not the mean) and w_T L(f(x'_T), y). */
 static void l2l__share(l2l_trainer *t, l2l_inner *in)
 {
@@ -7532,7 +7629,7 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
         if (share) l2l__share(t, in);
     }
     l2l_set_recording(c, was);
-    if (c->status) l2l__copy_buffers(t, true);
+    l2l__copy_theta(t, c->status == L2L_ERROR_NUMERIC);
     return value;
 }
 
@@ -7644,14 +7741,29 @@ static void l2l__report(l2l_trainer *t, const l2l_inner *in, double loss)
     int i, right = 0;
     p->loss = loss;
     p->epsilon = in->epsilon;
-    p->gain = in->T > 0 && t->options.method.outer.is_objective ? loss - t->start_loss / in->n : 0;
+    p->gain = in->T > 0 && t->options.method.outer.is_objective &&
+                      t->options.method.objective.loss == l2l__objective_ce
+                  ? loss - t->start_loss / in->n
+                  : 0;
     p->saturated = l2l__saturated(in);
     p->epoch_ended = p->best = false;
     for (i = 0; i < in->n; i++) right += in->predicted[i] == in->labels[i];
     p->accuracy = t->options.method.outer.is_objective ? (double)right / in->n : -1;
+    if (t->given) return;
     t->epoch_loss += loss * in->n;
     t->epoch_right += right;
     t->epoch_seen += in->n;
+}
+
+/* The last step's parameters have no next loss that would tell. */
+static bool l2l__last_finite(l2l_trainer *t)
+{
+    if (t->step < t->progress.steps || l2l__finite(t->values, t->optimizer->sizes, t->n_theta))
+        return true;
+    l2l__copy_theta(t, true);
+    return l2l__fail(t->context, L2L_ERROR_NUMERIC,
+                     "the last step's parameters are not finite; those "
+                     "of the step before were kept");
 }
 
 /* Counts the step, ends epochs, reports, saves. True while there is more to do. */
@@ -7659,20 +7771,23 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double los
 {
     l2l_progress *p = &t->progress;
     const l2l_train_options *o = &t->options;
-    bool more;
-    if (t->context->status) return false;
+    bool more = true, ended, ok;
+    if (t->context->status) {
+        if (t->sampled) l2l__copy_buffers(t, true);
+        return false;
+    }
     l2l__report(t, in, loss);
-    t->step++;
-    p->step = t->step;
-    p->step_in_epoch++;
-    if (t->given || l2l__plateau(t, in)) return false;
-    if (p->step_in_epoch == p->steps_in_epoch && !l2l__end_epoch(t)) return false;
-    if (!l2l__log_step(t)) return false;
-    more = !o->progress || o->progress(o->user, p);
-    if (p->epoch_ended) {
+    p->step = ++t->step;
+    if (t->given) return false;
+    ended = ++p->step_in_epoch == p->steps_in_epoch;
+    ok = l2l__last_finite(t) && !l2l__plateau(t, in) && (!ended || l2l__end_epoch(t)) &&
+         l2l__log_step(t);
+    if (ok && o->progress) more = o->progress(o->user, p);
+    if (ended) {                             /* also after an error: the trainer stays usable     */
         p->epoch++;
         p->step_in_epoch = 0;
     }
+    if (!ok) return false;
     if (t->checkpoint && (p->epoch_ended || !more ||
                           (o->checkpoint_steps > 0 && t->step % o->checkpoint_steps == 0)))
         l2l_trainer_save(t, t->checkpoint);
@@ -7758,6 +7873,10 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
                          "training: epochs %d and batch %d must be at least 1, T %d "
                          "in 0..10000",
                          o->epochs, o->batch, o->T);
+    if (o->T < 1 && o->method.maximizer.update)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "training: T %d, but the maximizer '%s' learns from at least 1 step", o->T,
+                         o->method.maximizer.name);
     if (!(o->epsilon >= 0 && o->epsilon <= 1))
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
                          "training: epsilon %g is not in [0,1]; pixels are in "
@@ -7792,6 +7911,7 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     l2l_context *c = t->context;
     l2l_model *m = t->model;
     int64_t *sizes = (int64_t *)l2l__allocate_array(c, m->n_slots, sizeof *sizes), held = 0;
+    int64_t held_theta = 0;
     int i, n = 0;
     t->theta = (l2l_tensor **)l2l__allocate_array(c, m->n_slots + 1, sizeof *t->theta);
     t->found = (l2l_tensor **)l2l__allocate_array(c, m->n_slots + 1, sizeof *t->found);
@@ -7811,10 +7931,46 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
         t->values[n++] = p->value.data;
     }
     t->n_theta = n;
+    for (i = 0; i < n && !c->status; i++) held_theta += sizes[i];
+    t->good = (l2l_real *)l2l__allocate_array(c, held_theta, sizeof *t->good);
     if (held) t->buffers = (l2l_real *)l2l__allocate_array(c, held, sizeof *t->buffers);
     if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
     l2l_free(c, sizes);
     return !c->status;
+}
+
+/* A number for a list of numbers, to tell lists apart (FNV-1a, 52 bits: exact in a double). */
+L2L__MAYBE_UNUSED
+static double l2l__digest(const double *v, int64_t n)
+{
+    uint64_t h = 14695981039346656037u;
+    int64_t i;
+    size_t j;
+    for (i = 0; i < n; i++) {
+        unsigned char bytes[sizeof *v];
+        memcpy(bytes, v + i, sizeof bytes);
+        for (j = 0; j < sizeof bytes; j++) h = (h ^ bytes[j]) * 1099511628211u;
+    }
+    return (double)(h >> 12);
+}
+
+/* Of the pixels of four images spread over the data set: other data, another number. */
+static double l2l__data_digest(const l2l_trainer *t)
+{
+    l2l_context *c = t->context;
+    int64_t one = (int64_t)t->data.channels * t->data.height * t->data.width, j;
+    l2l_real *x = (l2l_real *)l2l__arena_array(c, one, sizeof *x);
+    double sums[4] = {0}, label_and_sum = 0;
+    int i, label = 0;
+    for (i = 0; x && i < 4; i++) {
+        int which = (int)((int64_t)(t->data.count - 1) * i / 3);
+        if (!t->data.fetch(&t->data, which, x, &label)) continue;
+        for (label_and_sum = label, j = 0; j < one; j++)
+            label_and_sum += (double)x[j] * (double)(j + 1);
+        sums[i] = label_and_sum;
+    }
+    l2l__arena_drop(c, x);
+    return l2l__digest(sums, 4);
 }
 
 /* options.loss_weights is copied, log and checkpoint names as well. */
@@ -7850,9 +8006,10 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
         return NULL;
     }
     l2l__split(t);
+    t->data_digest = l2l__data_digest(t);
     p = &t->progress;
     p->epochs = o->epochs;
-    p->steps_in_epoch = (t->n_train + o->batch - 1) / o->batch;
+    p->steps_in_epoch = (t->n_train - 1) / o->batch + 1;
     p->steps = p->steps_in_epoch * o->epochs;
     p->validation_natural = p->validation_robust = -1;
     return t;
@@ -7873,6 +8030,7 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
     l2l_free(c, t->train);
     l2l_free(c, t->order);
     l2l_free(c, t->buffers);
+    l2l_free(c, t->good);
     l2l_free(c, t->log);
     l2l_free(c, t->checkpoint);
     l2l_free(c, t);
@@ -7889,6 +8047,7 @@ L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int 
                               l2l_progress *p)
 {
     l2l_context *c = t ? t->context : NULL;
+    memset(p, 0, sizeof *p);
     if (!c || c->status) return false;
     if (n < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_train_step: %d images", n);
     if (!l2l__images_ok(c, "l2l_train_step", &t->model->options, images, labels, n)) return false;
@@ -7933,7 +8092,7 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
     l2l_context *c = e->model->context;
     const l2l_dataset *d = e->data;
     int64_t one = (int64_t)d->channels * d->height * d->width;
-    int first, n, batch = e->options.batch;
+    int first, n, batch = e->options.batch < e->images ? e->options.batch : e->images;
     l2l_attack a = *attack;
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
     l2l_real *out = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *out);
@@ -8042,8 +8201,6 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
 /*  12  FILES                                                                     >>files-code  */
 /* ============================================================================================ */
 
-/* -- data sets --------------------------------------------------------------------------------- */
-
 /* *count = the product of a shape; false when one is negative or the product does not fit. */
 static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
 {
@@ -8055,78 +8212,94 @@ static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
     return true;
 }
 
-static bool l2l__pixels_ok(l2l_context *c, const char *who, const l2l_real *x, int64_t count)
-{
-    int64_t i;
-    for (i = 0; i < count; i++)
-        if (!(x[i] >= 0 && x[i] <= 1))       /* what is not a number fails both                   */
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: value %z of the images is %g, not in "
-                             "[0,1]", who, i, (double)x[i]);
-    return true;
-}
+/* -- data sets --------------------------------------------------------------------------------- */
 
-static bool l2l__index_ok(const l2l_dataset *d, int index)
-{
-    if (d->context->status) return false;
-    return (index >= 0 && index < d->count) ||
-           l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index, d->count);
-}
-
-static void l2l__dataset_fill(l2l_dataset *d, l2l_context *c, const int dims[4], int classes,
-                              void *self)
-{
-    memset(d, 0, sizeof *d);
-    d->context = c;
-    d->count = dims[0]; d->channels = dims[1]; d->height = dims[2]; d->width = dims[3];
-    d->classes = classes;
-    d->self = self;
-}
-
-typedef struct l2l__arrays {
-    const l2l_real *images;
-    const int *labels;
+/* What is behind the data sets of this chapter: the caller's arrays or the bytes of IDX files. */
+typedef struct l2l__images {
+    const l2l_real *reals;                   /* these two or                                      */
+    const int *classes;
+    const unsigned char *pixels, *labels;    /* these two                                         */
+    void *owned[2];                          /* files that go with the data set                   */
     size_t size;                             /* C*H*W                                             */
-} l2l__arrays;
+} l2l__images;
 
-static bool l2l__arrays_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
+static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
 {
-    const l2l__arrays *a = (const l2l__arrays *)d->self;
-    if (!l2l__index_ok(d, index)) return false;
-    memcpy(chw, a->images + (size_t)index * a->size, a->size * sizeof *chw);
-    *label = a->labels[index];
+    const l2l__images *s = (const l2l__images *)d->self;
+    size_t i, first = (size_t)index * s->size;
+    if (index < 0 || index >= d->count)
+        return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index,
+                         d->count);
+    for (i = 0; i < s->size; i++)
+        chw[i] = s->pixels ? (l2l_real)s->pixels[first + i] / 255 : s->reals[first + i];
+    *label = s->pixels ? s->labels[index] : s->classes[index];
     return true;
 }
 
-static void l2l__arrays_release(l2l_dataset *d) { l2l_free(d->context, d->self); }
+static void l2l__images_release(l2l_dataset *d)
+{
+    l2l__images *s = (l2l__images *)d->self;
+    l2l_free(d->context, s->owned[0]);
+    l2l_free(d->context, s->owned[1]);
+    l2l_free(d->context, s);
+}
+
+/* dims: N, C, H, W, each of which fits an int, as does their product an int64_t. */
+static l2l__images *l2l__images_create(l2l_context *c, const int64_t dims[4], int classes,
+                                       l2l_dataset *d)
+{
+    l2l__images *s = (l2l__images *)l2l__allocate(c, sizeof *s);
+    if (!s) return NULL;
+    s->size = (size_t)(dims[1] * dims[2] * dims[3]);
+    d->context = c;
+    d->count = (int)dims[0];
+    d->channels = (int)dims[1];
+    d->height = (int)dims[2];
+    d->width = (int)dims[3];
+    d->classes = classes;
+    d->fetch = l2l__images_fetch;
+    d->release = l2l__images_release;
+    d->self = s;
+    return s;
+}
+
+static bool l2l__image_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
+                          int label)
+{
+    int64_t i, size = (int64_t)d->channels * d->height * d->width;
+    if (label < 0 || label >= d->classes)
+        return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "%s: label %d is %d, not in 0..%d", who,
+                         index, label, d->classes - 1);
+    for (i = 0; i < size; i++)
+        if (!(x[i] >= 0 && x[i] <= 1))       /* what is not a number fails both                   */
+            return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "%s: value %z of image %d is %g, not "
+                             "in [0,1]", who, i, index, (double)x[i]);
+    return true;
+}
 
 L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
                                        int n, int channels, int height, int width, int classes,
                                        l2l_dataset *d)
 {
     static const char who[] = "l2l_dataset_from_arrays";
-    int dims[4], i;
-    int64_t shape[4], count;
-    l2l__arrays *self;
+    int64_t dims[4], count;
+    l2l__images *s;
+    int i;
+    memset(d, 0, sizeof *d);
     if (c->status) return false;
     dims[0] = n; dims[1] = channels; dims[2] = height; dims[3] = width;
-    for (i = 0; i < 4; i++) shape[i] = dims[i];
-    if (n < 1 || channels < 1 || height < 1 || width < 1 || classes < 1)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images of %d x %d x %d in %d classes: all "
-                         "must be at least 1", who, n, channels, height, width, classes);
-    if (!l2l__product(shape, 4, &count))
-        return l2l__fail(c, L2L_ERROR_MEMORY, "%s: the images do not fit into memory", who);
+    if (n < 1 || channels < 1 || height < 1 || width < 1 || classes < 1 ||
+        !l2l__product(dims, 4, &count))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images of %d x %d x %d in %d classes: too "
+                         "few or too many", who, n, channels, height, width, classes);
+    if (!(s = l2l__images_create(c, dims, classes, d))) return false;
+    s->reals = images;
+    s->classes = labels;
     for (i = 0; i < n; i++)
-        if (labels[i] < 0 || labels[i] >= classes)
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: label %d is %d, not in 0..%d", who, i,
-                             labels[i], classes - 1);
-    if (!l2l__pixels_ok(c, who, images, count)) return false;
-    if (!(self = (l2l__arrays *)l2l__allocate(c, sizeof *self))) return false;
-    self->images = images;
-    self->labels = labels;
-    self->size = (size_t)(count / n);
-    l2l__dataset_fill(d, c, dims, classes, self);
-    d->fetch = l2l__arrays_fetch;
-    d->release = l2l__arrays_release;
+        if (!l2l__image_ok(d, who, i, images + (size_t)i * s->size, labels[i])) {
+            l2l_dataset_free(d);
+            return false;
+        }
     return true;
 }
 
@@ -8141,31 +8314,29 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
 {
     static const char who[] = "l2l_dataset_read";
     l2l_context *c = d->context;
-    int64_t size = (int64_t)d->channels * d->height * d->width;
+    size_t size = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
     int i;
     if (c->status) return false;
     if (n < 0 || first < 0 || n > d->count || first > d->count - n)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images from %d on, of %d", who, n, first,
                          d->count);
-    for (i = 0; i < n; i++) {
-        l2l_real *image = images + (size_t)i * (size_t)size;
-        if (!d->fetch(d, first + i, image, labels + i))
+    for (i = 0; i < n; i++, images += size) {
+        if (!d->fetch(d, first + i, images, labels + i))
             return l2l__fail(c, L2L_ERROR_CALLBACK, "%s: no image %d from fetch", who, first + i);
-        if (labels[i] < 0 || labels[i] >= d->classes)
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: the label of image %d is %d, not in 0..%d",
-                             who, first + i, labels[i], d->classes - 1);
-        if (!l2l__pixels_ok(c, who, image, size)) return false;
+        if (!l2l__image_ok(d, who, first + i, images, labels[i])) return false;
     }
     return true;
 }
 
 /* -- files, read at once ----------------------------------------------------------------------- */
 
+/* The bytes of a file: borrowed, or (owned) read into memory of ours. */
 typedef struct l2l__file {
     l2l_context *context;
     const char *label;                       /* path or "memory", borrowed                        */
     const unsigned char *data;
     size_t bytes;
+    void *owned;                             /* to be given back with l2l_free, or NULL           */
 } l2l__file;
 
 static l2l__file l2l__file_of(l2l_context *c, const char *label, const void *data, size_t bytes)
@@ -8175,6 +8346,7 @@ static l2l__file l2l__file_of(l2l_context *c, const char *label, const void *dat
     f.label = label;
     f.data = (const unsigned char *)data;
     f.bytes = bytes;
+    f.owned = NULL;
     return f;
 }
 
@@ -8197,7 +8369,7 @@ static bool l2l__bad(const l2l__file *f, l2l_status status, int64_t at, const ch
     return false;
 }
 
-/* Integers of 1 to 8 bytes, by shifts: right on a machine of any byte order. */
+/* An integer of 1 to 8 bytes, by shifts: right on a machine of any byte order. */
 static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
 {
     uint64_t v = 0;
@@ -8206,21 +8378,16 @@ static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
     return v;
 }
 
-static void l2l__put_bytes(unsigned char *p, uint64_t v, int size)
-{
-    int i;
-    for (i = 0; i < size; i++) p[i] = (unsigned char)(v >> (8 * i) & 255);
-}
-
-/* n floats, doubles or int64_t, by their size, as little-endian bytes. */
+/* n numbers of 4 or 8 bytes, of whatever type, as little-endian bytes. */
 static void l2l__put_values(unsigned char *p, const void *values, int64_t n, int size)
 {
     const char *x = (const char *)values;
     uint32_t u = 0;
     uint64_t v = 0;
+    int i;
     for (; n > 0; n--, p += size, x += size) {
         if (size == 4) memcpy(&u, x, 4); else memcpy(&v, x, 8);
-        l2l__put_bytes(p, size == 4 ? u : v, size);
+        for (i = 0; i < size; i++) p[i] = (unsigned char)((size == 4 ? u : v) >> (8 * i) & 255);
     }
 }
 
@@ -8228,52 +8395,43 @@ static void l2l__put_values(unsigned char *p, const void *values, int64_t n, int
 static double l2l__real_of(uint64_t bits, int size)
 {
     uint32_t u = (uint32_t)bits;
+    int e = (int)(bits >> 10 & 31), m = (int)(bits & 1023);
     float f;
     double d;
-    if (size == 2) {
-        int e = (int)(bits >> 10 & 31), m = (int)(bits & 1023);
-        d = e == 31 ? (m ? (double)NAN : (double)INFINITY)
-          : e == 0 ? ldexp(m, -24) : ldexp(1024 + m, e - 25);
-        return bits & 0x8000 ? -d : d;
-    }
-    if (size == 8) {
-        memcpy(&d, &bits, 8);
-        return d;
-    }
     memcpy(&f, &u, 4);
-    return (double)f;
+    memcpy(&d, &bits, 8);
+    if (size != 2) return size == 4 ? (double)f : d;
+    d = e == 31 ? (m ? (double)NAN : (double)INFINITY)
+      : e == 0 ? ldexp(m, -24) : ldexp(1024 + m, e - 25);
+    return bits & 0x8000 ? -d : d;
 }
 
-/* A whole text as a finite decimal number, to about one unit in the last place, in every locale. */
-static bool l2l__parse_double(const char *s, double *v)
+/* A decimal number, the same in every locale, to about one unit in the 16th digit; *s moves behind
+   it. False if there is none, or none that is finite. */
+static bool l2l__scan_real(const char **s, double *v)
 {
-    uint64_t m = 0;
+    const char *p = *s;
+    double m = 0;
     int e = 0, x = 0;
-    bool negative = *s == '-', any = false, point = false, down;
-    double r;
-    for (s += *s == '-' || *s == '+'; (*s >= '0' && *s <= '9') || (*s == '.' && !point); s++) {
-        if (*s == '.') { point = true; continue; }
+    bool negative = *p == '-', any = false, point = false, down;
+    for (p += negative; (*p >= '0' && *p <= '9') || (*p == '.' && !point); p++) {
+        if (*p == '.') { point = true; continue; }
+        m = m * 10 + (*p - '0');
+        e -= point;
         any = true;
-        if (m < UINT64_MAX / 10 - 1) {       /* 19 digits; the rest only shift the point          */
-            m = m * 10 + (uint64_t)(*s - '0');
-            e -= point;
-        } else {
-            e += !point;
-        }
     }
-    if (any && (*s == 'e' || *s == 'E')) {
-        down = *++s == '-';
-        s += *s == '-' || *s == '+';
-        for (any = false; *s >= '0' && *s <= '9'; s++, any = true)
-            if (x < 100000) x = x * 10 + (*s - '0');
+    if (any && (*p == 'e' || *p == 'E')) {
+        down = *++p == '-';
+        p += *p == '-' || *p == '+';
+        for (any = false; *p >= '0' && *p <= '9'; p++, any = true)
+            if (x < 100000) x = x * 10 + (*p - '0');
         e += down ? -x : x;
     }
-    if (!any || *s) return false;
-    r = (double)m;
-    if (m && e > 0) r *= pow(10.0, e);
-    if (e < 0) r = e < -300 ? r / 1e300 / pow(10.0, -300 - e) : r / pow(10.0, -e);
-    *v = negative ? -r : r;
-    return r <= DBL_MAX;
+    if (e < -300) { m /= 1e300; e += 300; }
+    if (m > 0) m = e < 0 ? m / pow(10.0, -e) : m * pow(10.0, e);
+    *s = p;
+    *v = negative ? -m : m;
+    return any && m <= DBL_MAX;
 }
 
 /* A file to be written is a list of pieces. */
@@ -8302,80 +8460,65 @@ static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
                     errno ? strerror(errno) : "unknown cause");
 }
 
-/* Room for the file by what its end says, or for a block if that says nothing, then growing. */
-static unsigned char *l2l__file_fill(const l2l__file *f, FILE *in, size_t *bytes)
+/* Where the end is, as ftell says; LONG_MAX where it does not know (a pipe, a directory). */
+static long l2l__file_end(FILE *f)
 {
-    long end = fseek(in, 0, SEEK_END) ? -1 : ftell(in);
-    size_t capacity = end < 0 || end == LONG_MAX ? 65536 : (size_t)end + 1, n = 0;
-    unsigned char *data = NULL, *more;
-    rewind(in);
-    for (errno = 0;;) {
-        more = (unsigned char *)l2l__allocate(f->context, capacity);
-        if (more && n) memcpy(more, data, n);
-        l2l_free(f->context, data);
-        if (!(data = more)) return NULL;
-        n += fread(data + n, 1, capacity - n, in);
-        if (n < capacity) break;
-        capacity = capacity > SIZE_MAX / 4 ? SIZE_MAX / 2 : capacity * 2 + 65536;
-    }
-    *bytes = n;
-    if (!ferror(in)) return data;
-    l2l__file_cannot(f, "read on", (int64_t)n);
-    l2l_free(f->context, data);
-    return NULL;
+    long end = fseek(f, 0, SEEK_END) ? -1 : ftell(f);
+    return end < 0 ? LONG_MAX : end;
 }
 
 /* A whole file, to be given back with l2l_free; NULL after an error. */
 static unsigned char *l2l__file_read(l2l_context *c, const char *path, size_t *bytes)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
-    unsigned char *data;
+    unsigned char *data = NULL;
     FILE *in;
+    long end;
     if (c->status) return NULL;
     errno = 0;
     if (!(in = fopen(path, "rb"))) {
         l2l__file_cannot(&f, "open it", -1);
         return NULL;
     }
-    data = l2l__file_fill(&f, in, bytes);
+    if ((end = l2l__file_end(in)) == LONG_MAX)
+        l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
+    rewind(in);
+    if ((data = (unsigned char *)l2l__allocate(c, (size_t)end)) != NULL)
+        *bytes = fread(data, 1, (size_t)end, in);
+    if (data && *bytes != (size_t)end) {
+        l2l__file_cannot(&f, "read on", (int64_t)*bytes);
+        l2l_free(c, data);
+        data = NULL;
+    }
     fclose(in);
     return data;
 }
 
-static bool l2l__file_put(const l2l__file *f, const l2l__piece *p)
+static l2l__file l2l__file_open(l2l_context *c, const char *path)
 {
-    FILE *out;
+    size_t bytes = 0;
+    unsigned char *data = l2l__file_read(c, path, &bytes);
+    l2l__file f = l2l__file_of(c, path, data, bytes);
+    f.owned = data;
+    return f;
+}
+
+static bool l2l__file_put(const l2l__file *f, FILE *out, const l2l__piece *p)
+{
     int64_t at = 0;
+    long end;
     bool ok = true;
-    errno = 0;
-    if (!(out = fopen(f->label, "wb"))) return l2l__file_cannot(f, "open it to write", -1);
     for (; ok && p; p = p->next) {
         size_t n = p->bytes ? fwrite(p->data, 1, p->bytes, out) : 0;
         ok = n == p->bytes;
         at += (int64_t)n;
     }
     if (!ok || fflush(out)) ok = l2l__file_cannot(f, "write on", at);
+    end = l2l__file_end(out);
+    if (ok && end != LONG_MAX && end != at)
+        ok = l2l__bad(f, L2L_ERROR_FILE, end, "the file ends here, not after %z bytes", at);
     if (fclose(out) && ok) ok = l2l__file_cannot(f, "close it", at);
     return ok;
-}
-
-/* Reads a file back and compares it with what was to be written. */
-static bool l2l__file_same(const l2l__file *f, const l2l__piece *p)
-{
-    unsigned char block[4096];
-    size_t at = 0, done, n = 0;
-    bool same = true;
-    FILE *in = fopen(f->label, "rb");
-    if (!in) return l2l__file_cannot(f, "open it to check", -1);
-    for (; p; p = p->next)
-        for (done = 0; done < p->bytes && same; done += n, at += n) {
-            n = p->bytes - done < sizeof block ? p->bytes - done : sizeof block;
-            same = fread(block, 1, n, in) == n && !memcmp(block, p->data + done, n);
-        }
-    if (!same || getc(in) != EOF)
-        same = l2l__bad(f, L2L_ERROR_FILE, (int64_t)at, "what was written does not read back");
-    fclose(in);
-    return same;
 }
 
 /* Beside the target first, then renamed: see 2.14 (on Windows there is a moment without either). */
@@ -8383,436 +8526,399 @@ static bool l2l__file_write(l2l_context *c, const char *path, const l2l__piece *
 {
     size_t n = strlen(path);
     char *beside = (char *)l2l__allocate(c, n + 5);
-    l2l__file f;
-    bool ok;
+    l2l__file f = l2l__file_of(c, beside, NULL, 0);
+    FILE *out;
+    bool ok = false;
     if (!beside) return false;
     memcpy(beside, path, n);
     memcpy(beside + n, ".tmp", 5);
-    f = l2l__file_of(c, beside, NULL, 0);
-    ok = l2l__file_put(&f, pieces) && l2l__file_same(&f, pieces);
-#ifdef _WIN32
-    if (ok) remove(path);                    /* rename does not replace a file there              */
-#endif
     errno = 0;
-    if (ok && rename(beside, path)) {
+    if (!(out = fopen(beside, "wb"))) {
+        l2l__file_cannot(&f, "open it to write", -1);
+    } else {
+        ok = l2l__file_put(&f, out, pieces);
+#ifdef _WIN32
+        if (ok) remove(path);                /* rename does not replace a file there              */
+#endif
+        errno = 0;
         f.label = path;
-        ok = l2l__file_cannot(&f, "put the new file in its place", -1);
+        if (ok && rename(beside, path))
+            ok = l2l__file_cannot(&f, "put the new file in its place", -1);
+        if (!ok) remove(beside);
     }
-    if (!ok) remove(beside);
     l2l_free(c, beside);
     return ok;
 }
 #endif
 
-/* -- JSON, as far as a safetensors header needs it --------------------------------------------- */
+/* -- a scanner for the headers of safetensors (JSON) and .npy (a Python literal) --------------- */
 
-/* Text that is parsed, and overwritten, in place; it ends with a zero, which no rule accepts. */
-typedef struct l2l__json {
+/* Text that is parsed, and overwritten, in place; it ends with a zero, which no rule accepts. The
+   first error stays in the context and ends every list, so few results need a look. */
+typedef struct l2l__scan {
     const l2l__file *file;
     char *text, *at;
     size_t base, length;                     /* where the text lies in the file                   */
-} l2l__json;
+    bool python;                             /* 'text', and a comma before a closing bracket      */
+    bool comma;                              /* whether one was behind the last element           */
+} l2l__scan;
 
 /* A copy of bytes of a file, to be parsed; text is NULL after an error. */
-static l2l__json l2l__json_of(const l2l__file *f, size_t base, size_t length)
+static l2l__scan l2l__scan_of(const l2l__file *f, size_t base, size_t length, bool python)
 {
-    l2l__json j;
-    j.file = f;
-    j.base = base;
-    j.length = length;
-    j.text = j.at = (char *)l2l__allocate(f->context, length + 1);
-    if (j.text) memcpy(j.text, f->data + base, length);
-    return j;
+    l2l__scan s;
+    s.file = f;
+    s.base = base;
+    s.length = length;
+    s.python = python;
+    s.comma = false;
+    s.text = s.at = (char *)l2l__allocate(f->context, length + 1);
+    if (s.text) memcpy(s.text, f->data + base, length);
+    return s;
 }
 
-static int64_t l2l__json_at(const l2l__json *j) { return (int64_t)j->base + (j->at - j->text); }
+static bool l2l__scan_ok(const l2l__scan *s) { return s->file->context->status == L2L_OK; }
 
-static bool l2l__json_fail(const l2l__json *j, const char *what)
+static int64_t l2l__scan_at(const l2l__scan *s) { return (int64_t)s->base + (s->at - s->text); }
+
+/* "what 'which'" at the place that the scanner has come to. */
+static bool l2l__scan_fail(const l2l__scan *s, const char *what, const char *which)
 {
-    return l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "%s", what);
+    return l2l__bad(s->file, L2L_ERROR_FORMAT, l2l__scan_at(s), *which ? "%s '%s'" : "%s", what,
+                    which);
 }
 
 /* Skips white space, then `ch` if it is there. */
-static bool l2l__json_take(l2l__json *j, char ch)
+static bool l2l__scan_take(l2l__scan *s, char ch)
 {
-    while (*j->at == ' ' || *j->at == '\t' || *j->at == '\n' || *j->at == '\r') j->at++;
-    if (!ch || *j->at != ch) return false;
-    j->at++;
+    while (*s->at == ' ' || *s->at == '\t' || *s->at == '\n' || *s->at == '\r') s->at++;
+    if (!ch || *s->at != ch) return false;
+    s->at++;
     return true;
 }
 
-static bool l2l__json_want(l2l__json *j, char ch)
+static bool l2l__scan_want(l2l__scan *s, char ch)
 {
     char text[2] = {0, 0};
     text[0] = ch;
-    return l2l__json_take(j, ch) ||
-           l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "expected %s here", text);
+    return l2l__scan_take(s, ch) ||
+           l2l__bad(s->file, L2L_ERROR_FORMAT, l2l__scan_at(s), "expected %s here", text);
 }
 
-static bool l2l__json_end(l2l__json *j)
+/* In front of element n of a list: true if there is one, false behind `close` or after an error. */
+static bool l2l__scan_next(l2l__scan *s, char close, int64_t n)
 {
-    l2l__json_take(j, 0);
-    return j->at == j->text + j->length || l2l__json_fail(j, "text after the header's end");
+    if (!l2l__scan_ok(s)) return false;
+    if (n == 0) return !l2l__scan_take(s, close);
+    s->comma = l2l__scan_take(s, ',');
+    if (s->comma) return !(s->python && l2l__scan_take(s, close));
+    if (!l2l__scan_take(s, close))
+        l2l__scan_fail(s, close == ')' ? "expected , or ) here" : close == ']' ? "expected ] here"
+                                       : "expected , or } here", "");
+    return false;
 }
 
-/* The four digits after the u that j->at stands on. */
-static bool l2l__json_hex(l2l__json *j, uint32_t *u)
+static bool l2l__scan_end(l2l__scan *s)
+{
+    l2l__scan_take(s, 0);
+    if (s->at != s->text + s->length) l2l__scan_fail(s, "text after the header's end", "");
+    return l2l__scan_ok(s);
+}
+
+/* The number of \u and four digits, which are skipped; 0 if they are not there. */
+static uint32_t l2l__scan_hex(l2l__scan *s)
 {
     static const char digits[] = "0123456789abcdef0123456789ABCDEF";
     const char *p;
+    uint32_t u = 0;
     int i;
-    for (*u = 0, i = 0; i < 4; i++) {
-        if (!*++j->at || !(p = strchr(digits, *j->at)))
-            return l2l__json_fail(j, "\\u needs four hexadecimal digits");
-        *u = *u << 4 | (uint32_t)((p - digits) & 15);
+    if (s->at[0] != '\\' || s->at[1] != 'u') return 0;
+    for (i = 2; i < 6; i++) {
+        if (!s->at[i] || !(p = strchr(digits, s->at[i]))) return 0;
+        u = u << 4 | (uint32_t)((p - digits) & 15);
     }
-    j->at++;
-    return true;
+    s->at += 6;
+    return u;
 }
 
-static char *l2l__put_utf8(char *o, uint32_t u)
+/* \u, or a pair of them, as UTF-8; the end of what was written, or NULL after an error. */
+static char *l2l__scan_unicode(l2l__scan *s, char *out)
 {
     static const unsigned char lead[4] = {0, 0xC0, 0xE0, 0xF0};
-    int more = u < 0x80 ? 0 : u < 0x800 ? 1 : u < 0x10000 ? 2 : 3;
-    *o++ = (char)(unsigned char)(lead[more] | u >> (6 * more));
-    while (more-- > 0) *o++ = (char)(unsigned char)(0x80 | (u >> (6 * more) & 63));
-    return o;
+    uint32_t u = l2l__scan_hex(s), low;
+    int more;
+    if (u >= 0xD800 && u < 0xDC00) {
+        low = l2l__scan_hex(s);
+        if (low >= 0xDC00 && low < 0xE000) u = 0x10000 + ((u - 0xD800) << 10) + (low - 0xDC00);
+    }
+    if (!u || (u >= 0xD800 && u < 0xE000)) {
+        l2l__scan_fail(s, "\\u needs four hexadecimal digits, not a zero or half a surrogate", "");
+        return NULL;
+    }
+    more = u < 0x80 ? 0 : u < 0x800 ? 1 : u < 0x10000 ? 2 : 3;
+    *out++ = (char)(lead[more] | u >> (6 * more));
+    while (more-- > 0) *out++ = (char)(0x80 | (u >> (6 * more) & 63));
+    return out;
 }
 
-/* One escape, behind its backslash; the end of what was written, or NULL after an error. */
-static char *l2l__json_escape(l2l__json *j, char *out)
+/* A string, decoded in place (it only gets shorter); "" after an error. */
+static const char *l2l__scan_string(l2l__scan *s)
 {
     static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-    const char *p = *j->at ? strchr(from, *j->at) : NULL;
-    uint32_t u = 0, low = 0xDC00;
-    bool ok = true;
-    if (p) {
-        j->at++;
-        *out = to[p - from];
-        return out + 1;
-    }
-    if (*j->at != 'u') { l2l__json_fail(j, "unknown escape in a string"); return NULL; }
-    if (!l2l__json_hex(j, &u)) return NULL;
-    if (u >= 0xD800 && u < 0xDC00) {         /* the first half of a surrogate pair                */
-        ok = j->at[0] == '\\' && j->at[1] == 'u';
-        if (ok && (j->at++, !l2l__json_hex(j, &low))) return NULL;
-        u = 0x10000 + ((u - 0xD800) << 10) + (low - 0xDC00);
-    } else if (u >= 0xDC00 && u < 0xE000) {
-        ok = false;
-    }
-    if (ok && u && low >= 0xDC00 && low < 0xE000) return l2l__put_utf8(out, u);
-    l2l__json_fail(j, "a string holds half a surrogate pair or a zero");
-    return NULL;
-}
-
-/* A string, decoded in place (it only gets shorter); NULL after an error. */
-static char *l2l__json_string(l2l__json *j)
-{
-    char *start, *out;
-    if (!l2l__json_want(j, '"')) return NULL;
-    for (start = out = j->at; *j->at != '"';) {
-        if ((unsigned char)*j->at < 32) {
-            l2l__json_fail(j, "a string with a control character or without an end");
-            return NULL;
+    char quote = s->python && l2l__scan_take(s, '\'') ? '\'' : '"', *start, *out;
+    const char *p;
+    if (quote == '"' && !l2l__scan_want(s, '"')) return "";
+    for (start = out = s->at; out && *s->at != quote;) {
+        p = s->at[0] == '\\' && s->at[1] ? strchr(from, s->at[1]) : NULL;
+        if ((unsigned char)*s->at < 32) {
+            l2l__scan_fail(s, "a string with a control character or without an end", "");
+            return "";
         }
-        if (*j->at != '\\') { *out++ = *j->at++; continue; }
-        j->at++;
-        if (!(out = l2l__json_escape(j, out))) return NULL;
+        if (p) { *out++ = to[p - from]; s->at += 2; }
+        else if (*s->at == '\\') out = l2l__scan_unicode(s, out);
+        else *out++ = *s->at++;
     }
-    j->at++;
+    if (!out) return "";
+    s->at++;
     *out = 0;
     return start;
 }
 
-static bool l2l__json_integer(l2l__json *j, int64_t *v)
+/* "key": for one of three keys, each at most once; which, or -1 after an error. */
+static int l2l__scan_key(l2l__scan *s, const char *const keys[3], bool seen[3])
 {
-    char *start;
-    l2l__json_take(j, 0);
-    for (*v = 0, start = j->at; *j->at >= '0' && *j->at <= '9'; j->at++) {
-        int digit = *j->at - '0';
-        if (*v > (INT64_MAX - digit) / 10) return l2l__json_fail(j, "a number beyond 2^63-1");
-        *v = *v * 10 + digit;
+    const char *key = l2l__scan_string(s);
+    int i;
+    for (i = 0; i < 3 && strcmp(key, keys[i]); i++) continue;
+    if (i == 3 || seen[i]) {
+        l2l__scan_fail(s, "an unknown key, or one a second time:", key);
+        return -1;
     }
-    return (j->at > start && (*start != '0' || j->at == start + 1)) ||
-           l2l__json_fail(j, "expected a whole number, not negative, without leading zeros");
+    seen[i] = true;
+    return l2l__scan_want(s, ':') ? i : -1;
 }
 
-/* [a, b, ...], at most `most` of them. */
-static bool l2l__json_integers(l2l__json *j, int64_t *v, int most, int *n)
+static int64_t l2l__scan_integer(l2l__scan *s)
 {
-    *n = 0;
-    if (!l2l__json_want(j, '[')) return false;
-    if (l2l__json_take(j, ']')) return true;
-    do {
-        if (*n == most) return l2l__json_fail(j, "a list that is too long");
-        if (!l2l__json_integer(j, &v[(*n)++])) return false;
-    } while (l2l__json_take(j, ','));
-    return l2l__json_want(j, ']');
+    const char *start;
+    int64_t v = 0;
+    l2l__scan_take(s, 0);
+    for (start = s->at; *s->at >= '0' && *s->at <= '9'; s->at++) {
+        int digit = *s->at - '0';
+        if (v > (INT64_MAX - digit) / 10) l2l__scan_fail(s, "a number beyond 2^63-1", "");
+        else v = v * 10 + digit;
+    }
+    if (s->at == start || (*start == '0' && s->at > start + 1))
+        l2l__scan_fail(s, "expected a whole number, not negative, without leading zeros", "");
+    return v;
+}
+
+/* A list, in Python a tuple, of at most `most` integers; how many. */
+static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
+{
+    int n;
+    l2l__scan_want(s, s->python ? '(' : '[');
+    for (n = 0; n < most && l2l__scan_next(s, s->python ? ')' : ']', n); n++)
+        v[n] = l2l__scan_integer(s);
+    if (n == most && l2l__scan_next(s, s->python ? ')' : ']', n))
+        l2l__scan_fail(s, "a list that is too long (more than 8 axes or 2 offsets)", "");
+    if (s->python && n == 1 && !s->comma) l2l__scan_fail(s, "a tuple of one needs a comma", "");
+    return n;
 }
 
 /* -- safetensors: eight bytes of header length, a JSON header, the tensors' bytes -------------- */
 
-/* F32 to BF16 can be read as reals, I64 as integers; of the others only the size is known. */
-typedef enum l2l__dtype {
-    L2L__F32, L2L__F64, L2L__F16, L2L__BF16, L2L__I64, L2L__BOOL, L2L__U8, L2L__I8, L2L__F8_E5M2,
-    L2L__F8_E4M3, L2L__I16, L2L__U16, L2L__I32, L2L__U32, L2L__U64, L2L__DTYPES
-} l2l__dtype;
-typedef struct l2l__dtype_info { const char *name; int size; } l2l__dtype_info;
-static const l2l__dtype_info l2l__dtypes[L2L__DTYPES] = {
+/* F32 to BF16 can be read as real numbers; of the others only the size is known. */
+typedef enum l2l__dtype { L2L__F32, L2L__F64, L2L__F16, L2L__BF16, L2L__I64 } l2l__dtype;
+enum { L2L__DTYPES = 15 };
+static const struct { char name[8]; int size; } l2l__dtypes[L2L__DTYPES] = {
     {"F32", 4}, {"F64", 8}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"BOOL", 1}, {"U8", 1}, {"I8", 1},
     {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"I16", 2}, {"U16", 2}, {"I32", 4}, {"U32", 4}, {"U64", 8}};
 
 typedef struct l2l__entry {
-    char *name;
-    l2l__dtype dtype;
-    int rank;
+    const char *name;
+    int dtype, rank;
     int64_t shape[8], count;
     size_t begin, end;                       /* in the file                                       */
 } l2l__entry;
+
+/* Enough for any model here; few enough that looking through all of them for each is nothing. */
+enum { L2L__MOST_ENTRIES = 8192, L2L__MOST_METADATA = 128 };
 
 typedef struct l2l__reader {
     l2l_context *context;
     const char *label;                       /* as in file                                        */
     l2l__file file;
-    void *owned;                             /* the file's bytes, unless they are borrowed        */
     size_t first;                            /* where the tensors' bytes begin                    */
     char *header;                            /* a copy, decoded in place: names and metadata      */
-    l2l__entry *entries;                     /* sorted by name                                    */
-    int64_t count, capacity;
-    char *metadata;                          /* pairs of strings, one after the other             */
-    int64_t pairs;
+    l2l__entry *entries;                     /* in the order of their bytes                       */
+    int count, capacity;
+    const char *metadata[L2L__MOST_METADATA][2]; /* keys and their texts                          */
+    int pairs;
+    bool has_metadata;
 } l2l__reader;
 
 static void l2l__reader_close(l2l__reader *r)
 {
     l2l_free(r->context, r->entries);
     l2l_free(r->context, r->header);
-    l2l_free(r->context, r->owned);
+    l2l_free(r->context, r->file.owned);
     memset(r, 0, sizeof *r);
-}
-
-/* Closes and hands `ok` on. */
-static bool l2l__reader_done(l2l__reader *r, bool ok)
-{
-    l2l__reader_close(r);
-    return ok;
 }
 
 /* The key's text (of equal keys the first), or NULL. */
 static const char *l2l__reader_metadata(const l2l__reader *r, const char *key)
 {
-    const char *k = r->metadata, *value;
-    int64_t i;
-    for (i = 0; i < r->pairs; i++, k = value + strlen(value) + 1) {
-        value = k + strlen(k) + 1;
-        if (!strcmp(k, key)) return value;
-    }
+    int i;
+    for (i = 0; i < r->pairs; i++)
+        if (!strcmp(r->metadata[i][0], key)) return r->metadata[i][1];
     return NULL;
 }
 
-static bool l2l__reader_parse_metadata(l2l__reader *r, l2l__json *j)
+/* NULL if the file has no such tensor. */
+static const l2l__entry *l2l__reader_find(const l2l__reader *r, const char *name)
 {
-    char *write = j->at, *s;
     int i;
-    if (r->metadata) return l2l__json_fail(j, "__metadata__ a second time");
-    if (!l2l__json_want(j, '{')) return false;
-    r->metadata = write;
-    if (l2l__json_take(j, '}')) return true;
-    do {
-        for (i = 0; i < 2; i++) {            /* key and value move together, towards the front    */
-            if ((i && !l2l__json_want(j, ':')) || !(s = l2l__json_string(j))) return false;
-            memmove(write, s, strlen(s) + 1);
-            write += strlen(write) + 1;
+    for (i = 0; i < r->count; i++)
+        if (!strcmp(r->entries[i].name, name)) return r->entries + i;
+    return NULL;
+}
+
+static void l2l__parse_metadata(l2l__reader *r, l2l__scan *s)
+{
+    if (r->has_metadata) l2l__scan_fail(s, "__metadata__ a second time", "");
+    r->has_metadata = true;
+    l2l__scan_want(s, '{');
+    for (; l2l__scan_next(s, '}', r->pairs); r->pairs++) {
+        if (r->pairs == L2L__MOST_METADATA) {
+            l2l__scan_fail(s, "too many keys in __metadata__", "");
+            return;
         }
-        r->pairs++;
-    } while (l2l__json_take(j, ','));
-    return l2l__json_want(j, '}');
-}
-
-static bool l2l__parse_dtype(l2l__json *j, l2l__entry *e)
-{
-    const char *name = l2l__json_string(j);
-    int i;
-    for (i = 0; name && i < (int)L2L__DTYPES; i++)
-        if (!strcmp(l2l__dtypes[i].name, name)) {
-            e->dtype = (l2l__dtype)i;
-            return true;
-        }
-    return name && l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "unknown dtype '%s'", name);
-}
-
-/* Every size is checked here, before anything is asked for by it. */
-static bool l2l__entry_ok(const l2l__reader *r, const l2l__json *j, l2l__entry *e,
-                          const int64_t span[2])
-{
-    int64_t room = (int64_t)(r->file.bytes - r->first), bytes = span[1] - span[0];
-    int size = l2l__dtypes[e->dtype].size;
-    if (!*e->name) return l2l__json_fail(j, "a tensor without a name");
-    if (bytes < 0 || span[1] > room)
-        return l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "offsets %z to %z in %z bytes "
-                        "of data, for '%s'", span[0], span[1], room, e->name);
-    if (!l2l__product(e->shape, e->rank, &e->count) || bytes % size || e->count != bytes / size)
-        return l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "%z bytes are not what shape "
-                        "and dtype ask for, for '%s'", bytes, e->name);
-    e->begin = r->first + (size_t)span[0];
-    e->end = r->first + (size_t)span[1];
-    return true;
-}
-
-static bool l2l__reader_parse_entry(l2l__reader *r, l2l__json *j, char *name)
-{
-    int64_t span[2] = {0, 0};
-    int seen = 0, bit, n = 0;
-    bool ok;
-    l2l__entry e;
-    memset(&e, 0, sizeof e);
-    e.name = name;
-    if (!l2l__json_want(j, '{')) return false;
-    do {
-        const char *key = l2l__json_string(j);
-        if (!key || !l2l__json_want(j, ':')) return false;
-        bit = !strcmp(key, "dtype") ? 1 : !strcmp(key, "shape") ? 2
-            : !strcmp(key, "data_offsets") ? 4 : 0;
-        if (!bit || (seen & bit))
-            return l2l__json_fail(j, "an unknown key of a tensor, or one a second time");
-        seen |= bit;
-        ok = bit == 1 ? l2l__parse_dtype(j, &e)
-           : bit == 2 ? l2l__json_integers(j, e.shape, 8, &e.rank)
-                      : l2l__json_integers(j, span, 2, &n);
-        if (!ok) return false;
-    } while (l2l__json_take(j, ','));
-    if (!l2l__json_want(j, '}')) return false;
-    if (seen != 7 || n != 2)
-        return l2l__json_fail(j, "a tensor needs dtype, shape and two data_offsets");
-    if (!l2l__entry_ok(r, j, &e, span)) return false;
-    if (r->count == r->capacity) return l2l__json_fail(j, "more tensors than there is room for");
-    r->entries[r->count++] = e;
-    return true;
-}
-
-static bool l2l__reader_parse(l2l__reader *r, l2l__json *j)
-{
-    if (!l2l__json_want(j, '{')) return false;
-    if (l2l__json_take(j, '}')) return l2l__json_end(j);
-    do {
-        char *name = l2l__json_string(j);
-        if (!name || !l2l__json_want(j, ':')) return false;
-        if (!(strcmp(name, "__metadata__") ? l2l__reader_parse_entry(r, j, name)
-                                           : l2l__reader_parse_metadata(r, j)))
-            return false;
-    } while (l2l__json_take(j, ','));
-    return l2l__json_want(j, '}') && l2l__json_end(j);
-}
-
-static int l2l__compare_entries(const l2l__entry *a, const l2l__entry *b, bool by_name)
-{
-    if (by_name) return strcmp(a->name, b->name);
-    if (a->begin != b->begin) return a->begin < b->begin ? -1 : 1;
-    return a->end < b->end ? -1 : a->end > b->end;
-}
-
-/* Heapsort: no order in a hostile file makes it slow. */
-static void l2l__sort_entries(l2l__entry *e, int64_t n, bool by_name)
-{
-    int64_t start = n / 2, i, k;
-    while (n > 1) {
-        l2l__entry t;
-        if (start > 0) {
-            t = e[--start];
-        } else {
-            t = e[--n];
-            e[n] = e[0];
-        }
-        for (i = start; (k = 2 * i + 1) < n; i = k) {
-            if (k + 1 < n && l2l__compare_entries(e + k, e + k + 1, by_name) < 0) k++;
-            if (l2l__compare_entries(&t, e + k, by_name) >= 0) break;
-            e[i] = e[k];
-        }
-        e[i] = t;
+        r->metadata[r->pairs][0] = l2l__scan_string(s);
+        l2l__scan_want(s, ':');
+        r->metadata[r->pairs][1] = l2l__scan_string(s);
     }
 }
 
-/* The tensors must cover the data without holes and without overlap, as the format's reference
-   implementation demands, and have different names. */
-static bool l2l__reader_check(l2l__reader *r)
+static int l2l__parse_dtype(l2l__scan *s)
 {
-    const l2l__entry *e = r->entries;
-    size_t at = r->first;
-    int64_t i;
-    l2l__sort_entries(r->entries, r->count, false);
-    for (i = 0; i < r->count; at = e[i++].end)
-        if (e[i].begin != at)
-            return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e[i].begin, "a tensor begins here"
-                            ", but the one before it ends at byte %z: '%s'", (int64_t)at,
-                            e[i].name);
-    if (at != r->file.bytes)
-        return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no "
-                        "tensor", (int64_t)(r->file.bytes - at));
-    l2l__sort_entries(r->entries, r->count, true);
-    for (i = 1; i < r->count; i++)
-        if (!strcmp(e[i - 1].name, e[i].name))
-            return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "two tensors are called '%s'",
-                            e[i].name);
-    return true;
+    const char *name = l2l__scan_string(s);
+    int i;
+    for (i = 0; i < L2L__DTYPES; i++)
+        if (!strcmp(l2l__dtypes[i].name, name)) return i;
+    l2l__scan_fail(s, "unknown dtype", name);
+    return 0;
 }
 
-/* Reads the header of a file in memory, which is borrowed until l2l__reader_close. After an error
-   there is nothing to close. */
-static bool l2l__reader_open(l2l_context *c, const void *data, size_t bytes, const char *label,
-                             l2l__reader *r)
+/* Every size is checked here, before anything is asked for by it. */
+static void l2l__entry_add(l2l__reader *r, const l2l__scan *s, l2l__entry *e, const int64_t span[2])
 {
-    l2l__file f = l2l__file_of(c, label, data, bytes);
-    uint64_t n = bytes < 8 ? 0 : l2l__get_bytes(f.data, 8, false);
-    l2l__json j;
+    int64_t room = (int64_t)(r->file.bytes - r->first), bytes = span[1] - span[0];
+    int size = l2l__dtypes[e->dtype].size, i;
+    const char *wrong =
+        !*e->name ? "a tensor without a name"
+        : l2l__reader_find(r, e->name) ? "two tensors are called"
+        : !l2l__product(e->shape, e->rank, &e->count) || bytes % size || e->count != bytes / size
+            ? "the bytes are not what shape and dtype ask for, of"
+        : r->count == r->capacity ? "no room for so many tensors as to hold" : NULL;
+    if (bytes < 0 || span[1] > room)
+        l2l__bad(s->file, L2L_ERROR_FORMAT, l2l__scan_at(s), "offsets %z to %z in %z bytes of data,"
+                 " of '%s'", span[0], span[1], room, e->name);
+    if (wrong) l2l__scan_fail(s, wrong, e->name);
+    if (!l2l__scan_ok(s)) return;
+    e->begin = r->first + (size_t)span[0];
+    e->end = r->first + (size_t)span[1];
+    for (i = r->count++; i > 0; i--) {       /* most files are in order already                   */
+        const l2l__entry *p = r->entries + i - 1;
+        if (p->begin < e->begin || (p->begin == e->begin && p->end <= e->end)) break;
+        r->entries[i] = *p;
+    }
+    r->entries[i] = *e;
+}
+
+static void l2l__parse_entry(l2l__reader *r, l2l__scan *s, const char *name)
+{
+    static const char *const keys[3] = {"dtype", "shape", "data_offsets"};
+    bool seen[3] = {false, false, false};
+    int64_t span[2] = {0, 0};
+    int offsets = 0, n;
+    l2l__entry e;
+    memset(&e, 0, sizeof e);
+    e.name = name;
+    l2l__scan_want(s, '{');
+    for (n = 0; l2l__scan_next(s, '}', n); n++) {
+        int key = l2l__scan_key(s, keys, seen);
+        if (key == 0) e.dtype = l2l__parse_dtype(s);
+        if (key == 1) e.rank = l2l__scan_integers(s, e.shape, 8);
+        if (key == 2) offsets = l2l__scan_integers(s, span, 2);
+    }
+    if (n != 3 || offsets != 2)
+        l2l__scan_fail(s, "dtype, shape and two data_offsets are needed, of", name);
+    if (l2l__scan_ok(s)) l2l__entry_add(r, s, &e, span);
+}
+
+static bool l2l__reader_parse(l2l__reader *r, l2l__scan *s)
+{
+    int n;
+    l2l__scan_want(s, '{');
+    for (n = 0; l2l__scan_next(s, '}', n); n++) {
+        const char *name = l2l__scan_string(s);
+        l2l__scan_want(s, ':');
+        if (strcmp(name, "__metadata__")) l2l__parse_entry(r, s, name);
+        else l2l__parse_metadata(r, s);
+    }
+    return l2l__scan_end(s);
+}
+
+/* The tensors must cover the data without holes and without overlap, as the format's reference
+   implementation demands. */
+static bool l2l__reader_check(const l2l__reader *r)
+{
+    const l2l__entry *e = r->entries, *end = e + r->count;
+    size_t at = r->first;
+    for (; e < end; at = e++->end)
+        if (e->begin != at)
+            return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "'%s' begins here, but "
+                            "the tensor before it ends at byte %z", e->name, (int64_t)at);
+    return at == r->file.bytes ||
+           l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no tensor",
+                    (int64_t)(r->file.bytes - at));
+}
+
+/* Reads the header of a file, which then belongs to the reader. After an error there is nothing to
+   close. */
+static bool l2l__reader_open(l2l__file f, l2l__reader *r)
+{
+    l2l_context *c = f.context;
+    uint64_t n = f.bytes < 8 ? 0 : l2l__get_bytes(f.data, 8, false);
+    l2l__scan s;
     memset(r, 0, sizeof *r);
-    if (c->status) return false;
-    if (n < 2 || n > bytes - 8 || n > 100000000) /* the reference's own limit */
-        return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
-                        "header", (int64_t)bytes, (int64_t)n);
     r->context = c;
-    r->label = label;
+    r->label = f.label;
     r->file = f;
-    r->first = 8 + (size_t)n;
-    r->capacity = (int64_t)(n / 48) + 1;     /* a tensor takes at least 51 characters             */
-    r->entries = (l2l__entry *)l2l__allocate_array(c, r->capacity, sizeof *r->entries);
-    j = l2l__json_of(&r->file, 8, (size_t)n);
-    r->header = j.text;
-    if (!c->status && l2l__reader_parse(r, &j) && l2l__reader_check(r)) return true;
-    return l2l__reader_done(r, false);
+    if (n < 2 || n > f.bytes - 8 || n > 100000000) { /* the reference's own limit */
+        l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of header",
+                 (int64_t)f.bytes, (int64_t)n);
+    } else {
+        r->first = 8 + (size_t)n;            /* a tensor takes at least 51 characters of header   */
+        r->capacity = n / 48 < L2L__MOST_ENTRIES ? (int)(n / 48) + 1 : (int)L2L__MOST_ENTRIES;
+        r->entries = (l2l__entry *)l2l__allocate_array(c, r->capacity, sizeof *r->entries);
+        s = l2l__scan_of(&r->file, 8, (size_t)n, false);
+        r->header = s.text;
+        if (!c->status && l2l__reader_parse(r, &s) && l2l__reader_check(r)) return true;
+    }
+    l2l__reader_close(r);
+    return false;
 }
 
 #ifndef L2LADV_NO_STDIO
 static bool l2l__reader_open_file(l2l_context *c, const char *path, l2l__reader *r)
 {
-    size_t bytes = 0;
-    unsigned char *data = l2l__file_read(c, path, &bytes);
-    bool ok = l2l__reader_open(c, data, bytes, path, r);
-    if (ok) r->owned = data; else l2l_free(c, data);
-    return ok;
+    return l2l__reader_open(l2l__file_open(c, path), r);
 }
 #endif
 
-/* NULL if the file has no such tensor. */
-static const l2l__entry *l2l__reader_find(const l2l__reader *r, const char *name)
-{
-    int64_t low = 0, high = r->count;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        int order = strcmp(r->entries[middle].name, name);
-        if (!order) return r->entries + middle;
-        if (order < 0) low = middle + 1; else high = middle;
-    }
-    return NULL;
-}
-
-static bool l2l__type_ok(const l2l__reader *r, const l2l__entry *e, bool integer)
-{
-    return (integer ? e->dtype == L2L__I64 : e->dtype <= L2L__BF16) ||
-           l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not %s, "
-                    "of '%s'", l2l__dtypes[e->dtype].name,
-                    integer ? "I64" : "F32, F64, F16 or BF16", e->name);
-}
-
+/* Number i of a tensor of real numbers, which whoever asks has made sure of. */
 static double l2l__entry_real(const l2l__reader *r, const l2l__entry *e, int64_t i)
 {
     int size = l2l__dtypes[e->dtype].size;
@@ -8820,11 +8926,9 @@ static double l2l__entry_real(const l2l__reader *r, const l2l__entry *e, int64_t
     return e->dtype == L2L__BF16 ? l2l__real_of(bits << 16, 4) : l2l__real_of(bits, size);
 }
 
-/* e->count numbers, converted from any of the real types. */
 static bool l2l__reader_reals(const l2l__reader *r, const l2l__entry *e, l2l_real *out)
 {
     int64_t i;
-    if (!l2l__type_ok(r, e, false)) return false;
     for (i = 0; i < e->count; i++) out[i] = (l2l_real)l2l__entry_real(r, e, i);
     return true;
 }
@@ -8833,18 +8937,7 @@ L2L__MAYBE_UNUSED
 static bool l2l__reader_doubles(const l2l__reader *r, const l2l__entry *e, double *out)
 {
     int64_t i;
-    if (!l2l__type_ok(r, e, false)) return false;
     for (i = 0; i < e->count; i++) out[i] = l2l__entry_real(r, e, i);
-    return true;
-}
-
-L2L__MAYBE_UNUSED
-static bool l2l__reader_integers(const l2l__reader *r, const l2l__entry *e, int64_t *out)
-{
-    const unsigned char *p = r->file.data + e->begin;
-    int64_t i;
-    if (!l2l__type_ok(r, e, true)) return false;
-    for (i = 0; i < e->count; i++) out[i] = (int64_t)l2l__get_bytes(p + 8 * i, 8, false);
     return true;
 }
 
@@ -8854,7 +8947,7 @@ static const char *l2l__shape_text(char text[200], const int64_t *shape, int ran
     size_t n = 0;
     int i;
     for (text[0] = 0, i = 0; i < rank; i++)
-        n += l2l__format(text + n, 200 - n, i ? ", %z" : "%z", shape[i]);
+        n = l2l__append(text, 200, n, i ? ", %z" : "%z", shape[i]);
     return text;
 }
 
@@ -8872,7 +8965,10 @@ static bool l2l__reader_demand(const l2l__reader *r, const char *name, int rank,
     if (e->rank != rank || memcmp(e->shape, shape, (size_t)rank * sizeof *shape))
         return l2l__bad(&r->file, L2L_ERROR_SHAPE, (int64_t)e->begin, "'%s' has the shape [%s] in "
                         "the file and [%s] here", name, l2l__shape_text(a, e->shape, e->rank), b);
-    if (!l2l__reader_reals(r, e, out)) return false;
+    if (e->dtype > L2L__BF16)
+        return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not "
+                        "F32, F64, F16 or BF16, of '%s'", l2l__dtypes[e->dtype].name, name);
+    l2l__reader_reals(r, e, out);
     for (i = 0; i < e->count; i++)
         if (!(fabs((double)out[i]) <= DBL_MAX))
             return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e->begin +
@@ -8880,77 +8976,122 @@ static bool l2l__reader_demand(const l2l__reader *r, const char *name, int rank,
     return true;
 }
 
-/* Metadata that is a number in [low, high]; *v stays as it is where the key is missing. */
-static bool l2l__reader_number(const l2l__reader *r, const char *key, double low, double high,
-                               bool whole, double *v)
+/* -- settings in the metadata ------------------------------------------------------------------ */
+
+typedef struct l2l__field {
+    const char *key;
+    double low, high;
+    bool whole;
+    const char *const *names;                /* of the numbers 0..high, or NULL                   */
+} l2l__field;
+
+/* A value as it stands in a file; nine digits tell any two floats apart. */
+static const char *l2l__field_text(const l2l__field *f, double v, char text[40])
 {
-    const char *text = l2l__reader_metadata(r, key);
-    double x = 0;
-    if (!text) return true;
-    if (!l2l__parse_double(text, &x) || !(x >= low && x <= high) || (whole && x != floor(x)))
-        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s is not a %snumber from %g to "
-                        "%g, but '%s'", key, whole ? "whole " : "", low, high, text);
-    *v = x;
+    if (f->names) return f->names[(int)v];
+    l2l__number(text, v, 9);
+    return text;
+}
+
+/* False where the text is not a value of this field. */
+static bool l2l__field_parse(const l2l__field *f, const char *text, double *v)
+{
+    if (f->names) {
+        for (*v = 0; *v <= f->high; ++*v)
+            if (!strcmp(text, f->names[(int)*v])) return true;
+        return false;
+    }
+    return l2l__scan_real(&text, v) && !*text && *v >= f->low && *v <= f->high &&
+           !(f->whole && *v - floor(*v) > 0);
+}
+
+/* The values of n fields; those that the file does not have stay as they are. */
+static bool l2l__fields_read(const l2l__reader *r, const l2l__field *f, int n, double *v)
+{
+    for (; n > 0; n--, f++, v++) {
+        const char *text = l2l__reader_metadata(r, f->key);
+        if (text && !l2l__field_parse(f, text, v))
+            return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s is '%s': expected a known "
+                            "name or a %snumber from %g to %g", f->key, text,
+                            f->whole ? "whole " : "", f->low, f->high);
+    }
     return true;
 }
 
-static bool l2l__reader_int(const l2l__reader *r, const char *key, int low, int high, int *v)
+/* Whether the fields that the file has are those here, however their numbers are written. */
+static bool l2l__fields_match(const l2l__reader *r, const l2l__field *f, int n, const double *v)
 {
-    double x = *v;
-    bool ok = l2l__reader_number(r, key, low, high, true, &x);
-    *v = (int)x;
-    return ok;
+    char mine[40];
+    double x;
+    for (; n > 0; n--, f++, v++) {
+        const char *text = l2l__reader_metadata(r, f->key);
+        if (text && (!l2l__field_parse(f, text, &x) || fabs(x - *v) > 1e-8 * fabs(*v)))
+            return l2l__bad(&r->file, L2L_ERROR_MISMATCH, 8, "%s is %s here, but in the file %s",
+                            f->key, l2l__field_text(f, *v, mine), text);
+    }
+    return true;
+}
+
+/* "a,b,c" as n <= 4 numbers: n; 0 where the key is missing, -1 after an error. */
+static int l2l__reader_list(const l2l__reader *r, const char *key, int n, double v[4])
+{
+    const char *text = l2l__reader_metadata(r, key), *s = text;
+    int i;
+    if (!text) return 0;
+    for (i = 0; i < n && i < 4; i++, s++)
+        if (!l2l__scan_real(&s, v + i) || *s != (i + 1 < n ? ',' : 0)) break;
+    if (i == n) return n;
+    l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s is '%s', not one number for each of %d "
+             "channels, with commas between", key, text, n);
+    return -1;
 }
 
 /* -- writing safetensors ----------------------------------------------------------------------- */
 
-typedef struct l2l__text { char *data; size_t length, capacity; } l2l__text;
-
-static void l2l__text_add(l2l_context *c, l2l__text *t, const char *s, size_t n)
-{
-    if (c->status || !n) return;
-    if (n > t->capacity - t->length) {
-        size_t capacity = 2 * (t->capacity + n) + 256;
-        char *data = (char *)l2l__allocate(c, capacity);
-        if (!data) return;
-        if (t->length) memcpy(data, t->data, t->length);
-        l2l_free(c, t->data);
-        t->data = data;
-        t->capacity = capacity;
-    }
-    memcpy(t->data + t->length, s, n);
-    t->length += n;
-}
-
-static void l2l__text_put(l2l_context *c, l2l__text *t, const char *s)
-{
-    l2l__text_add(c, t, s, strlen(s));
-}
-
-/* A JSON string. */
-static void l2l__text_quote(l2l_context *c, l2l__text *t, const char *s)
-{
-    static const char hex[] = "0123456789abcdef";
-    char escaped[] = "\\u0000";
-    l2l__text_put(c, t, "\"");
-    for (; *s; s++) {
-        unsigned char u = (unsigned char)*s;
-        escaped[4] = hex[u >> 4];
-        escaped[5] = hex[u & 15];
-        if (u < 32 || u == '"' || u == '\\') l2l__text_put(c, t, escaped);
-        else l2l__text_add(c, t, s, 1);
-    }
-    l2l__text_put(c, t, "\"");
-}
-
-/* Values are copied when they are added. A writer that is NULL, or whose context has an error,
-   takes everything and does nothing, so that only the finish needs a check. */
+/* All metadata first, then the tensors, whose values are copied. A writer that is NULL, or whose
+   context has an error, takes everything and does nothing: only the finish needs a check. */
 typedef struct l2l__writer {
     l2l_context *context;
-    l2l__text metadata, entries;
-    l2l__piece *first, **last;
+    char *text;                              /* the header, in front of it room for its length    */
+    size_t length, capacity;
+    int pairs, tensors;
+    l2l__piece head, *first, **last;
     int64_t offset;
 } l2l__writer;
+
+static void l2l__writer_put(l2l__writer *w, const char *s, size_t n)
+{
+    if (w->context->status) return;
+    if (n > w->capacity - w->length) {
+        size_t capacity = 2 * (w->capacity + n) + 1024;
+        char *text = (char *)l2l__allocate(w->context, capacity);
+        if (!text) return;
+        if (w->length) memcpy(text, w->text, w->length);
+        l2l_free(w->context, w->text);
+        w->text = text;
+        w->capacity = capacity;
+    }
+    if (n) memcpy(w->text + w->length, s, n);
+    w->length += n;
+}
+
+static void l2l__writer_text(l2l__writer *w, const char *s) { l2l__writer_put(w, s, strlen(s)); }
+
+/* A JSON string. */
+static void l2l__writer_quote(l2l__writer *w, const char *s)
+{
+    static const char hex[] = "0123456789abcdef";
+    char escape[] = "\\u0000";
+    l2l__writer_put(w, "\"", 1);
+    for (; *s; s++) {
+        unsigned char u = (unsigned char)*s;
+        escape[4] = hex[u >> 4];
+        escape[5] = hex[u & 15];
+        if (u < 32 || u == '"' || u == '\\') l2l__writer_put(w, escape, 6);
+        else l2l__writer_put(w, s, 1);
+    }
+    l2l__writer_put(w, "\"", 1);
+}
 
 static l2l__writer *l2l__writer_create(l2l_context *c)
 {
@@ -8958,29 +9099,25 @@ static l2l__writer *l2l__writer_create(l2l_context *c)
     if (!w) return NULL;
     w->context = c;
     w->last = &w->first;
+    l2l__writer_text(w, "        {\"__metadata__\":{");
     return w;
-}
-
-static void l2l__writer_free(l2l__writer *w)
-{
-    l2l__piece *p, *next;
-    if (!w) return;
-    for (p = w->first; p; p = next) {
-        next = p->next;
-        l2l_free(w->context, p);
-    }
-    l2l_free(w->context, w->metadata.data);
-    l2l_free(w->context, w->entries.data);
-    l2l_free(w->context, w);
 }
 
 static void l2l__writer_metadata(l2l__writer *w, const char *key, const char *text)
 {
     if (!w) return;
-    l2l__text_put(w->context, &w->metadata, w->metadata.length ? "," : "");
-    l2l__text_quote(w->context, &w->metadata, key);
-    l2l__text_put(w->context, &w->metadata, ":");
-    l2l__text_quote(w->context, &w->metadata, text);
+    l2l__writer_text(w, w->pairs++ ? "," : "");
+    l2l__writer_quote(w, key);
+    l2l__writer_text(w, ":");
+    l2l__writer_quote(w, text);
+}
+
+static void l2l__writer_fields(l2l__writer *w, const l2l__field *f, int n, const double *v)
+{
+    char text[40];
+    l2l__writer_metadata(w, "format", "pt");
+    l2l__writer_metadata(w, "l2ladv.version", L2LADV_VERSION);
+    for (; n > 0; n--, f++, v++) l2l__writer_metadata(w, f->key, l2l__field_text(f, *v, text));
 }
 
 static void l2l__writer_add(l2l__writer *w, const char *name, l2l__dtype dtype, int rank,
@@ -8988,25 +9125,23 @@ static void l2l__writer_add(l2l__writer *w, const char *name, l2l__dtype dtype, 
 {
     int size = l2l__dtypes[dtype].size;
     char text[360], list[200];
-    int64_t count;
+    int64_t count, begin;
     unsigned char *data;
-    l2l__piece *p;
-    if (!w || w->context->status) return;
-    if (rank < 0 || rank > 8 || !l2l__product(shape, rank, &count)) {
+    l2l__piece *p = NULL;
+    if (!w) return;
+    if (!l2l__product(shape, rank, &count))
         l2l__fail(w->context, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", name);
-        return;
-    }
     if (!(p = l2l__piece_create(w->context, count, size, &data))) return;
     l2l__put_values(data, values, count, size);
     *w->last = p;
     w->last = &p->next;
-    l2l__text_put(w->context, &w->entries, w->entries.length ? "," : "");
-    l2l__text_quote(w->context, &w->entries, name);
-    l2l__format(text, sizeof text, ":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%z,%z]}",
-                l2l__dtypes[dtype].name, l2l__shape_text(list, shape, rank), w->offset,
-                w->offset + (int64_t)p->bytes);
-    l2l__text_put(w->context, &w->entries, text);
+    begin = w->offset;
     w->offset += (int64_t)p->bytes;
+    l2l__writer_text(w, w->tensors++ ? "," : "},");
+    l2l__writer_quote(w, name);
+    l2l__format(text, sizeof text, ":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%z,%z]}",
+                l2l__dtypes[dtype].name, l2l__shape_text(list, shape, rank), begin, w->offset);
+    l2l__writer_text(w, text);
 }
 
 /* F32, or F64 in the double build. */
@@ -9016,12 +9151,6 @@ static void l2l__writer_reals(l2l__writer *w, const char *name, int rank, const 
     l2l__writer_add(w, name, sizeof *values == 4 ? L2L__F32 : L2L__F64, rank, shape, values);
 }
 
-static void l2l__writer_integers(l2l__writer *w, const char *name, int rank, const int64_t *shape,
-                                 const int64_t *values)
-{
-    l2l__writer_add(w, name, L2L__I64, rank, shape, values);
-}
-
 L2L__MAYBE_UNUSED
 static void l2l__writer_doubles(l2l__writer *w, const char *name, int rank, const int64_t *shape,
                                 const double *values)
@@ -9029,113 +9158,74 @@ static void l2l__writer_doubles(l2l__writer *w, const char *name, int rank, cons
     l2l__writer_add(w, name, L2L__F64, rank, shape, values);
 }
 
-/* Puts the header, with spaces up to a multiple of 8 bytes, in front of the pieces. */
-static bool l2l__writer_head(l2l__writer *w)
+/* The whole file: the header, with spaces up to a multiple of 8 bytes, before the tensors' pieces;
+   NULL after an error. */
+static const l2l__piece *l2l__writer_pieces(l2l__writer *w)
 {
-    l2l_context *c = w->context;
-    l2l__text t;
-    l2l__piece *p;
-    unsigned char *data;
-    memset(&t, 0, sizeof t);
-    l2l__text_add(c, &t, "        ", 8);     /* becomes the length                                */
-    l2l__text_put(c, &t, w->metadata.length ? "{\"__metadata__\":{" : "{");
-    l2l__text_add(c, &t, w->metadata.data, w->metadata.length);
-    if (w->metadata.length) l2l__text_put(c, &t, w->entries.length ? "}," : "}");
-    l2l__text_add(c, &t, w->entries.data, w->entries.length);
-    l2l__text_put(c, &t, "}");
-    l2l__text_add(c, &t, "        ", (8 - t.length % 8) % 8);
-    p = l2l__piece_create(c, (int64_t)t.length, 1, &data);
-    if (p) {
-        memcpy(data, t.data, t.length);
-        l2l__put_bytes(data, t.length - 8, 8);
-        p->next = w->first;
-        w->first = p;
-    }
-    l2l_free(c, t.data);
-    return p != NULL;
+    uint64_t n;
+    if (!w) return NULL;
+    l2l__writer_text(w, w->tensors ? "}" : "}}");
+    l2l__writer_put(w, "        ", (8 - w->length % 8) % 8);
+    if (w->context->status) return NULL;
+    n = w->length - 8;
+    l2l__put_values((unsigned char *)w->text, &n, 1, 8);
+    w->head.data = (const unsigned char *)w->text;
+    w->head.bytes = w->length;
+    w->head.next = w->first;
+    return &w->head;
 }
 
-/* Both finishes free the writer, whatever happens. *data is to be given back with l2l_free. */
+/* Frees the writer and hands `ok` on. */
+static bool l2l__writer_end(l2l__writer *w, bool ok)
+{
+    l2l__piece *p, *next;
+    if (!w) return false;
+    for (p = w->first; p; p = next) {
+        next = p->next;
+        l2l_free(w->context, p);
+    }
+    l2l_free(w->context, w->text);
+    l2l_free(w->context, w);
+    return ok;
+}
+
+/* *data is to be given back with l2l_free. */
 static bool l2l__writer_finish_memory(l2l__writer *w, void **data, size_t *bytes)
 {
-    unsigned char *all = NULL, *at;
-    size_t n = 0;
-    const l2l__piece *p;
-    if (!w) return false;
-    if (l2l__writer_head(w)) {
-        for (p = w->first; p; p = p->next) n += p->bytes;
-        all = at = (unsigned char *)l2l__allocate(w->context, n);
-        for (p = w->first; all && p; at += p->bytes, p = p->next) memcpy(at, p->data, p->bytes);
-    }
-    l2l__writer_free(w);
-    if (!all) return false;
-    *data = all;
+    const l2l__piece *p = l2l__writer_pieces(w);
+    size_t n = p ? p->bytes + (size_t)w->offset : 0;
+    unsigned char *at = p ? (unsigned char *)l2l__allocate(w->context, n) : NULL;
+    if (!at) return l2l__writer_end(w, false);
+    *data = at;
     *bytes = n;
-    return true;
+    for (; p; at += p->bytes, p = p->next) memcpy(at, p->data, p->bytes);
+    return l2l__writer_end(w, true);
 }
 
 #ifndef L2LADV_NO_STDIO
 static bool l2l__writer_finish_file(l2l__writer *w, const char *path)
 {
-    bool ok = w && l2l__writer_head(w) && l2l__file_write(w->context, path, w->first);
-    l2l__writer_free(w);
-    return ok;
+    const l2l__piece *p = l2l__writer_pieces(w);
+    return l2l__writer_end(w, p && l2l__file_write(w->context, path, p));
 }
 #endif
 
-/* Settings as metadata: written, and compared with a file's. */
-typedef struct l2l__pair {
-    const char *key;
-    char text[40];
-} l2l__pair;
-
-static void l2l__pair_text(l2l__pair *s, const char *key, const char *text)
-{
-    s->key = key;
-    l2l__format(s->text, sizeof s->text, "%s", text);
-}
-
-static void l2l__pair_number(l2l__pair *s, const char *key, double value)
-{
-    s->key = key;
-    l2l__number(s->text, value, 9);          /* nine digits tell any two floats apart             */
-}
-
-static void l2l__writer_settings(l2l__writer *w, const l2l__pair *s, int n)
-{
-    l2l__writer_metadata(w, "format", "pt");
-    l2l__writer_metadata(w, "l2ladv.version", L2LADV_VERSION);
-    for (; n > 0; n--, s++) l2l__writer_metadata(w, s->key, s->text);
-}
-
-/* Keys that the file does not have match everything; numbers may be written in another way. */
-static bool l2l__same_settings(const l2l__reader *r, const l2l__pair *s, int n)
-{
-    for (; n > 0; n--, s++) {
-        const char *file = l2l__reader_metadata(r, s->key);
-        double a, b;
-        if (!file || !strcmp(file, s->text)) continue;
-        if (!l2l__parse_double(file, &a) || !l2l__parse_double(s->text, &b) ||
-            fabs(a - b) > 1e-8 * fabs(b))
-            return l2l__bad(&r->file, L2L_ERROR_MISMATCH, 8, "%s is %s here, but in the file %s",
-                            s->key, s->text, file);
-    }
-    return true;
-}
-
 /* -- models ------------------------------------------------------------------------------------ */
 
-enum { L2L__SETTINGS = 7, L2L__SETTINGS_COMPARED = 3 };
+enum { L2L__MODEL_FIELDS = 6, L2L__MODEL_MATCH = 2 };
+static const l2l__field l2l__model_fields[L2L__MODEL_FIELDS] = {
+    {"classes", 1, 1 << 20, true, NULL}, {"width", 1e-3, 1000, false, NULL},
+    {"depth", 0, 10000, true, NULL}, {"channels", 1, 1 << 12, true, NULL},
+    {"height", 1, 1 << 14, true, NULL}, {"image_width", 1, 1 << 14, true, NULL}};
 
-static void l2l__model_settings(const l2l_model_options *o, l2l__pair s[L2L__SETTINGS])
+static void l2l__model_values(const l2l_model_options *o, double v[L2L__MODEL_FIELDS])
 {
-    l2l__pair_text(s, "arch", o->arch);
-    l2l__pair_number(s + 1, "classes", o->classes);
-    l2l__pair_number(s + 2, "width", o->width_multiplier);
-    l2l__pair_number(s + 3, "depth", o->depth);
-    l2l__pair_number(s + 4, "channels", o->channels);
-    l2l__pair_number(s + 5, "height", o->height);
-    l2l__pair_number(s + 6, "image_width", o->width);
+    v[0] = o->classes;
+    v[1] = o->width_multiplier;
+    v[2] = o->depth;
+    v[3] = o->channels;
+    v[4] = o->height;
+    v[5] = o->width;
 }
 
 /* The shape in PyTorch's layout: KxCxkhxkw, Kx(C*H*W) or K of a khxkwxCxK tensor. */
@@ -9148,22 +9238,11 @@ static void l2l__file_shape(const l2l_parameter *p, int64_t shape[4])
     shape[3] = s.h;
 }
 
-static bool l2l__ends_with(const char *text, const char *end)
+/* Where `end` begins at the end of the text, or NULL. */
+static const char *l2l__ending(const char *text, const char *end)
 {
     size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
-/* PyTorch counts batches beside the running statistics and wants the count to be there. */
-static void l2l__write_tracked(l2l_context *c, l2l__writer *w, const char *running_mean)
-{
-    static const int64_t none = 0;
-    l2l__text name;
-    memset(&name, 0, sizeof name);
-    l2l__text_add(c, &name, running_mean, strlen(running_mean) - strlen("running_mean"));
-    l2l__text_add(c, &name, "num_batches_tracked", sizeof "num_batches_tracked");
-    if (!c->status) l2l__writer_integers(w, name.data, 0, NULL, &none);
-    l2l_free(c, name.data);
+    return n >= m && !strcmp(text + n - m, end) ? text + n - m : NULL;
 }
 
 static void l2l__write_list(l2l__writer *w, const char *key, const double *v, int n)
@@ -9178,113 +9257,107 @@ static void l2l__write_list(l2l__writer *w, const char *key, const double *v, in
     if (n > 0) l2l__writer_metadata(w, key, text);
 }
 
+/* A parameter in the file's layout. Beside running statistics PyTorch counts batches, and wants
+   that count to be there. */
+static void l2l__write_parameter(l2l__writer *w, const l2l_model *m, int i)
+{
+    static const int64_t none = 0;
+    l2l_parameter p = l2l_model_parameter(m, i);
+    const char *statistic = l2l__ending(p.name, "running_mean");
+    l2l_real *x = (l2l_real *)l2l__arena_array(w->context, l2l_count(p.value->shape), sizeof *x);
+    char name[160];                          /* names of parameters have at most 95 characters    */
+    int64_t shape[4];
+    l2l__file_shape(&p, shape);
+    if (x && l2l_parameter_get(m, i, x)) l2l__writer_reals(w, p.name, p.rank, shape, x);
+    l2l__arena_drop(w->context, x);
+    if (!statistic) return;
+    l2l__format(name, sizeof name, "%s", p.name);
+    l2l__format(name + (statistic - p.name), 32, "num_batches_tracked");
+    l2l__writer_add(w, name, L2L__I64, 0, NULL, &none);
+}
+
 static l2l__writer *l2l__model_writer(const l2l_model *m)
 {
     l2l_context *c = l2l_model_context(m);
     const l2l_model_options *o = l2l_model_info(m);
-    l2l__pair s[L2L__SETTINGS];
+    double v[L2L__MODEL_FIELDS];
     l2l__writer *w;
     int i, n = l2l_model_parameters(m);
     if (n < 1) l2l__fail(c, L2L_ERROR_UNSUPPORTED, "this model has no parameters to save");
     if (!(w = l2l__writer_create(c))) return NULL;
-    l2l__model_settings(o, s);
-    l2l__writer_settings(w, s, L2L__SETTINGS);
+    l2l__model_values(o, v);
+    l2l__writer_metadata(w, "arch", o->arch);
+    l2l__writer_fields(w, l2l__model_fields, L2L__MODEL_FIELDS, v);
     l2l__write_list(w, "mean", o->mean, o->normalise);
     l2l__write_list(w, "deviation", o->deviation, o->normalise);
-    for (i = 0; i < n && !c->status; i++) {
-        l2l_parameter p = l2l_model_parameter(m, i);
-        int64_t shape[4];
-        l2l_real *x = (l2l_real *)l2l__arena_array(c, l2l_count(p.value->shape), sizeof *x);
-        l2l__file_shape(&p, shape);
-        if (x && l2l_parameter_get(m, i, x)) l2l__writer_reals(w, p.name, p.rank, shape, x);
-        l2l__arena_drop(c, x);
-        if (l2l__ends_with(p.name, ".running_mean")) l2l__write_tracked(c, w, p.name);
-    }
+    for (i = 0; i < n && !c->status; i++) l2l__write_parameter(w, m, i);
     return w;
-}
-
-/* A list "a,b,c" of up to 4 numbers; *n = 0 where the key is missing. */
-static bool l2l__reader_list(const l2l__reader *r, const char *key, double v[4], int *n)
-{
-    const char *text = l2l__reader_metadata(r, key), *at = text;
-    char number[40];
-    size_t length;
-    for (*n = 0; at; at = at[length] ? at + length + 1 : NULL) {
-        length = strcspn(at, ",");
-        if (*n < 4 && length < sizeof number) {
-            memcpy(number, at, length);
-            number[length] = 0;
-            if (l2l__parse_double(number, v + *n)) { ++*n; continue; }
-        }
-        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s is not one to four numbers "
-                        "with commas between, but '%s'", key, text);
-    }
-    return true;
 }
 
 /* *n numbers in each list, one per channel, or 0 when the file has none. */
 static bool l2l__reader_normalisation(const l2l__reader *r, int channels, double mean[4],
                                       double deviation[4], int *n)
 {
-    int i, m = 0;
-    if (!l2l__reader_list(r, "mean", mean, n) || !l2l__reader_list(r, "deviation", deviation, &m))
-        return false;
-    for (i = *n; i > 0; i--)
-        if (i <= m && !(deviation[i - 1] > 0)) m = -1;
-    return (*n == m && (!m || m == channels)) ||
-           l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata mean and deviation need one number "
-                    "for each of %d channels, the deviations above 0", channels);
+    int i;
+    *n = l2l__reader_list(r, "mean", channels, mean);
+    if (*n < 0 || l2l__reader_list(r, "deviation", channels, deviation) != *n)
+        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata mean needs deviation");
+    for (i = 0; i < *n; i++)
+        if (!(deviation[i] > 0))
+            return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata deviation: %g is not above 0",
+                            deviation[i]);
+    return true;
 }
 
 /* First everything is checked (`write` false), then everything is written. */
-static bool l2l__model_pass(l2l_model *m, const l2l__reader *r, l2l_real *x, bool write)
+static bool l2l__model_pass(l2l_model *m, const l2l__reader *r, bool write)
 {
     int i, n = l2l_model_parameters(m);
-    for (i = 0; i < n; i++) {
+    bool ok = true;
+    for (i = 0; i < n && ok; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
-        int64_t shape[4];
+        int64_t shape[4], count = l2l_count(p.value->shape);
+        l2l_real *x = (l2l_real *)l2l__arena_array(r->context, count, sizeof *x);
         l2l__file_shape(&p, shape);
-        if (!l2l__reader_demand(r, p.name, p.rank, shape, x)) return false;
-        if (write && !l2l_parameter_set(m, i, x)) return false;
+        ok = x && l2l__reader_demand(r, p.name, p.rank, shape, x) &&
+             (!write || l2l_parameter_set(m, i, x));
+        l2l__arena_drop(r->context, x);
     }
+    return ok;
+}
+
+static bool l2l__model_take(l2l_model *m, const l2l__reader *r, int *extra)
+{
+    const l2l_model_options *o = l2l_model_info(m);
+    const char *arch = l2l__reader_metadata(r, "arch");
+    double v[L2L__MODEL_FIELDS], mean[4], deviation[4];
+    int normalise = 0, i, n = l2l_model_parameters(m);
+    if (n < 1) return l2l__bad(&r->file, L2L_ERROR_UNSUPPORTED, -1, "a model without parameters");
+    if (arch && strcmp(arch, o->arch))
+        return l2l__bad(&r->file, L2L_ERROR_MISMATCH, 8, "arch is %s here, but in the file %s",
+                        o->arch, arch);
+    l2l__model_values(o, v);
+    if (!l2l__fields_match(r, l2l__model_fields, L2L__MODEL_MATCH, v) ||
+        !l2l__reader_normalisation(r, o->channels, mean, deviation, &normalise) ||
+        !l2l__model_pass(m, r, false) || !l2l__model_pass(m, r, true))
+        return false;
+    if (normalise) l2l__model_set_normalisation(m, normalise, mean, deviation);
+    for (*extra = -n, i = 0; i < r->count; i++)
+        *extra += !l2l__ending(r->entries[i].name, "num_batches_tracked");
     return true;
 }
 
-static bool l2l__model_load_from(l2l_model *m, const l2l__reader *r, int *extra)
+static bool l2l__model_load(l2l_model *m, l2l__file f, int *extra)
 {
-    l2l_context *c = r->context;
-    const l2l_model_options *o = l2l_model_info(m);
-    l2l__pair s[L2L__SETTINGS];
-    double mean[4], deviation[4];
-    l2l_real *x;
-    int64_t largest = 1, count, i;
-    int n = l2l_model_parameters(m), normalise = 0, k;
-    bool ok;
-    if (n < 1) return l2l__bad(&r->file, L2L_ERROR_UNSUPPORTED, -1, "a model without parameters");
-    l2l__model_settings(o, s);
-    if (!l2l__same_settings(r, s, L2L__SETTINGS_COMPARED) ||
-        !l2l__reader_normalisation(r, o->channels, mean, deviation, &normalise))
-        return false;
-    for (k = 0; k < n; k++) {
-        count = l2l_count(l2l_model_parameter(m, k).value->shape);
-        if (count > largest) largest = count;
-    }
-    x = (l2l_real *)l2l__arena_array(c, largest, sizeof *x);
-    ok = x && l2l__model_pass(m, r, x, false) && l2l__model_pass(m, r, x, true);
-    l2l__arena_drop(c, x);
-    if (!ok) return false;
-    if (normalise) l2l__model_set_normalisation(m, normalise, mean, deviation);
-    for (count = 0, i = 0; i < r->count; i++)
-        count += !l2l__ends_with(r->entries[i].name, "num_batches_tracked");
-    *extra = (int)count - n;
-    return true;
+    l2l__reader r;
+    bool ok = l2l__reader_open(f, &r) && l2l__model_take(m, &r, extra);
+    l2l__reader_close(&r);
+    return ok;
 }
 
 L2LADVDEF bool l2l_model_load_memory(l2l_model *m, const void *data, size_t bytes, int *extra)
 {
-    l2l__reader r;
-    return l2l__reader_open(l2l_model_context(m), data, bytes, "memory", &r) &&
-           l2l__reader_done(&r, l2l__model_load_from(m, &r, extra));
+    return l2l__model_load(m, l2l__file_of(l2l_model_context(m), "memory", data, bytes), extra);
 }
 
 L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *bytes)
@@ -9295,9 +9368,7 @@ L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *by
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra)
 {
-    l2l__reader r;
-    return l2l__reader_open_file(l2l_model_context(m), path, &r) &&
-           l2l__reader_done(&r, l2l__model_load_from(m, &r, extra));
+    return l2l__model_load(m, l2l__file_open(l2l_model_context(m), path), extra);
 }
 
 L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path)
@@ -9305,52 +9376,10 @@ L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path)
     return l2l__writer_finish_file(l2l__model_writer(m), path);
 }
 
-/* While a model is made on a file's word alone, the context may not take much more than the file
-   can justify: a few wrong bytes of metadata must not ask for all of the machine's memory. */
-typedef struct l2l__limit {
-    l2l_context *context;
-    l2l_allocator inner;
-    size_t most;
-} l2l__limit;
-
-static void *l2l__limit_allocate(void *user, size_t size)
-{
-    const l2l__limit *l = (const l2l__limit *)user;
-    if (size > l->most || l->context->used > l->most - size) return NULL;
-    return l->inner.allocate(l->inner.user, size);
-}
-
-static void l2l__limit_release(void *user, void *memory)
-{
-    const l2l__limit *l = (const l2l__limit *)user;
-    l->inner.release(l->inner.user, memory);
-}
-
-static l2l_model *l2l__model_create_limited(const l2l__reader *r, const l2l_model_options *o)
-{
-    l2l_context *c = r->context;
-    size_t most = 8 * r->file.bytes + (size_t)512 * 1024 * 1024;
-    l2l__limit limit;
-    l2l_model *m;
-    limit.context = c;
-    limit.inner = c->allocator;
-    limit.most = c->used + most;
-    c->allocator.allocate = l2l__limit_allocate;
-    c->allocator.release = l2l__limit_release;
-    c->allocator.user = &limit;
-    m = l2l_model_create(c, o);
-    c->allocator = limit.inner;
-    if (!m && c->status == L2L_ERROR_MEMORY) {
-        l2l_error_clear(c);
-        l2l__bad(&r->file, L2L_ERROR_MEMORY, 8, "the metadata describes a model that needs more "
-                 "than the %z bytes that such a file can justify", (int64_t)most);
-    }
-    return m;
-}
-
 static bool l2l__model_options_of(const l2l__reader *r, l2l_model_options *o)
 {
     const char *arch = l2l__reader_metadata(r, "arch");
+    double v[L2L__MODEL_FIELDS];
     if (!arch)
         return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "there is no metadata 'arch': create the "
                         "model and use l2l_model_load");
@@ -9358,13 +9387,15 @@ static bool l2l__model_options_of(const l2l__reader *r, l2l_model_options *o)
     if (!o->forward)
         return l2l__bad(&r->file, L2L_ERROR_UNSUPPORTED, 8, "an architecture that is not known "
                         "here (create the model and use l2l_model_load): '%s'", arch);
-    return l2l__reader_number(r, "width", 1e-3, 1000, false, &o->width_multiplier) &&
-           l2l__reader_int(r, "depth", 0, 10000, &o->depth) &&
-           l2l__reader_int(r, "classes", 1, 1 << 20, &o->classes) &&
-           l2l__reader_int(r, "channels", 1, 1 << 12, &o->channels) &&
-           l2l__reader_int(r, "height", 1, 1 << 14, &o->height) &&
-           l2l__reader_int(r, "image_width", 1, 1 << 14, &o->width) &&
-           l2l__reader_normalisation(r, o->channels, o->mean, o->deviation, &o->normalise);
+    l2l__model_values(o, v);
+    if (!l2l__fields_read(r, l2l__model_fields, L2L__MODEL_FIELDS, v)) return false;
+    o->classes = (int)v[0];
+    o->width_multiplier = v[1];
+    o->depth = (int)v[2];
+    o->channels = (int)v[3];
+    o->height = (int)v[4];
+    o->width = (int)v[5];
+    return l2l__reader_normalisation(r, o->channels, o->mean, o->deviation, &o->normalise);
 }
 
 L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
@@ -9373,9 +9404,9 @@ L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
     l2l__reader r;
     l2l_model *m = NULL;
     int extra;
-    if (!l2l__reader_open_file(c, path, &r)) return NULL;
-    if (l2l__model_options_of(&r, &o)) m = l2l__model_create_limited(&r, &o);
-    if (m && !l2l__model_load_from(m, &r, &extra)) {
+    if (l2l__reader_open_file(c, path, &r) && l2l__model_options_of(&r, &o))
+        m = l2l_model_create(c, &o);
+    if (m && !l2l__model_take(m, &r, &extra)) {
         l2l_model_free(m);
         m = NULL;
     }
@@ -9386,15 +9417,35 @@ L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
 
 /* -- maximizers -------------------------------------------------------------------------------- */
 
+static const char *const l2l__phi_cells[] = {"lstm", "rnn"};
+static const char *const l2l__phi_inputs[] = {"sign", "l1", "linf", "log", "raw"};
+static const char *const l2l__phi_outputs[] = {"tanh", "raw"};
+enum { L2L__PHI_FIELDS = 8, L2L__PHI_MATCH = 5, L2L__PHI_TRAINED = 6, L2L__PHI_PARTS = 5 };
+static const l2l__field l2l__phi_fields[L2L__PHI_FIELDS] = {
+    {"cell", 0, 1, true, l2l__phi_cells}, {"hidden", 1, L2L__MAX_HIDDEN, true, NULL},
+    {"input", 0, 4, true, l2l__phi_inputs}, {"output", 0, 1, true, l2l__phi_outputs},
+    {"scale", -DBL_MAX, DBL_MAX, false, NULL}, {"second_order", 0, 1, true, NULL},
+    {"T", 0, INT_MAX, true, NULL}, {"epsilon", 0, DBL_MAX, false, NULL}};
+
+static void l2l__phi_values(const l2l_learned_options *o, double v[L2L__PHI_FIELDS])
+{
+    v[0] = (double)o->cell;
+    v[1] = o->hidden;
+    v[2] = (double)o->input;
+    v[3] = o->raw_output;
+    v[4] = o->scale;
+    v[5] = o->second_order;
+    v[6] = v[7] = 0;
+}
+
 /* The tensors that phi's flat array is cut into, in its order; those of count 0 are not there. */
 typedef struct l2l__part {
     const char *name;
     int rank;
     int64_t shape[2], count;
 } l2l__part;
-enum { L2L__PHI_PARTS = 5, L2L__PHI_SETTINGS = 8, L2L__PHI_COMPARED = 5 };
 
-static void l2l__learned_parts(const l2l_learned_options *o, l2l__part parts[L2L__PHI_PARTS])
+static void l2l__phi_parts(const l2l_learned_options *o, l2l__part parts[L2L__PHI_PARTS])
 {
     static const char *const names[] = {"cell.weight_ih", "cell.weight_hh", "cell.bias_ih",
                                         "out.weight", "out.bias"};
@@ -9410,149 +9461,105 @@ static void l2l__learned_parts(const l2l_learned_options *o, l2l__part parts[L2L
     }
 }
 
-static const char *const l2l__phi_cells[] = {"lstm", "rnn"};
-static const char *const l2l__phi_inputs[] = {"sign", "l1", "linf", "log", "raw"};
-static const char *const l2l__phi_outputs[] = {"tanh", "raw"};
-static const char *const l2l__phi_orders[] = {"0", "1"};
-
-static void l2l__learned_settings(const l2l_learned *m, l2l__pair s[L2L__PHI_SETTINGS])
-{
-    const l2l_learned_options *o = l2l_learned_info(m);
-    double epsilon = 0;
-    int T = 0;
-    l2l__learned_trained_with(m, &T, &epsilon);
-    l2l__pair_text(s, "cell", l2l__phi_cells[o->cell]);
-    l2l__pair_number(s + 1, "hidden", o->hidden);
-    l2l__pair_text(s + 2, "input", l2l__phi_inputs[o->input]);
-    l2l__pair_text(s + 3, "output", l2l__phi_outputs[o->raw_output]);
-    l2l__pair_number(s + 4, "scale", o->scale);
-    l2l__pair_text(s + 5, "second_order", l2l__phi_orders[o->second_order]);
-    l2l__pair_number(s + 6, "T", T);
-    l2l__pair_number(s + 7, "epsilon", epsilon);
-}
-
-static l2l__writer *l2l__learned_writer(const l2l_learned *m)
+static l2l__writer *l2l__phi_writer(const l2l_learned *m)
 {
     const l2l_real *values = m->phi;
-    l2l__part parts[L2L__PHI_PARTS];
-    l2l__pair s[L2L__PHI_SETTINGS];
+    l2l__part parts[L2L__PHI_PARTS], *p = parts;
+    double v[L2L__PHI_FIELDS];
     l2l__writer *w = l2l__writer_create(m->context);
-    int i;
-    l2l__learned_settings(m, s);
-    l2l__writer_settings(w, s, L2L__PHI_SETTINGS);
-    l2l__learned_parts(l2l_learned_info(m), parts);
-    for (i = 0; i < L2L__PHI_PARTS; values += parts[i++].count)
-        if (parts[i].count)
-            l2l__writer_reals(w, parts[i].name, parts[i].rank, parts[i].shape, values);
+    int T = 0;
+    l2l__phi_values(&m->options, v);
+    l2l_learned_trained_with(m, &T, &v[7]);
+    v[6] = T;
+    l2l__writer_fields(w, l2l__phi_fields, L2L__PHI_FIELDS, v);
+    for (l2l__phi_parts(&m->options, parts); p < parts + L2L__PHI_PARTS; values += p++->count)
+        if (p->count) l2l__writer_reals(w, p->name, p->rank, p->shape, values);
     return w;
 }
 
 /* phi from the file, all of it; `more` has the same room. PyTorch's cells have a second bias, which
    ours keep in the first. */
-static bool l2l__learned_values(const l2l__reader *r, const l2l_learned_options *o, l2l_real *x,
-                                l2l_real *more)
+static bool l2l__phi_read(const l2l__reader *r, const l2l_learned_options *o, l2l_real *x,
+                          l2l_real *more)
 {
     static const char hh[] = "cell.bias_hh";
-    l2l__part parts[L2L__PHI_PARTS];
+    l2l__part parts[L2L__PHI_PARTS], *p = parts;
     int64_t k;
-    int i;
-    l2l__learned_parts(o, parts);
-    for (i = 0; i < L2L__PHI_PARTS; x += parts[i++].count) {
-        const l2l__part *p = parts + i;
-        bool there = l2l__reader_find(r, p->name) != NULL;
-        if (p->rank == 1 && there != o->bias)
-            return l2l__bad(&r->file, L2L_ERROR_MISMATCH, -1, "bias is %s here, but in the file "
-                            "there is %s '%s'", o->bias ? "on" : "off", there ? "a" : "no",
-                            p->name);
+    for (l2l__phi_parts(o, parts); p < parts + L2L__PHI_PARTS; x += p++->count) {
+        if (p->rank == 1 && (l2l__reader_find(r, p->name) != NULL) != o->bias)
+            return l2l__bad(&r->file, L2L_ERROR_MISMATCH, -1, "bias is %s here, but not in the "
+                            "file: '%s'", o->bias ? "on" : "off", p->name);
         if (!p->count) continue;
         if (!l2l__reader_demand(r, p->name, p->rank, p->shape, x)) return false;
-        if (i != 2 || !l2l__reader_find(r, hh)) continue;
+        if (p != parts + 2 || !l2l__reader_find(r, hh)) continue;
         if (!l2l__reader_demand(r, hh, p->rank, p->shape, more)) return false;
         for (k = 0; k < p->count; k++) x[k] += more[k];
     }
     return true;
 }
 
-static bool l2l__learned_load_from(l2l_learned *m, const l2l__reader *r)
+static bool l2l__phi_take(l2l_learned *m, const l2l__reader *r)
 {
-    int n = l2l_learned_size(m), T = 0;
-    double epsilon = 0;
-    l2l__pair s[L2L__PHI_SETTINGS];
+    double v[L2L__PHI_FIELDS];
     l2l_real *x;
     bool ok;
-    l2l__learned_settings(m, s);
-    if (!l2l__same_settings(r, s, L2L__PHI_COMPARED) || !l2l__reader_int(r, "T", 0, INT_MAX, &T) ||
-        !l2l__reader_number(r, "epsilon", 0, DBL_MAX, false, &epsilon))
+    l2l__phi_values(&m->options, v);
+    if (!l2l__fields_match(r, l2l__phi_fields, L2L__PHI_MATCH, v) ||
+        !l2l__fields_read(r, l2l__phi_fields + L2L__PHI_TRAINED, 2, v + L2L__PHI_TRAINED))
         return false;
-    x = (l2l_real *)l2l__arena_array(r->context, 2 * (int64_t)n, sizeof *x);
-    ok = x && l2l__learned_values(r, l2l_learned_info(m), x, x + n);
+    x = (l2l_real *)l2l__arena_array(r->context, 2 * (int64_t)m->size, sizeof *x);
+    ok = x && l2l__phi_read(r, &m->options, x, x + m->size);
     if (ok) {
-        memcpy(l2l_learned_parameters(m), x, (size_t)n * sizeof *x);
-        l2l__learned_set_trained_with(m, T, epsilon);
+        memcpy(m->phi, x, (size_t)m->size * sizeof *x);
+        l2l__learned_set_trained_with(m, (int)v[6], v[7]);
     }
     l2l__arena_drop(r->context, x);
     return ok;
 }
 
-L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t bytes)
+static bool l2l__phi_load(l2l_learned *m, l2l__file f)
 {
     l2l__reader r;
-    return l2l__reader_open(m->context, data, bytes, "memory", &r) &&
-           l2l__reader_done(&r, l2l__learned_load_from(m, &r));
+    bool ok = l2l__reader_open(f, &r) && l2l__phi_take(m, &r);
+    l2l__reader_close(&r);
+    return ok;
+}
+
+L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t bytes)
+{
+    return l2l__phi_load(m, l2l__file_of(m->context, "memory", data, bytes));
 }
 
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes)
 {
-    return l2l__writer_finish_memory(l2l__learned_writer(m), data, bytes);
+    return l2l__writer_finish_memory(l2l__phi_writer(m), data, bytes);
 }
 
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path)
 {
-    l2l__reader r;
-    return l2l__reader_open_file(m->context, path, &r) &&
-           l2l__reader_done(&r, l2l__learned_load_from(m, &r));
+    return l2l__phi_load(m, l2l__file_open(m->context, path));
 }
 
 L2LADVDEF bool l2l_learned_save(const l2l_learned *m, const char *path)
 {
-    return l2l__writer_finish_file(l2l__learned_writer(m), path);
+    return l2l__writer_finish_file(l2l__phi_writer(m), path);
 }
 
-/* *choice = which of the names the key's text is; unchanged where the key is missing. */
-static bool l2l__reader_choice(const l2l__reader *r, const char *key, const char *const *names,
-                               int n, int *choice)
+static bool l2l__phi_options_of(const l2l__reader *r, l2l_learned_options *o)
 {
-    const char *text = l2l__reader_metadata(r, key);
-    int i;
-    for (i = 0; text && i < n; i++)
-        if (!strcmp(text, names[i])) { *choice = i; return true; }
-    return !text || l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s has a value that is not "
-                             "known here: '%s'", key, text);
-}
-
-static bool l2l__learned_options_of(const l2l__reader *r, l2l_learned_options *o)
-{
-    int cell = 0, input = 0, raw = 0, second = 0;
-    const l2l__entry *e = l2l__reader_find(r, "cell.weight_hh");
+    double v[L2L__PHI_FIELDS];
+    l2l__phi_values(o, v);
     if (!l2l__reader_metadata(r, "cell"))
         return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "there is no metadata 'cell': create the "
                         "maximizer and use l2l_learned_load");
-    if (!l2l__reader_choice(r, "cell", l2l__phi_cells, 2, &cell) ||
-        !l2l__reader_choice(r, "input", l2l__phi_inputs, 5, &input) ||
-        !l2l__reader_choice(r, "output", l2l__phi_outputs, 2, &raw) ||
-        !l2l__reader_choice(r, "second_order", l2l__phi_orders, 2, &second) ||
-        !l2l__reader_int(r, "hidden", 1, 1 << 15, &o->hidden) ||
-        !l2l__reader_number(r, "scale", -DBL_MAX, DBL_MAX, false, &o->scale))
-        return false;
-    /* No memory is asked for that the file does not justify. */
-    if (!e || e->rank != 2 || e->shape[1] != o->hidden)
-        return l2l__bad(&r->file, L2L_ERROR_MISMATCH, 8, "hidden is %d in the metadata, but "
-                        "'cell.weight_hh' has other columns or is not there", o->hidden);
-    o->cell = (l2l_cell)cell;
-    o->input = (l2l_grad_input)input;
-    o->raw_output = raw != 0;
-    o->second_order = second != 0;
+    if (!l2l__fields_read(r, l2l__phi_fields, L2L__PHI_FIELDS, v)) return false;
+    o->cell = (l2l_cell)(int)v[0];
+    o->hidden = (int)v[1];
+    o->input = (l2l_grad_input)(int)v[2];
+    o->raw_output = v[3] > 0;
+    o->scale = v[4];
+    o->second_order = v[5] > 0;
     o->bias = l2l__reader_find(r, "cell.bias_ih") != NULL;
     return true;
 }
@@ -9562,9 +9569,9 @@ L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
     l2l_learned_options o = l2l_learned_default();
     l2l__reader r;
     l2l_learned *m = NULL;
-    if (!l2l__reader_open_file(c, path, &r)) return NULL;
-    if (l2l__learned_options_of(&r, &o)) m = l2l_learned_create(c, &o);
-    if (m && !l2l__learned_load_from(m, &r)) {
+    if (l2l__reader_open_file(c, path, &r) && l2l__phi_options_of(&r, &o))
+        m = l2l_learned_create(c, &o);
+    if (m && !l2l__phi_take(m, &r)) {
         l2l_learned_free(m);
         m = NULL;
     }
@@ -9575,86 +9582,65 @@ L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
 
 /* -- IDX --------------------------------------------------------------------------------------- */
 
-typedef struct l2l__idx {
-    const unsigned char *pixels, *labels;
-    size_t size;                             /* C*H*W                                             */
-    void *owned[2];                          /* the two files, unless they are borrowed           */
-} l2l__idx;
-
-/* The sizes of rank 1 (labels), 3 or 4 (images), checked against the file's length. */
-static bool l2l__idx_sizes(const l2l__file *f, bool images, int *dims, int *rank, size_t *header)
+/* The sizes of rank 1 (labels), 3 or 4 (images: NxHxW or NxCxHxW), checked against the length. */
+static bool l2l__idx_sizes(const l2l__file *f, bool images, int64_t dims[4], size_t *first)
 {
     const unsigned char *p = f->data;
-    uint64_t total = 1, v, rest;
-    int i;
+    int64_t total, rest;
+    int rank, i;
     if (f->bytes >= 2 && p[0] == 0x1F && p[1] == 0x8B)
         return l2l__bad(f, L2L_ERROR_FORMAT, 0, "this is a gzip file: unpack it first (gunzip)");
     if (f->bytes < 4 || p[0] || p[1] || p[2] != 8 || !(images ? p[3] == 3 || p[3] == 4 : p[3] == 1))
         return l2l__bad(f, L2L_ERROR_FORMAT, 0, "not an IDX file of %s: expected the bytes 0 0 8 "
                         "%s", images ? "images" : "labels", images ? "3 or 4" : "1");
-    *rank = p[3];
-    *header = 4 + 4 * (size_t)*rank;
-    if (f->bytes < *header)
+    rank = p[3];
+    *first = 4 + 4 * (size_t)rank;
+    if (f->bytes < *first)
         return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)f->bytes, "truncated in the header");
-    for (i = 0; i < *rank; i++) {
-        v = l2l__get_bytes(p + 4 + 4 * i, 4, true);
+    for (i = 0; i < 4; i++) dims[i] = 1;
+    for (i = 0; i < rank; i++) {
+        int64_t v = (int64_t)l2l__get_bytes(p + 4 + 4 * i, 4, true);
         if (v < 1 || v > INT_MAX)
-            return l2l__bad(f, L2L_ERROR_FORMAT, 4 + 4 * i, "size %d is %z, not 1 to %d", i,
-                            (int64_t)v, INT_MAX);
-        dims[i] = (int)v;
-        total = total > INT64_MAX / v ? INT64_MAX : total * v;
+            return l2l__bad(f, L2L_ERROR_FORMAT, 4 + 4 * i, "size %d is %z, not 1 to %d", i, v,
+                            INT_MAX);
+        dims[rank == 3 && i ? i + 1 : i] = v;
     }
-    rest = f->bytes - *header;
+    rest = (int64_t)(f->bytes - *first);
+    if (!l2l__product(dims, 4, &total)) total = INT64_MAX;
     return total == rest ||
-           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)(total > rest ? f->bytes : *header + total),
+           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)*first + (total < rest ? total : rest),
                     "%s: the header announces %z bytes of data, the file has %z",
-                    total > rest ? "truncated" : "too long", (int64_t)total, (int64_t)rest);
+                    total > rest ? "truncated" : "too long", total, rest);
 }
 
-static bool l2l__idx_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
+/* The files belong to the data set then; they are closed after an error. */
+static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_dataset *d)
 {
-    const l2l__idx *x = (const l2l__idx *)d->self;
-    size_t i, first = (size_t)index * x->size;
-    if (!l2l__index_ok(d, index)) return false;
-    for (i = 0; i < x->size; i++) chw[i] = (l2l_real)x->pixels[first + i] / 255;
-    *label = x->labels[index];
+    l2l_context *c = images.context;
+    int64_t dims[4] = {0, 0, 0, 0}, n[4], i;
+    size_t first = 0, offset = 0;
+    l2l__images *s;
+    memset(d, 0, sizeof *d);
+    if (!c->status && l2l__idx_sizes(&images, true, dims, &first) &&
+        l2l__idx_sizes(&labels, false, n, &offset)) {
+        if (n[0] != dims[0])
+            l2l__bad(&labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0], dims[0],
+                     images.label);
+        for (i = 0; i < n[0] && !c->status; i++)
+            if (labels.data[offset + (size_t)i] >= classes)
+                l2l__bad(&labels, L2L_ERROR_FORMAT, (int64_t)offset + i, "label %z is %d, not below"
+                         " %d", i, (int)labels.data[offset + (size_t)i], classes);
+    }
+    if (!(s = l2l__images_create(c, dims, classes, d))) { /* NULL after any error */
+        l2l_free(c, images.owned);
+        l2l_free(c, labels.owned);
+        return false;
+    }
+    s->pixels = images.data + first;
+    s->labels = labels.data + offset;
+    s->owned[0] = images.owned;
+    s->owned[1] = labels.owned;
     return true;
-}
-
-static void l2l__idx_release(l2l_dataset *d)
-{
-    l2l__idx *x = (l2l__idx *)d->self;
-    l2l_free(d->context, x->owned[0]);
-    l2l_free(d->context, x->owned[1]);
-    l2l_free(d->context, x);
-}
-
-static l2l__idx *l2l__idx_open(const l2l__file *images, const l2l__file *labels, int classes,
-                               l2l_dataset *d)
-{
-    int dims[4], rank, n, one, i;
-    size_t header, first;
-    l2l__idx *x;
-    if (!l2l__idx_sizes(images, true, dims, &rank, &header) ||
-        !l2l__idx_sizes(labels, false, &n, &one, &first))
-        return NULL;
-    if (rank == 3) { dims[3] = dims[2]; dims[2] = dims[1]; dims[1] = 1; }
-    if (n != dims[0])
-        l2l__bad(labels, L2L_ERROR_FORMAT, 4, "%d labels for %d images in %s", n, dims[0],
-                 images->label);
-    for (i = 0; i < n; i++)
-        if (labels->data[first + (size_t)i] >= classes)
-            l2l__bad(labels, L2L_ERROR_FORMAT, (int64_t)first + i, "label %d is %d, not below %d",
-                     i, (int)labels->data[first + (size_t)i], classes);
-    x = (l2l__idx *)l2l__allocate(images->context, sizeof *x); /* NULL after any error            */
-    if (!x) return NULL;
-    x->pixels = images->data + header;
-    x->labels = labels->data + first;
-    x->size = (images->bytes - header) / (size_t)n;
-    l2l__dataset_fill(d, images->context, dims, classes, x);
-    d->fetch = l2l__idx_fetch;
-    d->release = l2l__idx_release;
-    return x;
 }
 
 /* Both files are borrowed until l2l_dataset_free. */
@@ -9662,178 +9648,123 @@ L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t
                                       const void *labels, size_t label_bytes, int classes,
                                       l2l_dataset *d)
 {
-    l2l__file a = l2l__file_of(c, "images in memory", images, image_bytes);
-    l2l__file b = l2l__file_of(c, "labels in memory", labels, label_bytes);
-    return !c->status && l2l__idx_open(&a, &b, classes, d) != NULL;
+    return l2l__idx_open(l2l__file_of(c, "images in memory", images, image_bytes),
+                         l2l__file_of(c, "labels in memory", labels, label_bytes), classes, d);
 }
 
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d)
 {
-    size_t n = 0, m = 0;
-    unsigned char *p = l2l__file_read(c, images, &n), *q = l2l__file_read(c, labels, &m);
-    l2l__file a = l2l__file_of(c, images, p, n), b = l2l__file_of(c, labels, q, m);
-    l2l__idx *x = c->status ? NULL : l2l__idx_open(&a, &b, classes, d);
-    if (x) {
-        x->owned[0] = p;
-        x->owned[1] = q;
-    } else {
-        l2l_free(c, p);
-        l2l_free(c, q);
-    }
-    return x != NULL;
+    l2l__file f = l2l__file_open(c, images);
+    return l2l__idx_open(f, l2l__file_open(c, labels), classes, d);
 }
 #endif
 
 /* -- .npy -------------------------------------------------------------------------------------- */
 
-typedef struct l2l__npy {
-    char order, kind;                        /* '<', '>' or '|'; 'f', 'i', 'u' or 'b'             */
-    int size, rank;
-    bool fortran;
-    int64_t shape[8], count;
-    size_t first;                            /* where the values begin                            */
-} l2l__npy;
-
-/* 'text' or "text", cut out in place; NULL after an error. */
-static char *l2l__npy_string(l2l__json *j)
+/* The header's dictionary. type: "<f4" and the like, cut down to kinds and sizes that are known. */
+static bool l2l__npy_header(l2l__scan *s, l2l_array *a, char type[4])
 {
-    char quote = l2l__json_take(j, '\'') ? '\'' : '"', *start;
-    if (quote == '"' && !l2l__json_want(j, '"')) return NULL;
-    for (start = j->at; *j->at && *j->at != quote; j->at++) continue;
-    if (!*j->at) { l2l__json_fail(j, "a string without an end"); return NULL; }
-    *j->at++ = 0;
-    return start;
-}
-
-static bool l2l__npy_type(l2l__json *j, l2l__npy *h)
-{
-    const char *t = l2l__npy_string(j);
-    if (!t) return false;
-    if (strlen(t) == 3 && strchr("<>|", t[0]) && strchr("fiub", t[1]) && strchr("1248", t[2])) {
-        h->order = t[0];
-        h->kind = t[1];
-        h->size = t[2] - '0';
-        if ((h->size == 1 || h->order != '|') && (h->kind != 'f' || h->size >= 4) &&
-            (h->kind != 'b' || h->size == 1))
-            return true;
+    static const char *const keys[3] = {"descr", "fortran_order", "shape"};
+    static const char known[] = "f4 f8 b1 i1 i2 i4 i8 u1 u2 u4 u8";
+    bool seen[3] = {false, false, false}, fortran = false;
+    int n;
+    l2l__scan_want(s, '{');
+    for (n = 0; l2l__scan_next(s, '}', n); n++) {
+        int key = l2l__scan_key(s, keys, seen);
+        if (key == 0) {
+            const char *t = l2l__scan_string(s);
+            if (strlen(t) != 3 || !strchr("<>|", t[0]) || !strchr("fbiu", t[1]) ||
+                !strstr(known, t + 1) ||
+                (t[0] == '|' && t[2] != '1'))
+                l2l__scan_fail(s, "unsupported descr (known: f4, f8, i1 to i8, u1 to u8, b1)", t);
+            else memcpy(type, t, 4);
+        }
+        if (key == 1) {
+            l2l__scan_take(s, 0);
+            fortran = !strncmp(s->at, "True", 4);
+            if (!fortran && strncmp(s->at, "False", 5))
+                l2l__scan_fail(s, "expected True or False here", "");
+            s->at += l2l__scan_ok(s) ? 5 - fortran : 0;
+        }
+        if (key == 2) a->rank = l2l__scan_integers(s, a->shape, 8);
     }
-    return l2l__bad(j->file, L2L_ERROR_FORMAT, l2l__json_at(j), "unsupported descr (known are f4, "
-                    "f8, i1 to i8, u1 to u8 and b1): '%s'", t);
+    if (n != 3) l2l__scan_fail(s, "descr, fortran_order and shape are all needed", "");
+    if (fortran && a->rank > 1)
+        l2l__scan_fail(s, "fortran_order is True: save it with numpy.ascontiguousarray", "");
+    return l2l__scan_end(s);
 }
 
-static bool l2l__npy_shape(l2l__json *j, l2l__npy *h)
+/* The header, checked against the file's length; *first is where the values begin. */
+static bool l2l__npy_open(const l2l__file *f, l2l_array *a, char type[4], size_t *first)
 {
-    bool comma = true;
-    if (!l2l__json_want(j, '(')) return false;
-    for (h->rank = 0; !l2l__json_take(j, ')'); comma = l2l__json_take(j, ',')) {
-        if (!comma) return l2l__json_fail(j, "expected , or ) here");
-        if (h->rank == 8) return l2l__json_fail(j, "more than 8 axes");
-        if (!l2l__json_integer(j, &h->shape[h->rank++])) return false;
-    }
-    if (h->rank == 1 && !comma) return l2l__json_fail(j, "a tuple of one needs a comma");
-    return l2l__product(h->shape, h->rank, &h->count) ||
-           l2l__json_fail(j, "a shape whose product is beyond 2^63-1");
-}
-
-static bool l2l__npy_order(l2l__json *j, l2l__npy *h)
-{
-    l2l__json_take(j, 0);
-    h->fortran = !strncmp(j->at, "True", 4);
-    if (!h->fortran && strncmp(j->at, "False", 5))
-        return l2l__json_fail(j, "expected True or False here");
-    j->at += h->fortran ? 4 : 5;
-    return true;
-}
-
-/* The header's dictionary, a Python literal. */
-static bool l2l__npy_header(l2l__json *j, l2l__npy *h)
-{
-    int seen = 0, bit;
-    bool comma = true;
-    if (!l2l__json_want(j, '{')) return false;
-    for (; !l2l__json_take(j, '}'); comma = l2l__json_take(j, ',')) {
-        const char *key;
-        if (!comma) return l2l__json_fail(j, "expected , or } here");
-        if (!(key = l2l__npy_string(j)) || !l2l__json_want(j, ':')) return false;
-        bit = !strcmp(key, "descr") ? 1 : !strcmp(key, "fortran_order") ? 2
-            : !strcmp(key, "shape") ? 4 : 0;
-        if (!bit || (seen & bit)) return l2l__json_fail(j, "an unknown key, or one a second time");
-        seen |= bit;
-        if (!(bit == 1 ? l2l__npy_type : bit == 2 ? l2l__npy_order : l2l__npy_shape)(j, h))
-            return false;
-    }
-    if (!l2l__json_end(j)) return false;
-    if (seen != 7) return l2l__json_fail(j, "descr, fortran_order and shape are all needed");
-    return !h->fortran || h->rank < 2 ||
-           l2l__json_fail(j, "fortran_order is True: save it with numpy.ascontiguousarray");
-}
-
-static bool l2l__npy_open(const l2l__file *f, l2l__npy *h)
-{
-    static const unsigned char magic[6] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
     const unsigned char *p = f->data;
-    size_t start, n, rest;
-    l2l__json j;
+    size_t start, n, size;
+    l2l__scan s;
     bool ok;
-    memset(h, 0, sizeof *h);
-    if (f->bytes < 12 || memcmp(p, magic, 6) || p[6] < 1 || p[6] > 3 || p[7])
+    if (f->bytes < 12 || memcmp(p, "\x93NUMPY", 6) || p[6] < 1 || p[6] > 3 || p[7])
         return l2l__bad(f, L2L_ERROR_FORMAT, 0, "not a .npy file of version 1.0 to 3.0");
     start = p[6] == 1 ? 10 : 12;
     n = (size_t)l2l__get_bytes(p + 8, (int)start - 8, false);
     if (n > f->bytes - start)
         return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes in a file of %z", (int64_t)n,
                         (int64_t)f->bytes);
-    h->first = start + n;
-    rest = f->bytes - h->first;
-    j = l2l__json_of(f, start, n);
-    ok = j.text && l2l__npy_header(&j, h);
-    l2l_free(f->context, j.text);
+    s = l2l__scan_of(f, start, n, true);
+    ok = s.text && l2l__npy_header(&s, a, type);
+    l2l_free(f->context, s.text);
     if (!ok) return false;
-    return (rest % (size_t)h->size == 0 && (uint64_t)h->count == rest / (size_t)h->size) ||
-           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)h->first, "%z elements of %d bytes announced, %z "
-                    "bytes of data", h->count, h->size, (int64_t)rest);
+    *first = start + n;
+    n = f->bytes - *first;
+    size = (size_t)(type[2] - '0');
+    if (!l2l__product(a->shape, a->rank, &a->count))
+        return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)start, "a shape whose product is beyond "
+                        "2^63-1");
+    return (n % size == 0 && (uint64_t)a->count == n / size) ||
+           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)*first, "%z elements of %d bytes announced, %z "
+                    "bytes of data", a->count, (int)size, (int64_t)n);
 }
 
-/* An element as an integer; false when it is not one of its type or does not fit int64_t. */
-static bool l2l__npy_integer(const l2l__npy *h, uint64_t u, int64_t *v)
+/* Bytes as an integer; false when that is not one of its type or does not fit int64_t. */
+static bool l2l__npy_integer(char kind, int size, uint64_t u, int64_t *v)
 {
-    if (h->kind == 'i' && h->size < 8 && u >> (8 * h->size - 1)) u |= ~(uint64_t)0 << (8 * h->size);
+    if (kind == 'i' && size < 8 && u >> (8 * size - 1)) u |= ~(uint64_t)0 << (8 * size);
     *v = (int64_t)u;
-    return (h->kind != 'u' || *v >= 0) && (h->kind != 'b' || u < 2);
+    return (kind != 'u' || *v >= 0) && (kind != 'b' || u < 2);
 }
 
-static bool l2l__npy_read(const l2l__file *f, l2l_array *a)
+static bool l2l__npy_read(l2l__file f, l2l_array *a)
 {
-    l2l_context *c = f->context;
-    l2l__npy h;
+    l2l_context *c = f.context;
+    char type[4] = "";
+    size_t first = 0;
+    int size;
     l2l_array b;
     int64_t i;
     memset(&b, 0, sizeof b);
-    if (c->status || !l2l__npy_open(f, &h)) return false;
-    b.rank = h.rank;
-    b.count = h.count;
-    memcpy(b.shape, h.shape, sizeof h.shape);
-    b.integer = h.kind != 'f';
-    if (b.integer) b.integers = (int64_t *)l2l__allocate_array(c, h.count, sizeof *b.integers);
-    else b.reals = (l2l_real *)l2l__allocate_array(c, h.count, sizeof *b.reals);
-    for (i = 0; i < h.count && !c->status; i++) {
-        size_t at = h.first + (size_t)i * (size_t)h.size;
-        uint64_t u = l2l__get_bytes(f->data + at, h.size, h.order == '>');
-        if (!b.integer) b.reals[i] = (l2l_real)l2l__real_of(u, h.size);
-        else if (!l2l__npy_integer(&h, u, b.integers + i))
-            l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)at, "element %z does not fit (u8: below 2^63, "
-                     "b1: 0 or 1)", i);
+    memset(a, 0, sizeof *a);
+    if (!c->status && l2l__npy_open(&f, &b, type, &first)) {
+        size = type[2] - '0';
+        b.integer = type[1] != 'f';
+        if (b.integer) b.integers = (int64_t *)l2l__allocate_array(c, b.count, sizeof *b.integers);
+        else b.reals = (l2l_real *)l2l__allocate_array(c, b.count, sizeof *b.reals);
+        for (i = 0; i < b.count && !c->status; i++) {
+            size_t at = first + (size_t)i * (size_t)size;
+            uint64_t u = l2l__get_bytes(f.data + at, size, type[0] == '>');
+            if (!b.integer) b.reals[i] = (l2l_real)l2l__real_of(u, size);
+            else if (!l2l__npy_integer(type[1], size, u, b.integers + i))
+                l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)at, "element %z does not fit (u8: below "
+                         "2^63, b1: 0 or 1)", i);
+        }
     }
+    l2l_free(c, f.owned);
     if (c->status) l2l_array_free(c, &b); else *a = b;
     return !c->status;
 }
 
 L2LADVDEF bool l2l_npy_load_memory(l2l_context *c, const void *data, size_t bytes, l2l_array *a)
 {
-    l2l__file f = l2l__file_of(c, "memory", data, bytes);
-    return l2l__npy_read(&f, a);
+    return l2l__npy_read(l2l__file_of(c, "memory", data, bytes), a);
 }
 
 L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a)
@@ -9846,12 +9777,7 @@ L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a)
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)
 {
-    size_t bytes = 0;
-    unsigned char *data = l2l__file_read(c, path, &bytes);
-    l2l__file f = l2l__file_of(c, path, data, bytes);
-    bool ok = l2l__npy_read(&f, a);
-    l2l_free(c, data);
-    return ok;
+    return l2l__npy_read(l2l__file_open(c, path), a);
 }
 
 static bool l2l__npy_save(l2l_context *c, const char *path, const char *descr, int size,
@@ -9873,7 +9799,8 @@ static bool l2l__npy_save(l2l_context *c, const char *path, const char *descr, i
     total = (10 + n + 64) / 64 * 64;         /* the values are aligned to 64 bytes                */
     memset(head, ' ', total);
     memcpy(head, "\x93NUMPY\x01", 8);        /* the text's own zero ends the version, 1.0         */
-    l2l__put_bytes(head + 8, total - 10, 2);
+    head[8] = (unsigned char)((total - 10) & 255);
+    head[9] = (unsigned char)((total - 10) >> 8);
     memcpy(head + 10, text, n);
     head[total - 1] = '\n';
     front.data = head;
@@ -9973,9 +9900,11 @@ static bool l2l__setting(const l2l_trainer *t, int i, const char **key, char tex
     const l2l_train_options *o = &t->options;
     const l2l_optimizer_options *a = &o->optimizer;
     const l2l_schedule *s = &o->schedule;
-    double weights = 0;
-    int j;
-    struct { const char *name; double value;
+    const l2l_attack *v = &o->validation_attack;
+    const l2l_model_options *m = &t->model->options;
+    const struct {
+        const char *name;
+        double value;
     } numbers[] = {
         {"width", t->model->options.width_multiplier},
         {"depth", (double)t->model->options.depth},
@@ -10006,20 +9935,32 @@ static bool l2l__setting(const l2l_trainer *t, int i, const char **key, char tex
         {"warm_up", s->warm_up},
         {"factor", s->factor},
         {"final", s->final},
-        {"milestones", s->milestones[0] + 10 * s->milestones[1] + 100 * s->milestones[2]},
-        {"loss_weights", 0}};
+        {"milestones", l2l__digest(s->milestones, 8)},
+        {"loss_weights", l2l__digest(t->w, o->T + 1)},
+        {"channels", (double)m->channels},
+        {"height", (double)m->height},
+        {"image width", (double)m->width},
+        {"normalise", (double)m->normalise},
+        {"mean", l2l__digest(m->mean, 4)},
+        {"deviation", l2l__digest(m->deviation, 4)},
+        {"stop_on_plateau", (double)o->stop_on_plateau},
+        {"validation steps", (double)v->steps},
+        {"validation epsilon", v->epsilon},
+        {"validation step_size", v->step_size},
+        {"data (a sample)", t->data_digest}
+    };
     int n = (int)(sizeof numbers / sizeof *numbers);
-    const char *names[4], *texts[4];
+    const char *names[6], *texts[6];
     names[0] = "arch"; texts[0] = t->model->arch;
     names[1] = "method"; texts[1] = o->method.name;
     names[2] = "objective"; texts[2] = o->method.objective.name;
     names[3] = "maximizer"; texts[3] = o->method.maximizer.name;
-    for (j = 1; j <= o->T; j++) weights += t->w[j] * j;
-    numbers[n - 1].value = weights;
-    if (i >= n + 4) return false;
-    *key = i < 4 ? names[i] : numbers[i - 4].name;
-    if (i < 4) l2l__format(text, 64, "%s", texts[i] ? texts[i] : "");
-    else l2l__number(text, numbers[i - 4].value, 15);
+    names[4] = "outer loss"; texts[4] = o->method.outer.name;
+    names[5] = "validation attack"; texts[5] = v->name;
+    if (i >= n + 6) return false;
+    *key = i < 6 ? names[i] : numbers[i - 6].name;
+    if (i < 6) l2l__format(text, 64, "%s", texts[i] ? texts[i] : "");
+    else l2l__number(text, numbers[i - 6].value, 16);
     return true;
 }
 
@@ -10149,8 +10090,9 @@ static bool l2l__checkpoint_read(l2l_trainer *t, const l2l__reader *r)
     e = n > 0 ? l2l__checkpoint_entry(r, "maximizer", n) : NULL;
     if (n > 0) packed = (double *)l2l__allocate_array(c, n, sizeof *packed);
     if (!c->status && l2l__checkpoint_arrays(t, r, false) &&
-        (!e || l2l__reader_doubles(r, e, packed)) && l2l__checkpoint_arrays(t, r, true)) {
-        if (e && m->unpack) m->unpack(m->self, packed, n);
+        (!e ||
+         (l2l__reader_doubles(r, e, packed) && (!m->unpack || m->unpack(m->self, packed, n)))) &&
+        l2l__checkpoint_arrays(t, r, true)) {
         l2l__state(t, v, true);
         for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
         for (i = 0; t->best && i < t->best->n_slots; i++) l2l__touch(t->best->slots[i]);

@@ -13,7 +13,7 @@ static const char about[] =
     "  pgd        from a random start        steps step start restarts last seed\n"
     "  learned    the one of --maximizer     steps start restarts last seed\n"
     "keys:\n"
-    "  steps=N    gradient steps [10]\n"
+    "  steps=N    gradient steps [10; learned: as many as it was trained with]\n"
     "  step=X     step size: 0.01, 2/255 or eps/4 [eps/4]\n"
     "  start=S    clean, uniform (in the ball) or normal (x + 0.001 N(0,1))\n"
     "  restarts=N runs from other random starts [1]\n"
@@ -126,10 +126,13 @@ static const char *set_key(l2l_attack *a, const char *key, const char *value) {
 }
 
 static l2l_attack default_attack(int kind, l2l_learned *phi) {
+    int T = 0;
+    double epsilon;
+    if (phi) l2l_learned_trained_with(phi, &T, &epsilon);
     switch (kind) {
     case FGSM: return l2l_attack_fgsm(set.eps);
     case IFGSM: return l2l_attack_ifgsm(set.eps);
-    case LEARNED: return l2l_attack_learned(phi, set.eps, 10);
+    case LEARNED: return l2l_attack_learned(phi, set.eps, T > 0 ? T : 10); /* as it was trained */
     default: return l2l_attack_pgd(set.eps);
     }
 }

@@ -50,11 +50,16 @@ static void save(l2l_context *c, const char *folder, const char *name, const l2l
 static void load_images(const l2l_model *m, l2l_array *a) {
     const l2l_model_options *o = l2l_model_info(m);
     l2l_context *c = l2l_model_context(m);
+    int64_t i;
     if (!l2l_npy_load(c, set.input, a)) die(c);
     if (a->rank != 4 || a->integer || a->shape[0] < 1 || a->shape[0] > 1 << 20 ||
         a->shape[1] != o->channels || a->shape[2] != o->height || a->shape[3] != o->width)
         cli_fail("--input %s: expected reals of shape (N, %d, %d, %d)", set.input, o->channels,
                  o->height, o->width);
+    for (i = 0; i < a->count; i++)
+        if (!(a->reals[i] >= 0 && a->reals[i] <= 1))
+            cli_fail("--input %s: number %lld is %g, not in [0,1]", set.input, (long long)i,
+                     (double)a->reals[i]);
 }
 
 static int *load_labels(const l2l_model *m, int n) {

@@ -73,7 +73,7 @@ typedef struct run {
     int64_t stop_at;
     int copy_at;
     const char *copy_from, *copy_to;
-    l2l_real *last; /* parameters after the last step that was reported */
+    l2l_real *last, *before; /* parameters after the last step that was reported, and the one before */
     int64_t last_count, calls;
     double epsilon_before;
     l2l_progress p;
@@ -83,7 +83,8 @@ typedef struct run {
 static bool run_progress(void *user, const l2l_progress *p)
 {
     run *r = (run *)user;
-    free(r->last);
+    free(r->before);
+    r->before = r->last;
     r->last = all_parameters(r->m, &r->last_count);
     r->p = *p;
     r->calls++;
@@ -139,6 +140,7 @@ static void run_end(run *r)
     l2l_dataset_free(&r->d);
     l2l_context_free(r->c);
     free(r->last);
+    free(r->before);
     free(r->x);
 }
 static bool run_train(run *r)
@@ -332,7 +334,8 @@ static void stops_at_nan(void)
         CHECK_ERROR(r.c, L2L_ERROR_NUMERIC, "");
         CHECK_INT(3, r.calls);
         after = all_parameters(r.m, &n);
-        if (r.last) CHECK_BYTES(r.last, after, (size_t)n * sizeof(l2l_real));
+        /* step 4 has no loss: back to what step 3 found its finite loss with */
+        if (CHECK(r.before != NULL)) CHECK_BYTES(r.before, after, (size_t)n * sizeof(l2l_real));
         free(after);
         run_end(&r);
     }
@@ -505,6 +508,61 @@ static l2l_tensor *flat_forward(l2l_model *m, l2l_tensor *x, void *user)
     return l2l_layer_linear(m, "fc", x, CLASSES, L2L_LAST);
 }
 
+/* An update that blows the parameters up shows one step later: what is left must still classify. */
+static void survives_divergence(void)
+{
+    run r;
+    l2l_real logits[CLASSES * 4];
+    int i;
+    if (!run_begin(&r, PLAIN, 1)) return;
+    r.o.optimizer = l2l_sgd_default();
+    r.o.optimizer.rate = 9e5;
+    r.o.optimizer.weight_decay = 1e12;
+    CHECK(!run_train(&r));
+    CHECK_ERROR(r.c, L2L_ERROR_NUMERIC, "");
+    l2l_error_clear(r.c);
+    if (CHECK(l2l_model_logits(r.m, r.x, 4, logits)))
+        for (i = 0; i < CLASSES * 4; i++) CHECK(fabs((double)logits[i]) <= 3.4e38);
+    run_end(&r);
+}
+
+static bool failing_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
+{
+    int i;
+    (void)index;
+    for (i = 0; i < SIZE; i++) chw[i] = (l2l_real)0.5;
+    *label = 0;
+    return *(int *)d->self != 0;
+}
+
+static bool refuse(void *self, l2l_inner *in)
+{
+    (void)self;
+    (void)in;
+    return false;
+}
+
+static void callbacks_fail(void)
+{
+    int kind;
+    for (kind = 0; kind < 3; kind++) {
+        run r;
+        int works = kind > 0;
+        if (!run_begin(&r, ADVTRAIN, 1)) return;
+        if (kind < 2) {
+            r.d.fetch = failing_fetch;
+            r.d.self = &works;
+            r.d.release = NULL;
+        }
+        if (kind == 1) r.d.count = 0x7fffffff / 1024; /* streamed; only a few are ever asked for */
+        if (kind == 1) r.o.method.maximizer.update = refuse;
+        if (kind == 2) r.o.method.maximizer.begin = refuse;
+        CHECK(!run_train(&r));
+        CHECK_ERROR(r.c, L2L_ERROR_CALLBACK, "");
+        run_end(&r);
+    }
+}
+
 /* A zero last layer that is not moved (rate 0) stays at ln 5 with one class for everything. */
 static void plateau(void)
 {
@@ -610,7 +668,9 @@ int main(int argc, char **argv)
     RUN(resuming_after_a_kill, "resuming from a periodic checkpoint cuts the log to its step");
     RUN(other_settings_refused, "a checkpoint of other settings is refused by name");
     RUN(threads_do_not_matter, "training has the same bits for any number of threads");
-    RUN(stops_at_nan, "a loss that is not finite stops with the last good parameters kept");
+    RUN(survives_divergence, "after an update that blew up, the parameters before it are left");
+    RUN(callbacks_fail, "a fetch, begin or update that fails ends the training with an error");
+    RUN(stops_at_nan, "a loss that is not finite stops with the parameters of the last finite one kept");
     RUN(validation_split, "held-out images are never trained on, the others once an epoch");
     RUN(short_batches, "a short batch is divided by its real size");
     RUN(bad_batches, "bad labels and images leave the model as it was");
