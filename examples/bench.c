@@ -15,7 +15,8 @@ static struct {
     bool all, json;
 } set;
 
-static void parse(int argc, char **argv) {
+static void parse(int argc, char **argv)
+{
     const cli_flag flags[] = {
         {"arch", CLI_CHOICE, &set.arch, 0, 0, CLI_ARCHS, "the classifier"},
         {"width", CLI_NUMBER, &set.width, 0, 64, NULL, "multiplies its channels; 0: as it is"},
@@ -44,7 +45,8 @@ typedef struct {
     l2l_trainer *trainer;
 } bench;
 
-static void make_batch(bench *b) {
+static void make_batch(bench *b)
+{
     const l2l_model_options *o = l2l_model_info(b->model);
     l2l_stream s = {1, L2L_RANDOM_USER, 0, 0, 0};
     size_t i, n;
@@ -61,13 +63,15 @@ static void make_batch(bench *b) {
 
 /* ---- the work ---- */
 
-static void forward(bench *b) {
+static void forward(bench *b)
+{
     l2l_mark mark = l2l_mark_here(b->context);
     l2l_model_forward(b->model, b->x, L2L_EVALUATE);
     l2l_release(b->context, mark);
 }
 
-static void input_grad(bench *b) {
+static void input_grad(bench *b)
+{
     l2l_context *c = b->context;
     l2l_mark mark = l2l_mark_here(c);
     l2l_tensor *x, *loss, *dx;
@@ -79,14 +83,16 @@ static void input_grad(bench *b) {
     l2l_release(c, mark);
 }
 
-static void train_step(bench *b) {
+static void train_step(bench *b)
+{
     l2l_progress p;
     l2l_train_step(b->trainer, b->images, b->labels, set.batch, &p);
 }
 
 /* ---- the clock ---- */
 
-static double rate(bench *b, void (*work)(bench *), double budget) {
+static double rate(bench *b, void (*work)(bench *), double budget)
+{
     double best = 1e30, start;
     int runs;
     work(b);
@@ -101,7 +107,8 @@ static double rate(bench *b, void (*work)(bench *), double budget) {
     return set.batch / best;
 }
 
-static double trainer_rate(bench *b, l2l_method method, double budget) {
+static double trainer_rate(bench *b, l2l_method method, double budget)
+{
     l2l_train_options o = l2l_train_default();
     double r;
     o.method = method;
@@ -119,13 +126,15 @@ static double trainer_rate(bench *b, l2l_method method, double budget) {
     return r;
 }
 
-static double pgd_rate(bench *b) {
+static double pgd_rate(bench *b)
+{
     l2l_method method = l2l_method_advtrain();
     method.start = L2L_START_CLEAN;
     return trainer_rate(b, method, 8);
 }
 
-static double rnn_rate(bench *b) {
+static double rnn_rate(bench *b)
+{
     l2l_learned_options o = l2l_learned_default();
     l2l_learned *phi;
     double r;
@@ -137,12 +146,14 @@ static double rnn_rate(bench *b) {
     return r;
 }
 
-static void report(const char *name, double value) {
+static void report(const char *name, double value)
+{
     printf(set.json ? ",\"%s\":%.2f" : "%-11s %10.1f images/s\n", name, value);
     fflush(stdout);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     l2l_model_options o;
     bench b;
 

@@ -30,7 +30,8 @@ static const char *cli_program = ""; /* its name */
 /* ---- errors ---- */
 
 /* Wrong usage. */
-static inline void cli_fail(const char *format, ...) {
+static inline void cli_fail(const char *format, ...)
+{
     va_list a;
     fflush(stdout);
     fprintf(stderr, "%s: ", cli_program);
@@ -42,7 +43,8 @@ static inline void cli_fail(const char *format, ...) {
 }
 
 /* Something outside the library failed; errno says why. */
-static inline void cli_die_errno(const char *what) {
+static inline void cli_die_errno(const char *what)
+{
     int e = errno;
     fflush(stdout);
     fprintf(stderr, "%s: %s: %s\n", cli_program, what, strerror(e));
@@ -50,14 +52,16 @@ static inline void cli_die_errno(const char *what) {
 }
 
 /* The context holds an error. */
-static inline void die(const l2l_context *c) {
+static inline void die(const l2l_context *c)
+{
     fflush(stdout);
     fprintf(stderr, "%s: %s (%s)\n", cli_program, c ? l2l_error_text(c) : "no memory",
             l2l_status_name(c ? l2l_error(c) : L2L_ERROR_MEMORY));
     exit(1);
 }
 
-static inline void *cli_allocate(size_t count, size_t size) {
+static inline void *cli_allocate(size_t count, size_t size)
+{
     void *p = calloc(count ? count : 1, size);
     if (!p) {
         errno = ENOMEM;
@@ -67,7 +71,8 @@ static inline void *cli_allocate(size_t count, size_t size) {
 }
 
 /* The exit status of a program that came to its end: was everything printed? */
-static inline int cli_end(void) {
+static inline int cli_end(void)
+{
     if (fflush(stdout) || ferror(stdout)) cli_die_errno("standard output");
     return 0;
 }
@@ -93,7 +98,8 @@ typedef struct {
 } cli_flag;
 
 /* Does a list "a|b|c" hold the first n characters of `word`? */
-static inline bool cli_listed(const char *list, const char *word, size_t n) {
+static inline bool cli_listed(const char *list, const char *word, size_t n)
+{
     for (;; list++) {
         size_t length = strcspn(list, "|");
         if (length == n && !strncmp(list, word, n)) return true;
@@ -103,7 +109,8 @@ static inline bool cli_listed(const char *list, const char *word, size_t n) {
 }
 
 /* "0.3", "8/255". */
-static inline bool cli_number(const char *text, double *value) {
+static inline bool cli_number(const char *text, double *value)
+{
     char *end;
     double divisor = 1;
     *value = strtod(text, &end);
@@ -117,7 +124,8 @@ static inline bool cli_number(const char *text, double *value) {
     return !*end && *value - *value == 0; /* no infinity, no NaN */
 }
 
-static inline bool cli_integer(const char *text, double low, double high, int *value) {
+static inline bool cli_integer(const char *text, double low, double high, int *value)
+{
     char *end;
     long v;
     errno = 0;
@@ -128,7 +136,8 @@ static inline bool cli_integer(const char *text, double low, double high, int *v
 }
 
 /* What a flag takes, in words. */
-static inline const char *cli_allowed(const cli_flag *f, char *text, size_t size) {
+static inline const char *cli_allowed(const cli_flag *f, char *text, size_t size)
+{
     switch (f->type) {
     case CLI_SWITCH: snprintf(text, size, "no value"); break;
     case CLI_INTEGER: snprintf(text, size, "an integer from %.0f to %.0f", f->low, f->high); break;
@@ -143,7 +152,8 @@ static inline const char *cli_allowed(const cli_flag *f, char *text, size_t size
     return text;
 }
 
-static inline bool cli_store(const cli_flag *f, const char *text) {
+static inline bool cli_store(const cli_flag *f, const char *text)
+{
     char *end;
     double v;
     switch (f->type) {
@@ -164,7 +174,8 @@ static inline bool cli_store(const cli_flag *f, const char *text) {
     return false;
 }
 
-static inline void cli_print_default(const cli_flag *f) {
+static inline void cli_print_default(const cli_flag *f)
+{
     switch (f->type) {
     case CLI_SWITCH: printf(*(bool *)f->value ? " [on]" : " [off]"); break;
     case CLI_INTEGER: printf(" [%d]", *(int *)f->value); break;
@@ -176,7 +187,8 @@ static inline void cli_print_default(const cli_flag *f) {
     }
 }
 
-static inline void cli_help(const char *about, const cli_flag *flags) {
+static inline void cli_help(const char *about, const cli_flag *flags)
+{
     char left[96];
     printf("usage: %s [--flag value]...\n\n%s\n\nflags [default]:\n", cli_program, about);
     for (; flags->name; flags++) {
@@ -196,7 +208,8 @@ static inline void cli_help(const char *about, const cli_flag *flags) {
 }
 
 /* The row of a flag that stands in arg without its dashes, as "name", "name=value" or "no-name". */
-static inline const cli_flag *cli_find(const cli_flag *flags, const char *arg) {
+static inline const cli_flag *cli_find(const cli_flag *flags, const char *arg)
+{
     size_t n = strcspn(arg, "=");
     for (; flags->name; flags++) {
         if (strlen(flags->name) == n && !strncmp(arg, flags->name, n)) return flags;
@@ -207,7 +220,8 @@ static inline const cli_flag *cli_find(const cli_flag *flags, const char *arg) {
 }
 
 /* Fills in the values from the command line; what is wrong there ends the program. */
-static inline void cli_parse(int argc, char **argv, const char *about, const cli_flag *flags) {
+static inline void cli_parse(int argc, char **argv, const char *about, const cli_flag *flags)
+{
     char text[256];
     int i;
     cli_path = argc > 0 ? argv[0] : "";
@@ -234,7 +248,8 @@ static inline void cli_parse(int argc, char **argv, const char *about, const cli
 }
 
 /* An output file whose directory is not there should be known of before hours of work. */
-static inline void cli_check_output(const char *flag, const char *path) {
+static inline void cli_check_output(const char *flag, const char *path)
+{
     const char *slash = path ? strrchr(path, '/') : NULL;
     char folder[4096] = ".";
     struct stat s;
@@ -248,7 +263,8 @@ static inline void cli_check_output(const char *flag, const char *path) {
 /* ---- models and data sets ---- */
 
 /* Options of a known architecture; a width or depth of 0 leaves its own. */
-static inline l2l_model_options cli_architecture(const char *arch, double width, int depth) {
+static inline l2l_model_options cli_architecture(const char *arch, double width, int depth)
+{
     l2l_model_options o = l2l_model_default(arch);
     if (!o.forward)
         cli_fail("--arch %s: not in this version of l2ladv.h; available: smallcnn", arch);
@@ -259,7 +275,8 @@ static inline l2l_model_options cli_architecture(const char *arch, double width,
 
 /* A model from a file. Its architecture is what the file's metadata say, or else what is named. */
 static inline l2l_model *cli_model_open(l2l_context *c, const char *path, const char *arch,
-                                        double width, int depth) {
+                                        double width, int depth)
+{
     bool sized = width > 0 || depth > 0;
     l2l_model *m = NULL;
     int extra = 0;
@@ -282,7 +299,8 @@ static inline l2l_model *cli_model_open(l2l_context *c, const char *path, const 
 }
 
 /* Where the files of a data set are, unless --data says so. */
-static inline void cli_data_folder(const char *name, char *path, size_t size) {
+static inline void cli_data_folder(const char *name, char *path, size_t size)
+{
     const char *slash = strrchr(cli_path, '/');
     if (strcmp(name, "embedded"))
         snprintf(path, size, "data/%s", name);
@@ -294,7 +312,8 @@ static inline void cli_data_folder(const char *name, char *path, size_t size) {
 
 /* The training or the test images of a data set; folder may be NULL. */
 static inline void cli_dataset(l2l_context *c, const char *name, const char *folder, bool training,
-                               l2l_dataset *d) {
+                               l2l_dataset *d)
+{
     const char *part = training ? "train" : "t10k";
     char path[1024], images[1100], labels[1100];
     if (!cli_listed("embedded|mnist|fashion", name, strlen(name)))
@@ -312,7 +331,8 @@ static inline void cli_dataset(l2l_context *c, const char *name, const char *fol
     die(c);
 }
 
-static inline l2l_context *cli_context(int threads) {
+static inline l2l_context *cli_context(int threads)
+{
     l2l_options o = l2l_options_default();
     l2l_context *c;
     o.threads = threads;
@@ -323,7 +343,8 @@ static inline l2l_context *cli_context(int threads) {
 
 /* ---- time ---- */
 
-static inline double cli_seconds(void) {
+static inline double cli_seconds(void)
+{
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
@@ -334,7 +355,8 @@ typedef struct {
 } cli_text;
 
 /* "0.35 s", "12.1 s", "2 min 05 s", "3 h 20 min". */
-static inline cli_text cli_duration(double seconds) {
+static inline cli_text cli_duration(double seconds)
+{
     cli_text t;
     long s = (long)(seconds + 0.5);
     if (seconds < 9.995)
@@ -349,7 +371,8 @@ static inline cli_text cli_duration(double seconds) {
 }
 
 /* "0.3 (76.5/255)". */
-static inline cli_text cli_epsilon(double epsilon) {
+static inline cli_text cli_epsilon(double epsilon)
+{
     cli_text t;
     snprintf(t.text, sizeof t.text, "%.4g (%.4g/255)", epsilon, 255 * epsilon);
     return t;

@@ -12,7 +12,8 @@
 
 /* A network is one function. Layers have a name, and parameters under it; all else is operations
  * on tensors. It can be differentiated as it stands, any number of times. */
-static l2l_tensor *forward(l2l_model *m, l2l_tensor *x, void *user) {
+static l2l_tensor *forward(l2l_model *m, l2l_tensor *x, void *user)
+{
     const double *slope = (const double *)user;
     l2l_context *c = l2l_model_context(m);
     l2l_tensor *y, *gate;
@@ -32,7 +33,8 @@ static l2l_tensor *forward(l2l_model *m, l2l_tensor *x, void *user) {
 
 /* The inner objective, for each image: cross-entropy plus half of Carlini and Wagner's margin. */
 static l2l_tensor *inner(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean_logits,
-                         const int *labels, void *user) {
+                         const int *labels, void *user)
+{
     l2l_tensor *margin = l2l_margin(c, logits, labels);
     (void)clean_logits;
     (void)user;
@@ -41,7 +43,8 @@ static l2l_tensor *inner(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean_l
 
 /* The outer loss: clean and attacked images count alike (Goodfellow et al., ICLR 2015). */
 static l2l_tensor *outer(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
-                         void *user) {
+                         void *user)
+{
     l2l_context *c = l2l_model_context(m);
     l2l_tensor *clean = l2l_cross_entropy(c, l2l_model_forward(m, x, L2L_TRAIN), labels);
     l2l_tensor *robust = l2l_cross_entropy(c, l2l_model_forward(m, adv, L2L_TRAIN), labels);
@@ -49,21 +52,24 @@ static l2l_tensor *outer(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int
     return l2l_affine(c, l2l_add(c, l2l_mean(c, clean), l2l_mean(c, robust)), 0.5, 0);
 }
 
-static bool show(void *user, const l2l_progress *p) {
+static bool show(void *user, const l2l_progress *p)
+{
     (void)user;
     if (p->epoch_ended)
         printf("epoch %d of %d: loss %.3f\n", p->epoch + 1, p->epochs, p->epoch_loss);
     return true;
 }
 
-static bool open_digits(l2l_context *c, const char *folder, const char *part, l2l_dataset *d) {
+static bool open_digits(l2l_context *c, const char *folder, const char *part, l2l_dataset *d)
+{
     char images[512], labels[512];
     snprintf(images, sizeof images, "%s/%s-images-idx3-ubyte", folder, part);
     snprintf(labels, sizeof labels, "%s/%s-labels-idx1-ubyte", folder, part);
     return l2l_dataset_idx(c, images, labels, 10, d);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     const char *folder = argc > 1 ? argv[1] : "examples/data";
     l2l_options options = l2l_options_default();
     l2l_context *c = l2l_context_create(&options);

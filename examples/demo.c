@@ -17,7 +17,8 @@ static struct {
     uint64_t seed;
 } set;
 
-static void parse(int argc, char **argv) {
+static void parse(int argc, char **argv)
+{
     const cli_flag flags[] = {
         {"data", CLI_TEXT, &set.data, 0, 0, "DIR", "folder of the digits"},
         {"out", CLI_TEXT, &set.out, 0, 0, "DIR", "folder for the pictures; else the program's"},
@@ -47,7 +48,8 @@ static void parse(int argc, char **argv) {
 /* Where the pictures go: to --out, else to the folder that this program is in. */
 static char sheet[1100], curves[1100];
 
-static void name_pictures(void) {
+static void name_pictures(void)
+{
     const char *slash = strrchr(cli_path, '/');
     char folder[1024] = ".";
     if (set.out)
@@ -72,7 +74,8 @@ typedef struct {
     l2l_record records[DIGITS];
 } competitor;
 
-static bool progress(void *user, const l2l_progress *p) {
+static bool progress(void *user, const l2l_progress *p)
+{
     competitor *r = (competitor *)user;
     if (!p->epoch_ended) return true;
     r->epoch[r->epochs] = p->epoch + 1;
@@ -84,14 +87,16 @@ static bool progress(void *user, const l2l_progress *p) {
     return true;
 }
 
-static l2l_model *make_model(l2l_context *c) {
+static l2l_model *make_model(l2l_context *c)
+{
     l2l_model_options o = l2l_model_default("smallcnn");
     o.width_multiplier = set.width;
     o.seed = set.seed;
     return l2l_model_create(c, &o);
 }
 
-static void train(l2l_context *c, const l2l_dataset *digits, l2l_method method, competitor *r) {
+static void train(l2l_context *c, const l2l_dataset *digits, l2l_method method, competitor *r)
+{
     l2l_train_options o = l2l_train_default();
     l2l_trainer *t;
     o.method = method;
@@ -118,7 +123,8 @@ static void train(l2l_context *c, const l2l_dataset *digits, l2l_method method, 
 
 /* ---- attacks ---- */
 
-static l2l_attack make_attack(int which, l2l_learned *phi) {
+static l2l_attack make_attack(int which, l2l_learned *phi)
+{
     l2l_attack a = l2l_attack_pgd(set.eps);
     if (which == FGSM) a = l2l_attack_fgsm(set.eps);
     if (which == LEARNED) a = l2l_attack_learned(phi, set.eps, 10);
@@ -130,7 +136,8 @@ static l2l_attack make_attack(int which, l2l_learned *phi) {
     return a;
 }
 
-static void attack(const l2l_dataset *test, l2l_learned *phi, competitor *r) {
+static void attack(const l2l_dataset *test, l2l_learned *phi, competitor *r)
+{
     l2l_evaluation_options all = l2l_evaluation_default();
     l2l_evaluation e;
     l2l_result result;
@@ -146,7 +153,8 @@ static void attack(const l2l_dataset *test, l2l_learned *phi, competitor *r) {
     l2l_evaluation_end(&e);
 }
 
-static void print_results(const competitor *r, int images) {
+static void print_results(const competitor *r, int images)
+{
     int i, k;
     printf("\naccuracy in %% on %d test digits, eps %.4g\n", images, set.eps);
     printf("%-10s %8s %8s %8s %8s %8s %8s %10s\n", "", "natural", "FGSM", "PGD-10", "PGD-40",
@@ -163,7 +171,8 @@ static void print_results(const competitor *r, int images) {
 
 enum { SCALE = 3, CELL = SIDE * SCALE, STEP = CELL + 8, LEFT = 132, TOP = 36, LINE = 24 };
 
-static void draw_images(pic_canvas *p, int y, const l2l_real *x, const l2l_real *minus) {
+static void draw_images(pic_canvas *p, int y, const l2l_real *x, const l2l_real *minus)
+{
     float image[PIXELS];
     int i, k;
     for (k = 0; k < DIGITS; k++, x += PIXELS) {
@@ -176,7 +185,8 @@ static void draw_images(pic_canvas *p, int y, const l2l_real *x, const l2l_real 
 }
 
 /* What the classifier says below each image: clean, then attacked; red when wrong. */
-static void draw_labels(pic_canvas *p, int y, const l2l_record *records) {
+static void draw_labels(pic_canvas *p, int y, const l2l_record *records)
+{
     char text[32];
     int k;
     for (k = 0; k < DIGITS; k++) {
@@ -187,12 +197,14 @@ static void draw_labels(pic_canvas *p, int y, const l2l_record *records) {
     }
 }
 
-static void draw_name(pic_canvas *p, int y, const char *name, const char *row) {
+static void draw_name(pic_canvas *p, int y, const char *name, const char *row)
+{
     pic_text(p, 10, y, 2, 0x222222, name);
     pic_text(p, 10, y + 20, 1, 0x666666, row);
 }
 
-static void draw_sheet(const competitor *r, const l2l_real *clean, const char *path) {
+static void draw_sheet(const competitor *r, const l2l_real *clean, const char *path)
+{
     const int block = LINE + 2 * STEP + LINE;
     pic_canvas *p = pic_create(LEFT + DIGITS * STEP, TOP + STEP + METHODS * block + 8, 0xFFFFFF);
     int k, y = TOP;
@@ -214,7 +226,8 @@ static void draw_sheet(const competitor *r, const l2l_real *clean, const char *p
     pic_free(p);
 }
 
-static void draw_curves(const competitor *r, const char *path) {
+static void draw_curves(const competitor *r, const char *path)
+{
     pic_series series[METHODS];
     pic_plot plot = {"Robustness while training", "epoch", "accuracy under PGD-10, held out (%)",
                      series, METHODS};
@@ -230,7 +243,8 @@ static void draw_curves(const competitor *r, const char *path) {
     printf("wrote %s\n", path);
 }
 
-static void draw(l2l_context *c, const l2l_dataset *test, l2l_learned *phi, competitor *r) {
+static void draw(l2l_context *c, const l2l_dataset *test, l2l_learned *phi, competitor *r)
+{
     static l2l_real clean[DIGITS * PIXELS];
     l2l_attack a = make_attack(LEARNED, phi);
     int labels[DIGITS], k;
@@ -242,7 +256,8 @@ static void draw(l2l_context *c, const l2l_dataset *test, l2l_learned *phi, comp
     draw_curves(r, curves);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     static competitor results[METHODS];
     l2l_learned_options lstm = l2l_learned_default();
     l2l_learned *phi;

@@ -40,7 +40,8 @@ static struct {
     bool json;
 } set;
 
-static void parse(int argc, char **argv) {
+static void parse(int argc, char **argv)
+{
     const cli_flag flags[] = {
         {"model", CLI_TEXT, &set.model, 0, 0, "F", "model file (safetensors)"},
         {"arch", CLI_CHOICE, &set.arch, 0, 0, CLI_ARCHS, "if the file does not say it"},
@@ -82,7 +83,8 @@ typedef struct {
 } job;
 
 /* "0.01", "2/255", "eps", "eps/4". */
-static bool step_size(const char *text, double *value) {
+static bool step_size(const char *text, double *value)
+{
     double divisor = 1;
     if (strncmp(text, "eps", 3)) return cli_number(text, value) && *value >= 0 && *value <= 1;
     if (text[3] && (text[3] != '/' || !cli_number(text + 4, &divisor) || divisor <= 0))
@@ -91,7 +93,8 @@ static bool step_size(const char *text, double *value) {
     return true;
 }
 
-static bool start_point(const char *text, l2l_start *start) {
+static bool start_point(const char *text, l2l_start *start)
+{
     static const char *const names[] = {"clean", "uniform", "normal"};
     static const l2l_start values[] = {L2L_START_CLEAN, L2L_START_UNIFORM, L2L_START_NORMAL};
     int i;
@@ -104,7 +107,8 @@ static bool start_point(const char *text, l2l_start *start) {
 }
 
 /* Sets one key; what is allowed if that fails. */
-static const char *set_key(l2l_attack *a, const char *key, const char *value) {
+static const char *set_key(l2l_attack *a, const char *key, const char *value)
+{
     char *end;
     int last = 0;
     if (!strcmp(key, "steps"))
@@ -125,7 +129,8 @@ static const char *set_key(l2l_attack *a, const char *key, const char *value) {
     return *value >= '0' && *value <= '9' && !*end && !errno ? NULL : "an integer from 0";
 }
 
-static l2l_attack default_attack(int kind, l2l_learned *phi) {
+static l2l_attack default_attack(int kind, l2l_learned *phi)
+{
     int T = 0;
     double epsilon;
     if (phi) l2l_learned_trained_with(phi, &T, &epsilon);
@@ -137,7 +142,8 @@ static l2l_attack default_attack(int kind, l2l_learned *phi) {
     }
 }
 
-static int find_kind(const char *spec, const char *name) {
+static int find_kind(const char *spec, const char *name)
+{
     char list[128] = "";
     int i;
     for (i = 0; i < KINDS; i++) {
@@ -150,7 +156,8 @@ static int find_kind(const char *spec, const char *name) {
 }
 
 /* NAME[:key=value]... */
-static void parse_spec(job *j, l2l_learned *phi) {
+static void parse_spec(job *j, l2l_learned *phi)
+{
     char text[256], *key, *value, *next;
     const char *allowed;
     memcpy(text, j->spec, sizeof text);
@@ -172,7 +179,8 @@ static void parse_spec(job *j, l2l_learned *phi) {
     }
 }
 
-static int parse_attacks(job *jobs, l2l_learned *phi) {
+static int parse_attacks(job *jobs, l2l_learned *phi)
+{
     const char *at = set.attack;
     int n = 0, dumped = 0;
     while (at) {
@@ -192,12 +200,14 @@ static int parse_attacks(job *jobs, l2l_learned *phi) {
 /* ---- arrays ---- */
 
 static void save_images(l2l_context *c, const char *path, const l2l_real *x, const l2l_dataset *d,
-                        int n) {
+                        int n)
+{
     const int64_t shape[4] = {n, d->channels, d->height, d->width};
     l2l_npy_save_reals(c, path, x, shape, 4);
 }
 
-static void dump_logits(l2l_model *m, const l2l_dataset *d, int n) {
+static void dump_logits(l2l_model *m, const l2l_dataset *d, int n)
+{
     l2l_context *c = d->context;
     size_t pixels = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
     l2l_real *x = (l2l_real *)cli_allocate((size_t)n * pixels, sizeof *x);
@@ -212,7 +222,8 @@ static void dump_logits(l2l_model *m, const l2l_dataset *d, int n) {
     free(x);
 }
 
-static void load_init(const l2l_dataset *d, int images, l2l_array *a) {
+static void load_init(const l2l_dataset *d, int images, l2l_array *a)
+{
     if (!l2l_npy_load(d->context, set.init, a)) die(d->context);
     if (a->rank != 4 || a->integer || a->shape[0] < images || a->shape[1] != d->channels ||
         a->shape[2] != d->height || a->shape[3] != d->width)
@@ -222,7 +233,8 @@ static void load_init(const l2l_dataset *d, int images, l2l_array *a) {
 
 /* ---- attacks and their results ---- */
 
-static void run(l2l_evaluation *e, job *j, const l2l_real *init) {
+static void run(l2l_evaluation *e, job *j, const l2l_real *init)
+{
     const l2l_dataset *d = e->data;
     size_t pixels = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
     l2l_real *adv = NULL;
@@ -240,7 +252,8 @@ static void run(l2l_evaluation *e, job *j, const l2l_real *init) {
     free(adv);
 }
 
-static void print_string(const char *s) {
+static void print_string(const char *s)
+{
     putchar('"');
     for (; *s; s++)
         if ((unsigned char)*s < ' ')
@@ -250,7 +263,8 @@ static void print_string(const char *s) {
     putchar('"');
 }
 
-static void print_json(const l2l_evaluation *e, const job *jobs, int n) {
+static void print_json(const l2l_evaluation *e, const job *jobs, int n)
+{
     int i;
     printf("{\"images\":%d,\"natural\":%.9g,\"attacks\":{", e->images, e->natural);
     for (i = 0; i < n; i++) {
@@ -263,7 +277,8 @@ static void print_json(const l2l_evaluation *e, const job *jobs, int n) {
            (unsigned long long)set.seed, l2l_threads(e->data->context));
 }
 
-static void print_table(const l2l_evaluation *e, const job *jobs, int n) {
+static void print_table(const l2l_evaluation *e, const job *jobs, int n)
+{
     const l2l_model_options *o = l2l_model_info(e->model);
     size_t width = 7;
     int i;
@@ -283,7 +298,8 @@ static void print_table(const l2l_evaluation *e, const job *jobs, int n) {
     printf("%-*s  %6.2f %%\n", (int)width, "worst", 100 * e->worst);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     static job jobs[MAX_ATTACKS];
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_array init;

@@ -14,7 +14,8 @@ typedef struct {
     double weight[CLASSES][PIXELS], bias[CLASSES];
 } regression;
 
-static void scores(const regression *r, const l2l_real *x, double z[CLASSES]) {
+static void scores(const regression *r, const l2l_real *x, double z[CLASSES])
+{
     int k, i;
     for (k = 0; k < CLASSES; k++) {
         z[k] = r->bias[k];
@@ -23,7 +24,8 @@ static void scores(const regression *r, const l2l_real *x, double z[CLASSES]) {
 }
 
 /* A step of stochastic gradient descent on the cross-entropy of one image. */
-static void learn(regression *r, const l2l_real *x, int label, double rate) {
+static void learn(regression *r, const l2l_real *x, int label, double rate)
+{
     double z[CLASSES], largest, sum = 0;
     int k, i;
     scores(r, x, z);
@@ -39,7 +41,8 @@ static void learn(regression *r, const l2l_real *x, int label, double rate) {
 /* ---- what the library sees ---- */
 
 /* n images, N×C×H×W in [0,1], to n×classes logits. Returning false cancels the attack. */
-static bool logits(void *user, const l2l_real *x, int n, l2l_real *out) {
+static bool logits(void *user, const l2l_real *x, int n, l2l_real *out)
+{
     double z[CLASSES];
     int j, k;
     for (j = 0; j < n; j++) {
@@ -50,7 +53,8 @@ static bool logits(void *user, const l2l_real *x, int n, l2l_real *out) {
 }
 
 /* dx = dlogits · d logits / dx, for each image. A linear model does not need x for that. */
-static bool vjp(void *user, const l2l_real *x, int n, const l2l_real *dlogits, l2l_real *dx) {
+static bool vjp(void *user, const l2l_real *x, int n, const l2l_real *dlogits, l2l_real *dx)
+{
     const regression *r = (const regression *)user;
     int j, k, i;
     (void)x;
@@ -68,7 +72,8 @@ static bool vjp(void *user, const l2l_real *x, int n, const l2l_real *dlogits, l
 static l2l_real train_images[TRAIN * PIXELS], test_images[TEST * PIXELS], attacked[TEST * PIXELS];
 static int train_labels[TRAIN], test_labels[TEST];
 
-static void attack(l2l_model *m, const l2l_attack *a) {
+static void attack(l2l_model *m, const l2l_attack *a)
+{
     static l2l_record records[TEST];
     double linf = 0, passes = 0;
     int right = 0, j;
@@ -82,7 +87,8 @@ static void attack(l2l_model *m, const l2l_attack *a) {
            100.0 * right / TEST, linf, passes);
 }
 
-static void natural(l2l_model *m) {
+static void natural(l2l_model *m)
+{
     static l2l_real z[TEST * CLASSES];
     int right = 0, best, j, k;
     if (!l2l_model_logits(m, test_images, TEST, z)) return;
@@ -94,7 +100,8 @@ static void natural(l2l_model *m) {
     printf("natural  accuracy %5.1f %%\n", 100.0 * right / TEST);
 }
 
-static void read_digits(l2l_context *c, const char *folder, bool training) {
+static void read_digits(l2l_context *c, const char *folder, bool training)
+{
     l2l_dataset d;
     cli_dataset(c, "embedded", folder, training, &d);
     if (training)
@@ -105,7 +112,8 @@ static void read_digits(l2l_context *c, const char *folder, bool training) {
     l2l_dataset_free(&d);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     static regression r;
     const l2l_external with_vjp = {1, 28, 28, CLASSES, &r, logits, vjp};
     const l2l_external without = {1, 28, 28, CLASSES, &r, logits, NULL};

@@ -13,7 +13,8 @@ static const char about[] =
     "Writes DIR/logits.npy, loss.npy (mean cross-entropy), input_grad.npy (of the summed loss),\n"
     "grad/NAME.npy (of the mean loss) and buffers/NAME.npy (after the pass).";
 
-static void parse(int argc, char **argv) {
+static void parse(int argc, char **argv)
+{
     const cli_flag flags[] = {
         {"model", CLI_TEXT, &set.model, 0, 0, "F", "model file (safetensors)"},
         {"arch", CLI_CHOICE, &set.arch, 0, 0, CLI_ARCHS, "if the file does not say it"},
@@ -32,14 +33,16 @@ static void parse(int argc, char **argv) {
     if (!set.out) cli_fail("--out DIR is needed: the folder to write to");
 }
 
-static void make_folder(const char *name) {
+static void make_folder(const char *name)
+{
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", set.out, name);
     if (mkdir(path, 0777) && errno != EEXIST) cli_die_errno(path);
 }
 
 static void save(l2l_context *c, const char *folder, const char *name, const l2l_real *values,
-                 const int64_t *shape, int rank) {
+                 const int64_t *shape, int rank)
+{
     char path[4096];
     snprintf(path, sizeof path, "%s/%s%s.npy", set.out, folder, name);
     l2l_npy_save_reals(c, path, values, shape, rank);
@@ -47,7 +50,8 @@ static void save(l2l_context *c, const char *folder, const char *name, const l2l
 
 /* ---- input ---- */
 
-static void load_images(const l2l_model *m, l2l_array *a) {
+static void load_images(const l2l_model *m, l2l_array *a)
+{
     const l2l_model_options *o = l2l_model_info(m);
     l2l_context *c = l2l_model_context(m);
     int64_t i;
@@ -62,7 +66,8 @@ static void load_images(const l2l_model *m, l2l_array *a) {
                      (double)a->reals[i]);
 }
 
-static int *load_labels(const l2l_model *m, int n) {
+static int *load_labels(const l2l_model *m, int n)
+{
     int64_t classes = l2l_model_info(m)->classes;
     l2l_context *c = l2l_model_context(m);
     l2l_array a;
@@ -87,7 +92,8 @@ static l2l_tensor *as_input(const l2l_tensor *x) { return (l2l_tensor *)(uintptr
 
 /* From kh×kw×C×K in memory to K×C×kh×kw in files; a linear layer's weight and a vector are the
  * special cases K×(C·H·W) and K. */
-static void to_file_layout(const l2l_tensor *g, l2l_real *out) {
+static void to_file_layout(const l2l_tensor *g, l2l_real *out)
+{
     const l2l_shape s = g->shape;
     int k, ci, y, x;
     for (k = 0; k < s.c; k++)
@@ -97,7 +103,8 @@ static void to_file_layout(const l2l_tensor *g, l2l_real *out) {
                     *out++ = g->data[(((int64_t)y * s.h + x) * s.w + ci) * s.c + k];
 }
 
-static void file_shape(const l2l_parameter *p, int64_t shape[4]) {
+static void file_shape(const l2l_parameter *p, int64_t shape[4])
+{
     const l2l_shape s = p->value->shape; /* kh, kw, C, K */
     shape[0] = s.c;
     shape[1] = p->rank == 2 ? (int64_t)s.n * s.h * s.w : s.w;
@@ -105,7 +112,8 @@ static void file_shape(const l2l_parameter *p, int64_t shape[4]) {
     shape[3] = s.h;
 }
 
-static void save_gradient(l2l_context *c, const l2l_parameter *p, const l2l_tensor *g) {
+static void save_gradient(l2l_context *c, const l2l_parameter *p, const l2l_tensor *g)
+{
     l2l_real *values = (l2l_real *)cli_allocate((size_t)l2l_count(g->shape), sizeof *values);
     int64_t shape[4];
     file_shape(p, shape);
@@ -114,7 +122,8 @@ static void save_gradient(l2l_context *c, const l2l_parameter *p, const l2l_tens
     free(values);
 }
 
-static void save_buffer(l2l_model *m, int i) {
+static void save_buffer(l2l_model *m, int i)
+{
     l2l_parameter p = l2l_model_parameter(m, i);
     size_t n = (size_t)l2l_count(p.value->shape);
     l2l_real *values = (l2l_real *)cli_allocate(n, sizeof *values);
@@ -128,7 +137,8 @@ static void save_buffer(l2l_model *m, int i) {
 /* ---- one pass ---- */
 
 static void save_tensor(l2l_context *c, const char *name, const l2l_tensor *x, const int64_t *shape,
-                        int rank) {
+                        int rank)
+{
     l2l_real *values;
     if (!x) die(c);
     values = (l2l_real *)cli_allocate((size_t)l2l_count(x->shape), sizeof *values);
@@ -136,7 +146,8 @@ static void save_tensor(l2l_context *c, const char *name, const l2l_tensor *x, c
     free(values);
 }
 
-static void pass(l2l_model *m, const l2l_array *images, const int *labels) {
+static void pass(l2l_model *m, const l2l_array *images, const int *labels)
+{
     l2l_context *c = l2l_model_context(m);
     const l2l_model_options *o = l2l_model_info(m);
     int n = (int)images->shape[0], count = l2l_model_parameters(m), trainable = 0, i;
@@ -174,7 +185,8 @@ static void pass(l2l_model *m, const l2l_array *images, const int *labels) {
     free(theta);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     l2l_array images;
     l2l_context *c;
     l2l_model *m;

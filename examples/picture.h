@@ -17,7 +17,8 @@ enum { PIC_FONT_W = 6, PIC_FONT_H = 8 }; /* one character cell at scale 1 */
 
 /* A file appears under its name only when it is complete, so that a reader (or a crash) never
  * meets half a picture. */
-static inline FILE *pic_open(const char *path, char **temporary) {
+static inline FILE *pic_open(const char *path, char **temporary)
+{
     size_t n = strlen(path);
     FILE *f = NULL;
     *temporary = (char *)malloc(n + 5);
@@ -36,7 +37,8 @@ static inline FILE *pic_open(const char *path, char **temporary) {
     return f;
 }
 
-static inline int pic_close(FILE *f, char *temporary, const char *path) {
+static inline int pic_close(FILE *f, char *temporary, const char *path)
+{
     int bad = ferror(f), e;
     if (fclose(f)) bad = 1; /* a full disk may show only here */
 #ifdef _WIN32
@@ -60,7 +62,8 @@ typedef struct {
 } pic_canvas;
 
 /* Everything drawn is clipped to the canvas. */
-static inline void pic_rect(pic_canvas *p, int x, int y, int w, int h, unsigned rgb) {
+static inline void pic_rect(pic_canvas *p, int x, int y, int w, int h, unsigned rgb)
+{
     int i, j, x0 = x > 0 ? x : 0, y0 = y > 0 ? y : 0;
     int x1 = x + w < p->w ? x + w : p->w, y1 = y + h < p->h ? y + h : p->h;
     for (j = y0; j < y1; j++)
@@ -72,16 +75,19 @@ static inline void pic_rect(pic_canvas *p, int x, int y, int w, int h, unsigned 
         }
 }
 
-static inline void pic_pixel(pic_canvas *p, int x, int y, unsigned rgb) {
+static inline void pic_pixel(pic_canvas *p, int x, int y, unsigned rgb)
+{
     pic_rect(p, x, y, 1, 1, rgb);
 }
 
-static inline void pic_free(pic_canvas *p) {
+static inline void pic_free(pic_canvas *p)
+{
     if (p) free(p->rgb);
     free(p);
 }
 
-static inline pic_canvas *pic_create(int w, int h, unsigned rgb_background) {
+static inline pic_canvas *pic_create(int w, int h, unsigned rgb_background)
+{
     pic_canvas *p;
     if (w < 1 || h < 1 || w > 16384 || h > 16384) { /* sizes then fit a 32-bit size_t */
         errno = EINVAL;
@@ -102,14 +108,16 @@ static inline pic_canvas *pic_create(int w, int h, unsigned rgb_background) {
     return NULL;
 }
 
-static inline unsigned pic_byte(float v) { /* [0,1] to 0..255; NaN becomes 0 */
+static inline unsigned pic_byte(float v)
+{ /* [0,1] to 0..255; NaN becomes 0 */
     return v >= 1.0f ? 255u : v > 0.0f ? (unsigned)(v * 255.0f + 0.5f) : 0u;
 }
 
 /* An image in [0,1], planes C x H x W, each pixel a square of `scale`. Three planes or more are
  * RGB; with fewer, the first is grey. */
 static inline void pic_image(pic_canvas *p, int x, int y, int scale, const float *chw, int c, int h,
-                             int w) {
+                             int w)
+{
     size_t plane = (size_t)h * (size_t)w;
     int i, j;
     for (j = 0; j < h; j++)
@@ -124,7 +132,8 @@ static inline void pic_image(pic_canvas *p, int x, int y, int scale, const float
 /* A perturbation: white is 0, full red is +limit, full blue is -limit (limit > 0). Of several
  * planes the value of largest magnitude is shown: a mean could cancel to nothing. */
 static inline void pic_signed(pic_canvas *p, int x, int y, int scale, const float *chw, int c,
-                              int h, int w, float limit) {
+                              int h, int w, float limit)
+{
     size_t plane = (size_t)h * (size_t)w;
     int i, j, k;
     for (j = 0; j < h; j++)
@@ -140,14 +149,15 @@ static inline void pic_signed(pic_canvas *p, int x, int y, int scale, const floa
         }
 }
 
-static inline int pic_text_width(int scale, const char *text) {
+static inline int pic_text_width(int scale, const char *text)
+{
     int n = (int)strlen(text);
     return n > 0 ? (n * PIC_FONT_W - 1) * scale : 0; /* no gap after the last character */
 }
 
 /* (x, y) is the top left corner. */
-static inline void pic_text(pic_canvas *p, int x, int y, int scale, unsigned rgb,
-                            const char *text) {
+static inline void pic_text(pic_canvas *p, int x, int y, int scale, unsigned rgb, const char *text)
+{
     /* ASCII 32..126: five columns from the left, one byte each, lowest bit on top. */
     static const uint64_t font[95] = {
         0x0000000000, 0x00005F0000, 0x0007000700, 0x147F147F14, 0x242A7F2A12, 0x2313086462,
@@ -185,17 +195,20 @@ typedef struct {
     int count;
 } pic_bits;
 
-static inline void pic_put(pic_bits *b, uint32_t v, int n) { /* lowest bit first */
+static inline void pic_put(pic_bits *b, uint32_t v, int n)
+{ /* lowest bit first */
     b->bits |= v << b->count;
     for (b->count += n; b->count >= 8; b->count -= 8, b->bits >>= 8)
         b->p[b->n++] = (unsigned char)(b->bits & 255);
 }
 
-static inline void pic_put_code(pic_bits *b, uint32_t code, int n) { /* highest bit first */
+static inline void pic_put_code(pic_bits *b, uint32_t code, int n)
+{ /* highest bit first */
     while (n-- > 0) pic_put(b, code >> n & 1, 1);
 }
 
-static inline void pic_put_symbol(pic_bits *b, uint32_t s) { /* literal, end (256) or length */
+static inline void pic_put_symbol(pic_bits *b, uint32_t s)
+{ /* literal, end (256) or length */
     if (s < 144)
         pic_put_code(b, 0x30 + s, 8);
     else if (s < 256)
@@ -208,19 +221,22 @@ static inline void pic_put_symbol(pic_bits *b, uint32_t s) { /* literal, end (25
 
 /* Deflate codes lengths and distances like small floats: m bits of mantissa choose the code
  * together with the exponent, and the *extra bits below them follow it. */
-static inline uint32_t pic_split(uint32_t v, int m, int *extra) {
+static inline uint32_t pic_split(uint32_t v, int m, int *extra)
+{
     int e = 0;
     while (v >> e >= 2u << m) e++;
     *extra = e;
     return ((uint32_t)e << m) + (v >> e);
 }
 
-static inline uint32_t pic_hash(const unsigned char *q) {
+static inline uint32_t pic_hash(const unsigned char *q)
+{
     return ((uint32_t)q[0] << 16 | (uint32_t)q[1] << 8 | q[2]) * 2654435761u >> 17;
 }
 
 static inline void pic_deflate(pic_bits *b, const unsigned char *raw, size_t n, size_t stride,
-                               size_t *last /* 32768 zeros */) {
+                               size_t *last /* 32768 zeros */)
+{
     size_t at = 0, k, length, best, from, distance, step;
     int tries, extra;
     pic_put(b, 3, 3); /* last block, fixed codes */
@@ -254,12 +270,14 @@ static inline void pic_deflate(pic_bits *b, const unsigned char *raw, size_t n, 
     pic_put(b, 0, 7); /* push out the last bits */
 }
 
-static inline void pic_be32(unsigned char *q, uint32_t v) {
+static inline void pic_be32(unsigned char *q, uint32_t v)
+{
     int i;
     for (i = 0; i < 4; i++) q[i] = (unsigned char)(v >> (24 - 8 * i) & 255);
 }
 
-static inline void pic_chunk(FILE *f, const char *type, const unsigned char *data, size_t n) {
+static inline void pic_chunk(FILE *f, const char *type, const unsigned char *data, size_t n)
+{
     unsigned char head[8], tail[4];
     uint32_t crc = 0xFFFFFFFFu;
     size_t i;
@@ -276,7 +294,8 @@ static inline void pic_chunk(FILE *f, const char *type, const unsigned char *dat
     fwrite(tail, 1, 4, f);
 }
 
-static inline int pic_write_png(const pic_canvas *p, const char *path) {
+static inline int pic_write_png(const pic_canvas *p, const char *path)
+{
     static const unsigned char magic[8] = {137, 'P', 'N', 'G', 13, 10, 26, 10};
     unsigned char head[13] = {0, 0, 0, 0, 0, 0, 0, 0, 8, 2, 0, 0, 0}; /* 8 bits, RGB */
     size_t i, row = 3 * (size_t)p->w, n = (row + 1) * (size_t)p->h;
@@ -332,12 +351,14 @@ typedef struct {
     int n_series;
 } pic_plot;
 
-static inline unsigned pic_colour(int i) { /* told apart by colour-blind readers too */
+static inline unsigned pic_colour(int i)
+{ /* told apart by colour-blind readers too */
     static const unsigned colour[6] = {0x0072B2, 0xD55E00, 0x009E73, 0xCC79A7, 0xE69F00, 0x56B4E9};
     return colour[(unsigned)i % 6];
 }
 
-static inline void pic_number(char out[32], double v) { /* "%g" with a point in any locale */
+static inline void pic_number(char out[32], double v)
+{ /* "%g" with a point in any locale */
     char text[64];
     const char *s = text;
     int n = 0;
@@ -350,13 +371,15 @@ static inline void pic_number(char out[32], double v) { /* "%g" with a point in 
     out[n] = 0;
 }
 
-static inline int pic_columns(const char *s) { /* characters of UTF-8 */
+static inline int pic_columns(const char *s)
+{ /* characters of UTF-8 */
     int n = 0;
     for (; s && *s; s++) n += (*s & 0xC0) != 0x80;
     return n;
 }
 
-static inline void pic_svg_text(FILE *f, double x, double y, const char *how, const char *s) {
+static inline void pic_svg_text(FILE *f, double x, double y, const char *how, const char *s)
+{
     fprintf(f, "<text transform=\"translate(%d %d)%s>", (int)x, (int)y, how);
     for (; s && *s; s++)
         if (*s == '&')
@@ -371,7 +394,8 @@ static inline void pic_svg_text(FILE *f, double x, double y, const char *how, co
 }
 
 /* Coordinates in the picture are positive; tenths of a pixel, without a decimal point of printf. */
-static inline void pic_svg_point(FILE *f, const char *command, double x, double y) {
+static inline void pic_svg_point(FILE *f, const char *command, double x, double y)
+{
     int i = (int)(x * 10 + 0.5), j = (int)(y * 10 + 0.5);
     fprintf(f, "%s%d.%d %d.%d", command, i / 10, i % 10, j / 10, j % 10);
 }
@@ -380,16 +404,19 @@ typedef struct {
     double lo, hi, step;
 } pic_axis;
 
-static inline double pic_value(const pic_series *s, int i, int is_y) {
+static inline double pic_value(const pic_series *s, int i, int is_y)
+{
     return is_y ? s->y[i] : s->x ? s->x[i] : i;
 }
 
-static inline int pic_usable(const pic_series *s, int i) { /* false for NaN and infinity */
+static inline int pic_usable(const pic_series *s, int i)
+{ /* false for NaN and infinity */
     return fabs(pic_value(s, i, 0)) < 1e100 && fabs(pic_value(s, i, 1)) < 1e100;
 }
 
 /* The range of the data, extended to multiples of a step of 1, 2 or 5 times a power of ten. */
-static inline pic_axis pic_scale(const pic_plot *p, int is_y) {
+static inline pic_axis pic_scale(const pic_plot *p, int is_y)
+{
     pic_axis a = {1.0, 0.0, 1.0};
     double v, magnitude, power;
     int i, k;
@@ -418,11 +445,13 @@ static inline pic_axis pic_scale(const pic_plot *p, int is_y) {
 
 static inline int pic_ticks(const pic_axis *a) { return (int)((a->hi - a->lo) / a->step + 0.5); }
 
-static inline void pic_tick(char out[32], const pic_axis *a, int i) {
+static inline void pic_tick(char out[32], const pic_axis *a, int i)
+{
     pic_number(out, (floor(a->lo / a->step + 0.5) + i) * a->step); /* an exact 0 at 0 */
 }
 
-static inline int pic_write_svg(const pic_plot *p, const char *path) {
+static inline int pic_write_svg(const pic_plot *p, const char *path)
+{
     pic_axis ax = pic_scale(p, 0), ay = pic_scale(p, 1);
     double left = 0, right = 0, top = 52, bottom = 378, x, y, at, row;
     char number[32], *temporary;

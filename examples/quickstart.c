@@ -9,21 +9,24 @@
 #define L2LADV_IMPLEMENTATION
 #include "../l2ladv.h"
 
-static bool open_digits(l2l_context *c, const char *folder, const char *part, l2l_dataset *d) {
+static bool open_digits(l2l_context *c, const char *folder, const char *part, l2l_dataset *d)
+{
     char images[512], labels[512];
     snprintf(images, sizeof images, "%s/%s-images-idx3-ubyte", folder, part);
     snprintf(labels, sizeof labels, "%s/%s-labels-idx1-ubyte", folder, part);
     return l2l_dataset_idx(c, images, labels, 10, d);
 }
 
-static bool show(void *user, const l2l_progress *p) {
+static bool show(void *user, const l2l_progress *p)
+{
     (void)user;
     if (p->epoch_ended)
         printf("epoch %d of %d: loss %.3f\n", p->epoch + 1, p->epochs, p->epoch_loss);
     return true;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     const char *folder = argc > 1 ? argv[1] : "examples/data";
     l2l_options options = l2l_options_default();
     l2l_context *c = l2l_context_create(&options);

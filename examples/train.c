@@ -18,7 +18,8 @@ static struct {
     uint64_t seed;
 } set;
 
-static void set_defaults(void) {
+static void set_defaults(void)
+{
     l2l_train_options t = l2l_train_default();
     l2l_learned_options l = l2l_learned_default();
     set.dataset = "embedded";
@@ -43,7 +44,8 @@ static void set_defaults(void) {
     set.second_order = l.second_order;
 }
 
-static void parse(int argc, char **argv) {
+static void parse(int argc, char **argv)
+{
     const cli_flag flags[] = {
         {"dataset", CLI_CHOICE, &set.dataset, 0, 0, CLI_DATASETS, "images to train on"},
         {"data", CLI_TEXT, &set.data, 0, 0, "DIR", "its files; else where datasets.sh puts them"},
@@ -117,13 +119,15 @@ static void parse(int argc, char **argv) {
 
 /* ---- from flags to options ---- */
 
-static l2l_optimizer_options optimizer(const char *name, double rate) {
+static l2l_optimizer_options optimizer(const char *name, double rate)
+{
     l2l_optimizer_options o = strcmp(name, "sgd") ? l2l_adam_default() : l2l_sgd_default();
     if (rate > 0) o.rate = rate;
     return o;
 }
 
-static l2l_schedule schedule(void) {
+static l2l_schedule schedule(void)
+{
     l2l_schedule s = l2l_schedule_default();
     s.warm_up = set.lr_warmup;
     if (!strcmp(set.schedule, "cosine")) s.kind = L2L_COSINE;
@@ -137,7 +141,8 @@ static l2l_schedule schedule(void) {
 }
 
 /* w_1 .. w_T; NULL is the library's w_t = t. */
-static const double *loss_weights(void) {
+static const double *loss_weights(void)
+{
     const char *text = set.loss_weights;
     double *w;
     int t;
@@ -157,7 +162,8 @@ static const double *loss_weights(void) {
     return w;
 }
 
-static l2l_learned *make_learned(l2l_context *c) {
+static l2l_learned *make_learned(l2l_context *c)
+{
     l2l_learned_options o = l2l_learned_default();
     l2l_learned *phi;
     if (!strcmp(set.cell, "rnn")) o.cell = L2L_RNN;
@@ -175,12 +181,14 @@ static l2l_learned *make_learned(l2l_context *c) {
     return phi;
 }
 
-static l2l_method make_method(l2l_learned *phi) {
+static l2l_method make_method(l2l_learned *phi)
+{
     if (phi) return l2l_method_rnn_adv(phi);
     return !strcmp(set.method, "plain") ? l2l_method_plain() : l2l_method_advtrain();
 }
 
-static l2l_model *make_model(l2l_context *c, const l2l_dataset *d) {
+static l2l_model *make_model(l2l_context *c, const l2l_dataset *d)
+{
     l2l_model_options o = cli_architecture(set.arch, set.width, set.depth);
     l2l_model *m;
     int extra;
@@ -201,7 +209,8 @@ static volatile sig_atomic_t stop_signal;
 static void on_signal(int number) { stop_signal = number; }
 
 /* The first signal ends the training in good order, a second one at once. */
-static void catch_signals(void) {
+static void catch_signals(void)
+{
     struct sigaction a;
     memset(&a, 0, sizeof a);
     a.sa_handler = on_signal;
@@ -220,13 +229,15 @@ typedef struct {
 
 /* Time that this epoch took, without the attack on the held-out images that follows its last step:
  * the time of that step is taken from the others. */
-static double epoch_seconds(const display *s, const l2l_progress *p, double now) {
+static double epoch_seconds(const display *s, const l2l_progress *p, double now)
+{
     double n = (double)s->epoch_steps;
     if (p->validation_natural < 0 || n < 1) return now - s->epoch_begin;
     return (s->last - s->epoch_begin) * (n + 1) / n;
 }
 
-static void show_epoch(const l2l_progress *p, double seconds) {
+static void show_epoch(const l2l_progress *p, double seconds)
+{
     printf("epoch %2d/%d  loss %.4f", p->epoch + 1, p->epochs, p->epoch_loss);
     if (p->epoch_accuracy >= 0) printf("  accuracy %5.1f %%", 100 * p->epoch_accuracy);
     if (p->validation_natural >= 0)
@@ -236,7 +247,8 @@ static void show_epoch(const l2l_progress *p, double seconds) {
            p->best && p->validation_natural >= 0 ? "  (best so far)" : "");
 }
 
-static void show_step(const display *s, const l2l_progress *p, double now) {
+static void show_step(const display *s, const l2l_progress *p, double now)
+{
     double left = (now - s->begin) / (double)(p->step - s->first) * (double)(p->steps - p->step);
     printf("epoch %2d/%d  step %ld/%ld  loss %.4f", p->epoch + 1, p->epochs, (long)p->step_in_epoch,
            (long)p->steps_in_epoch, p->loss);
@@ -245,7 +257,8 @@ static void show_step(const display *s, const l2l_progress *p, double now) {
 }
 
 /* On a terminal one line that is written over and over; else a line every now and then. */
-static bool progress(void *user, const l2l_progress *p) {
+static bool progress(void *user, const l2l_progress *p)
+{
     display *s = (display *)user;
     double now = cli_seconds();
     if (s->first < 0) s->first = p->step - 1;
@@ -270,7 +283,8 @@ static bool progress(void *user, const l2l_progress *p) {
     return !stop_signal;
 }
 
-static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const l2l_learned *phi) {
+static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const l2l_learned *phi)
+{
     printf("%s\n", l2l_describe(c));
     printf("data       %s: %d images %dx%dx%d, %d classes\n", set.dataset, d->count, d->channels,
            d->height, d->width, d->classes);
@@ -285,7 +299,8 @@ static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const 
 
 /* ---- the end ---- */
 
-static void save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi) {
+static void save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi)
+{
     if (set.save && l2l_model_save(m, set.save)) printf("saved %s\n", set.save);
     if (set.save_best) {
         l2l_model *best = l2l_trainer_best(t);
@@ -299,7 +314,8 @@ static void save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l
 
 /* Training ended early. Exit status 130 after ctrl-C; else 1, with the last good state saved. */
 static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi,
-                        const display *s) {
+                        const display *s)
+{
     l2l_status status = l2l_error(c);
     if (s->terminal) printf("\r\033[K");
     if (status == L2L_ERROR_CANCELLED && stop_signal) {
@@ -318,7 +334,8 @@ static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_
     return 1;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     l2l_train_options o = l2l_train_default();
     display s = {false, 0, 0, 0, 0, 0, -1, 0, 0};
     l2l_learned *phi = NULL;
