@@ -548,7 +548,9 @@ static void callbacks_fail(void)
     for (kind = 0; kind < 3; kind++) {
         run r;
         int works = kind > 0;
+        l2l_dataset own;
         if (!run_begin(&r, ADVTRAIN, 1)) return;
+        own = r.d;
         if (kind < 2) {
             r.d.fetch = failing_fetch;
             r.d.self = &works;
@@ -559,6 +561,7 @@ static void callbacks_fail(void)
         if (kind == 2) r.o.method.maximizer.begin = refuse;
         CHECK(!run_train(&r));
         CHECK_ERROR(r.c, L2L_ERROR_CALLBACK, "");
+        r.d = own;
         run_end(&r);
     }
 }
