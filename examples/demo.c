@@ -34,7 +34,7 @@ static void parse(int argc, char **argv)
         {"threads", CLI_INTEGER, &set.threads, 0, 1024, NULL, "0: all that there are"},
         {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
     };
-    set.epochs = 6;
+    set.epochs = 8;
     set.batch = 32;
     set.width = 0.5;
     set.eps = 0.3;
