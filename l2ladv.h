@@ -469,7 +469,7 @@ typedef struct l2l_model_options {
     double width_multiplier; /* channels are rounded to multiples of 8; wrn: the widening factor  */
     int depth;
     double dropout;             /* 0: off                                                         */
-    double last_layer_deviation; /* 0.01; TRADES uses 0 (a zero last layer: decision of theirs)   */
+    double last_layer_deviation; /* 0.01; TRADES starts from 0: no input gradient at first        */
     int normalise;               /* how many of the channels below count; 0: inputs stay in [0,1] */
     double mean[4], deviation[4];
     uint64_t seed;
@@ -583,7 +583,7 @@ typedef struct l2l_objective {
 } l2l_objective;
 L2LADVDEF l2l_objective l2l_objective_cross_entropy(void);
 L2LADVDEF l2l_objective l2l_objective_kl(void); /* KL(f(x) || f(x')), the inner loss of TRADES */
-L2LADVDEF l2l_objective l2l_objective_margin(void); /* Carlini and Wagner's, kappa = infinity     */
+L2LADVDEF l2l_objective l2l_objective_margin(void); /* Carlini and Wagner's, never cut off        */
 
 typedef enum l2l_start {
     L2L_START_CLEAN = 0, /* x'_0 = x                                                              */
@@ -5895,7 +5895,7 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
     return NULL;
 }
 
-/* The factor that brings the gradient's l2 norm down to `clip`. Partial sums per fixed block. */
+/* The factor that brings the gradient's l2 norm down to `clip`. */
 static double l2l__clip_factor(const l2l_optimizer *o, l2l_real *const *g, double *norm)
 {
     double total = 0, clip = o->options.clip;
