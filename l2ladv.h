@@ -424,6 +424,8 @@ L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x); /*
 typedef struct l2l_batch_norm_options {
     l2l_tensor *gamma, *beta;
     l2l_tensor *running_mean, *running_variance;
+    l2l_tensor *residual;     /* NULL, or added to the result; x's shape */
+    bool relu;                /* of the result and the residual */
     double epsilon, momentum; /* 1e-5, 0.1 */
     bool training;
     bool update;              /* false: leave the running statistics alone */
@@ -462,20 +464,26 @@ typedef struct l2l_model l2l_model;
 typedef l2l_tensor *(*l2l_forward)(l2l_model *m, l2l_tensor *x, void *user);
 
 typedef struct l2l_model_options {
-    const char *arch;     /* "smallcnn", or any name for a network of your own                    */
+    const char *arch;     /* one of the known names, or any other for a network of your own       */
     l2l_forward forward;  /* set by l2l_model_default for the known ones                          */
     void *user;           /* handed to forward                                                    */
     int channels, height, width, classes;
     double width_multiplier; /* channels are rounded to multiples of 8; wrn: the widening factor  */
-    int depth;
+    int depth;               /* of wrn: 10, 16, 22, 28, 34, 40, ...                               */
     double dropout;             /* 0: off                                                         */
     double last_layer_deviation; /* 0.01; TRADES starts from 0: no input gradient at first        */
     int normalise;               /* how many of the channels below count; 0: inputs stay in [0,1] */
     double mean[4], deviation[4];
     uint64_t seed;
 } l2l_model_options;
-/* arch: "smallcnn" (the 4-layer CNN of TRADES for 1x28x28), or another name for your own network,
-   whose forward, channels, height, width and classes you set. */
+/* The four classifiers of the paper, with their parameter counts:
+     "smallcnn"  4-layer CNN of TRADES, 1x28x28, 10 classes                              312,202
+     "vgg16"     VGG-16 with batch norm, 3x32x32, 10 classes                          14,728,266
+     "wrn"       WideResNet (Zagoruyko and Komodakis 2016), depth 34 and widening factor 10
+                 as in TRADES, 3x32x32, 10 classes                                    46,160,474
+     "resnet18"  ResNet-18 (He et al. 2016) as in torchvision, 3x224x224, 9 classes   11,181,129
+   or another name for your own network, whose forward, channels, height, width and classes you
+   set. */
 L2LADVDEF l2l_model_options l2l_model_default(const char *arch);
 L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o);
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m); /* also into another c  */
@@ -490,7 +498,20 @@ L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor 
 L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tensor *x, int outputs,
                                        unsigned flags); /* flattens; L2L_LAST: the logits         */
 L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_tensor *x,
-                                           unsigned flags);
+                                           unsigned flags); /* L2L_RELU or 0                      */
+/* A convolution and what commonly follows it, in this order: batch norm, a residual, ReLU, 2x2
+   pooling. In evaluation mode all of it is one node. */
+typedef struct l2l_unit {
+    int channels, kernel, stride, padding;
+    const char *norm;     /* name of the batch norm; NULL: none                                   */
+    l2l_tensor *residual; /* of the convolution's output shape; NULL: none                        */
+    unsigned flags;
+} l2l_unit;
+L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel); /* stride 1, padding kernel/2      */
+L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor *x,
+                                     const l2l_unit *u);
+/* What stands in front of the names of all layers from here on: "layer1.0.". Begins empty. */
+L2LADVDEF void l2l_model_scope(l2l_model *m, const char *prefix);
 L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p);
 L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m);
 
@@ -503,7 +524,7 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
 /* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time. */
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits);
 
-/* Parameters and buffers (running statistics) in the order of the layers, as in a state_dict. */
+/* Parameters and buffers (running statistics) in the order of the layers. */
 typedef struct l2l_parameter {
     const char *name;          /* e.g. "feature_extractor.conv1.weight" */
     const l2l_tensor *value;   /* khxkwxCxK; a linear layer's is HxWxCxK of the map it flattens   */
@@ -1537,8 +1558,18 @@ typedef struct l2l__kernels {
     /* y[r*columns + ...] += sum over p < count of a[p*sa + r] * b[p*sb + ...] */
     void (*outer)(int rows, int count, const l2l_real *a, int64_t sa, const l2l_real *b, int64_t sb,
                   l2l_real *y);
-    void (*finish)(int n, const l2l_real *scale, const l2l_real *bias, const l2l_real *residual,
-                   bool relu, l2l_real *y);
+    /* One pixel of n channels: y = relu(scale * x + bias + residual); NULL is left out. */
+    void (*finish)(int n, const l2l_real *x, const l2l_real *scale, const l2l_real *bias,
+                   const l2l_real *residual, bool relu, l2l_real *y);
+    /* One pixel: out = t * scale, where t is dy, or 0 where gate <= 0. A gate of NULL is open. */
+    void (*gate_scale)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
+                       l2l_real *out);
+    /* Sums over pixels, for each channel: s0 += t, s1 += t * (x - mu); without dy t is x - mu. */
+    void (*moments)(int pixels, int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                    const l2l_real *mu, l2l_real *s0, l2l_real *s1);
+    /* One pixel: out = a * t + b * (x - mu) + d, where mu, a, b, d stand in turn in `by`. */
+    void (*combine)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                    const l2l_real *by, l2l_real *out);
     void (*relu)(int64_t n, const l2l_real *x, l2l_real *y);
     void (*gate)(int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope, l2l_real *out);
     void (*add)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
@@ -1547,8 +1578,8 @@ typedef struct l2l__kernels {
     void (*sign_step)(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out);
     void (*project)(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
                     l2l_real *out);
-    /* 2x2 maximum of two rows of pixels; index of the first maximum relative to `at` = ih*w */
-    void (*pool_row)(int ow, int w, int c, int at, const l2l_real *x, l2l_real *y, int *index);
+    /* Output row oh of an image: the maxima, and at which pixels they stand. */
+    void (*pool_row)(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y, int *index);
 } l2l__kernels;
 
 /* Packed copies of a parameter: [0] for the forward pass, [1] for the input gradient. They are made
@@ -1592,17 +1623,63 @@ static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, con
         }
 }
 
-static void l2l__naive_finish(int n, const l2l_real *scale, const l2l_real *bias,
-                              const l2l_real *residual, bool relu, l2l_real *y)
+static void l2l__naive_finish(int n, const l2l_real *x, const l2l_real *scale,
+                              const l2l_real *bias, const l2l_real *residual, bool relu,
+                              l2l_real *y)
 {
     int k;
     for (k = 0; k < n; k++) {
-        l2l_real v = y[k];
+        l2l_real v = x[k];
         if (scale) v *= scale[k];
         if (bias) v += bias[k];
         if (residual) v += residual[k];
         y[k] = relu && v < 0 ? 0 : v;
     }
+}
+
+static void l2l__naive_gate_scale(int n, const l2l_real *dy, const l2l_real *gate,
+                                  const l2l_real *scale, l2l_real *out)
+{
+    int k;
+    for (k = 0; k < n; k++) out[k] = gate && !(gate[k] > 0) ? 0 : dy[k] * scale[k];
+}
+
+/* Channels first .. n-1 of the sums: the vector kernels leave the last ones to this. */
+static void l2l__moments_from(int first, int pixels, int n, const l2l_real *dy,
+                              const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
+                              l2l_real *s0, l2l_real *s1)
+{
+    int p, k;
+    for (p = 0; p < pixels; p++)
+        for (k = first; k < n; k++) {
+            int64_t i = (int64_t)p * n + k;
+            l2l_real d = x ? x[i] - mu[k] : 0, t = dy ? dy[i] : d;
+            if (gate && !(gate[i] > 0)) t = 0;
+            if (s0) s0[k] += t;
+            if (s1) s1[k] += t * d;
+        }
+}
+
+static void l2l__naive_moments(int pixels, int n, const l2l_real *dy, const l2l_real *gate,
+                               const l2l_real *x, const l2l_real *mu, l2l_real *s0, l2l_real *s1)
+{
+    l2l__moments_from(0, pixels, n, dy, gate, x, mu, s0, s1);
+}
+
+static void l2l__combine_from(int first, int n, const l2l_real *dy, const l2l_real *gate,
+                              const l2l_real *x, const l2l_real *by, l2l_real *out)
+{
+    int k;
+    for (k = first; k < n; k++) {
+        l2l_real t = gate && !(gate[k] > 0) ? 0 : dy[k];
+        out[k] = by[n + k] * t + by[2 * n + k] * (x[k] - by[k]) + by[3 * n + k];
+    }
+}
+
+static void l2l__naive_combine(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                               const l2l_real *by, l2l_real *out)
+{
+    l2l__combine_from(0, n, dy, gate, x, by, out);
 }
 
 static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry *g,
@@ -1615,8 +1692,8 @@ static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry 
         int64_t n = p / g->ow / g->oh;
         l2l__naive_conv_pixel(g, x + n * g->h * g->w * g->c, w, (int)(p / g->ow % g->oh),
                               (int)(p % g->ow), y + p * g->k);
-        l2l__naive_finish(g->k, e->scale, e->bias, e->residual ? e->residual + p * g->k : NULL,
-                          e->relu, y + p * g->k);
+        l2l__naive_finish(g->k, y + p * g->k, e->scale, e->bias,
+                          e->residual ? e->residual + p * g->k : NULL, e->relu, y + p * g->k);
     }
 }
 
@@ -1732,23 +1809,40 @@ static void l2l__naive_project(int64_t n, const l2l_real *z, const l2l_real *x, 
     }
 }
 
-static void l2l__naive_pool_row(int ow, int w, int c, int at, const l2l_real *x, l2l_real *y,
+/* Lines first .. last-1 of a window that lie inside the image. */
+static void l2l__window(int at, int window, int padding, int size, int *first, int *last)
+{
+    *first = at < padding ? padding - at : 0;
+    *last = at - padding + window > size ? size - at + padding : window;
+}
+
+/* Channels `from` and up. Padding counts as -inf: those places are skipped. */
+static void l2l__pool_from(int from, const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
+                           int *index)
+{
+    int ow, i, j, k, i0, i1, j0, j1, h = oh * g->stride, w;
+    l2l__window(h, g->kh, g->padding, g->h, &i0, &i1);
+    for (ow = 0; ow < g->ow; ow++) {
+        w = ow * g->stride;
+        l2l__window(w, g->kw, g->padding, g->w, &j0, &j1);
+        for (k = from; k < g->c; k++) {
+            int best = (h + i0 - g->padding) * g->w + w + j0 - g->padding;
+            for (i = i0; i < i1; i++)
+                for (j = j0; j < j1; j++) {
+                    int place = (h + i - g->padding) * g->w + w + j - g->padding;
+                    l2l_real v = x[(int64_t)place * g->c + k];
+                    if (v > x[(int64_t)best * g->c + k] || v != v) best = place;
+                }
+            y[(int64_t)ow * g->c + k] = x[(int64_t)best * g->c + k];
+            index[(int64_t)ow * g->c + k] = best;
+        }
+    }
+}
+
+static void l2l__naive_pool_row(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
                                 int *index)
 {
-    int o, k;
-    for (o = 0; o < ow; o++)
-        for (k = 0; k < c; k++) {
-            const l2l_real *p = x + (int64_t)2 * o * c + k;
-            int64_t place[4], best = 0;
-            int i;
-            place[0] = 0; place[1] = 1; place[2] = w; place[3] = w + 1;
-            for (i = 1; i < 4; i++) {
-                l2l_real v = p[place[i] * c];
-                if (v > p[best * c] || v != v) best = place[i];
-            }
-            y[(int64_t)o * c + k] = p[best * c];
-            index[(int64_t)o * c + k] = at + 2 * o + (int)best;
-        }
+    l2l__pool_from(0, g, x, oh, y, index);
 }
 
 static const l2l__kernels l2l__naive_kernels = {L2L_CPU_PLAIN,
@@ -1756,6 +1850,9 @@ static const l2l__kernels l2l__naive_kernels = {L2L_CPU_PLAIN,
                                                 NULL,
                                                 NULL,
                                                 l2l__naive_finish,
+                                                l2l__naive_gate_scale,
+                                                l2l__naive_moments,
+                                                l2l__naive_combine,
                                                 l2l__naive_relu,
                                                 l2l__naive_gate,
                                                 l2l__naive_add,
@@ -2097,21 +2194,69 @@ L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t s
 /* Elementwise: whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
 #define L2L__WHOLE(n) ((n) / L2L__LANES * L2L__LANES)
 
-L2L__KERNEL void L2L__NAME(finish)(int n, const float *scale, const float *bias,
+L2L__KERNEL void L2L__NAME(finish)(int n, const float *x, const float *scale, const float *bias,
                                    const float *residual, bool relu, float *y)
 {
     const L2L__V zero = L2L__NAME(all)(0);
     int k, whole = L2L__WHOLE(n);
     for (k = 0; k < whole; k += L2L__LANES) {
-        L2L__V v = L2L__NAME(load)(y + k);
+        L2L__V v = L2L__NAME(load)(x + k);
         if (scale) v *= L2L__NAME(load)(scale + k);
         if (bias) v += L2L__NAME(load)(bias + k);
         if (residual) v += L2L__NAME(load)(residual + k);
         if (relu) v = (L2L__V)((L2L__I)v & ~(v < zero));
         L2L__NAME(store)(y + k, v);
     }
-    l2l__naive_finish(n - k, scale ? scale + k : NULL, bias ? bias + k : NULL,
-                      residual ? residual + k : NULL, relu, y + k);
+    if (k < n)
+        l2l__naive_finish(n - k, x + k, scale ? scale + k : NULL, bias ? bias + k : NULL,
+                          residual ? residual + k : NULL, relu, y + k);
+}
+
+/* dy where the gate is positive, else 0. */
+L2L__INLINE L2L__V L2L__NAME(gated)(const float *dy, const float *gate)
+{
+    L2L__V t = L2L__NAME(load)(dy);
+    return gate ? (L2L__V)((L2L__I)t & (L2L__NAME(load)(gate) > L2L__NAME(all)(0))) : t;
+}
+
+L2L__KERNEL void L2L__NAME(gate_scale)(int n, const float *dy, const float *gate,
+                                       const float *scale, float *out)
+{
+    int k, whole = L2L__WHOLE(n);
+    for (k = 0; k < whole; k += L2L__LANES)
+        L2L__NAME(store)(out + k, L2L__NAME(gated)(dy + k, gate ? gate + k : NULL) *
+                                      L2L__NAME(load)(scale + k));
+    if (k < n) l2l__naive_gate_scale(n - k, dy + k, gate ? gate + k : NULL, scale + k, out + k);
+}
+
+L2L__KERNEL void L2L__NAME(moments)(int pixels, int n, const float *dy, const float *gate,
+                                    const float *x, const float *mu, float *s0, float *s1)
+{
+    int p, k, whole = L2L__WHOLE(n);
+    for (p = 0; p < pixels; p++)
+        for (k = 0; k < whole; k += L2L__LANES) {
+            int64_t i = (int64_t)p * n + k;
+            L2L__V d = L2L__NAME(all)(0), t;
+            if (x) d = L2L__NAME(load)(x + i) - L2L__NAME(load)(mu + k);
+            t = d;
+            if (dy) t = L2L__NAME(gated)(dy + i, gate ? gate + i : NULL);
+            if (s0) L2L__NAME(store)(s0 + k, L2L__NAME(load)(s0 + k) + t);
+            if (s1) L2L__NAME(store)(s1 + k, L2L__NAME(fma)(t, d, L2L__NAME(load)(s1 + k)));
+        }
+    if (whole < n) l2l__moments_from(whole, pixels, n, dy, gate, x, mu, s0, s1);
+}
+
+L2L__KERNEL void L2L__NAME(combine)(int n, const float *dy, const float *gate, const float *x,
+                                    const float *by, float *out)
+{
+    int k, whole = L2L__WHOLE(n);
+    for (k = 0; k < whole; k += L2L__LANES) {
+        L2L__V t = L2L__NAME(gated)(dy + k, gate ? gate + k : NULL);
+        L2L__V d = L2L__NAME(load)(x + k) - L2L__NAME(load)(by + k), v;
+        v = L2L__NAME(fma)(L2L__NAME(load)(by + 2 * n + k), d, L2L__NAME(load)(by + 3 * n + k));
+        L2L__NAME(store)(out + k, L2L__NAME(fma)(L2L__NAME(load)(by + n + k), t, v));
+    }
+    if (whole < n) l2l__combine_from(whole, n, dy, gate, x, by, out);
 }
 
 L2L__KERNEL void L2L__NAME(relu)(int64_t n, const float *x, float *y)
@@ -2180,38 +2325,40 @@ L2L__KERNEL void L2L__NAME(project)(int64_t n, const float *z, const float *x, f
     l2l__naive_project(n - i, z + i, x + i, epsilon, out + i);
 }
 
-L2L__KERNEL void L2L__NAME(pool_row)(int ow, int w, int c, int at, const float *x, float *y,
+L2L__KERNEL void L2L__NAME(pool_row)(const l2l__geometry *g, const float *x, int oh, float *y,
                                      int *index)
 {
-    int o, k, i;
-    if (c % L2L__LANES) {
-        l2l__naive_pool_row(ow, w, c, at, x, y, index);
-        return;
-    }
-    for (o = 0; o < ow; o++)
-        for (k = 0; k < c; k += L2L__LANES) {
-            const float *p = x + (int64_t)2 * o * c + k;
-            L2L__V best = L2L__NAME(load)(p);
+    int ow, k, i, j, i0, i1, j0, j1, h = oh * g->stride - g->padding, whole = L2L__WHOLE(g->c);
+    l2l__window(oh * g->stride, g->kh, g->padding, g->h, &i0, &i1);
+    for (ow = 0; ow < g->ow; ow++) {
+        int w = ow * g->stride - g->padding;
+        l2l__window(ow * g->stride, g->kw, g->padding, g->w, &j0, &j1);
+        for (k = 0; k < whole; k += L2L__LANES) {
+            int first = (h + i0) * g->w + w + j0;
+            L2L__V best = L2L__NAME(load)(x + (int64_t)first * g->c + k);
             L2L__I place = {0};
-            place += at + 2 * o;
-            for (i = 1; i < 4; i++) {
-                int step = (i & 1) + (i >> 1) * w;
-                L2L__V v = L2L__NAME(load)(p + (int64_t)step * c);
-                L2L__I there = {0}, wins = (v > best) | (v != v);
-                there += at + 2 * o + step;
-                best = L2L__NAME(pick)(wins, v, best);
-                place = (wins & there) | (~wins & place);
-            }
-            L2L__NAME(store)(y + (int64_t)o * c + k, best);
-            *(L2L__I *)(void *)(index + (int64_t)o * c + k) = place;
+            place += first;
+            for (i = i0; i < i1; i++)
+                for (j = j0; j < j1; j++) {
+                    int at = (h + i) * g->w + w + j;
+                    L2L__V v = L2L__NAME(load)(x + (int64_t)at * g->c + k);
+                    L2L__I there = {0}, wins = (v > best) | (v != v);
+                    there += at;
+                    best = L2L__NAME(pick)(wins, v, best);
+                    place = (wins & there) | (~wins & place);
+                }
+            L2L__NAME(store)(y + (int64_t)ow * g->c + k, best);
+            *(L2L__I *)(void *)(index + (int64_t)ow * g->c + k) = place;
         }
+    }
+    if (whole < g->c) l2l__pool_from(whole, g, x, oh, y, index);
 }
 
 static const l2l__kernels L2L__NAME(kernels) = {
     L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
-    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(finish), L2L__NAME(relu),
-    L2L__NAME(gate), L2L__NAME(add), L2L__NAME(mul), l2l__naive_axpb, L2L__NAME(sign_step),
-    L2L__NAME(project), L2L__NAME(pool_row)
+    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(finish), L2L__NAME(gate_scale),
+    L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(relu), L2L__NAME(gate), L2L__NAME(add),
+    L2L__NAME(mul), l2l__naive_axpb, L2L__NAME(sign_step), L2L__NAME(project), L2L__NAME(pool_row)
 };
 
 /* -- the cell of the learned maximizer, in vectors of coordinates ------------------------------ */
@@ -2558,6 +2705,71 @@ static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const 
     L2L__IN_PIECES(project(m, z + at, x + at, epsilon, out + at))
 }
 
+/* Drivers by pixels of n channels each; a pointer of NULL stays NULL. */
+#define L2L__EACH_PIXEL(call)                                                                      \
+    const l2l__kernels *kernels = c->kernels;                                                      \
+    int64_t p;                                                                                     \
+    L2L__PARALLEL(l2l__workers(c, pixels * n))                                                     \
+    for (p = 0; p < pixels; p++) kernels->call;
+#define L2L__AT(x) ((x) ? (x) + p * n : NULL)
+
+/* y = relu(scale * x + bias + residual), the vectors by channel. */
+static void l2l__channel_finish(l2l_context *c, int64_t pixels, int n, const l2l_real *x,
+                                const l2l__epilogue *e, l2l_real *y)
+{
+    L2L__EACH_PIXEL(finish(n, x + p * n, e->scale, e->bias, L2L__AT(e->residual), e->relu,
+                           y + p * n))
+}
+
+static void l2l__channel_gate(l2l_context *c, int64_t pixels, int n, const l2l_real *dy,
+                              const l2l_real *gate, const l2l_real *scale, l2l_real *out)
+{
+    L2L__EACH_PIXEL(gate_scale(n, dy + p * n, L2L__AT(gate), scale, out + p * n))
+}
+
+static void l2l__channel_combine(l2l_context *c, int64_t pixels, int n, const l2l_real *dy,
+                                 const l2l_real *gate, const l2l_real *x, const l2l_real *by,
+                                 l2l_real *out)
+{
+    L2L__EACH_PIXEL(combine(n, dy + p * n, L2L__AT(gate), x + p * n, by, out + p * n))
+}
+
+/* Sums over all pixels into the doubles s0[0..n) and s1[0..n) (either may be NULL): runs of 32
+   pixels in l2l_real, the runs in double, in up to 16 parts that the shape alone decides. */
+static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int n, const l2l_real *dy,
+                                 const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
+                                 double *s0, double *s1)
+{
+    enum { RUN = 32, PARTS = 16 };
+    const l2l__kernels *kernels = c->kernels;
+    int64_t runs = (pixels + RUN - 1) / RUN, i;
+    int parts = runs < PARTS ? (int)runs : PARTS, part;
+    double *sums = (double *)l2l__arena_array(c, 2 * (int64_t)parts * n, sizeof *sums);
+    l2l_real *run = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)parts * n, sizeof *run);
+    L2L__PARALLEL(l2l__workers(c, run ? pixels * n : 0))
+    for (part = 0; part < (run ? parts : 0); part++) {
+        double *mine = sums + 2 * (int64_t)part * n;
+        l2l_real *f = run + 2 * (int64_t)part * n;
+        int64_t r, last = runs * (part + 1) / parts, p, k;
+        memset(mine, 0, 2 * (size_t)n * sizeof *mine);
+        for (r = runs * part / parts; r < last; r++) {
+            int count = pixels - r * RUN < RUN ? (int)(pixels - r * RUN) : RUN;
+            p = r * RUN;
+            memset(f, 0, 2 * (size_t)n * sizeof *f);
+            kernels->moments(count, n, L2L__AT(dy), L2L__AT(gate), L2L__AT(x), mu,
+                             s0 ? f : NULL, s1 ? f + n : NULL);
+            for (k = 0; k < 2 * n; k++) mine[k] += (double)f[k];
+        }
+    }
+    for (part = 1; run && part < parts; part++)
+        for (i = 0; i < 2 * n; i++) sums[i] += sums[2 * (int64_t)part * n + i];
+    if (run && s0) memcpy(s0, sums, (size_t)n * sizeof *s0);
+    if (run && s1) memcpy(s1, sums + n, (size_t)n * sizeof *s1);
+    l2l__arena_drop(c, run);
+    l2l__arena_drop(c, sums);
+    return !c->status;
+}
+
 /* -- packing: a matrix of rows (t, d) and columns q, element data[t*st + d*sd + q*sq], as panels of
    `columns` columns: [panel][t*depth + d][column], the last one filled up with zeros. */
 typedef struct l2l__matrix {
@@ -2729,7 +2941,7 @@ static void l2l__indirect_share(const l2l__indirect *q, int worker, int workers,
         if (end > q->pixels) end = q->pixels;
         l2l__indirect_block(q, p0, (int)(end - p0), b);
         for (p = p0; e && p < end; p++)
-            q->kernels->finish(q->columns, e->scale, e->bias,
+            q->kernels->finish(q->columns, q->out + p * q->columns, e->scale, e->bias,
                                e->residual ? e->residual + p * q->columns : NULL, e->relu,
                                q->out + p * q->columns);
     }
@@ -3038,44 +3250,15 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
 
 /* -- pooling ----------------------------------------------------------------------------------- */
 
-/* One row of outputs. Padding counts as -inf: those places are skipped. */
-static void l2l__max_pool_row(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
-                              int *index)
-{
-    int ow, i, j, k;
-    for (ow = 0; ow < g->ow; ow++)
-        for (k = 0; k < g->c; k++) {
-            int best = -1;
-            for (i = 0; i < g->kh; i++)
-                for (j = 0; j < g->kw; j++) {
-                    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
-                    l2l_real v;
-                    if (h < 0 || h >= g->h || w < 0 || w >= g->w) continue;
-                    v = x[((int64_t)h * g->w + w) * g->c + k];
-                    if (best < 0 || v > x[(int64_t)best * g->c + k] || v != v) best = h * g->w + w;
-                }
-            y[(int64_t)ow * g->c + k] = x[(int64_t)best * g->c + k];
-            index[(int64_t)ow * g->c + k] = best;
-        }
-}
-
 static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                                   l2l_real *y, int *index)
 {
     const l2l__kernels *kernels = c->kernels;
     int64_t row, rows = (int64_t)g->n * g->oh, size = (int64_t)g->ow * g->c;
-    bool two = g->kh == 2 && g->stride == 2 && g->padding == 0;
     L2L__PARALLEL(l2l__workers(c, rows * size * g->kh * g->kh))
-    for (row = 0; row < rows; row++) {
-        int oh = (int)(row % g->oh);
-        const l2l_real *image = x + row / g->oh * g->h * g->w * g->c;
-        if (two)
-            kernels->pool_row(g->ow, g->w, g->c, 2 * oh * g->w,
-                              image + (int64_t)2 * oh * g->w * g->c, y + row * size,
-                              index + row * size);
-        else
-            l2l__max_pool_row(g, image, oh, y + row * size, index + row * size);
-    }
+    for (row = 0; row < rows; row++)
+        kernels->pool_row(g, x + row / g->oh * g->h * g->w * g->c, (int)(row % g->oh),
+                          y + row * size, index + row * size);
 }
 
 static void l2l__unpool(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
@@ -3992,13 +4175,28 @@ static bool l2l__sum_images(l2l_context *c, const l2l_real *x, l2l_shape from, l
     return true;
 }
 
+/* The sums over N,H,W: the gradient of a bias. With mu: of (x - mu)^2 instead. */
+static bool l2l__sum_pixels(l2l_context *c, const l2l_tensor *x, const l2l_real *mu, l2l_real *y)
+{
+    int k, n = x->shape.c;
+    double *sums = (double *)l2l__arena_array(c, n, sizeof *sums);
+    bool ok = sums && l2l__channel_moments(c, l2l_count(x->shape) / n, n, mu ? NULL : x->data,
+                                           NULL, mu ? x->data : NULL, mu, mu ? NULL : sums,
+                                           mu ? sums : NULL);
+    for (k = 0; ok && k < n; k++) y[k] = (l2l_real)sums[k];
+    l2l__arena_drop(c, sums);
+    return ok;
+}
+
 L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
     l2l_tensor *y;
     if (!l2l__ready(c, "l2l_sum_to", x) || !l2l__fits(c, "l2l_sum_to", s, x->shape) ||
         !(y = l2l__new(c, "l2l_sum_to", s)))
         return NULL;
-    if (!l2l__sum_images(c, x->data, x->shape, s, y->data)) {
+    if (!(s.c == x->shape.c && l2l__same(s, l2l__channels(s.c))
+              ? l2l__sum_pixels(c, x, NULL, y->data)
+              : l2l__sum_images(c, x->data, x->shape, s, y->data))) {
         l2l_drop(c, y);
         return NULL;
     }
@@ -4078,6 +4276,78 @@ L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int tot
                (size_t)x->shape.c * sizeof *y->data);
     y->i[0] = from;
     return l2l__record1(c, y, &l2l__place_op, x);
+}
+
+/* -- scale and shift by channel ---------------------------------------------------------------- */
+
+/* dy where gate > 0 (everywhere without a gate), times scale: linear in dy and in scale. */
+static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *gate,
+                                   l2l_tensor *scale);
+static void l2l__gate_scale_vjp(l2l__vjp *v)
+{
+    l2l_context *c = v->c;
+    l2l_tensor *dy = v->y->in[0], *gate = v->y->in[1], *scale = v->y->in[2], *t, *u;
+    if (v->need[0]) v->dx[0] = l2l__gate_scale(c, v->dy, gate, scale);
+    if (!v->need[2]) return;
+    t = gate ? l2l__gate(c, dy, gate, 0) : l2l__retain(dy);
+    u = l2l_mul(c, v->dy, t);
+    v->dx[2] = l2l_sum_to(c, u, scale->shape);
+    l2l_drop(c, t);
+    l2l_drop(c, u);
+}
+static const l2l__operation l2l__gate_scale_op = {"gate_scale", l2l__gate_scale_vjp};
+
+static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *gate,
+                                   l2l_tensor *scale)
+{
+    l2l_tensor *y, *in[3];
+    if (!l2l__ready(c, "gate_scale", dy) || (gate && !l2l__ready(c, "gate_scale", gate)) ||
+        !l2l__ready(c, "gate_scale", scale) || !(y = l2l__new(c, "gate_scale", dy->shape)))
+        return NULL;
+    l2l__channel_gate(c, l2l_count(dy->shape) / dy->shape.c, dy->shape.c, dy->data,
+                      gate ? gate->data : NULL, scale->data, y->data);
+    in[0] = dy; in[1] = gate; in[2] = scale;
+    return l2l__record(c, y, &l2l__gate_scale_op, in, 3);
+}
+
+/* y = relu(scale * x + shift + residual): what batch norm is in evaluation mode. */
+enum { L2L__SS_X = 0, L2L__SS_SCALE, L2L__SS_SHIFT, L2L__SS_RESIDUAL };
+static void l2l__scale_shift_vjp(l2l__vjp *v)
+{
+    l2l_context *c = v->c;
+    l2l_tensor *const *in = v->y->in;
+    l2l_tensor *gate = v->y->i[3] ? v->y : NULL, *t, *u;
+    if (v->need[L2L__SS_X]) v->dx[L2L__SS_X] = l2l__gate_scale(c, v->dy, gate, in[L2L__SS_SCALE]);
+    if (!v->need[L2L__SS_SCALE] && !v->need[L2L__SS_SHIFT] && !v->need[L2L__SS_RESIDUAL]) return;
+    t = gate ? l2l__gate(c, v->dy, gate, 0) : l2l__retain(v->dy);
+    if (v->need[L2L__SS_SHIFT]) v->dx[L2L__SS_SHIFT] = l2l_sum_to(c, t, in[L2L__SS_SHIFT]->shape);
+    if (v->need[L2L__SS_SCALE]) {
+        u = l2l_mul(c, t, in[L2L__SS_X]);
+        v->dx[L2L__SS_SCALE] = l2l_sum_to(c, u, in[L2L__SS_SCALE]->shape);
+        l2l_drop(c, u);
+    }
+    if (v->need[L2L__SS_RESIDUAL]) v->dx[L2L__SS_RESIDUAL] = l2l__retain(t);
+    l2l_drop(c, t);
+}
+static const l2l__operation l2l__scale_shift_op = {"scale_shift", l2l__scale_shift_vjp};
+
+static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *scale,
+                                    l2l_tensor *shift, l2l_tensor *residual, bool relu)
+{
+    l2l_tensor *y, *in[4];
+    l2l__epilogue e;
+    if (!l2l__ready(c, "scale_shift", x) || !l2l__ready(c, "scale_shift", scale) ||
+        !l2l__ready(c, "scale_shift", shift) || !(y = l2l__new(c, "scale_shift", x->shape)))
+        return NULL;
+    e.scale = scale->data;
+    e.bias = shift->data;
+    e.residual = residual ? residual->data : NULL;
+    e.relu = relu;
+    l2l__channel_finish(c, l2l_count(x->shape) / x->shape.c, x->shape.c, x->data, &e, y->data);
+    y->i[3] = relu;
+    in[L2L__SS_X] = x; in[L2L__SS_SCALE] = scale; in[L2L__SS_SHIFT] = shift;
+    in[L2L__SS_RESIDUAL] = residual;
+    return l2l__record(c, y, &l2l__scale_shift_op, in, 4);
 }
 
 /* -- convolution ------------------------------------------------------------------------------- */
@@ -4282,16 +4552,6 @@ static bool l2l__pool_into(l2l_context *c, const l2l__geometry *g, const l2l_rea
 /* Inputs of the convolution's node, in this order. */
 enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__PRE_SCALE, L2L__PRE_SHIFT };
 
-/* p(x), as recorded operations: relu(pre_scale * x + pre_shift). */
-static l2l_tensor *l2l__prologue(l2l_context *c, l2l_tensor *x, l2l_tensor *scale,
-                                 l2l_tensor *shift)
-{
-    l2l_tensor *a = l2l_mul(c, x, scale), *b = l2l_add(c, a, shift), *y = l2l_relu(c, b);
-    l2l_drop(c, a);
-    l2l_drop(c, b);
-    return y;
-}
-
 /* The part of conv's VJP in front of the epilogue: t is the cotangent of conv(p(x), w). */
 static void l2l__conv_core_vjp(l2l__vjp *v, l2l_tensor *t)
 {
@@ -4300,14 +4560,15 @@ static void l2l__conv_core_vjp(l2l__vjp *v, l2l_tensor *t)
     l2l_tensor *x = in[L2L__X], *w = in[L2L__W], *p = x, *dp, *g, *m;
     int stride = (int)v->y->i[0], padding = (int)v->y->i[1];
     bool prologue = in[L2L__PRE_SCALE] != NULL;
-    if (prologue && v->y->i[2]) p = l2l__prologue(c, x, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT]);
+    if (prologue)
+        p = l2l__scale_shift(c, x, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT], NULL, true);
     if (v->need[L2L__W])
         v->dx[L2L__W] = l2l_conv_weight_grad(c, p, t, w->shape, stride, padding);
     if (v->need[L2L__X] || v->need[L2L__PRE_SCALE] || v->need[L2L__PRE_SHIFT]) {
         dp = l2l_conv_input_grad(c, t, w, x->shape, stride, padding);
         if (prologue) {
             g = l2l__gate(c, dp, p, 0);
-            if (v->need[L2L__X]) v->dx[L2L__X] = l2l_mul(c, g, in[L2L__PRE_SCALE]);
+            if (v->need[L2L__X]) v->dx[L2L__X] = l2l__gate_scale(c, g, NULL, in[L2L__PRE_SCALE]);
             if (v->need[L2L__PRE_SHIFT])
                 v->dx[L2L__PRE_SHIFT] = l2l_sum_to(c, g, l2l__channels(x->shape.c));
             if (v->need[L2L__PRE_SCALE]) {
@@ -4329,8 +4590,10 @@ static void l2l__conv_vjp(l2l__vjp *v)
     l2l_context *c = v->c;
     l2l_tensor *y = v->y, *t = l2l__retain(v->dy), *u, *m;
     l2l_tensor *const *in = y->in;
-    bool relu = (y->i[3] & L2L_RELU) != 0, pool = (y->i[3] & L2L_POOL) != 0;
-    if (relu) {                              /* max and ReLU commute: mask by the pooled output   */
+    bool relu = (y->i[3] & L2L_RELU) != 0, pool = (y->i[3] & L2L_POOL) != 0, at_once;
+    at_once = relu && !pool && in[L2L__SCALE] && !v->need[L2L__RESIDUAL] && !v->need[L2L__BIAS] &&
+              !v->need[L2L__SCALE];
+    if (relu && !at_once) {                  /* max and ReLU commute: mask by the pooled output   */
         u = l2l__gate(c, t, y, 0);
         l2l_drop(c, t);
         t = u;
@@ -4349,7 +4612,7 @@ static void l2l__conv_vjp(l2l__vjp *v)
         if (v->need[L2L__SCALE]) {           /* needs the bare convolution again                  */
             l2l_tensor *p = in[L2L__X];
             if (in[L2L__PRE_SCALE])
-                p = l2l__prologue(c, p, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT]);
+                p = l2l__scale_shift(c, p, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT], NULL, true);
             u = l2l__plain_conv(c, p, in[L2L__W], y);
             m = l2l_mul(c, t, u);
             v->dx[L2L__SCALE] = l2l_sum_to(c, m, in[L2L__SCALE]->shape);
@@ -4357,11 +4620,11 @@ static void l2l__conv_vjp(l2l__vjp *v)
             l2l_drop(c, u);
             l2l_drop(c, m);
         }
-        u = l2l_mul(c, t, in[L2L__SCALE]);
+        u = l2l__gate_scale(c, t, at_once ? y : NULL, in[L2L__SCALE]);
         l2l_drop(c, t);
         t = u;
     }
-    l2l__conv_core_vjp(v, t);
+    if (t) l2l__conv_core_vjp(v, t);
     l2l_drop(c, t);
 }
 static const l2l__operation l2l__conv_op = {"conv", l2l__conv_vjp};
@@ -4431,7 +4694,7 @@ L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
         return NULL;
     if (o->pre_scale) {
         c->recording = false;                /* part of this node, not nodes of their own         */
-        p = l2l__prologue(c, x, o->pre_scale, o->pre_shift);
+        p = l2l__scale_shift(c, x, o->pre_scale, o->pre_shift, NULL, true);
         c->recording = was;
         if (!p) return NULL;
     }
@@ -4439,7 +4702,6 @@ L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     if (p != x) l2l_drop(c, p);
     if (!y) return NULL;
     l2l__save_geometry(y, o->stride, o->padding);
-    y->i[2] = o->pre_scale != NULL;
     y->i[3] = (o->relu ? L2L_RELU : 0) | (o->pool ? L2L_POOL : 0);
     y->i[7] = (int64_t)g.oh << 32 | g.ow;
     in[L2L__X] = x; in[L2L__W] = w; in[L2L__BIAS] = o->bias; in[L2L__SCALE] = o->scale;
@@ -4557,7 +4819,7 @@ L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x)
 
 /* -- batch normalisation --------------------------------------------------------------------------
    Training: m = N*H*W, mu = sum x / m, var = sum (x-mu)^2 / m, r = (var + eps)^-1/2,
-   y = gamma (x-mu) r + beta. The node saves mu and r. */
+   y = relu(gamma (x-mu) r + beta + residual). The node saves mu and r. */
 
 L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
 {
@@ -4581,50 +4843,58 @@ static l2l_tensor *l2l__batch_norm_plain(l2l_context *c, l2l_tensor *x, l2l_tens
     return l2l_add(c, l2l_mul(c, d, l2l_mul(c, r, gamma)), beta);
 }
 
-/* dx = gamma r (dy - mean(dy) - xhat mean(dy xhat)), dgamma = sum dy xhat, dbeta = sum dy */
+/* With t = dy behind the ReLU's mask and xhat = (x-mu) r: dgamma = sum t xhat, dbeta = sum t,
+   dx = gamma r (t - mean(t) - xhat mean(t xhat)). */
 static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    l2l_tensor *x = v->y->in[0], *gamma = v->y->in[1], *xhat, *t, *u;
-    l2l_shape s = l2l__channels(x->shape.c);
-    const l2l_real *mu = v->y->saved, *r = mu + s.c;
-    l2l_real *dgamma, *dbeta;
-    int64_t i, n = l2l_count(x->shape);
-    double m = (double)(n / s.c);
-    xhat = l2l__new(c, "batch_norm", x->shape);
-    for (i = 0; xhat && i < n; i++) xhat->data[i] = (x->data[i] - mu[i % s.c]) * r[i % s.c];
-    t = l2l_mul(c, v->dy, xhat);
-    u = l2l_sum_to(c, t, s);
-    l2l_drop(c, t);
-    t = l2l_sum_to(c, v->dy, s);
-    if (t && u && v->need[0] && (v->dx[0] = l2l__new(c, "batch_norm", x->shape)) != NULL) {
-        dgamma = u->data;
-        dbeta = t->data;
-        for (i = 0; i < n; i++) {
-            int k = (int)(i % s.c);
-            v->dx[0]->data[i] = gamma->data[k] * r[k] *
-                (v->dy->data[i] - (l2l_real)((double)dbeta[k] / m) -
-                 xhat->data[i] * (l2l_real)((double)dgamma[k] / m));
+    l2l_tensor *x = v->y->in[0], *gamma = v->y->in[1], *gate = v->y->i[3] ? v->y : NULL;
+    const l2l_real *mu = v->y->saved, *g = gate ? gate->data : NULL;
+    int n = x->shape.c, k;
+    int64_t m = l2l_count(x->shape) / n;
+    const l2l_real *r = mu + n;
+    double *sums = (double *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *sums);
+    l2l_real *by = (l2l_real *)l2l__arena_array(c, 4 * (int64_t)n, sizeof *by);
+    l2l_tensor *dgamma = l2l__new(c, "batch_norm", gamma->shape);
+    l2l_tensor *dbeta = l2l__new(c, "batch_norm", gamma->shape), *dx = NULL;
+    if (v->need[0]) dx = l2l__new(c, "batch_norm", x->shape);
+    if (!c->status &&
+        l2l__channel_moments(c, m, n, v->dy->data, g, x->data, mu, sums, sums + n)) {
+        for (k = 0; k < n; k++) {
+            double a = (double)gamma->data[k] * (double)r[k];
+            double h = sums[n + k] * (double)r[k];
+            dbeta->data[k] = (l2l_real)sums[k];
+            dgamma->data[k] = (l2l_real)h;
+            by[k] = mu[k];
+            by[n + k] = (l2l_real)a;
+            by[2 * n + k] = (l2l_real)(-a * (double)r[k] * h / (double)m);
+            by[3 * n + k] = (l2l_real)(-a * sums[k] / (double)m);
         }
+        if (dx) l2l__channel_combine(c, m, n, v->dy->data, g, x->data, by, dx->data);
     }
-    l2l_drop(c, xhat);
-    v->dx[1] = u;
-    v->dx[2] = t;
+    l2l__arena_drop(c, by);
+    l2l__arena_drop(c, sums);
+    v->dx[0] = dx;
+    v->dx[1] = dgamma;
+    v->dx[2] = dbeta;
+    if (v->need[3]) v->dx[3] = gate ? l2l__gate(c, v->dy, gate, 0) : l2l__retain(v->dy);
 }
 
 static void l2l__batch_norm_vjp(l2l__vjp *v)
 {
     l2l_tensor *const *in = v->y->in;
-    l2l_tensor *y, *wanted[3], *found[3];
+    l2l_tensor *y, *wanted[4], *found[4];
     int j, n = 0;
     if (!v->c->recording) {
         l2l__batch_norm_fused_vjp(v);
         return;
     }
     y = l2l__batch_norm_plain(v->c, in[0], in[1], in[2], v->y->f[0]);
-    for (j = 0; j < 3; j++) if (v->need[j]) wanted[n++] = in[j];
+    if (in[3]) y = l2l_add(v->c, y, in[3]);
+    if (v->y->i[3]) y = l2l_relu(v->c, y);
+    for (j = 0; j < 4; j++) if (v->need[j]) wanted[n++] = in[j];
     if (!y || !l2l_vjp(v->c, y, v->dy, wanted, n, found, L2L_CREATE_GRAPH)) return;
-    for (j = n = 0; j < 3; j++) if (v->need[j]) v->dx[j] = found[n++];
+    for (j = n = 0; j < 4; j++) if (v->need[j]) v->dx[j] = found[n++];
 }
 static const l2l__operation l2l__batch_norm_op = {"batch_norm", l2l__batch_norm_vjp};
 
@@ -4643,64 +4913,87 @@ static void l2l__move_running(const l2l_batch_norm_options *o, const l2l_real *m
 static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
                                          const l2l_batch_norm_options *o)
 {
-    l2l_shape s = l2l__channels(x->shape.c);
-    int64_t i, n = l2l_count(x->shape);
-    l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[3];
-    l2l_real *mu, *r;
-    int k;
-    if (!y) return NULL;
-    y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)s.c, sizeof *mu);
-    r = mu ? mu + s.c : NULL;
-    if (!r || !l2l__sum_images(c, x->data, x->shape, s, mu)) goto failed;
-    for (k = 0; k < s.c; k++) mu[k] = (l2l_real)((double)mu[k] / (double)(n / s.c));
-    for (i = 0; i < n; i++) {
-        l2l_real d = x->data[i] - mu[i % s.c];
-        y->data[i] = d * d;
+    int n = x->shape.c, k;
+    int64_t m = l2l_count(x->shape) / n;
+    l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[4];
+    l2l_real *mu, *r, *scale = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *scale);
+    l2l__epilogue e;
+    if (!y || !scale) goto failed;
+    y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *mu);
+    if (!mu || !l2l__sum_pixels(c, x, NULL, mu)) goto failed;
+    for (r = mu + n, k = 0; k < n; k++) mu[k] = (l2l_real)((double)mu[k] / (double)m);
+    if (!l2l__sum_pixels(c, x, mu, r)) goto failed;
+    for (k = 0; k < n; k++) r[k] = (l2l_real)((double)r[k] / (double)m);
+    if (o->update) l2l__move_running(o, mu, r, n, (double)m);
+    for (k = 0; k < n; k++) {
+        r[k] = (l2l_real)(1 / sqrt((double)r[k] + o->epsilon));
+        scale[k] = r[k] * o->gamma->data[k];
+        scale[n + k] = (l2l_real)((double)o->beta->data[k] - (double)mu[k] * (double)scale[k]);
     }
-    if (!l2l__sum_images(c, y->data, x->shape, s, r)) goto failed;
-    for (k = 0; k < s.c; k++) r[k] = (l2l_real)((double)r[k] / (double)(n / s.c));
-    if (o->update) l2l__move_running(o, mu, r, s.c, (double)(n / s.c));
-    for (k = 0; k < s.c; k++) r[k] = (l2l_real)(1 / sqrt((double)r[k] + o->epsilon));
-    for (i = 0; i < n; i++) {
-        k = (int)(i % s.c);
-        y->data[i] = (x->data[i] - mu[k]) * (r[k] * o->gamma->data[k]) + o->beta->data[k];
-    }
+    e.scale = scale;
+    e.bias = scale + n;
+    e.residual = o->residual ? o->residual->data : NULL;
+    e.relu = o->relu;
+    l2l__channel_finish(c, m, n, x->data, &e, y->data);
+    l2l__arena_drop(c, scale);
     y->f[0] = o->epsilon;
-    in[0] = x; in[1] = o->gamma; in[2] = o->beta;
-    return l2l__record(c, y, &l2l__batch_norm_op, in, 3);
+    y->i[3] = o->relu;
+    in[0] = x; in[1] = o->gamma; in[2] = o->beta; in[3] = o->residual;
+    return l2l__record(c, y, &l2l__batch_norm_op, in, 4);
 failed:
+    l2l__arena_drop(c, scale);
     l2l_drop(c, y);
     return NULL;
 }
 
-/* Evaluation: y = x s + (beta - mean s), s = gamma (variance + eps)^-1/2. */
+/* Evaluation: y = x s + b, s = gamma (variance + eps)^-1/2, b = beta + (before - mean) s, where
+   `before` is the bias of a convolution in front that takes s and b into its epilogue. */
+static bool l2l__batch_norm_constants(l2l_context *c, const l2l_batch_norm_options *o,
+                                      l2l_tensor *before, l2l_tensor **s, l2l_tensor **b)
+{
+    l2l_tensor *shifted = l2l_affine(c, o->running_variance, 1, o->epsilon);
+    l2l_tensor *r = l2l_power(c, shifted, -0.5);
+    l2l_tensor *mean = before ? l2l_sub(c, o->running_mean, before) : l2l__retain(o->running_mean);
+    l2l_tensor *m;
+    *s = l2l_mul(c, o->gamma, r);
+    m = l2l_mul(c, mean, *s);
+    *b = l2l_sub(c, o->beta, m);
+    l2l_drop(c, shifted);
+    l2l_drop(c, r);
+    l2l_drop(c, mean);
+    l2l_drop(c, m);
+    return !c->status;
+}
+
 static l2l_tensor *l2l__batch_norm_evaluate(l2l_context *c, l2l_tensor *x,
                                             const l2l_batch_norm_options *o)
 {
-    l2l_tensor *shifted = l2l_affine(c, o->running_variance, 1, o->epsilon);
-    l2l_tensor *r = l2l_power(c, shifted, -0.5), *s = l2l_mul(c, o->gamma, r);
-    l2l_tensor *m = l2l_mul(c, o->running_mean, s), *b = l2l_sub(c, o->beta, m);
-    l2l_tensor *xs = l2l_mul(c, x, s), *y = l2l_add(c, xs, b);
-    l2l_drop(c, shifted);
-    l2l_drop(c, r);
+    l2l_tensor *s, *b, *y = NULL;
+    if (l2l__batch_norm_constants(c, o, NULL, &s, &b))
+        y = l2l__scale_shift(c, x, s, b, o->residual, o->relu);
     l2l_drop(c, s);
-    l2l_drop(c, m);
     l2l_drop(c, b);
-    l2l_drop(c, xs);
     return y;
+}
+
+static bool l2l__batch_norm_ready(l2l_context *c, const l2l_batch_norm_options *o, l2l_shape x)
+{
+    const char *where = "l2l_batch_norm";
+    if (!l2l__ready(c, where, o->gamma) || !l2l__ready(c, where, o->beta) ||
+        !l2l__ready(c, where, o->running_mean) || !l2l__ready(c, where, o->running_variance) ||
+        !l2l__vector_fits(c, where, o->gamma, x.c) || !l2l__vector_fits(c, where, o->beta, x.c) ||
+        !l2l__vector_fits(c, where, o->running_mean, x.c) ||
+        !l2l__vector_fits(c, where, o->running_variance, x.c))
+        return false;
+    if (!o->residual) return true;
+    if (!l2l__ready(c, "l2l_batch_norm: residual", o->residual)) return false;
+    return l2l__same(o->residual->shape, x) ||
+           l2l__shapes_differ(c, "l2l_batch_norm: residual", o->residual->shape, x);
 }
 
 L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_batch_norm_options *o)
 {
-    const char *where = "l2l_batch_norm";
-    if (!l2l__ready(c, where, x) || !l2l__ready(c, where, o->gamma) ||
-        !l2l__ready(c, where, o->beta) || !l2l__ready(c, where, o->running_mean) ||
-        !l2l__ready(c, where, o->running_variance) ||
-        !l2l__vector_fits(c, where, o->gamma, x->shape.c) ||
-        !l2l__vector_fits(c, where, o->beta, x->shape.c) ||
-        !l2l__vector_fits(c, where, o->running_mean, x->shape.c) ||
-        !l2l__vector_fits(c, where, o->running_variance, x->shape.c))
-        return NULL;
+    if (!l2l__ready(c, "l2l_batch_norm", x) || !l2l__batch_norm_ready(c, o, x->shape)) return NULL;
     return o->training ? l2l__batch_norm_train(c, x, o) : l2l__batch_norm_evaluate(c, x, o);
 }
 
@@ -4883,7 +5176,7 @@ typedef struct l2l__slot {                   /* a parameter or a buffer         
 struct l2l_model {
     l2l_context *context;
     l2l_model_options options;
-    char arch[32];
+    char arch[32], scope[64];
     l2l__slot **slots;                       /* in the order of the first run                     */
     int n_slots, capacity, cursor;           /* cursor: where the next look-up begins             */
     bool creating;                           /* the first run: layers make what they miss         */
@@ -5003,13 +5296,14 @@ static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *p
     char name[96];
     l2l__slot *p;
     if (c->status) return NULL;
-    if (l2l__format(name, sizeof name, "%s.%s", layer, part) >= sizeof name) {
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter name '%s.%s' is too long", layer, part);
+    if (l2l__format(name, sizeof name, "%s%s.%s", m->scope, layer, part) >= sizeof name) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter name '%s%s.%s' is too long", m->scope, layer,
+                  part);
         return NULL;
     }
     p = l2l__find_slot(m, name);
     if (m->creating && p) {
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "two layers are named '%s'", layer);
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "two layers are named '%s%s'", m->scope, layer);
         return NULL;
     }
     if (m->creating) {
@@ -5040,23 +5334,104 @@ L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m)
     return m->mode;
 }
 
+L2LADVDEF void l2l_model_scope(l2l_model *m, const char *prefix)
+{
+    if (l2l__format(m->scope, sizeof m->scope, "%s", prefix) >= sizeof m->scope)
+        l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_model_scope: '%s' is too long", prefix);
+}
+
+/* The parameters of a batch norm over so many channels, and how it runs now. */
+static l2l_batch_norm_options l2l__norm(l2l_model *m, const char *name, int channels)
+{
+    l2l_batch_norm_options o = l2l_batch_norm_default();
+    l2l_shape s = l2l__channels(channels);
+    o.gamma = l2l__parameter(m, name, "weight", s, 1, true, 0, 1);
+    o.beta = l2l__parameter(m, name, "bias", s, 1, true, 0, 0);
+    o.running_mean = l2l__parameter(m, name, "running_mean", s, 1, false, 0, 0);
+    o.running_variance = l2l__parameter(m, name, "running_var", s, 1, false, 0, 1);
+    o.training = l2l_model_mode(m) == L2L_TRAIN;
+    o.update = !m->frozen && !m->creating;
+    return o;
+}
+
+L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_tensor *x,
+                                           unsigned flags)
+{
+    l2l_batch_norm_options o;
+    if (!l2l__ready(m->context, name, x)) return NULL;
+    o = l2l__norm(m, name, x->shape.c);
+    o.relu = (flags & L2L_RELU) != 0;
+    return m->context->status ? NULL : l2l_batch_norm(m->context, x, &o);
+}
+
+L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel)
+{
+    l2l_unit u;
+    memset(&u, 0, sizeof u);
+    u.channels = channels;
+    u.kernel = kernel;
+    u.stride = 1;
+    u.padding = kernel / 2;
+    return u;
+}
+
+/* Training mode: the batch's statistics stand between the convolution and the rest. */
+static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w,
+                                   const l2l_conv_options *o, l2l_batch_norm_options *norm,
+                                   const l2l_unit *u)
+{
+    l2l_context *c = m->context;
+    l2l_tensor *z = l2l_conv(c, x, w, o), *y, *p;
+    norm->residual = u->residual;
+    norm->relu = (u->flags & L2L_RELU) != 0;
+    y = l2l_batch_norm(c, z, norm);
+    l2l_drop(c, z);
+    if (!(u->flags & L2L_POOL)) return y;
+    p = l2l_max_pool(c, y, 2, 2, 0);
+    l2l_drop(c, y);
+    return p;
+}
+
+L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor *x,
+                                     const l2l_unit *u)
+{
+    l2l_context *c = m->context;
+    l2l_conv_options o = l2l_conv_default();
+    l2l_batch_norm_options norm;
+    l2l_tensor *w, *y, *scale = NULL, *shift = NULL;
+    if (!l2l__ready(c, name, x)) return NULL;
+    w = l2l__parameter(m, name, "weight",
+                       l2l_shape_of(u->kernel, u->kernel, x->shape.c, u->channels), 4, true,
+                       sqrt(2 / ((double)u->kernel * u->kernel * x->shape.c)), 0);
+    if (!(u->flags & L2L_NO_BIAS))
+        o.bias = l2l__parameter(m, name, "bias", l2l__channels(u->channels), 1, true, 0, 0);
+    o.stride = u->stride;
+    o.padding = u->padding;
+    if (u->norm) {
+        norm = l2l__norm(m, u->norm, u->channels);
+        if (c->status) return NULL;
+        if (norm.training) return l2l__unit_train(m, x, w, &o, &norm, u);
+        if (!l2l__batch_norm_constants(c, &norm, o.bias, &scale, &shift)) return NULL;
+        o.scale = scale;
+        o.bias = shift;
+    }
+    o.residual = u->residual;
+    o.relu = (u->flags & L2L_RELU) != 0;
+    o.pool = (u->flags & L2L_POOL) != 0;
+    y = c->status ? NULL : l2l_conv(c, x, w, &o);
+    l2l_drop(c, scale);
+    l2l_drop(c, shift);
+    return y;
+}
+
 L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor *x, int channels,
                                      int kernel, int stride, int padding, unsigned flags)
 {
-    l2l_conv_options o = l2l_conv_default();
-    l2l_tensor *w;
-    double fan_in;
-    if (!l2l__ready(m->context, name, x)) return NULL;
-    fan_in = (double)kernel * kernel * x->shape.c;
-    w = l2l__parameter(m, name, "weight", l2l_shape_of(kernel, kernel, x->shape.c, channels), 4,
-                       true, sqrt(2 / fan_in), 0);
-    if (!(flags & L2L_NO_BIAS))
-        o.bias = l2l__parameter(m, name, "bias", l2l__channels(channels), 1, true, 0, 0);
-    o.stride = stride;
-    o.padding = padding;
-    o.relu = (flags & L2L_RELU) != 0;
-    o.pool = (flags & L2L_POOL) != 0;
-    return m->context->status ? NULL : l2l_conv(m->context, x, w, &o);
+    l2l_unit u = l2l_unit_default(channels, kernel);
+    u.stride = stride;
+    u.padding = padding;
+    u.flags = flags;
+    return l2l_layer_unit(m, name, x, &u);
 }
 
 L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tensor *x, int outputs,
@@ -5075,28 +5450,6 @@ L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tenso
         o.bias = l2l__parameter(m, name, "bias", l2l__channels(outputs), 1, true, 0, 0);
     o.relu = (flags & L2L_RELU) != 0;
     return m->context->status ? NULL : l2l_linear(m->context, x, w, &o);
-}
-
-L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_tensor *x,
-                                           unsigned flags)
-{
-    l2l_batch_norm_options o = l2l_batch_norm_default();
-    l2l_tensor *y, *z;
-    l2l_shape s;
-    if (!l2l__ready(m->context, name, x)) return NULL;
-    s = l2l__channels(x->shape.c);
-    o.gamma = l2l__parameter(m, name, "weight", s, 1, true, 0, 1);
-    o.beta = l2l__parameter(m, name, "bias", s, 1, true, 0, 0);
-    o.running_mean = l2l__parameter(m, name, "running_mean", s, 1, false, 0, 0);
-    o.running_variance = l2l__parameter(m, name, "running_var", s, 1, false, 0, 1);
-    o.training = l2l_model_mode(m) == L2L_TRAIN;
-    o.update = !m->frozen && !m->creating;
-    if (m->context->status) return NULL;
-    y = l2l_batch_norm(m->context, x, &o);
-    if (!(flags & L2L_RELU)) return y;
-    z = l2l_relu(m->context, y);
-    l2l_drop(m->context, y);
-    return z;
 }
 
 L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
@@ -5152,21 +5505,147 @@ static l2l_tensor *l2l__smallcnn(l2l_model *m, l2l_tensor *x, void *user)
     return l2l__then(m, x, l2l_layer_linear(m, "classifier.fc3", x, m->options.classes, L2L_LAST));
 }
 
+/* A unit with padding kernel/2; norm and residual may be NULL. */
+static l2l_tensor *l2l__conv_norm(l2l_model *m, const char *conv, const char *norm,
+                                  l2l_tensor *x, int channels, int kernel, int stride,
+                                  l2l_tensor *residual, unsigned flags)
+{
+    l2l_unit u = l2l_unit_default(channels, kernel);
+    u.stride = stride;
+    u.norm = norm;
+    u.residual = residual;
+    u.flags = flags;
+    return l2l_layer_unit(m, conv, x, &u);
+}
+
+/* VGG-16 with batch norm (Simonyan and Zisserman 2015), in the form usual for 32x32 pictures. Its
+   layers are counted as PyTorch counts them: convolution, norm, ReLU and pooling each. */
+static l2l_tensor *l2l__vgg16(l2l_model *m, l2l_tensor *x, void *user)
+{
+    static const short channels[13] = {64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512,
+                                       512};
+    static const bool last[13] = {false, true, false, true, false, false, true, false, false, true,
+                                  false, false, true}; /* of its group: pooled */
+    l2l_tensor *first = x;
+    int i, at = 0;
+    L2L__UNUSED(user);
+    for (i = 0; i < 13; i++) {
+        char conv[24], norm[24];
+        l2l_tensor *y;
+        l2l__format(conv, sizeof conv, "features.%d", at);
+        l2l__format(norm, sizeof norm, "features.%d", at + 1);
+        y = l2l__conv_norm(m, conv, norm, x, l2l__width(m, channels[i]), 3, 1, NULL,
+                      L2L_RELU | (last[i] ? L2L_POOL : 0u));
+        if (x != first) l2l_drop(m->context, x);
+        x = y;
+        at += last[i] ? 4 : 3;
+    }
+    return l2l__then(m, x, l2l_layer_linear(m, "classifier", x, m->options.classes, L2L_LAST));
+}
+
+/* A pre-activation block: y = x + conv2(relu(bn2(conv1(a)))), a = relu(bn1(x)); where the shape
+   changes, a 1x1 convolution of a replaces x in the sum. Uses x up. */
+static l2l_tensor *l2l__wrn_block(l2l_model *m, l2l_tensor *x, int channels, int stride)
+{
+    l2l_context *c = m->context;
+    l2l_tensor *a = l2l_layer_batch_norm(m, "bn1", x, L2L_RELU), *t, *r, *y;
+    t = l2l__conv_norm(m, "conv1", "bn2", a, channels, 3, stride, NULL, L2L_RELU | L2L_NO_BIAS);
+    if (x && x->shape.c == channels) r = l2l__retain(x);
+    else r = l2l_layer_conv(m, "convShortcut", a, channels, 1, stride, 0, L2L_NO_BIAS);
+    l2l_drop(c, a);
+    y = l2l__conv_norm(m, "conv2", NULL, t, channels, 3, 1, r, L2L_NO_BIAS);
+    l2l_drop(c, t);
+    l2l_drop(c, r);
+    return l2l__then(m, x, y);
+}
+
+/* WideResNet (Zagoruyko and Komodakis 2016): 16 channels, then three groups of (depth-4)/6 blocks
+   with 16, 32 and 64 times the widening factor. */
+static l2l_tensor *l2l__wrn(l2l_model *m, l2l_tensor *x, void *user)
+{
+    int blocks = (m->options.depth - 4) / 6, group, i;
+    L2L__UNUSED(user);
+    if (blocks < 1 || m->options.depth != 6 * blocks + 4) {
+        l2l__fail(m->context, L2L_ERROR_ARGUMENT, "wrn: depth %d is not 10, 16, 22, 28, 34, ...",
+                  m->options.depth);
+        return NULL;
+    }
+    x = l2l_layer_conv(m, "conv1", x, 16, 3, 1, 1, L2L_NO_BIAS);
+    for (group = 1; group <= 3; group++)
+        for (i = 0; i < blocks; i++) {
+            char scope[32];
+            l2l__format(scope, sizeof scope, "block%d.layer.%d.", group, i);
+            l2l_model_scope(m, scope);
+            x = l2l__wrn_block(m, x, l2l__width(m, 8 << group), group > 1 && i == 0 ? 2 : 1);
+        }
+    l2l_model_scope(m, "");
+    x = l2l__then(m, x, l2l_layer_batch_norm(m, "bn1", x, L2L_RELU));
+    x = l2l__then(m, x, l2l_global_average_pool(m->context, x));
+    return l2l__then(m, x, l2l_layer_linear(m, "fc", x, m->options.classes, L2L_LAST));
+}
+
+/* A basic block: y = relu(x + bn2(conv2(relu(bn1(conv1(x)))))); where the shape changes, a 1x1
+   convolution with batch norm of x replaces x in the sum. Uses x up. */
+static l2l_tensor *l2l__resnet_block(l2l_model *m, l2l_tensor *x, int channels, int stride)
+{
+    l2l_context *c = m->context;
+    l2l_tensor *t, *r, *y;
+    t = l2l__conv_norm(m, "conv1", "bn1", x, channels, 3, stride, NULL, L2L_RELU | L2L_NO_BIAS);
+    if (x && x->shape.c == channels && stride == 1) r = l2l__retain(x);
+    else r = l2l__conv_norm(m, "downsample.0", "downsample.1", x, channels, 1, stride, NULL,
+                       L2L_NO_BIAS);
+    y = l2l__conv_norm(m, "conv2", "bn2", t, channels, 3, 1, r, L2L_RELU | L2L_NO_BIAS);
+    l2l_drop(c, t);
+    l2l_drop(c, r);
+    return l2l__then(m, x, y);
+}
+
+/* ResNet-18 (He et al. 2016): a 7x7 stem and a pooling, then four groups of two blocks. */
+static l2l_tensor *l2l__resnet18(l2l_model *m, l2l_tensor *x, void *user)
+{
+    int group, i;
+    L2L__UNUSED(user);
+    x = l2l__conv_norm(m, "conv1", "bn1", x, l2l__width(m, 64), 7, 2, NULL, L2L_RELU | L2L_NO_BIAS);
+    x = l2l__then(m, x, l2l_max_pool(m->context, x, 3, 2, 1));
+    for (group = 1; group <= 4; group++)
+        for (i = 0; i < 2; i++) {
+            char scope[32];
+            l2l__format(scope, sizeof scope, "layer%d.%d.", group, i);
+            l2l_model_scope(m, scope);
+            x = l2l__resnet_block(m, x, l2l__width(m, 32 << group), group > 1 && i == 0 ? 2 : 1);
+        }
+    l2l_model_scope(m, "");
+    x = l2l__then(m, x, l2l_global_average_pool(m->context, x));
+    return l2l__then(m, x, l2l_layer_linear(m, "fc", x, m->options.classes, L2L_LAST));
+}
+
 /* -- models ------------------------------------------------------------------------------------ */
 
 L2LADVDEF l2l_model_options l2l_model_default(const char *arch)
 {
+    static const struct {
+        const char *name;
+        l2l_forward forward;
+        int channels, size, classes, width, depth;
+    } known[] = {{"smallcnn", l2l__smallcnn, 1, 28, 10, 1, 0},
+                 {"vgg16", l2l__vgg16, 3, 32, 10, 1, 0},
+                 {"wrn", l2l__wrn, 3, 32, 10, 10, 34},
+                 {"resnet18", l2l__resnet18, 3, 224, 9, 1, 0}};
     l2l_model_options o;
+    size_t i;
     memset(&o, 0, sizeof o);
     o.arch = arch;
     o.width_multiplier = 1;
     o.last_layer_deviation = 0.01;
-    if (strcmp(arch, "smallcnn") == 0) {
-        o.forward = l2l__smallcnn;
-        o.channels = 1;
-        o.height = o.width = 28;
-        o.classes = 10;
-    }
+    for (i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(arch, known[i].name) == 0) {
+            o.forward = known[i].forward;
+            o.channels = known[i].channels;
+            o.height = o.width = known[i].size;
+            o.classes = known[i].classes;
+            o.width_multiplier = known[i].width;
+            o.depth = known[i].depth;
+        }
     return o;
 }
 
@@ -5181,7 +5660,8 @@ static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
     if (!o->forward)
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
                          "l2l_model_create: '%s' is not a known architecture "
-                         "(known: smallcnn); for a network of your own set `forward`",
+                         "(known: smallcnn, vgg16, wrn, resnet18); for a network of your own set "
+                         "`forward`",
                          o->arch);
     if (o->channels < 1 || o->height < 1 || o->width < 1 || o->classes < 2)
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
@@ -5216,7 +5696,7 @@ static l2l_tensor *l2l__normalise(l2l_model *m, l2l_tensor *x)
 {
     l2l_context *c = m->context;
     l2l_shape s = l2l__channels(m->options.channels);
-    l2l_tensor *scale, *shift, *a, *y;
+    l2l_tensor *scale, *shift, *y;
     int k;
     if (!m->options.normalise) return x;
     scale = l2l_zeros(c, s);
@@ -5225,9 +5705,7 @@ static l2l_tensor *l2l__normalise(l2l_model *m, l2l_tensor *x)
         scale->data[k] = (l2l_real)(1 / m->options.deviation[k]);
         shift->data[k] = (l2l_real)(-m->options.mean[k] / m->options.deviation[k]);
     }
-    a = l2l_mul(c, x, scale);
-    y = l2l_add(c, a, shift);
-    l2l_drop(c, a);
+    y = l2l__scale_shift(c, x, scale, shift, NULL, false);
     l2l_drop(c, scale);
     l2l_drop(c, shift);
     return y;
@@ -5258,6 +5736,7 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
     m->mode = mode;
     m->draws = 0;
     m->cursor = 0;
+    m->scope[0] = 0;
     input = l2l__normalise(m, x);
     logits = input ? o->forward(m, input, o->user) : NULL;
     if (input != x) l2l_drop(c, input);

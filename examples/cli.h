@@ -267,7 +267,7 @@ static inline l2l_model_options cli_architecture(const char *arch, double width,
 {
     l2l_model_options o = l2l_model_default(arch);
     if (!o.forward)
-        cli_fail("--arch %s: not in this version of l2ladv.h; available: smallcnn", arch);
+        cli_fail("--arch %s: not known to l2ladv.h", arch);
     if (width > 0) o.width_multiplier = width;
     if (depth > 0) o.depth = depth;
     return o;
