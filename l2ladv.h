@@ -1535,11 +1535,20 @@ typedef struct l2l__geometry {
     int n, h, w, c, k, kh, kw, stride, padding, oh, ow;
 } l2l__geometry;
 
-/* y = relu(scale * y + bias + residual), channel by channel; NULL is left out. */
+/* y = relu(scale * (x - mean) + bias + residual), channel by channel; NULL is left out. */
 typedef struct l2l__epilogue {
-    const l2l_real *scale, *bias, *residual;
+    const l2l_real *mean, *scale, *bias, *residual;
     bool relu;
 } l2l__epilogue;
+
+static l2l__epilogue l2l__epilogue_of(const l2l_real *mean, const l2l_real *scale,
+                                      const l2l_real *bias, const l2l_real *residual, bool relu)
+{
+    l2l__epilogue e;
+    e.mean = mean; e.scale = scale; e.bias = bias; e.residual = residual;
+    e.relu = relu;
+    return e;
+}
 
 enum {
     L2L__ROWS = 6,                           /* rows of a tile: pixels (or channels) at once      */
@@ -1558,9 +1567,8 @@ typedef struct l2l__kernels {
     /* y[r*columns + ...] += sum over p < count of a[p*sa + r] * b[p*sb + ...] */
     void (*outer)(int rows, int count, const l2l_real *a, int64_t sa, const l2l_real *b, int64_t sb,
                   l2l_real *y);
-    /* One pixel of n channels: y = relu(scale * x + bias + residual); NULL is left out. */
-    void (*finish)(int n, const l2l_real *x, const l2l_real *scale, const l2l_real *bias,
-                   const l2l_real *residual, bool relu, l2l_real *y);
+    /* The epilogue of one pixel of n channels, whose residual begins at `from`. */
+    void (*finish)(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from, l2l_real *y);
     /* One pixel: out = t * scale, where t is dy, or 0 where gate <= 0. A gate of NULL is open. */
     void (*gate_scale)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
                        l2l_real *out);
@@ -1623,18 +1631,24 @@ static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, con
         }
 }
 
-static void l2l__naive_finish(int n, const l2l_real *x, const l2l_real *scale,
-                              const l2l_real *bias, const l2l_real *residual, bool relu,
-                              l2l_real *y)
+static void l2l__finish_from(int first, int n, const l2l_real *x, const l2l__epilogue *e,
+                             int64_t from, l2l_real *y)
 {
     int k;
-    for (k = 0; k < n; k++) {
+    for (k = first; k < n; k++) {
         l2l_real v = x[k];
-        if (scale) v *= scale[k];
-        if (bias) v += bias[k];
-        if (residual) v += residual[k];
-        y[k] = relu && v < 0 ? 0 : v;
+        if (e->mean) v -= e->mean[k];
+        if (e->scale) v *= e->scale[k];
+        if (e->bias) v += e->bias[k];
+        if (e->residual) v += e->residual[from + k];
+        y[k] = e->relu && v < 0 ? 0 : v;
     }
+}
+
+static void l2l__naive_finish(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from,
+                              l2l_real *y)
+{
+    l2l__finish_from(0, n, x, e, from, y);
 }
 
 static void l2l__naive_gate_scale(int n, const l2l_real *dy, const l2l_real *gate,
@@ -1692,8 +1706,7 @@ static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry 
         int64_t n = p / g->ow / g->oh;
         l2l__naive_conv_pixel(g, x + n * g->h * g->w * g->c, w, (int)(p / g->ow % g->oh),
                               (int)(p % g->ow), y + p * g->k);
-        l2l__naive_finish(g->k, y + p * g->k, e->scale, e->bias,
-                          e->residual ? e->residual + p * g->k : NULL, e->relu, y + p * g->k);
+        l2l__naive_finish(g->k, y + p * g->k, e, p * g->k, y + p * g->k);
     }
 }
 
@@ -2194,22 +2207,22 @@ L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t s
 /* Elementwise: whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
 #define L2L__WHOLE(n) ((n) / L2L__LANES * L2L__LANES)
 
-L2L__KERNEL void L2L__NAME(finish)(int n, const float *x, const float *scale, const float *bias,
-                                   const float *residual, bool relu, float *y)
+L2L__KERNEL void L2L__NAME(finish)(int n, const float *x, const l2l__epilogue *e, int64_t from,
+                                   float *y)
 {
     const L2L__V zero = L2L__NAME(all)(0);
+    const float *mean = e->mean, *scale = e->scale, *bias = e->bias, *residual = e->residual;
     int k, whole = L2L__WHOLE(n);
     for (k = 0; k < whole; k += L2L__LANES) {
         L2L__V v = L2L__NAME(load)(x + k);
+        if (mean) v -= L2L__NAME(load)(mean + k);
         if (scale) v *= L2L__NAME(load)(scale + k);
         if (bias) v += L2L__NAME(load)(bias + k);
-        if (residual) v += L2L__NAME(load)(residual + k);
-        if (relu) v = (L2L__V)((L2L__I)v & ~(v < zero));
+        if (residual) v += L2L__NAME(load)(residual + from + k);
+        if (e->relu) v = (L2L__V)((L2L__I)v & ~(v < zero));
         L2L__NAME(store)(y + k, v);
     }
-    if (k < n)
-        l2l__naive_finish(n - k, x + k, scale ? scale + k : NULL, bias ? bias + k : NULL,
-                          residual ? residual + k : NULL, relu, y + k);
+    if (whole < n) l2l__finish_from(whole, n, x, e, from, y);
 }
 
 /* dy where the gate is positive, else 0. */
@@ -2713,12 +2726,10 @@ static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const 
     for (p = 0; p < pixels; p++) kernels->call;
 #define L2L__AT(x) ((x) ? (x) + p * n : NULL)
 
-/* y = relu(scale * x + bias + residual), the vectors by channel. */
 static void l2l__channel_finish(l2l_context *c, int64_t pixels, int n, const l2l_real *x,
                                 const l2l__epilogue *e, l2l_real *y)
 {
-    L2L__EACH_PIXEL(finish(n, x + p * n, e->scale, e->bias, L2L__AT(e->residual), e->relu,
-                           y + p * n))
+    L2L__EACH_PIXEL(finish(n, x + p * n, e, p * n, y + p * n))
 }
 
 static void l2l__channel_gate(l2l_context *c, int64_t pixels, int n, const l2l_real *dy,
@@ -2941,8 +2952,7 @@ static void l2l__indirect_share(const l2l__indirect *q, int worker, int workers,
         if (end > q->pixels) end = q->pixels;
         l2l__indirect_block(q, p0, (int)(end - p0), b);
         for (p = p0; e && p < end; p++)
-            q->kernels->finish(q->columns, q->out + p * q->columns, e->scale, e->bias,
-                               e->residual ? e->residual + p * q->columns : NULL, e->relu,
+            q->kernels->finish(q->columns, q->out + p * q->columns, e, p * q->columns,
                                q->out + p * q->columns);
     }
 }
@@ -4339,10 +4349,7 @@ static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *s
     if (!l2l__ready(c, "scale_shift", x) || !l2l__ready(c, "scale_shift", scale) ||
         !l2l__ready(c, "scale_shift", shift) || !(y = l2l__new(c, "scale_shift", x->shape)))
         return NULL;
-    e.scale = scale->data;
-    e.bias = shift->data;
-    e.residual = residual ? residual->data : NULL;
-    e.relu = relu;
+    e = l2l__epilogue_of(NULL, scale->data, shift->data, residual ? residual->data : NULL, relu);
     l2l__channel_finish(c, l2l_count(x->shape) / x->shape.c, x->shape.c, x->data, &e, y->data);
     y->i[3] = relu;
     in[L2L__SS_X] = x; in[L2L__SS_SCALE] = scale; in[L2L__SS_SHIFT] = shift;
@@ -4661,10 +4668,8 @@ static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, const l
     l2l__geometry pool = *g;
     bool ok;
     if (!full) return NULL;
-    e.scale = o->scale ? o->scale->data : NULL;
-    e.bias = o->bias ? o->bias->data : NULL;
-    e.residual = o->residual ? o->residual->data : NULL;
-    e.relu = o->relu;
+    e = l2l__epilogue_of(NULL, o->scale ? o->scale->data : NULL, o->bias ? o->bias->data : NULL,
+                         o->residual ? o->residual->data : NULL, o->relu);
     if (!l2l__conv_forward(c, g, p->data, w, &e, full->data)) {
         l2l_drop(c, full);
         return NULL;
@@ -4916,7 +4921,7 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
     int n = x->shape.c, k;
     int64_t m = l2l_count(x->shape) / n;
     l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[4];
-    l2l_real *mu, *r, *scale = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *scale);
+    l2l_real *mu, *r, *scale = (l2l_real *)l2l__arena_array(c, n, sizeof *scale);
     l2l__epilogue e;
     if (!y || !scale) goto failed;
     y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *mu);
@@ -4928,12 +4933,8 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
     for (k = 0; k < n; k++) {
         r[k] = (l2l_real)(1 / sqrt((double)r[k] + o->epsilon));
         scale[k] = r[k] * o->gamma->data[k];
-        scale[n + k] = (l2l_real)((double)o->beta->data[k] - (double)mu[k] * (double)scale[k]);
     }
-    e.scale = scale;
-    e.bias = scale + n;
-    e.residual = o->residual ? o->residual->data : NULL;
-    e.relu = o->relu;
+    e = l2l__epilogue_of(mu, scale, o->beta->data, o->residual ? o->residual->data : NULL, o->relu);
     l2l__channel_finish(c, m, n, x->data, &e, y->data);
     l2l__arena_drop(c, scale);
     y->f[0] = o->epsilon;
@@ -5375,17 +5376,23 @@ L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel)
     return u;
 }
 
-/* Training mode: the batch's statistics stand between the convolution and the rest. */
-static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w,
-                                   const l2l_conv_options *o, l2l_batch_norm_options *norm,
-                                   const l2l_unit *u)
+/* Training mode: the batch's statistics stand between the convolution and the rest. They take the
+   convolution's bias away again, so it enters the running mean only, and its gradient is 0. */
+static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l2l_conv_options *o,
+                                   l2l_batch_norm_options *norm, const l2l_unit *u)
 {
     l2l_context *c = m->context;
-    l2l_tensor *z = l2l_conv(c, x, w, o), *y, *p;
+    const l2l_tensor *bias = o->bias;
+    l2l_tensor *z, *y, *p;
+    int k;
+    o->bias = NULL;
+    z = l2l_conv(c, x, w, o);
     norm->residual = u->residual;
     norm->relu = (u->flags & L2L_RELU) != 0;
     y = l2l_batch_norm(c, z, norm);
     l2l_drop(c, z);
+    for (k = 0; y && bias && norm->update && k < u->channels; k++)
+        norm->running_mean->data[k] += (l2l_real)norm->momentum * bias->data[k];
     if (!(u->flags & L2L_POOL)) return y;
     p = l2l_max_pool(c, y, 2, 2, 0);
     l2l_drop(c, y);
@@ -5535,7 +5542,7 @@ static l2l_tensor *l2l__vgg16(l2l_model *m, l2l_tensor *x, void *user)
         l2l__format(conv, sizeof conv, "features.%d", at);
         l2l__format(norm, sizeof norm, "features.%d", at + 1);
         y = l2l__conv_norm(m, conv, norm, x, l2l__width(m, channels[i]), 3, 1, NULL,
-                      L2L_RELU | (last[i] ? L2L_POOL : 0u));
+                      L2L_RELU | (last[i] ? (unsigned)L2L_POOL : 0));
         if (x != first) l2l_drop(m->context, x);
         x = y;
         at += last[i] ? 4 : 3;
