@@ -734,7 +734,8 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
 
 /* -- 2.11 Data sets --------------------------------------------------------------------- >>data --
    `fetch` gives image `index` as CxHxW in [0,1] and its label. Make one with the loaders of 2.14,
-   from arrays, or fill in the struct yourself to stream. */
+   from arrays, or fill in the struct yourself to stream. Training and evaluation cut images that
+   are larger than the model's down to its size; smaller ones are an error. */
 typedef struct l2l_dataset {
     l2l_context *context;
     int count, channels, height, width, classes;
@@ -780,6 +781,15 @@ typedef struct l2l_progress {
     bool best;          /* this epoch's model is the best so far                                  */
 } l2l_progress;
 
+/* What training does to the images of a data set, in this order: `padding` black pixels on every
+   side; a crop of the model's size, at random; left and right exchanged with probability 1/2. It is
+   new in every epoch, whatever batch and threads are (L2L_RANDOM_AUGMENT; elements 0, 1, 2: top,
+   left, flip). Validation and evaluation crop in the centre and do nothing else. */
+typedef struct l2l_augment {
+    int padding;                /* 0; below the model's height and width                          */
+    bool flip;                  /* false                                                          */
+} l2l_augment;
+
 typedef struct l2l_train_options {
     l2l_method method;
     int epochs, batch;          /* 10, 128 */
@@ -790,6 +800,7 @@ typedef struct l2l_train_options {
     const double *loss_weights; /* w_1 .. w_T of L_phi; NULL: w_t = t                             */
     l2l_optimizer_options optimizer; /* of theta: Adam, 1e-3                                      */
     l2l_schedule schedule;
+    l2l_augment augment;
     l2l_mode inner_mode;        /* of the classifier during the inner steps: L2L_EVALUATE         */
     int validation;             /* images split off for evaluation after each epoch: 0            */
     l2l_attack validation_attack; /* name NULL: PGD-10 at epsilon                                 */
@@ -813,7 +824,7 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
    finite (the parameters for which it last was are kept) or, with stop_on_plateau, a loss within
    0.02 of ln K for 300 steps while one class is predicted for everything, ends it with an error. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
-/* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW. */
+/* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
                               l2l_progress *p);
 /* A copy of the model of the best epoch by held-out robust accuracy (without held-out images: of
@@ -852,7 +863,8 @@ typedef struct l2l_evaluation {
 } l2l_evaluation;
 L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
                                     const l2l_evaluation_options *o, l2l_evaluation *e);
-/* records: e->images of them, or NULL; adversarial: e->images images NxCxHxW, or NULL. */
+/* records: e->images of them, or NULL; adversarial: e->images images NxCxHxW, of the model's size,
+   or NULL. */
 L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
                                      l2l_record *records, l2l_real *adversarial);
 L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
@@ -7416,6 +7428,8 @@ struct l2l_trainer {
 static bool l2l__log_step(l2l_trainer *t);   /* chapter 12 */
 static bool l2l__log_begin(l2l_trainer *t);
 static bool l2l__maybe_resume(l2l_trainer *t);
+static bool l2l__image_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
+                          int label);
 
 /* -- methods: objective x maximizer x outer loss ----------------------------------------------- */
 
@@ -7469,6 +7483,53 @@ static double l2l__epsilon_now(const l2l_trainer *t)
     return t->options.epsilon * (share < 1 ? share : 1);
 }
 
+/* h x w pixels of an image from (top, left) on, mirrored or not; black outside of it. */
+static void l2l__crop(const l2l_dataset *d, const l2l_real *from, int top, int left, bool flip,
+                      int h, int w, l2l_real *out)
+{
+    int k, i, j;
+    for (k = 0; k < d->channels; k++)
+        for (i = top; i < top + h; i++)
+            for (j = 0; j < w; j++) {
+                int x = left + (flip ? w - 1 - j : j);
+                bool inside = i >= 0 && i < d->height && x >= 0 && x < d->width;
+                *out++ = inside ? from[((int64_t)k * d->height + i) * d->width + x] : 0;
+            }
+}
+
+/* Half of what is too much; halves are rounded to even, as torchvision's CenterCrop does. */
+static int l2l__margin(int more) { return more / 2 + (more % 4 == 3); }
+
+/* Image `index`, checked, at the size of model `o`: as `a` says, by the numbers of stream `s`, or
+   with NULL for both cut out of the centre. */
+static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_options *o,
+                       const l2l_augment *a, const l2l_stream *s, int index, l2l_real *chw,
+                       int *label)
+{
+    l2l_context *c = d->context;
+    int down = d->height - o->height, right = d->width - o->width;
+    int top = l2l__margin(down), left = l2l__margin(right);
+    bool flip = a && a->flip && l2l_random_bits(s, 2) >> 31, whole;
+    l2l_real *x = chw;
+    if (a) {
+        uint64_t tops = (uint64_t)down + 2 * (uint64_t)a->padding + 1;
+        uint64_t lefts = (uint64_t)right + 2 * (uint64_t)a->padding + 1;
+        top = (int)(l2l_random_bits(s, 0) * tops >> 32) - a->padding;
+        left = (int)(l2l_random_bits(s, 1) * lefts >> 32) - a->padding;
+    }
+    whole = !down && !right && !top && !left && !flip;
+    if (!whole)
+        x = (l2l_real *)l2l__arena_array(c, (int64_t)d->channels * d->height * d->width, sizeof *x);
+    if (!x) return false;
+    if (!d->fetch(d, index, x, label))
+        l2l__fail(c, L2L_ERROR_CALLBACK, "%s: the data set's fetch failed for image %d", who,
+                  index);
+    else if (l2l__image_ok(d, who, index, x, *label) && !whole)
+        l2l__crop(d, x, top, left, flip, o->height, o->width, chw);
+    if (!whole) l2l__arena_drop(c, x);
+    return !c->status;
+}
+
 /* Fills x, labels and images of `in` from the data set or from the caller's batch. */
 static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *which)
 {
@@ -7478,19 +7539,23 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
     int *labels = (int *)l2l__arena_array(c, n, sizeof *labels), i;
     uint32_t *images = (uint32_t *)l2l__arena_array(c, n, sizeof *images);
     l2l_real *chw = (l2l_real *)l2l__arena_array(c, one, sizeof *chw);
+    l2l_stream s = l2l__stream(t->options.seed, L2L_RANDOM_AUGMENT, (uint32_t)t->progress.epoch, 0,
+                               0);
     in->x = l2l__new(c, "batch", l2l_shape_of(n, o->height, o->width, o->channels));
     for (i = 0; i < n && !c->status; i++) {
         const l2l_real *from = t->given ? t->given + i * one : chw;
         images[i] = (uint32_t)(t->given ? i : which[i]);
         if (t->given) labels[i] = t->given_labels[i];
-        else if (!t->data.fetch(&t->data, which[i], chw, &labels[i]))
-            return l2l__fail(c, L2L_ERROR_CALLBACK,
-                             "training: the data set's fetch failed for image %d", which[i]);
+        else {
+            s.image = images[i];
+            if (!l2l__fetch(&t->data, "training", o, &t->options.augment, &s, which[i], chw,
+                            &labels[i]))
+                return false;
+        }
         if (labels[i] < 0 || labels[i] >= o->classes)
             return l2l__fail(c, L2L_ERROR_ARGUMENT,
                              "training: label %d of image %d is not in 0..%d", labels[i],
                              (int)images[i], o->classes - 1);
-        if (!t->given && !l2l__images_ok(c, "training", o, from, NULL, 1)) return false;
         l2l__image_to_hwc(from, o->channels, plane, in->x->data + i * one);
     }
     l2l__arena_drop(c, chw);
@@ -7691,10 +7756,9 @@ static bool l2l__validate(l2l_trainer *t)
     if (!a.name) a = l2l_attack_pgd(t->options.epsilon);
     for (i = 0; i < t->n_held && !c->status; i += n) {
         n = t->n_held - i < 100 ? t->n_held - i : 100;
-        for (j = 0; j < n; j++)
-            if (!t->data.fetch(&t->data, t->held[i + j], x + j * one, &labels[j]))
-                l2l__fail(c, L2L_ERROR_CALLBACK, "validation: fetch failed for image %d",
-                          t->held[i + j]);
+        for (j = 0; j < n && !c->status; j++)
+            l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held[i + j], x + j * one,
+                       &labels[j]);
         a.first = (uint32_t)i;
         if (!l2l_attack_run(t->model, &a, x, labels, n, adversarial, records)) break;
         for (j = 0; j < n; j++) {
@@ -7881,11 +7945,15 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
                          "training: the method lacks an objective or an outer "
                          "loss");
-    if (d->channels != a->channels || d->height != a->height || d->width != a->width)
+    if (d->channels != a->channels || d->height < a->height || d->width < a->width)
         return l2l__fail(c, L2L_ERROR_SHAPE,
                          "training: images of %dx%dx%d (CxHxW) and a model for "
                          "%dx%dx%d",
                          d->channels, d->height, d->width, a->channels, a->height, a->width);
+    if (o->augment.padding < 0 || o->augment.padding >= a->height ||
+        o->augment.padding >= a->width)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: augment.padding %d is not in 0 to below "
+                         "the model's %dx%d", o->augment.padding, a->height, a->width);
     if (d->classes > a->classes)
         return l2l__fail(c, L2L_ERROR_SHAPE, "training: %d classes of data and a model for %d",
                          d->classes, a->classes);
@@ -8018,6 +8086,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->context = c;
     t->model = m;
     t->data = *d;
+    t->data.context = c;
     t->options = *o;
     t->best_score = t->shuffled = -1;
     t->shares = o->method.outer.is_objective && o->method.objective.loss == l2l__objective_ce &&
@@ -8111,9 +8180,9 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
                                 l2l_real *adversarial)
 {
     l2l_context *c = e->model->context;
-    const l2l_dataset *d = e->data;
-    int64_t one = (int64_t)d->channels * d->height * d->width;
-    int first, n, batch = e->options.batch < e->images ? e->options.batch : e->images;
+    const l2l_model_options *o = &e->model->options;
+    int64_t one = (int64_t)o->channels * o->height * o->width;
+    int first, n, i, batch = e->options.batch < e->images ? e->options.batch : e->images;
     l2l_attack a = *attack;
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
     l2l_real *out = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *out);
@@ -8122,8 +8191,10 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
         n = e->images - first < batch ? e->images - first : batch;
         a.first = attack->first + (uint32_t)first;
         a.init = attack->init ? attack->init + first * one : NULL;
-        if (!l2l_dataset_read(d, first, n, x, e->labels + first) ||
-            !l2l_attack_run(e->model, &a, x, e->labels + first, n,
+        for (i = 0; i < n && !c->status; i++)
+            l2l__fetch(e->data, "evaluation", o, NULL, NULL, first + i, x + i * one,
+                       e->labels + first + i);
+        if (!l2l_attack_run(e->model, &a, x, e->labels + first, n,
                             adversarial ? adversarial + first * one : out, records + first))
             break;
         if (attack->progress && !attack->progress(attack->user, first + n, e->images))
@@ -8149,8 +8220,8 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
                          "evaluation: limit %d must not be negative, batch %d and "
                          "the data set's %d images at least 1",
                          o->limit, o->batch, d->count);
-    if (d->channels != m->options.channels || d->height != m->options.height ||
-        d->width != m->options.width)
+    if (d->channels != m->options.channels || d->height < m->options.height ||
+        d->width < m->options.width)
         return l2l__fail(c, L2L_ERROR_SHAPE,
                          "evaluation: images of %dx%dx%d (CxHxW) and a model for "
                          "%dx%dx%d",
@@ -10220,6 +10291,8 @@ static bool l2l__setting(const l2l_trainer *t, int i, const char **key, char tex
         {"epsilon_warm_up", o->epsilon_warm_up},
         {"start", (double)o->method.start},
         {"inner_mode", (double)o->inner_mode},
+        {"augment padding", (double)o->augment.padding},
+        {"augment flip", (double)o->augment.flip},
         {"validation", (double)o->validation},
         {"seed (low half)", (double)(o->seed & 0xffffffffu)},
         {"seed (high half)", (double)(o->seed >> 32)},
