@@ -8319,7 +8319,7 @@ typedef struct l2l__shard {
 /* What is behind the data sets of this chapter: the caller's arrays or the shards. */
 typedef struct l2l__images {
     const l2l_real *reals;
-    const int *classes;                      /* NULL: the shards have the labels                   */
+    const int *classes;                      /* NULL: the shards have the labels                  */
     l2l__shard *shards;
     int n_shards;
     unsigned char *one;                      /* room for an image from a source                   */
