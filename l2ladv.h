@@ -755,7 +755,8 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
 
 /* -- 2.11 Data sets --------------------------------------------------------------------- >>data --
    `fetch` gives image `index` as CxHxW in [0,1] and its label. Make one with the loaders of 2.14,
-   from arrays, or fill in the struct yourself to stream. */
+   from arrays, or fill in the struct yourself to stream. Training and evaluation cut images that
+   are larger than the model's down to its size; smaller ones are an error. */
 typedef struct l2l_dataset {
     l2l_context *context;
     int count, channels, height, width, classes;
@@ -801,6 +802,15 @@ typedef struct l2l_progress {
     bool best;          /* this epoch's model is the best so far                                  */
 } l2l_progress;
 
+/* What training does to the images of a data set, in this order: `padding` black pixels on every
+   side; a crop of the model's size, at random; left and right exchanged with probability 1/2. It is
+   new in every epoch, whatever batch and threads are (L2L_RANDOM_AUGMENT; elements 0, 1, 2: top,
+   left, flip). Validation and evaluation crop in the centre and do nothing else. */
+typedef struct l2l_augment {
+    int padding;                /* 0; below the model's height and width                          */
+    bool flip;                  /* false                                                          */
+} l2l_augment;
+
 typedef struct l2l_train_options {
     l2l_method method;
     int epochs, batch;          /* 10, 128 */
@@ -811,6 +821,7 @@ typedef struct l2l_train_options {
     const double *loss_weights; /* w_1 .. w_T of L_phi; NULL: w_t = t                             */
     l2l_optimizer_options optimizer; /* of theta: Adam, 1e-3                                      */
     l2l_schedule schedule;
+    l2l_augment augment;
     l2l_mode inner_mode;        /* of the classifier during the inner steps: L2L_EVALUATE         */
     int validation;             /* images split off for evaluation after each epoch: 0            */
     l2l_attack validation_attack; /* name NULL: PGD-10 at epsilon                                 */
@@ -834,7 +845,7 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
    finite (the parameters for which it last was are kept) or, with stop_on_plateau, a loss within
    0.02 of ln K for 300 steps while one class is predicted for everything, ends it with an error. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
-/* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW. */
+/* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
                               l2l_progress *p);
 /* A copy of the model of the best epoch by held-out robust accuracy (without held-out images: of
@@ -873,7 +884,8 @@ typedef struct l2l_evaluation {
 } l2l_evaluation;
 L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
                                     const l2l_evaluation_options *o, l2l_evaluation *e);
-/* records: e->images of them, or NULL; adversarial: e->images images NxCxHxW, or NULL. */
+/* records: e->images of them, or NULL; adversarial: e->images images NxCxHxW, of the model's size,
+   or NULL. */
 L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
                                      l2l_record *records, l2l_real *adversarial);
 L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
@@ -883,12 +895,29 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
    leaves a model or maximizer as it was, and a data set or array empty. Saving writes to a
    temporary file beside the target, checks it and renames it: a process killed at any time leaves
    the old file or the new one (a power failure is not covered: ISO C cannot flush a disk). The
-   from-memory forms work under L2LADV_NO_STDIO. */
+   from-memory forms work under L2LADV_NO_STDIO. A data set borrows what it is made from in memory
+   until l2l_dataset_free; bytes become [0,1] by v/255. */
 
 /* IDX (the format of MNIST): images of unsigned bytes, rank 3 (or 4 with channels), and labels. */
 L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
                                       const void *labels, size_t label_bytes, int classes,
                                       l2l_dataset *d);
+/* CIFAR-10's binary form: n files of records of 3073 bytes, a label 0..9 and 3x32x32 pixels. */
+L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
+                                          const size_t *bytes, int n, l2l_dataset *d);
+
+/* Data sets larger than memory: n pairs of .npy arrays ("shards"), images of unsigned bytes (u1) as
+   NxHxWxC or NxHxW, with H, W, C the same in all, and N labels 0..classes-1 of any integer type.
+   Labels are read at once, images one at a time when they are fetched. `read_at` copies `bytes`
+   bytes from `offset` on, false if it cannot. The sources are copied, their `user` is borrowed. */
+typedef struct l2l_source {
+    int64_t bytes;    /* length of the whole */
+    bool (*read_at)(void *user, int64_t offset, void *to, size_t bytes);
+    void *user;
+} l2l_source;
+L2LADVDEF bool l2l_dataset_shards_source(l2l_context *c, const l2l_source *images,
+                                         const l2l_source *labels, int n, int classes,
+                                         l2l_dataset *d);
 
 /* Models as safetensors, with PyTorch's names and layouts, architecture in the metadata. Loading
    needs a model of the same architecture; entries that it does not have are counted in *extra,
@@ -916,6 +945,10 @@ L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a);
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d);
+L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d);
+/* PREFIX-00000-images.npy with PREFIX-00000-labels.npy and so on, up to the first number without
+   images. The files of images stay open until l2l_dataset_free. */
+L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classes, l2l_dataset *d);
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra);
 L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path);
 L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path);
@@ -7881,6 +7914,8 @@ struct l2l_trainer {
 static bool l2l__log_step(l2l_trainer *t);   /* chapter 12 */
 static bool l2l__log_begin(l2l_trainer *t);
 static bool l2l__maybe_resume(l2l_trainer *t);
+static bool l2l__image_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
+                          int label);
 
 /* -- methods: objective x maximizer x outer loss ----------------------------------------------- */
 
@@ -7934,6 +7969,53 @@ static double l2l__epsilon_now(const l2l_trainer *t)
     return t->options.epsilon * (share < 1 ? share : 1);
 }
 
+/* h x w pixels of an image from (top, left) on, mirrored or not; black outside of it. */
+static void l2l__crop(const l2l_dataset *d, const l2l_real *from, int top, int left, bool flip,
+                      int h, int w, l2l_real *out)
+{
+    int k, i, j;
+    for (k = 0; k < d->channels; k++)
+        for (i = top; i < top + h; i++)
+            for (j = 0; j < w; j++) {
+                int x = left + (flip ? w - 1 - j : j);
+                bool inside = i >= 0 && i < d->height && x >= 0 && x < d->width;
+                *out++ = inside ? from[((int64_t)k * d->height + i) * d->width + x] : 0;
+            }
+}
+
+/* Half of what is too much; halves are rounded to even, as torchvision's CenterCrop does. */
+static int l2l__margin(int more) { return more / 2 + (more % 4 == 3); }
+
+/* Image `index`, checked, at the size of model `o`: as `a` says, by the numbers of stream `s`, or
+   with NULL for both cut out of the centre. */
+static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_options *o,
+                       const l2l_augment *a, const l2l_stream *s, int index, l2l_real *chw,
+                       int *label)
+{
+    l2l_context *c = d->context;
+    int down = d->height - o->height, right = d->width - o->width;
+    int top = l2l__margin(down), left = l2l__margin(right);
+    bool flip = a && a->flip && l2l_random_bits(s, 2) >> 31, whole;
+    l2l_real *x = chw;
+    if (a) {
+        uint64_t tops = (uint64_t)down + 2 * (uint64_t)a->padding + 1;
+        uint64_t lefts = (uint64_t)right + 2 * (uint64_t)a->padding + 1;
+        top = (int)(l2l_random_bits(s, 0) * tops >> 32) - a->padding;
+        left = (int)(l2l_random_bits(s, 1) * lefts >> 32) - a->padding;
+    }
+    whole = !down && !right && !top && !left && !flip;
+    if (!whole)
+        x = (l2l_real *)l2l__arena_array(c, (int64_t)d->channels * d->height * d->width, sizeof *x);
+    if (!x) return false;
+    if (!d->fetch(d, index, x, label))
+        l2l__fail(c, L2L_ERROR_CALLBACK, "%s: the data set's fetch failed for image %d", who,
+                  index);
+    else if (l2l__image_ok(d, who, index, x, *label) && !whole)
+        l2l__crop(d, x, top, left, flip, o->height, o->width, chw);
+    if (!whole) l2l__arena_drop(c, x);
+    return !c->status;
+}
+
 /* Fills x, labels and images of `in` from the data set or from the caller's batch. */
 static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *which)
 {
@@ -7943,19 +8025,23 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
     int *labels = (int *)l2l__arena_array(c, n, sizeof *labels), i;
     uint32_t *images = (uint32_t *)l2l__arena_array(c, n, sizeof *images);
     l2l_real *chw = (l2l_real *)l2l__arena_array(c, one, sizeof *chw);
+    l2l_stream s = l2l__stream(t->options.seed, L2L_RANDOM_AUGMENT, (uint32_t)t->progress.epoch, 0,
+                               0);
     in->x = l2l__new(c, "batch", l2l_shape_of(n, o->height, o->width, o->channels));
     for (i = 0; i < n && !c->status; i++) {
         const l2l_real *from = t->given ? t->given + i * one : chw;
         images[i] = (uint32_t)(t->given ? i : which[i]);
         if (t->given) labels[i] = t->given_labels[i];
-        else if (!t->data.fetch(&t->data, which[i], chw, &labels[i]))
-            return l2l__fail(c, L2L_ERROR_CALLBACK,
-                             "training: the data set's fetch failed for image %d", which[i]);
+        else {
+            s.image = images[i];
+            if (!l2l__fetch(&t->data, "training", o, &t->options.augment, &s, which[i], chw,
+                            &labels[i]))
+                return false;
+        }
         if (labels[i] < 0 || labels[i] >= o->classes)
             return l2l__fail(c, L2L_ERROR_ARGUMENT,
                              "training: label %d of image %d is not in 0..%d", labels[i],
                              (int)images[i], o->classes - 1);
-        if (!t->given && !l2l__images_ok(c, "training", o, from, NULL, 1)) return false;
         l2l__image_to_hwc(from, o->channels, plane, in->x->data + i * one);
     }
     l2l__arena_drop(c, chw);
@@ -8156,10 +8242,9 @@ static bool l2l__validate(l2l_trainer *t)
     if (!a.name) a = l2l_attack_pgd(t->options.epsilon);
     for (i = 0; i < t->n_held && !c->status; i += n) {
         n = t->n_held - i < 100 ? t->n_held - i : 100;
-        for (j = 0; j < n; j++)
-            if (!t->data.fetch(&t->data, t->held[i + j], x + j * one, &labels[j]))
-                l2l__fail(c, L2L_ERROR_CALLBACK, "validation: fetch failed for image %d",
-                          t->held[i + j]);
+        for (j = 0; j < n && !c->status; j++)
+            l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held[i + j], x + j * one,
+                       &labels[j]);
         a.first = (uint32_t)i;
         if (!l2l_attack_run(t->model, &a, x, labels, n, adversarial, records)) break;
         for (j = 0; j < n; j++) {
@@ -8346,11 +8431,15 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
                          "training: the method lacks an objective or an outer "
                          "loss");
-    if (d->channels != a->channels || d->height != a->height || d->width != a->width)
+    if (d->channels != a->channels || d->height < a->height || d->width < a->width)
         return l2l__fail(c, L2L_ERROR_SHAPE,
                          "training: images of %dx%dx%d (CxHxW) and a model for "
                          "%dx%dx%d",
                          d->channels, d->height, d->width, a->channels, a->height, a->width);
+    if (o->augment.padding < 0 || o->augment.padding >= a->height ||
+        o->augment.padding >= a->width)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: augment.padding %d is not in 0 to below "
+                         "the model's %dx%d", o->augment.padding, a->height, a->width);
     if (d->classes > a->classes)
         return l2l__fail(c, L2L_ERROR_SHAPE, "training: %d classes of data and a model for %d",
                          d->classes, a->classes);
@@ -8483,6 +8572,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->context = c;
     t->model = m;
     t->data = *d;
+    t->data.context = c;
     t->options = *o;
     t->best_score = t->shuffled = -1;
     t->shares = o->method.outer.is_objective && o->method.objective.loss == l2l__objective_ce &&
@@ -8576,9 +8666,9 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
                                 l2l_real *adversarial)
 {
     l2l_context *c = e->model->context;
-    const l2l_dataset *d = e->data;
-    int64_t one = (int64_t)d->channels * d->height * d->width;
-    int first, n, batch = e->options.batch < e->images ? e->options.batch : e->images;
+    const l2l_model_options *o = &e->model->options;
+    int64_t one = (int64_t)o->channels * o->height * o->width;
+    int first, n, i, batch = e->options.batch < e->images ? e->options.batch : e->images;
     l2l_attack a = *attack;
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
     l2l_real *out = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *out);
@@ -8587,8 +8677,10 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
         n = e->images - first < batch ? e->images - first : batch;
         a.first = attack->first + (uint32_t)first;
         a.init = attack->init ? attack->init + first * one : NULL;
-        if (!l2l_dataset_read(d, first, n, x, e->labels + first) ||
-            !l2l_attack_run(e->model, &a, x, e->labels + first, n,
+        for (i = 0; i < n && !c->status; i++)
+            l2l__fetch(e->data, "evaluation", o, NULL, NULL, first + i, x + i * one,
+                       e->labels + first + i);
+        if (!l2l_attack_run(e->model, &a, x, e->labels + first, n,
                             adversarial ? adversarial + first * one : out, records + first))
             break;
         if (attack->progress && !attack->progress(attack->user, first + n, e->images))
@@ -8614,8 +8706,8 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
                          "evaluation: limit %d must not be negative, batch %d and "
                          "the data set's %d images at least 1",
                          o->limit, o->batch, d->count);
-    if (d->channels != m->options.channels || d->height != m->options.height ||
-        d->width != m->options.width)
+    if (d->channels != m->options.channels || d->height < m->options.height ||
+        d->width < m->options.width)
         return l2l__fail(c, L2L_ERROR_SHAPE,
                          "evaluation: images of %dx%dx%d (CxHxW) and a model for "
                          "%dx%dx%d",
@@ -8700,53 +8792,102 @@ static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
 
 /* -- data sets --------------------------------------------------------------------------------- */
 
-/* What is behind the data sets of this chapter: the caller's arrays or the bytes of IDX files. */
+/* Images that lie in one file: bytes in memory, or a source that they are read from. */
+typedef struct l2l__shard {
+    int count;
+    const unsigned char *pixels, *labels;    /* in memory: of the first image, CxHxW              */
+    size_t step, label_step;                 /* from one to the next                              */
+    void *owned;                             /* a file that goes with the data set                */
+    l2l_source source;                       /* HxWxC                                             */
+    int64_t first;                           /* where the pixels begin in it                      */
+} l2l__shard;
+
+/* What is behind the data sets of this chapter: the caller's arrays or the shards. */
 typedef struct l2l__images {
-    const l2l_real *reals;                   /* these two or                                      */
-    const int *classes;
-    const unsigned char *pixels, *labels;    /* these two                                         */
-    void *owned[2];                          /* files that go with the data set                   */
-    size_t size;                             /* C*H*W                                             */
+    const l2l_real *reals;
+    const int *classes;                      /* NULL: the shards have the labels                  */
+    l2l__shard *shards;
+    int n_shards;
+    unsigned char *one;                      /* room for an image from a source                   */
+    void *owned;
 } l2l__images;
 
 static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
 {
     const l2l__images *s = (const l2l__images *)d->self;
-    size_t i, first = (size_t)index * s->size;
+    const l2l__shard *p = s->shards;
+    size_t channels = (size_t)d->channels, plane = (size_t)d->height * (size_t)d->width;
+    size_t size = channels * plane, i, k, at = (size_t)index, step = 1, next = plane;
+    const unsigned char *from;
+    int64_t byte;
     if (index < 0 || index >= d->count)
         return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index,
                          d->count);
-    for (i = 0; i < s->size; i++)
-        chw[i] = s->pixels ? (l2l_real)s->pixels[first + i] / 255 : s->reals[first + i];
-    *label = s->pixels ? s->labels[index] : s->classes[index];
+    if (s->classes) *label = s->classes[index];
+    if (s->reals) {
+        memcpy(chw, s->reals + at * size, size * sizeof *chw);
+        return true;
+    }
+    for (; at >= (size_t)p->count; p++) at -= (size_t)p->count;
+    if (p->labels) *label = p->labels[at * p->label_step];
+    from = p->pixels ? p->pixels + at * p->step : s->one;
+    if (!p->pixels) {
+        byte = p->first + (int64_t)(at * size);
+        if (!p->source.read_at(p->source.user, byte, s->one, size))
+            return l2l__fail(d->context, L2L_ERROR_FILE, "images of shard %d, byte %z: cannot read "
+                             "image %d", (int)(p - s->shards), byte, index);
+        step = channels;
+        next = 1;
+    }
+    for (k = 0; k < channels; k++, from += next)
+        for (i = 0; i < plane; i++) *chw++ = (l2l_real)from[i * step] / 255;
     return true;
 }
 
 static void l2l__images_release(l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)d->self;
-    l2l_free(d->context, s->owned[0]);
-    l2l_free(d->context, s->owned[1]);
+    int k;
+    for (k = 0; s->shards && k < s->n_shards; k++) l2l_free(d->context, s->shards[k].owned);
+    l2l_free(d->context, s->shards);
+    l2l_free(d->context, s->one);
+    l2l_free(d->context, s->owned);
     l2l_free(d->context, s);
 }
 
-/* dims: N, C, H, W, each of which fits an int, as does their product an int64_t. */
-static l2l__images *l2l__images_create(l2l_context *c, const int64_t dims[4], int classes,
-                                       l2l_dataset *d)
+/* A data set in the making; NULL, and empty, after an error. */
+static l2l__images *l2l__images_create(l2l_context *c, int n_shards, l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)l2l__allocate(c, sizeof *s);
+    memset(d, 0, sizeof *d);
     if (!s) return NULL;
-    s->size = (size_t)(dims[1] * dims[2] * dims[3]);
     d->context = c;
+    d->fetch = l2l__images_fetch;
+    d->release = l2l__images_release;
+    d->self = s;
+    s->n_shards = n_shards;
+    s->shards = (l2l__shard *)l2l__allocate_array(c, n_shards, sizeof *s->shards);
+    if (!s->shards) l2l_dataset_free(d);
+    return s->shards ? s : NULL;
+}
+
+/* dims: N, C, H, W, each of which fits an int, as does their product an int64_t. */
+static void l2l__images_sizes(l2l_dataset *d, const int64_t dims[4], int classes)
+{
     d->count = (int)dims[0];
     d->channels = (int)dims[1];
     d->height = (int)dims[2];
     d->width = (int)dims[3];
     d->classes = classes;
-    d->fetch = l2l__images_fetch;
-    d->release = l2l__images_release;
-    d->self = s;
-    return s;
+}
+
+/* Whether it can be used; it is given back if not. */
+static bool l2l__images_end(l2l_context *c, l2l_dataset *d)
+{
+    if (!c->status && d->count < 1)
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "data set: made from no files");
+    if (c->status) l2l_dataset_free(d);
+    return !c->status;
 }
 
 static bool l2l__image_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
@@ -8778,15 +8919,13 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
         !l2l__product(dims, 4, &count))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images of %d x %d x %d in %d classes: too "
                          "few or too many", who, n, channels, height, width, classes);
-    if (!(s = l2l__images_create(c, dims, classes, d))) return false;
+    if (!(s = l2l__images_create(c, 0, d))) return false;
+    l2l__images_sizes(d, dims, classes);
     s->reals = images;
     s->classes = labels;
-    for (i = 0; i < n; i++)
-        if (!l2l__image_ok(d, who, i, images + (size_t)i * s->size, labels[i])) {
-            l2l_dataset_free(d);
-            return false;
-        }
-    return true;
+    count /= n;
+    for (i = 0; i < n && l2l__image_ok(d, who, i, images + i * count, labels[i]); i++) continue;
+    return l2l__images_end(c, d);
 }
 
 L2LADVDEF void l2l_dataset_free(l2l_dataset *d)
@@ -8953,21 +9092,31 @@ static long l2l__file_end(FILE *f)
     return end < 0 ? LONG_MAX : end;
 }
 
-/* A whole file, to be given back with l2l_free; NULL after an error. */
-static unsigned char *l2l__file_read(l2l_context *c, const char *path, size_t *bytes)
+/* A file whose length is known; NULL after an error. */
+static FILE *l2l__file_begin(l2l_context *c, const char *path, long *end)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
-    unsigned char *data = NULL;
     FILE *in;
-    long end;
     if (c->status) return NULL;
     errno = 0;
     if (!(in = fopen(path, "rb"))) {
         l2l__file_cannot(&f, "open it", -1);
         return NULL;
     }
-    if ((end = l2l__file_end(in)) == LONG_MAX)
-        l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
+    if ((*end = l2l__file_end(in)) != LONG_MAX) return in;
+    l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
+    fclose(in);
+    return NULL;
+}
+
+/* A whole file, to be given back with l2l_free; NULL after an error. */
+static unsigned char *l2l__file_read(l2l_context *c, const char *path, size_t *bytes)
+{
+    l2l__file f = l2l__file_of(c, path, NULL, 0);
+    unsigned char *data;
+    long end = 0;
+    FILE *in = l2l__file_begin(c, path, &end);
+    if (!in) return NULL;
     rewind(in);
     if ((data = (unsigned char *)l2l__allocate(c, (size_t)end)) != NULL)
         *bytes = fread(data, 1, (size_t)end, in);
@@ -10105,9 +10254,16 @@ static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_d
     l2l_context *c = images.context;
     int64_t dims[4] = {0, 0, 0, 0}, n[4], i;
     size_t first = 0, offset = 0;
-    l2l__images *s;
-    memset(d, 0, sizeof *d);
-    if (!c->status && l2l__idx_sizes(&images, true, dims, &first) &&
+    l2l__images *s = l2l__images_create(c, 1, d);
+    l2l__shard *p = s ? s->shards : NULL;
+    if (!s) {
+        l2l_free(c, images.owned);
+        l2l_free(c, labels.owned);
+        return false;
+    }
+    p->owned = images.owned;
+    s->owned = labels.owned;
+    if (l2l__idx_sizes(&images, true, dims, &first) &&
         l2l__idx_sizes(&labels, false, n, &offset)) {
         if (n[0] != dims[0])
             l2l__bad(&labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0], dims[0],
@@ -10116,20 +10272,16 @@ static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_d
             if (labels.data[offset + (size_t)i] >= classes)
                 l2l__bad(&labels, L2L_ERROR_FORMAT, (int64_t)offset + i, "label %z is %d, not below"
                          " %d", i, (int)labels.data[offset + (size_t)i], classes);
+        l2l__images_sizes(d, dims, classes);
+        p->count = d->count;
+        p->pixels = images.data + first;
+        p->labels = labels.data + offset;
+        p->step = (size_t)(dims[1] * dims[2] * dims[3]);
+        p->label_step = 1;
     }
-    if (!(s = l2l__images_create(c, dims, classes, d))) { /* NULL after any error */
-        l2l_free(c, images.owned);
-        l2l_free(c, labels.owned);
-        return false;
-    }
-    s->pixels = images.data + first;
-    s->labels = labels.data + offset;
-    s->owned[0] = images.owned;
-    s->owned[1] = labels.owned;
-    return true;
+    return l2l__images_end(c, d);
 }
 
-/* Both files are borrowed until l2l_dataset_free. */
 L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
                                       const void *labels, size_t label_bytes, int classes,
                                       l2l_dataset *d)
@@ -10144,6 +10296,58 @@ L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *l
 {
     l2l__file f = l2l__file_open(c, images);
     return l2l__idx_open(f, l2l__file_open(c, labels), classes, d);
+}
+#endif
+
+/* -- CIFAR-10 ---------------------------------------------------------------------------------- */
+
+/* One more file, which belongs to the data set then. */
+static void l2l__cifar10_add(l2l_dataset *d, l2l__shard *p, l2l__file f)
+{
+    static const int64_t dims[4] = {0, 3, 32, 32};
+    const size_t record = 1 + 3 * 32 * 32;
+    size_t n = f.bytes / record, i;
+    int before = d->count;
+    p->owned = f.owned;
+    if (f.bytes % record || n < 1 || n > (size_t)(INT_MAX - before))
+        l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(n * record), "truncated, or not a file of CIFAR-10"
+                 ": %z bytes are not a number of records of %d", (int64_t)f.bytes, (int)record);
+    for (i = 0; i < n && !f.context->status; i++)
+        if (f.data[i * record] > 9)
+            l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(i * record), "label %z is %d, not in 0..9",
+                     (int64_t)i, (int)f.data[i * record]);
+    if (f.context->status) return;
+    l2l__images_sizes(d, dims, 10);
+    p->count = (int)n;
+    d->count = before + p->count;
+    p->labels = f.data;
+    p->pixels = f.data + 1;
+    p->step = p->label_step = record;
+}
+
+L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
+                                          const size_t *bytes, int n, l2l_dataset *d)
+{
+    l2l__images *s = l2l__images_create(c, n, d);
+    char label[40];
+    int k;
+    for (k = 0; k < n && !c->status; k++) {
+        l2l__format(label, sizeof label, "file %d in memory", k);
+        l2l__cifar10_add(d, s->shards + k, l2l__file_of(c, label, files[k], bytes[k]));
+    }
+    return l2l__images_end(c, d);
+}
+
+#ifndef L2LADV_NO_STDIO
+L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d)
+{
+    l2l__images *s = l2l__images_create(c, n, d);
+    int k;
+    for (k = 0; k < n && !c->status; k++) {
+        l2l__file f = l2l__file_open(c, paths[k]);
+        if (!c->status) l2l__cifar10_add(d, s->shards + k, f);
+    }
+    return l2l__images_end(c, d);
 }
 #endif
 
@@ -10311,6 +10515,174 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 }
 #endif
 
+/* -- shards: pairs of .npy, of which the images stay where they are ---------------------------- */
+
+enum { L2L__NPY_HEAD = 12 + 65535 };         /* the longest header that is read                   */
+
+/* A file of which no more than `most` bytes are read into memory, to be given back. */
+static l2l__file l2l__source_open(l2l_context *c, const char *label, const l2l_source *s,
+                                  int64_t most)
+{
+    l2l__file f = l2l__file_of(c, label, NULL, 0);
+    size_t n = (size_t)(s->bytes < most ? s->bytes : most);
+    const unsigned char *p;
+    if (s->bytes < 0 || (uint64_t)s->bytes > SIZE_MAX / 2)
+        l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", s->bytes);
+    if (!(f.owned = l2l__allocate(c, n))) return f;
+    f.data = p = (const unsigned char *)f.owned;
+    f.bytes = (size_t)s->bytes;
+    if (!s->read_at(s->user, 0, f.owned, n))
+        l2l__bad(&f, L2L_ERROR_FILE, 0, "cannot read %z bytes", (int64_t)n);
+    else if (n >= 12 && l2l__get_bytes(p + 8, p[6] == 1 ? 2 : 4, false) > 65535)
+        l2l__bad(&f, L2L_ERROR_FORMAT, 8, "a header of more than 65535 bytes");
+    return f;
+}
+
+/* The header of a shard's images. The first shard says what size all have. */
+static void l2l__shard_images(l2l_dataset *d, l2l__shard *p, const l2l__file *f)
+{
+    char type[4] = "", text[200];
+    size_t first = 0;
+    int64_t dims[4];
+    l2l_array a;
+    int i;
+    memset(&a, 0, sizeof a);
+    if (f->context->status || !l2l__npy_open(f, &a, type, &first)) return;
+    if (a.rank == 3) a.shape[3] = 1;
+    for (i = 0; i < 4 && a.shape[i] > 0 && a.shape[i] <= INT_MAX; i++) continue;
+    dims[0] = i < 4 ? 0 : d->count + a.shape[0];
+    dims[1] = a.shape[3]; dims[2] = a.shape[1]; dims[3] = a.shape[2];
+    if (strcmp(type + 1, "u1") || (a.rank != 3 && a.rank != 4) || i < 4 || dims[0] > INT_MAX)
+        l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected images of u1 as (N, H, W, C) or (N, H, W), not "
+                 "%s as (%s)", type + 1, l2l__shape_text(text, a.shape, a.rank));
+    else if (d->count && (d->channels != dims[1] || d->height != dims[2] || d->width != dims[3]))
+        l2l__bad(f, L2L_ERROR_FORMAT, 10, "images of %zx%zx%z (CxHxW) after some of %dx%dx%d",
+                 dims[1], dims[2], dims[3], d->channels, d->height, d->width);
+    else {
+        l2l__images_sizes(d, dims, d->classes);
+        p->count = (int)a.shape[0];
+        p->first = (int64_t)first;
+    }
+}
+
+static void l2l__shard_labels(const l2l__file *f, int n, int classes, int *out)
+{
+    char type[4] = "";
+    size_t first = 0, at;
+    l2l_array a;
+    int64_t v = 0;
+    int i, size;
+    memset(&a, 0, sizeof a);
+    if (f->context->status || !l2l__npy_open(f, &a, type, &first)) return;
+    if (type[1] == 'f' || a.rank != 1 || a.count != n) {
+        l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected %d integers as (N), a label for each image", n);
+        return;
+    }
+    for (size = type[2] - '0', i = 0; i < n && !f->context->status; i++, out++) {
+        at = first + (size_t)i * (size_t)size;
+        if (!l2l__npy_integer(type[1], size, l2l__get_bytes(f->data + at, size, type[0] == '>'),
+                              &v) || v < 0 || v >= classes)
+            l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)at, "label %d is not in 0..%d", i, classes - 1);
+        *out = (int)v;
+    }
+}
+
+/* The name of file k out of n of images and n of labels, in which `prefix` may be NULL. */
+static const char *l2l__shard_name(char name[1024], const char *prefix, int k, int n)
+{
+    const char *what = k < n ? "images" : "labels";
+    k %= n;
+    if (!prefix) l2l__format(name, 1024, "%s of shard %d", what, k);
+    else
+        l2l__format(name, 1024, "%s-%d%d%d%d%d-%s.npy", prefix, k / 10000, k / 1000 % 10,
+                    k / 100 % 10, k / 10 % 10, k % 10, what);
+    return name;
+}
+
+static bool l2l__shards_open(l2l_context *c, const char *prefix, const l2l_source *images,
+                             const l2l_source *labels, int n, int classes, l2l_dataset *d)
+{
+    l2l__images *s = l2l__images_create(c, n, d);
+    char name[1024];
+    int *y, k;
+    for (k = 0; k < n && !c->status; k++) {
+        l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, n), images + k,
+                                       L2L__NPY_HEAD);
+        l2l__shard_images(d, s->shards + k, &f);
+        l2l_free(c, f.owned);
+        s->shards[k].source = images[k];
+    }
+    if (!c->status) s->owned = l2l__allocate_array(c, d->count, sizeof *y);
+    if (!c->status)
+        s->one = (unsigned char *)l2l__allocate(c, (size_t)d->channels * (size_t)d->height *
+                                                   (size_t)d->width);
+    y = s ? (int *)s->owned : NULL;
+    for (k = 0; k < n && !c->status; y += s->shards[k++].count) {
+        int m = s->shards[k].count;
+        l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, n + k, n), labels + k,
+                                       L2L__NPY_HEAD + 8 * (int64_t)m);
+        l2l__shard_labels(&f, m, classes, y);
+        l2l_free(c, f.owned);
+    }
+    d->classes = classes;
+    if (s) s->classes = (int *)s->owned;
+    return l2l__images_end(c, d);
+}
+
+L2LADVDEF bool l2l_dataset_shards_source(l2l_context *c, const l2l_source *images,
+                                         const l2l_source *labels, int n, int classes,
+                                         l2l_dataset *d)
+{
+    return l2l__shards_open(c, NULL, images, labels, n, classes, d);
+}
+
+#ifndef L2LADV_NO_STDIO
+static bool l2l__shards_read(void *user, int64_t offset, void *to, size_t bytes)
+{
+    return offset <= LONG_MAX && !fseek((FILE *)user, (long)offset, SEEK_SET) &&
+           fread(to, 1, bytes, (FILE *)user) == bytes;
+}
+
+static void l2l__shards_release(l2l_dataset *d)
+{
+    l2l__images *s = (l2l__images *)d->self;
+    int k;
+    for (k = 0; k < s->n_shards; k++) fclose((FILE *)s->shards[k].source.user);
+    l2l__images_release(d);
+}
+
+L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classes, l2l_dataset *d)
+{
+    char name[1024];
+    l2l_source *s;
+    FILE *f;
+    int n = 0, k;
+    bool ok;
+    memset(d, 0, sizeof *d);
+    if (strlen(prefix) > 1000)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_dataset_shards: a prefix of %z characters",
+                         (int64_t)strlen(prefix));
+    while (n < 99999 && (f = fopen(l2l__shard_name(name, prefix, n, n + 1), "rb")) != NULL) {
+        fclose(f);
+        n++;
+    }
+    n += !n;                                 /* none: the error is that the first is not there    */
+    if (!(s = (l2l_source *)l2l__allocate_array(c, 2 * n, sizeof *s))) return false;
+    for (k = 0; k < 2 * n && !c->status; k++) {
+        long end = 0;
+        s[k].user = l2l__file_begin(c, l2l__shard_name(name, prefix, k, n), &end);
+        s[k].bytes = end;
+        s[k].read_at = l2l__shards_read;
+    }
+    ok = !c->status && l2l__shards_open(c, prefix, s, s + n, n, classes, d);
+    for (k = ok ? n : 0; k < 2 * n; k++)
+        if (s[k].user) fclose((FILE *)s[k].user);
+    l2l_free(c, s);
+    if (ok) d->release = l2l__shards_release;
+    return ok;
+}
+#endif
+
 /* -- training logs: JSON lines ----------------------------------------------------------------- */
 
 #ifndef L2LADV_NO_STDIO
@@ -10405,6 +10777,8 @@ static bool l2l__setting(const l2l_trainer *t, int i, const char **key, char tex
         {"epsilon_warm_up", o->epsilon_warm_up},
         {"start", (double)o->method.start},
         {"inner_mode", (double)o->inner_mode},
+        {"augment padding", (double)o->augment.padding},
+        {"augment flip", (double)o->augment.flip},
         {"validation", (double)o->validation},
         {"seed (low half)", (double)(o->seed & 0xffffffffu)},
         {"seed (high half)", (double)(o->seed >> 32)},
