@@ -345,9 +345,9 @@ make_part() {    # PART
         shards=$((shards + 1))
     done
     left=$shards    # what an earlier run with more images left behind
-    while shard=$(shard_name "$1" $left) && [ -e "$shard-files.txt" ]; do
+    while shard=$(shard_name "$1" $left) && [ -e "$shard-images.npy" ]; do
         say "removing $shard: it is of another list of files"
-        rm -f "$shard-files.txt" "$shard-images.npy" "$shard-labels.npy"
+        rm -f "$shard-files.txt" "$shard-labels.npy" "$shard-images.npy"
         left=$((left + 1))
     done
     names=$(printf '%s' "$groups" | grep '^[a-z]' | tr '\n' ' ')

@@ -9899,7 +9899,7 @@ static void l2l__write_parameter(l2l__writer *w, const l2l_model *m, int i)
 {
     static const int64_t none = 0;
     l2l_parameter p = l2l_model_parameter(m, i);
-    const char *statistic = l2l__ending(p.name, "running_mean");
+    const char *statistic = l2l__ending(p.name, "running_var");
     l2l_real *x = (l2l_real *)l2l__arena_array(w->context, l2l_count(p.value->shape), sizeof *x);
     char name[160];                          /* names of parameters have at most 95 characters    */
     int64_t shape[4];
