@@ -557,7 +557,7 @@ static void callbacks_fail(void)
             r.d.release = NULL;
         }
         if (kind == 1) r.d.count = 0x7fffffff / 1024; /* streamed; only a few are ever asked for */
-        if (kind == 1) r.o.method.maximizer.update = refuse;
+        if (kind == 1) r.o.method.maximizer.gradient = r.o.method.maximizer.update = refuse;
         if (kind == 2) r.o.method.maximizer.begin = refuse;
         CHECK(!run_train(&r));
         CHECK_ERROR(r.c, L2L_ERROR_CALLBACK, "");
