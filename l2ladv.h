@@ -424,6 +424,8 @@ L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x); /*
 typedef struct l2l_batch_norm_options {
     l2l_tensor *gamma, *beta;
     l2l_tensor *running_mean, *running_variance;
+    l2l_tensor *residual;     /* NULL, or added to the result; x's shape */
+    bool relu;                /* of the result and the residual */
     double epsilon, momentum; /* 1e-5, 0.1 */
     bool training;
     bool update;              /* false: leave the running statistics alone */
@@ -462,20 +464,26 @@ typedef struct l2l_model l2l_model;
 typedef l2l_tensor *(*l2l_forward)(l2l_model *m, l2l_tensor *x, void *user);
 
 typedef struct l2l_model_options {
-    const char *arch;     /* "smallcnn", or any name for a network of your own                    */
+    const char *arch;     /* one of the known names, or any other for a network of your own       */
     l2l_forward forward;  /* set by l2l_model_default for the known ones                          */
     void *user;           /* handed to forward                                                    */
     int channels, height, width, classes;
     double width_multiplier; /* channels are rounded to multiples of 8; wrn: the widening factor  */
-    int depth;
+    int depth;               /* of wrn: 10, 16, 22, 28, 34, 40, ...                               */
     double dropout;             /* 0: off                                                         */
     double last_layer_deviation; /* 0.01; TRADES starts from 0: no input gradient at first        */
     int normalise;               /* how many of the channels below count; 0: inputs stay in [0,1] */
     double mean[4], deviation[4];
     uint64_t seed;
 } l2l_model_options;
-/* arch: "smallcnn" (the 4-layer CNN of TRADES for 1x28x28), or another name for your own network,
-   whose forward, channels, height, width and classes you set. */
+/* The four classifiers of the paper, with their parameter counts:
+     "smallcnn"  4-layer CNN of TRADES, 1x28x28, 10 classes                              312,202
+     "vgg16"     VGG-16 with batch norm, 3x32x32, 10 classes                          14,728,266
+     "wrn"       WideResNet (Zagoruyko and Komodakis 2016), depth 34 and widening factor 10
+                 as in TRADES, 3x32x32, 10 classes                                    46,160,474
+     "resnet18"  ResNet-18 (He et al. 2016) as in torchvision, 3x224x224, 9 classes   11,181,129
+   or another name for your own network, whose forward, channels, height, width and classes you
+   set. */
 L2LADVDEF l2l_model_options l2l_model_default(const char *arch);
 L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o);
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m); /* also into another c  */
@@ -490,7 +498,20 @@ L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor 
 L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tensor *x, int outputs,
                                        unsigned flags); /* flattens; L2L_LAST: the logits         */
 L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_tensor *x,
-                                           unsigned flags);
+                                           unsigned flags); /* L2L_RELU or 0                      */
+/* A convolution and what commonly follows it, in this order: batch norm, a residual, ReLU, 2x2
+   pooling. In evaluation mode all of it is one node. */
+typedef struct l2l_unit {
+    int channels, kernel, stride, padding;
+    const char *norm;     /* name of the batch norm; NULL: none                                   */
+    l2l_tensor *residual; /* of the convolution's output shape; NULL: none                        */
+    unsigned flags;
+} l2l_unit;
+L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel); /* stride 1, padding kernel/2      */
+L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor *x,
+                                     const l2l_unit *u);
+/* What stands in front of the names of all layers from here on: "layer1.0.". Begins empty. */
+L2LADVDEF void l2l_model_scope(l2l_model *m, const char *prefix);
 L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p);
 L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m);
 
@@ -503,7 +524,7 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
 /* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time. */
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits);
 
-/* Parameters and buffers (running statistics) in the order of the layers, as in a state_dict. */
+/* Parameters and buffers (running statistics) in the order of the layers. */
 typedef struct l2l_parameter {
     const char *name;          /* e.g. "feature_extractor.conv1.weight" */
     const l2l_tensor *value;   /* khxkwxCxK; a linear layer's is HxWxCxK of the map it flattens   */
@@ -741,7 +762,8 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
 
 /* -- 2.11 Data sets --------------------------------------------------------------------- >>data --
    `fetch` gives image `index` as CxHxW in [0,1] and its label. Make one with the loaders of 2.14,
-   from arrays, or fill in the struct yourself to stream. */
+   from arrays, or fill in the struct yourself to stream. Training and evaluation cut images that
+   are larger than the model's down to its size; smaller ones are an error. */
 typedef struct l2l_dataset {
     l2l_context *context;
     int count, channels, height, width, classes;
@@ -793,6 +815,15 @@ typedef struct l2l_progress {
     bool best;          /* this epoch's model is the best so far                                  */
 } l2l_progress;
 
+/* What training does to the images of a data set, in this order: `padding` black pixels on every
+   side; a crop of the model's size, at random; left and right exchanged with probability 1/2. It is
+   new in every epoch, whatever batch and threads are (L2L_RANDOM_AUGMENT; elements 0, 1, 2: top,
+   left, flip). Validation and evaluation crop in the centre and do nothing else. */
+typedef struct l2l_augment {
+    int padding;                /* 0; below the model's height and width                          */
+    bool flip;                  /* false                                                          */
+} l2l_augment;
+
 typedef struct l2l_train_options {
     l2l_method method;
     int epochs, batch;          /* 10, 128 */
@@ -804,6 +835,7 @@ typedef struct l2l_train_options {
     const double *loss_weights; /* w_1 .. w_T of L_phi; NULL: w_t = t                             */
     l2l_optimizer_options optimizer; /* of theta: Adam, 1e-3                                      */
     l2l_schedule schedule;
+    l2l_augment augment;
     l2l_mode inner_mode;        /* of the classifier during the inner steps: L2L_EVALUATE         */
     int validation;             /* images split off for evaluation after each epoch: 0            */
     l2l_attack validation_attack; /* name NULL: PGD-10 at epsilon                                 */
@@ -827,7 +859,7 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
    finite (the parameters for which it last was are kept) or, with stop_on_plateau, a loss within
    0.02 of ln K for 300 steps while one class is predicted for everything, ends it with an error. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
-/* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW. */
+/* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
                               l2l_progress *p);
 /* A copy of the model of the best epoch by held-out robust accuracy (without held-out images: of
@@ -866,7 +898,8 @@ typedef struct l2l_evaluation {
 } l2l_evaluation;
 L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
                                     const l2l_evaluation_options *o, l2l_evaluation *e);
-/* records: e->images of them, or NULL; adversarial: e->images images NxCxHxW, or NULL. */
+/* records: e->images of them, or NULL; adversarial: e->images images NxCxHxW, of the model's size,
+   or NULL. */
 L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
                                      l2l_record *records, l2l_real *adversarial);
 L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
@@ -876,12 +909,29 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
    leaves a model or maximizer as it was, and a data set or array empty. Saving writes to a
    temporary file beside the target, checks it and renames it: a process killed at any time leaves
    the old file or the new one (a power failure is not covered: ISO C cannot flush a disk). The
-   from-memory forms work under L2LADV_NO_STDIO. */
+   from-memory forms work under L2LADV_NO_STDIO. A data set borrows what it is made from in memory
+   until l2l_dataset_free; bytes become [0,1] by v/255. */
 
 /* IDX (the format of MNIST): images of unsigned bytes, rank 3 (or 4 with channels), and labels. */
 L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
                                       const void *labels, size_t label_bytes, int classes,
                                       l2l_dataset *d);
+/* CIFAR-10's binary form: n files of records of 3073 bytes, a label 0..9 and 3x32x32 pixels. */
+L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
+                                          const size_t *bytes, int n, l2l_dataset *d);
+
+/* Data sets larger than memory: n pairs of .npy arrays ("shards"), images of unsigned bytes (u1) as
+   NxHxWxC or NxHxW, with H, W, C the same in all, and N labels 0..classes-1 of any integer type.
+   Labels are read at once, images one at a time when they are fetched. `read_at` copies `bytes`
+   bytes from `offset` on, false if it cannot. The sources are copied, their `user` is borrowed. */
+typedef struct l2l_source {
+    int64_t bytes;    /* length of the whole */
+    bool (*read_at)(void *user, int64_t offset, void *to, size_t bytes);
+    void *user;
+} l2l_source;
+L2LADVDEF bool l2l_dataset_shards_source(l2l_context *c, const l2l_source *images,
+                                         const l2l_source *labels, int n, int classes,
+                                         l2l_dataset *d);
 
 /* Models as safetensors, with PyTorch's names and layouts, architecture in the metadata. Loading
    needs a model of the same architecture; entries that it does not have are counted in *extra,
@@ -909,6 +959,10 @@ L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a);
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d);
+L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d);
+/* PREFIX-00000-images.npy with PREFIX-00000-labels.npy and so on, up to the first number without
+   images. The files of images stay open until l2l_dataset_free. */
+L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classes, l2l_dataset *d);
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra);
 L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path);
 L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path);
@@ -1528,11 +1582,20 @@ typedef struct l2l__geometry {
     int n, h, w, c, k, kh, kw, stride, padding, oh, ow;
 } l2l__geometry;
 
-/* y = relu(scale * y + bias + residual), channel by channel; NULL is left out. */
+/* y = relu(scale * (x - mean) + bias + residual), channel by channel; NULL is left out. */
 typedef struct l2l__epilogue {
-    const l2l_real *scale, *bias, *residual;
+    const l2l_real *mean, *scale, *bias, *residual;
     bool relu;
 } l2l__epilogue;
+
+static l2l__epilogue l2l__epilogue_of(const l2l_real *mean, const l2l_real *scale,
+                                      const l2l_real *bias, const l2l_real *residual, bool relu)
+{
+    l2l__epilogue e;
+    e.mean = mean; e.scale = scale; e.bias = bias; e.residual = residual;
+    e.relu = relu;
+    return e;
+}
 
 enum {
     L2L__ROWS = 6,                           /* rows of a tile: pixels (or channels) at once      */
@@ -1551,8 +1614,17 @@ typedef struct l2l__kernels {
     /* y[r*columns + ...] += sum over p < count of a[p*sa + r] * b[p*sb + ...] */
     void (*outer)(int rows, int count, const l2l_real *a, int64_t sa, const l2l_real *b, int64_t sb,
                   l2l_real *y);
-    void (*finish)(int n, const l2l_real *scale, const l2l_real *bias, const l2l_real *residual,
-                   bool relu, l2l_real *y);
+    /* The epilogue of one pixel of n channels, whose residual begins at `from`. */
+    void (*finish)(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from, l2l_real *y);
+    /* One pixel: out = t * scale, where t is dy, or 0 where gate <= 0. A gate of NULL is open. */
+    void (*gate_scale)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
+                       l2l_real *out);
+    /* Sums over pixels, for each channel: s0 += t, s1 += t * (x - mu); without dy t is x - mu. */
+    void (*moments)(int pixels, int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                    const l2l_real *mu, l2l_real *s0, l2l_real *s1);
+    /* One pixel: out = a * t + b * (x - mu) + d, where mu, a, b, d stand in turn in `by`. */
+    void (*combine)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                    const l2l_real *by, l2l_real *out);
     void (*relu)(int64_t n, const l2l_real *x, l2l_real *y);
     void (*gate)(int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope, l2l_real *out);
     void (*add)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
@@ -1561,8 +1633,8 @@ typedef struct l2l__kernels {
     void (*sign_step)(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out);
     void (*project)(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
                     l2l_real *out);
-    /* 2x2 maximum of two rows of pixels; index of the first maximum relative to `at` = ih*w */
-    void (*pool_row)(int ow, int w, int c, int at, const l2l_real *x, l2l_real *y, int *index);
+    /* Output row oh of an image: the maxima, and at which pixels they stand. */
+    void (*pool_row)(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y, int *index);
 } l2l__kernels;
 
 /* Packed copies of a parameter: [0] for the forward pass, [1] for the input gradient. They are made
@@ -1606,17 +1678,69 @@ static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, con
         }
 }
 
-static void l2l__naive_finish(int n, const l2l_real *scale, const l2l_real *bias,
-                              const l2l_real *residual, bool relu, l2l_real *y)
+static void l2l__finish_from(int first, int n, const l2l_real *x, const l2l__epilogue *e,
+                             int64_t from, l2l_real *y)
 {
     int k;
-    for (k = 0; k < n; k++) {
-        l2l_real v = y[k];
-        if (scale) v *= scale[k];
-        if (bias) v += bias[k];
-        if (residual) v += residual[k];
-        y[k] = relu && v < 0 ? 0 : v;
+    for (k = first; k < n; k++) {
+        l2l_real v = x[k];
+        if (e->mean) v -= e->mean[k];
+        if (e->scale) v *= e->scale[k];
+        if (e->bias) v += e->bias[k];
+        if (e->residual) v += e->residual[from + k];
+        y[k] = e->relu && v < 0 ? 0 : v;
     }
+}
+
+static void l2l__naive_finish(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from,
+                              l2l_real *y)
+{
+    l2l__finish_from(0, n, x, e, from, y);
+}
+
+static void l2l__naive_gate_scale(int n, const l2l_real *dy, const l2l_real *gate,
+                                  const l2l_real *scale, l2l_real *out)
+{
+    int k;
+    for (k = 0; k < n; k++) out[k] = gate && !(gate[k] > 0) ? 0 : dy[k] * scale[k];
+}
+
+/* Channels first .. n-1 of the sums: the vector kernels leave the last ones to this. */
+static void l2l__moments_from(int first, int pixels, int n, const l2l_real *dy,
+                              const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
+                              l2l_real *s0, l2l_real *s1)
+{
+    int p, k;
+    for (p = 0; p < pixels; p++)
+        for (k = first; k < n; k++) {
+            int64_t i = (int64_t)p * n + k;
+            l2l_real d = x ? x[i] - mu[k] : 0, t = dy ? dy[i] : d;
+            if (gate && !(gate[i] > 0)) t = 0;
+            if (s0) s0[k] += t;
+            if (s1) s1[k] += t * d;
+        }
+}
+
+static void l2l__naive_moments(int pixels, int n, const l2l_real *dy, const l2l_real *gate,
+                               const l2l_real *x, const l2l_real *mu, l2l_real *s0, l2l_real *s1)
+{
+    l2l__moments_from(0, pixels, n, dy, gate, x, mu, s0, s1);
+}
+
+static void l2l__combine_from(int first, int n, const l2l_real *dy, const l2l_real *gate,
+                              const l2l_real *x, const l2l_real *by, l2l_real *out)
+{
+    int k;
+    for (k = first; k < n; k++) {
+        l2l_real t = gate && !(gate[k] > 0) ? 0 : dy[k];
+        out[k] = by[n + k] * t + by[2 * n + k] * (x[k] - by[k]) + by[3 * n + k];
+    }
+}
+
+static void l2l__naive_combine(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                               const l2l_real *by, l2l_real *out)
+{
+    l2l__combine_from(0, n, dy, gate, x, by, out);
 }
 
 static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry *g,
@@ -1629,8 +1753,7 @@ static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry 
         int64_t n = p / g->ow / g->oh;
         l2l__naive_conv_pixel(g, x + n * g->h * g->w * g->c, w, (int)(p / g->ow % g->oh),
                               (int)(p % g->ow), y + p * g->k);
-        l2l__naive_finish(g->k, e->scale, e->bias, e->residual ? e->residual + p * g->k : NULL,
-                          e->relu, y + p * g->k);
+        l2l__naive_finish(g->k, y + p * g->k, e, p * g->k, y + p * g->k);
     }
 }
 
@@ -1746,23 +1869,40 @@ static void l2l__naive_project(int64_t n, const l2l_real *z, const l2l_real *x, 
     }
 }
 
-static void l2l__naive_pool_row(int ow, int w, int c, int at, const l2l_real *x, l2l_real *y,
+/* Lines first .. last-1 of a window that lie inside the image. */
+static void l2l__window(int at, int window, int padding, int size, int *first, int *last)
+{
+    *first = at < padding ? padding - at : 0;
+    *last = at - padding + window > size ? size - at + padding : window;
+}
+
+/* Channels `from` and up. Padding counts as -inf: those places are skipped. */
+static void l2l__pool_from(int from, const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
+                           int *index)
+{
+    int ow, i, j, k, i0, i1, j0, j1, h = oh * g->stride, w;
+    l2l__window(h, g->kh, g->padding, g->h, &i0, &i1);
+    for (ow = 0; ow < g->ow; ow++) {
+        w = ow * g->stride;
+        l2l__window(w, g->kw, g->padding, g->w, &j0, &j1);
+        for (k = from; k < g->c; k++) {
+            int best = (h + i0 - g->padding) * g->w + w + j0 - g->padding;
+            for (i = i0; i < i1; i++)
+                for (j = j0; j < j1; j++) {
+                    int place = (h + i - g->padding) * g->w + w + j - g->padding;
+                    l2l_real v = x[(int64_t)place * g->c + k];
+                    if (v > x[(int64_t)best * g->c + k] || v != v) best = place;
+                }
+            y[(int64_t)ow * g->c + k] = x[(int64_t)best * g->c + k];
+            index[(int64_t)ow * g->c + k] = best;
+        }
+    }
+}
+
+static void l2l__naive_pool_row(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
                                 int *index)
 {
-    int o, k;
-    for (o = 0; o < ow; o++)
-        for (k = 0; k < c; k++) {
-            const l2l_real *p = x + (int64_t)2 * o * c + k;
-            int64_t place[4], best = 0;
-            int i;
-            place[0] = 0; place[1] = 1; place[2] = w; place[3] = w + 1;
-            for (i = 1; i < 4; i++) {
-                l2l_real v = p[place[i] * c];
-                if (v > p[best * c] || v != v) best = place[i];
-            }
-            y[(int64_t)o * c + k] = p[best * c];
-            index[(int64_t)o * c + k] = at + 2 * o + (int)best;
-        }
+    l2l__pool_from(0, g, x, oh, y, index);
 }
 
 static const l2l__kernels l2l__naive_kernels = {L2L_CPU_PLAIN,
@@ -1770,6 +1910,9 @@ static const l2l__kernels l2l__naive_kernels = {L2L_CPU_PLAIN,
                                                 NULL,
                                                 NULL,
                                                 l2l__naive_finish,
+                                                l2l__naive_gate_scale,
+                                                l2l__naive_moments,
+                                                l2l__naive_combine,
                                                 l2l__naive_relu,
                                                 l2l__naive_gate,
                                                 l2l__naive_add,
@@ -2111,21 +2254,69 @@ L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t s
 /* Elementwise: whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
 #define L2L__WHOLE(n) ((n) / L2L__LANES * L2L__LANES)
 
-L2L__KERNEL void L2L__NAME(finish)(int n, const float *scale, const float *bias,
-                                   const float *residual, bool relu, float *y)
+L2L__KERNEL void L2L__NAME(finish)(int n, const float *x, const l2l__epilogue *e, int64_t from,
+                                   float *y)
 {
     const L2L__V zero = L2L__NAME(all)(0);
+    const float *mean = e->mean, *scale = e->scale, *bias = e->bias, *residual = e->residual;
     int k, whole = L2L__WHOLE(n);
     for (k = 0; k < whole; k += L2L__LANES) {
-        L2L__V v = L2L__NAME(load)(y + k);
+        L2L__V v = L2L__NAME(load)(x + k);
+        if (mean) v -= L2L__NAME(load)(mean + k);
         if (scale) v *= L2L__NAME(load)(scale + k);
         if (bias) v += L2L__NAME(load)(bias + k);
-        if (residual) v += L2L__NAME(load)(residual + k);
-        if (relu) v = (L2L__V)((L2L__I)v & ~(v < zero));
+        if (residual) v += L2L__NAME(load)(residual + from + k);
+        if (e->relu) v = (L2L__V)((L2L__I)v & ~(v < zero));
         L2L__NAME(store)(y + k, v);
     }
-    l2l__naive_finish(n - k, scale ? scale + k : NULL, bias ? bias + k : NULL,
-                      residual ? residual + k : NULL, relu, y + k);
+    if (whole < n) l2l__finish_from(whole, n, x, e, from, y);
+}
+
+/* dy where the gate is positive, else 0. */
+L2L__INLINE L2L__V L2L__NAME(gated)(const float *dy, const float *gate)
+{
+    L2L__V t = L2L__NAME(load)(dy);
+    return gate ? (L2L__V)((L2L__I)t & (L2L__NAME(load)(gate) > L2L__NAME(all)(0))) : t;
+}
+
+L2L__KERNEL void L2L__NAME(gate_scale)(int n, const float *dy, const float *gate,
+                                       const float *scale, float *out)
+{
+    int k, whole = L2L__WHOLE(n);
+    for (k = 0; k < whole; k += L2L__LANES)
+        L2L__NAME(store)(out + k, L2L__NAME(gated)(dy + k, gate ? gate + k : NULL) *
+                                      L2L__NAME(load)(scale + k));
+    if (k < n) l2l__naive_gate_scale(n - k, dy + k, gate ? gate + k : NULL, scale + k, out + k);
+}
+
+L2L__KERNEL void L2L__NAME(moments)(int pixels, int n, const float *dy, const float *gate,
+                                    const float *x, const float *mu, float *s0, float *s1)
+{
+    int p, k, whole = L2L__WHOLE(n);
+    for (p = 0; p < pixels; p++)
+        for (k = 0; k < whole; k += L2L__LANES) {
+            int64_t i = (int64_t)p * n + k;
+            L2L__V d = L2L__NAME(all)(0), t;
+            if (x) d = L2L__NAME(load)(x + i) - L2L__NAME(load)(mu + k);
+            t = d;
+            if (dy) t = L2L__NAME(gated)(dy + i, gate ? gate + i : NULL);
+            if (s0) L2L__NAME(store)(s0 + k, L2L__NAME(load)(s0 + k) + t);
+            if (s1) L2L__NAME(store)(s1 + k, L2L__NAME(fma)(t, d, L2L__NAME(load)(s1 + k)));
+        }
+    if (whole < n) l2l__moments_from(whole, pixels, n, dy, gate, x, mu, s0, s1);
+}
+
+L2L__KERNEL void L2L__NAME(combine)(int n, const float *dy, const float *gate, const float *x,
+                                    const float *by, float *out)
+{
+    int k, whole = L2L__WHOLE(n);
+    for (k = 0; k < whole; k += L2L__LANES) {
+        L2L__V t = L2L__NAME(gated)(dy + k, gate ? gate + k : NULL);
+        L2L__V d = L2L__NAME(load)(x + k) - L2L__NAME(load)(by + k), v;
+        v = L2L__NAME(fma)(L2L__NAME(load)(by + 2 * n + k), d, L2L__NAME(load)(by + 3 * n + k));
+        L2L__NAME(store)(out + k, L2L__NAME(fma)(L2L__NAME(load)(by + n + k), t, v));
+    }
+    if (whole < n) l2l__combine_from(whole, n, dy, gate, x, by, out);
 }
 
 L2L__KERNEL void L2L__NAME(relu)(int64_t n, const float *x, float *y)
@@ -2194,38 +2385,40 @@ L2L__KERNEL void L2L__NAME(project)(int64_t n, const float *z, const float *x, f
     l2l__naive_project(n - i, z + i, x + i, epsilon, out + i);
 }
 
-L2L__KERNEL void L2L__NAME(pool_row)(int ow, int w, int c, int at, const float *x, float *y,
+L2L__KERNEL void L2L__NAME(pool_row)(const l2l__geometry *g, const float *x, int oh, float *y,
                                      int *index)
 {
-    int o, k, i;
-    if (c % L2L__LANES) {
-        l2l__naive_pool_row(ow, w, c, at, x, y, index);
-        return;
-    }
-    for (o = 0; o < ow; o++)
-        for (k = 0; k < c; k += L2L__LANES) {
-            const float *p = x + (int64_t)2 * o * c + k;
-            L2L__V best = L2L__NAME(load)(p);
+    int ow, k, i, j, i0, i1, j0, j1, h = oh * g->stride - g->padding, whole = L2L__WHOLE(g->c);
+    l2l__window(oh * g->stride, g->kh, g->padding, g->h, &i0, &i1);
+    for (ow = 0; ow < g->ow; ow++) {
+        int w = ow * g->stride - g->padding;
+        l2l__window(ow * g->stride, g->kw, g->padding, g->w, &j0, &j1);
+        for (k = 0; k < whole; k += L2L__LANES) {
+            int first = (h + i0) * g->w + w + j0;
+            L2L__V best = L2L__NAME(load)(x + (int64_t)first * g->c + k);
             L2L__I place = {0};
-            place += at + 2 * o;
-            for (i = 1; i < 4; i++) {
-                int step = (i & 1) + (i >> 1) * w;
-                L2L__V v = L2L__NAME(load)(p + (int64_t)step * c);
-                L2L__I there = {0}, wins = (v > best) | (v != v);
-                there += at + 2 * o + step;
-                best = L2L__NAME(pick)(wins, v, best);
-                place = (wins & there) | (~wins & place);
-            }
-            L2L__NAME(store)(y + (int64_t)o * c + k, best);
-            *(L2L__I *)(void *)(index + (int64_t)o * c + k) = place;
+            place += first;
+            for (i = i0; i < i1; i++)
+                for (j = j0; j < j1; j++) {
+                    int at = (h + i) * g->w + w + j;
+                    L2L__V v = L2L__NAME(load)(x + (int64_t)at * g->c + k);
+                    L2L__I there = {0}, wins = (v > best) | (v != v);
+                    there += at;
+                    best = L2L__NAME(pick)(wins, v, best);
+                    place = (wins & there) | (~wins & place);
+                }
+            L2L__NAME(store)(y + (int64_t)ow * g->c + k, best);
+            *(L2L__I *)(void *)(index + (int64_t)ow * g->c + k) = place;
         }
+    }
+    if (whole < g->c) l2l__pool_from(whole, g, x, oh, y, index);
 }
 
 static const l2l__kernels L2L__NAME(kernels) = {
     L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
-    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(finish), L2L__NAME(relu),
-    L2L__NAME(gate), L2L__NAME(add), L2L__NAME(mul), l2l__naive_axpb, L2L__NAME(sign_step),
-    L2L__NAME(project), L2L__NAME(pool_row)
+    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(finish), L2L__NAME(gate_scale),
+    L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(relu), L2L__NAME(gate), L2L__NAME(add),
+    L2L__NAME(mul), l2l__naive_axpb, L2L__NAME(sign_step), L2L__NAME(project), L2L__NAME(pool_row)
 };
 
 /* -- the cell of the learned maximizer, in vectors of coordinates ------------------------------ */
@@ -2572,6 +2765,69 @@ static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const 
     L2L__IN_PIECES(project(m, z + at, x + at, epsilon, out + at))
 }
 
+/* Drivers by pixels of n channels each; a pointer of NULL stays NULL. */
+#define L2L__EACH_PIXEL(call)                                                                      \
+    const l2l__kernels *kernels = c->kernels;                                                      \
+    int64_t p;                                                                                     \
+    L2L__PARALLEL(l2l__workers(c, pixels * n))                                                     \
+    for (p = 0; p < pixels; p++) kernels->call;
+#define L2L__AT(x) ((x) ? (x) + p * n : NULL)
+
+static void l2l__channel_finish(l2l_context *c, int64_t pixels, int n, const l2l_real *x,
+                                const l2l__epilogue *e, l2l_real *y)
+{
+    L2L__EACH_PIXEL(finish(n, x + p * n, e, p * n, y + p * n))
+}
+
+static void l2l__channel_gate(l2l_context *c, int64_t pixels, int n, const l2l_real *dy,
+                              const l2l_real *gate, const l2l_real *scale, l2l_real *out)
+{
+    L2L__EACH_PIXEL(gate_scale(n, dy + p * n, L2L__AT(gate), scale, out + p * n))
+}
+
+static void l2l__channel_combine(l2l_context *c, int64_t pixels, int n, const l2l_real *dy,
+                                 const l2l_real *gate, const l2l_real *x, const l2l_real *by,
+                                 l2l_real *out)
+{
+    L2L__EACH_PIXEL(combine(n, dy + p * n, L2L__AT(gate), x + p * n, by, out + p * n))
+}
+
+/* Sums over all pixels into the doubles s0[0..n) and s1[0..n) (either may be NULL): runs of 32
+   pixels in l2l_real, the runs in double, in up to 16 parts that the shape alone decides. */
+static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int n, const l2l_real *dy,
+                                 const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
+                                 double *s0, double *s1)
+{
+    enum { RUN = 32, PARTS = 16 };
+    const l2l__kernels *kernels = c->kernels;
+    int64_t runs = (pixels + RUN - 1) / RUN, i;
+    int parts = runs < PARTS ? (int)runs : PARTS, part;
+    double *sums = (double *)l2l__arena_array(c, 2 * (int64_t)parts * n, sizeof *sums);
+    l2l_real *run = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)parts * n, sizeof *run);
+    L2L__PARALLEL(l2l__workers(c, run ? pixels * n : 0))
+    for (part = 0; part < (run ? parts : 0); part++) {
+        double *mine = sums + 2 * (int64_t)part * n;
+        l2l_real *f = run + 2 * (int64_t)part * n;
+        int64_t r, last = runs * (part + 1) / parts, p, k;
+        memset(mine, 0, 2 * (size_t)n * sizeof *mine);
+        for (r = runs * part / parts; r < last; r++) {
+            int count = pixels - r * RUN < RUN ? (int)(pixels - r * RUN) : RUN;
+            p = r * RUN;
+            memset(f, 0, 2 * (size_t)n * sizeof *f);
+            kernels->moments(count, n, L2L__AT(dy), L2L__AT(gate), L2L__AT(x), mu,
+                             s0 ? f : NULL, s1 ? f + n : NULL);
+            for (k = 0; k < 2 * n; k++) mine[k] += (double)f[k];
+        }
+    }
+    for (part = 1; run && part < parts; part++)
+        for (i = 0; i < 2 * n; i++) sums[i] += sums[2 * (int64_t)part * n + i];
+    if (run && s0) memcpy(s0, sums, (size_t)n * sizeof *s0);
+    if (run && s1) memcpy(s1, sums + n, (size_t)n * sizeof *s1);
+    l2l__arena_drop(c, run);
+    l2l__arena_drop(c, sums);
+    return !c->status;
+}
+
 /* -- packing: a matrix of rows (t, d) and columns q, element data[t*st + d*sd + q*sq], as panels of
    `columns` columns: [panel][t*depth + d][column], the last one filled up with zeros. */
 typedef struct l2l__matrix {
@@ -2743,8 +2999,7 @@ static void l2l__indirect_share(const l2l__indirect *q, int worker, int workers,
         if (end > q->pixels) end = q->pixels;
         l2l__indirect_block(q, p0, (int)(end - p0), b);
         for (p = p0; e && p < end; p++)
-            q->kernels->finish(q->columns, e->scale, e->bias,
-                               e->residual ? e->residual + p * q->columns : NULL, e->relu,
+            q->kernels->finish(q->columns, q->out + p * q->columns, e, p * q->columns,
                                q->out + p * q->columns);
     }
 }
@@ -3052,44 +3307,15 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
 
 /* -- pooling ----------------------------------------------------------------------------------- */
 
-/* One row of outputs. Padding counts as -inf: those places are skipped. */
-static void l2l__max_pool_row(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
-                              int *index)
-{
-    int ow, i, j, k;
-    for (ow = 0; ow < g->ow; ow++)
-        for (k = 0; k < g->c; k++) {
-            int best = -1;
-            for (i = 0; i < g->kh; i++)
-                for (j = 0; j < g->kw; j++) {
-                    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
-                    l2l_real v;
-                    if (h < 0 || h >= g->h || w < 0 || w >= g->w) continue;
-                    v = x[((int64_t)h * g->w + w) * g->c + k];
-                    if (best < 0 || v > x[(int64_t)best * g->c + k] || v != v) best = h * g->w + w;
-                }
-            y[(int64_t)ow * g->c + k] = x[(int64_t)best * g->c + k];
-            index[(int64_t)ow * g->c + k] = best;
-        }
-}
-
 static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                                   l2l_real *y, int *index)
 {
     const l2l__kernels *kernels = c->kernels;
     int64_t row, rows = (int64_t)g->n * g->oh, size = (int64_t)g->ow * g->c;
-    bool two = g->kh == 2 && g->stride == 2 && g->padding == 0;
     L2L__PARALLEL(l2l__workers(c, rows * size * g->kh * g->kh))
-    for (row = 0; row < rows; row++) {
-        int oh = (int)(row % g->oh);
-        const l2l_real *image = x + row / g->oh * g->h * g->w * g->c;
-        if (two)
-            kernels->pool_row(g->ow, g->w, g->c, 2 * oh * g->w,
-                              image + (int64_t)2 * oh * g->w * g->c, y + row * size,
-                              index + row * size);
-        else
-            l2l__max_pool_row(g, image, oh, y + row * size, index + row * size);
-    }
+    for (row = 0; row < rows; row++)
+        kernels->pool_row(g, x + row / g->oh * g->h * g->w * g->c, (int)(row % g->oh),
+                          y + row * size, index + row * size);
 }
 
 static void l2l__unpool(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
@@ -4006,13 +4232,28 @@ static bool l2l__sum_images(l2l_context *c, const l2l_real *x, l2l_shape from, l
     return true;
 }
 
+/* The sums over N,H,W: the gradient of a bias. With mu: of (x - mu)^2 instead. */
+static bool l2l__sum_pixels(l2l_context *c, const l2l_tensor *x, const l2l_real *mu, l2l_real *y)
+{
+    int k, n = x->shape.c;
+    double *sums = (double *)l2l__arena_array(c, n, sizeof *sums);
+    bool ok = sums && l2l__channel_moments(c, l2l_count(x->shape) / n, n, mu ? NULL : x->data,
+                                           NULL, mu ? x->data : NULL, mu, mu ? NULL : sums,
+                                           mu ? sums : NULL);
+    for (k = 0; ok && k < n; k++) y[k] = (l2l_real)sums[k];
+    l2l__arena_drop(c, sums);
+    return ok;
+}
+
 L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
     l2l_tensor *y;
     if (!l2l__ready(c, "l2l_sum_to", x) || !l2l__fits(c, "l2l_sum_to", s, x->shape) ||
         !(y = l2l__new(c, "l2l_sum_to", s)))
         return NULL;
-    if (!l2l__sum_images(c, x->data, x->shape, s, y->data)) {
+    if (!(s.c == x->shape.c && l2l__same(s, l2l__channels(s.c))
+              ? l2l__sum_pixels(c, x, NULL, y->data)
+              : l2l__sum_images(c, x->data, x->shape, s, y->data))) {
         l2l_drop(c, y);
         return NULL;
     }
@@ -4092,6 +4333,75 @@ L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int tot
                (size_t)x->shape.c * sizeof *y->data);
     y->i[0] = from;
     return l2l__record1(c, y, &l2l__place_op, x);
+}
+
+/* -- scale and shift by channel ---------------------------------------------------------------- */
+
+/* dy where gate > 0 (everywhere without a gate), times scale: linear in dy and in scale. */
+static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *gate,
+                                   l2l_tensor *scale);
+static void l2l__gate_scale_vjp(l2l__vjp *v)
+{
+    l2l_context *c = v->c;
+    l2l_tensor *dy = v->y->in[0], *gate = v->y->in[1], *scale = v->y->in[2], *t, *u;
+    if (v->need[0]) v->dx[0] = l2l__gate_scale(c, v->dy, gate, scale);
+    if (!v->need[2]) return;
+    t = gate ? l2l__gate(c, dy, gate, 0) : l2l__retain(dy);
+    u = l2l_mul(c, v->dy, t);
+    v->dx[2] = l2l_sum_to(c, u, scale->shape);
+    l2l_drop(c, t);
+    l2l_drop(c, u);
+}
+static const l2l__operation l2l__gate_scale_op = {"gate_scale", l2l__gate_scale_vjp};
+
+static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *gate,
+                                   l2l_tensor *scale)
+{
+    l2l_tensor *y, *in[3];
+    if (!l2l__ready(c, "gate_scale", dy) || (gate && !l2l__ready(c, "gate_scale", gate)) ||
+        !l2l__ready(c, "gate_scale", scale) || !(y = l2l__new(c, "gate_scale", dy->shape)))
+        return NULL;
+    l2l__channel_gate(c, l2l_count(dy->shape) / dy->shape.c, dy->shape.c, dy->data,
+                      gate ? gate->data : NULL, scale->data, y->data);
+    in[0] = dy; in[1] = gate; in[2] = scale;
+    return l2l__record(c, y, &l2l__gate_scale_op, in, 3);
+}
+
+/* y = relu(scale * x + shift + residual): what batch norm is in evaluation mode. */
+enum { L2L__SS_X = 0, L2L__SS_SCALE, L2L__SS_SHIFT, L2L__SS_RESIDUAL };
+static void l2l__scale_shift_vjp(l2l__vjp *v)
+{
+    l2l_context *c = v->c;
+    l2l_tensor *const *in = v->y->in;
+    l2l_tensor *gate = v->y->i[3] ? v->y : NULL, *t, *u;
+    if (v->need[L2L__SS_X]) v->dx[L2L__SS_X] = l2l__gate_scale(c, v->dy, gate, in[L2L__SS_SCALE]);
+    if (!v->need[L2L__SS_SCALE] && !v->need[L2L__SS_SHIFT] && !v->need[L2L__SS_RESIDUAL]) return;
+    t = gate ? l2l__gate(c, v->dy, gate, 0) : l2l__retain(v->dy);
+    if (v->need[L2L__SS_SHIFT]) v->dx[L2L__SS_SHIFT] = l2l_sum_to(c, t, in[L2L__SS_SHIFT]->shape);
+    if (v->need[L2L__SS_SCALE]) {
+        u = l2l_mul(c, t, in[L2L__SS_X]);
+        v->dx[L2L__SS_SCALE] = l2l_sum_to(c, u, in[L2L__SS_SCALE]->shape);
+        l2l_drop(c, u);
+    }
+    if (v->need[L2L__SS_RESIDUAL]) v->dx[L2L__SS_RESIDUAL] = l2l__retain(t);
+    l2l_drop(c, t);
+}
+static const l2l__operation l2l__scale_shift_op = {"scale_shift", l2l__scale_shift_vjp};
+
+static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *scale,
+                                    l2l_tensor *shift, l2l_tensor *residual, bool relu)
+{
+    l2l_tensor *y, *in[4];
+    l2l__epilogue e;
+    if (!l2l__ready(c, "scale_shift", x) || !l2l__ready(c, "scale_shift", scale) ||
+        !l2l__ready(c, "scale_shift", shift) || !(y = l2l__new(c, "scale_shift", x->shape)))
+        return NULL;
+    e = l2l__epilogue_of(NULL, scale->data, shift->data, residual ? residual->data : NULL, relu);
+    l2l__channel_finish(c, l2l_count(x->shape) / x->shape.c, x->shape.c, x->data, &e, y->data);
+    y->i[3] = relu;
+    in[L2L__SS_X] = x; in[L2L__SS_SCALE] = scale; in[L2L__SS_SHIFT] = shift;
+    in[L2L__SS_RESIDUAL] = residual;
+    return l2l__record(c, y, &l2l__scale_shift_op, in, 4);
 }
 
 /* -- convolution ------------------------------------------------------------------------------- */
@@ -4296,16 +4606,6 @@ static bool l2l__pool_into(l2l_context *c, const l2l__geometry *g, const l2l_rea
 /* Inputs of the convolution's node, in this order. */
 enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__PRE_SCALE, L2L__PRE_SHIFT };
 
-/* p(x), as recorded operations: relu(pre_scale * x + pre_shift). */
-static l2l_tensor *l2l__prologue(l2l_context *c, l2l_tensor *x, l2l_tensor *scale,
-                                 l2l_tensor *shift)
-{
-    l2l_tensor *a = l2l_mul(c, x, scale), *b = l2l_add(c, a, shift), *y = l2l_relu(c, b);
-    l2l_drop(c, a);
-    l2l_drop(c, b);
-    return y;
-}
-
 /* The part of conv's VJP in front of the epilogue: t is the cotangent of conv(p(x), w). */
 static void l2l__conv_core_vjp(l2l__vjp *v, l2l_tensor *t)
 {
@@ -4314,14 +4614,15 @@ static void l2l__conv_core_vjp(l2l__vjp *v, l2l_tensor *t)
     l2l_tensor *x = in[L2L__X], *w = in[L2L__W], *p = x, *dp, *g, *m;
     int stride = (int)v->y->i[0], padding = (int)v->y->i[1];
     bool prologue = in[L2L__PRE_SCALE] != NULL;
-    if (prologue && v->y->i[2]) p = l2l__prologue(c, x, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT]);
+    if (prologue)
+        p = l2l__scale_shift(c, x, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT], NULL, true);
     if (v->need[L2L__W])
         v->dx[L2L__W] = l2l_conv_weight_grad(c, p, t, w->shape, stride, padding);
     if (v->need[L2L__X] || v->need[L2L__PRE_SCALE] || v->need[L2L__PRE_SHIFT]) {
         dp = l2l_conv_input_grad(c, t, w, x->shape, stride, padding);
         if (prologue) {
             g = l2l__gate(c, dp, p, 0);
-            if (v->need[L2L__X]) v->dx[L2L__X] = l2l_mul(c, g, in[L2L__PRE_SCALE]);
+            if (v->need[L2L__X]) v->dx[L2L__X] = l2l__gate_scale(c, g, NULL, in[L2L__PRE_SCALE]);
             if (v->need[L2L__PRE_SHIFT])
                 v->dx[L2L__PRE_SHIFT] = l2l_sum_to(c, g, l2l__channels(x->shape.c));
             if (v->need[L2L__PRE_SCALE]) {
@@ -4343,8 +4644,10 @@ static void l2l__conv_vjp(l2l__vjp *v)
     l2l_context *c = v->c;
     l2l_tensor *y = v->y, *t = l2l__retain(v->dy), *u, *m;
     l2l_tensor *const *in = y->in;
-    bool relu = (y->i[3] & L2L_RELU) != 0, pool = (y->i[3] & L2L_POOL) != 0;
-    if (relu) {                              /* max and ReLU commute: mask by the pooled output   */
+    bool relu = (y->i[3] & L2L_RELU) != 0, pool = (y->i[3] & L2L_POOL) != 0, at_once;
+    at_once = relu && !pool && in[L2L__SCALE] && !v->need[L2L__RESIDUAL] && !v->need[L2L__BIAS] &&
+              !v->need[L2L__SCALE];
+    if (relu && !at_once) {                  /* max and ReLU commute: mask by the pooled output   */
         u = l2l__gate(c, t, y, 0);
         l2l_drop(c, t);
         t = u;
@@ -4363,7 +4666,7 @@ static void l2l__conv_vjp(l2l__vjp *v)
         if (v->need[L2L__SCALE]) {           /* needs the bare convolution again                  */
             l2l_tensor *p = in[L2L__X];
             if (in[L2L__PRE_SCALE])
-                p = l2l__prologue(c, p, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT]);
+                p = l2l__scale_shift(c, p, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT], NULL, true);
             u = l2l__plain_conv(c, p, in[L2L__W], y);
             m = l2l_mul(c, t, u);
             v->dx[L2L__SCALE] = l2l_sum_to(c, m, in[L2L__SCALE]->shape);
@@ -4371,11 +4674,11 @@ static void l2l__conv_vjp(l2l__vjp *v)
             l2l_drop(c, u);
             l2l_drop(c, m);
         }
-        u = l2l_mul(c, t, in[L2L__SCALE]);
+        u = l2l__gate_scale(c, t, at_once ? y : NULL, in[L2L__SCALE]);
         l2l_drop(c, t);
         t = u;
     }
-    l2l__conv_core_vjp(v, t);
+    if (t) l2l__conv_core_vjp(v, t);
     l2l_drop(c, t);
 }
 static const l2l__operation l2l__conv_op = {"conv", l2l__conv_vjp};
@@ -4412,10 +4715,8 @@ static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, const l
     l2l__geometry pool = *g;
     bool ok;
     if (!full) return NULL;
-    e.scale = o->scale ? o->scale->data : NULL;
-    e.bias = o->bias ? o->bias->data : NULL;
-    e.residual = o->residual ? o->residual->data : NULL;
-    e.relu = o->relu;
+    e = l2l__epilogue_of(NULL, o->scale ? o->scale->data : NULL, o->bias ? o->bias->data : NULL,
+                         o->residual ? o->residual->data : NULL, o->relu);
     if (!l2l__conv_forward(c, g, p->data, w, &e, full->data)) {
         l2l_drop(c, full);
         return NULL;
@@ -4445,7 +4746,7 @@ L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
         return NULL;
     if (o->pre_scale) {
         c->recording = false;                /* part of this node, not nodes of their own         */
-        p = l2l__prologue(c, x, o->pre_scale, o->pre_shift);
+        p = l2l__scale_shift(c, x, o->pre_scale, o->pre_shift, NULL, true);
         c->recording = was;
         if (!p) return NULL;
     }
@@ -4453,7 +4754,6 @@ L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     if (p != x) l2l_drop(c, p);
     if (!y) return NULL;
     l2l__save_geometry(y, o->stride, o->padding);
-    y->i[2] = o->pre_scale != NULL;
     y->i[3] = (o->relu ? L2L_RELU : 0) | (o->pool ? L2L_POOL : 0);
     y->i[7] = (int64_t)g.oh << 32 | g.ow;
     in[L2L__X] = x; in[L2L__W] = w; in[L2L__BIAS] = o->bias; in[L2L__SCALE] = o->scale;
@@ -4571,7 +4871,7 @@ L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x)
 
 /* -- batch normalisation --------------------------------------------------------------------------
    Training: m = N*H*W, mu = sum x / m, var = sum (x-mu)^2 / m, r = (var + eps)^-1/2,
-   y = gamma (x-mu) r + beta. The node saves mu and r. */
+   y = relu(gamma (x-mu) r + beta + residual). The node saves mu and r. */
 
 L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
 {
@@ -4595,50 +4895,58 @@ static l2l_tensor *l2l__batch_norm_plain(l2l_context *c, l2l_tensor *x, l2l_tens
     return l2l_add(c, l2l_mul(c, d, l2l_mul(c, r, gamma)), beta);
 }
 
-/* dx = gamma r (dy - mean(dy) - xhat mean(dy xhat)), dgamma = sum dy xhat, dbeta = sum dy */
+/* With t = dy behind the ReLU's mask and xhat = (x-mu) r: dgamma = sum t xhat, dbeta = sum t,
+   dx = gamma r (t - mean(t) - xhat mean(t xhat)). */
 static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    l2l_tensor *x = v->y->in[0], *gamma = v->y->in[1], *xhat, *t, *u;
-    l2l_shape s = l2l__channels(x->shape.c);
-    const l2l_real *mu = v->y->saved, *r = mu + s.c;
-    l2l_real *dgamma, *dbeta;
-    int64_t i, n = l2l_count(x->shape);
-    double m = (double)(n / s.c);
-    xhat = l2l__new(c, "batch_norm", x->shape);
-    for (i = 0; xhat && i < n; i++) xhat->data[i] = (x->data[i] - mu[i % s.c]) * r[i % s.c];
-    t = l2l_mul(c, v->dy, xhat);
-    u = l2l_sum_to(c, t, s);
-    l2l_drop(c, t);
-    t = l2l_sum_to(c, v->dy, s);
-    if (t && u && v->need[0] && (v->dx[0] = l2l__new(c, "batch_norm", x->shape)) != NULL) {
-        dgamma = u->data;
-        dbeta = t->data;
-        for (i = 0; i < n; i++) {
-            int k = (int)(i % s.c);
-            v->dx[0]->data[i] = gamma->data[k] * r[k] *
-                (v->dy->data[i] - (l2l_real)((double)dbeta[k] / m) -
-                 xhat->data[i] * (l2l_real)((double)dgamma[k] / m));
+    l2l_tensor *x = v->y->in[0], *gamma = v->y->in[1], *gate = v->y->i[3] ? v->y : NULL;
+    const l2l_real *mu = v->y->saved, *g = gate ? gate->data : NULL;
+    int n = x->shape.c, k;
+    int64_t m = l2l_count(x->shape) / n;
+    const l2l_real *r = mu + n;
+    double *sums = (double *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *sums);
+    l2l_real *by = (l2l_real *)l2l__arena_array(c, 4 * (int64_t)n, sizeof *by);
+    l2l_tensor *dgamma = l2l__new(c, "batch_norm", gamma->shape);
+    l2l_tensor *dbeta = l2l__new(c, "batch_norm", gamma->shape), *dx = NULL;
+    if (v->need[0]) dx = l2l__new(c, "batch_norm", x->shape);
+    if (!c->status &&
+        l2l__channel_moments(c, m, n, v->dy->data, g, x->data, mu, sums, sums + n)) {
+        for (k = 0; k < n; k++) {
+            double a = (double)gamma->data[k] * (double)r[k];
+            double h = sums[n + k] * (double)r[k];
+            dbeta->data[k] = (l2l_real)sums[k];
+            dgamma->data[k] = (l2l_real)h;
+            by[k] = mu[k];
+            by[n + k] = (l2l_real)a;
+            by[2 * n + k] = (l2l_real)(-a * (double)r[k] * h / (double)m);
+            by[3 * n + k] = (l2l_real)(-a * sums[k] / (double)m);
         }
+        if (dx) l2l__channel_combine(c, m, n, v->dy->data, g, x->data, by, dx->data);
     }
-    l2l_drop(c, xhat);
-    v->dx[1] = u;
-    v->dx[2] = t;
+    l2l__arena_drop(c, by);
+    l2l__arena_drop(c, sums);
+    v->dx[0] = dx;
+    v->dx[1] = dgamma;
+    v->dx[2] = dbeta;
+    if (v->need[3]) v->dx[3] = gate ? l2l__gate(c, v->dy, gate, 0) : l2l__retain(v->dy);
 }
 
 static void l2l__batch_norm_vjp(l2l__vjp *v)
 {
     l2l_tensor *const *in = v->y->in;
-    l2l_tensor *y, *wanted[3], *found[3];
+    l2l_tensor *y, *wanted[4], *found[4];
     int j, n = 0;
     if (!v->c->recording) {
         l2l__batch_norm_fused_vjp(v);
         return;
     }
     y = l2l__batch_norm_plain(v->c, in[0], in[1], in[2], v->y->f[0]);
-    for (j = 0; j < 3; j++) if (v->need[j]) wanted[n++] = in[j];
+    if (in[3]) y = l2l_add(v->c, y, in[3]);
+    if (v->y->i[3]) y = l2l_relu(v->c, y);
+    for (j = 0; j < 4; j++) if (v->need[j]) wanted[n++] = in[j];
     if (!y || !l2l_vjp(v->c, y, v->dy, wanted, n, found, L2L_CREATE_GRAPH)) return;
-    for (j = n = 0; j < 3; j++) if (v->need[j]) v->dx[j] = found[n++];
+    for (j = n = 0; j < 4; j++) if (v->need[j]) v->dx[j] = found[n++];
 }
 static const l2l__operation l2l__batch_norm_op = {"batch_norm", l2l__batch_norm_vjp};
 
@@ -4657,64 +4965,83 @@ static void l2l__move_running(const l2l_batch_norm_options *o, const l2l_real *m
 static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
                                          const l2l_batch_norm_options *o)
 {
-    l2l_shape s = l2l__channels(x->shape.c);
-    int64_t i, n = l2l_count(x->shape);
-    l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[3];
-    l2l_real *mu, *r;
-    int k;
-    if (!y) return NULL;
-    y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)s.c, sizeof *mu);
-    r = mu ? mu + s.c : NULL;
-    if (!r || !l2l__sum_images(c, x->data, x->shape, s, mu)) goto failed;
-    for (k = 0; k < s.c; k++) mu[k] = (l2l_real)((double)mu[k] / (double)(n / s.c));
-    for (i = 0; i < n; i++) {
-        l2l_real d = x->data[i] - mu[i % s.c];
-        y->data[i] = d * d;
+    int n = x->shape.c, k;
+    int64_t m = l2l_count(x->shape) / n;
+    l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[4];
+    l2l_real *mu, *r, *scale = (l2l_real *)l2l__arena_array(c, n, sizeof *scale);
+    l2l__epilogue e;
+    if (!y || !scale) goto failed;
+    y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *mu);
+    if (!mu || !l2l__sum_pixels(c, x, NULL, mu)) goto failed;
+    for (r = mu + n, k = 0; k < n; k++) mu[k] = (l2l_real)((double)mu[k] / (double)m);
+    if (!l2l__sum_pixels(c, x, mu, r)) goto failed;
+    for (k = 0; k < n; k++) r[k] = (l2l_real)((double)r[k] / (double)m);
+    if (o->update) l2l__move_running(o, mu, r, n, (double)m);
+    for (k = 0; k < n; k++) {
+        r[k] = (l2l_real)(1 / sqrt((double)r[k] + o->epsilon));
+        scale[k] = r[k] * o->gamma->data[k];
     }
-    if (!l2l__sum_images(c, y->data, x->shape, s, r)) goto failed;
-    for (k = 0; k < s.c; k++) r[k] = (l2l_real)((double)r[k] / (double)(n / s.c));
-    if (o->update) l2l__move_running(o, mu, r, s.c, (double)(n / s.c));
-    for (k = 0; k < s.c; k++) r[k] = (l2l_real)(1 / sqrt((double)r[k] + o->epsilon));
-    for (i = 0; i < n; i++) {
-        k = (int)(i % s.c);
-        y->data[i] = (x->data[i] - mu[k]) * (r[k] * o->gamma->data[k]) + o->beta->data[k];
-    }
+    e = l2l__epilogue_of(mu, scale, o->beta->data, o->residual ? o->residual->data : NULL, o->relu);
+    l2l__channel_finish(c, m, n, x->data, &e, y->data);
+    l2l__arena_drop(c, scale);
     y->f[0] = o->epsilon;
-    in[0] = x; in[1] = o->gamma; in[2] = o->beta;
-    return l2l__record(c, y, &l2l__batch_norm_op, in, 3);
+    y->i[3] = o->relu;
+    in[0] = x; in[1] = o->gamma; in[2] = o->beta; in[3] = o->residual;
+    return l2l__record(c, y, &l2l__batch_norm_op, in, 4);
 failed:
+    l2l__arena_drop(c, scale);
     l2l_drop(c, y);
     return NULL;
 }
 
-/* Evaluation: y = x s + (beta - mean s), s = gamma (variance + eps)^-1/2. */
+/* Evaluation: y = x s + b, s = gamma (variance + eps)^-1/2, b = beta + (before - mean) s, where
+   `before` is the bias of a convolution in front that takes s and b into its epilogue. */
+static bool l2l__batch_norm_constants(l2l_context *c, const l2l_batch_norm_options *o,
+                                      l2l_tensor *before, l2l_tensor **s, l2l_tensor **b)
+{
+    l2l_tensor *shifted = l2l_affine(c, o->running_variance, 1, o->epsilon);
+    l2l_tensor *r = l2l_power(c, shifted, -0.5);
+    l2l_tensor *mean = before ? l2l_sub(c, o->running_mean, before) : l2l__retain(o->running_mean);
+    l2l_tensor *m;
+    *s = l2l_mul(c, o->gamma, r);
+    m = l2l_mul(c, mean, *s);
+    *b = l2l_sub(c, o->beta, m);
+    l2l_drop(c, shifted);
+    l2l_drop(c, r);
+    l2l_drop(c, mean);
+    l2l_drop(c, m);
+    return !c->status;
+}
+
 static l2l_tensor *l2l__batch_norm_evaluate(l2l_context *c, l2l_tensor *x,
                                             const l2l_batch_norm_options *o)
 {
-    l2l_tensor *shifted = l2l_affine(c, o->running_variance, 1, o->epsilon);
-    l2l_tensor *r = l2l_power(c, shifted, -0.5), *s = l2l_mul(c, o->gamma, r);
-    l2l_tensor *m = l2l_mul(c, o->running_mean, s), *b = l2l_sub(c, o->beta, m);
-    l2l_tensor *xs = l2l_mul(c, x, s), *y = l2l_add(c, xs, b);
-    l2l_drop(c, shifted);
-    l2l_drop(c, r);
+    l2l_tensor *s, *b, *y = NULL;
+    if (l2l__batch_norm_constants(c, o, NULL, &s, &b))
+        y = l2l__scale_shift(c, x, s, b, o->residual, o->relu);
     l2l_drop(c, s);
-    l2l_drop(c, m);
     l2l_drop(c, b);
-    l2l_drop(c, xs);
     return y;
+}
+
+static bool l2l__batch_norm_ready(l2l_context *c, const l2l_batch_norm_options *o, l2l_shape x)
+{
+    const char *where = "l2l_batch_norm";
+    if (!l2l__ready(c, where, o->gamma) || !l2l__ready(c, where, o->beta) ||
+        !l2l__ready(c, where, o->running_mean) || !l2l__ready(c, where, o->running_variance) ||
+        !l2l__vector_fits(c, where, o->gamma, x.c) || !l2l__vector_fits(c, where, o->beta, x.c) ||
+        !l2l__vector_fits(c, where, o->running_mean, x.c) ||
+        !l2l__vector_fits(c, where, o->running_variance, x.c))
+        return false;
+    if (!o->residual) return true;
+    if (!l2l__ready(c, "l2l_batch_norm: residual", o->residual)) return false;
+    return l2l__same(o->residual->shape, x) ||
+           l2l__shapes_differ(c, "l2l_batch_norm: residual", o->residual->shape, x);
 }
 
 L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_batch_norm_options *o)
 {
-    const char *where = "l2l_batch_norm";
-    if (!l2l__ready(c, where, x) || !l2l__ready(c, where, o->gamma) ||
-        !l2l__ready(c, where, o->beta) || !l2l__ready(c, where, o->running_mean) ||
-        !l2l__ready(c, where, o->running_variance) ||
-        !l2l__vector_fits(c, where, o->gamma, x->shape.c) ||
-        !l2l__vector_fits(c, where, o->beta, x->shape.c) ||
-        !l2l__vector_fits(c, where, o->running_mean, x->shape.c) ||
-        !l2l__vector_fits(c, where, o->running_variance, x->shape.c))
-        return NULL;
+    if (!l2l__ready(c, "l2l_batch_norm", x) || !l2l__batch_norm_ready(c, o, x->shape)) return NULL;
     return o->training ? l2l__batch_norm_train(c, x, o) : l2l__batch_norm_evaluate(c, x, o);
 }
 
@@ -4897,7 +5224,7 @@ typedef struct l2l__slot {                   /* a parameter or a buffer         
 struct l2l_model {
     l2l_context *context;
     l2l_model_options options;
-    char arch[32];
+    char arch[32], scope[64];
     l2l__slot **slots;                       /* in the order of the first run                     */
     int n_slots, capacity, cursor;           /* cursor: where the next look-up begins             */
     bool creating;                           /* the first run: layers make what they miss         */
@@ -5017,13 +5344,14 @@ static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *p
     char name[96];
     l2l__slot *p;
     if (c->status) return NULL;
-    if (l2l__format(name, sizeof name, "%s.%s", layer, part) >= sizeof name) {
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter name '%s.%s' is too long", layer, part);
+    if (l2l__format(name, sizeof name, "%s%s.%s", m->scope, layer, part) >= sizeof name) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter name '%s%s.%s' is too long", m->scope, layer,
+                  part);
         return NULL;
     }
     p = l2l__find_slot(m, name);
     if (m->creating && p) {
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "two layers are named '%s'", layer);
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "two layers are named '%s%s'", m->scope, layer);
         return NULL;
     }
     if (m->creating) {
@@ -5054,23 +5382,110 @@ L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m)
     return m->mode;
 }
 
+L2LADVDEF void l2l_model_scope(l2l_model *m, const char *prefix)
+{
+    if (l2l__format(m->scope, sizeof m->scope, "%s", prefix) >= sizeof m->scope)
+        l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_model_scope: '%s' is too long", prefix);
+}
+
+/* The parameters of a batch norm over so many channels, and how it runs now. */
+static l2l_batch_norm_options l2l__norm(l2l_model *m, const char *name, int channels)
+{
+    l2l_batch_norm_options o = l2l_batch_norm_default();
+    l2l_shape s = l2l__channels(channels);
+    o.gamma = l2l__parameter(m, name, "weight", s, 1, true, 0, 1);
+    o.beta = l2l__parameter(m, name, "bias", s, 1, true, 0, 0);
+    o.running_mean = l2l__parameter(m, name, "running_mean", s, 1, false, 0, 0);
+    o.running_variance = l2l__parameter(m, name, "running_var", s, 1, false, 0, 1);
+    o.training = l2l_model_mode(m) == L2L_TRAIN;
+    o.update = !m->frozen && !m->creating;
+    return o;
+}
+
+L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_tensor *x,
+                                           unsigned flags)
+{
+    l2l_batch_norm_options o;
+    if (!l2l__ready(m->context, name, x)) return NULL;
+    o = l2l__norm(m, name, x->shape.c);
+    o.relu = (flags & L2L_RELU) != 0;
+    return m->context->status ? NULL : l2l_batch_norm(m->context, x, &o);
+}
+
+L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel)
+{
+    l2l_unit u;
+    memset(&u, 0, sizeof u);
+    u.channels = channels;
+    u.kernel = kernel;
+    u.stride = 1;
+    u.padding = kernel / 2;
+    return u;
+}
+
+/* Training mode: the batch's statistics stand between the convolution and the rest. They take the
+   convolution's bias away again, so it enters the running mean only, and its gradient is 0. */
+static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l2l_conv_options *o,
+                                   l2l_batch_norm_options *norm, const l2l_unit *u)
+{
+    l2l_context *c = m->context;
+    const l2l_tensor *bias = o->bias;
+    l2l_tensor *z, *y, *p;
+    int k;
+    o->bias = NULL;
+    z = l2l_conv(c, x, w, o);
+    norm->residual = u->residual;
+    norm->relu = (u->flags & L2L_RELU) != 0;
+    y = l2l_batch_norm(c, z, norm);
+    l2l_drop(c, z);
+    for (k = 0; y && bias && norm->update && k < u->channels; k++)
+        norm->running_mean->data[k] += (l2l_real)norm->momentum * bias->data[k];
+    if (!(u->flags & L2L_POOL)) return y;
+    p = l2l_max_pool(c, y, 2, 2, 0);
+    l2l_drop(c, y);
+    return p;
+}
+
+L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor *x,
+                                     const l2l_unit *u)
+{
+    l2l_context *c = m->context;
+    l2l_conv_options o = l2l_conv_default();
+    l2l_batch_norm_options norm;
+    l2l_tensor *w, *y, *scale = NULL, *shift = NULL;
+    if (!l2l__ready(c, name, x)) return NULL;
+    w = l2l__parameter(m, name, "weight",
+                       l2l_shape_of(u->kernel, u->kernel, x->shape.c, u->channels), 4, true,
+                       sqrt(2 / ((double)u->kernel * u->kernel * x->shape.c)), 0);
+    if (!(u->flags & L2L_NO_BIAS))
+        o.bias = l2l__parameter(m, name, "bias", l2l__channels(u->channels), 1, true, 0, 0);
+    o.stride = u->stride;
+    o.padding = u->padding;
+    if (u->norm) {
+        norm = l2l__norm(m, u->norm, u->channels);
+        if (c->status) return NULL;
+        if (norm.training) return l2l__unit_train(m, x, w, &o, &norm, u);
+        if (!l2l__batch_norm_constants(c, &norm, o.bias, &scale, &shift)) return NULL;
+        o.scale = scale;
+        o.bias = shift;
+    }
+    o.residual = u->residual;
+    o.relu = (u->flags & L2L_RELU) != 0;
+    o.pool = (u->flags & L2L_POOL) != 0;
+    y = c->status ? NULL : l2l_conv(c, x, w, &o);
+    l2l_drop(c, scale);
+    l2l_drop(c, shift);
+    return y;
+}
+
 L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor *x, int channels,
                                      int kernel, int stride, int padding, unsigned flags)
 {
-    l2l_conv_options o = l2l_conv_default();
-    l2l_tensor *w;
-    double fan_in;
-    if (!l2l__ready(m->context, name, x)) return NULL;
-    fan_in = (double)kernel * kernel * x->shape.c;
-    w = l2l__parameter(m, name, "weight", l2l_shape_of(kernel, kernel, x->shape.c, channels), 4,
-                       true, sqrt(2 / fan_in), 0);
-    if (!(flags & L2L_NO_BIAS))
-        o.bias = l2l__parameter(m, name, "bias", l2l__channels(channels), 1, true, 0, 0);
-    o.stride = stride;
-    o.padding = padding;
-    o.relu = (flags & L2L_RELU) != 0;
-    o.pool = (flags & L2L_POOL) != 0;
-    return m->context->status ? NULL : l2l_conv(m->context, x, w, &o);
+    l2l_unit u = l2l_unit_default(channels, kernel);
+    u.stride = stride;
+    u.padding = padding;
+    u.flags = flags;
+    return l2l_layer_unit(m, name, x, &u);
 }
 
 L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tensor *x, int outputs,
@@ -5089,28 +5504,6 @@ L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tenso
         o.bias = l2l__parameter(m, name, "bias", l2l__channels(outputs), 1, true, 0, 0);
     o.relu = (flags & L2L_RELU) != 0;
     return m->context->status ? NULL : l2l_linear(m->context, x, w, &o);
-}
-
-L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_tensor *x,
-                                           unsigned flags)
-{
-    l2l_batch_norm_options o = l2l_batch_norm_default();
-    l2l_tensor *y, *z;
-    l2l_shape s;
-    if (!l2l__ready(m->context, name, x)) return NULL;
-    s = l2l__channels(x->shape.c);
-    o.gamma = l2l__parameter(m, name, "weight", s, 1, true, 0, 1);
-    o.beta = l2l__parameter(m, name, "bias", s, 1, true, 0, 0);
-    o.running_mean = l2l__parameter(m, name, "running_mean", s, 1, false, 0, 0);
-    o.running_variance = l2l__parameter(m, name, "running_var", s, 1, false, 0, 1);
-    o.training = l2l_model_mode(m) == L2L_TRAIN;
-    o.update = !m->frozen && !m->creating;
-    if (m->context->status) return NULL;
-    y = l2l_batch_norm(m->context, x, &o);
-    if (!(flags & L2L_RELU)) return y;
-    z = l2l_relu(m->context, y);
-    l2l_drop(m->context, y);
-    return z;
 }
 
 L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
@@ -5166,21 +5559,147 @@ static l2l_tensor *l2l__smallcnn(l2l_model *m, l2l_tensor *x, void *user)
     return l2l__then(m, x, l2l_layer_linear(m, "classifier.fc3", x, m->options.classes, L2L_LAST));
 }
 
+/* A unit with padding kernel/2; norm and residual may be NULL. */
+static l2l_tensor *l2l__conv_norm(l2l_model *m, const char *conv, const char *norm,
+                                  l2l_tensor *x, int channels, int kernel, int stride,
+                                  l2l_tensor *residual, unsigned flags)
+{
+    l2l_unit u = l2l_unit_default(channels, kernel);
+    u.stride = stride;
+    u.norm = norm;
+    u.residual = residual;
+    u.flags = flags;
+    return l2l_layer_unit(m, conv, x, &u);
+}
+
+/* VGG-16 with batch norm (Simonyan and Zisserman 2015), in the form usual for 32x32 pictures. Its
+   layers are counted as PyTorch counts them: convolution, norm, ReLU and pooling each. */
+static l2l_tensor *l2l__vgg16(l2l_model *m, l2l_tensor *x, void *user)
+{
+    static const short channels[13] = {64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512,
+                                       512};
+    static const bool last[13] = {false, true, false, true, false, false, true, false, false, true,
+                                  false, false, true}; /* of its group: pooled */
+    l2l_tensor *first = x;
+    int i, at = 0;
+    L2L__UNUSED(user);
+    for (i = 0; i < 13; i++) {
+        char conv[24], norm[24];
+        l2l_tensor *y;
+        l2l__format(conv, sizeof conv, "features.%d", at);
+        l2l__format(norm, sizeof norm, "features.%d", at + 1);
+        y = l2l__conv_norm(m, conv, norm, x, l2l__width(m, channels[i]), 3, 1, NULL,
+                      L2L_RELU | (last[i] ? (unsigned)L2L_POOL : 0));
+        if (x != first) l2l_drop(m->context, x);
+        x = y;
+        at += last[i] ? 4 : 3;
+    }
+    return l2l__then(m, x, l2l_layer_linear(m, "classifier", x, m->options.classes, L2L_LAST));
+}
+
+/* A pre-activation block: y = x + conv2(relu(bn2(conv1(a)))), a = relu(bn1(x)); where the shape
+   changes, a 1x1 convolution of a replaces x in the sum. Uses x up. */
+static l2l_tensor *l2l__wrn_block(l2l_model *m, l2l_tensor *x, int channels, int stride)
+{
+    l2l_context *c = m->context;
+    l2l_tensor *a = l2l_layer_batch_norm(m, "bn1", x, L2L_RELU), *t, *r, *y;
+    t = l2l__conv_norm(m, "conv1", "bn2", a, channels, 3, stride, NULL, L2L_RELU | L2L_NO_BIAS);
+    if (x && x->shape.c == channels) r = l2l__retain(x);
+    else r = l2l_layer_conv(m, "convShortcut", a, channels, 1, stride, 0, L2L_NO_BIAS);
+    l2l_drop(c, a);
+    y = l2l__conv_norm(m, "conv2", NULL, t, channels, 3, 1, r, L2L_NO_BIAS);
+    l2l_drop(c, t);
+    l2l_drop(c, r);
+    return l2l__then(m, x, y);
+}
+
+/* WideResNet (Zagoruyko and Komodakis 2016): 16 channels, then three groups of (depth-4)/6 blocks
+   with 16, 32 and 64 times the widening factor. */
+static l2l_tensor *l2l__wrn(l2l_model *m, l2l_tensor *x, void *user)
+{
+    int blocks = (m->options.depth - 4) / 6, group, i;
+    L2L__UNUSED(user);
+    if (blocks < 1 || m->options.depth != 6 * blocks + 4) {
+        l2l__fail(m->context, L2L_ERROR_ARGUMENT, "wrn: depth %d is not 10, 16, 22, 28, 34, ...",
+                  m->options.depth);
+        return NULL;
+    }
+    x = l2l_layer_conv(m, "conv1", x, 16, 3, 1, 1, L2L_NO_BIAS);
+    for (group = 1; group <= 3; group++)
+        for (i = 0; i < blocks; i++) {
+            char scope[32];
+            l2l__format(scope, sizeof scope, "block%d.layer.%d.", group, i);
+            l2l_model_scope(m, scope);
+            x = l2l__wrn_block(m, x, l2l__width(m, 8 << group), group > 1 && i == 0 ? 2 : 1);
+        }
+    l2l_model_scope(m, "");
+    x = l2l__then(m, x, l2l_layer_batch_norm(m, "bn1", x, L2L_RELU));
+    x = l2l__then(m, x, l2l_global_average_pool(m->context, x));
+    return l2l__then(m, x, l2l_layer_linear(m, "fc", x, m->options.classes, L2L_LAST));
+}
+
+/* A basic block: y = relu(x + bn2(conv2(relu(bn1(conv1(x)))))); where the shape changes, a 1x1
+   convolution with batch norm of x replaces x in the sum. Uses x up. */
+static l2l_tensor *l2l__resnet_block(l2l_model *m, l2l_tensor *x, int channels, int stride)
+{
+    l2l_context *c = m->context;
+    l2l_tensor *t, *r, *y;
+    t = l2l__conv_norm(m, "conv1", "bn1", x, channels, 3, stride, NULL, L2L_RELU | L2L_NO_BIAS);
+    if (x && x->shape.c == channels && stride == 1) r = l2l__retain(x);
+    else r = l2l__conv_norm(m, "downsample.0", "downsample.1", x, channels, 1, stride, NULL,
+                       L2L_NO_BIAS);
+    y = l2l__conv_norm(m, "conv2", "bn2", t, channels, 3, 1, r, L2L_RELU | L2L_NO_BIAS);
+    l2l_drop(c, t);
+    l2l_drop(c, r);
+    return l2l__then(m, x, y);
+}
+
+/* ResNet-18 (He et al. 2016): a 7x7 stem and a pooling, then four groups of two blocks. */
+static l2l_tensor *l2l__resnet18(l2l_model *m, l2l_tensor *x, void *user)
+{
+    int group, i;
+    L2L__UNUSED(user);
+    x = l2l__conv_norm(m, "conv1", "bn1", x, l2l__width(m, 64), 7, 2, NULL, L2L_RELU | L2L_NO_BIAS);
+    x = l2l__then(m, x, l2l_max_pool(m->context, x, 3, 2, 1));
+    for (group = 1; group <= 4; group++)
+        for (i = 0; i < 2; i++) {
+            char scope[32];
+            l2l__format(scope, sizeof scope, "layer%d.%d.", group, i);
+            l2l_model_scope(m, scope);
+            x = l2l__resnet_block(m, x, l2l__width(m, 32 << group), group > 1 && i == 0 ? 2 : 1);
+        }
+    l2l_model_scope(m, "");
+    x = l2l__then(m, x, l2l_global_average_pool(m->context, x));
+    return l2l__then(m, x, l2l_layer_linear(m, "fc", x, m->options.classes, L2L_LAST));
+}
+
 /* -- models ------------------------------------------------------------------------------------ */
 
 L2LADVDEF l2l_model_options l2l_model_default(const char *arch)
 {
+    static const struct {
+        const char *name;
+        l2l_forward forward;
+        int channels, size, classes, width, depth;
+    } known[] = {{"smallcnn", l2l__smallcnn, 1, 28, 10, 1, 0},
+                 {"vgg16", l2l__vgg16, 3, 32, 10, 1, 0},
+                 {"wrn", l2l__wrn, 3, 32, 10, 10, 34},
+                 {"resnet18", l2l__resnet18, 3, 224, 9, 1, 0}};
     l2l_model_options o;
+    size_t i;
     memset(&o, 0, sizeof o);
     o.arch = arch;
     o.width_multiplier = 1;
     o.last_layer_deviation = 0.01;
-    if (strcmp(arch, "smallcnn") == 0) {
-        o.forward = l2l__smallcnn;
-        o.channels = 1;
-        o.height = o.width = 28;
-        o.classes = 10;
-    }
+    for (i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcmp(arch, known[i].name) == 0) {
+            o.forward = known[i].forward;
+            o.channels = known[i].channels;
+            o.height = o.width = known[i].size;
+            o.classes = known[i].classes;
+            o.width_multiplier = known[i].width;
+            o.depth = known[i].depth;
+        }
     return o;
 }
 
@@ -5195,7 +5714,8 @@ static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
     if (!o->forward)
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
                          "l2l_model_create: '%s' is not a known architecture "
-                         "(known: smallcnn); for a network of your own set `forward`",
+                         "(known: smallcnn, vgg16, wrn, resnet18); for a network of your own set "
+                         "`forward`",
                          o->arch);
     if (o->channels < 1 || o->height < 1 || o->width < 1 || o->classes < 2)
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
@@ -5230,7 +5750,7 @@ static l2l_tensor *l2l__normalise(l2l_model *m, l2l_tensor *x)
 {
     l2l_context *c = m->context;
     l2l_shape s = l2l__channels(m->options.channels);
-    l2l_tensor *scale, *shift, *a, *y;
+    l2l_tensor *scale, *shift, *y;
     int k;
     if (!m->options.normalise) return x;
     scale = l2l_zeros(c, s);
@@ -5239,9 +5759,7 @@ static l2l_tensor *l2l__normalise(l2l_model *m, l2l_tensor *x)
         scale->data[k] = (l2l_real)(1 / m->options.deviation[k]);
         shift->data[k] = (l2l_real)(-m->options.mean[k] / m->options.deviation[k]);
     }
-    a = l2l_mul(c, x, scale);
-    y = l2l_add(c, a, shift);
-    l2l_drop(c, a);
+    y = l2l__scale_shift(c, x, scale, shift, NULL, false);
     l2l_drop(c, scale);
     l2l_drop(c, shift);
     return y;
@@ -5272,6 +5790,7 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
     m->mode = mode;
     m->draws = 0;
     m->cursor = 0;
+    m->scope[0] = 0;
     input = l2l__normalise(m, x);
     logits = input ? o->forward(m, input, o->user) : NULL;
     if (input != x) l2l_drop(c, input);
@@ -7426,6 +7945,8 @@ struct l2l_trainer {
 static bool l2l__log_step(l2l_trainer *t);   /* chapter 12 */
 static bool l2l__log_begin(l2l_trainer *t);
 static bool l2l__maybe_resume(l2l_trainer *t);
+static bool l2l__image_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
+                          int label);
 
 /* -- methods: objective x maximizer x outer loss ----------------------------------------------- */
 
@@ -7479,6 +8000,53 @@ static double l2l__epsilon_now(const l2l_trainer *t)
     return t->options.epsilon * (share < 1 ? share : 1);
 }
 
+/* h x w pixels of an image from (top, left) on, mirrored or not; black outside of it. */
+static void l2l__crop(const l2l_dataset *d, const l2l_real *from, int top, int left, bool flip,
+                      int h, int w, l2l_real *out)
+{
+    int k, i, j;
+    for (k = 0; k < d->channels; k++)
+        for (i = top; i < top + h; i++)
+            for (j = 0; j < w; j++) {
+                int x = left + (flip ? w - 1 - j : j);
+                bool inside = i >= 0 && i < d->height && x >= 0 && x < d->width;
+                *out++ = inside ? from[((int64_t)k * d->height + i) * d->width + x] : 0;
+            }
+}
+
+/* Half of what is too much; halves are rounded to even, as torchvision's CenterCrop does. */
+static int l2l__margin(int more) { return more / 2 + (more % 4 == 3); }
+
+/* Image `index`, checked, at the size of model `o`: as `a` says, by the numbers of stream `s`, or
+   with NULL for both cut out of the centre. */
+static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_options *o,
+                       const l2l_augment *a, const l2l_stream *s, int index, l2l_real *chw,
+                       int *label)
+{
+    l2l_context *c = d->context;
+    int down = d->height - o->height, right = d->width - o->width;
+    int top = l2l__margin(down), left = l2l__margin(right);
+    bool flip = a && a->flip && l2l_random_bits(s, 2) >> 31, whole;
+    l2l_real *x = chw;
+    if (a) {
+        uint64_t tops = (uint64_t)down + 2 * (uint64_t)a->padding + 1;
+        uint64_t lefts = (uint64_t)right + 2 * (uint64_t)a->padding + 1;
+        top = (int)(l2l_random_bits(s, 0) * tops >> 32) - a->padding;
+        left = (int)(l2l_random_bits(s, 1) * lefts >> 32) - a->padding;
+    }
+    whole = !down && !right && !top && !left && !flip;
+    if (!whole)
+        x = (l2l_real *)l2l__arena_array(c, (int64_t)d->channels * d->height * d->width, sizeof *x);
+    if (!x) return false;
+    if (!d->fetch(d, index, x, label))
+        l2l__fail(c, L2L_ERROR_CALLBACK, "%s: the data set's fetch failed for image %d", who,
+                  index);
+    else if (l2l__image_ok(d, who, index, x, *label) && !whole)
+        l2l__crop(d, x, top, left, flip, o->height, o->width, chw);
+    if (!whole) l2l__arena_drop(c, x);
+    return !c->status;
+}
+
 /* Fills x, labels and images of `in` from the data set or from the caller's batch. */
 static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *which)
 {
@@ -7488,19 +8056,23 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
     int *labels = (int *)l2l__arena_array(c, n, sizeof *labels), i;
     uint32_t *images = (uint32_t *)l2l__arena_array(c, n, sizeof *images);
     l2l_real *chw = (l2l_real *)l2l__arena_array(c, one, sizeof *chw);
+    l2l_stream s = l2l__stream(t->options.seed, L2L_RANDOM_AUGMENT, (uint32_t)t->progress.epoch, 0,
+                               0);
     in->x = l2l__new(c, "batch", l2l_shape_of(n, o->height, o->width, o->channels));
     for (i = 0; i < n && !c->status; i++) {
         const l2l_real *from = t->given ? t->given + (in->first + i) * one : chw;
         images[i] = (uint32_t)(t->given ? in->first + i : which[i]);
         if (t->given) labels[i] = t->given_labels[in->first + i];
-        else if (!t->data.fetch(&t->data, which[i], chw, &labels[i]))
-            return l2l__fail(c, L2L_ERROR_CALLBACK,
-                             "training: the data set's fetch failed for image %d", which[i]);
+        else {
+            s.image = images[i];
+            if (!l2l__fetch(&t->data, "training", o, &t->options.augment, &s, which[i], chw,
+                            &labels[i]))
+                return false;
+        }
         if (labels[i] < 0 || labels[i] >= o->classes)
             return l2l__fail(c, L2L_ERROR_ARGUMENT,
                              "training: label %d of image %d is not in 0..%d", labels[i],
                              (int)images[i], o->classes - 1);
-        if (!t->given && !l2l__images_ok(c, "training", o, from, NULL, 1)) return false;
         l2l__image_to_hwc(from, o->channels, plane, in->x->data + i * one);
     }
     l2l__arena_drop(c, chw);
@@ -7754,10 +8326,9 @@ static bool l2l__validate(l2l_trainer *t)
     if (!a.name) a = l2l_attack_pgd(t->options.epsilon);
     for (i = 0; i < t->n_held && !c->status; i += n) {
         n = t->n_held - i < 100 ? t->n_held - i : 100;
-        for (j = 0; j < n; j++)
-            if (!t->data.fetch(&t->data, t->held[i + j], x + j * one, &labels[j]))
-                l2l__fail(c, L2L_ERROR_CALLBACK, "validation: fetch failed for image %d",
-                          t->held[i + j]);
+        for (j = 0; j < n && !c->status; j++)
+            l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held[i + j], x + j * one,
+                       &labels[j]);
         a.first = (uint32_t)i;
         if (!l2l_attack_run(t->model, &a, x, labels, n, adversarial, records)) break;
         for (j = 0; j < n; j++) {
@@ -7953,11 +8524,15 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
                          "training: the method lacks an objective or an outer "
                          "loss");
-    if (d->channels != a->channels || d->height != a->height || d->width != a->width)
+    if (d->channels != a->channels || d->height < a->height || d->width < a->width)
         return l2l__fail(c, L2L_ERROR_SHAPE,
                          "training: images of %dx%dx%d (CxHxW) and a model for "
                          "%dx%dx%d",
                          d->channels, d->height, d->width, a->channels, a->height, a->width);
+    if (o->augment.padding < 0 || o->augment.padding >= a->height ||
+        o->augment.padding >= a->width)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: augment.padding %d is not in 0 to below "
+                         "the model's %dx%d", o->augment.padding, a->height, a->width);
     if (d->classes > a->classes)
         return l2l__fail(c, L2L_ERROR_SHAPE, "training: %d classes of data and a model for %d",
                          d->classes, a->classes);
@@ -8096,6 +8671,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->context = c;
     t->model = m;
     t->data = *d;
+    t->data.context = c;
     t->options = *o;
     t->best_score = t->shuffled = -1;
     t->shares = o->method.outer.is_objective && o->method.objective.loss == l2l__objective_ce &&
@@ -8190,9 +8766,9 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
                                 l2l_real *adversarial)
 {
     l2l_context *c = e->model->context;
-    const l2l_dataset *d = e->data;
-    int64_t one = (int64_t)d->channels * d->height * d->width;
-    int first, n, batch = e->options.batch < e->images ? e->options.batch : e->images;
+    const l2l_model_options *o = &e->model->options;
+    int64_t one = (int64_t)o->channels * o->height * o->width;
+    int first, n, i, batch = e->options.batch < e->images ? e->options.batch : e->images;
     l2l_attack a = *attack;
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
     l2l_real *out = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *out);
@@ -8201,8 +8777,10 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
         n = e->images - first < batch ? e->images - first : batch;
         a.first = attack->first + (uint32_t)first;
         a.init = attack->init ? attack->init + first * one : NULL;
-        if (!l2l_dataset_read(d, first, n, x, e->labels + first) ||
-            !l2l_attack_run(e->model, &a, x, e->labels + first, n,
+        for (i = 0; i < n && !c->status; i++)
+            l2l__fetch(e->data, "evaluation", o, NULL, NULL, first + i, x + i * one,
+                       e->labels + first + i);
+        if (!l2l_attack_run(e->model, &a, x, e->labels + first, n,
                             adversarial ? adversarial + first * one : out, records + first))
             break;
         if (attack->progress && !attack->progress(attack->user, first + n, e->images))
@@ -8228,8 +8806,8 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
                          "evaluation: limit %d must not be negative, batch %d and "
                          "the data set's %d images at least 1",
                          o->limit, o->batch, d->count);
-    if (d->channels != m->options.channels || d->height != m->options.height ||
-        d->width != m->options.width)
+    if (d->channels != m->options.channels || d->height < m->options.height ||
+        d->width < m->options.width)
         return l2l__fail(c, L2L_ERROR_SHAPE,
                          "evaluation: images of %dx%dx%d (CxHxW) and a model for "
                          "%dx%dx%d",
@@ -8314,53 +8892,102 @@ static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
 
 /* -- data sets --------------------------------------------------------------------------------- */
 
-/* What is behind the data sets of this chapter: the caller's arrays or the bytes of IDX files. */
+/* Images that lie in one file: bytes in memory, or a source that they are read from. */
+typedef struct l2l__shard {
+    int count;
+    const unsigned char *pixels, *labels;    /* in memory: of the first image, CxHxW              */
+    size_t step, label_step;                 /* from one to the next                              */
+    void *owned;                             /* a file that goes with the data set                */
+    l2l_source source;                       /* HxWxC                                             */
+    int64_t first;                           /* where the pixels begin in it                      */
+} l2l__shard;
+
+/* What is behind the data sets of this chapter: the caller's arrays or the shards. */
 typedef struct l2l__images {
-    const l2l_real *reals;                   /* these two or                                      */
-    const int *classes;
-    const unsigned char *pixels, *labels;    /* these two                                         */
-    void *owned[2];                          /* files that go with the data set                   */
-    size_t size;                             /* C*H*W                                             */
+    const l2l_real *reals;
+    const int *classes;                      /* NULL: the shards have the labels                  */
+    l2l__shard *shards;
+    int n_shards;
+    unsigned char *one;                      /* room for an image from a source                   */
+    void *owned;
 } l2l__images;
 
 static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
 {
     const l2l__images *s = (const l2l__images *)d->self;
-    size_t i, first = (size_t)index * s->size;
+    const l2l__shard *p = s->shards;
+    size_t channels = (size_t)d->channels, plane = (size_t)d->height * (size_t)d->width;
+    size_t size = channels * plane, i, k, at = (size_t)index, step = 1, next = plane;
+    const unsigned char *from;
+    int64_t byte;
     if (index < 0 || index >= d->count)
         return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index,
                          d->count);
-    for (i = 0; i < s->size; i++)
-        chw[i] = s->pixels ? (l2l_real)s->pixels[first + i] / 255 : s->reals[first + i];
-    *label = s->pixels ? s->labels[index] : s->classes[index];
+    if (s->classes) *label = s->classes[index];
+    if (s->reals) {
+        memcpy(chw, s->reals + at * size, size * sizeof *chw);
+        return true;
+    }
+    for (; at >= (size_t)p->count; p++) at -= (size_t)p->count;
+    if (p->labels) *label = p->labels[at * p->label_step];
+    from = p->pixels ? p->pixels + at * p->step : s->one;
+    if (!p->pixels) {
+        byte = p->first + (int64_t)(at * size);
+        if (!p->source.read_at(p->source.user, byte, s->one, size))
+            return l2l__fail(d->context, L2L_ERROR_FILE, "images of shard %d, byte %z: cannot read "
+                             "image %d", (int)(p - s->shards), byte, index);
+        step = channels;
+        next = 1;
+    }
+    for (k = 0; k < channels; k++, from += next)
+        for (i = 0; i < plane; i++) *chw++ = (l2l_real)from[i * step] / 255;
     return true;
 }
 
 static void l2l__images_release(l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)d->self;
-    l2l_free(d->context, s->owned[0]);
-    l2l_free(d->context, s->owned[1]);
+    int k;
+    for (k = 0; s->shards && k < s->n_shards; k++) l2l_free(d->context, s->shards[k].owned);
+    l2l_free(d->context, s->shards);
+    l2l_free(d->context, s->one);
+    l2l_free(d->context, s->owned);
     l2l_free(d->context, s);
 }
 
-/* dims: N, C, H, W, each of which fits an int, as does their product an int64_t. */
-static l2l__images *l2l__images_create(l2l_context *c, const int64_t dims[4], int classes,
-                                       l2l_dataset *d)
+/* A data set in the making; NULL, and empty, after an error. */
+static l2l__images *l2l__images_create(l2l_context *c, int n_shards, l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)l2l__allocate(c, sizeof *s);
+    memset(d, 0, sizeof *d);
     if (!s) return NULL;
-    s->size = (size_t)(dims[1] * dims[2] * dims[3]);
     d->context = c;
+    d->fetch = l2l__images_fetch;
+    d->release = l2l__images_release;
+    d->self = s;
+    s->n_shards = n_shards;
+    s->shards = (l2l__shard *)l2l__allocate_array(c, n_shards, sizeof *s->shards);
+    if (!s->shards) l2l_dataset_free(d);
+    return s->shards ? s : NULL;
+}
+
+/* dims: N, C, H, W, each of which fits an int, as does their product an int64_t. */
+static void l2l__images_sizes(l2l_dataset *d, const int64_t dims[4], int classes)
+{
     d->count = (int)dims[0];
     d->channels = (int)dims[1];
     d->height = (int)dims[2];
     d->width = (int)dims[3];
     d->classes = classes;
-    d->fetch = l2l__images_fetch;
-    d->release = l2l__images_release;
-    d->self = s;
-    return s;
+}
+
+/* Whether it can be used; it is given back if not. */
+static bool l2l__images_end(l2l_context *c, l2l_dataset *d)
+{
+    if (!c->status && d->count < 1)
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "data set: made from no files");
+    if (c->status) l2l_dataset_free(d);
+    return !c->status;
 }
 
 static bool l2l__image_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
@@ -8392,15 +9019,13 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
         !l2l__product(dims, 4, &count))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images of %d x %d x %d in %d classes: too "
                          "few or too many", who, n, channels, height, width, classes);
-    if (!(s = l2l__images_create(c, dims, classes, d))) return false;
+    if (!(s = l2l__images_create(c, 0, d))) return false;
+    l2l__images_sizes(d, dims, classes);
     s->reals = images;
     s->classes = labels;
-    for (i = 0; i < n; i++)
-        if (!l2l__image_ok(d, who, i, images + (size_t)i * s->size, labels[i])) {
-            l2l_dataset_free(d);
-            return false;
-        }
-    return true;
+    count /= n;
+    for (i = 0; i < n && l2l__image_ok(d, who, i, images + i * count, labels[i]); i++) continue;
+    return l2l__images_end(c, d);
 }
 
 L2LADVDEF void l2l_dataset_free(l2l_dataset *d)
@@ -8567,21 +9192,31 @@ static long l2l__file_end(FILE *f)
     return end < 0 ? LONG_MAX : end;
 }
 
-/* A whole file, to be given back with l2l_free; NULL after an error. */
-static unsigned char *l2l__file_read(l2l_context *c, const char *path, size_t *bytes)
+/* A file whose length is known; NULL after an error. */
+static FILE *l2l__file_begin(l2l_context *c, const char *path, long *end)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
-    unsigned char *data = NULL;
     FILE *in;
-    long end;
     if (c->status) return NULL;
     errno = 0;
     if (!(in = fopen(path, "rb"))) {
         l2l__file_cannot(&f, "open it", -1);
         return NULL;
     }
-    if ((end = l2l__file_end(in)) == LONG_MAX)
-        l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
+    if ((*end = l2l__file_end(in)) != LONG_MAX) return in;
+    l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
+    fclose(in);
+    return NULL;
+}
+
+/* A whole file, to be given back with l2l_free; NULL after an error. */
+static unsigned char *l2l__file_read(l2l_context *c, const char *path, size_t *bytes)
+{
+    l2l__file f = l2l__file_of(c, path, NULL, 0);
+    unsigned char *data;
+    long end = 0;
+    FILE *in = l2l__file_begin(c, path, &end);
+    if (!in) return NULL;
     rewind(in);
     if ((data = (unsigned char *)l2l__allocate(c, (size_t)end)) != NULL)
         *bytes = fread(data, 1, (size_t)end, in);
@@ -9719,9 +10354,16 @@ static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_d
     l2l_context *c = images.context;
     int64_t dims[4] = {0, 0, 0, 0}, n[4], i;
     size_t first = 0, offset = 0;
-    l2l__images *s;
-    memset(d, 0, sizeof *d);
-    if (!c->status && l2l__idx_sizes(&images, true, dims, &first) &&
+    l2l__images *s = l2l__images_create(c, 1, d);
+    l2l__shard *p = s ? s->shards : NULL;
+    if (!s) {
+        l2l_free(c, images.owned);
+        l2l_free(c, labels.owned);
+        return false;
+    }
+    p->owned = images.owned;
+    s->owned = labels.owned;
+    if (l2l__idx_sizes(&images, true, dims, &first) &&
         l2l__idx_sizes(&labels, false, n, &offset)) {
         if (n[0] != dims[0])
             l2l__bad(&labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0], dims[0],
@@ -9730,20 +10372,16 @@ static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_d
             if (labels.data[offset + (size_t)i] >= classes)
                 l2l__bad(&labels, L2L_ERROR_FORMAT, (int64_t)offset + i, "label %z is %d, not below"
                          " %d", i, (int)labels.data[offset + (size_t)i], classes);
+        l2l__images_sizes(d, dims, classes);
+        p->count = d->count;
+        p->pixels = images.data + first;
+        p->labels = labels.data + offset;
+        p->step = (size_t)(dims[1] * dims[2] * dims[3]);
+        p->label_step = 1;
     }
-    if (!(s = l2l__images_create(c, dims, classes, d))) { /* NULL after any error */
-        l2l_free(c, images.owned);
-        l2l_free(c, labels.owned);
-        return false;
-    }
-    s->pixels = images.data + first;
-    s->labels = labels.data + offset;
-    s->owned[0] = images.owned;
-    s->owned[1] = labels.owned;
-    return true;
+    return l2l__images_end(c, d);
 }
 
-/* Both files are borrowed until l2l_dataset_free. */
 L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
                                       const void *labels, size_t label_bytes, int classes,
                                       l2l_dataset *d)
@@ -9758,6 +10396,58 @@ L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *l
 {
     l2l__file f = l2l__file_open(c, images);
     return l2l__idx_open(f, l2l__file_open(c, labels), classes, d);
+}
+#endif
+
+/* -- CIFAR-10 ---------------------------------------------------------------------------------- */
+
+/* One more file, which belongs to the data set then. */
+static void l2l__cifar10_add(l2l_dataset *d, l2l__shard *p, l2l__file f)
+{
+    static const int64_t dims[4] = {0, 3, 32, 32};
+    const size_t record = 1 + 3 * 32 * 32;
+    size_t n = f.bytes / record, i;
+    int before = d->count;
+    p->owned = f.owned;
+    if (f.bytes % record || n < 1 || n > (size_t)(INT_MAX - before))
+        l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(n * record), "truncated, or not a file of CIFAR-10"
+                 ": %z bytes are not a number of records of %d", (int64_t)f.bytes, (int)record);
+    for (i = 0; i < n && !f.context->status; i++)
+        if (f.data[i * record] > 9)
+            l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(i * record), "label %z is %d, not in 0..9",
+                     (int64_t)i, (int)f.data[i * record]);
+    if (f.context->status) return;
+    l2l__images_sizes(d, dims, 10);
+    p->count = (int)n;
+    d->count = before + p->count;
+    p->labels = f.data;
+    p->pixels = f.data + 1;
+    p->step = p->label_step = record;
+}
+
+L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
+                                          const size_t *bytes, int n, l2l_dataset *d)
+{
+    l2l__images *s = l2l__images_create(c, n, d);
+    char label[40];
+    int k;
+    for (k = 0; k < n && !c->status; k++) {
+        l2l__format(label, sizeof label, "file %d in memory", k);
+        l2l__cifar10_add(d, s->shards + k, l2l__file_of(c, label, files[k], bytes[k]));
+    }
+    return l2l__images_end(c, d);
+}
+
+#ifndef L2LADV_NO_STDIO
+L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d)
+{
+    l2l__images *s = l2l__images_create(c, n, d);
+    int k;
+    for (k = 0; k < n && !c->status; k++) {
+        l2l__file f = l2l__file_open(c, paths[k]);
+        if (!c->status) l2l__cifar10_add(d, s->shards + k, f);
+    }
+    return l2l__images_end(c, d);
 }
 #endif
 
@@ -9925,6 +10615,174 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 }
 #endif
 
+/* -- shards: pairs of .npy, of which the images stay where they are ---------------------------- */
+
+enum { L2L__NPY_HEAD = 12 + 65535 };         /* the longest header that is read                   */
+
+/* A file of which no more than `most` bytes are read into memory, to be given back. */
+static l2l__file l2l__source_open(l2l_context *c, const char *label, const l2l_source *s,
+                                  int64_t most)
+{
+    l2l__file f = l2l__file_of(c, label, NULL, 0);
+    size_t n = (size_t)(s->bytes < most ? s->bytes : most);
+    const unsigned char *p;
+    if (s->bytes < 0 || (uint64_t)s->bytes > SIZE_MAX / 2)
+        l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", s->bytes);
+    if (!(f.owned = l2l__allocate(c, n))) return f;
+    f.data = p = (const unsigned char *)f.owned;
+    f.bytes = (size_t)s->bytes;
+    if (!s->read_at(s->user, 0, f.owned, n))
+        l2l__bad(&f, L2L_ERROR_FILE, 0, "cannot read %z bytes", (int64_t)n);
+    else if (n >= 12 && l2l__get_bytes(p + 8, p[6] == 1 ? 2 : 4, false) > 65535)
+        l2l__bad(&f, L2L_ERROR_FORMAT, 8, "a header of more than 65535 bytes");
+    return f;
+}
+
+/* The header of a shard's images. The first shard says what size all have. */
+static void l2l__shard_images(l2l_dataset *d, l2l__shard *p, const l2l__file *f)
+{
+    char type[4] = "", text[200];
+    size_t first = 0;
+    int64_t dims[4];
+    l2l_array a;
+    int i;
+    memset(&a, 0, sizeof a);
+    if (f->context->status || !l2l__npy_open(f, &a, type, &first)) return;
+    if (a.rank == 3) a.shape[3] = 1;
+    for (i = 0; i < 4 && a.shape[i] > 0 && a.shape[i] <= INT_MAX; i++) continue;
+    dims[0] = i < 4 ? 0 : d->count + a.shape[0];
+    dims[1] = a.shape[3]; dims[2] = a.shape[1]; dims[3] = a.shape[2];
+    if (strcmp(type + 1, "u1") || (a.rank != 3 && a.rank != 4) || i < 4 || dims[0] > INT_MAX)
+        l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected images of u1 as (N, H, W, C) or (N, H, W), not "
+                 "%s as (%s)", type + 1, l2l__shape_text(text, a.shape, a.rank));
+    else if (d->count && (d->channels != dims[1] || d->height != dims[2] || d->width != dims[3]))
+        l2l__bad(f, L2L_ERROR_FORMAT, 10, "images of %zx%zx%z (CxHxW) after some of %dx%dx%d",
+                 dims[1], dims[2], dims[3], d->channels, d->height, d->width);
+    else {
+        l2l__images_sizes(d, dims, d->classes);
+        p->count = (int)a.shape[0];
+        p->first = (int64_t)first;
+    }
+}
+
+static void l2l__shard_labels(const l2l__file *f, int n, int classes, int *out)
+{
+    char type[4] = "";
+    size_t first = 0, at;
+    l2l_array a;
+    int64_t v = 0;
+    int i, size;
+    memset(&a, 0, sizeof a);
+    if (f->context->status || !l2l__npy_open(f, &a, type, &first)) return;
+    if (type[1] == 'f' || a.rank != 1 || a.count != n) {
+        l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected %d integers as (N), a label for each image", n);
+        return;
+    }
+    for (size = type[2] - '0', i = 0; i < n && !f->context->status; i++, out++) {
+        at = first + (size_t)i * (size_t)size;
+        if (!l2l__npy_integer(type[1], size, l2l__get_bytes(f->data + at, size, type[0] == '>'),
+                              &v) || v < 0 || v >= classes)
+            l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)at, "label %d is not in 0..%d", i, classes - 1);
+        *out = (int)v;
+    }
+}
+
+/* The name of file k out of n of images and n of labels, in which `prefix` may be NULL. */
+static const char *l2l__shard_name(char name[1024], const char *prefix, int k, int n)
+{
+    const char *what = k < n ? "images" : "labels";
+    k %= n;
+    if (!prefix) l2l__format(name, 1024, "%s of shard %d", what, k);
+    else
+        l2l__format(name, 1024, "%s-%d%d%d%d%d-%s.npy", prefix, k / 10000, k / 1000 % 10,
+                    k / 100 % 10, k / 10 % 10, k % 10, what);
+    return name;
+}
+
+static bool l2l__shards_open(l2l_context *c, const char *prefix, const l2l_source *images,
+                             const l2l_source *labels, int n, int classes, l2l_dataset *d)
+{
+    l2l__images *s = l2l__images_create(c, n, d);
+    char name[1024];
+    int *y, k;
+    for (k = 0; k < n && !c->status; k++) {
+        l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, n), images + k,
+                                       L2L__NPY_HEAD);
+        l2l__shard_images(d, s->shards + k, &f);
+        l2l_free(c, f.owned);
+        s->shards[k].source = images[k];
+    }
+    if (!c->status) s->owned = l2l__allocate_array(c, d->count, sizeof *y);
+    if (!c->status)
+        s->one = (unsigned char *)l2l__allocate(c, (size_t)d->channels * (size_t)d->height *
+                                                   (size_t)d->width);
+    y = s ? (int *)s->owned : NULL;
+    for (k = 0; k < n && !c->status; y += s->shards[k++].count) {
+        int m = s->shards[k].count;
+        l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, n + k, n), labels + k,
+                                       L2L__NPY_HEAD + 8 * (int64_t)m);
+        l2l__shard_labels(&f, m, classes, y);
+        l2l_free(c, f.owned);
+    }
+    d->classes = classes;
+    if (s) s->classes = (int *)s->owned;
+    return l2l__images_end(c, d);
+}
+
+L2LADVDEF bool l2l_dataset_shards_source(l2l_context *c, const l2l_source *images,
+                                         const l2l_source *labels, int n, int classes,
+                                         l2l_dataset *d)
+{
+    return l2l__shards_open(c, NULL, images, labels, n, classes, d);
+}
+
+#ifndef L2LADV_NO_STDIO
+static bool l2l__shards_read(void *user, int64_t offset, void *to, size_t bytes)
+{
+    return offset <= LONG_MAX && !fseek((FILE *)user, (long)offset, SEEK_SET) &&
+           fread(to, 1, bytes, (FILE *)user) == bytes;
+}
+
+static void l2l__shards_release(l2l_dataset *d)
+{
+    l2l__images *s = (l2l__images *)d->self;
+    int k;
+    for (k = 0; k < s->n_shards; k++) fclose((FILE *)s->shards[k].source.user);
+    l2l__images_release(d);
+}
+
+L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classes, l2l_dataset *d)
+{
+    char name[1024];
+    l2l_source *s;
+    FILE *f;
+    int n = 0, k;
+    bool ok;
+    memset(d, 0, sizeof *d);
+    if (strlen(prefix) > 1000)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_dataset_shards: a prefix of %z characters",
+                         (int64_t)strlen(prefix));
+    while (n < 99999 && (f = fopen(l2l__shard_name(name, prefix, n, n + 1), "rb")) != NULL) {
+        fclose(f);
+        n++;
+    }
+    n += !n;                                 /* none: the error is that the first is not there    */
+    if (!(s = (l2l_source *)l2l__allocate_array(c, 2 * n, sizeof *s))) return false;
+    for (k = 0; k < 2 * n && !c->status; k++) {
+        long end = 0;
+        s[k].user = l2l__file_begin(c, l2l__shard_name(name, prefix, k, n), &end);
+        s[k].bytes = end;
+        s[k].read_at = l2l__shards_read;
+    }
+    ok = !c->status && l2l__shards_open(c, prefix, s, s + n, n, classes, d);
+    for (k = ok ? n : 0; k < 2 * n; k++)
+        if (s[k].user) fclose((FILE *)s[k].user);
+    l2l_free(c, s);
+    if (ok) d->release = l2l__shards_release;
+    return ok;
+}
+#endif
+
 /* -- training logs: JSON lines ----------------------------------------------------------------- */
 
 #ifndef L2LADV_NO_STDIO
@@ -10020,6 +10878,8 @@ static bool l2l__setting(const l2l_trainer *t, int i, const char **key, char tex
         {"epsilon_warm_up", o->epsilon_warm_up},
         {"start", (double)o->method.start},
         {"inner_mode", (double)o->inner_mode},
+        {"augment padding", (double)o->augment.padding},
+        {"augment flip", (double)o->augment.flip},
         {"validation", (double)o->validation},
         {"seed (low half)", (double)(o->seed & 0xffffffffu)},
         {"seed (high half)", (double)(o->seed >> 32)},

@@ -81,6 +81,7 @@ static inline int cli_end(void)
 
 typedef enum {
     CLI_SWITCH,  /* bool: --name, or --no-name */
+    CLI_EITHER,  /* int: 1 for --name, 0 for --no-name; what is there before says that none came */
     CLI_INTEGER, /* int */
     CLI_SEED,    /* uint64_t */
     CLI_NUMBER,  /* double: 0.3 or 8/255 */
@@ -139,7 +140,8 @@ static inline bool cli_integer(const char *text, double low, double high, int *v
 static inline const char *cli_allowed(const cli_flag *f, char *text, size_t size)
 {
     switch (f->type) {
-    case CLI_SWITCH: snprintf(text, size, "no value"); break;
+    case CLI_SWITCH:
+    case CLI_EITHER: snprintf(text, size, "no value"); break;
     case CLI_INTEGER: snprintf(text, size, "an integer from %.0f to %.0f", f->low, f->high); break;
     case CLI_SEED: snprintf(text, size, "an integer from 0 to 2^64-1"); break;
     case CLI_NUMBER:
@@ -157,7 +159,8 @@ static inline bool cli_store(const cli_flag *f, const char *text)
     char *end;
     double v;
     switch (f->type) {
-    case CLI_SWITCH: return false;
+    case CLI_SWITCH:
+    case CLI_EITHER: return false;
     case CLI_INTEGER: return cli_integer(text, f->low, f->high, (int *)f->value);
     case CLI_SEED:
         errno = 0;
@@ -178,6 +181,7 @@ static inline void cli_print_default(const cli_flag *f)
 {
     switch (f->type) {
     case CLI_SWITCH: printf(*(bool *)f->value ? " [on]" : " [off]"); break;
+    case CLI_EITHER: break; /* the help text says it */
     case CLI_INTEGER: printf(" [%d]", *(int *)f->value); break;
     case CLI_SEED: printf(" [%llu]", (unsigned long long)*(uint64_t *)f->value); break;
     case CLI_NUMBER: printf(" [%g]", *(double *)f->value); break;
@@ -193,7 +197,7 @@ static inline void cli_help(const char *about, const cli_flag *flags)
     printf("usage: %s [--flag value]...\n\n%s\n\nflags [default]:\n", cli_program, about);
     for (; flags->name; flags++) {
         const char *value = flags->allowed ? flags->allowed : flags->type == CLI_NUMBER ? "X" : "N";
-        if (flags->type == CLI_SWITCH)
+        if (flags->type == CLI_SWITCH || flags->type == CLI_EITHER)
             snprintf(left, sizeof left, "--%s, --no-%s", flags->name, flags->name);
         else
             snprintf(left, sizeof left, "--%s %s", flags->name, value);
@@ -213,7 +217,8 @@ static inline const cli_flag *cli_find(const cli_flag *flags, const char *arg)
     size_t n = strcspn(arg, "=");
     for (; flags->name; flags++) {
         if (strlen(flags->name) == n && !strncmp(arg, flags->name, n)) return flags;
-        if (flags->type == CLI_SWITCH && !strncmp(arg, "no-", 3) && !strcmp(arg + 3, flags->name))
+        if ((flags->type == CLI_SWITCH || flags->type == CLI_EITHER) && !strncmp(arg, "no-", 3) &&
+            !strcmp(arg + 3, flags->name))
             return flags;
     }
     return NULL;
@@ -235,9 +240,12 @@ static inline void cli_parse(int argc, char **argv, const char *about, const cli
         }
         f = !strncmp(arg, "--", 2) ? cli_find(flags, arg + 2) : NULL;
         if (!f) cli_fail("unknown flag '%s' (%s --help lists all)", arg, cli_path);
-        if (f->type == CLI_SWITCH) {
+        if (f->type == CLI_SWITCH || f->type == CLI_EITHER) {
             if (value) cli_fail("--%s takes no value", f->name);
-            *(bool *)f->value = !strcmp(arg + 2, f->name);
+            if (f->type == CLI_SWITCH)
+                *(bool *)f->value = !strcmp(arg + 2, f->name);
+            else
+                *(int *)f->value = !strcmp(arg + 2, f->name);
             continue;
         }
         value = value ? value + 1 : argv[++i]; /* argv[argc] is NULL */
@@ -267,7 +275,7 @@ static inline l2l_model_options cli_architecture(const char *arch, double width,
 {
     l2l_model_options o = l2l_model_default(arch);
     if (!o.forward)
-        cli_fail("--arch %s: not in this version of l2ladv.h; available: smallcnn", arch);
+        cli_fail("--arch %s: not known to l2ladv.h", arch);
     if (width > 0) o.width_multiplier = width;
     if (depth > 0) o.depth = depth;
     return o;
@@ -310,22 +318,60 @@ static inline void cli_data_folder(const char *name, char *path, size_t size)
         snprintf(path, size, "examples/data");
 }
 
+static inline void cli_idx(l2l_context *c, const char *folder, bool training, l2l_dataset *d)
+{
+    const char *part = training ? "train" : "t10k";
+    char images[1100], labels[1100];
+    snprintf(images, sizeof images, "%s/%s-images-idx3-ubyte", folder, part);
+    snprintf(labels, sizeof labels, "%s/%s-labels-idx1-ubyte", folder, part);
+    l2l_dataset_idx(c, images, labels, 10, d);
+}
+
+static inline void cli_cifar10(l2l_context *c, const char *folder, bool training, l2l_dataset *d)
+{
+    char names[5][1100];
+    const char *paths[5];
+    int i, n = training ? 5 : 1;
+    for (i = 0; i < n; i++) {
+        if (training)
+            snprintf(names[i], sizeof names[i], "%s/data_batch_%d.bin", folder, i + 1);
+        else
+            snprintf(names[i], sizeof names[i], "%s/test_batch.bin", folder);
+        paths[i] = names[i];
+    }
+    l2l_dataset_cifar10(c, paths, n, d);
+}
+
+/* Restricted ImageNet has nine classes. Whoever made no shards of test images is told so. */
+static inline void cli_shards(l2l_context *c, const char *folder, bool training, l2l_dataset *d)
+{
+    char train[1100], val[1100], first[1200];
+    snprintf(train, sizeof train, "%s/train", folder);
+    snprintf(val, sizeof val, "%s/val", folder);
+    snprintf(first, sizeof first, "%s-00000-images.npy", val);
+    if (!training && access(first, F_OK)) {
+        fprintf(stderr, "%s: there is no %s: taking the images of training\n", cli_program, first);
+        training = true;
+    }
+    l2l_dataset_shards(c, training ? train : val, 9, d);
+}
+
 /* The training or the test images of a data set; folder may be NULL. */
 static inline void cli_dataset(l2l_context *c, const char *name, const char *folder, bool training,
                                l2l_dataset *d)
 {
-    const char *part = training ? "train" : "t10k";
-    char path[1024], images[1100], labels[1100];
-    if (!cli_listed("embedded|mnist|fashion", name, strlen(name)))
-        cli_fail("--dataset %s: not in this version of l2ladv.h; available: %s", name,
-                 "embedded, mnist, fashion");
+    char path[1024];
     if (folder)
         snprintf(path, sizeof path, "%s", folder);
     else
         cli_data_folder(name, path, sizeof path);
-    snprintf(images, sizeof images, "%s/%s-images-idx3-ubyte", path, part);
-    snprintf(labels, sizeof labels, "%s/%s-labels-idx1-ubyte", path, part);
-    if (l2l_dataset_idx(c, images, labels, 10, d)) return;
+    if (!strcmp(name, "cifar10"))
+        cli_cifar10(c, path, training, d);
+    else if (!strcmp(name, "restricted-imagenet"))
+        cli_shards(c, path, training, d);
+    else
+        cli_idx(c, path, training, d);
+    if (!l2l_error(c)) return;
     if (l2l_error(c) == L2L_ERROR_FILE && strcmp(name, "embedded"))
         fprintf(stderr, "%s: \"./datasets.sh %s\" fetches this data set\n", cli_program, name);
     die(c);

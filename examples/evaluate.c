@@ -199,56 +199,65 @@ static int parse_attacks(job *jobs, l2l_learned *phi)
 
 /* ---- arrays ---- */
 
-static void save_images(l2l_context *c, const char *path, const l2l_real *x, const l2l_dataset *d,
-                        int n)
+/* Room for the images of an evaluation, which have the model's size. */
+static l2l_real *image_room(const l2l_evaluation *e)
 {
-    const int64_t shape[4] = {n, d->channels, d->height, d->width};
-    l2l_npy_save_reals(c, path, x, shape, 4);
+    const l2l_model_options *o = l2l_model_info(e->model);
+    size_t pixels = (size_t)o->channels * (size_t)o->height * (size_t)o->width;
+    return (l2l_real *)cli_allocate((size_t)e->images * pixels, sizeof(l2l_real));
 }
 
-static void dump_logits(l2l_model *m, const l2l_dataset *d, int n)
+static void save_images(const char *path, const l2l_real *x, const l2l_evaluation *e)
 {
-    l2l_context *c = d->context;
-    size_t pixels = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
-    l2l_real *x = (l2l_real *)cli_allocate((size_t)n * pixels, sizeof *x);
-    l2l_real *z = (l2l_real *)cli_allocate((size_t)n * (size_t)d->classes, sizeof *z);
-    int *y = (int *)cli_allocate((size_t)n, sizeof *y);
-    const int64_t shape[2] = {n, d->classes};
-    l2l_dataset_read(d, 0, n, x, y);
-    l2l_model_logits(m, x, n, z);
-    l2l_npy_save_reals(c, set.dump_logits, z, shape, 2);
-    free(y);
+    const l2l_model_options *o = l2l_model_info(e->model);
+    const int64_t shape[4] = {e->images, o->channels, o->height, o->width};
+    l2l_npy_save_reals(e->data->context, path, x, shape, 4);
+}
+
+/* The clean images come from an attack that stays where it starts. */
+static void dump_logits(l2l_evaluation *e)
+{
+    int n = e->images, classes = l2l_model_info(e->model)->classes;
+    l2l_real *x = image_room(e);
+    l2l_real *z = (l2l_real *)cli_allocate((size_t)n * (size_t)classes, sizeof *z);
+    const int64_t shape[2] = {n, classes};
+    l2l_attack none = l2l_attack_ifgsm(0);
+    l2l_result r;
+    none.steps = 0;
+    none.batch = set.batch;
+    l2l_evaluation_attack(e, &none, &r, NULL, x);
+    l2l_model_logits(e->model, x, n, z);
+    l2l_npy_save_reals(e->data->context, set.dump_logits, z, shape, 2);
     free(z);
     free(x);
 }
 
-static void load_init(const l2l_dataset *d, int images, l2l_array *a)
+static void load_init(const l2l_evaluation *e, l2l_array *a)
 {
-    if (!l2l_npy_load(d->context, set.init, a)) die(d->context);
-    if (a->rank != 4 || a->integer || a->shape[0] < images || a->shape[1] != d->channels ||
-        a->shape[2] != d->height || a->shape[3] != d->width)
-        cli_fail("--init %s: expected reals of shape (%d or more, %d, %d, %d)", set.init, images,
-                 d->channels, d->height, d->width);
+    const l2l_model_options *o = l2l_model_info(e->model);
+    if (!l2l_npy_load(e->data->context, set.init, a)) die(e->data->context);
+    if (a->rank != 4 || a->integer || a->shape[0] < e->images || a->shape[1] != o->channels ||
+        a->shape[2] != o->height || a->shape[3] != o->width)
+        cli_fail("--init %s: expected reals of shape (%d or more, %d, %d, %d)", set.init, e->images,
+                 o->channels, o->height, o->width);
 }
 
 /* ---- attacks and their results ---- */
 
 static void run(l2l_evaluation *e, job *j, const l2l_real *init)
 {
-    const l2l_dataset *d = e->data;
-    size_t pixels = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
     l2l_real *adv = NULL;
     double begin = cli_seconds();
     if (j->kind == NONE) {
         j->result.accuracy = e->natural;
         return;
     }
-    if (set.dump_adv) adv = (l2l_real *)cli_allocate((size_t)e->images * pixels, sizeof *adv);
+    if (set.dump_adv) adv = image_room(e);
     j->attack.init = init;
     j->attack.batch = set.batch;
     l2l_evaluation_attack(e, &j->attack, &j->result, NULL, adv);
     j->seconds = cli_seconds() - begin;
-    if (adv) save_images(d->context, set.dump_adv, adv, d, e->images);
+    if (adv) save_images(set.dump_adv, adv, e);
     free(adv);
 }
 
@@ -324,13 +333,13 @@ int main(int argc, char **argv)
     for (i = 0; i < n; i++)
         if (jobs[i].kind == NONE) jobs[i].seconds = cli_seconds() - begin;
     memset(&init, 0, sizeof init);
-    if (set.init) load_init(&d, e.images, &init);
+    if (set.init) load_init(&e, &init);
     for (i = 0; i < n && !l2l_error(c); i++) {
         if (!set.json && isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K%s ...", jobs[i].spec);
         run(&e, &jobs[i], set.init ? init.reals : NULL);
     }
     if (!set.json && isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
-    if (set.dump_logits) dump_logits(m, &d, e.images);
+    if (set.dump_logits) dump_logits(&e);
     if (l2l_error(c)) die(c);
     if (set.json)
         print_json(&e, jobs, n);

@@ -12,6 +12,7 @@ static struct {
     const char *loss_weights, *init, *init_maximizer, *save, *save_best, *save_maximizer;
     const char *checkpoint, *log;
     int depth, epochs, batch, micro_batch, steps, hidden, val, threads, limit, checkpoint_steps;
+    int crop, augment;
     double width, eps, step_size, eps_warmup, lr, lr_warmup, momentum, weight_decay, clip;
     double phi_lr, delta_scale;
     bool bias, second_order, stop_on_plateau, resume;
@@ -23,6 +24,7 @@ static void set_defaults(void)
     l2l_train_options t = l2l_train_default();
     l2l_learned_options l = l2l_learned_default();
     set.dataset = "embedded";
+    set.augment = -1; /* not said */
     set.arch = "smallcnn";
     set.method = "rnn-adv";
     set.epochs = t.epochs;
@@ -84,6 +86,10 @@ static void parse(int argc, char **argv)
          "weights of the T losses that it maximizes; rising: w_t = t"},
         {"second-order", CLI_SWITCH, &set.second_order, 0, 0, NULL,
          "differentiate it through the gradients, too"},
+        {"crop", CLI_INTEGER, &set.crop, 0, 4096, NULL,
+         "height and width of what is cut out; 0: all, restricted-imagenet 224"},
+        {"augment", CLI_EITHER, &set.augment, 0, 0, NULL,
+         "flip at random; cifar10: shift by up to 4, too [on for cifar10, restricted-imagenet]"},
         {"val", CLI_INTEGER, &set.val, 0, 1e6, NULL, "images held out and attacked every epoch"},
         {"stop-on-plateau", CLI_SWITCH, &set.stop_on_plateau, 0, 0, NULL,
          "stop when nothing is learned any more"},
@@ -189,14 +195,24 @@ static l2l_method make_method(l2l_learned *phi)
     return !strcmp(set.method, "plain") ? l2l_method_plain() : l2l_method_advtrain();
 }
 
+static l2l_augment make_augment(void)
+{
+    bool cifar10 = !strcmp(set.dataset, "cifar10"), on = set.augment > 0;
+    l2l_augment a = {0, false};
+    if (set.augment < 0) on = cifar10 || !strcmp(set.dataset, "restricted-imagenet");
+    a.padding = on && cifar10 ? 4 : 0;
+    a.flip = on;
+    return a;
+}
+
 static l2l_model *make_model(l2l_context *c, const l2l_dataset *d)
 {
     l2l_model_options o = cli_architecture(set.arch, set.width, set.depth);
     l2l_model *m;
-    int extra;
+    int extra, crop = set.crop || strcmp(set.dataset, "restricted-imagenet") ? set.crop : 224;
     o.channels = d->channels;
-    o.height = d->height;
-    o.width = d->width;
+    o.height = crop ? crop : d->height;
+    o.width = crop ? crop : d->width;
     o.classes = d->classes;
     o.seed = set.seed;
     m = l2l_model_create(c, &o);
@@ -285,12 +301,17 @@ static bool progress(void *user, const l2l_progress *p)
     return !stop_signal;
 }
 
-static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const l2l_learned *phi)
+static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const l2l_learned *phi,
+                      const l2l_augment *a)
 {
+    const l2l_model_options *o = l2l_model_info(m);
     int part = set.micro_batch && set.micro_batch < set.batch ? set.micro_batch : set.batch;
     printf("%s\n", l2l_describe(c));
     printf("data       %s: %d images %dx%dx%d, %d classes\n", set.dataset, d->count, d->channels,
            d->height, d->width, d->classes);
+    if (a->padding || a->flip || o->height != d->height || o->width != d->width)
+        printf("augment    padding %d, a crop of %dx%d%s\n", a->padding, o->height, o->width,
+               a->flip ? ", a flip half of the time" : "");
     printf("classifier %s, %ld parameters\n", set.arch, (long)l2l_model_size(m));
     if (phi) printf("maximizer  %s, %d parameters\n", set.cell, l2l_learned_size(phi));
     printf("method     %s, %d epochs, batch %d, eps %s, T %d, seed %llu\n", set.method, set.epochs,
@@ -373,6 +394,7 @@ int main(int argc, char **argv)
     o.optimizer.weight_decay = set.weight_decay;
     o.optimizer.clip = set.clip;
     o.schedule = schedule();
+    o.augment = make_augment();
     o.validation = set.val;
     o.validation_attack = l2l_attack_pgd(set.eps);
     o.stop_on_plateau = set.stop_on_plateau;
@@ -384,7 +406,7 @@ int main(int argc, char **argv)
     o.resume = set.resume;
     o.log = set.log;
     t = l2l_trainer_create(m, &d, &o);
-    if (!l2l_error(c)) introduce(c, m, &d, phi);
+    if (!l2l_error(c)) introduce(c, m, &d, phi, &o.augment);
     if (l2l_error(c)) die(c);
 
     s.terminal = isatty(STDOUT_FILENO);

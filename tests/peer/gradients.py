@@ -1,12 +1,19 @@
 #!/usr/bin/python3
-"""Compares the classifier with PyTorch in double precision, through the example programs.
+"""Compares the classifiers with PyTorch in double precision, through the example programs.
 
-    make -C examples && python3 tests/peer/gradients.py [SEEDS]
+    make -C examples && python3 tests/peer/gradients.py [SEEDS] [--full] [--arch ARCH]
 
-Random weights are written as safetensors, random images as .npy; examples/bin/gradients gives logits
-and gradients. A model that examples/bin/train saved is read back, and PGD is run on both sides from
-the same starting points. One line per quantity; the last line is "N passed, N failed".
+Random weights and running statistics are written as safetensors, random images as .npy;
+examples/bin/gradients gives logits, gradients and running statistics after the pass, in evaluation
+and in training mode. A model that examples/bin/train saved is read back, and PGD is run on both
+sides from the same starting points. One line per quantity, which names the worst tensor; the last
+line is "N passed, N failed". --full adds the large networks at their own sizes (8 GB of memory).
+
+A ReLU or a max-pool whose decision hangs on the last bit has two right gradients. So the random
+networks are moved away from such places before they are written (see settle), by what PyTorch in
+double precision says alone; the tolerances make no allowance for them.
 """
+import argparse
 import json
 import os
 import subprocess
@@ -18,7 +25,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-import safetensors  # the file beside this one
+import models  # the files beside this one
+import safetensors
 
 EXAMPLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "examples")
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
@@ -28,84 +36,265 @@ passed = failed = 0
 def verdict(what, figure, allowed):
     """One line; smaller figures are better."""
     global passed, failed
-    good = figure <= allowed  # false for NaN
+    good = bool(figure <= allowed)  # false for NaN
     passed, failed = passed + good, failed + (not good)
-    print("%s  %-66s %.2e, allowed %.0e" % ("ok  " if good else "FAIL", what, figure, allowed), flush=True)
+    print("%s  %-78s %.2e, allowed %.0e" % ("ok  " if good else "FAIL", what, figure, allowed), flush=True)
+
+
+def start(program, *arguments):
+    command = [os.path.join(EXAMPLES, "bin", program)] + [str(a) for a in arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
 
 
 def run(program, *arguments):
-    command = [os.path.join(EXAMPLES, "bin", program)] + [str(a) for a in arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = start(program, *arguments)
     if done.returncode:
-        sys.exit("%s: status %d: %s" % (" ".join(command), done.returncode, done.stderr.decode()))
-    return done.stdout.decode()
+        sys.exit("%s: status %d: %s" % (" ".join(done.args), done.returncode, done.stderr))
+    return done.stdout
 
 
-def channels(n, width):
-    """A channel count under the width multiplier, in multiples of 8."""
-    return max(8, int(width * n / 8 + 0.5) * 8)
+# ---- random networks ----
+
+MARGIN = 1e-5  # rounding in single precision moves what enters a ReLU or a max-pool by about 1e-6
 
 
-class SmallCNN(nn.Module):
-    """The 4-layer network of TRADES for 1x28x28, with its parameter names."""
-
-    def __init__(self, width=1.0):
-        super().__init__()
-        a, b, f = (channels(n, width) for n in (32, 64, 200))
-        self.feature_extractor = nn.ModuleDict({
-            "conv1": nn.Conv2d(1, a, 3), "conv2": nn.Conv2d(a, a, 3),
-            "conv3": nn.Conv2d(a, b, 3), "conv4": nn.Conv2d(b, b, 3)})
-        self.classifier = nn.ModuleDict({
-            "fc1": nn.Linear(16 * b, f), "fc2": nn.Linear(f, f), "fc3": nn.Linear(f, 10)})
-
-    def forward(self, x):
-        conv, fc = self.feature_extractor, self.classifier
-        x = F.max_pool2d(F.relu(conv["conv2"](F.relu(conv["conv1"](x)))), 2)
-        x = F.max_pool2d(F.relu(conv["conv4"](F.relu(conv["conv3"](x)))), 2)
-        x = F.relu(fc["fc1"](x.flatten(1)))
-        return fc["fc3"](F.relu(fc["fc2"](x)))
+class Tie(Exception):
+    """Two candidates of a max-pool are closer than MARGIN."""
 
 
-def off(got, expected):
-    """The largest difference over the largest entry."""
-    expected = expected.detach().numpy()
-    assert got.shape == expected.shape, "shape %s, not %s" % (got.shape, expected.shape)
-    return float(np.abs(got - expected).max() / np.abs(expected).max())
+def rows(z):
+    """Channels by all the rest."""
+    return z.transpose(0, 1).flatten(1)
 
 
-def compare_gradients(width, train_mode, seed, folder):
-    torch.manual_seed(seed)
-    net = SmallCNN(width)
-    for value in net.parameters():  # no layer as tame as it begins
-        value.data = torch.randn_like(value) * (2.0 / max(value[0].numel(), 8))**0.5
-    x, y = torch.rand(24, 1, 28, 28), torch.randint(0, 10, (24,))
-    model, images, labels, out = (os.path.join(folder, n) for n in ("m.safetensors", "x.npy", "y.npy", "out"))
-    safetensors.save(model, {n: v.detach().numpy() for n, v in net.named_parameters()})
-    np.save(images, x.numpy())
-    np.save(labels, y.numpy())
-    run("gradients", "--model", model, "--arch", "smallcnn", "--input", images, "--labels", labels, "--out", out,
-        *(["--width", width] if width != 1 else []), *(["--train-mode"] if train_mode else []))
+def near_batch(norm, inputs):
+    """Before a batch norm: random running statistics, not so far from those of this batch that
+    activations would grow or vanish through many layers."""
+    z = rows(inputs[0])
+    norm.running_mean = z.mean(1) + 0.3 * z.std(1) * torch.randn(len(z)).double()
+    norm.running_var = z.var(1) * torch.exp(0.5 * torch.randn(len(z)).double())
 
-    net, x = net.double(), x.double().requires_grad_(True)
+
+def off_zero(relu, inputs):
+    """Before a ReLU: moves each channel's bias by at most 0.1, to the middle of the widest gap
+    between its values, so that none is next to 0."""
+    layer, reach, shift = relu.before[0], 0.1, []
+    for row in rows(inputs[0]):
+        near = torch.cat([row[row.abs() < reach], row.new_tensor([-reach, reach])]).sort()[0]
+        gap = near[1:] - near[:-1]
+        k = int(gap.argmax())
+        assert gap[k] > 2 * MARGIN, "too many values for one channel"
+        shift.append(-(near[k] + near[k + 1]) / 2)
+    shift = torch.stack(shift)
+    layer.bias.data += shift
+    return inputs[0] + shift.view(-1, *[1] * (inputs[0].dim() - 2)),
+
+
+def no_tie(pool, inputs):
+    """Before a max-pool, of values that are not negative."""
+    x = inputs[0]
+    windows = F.unfold(x.reshape(-1, 1, *x.shape[2:]), pool.kernel_size, padding=pool.padding, stride=pool.stride)
+    first, second = windows.topk(2, 1)[0].unbind(1)
+    if bool(((first - second < MARGIN) & (first > 0)).any()):
+        raise Tie
+
+
+def settle(net, x):
+    """Chooses running statistics and adjusts biases, layer after layer, in one forward pass."""
+    hooks = {nn.BatchNorm2d: near_batch, models.Relu: off_zero, nn.MaxPool2d: no_tie}
+    handles = [m.register_forward_pre_hook(hooks[type(m)]) for m in net.modules() if type(m) in hooks]
+    try:
+        with torch.no_grad():
+            net(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for value in net.state_dict().values():  # what a file in single precision can hold
+        value.copy_(value.float())
+
+
+def random_network(arch, width, depth, x, seed, train_mode):
+    """In double precision, with activations of order one in every layer."""
+    for attempt in range(100):
+        torch.manual_seed(seed + 1000 * attempt)
+        net = models.make(arch, width, depth).double().train(train_mode)
+        for name, value in net.named_parameters():
+            if value.dim() > 1:  # no layer as tame as it begins
+                value.data = torch.randn_like(value) * (2.0 / value[0].numel())**0.5
+            elif name.endswith("weight"):
+                value.data = 1 + 0.3 * torch.randn_like(value)
+            else:
+                value.data = 0.3 * torch.randn_like(value)
+        try:
+            settle(net, x)
+            return net
+        except Tie:
+            pass
+    sys.exit("%s: no random network without a tie in a max-pool" % arch)
+
+
+def write_network(path, net, metadata=None, leave_out=(), **more):
+    arrays = {n: v.detach().numpy() for n, v in net.state_dict().items() if n not in leave_out}
+    arrays.update(more)
+    safetensors.save(path, {n: a.astype(np.float32) if a.dtype == np.float64 else a
+                            for n, a in arrays.items()}, metadata)
+
+
+# ---- what is compared ----
+
+def expected_of(net, x, y):
+    """Kind -> name -> array."""
+    x = x.clone().requires_grad_(True)
     logits = net(x)
     loss = F.cross_entropy(logits, y)
     dx, = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), x, retain_graph=True)
-    names = [n for n, _ in net.named_parameters()]
-    grads = torch.autograd.grad(loss, list(net.parameters()))
-    most = max(float(g.abs().max()) for g in grads)
+    names, values = zip(*net.named_parameters())
+    buffers = {n: b.detach().numpy() for n, b in net.named_buffers() if not n.endswith("num_batches_tracked")}
+    return {"logits": {"logits": logits.detach().numpy()}, "loss": {"loss": loss.detach().numpy()},
+            "input_grad": {"input_grad": dx.numpy()},
+            "grad": dict(zip(names, (g.numpy() for g in torch.autograd.grad(loss, values)))), "buffers": buffers}
 
-    where = "width %g, seed %d%s: " % (width, seed, ", --train-mode" if train_mode else "")
-    load = lambda name: np.load(os.path.join(out, name + ".npy"))  # noqa: E731
-    verdict(where + "logits", off(load("logits"), logits), 1e-5)
-    verdict(where + "loss", abs(float(load("loss")) - float(loss)) / abs(float(loss)), 1e-5)
-    verdict(where + "input_grad", off(load("input_grad"), dx), 1e-5)
-    for name, g in zip(names, grads):
-        got = load("grad/" + name)
-        assert got.shape == tuple(g.shape), "%s: shape %s, not %s" % (name, got.shape, tuple(g.shape))
-        largest = max(float(g.abs().max()), 1e-3 * most)
-        verdict(where + name, float(np.abs(got - g.numpy()).max()) / largest, 3e-5)
-    extra = set(os.listdir(os.path.join(out, "grad"))) - {n + ".npy" for n in names}
-    verdict(where + "gradients of unknown parameters", len(extra), 0)
+
+def written_in(folder):
+    """The same, of what examples/bin/gradients wrote."""
+    result = {n: {n: np.load(os.path.join(folder, n + ".npy"))} for n in ("logits", "loss", "input_grad")}
+    for kind in ("grad", "buffers"):
+        files = os.listdir(os.path.join(folder, kind))
+        result[kind] = {f[:-len(".npy")]: np.load(os.path.join(folder, kind, f)) for f in files}
+    return result
+
+
+def largest(arrays, kind):
+    """What an array's differences are measured by: its largest entry, or, as the gradient of a bias
+    ahead of a batch norm in training mode is zero, a thousandth of all gradients' largest."""
+    result = {n: float(np.abs(a).max()) for n, a in arrays.items()}
+    floor = 1e-3 * max(result.values()) if kind == "grad" else 0.0
+    return {n: max(v, floor) for n, v in result.items()}
+
+
+def worst(got, expected, kind):
+    """The largest relative difference and where it is; infinite where names or shapes differ."""
+    for name in sorted(set(got) ^ set(expected)):
+        return float("inf"), name + (" missing" if name in expected else " unknown")
+    scale, figure, where = largest(expected, kind) if expected else {}, 0.0, ""
+    for name, e in expected.items():
+        off = float("inf")
+        if got[name].shape == e.shape:
+            difference = float(np.abs(got[name] - e).max())
+            off = difference / scale[name] if difference else 0.0
+        if not off <= figure:  # NaN too
+            figure, where = off, name
+            if off != off:
+                break
+    return figure, where
+
+
+def allowed_of(arch, kind, train_mode):
+    if kind == "buffers":
+        return 1e-5 if train_mode else 0.0
+    if arch == "smallcnn":
+        return 3e-5 if kind == "grad" else 1e-5
+    return 1e-4
+
+
+def compare_all(where, arch, train_mode, got, expected):
+    for kind in expected:
+        if kind == "buffers" and not expected[kind] and not got[kind]:
+            continue
+        figure, name = worst(got[kind], expected[kind], kind)
+        verdict(where + kind + ("" if name in (kind, "") else ", worst " + name), figure,
+                allowed_of(arch, kind, train_mode))
+
+
+def unnoticed(arch, train_mode, expected):
+    """How many of these corruptions of right results the comparison would let pass: in every tensor
+    one number that is off by twice what is allowed, or not a number, and a lost tensor."""
+    count = 0
+    for kind, arrays in expected.items():
+        allowed = allowed_of(arch, kind, train_mode)
+        scale = largest(arrays, kind) if arrays else {}
+        for name, a in arrays.items():
+            for wrong in (max(2 * allowed, 1e-6) * scale[name], float("nan"), None):
+                broken = a.copy()
+                if wrong is not None:
+                    broken.flat[a.size // 2] += wrong
+                others = dict(arrays, **{name: broken}) if wrong is not None else {
+                    n: v for n, v in arrays.items() if n != name}
+                count += worst(others, arrays, kind)[0] <= allowed
+    return count
+
+
+def compare_gradients(folder, arch, width, batch, train_mode, seed, depth=0, size=0):
+    _, shape, classes, _, _ = models.ARCHS[arch]
+    shape = (shape[0], size, size) if size else shape
+    where = "%s%s%s, batch %d%s, %s, seed %d: " % (
+        arch, " %d" % depth if depth else "", " x%g" % width if width else "", batch,
+        " of %dx%d" % shape[1:] if size else "", "training" if train_mode else "evaluation", seed)
+    torch.manual_seed(seed)
+    x, y = torch.rand(batch, *shape), torch.randint(0, classes, (batch,))
+    net = random_network(arch, width, depth, x.double(), seed, train_mode)
+
+    # Either the metadata say what the model is, or the command line does.
+    metadata, flags = None, ["--arch", arch]
+    if size:
+        metadata = {"arch": arch, "width": "%g" % (width or 1), "height": str(size), "image_width": str(size)}
+        flags = []
+    elif width or depth:
+        flags += ["--width", width] + (["--depth", depth] if depth else [])
+    model, images, labels, out = (os.path.join(folder, n) for n in ("m.safetensors", "x.npy", "y.npy", "out"))
+    write_network(model, net, metadata)
+    np.save(images, x.numpy())
+    np.save(labels, y.numpy())
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        run("gradients", "--model", model, "--input", images, "--labels", labels, "--out", out, *flags,
+            *(["--train-mode"] if train_mode else []))
+        got = written_in(out)
+    expected = expected_of(net, x.double(), y)
+    compare_all(where, arch, train_mode, got, expected)
+    return expected
+
+
+# ---- entries that the model does not have, or the file ----
+
+def compare_entries(folder):
+    torch.manual_seed(11)
+    net = models.make("wrn", 1, 10)
+    copies = {"sub_" + n: v.numpy() for n, v in net.state_dict().items() if n.startswith("block1.")}
+    count = sum(not n.endswith("num_batches_tracked") for n in copies)
+    model, images, labels = (os.path.join(folder, n) for n in ("e.safetensors", "x.npy", "y.npy"))
+    np.save(images, torch.rand(2, 3, 32, 32).numpy())
+    np.save(labels, np.arange(2))
+    told = ("--arch", "wrn", "--width", 1, "--depth", 10)
+
+    def attempt(flags, metadata=None, leave_out=(), **more):
+        write_network(model, net, metadata, leave_out, **more)
+        with tempfile.TemporaryDirectory(dir=folder) as out:
+            done = start("gradients", "--model", model, "--input", images, "--labels", labels, "--out", out, *flags)
+            return done, None if done.returncode else written_in(out)
+
+    _, plain = attempt(told)
+    done, got = attempt(told, **copies)
+    verdict("entries that the model does not have change nothing",
+            max(worst(got[k], plain[k], k)[0] for k in plain) if got and plain else float("inf"), 0)
+    metadata = {"arch": "wrn", "width": "1", "depth": "10"}
+    for how, done in (("--arch", done), ("metadata", attempt((), metadata, **copies)[0])):
+        noted = "%d entries not used" % count in done.stderr
+        verdict("the same, with %s: a note that there are %d" % (how, count), not noted, 0)
+    for name, wrong in (("block2.layer.0.convShortcut.weight", np.zeros((32, 16, 3, 3), np.float32)),
+                        ("bn1.running_var", np.ones((63,), np.float32)),
+                        ("fc.bias", np.zeros((9,), np.float32))):
+        for what, entry in (("missing", {}), ("of another shape", {name: wrong})):
+            for flags, m in ((told, None), ((), metadata)):
+                done, _ = attempt(flags, m, (name,), **entry)
+                verdict("%s %s is an error that names it (%s)" % (name, what, "metadata" if m else "--arch"),
+                        not (done.returncode == 1 and "'" + name + "'" in done.stderr), 0)
+
+
+# ---- trained models ----
+
+def off(got, expected):
+    """The largest difference over the largest entry."""
+    return worst({"": got}, {"": expected.detach().numpy()}, "")[0]
 
 
 def test_images(n):
@@ -137,13 +326,13 @@ def compare_trained(method, folder):
     arrays, metadata = safetensors.load(model)
     verdict(method + ": metadata that is not as it should be",
             sum(metadata.get(k) != v for k, v in (("arch", "smallcnn"), ("width", "1"), ("classes", "10"))), 0)
-    net = SmallCNN()
+    net = models.make("smallcnn")
     net.load_state_dict({k: torch.tensor(v) for k, v in arrays.items()})
     net = net.double().eval()
 
     np.save(init, (x + (2 * torch.rand_like(x) - 1) * epsilon).clamp(0, 1).numpy())
-    start = torch.tensor(np.load(init))
-    start = torch.min(torch.max(start, x - epsilon), x + epsilon).clamp(0, 1)
+    begin = torch.tensor(np.load(init))
+    begin = torch.min(torch.max(begin, x - epsilon), x + epsilon).clamp(0, 1)
     spec = "pgd:steps=10:start=uniform:last=1"
     report = json.loads(run("evaluate", "--model", model, "--arch", "smallcnn", "--dataset", "embedded", "--limit", n,
                             "--attack", spec, "--eps", epsilon, "--init", init, "--dump-adv", adv,
@@ -153,7 +342,7 @@ def compare_trained(method, folder):
         clean = float((net(x.double()).argmax(1) == y).double().mean())
     verdict(method + ": natural accuracy %.3f" % clean, abs(report["natural"] - clean), 1e-9)
 
-    mine = pgd(net, x.double(), y, start.double(), epsilon, 10)
+    mine = pgd(net, x.double(), y, begin.double(), epsilon, 10)
     theirs = torch.tensor(np.load(adv))
     verdict(method + ": outside the ball or [0,1] by", max(float((theirs - x).abs().max()) - epsilon,
                                                           float(-theirs.min()), float(theirs.max()) - 1, 0.0), 1e-6)
@@ -167,12 +356,33 @@ def compare_trained(method, folder):
 
 
 def main():
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("seeds", nargs="?", type=int, default=3)
+    p.add_argument("--full", action="store_true")
+    p.add_argument("--arch", choices=list(models.ARCHS), help="this one only")
+    a = p.parse_args()
+    # arch, width, batch, and what else; 0 is the architecture's own
+    sizes = [("smallcnn", 0, 24, {}), ("smallcnn", 0.5, 24, {}), ("vgg16", 0.25, 16, {}), ("wrn", 2, 8, {"depth": 10}),
+             ("resnet18", 0.25, 4, {"size": 64})]
+    if a.full:
+        sizes += [("vgg16", 0, 4, {}), ("wrn", 0, 2, {}), ("resnet18", 0, 2, {})]
     with tempfile.TemporaryDirectory() as folder:
-        for width in (1, 0.5):
-            for seed in range(seeds):
-                compare_gradients(width, seed == seeds - 1, seed, folder)
-        for method in ("plain", "advtrain"):
+        if a.arch in (None, "resnet18"):
+            differ = models.check_resnet18()
+            if differ is None:
+                print("skipped: torchvision is not there to compare the names of ResNet-18 with")
+            else:
+                verdict("ResNet-18's names and shapes that are not torchvision's", differ, 0)
+        for arch, width, batch, more in sizes:
+            for train_mode in (False, True):
+                for seed in range(a.seeds if a.arch in (None, arch) else 0):
+                    expected = compare_gradients(folder, arch, width, batch, train_mode, seed, **more)
+                if a.arch in (None, arch):
+                    verdict("%s, %s: corruptions that the comparison does not notice" % (
+                        arch, "training" if train_mode else "evaluation"), unnoticed(arch, train_mode, expected), 0)
+        if a.arch in (None, "wrn"):
+            compare_entries(folder)
+        for method in ("plain", "advtrain") if a.arch in (None, "smallcnn") else ():
             compare_trained(method, folder)
     print("%d passed, %d failed" % (passed, failed))
     return failed != 0
