@@ -8967,8 +8967,9 @@ static l2l__images *l2l__images_create(l2l_context *c, int n_shards, l2l_dataset
     d->self = s;
     s->n_shards = n_shards;
     s->shards = (l2l__shard *)l2l__allocate_array(c, n_shards, sizeof *s->shards);
-    if (!s->shards) l2l_dataset_free(d);
-    return s->shards ? s : NULL;
+    if (s->shards) return s;
+    l2l_dataset_free(d);
+    return NULL;
 }
 
 /* dims: N, C, H, W, each of which fits an int, as does their product an int64_t. */

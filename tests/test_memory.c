@@ -196,6 +196,58 @@ static bool try_idx(l2l_context *c)
     return ok;
 }
 
+static bool read_part(void *user, int64_t offset, void *to, size_t n)
+{
+    memcpy(to, (const unsigned char *)user + offset, n);
+    return true;
+}
+static bool try_cifar10(l2l_context *c)
+{
+    static unsigned char file[2 * 3073];
+    const void *files[2];
+    const size_t sizes[2] = {sizeof file, sizeof file};
+    l2l_real *x = test_array(4 * 3072);
+    l2l_dataset d;
+    int y[4];
+    bool ok;
+    files[0] = files[1] = file;
+    ok = l2l_dataset_cifar10_memory(c, files, sizes, 2, &d);
+    if (ok) {
+        ok = l2l_dataset_read(&d, 0, 4, x, y);
+        l2l_dataset_free(&d);
+    }
+    free(x);
+    return ok;
+}
+static bool try_shards(l2l_context *c)
+{
+    static const char *const shapes[2] = {"2,3,4,1", "2,"};
+    char file[2][10 + 64 + 24];
+    l2l_source part[2], x[2], y[2];
+    l2l_real pixels[48];
+    l2l_dataset d;
+    int k, label[4];
+    bool ok;
+    for (k = 0; k < 2; k++) {
+        memset(file[k], 1, sizeof file[k]);
+        memcpy(file[k], "\x93NUMPY\1\0\x40", 10);
+        snprintf(file[k] + 10, 65, "{'descr':'|u1','fortran_order':False,'shape':(%s)}%*s",
+                 shapes[k], 16 - (int)strlen(shapes[k]), "");
+        file[k][74] = 1;
+        part[k].bytes = k ? 74 + 2 : 74 + 24;
+        part[k].read_at = read_part;
+        part[k].user = file[k];
+    }
+    x[0] = x[1] = part[0];
+    y[0] = y[1] = part[1];
+    ok = l2l_dataset_shards_source(c, x, y, 2, 2, &d);
+    if (ok) {
+        ok = l2l_dataset_read(&d, 0, 4, pixels, label);
+        l2l_dataset_free(&d);
+    }
+    return ok;
+}
+
 typedef struct trial {
     const char *name;
     bool (*attempt)(l2l_context *c);
@@ -204,7 +256,8 @@ static const trial trials[] = {
     {"models", try_model},           {"gradients of gradients", try_grad}, {"attacks", try_attack},
     {"training", try_learned_training}, {"training in parts", try_training_in_parts},
     {"second order", try_second_order},
-    {"files", try_files},            {"evaluation", try_evaluation},       {"data sets", try_idx}};
+    {"files", try_files},            {"evaluation", try_evaluation},       {"data sets", try_idx},
+    {"CIFAR-10", try_cifar10},       {"shards", try_shards}};
 
 static const trial *current;
 static void every_allocation_fails(void)
@@ -293,6 +346,63 @@ static void warm_steps(void)
         l2l_context_free(c);
         CHECK_INT(0, h.live);
     }
+}
+
+/* Whole epochs over streamed images that are larger than the model, and padded and flipped: after
+   the first epoch the allocator is left alone. */
+typedef struct epochs {
+    heap h;
+    long after_first;
+} epochs;
+static bool epochs_progress(void *user, const l2l_progress *p)
+{
+    epochs *e = (epochs *)user;
+    if (p->epoch == 1 && p->step_in_epoch == 1) e->after_first = e->h.calls;
+    if (p->epoch > 0) CHECK_INT(e->after_first, e->h.calls);
+    return true;
+}
+static bool any_image(const l2l_dataset *d, int index, l2l_real *chw, int *label)
+{
+    int i;
+    for (i = 0; i < d->channels * d->height * d->width; i++)
+        chw[i] = (l2l_real)((index + i) % 256) / 255;
+    *label = index % d->classes;
+    return true;
+}
+static void warm_epochs(void)
+{
+    epochs e;
+    l2l_context *c;
+    l2l_model *m;
+    l2l_train_options o = l2l_train_default();
+    l2l_trainer *t;
+    l2l_dataset d;
+    memset(&e, 0, sizeof e);
+    memset(&d, 0, sizeof d);
+    c = heap_context(&e.h);
+    m = tiny_model(c, 700);
+    d.context = c;
+    d.count = 20;
+    d.channels = 1;
+    d.height = 11;
+    d.width = 9;
+    d.classes = 5;
+    d.fetch = any_image;
+    o.T = 2;
+    o.epochs = 4;
+    o.batch = 8;
+    o.augment.padding = 2;
+    o.augment.flip = true;
+    o.progress = epochs_progress;
+    o.user = &e;
+    t = l2l_trainer_create(m, &d, &o);
+    CHECK(t && l2l_train(t));
+    CHECK(e.after_first > 0);
+    CHECK_OK(c);
+    l2l_trainer_free(t);
+    l2l_model_free(m);
+    l2l_context_free(c);
+    CHECK_INT(0, e.h.live);
 }
 
 /* The same batch in parts: of what is not theta, phi and their like, a fraction. What is counted is
@@ -483,6 +593,7 @@ int main(void)
         RUN(every_allocation_fails, current->name);
     }
     RUN(warm_steps, "a warm training step makes no call to the allocator");
+    RUN(warm_epochs, "nor does one that crops, pads and flips");
     RUN(parts_save_memory, "a step in parts takes a fraction of the memory");
     RUN(failed_second_part, "a step that fails in its second part leaves everything as before");
     RUN(failed_calls_roll_back, "a failed call gives back what it took");

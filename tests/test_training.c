@@ -163,6 +163,7 @@ static void check_same_run(const run *a, const run *b)
 static void resuming(void)
 {
     static const int stops[] = {1, 4, 5, 7, 9};
+    static const l2l_augment augment[KINDS] = {{0, false}, {2, true}, {1, true}, {1, true}};
     char *log = path("straight.jsonl"), *cut = path("resumed.jsonl"), *checkpoint = path("run.l2l");
     int method, i;
     for (method = 0; method < KINDS; method++) {
@@ -170,6 +171,7 @@ static void resuming(void)
         remove(log);
         if (!run_begin(&a, method, 2)) return;
         a.o.log = log;
+        a.o.augment = augment[method];
         CHECK(run_train(&a));
         CHECK_INT(10, a.calls);
         for (i = 0; i < COUNT(stops); i++) {
@@ -179,6 +181,7 @@ static void resuming(void)
             remove(checkpoint);
             if (!run_begin(&b, method, 2)) return;
             b.o.log = cut;
+            b.o.augment = augment[method];
             b.o.checkpoint = checkpoint;
             b.stop_at = stops[i];
             CHECK(!run_train(&b));
@@ -187,6 +190,7 @@ static void resuming(void)
             run_end(&b);
             if (!run_begin(&d, method, 1)) return;
             d.o.log = cut;
+            d.o.augment = augment[method];
             d.o.checkpoint = checkpoint;
             d.o.resume = true;
             CHECK(run_train(&d));
@@ -256,8 +260,9 @@ static void other_settings_refused(void)
     CHECK(!run_train(&a));
     CHECK_ERROR(a.c, L2L_ERROR_CANCELLED, "");
     run_end(&a);
-    for (i = 0; i < 7; i++) {
+    for (i = 0; i < 9; i++) {
         static const char *const names[] = {"epsilon", "batch", "T", "seed", "rate", "method",
+                                            "augment padding", "augment flip",
                                             "made with micro_batch 0, not 4"};
         run b;
         l2l_real *before, *after;
@@ -270,7 +275,9 @@ static void other_settings_refused(void)
         if (i == 2) b.o.T = 4;
         if (i == 3) b.o.seed = 32;
         if (i == 4) b.o.optimizer.rate = 2e-3;
-        if (i == 6) b.o.micro_batch = 4;
+        if (i == 6) b.o.augment.padding = 1;
+        if (i == 7) b.o.augment.flip = true;
+        if (i == 8) b.o.micro_batch = 4;
         before = all_parameters(b.m, &n);
         CHECK(!run_train(&b));
         CHECK_ERROR(b.c, L2L_ERROR_MISMATCH, names[i]);
@@ -289,18 +296,16 @@ static void threads_do_not_matter(void)
 {
     int method;
     for (method = 0; method < KINDS; method++) {
-        run a;
-        int threads;
-        if (!run_begin(&a, method, 1)) return;
-        CHECK(run_train(&a));
-        for (threads = 2; threads <= 4; threads *= 2) {
-            run b;
-            if (!run_begin(&b, method, threads)) return;
-            CHECK(run_train(&b));
-            check_same_run(&a, &b);
-            run_end(&b);
+        run r[3];
+        int i;
+        for (i = 0; i < 3; i++) {
+            if (!run_begin(&r[i], method, 1 << i)) return;
+            r[i].o.augment.padding = 3;
+            r[i].o.augment.flip = true;
+            CHECK(run_train(&r[i]));
+            check_same_run(&r[0], &r[i]);
         }
-        run_end(&a);
+        for (i = 0; i < 3; i++) run_end(&r[i]);
     }
 }
 
@@ -461,7 +466,8 @@ static bool agree(void *self, l2l_inner *in)
 static void bad_settings(void)
 {
     static const char *const names[] = {"epochs", "batch", "epsilon", "T", "rate", "warm",
-                                        "micro_batch", "gradient and update", "gradient and update"};
+                                        "augment.padding 8", "augment.padding -1", "micro_batch",
+                                        "gradient and update", "gradient and update"};
     int i;
     for (i = 0; i < COUNT(names); i++) {
         run r;
@@ -473,9 +479,11 @@ static void bad_settings(void)
         if (i == 3) r.o.T = -1;
         if (i == 4) r.o.optimizer.rate = (double)NAN;
         if (i == 5) r.o.epsilon_warm_up = -0.5;
-        if (i == 6) r.o.micro_batch = -1;
-        if (i == 7) r.o.method.maximizer.update = refuse;
-        if (i == 8) r.o.method.maximizer.gradient = refuse;
+        if (i == 6) r.o.augment.padding = 8;
+        if (i == 7) r.o.augment.padding = -1;
+        if (i == 8) r.o.micro_batch = -1;
+        if (i == 9) r.o.method.maximizer.update = refuse;
+        if (i == 10) r.o.method.maximizer.gradient = refuse;
         t = l2l_trainer_create(r.m, &r.d, &r.o);
         CHECK(t == NULL);
         CHECK_ERROR(r.c, L2L_ERROR_ARGUMENT, names[i]);
@@ -725,6 +733,275 @@ static void plateau_in_parts(void)
     }
 }
 
+/* -- crops and flips: 40 images of 2 x HIGH x WIDE for a model of 2 x 6 x 6. The label of an image
+   is its number. -------------------------------------------------------------------------------- */
+
+enum { CROPPED = 40, HIGH = 9, WIDE = 7, CROP = 6, PAD = 2,
+       TOPS = HIGH + 2 * PAD - CROP + 1, LEFTS = WIDE + 2 * PAD - CROP + 1 };
+
+typedef struct crops {
+    l2l_context *c;
+    l2l_real *x;
+    int labels[CROPPED];
+    l2l_dataset d;
+    l2l_model *m;
+    l2l_train_options o;
+    l2l_progress p;
+    int64_t images;          /* that the outer loss was shown */
+    int seen[TOPS][LEFTS], flips;
+} crops;
+
+/* The image that the documentation promises: padded, cut out, turned round, one after the other. */
+static void crop_twin(crops *k, int image, uint32_t epoch, l2l_real *chw)
+{
+    static const int H = HIGH + 2 * PAD, W = WIDE + 2 * PAD;
+    l2l_real padded[2][HIGH + 2 * PAD][WIDE + 2 * PAD], cut[2][CROP][CROP];
+    int pad = k->o.augment.padding, ch, i, j, top, left;
+    bool flip;
+    l2l_stream s;
+    s.seed = k->o.seed;
+    s.purpose = L2L_RANDOM_AUGMENT;
+    s.epoch = epoch;
+    s.image = (uint32_t)image;
+    s.step = 0;
+    top = (int)floor((double)l2l_random_bits(&s, 0) * (HIGH + 2 * pad - CROP + 1) / 4294967296.0);
+    left = (int)floor((double)l2l_random_bits(&s, 1) * (WIDE + 2 * pad - CROP + 1) / 4294967296.0);
+    flip = k->o.augment.flip && l2l_random_bits(&s, 2) >= 0x80000000u;
+    for (ch = 0; ch < 2; ch++)
+        for (i = 0; i < H; i++)
+            for (j = 0; j < W; j++) padded[ch][i][j] = 0;
+    for (ch = 0; ch < 2; ch++)
+        for (i = 0; i < HIGH; i++)
+            for (j = 0; j < WIDE; j++)
+                padded[ch][pad + i][pad + j] = k->x[((image * 2 + ch) * HIGH + i) * WIDE + j];
+    for (ch = 0; ch < 2; ch++)
+        for (i = 0; i < CROP; i++)
+            for (j = 0; j < CROP; j++) cut[ch][i][j] = padded[ch][top + i][left + j];
+    for (ch = 0; ch < 2; ch++)
+        for (i = 0; i < CROP; i++)
+            for (j = 0; j < CROP; j++)
+                *chw++ = flip ? cut[ch][i][CROP - 1 - j] : cut[ch][i][j];
+    k->seen[top][left]++;
+    k->flips += flip;
+}
+
+static l2l_tensor *crops_loss(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
+                              void *user)
+{
+    crops *k = (crops *)user;
+    l2l_context *c = l2l_model_context(m);
+    l2l_real *got = test_array(l2l_count(x->shape)), expected[2 * CROP * CROP];
+    int i;
+    CHECK(l2l_to_nchw(c, x, got));
+    for (i = 0; i < x->shape.n; i++, k->images++) {
+        crop_twin(k, labels[i], (uint32_t)(k->images / CROPPED), expected);
+        if (!CHECK_BYTES(expected, got + i * COUNT(expected), sizeof expected))
+            printf("    image %d, shown as number %ld\n", labels[i], (long)k->images);
+    }
+    free(got);
+    return l2l_mean(c, l2l_cross_entropy(c, l2l_model_forward(m, adv, L2L_TRAIN), labels));
+}
+
+static bool crops_progress(void *user, const l2l_progress *p)
+{
+    ((crops *)user)->p = *p;
+    return true;
+}
+
+static int crops_begin(crops *k, int threads)
+{
+    l2l_model_options o = own_options("linear", linear_forward, 2, CROP, CROPPED);
+    int i;
+    memset(k, 0, sizeof *k);
+    k->c = test_context(threads);
+    k->x = test_array(CROPPED * 2 * HIGH * WIDE);
+    golden_fill(k->x, CROPPED * 2 * HIGH * WIDE, 640, 0.1, 1); /* nothing is black but the padding */
+    for (i = 0; i < CROPPED; i++) k->labels[i] = i;
+    k->m = l2l_model_create(k->c, &o);
+    k->o = l2l_train_default();
+    k->o.method = l2l_method_plain();
+    k->o.epochs = 2;
+    k->o.batch = 16;
+    k->o.augment.padding = PAD;
+    k->o.augment.flip = true;
+    k->o.seed = 0x123456789u;
+    k->o.progress = crops_progress;
+    k->o.user = k;
+    return CHECK(k->m != NULL) &&
+           CHECK(l2l_dataset_from_arrays(k->c, k->x, k->labels, CROPPED, 2, HIGH, WIDE, CROPPED,
+                                         &k->d));
+}
+static void crops_watch(crops *k)
+{
+    k->o.method.outer.loss = crops_loss;
+    k->o.method.outer.user = k;
+    k->o.method.outer.is_objective = false;
+}
+static void crops_train(crops *k)
+{
+    l2l_trainer *t = l2l_trainer_create(k->m, &k->d, &k->o);
+    CHECK(t && l2l_train(t));
+    CHECK_OK(k->c);
+    l2l_trainer_free(t);
+}
+static void crops_end(crops *k)
+{
+    CHECK_OK(k->c);
+    l2l_model_free(k->m);
+    l2l_dataset_free(&k->d);
+    l2l_context_free(k->c);
+    free(k->x);
+}
+
+/* The twin knows neither batch nor threads. */
+static void crops_and_flips(void)
+{
+    static const struct { int padding; bool flip; int batch, micro_batch, threads; } cases[] = {
+        {PAD, true, 16, 0, 1}, {PAD, true, 16, 5, 1}, {PAD, true, 7, 0, 2}, {PAD, true, 1, 0, 1},
+        {PAD, false, 16, 0, 2}, {0, true, 40, 0, 1}, {0, false, 40, 0, 1}, {1, true, 64, 0, 2}};
+    int i;
+    for (i = 0; i < COUNT(cases); i++) {
+        crops k;
+        int before = test_complaints;
+        if (!crops_begin(&k, cases[i].threads)) return;
+        crops_watch(&k);
+        k.o.augment.padding = cases[i].padding;
+        k.o.augment.flip = cases[i].flip;
+        k.o.batch = cases[i].batch;
+        k.o.micro_batch = cases[i].micro_batch;
+        crops_train(&k);
+        CHECK_INT(2 * CROPPED, k.images);
+        crops_end(&k);
+        if (test_complaints > before) printf("    case %d\n", i);
+    }
+}
+
+static void all_crops_occur(void)
+{
+    crops k;
+    int i, j;
+    double draws = 60 * CROPPED, each = draws / (TOPS * LEFTS), off = 0;
+    if (!crops_begin(&k, 1)) return;
+    crops_watch(&k);
+    k.o.epochs = 60;
+    crops_train(&k);
+    for (i = 0; i < TOPS; i++)
+        for (j = 0; j < LEFTS; j++) {
+            CHECK(k.seen[i][j] > 0);
+            off += (k.seen[i][j] - each) * (k.seen[i][j] - each) / each;
+        }
+    CHECK(off < 95); /* chi-squared, 47 degrees of freedom: more with a probability of 4e-5 */
+    CHECK_NEAR(draws / 2, k.flips, 4 * sqrt(draws) / 2);
+    crops_end(&k);
+}
+
+/* Images of the caller's own batch stay as they are. */
+static void given_images_stay(void)
+{
+    crops k;
+    l2l_trainer *t;
+    l2l_progress p[2];
+    l2l_real x[3 * 2 * CROP * CROP];
+    int i;
+    golden_fill(x, COUNT(x), 641, 0, 1);
+    for (i = 0; i < 2; i++) {
+        if (!crops_begin(&k, 1)) return;
+        if (i) k.o.augment.padding = k.o.augment.flip = 0;
+        t = l2l_trainer_create(k.m, &k.d, &k.o);
+        CHECK(t && l2l_train_step(t, x, k.labels, 3, &p[i]));
+        l2l_trainer_free(t);
+        crops_end(&k);
+    }
+    CHECK_NEAR(p[0].loss, p[1].loss, 0);
+}
+
+/* Evaluation and validation take the centre, where torchvision's CenterCrop has it. */
+static void centre_crops(void)
+{
+    static const int margin[] = {0, 0, 1, 2, 2, 2, 3, 4, 4}; /* Python's round(more / 2) */
+    int more;
+    for (more = 0; more < COUNT(margin); more++) {
+        crops k;
+        int high = CROP + more, wide = CROP + (more + 3) % COUNT(margin), which, i, j, ch, at = 0;
+        int top = margin[more], left = margin[wide - CROP];
+        l2l_real *x = test_array(CROPPED * 2 * high * wide);
+        l2l_real *cut = test_array(CROPPED * 2 * CROP * CROP), *out = test_array(CROPPED * 72);
+        double natural[2], validation[2];
+        if (!crops_begin(&k, 1)) return;
+        golden_fill(x, CROPPED * 2 * high * wide, 642, 0, 1);
+        for (i = 0; i < CROPPED * 2; i++)
+            for (j = 0; j < CROP; j++)
+                for (ch = 0; ch < CROP; ch++)
+                    cut[at++] = x[(i * high + top + j) * wide + left + ch];
+        for (i = 0; i < CROPPED; i++) k.labels[i] = i % 2 ? 0 : i; /* an accuracy that is not 0 */
+        for (which = 0; which < 2; which++) {
+            l2l_evaluation_options eo = l2l_evaluation_default();
+            l2l_attack none = l2l_attack_ifgsm(0), fgsm = l2l_attack_fgsm(0.1);
+            l2l_evaluation e;
+            l2l_result r;
+            l2l_dataset_free(&k.d);
+            CHECK(l2l_dataset_from_arrays(k.c, which ? cut : x, k.labels, CROPPED, 2,
+                                          which ? CROP : high, which ? CROP : wide, CROPPED, &k.d));
+            none.steps = 0;
+            eo.batch = which ? 40 : 7;
+            if (CHECK(l2l_evaluation_begin(k.m, &k.d, &eo, &e))) {
+                CHECK(l2l_evaluation_attack(&e, &none, &r, NULL, out));
+                CHECK_BYTES(cut, out, (size_t)CROPPED * 72 * sizeof *out);
+                CHECK(l2l_evaluation_attack(&e, &fgsm, &r, NULL, NULL));
+                natural[which] = e.natural;
+                l2l_evaluation_end(&e);
+            }
+            k.o.validation = 20;
+            k.o.optimizer = l2l_sgd_default();
+            k.o.optimizer.rate = 0; /* the model stays what it is */
+            crops_train(&k);
+            validation[which] = k.p.validation_natural;
+        }
+        CHECK_NEAR(natural[1], natural[0], 0);
+        CHECK_NEAR(validation[1], validation[0], 0);
+        crops_end(&k);
+        free(x);
+        free(cut);
+        free(out);
+    }
+}
+
+static void images_too_small(void)
+{
+    crops k;
+    l2l_evaluation_options eo = l2l_evaluation_default();
+    l2l_evaluation e;
+    int i;
+    if (!crops_begin(&k, 1)) return;
+    for (i = 0; i < 2; i++) {
+        k.d.height = i ? HIGH : CROP - 1;
+        k.d.width = i ? CROP - 1 : WIDE;
+        CHECK(l2l_trainer_create(k.m, &k.d, &k.o) == NULL);
+        CHECK_ERROR(k.c, L2L_ERROR_SHAPE, i ? "2x9x5 (CxHxW) and a model for 2x6x6" : "2x5x7");
+        CHECK(!l2l_evaluation_begin(k.m, &k.d, &eo, &e));
+        CHECK_ERROR(k.c, L2L_ERROR_SHAPE, i ? "2x9x5 (CxHxW) and a model for 2x6x6" : "2x5x7");
+    }
+    crops_end(&k);
+}
+
+/* What a data set gives is checked before it is cut: the error names the image by its number. */
+static void cropped_images_are_checked(void)
+{
+    crops k;
+    l2l_evaluation_options eo = l2l_evaluation_default();
+    l2l_evaluation e;
+    l2l_trainer *t;
+    if (!crops_begin(&k, 1)) return;
+    k.x[(13 * 2 + 1) * HIGH * WIDE] = 2; /* a corner: no crop in the centre has it */
+    CHECK(!l2l_evaluation_begin(k.m, &k.d, &eo, &e));
+    CHECK_ERROR(k.c, L2L_ERROR_ARGUMENT, "evaluation: value 63 of image 13 is 2");
+    t = l2l_trainer_create(k.m, &k.d, &k.o);
+    CHECK(t && !l2l_train(t));
+    CHECK_ERROR(k.c, L2L_ERROR_ARGUMENT, "training: value 63 of image 13 is 2");
+    l2l_trainer_free(t);
+    crops_end(&k);
+}
+
 /* Half the rate from the middle on; a short linear rise at the beginning. */
 static bool schedule_progress(void *user, const l2l_progress *p)
 {
@@ -812,6 +1089,12 @@ int main(int argc, char **argv)
     RUN(plateau_in_parts, "a plateau is one class for all parts of a batch");
     RUN(learning, "plain, advtrain and rnn-adv learn an easy problem");
     RUN(best_model, "the best model is that of the epoch reported as best");
+    RUN(crops_and_flips, "pad, crop and flip are as documented, for any batch and threads");
+    RUN(all_crops_occur, "every crop and both sides occur as often as they should");
+    RUN(given_images_stay, "a batch of the caller's own is not augmented");
+    RUN(centre_crops, "evaluation and validation crop in the centre as torchvision does");
+    RUN(images_too_small, "images smaller than the model's are refused");
+    RUN(cropped_images_are_checked, "an image is checked before it is cropped");
     RUN(plateau, "a plateau is detected when asked for");
     RUN(rate_schedule, "the schedule moves the rate, step by step");
     RUN(warm_up, "epsilon warms up");
