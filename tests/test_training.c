@@ -1,6 +1,6 @@
 /* The training loop: resuming, stopping, validation split, short batches, plateaus, schedules of
    epsilon, the same bits for any number of threads. */
-#include "networks.h"
+#include "check_micro.h"
 
 enum { IMAGES = 90, SIZE = 64, CLASSES = 5 };
 static char directory[512] = "./";
@@ -101,7 +101,7 @@ static bool run_progress(void *user, const l2l_progress *p)
     return !r->stop_at || r->calls < r->stop_at;
 }
 
-enum { PLAIN, ADVTRAIN, RNN_ADV, METHODS };
+enum { PLAIN, ADVTRAIN, RNN_ADV, METHODS, RNN_PARTS = METHODS, KINDS }; /* RNN_PARTS: of 5 images */
 static int run_begin(run *r, int method, int threads)
 {
     l2l_learned_options lo = l2l_learned_default();
@@ -126,6 +126,7 @@ static int run_begin(run *r, int method, int threads)
     r->o.validation = 20;
     r->o.validation_attack = l2l_attack_pgd(0.1);
     r->o.validation_attack.steps = 2;
+    r->o.micro_batch = method == RNN_PARTS ? 5 : 0;
     r->o.seed = 31;
     r->o.progress = run_progress;
     r->o.user = r;
@@ -162,10 +163,10 @@ static void check_same_run(const run *a, const run *b)
 static void resuming(void)
 {
     static const int stops[] = {1, 4, 5, 7, 9};
-    static const l2l_augment augment[METHODS] = {{0, false}, {2, true}, {1, true}};
+    static const l2l_augment augment[KINDS] = {{0, false}, {2, true}, {1, true}, {1, true}};
     char *log = path("straight.jsonl"), *cut = path("resumed.jsonl"), *checkpoint = path("run.l2l");
     int method, i;
-    for (method = 0; method < METHODS; method++) {
+    for (method = 0; method < KINDS; method++) {
         run a;
         remove(log);
         if (!run_begin(&a, method, 2)) return;
@@ -259,9 +260,10 @@ static void other_settings_refused(void)
     CHECK(!run_train(&a));
     CHECK_ERROR(a.c, L2L_ERROR_CANCELLED, "");
     run_end(&a);
-    for (i = 0; i < 8; i++) {
+    for (i = 0; i < 9; i++) {
         static const char *const names[] = {"epsilon", "batch", "T", "seed", "rate", "method",
-                                            "augment padding", "augment flip"};
+                                            "augment padding", "augment flip",
+                                            "made with micro_batch 0, not 4"};
         run b;
         l2l_real *before, *after;
         int64_t n;
@@ -275,6 +277,7 @@ static void other_settings_refused(void)
         if (i == 4) b.o.optimizer.rate = 2e-3;
         if (i == 6) b.o.augment.padding = 1;
         if (i == 7) b.o.augment.flip = true;
+        if (i == 8) b.o.micro_batch = 4;
         before = all_parameters(b.m, &n);
         CHECK(!run_train(&b));
         CHECK_ERROR(b.c, L2L_ERROR_MISMATCH, names[i]);
@@ -292,15 +295,17 @@ static void other_settings_refused(void)
 static void threads_do_not_matter(void)
 {
     int method;
-    for (method = 0; method < METHODS; method++) {
-        run a, b;
-        if (!run_begin(&a, method, 1) || !run_begin(&b, method, 4)) return;
-        a.o.augment.padding = b.o.augment.padding = 3;
-        a.o.augment.flip = b.o.augment.flip = true;
-        CHECK(run_train(&a) && run_train(&b));
-        check_same_run(&a, &b);
-        run_end(&a);
-        run_end(&b);
+    for (method = 0; method < KINDS; method++) {
+        run r[3];
+        int i;
+        for (i = 0; i < 3; i++) {
+            if (!run_begin(&r[i], method, 1 << i)) return;
+            r[i].o.augment.padding = 3;
+            r[i].o.augment.flip = true;
+            CHECK(run_train(&r[i]));
+            check_same_run(&r[0], &r[i]);
+        }
+        for (i = 0; i < 3; i++) run_end(&r[i]);
     }
 }
 
@@ -328,14 +333,14 @@ static l2l_tensor *watching_loss(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, c
 static void stops_at_nan(void)
 {
     int method;
-    for (method = 0; method < METHODS; method++) {
+    for (method = 0; method < KINDS; method++) {
         run r;
         watcher w;
         l2l_real *after;
         int64_t n;
         memset(&w, 0, sizeof w);
         if (!run_begin(&r, method, 1)) return;
-        w.nan_at = 4;
+        w.nan_at = method == RNN_PARTS ? 14 : 4; /* batches of 4 parts: the fourth's second part */
         r.o.method.outer.loss = watching_loss;
         r.o.method.outer.user = &w;
         r.o.method.outer.is_objective = false;
@@ -445,10 +450,24 @@ static void bad_batches(void)
     run_end(&r);
 }
 
+static bool refuse(void *self, l2l_inner *in)
+{
+    (void)self;
+    (void)in;
+    return false;
+}
+static bool agree(void *self, l2l_inner *in)
+{
+    (void)self;
+    (void)in;
+    return true;
+}
+
 static void bad_settings(void)
 {
     static const char *const names[] = {"epochs", "batch", "epsilon", "T", "rate", "warm",
-                                        "augment.padding 8", "augment.padding -1"};
+                                        "augment.padding 8", "augment.padding -1", "micro_batch",
+                                        "gradient and update", "gradient and update"};
     int i;
     for (i = 0; i < COUNT(names); i++) {
         run r;
@@ -460,7 +479,11 @@ static void bad_settings(void)
         if (i == 3) r.o.T = -1;
         if (i == 4) r.o.optimizer.rate = (double)NAN;
         if (i == 5) r.o.epsilon_warm_up = -0.5;
-        if (i >= 6) r.o.augment.padding = i == 6 ? 8 : -1;
+        if (i == 6) r.o.augment.padding = 8;
+        if (i == 7) r.o.augment.padding = -1;
+        if (i == 8) r.o.micro_batch = -1;
+        if (i == 9) r.o.method.maximizer.update = refuse;
+        if (i == 10) r.o.method.maximizer.gradient = refuse;
         t = l2l_trainer_create(r.m, &r.d, &r.o);
         CHECK(t == NULL);
         CHECK_ERROR(r.c, L2L_ERROR_ARGUMENT, names[i]);
@@ -546,17 +569,10 @@ static bool failing_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *l
     return *(int *)d->self != 0;
 }
 
-static bool refuse(void *self, l2l_inner *in)
-{
-    (void)self;
-    (void)in;
-    return false;
-}
-
 static void callbacks_fail(void)
 {
     int kind;
-    for (kind = 0; kind < 3; kind++) {
+    for (kind = 0; kind < 4; kind++) {
         run r;
         int works = kind > 0;
         l2l_dataset own;
@@ -568,7 +584,10 @@ static void callbacks_fail(void)
             r.d.release = NULL;
         }
         if (kind == 1) r.d.count = 0x7fffffff / 1024; /* streamed; only a few are ever asked for */
-        if (kind == 1) r.o.method.maximizer.update = refuse;
+        if (kind == 1 || kind == 3) {
+            r.o.method.maximizer.gradient = kind == 1 ? refuse : agree;
+            r.o.method.maximizer.update = kind == 1 ? agree : refuse;
+        }
         if (kind == 2) r.o.method.maximizer.begin = refuse;
         CHECK(!run_train(&r));
         CHECK_ERROR(r.c, L2L_ERROR_CALLBACK, "");
@@ -605,6 +624,112 @@ static void plateau(void)
             CHECK_INT(350, r.calls);
         }
         run_end(&r);
+    }
+}
+
+/* An epoch of 70 images in batches of 16 and parts of 5 has four times 5 + 5 + 5 + 1 and once 5 + 1;
+   the first part of a batch is number 0. */
+static void calls_of_the_maximizer(void)
+{
+    run r;
+    parts *s = (parts *)test_memory(sizeof *s);
+    if (!run_begin(&r, RNN_PARTS, 1)) return;
+    s->inner = r.o.method.maximizer;
+    r.o.method.maximizer.self = s;
+    r.o.method.maximizer.begin = parts_begin;
+    r.o.method.maximizer.step = parts_step;
+    r.o.method.maximizer.gradient = parts_gradient;
+    r.o.method.maximizer.update = parts_update;
+    r.o.method.maximizer.pack = NULL;
+    r.o.method.maximizer.unpack = NULL;
+    CHECK(run_train(&r));
+    CHECK_INT(2 * 18, s->begins);
+    CHECK_INT(2 * 18, s->gradients);
+    CHECK_INT(2 * 5, s->updates);
+    CHECK_INT(10, s->first[2]);
+    CHECK_INT(5, s->n[2]);
+    CHECK_INT(15, s->first[3]);
+    CHECK_INT(1, s->n[3]);
+    CHECK_INT(0, s->first[4]);
+    CHECK_INT(6, s->batch);                  /* the last batch                                    */
+    CHECK_INT(5, s->last);
+    run_end(&r);
+    free(s);
+}
+
+/* The figures of an epoch are those of whole batches: nothing in plain training depends on signs, so
+   rounding stays small. */
+static void epoch_in_parts(void)
+{
+    run a, b;
+    if (!run_begin(&a, PLAIN, 1) || !run_begin(&b, PLAIN, 1)) return;
+    b.o.micro_batch = 5;
+    a.o.optimizer = b.o.optimizer = l2l_sgd_default();
+    CHECK(run_train(&a) && run_train(&b));
+    CHECK_INT(a.calls, b.calls);
+    CHECK(a.p.epoch_ended && b.p.epoch_ended);
+    CHECK_NEAR(a.p.epoch_loss, b.p.epoch_loss, 1e-5);
+    CHECK_NEAR(a.p.epoch_accuracy, b.p.epoch_accuracy, 1e-12);
+    CHECK_NEAR(a.p.validation_robust, b.p.validation_robust, 1e-12);
+    run_end(&a);
+    run_end(&b);
+}
+
+/* Training mode: the running statistics move once for each part, by that part's images, as when the
+   parts pass through the classifier by hand. */
+static void batch_norm_in_parts(void)
+{
+    micro *r = micro_begin(MICRO_PLAIN, MICRO_NORMED, 9, 1);
+    l2l_model *twin = l2l_model_clone(r->c, r->m);
+    l2l_real mean[8], expected[8];
+    int i, first, n, found = 0;
+    l2l_trainer_free(r->t);
+    r->o.method.outer = l2l_outer_cross_entropy();
+    r->t = l2l_trainer_create(r->m, &r->d, &r->o);
+    CHECK(micro_step(r));
+    for (first = 0; first < MICRO_N; first += n) {
+        l2l_mark mark = l2l_mark_here(r->c);
+        n = MICRO_N - first < 9 ? MICRO_N - first : 9;
+        CHECK(l2l_model_forward(twin, l2l_from_nchw(r->c, r->x + first * MICRO_PIXELS,
+                                                    l2l_shape_of(n, 6, 6, 2)), L2L_TRAIN));
+        l2l_release(r->c, mark);
+    }
+    for (i = 0; i < l2l_model_parameters(r->m); i++)
+        if (!l2l_model_parameter(r->m, i).trainable &&
+            l2l_count(l2l_model_parameter(r->m, i).value->shape) == 8) {
+            CHECK(l2l_parameter_get(r->m, i, mean) && l2l_parameter_get(twin, i, expected));
+            CHECK_BYTES(expected, mean, sizeof mean);
+            found++;
+        }
+    CHECK_INT(2, found);
+    l2l_model_free(twin);
+    micro_end(r);
+}
+
+/* In parts of one image each part says one class, but a plateau is one class for the whole batch: here
+   of all images, or of half of them. Pixel 0 decides by a hair, so that the loss is near ln 4. */
+static void plateau_in_parts(void)
+{
+    int constant, i;
+    for (constant = 0; constant < 2; constant++) {
+        micro *r = micro_begin(MICRO_PLAIN, MICRO_SMOOTH, 1, 1);
+        l2l_model_options o = own_options("one pixel", linear_forward, 2, 6, 4);
+        l2l_model *m = l2l_model_create(r->c, &o);
+        l2l_real weight[4 * MICRO_PIXELS] = {0}, bias[4] = {0};
+        l2l_trainer *t;
+        weight[0] = (l2l_real)1e-3;
+        bias[1] = (l2l_real)5e-4;
+        CHECK(m && l2l_parameter_set(m, 0, weight) && l2l_parameter_set(m, 1, bias));
+        for (i = 0; i < MICRO_N; i++) r->x[i * MICRO_PIXELS] = (l2l_real)(constant ? 0 : i % 2);
+        r->o.epochs = 310;
+        r->o.optimizer.rate = 0;
+        r->o.stop_on_plateau = true;
+        t = l2l_trainer_create(m, &r->d, &r->o);
+        CHECK(t && l2l_train(t) == !constant);
+        if (constant) CHECK_ERROR(r->c, L2L_ERROR_NUMERIC, "plateau");
+        l2l_trainer_free(t);
+        l2l_model_free(m);
+        micro_end(r);
     }
 }
 
@@ -731,9 +856,9 @@ static void crops_end(crops *k)
 /* The twin knows neither batch nor threads. */
 static void crops_and_flips(void)
 {
-    static const struct { int padding; bool flip; int batch, threads; } cases[] = {
-        {PAD, true, 16, 1}, {PAD, true, 7, 2}, {PAD, true, 1, 1}, {PAD, false, 16, 2},
-        {0, true, 40, 1}, {0, false, 40, 1}, {1, true, 64, 2}};
+    static const struct { int padding; bool flip; int batch, micro_batch, threads; } cases[] = {
+        {PAD, true, 16, 0, 1}, {PAD, true, 16, 5, 1}, {PAD, true, 7, 0, 2}, {PAD, true, 1, 0, 1},
+        {PAD, false, 16, 0, 2}, {0, true, 40, 0, 1}, {0, false, 40, 0, 1}, {1, true, 64, 0, 2}};
     int i;
     for (i = 0; i < COUNT(cases); i++) {
         crops k;
@@ -743,6 +868,7 @@ static void crops_and_flips(void)
         k.o.augment.padding = cases[i].padding;
         k.o.augment.flip = cases[i].flip;
         k.o.batch = cases[i].batch;
+        k.o.micro_batch = cases[i].micro_batch;
         crops_train(&k);
         CHECK_INT(2 * CROPPED, k.images);
         crops_end(&k);
@@ -951,12 +1077,16 @@ int main(int argc, char **argv)
     RUN(other_settings_refused, "a checkpoint of other settings is refused by name");
     RUN(threads_do_not_matter, "training has the same bits for any number of threads");
     RUN(survives_divergence, "after an update that blew up, the parameters before it are left");
-    RUN(callbacks_fail, "a fetch, begin or update that fails ends the training with an error");
+    RUN(callbacks_fail, "a fetch, begin, gradient or update that fails ends the training with an error");
     RUN(stops_at_nan, "a loss that is not finite stops with the parameters of the last finite one kept");
     RUN(validation_split, "held-out images are never trained on, the others once an epoch");
     RUN(short_batches, "a short batch is divided by its real size");
     RUN(bad_batches, "bad labels and images leave the model as it was");
     RUN(bad_settings, "bad settings are refused by name");
+    RUN(calls_of_the_maximizer, "a maximizer's gradient is asked for each part, its update each batch");
+    RUN(epoch_in_parts, "an epoch in parts has the figures of whole batches");
+    RUN(batch_norm_in_parts, "batch norm's running statistics move once for each part");
+    RUN(plateau_in_parts, "a plateau is one class for all parts of a batch");
     RUN(learning, "plain, advtrain and rnn-adv learn an easy problem");
     RUN(best_model, "the best model is that of the epoch reported as best");
     RUN(crops_and_flips, "pad, crop and flip are as documented, for any batch and threads");
