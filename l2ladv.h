@@ -612,12 +612,14 @@ typedef enum l2l_start {
     L2L_START_NORMAL     /* x'_0 = Proj(x + 0.001 N(0, I)), as TRADES and Algorithm 1, line 8     */
 } l2l_start;
 
-/* The inner problem, as a maximizer sees it: a batch of n images, channels last. */
+/* The inner problem, as a maximizer sees it: n images, channels last. In training they are the
+   mini-batch or, with micro_batch, a part of it. */
 typedef struct l2l_inner {
     l2l_context *context;
     l2l_model *model;
     const l2l_objective *objective;
-    int n;                    /* images in the batch                                              */
+    int n;                    /* images here                                                      */
+    int first, batch;         /* they are number first .. first+n-1 of a mini-batch of `batch`    */
     l2l_shape shape;          /* nxHxWxC                                                          */
     l2l_tensor *x;            /* clean images                                                     */
     const int *labels;        /* n                                                                */
@@ -637,7 +639,7 @@ typedef struct l2l_inner {
                               /* else g[t] is valid only at step t                                */
     l2l_real *loss;           /* n losses at the point last looked at                             */
     int *predicted;           /* n classes at that point                                          */
-    double L_phi;             /* sum over images and t of w[t] L(f(x'_t), y)                      */
+    double L_phi;             /* sum over images and t of w[t] L(f(x'_t), y), earlier parts' too  */
     int64_t forwards, backwards; /* passes through the classifier so far                          */
 } l2l_inner;
 
@@ -647,7 +649,11 @@ typedef struct l2l_maximizer {
     void *self;
     bool (*begin)(void *self, l2l_inner *in);  /* state to zero (line 7); may be NULL             */
     bool (*step)(void *self, l2l_inner *in);   /* in->delta from in->g[in->t] (line 11)           */
-    bool (*update)(void *self, l2l_inner *in); /* learn from in->g[0..T] (line 15); may be NULL   */
+    /* Learning (line 15) in two: for every part of a batch `gradient` adds that of its L_phi, by
+       in->g[0..T], over in->batch to a sum, which the first part (in->first is 0) begins anew;
+       after the last part `update` makes a step with it. Both NULL: it does not learn. */
+    bool (*gradient)(void *self, l2l_inner *in);
+    bool (*update)(void *self, l2l_inner *in);
     /* For checkpoints: writes what was learned as numbers (or only counts them if numbers is NULL),
        and takes it back. Both may be NULL. */
     int64_t (*pack)(void *self, double *numbers);
@@ -656,7 +662,8 @@ typedef struct l2l_maximizer {
 L2LADVDEF l2l_maximizer l2l_maximizer_none(void); /* x'_T = x'_0: plain training                  */
 L2LADVDEF l2l_maximizer l2l_maximizer_sign(void); /* delta = step_size * sign(g): FGSM, PGD       */
 
-/* What theta descends: a 1x1x1x1 loss with the tape recording. x and adv are constants. */
+/* What theta descends: a 1x1x1x1 loss with the tape recording, the mean over the images of x. x and
+   adv are constants. */
 typedef struct l2l_outer {
     const char *name;
     l2l_tensor *(*loss)(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
@@ -750,7 +757,7 @@ L2LADVDEF l2l_real *l2l_learned_parameters(l2l_learned *m);
 L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m);
 /* The learned optimizer as an attack, T steps from the start of line 8. */
 L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int steps);
-/* The gradient of `in->L_phi / n` with respect to phi, l2l_learned_size numbers, after T steps. */
+/* The gradient of L_phi / n of these n images by phi, l2l_learned_size numbers, after T steps. */
 L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient);
 
 /* -- 2.11 Data sets --------------------------------------------------------------------- >>data --
@@ -776,7 +783,13 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
 /* -- 2.12 Training: Algorithm 1 -------------------------------------------------------- >>train --
    l2l_train runs Algorithm 1 over a data set: shuffling, schedules, evaluation on held-out images
    after every epoch, the best model kept, checkpoints, progress. l2l_train_step runs one pass of
-   its loop on a batch of yours. */
+   its loop on a batch of yours.
+
+   A batch too large for the memory: with micro_batch lines 6 to 14 take it in parts of so many
+   images, gradients are added up, and lines 15 and 16 make one step with those of the whole batch.
+   Random numbers go by the image, so nothing but rounding tells that from the batch at once, save
+   batch norm in training mode: as in PyTorch, its statistics are each part's, and the running ones
+   move once for each part. */
 typedef struct l2l_method {
     const char *name;
     l2l_objective objective;
@@ -814,6 +827,7 @@ typedef struct l2l_augment {
 typedef struct l2l_train_options {
     l2l_method method;
     int epochs, batch;          /* 10, 128 */
+    int micro_batch;            /* images at a time, to save memory; 0: the whole batch           */
     double epsilon;             /* 0.3 */
     int T;                      /* 10 inner steps */
     double step_size;           /* PGD's; 0: epsilon/4. Shrinks with epsilon during its warm-up   */
@@ -7041,8 +7055,8 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
 /* -- the inner problem ------------------------------------------------------------------------- */
 
 /* Makes room for one batch in the arena; the caller's mark gives it back. With `keep` every g_t is
-   kept (for maximizers that learn), else one buffer serves all. x, labels, images, mode, epsilon,
-   step_size, T and w are set by the caller. */
+   kept (for maximizers that learn), else one buffer serves all. What else is in `in` is set by the
+   caller. */
 static bool l2l__inner_open(l2l_inner *in, bool keep)
 {
     l2l_context *c = in->context;
@@ -7050,8 +7064,6 @@ static bool l2l__inner_open(l2l_inner *in, bool keep)
     in->shape = in->x->shape;
     in->n = in->shape.n;
     in->t = 0;
-    in->L_phi = 0;
-    in->forwards = in->backwards = 0;
     in->clean_logits = NULL;
     in->adv = l2l__new(c, "inner problem", in->shape);
     in->delta = l2l_zeros(c, in->shape);
@@ -7446,6 +7458,7 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *a, const l2l_real 
     h.attack = a;
     h.records = records;
     h.in.context = c;
+    h.in.batch = n;
     h.in.model = m;
     h.in.objective = &a->objective;
     h.in.labels = labels + first;
@@ -7536,7 +7549,7 @@ struct l2l_learned {
     l2l_learned_options options;
     int size;                    /* numbers in phi                                                */
     l2l_real *phi;               /* in file order                                                 */
-    l2l_real *descent;           /* -dL_phi/dphi / n, for the optimizer                           */
+    l2l_real *descent;           /* -dL_phi/dphi / batch, added up, for the optimizer             */
     l2l_optimizer *optimizer;
     l2l__cell cell;              /* phi as the kernels read it; its weights are one array         */
     int cell_size;
@@ -8294,18 +8307,30 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
     return !c->status;
 }
 
+/* The optimizer descends, phi is to ascend: hence the minus. */
+static bool l2l__learned_gradient(void *self, l2l_inner *in)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    double *g = (double *)l2l__arena_array(c, l2l_learned_size(m), sizeof *g);
+    double share = (double)in->n / in->batch;
+    int i;
+    if (g && l2l__learned_adjoint(m, in, false, g))
+        for (i = 0; i < m->size; i++)
+            m->descent[i] = (in->first ? m->descent[i] : 0) - (l2l_real)(share * g[i]);
+    l2l_release(c, mark);
+    return !c->status;
+}
+
 static bool l2l__learned_update(void *self, l2l_inner *in)
 {
     l2l_learned *m = (l2l_learned *)self;
-    l2l_context *c = m->context;
     int i;
-    if (!l2l_learned_gradient(m, in, m->descent)) return false;
-    for (i = 0; i < m->size; i++) {
-        m->descent[i] = -m->descent[i];      /* the optimizer descends, phi is to ascend          */
+    for (i = 0; i < m->size; i++)
         if (!(fabs((double)m->descent[i]) <= DBL_MAX))
-            return l2l__fail(c, L2L_ERROR_NUMERIC, "l2l_learned: the gradient of phi is not finite "
-                             "at its number %d; phi was left as it is", i);
-    }
+            return l2l__fail(m->context, L2L_ERROR_NUMERIC, "l2l_learned: the gradient of phi is "
+                             "not finite at its number %d; phi was left as it is", i);
     if (!l2l_optimizer_step(m->optimizer, &m->phi, &m->descent, 1)) return false;
     l2l__learned_set_trained_with(m, in->T, in->epsilon);
     return true;
@@ -8374,6 +8399,7 @@ L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m)
     l2l_maximizer r = l2l__maximizer("learned", l2l__learned_step);
     r.self = m;
     r.begin = l2l__learned_begin;
+    r.gradient = l2l__learned_gradient;
     r.update = l2l__learned_update;
     r.pack = l2l__learned_pack_state;
     r.unpack = l2l__learned_unpack_state;
@@ -8394,7 +8420,8 @@ L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int step
    l2l__algorithm1 is the paper's Algorithm 1; a tag [A1:n] marks what realises its line n. It is
    written over the three interfaces of 2.8, so PGD training, the line search and the learned
    optimizer are the same function with another maximizer. What surrounds it (where batches come
-   from, when to stop, what to report) stands behind l2l__sample and l2l__until_converged. */
+   from, when to stop, what to report) stands behind l2l__sample and l2l__until_converged; that a
+   batch may be too large for the memory, behind l2l__next_part and the sums of gradients. */
 
 struct l2l_trainer {
     l2l_context *context;
@@ -8407,6 +8434,7 @@ struct l2l_trainer {
     bool has_good, sampled;
     l2l_tensor **theta, **found;             /* trainable parameters + x'_T, and their gradients  */
     l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
+    l2l_real *sum;                           /* of the parts' gradients; NULL: there are no parts */
     l2l_real *buffers;                       /* running statistics before the step                */
     double *w;                               /* w[0..T]                                           */
     bool shares;                             /* line 14's pass is also the look at x'_T           */
@@ -8414,8 +8442,11 @@ struct l2l_trainer {
     int shuffled;                            /* the epoch whose order stands in `order`           */
     int64_t step;
     l2l_progress progress;
-    double epoch_loss, epoch_right, start_loss;
+    double epoch_loss, epoch_right;
     int64_t epoch_seen;
+    double start_loss;                       /* of this batch so far: sum of L(f(x'_0), y), how   */
+    int64_t saturated;                       /* many pixels of x'_T are on the border, how many   */
+    int right, guess;                        /* images right, the class of all of them or -1      */
     l2l_model *best;
     double best_score;
     int plateau;
@@ -8545,9 +8576,9 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
                                0);
     in->x = l2l__new(c, "batch", l2l_shape_of(n, o->height, o->width, o->channels));
     for (i = 0; i < n && !c->status; i++) {
-        const l2l_real *from = t->given ? t->given + i * one : chw;
-        images[i] = (uint32_t)(t->given ? i : which[i]);
-        if (t->given) labels[i] = t->given_labels[i];
+        const l2l_real *from = t->given ? t->given + (in->first + i) * one : chw;
+        images[i] = (uint32_t)(t->given ? in->first + i : which[i]);
+        if (t->given) labels[i] = t->given_labels[in->first + i];
         else {
             s.image = images[i];
             if (!l2l__fetch(&t->data, "training", o, &t->options.augment, &s, which[i], chw,
@@ -8580,8 +8611,8 @@ static void l2l__copy_buffers(l2l_trainer *t, bool back)
     }
 }
 
-/* The next mini-batch M and the inner problem over it. */
-static bool l2l__sample(l2l_trainer *t, l2l_inner *in)
+/* The next mini-batch M: which images, and what the inner problem over them is. */
+static void l2l__sample(l2l_trainer *t, l2l_inner *in)
 {
     const l2l_train_options *o = &t->options;
     l2l_progress *p = &t->progress;
@@ -8591,7 +8622,7 @@ static bool l2l__sample(l2l_trainer *t, l2l_inner *in)
     memset(in, 0, sizeof *in);
     in->context = t->context;
     t->sampled = false;
-    if (t->context->status) return false;
+    if (t->context->status) return;
     if (!t->given && n > o->batch) n = o->batch; /* the last batch of an epoch may be short       */
     if (!t->given && t->shuffled != p->epoch) {
         t->shuffled = p->epoch;
@@ -8599,6 +8630,7 @@ static bool l2l__sample(l2l_trainer *t, l2l_inner *in)
         l2l__shuffle(t->order, t->n_train, o->seed, L2L_RANDOM_SHUFFLE, (uint32_t)p->epoch);
     }
     p->rate = l2l_schedule_factor(&o->schedule, t->step, p->steps);
+    in->batch = n;
     in->model = t->model;
     in->objective = &o->method.objective;
     in->stream = l2l__stream(o->seed, 0, (uint32_t)p->epoch, 0, (uint32_t)t->step & 0xffffff);
@@ -8608,12 +8640,38 @@ static bool l2l__sample(l2l_trainer *t, l2l_inner *in)
     in->T = o->method.maximizer.step ? o->T : 0;
     in->w = t->w;
     in->mode = o->inner_mode;
-    if (!l2l__fill_batch(t, in, n, t->order + at)) return false;
-    t->model->stream = in->stream;
-    t->model->images = in->images;
+    t->start_loss = 0;
+    t->saturated = 0;
+    t->right = 0;
     l2l__copy_buffers(t, false);
     t->sampled = true;
-    return l2l__inner_open(in, o->method.maximizer.update != NULL) && l2l__inner_clean(in);
+}
+
+/* Room for the sum of the parts' gradients of theta. */
+static bool l2l__make_sum(l2l_trainer *t)
+{
+    int64_t n = 0;
+    int i;
+    for (i = 0; i < t->n_theta; i++) n += t->optimizer->sizes[i];
+    if (!t->sum) t->sum = (l2l_real *)l2l__allocate_array(t->context, n, sizeof *t->sum);
+    return t->sum != NULL;
+}
+
+/* The next part of M, all of it unless micro_batch is less, in the memory of the part before. */
+static bool l2l__next_part(l2l_trainer *t, l2l_inner *in, l2l_mark mark)
+{
+    int most = t->options.micro_batch, first = in->first + in->n, n = in->batch - first;
+    int64_t at = t->given ? 0 : t->progress.step_in_epoch * t->options.batch + first;
+    if (t->context->status || n == 0) return false;
+    if (first) l2l_release(t->context, mark);
+    if (most && most < n) n = most;
+    in->first = first;
+    if ((n < in->batch && !l2l__make_sum(t)) || !l2l__fill_batch(t, in, n, t->order + at))
+        return false;
+    t->model->stream = in->stream;
+    t->model->images = in->images;
+    return l2l__inner_open(in, t->options.method.maximizer.gradient != NULL) &&
+           l2l__inner_clean(in);
 }
 
 /* -- lines 7 to 13 ----------------------------------------------------------------------------- */
@@ -8631,14 +8689,14 @@ static bool l2l__step(const l2l_maximizer *m, l2l_inner *in)
    maximizer that learns, and where line 14 computes the same function, its pass is the look. */
 static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
 {
-    if (step == in->T && (!t->options.method.maximizer.update || t->shares)) return 0;
+    if (step == in->T && (!t->options.method.maximizer.gradient || t->shares)) return 0;
     return l2l__look(in, step, true);
 }
 
 /* -- line 14 ----------------------------------------------------------------------------------- */
 
-/* L_theta / n on the tape. The cross-entropy is computed here, where its logits give the
-   accuracy. */
+/* L_theta / n on the tape, of the part's n images. The cross-entropy is computed here, where its
+   logits give the accuracy. */
 static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
 {
     const l2l_outer *outer = &t->options.method.outer;
@@ -8688,14 +8746,32 @@ static void l2l__share(l2l_trainer *t, l2l_inner *in)
     in->L_phi += in->w[in->T] * total;
 }
 
-/* L_theta at x'_T and its gradient in theta. Checked before anything is updated. */
+/* The gradient of L_theta / B: of the parts', by their share of the images, the sum. */
+static void l2l__add_gradient(l2l_trainer *t, const l2l_inner *in)
+{
+    l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, *sum = t->sum;
+    int i;
+    for (i = 0; i < t->n_theta; i++) {
+        int64_t n = t->optimizer->sizes[i], j;
+        const l2l_real *g = t->found[i]->data;
+        t->gradients[i] = t->found[i]->data;
+        if (in->n == in->batch) continue;
+        t->gradients[i] = sum;
+        if (!in->first) memset(sum, 0, (size_t)n * sizeof *sum);
+        L2L__PARALLEL(l2l__workers(t->context, n))
+        for (j = 0; j < n; j++) sum[j] += share * g[j];
+        sum += n;
+    }
+}
+
+/* The part's share of L_theta / B at x'_T and of its gradient in theta. Checked before anything is
+   updated. */
 static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
 {
     l2l_context *c = t->context;
-    bool was, share = t->shares && t->options.method.maximizer.update;
+    bool was, share = t->shares && t->options.method.maximizer.gradient;
     l2l_tensor *loss;
     double value = 0;
-    int i;
     if (c->status) return 0;
     was = l2l_set_recording(c, true);
     loss = l2l__outer_loss(t, in);
@@ -8708,7 +8784,7 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
                   value, t->step);
     t->theta[t->n_theta] = in->adv;
     if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
-        for (i = 0; i < t->n_theta; i++) t->gradients[i] = t->found[i]->data;
+        l2l__add_gradient(t, in);
         if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
             l2l__fail(c, L2L_ERROR_NUMERIC,
                       "the gradient is not finite at step %z; the parameters of "
@@ -8717,11 +8793,19 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
         if (share) l2l__share(t, in);
     }
     l2l_set_recording(c, was);
-    l2l__copy_theta(t, c->status == L2L_ERROR_NUMERIC);
-    return value;
+    if (c->status == L2L_ERROR_NUMERIC) l2l__copy_theta(t, true);
+    return value * ((double)in->n / in->batch);
 }
 
 /* -- lines 15 and 16 --------------------------------------------------------------------------- */
+
+static bool l2l__inner_gradient(const l2l_maximizer *m, l2l_inner *in)
+{
+    if (in->context->status) return false;
+    return !m->gradient || m->gradient(m->self, in) ||
+           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' found no gradient",
+                     m->name);
+}
 
 static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
 {
@@ -8734,9 +8818,9 @@ static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
 static bool l2l__descend(l2l_trainer *t)
 {
     int i;
-    if (t->context->status ||
-        !l2l_optimizer_step(t->optimizer, t->values, t->gradients, t->progress.rate))
-        return false;
+    if (t->context->status) return false;
+    l2l__copy_theta(t, false);               /* every part's loss and gradient were finite        */
+    if (!l2l_optimizer_step(t->optimizer, t->values, t->gradients, t->progress.rate)) return false;
     for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
     return true;
 }
@@ -8793,11 +8877,10 @@ static bool l2l__end_epoch(l2l_trainer *t)
 
 /* Adversarial training can sit on the loss of a constant guess: ln K with one class for
    everything. */
-static bool l2l__plateau(l2l_trainer *t, const l2l_inner *in)
+static bool l2l__plateau(l2l_trainer *t)
 {
-    int i, classes = t->model->options.classes;
-    bool constant = t->progress.accuracy >= 0;
-    for (i = 1; i < in->n && constant; i++) constant = in->predicted[i] == in->predicted[0];
+    int classes = t->model->options.classes;
+    bool constant = t->progress.accuracy >= 0 && t->guess >= 0;
     if (!constant || fabs(t->progress.loss - log((double)classes)) > 0.02) t->plateau = 0;
     else t->plateau++;
     if (!t->options.stop_on_plateau || t->plateau < 300) return false;
@@ -8810,36 +8893,42 @@ static bool l2l__plateau(l2l_trainer *t, const l2l_inner *in)
     return true;
 }
 
-/* Share of pixels of x'_T on the border of the ball or of the image range. */
-static double l2l__saturated(const l2l_inner *in)
+/* What a part adds to the report: pixels of x'_T on the border of the ball or of the image range,
+   and the predictions that were noted at line 14. */
+static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
 {
-    int64_t i, n = l2l_count(in->shape), count = 0;
+    int64_t i, n = l2l_count(in->shape);
     l2l_real epsilon = (l2l_real)in->epsilon;
+    if (t->context->status) return;
     for (i = 0; i < n; i++) {
         l2l_real x = in->x->data[i], z = in->adv->data[i];
-        count += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
+        t->saturated += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
     }
-    return (double)count / (double)n;
+    if (!t->options.method.outer.is_objective) return;
+    if (!in->first) t->guess = in->predicted[0];
+    for (i = 0; i < in->n; i++) {
+        t->right += in->predicted[i] == in->labels[i];
+        if (in->predicted[i] != t->guess) t->guess = -1;
+    }
 }
 
 static void l2l__report(l2l_trainer *t, const l2l_inner *in, double loss)
 {
     l2l_progress *p = &t->progress;
-    int i, right = 0;
+    int64_t one = l2l_count(in->shape) / in->n;
     p->loss = loss;
     p->epsilon = in->epsilon;
     p->gain = in->T > 0 && t->options.method.outer.is_objective &&
                       t->options.method.objective.loss == l2l__objective_ce
-                  ? loss - t->start_loss / in->n
+                  ? loss - t->start_loss / in->batch
                   : 0;
-    p->saturated = l2l__saturated(in);
+    p->saturated = (double)t->saturated / (double)(one * in->batch);
     p->epoch_ended = p->best = false;
-    for (i = 0; i < in->n; i++) right += in->predicted[i] == in->labels[i];
-    p->accuracy = t->options.method.outer.is_objective ? (double)right / in->n : -1;
+    p->accuracy = t->options.method.outer.is_objective ? (double)t->right / in->batch : -1;
     if (t->given) return;
-    t->epoch_loss += loss * in->n;
-    t->epoch_right += right;
-    t->epoch_seen += in->n;
+    t->epoch_loss += loss * in->batch;
+    t->epoch_right += t->right;
+    t->epoch_seen += in->batch;
 }
 
 /* The last step's parameters have no next loss that would tell. */
@@ -8867,7 +8956,7 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double los
     p->step = ++t->step;
     if (t->given) return false;
     ended = ++p->step_in_epoch == p->steps_in_epoch;
-    ok = l2l__last_finite(t) && !l2l__plateau(t, in) && (!ended || l2l__end_epoch(t)) &&
+    ok = l2l__last_finite(t) && !l2l__plateau(t) && (!ended || l2l__end_epoch(t)) &&
          l2l__log_step(t);
     if (ok && o->progress) more = o->progress(o->user, p);
     if (ended) {                             /* also after an error: the trainer stays usable     */
@@ -8900,18 +8989,22 @@ static void l2l__algorithm1(l2l_trainer *trainer)
     double L_theta;
     bool more;
     do {                                                                            /* [A1:4] */
+        L_theta = 0;
         l2l__sample(trainer, &in);           /* M; L_theta, L_phi = 0 */            /* [A1:5] */
-                                             /* every (x,y) in M at once */         /* [A1:6] */
-        l2l__begin(m_phi, &in);              /* h_0 = 0 */                          /* [A1:7] */
-        l2l__start(&in, method->start);      /* x'_0 = Proj(x + noise) */           /* [A1:8] */
-        trainer->start_loss = in.T > 0 ? l2l__loss_at(trainer, &in, 0) : 0; /* finds g_0 */
-        for (in.t = 0; in.t < in.T; in.t++) {                                       /* [A1:9] */
-            /* g_t = grad L(f(x'_t), y) stands in in.g[t], found with the loss */   /* [A1:10] */
-            l2l__step(m_phi, &in);           /* delta_t, h_{t+1} = m_phi(g_t, h_t) */ /* [A1:11] */
-            l2l__move(&in);                  /* x'_{t+1} = Proj(x'_t + delta_t) */  /* [A1:12] */
-            in.L_phi += in.w[in.t + 1] * l2l__loss_at(trainer, &in, in.t + 1);      /* [A1:13] */
+        while (l2l__next_part(trainer, &in, mark)) { /* n of (x,y) in M at once */  /* [A1:6] */
+            l2l__begin(m_phi, &in);          /* h_0 = 0 */                          /* [A1:7] */
+            l2l__start(&in, method->start);  /* x'_0 = Proj(x + noise) */           /* [A1:8] */
+            if (in.T > 0) trainer->start_loss += l2l__loss_at(trainer, &in, 0); /* finds g_0 */
+            for (in.t = 0; in.t < in.T; in.t++) {                                   /* [A1:9] */
+                /* g_t = grad L(f(x'_t), y) stands in in.g[t], found with the loss */ /* [A1:10] */
+                l2l__step(m_phi, &in);       /* delta_t, h_{t+1} = m_phi(g_t, h_t) */ /* [A1:11] */
+                l2l__move(&in);              /* x'_{t+1} = Proj(x'_t + delta_t) */  /* [A1:12] */
+                in.L_phi += in.w[in.t + 1] * l2l__loss_at(trainer, &in, in.t + 1);  /* [A1:13] */
+            }
+            L_theta += l2l__outer_gradient(trainer, &in); /* x'_T is a constant */  /* [A1:14] */
+            l2l__inner_gradient(m_phi, &in); /* grad L_phi / B, added up */         /* [A1:15] */
+            l2l__tally(trainer, &in);        /* for the report */
         }
-        L_theta = l2l__outer_gradient(trainer, &in);                                /* [A1:14] */
         l2l__ascend(m_phi, &in);             /* phi   += alpha_1 grad L_phi / B */  /* [A1:15] */
         l2l__descend(trainer);               /* theta -= alpha_2 grad L_theta / B */ /* [A1:16] */
         more = l2l__until_converged(trainer, &in, L_theta);
@@ -8959,11 +9052,15 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     if (d->classes > a->classes)
         return l2l__fail(c, L2L_ERROR_SHAPE, "training: %d classes of data and a model for %d",
                          d->classes, a->classes);
-    if (o->epochs < 1 || o->batch < 1 || o->T < 0 || o->T > 10000)
+    if (o->epochs < 1 || o->batch < 1 || o->micro_batch < 0 || o->T < 0 || o->T > 10000)
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: epochs %d and batch %d must be at least 1, T %d "
-                         "in 0..10000",
-                         o->epochs, o->batch, o->T);
+                         "training: epochs %d and batch %d must be at least 1, micro_batch %d at "
+                         "least 0, T %d in 0..10000",
+                         o->epochs, o->batch, o->micro_batch, o->T);
+    if (!o->method.maximizer.gradient != !o->method.maximizer.update)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT,
+                         "training: the maximizer '%s' needs both gradient and update, or neither",
+                         o->method.maximizer.name);
     if (o->T < 1 && o->method.maximizer.update)
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
                          "training: T %d, but the maximizer '%s' learns from at least 1 step", o->T,
@@ -9026,6 +9123,8 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     t->good = (l2l_real *)l2l__allocate_array(c, held_theta, sizeof *t->good);
     if (held) t->buffers = (l2l_real *)l2l__allocate_array(c, held, sizeof *t->buffers);
     if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
+    if (t->optimizer && t->options.micro_batch && t->options.micro_batch < t->options.batch)
+        l2l__make_sum(t);
     l2l_free(c, sizes);
     return !c->status;
 }
@@ -9123,6 +9222,7 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
     l2l_free(c, t->order);
     l2l_free(c, t->buffers);
     l2l_free(c, t->good);
+    l2l_free(c, t->sum);
     l2l_free(c, t->log);
     l2l_free(c, t->checkpoint);
     l2l_free(c, t);
@@ -9383,8 +9483,9 @@ static l2l__images *l2l__images_create(l2l_context *c, int n_shards, l2l_dataset
     d->self = s;
     s->n_shards = n_shards;
     s->shards = (l2l__shard *)l2l__allocate_array(c, n_shards, sizeof *s->shards);
-    if (!s->shards) l2l_dataset_free(d);
-    return s->shards ? s : NULL;
+    if (s->shards) return s;
+    l2l_dataset_free(d);
+    return NULL;
 }
 
 /* dims: N, C, H, W, each of which fits an int, as does their product an int64_t. */
@@ -10414,7 +10515,7 @@ static void l2l__write_parameter(l2l__writer *w, const l2l_model *m, int i)
 {
     static const int64_t none = 0;
     l2l_parameter p = l2l_model_parameter(m, i);
-    const char *statistic = l2l__ending(p.name, "running_mean");
+    const char *statistic = l2l__ending(p.name, "running_var");
     l2l_real *x = (l2l_real *)l2l__arena_array(w->context, l2l_count(p.value->shape), sizeof *x);
     char name[160];                          /* names of parameters have at most 95 characters    */
     int64_t shape[4];
@@ -11287,6 +11388,7 @@ static bool l2l__setting(const l2l_trainer *t, int i, const char **key, char tex
         {"images", (double)t->data.count},
         {"epochs", (double)o->epochs},
         {"batch", (double)o->batch},
+        {"micro_batch", (double)o->micro_batch},
         {"epsilon", o->epsilon},
         {"T", (double)o->T},
         {"step_size", o->step_size},

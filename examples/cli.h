@@ -290,7 +290,7 @@ static inline l2l_model *cli_model_open(l2l_context *c, const char *path, const 
     int extra = 0;
     if (!path) cli_fail("--model F is needed: a model file, as written by train");
     if (sized && !arch) cli_fail("--width and --depth need --arch");
-    if (!sized) m = l2l_model_open(c, path);
+    if (!sized && (m = l2l_model_open(c, path)) != NULL) l2l_model_load(m, path, &extra);
     if (m && arch && strcmp(arch, l2l_model_info(m)->arch))
         cli_fail("--arch %s: %s holds a model of %s", arch, path, l2l_model_info(m)->arch);
     if (!m && arch && (sized || l2l_error(c) == L2L_ERROR_FORMAT)) {

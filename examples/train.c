@@ -11,7 +11,8 @@ static struct {
     const char *dataset, *data, *arch, *method, *opt, *phi_opt, *schedule, *cell, *grad_input;
     const char *loss_weights, *init, *init_maximizer, *save, *save_best, *save_maximizer;
     const char *checkpoint, *log;
-    int depth, epochs, batch, steps, hidden, val, threads, limit, checkpoint_steps, crop, augment;
+    int depth, epochs, batch, micro_batch, steps, hidden, val, threads, limit, checkpoint_steps;
+    int crop, augment;
     double width, eps, step_size, eps_warmup, lr, lr_warmup, momentum, weight_decay, clip;
     double phi_lr, delta_scale;
     bool bias, second_order, stop_on_plateau, resume;
@@ -56,6 +57,8 @@ static void parse(int argc, char **argv)
         {"method", CLI_CHOICE, &set.method, 0, 0, METHODS, "of training"},
         {"epochs", CLI_INTEGER, &set.epochs, 1, 100000, NULL, "passes over the images"},
         {"batch", CLI_INTEGER, &set.batch, 1, 65536, NULL, "images in a step"},
+        {"micro-batch", CLI_INTEGER, &set.micro_batch, 0, 65536, NULL,
+         "images at a time; gradients are added up; 0: the whole batch"},
         {"eps", CLI_NUMBER, &set.eps, 0, 1, NULL, "radius of the l-infinity ball: 0.3 or 8/255"},
         {"steps", CLI_INTEGER, &set.steps, 1, 1000, "T", "inner steps"},
         {"step-size", CLI_NUMBER, &set.step_size, 0, 1, NULL, "of PGD; 0: eps/4"},
@@ -302,6 +305,7 @@ static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const 
                       const l2l_augment *a)
 {
     const l2l_model_options *o = l2l_model_info(m);
+    int part = set.micro_batch && set.micro_batch < set.batch ? set.micro_batch : set.batch;
     printf("%s\n", l2l_describe(c));
     printf("data       %s: %d images %dx%dx%d, %d classes\n", set.dataset, d->count, d->channels,
            d->height, d->width, d->classes);
@@ -313,7 +317,7 @@ static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const 
     printf("method     %s, %d epochs, batch %d, eps %s, T %d, seed %llu\n", set.method, set.epochs,
            set.batch, cli_epsilon(set.eps).text, set.steps, (unsigned long long)set.seed);
     printf("memory     %.1f MB for a step, by estimate\n",
-           (double)l2l_model_memory(m, set.batch, L2L_TRAIN) / 1e6);
+           (double)l2l_model_memory(m, part, L2L_TRAIN) / 1e6);
     fflush(stdout);
 }
 
@@ -380,6 +384,7 @@ int main(int argc, char **argv)
     o.method = make_method(phi);
     o.epochs = set.epochs;
     o.batch = set.batch;
+    o.micro_batch = set.micro_batch;
     o.epsilon = set.eps;
     o.T = set.steps;
     o.step_size = set.step_size;

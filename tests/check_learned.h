@@ -120,7 +120,7 @@ typedef struct spy {
     void (*look)(struct spy *s, l2l_inner *in); /* NULL: only the gradient */
     l2l_real gradient[600];
     double L_phi;
-    int n, calls, learn;
+    int n, calls, updates, learn;
     l2l_real start[1024], adv[1024];
     int first_image, epoch, step;
 } spy;
@@ -135,7 +135,7 @@ static bool spy_step(void *self, l2l_inner *in)
     spy *s = (spy *)self;
     return s->inner.step(s->inner.self, in);
 }
-static bool spy_update(void *self, l2l_inner *in)
+static bool spy_gradient(void *self, l2l_inner *in)
 {
     spy *s = (spy *)self;
     s->calls++;
@@ -148,6 +148,12 @@ static bool spy_update(void *self, l2l_inner *in)
     l2l_to_nchw(in->context, in->adv, s->adv);
     if (!l2l_learned_gradient(s->phi, in, s->gradient)) return false;
     if (s->look) s->look(s, in);
+    return !s->learn || s->inner.gradient(s->inner.self, in);
+}
+static bool spy_update(void *self, l2l_inner *in)
+{
+    spy *s = (spy *)self;
+    s->updates++;
     return !s->learn || s->inner.update(s->inner.self, in);
 }
 static l2l_maximizer spy_maximizer(spy *s, l2l_learned *phi)
@@ -159,6 +165,7 @@ static l2l_maximizer spy_maximizer(spy *s, l2l_learned *phi)
     m.self = s;
     m.begin = spy_begin;
     m.step = spy_step;
+    m.gradient = spy_gradient;
     m.update = spy_update;
     m.pack = NULL;
     m.unpack = NULL;
@@ -215,6 +222,7 @@ static void golden_meta_gradients(void)
             golden_fill(l2l_learned_parameters(phi), p->parameters, 11100 + (uint32_t)i, -0.8, 0.8);
             if (CHECK(meta_pass(c, phi, s, 0.3))) {
                 CHECK_INT(1, s->calls);
+                CHECK_INT(1, s->updates);
                 CHECK_INT(3, s->n);
                 CHECK_INT(0, s->first_image);
                 CHECK_INT(0, s->epoch);

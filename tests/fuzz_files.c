@@ -5,14 +5,15 @@
                     ./a.out [rounds [seed]]      mutates files that it writes itself
                     ./a.out file...              runs inputs kept from earlier
 
-   The first byte of an input chooses the loader; for IDX two more give the length of the labels. */
+   The first byte of an input chooses the loader; for data sets two more give the length of the
+   labels, or of the first file. */
 #define L2LADV_IMPLEMENTATION
 #include "../l2ladv.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MODEL, LEARNED, NPY, IDX, LOADERS };
+enum { MODEL, LEARNED, NPY, IDX, CIFAR10, SHARDS, LOADERS };
 enum { CLASSES = 3 };
 
 static void check(bool good, const char *what)
@@ -166,19 +167,47 @@ static bool try_npy(l2l_context *c, const uint8_t *data, size_t size)
     return true;
 }
 
-static bool try_idx(l2l_context *c, const uint8_t *data, size_t size)
+typedef struct span {
+    const uint8_t *data;
+    size_t size;
+} span;
+
+static bool read_span(void *user, int64_t offset, void *to, size_t n)
+{
+    const span *s = (const span *)user;
+    check(offset >= 0 && (uint64_t)offset <= s->size && n <= s->size - (size_t)offset,
+          "a read past the end");
+    memcpy(to, s->data + offset, n);
+    return true;
+}
+
+/* A data set of two files. */
+static bool try_images(l2l_context *c, const uint8_t *data, size_t size, int loader)
 {
     l2l_dataset d;
-    size_t split, image;
+    span part[2];
+    l2l_source source[2];
+    const void *files[2];
+    size_t sizes[2], image;
     l2l_real *x;
     int i, label;
     if (size < 2) return true;
-    split = (size_t)data[0] + 256u * data[1];
-    data += 2;
-    size -= 2;
-    if (split > size) split = size;
-    if (!settled(c, l2l_dataset_idx_memory(c, data + split, size - split, data, split, CLASSES,
-                                           &d)))
+    part[0].data = data + 2;
+    part[0].size = (size_t)data[0] + 256u * data[1];
+    if (part[0].size > size - 2) part[0].size = size - 2;
+    part[1].data = part[0].data + part[0].size;
+    part[1].size = size - 2 - part[0].size;
+    for (i = 0; i < 2; i++) {
+        files[i] = part[i].data;
+        sizes[i] = part[i].size;
+        source[i].bytes = (int64_t)part[i].size;
+        source[i].read_at = read_span;
+        source[i].user = &part[i];
+    }
+    if (!settled(c, loader == IDX ? l2l_dataset_idx_memory(c, files[1], sizes[1], files[0],
+                                                           sizes[0], CLASSES, &d)
+                    : loader == CIFAR10 ? l2l_dataset_cifar10_memory(c, files, sizes, 2, &d)
+                    : l2l_dataset_shards_source(c, source + 1, source, 1, CLASSES, &d)))
         return false;
     image = (size_t)d.channels * (size_t)d.height * (size_t)d.width;
     check((size_t)d.count * image <= size, "more pixels than bytes");
@@ -190,6 +219,21 @@ static bool try_idx(l2l_context *c, const uint8_t *data, size_t size)
     return true;
 }
 
+static bool try_idx(l2l_context *c, const uint8_t *data, size_t size)
+{
+    return try_images(c, data, size, IDX);
+}
+
+static bool try_cifar10(l2l_context *c, const uint8_t *data, size_t size)
+{
+    return try_images(c, data, size, CIFAR10);
+}
+
+static bool try_shards(l2l_context *c, const uint8_t *data, size_t size)
+{
+    return try_images(c, data, size, SHARDS);
+}
+
 static long loaded[LOADERS];
 
 /* Also: a loader takes no more memory than the size of its file justifies. */
@@ -197,7 +241,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     bool (*const loaders[LOADERS])(l2l_context *, const uint8_t *, size_t) = {
-        try_model, try_learned, try_npy, try_idx};
+        try_model, try_learned, try_npy, try_idx, try_cifar10, try_shards};
     l2l_context *c;
     uint8_t *copy;
     bool ok;
@@ -255,19 +299,44 @@ static void seed_safetensors(input *in, int loader)
     l2l_context_free(c);
 }
 
-static void seed_npy(input *in)
+static void put_npy(input *in, const char *type, const char *shape, size_t count)
 {
-    static const char *const types[] = {"<f4", ">f8", "|b1", "|i1", "<u2", ">i4", "<u8", ">i8"};
-    static const uint8_t zeros[48] = {0};
+    static const uint8_t zeros[96] = {0};
     char dict[96];
-    const char *type = types[draw(8)];
     int n = snprintf(dict, sizeof dict,
-                     "{'descr': '%s', 'fortran_order': False, 'shape': (2, 3), }\n", type);
+                     "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }\n", type, shape);
     uint8_t head[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 0, 0};
     head[8] = (uint8_t)n;
     put(in, head, 10);
     put(in, dict, (size_t)n);
-    put(in, zeros, 6 * (size_t)(type[2] - '0'));
+    put(in, zeros, count * (size_t)(type[2] - '0'));
+}
+
+static void seed_npy(input *in)
+{
+    static const char *const types[] = {"<f4", ">f8", "|b1", "|i1", "<u2", ">i4", "<u8", ">i8"};
+    put_npy(in, types[draw(8)], "2, 3", 6);
+}
+
+static void seed_shards(input *in)
+{
+    static const char *const types[] = {"|u1", "|b1", "|i1", "<u2", ">i4", "<u8", ">i8"};
+    size_t at = in->size, n;
+    put(in, "\0\0", 2);
+    put_npy(in, types[draw(7)], "2,", 2);
+    n = in->size - at - 2;
+    in->bytes[at] = (uint8_t)(n & 255);
+    in->bytes[at + 1] = (uint8_t)(n >> 8);
+    if (draw(2)) put_npy(in, "|u1", "2, 3, 5", 30);
+    else put_npy(in, "|u1", "2, 3, 5, 3", 90);
+}
+
+static void seed_cifar10(input *in)
+{
+    static const uint8_t zeros[2 * 3073] = {0};
+    put(in, "\x01\x0C", 2);                  /* 3073 */
+    put(in, zeros, 3073);
+    put(in, zeros, 2 * 3073);
 }
 
 static void seed_idx(input *in)
@@ -351,6 +420,8 @@ int main(int argc, char **argv)
             put(&seeds[loader], &first, 1);
             if (loader == NPY) seed_npy(&seeds[NPY]);
             else if (loader == IDX) seed_idx(&seeds[IDX]);
+            else if (loader == CIFAR10) seed_cifar10(&seeds[CIFAR10]);
+            else if (loader == SHARDS) seed_shards(&seeds[SHARDS]);
             else seed_safetensors(&seeds[loader], loader);
         }
         memcpy(in.bytes, seeds[loader].bytes, in.size = seeds[loader].size);
@@ -359,8 +430,9 @@ int main(int argc, char **argv)
         mend(&in, before);
         LLVMFuzzerTestOneInput(in.bytes, in.size);
     }
-    printf("%ld inputs; loaded: %ld models, %ld maximizers, %ld arrays, %ld data sets\n", rounds,
-           loaded[MODEL], loaded[LEARNED], loaded[NPY], loaded[IDX]);
+    printf("%ld inputs; loaded: %ld models, %ld maximizers, %ld arrays, %ld IDX, %ld CIFAR-10, "
+           "%ld shards\n", rounds, loaded[MODEL], loaded[LEARNED], loaded[NPY], loaded[IDX],
+           loaded[CIFAR10], loaded[SHARDS]);
     return 0;
 }
 #endif

@@ -29,6 +29,7 @@ for program in "$@" $SCRIPTS; do
     passed=$((passed + p))
     failed=$((failed + f))
     echo "$name: $line"
+    grep '^skipped:' "out/$name.txt"
     if [ "$f" -ne 0 ]; then sed 's/^/    /' "out/$name.txt"; fi
 done
 echo "$passed passed, $failed failed"

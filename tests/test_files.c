@@ -896,6 +896,13 @@ static void a_full_disk(void)
 
 /* -- IDX --------------------------------------------------------------------------------------- */
 
+/* What a byte becomes; stored, so that no wider register keeps more digits. */
+static double pixel(int byte)
+{
+    volatile l2l_real v = (l2l_real)byte / 255;
+    return (double)v;
+}
+
 static bytes idx(uint32_t magic, int rank, const uint32_t *sizes, size_t n, int fill)
 {
     static const bytes none;
@@ -938,7 +945,7 @@ static void idx_files(void)
                 CHECK_INT(10, d.classes);
                 if (CHECK(l2l_dataset_read(&d, 0, 4, v, label))) {
                     for (i = 0; i < (int)(4 * size); i++)
-                        CHECK_NEAR((double)((float)(i * 37 % 256) / 255), v[i], 0);
+                        CHECK_NEAR(pixel(i * 37 % 256), v[i], 0);
                     for (i = 0; i < 4; i++) CHECK_INT(i, label[i]);
                 }
                 CHECK_OK(c);
@@ -1052,6 +1059,126 @@ static void broken_idx(void)
     drop(&labels);
     free(x);
     free(y);
+    l2l_context_free(c);
+}
+
+/* -- CIFAR-10 ---------------------------------------------------------------------------------- */
+
+enum { RECORD = 3073 };
+
+/* n records; byte j of record i is 7i + 13j modulo 256, its label i modulo 10. */
+static bytes cifar10(int first, int n)
+{
+    static const bytes none;
+    bytes b = none;
+    int i, j;
+    for (i = first; i < first + n; i++)
+        for (j = 0; j < RECORD; j++)
+            put_number(&b, (uint64_t)(j ? (7 * i + 13 * (j - 1)) & 255 : i % 10), 1, 0);
+    return b;
+}
+
+static void cifar10_files(void)
+{
+    l2l_context *c = test_context(1);
+    bytes part[3];
+    const void *data[3];
+    char *name[3];
+    const char *names[3];
+    size_t sizes[3];
+    int k, i, j, from_file;
+    for (k = 0; k < 3; k++) {
+        part[k] = cifar10(k * k, 2 * k + 1); /* images 0, 1..3, 4..8 */
+        data[k] = part[k].data;
+        sizes[k] = part[k].size;
+        names[k] = name[k] = path(k == 0 ? "a.bin" : k == 1 ? "b.bin" : "c.bin");
+        write_file(name[k], data[k], sizes[k]);
+    }
+    for (from_file = 0; from_file < 2; from_file++) {
+        l2l_dataset d;
+        l2l_real *v = test_array(9 * (RECORD - 1));
+        int label[9];
+        bool ok = from_file ? l2l_dataset_cifar10(c, names, 3, &d)
+                            : l2l_dataset_cifar10_memory(c, data, sizes, 3, &d);
+        if (CHECK(ok)) {
+            CHECK_INT(9, d.count);
+            CHECK_INT(3, d.channels);
+            CHECK_INT(32, d.height);
+            CHECK_INT(32, d.width);
+            CHECK_INT(10, d.classes);
+            if (CHECK(l2l_dataset_read(&d, 0, 9, v, label)))
+                for (i = 0; i < 9; i++) {
+                    CHECK_INT(i, label[i]);
+                    for (j = 0; j < RECORD - 1; j++)
+                        CHECK_NEAR(pixel((7 * i + 13 * j) & 255), v[i * (RECORD - 1) + j], 0);
+                }
+            l2l_dataset_free(&d);
+        }
+        CHECK_OK(c);
+        CHECK(l2l_memory_used(c) < 65536);
+        free(v);
+    }
+    for (k = 0; k < 3; k++) {
+        remove(name[k]);
+        free(name[k]);
+        drop(&part[k]);
+    }
+    l2l_context_free(c);
+}
+
+static void broken_cifar10(void)
+{
+    static const size_t lengths[] = {0, 1, 2, RECORD - 1, RECORD + 1, 2 * RECORD - 1,
+                                     2 * RECORD + 1, 3 * RECORD - 1};
+    l2l_context *c = test_context(1);
+    bytes good = cifar10(0, 2), b = cifar10(2, 3);
+    const void *data[2];
+    size_t sizes[2], peak;
+    char *name[2], at[40];
+    const char *names[2];
+    l2l_dataset d, kept;
+    int i;
+    memset(&kept, 0, sizeof kept);
+    names[0] = name[0] = path("good.bin");
+    names[1] = name[1] = path("broken.bin");
+    write_file(name[0], good.data, good.size);
+    data[0] = good.data;
+    sizes[0] = good.size;
+    peak = l2l_memory_peak(c);
+    for (i = 0; i < COUNT(lengths); i++) { /* the second file is cut off */
+        unsigned char *v = cut(b.data, lengths[i] < b.size ? lengths[i] : b.size);
+        data[1] = v;
+        sizes[1] = lengths[i];
+        snprintf(at, sizeof at, ", byte %lu: ", (unsigned long)(lengths[i] / RECORD * RECORD));
+        CHECK(!l2l_dataset_cifar10_memory(c, data, sizes, 2, &d));
+        if (!CHECK_NAMED(c, L2L_ERROR_FORMAT, "file 1 in memory", at, "truncated"))
+            printf("    %lu bytes\n", (unsigned long)lengths[i]);
+        write_file(name[1], v, lengths[i]);
+        CHECK(!l2l_dataset_cifar10(c, names, 2, &d));
+        CHECK_NAMED(c, L2L_ERROR_FORMAT, name[1], at, "records of 3073");
+        CHECK_BYTES(&kept, &d, sizeof d);
+        free(v);
+    }
+    b.data[2 * RECORD] = 10;
+    data[1] = b.data;
+    sizes[1] = b.size;
+    CHECK(!l2l_dataset_cifar10_memory(c, data, sizes, 2, &d));
+    CHECK_NAMED(c, L2L_ERROR_FORMAT, "file 1 in memory", ", byte 6146: ",
+                "label 2 is 10, not in 0..9");
+    write_file(name[1], b.data, b.size);
+    CHECK(!l2l_dataset_cifar10(c, names, 2, &d));
+    CHECK_NAMED(c, L2L_ERROR_FORMAT, name[1], ", byte 6146: ", "label 2 is 10");
+    remove(name[1]);
+    CHECK(!l2l_dataset_cifar10(c, names, 2, &d));
+    CHECK_NAMED(c, L2L_ERROR_FILE, name[1], NULL, "No such file");
+    CHECK(!l2l_dataset_cifar10(c, names, 0, &d));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "no files");
+    CHECK_BYTES(&kept, &d, sizeof d);
+    CHECK(l2l_memory_peak(c) < peak + 65536);
+    remove(name[0]);
+    for (i = 0; i < 2; i++) free(name[i]);
+    drop(&good);
+    drop(&b);
     l2l_context_free(c);
 }
 
@@ -1300,6 +1427,336 @@ static void broken_npy(void)
     l2l_context_free(c);
 }
 
+/* -- shards ------------------------------------------------------------------------------------ */
+
+static long reads, read_fails_at, longest_read; /* of all sources; 0: none fails */
+static bool read_bytes(void *user, int64_t offset, void *to, size_t n)
+{
+    const bytes *b = (const bytes *)user;
+    if (++reads == read_fails_at) return false;
+    if (!CHECK(offset >= 0 && (uint64_t)offset <= b->size && n <= b->size - (size_t)offset))
+        return false;
+    memcpy(to, b->data + offset, n);
+    return true;
+}
+/* The bytes of `user`, and then for ever bytes that are a function of where they are. */
+static bool read_nowhere(void *user, int64_t offset, void *to, size_t n)
+{
+    const bytes *header = (const bytes *)user;
+    unsigned char *p = (unsigned char *)to;
+    size_t i;
+    if ((long)n > longest_read) longest_read = (long)n;
+    for (i = 0; i < n; i++) {
+        uint64_t at = (uint64_t)offset + i;
+        p[i] = at < header->size ? header->data[at] : (unsigned char)((at - header->size) % 251);
+    }
+    return true;
+}
+static l2l_source source_of(bytes *b)
+{
+    l2l_source s;
+    s.bytes = (int64_t)b->size;
+    s.read_at = read_bytes;
+    s.user = b;
+    return s;
+}
+
+/* An array of this type and shape ("2, 3, "); element i is (first + i) * step modulo `modulus`. */
+static bytes integers(const char *descr, const char *shape, int n, int first, int step, int modulus)
+{
+    char dictionary[160];
+    bytes data = {NULL, 0, 0}, b;
+    int i;
+    for (i = 0; i < n; i++)
+        put_number(&data, (uint64_t)((first + i) * step % modulus), descr[2] - '0',
+                   descr[0] == '>');
+    snprintf(dictionary, sizeof dictionary,
+             "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", descr, shape);
+    b = npy(1, dictionary, data.data, data.size);
+    drop(&data);
+    return b;
+}
+
+static char *shard_path(int k, const char *what)
+{
+    char name[64];
+    snprintf(name, sizeof name, "shard-%05d-%s.npy", k, what);
+    return path(name);
+}
+
+/* Three shards of 2, 1 and 3 images of 2x3x4 (HxWxC), and of 2x3. */
+static void shard_files(void)
+{
+    static const char *const shapes[2][3] = {{"2, 2, 3, 4", "1, 2, 3, 4", "3, 2, 3, 4"},
+                                             {"2, 2, 3", "1, 2, 3", "3, 2, 3"}};
+    static const char *const labels[3] = {"|u1", "<i8", ">u2"}, *const counts[3] = {"2,", "1,", "3,"};
+    static const int n[3] = {2, 1, 3}, first[3] = {0, 2, 3};
+    l2l_context *c = test_context(1);
+    char *prefix = path("shard");
+    int grey, k, i, p, ch, from_file;
+    for (grey = 0; grey < 2; grey++) {
+        int channels = grey ? 1 : 4, size = 6 * channels;
+        bytes x[3], y[3];
+        l2l_source images[3], classes[3];
+        for (k = 0; k < 3; k++) {
+            char *a = shard_path(k, "images"), *b = shard_path(k, "labels");
+            x[k] = integers("|u1", shapes[grey][k], n[k] * size, first[k] * size, 11, 256);
+            y[k] = integers(labels[k], counts[k], n[k], first[k], 1, 256);
+            images[k] = source_of(&x[k]);
+            classes[k] = source_of(&y[k]);
+            write_file(a, x[k].data, x[k].size);
+            write_file(b, y[k].data, y[k].size);
+            free(a);
+            free(b);
+        }
+        for (from_file = 0; from_file < 2; from_file++) {
+            l2l_dataset d;
+            l2l_real v[6 * 24];
+            int label[6];
+            bool ok = from_file ? l2l_dataset_shards(c, prefix, 6, &d)
+                                : l2l_dataset_shards_source(c, images, classes, 3, 6, &d);
+            if (CHECK(ok)) {
+                CHECK_INT(6, d.count);
+                CHECK_INT(channels, d.channels);
+                CHECK_INT(2, d.height);
+                CHECK_INT(3, d.width);
+                CHECK_INT(6, d.classes);
+                if (CHECK(l2l_dataset_read(&d, 0, 6, v, label)))
+                    for (i = 0; i < 6; i++) {
+                        CHECK_INT(i, label[i]);
+                        for (ch = 0; ch < channels; ch++)
+                            for (p = 0; p < 6; p++)
+                                CHECK_NEAR(pixel((i * size + p * channels + ch) * 11 % 256),
+                                           v[i * size + ch * 6 + p], 0);
+                    }
+                CHECK_OK(c);
+                CHECK(!l2l_dataset_read(&d, 6, 1, v, label));
+                CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "of 6");
+                if (!from_file) { /* a source that fails later */
+                    read_fails_at = reads + 2;
+                    CHECK(!l2l_dataset_read(&d, 2, 3, v, label));
+                    CHECK_NAMED(c, L2L_ERROR_FILE, "images of shard 2", ", byte 128: ",
+                                "cannot read image 3");
+                    read_fails_at = 0;
+                    CHECK(l2l_dataset_read(&d, 2, 3, v, label));
+                }
+                l2l_dataset_free(&d);
+            }
+            CHECK_OK(c);
+            CHECK(l2l_memory_used(c) < 65536);
+        }
+        for (k = 0; k < 3; k++) {
+            drop(&x[k]);
+            drop(&y[k]);
+        }
+    }
+    {
+        char *x1 = shard_path(1, "images"), *y1 = shard_path(1, "labels");
+        char *x0 = shard_path(0, "images");
+        l2l_dataset d;
+        remove(y1);
+        CHECK(!l2l_dataset_shards(c, prefix, 6, &d));
+        CHECK_NAMED(c, L2L_ERROR_FILE, y1, NULL, "No such file");
+        remove(x1); /* the first number without images is the end */
+        if (CHECK(l2l_dataset_shards(c, prefix, 6, &d))) {
+            CHECK_INT(2, d.count);
+            l2l_dataset_free(&d);
+        }
+        remove(x0);
+        CHECK(!l2l_dataset_shards(c, prefix, 6, &d));
+        CHECK_NAMED(c, L2L_ERROR_FILE, x0, NULL, "No such file");
+        write_file(x0, "", 0);
+        CHECK(!l2l_dataset_shards(c, prefix, 6, &d));
+        CHECK_NAMED(c, L2L_ERROR_FORMAT, x0, ", byte 0: ", "not a .npy file");
+        CHECK(d.release == NULL);
+        free(x0);
+        free(x1);
+        free(y1);
+    }
+    for (k = 0; k < 3; k++) {
+        char *a = shard_path(k, "images"), *b = shard_path(k, "labels");
+        remove(a);
+        remove(b);
+        free(a);
+        free(b);
+    }
+    free(prefix);
+    CHECK_OK(c);
+    l2l_context_free(c);
+}
+
+/* Two good shards of two images, one of whose four arrays is another. */
+static void broken_shards(void)
+{
+    static const struct {
+        int which; /* 0, 1: images; 2, 3: labels */
+        const char *descr, *shape;
+        int n;
+        const char *at, *cause;
+    } cases[] = {
+        {1, "|u1", "2, 2, 3, 1", 11, ", byte 128: ", "12 elements of 1 bytes announced, 11 bytes"},
+        {1, "|u1", "2, 2, 3, 1", 13, ", byte 128: ", "13 bytes"},
+        {0, "|i1", "2, 2, 3, 1", 12, ", byte 10: ", "not i1 as (2, 2, 3, 1)"},
+        {0, "<u2", "2, 2, 3, 1", 12, ", byte 10: ", "not u2 as"},
+        {0, "<f4", "2, 2, 3, 1", 12, ", byte 10: ", "not f4 as"},
+        {0, "|u1", "2, 6", 12, ", byte 10: ", "not u1 as (2, 6)"},
+        {0, "|u1", "2, 2, 3, 1, 1", 12, ", byte 10: ", "not u1 as (2, 2, 3, 1, 1)"},
+        {0, "|u1", "0, 2, 3, 1", 0, ", byte 10: ", "not u1 as (0, 2, 3, 1)"},
+        {0, "|u1", "2, 2, 0, 1", 0, ", byte 10: ", "not u1 as"},
+        {0, "|u1", "9223372036854775807, 0, 3, 1", 0, ", byte 10: ", "not u1 as"},
+        {1, "|u1", "9223372036854775807, 2, 3, 1", 12, ", byte 10: ", "beyond 2^63-1"},
+        {1, "|u1", "4294967296, 4294967296, 3, 1", 12, ", byte 10: ", "beyond 2^63-1"},
+        {1, "|u1", "2147483647, 2, 3, 1", 12, ", byte 128: ", "announced"},
+        {1, "|u1", "2, 3, 2, 1", 12, ", byte 10: ", "images of 1x3x2 (CxHxW) after some of 1x2x3"},
+        {1, "|u1", "2, 2, 3, 2", 24, ", byte 10: ", "images of 2x2x3"},
+        {1, "|u1", "1, 2, 6, 1", 12, ", byte 10: ", "images of 1x2x6"},
+        {2, "|u1", "3,", 3, ", byte 10: ", "expected 2 integers"},
+        {3, "|u1", "1,", 1, ", byte 10: ", "expected 2 integers"},
+        {3, "|u1", "2, 1", 2, ", byte 10: ", "expected 2 integers"},
+        {3, "|u1", "90000,", 90000, ", byte 10: ", "expected 2 integers"},
+        {3, "<f4", "2,", 2, ", byte 10: ", "expected 2 integers"},
+        {3, "<i4", "2,", 1, ", byte 128: ", "announced"},
+        {3, "|u1", "2,", -2, ", byte 129: ", "label 1 is not in 0..3"},
+        {2, "<i8", "2,", -2, ", byte 136: ", "label 1 is not in 0..3"},
+    };
+    l2l_context *c = test_context(1);
+    bytes good[4];
+    l2l_source s[4];
+    l2l_dataset d, kept;
+    size_t peak = l2l_memory_peak(c);
+    long all, k;
+    int i;
+    memset(&kept, 0, sizeof kept);
+    for (i = 0; i < 4; i++)
+        good[i] = i < 2 ? integers("|u1", "2, 2, 3, 1", 12, 0, 5, 256)
+                        : integers("|u1", "2,", 2, 0, 1, 256);
+    for (i = 0; i < COUNT(cases); i++) {
+        int n = cases[i].n < 0 ? -cases[i].n : cases[i].n, w = cases[i].which;
+        bytes b = integers(cases[i].descr, cases[i].shape, n, 0, cases[i].n < 0 ? 4 : 1,
+                           n > 100 ? 2 : 256);
+        char *a[4], label[40];
+        char *prefix = path("shard");
+        snprintf(label, sizeof label, "%s of shard %d", w < 2 ? "images" : "labels", w % 2);
+        for (k = 0; k < 4; k++) {
+            s[k] = source_of(k == w ? &b : &good[k]);
+            a[k] = shard_path((int)k % 2, k < 2 ? "images" : "labels");
+            write_file(a[k], k == w ? b.data : good[k].data, k == w ? b.size : good[k].size);
+        }
+        CHECK(!l2l_dataset_shards_source(c, s, s + 2, 2, 4, &d));
+        if (!CHECK_NAMED(c, L2L_ERROR_FORMAT, label, cases[i].at, cases[i].cause))
+            printf("    case %d\n", i);
+        CHECK(!l2l_dataset_shards(c, prefix, 4, &d));
+        CHECK_NAMED(c, L2L_ERROR_FORMAT, a[w], cases[i].at, cases[i].cause);
+        CHECK_BYTES(&kept, &d, sizeof d);
+        for (k = 0; k < 4; k++) {
+            remove(a[k]);
+            free(a[k]);
+        }
+        free(prefix);
+        drop(&b);
+    }
+    for (i = 0; i < 4; i++) s[i] = source_of(&good[i]);
+    for (i = 0; i < 4; i++) { /* cut off anywhere; lengths that are none */
+        static const int64_t lengths[] = {-1, INT64_MIN, INT64_MAX};
+        size_t n = good[i].size, at;
+        for (at = 0; at < n; at += at < 120 ? 7 : 1) {
+            s[i].bytes = (int64_t)at;
+            CHECK(!l2l_dataset_shards_source(c, s, s + 2, 2, 4, &d));
+            CHECK_ERROR(c, L2L_ERROR_FORMAT, i < 2 ? "images of shard " : "labels of shard ");
+        }
+        for (k = 0; k < 3; k++) {
+            s[i].bytes = lengths[k];
+            s[i].read_at = read_nowhere;
+            CHECK(!l2l_dataset_shards_source(c, s, s + 2, 2, 4, &d));
+            CHECK_ERROR(c, L2L_ERROR_FORMAT, k < 2 || sizeof(size_t) < 8 ? "no file is so long"
+                                                                             : "bytes of data");
+        }
+        s[i] = source_of(&good[i]);
+    }
+    reads = 0;
+    CHECK(l2l_dataset_shards_source(c, s, s + 2, 2, 4, &d));
+    all = reads;
+    l2l_dataset_free(&d);
+    for (k = 1; k <= all; k++) { /* every read fails once */
+        read_fails_at = k;
+        reads = 0;
+        CHECK(!l2l_dataset_shards_source(c, s, s + 2, 2, 4, &d));
+        CHECK_NAMED(c, L2L_ERROR_FILE, "of shard ", ", byte 0: ", "cannot read");
+        CHECK_BYTES(&kept, &d, sizeof d);
+    }
+    read_fails_at = reads = 0;
+    CHECK(!l2l_dataset_shards_source(c, s, s + 2, 0, 4, &d));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "no files");
+    CHECK(!l2l_dataset_shards_source(c, s, s + 2, 2, 0, &d));
+    CHECK_ERROR(c, L2L_ERROR_FORMAT, "label 0 is not in 0..-1");
+    CHECK_BYTES(&kept, &d, sizeof d);
+    CHECK(l2l_memory_peak(c) < peak + 400000);
+    for (i = 0; i < 4; i++) drop(&good[i]);
+    l2l_context_free(c);
+}
+
+/* A header of 70000 bytes is a valid .npy, and refused before more of it is read. */
+static void long_headers(void)
+{
+    l2l_context *c = test_context(1);
+    bytes b = {NULL, 0, 0}, labels = integers("|u1", "2,", 2, 0, 1, 256);
+    l2l_source s[2];
+    l2l_dataset d;
+    int i;
+    put(&b, "\x93NUMPY\2\0", 8);
+    put_number(&b, 70000, 4, 0);
+    put_text(&b, "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 1, 1), }");
+    for (i = (int)b.size; i < 12 + 70000; i++) put(&b, i < 70011 ? " " : "\n", 1);
+    put(&b, "\1\2", 2);
+    s[0] = source_of(&b);
+    s[1] = source_of(&labels);
+    CHECK(!l2l_dataset_shards_source(c, s, s + 1, 1, 2, &d));
+    CHECK_NAMED(c, L2L_ERROR_FORMAT, "images of shard 0", ", byte 8: ", "65535");
+    drop(&b);
+    drop(&labels);
+    l2l_context_free(c);
+}
+
+/* 40 shards of 1.6 GB that are nowhere. */
+static void constant_memory(void)
+{
+    enum { SHARDS = 40, N = 8192, ONE = 256 * 256 * 3 };
+    l2l_context *c = test_context(1);
+    bytes x = integers("|u1", "8192, 256, 256, 3", 0, 0, 1, 256);
+    bytes y = integers("|u1", "8192,", N, 0, 1, 9);
+    l2l_source images[SHARDS], labels[SHARDS];
+    l2l_real *v = test_array(ONE);
+    size_t peak = l2l_memory_peak(c);
+    l2l_dataset d;
+    int k, label;
+    for (k = 0; k < SHARDS; k++) {
+        images[k].bytes = (int64_t)x.size + (int64_t)N * ONE;
+        images[k].read_at = read_nowhere;
+        images[k].user = &x;
+        labels[k] = source_of(&y);
+    }
+    if (CHECK(l2l_dataset_shards_source(c, images, labels, SHARDS, 9, &d))) {
+        CHECK_INT(SHARDS * N, d.count);
+        for (k = 0; k < SHARDS * N; k += 65521) { /* a prime: one here, one there */
+            int at = k % N, i;
+            if (!CHECK(l2l_dataset_read(&d, k, 1, v, &label))) break;
+            CHECK_INT(at % 9, label);
+            for (i = 0; i < ONE; i += 997) {
+                int64_t byte = (int64_t)at * ONE + i % 65536 * 3 + i / 65536;
+                CHECK_NEAR(pixel((int)(byte % 251)), v[i], 0);
+            }
+        }
+        CHECK(longest_read <= ONE);
+        CHECK(l2l_memory_peak(c) < peak + SHARDS * (N * sizeof(int) + 512) + ONE + 70000);
+        l2l_dataset_free(&d);
+    }
+    CHECK_OK(c);
+    drop(&x);
+    drop(&y);
+    free(v);
+    l2l_context_free(c);
+}
+
 int main(int argc, char **argv)
 {
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
@@ -1330,9 +1787,16 @@ int main(int argc, char **argv)
     RUN(idx_files,
         "IDX images of rank 3 and 4 are read, from memory and from files");
     RUN(broken_idx, "broken IDX files are refused with file, byte and cause");
+    RUN(cifar10_files,
+        "files of CIFAR-10 are read in their order, from memory and from disk, as byte / 255");
+    RUN(broken_cifar10, "broken files of CIFAR-10 are refused with file, byte and cause");
     RUN(failures_can_be_freed, "what a failed loader leaves behind can be freed");
     RUN(npy_types, ".npy of every type, byte order and version is read");
     RUN(npy_shapes, ".npy of every rank is read and written");
     RUN(broken_npy, "broken .npy files are refused with file, byte and cause");
+    RUN(shard_files, "shards are read through a callback and from disk, NxHxWxC as byte / 255");
+    RUN(broken_shards, "broken shards and failing reads are refused with file, byte and cause");
+    RUN(long_headers, "a shard's header is read up to a length, not to any");
+    RUN(constant_memory, "64 GB of shards take memory for their labels and one image");
     return test_end();
 }

@@ -1,7 +1,7 @@
 /* Memory: the k-th allocation fails, for every k, in everything that allocates. The error is then
    L2L_ERROR_MEMORY (or the call got by without), nothing leaks, and the context works once the
    error is cleared. And a warm training step allocates nothing. */
-#include "networks.h"
+#include "check_micro.h"
 
 typedef struct heap {
     long calls, fail_at, live;
@@ -84,7 +84,7 @@ static bool try_attack(l2l_context *c)
     return ok;
 }
 
-static bool try_learned_training(l2l_context *c)
+static bool train_learned(l2l_context *c, int micro_batch)
 {
     l2l_model *m = tiny_model(c, 700);
     l2l_learned_options lo = l2l_learned_default();
@@ -98,6 +98,7 @@ static bool try_learned_training(l2l_context *c)
         o.method = l2l_method_rnn_adv(phi);
         o.epochs = 1;
         o.batch = 3;
+        o.micro_batch = micro_batch;
         o.T = 2;
         o.validation = 2;
         t = data ? l2l_trainer_create(m, &d, &o) : NULL;
@@ -109,6 +110,9 @@ static bool try_learned_training(l2l_context *c)
     l2l_model_free(m);
     return ok;
 }
+
+static bool try_learned_training(l2l_context *c) { return train_learned(c, 0); }
+static bool try_training_in_parts(l2l_context *c) { return train_learned(c, 2); }
 
 static bool try_second_order(l2l_context *c)
 {
@@ -192,14 +196,68 @@ static bool try_idx(l2l_context *c)
     return ok;
 }
 
+static bool read_part(void *user, int64_t offset, void *to, size_t n)
+{
+    memcpy(to, (const unsigned char *)user + offset, n);
+    return true;
+}
+static bool try_cifar10(l2l_context *c)
+{
+    static unsigned char file[2 * 3073];
+    const void *files[2];
+    const size_t sizes[2] = {sizeof file, sizeof file};
+    l2l_real *x = test_array(4 * 3072);
+    l2l_dataset d;
+    int y[4];
+    bool ok;
+    files[0] = files[1] = file;
+    ok = l2l_dataset_cifar10_memory(c, files, sizes, 2, &d);
+    if (ok) {
+        ok = l2l_dataset_read(&d, 0, 4, x, y);
+        l2l_dataset_free(&d);
+    }
+    free(x);
+    return ok;
+}
+static bool try_shards(l2l_context *c)
+{
+    static const char *const shapes[2] = {"2,3,4,1", "2,"};
+    char file[2][10 + 64 + 24];
+    l2l_source part[2], x[2], y[2];
+    l2l_real pixels[48];
+    l2l_dataset d;
+    int k, label[4];
+    bool ok;
+    for (k = 0; k < 2; k++) {
+        memset(file[k], 1, sizeof file[k]);
+        memcpy(file[k], "\x93NUMPY\1\0\x40", 10);
+        snprintf(file[k] + 10, 65, "{'descr':'|u1','fortran_order':False,'shape':(%s)}%*s",
+                 shapes[k], 16 - (int)strlen(shapes[k]), "");
+        file[k][74] = 1;
+        part[k].bytes = k ? 74 + 2 : 74 + 24;
+        part[k].read_at = read_part;
+        part[k].user = file[k];
+    }
+    x[0] = x[1] = part[0];
+    y[0] = y[1] = part[1];
+    ok = l2l_dataset_shards_source(c, x, y, 2, 2, &d);
+    if (ok) {
+        ok = l2l_dataset_read(&d, 0, 4, pixels, label);
+        l2l_dataset_free(&d);
+    }
+    return ok;
+}
+
 typedef struct trial {
     const char *name;
     bool (*attempt)(l2l_context *c);
 } trial;
 static const trial trials[] = {
     {"models", try_model},           {"gradients of gradients", try_grad}, {"attacks", try_attack},
-    {"training", try_learned_training}, {"second order", try_second_order},
-    {"files", try_files},            {"evaluation", try_evaluation},       {"data sets", try_idx}};
+    {"training", try_learned_training}, {"training in parts", try_training_in_parts},
+    {"second order", try_second_order},
+    {"files", try_files},            {"evaluation", try_evaluation},       {"data sets", try_idx},
+    {"CIFAR-10", try_cifar10},       {"shards", try_shards}};
 
 static const trial *current;
 static void every_allocation_fails(void)
@@ -251,7 +309,7 @@ static void every_allocation_fails(void)
 static void warm_steps(void)
 {
     int method;
-    for (method = 0; method < 3; method++) {
+    for (method = 0; method < 5; method++) {
         heap h;
         l2l_context *c;
         l2l_learned_options lo = l2l_learned_default();
@@ -271,6 +329,8 @@ static void warm_steps(void)
                    : method == 1 ? l2l_method_advtrain()
                                  : l2l_method_rnn_adv(phi);
         o.T = 3;
+        if (method > 2) o.micro_batch = 4;
+        if (method > 3) o.batch = 4;         /* the batch of 6 is larger than the trainer expects */
         if (CHECK(m && phi && l2l_dataset_from_arrays(c, images, labels, N, 1, 8, 8, 5, &d))) {
             t = l2l_trainer_create(m, &d, &o);
             for (i = 0; i < 3; i++) CHECK(t && l2l_train_step(t, images, labels, N, &p));
@@ -285,6 +345,184 @@ static void warm_steps(void)
         l2l_model_free(m);
         l2l_context_free(c);
         CHECK_INT(0, h.live);
+    }
+}
+
+/* Whole epochs over streamed images that are larger than the model, and padded and flipped: after
+   the first epoch the allocator is left alone. */
+typedef struct epochs {
+    heap h;
+    long after_first;
+} epochs;
+static bool epochs_progress(void *user, const l2l_progress *p)
+{
+    epochs *e = (epochs *)user;
+    if (p->epoch == 1 && p->step_in_epoch == 1) e->after_first = e->h.calls;
+    if (p->epoch > 0) CHECK_INT(e->after_first, e->h.calls);
+    return true;
+}
+static bool any_image(const l2l_dataset *d, int index, l2l_real *chw, int *label)
+{
+    int i;
+    for (i = 0; i < d->channels * d->height * d->width; i++)
+        chw[i] = (l2l_real)((index + i) % 256) / 255;
+    *label = index % d->classes;
+    return true;
+}
+static void warm_epochs(void)
+{
+    epochs e;
+    l2l_context *c;
+    l2l_model *m;
+    l2l_train_options o = l2l_train_default();
+    l2l_trainer *t;
+    l2l_dataset d;
+    memset(&e, 0, sizeof e);
+    memset(&d, 0, sizeof d);
+    c = heap_context(&e.h);
+    m = tiny_model(c, 700);
+    d.context = c;
+    d.count = 20;
+    d.channels = 1;
+    d.height = 11;
+    d.width = 9;
+    d.classes = 5;
+    d.fetch = any_image;
+    o.T = 2;
+    o.epochs = 4;
+    o.batch = 8;
+    o.augment.padding = 2;
+    o.augment.flip = true;
+    o.progress = epochs_progress;
+    o.user = &e;
+    t = l2l_trainer_create(m, &d, &o);
+    CHECK(t && l2l_train(t));
+    CHECK(e.after_first > 0);
+    CHECK_OK(c);
+    l2l_trainer_free(t);
+    l2l_model_free(m);
+    l2l_context_free(c);
+    CHECK_INT(0, e.h.live);
+}
+
+/* The same batch in parts: of what is not theta, phi and their like, a fraction. What is counted is
+   the peak of a step beyond what stays. */
+static size_t step_peak(int micro_batch)
+{
+    enum { BATCH = 64 };
+    static l2l_real x[BATCH * 784];
+    static int y[BATCH];
+    heap h;
+    l2l_context *c;
+    l2l_model_options cnn = l2l_model_default("smallcnn");
+    l2l_learned_options lo = l2l_learned_default();
+    l2l_train_options o = l2l_train_default();
+    l2l_dataset d;
+    l2l_model *m;
+    l2l_learned *phi;
+    l2l_trainer *t;
+    l2l_progress p;
+    size_t before, peak = 0;
+    memset(&h, 0, sizeof h);
+    c = heap_context(&h);
+    golden_fill(x, BATCH * 784, 703, 0, 1);
+    cnn.width_multiplier = 0.25;
+    m = l2l_model_create(c, &cnn);
+    phi = l2l_learned_create(c, &lo);
+    if (CHECK(m && phi && l2l_dataset_from_arrays(c, x, y, BATCH, 1, 28, 28, 10, &d))) {
+        o.method = l2l_method_rnn_adv(phi);
+        o.batch = BATCH;
+        o.micro_batch = micro_batch;
+        o.T = 3;
+        t = l2l_trainer_create(m, &d, &o);
+        before = l2l_memory_used(c);
+        CHECK(t && l2l_train_step(t, x, y, BATCH, &p));
+        peak = l2l_memory_peak(c) - before;
+        l2l_trainer_free(t);
+        l2l_dataset_free(&d);
+    }
+    CHECK_OK(c);
+    l2l_learned_free(phi);
+    l2l_model_free(m);
+    l2l_context_free(c);
+    CHECK_INT(0, h.live);
+    return peak;
+}
+static void parts_save_memory(void)
+{
+    size_t whole = step_peak(0), same = step_peak(64), half = step_peak(32), few = step_peak(8);
+    CHECK_INT(whole, same);
+    CHECK((double)half < 0.6 * (double)whole);
+    CHECK((double)few < 0.16 * (double)whole);
+    if (test_complaints)
+        printf("    a step takes %lu bytes, in parts of 32 %lu, of 8 %lu\n", (unsigned long)whole,
+               (unsigned long)half, (unsigned long)few);
+}
+
+/* An outer loss whose call number `at` finds no memory. */
+typedef struct exhaustion {
+    heap *h;
+    int calls, at;
+} exhaustion;
+static l2l_tensor *exhausted_loss(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *y,
+                                  void *user)
+{
+    exhaustion *e = (exhaustion *)user;
+    l2l_context *c = l2l_model_context(m);
+    (void)x;
+    if (++e->calls == e->at) {
+        e->h->fail_at = e->h->calls + 1;
+        CHECK(l2l_zeros(c, l2l_shape_of(1, 1, 1 << 24, 4)) == NULL);
+    }
+    return l2l_mean(c, l2l_cross_entropy(c, l2l_model_forward(m, adv, L2L_TRAIN), y));
+}
+
+/* A step that fails in its second part (of 9, 9 and 6 images: no memory for the outer loss, or the
+   maximizer's gradient refuses) leaves no trace: theta, phi and the running statistics, which the
+   first part has moved, are as before, and the next step is that of a training that never failed:
+   neither of the sums begun is taken up. */
+static void failed_second_part(void)
+{
+    int kind, i;
+    for (kind = 0; kind < 2; kind++) {
+        heap h[2];
+        exhaustion e[2];
+        micro *r[2];
+        int64_t n;
+        int before = test_complaints;
+        for (i = 0; i < 2; i++) {
+            memset(&h[i], 0, sizeof h[i]);
+            memset(&e[i], 0, sizeof e[i]);
+            e[i].h = &h[i];
+            r[i] = micro_make(heap_context(&h[i]), MICRO_LEARNED, MICRO_NORMED, 9);
+            l2l_trainer_free(r[i]->t);
+            r[i]->o.method.outer.loss = exhausted_loss;
+            r[i]->o.method.outer.user = &e[i];
+            r[i]->o.method.outer.is_objective = false;
+            r[i]->t = l2l_trainer_create(r[i]->m, &r[i]->d, &r[i]->o);
+        }
+        if (kind == 0) e[0].at = 2; else r[0]->seen.fail_at = 2;
+        CHECK(!micro_step(r[0]));
+        if (kind == 0) CHECK_ERROR(r[0]->c, L2L_ERROR_MEMORY, "");
+        else CHECK_ERROR(r[0]->c, L2L_ERROR_CALLBACK, "gradient");
+        CHECK_INT(2, e[0].calls);
+        h[0].fail_at = 0;
+        {
+            l2l_real *theta = all_parameters(r[0]->m, &n);
+            CHECK_BYTES(r[0]->theta0, theta, (size_t)n * sizeof *theta);
+            CHECK_BYTES(r[0]->phi0, l2l_learned_parameters(r[0]->phi),
+                        (size_t)l2l_learned_size(r[0]->phi) * sizeof *theta);
+            free(theta);
+        }
+        CHECK(micro_step(r[0]) && micro_step(r[1]));
+        CHECK_SAME_MODEL(r[1]->m, r[0]->m);
+        CHECK_BYTES(l2l_learned_parameters(r[1]->phi), l2l_learned_parameters(r[0]->phi),
+                    (size_t)l2l_learned_size(r[0]->phi) * sizeof(l2l_real));
+        if (test_complaints > before) printf("    kind %d\n", kind);
+        for (i = 0; i < 2; i++) {
+            micro_end(r[i]);
+            CHECK_INT(0, h[i].live);
+        }
     }
 }
 
@@ -355,6 +593,9 @@ int main(void)
         RUN(every_allocation_fails, current->name);
     }
     RUN(warm_steps, "a warm training step makes no call to the allocator");
+    RUN(warm_epochs, "nor does one that crops, pads and flips");
+    RUN(parts_save_memory, "a step in parts takes a fraction of the memory");
+    RUN(failed_second_part, "a step that fails in its second part leaves everything as before");
     RUN(failed_calls_roll_back, "a failed call gives back what it took");
     RUN(half_an_allocator, "an allocator with one function is refused");
     RUN(recycling, "marks give memory back");

@@ -1,6 +1,6 @@
 /* The training loop: resuming, stopping, validation split, short batches, plateaus, schedules of
    epsilon, the same bits for any number of threads. */
-#include "networks.h"
+#include "check_micro.h"
 
 enum { IMAGES = 90, SIZE = 64, CLASSES = 5 };
 static char directory[512] = "./";
@@ -101,7 +101,7 @@ static bool run_progress(void *user, const l2l_progress *p)
     return !r->stop_at || r->calls < r->stop_at;
 }
 
-enum { PLAIN, ADVTRAIN, RNN_ADV, METHODS };
+enum { PLAIN, ADVTRAIN, RNN_ADV, METHODS, RNN_PARTS = METHODS, KINDS }; /* RNN_PARTS: of 5 images */
 static int run_begin(run *r, int method, int threads)
 {
     l2l_learned_options lo = l2l_learned_default();
@@ -126,6 +126,7 @@ static int run_begin(run *r, int method, int threads)
     r->o.validation = 20;
     r->o.validation_attack = l2l_attack_pgd(0.1);
     r->o.validation_attack.steps = 2;
+    r->o.micro_batch = method == RNN_PARTS ? 5 : 0;
     r->o.seed = 31;
     r->o.progress = run_progress;
     r->o.user = r;
@@ -162,13 +163,15 @@ static void check_same_run(const run *a, const run *b)
 static void resuming(void)
 {
     static const int stops[] = {1, 4, 5, 7, 9};
+    static const l2l_augment augment[KINDS] = {{0, false}, {2, true}, {1, true}, {1, true}};
     char *log = path("straight.jsonl"), *cut = path("resumed.jsonl"), *checkpoint = path("run.l2l");
     int method, i;
-    for (method = 0; method < METHODS; method++) {
+    for (method = 0; method < KINDS; method++) {
         run a;
         remove(log);
         if (!run_begin(&a, method, 2)) return;
         a.o.log = log;
+        a.o.augment = augment[method];
         CHECK(run_train(&a));
         CHECK_INT(10, a.calls);
         for (i = 0; i < COUNT(stops); i++) {
@@ -178,6 +181,7 @@ static void resuming(void)
             remove(checkpoint);
             if (!run_begin(&b, method, 2)) return;
             b.o.log = cut;
+            b.o.augment = augment[method];
             b.o.checkpoint = checkpoint;
             b.stop_at = stops[i];
             CHECK(!run_train(&b));
@@ -186,6 +190,7 @@ static void resuming(void)
             run_end(&b);
             if (!run_begin(&d, method, 1)) return;
             d.o.log = cut;
+            d.o.augment = augment[method];
             d.o.checkpoint = checkpoint;
             d.o.resume = true;
             CHECK(run_train(&d));
@@ -255,8 +260,10 @@ static void other_settings_refused(void)
     CHECK(!run_train(&a));
     CHECK_ERROR(a.c, L2L_ERROR_CANCELLED, "");
     run_end(&a);
-    for (i = 0; i < 6; i++) {
-        static const char *const names[] = {"epsilon", "batch", "T", "seed", "rate", "method"};
+    for (i = 0; i < 9; i++) {
+        static const char *const names[] = {"epsilon", "batch", "T", "seed", "rate", "method",
+                                            "augment padding", "augment flip",
+                                            "made with micro_batch 0, not 4"};
         run b;
         l2l_real *before, *after;
         int64_t n;
@@ -268,6 +275,9 @@ static void other_settings_refused(void)
         if (i == 2) b.o.T = 4;
         if (i == 3) b.o.seed = 32;
         if (i == 4) b.o.optimizer.rate = 2e-3;
+        if (i == 6) b.o.augment.padding = 1;
+        if (i == 7) b.o.augment.flip = true;
+        if (i == 8) b.o.micro_batch = 4;
         before = all_parameters(b.m, &n);
         CHECK(!run_train(&b));
         CHECK_ERROR(b.c, L2L_ERROR_MISMATCH, names[i]);
@@ -285,13 +295,17 @@ static void other_settings_refused(void)
 static void threads_do_not_matter(void)
 {
     int method;
-    for (method = 0; method < METHODS; method++) {
-        run a, b;
-        if (!run_begin(&a, method, 1) || !run_begin(&b, method, 4)) return;
-        CHECK(run_train(&a) && run_train(&b));
-        check_same_run(&a, &b);
-        run_end(&a);
-        run_end(&b);
+    for (method = 0; method < KINDS; method++) {
+        run r[3];
+        int i;
+        for (i = 0; i < 3; i++) {
+            if (!run_begin(&r[i], method, 1 << i)) return;
+            r[i].o.augment.padding = 3;
+            r[i].o.augment.flip = true;
+            CHECK(run_train(&r[i]));
+            check_same_run(&r[0], &r[i]);
+        }
+        for (i = 0; i < 3; i++) run_end(&r[i]);
     }
 }
 
@@ -319,14 +333,14 @@ static l2l_tensor *watching_loss(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, c
 static void stops_at_nan(void)
 {
     int method;
-    for (method = 0; method < METHODS; method++) {
+    for (method = 0; method < KINDS; method++) {
         run r;
         watcher w;
         l2l_real *after;
         int64_t n;
         memset(&w, 0, sizeof w);
         if (!run_begin(&r, method, 1)) return;
-        w.nan_at = 4;
+        w.nan_at = method == RNN_PARTS ? 14 : 4; /* batches of 4 parts: the fourth's second part */
         r.o.method.outer.loss = watching_loss;
         r.o.method.outer.user = &w;
         r.o.method.outer.is_objective = false;
@@ -436,9 +450,24 @@ static void bad_batches(void)
     run_end(&r);
 }
 
+static bool refuse(void *self, l2l_inner *in)
+{
+    (void)self;
+    (void)in;
+    return false;
+}
+static bool agree(void *self, l2l_inner *in)
+{
+    (void)self;
+    (void)in;
+    return true;
+}
+
 static void bad_settings(void)
 {
-    static const char *const names[] = {"epochs", "batch", "epsilon", "T", "rate", "warm"};
+    static const char *const names[] = {"epochs", "batch", "epsilon", "T", "rate", "warm",
+                                        "augment.padding 8", "augment.padding -1", "micro_batch",
+                                        "gradient and update", "gradient and update"};
     int i;
     for (i = 0; i < COUNT(names); i++) {
         run r;
@@ -450,6 +479,11 @@ static void bad_settings(void)
         if (i == 3) r.o.T = -1;
         if (i == 4) r.o.optimizer.rate = (double)NAN;
         if (i == 5) r.o.epsilon_warm_up = -0.5;
+        if (i == 6) r.o.augment.padding = 8;
+        if (i == 7) r.o.augment.padding = -1;
+        if (i == 8) r.o.micro_batch = -1;
+        if (i == 9) r.o.method.maximizer.update = refuse;
+        if (i == 10) r.o.method.maximizer.gradient = refuse;
         t = l2l_trainer_create(r.m, &r.d, &r.o);
         CHECK(t == NULL);
         CHECK_ERROR(r.c, L2L_ERROR_ARGUMENT, names[i]);
@@ -535,17 +569,10 @@ static bool failing_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *l
     return *(int *)d->self != 0;
 }
 
-static bool refuse(void *self, l2l_inner *in)
-{
-    (void)self;
-    (void)in;
-    return false;
-}
-
 static void callbacks_fail(void)
 {
     int kind;
-    for (kind = 0; kind < 3; kind++) {
+    for (kind = 0; kind < 4; kind++) {
         run r;
         int works = kind > 0;
         l2l_dataset own;
@@ -557,7 +584,10 @@ static void callbacks_fail(void)
             r.d.release = NULL;
         }
         if (kind == 1) r.d.count = 0x7fffffff / 1024; /* streamed; only a few are ever asked for */
-        if (kind == 1) r.o.method.maximizer.update = refuse;
+        if (kind == 1 || kind == 3) {
+            r.o.method.maximizer.gradient = kind == 1 ? refuse : agree;
+            r.o.method.maximizer.update = kind == 1 ? agree : refuse;
+        }
         if (kind == 2) r.o.method.maximizer.begin = refuse;
         CHECK(!run_train(&r));
         CHECK_ERROR(r.c, L2L_ERROR_CALLBACK, "");
@@ -595,6 +625,381 @@ static void plateau(void)
         }
         run_end(&r);
     }
+}
+
+/* An epoch of 70 images in batches of 16 and parts of 5 has four times 5 + 5 + 5 + 1 and once 5 + 1;
+   the first part of a batch is number 0. */
+static void calls_of_the_maximizer(void)
+{
+    run r;
+    parts *s = (parts *)test_memory(sizeof *s);
+    if (!run_begin(&r, RNN_PARTS, 1)) return;
+    s->inner = r.o.method.maximizer;
+    r.o.method.maximizer.self = s;
+    r.o.method.maximizer.begin = parts_begin;
+    r.o.method.maximizer.step = parts_step;
+    r.o.method.maximizer.gradient = parts_gradient;
+    r.o.method.maximizer.update = parts_update;
+    r.o.method.maximizer.pack = NULL;
+    r.o.method.maximizer.unpack = NULL;
+    CHECK(run_train(&r));
+    CHECK_INT(2 * 18, s->begins);
+    CHECK_INT(2 * 18, s->gradients);
+    CHECK_INT(2 * 5, s->updates);
+    CHECK_INT(10, s->first[2]);
+    CHECK_INT(5, s->n[2]);
+    CHECK_INT(15, s->first[3]);
+    CHECK_INT(1, s->n[3]);
+    CHECK_INT(0, s->first[4]);
+    CHECK_INT(6, s->batch);                  /* the last batch                                    */
+    CHECK_INT(5, s->last);
+    run_end(&r);
+    free(s);
+}
+
+/* The figures of an epoch are those of whole batches: nothing in plain training depends on signs, so
+   rounding stays small. */
+static void epoch_in_parts(void)
+{
+    run a, b;
+    if (!run_begin(&a, PLAIN, 1) || !run_begin(&b, PLAIN, 1)) return;
+    b.o.micro_batch = 5;
+    a.o.optimizer = b.o.optimizer = l2l_sgd_default();
+    CHECK(run_train(&a) && run_train(&b));
+    CHECK_INT(a.calls, b.calls);
+    CHECK(a.p.epoch_ended && b.p.epoch_ended);
+    CHECK_NEAR(a.p.epoch_loss, b.p.epoch_loss, 1e-5);
+    CHECK_NEAR(a.p.epoch_accuracy, b.p.epoch_accuracy, 1e-12);
+    CHECK_NEAR(a.p.validation_robust, b.p.validation_robust, 1e-12);
+    run_end(&a);
+    run_end(&b);
+}
+
+/* Training mode: the running statistics move once for each part, by that part's images, as when the
+   parts pass through the classifier by hand. */
+static void batch_norm_in_parts(void)
+{
+    micro *r = micro_begin(MICRO_PLAIN, MICRO_NORMED, 9, 1);
+    l2l_model *twin = l2l_model_clone(r->c, r->m);
+    l2l_real mean[8], expected[8];
+    int i, first, n, found = 0;
+    l2l_trainer_free(r->t);
+    r->o.method.outer = l2l_outer_cross_entropy();
+    r->t = l2l_trainer_create(r->m, &r->d, &r->o);
+    CHECK(micro_step(r));
+    for (first = 0; first < MICRO_N; first += n) {
+        l2l_mark mark = l2l_mark_here(r->c);
+        n = MICRO_N - first < 9 ? MICRO_N - first : 9;
+        CHECK(l2l_model_forward(twin, l2l_from_nchw(r->c, r->x + first * MICRO_PIXELS,
+                                                    l2l_shape_of(n, 6, 6, 2)), L2L_TRAIN));
+        l2l_release(r->c, mark);
+    }
+    for (i = 0; i < l2l_model_parameters(r->m); i++)
+        if (!l2l_model_parameter(r->m, i).trainable &&
+            l2l_count(l2l_model_parameter(r->m, i).value->shape) == 8) {
+            CHECK(l2l_parameter_get(r->m, i, mean) && l2l_parameter_get(twin, i, expected));
+            CHECK_BYTES(expected, mean, sizeof mean);
+            found++;
+        }
+    CHECK_INT(2, found);
+    l2l_model_free(twin);
+    micro_end(r);
+}
+
+/* In parts of one image each part says one class, but a plateau is one class for the whole batch: here
+   of all images, or of half of them. Pixel 0 decides by a hair, so that the loss is near ln 4. */
+static void plateau_in_parts(void)
+{
+    int constant, i;
+    for (constant = 0; constant < 2; constant++) {
+        micro *r = micro_begin(MICRO_PLAIN, MICRO_SMOOTH, 1, 1);
+        l2l_model_options o = own_options("one pixel", linear_forward, 2, 6, 4);
+        l2l_model *m = l2l_model_create(r->c, &o);
+        l2l_real weight[4 * MICRO_PIXELS] = {0}, bias[4] = {0};
+        l2l_trainer *t;
+        weight[0] = (l2l_real)1e-3;
+        bias[1] = (l2l_real)5e-4;
+        CHECK(m && l2l_parameter_set(m, 0, weight) && l2l_parameter_set(m, 1, bias));
+        for (i = 0; i < MICRO_N; i++) r->x[i * MICRO_PIXELS] = (l2l_real)(constant ? 0 : i % 2);
+        r->o.epochs = 310;
+        r->o.optimizer.rate = 0;
+        r->o.stop_on_plateau = true;
+        t = l2l_trainer_create(m, &r->d, &r->o);
+        CHECK(t && l2l_train(t) == !constant);
+        if (constant) CHECK_ERROR(r->c, L2L_ERROR_NUMERIC, "plateau");
+        l2l_trainer_free(t);
+        l2l_model_free(m);
+        micro_end(r);
+    }
+}
+
+/* -- crops and flips: 40 images of 2 x HIGH x WIDE for a model of 2 x 6 x 6. The label of an image
+   is its number. -------------------------------------------------------------------------------- */
+
+enum { CROPPED = 40, HIGH = 9, WIDE = 7, CROP = 6, PAD = 2,
+       TOPS = HIGH + 2 * PAD - CROP + 1, LEFTS = WIDE + 2 * PAD - CROP + 1 };
+
+typedef struct crops {
+    l2l_context *c;
+    l2l_real *x;
+    int labels[CROPPED];
+    l2l_dataset d;
+    l2l_model *m;
+    l2l_train_options o;
+    l2l_progress p;
+    int64_t images;          /* that the outer loss was shown */
+    int seen[TOPS][LEFTS], flips;
+} crops;
+
+/* The image that the documentation promises: padded, cut out, turned round, one after the other. */
+static void crop_twin(crops *k, int image, uint32_t epoch, l2l_real *chw)
+{
+    static const int H = HIGH + 2 * PAD, W = WIDE + 2 * PAD;
+    l2l_real padded[2][HIGH + 2 * PAD][WIDE + 2 * PAD], cut[2][CROP][CROP];
+    int pad = k->o.augment.padding, ch, i, j, top, left;
+    bool flip;
+    l2l_stream s;
+    s.seed = k->o.seed;
+    s.purpose = L2L_RANDOM_AUGMENT;
+    s.epoch = epoch;
+    s.image = (uint32_t)image;
+    s.step = 0;
+    top = (int)floor((double)l2l_random_bits(&s, 0) * (HIGH + 2 * pad - CROP + 1) / 4294967296.0);
+    left = (int)floor((double)l2l_random_bits(&s, 1) * (WIDE + 2 * pad - CROP + 1) / 4294967296.0);
+    flip = k->o.augment.flip && l2l_random_bits(&s, 2) >= 0x80000000u;
+    for (ch = 0; ch < 2; ch++)
+        for (i = 0; i < H; i++)
+            for (j = 0; j < W; j++) padded[ch][i][j] = 0;
+    for (ch = 0; ch < 2; ch++)
+        for (i = 0; i < HIGH; i++)
+            for (j = 0; j < WIDE; j++)
+                padded[ch][pad + i][pad + j] = k->x[((image * 2 + ch) * HIGH + i) * WIDE + j];
+    for (ch = 0; ch < 2; ch++)
+        for (i = 0; i < CROP; i++)
+            for (j = 0; j < CROP; j++) cut[ch][i][j] = padded[ch][top + i][left + j];
+    for (ch = 0; ch < 2; ch++)
+        for (i = 0; i < CROP; i++)
+            for (j = 0; j < CROP; j++)
+                *chw++ = flip ? cut[ch][i][CROP - 1 - j] : cut[ch][i][j];
+    k->seen[top][left]++;
+    k->flips += flip;
+}
+
+static l2l_tensor *crops_loss(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
+                              void *user)
+{
+    crops *k = (crops *)user;
+    l2l_context *c = l2l_model_context(m);
+    l2l_real *got = test_array(l2l_count(x->shape)), expected[2 * CROP * CROP];
+    int i;
+    CHECK(l2l_to_nchw(c, x, got));
+    for (i = 0; i < x->shape.n; i++, k->images++) {
+        crop_twin(k, labels[i], (uint32_t)(k->images / CROPPED), expected);
+        if (!CHECK_BYTES(expected, got + i * COUNT(expected), sizeof expected))
+            printf("    image %d, shown as number %ld\n", labels[i], (long)k->images);
+    }
+    free(got);
+    return l2l_mean(c, l2l_cross_entropy(c, l2l_model_forward(m, adv, L2L_TRAIN), labels));
+}
+
+static bool crops_progress(void *user, const l2l_progress *p)
+{
+    ((crops *)user)->p = *p;
+    return true;
+}
+
+static int crops_begin(crops *k, int threads)
+{
+    l2l_model_options o = own_options("linear", linear_forward, 2, CROP, CROPPED);
+    int i;
+    memset(k, 0, sizeof *k);
+    k->c = test_context(threads);
+    k->x = test_array(CROPPED * 2 * HIGH * WIDE);
+    golden_fill(k->x, CROPPED * 2 * HIGH * WIDE, 640, 0.1, 1); /* nothing is black but the padding */
+    for (i = 0; i < CROPPED; i++) k->labels[i] = i;
+    k->m = l2l_model_create(k->c, &o);
+    k->o = l2l_train_default();
+    k->o.method = l2l_method_plain();
+    k->o.epochs = 2;
+    k->o.batch = 16;
+    k->o.augment.padding = PAD;
+    k->o.augment.flip = true;
+    k->o.seed = 0x123456789u;
+    k->o.progress = crops_progress;
+    k->o.user = k;
+    return CHECK(k->m != NULL) &&
+           CHECK(l2l_dataset_from_arrays(k->c, k->x, k->labels, CROPPED, 2, HIGH, WIDE, CROPPED,
+                                         &k->d));
+}
+static void crops_watch(crops *k)
+{
+    k->o.method.outer.loss = crops_loss;
+    k->o.method.outer.user = k;
+    k->o.method.outer.is_objective = false;
+}
+static void crops_train(crops *k)
+{
+    l2l_trainer *t = l2l_trainer_create(k->m, &k->d, &k->o);
+    CHECK(t && l2l_train(t));
+    CHECK_OK(k->c);
+    l2l_trainer_free(t);
+}
+static void crops_end(crops *k)
+{
+    CHECK_OK(k->c);
+    l2l_model_free(k->m);
+    l2l_dataset_free(&k->d);
+    l2l_context_free(k->c);
+    free(k->x);
+}
+
+/* The twin knows neither batch nor threads. */
+static void crops_and_flips(void)
+{
+    static const struct { int padding; bool flip; int batch, micro_batch, threads; } cases[] = {
+        {PAD, true, 16, 0, 1}, {PAD, true, 16, 5, 1}, {PAD, true, 7, 0, 2}, {PAD, true, 1, 0, 1},
+        {PAD, false, 16, 0, 2}, {0, true, 40, 0, 1}, {0, false, 40, 0, 1}, {1, true, 64, 0, 2}};
+    int i;
+    for (i = 0; i < COUNT(cases); i++) {
+        crops k;
+        int before = test_complaints;
+        if (!crops_begin(&k, cases[i].threads)) return;
+        crops_watch(&k);
+        k.o.augment.padding = cases[i].padding;
+        k.o.augment.flip = cases[i].flip;
+        k.o.batch = cases[i].batch;
+        k.o.micro_batch = cases[i].micro_batch;
+        crops_train(&k);
+        CHECK_INT(2 * CROPPED, k.images);
+        crops_end(&k);
+        if (test_complaints > before) printf("    case %d\n", i);
+    }
+}
+
+static void all_crops_occur(void)
+{
+    crops k;
+    int i, j;
+    double draws = 60 * CROPPED, each = draws / (TOPS * LEFTS), off = 0;
+    if (!crops_begin(&k, 1)) return;
+    crops_watch(&k);
+    k.o.epochs = 60;
+    crops_train(&k);
+    for (i = 0; i < TOPS; i++)
+        for (j = 0; j < LEFTS; j++) {
+            CHECK(k.seen[i][j] > 0);
+            off += (k.seen[i][j] - each) * (k.seen[i][j] - each) / each;
+        }
+    CHECK(off < 95); /* chi-squared, 47 degrees of freedom: more with a probability of 4e-5 */
+    CHECK_NEAR(draws / 2, k.flips, 4 * sqrt(draws) / 2);
+    crops_end(&k);
+}
+
+/* Images of the caller's own batch stay as they are. */
+static void given_images_stay(void)
+{
+    crops k;
+    l2l_trainer *t;
+    l2l_progress p[2];
+    l2l_real x[3 * 2 * CROP * CROP];
+    int i;
+    golden_fill(x, COUNT(x), 641, 0, 1);
+    for (i = 0; i < 2; i++) {
+        if (!crops_begin(&k, 1)) return;
+        if (i) k.o.augment.padding = k.o.augment.flip = 0;
+        t = l2l_trainer_create(k.m, &k.d, &k.o);
+        CHECK(t && l2l_train_step(t, x, k.labels, 3, &p[i]));
+        l2l_trainer_free(t);
+        crops_end(&k);
+    }
+    CHECK_NEAR(p[0].loss, p[1].loss, 0);
+}
+
+/* Evaluation and validation take the centre, where torchvision's CenterCrop has it. */
+static void centre_crops(void)
+{
+    static const int margin[] = {0, 0, 1, 2, 2, 2, 3, 4, 4}; /* Python's round(more / 2) */
+    int more;
+    for (more = 0; more < COUNT(margin); more++) {
+        crops k;
+        int high = CROP + more, wide = CROP + (more + 3) % COUNT(margin), which, i, j, ch, at = 0;
+        int top = margin[more], left = margin[wide - CROP];
+        l2l_real *x = test_array(CROPPED * 2 * high * wide);
+        l2l_real *cut = test_array(CROPPED * 2 * CROP * CROP), *out = test_array(CROPPED * 72);
+        double natural[2], validation[2];
+        if (!crops_begin(&k, 1)) return;
+        golden_fill(x, CROPPED * 2 * high * wide, 642, 0, 1);
+        for (i = 0; i < CROPPED * 2; i++)
+            for (j = 0; j < CROP; j++)
+                for (ch = 0; ch < CROP; ch++)
+                    cut[at++] = x[(i * high + top + j) * wide + left + ch];
+        for (i = 0; i < CROPPED; i++) k.labels[i] = i % 2 ? 0 : i; /* an accuracy that is not 0 */
+        for (which = 0; which < 2; which++) {
+            l2l_evaluation_options eo = l2l_evaluation_default();
+            l2l_attack none = l2l_attack_ifgsm(0), fgsm = l2l_attack_fgsm(0.1);
+            l2l_evaluation e;
+            l2l_result r;
+            l2l_dataset_free(&k.d);
+            CHECK(l2l_dataset_from_arrays(k.c, which ? cut : x, k.labels, CROPPED, 2,
+                                          which ? CROP : high, which ? CROP : wide, CROPPED, &k.d));
+            none.steps = 0;
+            eo.batch = which ? 40 : 7;
+            if (CHECK(l2l_evaluation_begin(k.m, &k.d, &eo, &e))) {
+                CHECK(l2l_evaluation_attack(&e, &none, &r, NULL, out));
+                CHECK_BYTES(cut, out, (size_t)CROPPED * 72 * sizeof *out);
+                CHECK(l2l_evaluation_attack(&e, &fgsm, &r, NULL, NULL));
+                natural[which] = e.natural;
+                l2l_evaluation_end(&e);
+            }
+            k.o.validation = 20;
+            k.o.optimizer = l2l_sgd_default();
+            k.o.optimizer.rate = 0; /* the model stays what it is */
+            crops_train(&k);
+            validation[which] = k.p.validation_natural;
+        }
+        CHECK_NEAR(natural[1], natural[0], 0);
+        CHECK_NEAR(validation[1], validation[0], 0);
+        crops_end(&k);
+        free(x);
+        free(cut);
+        free(out);
+    }
+}
+
+static void images_too_small(void)
+{
+    crops k;
+    l2l_evaluation_options eo = l2l_evaluation_default();
+    l2l_evaluation e;
+    int i;
+    if (!crops_begin(&k, 1)) return;
+    for (i = 0; i < 2; i++) {
+        k.d.height = i ? HIGH : CROP - 1;
+        k.d.width = i ? CROP - 1 : WIDE;
+        CHECK(l2l_trainer_create(k.m, &k.d, &k.o) == NULL);
+        CHECK_ERROR(k.c, L2L_ERROR_SHAPE, i ? "2x9x5 (CxHxW) and a model for 2x6x6" : "2x5x7");
+        CHECK(!l2l_evaluation_begin(k.m, &k.d, &eo, &e));
+        CHECK_ERROR(k.c, L2L_ERROR_SHAPE, i ? "2x9x5 (CxHxW) and a model for 2x6x6" : "2x5x7");
+    }
+    crops_end(&k);
+}
+
+/* What a data set gives is checked before it is cut: the error names the image by its number. */
+static void cropped_images_are_checked(void)
+{
+    crops k;
+    l2l_evaluation_options eo = l2l_evaluation_default();
+    l2l_evaluation e;
+    l2l_trainer *t;
+    if (!crops_begin(&k, 1)) return;
+    k.x[(13 * 2 + 1) * HIGH * WIDE] = 2; /* a corner: no crop in the centre has it */
+    CHECK(!l2l_evaluation_begin(k.m, &k.d, &eo, &e));
+    CHECK_ERROR(k.c, L2L_ERROR_ARGUMENT, "evaluation: value 63 of image 13 is 2");
+    t = l2l_trainer_create(k.m, &k.d, &k.o);
+    CHECK(t && !l2l_train(t));
+    CHECK_ERROR(k.c, L2L_ERROR_ARGUMENT, "training: value 63 of image 13 is 2");
+    l2l_trainer_free(t);
+    crops_end(&k);
 }
 
 /* Half the rate from the middle on; a short linear rise at the beginning. */
@@ -672,14 +1077,24 @@ int main(int argc, char **argv)
     RUN(other_settings_refused, "a checkpoint of other settings is refused by name");
     RUN(threads_do_not_matter, "training has the same bits for any number of threads");
     RUN(survives_divergence, "after an update that blew up, the parameters before it are left");
-    RUN(callbacks_fail, "a fetch, begin or update that fails ends the training with an error");
+    RUN(callbacks_fail, "a fetch, begin, gradient or update that fails ends the training with an error");
     RUN(stops_at_nan, "a loss that is not finite stops with the parameters of the last finite one kept");
     RUN(validation_split, "held-out images are never trained on, the others once an epoch");
     RUN(short_batches, "a short batch is divided by its real size");
     RUN(bad_batches, "bad labels and images leave the model as it was");
     RUN(bad_settings, "bad settings are refused by name");
+    RUN(calls_of_the_maximizer, "a maximizer's gradient is asked for each part, its update each batch");
+    RUN(epoch_in_parts, "an epoch in parts has the figures of whole batches");
+    RUN(batch_norm_in_parts, "batch norm's running statistics move once for each part");
+    RUN(plateau_in_parts, "a plateau is one class for all parts of a batch");
     RUN(learning, "plain, advtrain and rnn-adv learn an easy problem");
     RUN(best_model, "the best model is that of the epoch reported as best");
+    RUN(crops_and_flips, "pad, crop and flip are as documented, for any batch and threads");
+    RUN(all_crops_occur, "every crop and both sides occur as often as they should");
+    RUN(given_images_stay, "a batch of the caller's own is not augmented");
+    RUN(centre_crops, "evaluation and validation crop in the centre as torchvision does");
+    RUN(images_too_small, "images smaller than the model's are refused");
+    RUN(cropped_images_are_checked, "an image is checked before it is cropped");
     RUN(plateau, "a plateau is detected when asked for");
     RUN(rate_schedule, "the schedule moves the rate, step by step");
     RUN(warm_up, "epsilon warms up");

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """The speed of PyTorch at the work of examples/bench.c.
 
-    python3 tests/peer/bench.py ARCH BATCH THREADS        ARCH: smallcnn
+    python3 tests/peer/bench.py [--all] [--width W] [--depth D] ARCH BATCH THREADS
 
-Prints one JSON object, images per second, the best of several runs and of both memory layouts:
+ARCH is smallcnn, vgg16, wrn or resnet18; the last two measures are for smallcnn, or with --all. Prints one JSON object, images per second, the best of several runs and of both memory layouts:
 
     forward     logits without gradient, in evaluation mode
     input_grad  logits, cross-entropy and its gradient with respect to the images only
@@ -12,27 +12,26 @@ Prints one JSON object, images per second, the best of several runs and of both 
     rnn_step    10 steps of an LSTM of hidden size 10 (the sign of the gradient in, epsilon * tanh
                 out), the update of the LSTM, first order, and a training step
 """
+import argparse
 import json
-import sys
 import time
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from gradients import SmallCNN
+import models  # the file beside this one
 
 EPSILON, STEPS = 0.3, 10
-MODELS = {"smallcnn": (SmallCNN, (1, 28, 28))}
 
 
 class Bench:
-    def __init__(self, arch, batch, layout):
+    def __init__(self, a, layout):
         torch.manual_seed(0)
-        make, shape = MODELS[arch]
-        self.net = make().to(memory_format=layout).eval()
-        self.x = torch.rand(batch, *shape).contiguous(memory_format=layout)
-        self.y = torch.arange(batch) % 10
+        _, shape, classes, _, _ = models.ARCHS[a.arch]
+        self.net = models.make(a.arch, a.width, a.depth).to(memory_format=layout).eval()
+        self.x = torch.rand(a.batch, *shape).contiguous(memory_format=layout)
+        self.y = torch.arange(a.batch) % classes
         self.low, self.high = (self.x - EPSILON).clamp_(min=0), (self.x + EPSILON).clamp_(max=1)
         self.sgd = torch.optim.SGD(self.net.parameters(), lr=1e-4, momentum=0.9)
         self.cell, self.out = nn.LSTMCell(1, 10), nn.Linear(10, 1)
@@ -96,15 +95,23 @@ def rate(work, batch, seconds):
 
 
 def main():
-    if len(sys.argv) != 4 or sys.argv[1] not in MODELS:
-        sys.exit("usage: bench.py ARCH BATCH THREADS, ARCH one of " + ", ".join(MODELS))
-    arch, batch, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    torch.set_num_threads(threads)
-    result = {"arch": arch, "batch": batch, "threads": threads, "torch": torch.__version__}
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("arch", choices=list(models.ARCHS))
+    p.add_argument("batch", type=int)
+    p.add_argument("threads", type=int)
+    p.add_argument("--width", type=float, default=0, help="0: as it is")
+    p.add_argument("--depth", type=int, default=0)
+    p.add_argument("--all", action="store_true")
+    a = p.parse_args()
+    torch.set_num_threads(a.threads)
+    result = {"arch": a.arch, "batch": a.batch, "threads": a.threads, "torch": torch.__version__}
+    jobs = [("forward", 4), ("input_grad", 4), ("train", 4)]
+    if a.all or a.arch == "smallcnn":
+        jobs += [("pgd_step", 8), ("rnn_step", 8)]
     for layout in (torch.contiguous_format, torch.channels_last):
-        bench = Bench(arch, batch, layout)
-        for name, seconds in (("forward", 4), ("input_grad", 4), ("train", 4), ("pgd_step", 8), ("rnn_step", 8)):
-            result[name] = max(result.get(name, 0), rate(getattr(bench, name), batch, seconds))
+        bench = Bench(a, layout)
+        for name, seconds in jobs:
+            result[name] = max(result.get(name, 0), rate(getattr(bench, name), a.batch, seconds))
     print(json.dumps(result))
 
 
