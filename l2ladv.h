@@ -6559,7 +6559,8 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
     return c->status ? 0 : peak;
 }
 
-/* From some size on, memory is an affine function of the batch: two small batches give it. */
+/* From some size on, what lives at once is an affine function of the batch: two small batches give
+   it. The arena grows a quarter ahead of that. */
 L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
 {
     size_t some, more;
@@ -6571,11 +6572,12 @@ L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
     if (m->external.logits)                  /* is not run for this: four copies of its images    */
         return (size_t)batch * sizeof(l2l_real) * 4 * (size_t)m->options.channels *
                (size_t)m->options.height * (size_t)m->options.width;
-    if (batch <= 16) return l2l__pass_peak(m, batch, mode);
+    if (batch <= 16) return l2l__pass_peak(m, batch, mode) / 4 * 5;
     some = l2l__pass_peak(m, 8, mode);
     more = l2l__pass_peak(m, 16, mode);
     if (more < some) more = some;
-    return m->context->status ? 0 : more + (more - some) / 8 * (size_t)(batch - 16);
+    more += (more - some) / 8 * (size_t)(batch - 16);
+    return m->context->status ? 0 : more / 4 * 5;
 }
 
 /* -- models behind callbacks ------------------------------------------------------------------- */
