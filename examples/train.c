@@ -9,7 +9,7 @@
 /* What the flags set. A number that is 0 here is explained in its help text. */
 static struct {
     const char *dataset, *data, *arch, *method, *opt, *phi_opt, *schedule, *cell, *grad_input;
-    const char *loss_weights, *init, *init_maximizer, *save, *save_best, *save_maximizer;
+    const char *inner_mode, *mean, *deviation, *loss_weights, *init, *init_maximizer, *save, *save_best, *save_maximizer;
     const char *checkpoint, *log;
     int depth, epochs, batch, micro_batch, steps, hidden, val, threads, limit, checkpoint_steps;
     int crop, augment;
@@ -35,6 +35,7 @@ static void set_defaults(void)
     set.opt = t.optimizer.kind == L2L_ADAM ? "adam" : "sgd";
     set.momentum = l2l_sgd_default().momentum;
     set.schedule = "constant";
+    set.inner_mode = "evaluate";
     set.loss_weights = "rising";
     set.cell = l.cell == L2L_LSTM ? "lstm" : "rnn";
     set.hidden = l.hidden;
@@ -54,6 +55,9 @@ static void parse(int argc, char **argv)
         {"arch", CLI_CHOICE, &set.arch, 0, 0, CLI_ARCHS, "the classifier"},
         {"width", CLI_NUMBER, &set.width, 0, 64, NULL, "multiplies its channels; 0: as it is"},
         {"depth", CLI_INTEGER, &set.depth, 0, 1000, NULL, "of wrn; 0: as it is"},
+        {"mean", CLI_TEXT, &set.mean, 0, 0, "M1,M2,...",
+         "the classifier sees (x - mean) / deviation, by channel"},
+        {"deviation", CLI_TEXT, &set.deviation, 0, 0, "D1,D2,...", "see --mean"},
         {"method", CLI_CHOICE, &set.method, 0, 0, METHODS, "of training"},
         {"epochs", CLI_INTEGER, &set.epochs, 1, 100000, NULL, "passes over the images"},
         {"batch", CLI_INTEGER, &set.batch, 1, 65536, NULL, "images in a step"},
@@ -62,6 +66,8 @@ static void parse(int argc, char **argv)
         {"eps", CLI_NUMBER, &set.eps, 0, 1, NULL, "radius of the l-infinity ball: 0.3 or 8/255"},
         {"steps", CLI_INTEGER, &set.steps, 1, 1000, "T", "inner steps"},
         {"step-size", CLI_NUMBER, &set.step_size, 0, 1, NULL, "of PGD; 0: eps/4"},
+        {"inner-mode", CLI_CHOICE, &set.inner_mode, 0, 0, "evaluate|train",
+         "statistics of batch norm in the inner steps"},
         {"eps-warmup", CLI_NUMBER, &set.eps_warmup, 0, 1, NULL,
          "share of the training in which eps rises from 0"},
         {"lr", CLI_NUMBER, &set.lr, 0, 1000, NULL, "rate of theta; 0: adam 0.001, sgd 0.1"},
@@ -148,6 +154,19 @@ static l2l_schedule schedule(void)
     return s;
 }
 
+/* "a,b,c" into n numbers; false if there are not just n of them. */
+static bool numbers(const char *text, double *v, int n)
+{
+    int i;
+    for (i = 0; i < n && text; i++) {
+        char number[64];
+        snprintf(number, sizeof number, "%.*s", (int)strcspn(text, ","), text);
+        if (!cli_number(number, &v[i])) return false;
+        text = strchr(text, ',') ? strchr(text, ',') + 1 : NULL;
+    }
+    return i == n && !text;
+}
+
 /* w_1 .. w_T; NULL is the library's w_t = t. */
 static const double *loss_weights(void)
 {
@@ -158,13 +177,7 @@ static const double *loss_weights(void)
     w = (double *)cli_allocate((size_t)set.steps, sizeof *w);
     for (t = 0; t < set.steps; t++) w[t] = strcmp(text, "last") ? 1 : t + 1 == set.steps;
     if (!strcmp(text, "last") || !strcmp(text, "uniform")) return w;
-    for (t = 0; t < set.steps && text; t++) {
-        char number[64];
-        snprintf(number, sizeof number, "%.*s", (int)strcspn(text, ","), text);
-        if (!cli_number(number, &w[t])) break;
-        text = strchr(text, ',') ? strchr(text, ',') + 1 : NULL;
-    }
-    if (t < set.steps || text)
+    if (!numbers(text, w, set.steps))
         cli_fail("--loss-weights '%s': allowed is rising, uniform, last, or %d numbers (--steps)",
                  set.loss_weights, set.steps);
     return w;
@@ -215,6 +228,13 @@ static l2l_model *make_model(l2l_context *c, const l2l_dataset *d)
     o.width = crop ? crop : d->width;
     o.classes = d->classes;
     o.seed = set.seed;
+    if (!set.mean != !set.deviation) cli_fail("--mean and --deviation go together");
+    if (set.mean) o.normalise = o.channels;
+    if (set.mean && !numbers(set.mean, o.mean, o.channels))
+        cli_fail("--mean '%s': expected %d numbers, one for each channel", set.mean, o.channels);
+    if (set.deviation && !numbers(set.deviation, o.deviation, o.channels))
+        cli_fail("--deviation '%s': expected %d numbers, one for each channel", set.deviation,
+                 o.channels);
     m = l2l_model_create(c, &o);
     if (m && set.init) l2l_model_load(m, set.init, &extra);
     return m;
@@ -394,6 +414,7 @@ int main(int argc, char **argv)
     o.optimizer.weight_decay = set.weight_decay;
     o.optimizer.clip = set.clip;
     o.schedule = schedule();
+    o.inner_mode = strcmp(set.inner_mode, "train") ? L2L_EVALUATE : L2L_TRAIN;
     o.augment = make_augment();
     o.validation = set.val;
     o.validation_attack = l2l_attack_pgd(set.eps);
