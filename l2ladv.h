@@ -1634,8 +1634,10 @@ typedef struct l2l__kernels {
     void (*project)(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
                     l2l_real *out);
     /* One transform of Winograd's for n numbers of each point: from[i][0..n) to to[j][0..n); a
-       target of NULL is left out. n is a multiple of half the columns. */
-    void (*winograd)(int transform, int64_t n, const l2l_real *const *from, l2l_real *const *to);
+       target of NULL is left out. n is a multiple of half the columns. An epilogue (or NULL) for
+       targets in a tensor that begins at `base`. */
+    void (*winograd)(int transform, int64_t n, const l2l_real *const *from, l2l_real *const *to,
+                     const l2l__epilogue *e, const l2l_real *base);
     /* Output row oh of an image: the maxima, and at which pixels they stand. */
     void (*pool_row)(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y, int *index);
 } l2l__kernels;
@@ -2160,6 +2162,16 @@ L2L__INLINE L2L__V L2L__NAME(pick)(L2L__I mask, L2L__V yes, L2L__V no)
     return (L2L__V)((mask & (L2L__I)yes) | (~mask & (L2L__I)no));
 }
 
+/* The epilogue for channels k.. of the pixel whose numbers stand at `at` in the residual. */
+L2L__INLINE L2L__V L2L__NAME(epilogue)(L2L__V v, const l2l__epilogue *e, int64_t k, int64_t at)
+{
+    if (e->mean) v -= L2L__NAME(load)(e->mean + k);
+    if (e->scale) v *= L2L__NAME(load)(e->scale + k);
+    if (e->bias) v += L2L__NAME(load)(e->bias + k);
+    if (e->residual) v += L2L__NAME(load)(e->residual + at);
+    return e->relu ? (L2L__V)((L2L__I)v & ~(v < L2L__NAME(all)(0))) : v;
+}
+
 /* The tile: 6 rows x 2 vectors of accumulators, kept in registers under their own names (compilers
    do not reliably do that for an array). `rows` is a constant after inlining. */
 #define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5)
@@ -2271,18 +2283,9 @@ L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t s
 L2L__KERNEL void L2L__NAME(finish)(int n, const float *x, const l2l__epilogue *e, int64_t from,
                                    float *y)
 {
-    const L2L__V zero = L2L__NAME(all)(0);
-    const float *mean = e->mean, *scale = e->scale, *bias = e->bias, *residual = e->residual;
     int k, whole = L2L__WHOLE(n);
-    for (k = 0; k < whole; k += L2L__LANES) {
-        L2L__V v = L2L__NAME(load)(x + k);
-        if (mean) v -= L2L__NAME(load)(mean + k);
-        if (scale) v *= L2L__NAME(load)(scale + k);
-        if (bias) v += L2L__NAME(load)(bias + k);
-        if (residual) v += L2L__NAME(load)(residual + from + k);
-        if (e->relu) v = (L2L__V)((L2L__I)v & ~(v < zero));
-        L2L__NAME(store)(y + k, v);
-    }
+    for (k = 0; k < whole; k += L2L__LANES)
+        L2L__NAME(store)(y + k, L2L__NAME(epilogue)(L2L__NAME(load)(x + k), e, k, from + k));
     if (whole < n) l2l__finish_from(whole, n, x, e, from, y);
 }
 
@@ -2448,7 +2451,8 @@ L2L__INLINE L2L__NAME(six) L2L__NAME(line)(const int transform, L2L__NAME(six) x
 
 /* Both sides: all columns of the mxm numbers first, then all rows, to kxk. */
 L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k, int64_t n,
-                                   const float *const *from, float *const *to)
+                                   const float *const *from, float *const *to,
+                                   const l2l__epilogue *e, const float *base)
 {
     L2L__V t[36];
     L2L__NAME(six) x;
@@ -2470,7 +2474,11 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
             L2L__EACH_ROW(X)
 #undef X
             x = L2L__NAME(line)(transform, x);
-#define X(j) if (j < k && to[i * k + j]) L2L__NAME(store)(to[i * k + j] + at, x.s##j);
+#define X(j)                                                                                       \
+    if (j < k && to[i * k + j]) {                                                                  \
+        float *y = to[i * k + j] + at;                                                             \
+        L2L__NAME(store)(y, e ? L2L__NAME(epilogue)(x.s##j, e, at, y - base) : x.s##j);            \
+    }
             L2L__EACH_ROW(X)
 #undef X
         }
@@ -2478,24 +2486,26 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
 }
 
 L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *const *from,
-                                     float *const *to)
+                                     float *const *to, const l2l__epilogue *e, const float *base)
 {
-    switch (transform) {
-    case L2L__WIN_IN: L2L__NAME(square)(L2L__WIN_IN, 6, 6, n, from, to); break;
-    case L2L__WIN_OUT: L2L__NAME(square)(L2L__WIN_OUT, 6, 4, n, from, to); break;
-    case L2L__WIN_WEIGHT: L2L__NAME(square)(L2L__WIN_WEIGHT, 3, 6, n, from, to); break;
-    case L2L__WIN_GRAD: L2L__NAME(square)(L2L__WIN_GRAD, 4, 6, n, from, to); break;
-    case L2L__WIN_BACK: L2L__NAME(square)(L2L__WIN_BACK, 6, 3, n, from, to); break;
-    case L2L__WIN_F2 + L2L__WIN_IN: L2L__NAME(square)(L2L__WIN_F2 + 0, 4, 4, n, from, to); break;
-    case L2L__WIN_F2 + L2L__WIN_OUT: L2L__NAME(square)(L2L__WIN_F2 + 1, 4, 2, n, from, to); break;
-    case L2L__WIN_F2 + L2L__WIN_WEIGHT:
-        L2L__NAME(square)(L2L__WIN_F2 + 2, 3, 4, n, from, to);
+#define X(kind, m, k)                                                                              \
+    case kind:                                                                                     \
+        L2L__NAME(square)(kind, m, k, n, from, to, (kind) % 5 == L2L__WIN_OUT ? e : NULL, base);   \
         break;
-    case L2L__WIN_F2 + L2L__WIN_GRAD: L2L__NAME(square)(L2L__WIN_F2 + 3, 2, 4, n, from, to); break;
-    default: L2L__NAME(square)(L2L__WIN_F2 + 4, 4, 3, n, from, to);
+    switch (transform) {
+        X(L2L__WIN_IN, 6, 6)
+        X(L2L__WIN_OUT, 6, 4)
+        X(L2L__WIN_WEIGHT, 3, 6)
+        X(L2L__WIN_GRAD, 4, 6)
+        X(L2L__WIN_BACK, 6, 3)
+        X(L2L__WIN_F2 + L2L__WIN_IN, 4, 4)
+        X(L2L__WIN_F2 + L2L__WIN_OUT, 4, 2)
+        X(L2L__WIN_F2 + L2L__WIN_WEIGHT, 3, 4)
+        X(L2L__WIN_F2 + L2L__WIN_GRAD, 2, 4)
+        X(L2L__WIN_F2 + L2L__WIN_BACK, 4, 3)
     }
+#undef X
 }
-
 #undef L2L__EACH_ROW
 
 L2L__KERNEL void L2L__NAME(relu)(int64_t n, const float *x, float *y)
@@ -3310,7 +3320,7 @@ static void l2l__winograd_in(const l2l__winograd *q, int t0, int count, int firs
                    x - q->padding, q->side, q->zero, from);
         for (p = 0; p < q->points; p++)
             to[p] = v + ((int64_t)p * q->most + first + t) * q->ldv;
-        q->kernels->winograd(q->transform + L2L__WIN_IN, q->c, from, to);
+        q->kernels->winograd(q->transform + L2L__WIN_IN, q->c, from, to, NULL, NULL);
     }
 }
 
@@ -3330,9 +3340,7 @@ static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int fir
             to[i] = oy < q->oh && ox < q->ow
                         ? q->out + (((int64_t)n * q->oh + oy) * q->ow + ox) * q->k : NULL;
         }
-        q->kernels->winograd(q->transform + L2L__WIN_OUT, q->k, from, to);
-        for (i = 0; q->epilogue && i < q->f * q->f; i++)
-            if (to[i]) q->kernels->finish(q->k, to[i], q->epilogue, to[i] - q->out, to[i]);
+        q->kernels->winograd(q->transform + L2L__WIN_OUT, q->k, from, to, q->epilogue, q->out);
     }
 }
 
@@ -3365,7 +3373,8 @@ static void l2l__winograd_weight(const l2l__winograd *q, int panel, int d0, int 
         from[i] = q->panels +
                   (((int64_t)panel * 9 + (q->turned ? 8 - i : i)) * q->c + d0) * width;
     for (i = 0; i < q->points; i++) to[i] = u + i * step;
-    q->kernels->winograd(q->transform + L2L__WIN_WEIGHT, (int64_t)depth * width, from, to);
+    q->kernels->winograd(q->transform + L2L__WIN_WEIGHT, (int64_t)depth * width, from, to, NULL,
+                         NULL);
 }
 
 /* Small layers: a thread takes a block of tiles from patch to output. */
@@ -3509,7 +3518,7 @@ static bool l2l__winograd_weight_gradient(l2l_context *c, l2l__winograd *q, cons
             l2l__patch(dy + (int64_t)n * q->oh * q->ow * q->k, q->oh, q->ow, q->k, y, x, q->f, zero,
                        from);
             for (p = 0; p < q->points; p++) to[p] = z + p * zs + t * ldz;
-            q->kernels->winograd(q->transform + L2L__WIN_GRAD, q->k, from, to);
+            q->kernels->winograd(q->transform + L2L__WIN_GRAD, q->k, from, to, NULL, NULL);
         }
         L2L__PARALLEL(workers)
         for (item = 0; item < items; item++) {
@@ -3527,7 +3536,7 @@ static bool l2l__winograd_weight_gradient(l2l_context *c, l2l__winograd *q, cons
         int i, r, valid = q->k - item * width < width ? q->k - item * width : width;
         for (i = 0; i < q->points; i++) from[i] = sums + ((int64_t)item * q->points + i) * one;
         for (i = 0; i < 9; i++) to[i] = out + ((int64_t)item * 9 + i) * one;
-        q->kernels->winograd(q->transform + L2L__WIN_BACK, one, from, to);
+        q->kernels->winograd(q->transform + L2L__WIN_BACK, one, from, to, NULL, NULL);
         for (i = 0; i < 9; i++)
             for (r = 0; r < q->c; r++)
                 memcpy(dw + ((int64_t)i * q->c + r) * q->k + item * width, to[i] + r * width,
