@@ -3416,7 +3416,7 @@ static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
    of tiles, and each transforms the panels of its own, a slab at a time, just before use. */
 static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
 {
-    int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t, j;
+    int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k), count, worker;
     int64_t size = (int64_t)q->points * L2L__WIN_SLAB * width;
     l2l_real *v, *m, *u;
@@ -3431,7 +3431,7 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
         L2L__PARALLEL(workers)
         for (worker = 0; worker < workers; worker++) {
             l2l_real *mine = u + worker * size;
-            int p, d0, depth;
+            int j, p, d0, depth;
             for (j = worker; j < panels; j += workers)
                 for (d0 = 0; d0 < q->c; d0 += depth) {
                     depth = q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB;
