@@ -3479,6 +3479,7 @@ static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor
     }
     q->u = u;
     if (!c->status) ok = small ? l2l__winograd_blocks(c, q) : l2l__winograd_panels(c, q);
+    if (!ok && w->packed) w->packed->cache[2 + direction].kernels = NULL; /* perhaps not filled   */
     l2l_release(c, mark);
     return ok;
 }
