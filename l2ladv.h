@@ -1,10 +1,10 @@
-/* l2ladv.h - v0.1.0 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.2.0 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
    Training via Learned Optimizer", Xiong and Hsieh, ECCV 2020). With it come what that takes:
-   tensors, reverse-mode autodiff of any order, convolution kernels for the CPU at hand, a
-   classifier, attacks, checkpoints. C99 or C++11, libc and libm only; OpenMP if the compiler has
+   tensors, reverse-mode autodiff of any order, convolution kernels for the CPU at hand, four
+   classifiers, attacks, checkpoints. C99 or C++11, libc and libm only; OpenMP if the compiler has
    it.
 
    DO THIS in exactly one C or C++ file before the include:
@@ -158,7 +158,7 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.1.0"
+#define L2LADV_VERSION "0.2.0"
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((unused))
@@ -251,7 +251,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.1.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.2.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -807,7 +807,8 @@ typedef struct l2l_progress {
     double loss;        /* outer loss of the last step                                            */
     double accuracy;    /* on the last step's x'_T; -1 under an outer loss of your own            */
     double epsilon, rate; /* rate: the schedule's factor at this step                             */
-    double gain;        /* mean over the batch of L(x'_T) - L(x'_0): what the maximizer gained    */
+    double gain;        /* mean over the batch of L(x'_T) - L(x'_0): what the maximizer gained.   */
+                        /* With batch norm the latter is in inner_mode, the former in training    */
     double saturated;   /* share of pixels of x'_T on the border of the ball or of [0,1]          */
     bool epoch_ended;   /* then the following are new:                                            */
     double epoch_loss, epoch_accuracy;           /* means over the epoch                          */
@@ -836,7 +837,8 @@ typedef struct l2l_train_options {
     l2l_optimizer_options optimizer; /* of theta: Adam, 1e-3                                      */
     l2l_schedule schedule;
     l2l_augment augment;
-    l2l_mode inner_mode;        /* of the classifier during the inner steps: L2L_EVALUATE         */
+    l2l_mode inner_mode;        /* of the classifier during the inner steps: L2L_EVALUATE. In     */
+                                /* training mode, too, they leave running statistics alone        */
     int validation;             /* images split off for evaluation after each epoch: 0            */
     l2l_attack validation_attack; /* name NULL: PGD-10 at epsilon                                 */
     bool stop_on_plateau;       /* see l2l_train */
@@ -11653,6 +11655,9 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   0.2.0  (2026-11)  VGG-16, WideResNet and ResNet-18; CIFAR-10, streamed shards, crops and flips;
+                     micro-batches (a maximizer's `update` is now `gradient` and `update`);
+                     Winograd convolution
    0.1.0  (2026-11)  first version: tape, kernels, 4-layer CNN, FGSM, I-FGSM, PGD, learned maximizer
                      with first- and second-order gradients, Algorithm 1, evaluation, files
 
