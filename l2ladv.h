@@ -3332,16 +3332,15 @@ static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int fir
 {
     const l2l_real *from[36];
     l2l_real *to[16];
-    int t, p, y, x, i;
+    int t, p, y, x, i, j;
     for (t = 0; t < count; t++) {
-        int n = l2l__tile_place(q, t0 + t, &y, &x);
+        int64_t plane = l2l__tile_place(q, t0 + t, &y, &x) * (int64_t)q->oh;
         for (p = 0; p < q->points; p++)
             from[p] = m + ((int64_t)p * q->most + first + t) * q->ldm;
-        for (i = 0; i < q->f * q->f; i++) {
-            int oy = y + i / q->f, ox = x + i % q->f;
-            to[i] = oy < q->oh && ox < q->ow
-                        ? q->out + (((int64_t)n * q->oh + oy) * q->ow + ox) * q->k : NULL;
-        }
+        for (i = 0; i < q->f; i++)
+            for (j = 0; j < q->f; j++)
+                to[i * q->f + j] = y + i < q->oh && x + j < q->ow
+                                       ? q->out + ((plane + y + i) * q->ow + x + j) * q->k : NULL;
         q->kernels->winograd(q->transform + L2L__WIN_OUT, q->k, from, to, q->epilogue, q->out);
     }
 }
