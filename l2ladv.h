@@ -8064,6 +8064,22 @@ static void l2l__copy_buffers(l2l_trainer *t, bool back)
     }
 }
 
+/* Exchanges the running statistics kept and those of now. */
+static void l2l__swap_buffers(l2l_trainer *t)
+{
+    l2l_real *at = t->buffers;
+    int i;
+    for (i = 0; at && i < t->model->n_slots; i++) {
+        l2l__slot *p = t->model->slots[i];
+        int64_t n = l2l_count(p->value.shape), k;
+        for (k = 0; k < n && !p->trainable; k++, at++) {
+            l2l_real kept = *at;
+            *at = p->value.data[k];
+            p->value.data[k] = kept;
+        }
+    }
+}
+
 /* The next mini-batch M and the inner problem over it. */
 static bool l2l__sample(l2l_trainer *t, l2l_inner *in)
 {
@@ -8207,12 +8223,20 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
 
 /* -- lines 15 and 16 --------------------------------------------------------------------------- */
 
-static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
+/* The update may run the classifier again (second order), and must see the one of the inner steps:
+   line 14 has moved its running statistics. */
+static bool l2l__ascend(l2l_trainer *t, l2l_inner *in)
 {
+    const l2l_maximizer *m = &t->options.method.maximizer;
+    bool ok;
     if (in->context->status) return false;
-    return !m->update || m->update(m->self, in) ||
-           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' could not be updated",
-                     m->name);
+    if (!m->update) return true;
+    l2l__swap_buffers(t);
+    ok = m->update(m->self, in) ||
+         l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' could not be updated",
+                   m->name);
+    l2l__swap_buffers(t);
+    return ok;
 }
 
 static bool l2l__descend(l2l_trainer *t)
@@ -8396,7 +8420,7 @@ static void l2l__algorithm1(l2l_trainer *trainer)
             in.L_phi += in.w[in.t + 1] * l2l__loss_at(trainer, &in, in.t + 1);      /* [A1:13] */
         }
         L_theta = l2l__outer_gradient(trainer, &in);                                /* [A1:14] */
-        l2l__ascend(m_phi, &in);             /* phi   += alpha_1 grad L_phi / B */  /* [A1:15] */
+        l2l__ascend(trainer, &in);           /* phi   += alpha_1 grad L_phi / B */  /* [A1:15] */
         l2l__descend(trainer);               /* theta -= alpha_2 grad L_theta / B */ /* [A1:16] */
         more = l2l__until_converged(trainer, &in, L_theta);
         trainer->model->images = NULL;
