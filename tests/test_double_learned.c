@@ -7,7 +7,7 @@
    network with nothing clipped.
    Residual: |difference quotient - gradient|, step 1e-5, for all parameters; accepted is 1e-7 of
    the largest entry plus the quotient's own error, 1e-8. */
-#include "check_learned.h"
+#include "check_norm_meta.h"
 
 static double recorded_S(spy *s, l2l_inner *in)
 {
@@ -163,6 +163,7 @@ static void sign_has_no_second_order(void)
 int main(void)
 {
     run_golden_learned();
+    run_golden_norm_meta();
     RUN(first_order, "the fused adjoint is the derivative of S by differences");
     RUN(second_order, "the exact gradient is the derivative of L_phi by differences");
     RUN(sign_has_no_second_order, "with sign input first and second order are the same");

@@ -1,6 +1,6 @@
 /* The learned maximizer in the float build: against PyTorch, the same bits for any thread count and
    batch, as an attack. */
-#include "check_learned.h"
+#include "check_norm_meta.h"
 
 static void same_gradient(void)
 {
@@ -86,6 +86,7 @@ static void refused(void)
 int main(void)
 {
     run_golden_learned();
+    run_golden_norm_meta();
     RUN(same_gradient, "the meta-gradient has the same bits for any number of threads");
     RUN(learned_attack, "the learned attack does not depend on the batch and stays in the ball");
     RUN(refused, "bad settings are refused by name");
