@@ -5590,7 +5590,7 @@ static l2l_tensor *l2l__wrn_block(l2l_model *m, l2l_tensor *x, int channels, int
     l2l_context *c = m->context;
     l2l_tensor *a = l2l_layer_batch_norm(m, "bn1", x, L2L_RELU), *t, *r, *y;
     t = l2l__conv_norm(m, "conv1", "bn2", a, channels, 3, stride, NULL, L2L_RELU | L2L_NO_BIAS);
-    if (x && x->shape.c == channels) r = l2l__retain(x);
+    if (x && x->shape.c == channels && stride == 1) r = l2l__retain(x);
     else r = l2l_layer_conv(m, "convShortcut", a, channels, 1, stride, 0, L2L_NO_BIAS);
     l2l_drop(c, a);
     y = l2l__conv_norm(m, "conv2", NULL, t, channels, 3, 1, r, L2L_NO_BIAS);
