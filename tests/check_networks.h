@@ -176,7 +176,7 @@ static void golden_networks(void)
     l2l_context_free(c);
 }
 
-/* -- a unit against its parts -------------------------------------------------------------------- */
+/* -- a unit against its parts ------------------------------------------------------------------- */
 
 typedef struct unit_case {
     unsigned flags;

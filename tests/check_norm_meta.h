@@ -1,5 +1,5 @@
-/* The meta-gradient through a classifier with batch norm in evaluation mode against PyTorch's, first
-   and second order, in whatever build includes this. */
+/* The meta-gradient through a classifier with batch norm in evaluation mode against PyTorch's, of
+   first and second order, in whatever build includes this. */
 #ifndef L2LADV_TESTS_CHECK_NORM_META_H
 #define L2LADV_TESTS_CHECK_NORM_META_H
 
@@ -23,8 +23,10 @@ static l2l_tensor *normed_forward(l2l_model *m, l2l_tensor *x, void *user)
 
 static l2l_model *normed_model(l2l_context *c, int *relu) /* of golden.py: 2x6x6, 4 classes */
 {
-    static const double low[13] = {-0.6, -0.3, 0.5, -0.3, -0.3, 0.5, -0.6, 0.5, -0.3, -0.3, 0.5, -1.5, -1},
-                        high[13] = {0.6, 0.3, 1.5, 0.3, 0.3, 1.5, 0.6, 1.5, 0.3, 0.3, 1.5, 1.5, 1};
+    static const double low[13] = {-0.6, -0.3, 0.5,  -0.3, -0.3, 0.5, -0.6,
+                                   0.5,  -0.3, -0.3, 0.5,  -1.5, -1},
+                        high[13] = {0.6, 0.3, 1.5, 0.3, 0.3, 1.5, 0.6,
+                                    1.5, 0.3, 0.3, 1.5, 1.5, 1};
     l2l_model_options o = own_options("normed", normed_forward, 2, 6, 4);
     l2l_model *m;
     int i;
@@ -109,7 +111,8 @@ static void golden_norm_meta_gradients(void)
 
 HELPER void run_golden_norm_meta(void)
 {
-    RUN(golden_norm_meta_gradients, "meta-gradients through batch norm equal PyTorch's, both orders");
+    RUN(golden_norm_meta_gradients,
+        "meta-gradients through batch norm equal PyTorch's, both orders");
 }
 
 #endif
