@@ -4231,13 +4231,14 @@ static bool l2l__sum_pixels(l2l_context *c, const l2l_tensor *x, const l2l_real 
     return ok;
 }
 
+/* One image is summed as each of a batch is: N,1,1,C and 1,1,1,C are then the same request. */
 L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
     l2l_tensor *y;
     if (!l2l__ready(c, "l2l_sum_to", x) || !l2l__fits(c, "l2l_sum_to", s, x->shape) ||
         !(y = l2l__new(c, "l2l_sum_to", s)))
         return NULL;
-    if (!(s.c == x->shape.c && l2l__same(s, l2l__channels(s.c))
+    if (!(x->shape.n > 1 && s.c == x->shape.c && l2l__same(s, l2l__channels(s.c))
               ? l2l__sum_pixels(c, x, NULL, y->data)
               : l2l__sum_images(c, x->data, x->shape, s, y->data))) {
         l2l_drop(c, y);
