@@ -5780,6 +5780,7 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
     m->scope[0] = 0;
     input = l2l__normalise(m, x);
     logits = input ? o->forward(m, input, o->user) : NULL;
+    if (c->status) logits = NULL;            /* also if the forward function missed its error     */
     if (input != x) l2l_drop(c, input);
     if (logits && !l2l__same(logits->shape, l2l_shape_of(x->shape.n, 1, 1, o->classes))) {
         l2l__shapes_differ(c, "the logits of the forward function", logits->shape,
