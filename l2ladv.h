@@ -6031,6 +6031,17 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
     return c->status ? 0 : peak;
 }
 
+/* What the packed copies of the parameters take. */
+static size_t l2l__packed_bytes(const l2l_model *m)
+{
+    size_t n = 0;
+    int i, j;
+    for (i = 0; i < m->n_slots; i++)
+        for (j = 0; j < 2 && m->slots[i]->value.packed; j++)
+            n += (size_t)m->slots[i]->value.packed->cache[j].count;
+    return n * sizeof(l2l_real);
+}
+
 /* From some size on, memory is an affine function of the batch: two small batches give it. */
 L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
 {
@@ -6043,11 +6054,11 @@ L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
     if (m->external.logits)                  /* is not run for this: four copies of its images    */
         return (size_t)batch * sizeof(l2l_real) * 4 * (size_t)m->options.channels *
                (size_t)m->options.height * (size_t)m->options.width;
-    if (batch <= 16) return l2l__pass_peak(m, batch, mode);
-    some = l2l__pass_peak(m, 8, mode);
-    more = l2l__pass_peak(m, 16, mode);
+    some = batch <= 16 ? 0 : l2l__pass_peak(m, 8, mode);
+    more = l2l__pass_peak(m, batch <= 16 ? batch : 16, mode);
     if (more < some) more = some;
-    return m->context->status ? 0 : more + (more - some) / 8 * (size_t)(batch - 16);
+    if (batch > 16) more += (more - some) / 8 * (size_t)(batch - 16);
+    return m->context->status ? 0 : more + l2l__packed_bytes(m);
 }
 
 /* -- models behind callbacks ------------------------------------------------------------------- */
