@@ -1,6 +1,6 @@
 /* Training with batch norm when memory runs out: the k-th allocation of a step fails, for every k.
-   The step then changes nothing - parameters, running statistics, phi, the optimizers - so that done
-   again with memory enough it ends where an undisturbed one does; and nothing leaks. */
+   The step then changes nothing - parameters, running statistics, phi, the optimizers - so that
+   done again with memory enough it ends where an undisturbed one does; and nothing leaks. */
 #include "networks.h"
 
 typedef struct heap {
