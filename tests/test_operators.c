@@ -229,6 +229,30 @@ static void batch_norm_kernels(void)
     free(got);
 }
 
+/* Three images: large numbers, small ones, the large ones negated. What is left of the sum shows in
+   which order it was taken. */
+static void sums_by_channel(void)
+{
+    l2l_real kept[17];
+    int threads, i;
+    for (threads = 1; threads <= 4; threads *= 2) {
+        scope q = scope_begin();
+        l2l_tensor *x = seeded(c, 3, 17, 32, 32, 40100, -1, 1), *y;
+        const int one = 32 * 32 * 17;
+        l2l_set_threads(c, threads);
+        if (CHECK(x != NULL))
+            for (i = 0; i < one; i++) {
+                x->data[i] *= (l2l_real)1e12;
+                x->data[2 * one + i] = -x->data[i];
+            }
+        y = l2l_sum_to(c, x, l2l_shape_of(1, 1, 1, 17));
+        if (CHECK(y != NULL) && threads > 1) CHECK_BYTES(kept, y->data, sizeof kept);
+        else if (y) memcpy(kept, y->data, sizeof kept);
+        scope_end(q);
+    }
+    l2l_set_threads(c, 2);
+}
+
 /* The definition: padding counts as -inf, the first maximum wins, but the last NaN before all. */
 static int pooled_pixel(const l2l_tensor *x, int image, int oh, int ow, int k, int window,
                         int stride, int padding)
@@ -471,6 +495,7 @@ int main(void)
         RUN(extreme_logits, "losses and squashing functions stay finite for extreme inputs");
     }
     RUN(batch_norm_kernels, "batch norm is the same on every instruction set, of any size");
+    RUN(sums_by_channel, "sums by channel have the same bits for any number of threads");
     RUN(max_pool_kernels, "max pooling: padding, ties and NaN, any size, every instruction set");
     RUN(random_streams, "random numbers are Philox4x32-10 and Box-Muller");
     RUN(kinks, "conventions at kinks and ties");
