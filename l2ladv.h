@@ -1,10 +1,10 @@
-/* l2ladv.h - v0.1.0 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.2.0 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
    Training via Learned Optimizer", Xiong and Hsieh, ECCV 2020). With it come what that takes:
-   tensors, reverse-mode autodiff of any order, convolution kernels for the CPU at hand, a
-   classifier, attacks, checkpoints. C99 or C++11, libc and libm only; OpenMP if the compiler has
+   tensors, reverse-mode autodiff of any order, convolution kernels for the CPU at hand, four
+   classifiers, attacks, checkpoints. C99 or C++11, libc and libm only; OpenMP if the compiler has
    it.
 
    DO THIS in exactly one C or C++ file before the include:
@@ -158,7 +158,7 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.1.0"
+#define L2LADV_VERSION "0.2.0"
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((unused))
@@ -251,7 +251,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.1.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.2.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -807,7 +807,8 @@ typedef struct l2l_progress {
     double loss;        /* outer loss of the last step                                            */
     double accuracy;    /* on the last step's x'_T; -1 under an outer loss of your own            */
     double epsilon, rate; /* rate: the schedule's factor at this step                             */
-    double gain;        /* mean over the batch of L(x'_T) - L(x'_0): what the maximizer gained    */
+    double gain;        /* mean over the batch of L(x'_T) - L(x'_0): what the maximizer gained.   */
+                        /* With batch norm the latter is in inner_mode, the former in training    */
     double saturated;   /* share of pixels of x'_T on the border of the ball or of [0,1]          */
     bool epoch_ended;   /* then the following are new:                                            */
     double epoch_loss, epoch_accuracy;           /* means over the epoch                          */
@@ -836,7 +837,8 @@ typedef struct l2l_train_options {
     l2l_optimizer_options optimizer; /* of theta: Adam, 1e-3                                      */
     l2l_schedule schedule;
     l2l_augment augment;
-    l2l_mode inner_mode;        /* of the classifier during the inner steps: L2L_EVALUATE         */
+    l2l_mode inner_mode;        /* of the classifier during the inner steps: L2L_EVALUATE. In     */
+                                /* training mode, too, they leave running statistics alone        */
     int validation;             /* images split off for evaluation after each epoch: 0            */
     l2l_attack validation_attack; /* name NULL: PGD-10 at epsilon                                 */
     bool stop_on_plateau;       /* see l2l_train */
@@ -3330,16 +3332,15 @@ static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int fir
 {
     const l2l_real *from[36];
     l2l_real *to[16];
-    int t, p, y, x, i;
+    int t, p, y, x, i, j;
     for (t = 0; t < count; t++) {
-        int n = l2l__tile_place(q, t0 + t, &y, &x);
+        int64_t plane = l2l__tile_place(q, t0 + t, &y, &x) * (int64_t)q->oh;
         for (p = 0; p < q->points; p++)
             from[p] = m + ((int64_t)p * q->most + first + t) * q->ldm;
-        for (i = 0; i < q->f * q->f; i++) {
-            int oy = y + i / q->f, ox = x + i % q->f;
-            to[i] = oy < q->oh && ox < q->ow
-                        ? q->out + (((int64_t)n * q->oh + oy) * q->ow + ox) * q->k : NULL;
-        }
+        for (i = 0; i < q->f; i++)
+            for (j = 0; j < q->f; j++)
+                to[i * q->f + j] = y + i < q->oh && x + j < q->ow
+                                       ? q->out + ((plane + y + i) * q->ow + x + j) * q->k : NULL;
         q->kernels->winograd(q->transform + L2L__WIN_OUT, q->k, from, to, q->epilogue, q->out);
     }
 }
@@ -4793,13 +4794,14 @@ static bool l2l__sum_pixels(l2l_context *c, const l2l_tensor *x, const l2l_real 
     return ok;
 }
 
+/* One image is summed as each of a batch is: N,1,1,C and 1,1,1,C are then the same request. */
 L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
     l2l_tensor *y;
     if (!l2l__ready(c, "l2l_sum_to", x) || !l2l__fits(c, "l2l_sum_to", s, x->shape) ||
         !(y = l2l__new(c, "l2l_sum_to", s)))
         return NULL;
-    if (!(s.c == x->shape.c && l2l__same(s, l2l__channels(s.c))
+    if (!(x->shape.n > 1 && s.c == x->shape.c && l2l__same(s, l2l__channels(s.c))
               ? l2l__sum_pixels(c, x, NULL, y->data)
               : l2l__sum_images(c, x->data, x->shape, s, y->data))) {
         l2l_drop(c, y);
@@ -6152,7 +6154,7 @@ static l2l_tensor *l2l__wrn_block(l2l_model *m, l2l_tensor *x, int channels, int
     l2l_context *c = m->context;
     l2l_tensor *a = l2l_layer_batch_norm(m, "bn1", x, L2L_RELU), *t, *r, *y;
     t = l2l__conv_norm(m, "conv1", "bn2", a, channels, 3, stride, NULL, L2L_RELU | L2L_NO_BIAS);
-    if (x && x->shape.c == channels) r = l2l__retain(x);
+    if (x && x->shape.c == channels && stride == 1) r = l2l__retain(x);
     else r = l2l_layer_conv(m, "convShortcut", a, channels, 1, stride, 0, L2L_NO_BIAS);
     l2l_drop(c, a);
     y = l2l__conv_norm(m, "conv2", NULL, t, channels, 3, 1, r, L2L_NO_BIAS);
@@ -6341,6 +6343,7 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
     m->scope[0] = 0;
     input = l2l__normalise(m, x);
     logits = input ? o->forward(m, input, o->user) : NULL;
+    if (c->status) logits = NULL;            /* also if the forward function missed its error     */
     if (input != x) l2l_drop(c, input);
     if (logits && !l2l__same(logits->shape, l2l_shape_of(x->shape.n, 1, 1, o->classes))) {
         l2l__shapes_differ(c, "the logits of the forward function", logits->shape,
@@ -6591,6 +6594,17 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
     return c->status ? 0 : peak;
 }
 
+/* What the packed copies of the parameters take. */
+static size_t l2l__packed_bytes(const l2l_model *m)
+{
+    size_t n = 0;
+    int i, j;
+    for (i = 0; i < m->n_slots; i++)
+        for (j = 0; j < 4 && m->slots[i]->value.packed; j++)
+            n += (size_t)m->slots[i]->value.packed->cache[j].count;
+    return n * sizeof(l2l_real);
+}
+
 /* From some size on, what lives at once is an affine function of the batch: two small batches give
    it. The arena grows a quarter ahead of that. */
 L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
@@ -6604,12 +6618,11 @@ L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
     if (m->external.logits)                  /* is not run for this: four copies of its images    */
         return (size_t)batch * sizeof(l2l_real) * 4 * (size_t)m->options.channels *
                (size_t)m->options.height * (size_t)m->options.width;
-    if (batch <= 16) return l2l__pass_peak(m, batch, mode) / 4 * 5;
-    some = l2l__pass_peak(m, 8, mode);
-    more = l2l__pass_peak(m, 16, mode);
+    some = batch <= 16 ? 0 : l2l__pass_peak(m, 8, mode);
+    more = l2l__pass_peak(m, batch <= 16 ? batch : 16, mode);
     if (more < some) more = some;
-    more += (more - some) / 8 * (size_t)(batch - 16);
-    return m->context->status ? 0 : more / 4 * 5;
+    if (batch > 16) more += (more - some) / 8 * (size_t)(batch - 16);
+    return m->context->status ? 0 : more / 4 * 5 + l2l__packed_bytes(m);
 }
 
 /* -- models behind callbacks ------------------------------------------------------------------- */
@@ -8470,6 +8483,7 @@ struct l2l_trainer {
     l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
     l2l_real *sum;                           /* of the parts' gradients; NULL: there are no parts */
     l2l_real *buffers;                       /* running statistics before the step                */
+    l2l_real *part_buffers;                  /* and before line 14 of the part at hand            */
     double *w;                               /* w[0..T]                                           */
     bool shares;                             /* line 14's pass is also the look at x'_T           */
     int *order, *train, *held, n_train, n_held;
@@ -8632,9 +8646,8 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
 }
 
 /* Running statistics are kept, so that a step that fails can take them back. */
-static void l2l__copy_buffers(l2l_trainer *t, bool back)
+static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back)
 {
-    l2l_real *at = t->buffers;
     int i;
     for (i = 0; at && i < t->model->n_slots; i++) {
         l2l__slot *p = t->model->slots[i];
@@ -8642,6 +8655,21 @@ static void l2l__copy_buffers(l2l_trainer *t, bool back)
         if (p->trainable) continue;
         memcpy(back ? p->value.data : at, back ? at : p->value.data, n * sizeof *at);
         at += n;
+    }
+}
+
+/* Exchanges running statistics that were kept and those of now. */
+static void l2l__swap_buffers(l2l_trainer *t, l2l_real *at)
+{
+    int i;
+    for (i = 0; at && i < t->model->n_slots; i++) {
+        l2l__slot *p = t->model->slots[i];
+        int64_t n = l2l_count(p->value.shape), k;
+        for (k = 0; k < n && !p->trainable; k++, at++) {
+            l2l_real kept = *at;
+            *at = p->value.data[k];
+            p->value.data[k] = kept;
+        }
     }
 }
 
@@ -8677,7 +8705,7 @@ static void l2l__sample(l2l_trainer *t, l2l_inner *in)
     t->start_loss = 0;
     t->saturated = 0;
     t->right = 0;
-    l2l__copy_buffers(t, false);
+    l2l__copy_buffers(t, t->buffers, false);
     t->sampled = true;
 }
 
@@ -8704,6 +8732,7 @@ static bool l2l__next_part(l2l_trainer *t, l2l_inner *in, l2l_mark mark)
         return false;
     t->model->stream = in->stream;
     t->model->images = in->images;
+    l2l__copy_buffers(t, t->part_buffers, false);
     return l2l__inner_open(in, t->options.method.maximizer.gradient != NULL) &&
            l2l__inner_clean(in);
 }
@@ -8833,12 +8862,20 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
 
 /* -- lines 15 and 16 --------------------------------------------------------------------------- */
 
-static bool l2l__inner_gradient(const l2l_maximizer *m, l2l_inner *in)
+/* The maximizer may run the classifier again (second order), and must see the one of the inner
+   steps: line 14 has moved its running statistics. */
+static bool l2l__inner_gradient(l2l_trainer *t, l2l_inner *in)
 {
+    const l2l_maximizer *m = &t->options.method.maximizer;
+    bool ok;
     if (in->context->status) return false;
-    return !m->gradient || m->gradient(m->self, in) ||
-           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' found no gradient",
-                     m->name);
+    if (!m->gradient) return true;
+    l2l__swap_buffers(t, t->part_buffers);
+    ok = m->gradient(m->self, in) ||
+         l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' found no gradient",
+                   m->name);
+    l2l__swap_buffers(t, t->part_buffers);
+    return ok;
 }
 
 static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
@@ -8983,7 +9020,7 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double los
     const l2l_train_options *o = &t->options;
     bool more = true, ended, ok;
     if (t->context->status) {
-        if (t->sampled) l2l__copy_buffers(t, true);
+        if (t->sampled) l2l__copy_buffers(t, t->buffers, true);
         return false;
     }
     l2l__report(t, in, loss);
@@ -9036,7 +9073,7 @@ static void l2l__algorithm1(l2l_trainer *trainer)
                 in.L_phi += in.w[in.t + 1] * l2l__loss_at(trainer, &in, in.t + 1);  /* [A1:13] */
             }
             L_theta += l2l__outer_gradient(trainer, &in); /* x'_T is a constant */  /* [A1:14] */
-            l2l__inner_gradient(m_phi, &in); /* grad L_phi / B, added up */         /* [A1:15] */
+            l2l__inner_gradient(trainer, &in); /* grad L_phi / B, added up */       /* [A1:15] */
             l2l__tally(trainer, &in);        /* for the report */
         }
         l2l__ascend(m_phi, &in);             /* phi   += alpha_1 grad L_phi / B */  /* [A1:15] */
@@ -9155,7 +9192,8 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     t->n_theta = n;
     for (i = 0; i < n && !c->status; i++) held_theta += sizes[i];
     t->good = (l2l_real *)l2l__allocate_array(c, held_theta, sizeof *t->good);
-    if (held) t->buffers = (l2l_real *)l2l__allocate_array(c, held, sizeof *t->buffers);
+    if (held) t->buffers = (l2l_real *)l2l__allocate_array(c, 2 * held, sizeof *t->buffers);
+    if (t->buffers) t->part_buffers = t->buffers + held;
     if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
     if (t->optimizer && t->options.micro_batch && t->options.micro_batch < t->options.batch)
         l2l__make_sum(t);
@@ -11654,6 +11692,9 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   0.2.0  (2026-11)  VGG-16, WideResNet and ResNet-18; CIFAR-10, streamed shards, crops and flips;
+                     micro-batches (a maximizer's `update` is now `gradient` and `update`);
+                     Winograd convolution
    0.1.0  (2026-11)  first version: tape, kernels, 4-layer CNN, FGSM, I-FGSM, PGD, learned maximizer
                      with first- and second-order gradients, Algorithm 1, evaluation, files
 

@@ -326,6 +326,50 @@ static void golden_hessian_b(void)
     scope_end(q);
 }
 
+/* conv, batch norm + 1x1 conv + ReLU, 2x2 average, linear: c in evaluation, d in training mode. */
+static void golden_norm_hessian(int training)
+{
+    static const int labels[] = {1, 3, 0, 2}, weight[] = {0, 1, 0, 0, 1, 1, 0};
+    static const double *const g[2][7] = {
+        {golden_hess_c_g_x, golden_hess_c_g_w, golden_hess_c_g_gamma, golden_hess_c_g_beta,
+         golden_hess_c_g_wr, golden_hess_c_g_w2, golden_hess_c_g_b2},
+        {golden_hess_d_g_x, golden_hess_d_g_w, golden_hess_d_g_gamma, golden_hess_d_g_beta,
+         golden_hess_d_g_wr, golden_hess_d_g_w2, golden_hess_d_g_b2}};
+    static const double *const h[2][7] = {
+        {golden_hess_c_h_x, golden_hess_c_h_w, golden_hess_c_h_gamma, golden_hess_c_h_beta,
+         golden_hess_c_h_wr, golden_hess_c_h_w2, golden_hess_c_h_b2},
+        {golden_hess_d_h_x, golden_hess_d_h_w, golden_hess_d_h_gamma, golden_hess_d_h_beta,
+         golden_hess_d_h_wr, golden_hess_d_h_w2, golden_hess_d_h_b2}};
+    const uint32_t s = training ? GOLDEN_HESS_D_SEED : GOLDEN_HESS_C_SEED;
+    scope q = scope_begin();
+    l2l_conv_options conv = l2l_conv_default(), side = l2l_conv_default(),
+                     linear = l2l_conv_default();
+    l2l_batch_norm_options o = l2l_batch_norm_default();
+    l2l_tensor *in[7], *y;
+    in[0] = seeded(c, 4, 2, 6, 6, s, -1, 1);
+    in[1] = seeded_weight(c, 3, 2, 3, 3, s + 1, -1, 1);
+    in[2] = o.gamma = seeded_vector(c, 3, s + 2, 0.5, 1.5);
+    in[3] = o.beta = seeded_vector(c, 3, s + 3, -0.3, 0.3);
+    o.running_mean = seeded_vector(c, 3, s + 4, -0.3, 0.3);
+    o.running_variance = seeded_vector(c, 3, s + 5, 0.5, 1.5);
+    in[4] = seeded_weight(c, 3, 2, 1, 1, s + 6, -1, 1);
+    in[5] = seeded_weight(c, 4, 3, 3, 3, s + 7, -1, 1);
+    in[6] = linear.bias = seeded_vector(c, 4, s + 8, -1, 1);
+    o.training = training != 0;
+    o.relu = true;
+    o.residual = l2l_conv(c, in[0], in[4], &side);
+    conv.padding = 1;
+    y = l2l_batch_norm(c, l2l_conv(c, in[0], in[1], &conv), &o);
+    y = l2l_linear(c, l2l_average_pool(c, y, 2, 2, 0), in[5], &linear);
+    y = l2l_sum(c, l2l_cross_entropy(c, y, labels));
+    CHECK_TENSOR(c, training ? golden_hess_d_loss : golden_hess_c_loss, y, CLOSE);
+    check_hessian(y, in, 7, weight, s + 10, g[training], h[training]);
+    scope_end(q);
+}
+
+static void golden_hessian_c(void) { golden_norm_hessian(0); }
+static void golden_hessian_d(void) { golden_norm_hessian(1); }
+
 /* p->scale etc. of the fused convolution against the same made of single operations. */
 static void fused_convolution_case(int stride, int padding, unsigned parts, int h, int w)
 {
@@ -398,6 +442,8 @@ HELPER void run_golden_operators(void)
     RUN(golden_shapes, "reductions and broadcasting equal PyTorch's");
     RUN(golden_hessian_a, "Hessian-vector products of conv, tanh, max-pool, CE equal PyTorch's");
     RUN(golden_hessian_b, "Hessian-vector products through batch norm equal PyTorch's");
+    RUN(golden_hessian_c, "and through batch norm, residual and ReLU in evaluation mode");
+    RUN(golden_hessian_d, "and through batch norm, residual and ReLU in training mode");
     RUN(fused_convolutions, "a fused convolution equals its parts, values and gradients");
 }
 

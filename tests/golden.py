@@ -13,11 +13,13 @@ import sys
 
 import numpy as np
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 
 torch.set_default_dtype(torch.float64)
 torch.set_num_threads(1)
 CE = F.cross_entropy
+SEARCH = 40  # seeds tried for images that keep their distance from kinks
 
 
 # -- numbers both sides can make --------------------------------------------------------------
@@ -25,11 +27,10 @@ CE = F.cross_entropy
 def fill(shape, seed, low=-1.0, high=1.0):
     """A linear congruential generator, its upper 24 bits mapped to [low,high), rounded to float."""
     n = int(np.prod(shape))
-    s = (seed * 2654435761 + 1) & 0xFFFFFFFF
-    v = np.empty(n)
-    for i in range(n):
-        s = (s * 1664525 + 1013904223) & 0xFFFFFFFF
-        v[i] = low + (high - low) * ((s >> 8) / 16777216.0)
+    power = np.cumprod(np.full(n, 1664525, np.uint32), dtype=np.uint32)  # a, a^2, ... modulo 2^32
+    total = np.cumsum(np.concatenate([[1], power[:-1]]).astype(np.uint32), dtype=np.uint32)
+    s = power * np.uint32((seed * 2654435761 + 1) & 0xFFFFFFFF) + total * np.uint32(1013904223)
+    v = low + (high - low) * ((s >> np.uint32(8)) / 16777216.0)
     return torch.from_numpy(v.astype(np.float32).astype(np.float64).reshape(shape))
 
 
@@ -564,13 +565,379 @@ def make_algorithm_one():
         emit("algorithm_theta%d" % i, v)
 
 
+# -- networks with batch norm ------------------------------------------------------------------
+
+class Kinks:
+    """How near a network's ReLUs and maxima come to deciding otherwise: the smallest distance from
+    the kink, in root mean squares of the tensor. Float and double agree where it is far above 1e-6."""
+    least = math.inf
+
+    @classmethod
+    def note(cls, distance, scale):
+        if distance.numel():
+            cls.least = min(cls.least, float(distance.min()) / scale)
+
+
+def scale_of(x):
+    return float(x.detach().pow(2).mean().sqrt()) + 1e-300
+
+
+def relu(x):
+    Kinks.note(x.detach().abs(), scale_of(x))
+    return F.relu(x)
+
+
+def max_pool(x, window, stride, padding=0):
+    p = F.pad(x.detach(), [padding] * 4, value=-math.inf)
+    p = p.unfold(2, window, stride).unfold(3, window, stride).flatten(4).topk(2, -1)[0]
+    p = p[p[..., 0] > 0]  # behind a ReLU: among zeros it does not matter which one wins
+    Kinks.note(p[:, 0] - p[:, 1], scale_of(x))
+    return F.max_pool2d(x, window, stride, padding)
+
+
+class Vgg16(nn.Module):
+    """VGG-16 with batch norm for 32x32 images (Simonyan and Zisserman 2015)."""
+    def __init__(self, width, classes):
+        super().__init__()
+        self.plan, layers, c = [], [], 3
+        for k in (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"):
+            if k == "M":
+                layers += [nn.MaxPool2d(2, 2)]
+            else:
+                k = int(k * width)
+                layers += [nn.Conv2d(c, k, 3, padding=1), nn.BatchNorm2d(k), nn.ReLU()]
+                c = k
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(c, classes)
+
+    def forward(self, x):
+        for layer in self.features:
+            x = relu(x) if isinstance(layer, nn.ReLU) else \
+                max_pool(x, 2, 2) if isinstance(layer, nn.MaxPool2d) else layer(x)
+        return self.classifier(x.flatten(1))
+
+
+class WideBlock(nn.Module):
+    def __init__(self, c, k, stride):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(c)
+        self.conv1 = nn.Conv2d(c, k, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(k)
+        self.conv2 = nn.Conv2d(k, k, 3, 1, 1, bias=False)
+        self.convShortcut = nn.Conv2d(c, k, 1, stride, 0, bias=False) if c != k else None
+
+    def forward(self, x):
+        a = relu(self.bn1(x))
+        y = self.conv2(relu(self.bn2(self.conv1(a))))
+        return y + (self.convShortcut(a) if self.convShortcut else x)
+
+
+class WideGroup(nn.Module):
+    def __init__(self, c, k, stride, blocks):
+        super().__init__()
+        self.layer = nn.Sequential(*[WideBlock(k if i else c, k, 1 if i else stride) for i in range(blocks)])
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class WideResNet(nn.Module):
+    """Zagoruyko and Komodakis 2016, named as in TRADES."""
+    def __init__(self, depth, width, classes):
+        super().__init__()
+        n, k = (depth - 4) // 6, [16, 16 * width, 32 * width, 64 * width]
+        self.conv1 = nn.Conv2d(3, k[0], 3, 1, 1, bias=False)
+        self.block1 = WideGroup(k[0], k[1], 1, n)
+        self.block2 = WideGroup(k[1], k[2], 2, n)
+        self.block3 = WideGroup(k[2], k[3], 2, n)
+        self.bn1 = nn.BatchNorm2d(k[3])
+        self.fc = nn.Linear(k[3], classes)
+
+    def forward(self, x):
+        x = relu(self.bn1(self.block3(self.block2(self.block1(self.conv1(x))))))
+        return self.fc(x.mean((2, 3)))
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, c, k, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(c, k, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(k)
+        self.conv2 = nn.Conv2d(k, k, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(k)
+        self.downsample = None
+        if stride != 1 or c != k:
+            self.downsample = nn.Sequential(nn.Conv2d(c, k, 1, stride, bias=False), nn.BatchNorm2d(k))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
+        return relu(y + (self.downsample(x) if self.downsample else x))
+
+
+class ResNet18(nn.Module):
+    """He et al. 2016, named as in torchvision."""
+    def __init__(self, width, classes):
+        super().__init__()
+        k = [int(width * v) for v in (64, 64, 128, 256, 512)]
+        self.conv1 = nn.Conv2d(3, k[0], 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(k[0])
+        for g in range(1, 5):
+            setattr(self, "layer%d" % g, nn.Sequential(BasicBlock(k[g - 1], k[g], 1 if g == 1 else 2),
+                                                       BasicBlock(k[g], k[g], 1)))
+        self.fc = nn.Linear(k[4], classes)
+
+    def forward(self, x):
+        x = max_pool(relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        for g in range(1, 5):
+            x = getattr(self, "layer%d" % g)(x)
+        return self.fc(x.mean((2, 3)))
+
+
+class SmallCnn(nn.Module):
+    """TRADES' SmallCNN; only its names and shapes are used."""
+    def __init__(self):
+        super().__init__()
+        self.feature_extractor, self.classifier = nn.Module(), nn.Module()
+        for i, (c, k) in enumerate(((1, 32), (32, 32), (32, 64), (64, 64))):
+            setattr(self.feature_extractor, "conv%d" % (i + 1), nn.Conv2d(c, k, 3))
+        for i, (c, k) in enumerate(((1024, 200), (200, 200), (200, 10))):
+            setattr(self.classifier, "fc%d" % (i + 1), nn.Linear(c, k))
+
+
+def tensors_of(net):
+    """Names, tensors and whether they are trained; num_batches_tracked aside."""
+    trained = {name for name, _ in net.named_parameters()}
+    return [(name, v, name in trained) for name, v in net.state_dict(keep_vars=True).items()
+            if not name.endswith("num_batches_tracked")]
+
+
+def line_of(name, v, trained):
+    s = list(v.shape) + [1] * (4 - v.dim())
+    return "%s %d %d %d %d %d %d" % (name, v.dim(), s[0], s[1], s[2], s[3], trained)
+
+
+def digest(lines):
+    """The sum of the lines' FNV-1a: their order does not matter."""
+    total = 0
+    for line in lines:
+        h = 0xcbf29ce484222325
+        for byte in line.encode():
+            h = (h ^ byte) * 0x100000001b3 & 0xFFFFFFFFFFFFFFFF
+        total += h
+    return total & 0xFFFFFFFFFFFFFFFF
+
+
+def make_census():
+    """Parameter counts, and names and shapes as a digest."""
+    rows, count = [], {}
+    for arch, width, depth, make in (
+            ("smallcnn", 1, 0, SmallCnn), ("vgg16", 1, 0, lambda: Vgg16(1, 10)),
+            ("vgg16", 0.25, 0, lambda: Vgg16(0.25, 10)), ("wrn", 10, 34, lambda: WideResNet(34, 10, 10)),
+            ("wrn", 2, 10, lambda: WideResNet(10, 2, 10)), ("wrn", 1, 16, lambda: WideResNet(16, 1, 10)),
+            ("resnet18", 1, 0, lambda: ResNet18(1, 9)), ("resnet18", 0.5, 0, lambda: ResNet18(0.5, 9))):
+        with torch.no_grad():
+            kept, torch.nn.init.kaiming_uniform_ = torch.nn.init.kaiming_uniform_, lambda t, *a, **k: t
+            net = make()
+            torch.nn.init.kaiming_uniform_ = kept
+        all_of = tensors_of(net)
+        n = count[arch, width] = sum(v.numel() for _, v, trained in all_of if trained)
+        code = digest(line_of(*t) for t in all_of)
+        rows.append('"%s", %g, %d, %d, %d, {0x%08xu, 0x%08xu}' %
+                    (arch, width, depth, n, len(all_of), code >> 32, code & 0xFFFFFFFF))
+    assert [count[a] for a in (("smallcnn", 1), ("vgg16", 1), ("wrn", 10), ("resnet18", 1))] == \
+        [312202, 14728266, 46160474, 11181129]
+    print("/* Trainable numbers, tensors without num_batches_tracked, digest of names and shapes. */")
+    print("typedef struct golden_census_case {\n    const char *arch;\n    double width;\n"
+          "    int depth, parameters, tensors;\n    unsigned digest[2];\n} golden_census_case;")
+    table("golden_census_case", "golden_census", rows)
+
+
+def seed_tensors(net, seed):
+    """Tensor i of the list gets fill(seed + i); returns the ranges."""
+    ranges = []
+    for i, (name, v, _) in enumerate(tensors_of(net)):
+        owner = net.get_submodule(name.rsplit(".", 1)[0])
+        if v.dim() > 1:
+            bound = math.sqrt((6.0 if v.dim() == 4 else 1.0) / np.prod(v.shape[1:]))
+            low, high = -round(bound, 4), round(bound, 4)
+        elif name.endswith("running_var") or (isinstance(owner, nn.BatchNorm2d) and name.endswith("weight")):
+            low, high = 0.5, 1.5
+        else:
+            low, high = -0.3, 0.3
+        v.data.copy_(fill(v.shape, seed + i, low, high))
+        ranges.append((low, high))
+    return ranges
+
+
+def brief(v):
+    """{largest magnitude, projection, first} of a tensor."""
+    v = v.detach().reshape(-1).numpy()
+    return [np.abs(v).max(), float((v * fill((len(v),), 77).numpy()).sum()), v[0]]
+
+
+NETWORKS = [  # arch, width multiplier, depth, height, width, classes, network
+    ("vgg16", 0.125, 0, 32, 32, 10, lambda: Vgg16(0.125, 10)),
+    ("wrn", 1, 10, 14, 10, 10, lambda: WideResNet(10, 1, 10)),
+    ("resnet18", 0.125, 0, 40, 36, 9, lambda: ResNet18(0.125, 9))]
+
+
+def run_network(net, seed, x, labels, training):
+    """Logits, loss, gradients of the mean loss by x and by all tensors (None for buffers)."""
+    seed_tensors(net, seed)
+    net.train(training)
+    x = leaf(x)
+    z = net(x)
+    loss = CE(z, labels)
+    g = torch.autograd.grad(loss, [x] + list(net.parameters()))
+    found = dict(zip([name for name, _ in net.named_parameters()], g[1:]))
+    return z, loss, g[0], found
+
+
+def make_networks():
+    labels, cases = torch.tensor([3, 7, 1]), []
+    print("/* A tensor of a network: its values are fill(seed + i, low, high); {largest, projection, first}\n"
+          "   of its gradient in evaluation and in training mode, of buffers of the values after a pass. */")
+    print("typedef struct golden_network_tensor {\n    const char *name;\n    int rank, shape[4], trained;\n"
+          "    double low, high, evaluate[3], train[3];\n} golden_network_tensor;")
+    for n, (arch, width, depth, h, w, classes, make) in enumerate(NETWORKS):
+        net, seed = make(), 30000 + 1000 * n
+        ranges = seed_tensors(net, seed)
+
+        def margin(s):
+            Kinks.least = math.inf
+            for training in (False, True):
+                run_network(net, seed, fill((3, 3, h, w), s, 0, 1), labels, training)
+            return Kinks.least
+        image = max(range(seed + 500, seed + 500 + SEARCH), key=margin)
+        sys.stderr.write("%s: images %d, least distance from a kink %.2g\n" % (arch, image, margin(image)))
+        assert margin(image) > 1e-5
+        x, rows = fill((3, 3, h, w), image, 0, 1), {}
+        for training, mode in ((False, "evaluate"), (True, "train")):
+            z, loss, dx, found = run_network(net, seed, x, labels, training)
+            sys.stderr.write("    %s: loss %.4g, largest logit %.3g, |dx| %.2g\n" % (
+                mode, loss, z.abs().max(), dx.norm()))
+            emit("%s_%s_logits" % (arch, mode), z)
+            emit("%s_%s_loss" % (arch, mode), loss)
+            emit("%s_%s_dx" % (arch, mode), dx)
+            for name, v, trained in tensors_of(net):
+                r = brief(found[name]) if trained else brief(v) if training else [0] * 3
+                if training and arch == "vgg16" and name.endswith("bias") and v.dim() == 1 and \
+                        isinstance(net.get_submodule(name[:-5]), nn.Conv2d):
+                    assert r[0] < 1e-12  # batch norm takes it away again
+                    r = [0] * 3
+                rows.setdefault(name, []).append(r)
+        text = []
+        for (name, v, trained), (low, high) in zip(tensors_of(net), ranges):
+            s = list(v.shape) + [1] * (4 - v.dim())
+            text.append('"%s", %d, {%d, %d, %d, %d}, %d, %g, %g,\n     {%s},\n     {%s}' % (
+                (name, v.dim()) + tuple(s) + (trained, low, high) +
+                tuple(", ".join("%.10g" % q for q in r) for r in rows[name])))
+        table("golden_network_tensor", "golden_%s" % arch, text)
+        cases.append('"%s", %g, %d, %d, %d, %d, %d, %d, %d, golden_%s, {golden_%s_evaluate_logits, '
+                     'golden_%s_train_logits},\n     {golden_%s_evaluate_loss, golden_%s_train_loss},\n'
+                     '     {golden_%s_evaluate_dx, golden_%s_train_dx}' %
+                     ((arch, width, depth, h, w, classes, seed, image, len(text)) + (arch,) * 7))
+    print("typedef struct golden_network_case {\n    const char *arch;\n    double width_multiplier;\n"
+          "    int depth, height, width, classes, seed, images, tensors;\n    const golden_network_tensor *tensor;\n"
+          "    const double *logits[2], *loss[2], *dx[2];\n} golden_network_case;")
+    table("golden_network_case", "golden_network", cases)
+
+
+# -- batch norm under second derivatives and under the unroll ----------------------------------
+
+def make_norm_hessians():
+    """conv 3x3 (2 to 3), batch norm + a 1x1 convolution of x + ReLU, 2x2 average, linear to 4."""
+    labels, names = torch.tensor([1, 3, 0, 2]), ("x", "w", "gamma", "beta", "wr", "w2", "b2")
+    for training, letter in ((False, "c"), (True, "d")):
+        def build(s):
+            Kinks.least = math.inf
+            x, w = leaf(fill((4, 2, 6, 6), s)), leaf(fill((3, 2, 3, 3), s + 1))
+            gamma, beta = leaf(fill((3,), s + 2, 0.5, 1.5)), leaf(fill((3,), s + 3, -0.3, 0.3))
+            mean, variance = fill((3,), s + 4, -0.3, 0.3), fill((3,), s + 5, 0.5, 1.5)
+            wr, w2, b2 = leaf(fill((3, 2, 1, 1), s + 6)), leaf(fill((4, 27), s + 7)), leaf(fill((4,), s + 8))
+            y = F.batch_norm(F.conv2d(x, w, None, 1, 1), mean, variance, gamma, beta, training, 0.1, 1e-5)
+            y = F.avg_pool2d(relu(y + F.conv2d(x, wr)), 2)
+            return CE(F.linear(y.flatten(1), w2, b2), labels, reduction="sum"), [x, w, gamma, beta, wr, w2, b2]
+
+        def margin(s):
+            build(s)
+            return Kinks.least
+        seed = max(range(7200, 7600, 20), key=margin)
+        sys.stderr.write("hessian %s: seed %d, least distance from a kink %.2g\n" % (letter, seed, margin(seed)))
+        assert margin(seed) > 1e-4
+        print("enum { GOLDEN_HESS_%s_SEED = %d };" % (letter.upper(), seed))
+        loss, leaves = build(seed)
+        g, h = hvp(loss, leaves, seed + 10)
+        emit("hess_%s_loss" % letter, loss)
+        for name, gi, hi in zip(names, g, h):
+            emit("hess_%s_g_%s" % (letter, name), gi)
+            emit("hess_%s_h_%s" % (letter, name), hi)
+
+
+def normed_parameters():
+    """In the order of the layers: conv1 with bias, bn1, conv2 without, bn2, fc; 2x6x6 to 4 classes."""
+    return [fill((4, 2, 3, 3), 13000, -0.6, 0.6), fill((4,), 13001, -0.3, 0.3),
+            fill((4,), 13002, 0.5, 1.5), fill((4,), 13003, -0.3, 0.3), fill((4,), 13004, -0.3, 0.3),
+            fill((4,), 13005, 0.5, 1.5), fill((5, 4, 3, 3), 13006, -0.6, 0.6), fill((5,), 13007, 0.5, 1.5),
+            fill((5,), 13008, -0.3, 0.3), fill((5,), 13009, -0.3, 0.3), fill((5,), 13010, 0.5, 1.5),
+            fill((4, 45), 13011, -1.5, 1.5), fill((4,), 13012, -1, 1)]
+
+
+def normed_net(p, squash):
+    """Evaluation mode. squash is tanh or relu."""
+    def net(x):
+        y = F.batch_norm(F.conv2d(x, p[0], p[1], 1, 1), p[4], p[5], p[2], p[3], False, 0.1, 1e-5)
+        y = F.conv2d(F.avg_pool2d(squash(y), 2), p[6], None, 1, 1)
+        y = F.batch_norm(y, p[9], p[10], p[7], p[8], False, 0.1, 1e-5)
+        return F.linear(squash(y).flatten(1), p[11], p[12])
+    return net
+
+
+def make_norm_meta():
+    """As make_meta, on a network with batch norm."""
+    labels, rows = torch.tensor([1, 3, 0]), []
+    cases = [  # ReLU instead of tanh, cell, input, raw_output, scale, order
+        (0, LSTM, RAW, True, 0.2, 0), (0, LSTM, RAW, True, 0.2, 1), (0, LSTM, L1, True, 0.1, 1),
+        (0, RNN, RAW, True, 0.05, 1), (0, LSTM, SIGN, False, 1.0, 0), (1, LSTM, L1, True, 0.2, 0),
+        (1, RNN, RAW, True, 0.05, 1)]
+    for i, (relus, cell, kind, raw, scale, order) in enumerate(cases):
+        net = normed_net(normed_parameters(), relu if relus else torch.tanh)
+
+        def run(s, second=order, greedy=False):
+            Kinks.least = math.inf
+            x = fill((3, 2, 6, 6), 13020, 0.3, 0.7)
+            phi = leaf(fill((phi_count(cell, 1, True),), s, -0.8, 0.8))
+            m = Maximizer(phi, cell, kind, True, raw, scale)
+            L, adv, least, clipped = unroll(net, m, x, start(x, 12345, 0, range(3), 0, 0.3), labels, 0.3, 3,
+                                            second, greedy)
+            return torch.autograd.grad(L / 3, phi)[0], L, adv, min(least if kind == SIGN else 1, Kinks.least), clipped
+        first = 13100 + 40 * i
+        seed = max(range(first, first + 40), key=lambda s: run(s, 0)[3]) if relus or kind == SIGN else first
+        g, L, adv, least, clipped = run(seed)
+        sys.stderr.write("norm meta %d: |g|=%.3g first order %.3g, greedy %.3g, least %.2g, clipped %d\n" % (
+            i, g.norm(), (g - run(seed, 0)[0]).norm() / g.norm(), (g - run(seed, order, True)[0]).norm() / g.norm(),
+            least, clipped))
+        assert least > 3e-5 and (not order or clipped == 0)
+        emit("norm_meta%d" % i, g)
+        emit("norm_meta%d_first" % i, brief(run(seed, 0)[0])[:2])
+        emit("norm_meta%d_loss" % i, L)
+        rows.append("%d, %d, %d, %d, %g, %d, %d, %d, golden_norm_meta%d, golden_norm_meta%d_first, "
+                    "golden_norm_meta%d_loss" %
+                    (relus, cell, kind, raw, scale, order, g.numel(), seed, i, i, i))
+    print("/* first: largest entry and projection of the first-order gradient */")
+    print("typedef struct golden_norm_meta_case {\n    int relu, cell, input, raw_output;\n    double scale;\n"
+          "    int second_order, parameters, seed;\n    const double *gradient, *first, *loss;\n"
+          "} golden_norm_meta_case;")
+    table("golden_norm_meta_case", "golden_norm_meta", rows)
+
+
 def main():
     print("/* Reference values, written by golden.py with PyTorch %s in double precision: do not edit. */"
           % torch.__version__)
     print("#ifndef L2LADV_TESTS_GOLDEN_H\n#define L2LADV_TESTS_GOLDEN_H\n")
     for make in (make_random, make_conv, make_linear, make_elementwise, make_pool, make_batch_norm, make_losses,
                  make_shapes, make_hessians, make_optimizers, make_smallcnn, make_cells, make_meta,
-                 make_algorithm_one):
+                 make_algorithm_one, make_census, make_networks, make_norm_hessians, make_norm_meta):
         make()
         print()
     print("#endif")

@@ -127,6 +127,30 @@ static l2l_tensor *batch_norm(l2l_tensor **in, bool training)
 }
 static l2l_tensor *batch_norm_train(l2l_tensor **in) { return batch_norm(in, true); }
 static l2l_tensor *batch_norm_eval(l2l_tensor **in) { return batch_norm(in, false); }
+static l2l_tensor *batch_norm_fused(l2l_tensor **in, bool training)
+{
+    l2l_batch_norm_options o = l2l_batch_norm_default();
+    o.gamma = in[1];
+    o.beta = in[2];
+    o.residual = in[3];
+    o.running_mean = seeded_vector(c, 3, 901, -1, 1);
+    o.running_variance = seeded_vector(c, 3, 902, 0.5, 1.5);
+    o.training = training;
+    o.update = false;
+    o.relu = true;
+    return l2l_batch_norm(c, in[0], &o);
+}
+static l2l_tensor *batch_norm_fused_train(l2l_tensor **in) { return batch_norm_fused(in, true); }
+static l2l_tensor *batch_norm_fused_eval(l2l_tensor **in) { return batch_norm_fused(in, false); }
+/* What a folded batch norm leaves of a convolution: the gate and the scale go back in one pass. */
+static l2l_tensor *conv_gate_scale(l2l_tensor **in)
+{
+    l2l_conv_options o = geometry(1, 1);
+    o.bias = seeded_vector(c, 4, 903, -1, 1);
+    o.scale = seeded_vector(c, 4, 904, 0.5, 1.5);
+    o.relu = true;
+    return l2l_conv(c, in[0], in[1], &o);
+}
 static l2l_tensor *dropped(l2l_tensor **in)
 {
     static const uint32_t images[2] = {4, 5};
@@ -196,6 +220,9 @@ static const operation operations[] = {
     {"global_average_pool", global_average, 1, -1, 1, {X}},
     {"batch_norm, training", batch_norm_train, 3, -1, 1, {X, V, V}},
     {"batch_norm, evaluation", batch_norm_eval, 3, -1, 1, {X, V, V}},
+    {"batch_norm, residual, relu, training", batch_norm_fused_train, 4, -1, 1, {X, V, V, X}},
+    {"batch_norm, residual, relu, evaluation", batch_norm_fused_eval, 4, -1, 1, {X, V, V, X}},
+    {"conv, scale and relu of constants", conv_gate_scale, 2, -1, 1, {X, {3, 3, 3, 4}}},
     {"dropout", dropped, 1, -1, 1, {X}},
     {"softmax", softmax, 1, -2, 2, {Z}},
     {"log_softmax", log_softmax, 1, -2, 2, {Z}},

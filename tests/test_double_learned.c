@@ -9,6 +9,7 @@
    the largest entry plus the quotient's own error, 1e-8. */
 #include "check_learned.h"
 #include "check_micro.h"
+#include "check_norm_meta.h"
 
 static double recorded_S(spy *s, l2l_inner *in)
 {
@@ -165,6 +166,7 @@ int main(void)
 {
     run_golden_learned();
     run_micro();
+    run_golden_norm_meta();
     RUN(first_order, "the fused adjoint is the derivative of S by differences");
     RUN(second_order, "the exact gradient is the derivative of L_phi by differences");
     RUN(sign_has_no_second_order, "with sign input first and second order are the same");

@@ -2,6 +2,7 @@
    batch, as an attack. */
 #include "check_learned.h"
 #include "check_micro.h"
+#include "check_norm_meta.h"
 
 static void same_gradient(void)
 {
@@ -88,6 +89,7 @@ int main(void)
 {
     run_golden_learned();
     run_micro();
+    run_golden_norm_meta();
     RUN(same_gradient, "the meta-gradient has the same bits for any number of threads");
     RUN(learned_attack, "the learned attack does not depend on the batch and stays in the ball");
     RUN(refused, "bad settings are refused by name");

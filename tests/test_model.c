@@ -1,6 +1,60 @@
-/* Classifiers: the 4-layer CNN against PyTorch, names, counts, same bits over threads and batches,
-   modes, clones, memory estimates. */
-#include "networks.h"
+/* Classifiers: all four against PyTorch, names, counts, same bits over threads and batches, modes,
+   clones, scopes, memory estimates. */
+#include "check_networks.h"
+
+/* Sum of the FNV-1a of "name rank K C kh kw trainable" over all parameters, as golden.py's. */
+static uint64_t names_and_shapes(const l2l_model *m)
+{
+    uint64_t sum = 0;
+    int i, s[4];
+    for (i = 0; i < l2l_model_parameters(m); i++) {
+        l2l_parameter p = l2l_model_parameter(m, i);
+        uint64_t h = 0xcbf29ce484222325u;
+        char line[200];
+        const char *at = line;
+        file_shape(p, s);
+        sprintf(line, "%.96s %d %d %d %d %d %d", p.name, p.rank, s[0], s[1], s[2], s[3],
+                p.trainable);
+        for (; *at; at++) h = (h ^ (unsigned char)*at) * 0x100000001b3u;
+        sum += h;
+    }
+    return sum;
+}
+
+static void census(void)
+{
+    int i;
+    for (i = 0; i < COUNT(golden_census); i++) {
+        const golden_census_case *p = &golden_census[i];
+        l2l_context *c = test_context(1);
+        l2l_model_options o = l2l_model_default(p->arch);
+        l2l_model *m;
+        char text[60000];
+        const char *last;
+        CHECK_NEAR(strcmp(p->arch, "wrn") ? 1 : 10, o.width_multiplier, 0);
+        CHECK_INT(strcmp(p->arch, "wrn") ? 0 : 34, o.depth);
+        o.width_multiplier = p->width;
+        if (o.depth) o.depth = p->depth;
+        if (o.height > 32) o.height = o.width = 40; /* the parameters are those of any size */
+        m = l2l_model_create(c, &o);
+        if (CHECK(m != NULL)) {
+            CHECK_INT(p->parameters, l2l_model_size(m));
+            CHECK_INT(p->tensors, l2l_model_parameters(m));
+            if (!CHECK(names_and_shapes(m) == ((uint64_t)p->digest[0] << 32 | p->digest[1])))
+                printf("    names or shapes of %s, width %g\n", p->arch, p->width);
+            CHECK(l2l_model_summary(m, text, sizeof text) < sizeof text);
+            last = strstr(text, " parameters\n");
+            if (CHECK(last != NULL)) {
+                CHECK_TEXT(" parameters\n", last);
+                while (last > text && last[-1] != '\n') last--;
+                CHECK_INT(p->parameters, atol(last));
+            }
+        }
+        CHECK_OK(c);
+        l2l_model_free(m);
+        l2l_context_free(c);
+    }
+}
 
 static l2l_model *quarter_cnn(l2l_context *c)
 {
@@ -97,7 +151,7 @@ static void smallcnn_parity(void)
 static void evaluate_rows(l2l_context *c, l2l_model *m, const l2l_real *images, int first, int n,
                           l2l_real *logits, l2l_real *gradients)
 {
-    static const int labels[8] = {3, 7, 1, 0, 9, 9, 4, 2};
+    static const int labels[8] = {3, 7, 1, 0, 8, 8, 4, 2};
     const l2l_model_options *o = l2l_model_info(m);
     int64_t size = (int64_t)o->channels * o->height * o->width;
     l2l_mark mark = l2l_mark_here(c);
@@ -149,14 +203,15 @@ static void same_bits(void)
 {
     l2l_context *c = test_context(1);
     l2l_model_options o = own_options("moody", moody_forward, 3, 11, 10);
-    l2l_model *m[3];
+    l2l_model *m[6];
     unsigned cpus[8];
     int n = test_cpus(c, cpus), i, j;
     m[0] = quarter_cnn(c);
     m[1] = l2l_model_create(c, &o);
     o = own_options("smooth", smooth_forward, 3, 14, 10);
     m[2] = l2l_model_create(c, &o);
-    for (j = 0; j < 3; j++) {
+    for (j = 3; j < 6; j++) m[j] = golden_model(c, &golden_network[j - 3]);
+    for (j = 0; j < 6; j++) {
         if (!CHECK(m[j] != NULL)) continue;
         for (i = 0; i < n; i++) {
             l2l_set_cpu(c, cpus[i]);
@@ -164,32 +219,34 @@ static void same_bits(void)
         }
     }
     CHECK_OK(c);
-    for (j = 0; j < 3; j++) l2l_model_free(m[j]);
+    for (j = 0; j < 6; j++) l2l_model_free(m[j]);
     l2l_context_free(c);
 }
 
-static void same_bits_in_training(void)
+/* Gradients and, after the pass, running statistics. */
+static void check_training_bits(l2l_context *c, l2l_model *given)
 {
-    static const int labels[8] = {3, 7, 1, 0, 9, 9, 4, 2};
-    l2l_real *kept[14];
-    l2l_context *c = test_context(1);
-    l2l_model *m = quarter_cnn(c);
+    static const int labels[8] = {3, 7, 1, 0, 8, 8, 4, 2};
+    const l2l_model_options *o = l2l_model_info(given);
+    l2l_real *kept[MOST_TENSORS], *before = NULL;
     int threads, i;
     memset(kept, 0, sizeof kept);
-    if (!CHECK(m != NULL)) { CHECK_OK(c); return; }
     for (threads = 1; threads <= 4; threads *= 2) {
         l2l_mark mark = l2l_mark_here(c);
-        l2l_tensor *in[14], *g[14], *x = seeded(c, 8, 1, 28, 28, 41, 0, 1), *loss;
+        l2l_model *m = l2l_model_clone(c, given);
+        l2l_tensor *in[MOST_TENSORS], *g[MOST_TENSORS], *loss;
+        l2l_tensor *x = seeded(c, 8, o->channels, o->height, o->width, 41, 0, 1);
+        int n = 0;
+        int64_t count;
+        l2l_real *after;
+        if (!CHECK(m != NULL)) { CHECK_OK(c); break; }
         l2l_set_threads(c, threads);
         l2l_set_recording(c, true);
-        for (i = 0; i < 14; i++) {
-            union { const l2l_tensor *seen; l2l_tensor *used; } p;
-            p.seen = l2l_model_parameter(m, i).value;
-            in[i] = p.used;
-        }
+        for (i = 0; i < l2l_model_parameters(m); i++)
+            if (l2l_model_parameter(m, i).trainable) in[n++] = parameter_input(m, i);
         loss = l2l_mean(c, l2l_cross_entropy(c, l2l_model_forward(m, x, L2L_TRAIN), labels));
-        if (CHECK(l2l_grad(c, loss, in, 14, g, L2L_FREE_GRAPH)))
-            for (i = 0; i < 14; i++) {
+        if (CHECK(l2l_grad(c, loss, in, n, g, L2L_FREE_GRAPH)))
+            for (i = 0; i < n; i++) {
                 size_t bytes = (size_t)l2l_count(g[i]->shape) * sizeof(l2l_real);
                 if (kept[i]) CHECK_BYTES(kept[i], g[i]->data, bytes);
                 else memcpy(kept[i] = (l2l_real *)test_memory(bytes), g[i]->data, bytes);
@@ -197,10 +254,29 @@ static void same_bits_in_training(void)
         CHECK_OK(c);
         l2l_set_recording(c, false);
         l2l_release(c, mark);
+        after = all_parameters(m, &count);
+        if (before) CHECK_BYTES(before, after, (size_t)count * sizeof *after);
+        free(before);
+        before = after;
+        l2l_model_free(m);
     }
-    for (i = 0; i < 14; i++) free(kept[i]);
-    l2l_model_free(m);
-    l2l_context_free(c);
+    for (i = 0; i < MOST_TENSORS; i++) free(kept[i]);
+    free(before);
+}
+
+static void same_bits_in_training(void)
+{
+    int i;
+    for (i = -1; i < COUNT(golden_network); i++) {
+        l2l_context *c = test_context(1);
+        l2l_model *m = i < 0 ? quarter_cnn(c) : golden_model(c, &golden_network[i]);
+        int before = test_complaints;
+        if (CHECK(m != NULL)) check_training_bits(c, m);
+        if (test_complaints > before && m) printf("    %s\n", l2l_model_info(m)->arch);
+        CHECK_OK(c);
+        l2l_model_free(m);
+        l2l_context_free(c);
+    }
 }
 
 /* With create_graph the tape grows by one node or more per operation of the backward pass. The
@@ -412,26 +488,27 @@ static void summary(void)
 }
 
 /* Stated: between half and twice of what a first training step takes from a fresh context. */
-static void memory_estimate(void)
+static void check_memory(const l2l_model_options *model, int batch)
 {
+    const l2l_model_options o = *model;
+    const int64_t size = (int64_t)o.channels * o.height * o.width;
     int mode;
     for (mode = L2L_EVALUATE; mode <= L2L_TRAIN; mode++) {
         l2l_context *c = test_context(1);
-        l2l_model_options o = l2l_model_default("smallcnn");
         l2l_model *m = l2l_model_create(c, &o);
         l2l_trainer *t = NULL;
         l2l_train_options train = l2l_train_default();
         l2l_attack attack = l2l_attack_fgsm(0.1);
         l2l_dataset d;
-        l2l_real *images = test_array(64 * 784), *adv = test_array(64 * 784);
+        l2l_real *images = test_array(batch * size), *adv = test_array(batch * size);
         l2l_record records[64];
         int labels[64], i;
         size_t estimate, before, took;
         l2l_progress p;
-        golden_fill(images, 64 * 784, 70, 0, 1);
-        for (i = 0; i < 64; i++) labels[i] = i % 10;
+        golden_fill(images, batch * size, 70, 0, 1);
+        for (i = 0; i < batch; i++) labels[i] = i % o.classes;
         if (!CHECK(m != NULL)) { CHECK_OK(c); continue; }
-        estimate = l2l_model_memory(m, 64, (l2l_mode)mode);
+        estimate = l2l_model_memory(m, batch, (l2l_mode)mode);
         CHECK(estimate > 0);
         CHECK_OK(c);
         l2l_model_free(m); /* what the estimate itself took does not count */
@@ -441,19 +518,20 @@ static void memory_estimate(void)
         if (!CHECK(m != NULL)) { CHECK_OK(c); continue; }
         if (mode == L2L_TRAIN) {
             train.method = l2l_method_plain();
-            train.batch = 64;
-            CHECK(l2l_dataset_from_arrays(c, images, labels, 64, 1, 28, 28, 10, &d));
+            train.batch = batch;
+            CHECK(l2l_dataset_from_arrays(c, images, labels, batch, o.channels, o.height, o.width,
+                                          o.classes, &d));
             t = l2l_trainer_create(m, &d, &train);
             before = l2l_memory_used(c);
-            CHECK(t && l2l_train_step(t, images, labels, 64, &p));
+            CHECK(t && l2l_train_step(t, images, labels, batch, &p));
         } else {
             before = l2l_memory_used(c);
-            CHECK(l2l_attack_run(m, &attack, images, labels, 64, adv, records));
+            CHECK(l2l_attack_run(m, &attack, images, labels, batch, adv, records));
         }
         took = l2l_memory_peak(c) - before;
         if (!CHECK(estimate >= took / 2 && estimate <= took * 2))
-            printf("    mode %d: estimated %lu, took %lu bytes\n", mode, (unsigned long)estimate,
-                   (unsigned long)took);
+            printf("    %s, mode %d: estimated %lu, took %lu bytes\n", o.arch, mode,
+                   (unsigned long)estimate, (unsigned long)took);
         CHECK_OK(c);
         l2l_trainer_free(t);
         if (t) l2l_dataset_free(&d);
@@ -462,6 +540,123 @@ static void memory_estimate(void)
         free(images);
         free(adv);
     }
+}
+
+static void memory_estimate(void)
+{
+    static const struct {
+        const char *arch;
+        double multiplier;
+        int depth, height, width, batch;
+    } p[] = {{"smallcnn", 1, 0, 28, 28, 64},
+             {"vgg16", 0.25, 0, 32, 32, 20},
+             {"wrn", 1, 10, 24, 20, 20},
+             {"resnet18", 0.25, 0, 56, 48, 24}};
+    int i;
+    for (i = 0; i < COUNT(p); i++) {
+        l2l_model_options o = l2l_model_default(p[i].arch);
+        o.width_multiplier = p[i].multiplier;
+        o.depth = p[i].depth;
+        o.height = p[i].height;
+        o.width = p[i].width;
+        check_memory(&o, p[i].batch);
+    }
+}
+
+/* -- scopes ----------------------------------------------------------------------------------- */
+
+static const char *last_scope; /* what scoped_forward ends with: it must not last */
+static l2l_tensor *scoped_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    (void)user;
+    x = l2l_layer_conv(m, "first", x, 3, 3, 1, 1, L2L_NO_BIAS);
+    l2l_model_scope(m, "a.0.");
+    x = l2l_layer_batch_norm(m, "bn", x, L2L_RELU);
+    l2l_model_scope(m, "b");
+    x = l2l_layer_conv(m, "first", x, 3, 1, 1, 0, 0);
+    l2l_model_scope(m, "");
+    x = l2l_layer_linear(m, "fc", x, l2l_model_info(m)->classes, 0);
+    l2l_model_scope(m, last_scope);
+    return x;
+}
+
+static l2l_tensor *long_name_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_model_scope(m, "a.scope.that.is.as.long.as.a.scope.may.be.in.this.library.so.");
+    return l2l_layer_linear(m, (const char *)user, x, l2l_model_info(m)->classes, 0);
+}
+
+static void scopes(void)
+{
+    static const char *const names[] = {"first.weight", "a.0.bn.weight", "a.0.bn.bias",
+                                        "a.0.bn.running_mean", "a.0.bn.running_var",
+                                        "bfirst.weight", "bfirst.bias", "fc.weight", "fc.bias"};
+    static char too_long[] = "and.a.layer.whose.name.does.not.fit", fits[] = "short";
+    l2l_context *c = test_context(1);
+    l2l_model_options o = own_options("scoped", scoped_forward, 2, 4, 3);
+    l2l_model *m;
+    l2l_real x[32], z[3];
+    char scope[66];
+    int i;
+    golden_fill(x, 32, 90, 0, 1);
+    last_scope = "left.behind.";
+    m = l2l_model_create(c, &o);
+    if (CHECK(m != NULL) && CHECK_INT(COUNT(names), l2l_model_parameters(m)))
+        for (i = 0; i < COUNT(names); i++) CHECK_TEXT(names[i], l2l_model_parameter(m, i).name);
+    CHECK(m && l2l_model_logits(m, x, 1, z) && l2l_model_logits(m, x, 1, z));
+    CHECK_OK(c);
+    for (i = 60; i < 66; i++) { /* from 64 characters on it is refused, by name */
+        memset(scope, 'x', sizeof scope);
+        scope[i] = 0;
+        last_scope = scope;
+        if (i < 64) CHECK(m && l2l_model_logits(m, x, 1, z) && l2l_error(c) == L2L_OK);
+        else {
+            CHECK(m && !l2l_model_logits(m, x, 1, z));
+            CHECK_CONTAINS("scope", l2l_error_text(c));
+            CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "too long");
+        }
+    }
+    last_scope = "";
+    CHECK(m && l2l_model_logits(m, x, 1, z));
+    CHECK_OK(c);
+    l2l_model_free(m);
+    o = own_options("long", long_name_forward, 2, 4, 3);
+    o.user = too_long;
+    CHECK(l2l_model_create(c, &o) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "too long");
+    o.user = fits;
+    m = l2l_model_create(c, &o);
+    CHECK(m != NULL);
+    CHECK_OK(c);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+/* Every depth 6n+4 is one; a widening factor that rounds two groups to one width still is. */
+static void depths(void)
+{
+    static const int wrong[] = {33, 3, 0, 4, -2, 11};
+    l2l_context *c = test_context(1);
+    l2l_model_options o = l2l_model_default("wrn");
+    l2l_model *m;
+    char depth[32];
+    int i;
+    o.width_multiplier = 0.25;
+    o.height = o.width = 8;
+    for (i = 0; i < COUNT(wrong); i++) {
+        o.depth = wrong[i];
+        CHECK(l2l_model_create(c, &o) == NULL);
+        sprintf(depth, "depth %d ", wrong[i]);
+        CHECK_ERROR(c, L2L_ERROR_ARGUMENT, depth);
+    }
+    for (o.depth = 10; o.depth <= 22; o.depth += 6) {
+        m = l2l_model_create(c, &o);
+        if (CHECK(m != NULL)) /* 10 per block, a 1x1 convolution per group, 7 around them */
+            CHECK_INT((o.depth - 4) / 2 * 10 + 3 + 7, l2l_model_parameters(m));
+        CHECK_OK(c);
+        l2l_model_free(m);
+    }
+    l2l_context_free(c);
 }
 
 static l2l_tensor *no_forward(l2l_model *m, l2l_tensor *x, void *user)
@@ -507,6 +702,10 @@ static void bad_models(void)
 
 int main(void)
 {
+    RUN(census, "counts, names and shapes of the four classifiers are PyTorch's, at full size too");
+    run_golden_networks();
+    RUN(scopes, "a scope stands in front of names, is never cut short, and ends with the pass");
+    RUN(depths, "a WideResNet of no such depth is refused by name");
     RUN(smallcnn_names, "SmallCNN has TRADES' names, ranks and 312,202 parameters");
     RUN(smallcnn_parity, "SmallCNN's logits and gradients equal PyTorch's");
     RUN(same_bits, "logits and input gradients have the same bits in any batch and thread count");

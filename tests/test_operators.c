@@ -154,6 +154,183 @@ static void tape_rules(void)
     scope_end(q);
 }
 
+/* -- kernels by channel: every instruction set against plain C ---------------------------------- */
+
+enum { MOST_CHANNELS = 64, MOST_PIXELS = 1000 };
+static const int channel_counts[] = {1, 3, 8, 16, 17, 33, MOST_CHANNELS};
+
+/* Value, gradients of x, gamma, beta and the residual, running statistics, one after the other. */
+static int64_t norm_results(l2l_shape s, int training, int fused, l2l_real *out)
+{
+    scope q = scope_begin();
+    l2l_batch_norm_options o = l2l_batch_norm_default();
+    l2l_tensor *in[4], *g[4], *y;
+    int64_t at = 0, n = l2l_count(s);
+    int i, inputs = 3;
+    in[0] = seeded(c, s.n, s.c, s.h, s.w, 40000, -1, 3);
+    in[1] = o.gamma = seeded_vector(c, s.c, 40001, 0.5, 1.5);
+    in[2] = o.beta = seeded_vector(c, s.c, 40002, -1, 1);
+    o.running_mean = seeded_vector(c, s.c, 40003, 0, 2);
+    o.running_variance = seeded_vector(c, s.c, 40004, 0.5, 1.5);
+    if (fused & 1) in[inputs++] = o.residual = seeded(c, s.n, s.c, s.h, s.w, 40005, -1, 1);
+    o.relu = (fused & 2) != 0;
+    o.training = training != 0;
+    y = l2l_batch_norm(c, in[0], &o);
+    vjp(y, seeded(c, s.n, s.c, s.h, s.w, 40006, -1, 1), in, inputs, g);
+    if (CHECK(y && g[0])) {
+        memcpy(out, y->data, (size_t)n * sizeof *out);
+        for (at = n, i = 0; i < inputs; at += l2l_count(g[i]->shape), i++)
+            memcpy(out + at, g[i]->data, (size_t)l2l_count(g[i]->shape) * sizeof *out);
+        memcpy(out + at, o.running_mean->data, (size_t)s.c * sizeof *out);
+        memcpy(out + at + s.c, o.running_variance->data, (size_t)s.c * sizeof *out);
+        at += 2 * s.c;
+    }
+    scope_end(q);
+    return at;
+}
+
+static void batch_norm_kernels(void)
+{
+    static const l2l_shape pixels[] = {
+        {1, 1, 1, 0}, {1, 31, 1, 0}, {2, 4, 4, 0}, {3, 1, 11, 0}, {10, 10, 10, 0}};
+    const int64_t most = 3 * MOST_PIXELS * MOST_CHANNELS + 4 * MOST_CHANNELS;
+    l2l_real *expected = test_array(most), *got = test_array(most);
+    unsigned cpus[8];
+    int n = test_cpus(c, cpus), i, j, k, training, fused;
+    for (i = 0; i < COUNT(pixels); i++)
+        for (j = 0; j < COUNT(channel_counts); j++)
+            for (training = 0; training < 2; training++)
+                for (fused = 0; fused < 4; fused++) {
+                    l2l_shape s = pixels[i];
+                    int64_t count, e;
+                    s.c = channel_counts[j];
+                    l2l_set_cpu(c, L2L_CPU_PLAIN);
+                    count = norm_results(s, training, fused, expected);
+                    for (k = 0; k < n; k++) {
+                        double worst = 0, largest = 1;
+                        l2l_set_cpu(c, cpus[k]);
+                        memset(got, 0, (size_t)most * sizeof *got);
+                        CHECK_INT(count, norm_results(s, training, fused, got));
+                        for (e = 0; e < count; e++) {
+                            double off = fabs((double)got[e] - (double)expected[e]);
+                            if (!(off <= worst)) worst = off;
+                            largest = fmax(largest, fabs((double)expected[e]));
+                        }
+                        /* of one pixel the variance is 0, and gradients are differences of terms
+                           epsilon^-1/2 = 316 times as large */
+                        if (training && i == 0) largest *= 316;
+                        if (!CHECK_NEAR(0, worst / largest, TOLERANCE(2e-6, 1e-13)))
+                            printf("    %dx%dx%dx%d, training %d, parts %d, %s\n", s.n, s.h, s.w,
+                                   s.c, training, fused, l2l_describe(c));
+                    }
+                }
+    l2l_set_cpu(c, L2L_CPU_DETECT);
+    free(expected);
+    free(got);
+}
+
+/* Three images: large numbers, small ones, the large ones negated. What is left of the sum shows in
+   which order it was taken. */
+static void sums_by_channel(void)
+{
+    l2l_real kept[17];
+    int threads, i;
+    for (threads = 1; threads <= 4; threads *= 2) {
+        scope q = scope_begin();
+        l2l_tensor *x = seeded(c, 3, 17, 32, 32, 40100, -1, 1), *y;
+        const int one = 32 * 32 * 17;
+        l2l_set_threads(c, threads);
+        if (CHECK(x != NULL))
+            for (i = 0; i < one; i++) {
+                x->data[i] *= (l2l_real)1e12;
+                x->data[2 * one + i] = -x->data[i];
+            }
+        y = l2l_sum_to(c, x, l2l_shape_of(1, 1, 1, 17));
+        if (CHECK(y != NULL) && threads > 1) CHECK_BYTES(kept, y->data, sizeof kept);
+        else if (y) memcpy(kept, y->data, sizeof kept);
+        scope_end(q);
+    }
+    l2l_set_threads(c, 2);
+}
+
+/* The definition: padding counts as -inf, the first maximum wins, but the last NaN before all. */
+static int pooled_pixel(const l2l_tensor *x, int image, int oh, int ow, int k, int window,
+                        int stride, int padding)
+{
+    int i, j, best = -1;
+    double v, most = 0;
+    for (i = 0; i < window; i++)
+        for (j = 0; j < window; j++) {
+            int h = oh * stride + i - padding, w = ow * stride + j - padding;
+            int at = h * x->shape.w + w;
+            if (h < 0 || w < 0 || h >= x->shape.h || w >= x->shape.w) continue;
+            v = (double)x->data[((int64_t)image * x->shape.h * x->shape.w + at) * x->shape.c + k];
+            if (best >= 0 && !(v > most) && v == v) continue;
+            best = at;
+            most = v;
+        }
+    return best;
+}
+
+static void check_pool(l2l_tensor *x, int window, int stride, int padding)
+{
+    scope q = scope_begin();
+    l2l_tensor *y = l2l_max_pool(c, x, window, stride, padding), *dx, *dy, *expected;
+    int n, oh, ow, k, bad = 0, out = 0;
+    if (!CHECK(y != NULL)) { scope_end(q); return; }
+    CHECK_INT((x->shape.h + 2 * padding - window) / stride + 1, y->shape.h);
+    CHECK_INT((x->shape.w + 2 * padding - window) / stride + 1, y->shape.w);
+    dy = seeded(c, y->shape.n, y->shape.c, y->shape.h, y->shape.w, 41000, 1, 2);
+    vjp(y, dy, &x, 1, &dx);
+    expected = l2l_zeros(c, x->shape);
+    for (n = 0; n < y->shape.n; n++)
+        for (oh = 0; oh < y->shape.h; oh++)
+            for (ow = 0; ow < y->shape.w; ow++)
+                for (k = 0; k < y->shape.c; k++, out++) {
+                    int at = pooled_pixel(x, n, oh, ow, k, window, stride, padding);
+                    int from = (n * x->shape.h * x->shape.w + at) * x->shape.c + k;
+                    bad += memcmp(&y->data[out], &x->data[from], sizeof *y->data) != 0;
+                    expected->data[from] += dy->data[out];
+                }
+    CHECK_INT(0, bad);
+    if (CHECK(dx != NULL))
+        CHECK_BYTES(expected->data, dx->data, (size_t)l2l_count(x->shape) * sizeof(l2l_real));
+    scope_end(q);
+}
+
+static void max_pool_kernels(void)
+{
+    static const int sizes[][2] = {{8, 6}, {7, 9}, {3, 2}};
+    static const int kinds[][3] = {{2, 2, 0}, {3, 2, 1}, {3, 1, 1}};
+    unsigned cpus[8];
+    int n = test_cpus(c, cpus), cpu, size, ch, kind, input;
+    for (cpu = 0; cpu < n; cpu++)
+        for (size = 0; size < COUNT(sizes); size++)
+            for (ch = 0; ch < COUNT(channel_counts); ch++)
+                for (input = 0; input < 4; input++) {
+                    l2l_mark mark = l2l_mark_here(c);
+                    int before = test_complaints;
+                    int64_t e;
+                    l2l_tensor *x;
+                    l2l_set_cpu(c, cpus[cpu]);
+                    /* any values; all below what a padding of 0 would be; ties; some NaN */
+                    x = seeded(c, 2, channel_counts[ch], sizes[size][0], sizes[size][1],
+                               41100 + (uint32_t)input, input == 1 ? -2 : -1, input == 1 ? -1 : 1);
+                    if (!CHECK(x != NULL)) return;
+                    for (e = 0; e < l2l_count(x->shape); e++) {
+                        if (input == 2) x->data[e] = (l2l_real)floor(2 * (double)x->data[e]);
+                        if (input == 3 && x->data[e] > (l2l_real)0.6) x->data[e] = (l2l_real)NAN;
+                    }
+                    for (kind = 0; kind < COUNT(kinds); kind++)
+                        check_pool(x, kinds[kind][0], kinds[kind][1], kinds[kind][2]);
+                    if (test_complaints > before)
+                        printf("    %dx%dx%d, input %d, %s\n", x->shape.h, x->shape.w, x->shape.c,
+                               input, l2l_describe(c));
+                    l2l_release(c, mark);
+                }
+    l2l_set_cpu(c, L2L_CPU_DETECT);
+}
+
 static void dropout(void)
 {
     scope q = scope_begin();
@@ -317,6 +494,9 @@ int main(void)
         run_golden_operators();
         RUN(extreme_logits, "losses and squashing functions stay finite for extreme inputs");
     }
+    RUN(batch_norm_kernels, "batch norm is the same on every instruction set, of any size");
+    RUN(sums_by_channel, "sums by channel have the same bits for any number of threads");
+    RUN(max_pool_kernels, "max pooling: padding, ties and NaN, any size, every instruction set");
     RUN(random_streams, "random numbers are Philox4x32-10 and Box-Muller");
     RUN(kinks, "conventions at kinks and ties");
     RUN(layouts, "N,C,H,W outside, channels last inside");
