@@ -5,14 +5,15 @@
  *   pgd_step    a step of AdvTrain: 10 steps of PGD and a training step
  *   rnn_step    a step of RNN-Adv (Algorithm 1): 10 learned steps, the update of phi, a training
  *               step
- * Best of 3 to 9 runs after one that does not count. */
+ * Best of 3 to 9 runs after one that does not count. With --memory instead: by how many bytes three
+ * training steps raise the resident memory of this process (tests/peer/memory.sh compares). */
 #include "cli.h"
 
 static struct {
     const char *arch;
     double width;
     int depth, batch, threads;
-    bool all, json;
+    bool all, json, memory;
 } set;
 
 static void parse(int argc, char **argv)
@@ -26,6 +27,8 @@ static void parse(int argc, char **argv)
         {"all", CLI_SWITCH, &set.all, 0, 0, NULL,
          "pgd_step and rnn_step for every architecture, not only for smallcnn"},
         {"json", CLI_SWITCH, &set.json, 0, 0, NULL, "print one JSON object"},
+        {"memory", CLI_SWITCH, &set.memory, 0, 0, NULL,
+         "print how much memory training steps take, as JSON; no rates (Linux)"},
         {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
     };
     set.arch = "smallcnn";
@@ -107,10 +110,9 @@ static double rate(bench *b, void (*work)(bench *), double budget)
     return set.batch / best;
 }
 
-static double trainer_rate(bench *b, l2l_method method, double budget)
+static void make_trainer(bench *b, l2l_method method)
 {
     l2l_train_options o = l2l_train_default();
-    double r;
     o.method = method;
     o.batch = set.batch;
     o.epsilon = 0.3;
@@ -121,6 +123,12 @@ static double trainer_rate(bench *b, l2l_method method, double budget)
     o.optimizer.momentum = 0.9;
     b->trainer = l2l_trainer_create(b->model, &b->data, &o);
     if (!b->trainer) die(b->context);
+}
+
+static double trainer_rate(bench *b, l2l_method method, double budget)
+{
+    double r;
+    make_trainer(b, method);
     r = rate(b, train_step, budget);
     l2l_trainer_free(b->trainer);
     return r;
@@ -146,10 +154,64 @@ static double rnn_rate(bench *b)
     return r;
 }
 
+/* ---- memory ---- */
+
+/* An entry of /proc/self/status that is given in kB, as bytes. */
+static double status_bytes(const char *key)
+{
+    FILE *f = fopen("/proc/self/status", "r");
+    char line[256];
+    double value = -1;
+    while (f && value < 0 && fgets(line, sizeof line, f))
+        if (!strncmp(line, key, strlen(key))) value = 1024 * strtod(line + strlen(key), NULL);
+    if (f) fclose(f);
+    if (value < 0) cli_fail("--memory needs %s of Linux' /proc/self/status", key);
+    return value;
+}
+
+/* Resident memory with model, optimizer and data made, and the peak over three training steps. */
+static void memory(bench *b)
+{
+    FILE *f;
+    double before, most;
+    int i;
+    make_trainer(b, l2l_method_plain());
+    f = fopen("/proc/self/clear_refs", "w"); /* the peak so far shall not count */
+    if (f) {
+        fputs("5", f);
+        fclose(f);
+    }
+    before = status_bytes("VmRSS:");
+    for (i = 0; i < 3; i++) train_step(b);
+    if (l2l_error(b->context)) die(b->context);
+    most = status_bytes("VmHWM:");
+    l2l_trainer_free(b->trainer);
+    printf("{\"arch\":\"%s\",\"batch\":%d,\"threads\":%d,\"before\":%.0f,\"peak\":%.0f,"
+           "\"growth\":%.0f}\n",
+           set.arch, set.batch, l2l_threads(b->context), before, most, most - before);
+}
+
 static void report(const char *name, double value)
 {
     printf(set.json ? ",\"%s\":%.2f" : "%-11s %10.1f images/s\n", name, value);
     fflush(stdout);
+}
+
+static void rates(bench *b)
+{
+    if (set.json)
+        printf("{\"arch\":\"%s\",\"batch\":%d,\"threads\":%d", set.arch, set.batch,
+               l2l_threads(b->context));
+    else
+        printf("%s\n%s, batch %d\n", l2l_describe(b->context), set.arch, set.batch);
+    report("forward", rate(b, forward, 4));
+    report("input_grad", rate(b, input_grad, 4));
+    report("train", trainer_rate(b, l2l_method_plain(), 4));
+    if (set.all || !strcmp(set.arch, "smallcnn")) {
+        report("pgd_step", pgd_rate(b));
+        report("rnn_step", rnn_rate(b));
+    }
+    if (set.json) printf("}\n");
 }
 
 int main(int argc, char **argv)
@@ -166,19 +228,10 @@ int main(int argc, char **argv)
     make_batch(&b);
     if (l2l_error(b.context)) die(b.context);
 
-    if (set.json)
-        printf("{\"arch\":\"%s\",\"batch\":%d,\"threads\":%d", set.arch, set.batch,
-               l2l_threads(b.context));
+    if (set.memory)
+        memory(&b);
     else
-        printf("%s\n%s, batch %d\n", l2l_describe(b.context), set.arch, set.batch);
-    report("forward", rate(&b, forward, 4));
-    report("input_grad", rate(&b, input_grad, 4));
-    report("train", trainer_rate(&b, l2l_method_plain(), 4));
-    if (set.all || !strcmp(set.arch, "smallcnn")) {
-        report("pgd_step", pgd_rate(&b));
-        report("rnn_step", rnn_rate(&b));
-    }
-    if (set.json) printf("}\n");
+        rates(&b);
 
     l2l_dataset_free(&b.data);
     l2l_model_free(b.model);
