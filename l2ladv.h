@@ -1603,7 +1603,7 @@ enum {
     L2L__ROWS = 6,                           /* rows of a tile: pixels (or channels) at once      */
     L2L__SLAB = 256,                         /* depth of a pass: a panel of it stays in L1        */
     L2L__PIXELS = 96,                        /* pixels of a block: a multiple of L2L__ROWS        */
-    L2L__FEW = 4                             /* channels up to which a first layer is gathered    */
+    L2L__FEW = 4                             /* channels up to which a kernel's line is one tap   */
 };
 
 typedef struct l2l__kernels {
@@ -1637,9 +1637,9 @@ typedef struct l2l__kernels {
                     l2l_real *out);
     /* One transform of Winograd's for n numbers of each point: from[i][0..n) to to[j][0..n); a
        target of NULL is left out. n is a multiple of half the columns. An epilogue (or NULL) for
-       targets in a tensor that begins at `base`. */
+       channels k0 and up of pixels in a tensor that begins at `base`. */
     void (*winograd)(int transform, int64_t n, const l2l_real *const *from, l2l_real *const *to,
-                     const l2l__epilogue *e, const l2l_real *base);
+                     const l2l__epilogue *e, int k0, const l2l_real *base);
     /* Output row oh of an image: the maxima, and at which pixels they stand. */
     void (*pool_row)(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y, int *index);
 } l2l__kernels;
@@ -2454,7 +2454,7 @@ L2L__INLINE L2L__NAME(six) L2L__NAME(line)(const int transform, L2L__NAME(six) x
 /* Both sides: all columns of the mxm numbers first, then all rows, to kxk. */
 L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k, int64_t n,
                                    const float *const *from, float *const *to,
-                                   const l2l__epilogue *e, const float *base)
+                                   const l2l__epilogue *e, int k0, const float *base)
 {
     L2L__V t[36];
     L2L__NAME(six) x;
@@ -2479,7 +2479,7 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
 #define X(j)                                                                                       \
     if (j < k && to[i * k + j]) {                                                                  \
         float *y = to[i * k + j] + at;                                                             \
-        L2L__NAME(store)(y, e ? L2L__NAME(epilogue)(x.s##j, e, at, y - base) : x.s##j);            \
+        L2L__NAME(store)(y, e ? L2L__NAME(epilogue)(x.s##j, e, k0 + at, y - base) : x.s##j);       \
     }
             L2L__EACH_ROW(X)
 #undef X
@@ -2488,11 +2488,13 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
 }
 
 L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *const *from,
-                                     float *const *to, const l2l__epilogue *e, const float *base)
+                                     float *const *to, const l2l__epilogue *e, int k0,
+                                     const float *base)
 {
 #define X(kind, m, k)                                                                              \
     case kind:                                                                                     \
-        L2L__NAME(square)(kind, m, k, n, from, to, (kind) % 5 == L2L__WIN_OUT ? e : NULL, base);   \
+        L2L__NAME(square)(kind, m, k, n, from, to, (kind) % 5 == L2L__WIN_OUT ? e : NULL, k0,      \
+                          base);                                                                   \
         break;
     switch (transform) {
         X(L2L__WIN_IN, 6, 6)
@@ -3021,27 +3023,31 @@ static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int n, const l2
 }
 
 /* -- packing: a matrix of rows (t, d) and columns q, element data[t*st + d*sd + q*sq], as panels of
-   `columns` columns: [panel][t*depth + d][column], the last one filled up with zeros. */
+   `columns` columns: [panel][t*depth + d][column], the last one filled up with zeros. The taps of a
+   khxkw kernel stand in groups (i % stride, j % stride), see l2l__indirect. */
 typedef struct l2l__matrix {
-    int taps, depth, columns;
+    int kh, kw, stride, depth, columns;
     int64_t st, sd, sq;
 } l2l__matrix;
 
 static void l2l__pack(const l2l_context *c, const l2l__matrix *m, const l2l_real *data, int width,
                       l2l_real *panels)
 {
-    int64_t rows = (int64_t)m->taps * m->depth;
-    int p, count = (m->columns + width - 1) / width;
+    int64_t rows = (int64_t)m->kh * m->kw * m->depth;
+    int p, count = (m->columns + width - 1) / width, s = m->stride;
     L2L__PARALLEL(l2l__workers(c, rows * m->columns))
     for (p = 0; p < count; p++) {
         l2l_real *out = panels + p * rows * width;
-        int t, d, q, valid = m->columns - p * width < width ? m->columns - p * width : width;
-        for (t = 0; t < m->taps; t++)
-            for (d = 0; d < m->depth; d++, out += width) {
-                const l2l_real *row = data + t * m->st + d * m->sd + p * width * m->sq;
-                for (q = 0; q < valid; q++) out[q] = row[q * m->sq];
-                for (; q < width; q++) out[q] = 0;
-            }
+        int g, i, j, d, q, valid = m->columns - p * width < width ? m->columns - p * width : width;
+        for (g = 0; g < s * s; g++)
+            for (i = g / s; i < m->kh; i += s)
+                for (j = g % s; j < m->kw; j += s)
+                    for (d = 0; d < m->depth; d++, out += width) {
+                        const l2l_real *row = data + (int64_t)(i * m->kw + j) * m->st +
+                                              d * m->sd + p * width * m->sq;
+                        for (q = 0; q < valid; q++) out[q] = row[q * m->sq];
+                        for (; q < width; q++) out[q] = 0;
+                    }
     }
 }
 
@@ -3071,7 +3077,7 @@ static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2
                                    int direction, l2l_real **temporary)
 {
     int width = c->kernels->columns;
-    int64_t count = (int64_t)m->taps * m->depth * ((m->columns + width - 1) / width) * width;
+    int64_t count = (int64_t)m->kh * m->kw * m->depth * ((m->columns + width - 1) / width) * width;
     bool fresh;
     l2l_real *panels = l2l__cached(c, w->packed, direction, count, &fresh);
     *temporary = NULL;
@@ -3083,58 +3089,51 @@ static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2
 /* -- indirect convolution. One routine for the forward pass and the input gradient: each output
    pixel has, for each tap, a pointer to the source pixel (or to zeros), and the tile kernel sums
    over taps and channels. Nothing is copied, and strides, padding and odd sizes are all the
-   pointer's affair. A first layer of few channels gathers its patches into rows instead, as one
-   tap. */
+   pointer's affair. Where there are few channels, a line of the kernel over a source with its
+   padding written out is one tap of kw*c numbers. The input gradient of a strided layer goes by
+   phases: all input lines of one remainder by the stride are reached through the same taps. */
 typedef struct l2l__indirect {
     const l2l__kernels *kernels;
     const l2l__geometry *g;
     bool backward;                           /* false: x -> y; true: dy -> dx                     */
-    bool gather;                             /* patches as rows                                   */
-    int taps, depth, columns;                /* of the product, after gathering                   */
+    bool wide;                               /* a line of the kernel is one tap                   */
+    int taps, depth, columns;                /* of the packed weight                              */
+    int py, px, first, count;                /* the phase, and which taps it has                  */
+    int oh, ow;                              /* the output plane, or the phase's part of it       */
     int64_t pixels;
-    int oh, ow;                              /* the output plane                                  */
     const l2l_real *source, *zero, *panels;
     const l2l__epilogue *epilogue;           /* NULL: none                                        */
     l2l_real *out;
 } l2l__indirect;
 
-/* What one thread works with: pointers for a block, gathered rows, the last panel's columns. */
+/* What one thread works with: pointers for a block, its targets, the last panel's columns. */
 typedef struct l2l__bench {
     const l2l_real **pointers;
-    l2l_real *rows, *tail;
+    l2l_real **targets, *tail;
 } l2l__bench;
 
-/* The source line (or column) that output line o reaches through tap t; negative: zeros. */
-static int l2l__source_line(const l2l__indirect *q, int o, int t, int sources)
+/* The taps' pointers of output pixel (n,h,w), L2L__ROWS apart, in the order of l2l__pack; returns
+   the pixel. */
+static l2l_real *l2l__point_pixel(const l2l__indirect *q, int64_t n, int h, int w,
+                                  const l2l_real **at)
 {
     const l2l__geometry *g = q->g;
-    int line = o * g->stride + t - g->padding;
-    if (q->backward) return l2l__reached(o, t, g->stride, g->padding, sources);
-    return line < sources ? line : -1;
-}
-
-/* The taps' pointers of output pixel (n,h,w), L2L__ROWS apart; or its patch as one row. */
-static void l2l__point_pixel(const l2l__indirect *q, int64_t n, int h, int w, const l2l_real **at,
-                             l2l_real *row)
-{
-    const l2l__geometry *g = q->g;
+    int s = g->stride, step = q->backward ? s : 1, i, j;
     int height = q->backward ? g->oh : g->h, width = q->backward ? g->ow : g->w;
-    int channels = q->backward ? g->k : g->c, i, j, c;
-    if (q->gather) *at = row;
-    for (i = 0; i < g->kh; i++) {
-        int y = l2l__source_line(q, h, i, height);
-        const l2l_real *line = y < 0 ? NULL : q->source + (n * height + y) * width * channels;
-        for (j = 0; j < g->kw; j++) {
-            int x = line ? l2l__source_line(q, w, j, width) : -1;
-            const l2l_real *from = x < 0 ? q->zero : line + (int64_t)x * channels;
-            if (q->gather) {
-                for (c = 0; c < channels; c++) *row++ = from[c];
-            } else {
-                *at = from;
-                at += L2L__ROWS;
-            }
+    int channels = q->backward ? g->k : g->c;
+    int y0 = q->backward ? h * s + q->py + g->padding : h * s - g->padding;
+    int x0 = q->backward ? w * s + q->px + g->padding : w * s - g->padding;
+    for (i = q->backward ? y0 % s : 0; i < g->kh; i += step) {
+        int y = q->backward ? (y0 < i ? -1 : (y0 - i) / s) : y0 + i;
+        const l2l_real *line = NULL;
+        if (y >= 0 && y < height) line = q->source + (n * height + y) * width * channels;
+        for (j = q->backward ? x0 % s : 0; j < (q->wide ? 1 : g->kw); j += step, at += L2L__ROWS) {
+            int x = q->backward ? (x0 < j ? -1 : (x0 - j) / s) : x0 + j;
+            *at = line && x >= 0 && x < width ? line + (int64_t)x * channels : q->zero;
         }
     }
+    if (!q->backward) return q->out + ((n * g->oh + h) * g->ow + w) * q->columns;
+    return q->out + ((n * g->h + h * s + q->py) * g->w + w * s + q->px) * q->columns;
 }
 
 /* pointers[group][tap][row of the group], for m pixels from p0; the last group repeats its last
@@ -3144,9 +3143,8 @@ static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
     int64_t n = p0 / q->ow / q->oh;
     int h = (int)(p0 / q->ow % q->oh), w = (int)(p0 % q->ow), r;
     for (r = 0; r < m || r % L2L__ROWS; r++) {
-        int64_t group = (int64_t)(r / L2L__ROWS) * q->taps * L2L__ROWS;
-        l2l__point_pixel(q, n, h, w, b->pointers + group + r % L2L__ROWS,
-                         b->rows + (int64_t)r * q->depth);
+        int64_t group = (int64_t)(r / L2L__ROWS) * q->count * L2L__ROWS;
+        b->targets[r] = l2l__point_pixel(q, n, h, w, b->pointers + group + r % L2L__ROWS);
         if (r + 1 >= m) continue;
         if (++w == q->ow) { w = 0; h++; }
         if (h == q->oh) { h = 0; n++; }
@@ -3160,59 +3158,47 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
     int together = q->depth < L2L__SLAB ? L2L__SLAB / q->depth : 1;      /* taps of one slab      */
     int deep = q->depth < L2L__SLAB ? q->depth : L2L__SLAB;
     int tail = q->columns % width ? panels - 1 : -1;
-    l2l_real *out = q->out + p0 * q->columns;
     l2l__point(q, p0, m, b);
-    for (t0 = 0; t0 < q->taps; t0 += together)
+    for (t0 = 0; t0 < q->count; t0 += together)
         for (d0 = 0; d0 < q->depth; d0 += deep) {
-            int taps = q->taps - t0 < together ? q->taps - t0 : together;
+            int taps = q->count - t0 < together ? q->count - t0 : together;
             int depth = q->depth - d0 < deep ? q->depth - d0 : deep;
             for (j = 0; j < panels; j++) {
-                const l2l_real *panel = q->panels +
-                    ((int64_t)j * q->taps * q->depth + (int64_t)t0 * q->depth + d0) * width;
+                const l2l_real *panel = q->panels + (((int64_t)j * q->taps + q->first + t0) *
+                                                         q->depth + d0) * width;
                 for (i = 0; i < m; i += L2L__ROWS) {
                     l2l_real *y[L2L__ROWS];
                     int rows = m - i < L2L__ROWS ? m - i : L2L__ROWS;
                     for (r = 0; r < rows; r++)
                         y[r] = j == tail ? b->tail + (i + r) * width
-                                         : out + (int64_t)(i + r) * q->columns + j * width;
+                                         : b->targets[i + r] + j * width;
                     q->kernels->tile(rows, taps, depth,
                                      b->pointers +
-                                         ((int64_t)i / L2L__ROWS * q->taps + t0) * L2L__ROWS,
+                                         ((int64_t)i / L2L__ROWS * q->count + t0) * L2L__ROWS,
                                      d0, panel, q->depth, y, t0 + d0 > 0);
                 }
             }
         }
     for (i = 0; tail >= 0 && i < m; i++)
-        memcpy(out + (int64_t)i * q->columns + tail * width, b->tail + i * width,
-               (size_t)(q->columns % width) * sizeof *out);
-}
-
-static void l2l__indirect_share(const l2l__indirect *q, int worker, int workers, l2l__bench *b)
-{
-    const l2l__epilogue *e = q->epilogue;
-    int64_t block, blocks = (q->pixels + L2L__PIXELS - 1) / L2L__PIXELS, p;
-    for (block = worker; block < blocks; block += workers) {
-        int64_t p0 = block * L2L__PIXELS, end = p0 + L2L__PIXELS;
-        if (end > q->pixels) end = q->pixels;
-        l2l__indirect_block(q, p0, (int)(end - p0), b);
-        for (p = p0; e && p < end; p++)
-            q->kernels->finish(q->columns, q->out + p * q->columns, e, p * q->columns,
-                               q->out + p * q->columns);
-    }
+        memcpy(b->targets[i] + tail * width, b->tail + i * width,
+               (size_t)(q->columns % width) * sizeof *b->tail);
+    for (i = 0; q->epilogue && i < m; i++)
+        q->kernels->finish(q->columns, b->targets[i], q->epilogue, b->targets[i] - q->out,
+                           b->targets[i]);
 }
 
 static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
 {
-    int64_t work = q->pixels * q->taps * q->depth * q->columns;
-    int64_t groups = L2L__PIXELS * (int64_t)q->taps;
-    int workers = l2l__workers(c, work), i, deepest = q->g->c > q->g->k ? q->g->c : q->g->k;
+    int64_t blocks = (q->pixels + L2L__PIXELS - 1) / L2L__PIXELS;
+    int64_t groups = L2L__PIXELS * (int64_t)q->count;
+    int workers = l2l__workers(c, q->pixels * q->count * q->depth * q->columns), i;
+    int deepest = q->g->c > q->g->k ? q->g->c : q->g->k;
     l2l_mark mark = l2l_mark_here(c);
     l2l__bench *b = (l2l__bench *)l2l__arena_array(c, workers, sizeof *b);
     l2l_real *zero = (l2l_real *)l2l__arena_array(c, deepest, sizeof *zero);
     for (i = 0; zero && b && i < workers; i++) {
         b[i].pointers = (const l2l_real **)l2l__arena_array(c, groups, sizeof *b[i].pointers);
-        b[i].rows = (l2l_real *)l2l__arena_array(c, q->gather ? L2L__PIXELS * (int64_t)q->depth : 1,
-                                                 sizeof *b[i].rows);
+        b[i].targets = (l2l_real **)l2l__arena_array(c, L2L__PIXELS, sizeof *b[i].targets);
         b[i].tail = (l2l_real *)l2l__arena_array(c, L2L__PIXELS * (int64_t)q->kernels->columns,
                                                  sizeof *b[i].tail);
     }
@@ -3220,10 +3206,74 @@ static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
         memset(zero, 0, (size_t)deepest * sizeof *zero);
         q->zero = zero;
         L2L__PARALLEL(workers)
-        for (i = 0; i < workers; i++) l2l__indirect_share(q, i, workers, &b[i]);
+        for (i = 0; i < workers; i++) {
+            int64_t block;
+            for (block = i; block < blocks; block += workers) {
+                int64_t p0 = block * L2L__PIXELS, m = q->pixels - p0;
+                l2l__indirect_block(q, p0, (int)(m < L2L__PIXELS ? m : L2L__PIXELS), &b[i]);
+            }
+        }
     }
     l2l_release(c, mark);
     return !c->status;
+}
+
+/* The input gradient, a phase after the other. Lines that no tap reaches are zero. */
+static bool l2l__indirect_phases(l2l_context *c, l2l__indirect *q)
+{
+    const l2l__geometry *g = q->g;
+    int s = g->stride, phase;
+    if (g->kh < s || g->kw < s)
+        memset(q->out, 0, (size_t)g->n * (size_t)g->h * (size_t)g->w * (size_t)g->c *
+                              sizeof *q->out);
+    for (phase = 0; phase < s * s; phase++) {
+        int u, v, i, lines, before = 0, columns;
+        q->py = phase / s;
+        q->px = phase % s;
+        u = (q->py + g->padding) % s;
+        v = (q->px + g->padding) % s;
+        lines = u < g->kh ? (g->kh - u + s - 1) / s : 0;
+        columns = v < g->kw ? (g->kw - v + s - 1) / s : 0;
+        for (i = 0; i < v && i < g->kw; i++) before += (g->kw - i + s - 1) / s;
+        for (q->first = i = 0; i < u && i < g->kh; i++) q->first += (g->kh - i + s - 1) / s;
+        q->first = q->first * g->kw + lines * before;
+        q->count = lines * columns;
+        q->oh = (g->h - q->py + s - 1) / s;
+        q->ow = (g->w - q->px + s - 1) / s;
+        q->pixels = (int64_t)g->n * q->oh * q->ow;
+        if (q->count && q->pixels > 0 && !l2l__indirect_run(c, q)) return false;
+    }
+    return true;
+}
+
+/* x with its padding written out, and its geometry; x itself where there is none. *temporary is to
+   be given back. */
+static const l2l_real *l2l__padded(l2l_context *c, l2l__geometry *g, const l2l_real *x,
+                                   l2l_real **temporary)
+{
+    int h = g->h, w = g->w, p = g->padding, n;
+    int64_t line, row;
+    *temporary = NULL;
+    if (!p) return x;
+    g->h += 2 * p;
+    g->w += 2 * p;
+    g->padding = 0;
+    line = (int64_t)g->w * g->c;
+    row = (int64_t)w * g->c;
+    *temporary = (l2l_real *)l2l__arena_array(c, g->n * (g->h * line), sizeof **temporary);
+    if (!*temporary) return NULL;
+    L2L__PARALLEL(l2l__workers(c, g->n * (g->h * line)))
+    for (n = 0; n < g->n; n++) {
+        l2l_real *to = *temporary + n * (g->h * line);
+        int y;
+        for (y = 0; y < g->h; y++, to += line) {
+            memset(to, 0, (size_t)line * sizeof *to);
+            if (y >= p && y < p + h)
+                memcpy(to + (int64_t)p * g->c, x + ((int64_t)n * h + y - p) * row,
+                       (size_t)row * sizeof *to);
+        }
+    }
+    return *temporary;
 }
 
 /* -- Winograd convolution: 3x3, stride 1. A tile of fxf outputs (f = 4 or 2) is A^T [(G g G^T) .
@@ -3237,7 +3287,9 @@ typedef struct l2l__winograd {
     int h, w, c;                             /* the source's plane and channels                   */
     int oh, ow, k, padding;                  /* the output's                                      */
     int th, tw, tiles;                       /* tiles of a plane; of the batch                    */
-    int ldv, ldm, most;                      /* row lengths, tiles at a time                      */
+    int most;                                /* tiles at a time                                   */
+    int slab, panel;                         /* channels, columns that stand together in v, m:    */
+    int vrow, mrow;                          /* v[point][slab][tile][vrow], m likewise            */
     bool turned;                             /* input gradient: taps in reverse                   */
     const l2l_real *source, *zero;
     const l2l_real *panels;                  /* the weight, [panel][tap][c][columns]              */
@@ -3249,7 +3301,9 @@ typedef struct l2l__winograd {
 enum {
     L2L__CACHED = 1 << 16,                   /* c*k up to which transformed weights are kept      */
     L2L__WIN_SLAB = 128,                     /* channels that are transformed at a time otherwise */
-    L2L__WIN_CHUNK = 192                     /* tiles at a time when all threads share them       */
+    L2L__WIN_CHUNK = 192,                    /* tiles at a time when all threads share them       */
+    L2L__WIN_GROUP = 48,                     /* channels of a weight gradient's block             */
+    L2L__WIN_ROOM = 1 << 23                  /* numbers that its transformed tiles may take       */
 };
 
 /* Which way a layer goes, by its shape alone. The costs are vector operations for each tile: the
@@ -3286,9 +3340,10 @@ static l2l__winograd l2l__winograd_of(const l2l_context *c, int f, int n, int h,
     q.th = (oh + f - 1) / f;
     q.tw = (ow + f - 1) / f;
     q.tiles = n * q.th * q.tw;
-    q.ldv = channels + (channels % 128 ? 0 : 16); /* rows that do not fall onto each other in L1  */
-    q.ldm = (k + width - 1) / width * width;
-    q.ldm += q.ldm % 128 ? 0 : 16;
+    q.slab = channels;
+    q.panel = (k + width - 1) / width * width;
+    q.vrow = channels + (channels % 128 ? 0 : 16); /* rows that do not fall onto each other in L1 */
+    q.mrow = q.panel + (q.panel % 128 ? 0 : 16);
     return q;
 }
 
@@ -3310,44 +3365,70 @@ static void l2l__patch(const l2l_real *plane, int h, int w, int c, int y, int x,
             *at++ = i < 0 || i >= h || j < 0 || j >= w ? zero : plane + ((int64_t)i * w + j) * c;
 }
 
-/* Tiles t0 .. t0+count-1 of the source into v[point][tile][ldv]. */
+/* Numbers of one point in v and m. */
+static int64_t l2l__winograd_v(const l2l__winograd *q)
+{
+    return (int64_t)((q->c + q->slab - 1) / q->slab) * q->most * q->vrow;
+}
+
+static int64_t l2l__winograd_m(const l2l__winograd *q)
+{
+    return (int64_t)((q->k + q->panel - 1) / q->panel) * q->most * q->mrow;
+}
+
+/* Tiles t0 .. t0+count-1 of the source into v, as its tiles from `first` on. */
 static void l2l__winograd_in(const l2l__winograd *q, int t0, int count, int first, l2l_real *v)
 {
     const l2l_real *from[36];
     l2l_real *to[36];
-    int t, p, y, x;
+    int64_t point = l2l__winograd_v(q);
+    int t, p, y, x, d0;
     for (t = 0; t < count; t++) {
         int n = l2l__tile_place(q, t0 + t, &y, &x);
         l2l__patch(q->source + (int64_t)n * q->h * q->w * q->c, q->h, q->w, q->c, y - q->padding,
                    x - q->padding, q->side, q->zero, from);
-        for (p = 0; p < q->points; p++)
-            to[p] = v + ((int64_t)p * q->most + first + t) * q->ldv;
-        q->kernels->winograd(q->transform + L2L__WIN_IN, q->c, from, to, NULL, NULL);
+        for (p = 0; p < q->points; p++) to[p] = v + p * point + (int64_t)(first + t) * q->vrow;
+        for (d0 = 0; d0 < q->c; d0 += q->slab) {
+            q->kernels->winograd(q->transform + L2L__WIN_IN, q->c - d0 < q->slab ? q->c - d0
+                                                                                 : q->slab,
+                                 from, to, NULL, 0, NULL);
+            for (p = 0; p < q->points; p++) {
+                from[p] += q->slab;
+                to[p] += (int64_t)q->most * q->vrow;
+            }
+        }
     }
 }
 
-/* m[point][tile][ldm] back to output pixels, with the epilogue. */
+/* m back to output pixels, with the epilogue. */
 static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int first,
                               const l2l_real *m)
 {
     const l2l_real *from[36];
     l2l_real *to[16];
-    int t, p, y, x, i, j;
+    int64_t point = l2l__winograd_m(q);
+    int t, p, y, x, i, j, k0;
     for (t = 0; t < count; t++) {
         int64_t plane = l2l__tile_place(q, t0 + t, &y, &x) * (int64_t)q->oh;
-        for (p = 0; p < q->points; p++)
-            from[p] = m + ((int64_t)p * q->most + first + t) * q->ldm;
+        for (p = 0; p < q->points; p++) from[p] = m + p * point + (int64_t)(first + t) * q->mrow;
         for (i = 0; i < q->f; i++)
             for (j = 0; j < q->f; j++)
                 to[i * q->f + j] = y + i < q->oh && x + j < q->ow
                                        ? q->out + ((plane + y + i) * q->ow + x + j) * q->k : NULL;
-        q->kernels->winograd(q->transform + L2L__WIN_OUT, q->k, from, to, q->epilogue, q->out);
+        for (k0 = 0; k0 < q->k; k0 += q->panel) {
+            q->kernels->winograd(q->transform + L2L__WIN_OUT, q->k - k0 < q->panel ? q->k - k0
+                                                                                   : q->panel,
+                                 from, to, q->epilogue, k0, q->out);
+            for (p = 0; p < q->points; p++) from[p] += (int64_t)q->most * q->mrow;
+            for (i = 0; i < q->f * q->f; i++) if (to[i]) to[i] += q->panel;
+        }
     }
 }
 
-/* The product of one point over a slab of channels: v[tile][d0..] b to m[tile][panel's columns]. */
-static void l2l__winograd_product(const l2l__winograd *q, int count, const l2l_real *v, int d0,
-                                  int depth, const l2l_real *b, l2l_real *m)
+/* The product of one point over a slab of channels, for all tiles: v[tile][0..depth) b to
+   m[tile][a panel's columns]. */
+static void l2l__winograd_product(const l2l__winograd *q, int count, const l2l_real *v, int depth,
+                                  const l2l_real *b, l2l_real *m, bool accumulate)
 {
     int i, r;
     for (i = 0; i < count; i += L2L__ROWS) {
@@ -3355,10 +3436,10 @@ static void l2l__winograd_product(const l2l__winograd *q, int count, const l2l_r
         l2l_real *y[L2L__ROWS];
         int rows = count - i < L2L__ROWS ? count - i : L2L__ROWS;
         for (r = 0; r < L2L__ROWS; r++) {
-            a[r] = v + (int64_t)(i + (r < rows ? r : 0)) * q->ldv;
-            y[r] = m + (int64_t)(i + (r < rows ? r : 0)) * q->ldm;
+            a[r] = v + (int64_t)(i + (r < rows ? r : 0)) * q->vrow;
+            y[r] = m + (int64_t)(i + (r < rows ? r : 0)) * q->mrow;
         }
-        q->kernels->tile(rows, 1, depth, a, d0, b, depth, y, d0 > 0);
+        q->kernels->tile(rows, 1, depth, a, 0, b, depth, y, accumulate);
     }
 }
 
@@ -3375,7 +3456,7 @@ static void l2l__winograd_weight(const l2l__winograd *q, int panel, int d0, int 
                   (((int64_t)panel * 9 + (q->turned ? 8 - i : i)) * q->c + d0) * width;
     for (i = 0; i < q->points; i++) to[i] = u + i * step;
     q->kernels->winograd(q->transform + L2L__WIN_WEIGHT, (int64_t)depth * width, from, to, NULL,
-                         NULL);
+                         0, NULL);
 }
 
 /* Small layers: a thread takes a block of tiles from patch to output. */
@@ -3383,29 +3464,30 @@ static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
 {
     int width = q->kernels->columns, panels = (q->k + width - 1) / width, blocks, worker;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
-    int64_t size;
+    int64_t vs, ms;
     l2l_real *space;
     q->most = q->c + q->k <= 128 ? 48 : 24;
     if (q->most > q->tiles) q->most = q->tiles;
     blocks = (q->tiles + q->most - 1) / q->most;
-    size = (int64_t)q->points * q->most * (q->ldv + q->ldm);
-    space = (l2l_real *)l2l__arena_array(c, workers * size, sizeof *space);
+    vs = l2l__winograd_v(q);
+    ms = l2l__winograd_m(q);
+    space = (l2l_real *)l2l__arena_array(c, workers * (q->points * (vs + ms)), sizeof *space);
     if (!space) return false;
     L2L__PARALLEL(workers)
     for (worker = 0; worker < workers; worker++) {
-        l2l_real *v = space + worker * size, *m = v + (int64_t)q->points * q->most * q->ldv;
+        l2l_real *v = space + worker * (q->points * (vs + ms)), *m = v + q->points * vs;
         int block, p, j, d0;
         for (block = worker; block < blocks; block += workers) {
             int t0 = block * q->most, count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
             l2l__winograd_in(q, t0, count, 0, v);
             for (p = 0; p < q->points; p++)
                 for (j = 0; j < panels; j++)
-                    for (d0 = 0; d0 < q->c; d0 += L2L__SLAB)
+                    for (d0 = 0; d0 < q->c; d0 += L2L__WIN_SLAB)
                         l2l__winograd_product(
-                            q, count, v + (int64_t)p * q->most * q->ldv, d0,
-                            q->c - d0 < L2L__SLAB ? q->c - d0 : L2L__SLAB,
+                            q, count, v + p * vs + d0,
+                            q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB,
                             q->u + (((int64_t)j * q->points + p) * q->c + d0) * width,
-                            m + (int64_t)p * q->most * q->ldm + j * width);
+                            m + p * ms + j * width, d0 > 0);
             l2l__winograd_out(q, t0, count, 0, m);
         }
     }
@@ -3419,28 +3501,33 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
 {
     int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k), count, worker;
-    int64_t size = (int64_t)q->points * L2L__WIN_SLAB * width;
+    int64_t size = (int64_t)L2L__WIN_SLAB * width, vs, ms;
     l2l_real *v, *m, *u;
     q->most = q->tiles < L2L__WIN_CHUNK ? q->tiles : L2L__WIN_CHUNK;
-    v = (l2l_real *)l2l__arena_array(c, (int64_t)q->points * q->most * q->ldv, sizeof *v);
-    m = (l2l_real *)l2l__arena_array(c, (int64_t)q->points * q->most * q->ldm, sizeof *m);
-    u = (l2l_real *)l2l__arena_array(c, workers * size, sizeof *u);
+    q->slab = q->vrow = L2L__WIN_SLAB;
+    q->panel = q->mrow = width;
+    vs = l2l__winograd_v(q);
+    ms = l2l__winograd_m(q);
+    v = (l2l_real *)l2l__arena_array(c, q->points * vs, sizeof *v);
+    m = (l2l_real *)l2l__arena_array(c, q->points * ms, sizeof *m);
+    u = (l2l_real *)l2l__arena_array(c, workers * (q->points * size), sizeof *u);
     for (t0 = 0; u && m && v && t0 < q->tiles; t0 += count) {
         count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
         L2L__PARALLEL(workers)
         for (t = 0; t < count; t++) l2l__winograd_in(q, t0 + t, 1, t, v);
         L2L__PARALLEL(workers)
         for (worker = 0; worker < workers; worker++) {
-            l2l_real *mine = u + worker * size;
-            int j, p, d0, depth;
+            l2l_real *mine = u + worker * (q->points * size);
+            int p, j, d0, depth;
             for (j = worker; j < panels; j += workers)
                 for (d0 = 0; d0 < q->c; d0 += depth) {
                     depth = q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB;
-                    l2l__winograd_weight(q, j, d0, depth, mine, (int64_t)L2L__WIN_SLAB * width);
+                    l2l__winograd_weight(q, j, d0, depth, mine, size);
                     for (p = 0; p < q->points; p++)
-                        l2l__winograd_product(q, count, v + (int64_t)p * q->most * q->ldv, d0,
-                                              depth, mine + (int64_t)p * L2L__WIN_SLAB * width,
-                                              m + (int64_t)p * q->most * q->ldm + j * width);
+                        l2l__winograd_product(
+                            q, count, v + p * vs + (int64_t)d0 / q->slab * q->most * q->vrow,
+                            depth, mine + p * size, m + p * ms + (int64_t)j * q->most * q->mrow,
+                            d0 > 0);
                 }
         }
         L2L__PARALLEL(workers)
@@ -3485,77 +3572,124 @@ static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor
     return ok;
 }
 
-/* dW over the tiles of x and dy; sums[panel][point][c][columns] are kept in Winograd's domain until
-   the end. Every sum runs over the tiles in order, whatever the threads. */
+/* A block of the weight gradient: L2L__WIN_GROUP channels of x by a panel of dy's. Adds the tiles
+   of a chunk to sums[point][channel][columns]. */
+static void l2l__winograd_sum(const l2l__winograd *q, int count, const l2l_real *v,
+                              const l2l_real *z, int c0, int panel, l2l_real *sums)
+{
+    int width = q->kernels->columns, p, band, last = c0 + L2L__WIN_GROUP;
+    if (last > q->c) last = q->c;
+    for (p = 0; p < q->points; p++)
+        for (band = c0; band < last; band += L2L__ROWS)
+            q->kernels->outer(last - band < L2L__ROWS ? last - band : L2L__ROWS, count,
+                              v + p * l2l__winograd_v(q) + band, q->vrow,
+                              z + p * l2l__winograd_m(q) + panel * width, q->mrow,
+                              sums + ((int64_t)p * L2L__WIN_GROUP + band - c0) * width);
+}
+
+/* Its sums to the weight's gradient; `out` is room for 9 blocks. */
+static void l2l__winograd_collect(const l2l__winograd *q, const l2l_real *sums, int c0, int panel,
+                                  l2l_real *out, l2l_real *dw)
+{
+    const l2l_real *from[36];
+    l2l_real *to[9];
+    int width = q->kernels->columns, one = L2L__WIN_GROUP * width, i, r;
+    int valid = q->k - panel * width < width ? q->k - panel * width : width;
+    for (i = 0; i < q->points; i++) from[i] = sums + i * one;
+    for (i = 0; i < 9; i++) to[i] = out + i * one;
+    q->kernels->winograd(q->transform + L2L__WIN_BACK, one, from, to, NULL, 0, NULL);
+    for (i = 0; i < 9; i++)
+        for (r = c0; r < q->c && r < c0 + L2L__WIN_GROUP; r++)
+            memcpy(dw + ((int64_t)i * q->c + r) * q->k + panel * width, to[i] + (r - c0) * width,
+                   (size_t)valid * sizeof *dw);
+}
+
+/* One tile of x and of dy into v and z. */
+static void l2l__winograd_pair(const l2l__winograd *q, const l2l_real *dy, int tile, int t,
+                               l2l_real *v, l2l_real *z)
+{
+    const l2l_real *from[16];
+    l2l_real *to[36];
+    int p, y, x, n = l2l__tile_place(q, tile, &y, &x);
+    l2l__winograd_in(q, tile, 1, t, v);
+    l2l__patch(dy + (int64_t)n * q->oh * q->ow * q->k, q->oh, q->ow, q->k, y, x, q->f, q->zero,
+               from);
+    for (p = 0; p < q->points; p++) to[p] = z + p * l2l__winograd_m(q) + (int64_t)t * q->mrow;
+    q->kernels->winograd(q->transform + L2L__WIN_GRAD, q->k, from, to, NULL, 0, NULL);
+}
+
+/* dW over the tiles of x and dy. Every sum runs over the tiles in order, whatever the threads.
+   Where the transformed tiles do not fit into L2L__WIN_ROOM, the sums of all blocks wait for the
+   rest. */
 static bool l2l__winograd_weight_gradient(l2l_context *c, l2l__winograd *q, const l2l_real *dy,
                                           l2l_real *dw)
 {
-    int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t, count, item;
-    int rows = (q->c + L2L__ROWS - 1) / L2L__ROWS * L2L__ROWS, items = panels * q->points;
+    int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t, count, worker;
+    int items = panels * ((q->c + L2L__WIN_GROUP - 1) / L2L__WIN_GROUP), kept;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
-    int64_t one = (int64_t)rows * width, ldz = q->ldm, big = q->c > q->k ? q->c : q->k, vs, zs;
+    int64_t one = (int64_t)L2L__WIN_GROUP * width, size = q->points * one, zs;
     l2l_mark mark = l2l_mark_here(c);
     l2l_real *zero, *sums, *v, *z, *out;
-    q->most = q->tiles < L2L__WIN_CHUNK ? q->tiles : L2L__WIN_CHUNK;
-    vs = (int64_t)q->most * q->ldv;
-    zs = (int64_t)q->most * ldz;
-    zero = (l2l_real *)l2l__arena_array(c, big, sizeof *zero);
-    sums = (l2l_real *)l2l__arena_array(c, items * one, sizeof *sums);
-    v = (l2l_real *)l2l__arena_array(c, q->points * vs + L2L__ROWS, sizeof *v);
-    z = (l2l_real *)l2l__arena_array(c, q->points * zs, sizeof *z);
-    out = (l2l_real *)l2l__arena_array(c, panels * 9 * one, sizeof *out);
-    if (c->status) return l2l_release(c, mark), false;
-    memset(zero, 0, (size_t)big * sizeof *zero);
-    memset(sums, 0, (size_t)(items * one) * sizeof *sums);
-    memset(z, 0, (size_t)(q->points * zs) * sizeof *z);
-    q->zero = zero;
-    for (t0 = 0; t0 < q->tiles; t0 += count) {
+    q->most = L2L__WIN_ROOM / (q->points * (q->vrow + q->mrow));
+    if (q->most < L2L__WIN_GROUP) q->most = L2L__WIN_GROUP;
+    if (q->most > q->tiles) q->most = q->tiles;
+    kept = q->most < q->tiles ? items : workers;
+    zs = q->points * l2l__winograd_m(q);
+    zero = (l2l_real *)l2l__arena_array(c, q->c > q->k ? q->c : q->k, sizeof *zero);
+    sums = (l2l_real *)l2l__arena_array(c, kept * size, sizeof *sums);
+    v = (l2l_real *)l2l__arena_array(c, q->points * l2l__winograd_v(q), sizeof *v);
+    z = (l2l_real *)l2l__arena_array(c, zs, sizeof *z);
+    out = (l2l_real *)l2l__arena_array(c, workers * (9 * one), sizeof *out);
+    if (!c->status) {
+        memset(zero, 0, (size_t)(q->c > q->k ? q->c : q->k) * sizeof *zero);
+        if (q->k % width) memset(z, 0, (size_t)zs * sizeof *z); /* the last panel's empty columns */
+        q->zero = zero;
+    }
+    for (t0 = 0; !c->status && t0 < q->tiles; t0 += count) {
         count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
         L2L__PARALLEL(workers)
-        for (t = 0; t < count; t++) {
-            const l2l_real *from[16];
-            l2l_real *to[36];
-            int p, y, x, n = l2l__tile_place(q, t0 + t, &y, &x);
-            l2l__winograd_in(q, t0 + t, 1, t, v);
-            l2l__patch(dy + (int64_t)n * q->oh * q->ow * q->k, q->oh, q->ow, q->k, y, x, q->f, zero,
-                       from);
-            for (p = 0; p < q->points; p++) to[p] = z + p * zs + t * ldz;
-            q->kernels->winograd(q->transform + L2L__WIN_GRAD, q->k, from, to, NULL, NULL);
-        }
+        for (t = 0; t < count; t++) l2l__winograd_pair(q, dy, t0 + t, t, v, z);
         L2L__PARALLEL(workers)
-        for (item = 0; item < items; item++) {
-            int p = item % q->points, j = item / q->points, band;
-            for (band = 0; band < q->c; band += L2L__ROWS)
-                q->kernels->outer(q->c - band < L2L__ROWS ? q->c - band : L2L__ROWS, count,
-                                  v + p * vs + band, q->ldv, z + p * zs + j * width, ldz,
-                                  sums + item * one + (int64_t)band * width);
+        for (worker = 0; worker < workers; worker++) {
+            int item;
+            for (item = worker; item < items; item += workers) {
+                l2l_real *mine = sums + (kept == items ? item : worker) * size;
+                int c0 = item / panels * L2L__WIN_GROUP, panel = item % panels;
+                if (t0 == 0) memset(mine, 0, (size_t)size * sizeof *mine);
+                l2l__winograd_sum(q, count, v, z, c0, panel, mine);
+                if (t0 + count == q->tiles)
+                    l2l__winograd_collect(q, mine, c0, panel, out + worker * (9 * one), dw);
+            }
         }
-    }
-    L2L__PARALLEL(workers)
-    for (item = 0; item < panels; item++) {
-        const l2l_real *from[36];
-        l2l_real *to[9];
-        int i, r, valid = q->k - item * width < width ? q->k - item * width : width;
-        for (i = 0; i < q->points; i++) from[i] = sums + ((int64_t)item * q->points + i) * one;
-        for (i = 0; i < 9; i++) to[i] = out + ((int64_t)item * 9 + i) * one;
-        q->kernels->winograd(q->transform + L2L__WIN_BACK, one, from, to, NULL, NULL);
-        for (i = 0; i < 9; i++)
-            for (r = 0; r < q->c; r++)
-                memcpy(dw + ((int64_t)i * q->c + r) * q->k + item * width, to[i] + r * width,
-                       (size_t)valid * sizeof *dw);
     }
     l2l_release(c, mark);
-    return true;
+    return !c->status;
+}
+
+/* The matrix of a weight for x -> y (direction 0) or dy -> dx (1). */
+static l2l__matrix l2l__matrix_of(const l2l__geometry *g, int direction)
+{
+    l2l__matrix m;
+    m.kh = g->kh; m.kw = g->kw;
+    m.stride = direction ? g->stride : 1;
+    m.depth = direction ? g->k : g->c;
+    m.columns = direction ? g->c : g->k;
+    m.st = (int64_t)g->c * g->k;
+    m.sd = direction ? 1 : g->k;
+    m.sq = direction ? g->k : 1;
+    return m;
 }
 
 static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                               const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
 {
+    const l2l__epilogue *last = e->scale || e->bias || e->residual || e->relu ? e : NULL;
+    l2l__geometry in = *g;
     l2l__indirect q;
-    l2l__matrix m;
-    l2l_real *temporary;
-    int taps = g->kh * g->kw, side = l2l__winograd_side(c->kernels, g->oh, g->ow, g->c, g->k, g->kh,
-                                                        g->kw, g->stride, g->padding);
+    l2l__matrix m = l2l__matrix_of(g, 0);
+    l2l_real *temporary, *padded = NULL;
+    int side = l2l__winograd_side(c->kernels, g->oh, g->ow, g->c, g->k, g->kh, g->kw, g->stride,
+                                  g->padding);
     bool ok;
     if (!c->kernels->tile) {
         l2l__naive_conv_forward(c, g, x, w->data, e, y);
@@ -3566,91 +3700,101 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_
                                            g->padding);
         v.source = x;
         v.out = y;
-        v.epilogue = e->scale || e->bias || e->residual || e->relu ? e : NULL;
-        m.taps = taps; m.depth = g->c; m.columns = g->k;
-        m.st = (int64_t)g->c * g->k; m.sd = g->k; m.sq = 1;
+        v.epilogue = last;
         return l2l__winograd_run(c, &v, w, &m, 0);
     }
     memset(&q, 0, sizeof q);
     q.kernels = c->kernels;
-    q.g = g;
-    q.gather = g->c <= L2L__FEW && taps > 1;
-    q.taps = q.gather ? 1 : taps;
-    q.depth = q.gather ? taps * g->c : g->c;
+    q.g = &in;
+    q.wide = g->c <= L2L__FEW && g->kh * g->kw > 1;
+    if (q.wide) {
+        m.kw = 1;
+        m.depth = g->kw * g->c;
+        m.st = (int64_t)m.depth * g->k;
+        x = l2l__padded(c, &in, x, &padded);
+    }
+    q.taps = q.count = m.kh * m.kw;
+    q.depth = m.depth;
     q.columns = g->k;
     q.oh = g->oh;
     q.ow = g->ow;
     q.pixels = (int64_t)g->n * g->oh * g->ow;
     q.source = x;
-    q.epilogue = e->scale || e->bias || e->residual || e->relu ? e : NULL;
+    q.epilogue = last;
     q.out = y;
-    m.taps = q.taps; m.depth = q.depth; m.columns = g->k;
-    m.st = (int64_t)q.depth * g->k; m.sd = g->k; m.sq = 1;
     q.panels = l2l__panels(c, w, &m, 0, &temporary);
-    ok = q.panels && l2l__indirect_run(c, &q);
+    ok = x && q.panels && l2l__indirect_run(c, &q);
     l2l__arena_drop(c, temporary);
+    l2l__arena_drop(c, padded);
     return ok;
 }
 
 /* -- input gradient of a layer with few input channels: the product dy x W^T gives each output
-   pixel's contribution to its whole patch, which is added into the image, one image at a time. */
-static void l2l__scatter_row(const l2l__geometry *g, int oh, int ow, const l2l_real *patch,
-                             l2l_real *dx)
-{
-    int i, j, c;
-    for (i = 0; i < g->kh; i++)
-        for (j = 0; j < g->kw; j++, patch += g->c) {
-            int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
-            if (h < 0 || h >= g->h || w < 0 || w >= g->w) continue;
-            for (c = 0; c < g->c; c++) dx[((int64_t)h * g->w + w) * g->c + c] += patch[c];
-        }
-}
-
+   pixel's contribution to its whole patch, which is added line by line into an image with its
+   padding, one image at a time. `room` holds six patches and that image. */
 static void l2l__scatter_image(const l2l__kernels *kernels, const l2l__geometry *g,
-                               const l2l_real *dy, const l2l_real *panels, l2l_real *patches,
+                               const l2l_real *dy, const l2l_real *panels, l2l_real *room,
                                l2l_real *dx)
 {
     int columns = g->kh * g->kw * g->c, width = kernels->columns, pixels = g->oh * g->ow, p, j, r,
-        d0;
+        d0, i, e, line = g->kw * g->c, long_line = (g->w + 2 * g->padding) * g->c;
     int padded = (columns + width - 1) / width * width;
+    l2l_real *image = room + (int64_t)L2L__ROWS * padded;
     const l2l_real *a[L2L__ROWS];
     l2l_real *y[L2L__ROWS];
-    memset(dx, 0, (size_t)g->h * (size_t)g->w * (size_t)g->c * sizeof *dx);
+    memset(image, 0, (size_t)(g->h + 2 * g->padding) * (size_t)long_line * sizeof *image);
     for (p = 0; p < pixels; p += L2L__ROWS) {
         int rows = pixels - p < L2L__ROWS ? pixels - p : L2L__ROWS;
         for (r = 0; r < L2L__ROWS; r++) a[r] = dy + (int64_t)(p + (r < rows ? r : 0)) * g->k;
         for (j = 0; j < padded; j += width) {
-            for (r = 0; r < rows; r++) y[r] = patches + r * padded + j;
+            for (r = 0; r < rows; r++) y[r] = room + r * padded + j;
             for (d0 = 0; d0 < g->k; d0 += L2L__SLAB)
                 kernels->tile(rows, 1, g->k - d0 < L2L__SLAB ? g->k - d0 : L2L__SLAB, a, d0,
                               panels + (int64_t)j * g->k + (int64_t)d0 * width, 0, y, d0 > 0);
         }
-        for (r = 0; r < rows; r++)
-            l2l__scatter_row(g, (p + r) / g->ow, (p + r) % g->ow, patches + r * padded, dx);
+        for (r = 0; r < rows; r++) {
+            const l2l_real *patch = room + r * padded;
+            l2l_real *to = image + (int64_t)((p + r) / g->ow * g->stride) * long_line +
+                           (p + r) % g->ow * g->stride * g->c;
+            for (i = 0; i < g->kh; i++, patch += line, to += long_line)
+                if (line >= 16) kernels->add(line, to, patch, to);
+                else for (e = 0; e < line; e++) to[e] += patch[e];
+        }
     }
+    for (i = 0; i < g->h; i++)
+        memcpy(dx + (int64_t)i * g->w * g->c,
+               image + (int64_t)(i + g->padding) * long_line + g->padding * g->c,
+               (size_t)g->w * (size_t)g->c * sizeof *dx);
 }
 
 static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
                                   const l2l_tensor *w, l2l_real *dx)
 {
     const l2l__kernels *kernels = c->kernels;
-    int columns = g->kh * g->kw * g->c,
-        padded = (columns + kernels->columns - 1) / kernels->columns * kernels->columns, n;
+    int columns = g->kh * g->kw * g->c, worker;
+    int padded = (columns + kernels->columns - 1) / kernels->columns * kernels->columns;
     int64_t from = (int64_t)g->oh * g->ow * g->k, to = (int64_t)g->h * g->w * g->c;
+    int64_t size = L2L__ROWS * (int64_t)padded +
+                   (int64_t)(g->h + 2 * g->padding) * (g->w + 2 * g->padding) * g->c;
+    int workers = l2l__workers(c, g->n * from * columns);
     l2l__matrix m;
-    l2l_real *temporary, *patches;
+    l2l_real *temporary, *room;
     const l2l_real *panels;
-    m.taps = 1; m.depth = g->k; m.columns = columns;
+    m.kh = m.kw = m.stride = 1;
+    m.depth = g->k; m.columns = columns;
     m.st = 0; m.sd = 1; m.sq = g->k;
     panels = l2l__panels(c, w, &m, 1, &temporary);
-    patches = (l2l_real *)l2l__arena_array(c, (int64_t)g->n * L2L__ROWS * padded, sizeof *patches);
-    if (patches) {
-        L2L__PARALLEL(l2l__workers(c, g->n * from * columns))
-        for (n = 0; n < g->n; n++)
-            l2l__scatter_image(kernels, g, dy + n * from, panels,
-                               patches + (int64_t)n * L2L__ROWS * padded, dx + n * to);
+    room = (l2l_real *)l2l__arena_array(c, workers * size, sizeof *room);
+    if (room) {
+        L2L__PARALLEL(workers)
+        for (worker = 0; worker < workers; worker++) {
+            int n;
+            for (n = worker; n < g->n; n += workers)
+                l2l__scatter_image(kernels, g, dy + n * from, panels, room + worker * size,
+                                   dx + n * to);
+        }
     }
-    l2l__arena_drop(c, patches);
+    l2l__arena_drop(c, room);
     l2l__arena_drop(c, temporary);
     return !c->status;
 }
@@ -3659,19 +3803,16 @@ static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, con
                                      const l2l_tensor *w, l2l_real *dx)
 {
     l2l__indirect q;
-    l2l__matrix m;
+    l2l__matrix m = l2l__matrix_of(g, 1);
     l2l_real *temporary;
-    int side;
+    int side = l2l__winograd_side(c->kernels, g->h, g->w, g->k, g->c, g->kh, g->kw, g->stride,
+                                  g->padding);
     bool ok;
     if (!c->kernels->tile) {
         l2l__naive_conv_input_gradient(c, g, dy, w->data, dx);
         return true;
     }
     if (g->c <= L2L__FEW && g->kh * g->kw > 1) return l2l__scatter_gradient(c, g, dy, w, dx);
-    m.taps = g->kh * g->kw; m.depth = g->k; m.columns = g->c;
-    m.st = (int64_t)g->c * g->k; m.sd = 1; m.sq = g->k;
-    side = l2l__winograd_side(c->kernels, g->h, g->w, g->k, g->c, g->kh, g->kw, g->stride,
-                              g->padding);
     if (side) {
         l2l__winograd v = l2l__winograd_of(c, side, g->n, g->oh, g->ow, g->k, g->h, g->w, g->c,
                                            2 - g->padding);
@@ -3686,13 +3827,10 @@ static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, con
     q.taps = g->kh * g->kw;
     q.depth = g->k;
     q.columns = g->c;
-    q.oh = g->h;
-    q.ow = g->w;
-    q.pixels = (int64_t)g->n * g->h * g->w;
     q.source = dy;
     q.out = dx;
     q.panels = l2l__panels(c, w, &m, 1, &temporary);
-    ok = q.panels && l2l__indirect_run(c, &q);
+    ok = q.panels && l2l__indirect_phases(c, &q);
     l2l__arena_drop(c, temporary);
     return ok;
 }
@@ -3705,7 +3843,7 @@ typedef struct l2l__outer_plan {
     const l2l__kernels *kernels;
     l2l__geometry g;
     const l2l_real *x, *dy;
-    int ldy;                                 /* distance of pixels in dy                          */
+    int pitch, ldy;                          /* distance of pixels in x and in dy                 */
     int bands, panels, tiles;                /* bands of six channels                             */
     l2l_real *sums;                          /* tiles x ROWS x columns                            */
 } l2l__outer_plan;
@@ -3730,9 +3868,9 @@ static void l2l__outer_tile(const l2l__outer_plan *q, int n, int tile)
         int64_t ih = (int64_t)oh * g->stride + i;
         if (ih < 0 || ih >= g->h) continue;
         q->kernels->outer(rows, last - first,
-                          q->x + ((n * (int64_t)g->h + ih) * g->w + first * g->stride + j) * g->c +
-                              c0,
-                          (int64_t)g->stride * g->c,
+                          q->x + ((n * (int64_t)g->h + ih) * g->w + first * g->stride + j) *
+                                     q->pitch + c0,
+                          (int64_t)g->stride * q->pitch,
                           q->dy + ((n * (int64_t)g->oh + oh) * g->ow + first) * q->ldy +
                               l2l__panel_start(q, panel),
                           q->ldy, q->sums + (int64_t)tile * L2L__ROWS * q->kernels->columns);
@@ -3774,26 +3912,6 @@ static bool l2l__outer_run(l2l_context *c, l2l__outer_plan *q, l2l_real *dw)
     return true;
 }
 
-/* Patches of a first layer as rows: nxohxowx(taps*c). */
-static void l2l__gather_patches(const l2l_context *c, const l2l__geometry *g, const l2l_real *x,
-                                l2l_real *rows)
-{
-    int64_t p, pixels = (int64_t)g->n * g->oh * g->ow, depth = (int64_t)g->kh * g->kw * g->c;
-    L2L__PARALLEL(l2l__workers(c, pixels * depth))
-    for (p = 0; p < pixels; p++) {
-        l2l_real *row = rows + p * depth;
-        int i, j, k;
-        for (i = 0; i < g->kh; i++)
-            for (j = 0; j < g->kw; j++) {
-                int h = (int)(p / g->ow % g->oh) * g->stride + i - g->padding;
-                int w = (int)(p % g->ow) * g->stride + j - g->padding;
-                bool inside = h >= 0 && h < g->h && w >= 0 && w < g->w;
-                int64_t from = ((p / g->ow / g->oh * g->h + h) * g->w + w) * g->c;
-                for (k = 0; k < g->c; k++) *row++ = inside ? x[from + k] : 0;
-            }
-    }
-}
-
 /* dy with its rows widened to one whole panel, for layers with fewer output channels than that. */
 static l2l_real *l2l__widen(l2l_context *c, const l2l_real *dy, int64_t pixels, int k, int width)
 {
@@ -3812,6 +3930,7 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
     l2l_mark mark = l2l_mark_here(c);
     l2l__outer_plan q;
     int64_t pixels = (int64_t)g->n * g->oh * g->ow;
+    l2l_real *padded;
     int side;
     if (!c->kernels->tile) {
         l2l__naive_conv_weight_gradient(c, g, x, dy, dw);
@@ -3831,21 +3950,18 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
     q.x = x;
     q.dy = dy;
     q.ldy = g->k;
+    q.pitch = g->c;
     if (g->k < q.kernels->columns) {
         q.ldy = q.kernels->columns;
         q.dy = l2l__widen(c, dy, pixels, g->k, q.ldy);
     }
-    if (g->c <= L2L__FEW && g->kh * g->kw > 1) {
-        l2l_real *rows =
-            (l2l_real *)l2l__arena_array(c, pixels * g->kh * g->kw * g->c, sizeof *rows);
-        if (rows) l2l__gather_patches(c, g, x, rows);
-        q.x = rows;
-        q.g.c = g->kh * g->kw * g->c;
-        q.g.h = g->oh; q.g.w = g->ow;
-        q.g.kh = q.g.kw = q.g.stride = 1;
-        q.g.padding = 0;
+    if (g->c <= L2L__FEW && g->kh * g->kw > 1) { /* a line of the kernel is one tap             */
+        q.x = l2l__padded(c, &q.g, x, &padded);
+        q.g.c = g->kw * g->c;
+        q.g.kw = 1;
     }
-    if (q.g.kh * q.g.kw == 1 && q.g.stride == 1 && q.g.padding == 0 && pixels <= INT_MAX) {
+    if (q.g.kh * q.g.kw == 1 && q.g.stride == 1 && q.g.padding == 0 && q.pitch == q.g.c &&
+        pixels <= INT_MAX) {
         q.g.n = q.g.h = q.g.oh = 1;          /* all pixels in one row: a plain matrix product     */
         q.g.w = q.g.ow = (int)pixels;
     }
