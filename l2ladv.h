@@ -3365,15 +3365,16 @@ static void l2l__patch(const l2l_real *plane, int h, int w, int c, int y, int x,
             *at++ = i < 0 || i >= h || j < 0 || j >= w ? zero : plane + ((int64_t)i * w + j) * c;
 }
 
-/* Numbers of one point in v and m. */
+/* Numbers of one point in v, in m and in a slab of weights: a line more than there are, or all
+   points' would fall onto the same few places of the first cache. */
 static int64_t l2l__winograd_v(const l2l__winograd *q)
 {
-    return (int64_t)((q->c + q->slab - 1) / q->slab) * q->most * q->vrow;
+    return (int64_t)((q->c + q->slab - 1) / q->slab) * q->most * q->vrow + 16;
 }
 
 static int64_t l2l__winograd_m(const l2l__winograd *q)
 {
-    return (int64_t)((q->k + q->panel - 1) / q->panel) * q->most * q->mrow;
+    return (int64_t)((q->k + q->panel - 1) / q->panel) * q->most * q->mrow + 16;
 }
 
 /* Tiles t0 .. t0+count-1 of the source into v, as its tiles from `first` on. */
@@ -3501,7 +3502,7 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
 {
     int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k), count, worker;
-    int64_t size = (int64_t)L2L__WIN_SLAB * width, vs, ms;
+    int64_t size = (int64_t)L2L__WIN_SLAB * width + 16, vs, ms;
     l2l_real *v, *m, *u;
     q->most = q->tiles < L2L__WIN_CHUNK ? q->tiles : L2L__WIN_CHUNK;
     q->slab = q->vrow = L2L__WIN_SLAB;
@@ -3572,34 +3573,34 @@ static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor
     return ok;
 }
 
-/* A block of the weight gradient: L2L__WIN_GROUP channels of x by a panel of dy's. Adds the tiles
-   of a chunk to sums[point][channel][columns]. */
+/* Channels c0 .. c1-1 of x by a panel of dy's, points p0 .. p1-1: adds the tiles of a chunk to the
+   sums, whose points stand `step` numbers apart. */
 static void l2l__winograd_sum(const l2l__winograd *q, int count, const l2l_real *v,
-                              const l2l_real *z, int c0, int panel, l2l_real *sums)
+                              const l2l_real *z, int p0, int p1, int c0, int c1, int panel,
+                              l2l_real *sums, int64_t step)
 {
-    int width = q->kernels->columns, p, band, last = c0 + L2L__WIN_GROUP;
-    if (last > q->c) last = q->c;
-    for (p = 0; p < q->points; p++)
-        for (band = c0; band < last; band += L2L__ROWS)
-            q->kernels->outer(last - band < L2L__ROWS ? last - band : L2L__ROWS, count,
+    int width = q->kernels->columns, p, band;
+    for (p = p0; p < p1; p++)
+        for (band = c0; band < c1; band += L2L__ROWS)
+            q->kernels->outer(c1 - band < L2L__ROWS ? c1 - band : L2L__ROWS, count,
                               v + p * l2l__winograd_v(q) + band, q->vrow,
                               z + p * l2l__winograd_m(q) + panel * width, q->mrow,
-                              sums + ((int64_t)p * L2L__WIN_GROUP + band - c0) * width);
+                              sums + p * step + (int64_t)(band - c0) * width);
 }
 
-/* Its sums to the weight's gradient; `out` is room for 9 blocks. */
-static void l2l__winograd_collect(const l2l__winograd *q, const l2l_real *sums, int c0, int panel,
-                                  l2l_real *out, l2l_real *dw)
+/* The sums of channels c0 .. c1-1 to the weight's gradient; `out` is room for nine points. */
+static void l2l__winograd_collect(const l2l__winograd *q, const l2l_real *sums, int64_t step,
+                                  int c0, int c1, int panel, l2l_real *out, l2l_real *dw)
 {
     const l2l_real *from[36];
     l2l_real *to[9];
-    int width = q->kernels->columns, one = L2L__WIN_GROUP * width, i, r;
+    int width = q->kernels->columns, one = (c1 - c0) * width, i, r;
     int valid = q->k - panel * width < width ? q->k - panel * width : width;
-    for (i = 0; i < q->points; i++) from[i] = sums + i * one;
+    for (i = 0; i < q->points; i++) from[i] = sums + i * step;
     for (i = 0; i < 9; i++) to[i] = out + i * one;
     q->kernels->winograd(q->transform + L2L__WIN_BACK, one, from, to, NULL, 0, NULL);
     for (i = 0; i < 9; i++)
-        for (r = c0; r < q->c && r < c0 + L2L__WIN_GROUP; r++)
+        for (r = c0; r < c1; r++)
             memcpy(dw + ((int64_t)i * q->c + r) * q->k + panel * width, to[i] + (r - c0) * width,
                    (size_t)valid * sizeof *dw);
 }
@@ -3619,49 +3620,62 @@ static void l2l__winograd_pair(const l2l__winograd *q, const l2l_real *dy, int t
 }
 
 /* dW over the tiles of x and dy. Every sum runs over the tiles in order, whatever the threads.
-   Where the transformed tiles do not fit into L2L__WIN_ROOM, the sums of all blocks wait for the
-   rest. */
+   Small layers keep all sums and take the tiles in chunks that stay in a cache; the threads share
+   out panels and points. Large ones take as many tiles at once as L2L__WIN_ROOM holds; the threads
+   share out blocks of channels and panels, and only if there are more tiles do their sums wait. */
 static bool l2l__winograd_weight_gradient(l2l_context *c, l2l__winograd *q, const l2l_real *dy,
                                           l2l_real *dw)
 {
     int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t, count, worker;
-    int items = panels * ((q->c + L2L__WIN_GROUP - 1) / L2L__WIN_GROUP), kept;
+    bool small = (int64_t)q->c * q->k <= L2L__CACHED / 2;
+    int group = small ? (q->c + L2L__ROWS - 1) / L2L__ROWS * L2L__ROWS : L2L__WIN_GROUP;
+    int groups = (q->c + group - 1) / group, items = panels * groups, kept, shares;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
-    int64_t one = (int64_t)L2L__WIN_GROUP * width, size = q->points * one, zs;
+    int64_t step = (int64_t)group * width + 16, size = q->points * step, zs;
     l2l_mark mark = l2l_mark_here(c);
     l2l_real *zero, *sums, *v, *z, *out;
-    q->most = L2L__WIN_ROOM / (q->points * (q->vrow + q->mrow));
+    q->most = small ? L2L__WIN_CHUNK : L2L__WIN_ROOM / (q->points * (q->vrow + q->mrow));
     if (q->most < L2L__WIN_GROUP) q->most = L2L__WIN_GROUP;
     if (q->most > q->tiles) q->most = q->tiles;
-    kept = q->most < q->tiles ? items : workers;
+    kept = small || q->most < q->tiles ? items : workers;
+    shares = small ? items * q->points : items;
     zs = q->points * l2l__winograd_m(q);
     zero = (l2l_real *)l2l__arena_array(c, q->c > q->k ? q->c : q->k, sizeof *zero);
     sums = (l2l_real *)l2l__arena_array(c, kept * size, sizeof *sums);
     v = (l2l_real *)l2l__arena_array(c, q->points * l2l__winograd_v(q), sizeof *v);
     z = (l2l_real *)l2l__arena_array(c, zs, sizeof *z);
-    out = (l2l_real *)l2l__arena_array(c, workers * (9 * one), sizeof *out);
+    out = (l2l_real *)l2l__arena_array(c, workers * (9 * step), sizeof *out);
     if (!c->status) {
         memset(zero, 0, (size_t)(q->c > q->k ? q->c : q->k) * sizeof *zero);
+        if (kept == items) memset(sums, 0, (size_t)(items * size) * sizeof *sums);
         if (q->k % width) memset(z, 0, (size_t)zs * sizeof *z); /* the last panel's empty columns */
         q->zero = zero;
     }
     for (t0 = 0; !c->status && t0 < q->tiles; t0 += count) {
+        bool last;
         count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
+        last = t0 + count == q->tiles;
         L2L__PARALLEL(workers)
         for (t = 0; t < count; t++) l2l__winograd_pair(q, dy, t0 + t, t, v, z);
         L2L__PARALLEL(workers)
         for (worker = 0; worker < workers; worker++) {
-            int item;
-            for (item = worker; item < items; item += workers) {
+            int from = (int)((int64_t)shares * worker / workers), share;
+            int to = (int)((int64_t)shares * (worker + 1) / workers);
+            for (share = from; share < to; share++) {
+                int item = small ? share / q->points : share, p = small ? share % q->points : 0;
+                int c0 = item / panels * group, c1 = c0 + group < q->c ? c0 + group : q->c;
                 l2l_real *mine = sums + (kept == items ? item : worker) * size;
-                int c0 = item / panels * L2L__WIN_GROUP, panel = item % panels;
-                if (t0 == 0) memset(mine, 0, (size_t)size * sizeof *mine);
-                l2l__winograd_sum(q, count, v, z, c0, panel, mine);
-                if (t0 + count == q->tiles)
-                    l2l__winograd_collect(q, mine, c0, panel, out + worker * (9 * one), dw);
+                if (kept != items) memset(mine, 0, (size_t)size * sizeof *mine);
+                l2l__winograd_sum(q, count, v, z, p, small ? p + 1 : q->points, c0, c1,
+                                  item % panels, mine, step);
+                if (last && !small)
+                    l2l__winograd_collect(q, mine, step, c0, c1, item % panels,
+                                          out + worker * (9 * step), dw);
             }
         }
     }
+    for (t = 0; !c->status && small && t < panels; t++)
+        l2l__winograd_collect(q, sums + t * size, step, 0, q->c, t, out, dw);
     l2l_release(c, mark);
     return !c->status;
 }
