@@ -42,10 +42,21 @@ static int n_cpus, table;
 
 /* -- numbers ---------------------------------------------------------------------------------- */
 
-static double uniform(uint32_t *state)
+static uint32_t next(uint32_t *state)
 {
-    *state = *state * 1664525u + 1013904223u;
-    return ((double)(*state >> 8) + 0.5) / 16777216.0;
+    return *state = *state * 1664525u + 1013904223u;
+}
+
+/* N(0,1), drawn from a store of 65,536 such numbers. */
+static double normal(uint32_t *state)
+{
+    static double store[65536];
+    static int filled;
+    for (; filled < 65536; filled++) {
+        double r = sqrt(-2 * log(((double)(next(state) >> 8) + 0.5) / 16777216));
+        store[filled] = r * cos(6.283185307179586 * (double)(next(state) >> 8) / 16777216);
+    }
+    return store[next(state) >> 16];
 }
 
 /* Normal numbers of this deviation; half of them cut to 0 as behind a ReLU. */
@@ -54,8 +65,7 @@ static void fill(l2l_tensor *t, uint32_t seed, double deviation, int relu)
     int64_t i, n = t ? l2l_count(t->shape) : 0;
     uint32_t state = seed * 2654435761u + 1u;
     for (i = 0; i < n; i++) {
-        double r = sqrt(-2 * log(uniform(&state))), a = 6.283185307179586 * uniform(&state);
-        double v = deviation * r * cos(a);
+        double v = deviation * normal(&state);
         t->data[i] = (l2l_real)(relu && v < 0 ? 0 : v);
     }
 }
