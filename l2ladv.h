@@ -7994,6 +7994,37 @@ static bool l2l__learned_begin(void *self, l2l_inner *in)
     return true;
 }
 
+static bool l2l__learned_begun(const l2l_learned *m, const l2l_inner *in)
+{
+    if (!l2l__learned_ready(m, in)) return false;
+    return l2l__blocks_of(l2l_count(in->shape)) == m->state_blocks ||
+           l2l__fail(m->context, L2L_ERROR_SHAPE, "l2l_learned: a step on %z coordinates, but "
+                     "`begin` saw another batch", l2l_count(in->shape));
+}
+
+/* Images leave: h and c of the others move to the front, coordinate q to lane q mod L2L__COORDS of
+   its new block, in runs that are whole in an old and a new block. (z's 1 and inputs may stay.) */
+static bool l2l__learned_keep(void *self, l2l_inner *in, const int *kept, int n)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    int64_t d = l2l_count(in->shape) / in->n, lanes = L2L__COORDS, rows, from, to, run, j, r;
+    if (!l2l__learned_begun(m, in)) return false;
+    rows = m->cell.columns + m->cell.hidden;
+    for (j = 0; j < n * d; j += run) {
+        from = kept[j / d] * d + j % d;
+        to = j;
+        run = d - j % d;
+        if (run > lanes - from % lanes) run = lanes - from % lanes;
+        if (run > lanes - to % lanes) run = lanes - to % lanes;
+        for (r = 0; r < rows && from > to; r++)
+            memmove(m->state + (to / lanes * rows + r) * lanes + to % lanes,
+                    m->state + (from / lanes * rows + r) * lanes + from % lanes,
+                    (size_t)run * sizeof *m->state);
+    }
+    m->state_blocks = l2l__blocks_of(n * d);
+    return true;
+}
+
 /* Blocks from .. to-1: delta_t, h_{t+1} <- m_phi(g_t, h_t). */
 static void l2l__learned_run(const l2l_learned *m, const l2l__cell_kernels *kernels,
                              const l2l_inner *in, const double *norms, l2l__sweep *s, int64_t from,
@@ -8023,10 +8054,7 @@ static bool l2l__learned_step(void *self, l2l_inner *in)
     int workers = l2l__at_most(c->threads, blocks), k;
     l2l__sweep *s;
     double *norms;
-    if (!l2l__learned_ready(m, in)) return false;
-    if (blocks != m->state_blocks)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "l2l_learned: a step on %z coordinates, but `begin` "
-                         "saw another batch", l2l_count(in->shape));
+    if (!l2l__learned_begun(m, in)) return false;
     l2l__learned_pack(m, in->epsilon);
     norms = (double *)l2l__arena_array(c, in->shape.n, sizeof *norms);
     s = l2l__sweeps(m, workers, 1, 0);
@@ -8496,6 +8524,7 @@ L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m)
     l2l_maximizer r = l2l__maximizer("learned", l2l__learned_step);
     r.self = m;
     r.begin = l2l__learned_begin;
+    r.keep = l2l__learned_keep;
     r.gradient = l2l__learned_gradient;
     r.update = l2l__learned_update;
     r.pack = l2l__learned_pack_state;
