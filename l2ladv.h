@@ -594,7 +594,8 @@ L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o);
    Training = inner objective x inner maximizer x outer loss. Algorithm 1 is written over these
    three, every method is a combination of them, and an attack is the first two. */
 
-/* What the inner problem maximizes: a per-image loss Nx1x1x1 of the logits at x'. */
+/* What the inner problem maximizes: a per-image loss Nx1x1x1 of the logits at x', of each image's
+   own row alone and not of its place in the batch, which changes when others leave (2.9). */
 typedef struct l2l_objective {
     const char *name;
     l2l_tensor *(*loss)(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean_logits,
@@ -613,7 +614,8 @@ typedef enum l2l_start {
 } l2l_start;
 
 /* The inner problem, as a maximizer sees it: n images, channels last. In training they are the
-   mini-batch or, with micro_batch, a part of it. */
+   mini-batch or, with micro_batch, a part of it; in an attack those that are not fooled yet, and
+   perhaps others. */
 typedef struct l2l_inner {
     l2l_context *context;
     l2l_model *model;
@@ -649,6 +651,10 @@ typedef struct l2l_maximizer {
     void *self;
     bool (*begin)(void *self, l2l_inner *in);  /* state to zero (line 7); may be NULL             */
     bool (*step)(void *self, l2l_inner *in);   /* in->delta from in->g[in->t] (line 11)           */
+    /* Images leave (only in an attack, between two steps): of in->n those numbered kept[0] < .. <
+       kept[n-1] stay and become 0 .. n-1. Moves the state that `self` has by image; called before
+       `in` changes. NULL: none ever leaves. Who wraps a maximizer wraps this too, or sets NULL. */
+    bool (*keep)(void *self, l2l_inner *in, const int *kept, int n);
     /* Learning (line 15) in two: for every part of a batch `gradient` adds that of its L_phi, by
        in->g[0..T], over in->batch to a sum, which the first part (in->first is 0) begins anew;
        after the last part `update` makes a step with it. Both NULL: it does not learn. */
@@ -681,7 +687,8 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void); /* mean CE(f(x'_T), y)       
 
    Returned is the first iterate that is misclassified, else the one with the largest loss over all
    restarts (so that more steps from the same start are never weaker); with last_iterate the
-   last. */
+   last. Without last_iterate fooled images leave the batch, so that a pass costs less and less;
+   not so with a maximizer of your own without `keep` (2.8). */
 typedef struct l2l_attack {
     const char *name;
     l2l_maximizer maximizer;
@@ -7468,19 +7475,68 @@ static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in)
                      m->name);
 }
 
-/* What an attack knows of a batch: the best iterate of each image so far. */
+/* What an attack knows of a batch: the best iterate of each image so far. Images leave `in` when
+   they are fooled; their record and best iterate keep their places. */
 typedef struct l2l__hunt {
     const l2l_attack *attack;
     l2l_inner in;
-    l2l_record *records;                     /* of this batch                                     */
-    l2l_real *best;                          /* nxHxWxC                                           */
+    l2l_record *records;                     /* of the whole batch                                */
+    l2l_real *best;                          /* of the whole batch, nxHxWxC                       */
+    int *place;                              /* where the images still in `in` are in these two   */
+    int *labels, *kept;                      /* in->labels; room for a list of images             */
+    uint32_t *images;                        /* in->images                                        */
 } l2l__hunt;
 
 /* Is image i still being attacked? Its passes count until it is fooled, whatever else is in the
    batch. */
 static bool l2l__hunted(const l2l__hunt *h, int i)
 {
-    return h->attack->last_iterate || !h->records[i].success;
+    return h->attack->last_iterate || !h->records[h->place[i]].success;
+}
+
+/* Of a tensor's images those in `kept` move to the front; the others are gone. */
+static void l2l__keep_images(l2l_tensor *x, const int *kept, int n)
+{
+    int64_t one = l2l_count(x->shape) / x->shape.n;
+    int i;
+    for (i = 0; i < n; i++)
+        if (kept[i] > i)
+            memcpy(x->data + i * one, x->data + kept[i] * one, (size_t)one * sizeof *x->data);
+    x->shape.n = n;
+}
+
+/* Fooled images leave where their first success is all that counts. Moving the others costs time
+   too, so some have to come together. (A maximizer of the caller's may have state by image: it
+   needs `keep` for this.) */
+enum { L2L__LEAVE = 32 };                    /* at least one in so many                           */
+static void l2l__hunt_leave(l2l__hunt *h)
+{
+    l2l_inner *in = &h->in;
+    const l2l_maximizer *m = &h->attack->maximizer;
+    l2l_tensor *z = in->clean_logits;
+    const int *kept = h->kept;
+    int i, n = 0;
+    if (m->step && m->step != l2l__sign_step && !m->keep) return;
+    for (i = 0; i < in->n; i++)
+        if (l2l__hunted(h, i)) h->kept[n++] = i;
+    if (in->context->status || n == in->n || in->n - n < in->n / L2L__LEAVE) return;
+    if (m->keep && !m->keep(m->self, in, kept, n))
+        l2l__fail(in->context, L2L_ERROR_CALLBACK, "attack: the maximizer '%s' could not keep %d "
+                  "of %d images", m->name, n, in->n);
+    l2l__keep_images(in->adv, kept, n);
+    l2l__keep_images(in->delta, kept, n);
+    l2l__keep_images(in->g[0], kept, n);     /* the only one here                                 */
+    if (z && z->data == in->x->data) z->shape.n = n; /* a view                                    */
+    else if (z) l2l__keep_images(z, kept, n);
+    l2l__keep_images(in->x, kept, n);
+    for (i = 0; i < n; i++) {
+        h->place[i] = h->place[kept[i]];
+        h->labels[i] = h->labels[kept[i]];
+        h->images[i] = h->images[kept[i]];
+        in->loss[i] = in->loss[kept[i]];
+        in->predicted[i] = in->predicted[kept[i]];
+    }
+    in->n = in->batch = in->shape.n = n;
 }
 
 /* Passes of the images still attacked; and an image without gradient does not move: count those
@@ -7491,24 +7547,25 @@ static void l2l__count_passes(l2l__hunt *h, int t, bool gradient)
     int i;
     for (i = 0; i < h->in.n; i++) {
         const l2l_real *g = h->in.g[t]->data + i * one;
+        l2l_record *b = &h->records[h->place[i]];
         if (!l2l__hunted(h, i)) continue;
-        h->records[i].forwards++;
+        b->forwards++;
         if (!gradient) continue;
-        h->records[i].backwards++;
+        b->backwards++;
         for (j = 0; j < one && g[j] == 0; j++) { }
-        h->records[i].zero_gradients += j == one;
+        b->zero_gradients += j == one;
     }
 }
 
 /* Keeps iterate t of restart r where it is better: the first success, else the largest loss.
-   Returns how many images are still not fooled. */
+   Returns how many images are not fooled yet. */
 static int l2l__keep_best(l2l__hunt *h, int t, int r)
 {
     l2l_inner *in = &h->in;
     int64_t one = l2l_count(in->shape) / in->n;
     int i, standing = 0;
     for (i = 0; i < in->n; i++) {
-        l2l_record *b = &h->records[i];
+        l2l_record *b = &h->records[h->place[i]];
         bool success = in->predicted[i] != b->label;
         double loss = (double)in->loss[i];
         bool better = b->step < 0 || (success && !b->success) ||
@@ -7520,7 +7577,8 @@ static int l2l__keep_best(l2l__hunt *h, int t, int r)
             b->loss = loss;
             b->step = t;
             b->restart = r;
-            memcpy(h->best + i * one, in->adv->data + i * one, (size_t)one * sizeof *h->best);
+            memcpy(h->best + h->place[i] * one, in->adv->data + i * one,
+                   (size_t)one * sizeof *h->best);
         }
         standing += !b->success;
     }
@@ -7541,7 +7599,8 @@ static int l2l__hunt_once(l2l__hunt *h, int r)
         l2l__count_passes(h, in->t, !last);
         standing = l2l__keep_best(h, in->t, r);
         if (last || (standing == 0 && !a->last_iterate)) break;
-        if (!a->maximizer.step(a->maximizer.self, in))
+        l2l__hunt_leave(h);
+        if (!in->context->status && !a->maximizer.step(a->maximizer.self, in))
             l2l__fail(in->context, L2L_ERROR_CALLBACK, "attack: the maximizer '%s' failed",
                       a->maximizer.name);
         l2l__move(in);
@@ -7586,6 +7645,7 @@ static bool l2l__hunt_batch(l2l__hunt *h, const l2l_real *init)
         h->records[i].forwards = (int)in->forwards;
     }
     for (r = 0; r < a->restarts && !in->context->status; r++) {
+        if (r > 0) l2l__hunt_leave(h);
         l2l__hunt_start(h, init, r);
         if (l2l__hunt_once(h, r) == 0 && !a->last_iterate) break;
     }
@@ -7624,13 +7684,17 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *a, const l2l_real 
     int64_t one = (int64_t)o->channels * o->height * o->width,
             plane = (int64_t)o->height * o->width;
     l2l__hunt h;
-    uint32_t *index = (uint32_t *)l2l__arena_array(c, n, sizeof *index);
     int i;
     memset(&h, 0, sizeof h);
     memset(records, 0, (size_t)n * sizeof *records);
-    for (i = 0; index && i < n; i++) {
-        index[i] = a->first + (uint32_t)(first + i);
-        records[i].label = labels[first + i];
+    h.images = (uint32_t *)l2l__arena_array(c, n, sizeof *h.images);
+    h.place = (int *)l2l__arena_array(c, n, 3 * sizeof *h.place);
+    for (i = 0; h.place && i < n; i++) {
+        h.labels = h.place + n;
+        h.kept = h.labels + n;
+        h.place[i] = i;
+        h.images[i] = a->first + (uint32_t)(first + i);
+        h.labels[i] = records[i].label = labels[first + i];
     }
     h.attack = a;
     h.records = records;
@@ -7638,8 +7702,8 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *a, const l2l_real 
     h.in.batch = n;
     h.in.model = m;
     h.in.objective = &a->objective;
-    h.in.labels = labels + first;
-    h.in.images = index;
+    h.in.labels = h.labels;
+    h.in.images = h.images;
     h.in.epsilon = a->epsilon;
     h.in.step_size = a->step_size;
     h.in.T = a->steps;
@@ -8074,6 +8138,37 @@ static bool l2l__learned_begin(void *self, l2l_inner *in)
     return true;
 }
 
+static bool l2l__learned_begun(const l2l_learned *m, const l2l_inner *in)
+{
+    if (!l2l__learned_ready(m, in)) return false;
+    return l2l__blocks_of(l2l_count(in->shape)) == m->state_blocks ||
+           l2l__fail(m->context, L2L_ERROR_SHAPE, "l2l_learned: a step on %z coordinates, but "
+                     "`begin` saw another batch", l2l_count(in->shape));
+}
+
+/* Images leave: h and c of the others move to the front, coordinate q to lane q mod L2L__COORDS of
+   its new block, in runs that are whole in an old and a new block. (z's 1 and inputs may stay.) */
+static bool l2l__learned_keep(void *self, l2l_inner *in, const int *kept, int n)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    int64_t d = l2l_count(in->shape) / in->n, lanes = L2L__COORDS, rows, from, to, run, j, r;
+    if (!l2l__learned_begun(m, in)) return false;
+    rows = m->cell.columns + m->cell.hidden;
+    for (j = 0; j < n * d; j += run) {
+        from = kept[j / d] * d + j % d;
+        to = j;
+        run = d - j % d;
+        if (run > lanes - from % lanes) run = lanes - from % lanes;
+        if (run > lanes - to % lanes) run = lanes - to % lanes;
+        for (r = 0; r < rows && from > to; r++)
+            memmove(m->state + (to / lanes * rows + r) * lanes + to % lanes,
+                    m->state + (from / lanes * rows + r) * lanes + from % lanes,
+                    (size_t)run * sizeof *m->state);
+    }
+    m->state_blocks = l2l__blocks_of(n * d);
+    return true;
+}
+
 /* Blocks from .. to-1: delta_t, h_{t+1} <- m_phi(g_t, h_t). */
 static void l2l__learned_run(const l2l_learned *m, const l2l__cell_kernels *kernels,
                              const l2l_inner *in, const double *norms, l2l__sweep *s, int64_t from,
@@ -8103,10 +8198,7 @@ static bool l2l__learned_step(void *self, l2l_inner *in)
     int workers = l2l__at_most(c->threads, blocks), k;
     l2l__sweep *s;
     double *norms;
-    if (!l2l__learned_ready(m, in)) return false;
-    if (blocks != m->state_blocks)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "l2l_learned: a step on %z coordinates, but `begin` "
-                         "saw another batch", l2l_count(in->shape));
+    if (!l2l__learned_begun(m, in)) return false;
     l2l__learned_pack(m, in->epsilon);
     norms = (double *)l2l__arena_array(c, in->shape.n, sizeof *norms);
     s = l2l__sweeps(m, workers, 1, 0);
@@ -8576,6 +8668,7 @@ L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m)
     l2l_maximizer r = l2l__maximizer("learned", l2l__learned_step);
     r.self = m;
     r.begin = l2l__learned_begin;
+    r.keep = l2l__learned_keep;
     r.gradient = l2l__learned_gradient;
     r.update = l2l__learned_update;
     r.pack = l2l__learned_pack_state;

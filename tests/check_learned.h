@@ -165,6 +165,7 @@ static l2l_maximizer spy_maximizer(spy *s, l2l_learned *phi)
     m.self = s;
     m.begin = spy_begin;
     m.step = spy_step;
+    m.keep = NULL;
     m.gradient = spy_gradient;
     m.update = spy_update;
     m.pack = NULL;

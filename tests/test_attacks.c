@@ -643,9 +643,11 @@ static void external_models(void)
             forwards += b.records[i].forwards;
             backwards += b.records[i].backwards;
         }
-        /* the records count each image's passes until it was fooled; the batch goes on around it */
-        CHECK(forwards >= 2 * b.n && forwards <= o.images);
-        CHECK(backwards >= b.n && backwards <= o.vjps);
+        /* the records count each image's passes until it was fooled; then it leaves, at once where
+           batches are as small as here, and the model is not asked about it any more */
+        CHECK(forwards >= 2 * b.n && backwards >= b.n && backwards < 10 * b.n);
+        CHECK_INT(forwards, o.images);
+        CHECK_INT(backwards, o.vjps);
     }
     o.images = 0;
     o.cancel_after = 20;
@@ -704,6 +706,242 @@ static void objectives(void)
         for (i = 0; i < b.n; i++)
             if (kind) CHECK((b.records[i].loss > 0) == b.records[i].success);
             else CHECK(b.records[i].loss > 0);
+    }
+    bench_end(&b);
+}
+
+/* -- images that are fooled leave -------------------------------------------------------------- */
+
+/* The logits are the 5 channels of a 1x1 image: a view of the input. */
+static l2l_tensor *view_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    (void)user;
+    return l2l_reshape(l2l_model_context(m), x, l2l_shape_of(x->shape.n, 1, 1, 5));
+}
+
+static l2l_model *view_model(l2l_context *c)
+{
+    l2l_model_options o = own_options("view", view_forward, 5, 1, 5);
+    return l2l_model_create(c, &o);
+}
+
+/* Runs `a` in batches of 1, where there is nobody to leave, 3, 7 and all: the same records and
+   images. In batches below 64 nobody is attacked any longer than needed, so the passes are those of
+   the records; in a larger one less than a thirty-second of each is wasted. */
+static void check_leaving(bench *b, const l2l_attack *attack)
+{
+    static const int batches[] = {1, 3, 7, 100};
+    size_t bytes = (size_t)b->n * (size_t)b->size * sizeof(l2l_real), used = 0;
+    l2l_real *adv = (l2l_real *)test_memory(bytes);
+    l2l_record *records = (l2l_record *)test_memory((size_t)b->n * sizeof *records);
+    l2l_attack a = *attack;
+    counted o;
+    int i, k;
+    o.inner = attack->objective;
+    a.objective.loss = counted_loss;
+    a.objective.user = &o;
+    for (k = 0; k < COUNT(batches); k++) {
+        int needed = 0;
+        a.batch = batches[k];
+        o.images = 0;
+        if (!CHECK(bench_run(b, &a))) break;
+        if (k == 0) {
+            memcpy(adv, b->adv, bytes);
+            memcpy(records, b->records, (size_t)b->n * sizeof *records);
+        }
+        CHECK_BYTES(adv, b->adv, bytes);
+        for (i = 0; i < b->n; i++) {
+            needed += b->records[i].forwards - a.objective.needs_clean;
+            CHECK_BYTES(&records[i], &b->records[i], sizeof records[i]);
+        }
+        if (a.batch < 64) CHECK_INT(needed, o.images);
+        CHECK(o.images >= needed && 31 * o.images <= 32 * needed);
+        CHECK(needed < b->n * (1 + a.restarts * (a.steps + 1))); /* somebody left                 */
+        if (test_complaints) printf("    %s, %s, batch %d\n", a.name, o.inner.name, a.batch);
+    }
+    used = l2l_memory_used(b->c);
+    CHECK(bench_run(b, &a));
+    CHECK_INT((int)used, (int)l2l_memory_used(b->c));
+    free(adv);
+    free(records);
+}
+
+static void leaving(void)
+{
+    int kind, i;
+    for (kind = 0; kind < 8; kind++) {
+        bench b;
+        l2l_context *c = test_context(1 + kind % 2);
+        l2l_attack a = kind == 0   ? l2l_attack_fgsm(0.05)
+                       : kind == 1 ? l2l_attack_ifgsm(0.08)
+                                   : l2l_attack_pgd(0.08);
+        l2l_real *init;
+        bench_begin(&b, c, kind == 6 ? view_model(c) : small_model(c), 100, 316);
+        init = test_array((int64_t)b.n * b.size);
+        bench_labels_right(&b);
+        for (i = 0; i < 5 && b.n; i++) b.labels[7 * i] = (b.labels[7 * i] + 1) % b.classes;
+        a.name = kind == 6 ? "view" : a.name;
+        a.seed = 9;
+        a.first = 500;
+        a.restarts = kind == 3 || kind == 5 ? 3 : 1;
+        if (kind == 4) a.objective = l2l_objective_margin();
+        if (kind == 5 || kind == 6) a.objective = l2l_objective_kl();
+        if (kind == 7) {
+            golden_fill(init, (int64_t)b.n * b.size, 317, 0, 1);
+            a.init = init;
+            a.restarts = 2;
+        }
+        if (b.n) check_leaving(&b, &a);
+        free(init);
+        bench_end(&b);
+    }
+}
+
+/* A maximizer of one's own with state by image: momentum in `v` and in in->delta. */
+typedef struct own_state {
+    const bench *b;
+    l2l_real v[MANY * 64];
+    int n, most, least, keeps, fail_at;
+} own_state;
+
+static bool own_begin(void *self, l2l_inner *in)
+{
+    own_state *s = (own_state *)self;
+    memset(s->v, 0, sizeof s->v);
+    memset(in->delta->data, 0, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
+    s->n = in->n;
+    return true;
+}
+
+static bool own_step(void *self, l2l_inner *in)
+{
+    own_state *s = (own_state *)self;
+    int i, j, size = s->b->size;
+    CHECK_INT(s->n, in->n);
+    CHECK_INT(in->n, in->batch);
+    CHECK_INT(in->n, in->x->shape.n);
+    CHECK_INT(in->n, in->g[in->t]->shape.n);
+    if (in->n > s->most) s->most = in->n;
+    if (in->n < s->least) s->least = in->n;
+    for (i = 0; i < in->n; i++) {
+        uint32_t image = in->images[i];
+        CHECK_BYTES(s->b->x + (int)image * size, in->x->data + i * size,
+                    (size_t)size * sizeof(l2l_real));
+        CHECK_INT(s->b->labels[image], in->labels[i]);
+        for (j = i * size; j < (i + 1) * size; j++) {
+            s->v[j] = (l2l_real)0.7 * s->v[j] + in->g[in->t]->data[j];
+            in->delta->data[j] = (l2l_real)0.5 * in->delta->data[j] +
+                                 (s->v[j] > 0 ? (l2l_real)0.01 : (l2l_real)-0.01) *
+                                     (1 + in->loss[i] + (l2l_real)in->predicted[i]);
+        }
+    }
+    return true;
+}
+
+static bool own_keep(void *self, l2l_inner *in, const int *kept, int n)
+{
+    own_state *s = (own_state *)self;
+    int i, size = s->b->size;
+    CHECK_INT(s->n, in->n);
+    CHECK(n > 0 && n < in->n);
+    for (i = 0; i < n; i++) {
+        CHECK(kept[i] < in->n && kept[i] >= (i ? kept[i - 1] + 1 : 0));
+        memmove(s->v + i * size, s->v + kept[i] * size, (size_t)size * sizeof *s->v);
+    }
+    s->n = n;
+    return ++s->keeps != s->fail_at;
+}
+
+/* Without `keep` every step sees its whole batch; with it fewer and fewer images, each with all
+   that is its own, and the same results. */
+static void leaving_own(void)
+{
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack a = l2l_attack_pgd(0.08);
+    own_state *s = (own_state *)test_memory(sizeof *s);
+    l2l_real adv[MANY * 64];
+    l2l_record records[MANY];
+    size_t peak = 0;
+    int kind, i;
+    bench_begin(&b, c, small_model(c), MANY, 318);
+    bench_labels_right(&b);
+    a.steps = 8;
+    a.restarts = 2;
+    a.maximizer.self = s; /* PGD's with another step: it must not pass for PGD's */
+    a.maximizer.begin = own_begin;
+    a.maximizer.step = own_step;
+    for (kind = 0; kind < 3 && b.n; kind++) {
+        memset(s, 0, sizeof *s);
+        s->b = &b;
+        s->least = MANY;
+        a.batch = kind ? MANY : 1;
+        if (kind == 2) a.maximizer.keep = own_keep;
+        if (!CHECK(bench_run(&b, &a))) break;
+        if (kind == 0) {
+            memcpy(adv, b.adv, sizeof adv);
+            memcpy(records, b.records, sizeof records);
+        }
+        CHECK_BYTES(adv, b.adv, sizeof adv);
+        for (i = 0; i < MANY; i++) CHECK_BYTES(&records[i], &b.records[i], sizeof records[i]);
+        if (kind < 2) CHECK(s->most == a.batch && s->least == a.batch);
+        else CHECK(s->keeps > 3 && s->least < MANY / 2);
+        if (kind == 2) CHECK(peak == l2l_memory_peak(c)); /* fewer images, no more memory */
+        peak = l2l_memory_peak(c);
+    }
+    if (b.n) {
+        size_t used = l2l_memory_used(c);
+        memset(s, 0, sizeof *s);
+        s->b = &b;
+        s->fail_at = 2;
+        a.maximizer.name = "stubborn";
+        CHECK(!bench_run(&b, &a));
+        CHECK_ERROR(c, L2L_ERROR_CALLBACK, "'stubborn' could not keep");
+        CHECK_INT(2, s->keeps);
+        CHECK_INT((int)used, (int)l2l_memory_used(c));
+        s->fail_at = 0;
+        if (CHECK(bench_run(&b, &a))) CHECK_BYTES(adv, b.adv, sizeof adv);
+        a.last_iterate = true; /* where every step counts nobody leaves */
+        s->keeps = 0;
+        s->least = MANY;
+        CHECK(bench_run(&b, &a));
+        CHECK_INT(0, s->keeps);
+        CHECK_INT(MANY, s->least);
+    }
+    free(s);
+    bench_end(&b);
+}
+
+/* A model that stops answering, at whatever point, leaves nothing behind. */
+static void leaving_cancelled(void)
+{
+    outside o;
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack a = l2l_attack_pgd(0.1);
+    l2l_real adv[30 * D];
+    size_t used;
+    int all, k;
+    outside_fill(&o, 0);
+    bench_begin(&b, c, outside_model(c, &o, 1), 30, 319);
+    bench_labels_right(&b);
+    a.restarts = 2;
+    o.images = 0;
+    if (CHECK(bench_run(&b, &a))) {
+        all = o.images;
+        used = l2l_memory_used(c);
+        memcpy(adv, b.adv, sizeof adv);
+        CHECK(all > 100 && all < 30 * 15);
+        for (k = 30; k < all; k += 20) {
+            o.images = 0;
+            o.cancel_after = k;
+            CHECK(!bench_run(&b, &a));
+            CHECK_ERROR(c, L2L_ERROR_CANCELLED, "");
+            CHECK_INT((int)used, (int)l2l_memory_used(c));
+            CHECK(!l2l_recording(c));
+        }
+        o.cancel_after = 0;
+        if (CHECK(bench_run(&b, &a))) CHECK_BYTES(adv, b.adv, sizeof adv);
     }
     bench_end(&b);
 }
@@ -781,6 +1019,9 @@ int main(void)
     RUN(external_models, "external models: counted queries, cancelling, missing gradient");
     RUN(model_untouched, "an attack leaves model, running statistics and mode alone");
     RUN(objectives, "other objectives are maximized");
+    RUN(leaving, "fooled images leave the batch, which changes no bit of any record or image");
+    RUN(leaving_own, "a maximizer of one's own sees whole batches, or moves its state in `keep`");
+    RUN(leaving_cancelled, "an attack cancelled at any point leaves nothing behind");
     RUN(evaluation, "an evaluation counts natural, robust and worst-case accuracy");
     return test_end();
 }

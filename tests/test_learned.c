@@ -63,6 +63,66 @@ static void learned_attack(void)
     l2l_context_free(c);
 }
 
+/* Fooled images leave, and h and c of the others move up: the same images and records as in batches
+   of one, where nobody has to move. 72 pixels are four and a half blocks of 16, 64 are four. */
+static void learned_leaving(void)
+{
+    enum { N = 24, MOST = 72 };
+    static const int batches[] = {1, 3, 7, N};
+    int kind, i, j;
+    for (kind = 0; kind < 6; kind++) {
+        l2l_context *c = test_context(1 + kind % 2);
+        l2l_model *m = kind < 4 ? smooth_model(c) : tiny_model(c, 400);
+        l2l_learned_options o = learned_options(kind % 2 ? L2L_RNN : L2L_LSTM,
+                                                kind == 2   ? L2L_INPUT_LOG
+                                                : kind == 3 ? L2L_INPUT_L1
+                                                            : L2L_INPUT_SIGN,
+                                                0, 0, 0.4);
+        l2l_learned *phi = l2l_learned_create(c, &o);
+        l2l_attack a = l2l_attack_learned(phi, 0.2, 8);
+        l2l_real x[N * MOST], adv[N * MOST], z[N * 5], first[N * MOST];
+        l2l_record r[N], kept[N];
+        counted asked;
+        int labels[N], steps[16], classes = kind < 4 ? 4 : 5, different = 0, passes = 0;
+        size_t bytes = N * (size_t)(kind < 4 ? 72 : 64) * sizeof *adv;
+        memset(steps, 0, sizeof steps);
+        golden_fill(x, N * MOST, 422, 0, 1);
+        asked.inner = a.objective;
+        a.objective.loss = counted_loss;
+        a.objective.user = &asked;
+        a.restarts = 2;
+        a.start = L2L_START_UNIFORM;
+        if (CHECK(m && phi && l2l_model_logits(m, x, N, z))) {
+            for (i = 0; i < N; i++)
+                for (j = labels[i] = 0; j < classes; j++)
+                    if (z[i * classes + j] > z[i * classes + labels[i]]) labels[i] = j;
+            golden_fill(l2l_learned_parameters(phi), l2l_learned_size(phi), 421, -0.3, 0.7);
+            for (j = 0; j < COUNT(batches); j++) {
+                a.batch = batches[j];
+                asked.images = 0;
+                memset(r, 0, sizeof r);
+                if (!CHECK(l2l_attack_run(m, &a, x, labels, N, adv, r))) break;
+                if (j == 0) {
+                    memcpy(first, adv, bytes);
+                    memcpy(kept, r, sizeof r);
+                    passes = asked.images;
+                }
+                CHECK_INT(passes, asked.images);
+                CHECK_BYTES(first, adv, bytes);
+                CHECK_BYTES(kept, r, sizeof r);
+            }
+            for (i = 0; i < N; i++) steps[r[i].success ? r[i].step : 15]++;
+            for (i = 0; i < 15; i++) different += steps[i] > 0;
+            CHECK(different >= 3); /* they left at several steps */
+            if (test_complaints) printf("    kind %d\n", kind);
+        }
+        CHECK_OK(c);
+        l2l_learned_free(phi);
+        l2l_model_free(m);
+        l2l_context_free(c);
+    }
+}
+
 static void refused(void)
 {
     l2l_context *c = test_context(1);
@@ -92,6 +152,7 @@ int main(void)
     run_golden_norm_meta();
     RUN(same_gradient, "the meta-gradient has the same bits for any number of threads");
     RUN(learned_attack, "the learned attack does not depend on the batch and stays in the ball");
+    RUN(learned_leaving, "fooled images leave and the state of the others moves with them");
     RUN(refused, "bad settings are refused by name");
     return test_end();
 }
