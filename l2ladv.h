@@ -3149,9 +3149,18 @@ static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
 {
     int64_t n = p0 / q->ow / q->oh;
     int h = (int)(p0 / q->ow % q->oh), w = (int)(p0 % q->ow), r;
+    const l2l_real **before = NULL;
     for (r = 0; r < m || r % L2L__ROWS; r++) {
-        int64_t group = (int64_t)(r / L2L__ROWS) * q->count * L2L__ROWS;
-        b->targets[r] = l2l__point_pixel(q, n, h, w, b->pointers + group + r % L2L__ROWS);
+        const l2l_real **at = b->pointers +
+                              (int64_t)(r / L2L__ROWS) * q->count * L2L__ROWS + r % L2L__ROWS;
+        if (q->wide && r > 0 && r < m && w > 0) { /* no borders: one pixel further              */
+            int t, step = q->g->stride * q->g->c;
+            for (t = 0; t < q->count; t++) at[t * L2L__ROWS] = before[t * L2L__ROWS] + step;
+            b->targets[r] = b->targets[r - 1] + q->columns;
+        } else {
+            b->targets[r] = l2l__point_pixel(q, n, h, w, at);
+        }
+        before = at;
         if (r + 1 >= m) continue;
         if (++w == q->ow) { w = 0; h++; }
         if (h == q->oh) { h = 0; n++; }
@@ -3400,7 +3409,7 @@ static void l2l__winograd_in(const l2l__winograd *q, int t0, int count, int firs
             q->kernels->winograd(q->transform + L2L__WIN_IN, q->c - d0 < q->slab ? q->c - d0
                                                                                  : q->slab,
                                  from, to, NULL, 0, NULL);
-            for (p = 0; p < q->points; p++) {
+            for (p = 0; p < q->points && d0 + q->slab < q->c; p++) {
                 from[p] += q->slab;
                 to[p] += (int64_t)q->most * q->vrow;
             }
@@ -3427,6 +3436,7 @@ static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int fir
             q->kernels->winograd(q->transform + L2L__WIN_OUT, q->k - k0 < q->panel ? q->k - k0
                                                                                    : q->panel,
                                  from, to, q->epilogue, k0, q->out);
+            if (k0 + q->panel >= q->k) break;
             for (p = 0; p < q->points; p++) from[p] += (int64_t)q->most * q->mrow;
             for (i = 0; i < q->f * q->f; i++) if (to[i]) to[i] += q->panel;
         }
