@@ -251,12 +251,15 @@ folders() {    # "LABEL WNID" for each of the 203 folders, sorted by WNID
     done | sort -k 2
 }
 
+# In a fixed order that mixes the classes (multiples of an odd number, modulo 2^32), so that the first
+# N images are a fair sample.
 list_part() {    # FOLDER: "LABEL WNID/FILE" for each image in it, in the order of the shards
     (LC_ALL=C; cd "$1" && folders | while read -r label wnid; do
         for file in "$wnid"/*.JPEG; do
             if [ -e "$file" ] || [ -L "$file" ]; then printf '%s %s\n' "$label" "$file"; fi
         done
-    done)
+    done) | awk '{ printf "%.0f %s\n", (NR * 2654435761) % 4294967296, $0 }' | sort -n |
+        cut -d ' ' -f 2-
 }
 
 bytes() { wc -c <"$1" | tr -d ' '; }
@@ -386,13 +389,15 @@ restricted-imagenet() {
             is_done "$list" "$(shard_name "$part" $shards)" || todo=$((todo + $(wc -l <"$list")))
             shards=$((shards + 1))
         done
-        found=$(cut -d ' ' -f 2 "$tmp/$part" | cut -d / -f 1 | uniq | wc -l)
+        found=$(cut -d ' ' -f 2 "$tmp/$part" | cut -d / -f 1 | sort -u | wc -l)
         [ "$found" -eq 203 ] || say "$part: only $((found)) of the 203 folders hold images"
     done
     case $parts in *val) ;; *) say "no validation part: there is no $imagenet/val" ;; esac
     case $parts in ' val') say "no training part: there is no $imagenet/train" ;; esac
     need=$((todo ? (todo + 128 * jobs) * image_bytes / 1000000 : 0))
-    free=$(df -Pk "$dir" | awk 'END { print int($(NF - 2) * 1.024 / 1000) }')
+    free=$(df -Pk "$dir" | awk 'END {    # the column in front of the share, wherever spaces are
+        for (i = NF; i > 1 && $i !~ /^([0-9]+%|-)$/; i--) {}
+        print int($(i - 1) * 1.024 / 1000) }')
     [ "$need" -le "$free" ] || die "$dir needs $need MB, and only $free MB are free there"
 
     export -f crop have im_mogrify

@@ -542,7 +542,8 @@ L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values);
    Returns the length that the whole text has. */
 L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capacity);
 /* Bytes that one training step (or with L2L_EVALUATE one input gradient) of a batch will need
-   beyond the parameters, by passes of up to 16 images of zeros. 0 after an error. */
+   beyond the parameters, by passes of up to 16 images of zeros; the very first step can take half
+   as much again. 0 after an error. */
 L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode);
 
 /* A model that lives elsewhere. Called from the caller's thread, NxCxHxW in [0,1]; return false to
@@ -1669,6 +1670,7 @@ typedef struct l2l__packed {
     struct {
         l2l_real *panels;
         int64_t count;
+        int rows, stride;                    /* of what was packed: a view may have another shape */
         uint64_t version;
         const struct l2l__kernels *kernels;
     } cache[4];
@@ -1727,7 +1729,7 @@ static void l2l__naive_gate_scale(int n, const l2l_real *dy, const l2l_real *gat
                                   const l2l_real *scale, l2l_real *out)
 {
     int k;
-    for (k = 0; k < n; k++) out[k] = gate && !(gate[k] > 0) ? 0 : dy[k] * scale[k];
+    for (k = 0; k < n; k++) out[k] = (gate && !(gate[k] > 0) ? 0 : dy[k]) * scale[k];
 }
 
 /* Channels first .. n-1 of the sums: the vector kernels leave the last ones to this. */
@@ -3088,6 +3090,14 @@ static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2
     bool fresh;
     l2l_real *panels = l2l__cached(c, w->packed, direction, count, &fresh);
     *temporary = NULL;
+    if (panels) {
+        l2l__packed *p = w->packed;
+        int rows = m->kh * m->depth;
+        fresh = fresh || p->cache[direction].stride != m->stride ||
+                p->cache[direction].rows != rows;
+        p->cache[direction].stride = m->stride;
+        p->cache[direction].rows = rows;
+    }
     if (!w->packed) panels = *temporary = (l2l_real *)l2l__arena_array(c, count, sizeof *panels);
     if (panels && fresh) l2l__pack(c, m, w->data, width, panels);
     return panels;
@@ -3226,7 +3236,7 @@ static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
             int64_t block;
             for (block = i; block < blocks; block += workers) {
                 int64_t p0 = block * L2L__PIXELS, m = q->pixels - p0;
-                l2l__indirect_block(q, p0, (int)(m < L2L__PIXELS ? m : L2L__PIXELS), &b[i]);
+                l2l__indirect_block(q, p0, m < L2L__PIXELS ? (int)m : (int)L2L__PIXELS, &b[i]);
             }
         }
     }
@@ -5118,7 +5128,8 @@ static bool l2l__geometry_of(l2l_context *c, const char *where, l2l_shape x, l2l
                          "%s: an input of %d channels (%dx%dx%dx%d) and a weight "
                          "for %d (%dx%dx%dx%d)",
                          where, x.c, x.n, x.h, x.w, x.c, w.w, w.n, w.h, w.w, w.c);
-    if (padding > INT_MAX / 8 || (int64_t)x.h + 2 * padding < w.n ||
+    if (padding > 16384 || x.h > INT_MAX / 2 || x.w > INT_MAX / 2 ||
+        (int64_t)x.h + 2 * padding < w.n ||
         (int64_t)x.w + 2 * padding < w.h)
         return l2l__fail(c, L2L_ERROR_SHAPE,
                          "%s: a %dx%d kernel does not fit into %dx%d with padding "
@@ -5631,12 +5642,15 @@ static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
 
 static void l2l__batch_norm_vjp(l2l__vjp *v)
 {
-    l2l_tensor *const *in = v->y->in;
-    l2l_tensor *y, *wanted[4], *found[4];
+    l2l_tensor *y, *in[4], *wanted[4], *found[4];
     int j, n = 0;
     if (!v->c->recording) {
         l2l__batch_norm_fused_vjp(v);
         return;
+    }
+    for (j = 0; j < 4; j++) {                /* nodes of their own: one input may depend on       */
+        l2l_tensor *x = v->y->in[j];         /* another (a residual block), or be the same        */
+        in[j] = x ? l2l_reshape(v->c, x, x->shape) : NULL;
     }
     y = l2l__batch_norm_plain(v->c, in[0], in[1], in[2], v->y->f[0]);
     if (in[3]) y = l2l_add(v->c, y, in[3]);
@@ -5665,7 +5679,8 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
     int n = x->shape.c, k;
     int64_t m = l2l_count(x->shape) / n;
     l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[4];
-    l2l_real *mu, *r, *scale = (l2l_real *)l2l__arena_array(c, n, sizeof *scale);
+    l2l_real *mu, *r, *scale = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *scale);
+    l2l_real *variance = scale ? scale + n : NULL;
     l2l__epilogue e;
     if (!y || !scale) goto failed;
     y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *mu);
@@ -5673,18 +5688,20 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
     for (r = mu + n, k = 0; k < n; k++) mu[k] = (l2l_real)((double)mu[k] / (double)m);
     if (!l2l__sum_pixels(c, x, mu, r)) goto failed;
     for (k = 0; k < n; k++) r[k] = (l2l_real)((double)r[k] / (double)m);
-    if (o->update) l2l__move_running(o, mu, r, n, (double)m);
     for (k = 0; k < n; k++) {
+        variance[k] = r[k];
         r[k] = (l2l_real)(1 / sqrt((double)r[k] + o->epsilon));
         scale[k] = r[k] * o->gamma->data[k];
     }
     e = l2l__epilogue_of(mu, scale, o->beta->data, o->residual ? o->residual->data : NULL, o->relu);
     l2l__channel_finish(c, m, n, x->data, &e, y->data);
-    l2l__arena_drop(c, scale);
     y->f[0] = o->epsilon;
     y->i[3] = o->relu;
     in[0] = x; in[1] = o->gamma; in[2] = o->beta; in[3] = o->residual;
-    return l2l__record(c, y, &l2l__batch_norm_op, in, 4);
+    y = l2l__record(c, y, &l2l__batch_norm_op, in, 4);
+    if (y && o->update) l2l__move_running(o, mu, variance, n, (double)m);
+    l2l__arena_drop(c, scale);
+    return y;
 failed:
     l2l__arena_drop(c, scale);
     l2l_drop(c, y);
@@ -6717,6 +6734,7 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
     size_t before = c->arena_live, peak, kept = c->arena_peak;
     bool was = l2l_set_recording(c, true);
     l2l_tensor *inputs[1], *gradient, *x, *z, *loss;
+    bool frozen = m->frozen;
     int i;
     c->arena_peak = before;
     m->frozen = true;
@@ -6733,7 +6751,7 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
         inputs[0] = x;
         l2l_grad(c, loss, inputs, 1, &gradient, L2L_FREE_GRAPH);
     }
-    m->frozen = false;
+    m->frozen = frozen;
     peak = c->arena_peak - before;
     if (kept > c->arena_peak) c->arena_peak = kept;
     l2l_set_recording(c, was);
@@ -6765,6 +6783,7 @@ L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
     if (m->external.logits)                  /* is not run for this: four copies of its images    */
         return (size_t)batch * sizeof(l2l_real) * 4 * (size_t)m->options.channels *
                (size_t)m->options.height * (size_t)m->options.width;
+    l2l__pass_peak(m, 1, mode);              /* packs the weights, which is not for every pass    */
     some = batch <= 16 ? 0 : l2l__pass_peak(m, 8, mode);
     more = l2l__pass_peak(m, batch <= 16 ? batch : 16, mode);
     if (more < some) more = some;
@@ -7084,7 +7103,7 @@ static bool l2l__optimizer_ok(l2l_context *c, const l2l_optimizer_options *o)
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
                          "optimizer: kind %d is neither L2L_SGD nor L2L_ADAM", (int)o->kind);
     if (!(o->rate >= 0 && o->rate < 1e6))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: rate %g is not 0 or positive", o->rate);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: rate %g is not in [0,1e6)", o->rate);
     if (!(o->momentum >= 0 && o->momentum < 1))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: momentum %g is not in [0,1)",
                          o->momentum);
@@ -9139,13 +9158,15 @@ static bool l2l__validate(l2l_trainer *t)
     l2l_attack a = t->options.validation_attack;
     int64_t one = (int64_t)o->channels * o->height * o->width;
     int i, j, n, natural = 0, robust = 0, labels[100];
+    int part = t->options.micro_batch ? t->options.micro_batch : t->options.batch;
+    int most = part < 100 ? part : 100;      /* no more memory than training takes                */
     l2l_record records[100];
     l2l_mark mark = l2l_mark_here(c);
-    l2l_real *x = (l2l_real *)l2l__arena_array(c, 100 * one, sizeof *x);
-    l2l_real *adversarial = (l2l_real *)l2l__arena_array(c, 100 * one, sizeof *adversarial);
+    l2l_real *x = (l2l_real *)l2l__arena_array(c, most * one, sizeof *x);
+    l2l_real *adversarial = (l2l_real *)l2l__arena_array(c, most * one, sizeof *adversarial);
     if (!a.name) a = l2l_attack_pgd(t->options.epsilon);
     for (i = 0; i < t->n_held && !c->status; i += n) {
-        n = t->n_held - i < 100 ? t->n_held - i : 100;
+        n = t->n_held - i < most ? t->n_held - i : most;
         for (j = 0; j < n && !c->status; j++)
             l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held[i + j], x + j * one,
                        &labels[j]);
@@ -9503,6 +9524,10 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     }
     l2l__split(t);
     t->data_digest = l2l__data_digest(t);
+    if (c->status) {
+        l2l_trainer_free(t);
+        return NULL;
+    }
     p = &t->progress;
     p->epochs = o->epochs;
     p->steps_in_epoch = (t->n_train - 1) / o->batch + 1;
@@ -9591,15 +9616,17 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
     int64_t one = (int64_t)o->channels * o->height * o->width;
     int first, n, i, batch = e->options.batch < e->images ? e->options.batch : e->images;
     l2l_attack a = *attack;
+    l2l_dataset data = *e->data;             /* errors and room are the model's context's         */
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
     l2l_real *out = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *out);
+    data.context = c;
     a.progress = NULL;
     for (first = 0; first < e->images && !c->status; first += n) {
         n = e->images - first < batch ? e->images - first : batch;
         a.first = attack->first + (uint32_t)first;
         a.init = attack->init ? attack->init + first * one : NULL;
         for (i = 0; i < n && !c->status; i++)
-            l2l__fetch(e->data, "evaluation", o, NULL, NULL, first + i, x + i * one,
+            l2l__fetch(&data, "evaluation", o, NULL, NULL, first + i, x + i * one,
                        e->labels + first + i);
         if (!l2l_attack_run(e->model, &a, x, e->labels + first, n,
                             adversarial ? adversarial + first * one : out, records + first))
@@ -9634,6 +9661,9 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
                          "%dx%dx%d",
                          d->channels, d->height, d->width, m->options.channels, m->options.height,
                          m->options.width);
+    if (d->classes > m->options.classes)
+        return l2l__fail(c, L2L_ERROR_SHAPE, "evaluation: %d classes of data and a model for %d",
+                         d->classes, m->options.classes);
     e->model = m;
     e->data = d;
     e->options = *o;
@@ -11588,7 +11618,13 @@ L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classe
         fclose(f);
         n++;
     }
-    n += !n;                                 /* none: the error is that the first is not there    */
+    /* None: the error is that the first is not there. Labels without images, or a later shard: that
+       the images between cannot be opened. */
+    if (!n || (f = fopen(l2l__shard_name(name, prefix, n + n + 1, n + 1), "rb")) != NULL ||
+        (f = fopen(l2l__shard_name(name, prefix, n + 1, n + 2), "rb")) != NULL) {
+        if (n) fclose(f);
+        n++;
+    }
     if (!(s = (l2l_source *)l2l__allocate_array(c, 2 * n, sizeof *s))) return false;
     for (k = 0; k < 2 * n && !c->status; k++) {
         long end = 0;
@@ -11759,6 +11795,7 @@ static void l2l__state(l2l_trainer *t, double v[L2L__STATE], bool back)
         v[6] = t->best_score; v[7] = t->plateau; v[8] = (double)t->log_bytes;
         v[9] = (double)t->optimizer->steps; v[10] = p->validation_natural;
         v[11] = p->validation_robust;
+        v[12] = t->has_good;
         return;
     }
     t->step = p->step = (int64_t)v[0]; p->epoch = (int)v[1]; p->step_in_epoch = (int64_t)v[2];
@@ -11767,6 +11804,7 @@ static void l2l__state(l2l_trainer *t, double v[L2L__STATE], bool back)
     t->optimizer->steps = (int64_t)v[9];
     p->validation_natural = v[10];
     p->validation_robust = v[11];
+    t->has_good = v[12] > 0;
 }
 
 /* Every array of the checkpoint by number: name, place and length; false after the last. */
@@ -11775,6 +11813,11 @@ static bool l2l__state_array(l2l_trainer *t, int i, char name[128], l2l_real **d
     l2l_model *m = t->model;
     int s = m->n_slots, which = i / s, j = i % s, k, trainable = 0;
     static const char *const kinds[] = {"theta", "first", "second", "best"};
+    if (i == (t->best ? 4 : 3) * s) {
+        l2l__format(name, 128, "good");
+        for (*data = t->good, *n = 0, k = 0; k < t->n_theta; k++) *n += t->optimizer->sizes[k];
+        return true;
+    }
     if (which > 3 || (which == 3 && !t->best)) return false;
     for (k = 0; k < j; k++) trainable += m->slots[k]->trainable;
     l2l__format(name, 128, "%s/%s", kinds[which], m->slots[j]->name);
@@ -11806,7 +11849,7 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
     int64_t n, length = L2L__STATE;
     int i;
     if (!w) return false;
-    l2l__writer_metadata(w, "format", "l2ladv checkpoint 1");
+    l2l__writer_metadata(w, "format", "l2ladv checkpoint 2");
     for (i = 0; l2l__setting(t, i, &key, text); i++) l2l__writer_metadata(w, key, text);
     l2l__state(t, state, false);
     l2l__writer_doubles(w, "state", 1, &length, state);
@@ -11834,7 +11877,7 @@ static bool l2l__checkpoint_matches(l2l_trainer *t, const l2l__reader *r)
     const char *key, *there = l2l__reader_metadata(r, "format");
     char text[64];
     int i;
-    if (!there || strcmp(there, "l2ladv checkpoint 1") != 0)
+    if (!there || strcmp(there, "l2ladv checkpoint 2") != 0)
         return l2l__fail(t->context, L2L_ERROR_FORMAT, "%s: not a checkpoint of this version",
                          r->label);
     for (i = 0; l2l__setting(t, i, &key, text); i++) {

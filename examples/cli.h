@@ -184,7 +184,9 @@ static inline void cli_print_default(const cli_flag *f)
     case CLI_EITHER: break; /* the help text says it */
     case CLI_INTEGER: printf(" [%d]", *(int *)f->value); break;
     case CLI_SEED: printf(" [%llu]", (unsigned long long)*(uint64_t *)f->value); break;
-    case CLI_NUMBER: printf(" [%g]", *(double *)f->value); break;
+    case CLI_NUMBER:
+        if (*(double *)f->value >= 0) printf(" [%g]", *(double *)f->value);
+        break;
     case CLI_TEXT:
     case CLI_CHOICE:
         if (*(const char **)f->value) printf(" [%s]", *(const char **)f->value);
@@ -274,8 +276,8 @@ static inline void cli_check_output(const char *flag, const char *path)
 static inline l2l_model_options cli_architecture(const char *arch, double width, int depth)
 {
     l2l_model_options o = l2l_model_default(arch);
-    if (!o.forward)
-        cli_fail("--arch %s: not known to l2ladv.h", arch);
+    if (!o.forward) cli_fail("--arch %s: not known to l2ladv.h", arch);
+    if (depth > 0 && !o.depth) cli_fail("--depth %d: %s has a depth of its own", depth, arch);
     if (width > 0) o.width_multiplier = width;
     if (depth > 0) o.depth = depth;
     return o;
@@ -285,15 +287,20 @@ static inline l2l_model_options cli_architecture(const char *arch, double width,
 static inline l2l_model *cli_model_open(l2l_context *c, const char *path, const char *arch,
                                         double width, int depth)
 {
-    bool sized = width > 0 || depth > 0;
-    l2l_model *m = NULL;
+    const l2l_model_options *info;
+    l2l_model *m;
     int extra = 0;
     if (!path) cli_fail("--model F is needed: a model file, as written by train");
-    if (sized && !arch) cli_fail("--width and --depth need --arch");
-    if (!sized && (m = l2l_model_open(c, path)) != NULL) l2l_model_load(m, path, &extra);
-    if (m && arch && strcmp(arch, l2l_model_info(m)->arch))
-        cli_fail("--arch %s: %s holds a model of %s", arch, path, l2l_model_info(m)->arch);
-    if (!m && arch && (sized || l2l_error(c) == L2L_ERROR_FORMAT)) {
+    m = l2l_model_open(c, path);
+    info = l2l_model_info(m);
+    if (m && arch && strcmp(arch, info->arch))
+        cli_fail("--arch %s: %s holds a model of %s", arch, path, info->arch);
+    if (m && width > 0 && fabs(width - info->width_multiplier) > 1e-6)
+        cli_fail("--width %g: %s holds a model of width %g", width, path, info->width_multiplier);
+    if (m && depth > 0 && depth != info->depth)
+        cli_fail("--depth %d: %s holds a model of depth %d", depth, path, info->depth);
+    if (m) l2l_model_load(m, path, &extra);
+    if (!m && arch && l2l_error(c) == L2L_ERROR_FORMAT) {
         l2l_model_options o = cli_architecture(arch, width, depth);
         l2l_error_clear(c);
         m = l2l_model_create(c, &o);
@@ -304,6 +311,13 @@ static inline l2l_model *cli_model_open(l2l_context *c, const char *path, const 
     if (l2l_error(c)) die(c);
     if (extra) fprintf(stderr, "%s: %s: %d entries not used\n", cli_program, path, extra);
     return m;
+}
+
+/* The usual epsilon where --eps says none (below 0). */
+static inline double cli_default_epsilon(double epsilon, const char *dataset)
+{
+    bool photographs = !strcmp(dataset, "cifar10") || !strcmp(dataset, "restricted-imagenet");
+    return epsilon >= 0 ? epsilon : photographs ? 8.0 / 255 : 0.3;
 }
 
 /* Where the files of a data set are, unless --data says so. */
@@ -372,8 +386,11 @@ static inline void cli_dataset(l2l_context *c, const char *name, const char *fol
     else
         cli_idx(c, path, training, d);
     if (!l2l_error(c)) return;
-    if (l2l_error(c) == L2L_ERROR_FILE && strcmp(name, "embedded"))
-        fprintf(stderr, "%s: \"./datasets.sh %s\" fetches this data set\n", cli_program, name);
+    if (l2l_error(c) == L2L_ERROR_FILE && !strcmp(name, "restricted-imagenet"))
+        fprintf(stderr, "%s: \"./datasets.sh %s IMAGENET_DIR %s\" makes it out of an ImageNet that "
+                "you have\n", cli_program, name, path);
+    else if (l2l_error(c) == L2L_ERROR_FILE && strcmp(name, "embedded"))
+        fprintf(stderr, "%s: \"./datasets.sh %s %s\" fetches it\n", cli_program, name, path);
     die(c);
 }
 

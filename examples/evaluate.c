@@ -50,7 +50,8 @@ static void parse(int argc, char **argv)
         {"dataset", CLI_CHOICE, &set.dataset, 0, 0, CLI_DATASETS, "whose test images are taken"},
         {"data", CLI_TEXT, &set.data, 0, 0, "DIR", "its files; else where datasets.sh puts them"},
         {"attack", CLI_TEXT, &set.attack, 0, 0, "SPEC[,SPEC...]", "see above"},
-        {"eps", CLI_NUMBER, &set.eps, 0, 1, NULL, "radius of the l-infinity ball: 0.3 or 8/255"},
+        {"eps", CLI_NUMBER, &set.eps, 0, 1, NULL,
+         "radius of the l-infinity ball [digits, clothes 0.3; photographs 8/255]"},
         {"maximizer", CLI_TEXT, &set.maximizer, 0, 0, "F", "file of the learned maximizer"},
         {"limit", CLI_INTEGER, &set.limit, 0, 1e9, NULL, "the first N images; 0: all"},
         {"batch", CLI_INTEGER, &set.batch, 1, 65536, NULL, "images at a time; changes no result"},
@@ -65,9 +66,10 @@ static void parse(int argc, char **argv)
     };
     set.dataset = "embedded";
     set.attack = "none,fgsm,pgd";
-    set.eps = l2l_train_default().epsilon;
+    set.eps = -1;
     set.batch = l2l_evaluation_default().batch;
     cli_parse(argc, argv, about, flags);
+    set.eps = cli_default_epsilon(set.eps, set.dataset);
     cli_check_output("dump-logits", set.dump_logits);
     cli_check_output("dump-adv", set.dump_adv);
 }
@@ -294,7 +296,11 @@ static void print_table(const l2l_evaluation *e, const job *jobs, int n)
     for (i = 0; i < n; i++)
         if (strlen(jobs[i].spec) > width) width = strlen(jobs[i].spec);
     printf("model    %s: %s, %ld parameters\n", set.model, o->arch, (long)l2l_model_size(e->model));
-    printf("data     %s, %d test images\n", set.dataset, e->images);
+    printf("data     %s, %d images of %dx%d", set.dataset, e->images, e->data->height,
+           e->data->width);
+    if (e->data->height != o->height || e->data->width != o->width)
+        printf(", cut to %dx%d", o->height, o->width);
+    putchar('\n');
     printf("epsilon  %s, seed %llu, threads %d\n\n", cli_epsilon(set.eps).text,
            (unsigned long long)set.seed, l2l_threads(e->data->context));
     printf("%-*s  accuracy       time  zero gradients\n", (int)width, "attack");

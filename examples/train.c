@@ -29,7 +29,7 @@ static void set_defaults(void)
     set.method = "rnn-adv";
     set.epochs = t.epochs;
     set.batch = t.batch;
-    set.eps = t.epsilon;
+    set.eps = -1;
     set.steps = t.T;
     set.eps_warmup = t.epsilon_warm_up;
     set.opt = t.optimizer.kind == L2L_ADAM ? "adam" : "sgd";
@@ -63,7 +63,8 @@ static void parse(int argc, char **argv)
         {"batch", CLI_INTEGER, &set.batch, 1, 65536, NULL, "images in a step"},
         {"micro-batch", CLI_INTEGER, &set.micro_batch, 0, 65536, NULL,
          "images at a time; gradients are added up; 0: the whole batch"},
-        {"eps", CLI_NUMBER, &set.eps, 0, 1, NULL, "radius of the l-infinity ball: 0.3 or 8/255"},
+        {"eps", CLI_NUMBER, &set.eps, 0, 1, NULL,
+         "radius of the l-infinity ball [digits, clothes 0.3; photographs 8/255]"},
         {"steps", CLI_INTEGER, &set.steps, 1, 1000, "T", "inner steps"},
         {"step-size", CLI_NUMBER, &set.step_size, 0, 1, NULL, "of PGD; 0: eps/4"},
         {"inner-mode", CLI_CHOICE, &set.inner_mode, 0, 0, "evaluate|train",
@@ -117,6 +118,7 @@ static void parse(int argc, char **argv)
     };
     set_defaults();
     cli_parse(argc, argv, "Trains a classifier, plainly or adversarially (Algorithm 1).", flags);
+    set.eps = cli_default_epsilon(set.eps, set.dataset);
     if (set.resume && !set.checkpoint) cli_fail("--resume needs --checkpoint F");
     if (!strncmp(set.method, "rnn", 3)) {
         if (set.phi_lr <= 0) cli_fail("--phi-lr '0': allowed is a number above 0");
@@ -228,6 +230,10 @@ static l2l_model *make_model(l2l_context *c, const l2l_dataset *d)
     o.width = crop ? crop : d->width;
     o.classes = d->classes;
     o.seed = set.seed;
+    if (crop > d->height || crop > d->width)
+        cli_fail("--crop %d: the images are %dx%d", crop, d->height, d->width);
+    if (set.mean && d->channels > 4)
+        cli_fail("--mean: for 4 channels at most; these images have %d", d->channels);
     if (!set.mean != !set.deviation) cli_fail("--mean and --deviation go together");
     if (set.mean) o.normalise = o.channels;
     if (set.mean && !numbers(set.mean, o.mean, o.channels))

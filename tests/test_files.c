@@ -1553,11 +1553,16 @@ static void shard_files(void)
     {
         char *x1 = shard_path(1, "images"), *y1 = shard_path(1, "labels");
         char *x0 = shard_path(0, "images");
+        char *x2 = shard_path(2, "images"), *y2 = shard_path(2, "labels");
         l2l_dataset d;
         remove(y1);
         CHECK(!l2l_dataset_shards(c, prefix, 6, &d));
         CHECK_NAMED(c, L2L_ERROR_FILE, y1, NULL, "No such file");
-        remove(x1); /* the first number without images is the end */
+        remove(x1); /* a gap: the third is there */
+        CHECK(!l2l_dataset_shards(c, prefix, 6, &d));
+        CHECK_NAMED(c, L2L_ERROR_FILE, x1, NULL, "No such file");
+        remove(x2);
+        remove(y2); /* the first number of which nothing is there is the end */
         if (CHECK(l2l_dataset_shards(c, prefix, 6, &d))) {
             CHECK_INT(2, d.count);
             l2l_dataset_free(&d);
@@ -1572,6 +1577,8 @@ static void shard_files(void)
         free(x0);
         free(x1);
         free(y1);
+        free(x2);
+        free(y2);
     }
     for (k = 0; k < 3; k++) {
         char *a = shard_path(k, "images"), *b = shard_path(k, "labels");

@@ -708,6 +708,40 @@ static void out_of_memory(void)
             after_failure(&ways[i], direction);
 }
 
+static l2l_tensor *strides_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    (void)user;
+    x = l2l_layer_conv(m, "conv", x, 24, 3, 1, 1, 0);
+    return l2l_layer_linear(m, "fc", x, 3, L2L_LAST);
+}
+
+/* Which order the cached taps stand in depends on the stride. */
+static void two_strides(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model_options o = l2l_model_default("strides");
+    l2l_model *m;
+    l2l_tensor *w, *bare, *dy, *a, *b;
+    int stride;
+    o.forward = strides_forward;
+    o.channels = 12;
+    o.height = o.width = 8;
+    o.classes = 3;
+    m = l2l_model_create(c, &o);
+    w = (l2l_tensor *)(size_t)l2l_model_parameter(m, 0).value;
+    bare = l2l_zeros(c, w->shape);
+    memcpy(bare->data, w->data, (size_t)l2l_count(w->shape) * sizeof *bare->data);
+    for (stride = 2; stride > 0; stride--) {
+        dy = seeded(c, 1, 24, 8 / stride, 8 / stride, 5, -1, 1);
+        a = l2l_conv_input_grad(c, dy, w, l2l_shape_of(1, 8, 8, 12), stride, 1);
+        b = l2l_conv_input_grad(c, dy, bare, l2l_shape_of(1, 8, 8, 12), stride, 1);
+        if (CHECK(a && b)) CHECK_BYTES(b->data, a->data, 768 * sizeof(l2l_real));
+    }
+    CHECK_OK(c);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
 int main(int argc, char **argv)
 {
     table = argc > 1 && !strcmp(argv[1], "--table");
@@ -719,6 +753,7 @@ int main(int argc, char **argv)
     RUN(epilogue, "scale, bias, residual, relu and pool in all combinations, in every way");
     RUN(not_a_number, "what is not a number stays in its image, and is seen there");
     RUN(stale, "no cached transform outlives its weight or its instruction set");
+    RUN(two_strides, "a weight may be used with one stride after another");
     RUN(out_of_memory, "after a convolution that ran out of memory the next one is right");
     l2l_context_free(context);
     return test_end();

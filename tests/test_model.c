@@ -700,6 +700,39 @@ static void bad_models(void)
     l2l_context_free(c);
 }
 
+/* A residual depends on what the block's other input depends on, too. */
+static void recorded_gradient(void)
+{
+    int mode;
+    for (mode = L2L_EVALUATE; mode <= L2L_TRAIN; mode++) {
+        l2l_context *c = test_context(2);
+        l2l_model_options o = l2l_model_default("resnet18");
+        l2l_tensor *x, *z, *loss, *plain, *recorded;
+        l2l_model *m;
+        o.height = o.width = 32;
+        o.width_multiplier = 0.125;
+        o.last_layer_deviation = 0.1;
+        m = l2l_model_create(c, &o);
+        x = seeded(c, 4, 3, 32, 32, 77, 0, 1);
+        l2l_set_recording(c, true);
+        z = l2l_model_forward(m, x, (l2l_mode)mode);
+        loss = l2l_sum(c, l2l_mul(c, z, z));
+        if (CHECK(l2l_grad(c, loss, &x, 1, &plain, 0)) &&
+            CHECK(l2l_grad(c, loss, &x, 1, &recorded, L2L_CREATE_GRAPH))) {
+            int64_t i, n = l2l_count(x->shape);
+            double off = 0, most = 0;
+            for (i = 0; i < n; i++) {
+                off = fmax(off, fabs((double)(plain->data[i] - recorded->data[i])));
+                most = fmax(most, fabs((double)plain->data[i]));
+            }
+            CHECK_NEAR(0, off / most, 1e-4);
+        }
+        CHECK_OK(c);
+        l2l_model_free(m);
+        l2l_context_free(c);
+    }
+}
+
 int main(void)
 {
     RUN(census, "counts, names and shapes of the four classifiers are PyTorch's, at full size too");
@@ -717,6 +750,7 @@ int main(void)
     RUN(input_normalisation, "inputs are normalised inside the model");
     RUN(summary, "the summary names the layers and respects its capacity");
     RUN(memory_estimate, "the memory estimate is within a factor 2 of what is used");
+    RUN(recorded_gradient, "resnet18's gradient is the same when it is recorded itself");
     RUN(bad_models, "models that cannot be are refused by name");
     return test_end();
 }
