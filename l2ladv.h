@@ -970,8 +970,8 @@ L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a);
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d);
 L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d);
-/* PREFIX-00000-images.npy with PREFIX-00000-labels.npy and so on, up to the first number without
-   images. The files of images stay open until l2l_dataset_free. */
+/* PREFIX-00000-images.npy with PREFIX-00000-labels.npy and so on, up to the first number of which
+   there is nothing. The files of images stay open until l2l_dataset_free. */
 L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classes, l2l_dataset *d);
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra);
 L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path);
