@@ -55,9 +55,9 @@ def run(program, *arguments):
 
 # ---- random networks ----
 
-# Rounding in single precision moves what enters a ReLU by about 1e-6 in the deepest layers, and what
-# enters the large max-pools, which come early, by some 1e-7.
-MARGIN, TIE = 1e-5, 2e-6
+# Rounding in single precision (Winograd's more than the direct way's) moves what enters a ReLU by
+# some 1e-6 in the deepest layers, and what enters the large max-pools, which come early, by less.
+MARGIN, TIE = 6e-5, 4e-5
 
 
 class Tie(Exception):
@@ -117,7 +117,7 @@ def settle(net, x):
 
 def random_network(arch, width, depth, x, seed, train_mode):
     """In double precision, with activations of order one in every layer."""
-    for attempt in range(100):
+    for attempt in range(300):
         torch.manual_seed(seed + 1000 * attempt)
         net = models.make(arch, width, depth).double().train(train_mode)
         for name, value in net.named_parameters():
@@ -375,10 +375,10 @@ def main():
     p.add_argument("--arch", choices=list(models.ARCHS), help="this one only")
     a = p.parse_args()
     # arch, width, batch, and what else; 0 is the architecture's own
-    sizes = [("smallcnn", 0, 24, {}), ("smallcnn", 0.5, 24, {}), ("vgg16", 0.25, 16, {}), ("wrn", 2, 8, {"depth": 10}),
+    sizes = [("smallcnn", 0, 24, {}), ("smallcnn", 0.5, 24, {}), ("vgg16", 0.25, 4, {}), ("wrn", 2, 8, {"depth": 10}),
              ("resnet18", 0.25, 4, {"size": 64})]
     if a.full:
-        sizes += [("vgg16", 0, 4, {}), ("wrn", 0, 2, {}), ("resnet18", 0, 2, {})]
+        sizes += [("vgg16", 0, 2, {}), ("wrn", 0, 2, {}), ("resnet18", 0, 2, {})]
     with tempfile.TemporaryDirectory() as folder:
         if a.arch in (None, "resnet18"):
             differ = models.check_resnet18()
