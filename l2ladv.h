@@ -2349,8 +2349,8 @@ L2L__KERNEL void L2L__NAME(combine)(int n, const float *dy, const float *gate, c
 
 /* Winograd's transforms (Lavin and Gray 2016) of one line of at most six vectors, under their own
    names so that they stay in registers.
-   F(4,3) interpolates at 0, +-a, +-b and infinity. a = 5/8, b = 3/2 are exact in binary and make a
-   third of the error of the usual 1, 2. F(2,3): 0, +-1, infinity. */
+   F(4,3) interpolates at 0, +-a, +-b and infinity; a = 5/8, b = 3/2 are exact in binary, and their
+   powers spread less than those of the usual 1, 2. F(2,3): 0, +-1, infinity. */
 typedef struct L2L__NAME(six) {
     L2L__V s0, s1, s2, s3, s4, s5;
 } L2L__NAME(six);
