@@ -614,6 +614,9 @@ typedef enum l2l_start {
     L2L_START_NORMAL     /* x'_0 = Proj(x + 0.001 N(0, I)), as TRADES and Algorithm 1, line 8     */
 } l2l_start;
 
+/* The norm of the ball B(x, epsilon). */
+typedef enum l2l_norm { L2L_LINF = 0, L2L_L2 = 1 } l2l_norm;
+
 /* The inner problem, as a maximizer sees it: n images, channels last. In training they are the
    mini-batch or, with micro_batch, a part of it; in an attack those that are not fooled yet, and
    perhaps others. */
@@ -629,7 +632,9 @@ typedef struct l2l_inner {
     const uint32_t *images;   /* n indices in the data set, for random streams                    */
     l2l_tensor *clean_logits; /* NULL unless the objective needs them                             */
     l2l_stream stream;        /* seed, epoch or restart, step: fill in purpose and image          */
-    double epsilon;           /* radius of the l-infinity ball, in pixels in [0,1]                */
+    l2l_norm norm;            /* of the ball                                                      */
+    double epsilon;           /* its radius, in pixels in [0,1]                                   */
+    bool targeted;            /* labels are to be reached: L is minus the objective               */
     double step_size;         /* in pixels                                                        */
     int T;                    /* number of steps                                                  */
     const double *w;          /* w[0..T], the weights of L_phi; w[0] = 0                          */
@@ -638,6 +643,9 @@ typedef struct l2l_inner {
     l2l_tensor *adv;          /* x'_t                                                             */
     l2l_tensor *start;        /* x'_0, kept for maximizers that learn                             */
     l2l_tensor *delta;        /* a maximizer writes its delta_t here                              */
+    const struct l2l_maximizer *maximizer;
+    l2l_tensor *memory[2];    /* as many as the maximizer asked for: a number for every pixel, 0  */
+                              /* at first, that stays with its image                              */
     l2l_tensor **g;           /* g[t], raw per-image gradients; all kept if the maximizer learns, */
                               /* else g[t] is valid only at step t                                */
     l2l_real *loss;           /* n losses at the point last looked at                             */
@@ -650,11 +658,14 @@ typedef struct l2l_inner {
 typedef struct l2l_maximizer {
     const char *name;
     void *self;
+    int memory;                                /* tensors of in->memory: 0, 1 or 2                */
+    double number[2];                          /* parameters, as in->maximizer->number            */
     bool (*begin)(void *self, l2l_inner *in);  /* state to zero (line 7); may be NULL             */
     bool (*step)(void *self, l2l_inner *in);   /* in->delta from in->g[in->t] (line 11)           */
     /* Images leave (only in an attack, between two steps): of in->n those numbered kept[0] < .. <
        kept[n-1] stay and become 0 .. n-1. Moves the state that `self` has by image; called before
-       `in` changes. NULL: none ever leaves. Who wraps a maximizer wraps this too, or sets NULL. */
+       `in` changes. NULL: none ever leaves, unless self is NULL, too. Who wraps a maximizer wraps
+       this as well, or sets NULL. */
     bool (*keep)(void *self, l2l_inner *in, const int *kept, int n);
     /* Learning (line 15) in two: for every part of a batch `gradient` adds that of its L_phi, by
        in->g[0..T], over in->batch to a sum, which the first part (in->first is 0) begins anew;
@@ -668,6 +679,7 @@ typedef struct l2l_maximizer {
 } l2l_maximizer;
 L2LADVDEF l2l_maximizer l2l_maximizer_none(void); /* x'_T = x'_0: plain training                  */
 L2LADVDEF l2l_maximizer l2l_maximizer_sign(void); /* delta = step_size * sign(g): FGSM, PGD       */
+L2LADVDEF l2l_maximizer l2l_maximizer_gradient(void); /* step_size * g / |g|_2, per image         */
 
 /* What theta descends: a 1x1x1x1 loss with the tape recording, the mean over the images of x. x and
    adv are constants. */
@@ -682,19 +694,22 @@ typedef struct l2l_outer {
 L2LADVDEF l2l_outer l2l_outer_cross_entropy(void); /* mean CE(f(x'_T), y)                         */
 
 /* -- 2.9 Attacks --------------------------------------------------------------------- >>attacks --
-   In the l-infinity ball of radius epsilon and the image range [0,1], pixels in [0,1]. Everything
-   is decided per image: its result does not depend on the batch. The classifier is in evaluation
+   In the ball of radius epsilon and the image range [0,1], pixels in [0,1]. Everything is decided
+   per image: its result does not depend on the batch. The classifier is in evaluation
    mode; no parameter gradient is touched. After every attack ball and range are checked.
 
    Returned is the first iterate that is misclassified, else the one with the largest loss over all
    restarts (so that more steps from the same start are never weaker); with last_iterate the
    last. Without last_iterate fooled images leave the batch, so that a pass costs less and less;
    not so with a maximizer of your own without `keep` (2.8). */
+struct l2l__hunt;
 typedef struct l2l_attack {
     const char *name;
     l2l_maximizer maximizer;
     l2l_objective objective;
-    double epsilon;   /* 0.3 or 8/255                                                             */
+    l2l_norm norm;    /* of the ball: L2L_LINF                                                    */
+    double epsilon;   /* its radius: 0.3 or 8/255; in l2 about 2 on digits, 0.5 on CIFAR-10       */
+    const int *targets; /* n classes that the images shall be taken for; NULL: any but the label  */
     double step_size; /* PGD: epsilon/4                                                           */
     int steps;        /* gradient steps                                                           */
     int restarts;     /* 1: one run                                                               */
@@ -702,18 +717,22 @@ typedef struct l2l_attack {
     bool last_iterate;
     uint64_t seed;
     int batch;        /* images at a time: 100; changes no result                                 */
-    uint32_t first;   /* index of the first image in the data set, for the random start           */
+    uint32_t first;   /* index of the first image in the data set, for random numbers             */
     const l2l_real *init; /* n*C*H*W starting points for the first run, or NULL                   */
     bool (*progress)(void *user, int done, int total); /* may be NULL; false cancels              */
     void *user;
+    /* private */
+    bool (*search)(struct l2l__hunt *h); /* instead of the maximizer's steps                      */
+    bool minimal;     /* it looks for the nearest adversarial image, in no ball                   */
 } l2l_attack;
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon); /* from x, 10 steps of epsilon/4           */
 L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon);   /* uniform start, 10 steps of epsilon/4    */
+L2LADVDEF l2l_attack l2l_attack_pgd_l2(double epsilon); /* the same in the l2 ball, along g/|g|_2 */
 
 typedef struct l2l_record {
     int label, clean, predicted; /* true class, prediction on the clean and the returned image    */
-    bool success;                /* predicted != label                                            */
+    bool success;                /* predicted != label; with targets: predicted is the target     */
     int step;                    /* of the returned iterate; 0 is the start                       */
     int restart;
     double loss;                 /* the objective at the returned image                           */
@@ -7280,6 +7299,8 @@ static bool l2l__inner_open(l2l_inner *in, bool keep)
     in->clean_logits = NULL;
     in->adv = l2l__new(c, "inner problem", in->shape);
     in->delta = l2l_zeros(c, in->shape);
+    for (t = 0; in->maximizer && t < in->maximizer->memory; t++)
+        in->memory[t] = l2l__new(c, "inner problem", in->shape);
     in->start = keep ? l2l__new(c, "inner problem", in->shape) : NULL;
     in->g = (l2l_tensor **)l2l__arena_array(c, in->T + 1, sizeof *in->g);
     in->loss = (l2l_real *)l2l__arena_array(c, in->n, sizeof *in->loss);
@@ -7304,11 +7325,61 @@ static bool l2l__inner_clean(l2l_inner *in)
     return !c->status;
 }
 
-static double l2l__start_noise(l2l_start kind, const l2l_stream *s, uint32_t element,
+/* |x|_2 of one image; with y of x - y. */
+static double l2l__norm2(const l2l_real *x, const l2l_real *y, int64_t n)
+{
+    double sum = 0;
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        double d = (double)x[i] - (y ? (double)y[i] : 0);
+        sum += d * d;
+    }
+    return sqrt(sum);
+}
+
+/* Proj: x' into the ball around x, then into [0,1], which leads no pixel away from x. */
+static void l2l__into_ball(l2l_inner *in)
+{
+    int64_t count = l2l_count(in->shape), one = count / in->n;
+    double epsilon = in->norm == L2L_LINF ? in->epsilon : 1;
+    int n;
+    if (in->norm == L2L_L2) {
+        L2L__PARALLEL(l2l__workers(in->context, count))
+        for (n = 0; n < in->n; n++) {
+            const l2l_real *x = in->x->data + n * one;
+            l2l_real *z = in->adv->data + n * one, shrink;
+            double norm = l2l__norm2(z, x, one);
+            int64_t j;
+            if (norm <= in->epsilon) continue;
+            shrink = (l2l_real)(in->epsilon / norm);
+            for (j = 0; j < one; j++) z[j] = x[j] + shrink * (z[j] - x[j]);
+        }
+    }
+    l2l__ew_project(in->context, count, in->adv->data, in->x->data, (l2l_real)epsilon,
+                    in->adv->data);
+}
+
+/* Noise of element i of `one`. Uniform in the l2 ball: along N(0,I), at epsilon u^(1/one). */
+static double l2l__start_noise(l2l_start kind, l2l_norm norm, const l2l_stream *s, uint32_t i,
                                double epsilon)
 {
-    if (kind == L2L_START_UNIFORM) return epsilon * (2 * l2l_random_uniform(s, element) - 1);
-    return 0.001 * l2l_random_normal(s, element);
+    if (kind == L2L_START_NORMAL) return 0.001 * l2l_random_normal(s, i);
+    if (norm == L2L_L2) return l2l_random_normal(s, i);
+    return epsilon * (2 * l2l_random_uniform(s, i) - 1);
+}
+
+/* What the noise of an image is multiplied by. */
+static double l2l__start_scale(l2l_start kind, l2l_norm norm, const l2l_stream *s, int64_t one,
+                               double epsilon)
+{
+    double sum = 0;
+    int64_t i;
+    if (kind == L2L_START_NORMAL || norm == L2L_LINF) return 1;
+    for (i = 0; i < one; i++) {
+        double z = l2l_random_normal(s, (uint32_t)i);
+        sum += z * z;
+    }
+    return epsilon * pow(l2l_random_uniform(s, (uint32_t)one), 1 / (double)one) / sqrt(sum);
 }
 
 /* x'_0. The noise of a pixel depends on the image's index and its place in C,H,W order only. */
@@ -7324,16 +7395,17 @@ static void l2l__start(l2l_inner *in, l2l_start kind)
         for (n = 0; n < in->n; n++) {
             l2l_stream s = in->stream;
             l2l_real *x = in->adv->data + n * one;
+            double scale;
             int64_t i;
             s.purpose = L2L_RANDOM_START;
             s.image = in->images[n];
+            scale = l2l__start_scale(kind, in->norm, &s, one, in->epsilon);
             for (i = 0; i < one; i++) {
-                uint32_t element = (uint32_t)(i % channels * plane + i / channels);
-                x[i] += (l2l_real)l2l__start_noise(kind, &s, element, in->epsilon);
+                uint32_t e = (uint32_t)(i % channels * plane + i / channels);
+                x[i] += (l2l_real)(scale * l2l__start_noise(kind, in->norm, &s, e, in->epsilon));
             }
         }
-        l2l__ew_project(c, l2l_count(in->shape), in->adv->data, in->x->data, (l2l_real)in->epsilon,
-                        in->adv->data);
+        l2l__into_ball(in);
     }
     if (in->start)
         memcpy(in->start->data, in->adv->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
@@ -7366,6 +7438,7 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
     loss = logits
                ? in->objective->loss(c, logits, in->clean_logits, in->labels, in->objective->user)
                : NULL;
+    if (loss && in->targeted) loss = l2l_affine(c, loss, -1, 0);
     in->forwards++;
     if (l2l__note(in, logits, loss) && gradient) {
         sum = l2l_sum(c, loss);
@@ -7384,11 +7457,9 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
 /* x'_{t+1} = Proj(x'_t + delta_t) */
 static void l2l__move(l2l_inner *in)
 {
-    int64_t n = l2l_count(in->shape);
     if (in->context->status) return;
-    l2l__ew_add(in->context, n, in->adv->data, in->delta->data, in->adv->data);
-    l2l__ew_project(in->context, n, in->adv->data, in->x->data, (l2l_real)in->epsilon,
-                    in->adv->data);
+    l2l__ew_add(in->context, l2l_count(in->shape), in->adv->data, in->delta->data, in->adv->data);
+    l2l__into_ball(in);
 }
 
 /* -- maximizers that do not learn -------------------------------------------------------------- */
@@ -7398,6 +7469,23 @@ static bool l2l__sign_step(void *self, l2l_inner *in)
     L2L__UNUSED(self);
     l2l__ew_sign_step(in->context, l2l_count(in->shape), (l2l_real)in->step_size,
                       in->g[in->t]->data, in->delta->data);
+    return true;
+}
+
+/* Steepest ascent in l2; an image without gradient stays. */
+static bool l2l__gradient_step(void *self, l2l_inner *in)
+{
+    int64_t one = l2l_count(in->shape) / in->n;
+    int n;
+    L2L__UNUSED(self);
+    L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
+    for (n = 0; n < in->n; n++) {
+        const l2l_real *g = in->g[in->t]->data + n * one;
+        double norm = l2l__norm2(g, NULL, one);
+        l2l_real scale = (l2l_real)(norm > 0 ? in->step_size / norm : 0);
+        int64_t j;
+        for (j = 0; j < one; j++) in->delta->data[n * one + j] = scale * g[j];
+    }
     return true;
 }
 
@@ -7412,6 +7500,10 @@ static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_i
 
 L2LADVDEF l2l_maximizer l2l_maximizer_none(void) { return l2l__maximizer("none", NULL); }
 L2LADVDEF l2l_maximizer l2l_maximizer_sign(void) { return l2l__maximizer("sign", l2l__sign_step); }
+L2LADVDEF l2l_maximizer l2l_maximizer_gradient(void)
+{
+    return l2l__maximizer("gradient", l2l__gradient_step);
+}
 
 /* -- attacks by name --------------------------------------------------------------------------- */
 
@@ -7450,11 +7542,19 @@ L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon)
     return l2l__attack("pgd", epsilon, epsilon / 4, 10, L2L_START_UNIFORM);
 }
 
+L2LADVDEF l2l_attack l2l_attack_pgd_l2(double epsilon)
+{
+    l2l_attack a = l2l__attack("pgd-l2", epsilon, epsilon / 4, 10, L2L_START_UNIFORM);
+    a.norm = L2L_L2;
+    a.maximizer = l2l_maximizer_gradient();
+    return a;
+}
+
 /* -- running an attack ------------------------------------------------------------------------- */
 
 static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
 {
-    if (!(a->epsilon >= 0 && a->epsilon <= 1))
+    if (!(a->epsilon >= 0 && a->epsilon <= DBL_MAX) || (a->norm == L2L_LINF && a->epsilon > 1))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: epsilon %g is not in [0,1]; pixels are in "
                          "[0,1], so 8 of 255 is 8/255", a->epsilon);
     if (!(a->step_size >= 0 && a->step_size <= DBL_MAX))
@@ -7465,13 +7565,27 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
                          "attack: steps %d must be at least 0, restarts %d and "
                          "batch %d at least 1",
                          a->steps, a->restarts, a->batch);
-    if (a->steps > 0 && !a->maximizer.step)
+    if (a->steps > 0 && !a->maximizer.step && !a->search)
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
                          "attack: %d steps, but the maximizer '%s' has no step", a->steps,
                          a->maximizer.name);
     if (!a->objective.loss)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: the objective has no loss function");
+    if (a->targets && a->objective.needs_clean)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: targets, but the objective '%s' does not "
+                         "look at labels", a->objective.name);
     if (n < 0) return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d images", n);
+    return true;
+}
+
+static bool l2l__labels_ok(l2l_context *c, const char *where, const l2l_model_options *o,
+                           const int *labels, int n)
+{
+    int i;
+    for (i = 0; i < n; i++)
+        if (labels[i] < 0 || labels[i] >= o->classes)
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: label %d of image %d is not in 0..%d",
+                             where, labels[i], i, o->classes - 1);
     return true;
 }
 
@@ -7481,24 +7595,24 @@ static bool l2l__images_ok(l2l_context *c, const char *where, const l2l_model_op
 {
     int64_t one = (int64_t)o->channels * o->height * o->width, j;
     int i;
-    for (i = 0; i < n; i++) {
-        if (labels && (labels[i] < 0 || labels[i] >= o->classes))
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: label %d of image %d is not in 0..%d",
-                             where, labels[i], i, o->classes - 1);
+    if (labels && !l2l__labels_ok(c, where, o, labels, n)) return false;
+    for (i = 0; i < n; i++)
         for (j = 0; j < one; j++)
             if (!(images[i * one + j] >= 0 && images[i * one + j] <= 1))
                 return l2l__fail(c, L2L_ERROR_ARGUMENT,
                                  "%s: pixel %z of image %d is %g, not in [0,1] "
                                  "(normalisation by mean and deviation belongs into the model)",
                                  where, j, i, (double)images[i * one + j]);
-    }
     return true;
 }
 
 /* h_0 = 0, or whatever state a maximizer has. */
 static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in)
 {
+    int i;
     if (in->context->status) return false;
+    for (i = 0; i < m->memory; i++)
+        memset(in->memory[i]->data, 0, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
     return !m->begin || m->begin(m->self, in) ||
            l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' could not begin",
                      m->name);
@@ -7545,7 +7659,7 @@ static void l2l__hunt_leave(l2l__hunt *h)
     l2l_tensor *z = in->clean_logits;
     const int *kept = h->kept;
     int i, n = 0;
-    if (m->step && m->step != l2l__sign_step && !m->keep) return;
+    if (m->self && !m->keep) return;
     for (i = 0; i < in->n; i++)
         if (l2l__hunted(h, i)) h->kept[n++] = i;
     if (in->context->status || n == in->n || in->n - n < in->n / L2L__LEAVE) return;
@@ -7554,6 +7668,7 @@ static void l2l__hunt_leave(l2l__hunt *h)
                   "of %d images", m->name, n, in->n);
     l2l__keep_images(in->adv, kept, n);
     l2l__keep_images(in->delta, kept, n);
+    for (i = 0; i < m->memory; i++) l2l__keep_images(in->memory[i], kept, n);
     l2l__keep_images(in->g[0], kept, n);     /* the only one here                                 */
     if (z && z->data == in->x->data) z->shape.n = n; /* a view                                    */
     else if (z) l2l__keep_images(z, kept, n);
@@ -7586,6 +7701,12 @@ static void l2l__count_passes(l2l__hunt *h, int t, bool gradient)
     }
 }
 
+/* Did image i go where it shall at the point last looked at? */
+static bool l2l__fooled(const l2l__hunt *h, int i)
+{
+    return (h->in.predicted[i] == h->in.labels[i]) == h->in.targeted;
+}
+
 /* Keeps iterate t of restart r where it is better: the first success, else the largest loss.
    Returns how many images are not fooled yet. */
 static int l2l__keep_best(l2l__hunt *h, int t, int r)
@@ -7595,7 +7716,7 @@ static int l2l__keep_best(l2l__hunt *h, int t, int r)
     int i, standing = 0;
     for (i = 0; i < in->n; i++) {
         l2l_record *b = &h->records[h->place[i]];
-        bool success = in->predicted[i] != b->label;
+        bool success = l2l__fooled(h, i);
         double loss = (double)in->loss[i];
         bool better = b->step < 0 || (success && !b->success) ||
                       (success == b->success && !success && loss > b->loss);
@@ -7649,8 +7770,7 @@ static void l2l__hunt_start(l2l__hunt *h, const l2l_real *init, int r)
     if (r > 0 || !init) return;
     for (i = 0; i < in->n; i++)
         l2l__image_to_hwc(init + i * one, in->shape.c, plane, in->adv->data + i * one);
-    l2l__ew_project(in->context, l2l_count(in->shape), in->adv->data, in->x->data,
-                    (l2l_real)in->epsilon, in->adv->data);
+    l2l__into_ball(in);
 }
 
 /* Clean predictions, then all restarts. Stops early only when every image is fooled, which changes
@@ -7673,6 +7793,7 @@ static bool l2l__hunt_batch(l2l__hunt *h, const l2l_real *init)
         h->records[i].step = -1;
         h->records[i].forwards = (int)in->forwards;
     }
+    if (a->search) return !in->context->status && a->search(h);
     for (r = 0; r < a->restarts && !in->context->status; r++) {
         if (r > 0) l2l__hunt_leave(h);
         l2l__hunt_start(h, init, r);
@@ -7686,22 +7807,24 @@ static bool l2l__hunt_batch(l2l__hunt *h, const l2l_real *init)
 static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *clean,
                         const l2l_real *adversarial, int64_t one, l2l_record *b, int image)
 {
-    double linf = 0, l2 = 0, x, d;
+    double linf = 0, l2 = l2l__norm2(adversarial, clean, one), x, d;
+    bool pixel = a->norm == L2L_LINF && !a->minimal;
     int64_t j;
     for (j = 0; j < one; j++) {
         x = (double)adversarial[j];
         d = fabs(x - (double)clean[j]);
-        if (!(x >= 0 && x <= 1 && d <= a->epsilon + 1e-6))
+        if (!(x >= 0 && x <= 1 && (!pixel || d <= a->epsilon + 1e-6)))
             return l2l__fail(c, L2L_ERROR_NUMERIC,
                              "attack %s: pixel %z of image %d became %g, %g away "
                              "from the clean one; epsilon is %g",
                              a->name, j, image, x, d, a->epsilon);
         if (d > linf) linf = d;
-        l2 += d * d;
     }
     b->linf = linf;
-    b->l2 = sqrt(l2);
-    return true;
+    b->l2 = l2;
+    return a->norm == L2L_LINF || a->minimal || l2 <= a->epsilon * (1 + 1e-6) + 1e-6 ||
+           l2l__fail(c, L2L_ERROR_NUMERIC, "attack %s: image %d is %g away from the clean one in "
+                     "l2; epsilon is %g", a->name, image, l2, a->epsilon);
 }
 
 static bool l2l__attack_batch(l2l_model *m, const l2l_attack *a, const l2l_real *images,
@@ -7723,7 +7846,8 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *a, const l2l_real 
         h.kept = h.labels + n;
         h.place[i] = i;
         h.images[i] = a->first + (uint32_t)(first + i);
-        h.labels[i] = records[i].label = labels[first + i];
+        records[i].label = labels[first + i];
+        h.labels[i] = a->targets ? a->targets[first + i] : labels[first + i];
     }
     h.attack = a;
     h.records = records;
@@ -7731,8 +7855,11 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *a, const l2l_real 
     h.in.batch = n;
     h.in.model = m;
     h.in.objective = &a->objective;
+    h.in.maximizer = &a->maximizer;
+    h.in.targeted = a->targets != NULL;
     h.in.labels = h.labels;
     h.in.images = h.images;
+    h.in.norm = a->norm;
     h.in.epsilon = a->epsilon;
     h.in.step_size = a->step_size;
     h.in.T = a->steps;
@@ -7762,6 +7889,7 @@ L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real 
     bool was;
     if (!c || c->status || !l2l__attack_ok(c, a, n) ||
         !l2l__images_ok(c, "attack", &m->options, images, labels, n) ||
+        (a->targets && !l2l__labels_ok(c, "attack: target", &m->options, a->targets, n)) ||
         (a->init && !l2l__images_ok(c, "attack: init", &m->options, a->init, NULL, n)))
         return false;
     mark = l2l_mark_here(c);
@@ -8947,6 +9075,7 @@ static void l2l__sample(l2l_trainer *t, l2l_inner *in)
     in->batch = n;
     in->model = t->model;
     in->objective = &o->method.objective;
+    in->maximizer = &o->method.maximizer;
     in->stream = l2l__stream(o->seed, 0, (uint32_t)p->epoch, 0, (uint32_t)t->step & 0xffffff);
     in->epsilon = epsilon;
     in->step_size = o->step_size > 0 && o->epsilon > 0 ? o->step_size * (epsilon / o->epsilon)
@@ -9625,6 +9754,7 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
         n = e->images - first < batch ? e->images - first : batch;
         a.first = attack->first + (uint32_t)first;
         a.init = attack->init ? attack->init + first * one : NULL;
+        a.targets = attack->targets ? attack->targets + first : NULL;
         for (i = 0; i < n && !c->status; i++)
             l2l__fetch(&data, "evaluation", o, NULL, NULL, first + i, x + i * one,
                        e->labels + first + i);
@@ -9698,8 +9828,8 @@ L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l
     b = records ? records : own;
     if (b && l2l__evaluation_run(e, a, b, adversarial)) {
         for (i = 0; i < e->images; i++) {
-            right += !b[i].success;
-            e->right[i] = e->right[i] && !b[i].success;
+            right += b[i].predicted == b[i].label;
+            e->right[i] = e->right[i] && b[i].predicted == b[i].label;
             r->mean_loss += b[i].loss / e->images;
             r->mean_linf += b[i].linf / e->images;
             r->forwards += b[i].forwards;
