@@ -941,7 +941,7 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
    from-memory forms work under L2LADV_NO_STDIO. A data set borrows what it is made from in memory
    until l2l_dataset_free; bytes become [0,1] by v/255. */
 
-/* IDX (the format of MNIST): images of unsigned bytes, rank 3 (or 4 with channels), and labels. */
+/* IDX (the format of MNIST): images of unsigned bytes, NxHxW, and labels. */
 L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
                                       const void *labels, size_t label_bytes, int classes,
                                       l2l_dataset *d);
@@ -9858,7 +9858,11 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
 
 /* ============================================================================================ */
 /*  12  FILES                                                                     >>files-code  */
-/* ============================================================================================ */
+/* ============================================================================================
+
+   Bytes, numbers and headers first. Then the bundle: named tensors and texts, which are a file of
+   safetensors; models, maximizers and checkpoints are bundles. Then data sets and .npy. Whatever
+   takes a path is at the end and stands on what works from memory or a source. */
 
 /* *count = the product of a shape; false when one is negative or the product does not fit. */
 static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
@@ -9869,6 +9873,1424 @@ static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
         *count *= shape[i];
     }
     return true;
+}
+
+/* -- files and their bytes --------------------------------------------------------------------- */
+
+/* The bytes of a file: borrowed, or (owned) read into memory of ours. */
+typedef struct l2l__file {
+    l2l_context *context;
+    const char *label;                       /* path or "memory", borrowed                        */
+    const unsigned char *data;
+    size_t bytes;
+    void *owned;                             /* to be given back with l2l_free, or NULL           */
+} l2l__file;
+
+static l2l__file l2l__file_of(l2l_context *c, const char *label, const void *data, size_t bytes)
+{
+    l2l__file f;
+    f.context = c;
+    f.label = label;
+    f.data = (const unsigned char *)data;
+    f.bytes = bytes;
+    f.owned = NULL;
+    return f;
+}
+
+/* An error with the file's name and, unless `at` is negative, the byte. What control characters the
+   file may have put into it are taken out. */
+static bool l2l__bad(const l2l__file *f, l2l_status status, int64_t at, const char *format, ...)
+{
+    char *text = f->context->text;
+    size_t capacity = sizeof f->context->text, n;
+    va_list a;
+    if (f->context->status) return false;
+    f->context->status = status;
+    n = l2l__format(text, capacity, at < 0 ? "%s: " : "%s, byte %z: ", f->label, at);
+    if (n > capacity) n = capacity;
+    va_start(a, format);
+    l2l__vformat(text + n, capacity - n, format, a);
+    va_end(a);
+    for (; *text; text++)
+        if ((unsigned char)*text < 32 || *text == 127) *text = '?';
+    return false;
+}
+
+/* An integer of 1 to 8 bytes, by shifts: right on a machine of any byte order. */
+static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
+{
+    uint64_t v = 0;
+    int i;
+    for (i = 0; i < size; i++) v |= (uint64_t)p[big ? size - 1 - i : i] << (8 * i);
+    return v;
+}
+
+/* n numbers of `size` bytes each, of whatever type, as little-endian bytes. */
+static void l2l__put_values(void *to, const void *values, int64_t n, int size)
+{
+    const unsigned char *x = (const unsigned char *)values;
+    const uint16_t one = 1;
+    unsigned char *p = (unsigned char *)to, little;
+    int i;
+    memcpy(&little, &one, 1);
+    for (; n > 0; n--, p += size, x += size)
+        for (i = 0; i < size; i++) p[i] = x[little ? i : size - 1 - i];
+}
+
+/* A file to be written is a row of pieces: `count` values of `size` bytes each. */
+typedef struct l2l__piece {
+    const void *data;
+    int64_t count;
+    int size;
+} l2l__piece;
+
+static l2l__piece l2l__piece_of(const void *data, int64_t count, int size)
+{
+    l2l__piece p;
+    p.data = data;
+    p.count = count;
+    p.size = size;
+    return p;
+}
+
+/* *data is to be given back with l2l_free. */
+static bool l2l__memory_write(l2l_context *c, const l2l__piece *p, int n, void **data,
+                              size_t *bytes)
+{
+    unsigned char *at;
+    int i;
+    for (*bytes = 0, i = 0; i < n; i++) *bytes += (size_t)(p[i].count * p[i].size);
+    if (!(at = (unsigned char *)l2l__allocate(c, *bytes))) return false;
+    *data = at;
+    for (i = 0; i < n; at += p[i].count * p[i].size, i++)
+        l2l__put_values(at, p[i].data, p[i].count, p[i].size);
+    return true;
+}
+
+#ifndef L2LADV_NO_STDIO
+static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
+{
+    return l2l__bad(f, L2L_ERROR_FILE, at, "cannot %s: %s", what,
+                    errno ? strerror(errno) : "unknown cause");
+}
+
+/* Where the end is, as ftell says; LONG_MAX where it does not know (a pipe, a directory). */
+static long l2l__file_end(FILE *f)
+{
+    long end = fseek(f, 0, SEEK_END) ? -1 : ftell(f);
+    return end < 0 ? LONG_MAX : end;
+}
+
+static bool l2l__file_exists(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    return f && !fclose(f);
+}
+
+/* A file whose length is known; NULL after an error. */
+static FILE *l2l__file_begin(l2l_context *c, const char *path, long *end)
+{
+    l2l__file f = l2l__file_of(c, path, NULL, 0);
+    FILE *in;
+    if (c->status) return NULL;
+    errno = 0;
+    if (!(in = fopen(path, "rb"))) {
+        l2l__file_cannot(&f, "open it", -1);
+        return NULL;
+    }
+    if ((*end = l2l__file_end(in)) != LONG_MAX) return in;
+    l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
+    fclose(in);
+    return NULL;
+}
+
+/* A whole file in memory; without bytes after an error. */
+static l2l__file l2l__file_open(l2l_context *c, const char *path)
+{
+    l2l__file f = l2l__file_of(c, path, NULL, 0);
+    long end = 0;
+    FILE *in = l2l__file_begin(c, path, &end);
+    if (!in) return f;
+    rewind(in);
+    f.owned = l2l__allocate(c, (size_t)end);
+    if (f.owned) f.bytes = fread(f.owned, 1, (size_t)end, in);
+    if (f.owned && f.bytes != (size_t)end) l2l__file_cannot(&f, "read on", (int64_t)f.bytes);
+    f.data = (const unsigned char *)f.owned;
+    fclose(in);
+    return f;
+}
+
+static bool l2l__file_put(const l2l__file *f, FILE *out, const l2l__piece *p, int n)
+{
+    unsigned char block[4096];
+    int64_t at = 0, i, k;
+    long end;
+    bool ok = true;
+    for (; n > 0; n--, p++)
+        for (i = 0; ok && i < p->count; i += k, at += k * p->size) {
+            k = (int64_t)sizeof block / p->size;
+            if (k > p->count - i) k = p->count - i;
+            l2l__put_values(block, (const char *)p->data + i * p->size, k, p->size);
+            ok = fwrite(block, (size_t)p->size, (size_t)k, out) == (size_t)k;
+        }
+    if (!ok || fflush(out)) ok = l2l__file_cannot(f, "write on", at);
+    end = l2l__file_end(out);
+    if (ok && end != LONG_MAX && end != at)
+        ok = l2l__bad(f, L2L_ERROR_FILE, end, "the file ends here, not after %z bytes", at);
+    if (fclose(out) && ok) ok = l2l__file_cannot(f, "close it", at);
+    return ok;
+}
+
+/* Beside the target first, then renamed: see 2.14 (on Windows there is a moment without either). */
+static bool l2l__file_write(l2l_context *c, const char *path, const l2l__piece *pieces, int n)
+{
+    size_t length = strlen(path);
+    char *beside = (char *)l2l__allocate(c, length + 5);
+    l2l__file f = l2l__file_of(c, beside, NULL, 0);
+    FILE *out;
+    bool ok = false;
+    if (!beside) return false;
+    memcpy(beside, path, length);
+    memcpy(beside + length, ".tmp", 5);
+    errno = 0;
+    if (!(out = fopen(beside, "wb"))) {
+        l2l__file_cannot(&f, "open it to write", -1);
+    } else {
+        ok = l2l__file_put(&f, out, pieces, n);
+#ifdef _WIN32
+        if (ok) remove(path);                /* rename does not replace a file there              */
+#endif
+        errno = 0;
+        f.label = path;
+        if (ok && rename(beside, path))
+            ok = l2l__file_cannot(&f, "put the new file in its place", -1);
+        if (!ok) remove(beside);
+    }
+    l2l_free(c, beside);
+    return ok;
+}
+
+static bool l2l__file_append(l2l_context *c, const char *path, const char *text, size_t n)
+{
+    l2l__file f = l2l__file_of(c, path, NULL, 0);
+    FILE *out;
+    bool ok;
+    errno = 0;
+    out = fopen(path, "ab");
+    ok = out && fwrite(text, 1, n, out) == n;
+    if (out && fclose(out)) ok = false;
+    return ok || l2l__file_cannot(&f, "write on", -1);
+}
+#else
+static bool l2l__no_file(l2l_context *c, const char *path)
+{
+    return l2l__fail(c, L2L_ERROR_UNSUPPORTED, "%s: a file needs stdio", path);
+}
+static bool l2l__file_exists(const char *path) { return path != NULL; }
+static l2l__file l2l__file_open(l2l_context *c, const char *path)
+{
+    l2l__no_file(c, path);
+    return l2l__file_of(c, path, NULL, 0);
+}
+static bool l2l__file_write(l2l_context *c, const char *path, const l2l__piece *pieces, int n)
+{
+    return l2l__no_file(c, pieces && n ? path : "nothing");
+}
+static bool l2l__file_append(l2l_context *c, const char *path, const char *text, size_t n)
+{
+    return l2l__no_file(c, text && n ? path : "nothing");
+}
+#endif
+
+/* -- a scanner for the headers of safetensors (JSON) and .npy (a Python literal) --------------- */
+
+/* A decimal number, the same in every locale, to about one unit in the 16th digit; *s moves behind
+   it. False if there is none, or none that is finite. */
+static bool l2l__scan_real(const char **s, double *v)
+{
+    const char *p = *s;
+    double m = 0;
+    int e = 0, x = 0;
+    bool negative = *p == '-', any = false, point = false, down;
+    for (p += negative; (*p >= '0' && *p <= '9') || (*p == '.' && !point); p++) {
+        if (*p == '.') { point = true; continue; }
+        m = m * 10 + (*p - '0');
+        e -= point;
+        any = true;
+    }
+    if (any && (*p == 'e' || *p == 'E')) {
+        down = *++p == '-';
+        p += *p == '-' || *p == '+';
+        for (any = false; *p >= '0' && *p <= '9'; p++, any = true)
+            if (x < 100000) x = x * 10 + (*p - '0');
+        e += down ? -x : x;
+    }
+    if (e < -300) { m /= 1e300; e += 300; }
+    if (m > 0) m = e < 0 ? m / pow(10.0, -e) : m * pow(10.0, e);
+    *s = p;
+    *v = negative ? -m : m;
+    return any && m <= DBL_MAX;
+}
+
+/* Text that is parsed, and overwritten, in place; it ends with a zero, which no rule accepts. The
+   first error stays in the context and ends every list, so few results need a look. */
+typedef struct l2l__scan {
+    const l2l__file *file;
+    char *text, *at;
+    size_t base, length;                     /* where the text lies in the file                   */
+    bool python;                             /* 'text', and a comma before a closing bracket      */
+    bool comma;                              /* whether one was behind the last element           */
+} l2l__scan;
+
+/* Bytes of a file, to be parsed in `room`, which has one more and is NULL after an error. */
+static bool l2l__scan_begin(l2l__scan *s, const l2l__file *f, void *room, size_t base,
+                            size_t length, bool python)
+{
+    s->file = f;
+    s->base = base;
+    s->length = length;
+    s->python = python;
+    s->comma = false;
+    s->text = s->at = (char *)room;
+    if (room) memcpy(room, f->data + base, length);
+    return room != NULL;
+}
+
+static bool l2l__scan_ok(const l2l__scan *s) { return s->file->context->status == L2L_OK; }
+
+static int64_t l2l__scan_at(const l2l__scan *s) { return (int64_t)s->base + (s->at - s->text); }
+
+/* An error at the place that the scanner has come to; `what` may have one %s, for `which`. */
+static bool l2l__scan_fail(const l2l__scan *s, const char *what, const char *which)
+{
+    return l2l__bad(s->file, L2L_ERROR_FORMAT, l2l__scan_at(s), what, which);
+}
+
+/* Skips white space, then `ch` if it is there. */
+static bool l2l__scan_take(l2l__scan *s, char ch)
+{
+    while (*s->at == ' ' || *s->at == '\t' || *s->at == '\n' || *s->at == '\r') s->at++;
+    if (!ch || *s->at != ch) return false;
+    s->at++;
+    return true;
+}
+
+static bool l2l__scan_want(l2l__scan *s, char ch)
+{
+    char text[2] = {0, 0};
+    text[0] = ch;
+    return l2l__scan_take(s, ch) || l2l__scan_fail(s, "expected %s here", text);
+}
+
+/* In front of element n of a list: true if there is one, false behind `close` or after an error. */
+static bool l2l__scan_next(l2l__scan *s, char close, int64_t n)
+{
+    char text[2] = {0, 0};
+    text[0] = close;
+    if (!l2l__scan_ok(s)) return false;
+    if (n == 0) return !l2l__scan_take(s, close);
+    s->comma = l2l__scan_take(s, ',');
+    if (s->comma) return !(s->python && l2l__scan_take(s, close));
+    if (!l2l__scan_take(s, close)) l2l__scan_fail(s, "expected , or %s here", text);
+    return false;
+}
+
+static bool l2l__scan_end(l2l__scan *s)
+{
+    l2l__scan_take(s, 0);
+    if (s->at != s->text + s->length) l2l__scan_fail(s, "text after the header's end", NULL);
+    return l2l__scan_ok(s);
+}
+
+static const char l2l__escapes[] = "/\"\\bfnrt", l2l__escaped[] = "/\"\\\b\f\n\r\t";
+
+/* A string, decoded in place (it only gets shorter), but \uXXXX stays as it is; "" after an error. */
+static const char *l2l__scan_string(l2l__scan *s)
+{
+    static const char hex[] = "0123456789abcdefABCDEF";
+    char quote = s->python && l2l__scan_take(s, '\'') ? '\'' : '"', *start, *out;
+    const char *p;
+    if (quote == '"' && !l2l__scan_want(s, '"')) return "";
+    for (start = out = s->at; *s->at != quote;) {
+        p = s->at[0] == '\\' && s->at[1] ? strchr(l2l__escapes, s->at[1]) : NULL;
+        if ((unsigned char)*s->at < 32) {
+            l2l__scan_fail(s, "a string with a control character or without an end", NULL);
+            return "";
+        }
+        if (*s->at == '\\' && !p && (s->at[1] != 'u' || strspn(s->at + 2, hex) < 4)) {
+            l2l__scan_fail(s, "an unknown escape: \\u needs four hexadecimal digits", NULL);
+            return "";
+        }
+        *out++ = p ? l2l__escaped[p - l2l__escapes] : *s->at;
+        s->at += p ? 2 : 1;
+    }
+    s->at++;
+    *out = 0;
+    return start;
+}
+
+/* "key": for one of three keys, each at most once; which, or -1 after an error. */
+static int l2l__scan_key(l2l__scan *s, const char *const keys[3], bool seen[3])
+{
+    const char *key = l2l__scan_string(s);
+    int i;
+    for (i = 0; i < 3 && strcmp(key, keys[i]); i++) continue;
+    if (i == 3 || seen[i]) {
+        l2l__scan_fail(s, "an unknown key, or one a second time: '%s'", key);
+        return -1;
+    }
+    seen[i] = true;
+    return l2l__scan_want(s, ':') ? i : -1;
+}
+
+static int64_t l2l__scan_integer(l2l__scan *s)
+{
+    const char *start;
+    int64_t v = 0;
+    l2l__scan_take(s, 0);
+    for (start = s->at; *s->at >= '0' && *s->at <= '9'; s->at++) {
+        int digit = *s->at - '0';
+        if (v > (INT64_MAX - digit) / 10) l2l__scan_fail(s, "a number beyond 2^63-1", NULL);
+        else v = v * 10 + digit;
+    }
+    if (s->at == start || (*start == '0' && s->at > start + 1))
+        l2l__scan_fail(s, "expected a whole number, not negative, without leading zeros", NULL);
+    return v;
+}
+
+/* A list, in Python a tuple, of at most `most` integers; how many. */
+static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
+{
+    int n;
+    char close = s->python ? ')' : ']';
+    l2l__scan_want(s, s->python ? '(' : '[');
+    for (n = 0; n < most && l2l__scan_next(s, close, n); n++) v[n] = l2l__scan_integer(s);
+    if (n == most && l2l__scan_next(s, close, n))
+        l2l__scan_fail(s, "a list that is too long (more than 8 axes or 2 offsets)", NULL);
+    if (s->python && n == 1 && !s->comma) l2l__scan_fail(s, "a tuple of one needs a comma", NULL);
+    return n;
+}
+
+/* -- arrays of numbers in a file --------------------------------------------------------------- */
+
+/* Of types without a name in .npy, and of all behind BF16 in safetensors, only the size is used. */
+typedef enum l2l__dtype {
+    L2L__F32, L2L__F64, L2L__F16, L2L__BF16, L2L__I64, L2L__U8 = 8, L2L__DTYPES = 15,
+    L2L__REAL = sizeof(l2l_real) / 8         /* the type of l2l_real                              */
+} l2l__dtype;
+static const struct { char name[8], npy[3]; int size; } l2l__dtypes[L2L__DTYPES] = {
+    {"F32", "f4", 4}, {"F64", "f8", 8}, {"F16", "", 2}, {"BF16", "", 2}, {"I64", "i8", 8},
+    {"I32", "i4", 4}, {"I16", "i2", 2}, {"I8", "i1", 1}, {"U8", "u1", 1}, {"U16", "u2", 2},
+    {"U32", "u4", 4}, {"U64", "u8", 8}, {"BOOL", "b1", 1}, {"F8_E5M2", "", 1}, {"F8_E4M3", "", 1}};
+
+/* An array: in a file from byte `begin` on, or here at `data`, to be written or read into. */
+typedef struct l2l__entry {
+    const char *name;
+    int dtype, rank;
+    bool big;                                /* big-endian, in a file                             */
+    int64_t shape[8], count;
+    size_t begin, end;
+    void *data;
+} l2l__entry;
+
+static const unsigned char *l2l__entry_at(const l2l__file *f, const l2l__entry *e, int64_t i)
+{
+    return f->data + e->begin + (size_t)(i * l2l__dtypes[e->dtype].size);
+}
+
+/* Element i of an array of F32, F64, F16 or BF16. */
+static double l2l__entry_real(const l2l__file *f, const l2l__entry *e, int64_t i)
+{
+    uint64_t bits = l2l__get_bytes(l2l__entry_at(f, e, i), l2l__dtypes[e->dtype].size, e->big);
+    uint32_t u = (uint32_t)(e->dtype == L2L__BF16 ? bits << 16 : bits);
+    int exponent = (int)(bits >> 10 & 31), m = (int)(bits & 1023);
+    float single;
+    double v;
+    memcpy(&single, &u, 4);
+    memcpy(&v, &bits, 8);
+    if (e->dtype == L2L__F64) return v;
+    if (e->dtype != L2L__F16) return (double)single;
+    v = exponent == 31 ? (m ? (double)NAN : (double)INFINITY)
+      : exponent == 0 ? ldexp(m, -24) : ldexp(1024 + m, exponent - 25);
+    return bits & 0x8000 ? -v : v;
+}
+
+/* Element i of an array of integers or booleans; an error when it is not one or beyond int64_t. */
+static bool l2l__entry_integer(const l2l__file *f, const l2l__entry *e, int64_t i, int64_t *v)
+{
+    int size = l2l__dtypes[e->dtype].size;
+    char kind = l2l__dtypes[e->dtype].npy[0];
+    uint64_t u = l2l__get_bytes(l2l__entry_at(f, e, i), size, e->big);
+    if (kind == 'i' && size < 8 && u >> (8 * size - 1)) u |= ~(uint64_t)0 << (8 * size);
+    *v = (int64_t)u;
+    return ((kind != 'u' || *v >= 0) && (kind != 'b' || u < 2)) ||
+           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin + i * size, "element %z does not fit "
+                    "(unsigned: below 2^63, boolean: 0 or 1)", i);
+}
+
+/* "2, 3" for a shape 2x3. */
+static const char *l2l__shape_text(char text[200], const int64_t *shape, int rank)
+{
+    size_t n = 0;
+    int i;
+    for (text[0] = 0, i = 0; i < rank; i++)
+        n = l2l__append(text, 200, n, i ? ", %z" : "%z", shape[i]);
+    return text;
+}
+
+/* -- bundles: named tensors and texts, in files of safetensors --------------------------------- */
+
+/* Enough for any model here; few enough that looking through all of them for each is nothing. */
+enum { L2L__MOST_ENTRIES = 8192, L2L__MOST_METADATA = 128 };
+
+/* Made from a file (l2l__bundle_open), or by l2l__bundle_begin and _add: to be written then, or as
+   the list of what another bundle must have and where it goes (l2l__bundle_take). To be closed. */
+typedef struct l2l__bundle {
+    l2l__file file;
+    size_t first;                            /* where the tensors' bytes begin in it              */
+    l2l__entry *entries;                     /* from a file: in the order of their bytes          */
+    int count, capacity;
+    const char *metadata[L2L__MOST_METADATA][2]; /* keys and their texts                          */
+    int pairs;
+    bool has_metadata;
+    void *kept;                              /* memory that goes with it, each block to the next  */
+} l2l__bundle;
+
+static void l2l__bundle_begin(l2l_context *c, l2l__bundle *b)
+{
+    memset(b, 0, sizeof *b);
+    b->file.context = c;
+}
+
+static void l2l__bundle_close(l2l__bundle *b)
+{
+    void *p, *next;
+    for (p = b->kept; p; p = next) {
+        memcpy(&next, p, sizeof next);
+        l2l_free(b->file.context, p);
+    }
+    l2l_free(b->file.context, b->file.owned);
+    l2l__bundle_begin(b->file.context, b);
+}
+
+/* Zeroed memory until the bundle is closed; NULL after an error. */
+static void *l2l__bundle_keep(l2l__bundle *b, int64_t count, size_t size)
+{
+    l2l_context *c = b->file.context;
+    size_t bytes = 0;
+    void **p = NULL;
+    if (!c->status && l2l__bytes(c, count, size, &bytes))
+        p = (void **)l2l__allocate(c, 2 * sizeof *p + bytes);
+    if (!p) return NULL;
+    p[0] = b->kept;
+    b->kept = p;
+    return p + 2;
+}
+
+static const char *l2l__bundle_copy(l2l__bundle *b, const char *text)
+{
+    size_t n = strlen(text) + 1;
+    char *copy = (char *)l2l__bundle_keep(b, (int64_t)n, 1);
+    return copy ? (const char *)memcpy(copy, text, n) : "";
+}
+
+/* One more entry; NULL after an error. */
+static l2l__entry *l2l__bundle_more(l2l__bundle *b)
+{
+    if (b->count == b->capacity) {
+        l2l__entry *e = (l2l__entry *)l2l__bundle_keep(b, 2 * b->capacity + 32, sizeof *e);
+        if (!e) return NULL;
+        if (b->count) memcpy(e, b->entries, (size_t)b->count * sizeof *e);
+        b->entries = e;
+        b->capacity = 2 * b->capacity + 32;
+    }
+    return b->entries + b->count++;
+}
+
+/* NULL if there is no such tensor. */
+static const l2l__entry *l2l__bundle_find(const l2l__bundle *b, const char *name)
+{
+    int i;
+    for (i = 0; i < b->count; i++)
+        if (!strcmp(b->entries[i].name, name)) return b->entries + i;
+    return NULL;
+}
+
+/* The key's text (of equal keys the first), or NULL. */
+static const char *l2l__bundle_text(const l2l__bundle *b, const char *key)
+{
+    int i;
+    for (i = 0; i < b->pairs; i++)
+        if (!strcmp(b->metadata[i][0], key)) return b->metadata[i][1];
+    return NULL;
+}
+
+/* Reading: eight bytes of header length, a JSON header, the tensors' bytes. */
+static void l2l__parse_metadata(l2l__bundle *b, l2l__scan *s)
+{
+    if (b->has_metadata) l2l__scan_fail(s, "__metadata__ a second time", NULL);
+    b->has_metadata = true;
+    l2l__scan_want(s, '{');
+    for (; l2l__scan_next(s, '}', b->pairs); b->pairs++) {
+        if (b->pairs == L2L__MOST_METADATA) {
+            l2l__scan_fail(s, "too many keys in __metadata__", NULL);
+            return;
+        }
+        b->metadata[b->pairs][0] = l2l__scan_string(s);
+        l2l__scan_want(s, ':');
+        b->metadata[b->pairs][1] = l2l__scan_string(s);
+    }
+}
+
+/* Every size is checked here, before anything is asked for by it. */
+static void l2l__parse_span(l2l__bundle *b, const l2l__scan *s, l2l__entry e, const int64_t span[2])
+{
+    int64_t room = (int64_t)(b->file.bytes - b->first), bytes = span[1] - span[0];
+    int size = l2l__dtypes[e.dtype].size;
+    const char *wrong =
+        !*e.name ? "a tensor without a name"
+        : l2l__bundle_find(b, e.name) ? "two tensors are called '%s'"
+        : !l2l__product(e.shape, e.rank, &e.count) || bytes % size || e.count != bytes / size
+            ? "the bytes are not what shape and dtype ask for, of '%s'"
+        : b->count == L2L__MOST_ENTRIES ? "no room for so many tensors as to hold '%s'" : NULL;
+    l2l__entry *p;
+    if (bytes < 0 || span[1] > room)
+        l2l__bad(s->file, L2L_ERROR_FORMAT, l2l__scan_at(s), "offsets %z to %z in %z bytes of data,"
+                 " of '%s'", span[0], span[1], room, e.name);
+    if (wrong) l2l__scan_fail(s, wrong, e.name);
+    if (!l2l__scan_ok(s) || !(p = l2l__bundle_more(b))) return;
+    e.begin = b->first + (size_t)span[0];
+    e.end = b->first + (size_t)span[1];
+    for (; p > b->entries; p--) {            /* most files are in order already                   */
+        if (p[-1].begin < e.begin || (p[-1].begin == e.begin && p[-1].end <= e.end)) break;
+        *p = p[-1];
+    }
+    *p = e;
+}
+
+static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
+{
+    static const char *const keys[3] = {"dtype", "shape", "data_offsets"};
+    bool seen[3] = {false, false, false};
+    int64_t span[2] = {0, 0};
+    int offsets = 0, n;
+    l2l__entry e;
+    memset(&e, 0, sizeof e);
+    e.name = name;
+    l2l__scan_want(s, '{');
+    for (n = 0; l2l__scan_next(s, '}', n); n++) {
+        int key = l2l__scan_key(s, keys, seen);
+        if (key == 0) {
+            const char *type = l2l__scan_string(s);
+            while (e.dtype < L2L__DTYPES && strcmp(l2l__dtypes[e.dtype].name, type)) e.dtype++;
+            if (e.dtype == L2L__DTYPES) l2l__scan_fail(s, "unknown dtype '%s'", type);
+        }
+        if (key == 1) e.rank = l2l__scan_integers(s, e.shape, 8);
+        if (key == 2) offsets = l2l__scan_integers(s, span, 2);
+    }
+    if (n != 3 || offsets != 2)
+        l2l__scan_fail(s, "dtype, shape and two data_offsets are needed, of '%s'", name);
+    if (l2l__scan_ok(s)) l2l__parse_span(b, s, e, span);
+}
+
+/* The tensors must cover the data without holes and without overlap, as the format's reference
+   implementation demands. */
+static bool l2l__bundle_whole(const l2l__bundle *b)
+{
+    const l2l__entry *e = b->entries, *end = e + b->count;
+    size_t at = b->first;
+    for (; e < end; at = e++->end)
+        if (e->begin != at)
+            return l2l__bad(&b->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "'%s' begins here, but "
+                            "the tensor before it ends at byte %z", e->name, (int64_t)at);
+    return at == b->file.bytes ||
+           l2l__bad(&b->file, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no tensor",
+                    (int64_t)(b->file.bytes - at));
+}
+
+/* Reads the header of a file, which then belongs to the bundle. */
+static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
+{
+    uint64_t length = f.bytes < 8 ? 0 : l2l__get_bytes(f.data, 8, false);
+    l2l__scan s;
+    int n;
+    l2l__bundle_begin(f.context, b);
+    b->file = f;
+    if (length < 2 || length > f.bytes - 8 || length > 100000000) /* the reference's own limit */
+        return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
+                        "header", (int64_t)f.bytes, (int64_t)length);
+    b->first = 8 + (size_t)length;
+    if (!l2l__scan_begin(&s, &b->file, l2l__bundle_keep(b, (int64_t)length + 1, 1), 8,
+                         (size_t)length, false)) return false;
+    l2l__scan_want(&s, '{');
+    for (n = 0; l2l__scan_next(&s, '}', n); n++) {
+        const char *name = l2l__scan_string(&s);
+        l2l__scan_want(&s, ':');
+        if (strcmp(name, "__metadata__")) l2l__parse_entry(b, &s, name);
+        else l2l__parse_metadata(b, &s);
+    }
+    return l2l__scan_end(&s) && l2l__bundle_whole(b);
+}
+
+/* Whether the file has these tensors, of any type of real numbers, `finite` if that is asked for. */
+static bool l2l__bundle_check(const l2l__bundle *b, const l2l__entry *want, int n, bool finite)
+{
+    const l2l__file *f = &b->file;
+    char there[200], here[200];
+    int64_t i;
+    for (; n > 0; n--, want++) {
+        const l2l__entry *e = l2l__bundle_find(b, want->name);
+        double most = want->dtype == L2L__F32 ? (double)FLT_MAX : DBL_MAX;
+        l2l__shape_text(here, want->shape, want->rank);
+        if (!e)
+            return l2l__bad(f, L2L_ERROR_MISMATCH, -1, "there is no tensor '%s' of shape [%s]",
+                            want->name, here);
+        if (e->rank != want->rank ||
+            memcmp(e->shape, want->shape, (size_t)e->rank * sizeof *e->shape))
+            return l2l__bad(f, L2L_ERROR_SHAPE, (int64_t)e->begin, "'%s' has the shape [%s] in "
+                            "the file and [%s] here", e->name,
+                            l2l__shape_text(there, e->shape, e->rank), here);
+        if (e->dtype > L2L__BF16)
+            return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not F32, "
+                            "F64, F16 or BF16, of '%s'", l2l__dtypes[e->dtype].name, e->name);
+        for (i = 0; finite && i < e->count; i++)
+            if (!(fabs(l2l__entry_real(f, e, i)) <= most))
+                return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin +
+                                i * l2l__dtypes[e->dtype].size, "not a finite number, in '%s'",
+                                e->name);
+    }
+    return true;
+}
+
+/* What has been checked comes to its place. */
+static void l2l__bundle_read(const l2l__bundle *b, const l2l__entry *want, int n)
+{
+    int64_t i;
+    for (; n > 0; n--, want++) {
+        const l2l__entry *e = l2l__bundle_find(b, want->name);
+        for (i = 0; i < want->count; i++) {
+            double v = l2l__entry_real(&b->file, e, i);
+            if (want->dtype == L2L__F32) ((float *)want->data)[i] = (float)v;
+            else ((double *)want->data)[i] = v;
+        }
+    }
+}
+
+/* All of `want`, finite, or none and an error that says what is wrong. */
+static bool l2l__bundle_take(const l2l__bundle *b, const l2l__bundle *want)
+{
+    if (b->file.context->status || !l2l__bundle_check(b, want->entries, want->count, true))
+        return false;
+    l2l__bundle_read(b, want->entries, want->count);
+    return true;
+}
+
+/* Writing: copies key and text. After an error this and what follows do nothing. */
+static void l2l__bundle_put(l2l__bundle *b, const char *key, const char *text)
+{
+    if (b->pairs == L2L__MOST_METADATA)
+        l2l__fail(b->file.context, L2L_ERROR_ARGUMENT, "%s: too many texts for a file", key);
+    if (b->file.context->status) return;
+    b->metadata[b->pairs][0] = l2l__bundle_copy(b, key);
+    b->metadata[b->pairs++][1] = l2l__bundle_copy(b, text);
+}
+
+/* A tensor of F32, F64 or I64, with a copy of its name; its values, or zeros if `data` is NULL. */
+static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype, int rank,
+                             const int64_t *shape, void *data)
+{
+    l2l_context *c = b->file.context;
+    int64_t count;
+    l2l__entry *e;
+    if (!l2l__product(shape, rank, &count))
+        l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", name);
+    if (!c->status && !data) data = l2l__bundle_keep(b, count, (size_t)l2l__dtypes[dtype].size);
+    name = l2l__bundle_copy(b, name);
+    if (c->status || !(e = l2l__bundle_more(b))) return NULL;
+    e->name = name;
+    e->dtype = (int)dtype;
+    e->rank = rank;
+    if (rank) memcpy(e->shape, shape, (size_t)rank * sizeof *shape);
+    e->count = count;
+    return e->data = data;
+}
+
+/* A JSON string, appended; control characters without an escape of their own become '?'. */
+static size_t l2l__append_quoted(char *text, size_t capacity, size_t n, const char *s)
+{
+    char one[2] = {0, 0};
+    n = l2l__append(text, capacity, n, "\"");
+    for (; *s; s++) {
+        const char *p = strchr(l2l__escaped + 1, *s);
+        one[0] = p ? l2l__escapes[p - l2l__escaped] : (unsigned char)*s < 32 ? '?' : *s;
+        n = l2l__append(text, capacity, n, p ? "\\%s" : "%s", one);
+    }
+    return l2l__append(text, capacity, n, "\"");
+}
+
+/* The header, with spaces up to a multiple of 8 bytes; its length, whatever the capacity. */
+static size_t l2l__bundle_header(const l2l__bundle *b, char *text, size_t capacity)
+{
+    size_t n = l2l__append(text, capacity, 0, "{\"__metadata__\":{");
+    int64_t at = 0, end;
+    char list[200];
+    int i;
+    for (i = 0; i < b->pairs; i++) {
+        n = l2l__append(text, capacity, n, i ? "," : "");
+        n = l2l__append_quoted(text, capacity, n, b->metadata[i][0]);
+        n = l2l__append(text, capacity, n, ":");
+        n = l2l__append_quoted(text, capacity, n, b->metadata[i][1]);
+    }
+    n = l2l__append(text, capacity, n, "}");
+    for (i = 0; i < b->count; i++, at = end) {
+        const l2l__entry *e = b->entries + i;
+        end = at + e->count * l2l__dtypes[e->dtype].size;
+        n = l2l__append(text, capacity, n, ",");
+        n = l2l__append_quoted(text, capacity, n, e->name);
+        n = l2l__append(text, capacity, n,
+                        ":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%z,%z]}",
+                        l2l__dtypes[e->dtype].name, l2l__shape_text(list, e->shape, e->rank), at,
+                        end);
+    }
+    n = l2l__append(text, capacity, n, "}");
+    while (n % 8) n = l2l__append(text, capacity, n, " ");
+    return n;
+}
+
+/* To a file or, without a path, to memory that is to be given back with l2l_free. Closes it. */
+static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size_t *bytes)
+{
+    l2l_context *c = b->file.context;
+    uint64_t length = l2l__bundle_header(b, NULL, 0);
+    char *head = (char *)l2l__bundle_keep(b, (int64_t)length + 9, 1);
+    l2l__piece *p = (l2l__piece *)l2l__bundle_keep(b, b->count + 1, sizeof *p);
+    bool ok = !c->status;
+    int i;
+    if (ok) {
+        l2l__put_values(head, &length, 1, 8);
+        l2l__bundle_header(b, head + 8, (size_t)length + 1);
+        p[0] = l2l__piece_of(head, (int64_t)length + 8, 1);
+        for (i = 0; i < b->count; i++) {
+            const l2l__entry *e = b->entries + i;
+            p[i + 1] = l2l__piece_of(e->data, e->count, l2l__dtypes[e->dtype].size);
+        }
+        ok = path ? l2l__file_write(c, path, p, b->count + 1)
+                  : l2l__memory_write(c, p, b->count + 1, data, bytes);
+    }
+    l2l__bundle_close(b);
+    return ok;
+}
+
+/* -- fields: members of a struct as texts of a bundle ------------------------------------------ */
+
+typedef struct l2l__field {
+    size_t offset, size;
+    const char *key;
+    char type;                               /* 's' text, 'r' double; 'i' integer, bool or enum   */
+    double low, high;
+    const char *const *names;                /* of the numbers 0..high, or NULL                   */
+} l2l__field;
+#define L2L__FIELD(in, member, key, type, low, high, names) \
+    {offsetof(in, member), sizeof(((in *)0)->member), key, type, low, high, names}
+
+static int64_t l2l__field_integer(const l2l__field *f, const void *in)
+{
+    const char *p = (const char *)in + f->offset;
+    int64_t v = 0;
+    int32_t i;
+    if (f->size == 1) return *(const unsigned char *)p;
+    if (f->size == 8) memcpy(&v, p, 8); else memcpy(&i, p, 4);
+    return f->size == 8 ? v : i;
+}
+
+/* A number's value; of integers those up to 2^53 are exact. */
+static double l2l__field_get(const l2l__field *f, const void *in)
+{
+    double v;
+    if (f->type != 'r') return (double)l2l__field_integer(f, in);
+    memcpy(&v, (const char *)in + f->offset, sizeof v);
+    return v;
+}
+
+/* False where the value is not one of this field. */
+static bool l2l__field_fits(const l2l__field *f, double v)
+{
+    return v >= f->low && v <= f->high && (f->type == 'r' || !(v - floor(v) > 0));
+}
+
+static void l2l__field_set(const l2l__field *f, void *in, double v)
+{
+    char *p = (char *)in + f->offset;
+    int64_t wide;
+    int32_t i;
+    if (f->type == 'r') { memcpy(p, &v, sizeof v); return; }
+    wide = (int64_t)v;
+    i = (int32_t)wide;
+    if (f->size == 1) *p = (char)wide;
+    else if (f->size == 8) memcpy(p, &wide, 8);
+    else memcpy(p, &i, 4);
+}
+
+/* A value as it stands in a file; nine digits tell any two floats apart, `exact` is 16. */
+static const char *l2l__field_text(const l2l__field *f, const void *in, bool exact, char text[40])
+{
+    const char *s = NULL;
+    if (f->names) return f->names[l2l__field_integer(f, in)];
+    if (f->type == 's') {
+        memcpy(&s, (const char *)in + f->offset, sizeof s);
+        return s ? s : "";
+    }
+    if (f->type == 'r') l2l__number(text, l2l__field_get(f, in), exact ? 16 : 9);
+    else l2l__format(text, 40, "%z", l2l__field_integer(f, in));
+    return text;
+}
+
+/* False where the text is not a value of this field. */
+static bool l2l__field_value(const l2l__field *f, const char *text, double *v)
+{
+    if (f->names) {
+        for (*v = 0; *v <= f->high; ++*v)
+            if (!strcmp(text, f->names[(int)*v])) return true;
+        return false;
+    }
+    return f->type != 's' && l2l__scan_real(&text, v) && !*text && l2l__field_fits(f, *v);
+}
+
+static void l2l__fields_put(l2l__bundle *b, const l2l__field *f, int n, const void *in, bool exact)
+{
+    char text[40];
+    for (; n > 0; n--, f++) l2l__bundle_put(b, f->key, l2l__field_text(f, in, exact, text));
+}
+
+/* The values of n fields; those that the file does not have stay as they are. */
+static bool l2l__fields_read(const l2l__bundle *b, const l2l__field *f, int n, void *in)
+{
+    double v;
+    for (; n > 0; n--, f++) {
+        const char *text = l2l__bundle_text(b, f->key);
+        if (text && !l2l__field_value(f, text, &v))
+            return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata %s is '%s': expected a known "
+                            "name or a %snumber from %g to %g", f->key, text,
+                            f->type == 'i' ? "whole " : "", f->low, f->high);
+        if (text) l2l__field_set(f, in, v);
+    }
+    return true;
+}
+
+/* Whether the file's fields are those here. `exact`: all of them, to the letter; else those that it
+   has, however their numbers are written. */
+static bool l2l__fields_match(const l2l__bundle *b, const l2l__field *f, int n, const void *in,
+                              bool exact)
+{
+    char text[40];
+    double v, here;
+    for (; n > 0; n--, f++) {
+        const char *there = l2l__bundle_text(b, f->key);
+        const char *mine = l2l__field_text(f, in, exact, text);
+        if (there ? !strcmp(there, mine) : !exact) continue;
+        if (!exact && l2l__field_value(f, there, &v)) {
+            here = l2l__field_get(f, in);
+            if (fabs(v - here) <= 1e-8 * fabs(here)) continue;
+        }
+        return l2l__bad(&b->file, L2L_ERROR_MISMATCH, 8, "%s is %s here, but in the file %s",
+                        f->key, mine, there ? there : "(none)");
+    }
+    return true;
+}
+
+/* "a,b,c": n <= 4 numbers, if there are any. */
+static void l2l__list_put(l2l__bundle *b, const char *key, const double *v, int n)
+{
+    char text[160];
+    size_t at = 0;
+    int i;
+    for (i = 0; i < n; i++) {
+        if (i) text[at++] = ',';
+        at += l2l__number(text + at, v[i], 9);
+    }
+    if (n > 0) l2l__bundle_put(b, key, text);
+}
+
+/* n <= 4 numbers: n; 0 where the key is missing, -1 after an error. */
+static int l2l__list_read(const l2l__bundle *b, const char *key, int n, double v[4])
+{
+    const char *text = l2l__bundle_text(b, key), *s = text;
+    int i;
+    if (!text) return 0;
+    for (i = 0; i < n && i < 4; i++, s++)
+        if (!l2l__scan_real(&s, v + i) || *s != (i + 1 < n ? ',' : 0)) break;
+    if (i == n) return n;
+    l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata %s is '%s', not one number for each of %d "
+             "channels, with commas between", key, text, n);
+    return -1;
+}
+
+/* -- models ------------------------------------------------------------------------------------ */
+
+/* Those that a file must agree with, if it has them; with more that are saved, and that make a
+   model; with more that a checkpoint belongs to. */
+enum { L2L__MODEL_MATCH = 3, L2L__MODEL_SAVED = 7, L2L__MODEL_ALL = 9 };
+#define L2L__MODEL(member, key, type, low, high) \
+    L2L__FIELD(l2l_model_options, member, key, type, low, high, NULL)
+static const l2l__field l2l__model_fields[L2L__MODEL_ALL] = {
+    L2L__MODEL(arch, "arch", 's', 0, 0),
+    L2L__MODEL(classes, "classes", 'i', 1, 1 << 20),
+    L2L__MODEL(width_multiplier, "width", 'r', 1e-3, 1000),
+    L2L__MODEL(depth, "depth", 'i', 0, 10000),
+    L2L__MODEL(channels, "channels", 'i', 1, 1 << 12),
+    L2L__MODEL(height, "height", 'i', 1, 1 << 14),
+    L2L__MODEL(width, "image_width", 'i', 1, 1 << 14),
+    L2L__MODEL(dropout, "dropout", 'r', 0, 1),
+    L2L__MODEL(normalise, "normalise", 'i', 0, 4)};
+
+/* Where `end` begins at the end of the text, or NULL. */
+static const char *l2l__ending(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcmp(text + n - m, end) ? text + n - m : NULL;
+}
+
+/* The parameters in PyTorch's layouts (KxCxkhxkw, Kx(C*H*W) or K of a khxkwxCxK tensor), all zero;
+   entry i is parameter i. */
+static void l2l__model_bundle(const l2l_model *m, l2l__bundle *b)
+{
+    int i;
+    l2l__bundle_begin(m->context, b);
+    for (i = 0; i < m->n_slots; i++) {
+        l2l_parameter p = l2l_model_parameter(m, i);
+        l2l_shape s = p.value->shape;
+        int64_t shape[4];
+        shape[0] = s.c;
+        shape[1] = p.rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
+        shape[2] = s.n;
+        shape[3] = s.h;
+        l2l__bundle_add(b, p.name, L2L__REAL, p.rank, shape, NULL);
+    }
+}
+
+/* Beside running statistics PyTorch counts batches, and wants that count to be there. */
+static bool l2l__model_save(const l2l_model *m, const char *path, void **data, size_t *bytes)
+{
+    l2l_context *c = l2l_model_context(m);
+    const l2l_model_options *o = l2l_model_info(m);
+    char name[128];                          /* names of parameters have at most 95 characters    */
+    l2l__bundle b;
+    int i, n = l2l_model_parameters(m);
+    if (n < 1) return l2l__fail(c, L2L_ERROR_UNSUPPORTED, "a model without parameters to save");
+    l2l__model_bundle(m, &b);
+    for (i = 0; i < n && !c->status; i++) {
+        const char *variance = l2l__ending(b.entries[i].name, "running_var");
+        l2l_parameter_get(m, i, (l2l_real *)b.entries[i].data);
+        if (!variance) continue;
+        l2l__format(name, sizeof name, "%s", b.entries[i].name);
+        l2l__format(name + (variance - b.entries[i].name), 32, "num_batches_tracked");
+        l2l__bundle_add(&b, name, L2L__I64, 0, NULL, NULL);
+    }
+    l2l__bundle_put(&b, "format", "pt");
+    l2l__bundle_put(&b, "l2ladv.version", L2LADV_VERSION);
+    l2l__fields_put(&b, l2l__model_fields, L2L__MODEL_SAVED, o, false);
+    l2l__list_put(&b, "mean", o->mean, o->normalise);
+    l2l__list_put(&b, "deviation", o->deviation, o->normalise);
+    return l2l__bundle_save(&b, path, data, bytes);
+}
+
+/* *n numbers in each list, one per channel, or 0 when the file has none. */
+static bool l2l__normalisation_read(const l2l__bundle *b, int channels, double mean[4],
+                                    double deviation[4], int *n)
+{
+    int i;
+    *n = l2l__list_read(b, "mean", channels, mean);
+    if (*n < 0 || l2l__list_read(b, "deviation", channels, deviation) != *n)
+        return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata mean needs deviation");
+    for (i = 0; i < *n; i++)
+        if (!(deviation[i] > 0))
+            return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata deviation: %g is not above 0",
+                            deviation[i]);
+    return true;
+}
+
+static bool l2l__model_take(l2l_model *m, const l2l__bundle *file, int *extra)
+{
+    const l2l_model_options *o = l2l_model_info(m);
+    double mean[4], deviation[4];
+    int normalise = 0, i, n = l2l_model_parameters(m);
+    l2l__bundle b;
+    bool ok;
+    if (n < 1) return l2l__bad(&file->file, L2L_ERROR_UNSUPPORTED, -1, "a model without parameters");
+    if (!l2l__fields_match(file, l2l__model_fields, L2L__MODEL_MATCH, o, false) ||
+        !l2l__normalisation_read(file, o->channels, mean, deviation, &normalise)) return false;
+    l2l__model_bundle(m, &b);
+    ok = l2l__bundle_take(file, &b);
+    for (i = 0; i < n && ok; i++) ok = l2l_parameter_set(m, i, (l2l_real *)b.entries[i].data);
+    if (ok && normalise) l2l__model_set_normalisation(m, normalise, mean, deviation);
+    l2l__bundle_close(&b);
+    for (*extra = -n, i = 0; i < file->count; i++)
+        *extra += !l2l__ending(file->entries[i].name, "num_batches_tracked");
+    return ok;
+}
+
+static bool l2l__model_load(l2l_model *m, l2l__file f, int *extra)
+{
+    l2l__bundle file;
+    bool ok = l2l__bundle_open(f, &file) && l2l__model_take(m, &file, extra);
+    l2l__bundle_close(&file);
+    return ok;
+}
+
+L2LADVDEF bool l2l_model_load_memory(l2l_model *m, const void *data, size_t bytes, int *extra)
+{
+    return l2l__model_load(m, l2l__file_of(l2l_model_context(m), "memory", data, bytes), extra);
+}
+
+L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *bytes)
+{
+    return l2l__model_save(m, NULL, data, bytes);
+}
+
+/* -- maximizers -------------------------------------------------------------------------------- */
+
+static const char *const l2l__phi_cells[] = {"lstm", "rnn"};
+static const char *const l2l__phi_inputs[] = {"sign", "l1", "linf", "log", "raw"};
+static const char *const l2l__phi_outputs[] = {"tanh", "raw"};
+/* Those that a file must agree with; with more that make a maximizer; what it was trained with. */
+enum { L2L__PHI_MATCH = 5, L2L__PHI_TRAINED = 6, L2L__PHI_ALL = 8 };
+static const l2l__field l2l__phi_fields[L2L__PHI_ALL] = {
+    L2L__FIELD(l2l_learned, options.cell, "cell", 'i', 0, 1, l2l__phi_cells),
+    L2L__FIELD(l2l_learned, options.hidden, "hidden", 'i', 1, L2L__MAX_HIDDEN, NULL),
+    L2L__FIELD(l2l_learned, options.input, "input", 'i', 0, 4, l2l__phi_inputs),
+    L2L__FIELD(l2l_learned, options.raw_output, "output", 'i', 0, 1, l2l__phi_outputs),
+    L2L__FIELD(l2l_learned, options.scale, "scale", 'r', -DBL_MAX, DBL_MAX, NULL),
+    L2L__FIELD(l2l_learned, options.second_order, "second_order", 'i', 0, 1, NULL),
+    L2L__FIELD(l2l_learned, trained_T, "T", 'i', 0, INT_MAX, NULL),
+    L2L__FIELD(l2l_learned, trained_epsilon, "epsilon", 'r', 0, DBL_MAX, NULL)};
+
+/* The tensors that the array phi is cut into. Returns b_ih, NULL if there is none. */
+static l2l_real *l2l__phi_bundle(const l2l_learned *m, l2l_real *phi, l2l__bundle *b)
+{
+    int64_t H = m->options.hidden, rows = m->options.cell == L2L_LSTM ? 4 * H : H, shape[2];
+    int64_t inputs = m->options.input == L2L_INPUT_LOG ? 2 : 1;
+    l2l_real *bias = m->options.bias ? phi + rows * (inputs + H) : NULL;
+    shape[0] = rows;
+    shape[1] = inputs;
+    l2l__bundle_add(b, "cell.weight_ih", L2L__REAL, 2, shape, phi);
+    shape[1] = H;
+    l2l__bundle_add(b, "cell.weight_hh", L2L__REAL, 2, shape, phi + rows * inputs);
+    if (bias) l2l__bundle_add(b, "cell.bias_ih", L2L__REAL, 1, shape, bias);
+    phi += rows * (inputs + H + (bias ? 1 : 0));
+    shape[0] = 1;
+    l2l__bundle_add(b, "out.weight", L2L__REAL, 2, shape, phi);
+    if (bias) l2l__bundle_add(b, "out.bias", L2L__REAL, 1, shape, phi + H);
+    return bias;
+}
+
+static bool l2l__phi_save(const l2l_learned *m, const char *path, void **data, size_t *bytes)
+{
+    l2l__bundle b;
+    l2l__bundle_begin(m->context, &b);
+    l2l__bundle_put(&b, "format", "pt");
+    l2l__bundle_put(&b, "l2ladv.version", L2LADV_VERSION);
+    l2l__fields_put(&b, l2l__phi_fields, L2L__PHI_ALL, m, false);
+    l2l__phi_bundle(m, m->phi, &b);
+    return l2l__bundle_save(&b, path, data, bytes);
+}
+
+/* PyTorch's cells have a second bias, which ours keep in the first. */
+static bool l2l__phi_take(l2l_learned *m, const l2l__bundle *file)
+{
+    static const char *const biases[2] = {"cell.bias_ih", "out.bias"};
+    l2l_learned found = *m;
+    l2l_real *phi, *bias, *second = NULL;
+    const l2l__entry *hh = l2l__bundle_find(file, "cell.bias_hh");
+    int64_t rows = m->options.cell == L2L_LSTM ? 4 * m->options.hidden : m->options.hidden;
+    l2l__bundle b;
+    bool ok;
+    int i;
+    if (!l2l__fields_match(file, l2l__phi_fields, L2L__PHI_MATCH, m, false) ||
+        !l2l__fields_read(file, l2l__phi_fields + L2L__PHI_TRAINED, 2, &found)) return false;
+    for (i = 0; i < 2; i++)
+        if ((l2l__bundle_find(file, biases[i]) != NULL) != m->options.bias)
+            return l2l__bad(&file->file, L2L_ERROR_MISMATCH, -1, "bias is %s here, but not in the "
+                            "file: '%s'", m->options.bias ? "on" : "off", biases[i]);
+    l2l__bundle_begin(m->context, &b);
+    if (!(phi = (l2l_real *)l2l__bundle_keep(&b, m->size, sizeof *phi))) return false;
+    bias = l2l__phi_bundle(m, phi, &b);
+    if (bias && hh) second = (l2l_real *)l2l__bundle_add(&b, hh->name, L2L__REAL, 1, &rows, NULL);
+    ok = l2l__bundle_take(file, &b);
+    for (i = 0; ok && second && i < rows; i++) bias[i] += second[i];
+    if (ok) {
+        memcpy(m->phi, phi, (size_t)m->size * sizeof *phi);
+        l2l__learned_set_trained_with(m, found.trained_T, found.trained_epsilon);
+    }
+    l2l__bundle_close(&b);
+    return ok;
+}
+
+static bool l2l__phi_load(l2l_learned *m, l2l__file f)
+{
+    l2l__bundle file;
+    bool ok = l2l__bundle_open(f, &file) && l2l__phi_take(m, &file);
+    l2l__bundle_close(&file);
+    return ok;
+}
+
+L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t bytes)
+{
+    return l2l__phi_load(m, l2l__file_of(m->context, "memory", data, bytes));
+}
+
+L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes)
+{
+    return l2l__phi_save(m, NULL, data, bytes);
+}
+
+/* -- training logs: JSON lines ----------------------------------------------------------------- */
+
+/* A line for each step; the last one of an epoch has the epoch's figures too. */
+static bool l2l__log_step(l2l_trainer *t)
+{
+    const l2l_progress *p = &t->progress;
+    char line[640];
+    size_t n;
+    if (!t->log) return true;
+    n = l2l__append(line, sizeof line, 0,
+                    "{\"step\":%z,\"epoch\":%d,\"loss\":%g,\"accuracy\":%g,"
+                    "\"epsilon\":%g,\"rate\":%g,\"gain\":%g,\"saturated\":%g",
+                    p->step, p->epoch, p->loss, p->accuracy, p->epsilon,
+                    p->rate * t->options.optimizer.rate, p->gain, p->saturated);
+    if (p->epoch_ended)
+        n = l2l__append(line, sizeof line, n,
+                        ",\"epoch_loss\":%g,\"epoch_accuracy\":%g,"
+                        "\"validation_natural\":%g,\"validation_robust\":%g,\"best\":%s",
+                        p->epoch_loss, p->epoch_accuracy, p->validation_natural,
+                        p->validation_robust, p->best ? "true" : "false");
+    n = l2l__append(line, sizeof line, n, "}\n");
+    t->log_bytes += (int64_t)n;
+    return l2l__file_append(t->context, t->log, line, n);
+}
+
+/* A new training begins a new log; a resumed one cuts it to where the checkpoint was made. */
+static bool l2l__log_begin(l2l_trainer *t)
+{
+    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
+    l2l__piece p;
+    bool ok = true;
+    if (!t->log) return true;
+    if (t->log_bytes) f = l2l__file_open(t->context, t->log);
+    if ((uint64_t)f.bytes < (uint64_t)t->log_bytes)
+        ok = l2l__bad(&f, L2L_ERROR_MISMATCH, -1, "the log has %z bytes, the checkpoint was made at"
+                      " %z", (int64_t)f.bytes, t->log_bytes);
+    p = l2l__piece_of(f.data, t->log_bytes, 1);
+    ok = ok && l2l__file_write(t->context, t->log, &p, 1);
+    l2l_free(t->context, f.owned);
+    return ok;
+}
+
+/* -- checkpoints: everything that a training needs to go on with the same bits ----------------- */
+
+/* The settings that a checkpoint belongs to, beside the model's. */
+#define L2L__SETTING(member, key, type) L2L__FIELD(l2l_trainer, member, key, type, 0, 0, NULL)
+static const l2l__field l2l__settings[] = {
+    L2L__SETTING(options.method.name, "method", 's'),
+    L2L__SETTING(options.method.objective.name, "objective", 's'),
+    L2L__SETTING(options.method.maximizer.name, "maximizer", 's'),
+    L2L__SETTING(options.method.outer.name, "outer loss", 's'),
+    L2L__SETTING(options.method.start, "start", 'i'),
+    L2L__SETTING(data.count, "images", 'i'),
+    L2L__SETTING(data_digest, "data (a sample)", 'r'),
+    L2L__SETTING(options.epochs, "epochs", 'i'),
+    L2L__SETTING(options.batch, "batch", 'i'),
+    L2L__SETTING(options.micro_batch, "micro_batch", 'i'),
+    L2L__SETTING(options.epsilon, "epsilon", 'r'),
+    L2L__SETTING(options.T, "T", 'i'),
+    L2L__SETTING(options.step_size, "step_size", 'r'),
+    L2L__SETTING(options.epsilon_warm_up, "epsilon_warm_up", 'r'),
+    L2L__SETTING(options.inner_mode, "inner_mode", 'i'),
+    L2L__SETTING(options.augment.padding, "augment padding", 'i'),
+    L2L__SETTING(options.augment.flip, "augment flip", 'i'),
+    L2L__SETTING(options.seed, "seed", 'i'),
+    L2L__SETTING(options.optimizer.kind, "optimizer", 'i'),
+    L2L__SETTING(options.optimizer.rate, "rate", 'r'),
+    L2L__SETTING(options.optimizer.momentum, "momentum", 'r'),
+    L2L__SETTING(options.optimizer.weight_decay, "weight_decay", 'r'),
+    L2L__SETTING(options.optimizer.nesterov, "nesterov", 'i'),
+    L2L__SETTING(options.optimizer.beta1, "beta1", 'r'),
+    L2L__SETTING(options.optimizer.beta2, "beta2", 'r'),
+    L2L__SETTING(options.optimizer.epsilon, "adam epsilon", 'r'),
+    L2L__SETTING(options.optimizer.clip, "clip", 'r'),
+    L2L__SETTING(options.schedule.kind, "schedule", 'i'),
+    L2L__SETTING(options.schedule.warm_up, "warm_up", 'r'),
+    L2L__SETTING(options.schedule.factor, "factor", 'r'),
+    L2L__SETTING(options.schedule.final, "final", 'r'),
+    L2L__SETTING(options.stop_on_plateau, "stop_on_plateau", 'i'),
+    L2L__SETTING(options.validation, "validation", 'i'),
+    L2L__SETTING(options.validation_attack.name, "validation attack", 's'),
+    L2L__SETTING(options.validation_attack.steps, "validation steps", 'i'),
+    L2L__SETTING(options.validation_attack.epsilon, "validation epsilon", 'r'),
+    L2L__SETTING(options.validation_attack.step_size, "validation step_size", 'r')};
+
+/* Lists, each as one number. */
+typedef struct l2l__digests { double milestones, loss_weights, mean, deviation; } l2l__digests;
+static const l2l__field l2l__digest_fields[] = {
+    L2L__FIELD(l2l__digests, milestones, "milestones", 'r', 0, 0, NULL),
+    L2L__FIELD(l2l__digests, loss_weights, "loss_weights", 'r', 0, 0, NULL),
+    L2L__FIELD(l2l__digests, mean, "mean", 'r', 0, 0, NULL),
+    L2L__FIELD(l2l__digests, deviation, "deviation", 'r', 0, 0, NULL)};
+
+/* Written into a checkpoint to be, or compared with one. */
+static bool l2l__fingerprint(const l2l_trainer *t, l2l__bundle *b, bool match)
+{
+    enum { SETTINGS = sizeof l2l__settings / sizeof *l2l__settings, DIGESTS = 4 };
+    const l2l_model_options *o = &t->model->options;
+    l2l__digests d;
+    d.milestones = l2l__digest(t->options.schedule.milestones, 8);
+    d.loss_weights = l2l__digest(t->w, t->options.T + 1);
+    d.mean = l2l__digest(o->mean, 4);
+    d.deviation = l2l__digest(o->deviation, 4);
+    if (match)
+        return l2l__fields_match(b, l2l__model_fields, L2L__MODEL_ALL, o, true) &&
+               l2l__fields_match(b, l2l__settings, SETTINGS, t, true) &&
+               l2l__fields_match(b, l2l__digest_fields, DIGESTS, &d, true);
+    l2l__fields_put(b, l2l__model_fields, L2L__MODEL_ALL, o, true);
+    l2l__fields_put(b, l2l__settings, SETTINGS, t, true);
+    l2l__fields_put(b, l2l__digest_fields, DIGESTS, &d, true);
+    return true;
+}
+
+/* The numbers of the training's own state, which make one array with the optimizer's steps. */
+enum { L2L__STATE = 12 };
+#define L2L__EXACT 9007199254740992.0        /* 2^53: whole doubles are exact up to here          */
+static const l2l__field l2l__state_fields[L2L__STATE] = {
+    L2L__FIELD(l2l_trainer, step, "step", 'i', 0, L2L__EXACT, NULL),
+    L2L__FIELD(l2l_trainer, progress.epoch, "epoch", 'i', 0, INT_MAX, NULL),
+    L2L__FIELD(l2l_trainer, progress.step_in_epoch, "step_in_epoch", 'i', 0, INT_MAX, NULL),
+    L2L__FIELD(l2l_trainer, epoch_loss, "epoch_loss", 'r', -DBL_MAX, DBL_MAX, NULL),
+    L2L__FIELD(l2l_trainer, epoch_right, "epoch_right", 'r', -DBL_MAX, DBL_MAX, NULL),
+    L2L__FIELD(l2l_trainer, epoch_seen, "epoch_seen", 'i', 0, INT_MAX, NULL),
+    L2L__FIELD(l2l_trainer, best_score, "best_score", 'r', -1, 1, NULL),
+    L2L__FIELD(l2l_trainer, plateau, "plateau", 'i', 0, INT_MAX, NULL),
+    L2L__FIELD(l2l_trainer, log_bytes, "log_bytes", 'i', 0, L2L__EXACT, NULL),
+    L2L__FIELD(l2l_trainer, progress.validation_natural, "validation_natural", 'r', -1, 1, NULL),
+    L2L__FIELD(l2l_trainer, progress.validation_robust, "validation_robust", 'r', -1, 1, NULL),
+    L2L__FIELD(l2l_trainer, has_good, "has_good", 'i', 0, 1, NULL)};
+
+static const char l2l__checkpoint_format[] = "l2ladv checkpoint 3";
+
+/* The first two entries, of numbers that are copied: the state, and the maximizer's if it has any. */
+static void l2l__checkpoint_begin(l2l_trainer *t, l2l__bundle *b)
+{
+    const l2l_maximizer *m = &t->options.method.maximizer;
+    int64_t packed = m->pack ? m->pack(m->self, NULL) : 0, n = L2L__STATE + 1;
+    l2l__bundle_begin(t->context, b);
+    l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
+    if (packed > 0) l2l__bundle_add(b, "maximizer", L2L__F64, 1, &packed, NULL);
+}
+
+/* And the arrays where they are: theta, its optimizer's moments, the best and the last good one. */
+static void l2l__checkpoint_arrays(l2l_trainer *t, l2l__bundle *b)
+{
+    static const char *const kinds[4] = {"theta", "first", "second", "best"};
+    int i, k, j = 0;
+    int64_t n, total = 0;
+    char name[128];
+    for (i = 0; i < t->model->n_slots; i++) {
+        l2l__slot *p = t->model->slots[i];
+        l2l_real *data[4];
+        n = l2l_count(p->value.shape);
+        data[0] = p->value.data;
+        data[1] = p->trainable ? t->optimizer->first[j] : NULL;
+        data[2] = p->trainable ? t->optimizer->second[j] : NULL;
+        data[3] = t->best ? t->best->slots[i]->value.data : NULL;
+        for (k = 0; k < 4; k++) {
+            l2l__format(name, sizeof name, "%s/%s", kinds[k], p->name);
+            if (data[k]) l2l__bundle_add(b, name, L2L__REAL, 1, &n, data[k]);
+        }
+        if (p->trainable) total += t->optimizer->sizes[j++];
+    }
+    l2l__bundle_add(b, "good", L2L__REAL, 1, &total, t->good);
+}
+
+L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
+{
+    const l2l_maximizer *m = t ? &t->options.method.maximizer : NULL;
+    double *state;
+    l2l__bundle b;
+    int i;
+    if (!t) return false;
+    l2l__checkpoint_begin(t, &b);
+    if (!t->context->status) {
+        state = (double *)b.entries[0].data;
+        for (i = 0; i < L2L__STATE; i++) state[i] = l2l__field_get(l2l__state_fields + i, t);
+        state[L2L__STATE] = (double)t->optimizer->steps;
+        if (b.count > 1) m->pack(m->self, (double *)b.entries[1].data);
+    }
+    l2l__checkpoint_arrays(t, &b);
+    l2l__bundle_put(&b, "format", l2l__checkpoint_format);
+    l2l__fingerprint(t, &b, false);
+    return l2l__bundle_save(&b, path, NULL, NULL);
+}
+
+static bool l2l__state_ok(const l2l_trainer *t, const l2l__file *f, const double *state)
+{
+    int i;
+    for (i = 0; i < L2L__STATE; i++)
+        if (!l2l__field_fits(l2l__state_fields + i, state[i]) ||
+            (i == 2 && state[i] >= (double)t->progress.steps_in_epoch))
+            return l2l__bad(f, L2L_ERROR_FORMAT, -1, "%s is %g, which no training comes to",
+                            l2l__state_fields[i].key, state[i]);
+    return (state[i] >= 0 && state[i] <= L2L__EXACT) ||
+           l2l__bad(f, L2L_ERROR_FORMAT, -1, "%g steps of the optimizer", state[i]);
+}
+
+/* Everything is checked before anything is changed. */
+static bool l2l__checkpoint_take(l2l_trainer *t, l2l__bundle *file, l2l__bundle *b)
+{
+    const l2l_maximizer *m = &t->options.method.maximizer;
+    const char *format = l2l__bundle_text(file, "format");
+    l2l__entry *packed;
+    double *state;
+    int i, copied = b->count;
+    if (t->context->status) return false;
+    if (!format || strcmp(format, l2l__checkpoint_format))
+        return l2l__bad(&file->file, L2L_ERROR_FORMAT, 8, "not a checkpoint of this version");
+    if (!l2l__fingerprint(t, file, true) || !l2l__bundle_check(file, b->entries, copied, false))
+        return false;
+    l2l__bundle_read(file, b->entries, copied);
+    state = (double *)b->entries[0].data;
+    if (!l2l__state_ok(t, &file->file, state)) return false;
+    if (state[6] >= 0 && !t->best && !(t->best = l2l_model_clone(t->context, t->model)))
+        return false;
+    l2l__checkpoint_arrays(t, b);
+    if (t->context->status || !l2l__bundle_check(file, b->entries, b->count, false)) return false;
+    packed = copied > 1 ? b->entries + 1 : NULL;
+    if (packed && m->unpack && !m->unpack(m->self, (double *)packed->data, packed->count))
+        return false;
+    l2l__bundle_read(file, b->entries + copied, b->count - copied);
+    for (i = 0; i < L2L__STATE; i++) l2l__field_set(l2l__state_fields + i, t, state[i]);
+    t->optimizer->steps = (int64_t)state[L2L__STATE];
+    t->progress.step = t->step;
+    for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
+    for (i = 0; t->best && i < t->best->n_slots; i++) l2l__touch(t->best->slots[i]);
+    return true;
+}
+
+L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
+{
+    l2l__bundle file, b;
+    bool ok;
+    if (!t) return false;
+    l2l__checkpoint_begin(t, &b);
+    ok = l2l__bundle_open(l2l__file_open(t->context, path), &file) &&
+         l2l__checkpoint_take(t, &file, &b);
+    l2l__bundle_close(&file);
+    l2l__bundle_close(&b);
+    return ok;
+}
+
+/* options.resume: go on if there is a checkpoint, else begin. */
+static bool l2l__maybe_resume(l2l_trainer *t)
+{
+    if (!t->options.resume || !t->checkpoint || t->step > 0) return true;
+    return !l2l__file_exists(t->checkpoint) || l2l_trainer_resume(t, t->checkpoint);
 }
 
 /* -- data sets --------------------------------------------------------------------------------- */
@@ -9937,12 +11359,13 @@ static void l2l__images_release(l2l_dataset *d)
 }
 
 /* A data set in the making; NULL, and empty, after an error. */
-static l2l__images *l2l__images_create(l2l_context *c, int n_shards, l2l_dataset *d)
+static l2l__images *l2l__images_create(l2l_context *c, int n_shards, int classes, l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)l2l__allocate(c, sizeof *s);
     memset(d, 0, sizeof *d);
     if (!s) return NULL;
     d->context = c;
+    d->classes = classes;
     d->fetch = l2l__images_fetch;
     d->release = l2l__images_release;
     d->self = s;
@@ -9953,14 +11376,36 @@ static l2l__images *l2l__images_create(l2l_context *c, int n_shards, l2l_dataset
     return NULL;
 }
 
-/* dims: N, C, H, W, each of which fits an int, as does their product an int64_t. */
-static void l2l__images_sizes(l2l_dataset *d, const int64_t dims[4], int classes)
+/* More images, n in all, which fits an int, as do the sizes. */
+static void l2l__images_sizes(l2l_dataset *d, int64_t n, int64_t channels, int64_t height,
+                              int64_t width)
 {
-    d->count = (int)dims[0];
-    d->channels = (int)dims[1];
-    d->height = (int)dims[2];
-    d->width = (int)dims[3];
-    d->classes = classes;
+    d->count = (int)n;
+    d->channels = (int)channels;
+    d->height = (int)height;
+    d->width = (int)width;
+}
+
+static bool l2l__label_ok(const l2l_dataset *d, const l2l__file *f, size_t at, int64_t i,
+                          int64_t label)
+{
+    return (label >= 0 && label < d->classes) ||
+           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)at, "label %z is %z, not in 0..%d", i, label,
+                    d->classes - 1);
+}
+
+/* The n images in memory of a shard; labels from byte `at` of f on. */
+static void l2l__shard_in_memory(l2l_dataset *d, l2l__shard *p, int n, const unsigned char *pixels,
+                                 size_t step, const l2l__file *f, size_t at, size_t label_step)
+{
+    size_t i;
+    p->count = n;
+    p->pixels = pixels;
+    p->step = step;
+    p->labels = f->data + at;
+    p->label_step = label_step;
+    for (i = 0; i < (size_t)n; i++, at += label_step)
+        if (!l2l__label_ok(d, f, at, (int64_t)i, f->data[at])) return;
 }
 
 /* Whether it can be used; it is given back if not. */
@@ -10001,8 +11446,8 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
         !l2l__product(dims, 4, &count))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images of %d x %d x %d in %d classes: too "
                          "few or too many", who, n, channels, height, width, classes);
-    if (!(s = l2l__images_create(c, 0, d))) return false;
-    l2l__images_sizes(d, dims, classes);
+    if (!(s = l2l__images_create(c, 0, classes, d))) return false;
+    l2l__images_sizes(d, n, channels, height, width);
     s->reals = images;
     s->classes = labels;
     count /= n;
@@ -10035,1298 +11480,31 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
     return true;
 }
 
-/* -- files, read at once ----------------------------------------------------------------------- */
-
-/* The bytes of a file: borrowed, or (owned) read into memory of ours. */
-typedef struct l2l__file {
-    l2l_context *context;
-    const char *label;                       /* path or "memory", borrowed                        */
-    const unsigned char *data;
-    size_t bytes;
-    void *owned;                             /* to be given back with l2l_free, or NULL           */
-} l2l__file;
-
-static l2l__file l2l__file_of(l2l_context *c, const char *label, const void *data, size_t bytes)
-{
-    l2l__file f;
-    f.context = c;
-    f.label = label;
-    f.data = (const unsigned char *)data;
-    f.bytes = bytes;
-    f.owned = NULL;
-    return f;
-}
-
-/* An error with the file's name and, unless `at` is negative, the byte. What control characters the
-   file may have put into it are taken out. */
-static bool l2l__bad(const l2l__file *f, l2l_status status, int64_t at, const char *format, ...)
-{
-    char *text = f->context->text;
-    size_t capacity = sizeof f->context->text, n;
-    va_list a;
-    if (f->context->status) return false;
-    f->context->status = status;
-    n = l2l__format(text, capacity, at < 0 ? "%s: " : "%s, byte %z: ", f->label, at);
-    if (n > capacity) n = capacity;
-    va_start(a, format);
-    l2l__vformat(text + n, capacity - n, format, a);
-    va_end(a);
-    for (; *text; text++)
-        if ((unsigned char)*text < 32 || *text == 127) *text = '?';
-    return false;
-}
-
-/* An integer of 1 to 8 bytes, by shifts: right on a machine of any byte order. */
-static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
-{
-    uint64_t v = 0;
-    int i;
-    for (i = 0; i < size; i++) v |= (uint64_t)p[big ? size - 1 - i : i] << (8 * i);
-    return v;
-}
-
-/* n numbers of 4 or 8 bytes, of whatever type, as little-endian bytes. */
-static void l2l__put_values(unsigned char *p, const void *values, int64_t n, int size)
-{
-    const char *x = (const char *)values;
-    uint32_t u = 0;
-    uint64_t v = 0;
-    int i;
-    for (; n > 0; n--, p += size, x += size) {
-        if (size == 4) memcpy(&u, x, 4); else memcpy(&v, x, 8);
-        for (i = 0; i < size; i++) p[i] = (unsigned char)((size == 4 ? u : v) >> (8 * i) & 255);
-    }
-}
-
-/* The number behind 2 (binary16), 4 or 8 bytes. */
-static double l2l__real_of(uint64_t bits, int size)
-{
-    uint32_t u = (uint32_t)bits;
-    int e = (int)(bits >> 10 & 31), m = (int)(bits & 1023);
-    float f;
-    double d;
-    memcpy(&f, &u, 4);
-    memcpy(&d, &bits, 8);
-    if (size != 2) return size == 4 ? (double)f : d;
-    d = e == 31 ? (m ? (double)NAN : (double)INFINITY)
-      : e == 0 ? ldexp(m, -24) : ldexp(1024 + m, e - 25);
-    return bits & 0x8000 ? -d : d;
-}
-
-/* A decimal number, the same in every locale, to about one unit in the 16th digit; *s moves behind
-   it. False if there is none, or none that is finite. */
-static bool l2l__scan_real(const char **s, double *v)
-{
-    const char *p = *s;
-    double m = 0;
-    int e = 0, x = 0;
-    bool negative = *p == '-', any = false, point = false, down;
-    for (p += negative; (*p >= '0' && *p <= '9') || (*p == '.' && !point); p++) {
-        if (*p == '.') { point = true; continue; }
-        m = m * 10 + (*p - '0');
-        e -= point;
-        any = true;
-    }
-    if (any && (*p == 'e' || *p == 'E')) {
-        down = *++p == '-';
-        p += *p == '-' || *p == '+';
-        for (any = false; *p >= '0' && *p <= '9'; p++, any = true)
-            if (x < 100000) x = x * 10 + (*p - '0');
-        e += down ? -x : x;
-    }
-    if (e < -300) { m /= 1e300; e += 300; }
-    if (m > 0) m = e < 0 ? m / pow(10.0, -e) : m * pow(10.0, e);
-    *s = p;
-    *v = negative ? -m : m;
-    return any && m <= DBL_MAX;
-}
-
-/* A file to be written is a list of pieces. */
-typedef struct l2l__piece {
-    const unsigned char *data;
-    size_t bytes;
-    struct l2l__piece *next;
-} l2l__piece;
-
-/* A piece with room for its bytes behind it. */
-static l2l__piece *l2l__piece_create(l2l_context *c, int64_t count, int size, unsigned char **data)
-{
-    size_t bytes = 0;
-    l2l__piece *p;
-    if (c->status || !l2l__bytes(c, count, (size_t)size, &bytes)) return NULL;
-    if (!(p = (l2l__piece *)l2l__allocate(c, sizeof *p + bytes))) return NULL;
-    p->data = *data = (unsigned char *)(p + 1);
-    p->bytes = bytes;
-    return p;
-}
-
-#ifndef L2LADV_NO_STDIO
-static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
-{
-    return l2l__bad(f, L2L_ERROR_FILE, at, "cannot %s: %s", what,
-                    errno ? strerror(errno) : "unknown cause");
-}
-
-/* Where the end is, as ftell says; LONG_MAX where it does not know (a pipe, a directory). */
-static long l2l__file_end(FILE *f)
-{
-    long end = fseek(f, 0, SEEK_END) ? -1 : ftell(f);
-    return end < 0 ? LONG_MAX : end;
-}
-
-/* A file whose length is known; NULL after an error. */
-static FILE *l2l__file_begin(l2l_context *c, const char *path, long *end)
-{
-    l2l__file f = l2l__file_of(c, path, NULL, 0);
-    FILE *in;
-    if (c->status) return NULL;
-    errno = 0;
-    if (!(in = fopen(path, "rb"))) {
-        l2l__file_cannot(&f, "open it", -1);
-        return NULL;
-    }
-    if ((*end = l2l__file_end(in)) != LONG_MAX) return in;
-    l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
-    fclose(in);
-    return NULL;
-}
-
-/* A whole file, to be given back with l2l_free; NULL after an error. */
-static unsigned char *l2l__file_read(l2l_context *c, const char *path, size_t *bytes)
-{
-    l2l__file f = l2l__file_of(c, path, NULL, 0);
-    unsigned char *data;
-    long end = 0;
-    FILE *in = l2l__file_begin(c, path, &end);
-    if (!in) return NULL;
-    rewind(in);
-    if ((data = (unsigned char *)l2l__allocate(c, (size_t)end)) != NULL)
-        *bytes = fread(data, 1, (size_t)end, in);
-    if (data && *bytes != (size_t)end) {
-        l2l__file_cannot(&f, "read on", (int64_t)*bytes);
-        l2l_free(c, data);
-        data = NULL;
-    }
-    fclose(in);
-    return data;
-}
-
-static l2l__file l2l__file_open(l2l_context *c, const char *path)
-{
-    size_t bytes = 0;
-    unsigned char *data = l2l__file_read(c, path, &bytes);
-    l2l__file f = l2l__file_of(c, path, data, bytes);
-    f.owned = data;
-    return f;
-}
-
-static bool l2l__file_put(const l2l__file *f, FILE *out, const l2l__piece *p)
-{
-    int64_t at = 0;
-    long end;
-    bool ok = true;
-    for (; ok && p; p = p->next) {
-        size_t n = p->bytes ? fwrite(p->data, 1, p->bytes, out) : 0;
-        ok = n == p->bytes;
-        at += (int64_t)n;
-    }
-    if (!ok || fflush(out)) ok = l2l__file_cannot(f, "write on", at);
-    end = l2l__file_end(out);
-    if (ok && end != LONG_MAX && end != at)
-        ok = l2l__bad(f, L2L_ERROR_FILE, end, "the file ends here, not after %z bytes", at);
-    if (fclose(out) && ok) ok = l2l__file_cannot(f, "close it", at);
-    return ok;
-}
-
-/* Beside the target first, then renamed: see 2.14 (on Windows there is a moment without either). */
-static bool l2l__file_write(l2l_context *c, const char *path, const l2l__piece *pieces)
-{
-    size_t n = strlen(path);
-    char *beside = (char *)l2l__allocate(c, n + 5);
-    l2l__file f = l2l__file_of(c, beside, NULL, 0);
-    FILE *out;
-    bool ok = false;
-    if (!beside) return false;
-    memcpy(beside, path, n);
-    memcpy(beside + n, ".tmp", 5);
-    errno = 0;
-    if (!(out = fopen(beside, "wb"))) {
-        l2l__file_cannot(&f, "open it to write", -1);
-    } else {
-        ok = l2l__file_put(&f, out, pieces);
-#ifdef _WIN32
-        if (ok) remove(path);                /* rename does not replace a file there              */
-#endif
-        errno = 0;
-        f.label = path;
-        if (ok && rename(beside, path))
-            ok = l2l__file_cannot(&f, "put the new file in its place", -1);
-        if (!ok) remove(beside);
-    }
-    l2l_free(c, beside);
-    return ok;
-}
-#endif
-
-/* -- a scanner for the headers of safetensors (JSON) and .npy (a Python literal) --------------- */
-
-/* Text that is parsed, and overwritten, in place; it ends with a zero, which no rule accepts. The
-   first error stays in the context and ends every list, so few results need a look. */
-typedef struct l2l__scan {
-    const l2l__file *file;
-    char *text, *at;
-    size_t base, length;                     /* where the text lies in the file                   */
-    bool python;                             /* 'text', and a comma before a closing bracket      */
-    bool comma;                              /* whether one was behind the last element           */
-} l2l__scan;
-
-/* A copy of bytes of a file, to be parsed; text is NULL after an error. */
-static l2l__scan l2l__scan_of(const l2l__file *f, size_t base, size_t length, bool python)
-{
-    l2l__scan s;
-    s.file = f;
-    s.base = base;
-    s.length = length;
-    s.python = python;
-    s.comma = false;
-    s.text = s.at = (char *)l2l__allocate(f->context, length + 1);
-    if (s.text) memcpy(s.text, f->data + base, length);
-    return s;
-}
-
-static bool l2l__scan_ok(const l2l__scan *s) { return s->file->context->status == L2L_OK; }
-
-static int64_t l2l__scan_at(const l2l__scan *s) { return (int64_t)s->base + (s->at - s->text); }
-
-/* "what 'which'" at the place that the scanner has come to. */
-static bool l2l__scan_fail(const l2l__scan *s, const char *what, const char *which)
-{
-    return l2l__bad(s->file, L2L_ERROR_FORMAT, l2l__scan_at(s), *which ? "%s '%s'" : "%s", what,
-                    which);
-}
-
-/* Skips white space, then `ch` if it is there. */
-static bool l2l__scan_take(l2l__scan *s, char ch)
-{
-    while (*s->at == ' ' || *s->at == '\t' || *s->at == '\n' || *s->at == '\r') s->at++;
-    if (!ch || *s->at != ch) return false;
-    s->at++;
-    return true;
-}
-
-static bool l2l__scan_want(l2l__scan *s, char ch)
-{
-    char text[2] = {0, 0};
-    text[0] = ch;
-    return l2l__scan_take(s, ch) ||
-           l2l__bad(s->file, L2L_ERROR_FORMAT, l2l__scan_at(s), "expected %s here", text);
-}
-
-/* In front of element n of a list: true if there is one, false behind `close` or after an error. */
-static bool l2l__scan_next(l2l__scan *s, char close, int64_t n)
-{
-    if (!l2l__scan_ok(s)) return false;
-    if (n == 0) return !l2l__scan_take(s, close);
-    s->comma = l2l__scan_take(s, ',');
-    if (s->comma) return !(s->python && l2l__scan_take(s, close));
-    if (!l2l__scan_take(s, close))
-        l2l__scan_fail(s, close == ')' ? "expected , or ) here" : close == ']' ? "expected ] here"
-                                       : "expected , or } here", "");
-    return false;
-}
-
-static bool l2l__scan_end(l2l__scan *s)
-{
-    l2l__scan_take(s, 0);
-    if (s->at != s->text + s->length) l2l__scan_fail(s, "text after the header's end", "");
-    return l2l__scan_ok(s);
-}
-
-/* The number of \u and four digits, which are skipped; 0 if they are not there. */
-static uint32_t l2l__scan_hex(l2l__scan *s)
-{
-    static const char digits[] = "0123456789abcdef0123456789ABCDEF";
-    const char *p;
-    uint32_t u = 0;
-    int i;
-    if (s->at[0] != '\\' || s->at[1] != 'u') return 0;
-    for (i = 2; i < 6; i++) {
-        if (!s->at[i] || !(p = strchr(digits, s->at[i]))) return 0;
-        u = u << 4 | (uint32_t)((p - digits) & 15);
-    }
-    s->at += 6;
-    return u;
-}
-
-/* \u, or a pair of them, as UTF-8; the end of what was written, or NULL after an error. */
-static char *l2l__scan_unicode(l2l__scan *s, char *out)
-{
-    static const unsigned char lead[4] = {0, 0xC0, 0xE0, 0xF0};
-    uint32_t u = l2l__scan_hex(s), low;
-    int more;
-    if (u >= 0xD800 && u < 0xDC00) {
-        low = l2l__scan_hex(s);
-        if (low >= 0xDC00 && low < 0xE000) u = 0x10000 + ((u - 0xD800) << 10) + (low - 0xDC00);
-    }
-    if (!u || (u >= 0xD800 && u < 0xE000)) {
-        l2l__scan_fail(s, "\\u needs four hexadecimal digits, not a zero or half a surrogate", "");
-        return NULL;
-    }
-    more = u < 0x80 ? 0 : u < 0x800 ? 1 : u < 0x10000 ? 2 : 3;
-    *out++ = (char)(lead[more] | u >> (6 * more));
-    while (more-- > 0) *out++ = (char)(0x80 | (u >> (6 * more) & 63));
-    return out;
-}
-
-/* A string, decoded in place (it only gets shorter); "" after an error. */
-static const char *l2l__scan_string(l2l__scan *s)
-{
-    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-    char quote = s->python && l2l__scan_take(s, '\'') ? '\'' : '"', *start, *out;
-    const char *p;
-    if (quote == '"' && !l2l__scan_want(s, '"')) return "";
-    for (start = out = s->at; out && *s->at != quote;) {
-        p = s->at[0] == '\\' && s->at[1] ? strchr(from, s->at[1]) : NULL;
-        if ((unsigned char)*s->at < 32) {
-            l2l__scan_fail(s, "a string with a control character or without an end", "");
-            return "";
-        }
-        if (p) { *out++ = to[p - from]; s->at += 2; }
-        else if (*s->at == '\\') out = l2l__scan_unicode(s, out);
-        else *out++ = *s->at++;
-    }
-    if (!out) return "";
-    s->at++;
-    *out = 0;
-    return start;
-}
-
-/* "key": for one of three keys, each at most once; which, or -1 after an error. */
-static int l2l__scan_key(l2l__scan *s, const char *const keys[3], bool seen[3])
-{
-    const char *key = l2l__scan_string(s);
-    int i;
-    for (i = 0; i < 3 && strcmp(key, keys[i]); i++) continue;
-    if (i == 3 || seen[i]) {
-        l2l__scan_fail(s, "an unknown key, or one a second time:", key);
-        return -1;
-    }
-    seen[i] = true;
-    return l2l__scan_want(s, ':') ? i : -1;
-}
-
-static int64_t l2l__scan_integer(l2l__scan *s)
-{
-    const char *start;
-    int64_t v = 0;
-    l2l__scan_take(s, 0);
-    for (start = s->at; *s->at >= '0' && *s->at <= '9'; s->at++) {
-        int digit = *s->at - '0';
-        if (v > (INT64_MAX - digit) / 10) l2l__scan_fail(s, "a number beyond 2^63-1", "");
-        else v = v * 10 + digit;
-    }
-    if (s->at == start || (*start == '0' && s->at > start + 1))
-        l2l__scan_fail(s, "expected a whole number, not negative, without leading zeros", "");
-    return v;
-}
-
-/* A list, in Python a tuple, of at most `most` integers; how many. */
-static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
-{
-    int n;
-    l2l__scan_want(s, s->python ? '(' : '[');
-    for (n = 0; n < most && l2l__scan_next(s, s->python ? ')' : ']', n); n++)
-        v[n] = l2l__scan_integer(s);
-    if (n == most && l2l__scan_next(s, s->python ? ')' : ']', n))
-        l2l__scan_fail(s, "a list that is too long (more than 8 axes or 2 offsets)", "");
-    if (s->python && n == 1 && !s->comma) l2l__scan_fail(s, "a tuple of one needs a comma", "");
-    return n;
-}
-
-/* -- safetensors: eight bytes of header length, a JSON header, the tensors' bytes -------------- */
-
-/* F32 to BF16 can be read as real numbers; of the others only the size is known. */
-typedef enum l2l__dtype { L2L__F32, L2L__F64, L2L__F16, L2L__BF16, L2L__I64 } l2l__dtype;
-enum { L2L__DTYPES = 15 };
-static const struct { char name[8]; int size; } l2l__dtypes[L2L__DTYPES] = {
-    {"F32", 4}, {"F64", 8}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"BOOL", 1}, {"U8", 1}, {"I8", 1},
-    {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"I16", 2}, {"U16", 2}, {"I32", 4}, {"U32", 4}, {"U64", 8}};
-
-typedef struct l2l__entry {
-    const char *name;
-    int dtype, rank;
-    int64_t shape[8], count;
-    size_t begin, end;                       /* in the file                                       */
-} l2l__entry;
-
-/* Enough for any model here; few enough that looking through all of them for each is nothing. */
-enum { L2L__MOST_ENTRIES = 8192, L2L__MOST_METADATA = 128 };
-
-typedef struct l2l__reader {
-    l2l_context *context;
-    const char *label;                       /* as in file                                        */
-    l2l__file file;
-    size_t first;                            /* where the tensors' bytes begin                    */
-    char *header;                            /* a copy, decoded in place: names and metadata      */
-    l2l__entry *entries;                     /* in the order of their bytes                       */
-    int count, capacity;
-    const char *metadata[L2L__MOST_METADATA][2]; /* keys and their texts                          */
-    int pairs;
-    bool has_metadata;
-} l2l__reader;
-
-static void l2l__reader_close(l2l__reader *r)
-{
-    l2l_free(r->context, r->entries);
-    l2l_free(r->context, r->header);
-    l2l_free(r->context, r->file.owned);
-    memset(r, 0, sizeof *r);
-}
-
-/* The key's text (of equal keys the first), or NULL. */
-static const char *l2l__reader_metadata(const l2l__reader *r, const char *key)
-{
-    int i;
-    for (i = 0; i < r->pairs; i++)
-        if (!strcmp(r->metadata[i][0], key)) return r->metadata[i][1];
-    return NULL;
-}
-
-/* NULL if the file has no such tensor. */
-static const l2l__entry *l2l__reader_find(const l2l__reader *r, const char *name)
-{
-    int i;
-    for (i = 0; i < r->count; i++)
-        if (!strcmp(r->entries[i].name, name)) return r->entries + i;
-    return NULL;
-}
-
-static void l2l__parse_metadata(l2l__reader *r, l2l__scan *s)
-{
-    if (r->has_metadata) l2l__scan_fail(s, "__metadata__ a second time", "");
-    r->has_metadata = true;
-    l2l__scan_want(s, '{');
-    for (; l2l__scan_next(s, '}', r->pairs); r->pairs++) {
-        if (r->pairs == L2L__MOST_METADATA) {
-            l2l__scan_fail(s, "too many keys in __metadata__", "");
-            return;
-        }
-        r->metadata[r->pairs][0] = l2l__scan_string(s);
-        l2l__scan_want(s, ':');
-        r->metadata[r->pairs][1] = l2l__scan_string(s);
-    }
-}
-
-static int l2l__parse_dtype(l2l__scan *s)
-{
-    const char *name = l2l__scan_string(s);
-    int i;
-    for (i = 0; i < L2L__DTYPES; i++)
-        if (!strcmp(l2l__dtypes[i].name, name)) return i;
-    l2l__scan_fail(s, "unknown dtype", name);
-    return 0;
-}
-
-/* Every size is checked here, before anything is asked for by it. */
-static void l2l__entry_add(l2l__reader *r, const l2l__scan *s, l2l__entry *e, const int64_t span[2])
-{
-    int64_t room = (int64_t)(r->file.bytes - r->first), bytes = span[1] - span[0];
-    int size = l2l__dtypes[e->dtype].size, i;
-    const char *wrong =
-        !*e->name ? "a tensor without a name"
-        : l2l__reader_find(r, e->name) ? "two tensors are called"
-        : !l2l__product(e->shape, e->rank, &e->count) || bytes % size || e->count != bytes / size
-            ? "the bytes are not what shape and dtype ask for, of"
-        : r->count == r->capacity ? "no room for so many tensors as to hold" : NULL;
-    if (bytes < 0 || span[1] > room)
-        l2l__bad(s->file, L2L_ERROR_FORMAT, l2l__scan_at(s), "offsets %z to %z in %z bytes of data,"
-                 " of '%s'", span[0], span[1], room, e->name);
-    if (wrong) l2l__scan_fail(s, wrong, e->name);
-    if (!l2l__scan_ok(s)) return;
-    e->begin = r->first + (size_t)span[0];
-    e->end = r->first + (size_t)span[1];
-    for (i = r->count++; i > 0; i--) {       /* most files are in order already                   */
-        const l2l__entry *p = r->entries + i - 1;
-        if (p->begin < e->begin || (p->begin == e->begin && p->end <= e->end)) break;
-        r->entries[i] = *p;
-    }
-    r->entries[i] = *e;
-}
-
-static void l2l__parse_entry(l2l__reader *r, l2l__scan *s, const char *name)
-{
-    static const char *const keys[3] = {"dtype", "shape", "data_offsets"};
-    bool seen[3] = {false, false, false};
-    int64_t span[2] = {0, 0};
-    int offsets = 0, n;
-    l2l__entry e;
-    memset(&e, 0, sizeof e);
-    e.name = name;
-    l2l__scan_want(s, '{');
-    for (n = 0; l2l__scan_next(s, '}', n); n++) {
-        int key = l2l__scan_key(s, keys, seen);
-        if (key == 0) e.dtype = l2l__parse_dtype(s);
-        if (key == 1) e.rank = l2l__scan_integers(s, e.shape, 8);
-        if (key == 2) offsets = l2l__scan_integers(s, span, 2);
-    }
-    if (n != 3 || offsets != 2)
-        l2l__scan_fail(s, "dtype, shape and two data_offsets are needed, of", name);
-    if (l2l__scan_ok(s)) l2l__entry_add(r, s, &e, span);
-}
-
-static bool l2l__reader_parse(l2l__reader *r, l2l__scan *s)
-{
-    int n;
-    l2l__scan_want(s, '{');
-    for (n = 0; l2l__scan_next(s, '}', n); n++) {
-        const char *name = l2l__scan_string(s);
-        l2l__scan_want(s, ':');
-        if (strcmp(name, "__metadata__")) l2l__parse_entry(r, s, name);
-        else l2l__parse_metadata(r, s);
-    }
-    return l2l__scan_end(s);
-}
-
-/* The tensors must cover the data without holes and without overlap, as the format's reference
-   implementation demands. */
-static bool l2l__reader_check(const l2l__reader *r)
-{
-    const l2l__entry *e = r->entries, *end = e + r->count;
-    size_t at = r->first;
-    for (; e < end; at = e++->end)
-        if (e->begin != at)
-            return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "'%s' begins here, but "
-                            "the tensor before it ends at byte %z", e->name, (int64_t)at);
-    return at == r->file.bytes ||
-           l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no tensor",
-                    (int64_t)(r->file.bytes - at));
-}
-
-/* Reads the header of a file, which then belongs to the reader. After an error there is nothing to
-   close. */
-static bool l2l__reader_open(l2l__file f, l2l__reader *r)
-{
-    l2l_context *c = f.context;
-    uint64_t n = f.bytes < 8 ? 0 : l2l__get_bytes(f.data, 8, false);
-    l2l__scan s;
-    memset(r, 0, sizeof *r);
-    r->context = c;
-    r->label = f.label;
-    r->file = f;
-    if (n < 2 || n > f.bytes - 8 || n > 100000000) { /* the reference's own limit */
-        l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of header",
-                 (int64_t)f.bytes, (int64_t)n);
-    } else {
-        r->first = 8 + (size_t)n;            /* a tensor takes at least 51 characters of header   */
-        r->capacity = n / 48 < L2L__MOST_ENTRIES ? (int)(n / 48) + 1 : (int)L2L__MOST_ENTRIES;
-        r->entries = (l2l__entry *)l2l__allocate_array(c, r->capacity, sizeof *r->entries);
-        s = l2l__scan_of(&r->file, 8, (size_t)n, false);
-        r->header = s.text;
-        if (!c->status && l2l__reader_parse(r, &s) && l2l__reader_check(r)) return true;
-    }
-    l2l__reader_close(r);
-    return false;
-}
-
-#ifndef L2LADV_NO_STDIO
-static bool l2l__reader_open_file(l2l_context *c, const char *path, l2l__reader *r)
-{
-    return l2l__reader_open(l2l__file_open(c, path), r);
-}
-#endif
-
-/* Number i of a tensor of real numbers, which whoever asks has made sure of. */
-static double l2l__entry_real(const l2l__reader *r, const l2l__entry *e, int64_t i)
-{
-    int size = l2l__dtypes[e->dtype].size;
-    uint64_t bits = l2l__get_bytes(r->file.data + e->begin + (size_t)(i * size), size, false);
-    return e->dtype == L2L__BF16 ? l2l__real_of(bits << 16, 4) : l2l__real_of(bits, size);
-}
-
-static bool l2l__reader_reals(const l2l__reader *r, const l2l__entry *e, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < e->count; i++) out[i] = (l2l_real)l2l__entry_real(r, e, i);
-    return true;
-}
-
-L2L__MAYBE_UNUSED
-static bool l2l__reader_doubles(const l2l__reader *r, const l2l__entry *e, double *out)
-{
-    int64_t i;
-    for (i = 0; i < e->count; i++) out[i] = l2l__entry_real(r, e, i);
-    return true;
-}
-
-/* "2, 3" for a shape 2x3. */
-static const char *l2l__shape_text(char text[200], const int64_t *shape, int rank)
-{
-    size_t n = 0;
-    int i;
-    for (text[0] = 0, i = 0; i < rank; i++)
-        n = l2l__append(text, 200, n, i ? ", %z" : "%z", shape[i]);
-    return text;
-}
-
-/* Finite numbers out of a tensor of this name and shape, or an error that says what is wrong. */
-static bool l2l__reader_demand(const l2l__reader *r, const char *name, int rank,
-                               const int64_t *shape, l2l_real *out)
-{
-    const l2l__entry *e = l2l__reader_find(r, name);
-    char a[200], b[200];
-    int64_t i;
-    l2l__shape_text(b, shape, rank);
-    if (!e)
-        return l2l__bad(&r->file, L2L_ERROR_MISMATCH, -1, "there is no tensor '%s' of shape [%s]",
-                        name, b);
-    if (e->rank != rank || memcmp(e->shape, shape, (size_t)rank * sizeof *shape))
-        return l2l__bad(&r->file, L2L_ERROR_SHAPE, (int64_t)e->begin, "'%s' has the shape [%s] in "
-                        "the file and [%s] here", name, l2l__shape_text(a, e->shape, e->rank), b);
-    if (e->dtype > L2L__BF16)
-        return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not "
-                        "F32, F64, F16 or BF16, of '%s'", l2l__dtypes[e->dtype].name, name);
-    l2l__reader_reals(r, e, out);
-    for (i = 0; i < e->count; i++)
-        if (!(fabs((double)out[i]) <= DBL_MAX))
-            return l2l__bad(&r->file, L2L_ERROR_FORMAT, (int64_t)e->begin +
-                            i * l2l__dtypes[e->dtype].size, "not a finite number, in '%s'", name);
-    return true;
-}
-
-/* -- settings in the metadata ------------------------------------------------------------------ */
-
-typedef struct l2l__field {
-    const char *key;
-    double low, high;
-    bool whole;
-    const char *const *names;                /* of the numbers 0..high, or NULL                   */
-} l2l__field;
-
-/* A value as it stands in a file; nine digits tell any two floats apart. */
-static const char *l2l__field_text(const l2l__field *f, double v, char text[40])
-{
-    if (f->names) return f->names[(int)v];
-    l2l__number(text, v, 9);
-    return text;
-}
-
-/* False where the text is not a value of this field. */
-static bool l2l__field_parse(const l2l__field *f, const char *text, double *v)
-{
-    if (f->names) {
-        for (*v = 0; *v <= f->high; ++*v)
-            if (!strcmp(text, f->names[(int)*v])) return true;
-        return false;
-    }
-    return l2l__scan_real(&text, v) && !*text && *v >= f->low && *v <= f->high &&
-           !(f->whole && *v - floor(*v) > 0);
-}
-
-/* The values of n fields; those that the file does not have stay as they are. */
-static bool l2l__fields_read(const l2l__reader *r, const l2l__field *f, int n, double *v)
-{
-    for (; n > 0; n--, f++, v++) {
-        const char *text = l2l__reader_metadata(r, f->key);
-        if (text && !l2l__field_parse(f, text, v))
-            return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s is '%s': expected a known "
-                            "name or a %snumber from %g to %g", f->key, text,
-                            f->whole ? "whole " : "", f->low, f->high);
-    }
-    return true;
-}
-
-/* Whether the fields that the file has are those here, however their numbers are written. */
-static bool l2l__fields_match(const l2l__reader *r, const l2l__field *f, int n, const double *v)
-{
-    char mine[40];
-    double x;
-    for (; n > 0; n--, f++, v++) {
-        const char *text = l2l__reader_metadata(r, f->key);
-        if (text && (!l2l__field_parse(f, text, &x) || fabs(x - *v) > 1e-8 * fabs(*v)))
-            return l2l__bad(&r->file, L2L_ERROR_MISMATCH, 8, "%s is %s here, but in the file %s",
-                            f->key, l2l__field_text(f, *v, mine), text);
-    }
-    return true;
-}
-
-/* "a,b,c" as n <= 4 numbers: n; 0 where the key is missing, -1 after an error. */
-static int l2l__reader_list(const l2l__reader *r, const char *key, int n, double v[4])
-{
-    const char *text = l2l__reader_metadata(r, key), *s = text;
-    int i;
-    if (!text) return 0;
-    for (i = 0; i < n && i < 4; i++, s++)
-        if (!l2l__scan_real(&s, v + i) || *s != (i + 1 < n ? ',' : 0)) break;
-    if (i == n) return n;
-    l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata %s is '%s', not one number for each of %d "
-             "channels, with commas between", key, text, n);
-    return -1;
-}
-
-/* -- writing safetensors ----------------------------------------------------------------------- */
-
-/* All metadata first, then the tensors, whose values are copied. A writer that is NULL, or whose
-   context has an error, takes everything and does nothing: only the finish needs a check. */
-typedef struct l2l__writer {
-    l2l_context *context;
-    char *text;                              /* the header, in front of it room for its length    */
-    size_t length, capacity;
-    int pairs, tensors;
-    l2l__piece head, *first, **last;
-    int64_t offset;
-} l2l__writer;
-
-static void l2l__writer_put(l2l__writer *w, const char *s, size_t n)
-{
-    if (w->context->status) return;
-    if (n > w->capacity - w->length) {
-        size_t capacity = 2 * (w->capacity + n) + 1024;
-        char *text = (char *)l2l__allocate(w->context, capacity);
-        if (!text) return;
-        if (w->length) memcpy(text, w->text, w->length);
-        l2l_free(w->context, w->text);
-        w->text = text;
-        w->capacity = capacity;
-    }
-    if (n) memcpy(w->text + w->length, s, n);
-    w->length += n;
-}
-
-static void l2l__writer_text(l2l__writer *w, const char *s) { l2l__writer_put(w, s, strlen(s)); }
-
-/* A JSON string. */
-static void l2l__writer_quote(l2l__writer *w, const char *s)
-{
-    static const char hex[] = "0123456789abcdef";
-    char escape[] = "\\u0000";
-    l2l__writer_put(w, "\"", 1);
-    for (; *s; s++) {
-        unsigned char u = (unsigned char)*s;
-        escape[4] = hex[u >> 4];
-        escape[5] = hex[u & 15];
-        if (u < 32 || u == '"' || u == '\\') l2l__writer_put(w, escape, 6);
-        else l2l__writer_put(w, s, 1);
-    }
-    l2l__writer_put(w, "\"", 1);
-}
-
-static l2l__writer *l2l__writer_create(l2l_context *c)
-{
-    l2l__writer *w = (l2l__writer *)l2l__allocate(c, sizeof *w);
-    if (!w) return NULL;
-    w->context = c;
-    w->last = &w->first;
-    l2l__writer_text(w, "        {\"__metadata__\":{");
-    return w;
-}
-
-static void l2l__writer_metadata(l2l__writer *w, const char *key, const char *text)
-{
-    if (!w) return;
-    l2l__writer_text(w, w->pairs++ ? "," : "");
-    l2l__writer_quote(w, key);
-    l2l__writer_text(w, ":");
-    l2l__writer_quote(w, text);
-}
-
-static void l2l__writer_fields(l2l__writer *w, const l2l__field *f, int n, const double *v)
-{
-    char text[40];
-    l2l__writer_metadata(w, "format", "pt");
-    l2l__writer_metadata(w, "l2ladv.version", L2LADV_VERSION);
-    for (; n > 0; n--, f++, v++) l2l__writer_metadata(w, f->key, l2l__field_text(f, *v, text));
-}
-
-static void l2l__writer_add(l2l__writer *w, const char *name, l2l__dtype dtype, int rank,
-                            const int64_t *shape, const void *values)
-{
-    int size = l2l__dtypes[dtype].size;
-    char text[360], list[200];
-    int64_t count, begin;
-    unsigned char *data;
-    l2l__piece *p = NULL;
-    if (!w) return;
-    if (!l2l__product(shape, rank, &count))
-        l2l__fail(w->context, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", name);
-    if (!(p = l2l__piece_create(w->context, count, size, &data))) return;
-    l2l__put_values(data, values, count, size);
-    *w->last = p;
-    w->last = &p->next;
-    begin = w->offset;
-    w->offset += (int64_t)p->bytes;
-    l2l__writer_text(w, w->tensors++ ? "," : "},");
-    l2l__writer_quote(w, name);
-    l2l__format(text, sizeof text, ":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%z,%z]}",
-                l2l__dtypes[dtype].name, l2l__shape_text(list, shape, rank), begin, w->offset);
-    l2l__writer_text(w, text);
-}
-
-/* F32, or F64 in the double build. */
-static void l2l__writer_reals(l2l__writer *w, const char *name, int rank, const int64_t *shape,
-                              const l2l_real *values)
-{
-    l2l__writer_add(w, name, sizeof *values == 4 ? L2L__F32 : L2L__F64, rank, shape, values);
-}
-
-L2L__MAYBE_UNUSED
-static void l2l__writer_doubles(l2l__writer *w, const char *name, int rank, const int64_t *shape,
-                                const double *values)
-{
-    l2l__writer_add(w, name, L2L__F64, rank, shape, values);
-}
-
-/* The whole file: the header, with spaces up to a multiple of 8 bytes, before the tensors' pieces;
-   NULL after an error. */
-static const l2l__piece *l2l__writer_pieces(l2l__writer *w)
-{
-    uint64_t n;
-    if (!w) return NULL;
-    l2l__writer_text(w, w->tensors ? "}" : "}}");
-    l2l__writer_put(w, "        ", (8 - w->length % 8) % 8);
-    if (w->context->status) return NULL;
-    n = w->length - 8;
-    l2l__put_values((unsigned char *)w->text, &n, 1, 8);
-    w->head.data = (const unsigned char *)w->text;
-    w->head.bytes = w->length;
-    w->head.next = w->first;
-    return &w->head;
-}
-
-/* Frees the writer and hands `ok` on. */
-static bool l2l__writer_end(l2l__writer *w, bool ok)
-{
-    l2l__piece *p, *next;
-    if (!w) return false;
-    for (p = w->first; p; p = next) {
-        next = p->next;
-        l2l_free(w->context, p);
-    }
-    l2l_free(w->context, w->text);
-    l2l_free(w->context, w);
-    return ok;
-}
-
-/* *data is to be given back with l2l_free. */
-static bool l2l__writer_finish_memory(l2l__writer *w, void **data, size_t *bytes)
-{
-    const l2l__piece *p = l2l__writer_pieces(w);
-    size_t n = p ? p->bytes + (size_t)w->offset : 0;
-    unsigned char *at = p ? (unsigned char *)l2l__allocate(w->context, n) : NULL;
-    if (!at) return l2l__writer_end(w, false);
-    *data = at;
-    *bytes = n;
-    for (; p; at += p->bytes, p = p->next) memcpy(at, p->data, p->bytes);
-    return l2l__writer_end(w, true);
-}
-
-#ifndef L2LADV_NO_STDIO
-static bool l2l__writer_finish_file(l2l__writer *w, const char *path)
-{
-    const l2l__piece *p = l2l__writer_pieces(w);
-    return l2l__writer_end(w, p && l2l__file_write(w->context, path, p));
-}
-#endif
-
-/* -- models ------------------------------------------------------------------------------------ */
-
-enum { L2L__MODEL_FIELDS = 6, L2L__MODEL_MATCH = 2 };
-static const l2l__field l2l__model_fields[L2L__MODEL_FIELDS] = {
-    {"classes", 1, 1 << 20, true, NULL}, {"width", 1e-3, 1000, false, NULL},
-    {"depth", 0, 10000, true, NULL}, {"channels", 1, 1 << 12, true, NULL},
-    {"height", 1, 1 << 14, true, NULL}, {"image_width", 1, 1 << 14, true, NULL}};
-
-static void l2l__model_values(const l2l_model_options *o, double v[L2L__MODEL_FIELDS])
-{
-    v[0] = o->classes;
-    v[1] = o->width_multiplier;
-    v[2] = o->depth;
-    v[3] = o->channels;
-    v[4] = o->height;
-    v[5] = o->width;
-}
-
-/* The shape in PyTorch's layout: KxCxkhxkw, Kx(C*H*W) or K of a khxkwxCxK tensor. */
-static void l2l__file_shape(const l2l_parameter *p, int64_t shape[4])
-{
-    l2l_shape s = p->value->shape;
-    shape[0] = s.c;
-    shape[1] = p->rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
-    shape[2] = s.n;
-    shape[3] = s.h;
-}
-
-/* Where `end` begins at the end of the text, or NULL. */
-static const char *l2l__ending(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end) ? text + n - m : NULL;
-}
-
-static void l2l__write_list(l2l__writer *w, const char *key, const double *v, int n)
-{
-    char text[160];
-    size_t at = 0;
-    int i;
-    for (i = 0; i < n; i++) {
-        if (i) text[at++] = ',';
-        at += l2l__number(text + at, v[i], 9);
-    }
-    if (n > 0) l2l__writer_metadata(w, key, text);
-}
-
-/* A parameter in the file's layout. Beside running statistics PyTorch counts batches, and wants
-   that count to be there. */
-static void l2l__write_parameter(l2l__writer *w, const l2l_model *m, int i)
-{
-    static const int64_t none = 0;
-    l2l_parameter p = l2l_model_parameter(m, i);
-    const char *statistic = l2l__ending(p.name, "running_var");
-    l2l_real *x = (l2l_real *)l2l__arena_array(w->context, l2l_count(p.value->shape), sizeof *x);
-    char name[160];                          /* names of parameters have at most 95 characters    */
-    int64_t shape[4];
-    l2l__file_shape(&p, shape);
-    if (x && l2l_parameter_get(m, i, x)) l2l__writer_reals(w, p.name, p.rank, shape, x);
-    l2l__arena_drop(w->context, x);
-    if (!statistic) return;
-    l2l__format(name, sizeof name, "%s", p.name);
-    l2l__format(name + (statistic - p.name), 32, "num_batches_tracked");
-    l2l__writer_add(w, name, L2L__I64, 0, NULL, &none);
-}
-
-static l2l__writer *l2l__model_writer(const l2l_model *m)
-{
-    l2l_context *c = l2l_model_context(m);
-    const l2l_model_options *o = l2l_model_info(m);
-    double v[L2L__MODEL_FIELDS];
-    l2l__writer *w;
-    int i, n = l2l_model_parameters(m);
-    if (n < 1) l2l__fail(c, L2L_ERROR_UNSUPPORTED, "this model has no parameters to save");
-    if (!(w = l2l__writer_create(c))) return NULL;
-    l2l__model_values(o, v);
-    l2l__writer_metadata(w, "arch", o->arch);
-    l2l__writer_fields(w, l2l__model_fields, L2L__MODEL_FIELDS, v);
-    l2l__write_list(w, "mean", o->mean, o->normalise);
-    l2l__write_list(w, "deviation", o->deviation, o->normalise);
-    for (i = 0; i < n && !c->status; i++) l2l__write_parameter(w, m, i);
-    return w;
-}
-
-/* *n numbers in each list, one per channel, or 0 when the file has none. */
-static bool l2l__reader_normalisation(const l2l__reader *r, int channels, double mean[4],
-                                      double deviation[4], int *n)
-{
-    int i;
-    *n = l2l__reader_list(r, "mean", channels, mean);
-    if (*n < 0 || l2l__reader_list(r, "deviation", channels, deviation) != *n)
-        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata mean needs deviation");
-    for (i = 0; i < *n; i++)
-        if (!(deviation[i] > 0))
-            return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "metadata deviation: %g is not above 0",
-                            deviation[i]);
-    return true;
-}
-
-/* First everything is checked (`write` false), then everything is written. */
-static bool l2l__model_pass(l2l_model *m, const l2l__reader *r, bool write)
-{
-    int i, n = l2l_model_parameters(m);
-    bool ok = true;
-    for (i = 0; i < n && ok; i++) {
-        l2l_parameter p = l2l_model_parameter(m, i);
-        int64_t shape[4], count = l2l_count(p.value->shape);
-        l2l_real *x = (l2l_real *)l2l__arena_array(r->context, count, sizeof *x);
-        l2l__file_shape(&p, shape);
-        ok = x && l2l__reader_demand(r, p.name, p.rank, shape, x) &&
-             (!write || l2l_parameter_set(m, i, x));
-        l2l__arena_drop(r->context, x);
-    }
-    return ok;
-}
-
-static bool l2l__model_take(l2l_model *m, const l2l__reader *r, int *extra)
-{
-    const l2l_model_options *o = l2l_model_info(m);
-    const char *arch = l2l__reader_metadata(r, "arch");
-    double v[L2L__MODEL_FIELDS], mean[4], deviation[4];
-    int normalise = 0, i, n = l2l_model_parameters(m);
-    if (n < 1) return l2l__bad(&r->file, L2L_ERROR_UNSUPPORTED, -1, "a model without parameters");
-    if (arch && strcmp(arch, o->arch))
-        return l2l__bad(&r->file, L2L_ERROR_MISMATCH, 8, "arch is %s here, but in the file %s",
-                        o->arch, arch);
-    l2l__model_values(o, v);
-    if (!l2l__fields_match(r, l2l__model_fields, L2L__MODEL_MATCH, v) ||
-        !l2l__reader_normalisation(r, o->channels, mean, deviation, &normalise) ||
-        !l2l__model_pass(m, r, false) || !l2l__model_pass(m, r, true))
-        return false;
-    if (normalise) l2l__model_set_normalisation(m, normalise, mean, deviation);
-    for (*extra = -n, i = 0; i < r->count; i++)
-        *extra += !l2l__ending(r->entries[i].name, "num_batches_tracked");
-    return true;
-}
-
-static bool l2l__model_load(l2l_model *m, l2l__file f, int *extra)
-{
-    l2l__reader r;
-    bool ok = l2l__reader_open(f, &r) && l2l__model_take(m, &r, extra);
-    l2l__reader_close(&r);
-    return ok;
-}
-
-L2LADVDEF bool l2l_model_load_memory(l2l_model *m, const void *data, size_t bytes, int *extra)
-{
-    return l2l__model_load(m, l2l__file_of(l2l_model_context(m), "memory", data, bytes), extra);
-}
-
-L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *bytes)
-{
-    return l2l__writer_finish_memory(l2l__model_writer(m), data, bytes);
-}
-
-#ifndef L2LADV_NO_STDIO
-L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra)
-{
-    return l2l__model_load(m, l2l__file_open(l2l_model_context(m), path), extra);
-}
-
-L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path)
-{
-    return l2l__writer_finish_file(l2l__model_writer(m), path);
-}
-
-static bool l2l__model_options_of(const l2l__reader *r, l2l_model_options *o)
-{
-    const char *arch = l2l__reader_metadata(r, "arch");
-    double v[L2L__MODEL_FIELDS];
-    if (!arch)
-        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "there is no metadata 'arch': create the "
-                        "model and use l2l_model_load");
-    *o = l2l_model_default(arch);
-    if (!o->forward)
-        return l2l__bad(&r->file, L2L_ERROR_UNSUPPORTED, 8, "an architecture that is not known "
-                        "here (create the model and use l2l_model_load): '%s'", arch);
-    l2l__model_values(o, v);
-    if (!l2l__fields_read(r, l2l__model_fields, L2L__MODEL_FIELDS, v)) return false;
-    o->classes = (int)v[0];
-    o->width_multiplier = v[1];
-    o->depth = (int)v[2];
-    o->channels = (int)v[3];
-    o->height = (int)v[4];
-    o->width = (int)v[5];
-    return l2l__reader_normalisation(r, o->channels, o->mean, o->deviation, &o->normalise);
-}
-
-L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
-{
-    l2l_model_options o;
-    l2l__reader r;
-    l2l_model *m = NULL;
-    int extra;
-    if (l2l__reader_open_file(c, path, &r) && l2l__model_options_of(&r, &o))
-        m = l2l_model_create(c, &o);
-    if (m && !l2l__model_take(m, &r, &extra)) {
-        l2l_model_free(m);
-        m = NULL;
-    }
-    l2l__reader_close(&r);
-    return m;
-}
-#endif
-
-/* -- maximizers -------------------------------------------------------------------------------- */
-
-static const char *const l2l__phi_cells[] = {"lstm", "rnn"};
-static const char *const l2l__phi_inputs[] = {"sign", "l1", "linf", "log", "raw"};
-static const char *const l2l__phi_outputs[] = {"tanh", "raw"};
-enum { L2L__PHI_FIELDS = 8, L2L__PHI_MATCH = 5, L2L__PHI_TRAINED = 6, L2L__PHI_PARTS = 5 };
-static const l2l__field l2l__phi_fields[L2L__PHI_FIELDS] = {
-    {"cell", 0, 1, true, l2l__phi_cells}, {"hidden", 1, L2L__MAX_HIDDEN, true, NULL},
-    {"input", 0, 4, true, l2l__phi_inputs}, {"output", 0, 1, true, l2l__phi_outputs},
-    {"scale", -DBL_MAX, DBL_MAX, false, NULL}, {"second_order", 0, 1, true, NULL},
-    {"T", 0, INT_MAX, true, NULL}, {"epsilon", 0, DBL_MAX, false, NULL}};
-
-static void l2l__phi_values(const l2l_learned_options *o, double v[L2L__PHI_FIELDS])
-{
-    v[0] = (double)o->cell;
-    v[1] = o->hidden;
-    v[2] = (double)o->input;
-    v[3] = o->raw_output;
-    v[4] = o->scale;
-    v[5] = o->second_order;
-    v[6] = v[7] = 0;
-}
-
-/* The tensors that phi's flat array is cut into, in its order; those of count 0 are not there. */
-typedef struct l2l__part {
-    const char *name;
-    int rank;
-    int64_t shape[2], count;
-} l2l__part;
-
-static void l2l__phi_parts(const l2l_learned_options *o, l2l__part parts[L2L__PHI_PARTS])
-{
-    static const char *const names[] = {"cell.weight_ih", "cell.weight_hh", "cell.bias_ih",
-                                        "out.weight", "out.bias"};
-    int64_t H = o->hidden, rows = o->cell == L2L_LSTM ? 4 * H : H;
-    int i;
-    for (i = 0; i < L2L__PHI_PARTS; i++) {
-        l2l__part *p = parts + i;
-        p->name = names[i];
-        p->rank = i == 2 || i == 4 ? 1 : 2;
-        p->shape[0] = i < 3 ? rows : 1;
-        p->shape[1] = p->rank == 1 ? 1 : i > 0 ? H : o->input == L2L_INPUT_LOG ? 2 : 1;
-        p->count = p->rank == 1 && !o->bias ? 0 : p->shape[0] * p->shape[1];
-    }
-}
-
-static l2l__writer *l2l__phi_writer(const l2l_learned *m)
-{
-    const l2l_real *values = m->phi;
-    l2l__part parts[L2L__PHI_PARTS], *p = parts;
-    double v[L2L__PHI_FIELDS];
-    l2l__writer *w = l2l__writer_create(m->context);
-    int T = 0;
-    l2l__phi_values(&m->options, v);
-    l2l_learned_trained_with(m, &T, &v[7]);
-    v[6] = T;
-    l2l__writer_fields(w, l2l__phi_fields, L2L__PHI_FIELDS, v);
-    for (l2l__phi_parts(&m->options, parts); p < parts + L2L__PHI_PARTS; values += p++->count)
-        if (p->count) l2l__writer_reals(w, p->name, p->rank, p->shape, values);
-    return w;
-}
-
-/* phi from the file, all of it; `more` has the same room. PyTorch's cells have a second bias, which
-   ours keep in the first. */
-static bool l2l__phi_read(const l2l__reader *r, const l2l_learned_options *o, l2l_real *x,
-                          l2l_real *more)
-{
-    static const char hh[] = "cell.bias_hh";
-    l2l__part parts[L2L__PHI_PARTS], *p = parts;
-    int64_t k;
-    for (l2l__phi_parts(o, parts); p < parts + L2L__PHI_PARTS; x += p++->count) {
-        if (p->rank == 1 && (l2l__reader_find(r, p->name) != NULL) != o->bias)
-            return l2l__bad(&r->file, L2L_ERROR_MISMATCH, -1, "bias is %s here, but not in the "
-                            "file: '%s'", o->bias ? "on" : "off", p->name);
-        if (!p->count) continue;
-        if (!l2l__reader_demand(r, p->name, p->rank, p->shape, x)) return false;
-        if (p != parts + 2 || !l2l__reader_find(r, hh)) continue;
-        if (!l2l__reader_demand(r, hh, p->rank, p->shape, more)) return false;
-        for (k = 0; k < p->count; k++) x[k] += more[k];
-    }
-    return true;
-}
-
-static bool l2l__phi_take(l2l_learned *m, const l2l__reader *r)
-{
-    double v[L2L__PHI_FIELDS];
-    l2l_real *x;
-    bool ok;
-    l2l__phi_values(&m->options, v);
-    if (!l2l__fields_match(r, l2l__phi_fields, L2L__PHI_MATCH, v) ||
-        !l2l__fields_read(r, l2l__phi_fields + L2L__PHI_TRAINED, 2, v + L2L__PHI_TRAINED))
-        return false;
-    x = (l2l_real *)l2l__arena_array(r->context, 2 * (int64_t)m->size, sizeof *x);
-    ok = x && l2l__phi_read(r, &m->options, x, x + m->size);
-    if (ok) {
-        memcpy(m->phi, x, (size_t)m->size * sizeof *x);
-        l2l__learned_set_trained_with(m, (int)v[6], v[7]);
-    }
-    l2l__arena_drop(r->context, x);
-    return ok;
-}
-
-static bool l2l__phi_load(l2l_learned *m, l2l__file f)
-{
-    l2l__reader r;
-    bool ok = l2l__reader_open(f, &r) && l2l__phi_take(m, &r);
-    l2l__reader_close(&r);
-    return ok;
-}
-
-L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t bytes)
-{
-    return l2l__phi_load(m, l2l__file_of(m->context, "memory", data, bytes));
-}
-
-L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes)
-{
-    return l2l__writer_finish_memory(l2l__phi_writer(m), data, bytes);
-}
-
-#ifndef L2LADV_NO_STDIO
-L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path)
-{
-    return l2l__phi_load(m, l2l__file_open(m->context, path));
-}
-
-L2LADVDEF bool l2l_learned_save(const l2l_learned *m, const char *path)
-{
-    return l2l__writer_finish_file(l2l__phi_writer(m), path);
-}
-
-static bool l2l__phi_options_of(const l2l__reader *r, l2l_learned_options *o)
-{
-    double v[L2L__PHI_FIELDS];
-    l2l__phi_values(o, v);
-    if (!l2l__reader_metadata(r, "cell"))
-        return l2l__bad(&r->file, L2L_ERROR_FORMAT, 8, "there is no metadata 'cell': create the "
-                        "maximizer and use l2l_learned_load");
-    if (!l2l__fields_read(r, l2l__phi_fields, L2L__PHI_FIELDS, v)) return false;
-    o->cell = (l2l_cell)(int)v[0];
-    o->hidden = (int)v[1];
-    o->input = (l2l_grad_input)(int)v[2];
-    o->raw_output = v[3] > 0;
-    o->scale = v[4];
-    o->second_order = v[5] > 0;
-    o->bias = l2l__reader_find(r, "cell.bias_ih") != NULL;
-    return true;
-}
-
-L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
-{
-    l2l_learned_options o = l2l_learned_default();
-    l2l__reader r;
-    l2l_learned *m = NULL;
-    if (l2l__reader_open_file(c, path, &r) && l2l__phi_options_of(&r, &o))
-        m = l2l_learned_create(c, &o);
-    if (m && !l2l__phi_take(m, &r)) {
-        l2l_learned_free(m);
-        m = NULL;
-    }
-    l2l__reader_close(&r);
-    return m;
-}
-#endif
-
 /* -- IDX --------------------------------------------------------------------------------------- */
 
-/* The sizes of rank 1 (labels), 3 or 4 (images: NxHxW or NxCxHxW), checked against the length. */
-static bool l2l__idx_sizes(const l2l__file *f, bool images, int64_t dims[4], size_t *first)
+/* The sizes of labels (rank 1) or images (rank 3: NxHxW), checked against the length. */
+static bool l2l__idx_sizes(const l2l__file *f, int rank, int64_t dims[3])
 {
     const unsigned char *p = f->data;
-    int64_t total, rest;
-    int rank, i;
+    int64_t total, first = 4 + 4 * rank, rest = (int64_t)f->bytes - first;
+    int i;
     if (f->bytes >= 2 && p[0] == 0x1F && p[1] == 0x8B)
         return l2l__bad(f, L2L_ERROR_FORMAT, 0, "this is a gzip file: unpack it first (gunzip)");
-    if (f->bytes < 4 || p[0] || p[1] || p[2] != 8 || !(images ? p[3] == 3 || p[3] == 4 : p[3] == 1))
+    if (f->bytes < 4 || p[0] || p[1] || p[2] != 8 || p[3] != rank)
         return l2l__bad(f, L2L_ERROR_FORMAT, 0, "not an IDX file of %s: expected the bytes 0 0 8 "
-                        "%s", images ? "images" : "labels", images ? "3 or 4" : "1");
-    rank = p[3];
-    *first = 4 + 4 * (size_t)rank;
-    if (f->bytes < *first)
+                        "%d", rank > 1 ? "images" : "labels", rank);
+    if (rest < 0)
         return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)f->bytes, "truncated in the header");
-    for (i = 0; i < 4; i++) dims[i] = 1;
     for (i = 0; i < rank; i++) {
-        int64_t v = (int64_t)l2l__get_bytes(p + 4 + 4 * i, 4, true);
-        if (v < 1 || v > INT_MAX)
-            return l2l__bad(f, L2L_ERROR_FORMAT, 4 + 4 * i, "size %d is %z, not 1 to %d", i, v,
-                            INT_MAX);
-        dims[rank == 3 && i ? i + 1 : i] = v;
+        dims[i] = (int64_t)l2l__get_bytes(p + 4 + 4 * i, 4, true);
+        if (dims[i] < 1 || dims[i] > INT_MAX)
+            return l2l__bad(f, L2L_ERROR_FORMAT, 4 + 4 * i, "size %d is %z, not 1 to %d", i,
+                            dims[i], INT_MAX);
     }
-    rest = (int64_t)(f->bytes - *first);
-    if (!l2l__product(dims, 4, &total)) total = INT64_MAX;
+    if (!l2l__product(dims, rank, &total)) total = INT64_MAX;
     return total == rest ||
-           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)*first + (total < rest ? total : rest),
-                    "%s: the header announces %z bytes of data, the file has %z",
+           l2l__bad(f, L2L_ERROR_FORMAT, first + (total < rest ? total : rest), "%s: the header "
+                    "announces %z bytes of data, the file has %z",
                     total > rest ? "truncated" : "too long", total, rest);
 }
 
@@ -11334,32 +11512,23 @@ static bool l2l__idx_sizes(const l2l__file *f, bool images, int64_t dims[4], siz
 static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_dataset *d)
 {
     l2l_context *c = images.context;
-    int64_t dims[4] = {0, 0, 0, 0}, n[4], i;
-    size_t first = 0, offset = 0;
-    l2l__images *s = l2l__images_create(c, 1, d);
-    l2l__shard *p = s ? s->shards : NULL;
+    int64_t dims[3], n[3];
+    l2l__images *s = l2l__images_create(c, 1, classes, d);
     if (!s) {
         l2l_free(c, images.owned);
         l2l_free(c, labels.owned);
         return false;
     }
-    p->owned = images.owned;
+    s->shards->owned = images.owned;
     s->owned = labels.owned;
-    if (l2l__idx_sizes(&images, true, dims, &first) &&
-        l2l__idx_sizes(&labels, false, n, &offset)) {
+    if (l2l__idx_sizes(&images, 3, dims) && l2l__idx_sizes(&labels, 1, n)) {
+        l2l__images_sizes(d, dims[0], 1, dims[1], dims[2]);
         if (n[0] != dims[0])
             l2l__bad(&labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0], dims[0],
                      images.label);
-        for (i = 0; i < n[0] && !c->status; i++)
-            if (labels.data[offset + (size_t)i] >= classes)
-                l2l__bad(&labels, L2L_ERROR_FORMAT, (int64_t)offset + i, "label %z is %d, not below"
-                         " %d", i, (int)labels.data[offset + (size_t)i], classes);
-        l2l__images_sizes(d, dims, classes);
-        p->count = d->count;
-        p->pixels = images.data + first;
-        p->labels = labels.data + offset;
-        p->step = (size_t)(dims[1] * dims[2] * dims[3]);
-        p->label_step = 1;
+        else
+            l2l__shard_in_memory(d, s->shards, d->count, images.data + 16,
+                                 (size_t)(dims[1] * dims[2]), &labels, 8, 1);
     }
     return l2l__images_end(c, d);
 }
@@ -11372,45 +11541,26 @@ L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t
                          l2l__file_of(c, "labels in memory", labels, label_bytes), classes, d);
 }
 
-#ifndef L2LADV_NO_STDIO
-L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
-                               l2l_dataset *d)
-{
-    l2l__file f = l2l__file_open(c, images);
-    return l2l__idx_open(f, l2l__file_open(c, labels), classes, d);
-}
-#endif
-
 /* -- CIFAR-10 ---------------------------------------------------------------------------------- */
 
 /* One more file, which belongs to the data set then. */
 static void l2l__cifar10_add(l2l_dataset *d, l2l__shard *p, l2l__file f)
 {
-    static const int64_t dims[4] = {0, 3, 32, 32};
     const size_t record = 1 + 3 * 32 * 32;
-    size_t n = f.bytes / record, i;
-    int before = d->count;
+    size_t n = f.bytes / record;
     p->owned = f.owned;
-    if (f.bytes % record || n < 1 || n > (size_t)(INT_MAX - before))
+    if (f.bytes % record || n < 1 || n > (size_t)(INT_MAX - d->count))
         l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(n * record), "truncated, or not a file of CIFAR-10"
                  ": %z bytes are not a number of records of %d", (int64_t)f.bytes, (int)record);
-    for (i = 0; i < n && !f.context->status; i++)
-        if (f.data[i * record] > 9)
-            l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(i * record), "label %z is %d, not in 0..9",
-                     (int64_t)i, (int)f.data[i * record]);
     if (f.context->status) return;
-    l2l__images_sizes(d, dims, 10);
-    p->count = (int)n;
-    d->count = before + p->count;
-    p->labels = f.data;
-    p->pixels = f.data + 1;
-    p->step = p->label_step = record;
+    l2l__images_sizes(d, d->count + (int64_t)n, 3, 32, 32);
+    l2l__shard_in_memory(d, p, (int)n, f.data + 1, record, &f, 0, record);
 }
 
 L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
                                           const size_t *bytes, int n, l2l_dataset *d)
 {
-    l2l__images *s = l2l__images_create(c, n, d);
+    l2l__images *s = l2l__images_create(c, n, 10, d);
     char label[40];
     int k;
     for (k = 0; k < n && !c->status; k++) {
@@ -11420,26 +11570,12 @@ L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *fil
     return l2l__images_end(c, d);
 }
 
-#ifndef L2LADV_NO_STDIO
-L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d)
-{
-    l2l__images *s = l2l__images_create(c, n, d);
-    int k;
-    for (k = 0; k < n && !c->status; k++) {
-        l2l__file f = l2l__file_open(c, paths[k]);
-        if (!c->status) l2l__cifar10_add(d, s->shards + k, f);
-    }
-    return l2l__images_end(c, d);
-}
-#endif
-
 /* -- .npy -------------------------------------------------------------------------------------- */
 
-/* The header's dictionary. type: "<f4" and the like, cut down to kinds and sizes that are known. */
-static bool l2l__npy_header(l2l__scan *s, l2l_array *a, char type[4])
+/* The header's dictionary. */
+static bool l2l__npy_header(l2l__scan *s, l2l__entry *e)
 {
     static const char *const keys[3] = {"descr", "fortran_order", "shape"};
-    static const char known[] = "f4 f8 b1 i1 i2 i4 i8 u1 u2 u4 u8";
     bool seen[3] = {false, false, false}, fortran = false;
     int n;
     l2l__scan_want(s, '{');
@@ -11447,34 +11583,39 @@ static bool l2l__npy_header(l2l__scan *s, l2l_array *a, char type[4])
         int key = l2l__scan_key(s, keys, seen);
         if (key == 0) {
             const char *t = l2l__scan_string(s);
-            if (strlen(t) != 3 || !strchr("<>|", t[0]) || !strchr("fbiu", t[1]) ||
-                !strstr(known, t + 1) ||
-                (t[0] == '|' && t[2] != '1'))
-                l2l__scan_fail(s, "unsupported descr (known: f4, f8, i1 to i8, u1 to u8, b1)", t);
-            else memcpy(type, t, 4);
+            e->big = *t == '>';
+            while (e->dtype < L2L__DTYPES && (!*t || strcmp(l2l__dtypes[e->dtype].npy, t + 1)))
+                e->dtype++;
+            if (e->dtype == L2L__DTYPES || !strchr("<>|", *t) ||
+                (*t == '|' && l2l__dtypes[e->dtype].size > 1) || !t[1])
+                l2l__scan_fail(s, "unsupported descr (known: f4, f8, i1 to i8, u1 to u8, b1): '%s'",
+                               t);
         }
         if (key == 1) {
             l2l__scan_take(s, 0);
             fortran = !strncmp(s->at, "True", 4);
             if (!fortran && strncmp(s->at, "False", 5))
-                l2l__scan_fail(s, "expected True or False here", "");
+                l2l__scan_fail(s, "expected True or False here", NULL);
             s->at += l2l__scan_ok(s) ? 5 - fortran : 0;
         }
-        if (key == 2) a->rank = l2l__scan_integers(s, a->shape, 8);
+        if (key == 2) e->rank = l2l__scan_integers(s, e->shape, 8);
     }
-    if (n != 3) l2l__scan_fail(s, "descr, fortran_order and shape are all needed", "");
-    if (fortran && a->rank > 1)
-        l2l__scan_fail(s, "fortran_order is True: save it with numpy.ascontiguousarray", "");
+    if (n != 3) l2l__scan_fail(s, "descr, fortran_order and shape are all needed", NULL);
+    if (fortran && e->rank > 1)
+        l2l__scan_fail(s, "fortran_order is True: save it with numpy.ascontiguousarray", NULL);
     return l2l__scan_end(s);
 }
 
-/* The header, checked against the file's length; *first is where the values begin. */
-static bool l2l__npy_open(const l2l__file *f, l2l_array *a, char type[4], size_t *first)
+/* Where a file's array is and what it is, checked against the file's length. */
+static bool l2l__npy_open(const l2l__file *f, l2l__entry *e)
 {
     const unsigned char *p = f->data;
-    size_t start, n, size;
+    size_t start, n;
     l2l__scan s;
     bool ok;
+    int size;
+    memset(e, 0, sizeof *e);
+    if (f->context->status) return false;
     if (f->bytes < 12 || memcmp(p, "\x93NUMPY", 6) || p[6] < 1 || p[6] > 3 || p[7])
         return l2l__bad(f, L2L_ERROR_FORMAT, 0, "not a .npy file of version 1.0 to 3.0");
     start = p[6] == 1 ? 10 : 12;
@@ -11482,55 +11623,40 @@ static bool l2l__npy_open(const l2l__file *f, l2l_array *a, char type[4], size_t
     if (n > f->bytes - start)
         return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes in a file of %z", (int64_t)n,
                         (int64_t)f->bytes);
-    s = l2l__scan_of(f, start, n, true);
-    ok = s.text && l2l__npy_header(&s, a, type);
+    ok = l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true) &&
+         l2l__npy_header(&s, e);
     l2l_free(f->context, s.text);
     if (!ok) return false;
-    *first = start + n;
-    n = f->bytes - *first;
-    size = (size_t)(type[2] - '0');
-    if (!l2l__product(a->shape, a->rank, &a->count))
+    e->begin = start + n;
+    n = f->bytes - e->begin;
+    size = l2l__dtypes[e->dtype].size;
+    if (!l2l__product(e->shape, e->rank, &e->count))
         return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)start, "a shape whose product is beyond "
                         "2^63-1");
-    return (n % size == 0 && (uint64_t)a->count == n / size) ||
-           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)*first, "%z elements of %d bytes announced, %z "
-                    "bytes of data", a->count, (int)size, (int64_t)n);
-}
-
-/* Bytes as an integer; false when that is not one of its type or does not fit int64_t. */
-static bool l2l__npy_integer(char kind, int size, uint64_t u, int64_t *v)
-{
-    if (kind == 'i' && size < 8 && u >> (8 * size - 1)) u |= ~(uint64_t)0 << (8 * size);
-    *v = (int64_t)u;
-    return (kind != 'u' || *v >= 0) && (kind != 'b' || u < 2);
+    return (n % (size_t)size == 0 && (uint64_t)e->count == n / (size_t)size) ||
+           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin, "%z elements of %d bytes announced, %z "
+                    "bytes of data", e->count, size, (int64_t)n);
 }
 
 static bool l2l__npy_read(l2l__file f, l2l_array *a)
 {
     l2l_context *c = f.context;
-    char type[4] = "";
-    size_t first = 0;
-    int size;
-    l2l_array b;
+    l2l__entry e;
     int64_t i;
-    memset(&b, 0, sizeof b);
     memset(a, 0, sizeof *a);
-    if (!c->status && l2l__npy_open(&f, &b, type, &first)) {
-        size = type[2] - '0';
-        b.integer = type[1] != 'f';
-        if (b.integer) b.integers = (int64_t *)l2l__allocate_array(c, b.count, sizeof *b.integers);
-        else b.reals = (l2l_real *)l2l__allocate_array(c, b.count, sizeof *b.reals);
-        for (i = 0; i < b.count && !c->status; i++) {
-            size_t at = first + (size_t)i * (size_t)size;
-            uint64_t u = l2l__get_bytes(f.data + at, size, type[0] == '>');
-            if (!b.integer) b.reals[i] = (l2l_real)l2l__real_of(u, size);
-            else if (!l2l__npy_integer(type[1], size, u, b.integers + i))
-                l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)at, "element %z does not fit (u8: below "
-                         "2^63, b1: 0 or 1)", i);
-        }
+    if (l2l__npy_open(&f, &e)) {
+        a->rank = e.rank;
+        memcpy(a->shape, e.shape, sizeof a->shape);
+        a->count = e.count;
+        a->integer = e.dtype > L2L__BF16;
+        if (a->integer) a->integers = (int64_t *)l2l__allocate_array(c, e.count, 8);
+        else a->reals = (l2l_real *)l2l__allocate_array(c, e.count, sizeof *a->reals);
+        for (i = 0; i < e.count && !c->status; i++)
+            if (a->integer) l2l__entry_integer(&f, &e, i, a->integers + i);
+            else a->reals[i] = (l2l_real)l2l__entry_real(&f, &e, i);
     }
     l2l_free(c, f.owned);
-    if (c->status) l2l_array_free(c, &b); else *a = b;
+    if (c->status) l2l_array_free(c, a);
     return !c->status;
 }
 
@@ -11545,57 +11671,6 @@ L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a)
     l2l_free(c, a->integers);
     memset(a, 0, sizeof *a);
 }
-
-#ifndef L2LADV_NO_STDIO
-L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)
-{
-    return l2l__npy_read(l2l__file_open(c, path), a);
-}
-
-static bool l2l__npy_save(l2l_context *c, const char *path, const char *descr, int size,
-                          const void *values, const int64_t *shape, int rank)
-{
-    unsigned char *data, head[384];
-    char text[320], list[200];
-    size_t n, total;
-    int64_t count;
-    l2l__piece front, *back;
-    bool ok;
-    if (c->status) return false;
-    if (rank < 0 || rank > 8 || !l2l__product(shape, rank, &count))
-        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", path);
-    if (!(back = l2l__piece_create(c, count, size, &data))) return false;
-    l2l__put_values(data, values, count, size);
-    n = l2l__format(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (%s%s), }",
-                    descr, l2l__shape_text(list, shape, rank), rank == 1 ? "," : "");
-    total = (10 + n + 64) / 64 * 64;         /* the values are aligned to 64 bytes                */
-    memset(head, ' ', total);
-    memcpy(head, "\x93NUMPY\x01", 8);        /* the text's own zero ends the version, 1.0         */
-    head[8] = (unsigned char)((total - 10) & 255);
-    head[9] = (unsigned char)((total - 10) >> 8);
-    memcpy(head + 10, text, n);
-    head[total - 1] = '\n';
-    front.data = head;
-    front.bytes = total;
-    front.next = back;
-    ok = l2l__file_write(c, path, &front);
-    l2l_free(c, back);
-    return ok;
-}
-
-L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_real *values,
-                                  const int64_t *shape, int rank)
-{
-    return l2l__npy_save(c, path, sizeof *values == 4 ? "<f4" : "<f8", (int)sizeof *values, values,
-                         shape, rank);
-}
-
-L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int64_t *values,
-                                     const int64_t *shape, int rank)
-{
-    return l2l__npy_save(c, path, "<i8", 8, values, shape, rank);
-}
-#endif
 
 /* -- shards: pairs of .npy, of which the images stay where they are ---------------------------- */
 
@@ -11623,91 +11698,81 @@ static l2l__file l2l__source_open(l2l_context *c, const char *label, const l2l_s
 /* The header of a shard's images. The first shard says what size all have. */
 static void l2l__shard_images(l2l_dataset *d, l2l__shard *p, const l2l__file *f)
 {
-    char type[4] = "", text[200];
-    size_t first = 0;
-    int64_t dims[4];
-    l2l_array a;
+    char text[200];
+    l2l__entry e;
+    const int64_t *s = e.shape;              /* N, H, W, C                                        */
+    bool ok;
     int i;
-    memset(&a, 0, sizeof a);
-    if (f->context->status || !l2l__npy_open(f, &a, type, &first)) return;
-    if (a.rank == 3) a.shape[3] = 1;
-    for (i = 0; i < 4 && a.shape[i] > 0 && a.shape[i] <= INT_MAX; i++) continue;
-    dims[0] = i < 4 ? 0 : d->count + a.shape[0];
-    dims[1] = a.shape[3]; dims[2] = a.shape[1]; dims[3] = a.shape[2];
-    if (strcmp(type + 1, "u1") || (a.rank != 3 && a.rank != 4) || i < 4 || dims[0] > INT_MAX)
+    if (!l2l__npy_open(f, &e)) return;
+    ok = e.dtype == L2L__U8 && (e.rank == 3 || e.rank == 4);
+    if (e.rank == 3) e.shape[3] = 1;
+    for (i = 0; i < 4; i++) ok = ok && s[i] > 0 && s[i] <= INT_MAX;
+    if (!ok || s[0] > INT_MAX - d->count)
         l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected images of u1 as (N, H, W, C) or (N, H, W), not "
-                 "%s as (%s)", type + 1, l2l__shape_text(text, a.shape, a.rank));
-    else if (d->count && (d->channels != dims[1] || d->height != dims[2] || d->width != dims[3]))
-        l2l__bad(f, L2L_ERROR_FORMAT, 10, "images of %zx%zx%z (CxHxW) after some of %dx%dx%d",
-                 dims[1], dims[2], dims[3], d->channels, d->height, d->width);
+                 "%s as (%s)", l2l__dtypes[e.dtype].npy, l2l__shape_text(text, s, e.rank));
+    else if (d->count && (d->height != s[1] || d->width != s[2] || d->channels != s[3]))
+        l2l__bad(f, L2L_ERROR_FORMAT, 10, "images of %zx%zx%z (CxHxW) after some of %dx%dx%d", s[3],
+                 s[1], s[2], d->channels, d->height, d->width);
     else {
-        l2l__images_sizes(d, dims, d->classes);
-        p->count = (int)a.shape[0];
-        p->first = (int64_t)first;
+        l2l__images_sizes(d, d->count + s[0], s[3], s[1], s[2]);
+        p->count = (int)s[0];
+        p->first = (int64_t)e.begin;
     }
 }
 
-static void l2l__shard_labels(const l2l__file *f, int n, int classes, int *out)
+static void l2l__shard_labels(const l2l_dataset *d, const l2l__file *f, int n, int *out)
 {
-    char type[4] = "";
-    size_t first = 0, at;
-    l2l_array a;
+    l2l__entry e;
     int64_t v = 0;
-    int i, size;
-    memset(&a, 0, sizeof a);
-    if (f->context->status || !l2l__npy_open(f, &a, type, &first)) return;
-    if (type[1] == 'f' || a.rank != 1 || a.count != n) {
+    int i;
+    if (!l2l__npy_open(f, &e)) return;
+    if (e.dtype <= L2L__BF16 || e.rank != 1 || e.count != n) {
         l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected %d integers as (N), a label for each image", n);
         return;
     }
-    for (size = type[2] - '0', i = 0; i < n && !f->context->status; i++, out++) {
-        at = first + (size_t)i * (size_t)size;
-        if (!l2l__npy_integer(type[1], size, l2l__get_bytes(f->data + at, size, type[0] == '>'),
-                              &v) || v < 0 || v >= classes)
-            l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)at, "label %d is not in 0..%d", i, classes - 1);
-        *out = (int)v;
+    for (i = 0; i < n; i++) {
+        size_t at = e.begin + (size_t)(i * l2l__dtypes[e.dtype].size);
+        if (!l2l__entry_integer(f, &e, i, &v) || !l2l__label_ok(d, f, at, i, v)) return;
+        out[i] = (int)v;
     }
 }
 
-/* The name of file k out of n of images and n of labels, in which `prefix` may be NULL. */
-static const char *l2l__shard_name(char name[1024], const char *prefix, int k, int n)
+/* "PREFIX-00007-images.npy", or without a prefix "images of shard 7". */
+static const char *l2l__shard_name(char name[1024], const char *prefix, int k, const char *what)
 {
-    const char *what = k < n ? "images" : "labels";
-    k %= n;
-    if (!prefix) l2l__format(name, 1024, "%s of shard %d", what, k);
-    else
-        l2l__format(name, 1024, "%s-%d%d%d%d%d-%s.npy", prefix, k / 10000, k / 1000 % 10,
-                    k / 100 % 10, k / 10 % 10, k % 10, what);
+    char digits[16];
+    l2l__format(digits, sizeof digits, "%d", 100000 + k);
+    if (prefix) l2l__format(name, 1024, "%s-%s-%s.npy", prefix, digits + 1, what);
+    else l2l__format(name, 1024, "%s of shard %d", what, k);
     return name;
 }
 
 static bool l2l__shards_open(l2l_context *c, const char *prefix, const l2l_source *images,
                              const l2l_source *labels, int n, int classes, l2l_dataset *d)
 {
-    l2l__images *s = l2l__images_create(c, n, d);
+    l2l__images *s = l2l__images_create(c, n, classes, d);
     char name[1024];
-    int *y, k;
+    int *y = NULL, k;
     for (k = 0; k < n && !c->status; k++) {
-        l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, n), images + k,
+        l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, "images"), images + k,
                                        L2L__NPY_HEAD);
         l2l__shard_images(d, s->shards + k, &f);
         l2l_free(c, f.owned);
         s->shards[k].source = images[k];
     }
-    if (!c->status) s->owned = l2l__allocate_array(c, d->count, sizeof *y);
-    if (!c->status)
+    if (!c->status) {
+        s->owned = y = (int *)l2l__allocate_array(c, d->count, sizeof *y);
+        s->classes = y;
         s->one = (unsigned char *)l2l__allocate(c, (size_t)d->channels * (size_t)d->height *
                                                    (size_t)d->width);
-    y = s ? (int *)s->owned : NULL;
+    }
     for (k = 0; k < n && !c->status; y += s->shards[k++].count) {
         int m = s->shards[k].count;
-        l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, n + k, n), labels + k,
+        l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, "labels"), labels + k,
                                        L2L__NPY_HEAD + 8 * (int64_t)m);
-        l2l__shard_labels(&f, m, classes, y);
+        l2l__shard_labels(d, &f, m, y);
         l2l_free(c, f.owned);
     }
-    d->classes = classes;
-    if (s) s->classes = (int *)s->owned;
     return l2l__images_end(c, d);
 }
 
@@ -11718,7 +11783,96 @@ L2LADVDEF bool l2l_dataset_shards_source(l2l_context *c, const l2l_source *image
     return l2l__shards_open(c, NULL, images, labels, n, classes, d);
 }
 
+/* -- the same from paths ----------------------------------------------------------------------- */
+
 #ifndef L2LADV_NO_STDIO
+L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra)
+{
+    return l2l__model_load(m, l2l__file_open(l2l_model_context(m), path), extra);
+}
+
+L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path)
+{
+    return l2l__model_save(m, path, NULL, NULL);
+}
+
+static bool l2l__model_options_of(const l2l__bundle *b, l2l_model_options *o)
+{
+    const char *arch = l2l__bundle_text(b, "arch");
+    if (!arch)
+        return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "there is no metadata 'arch': create the "
+                        "model and use l2l_model_load");
+    *o = l2l_model_default(arch);
+    if (!o->forward)
+        return l2l__bad(&b->file, L2L_ERROR_UNSUPPORTED, 8, "an architecture that is not known "
+                        "here (create the model and use l2l_model_load): '%s'", arch);
+    return l2l__fields_read(b, l2l__model_fields + 1, L2L__MODEL_SAVED - 1, o) &&
+           l2l__normalisation_read(b, o->channels, o->mean, o->deviation, &o->normalise);
+}
+
+L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
+{
+    l2l_model_options o;
+    l2l__bundle file;
+    l2l_model *m = NULL;
+    int extra;
+    if (l2l__bundle_open(l2l__file_open(c, path), &file) && l2l__model_options_of(&file, &o))
+        m = l2l_model_create(c, &o);
+    if (m && !l2l__model_take(m, &file, &extra)) {
+        l2l_model_free(m);
+        m = NULL;
+    }
+    l2l__bundle_close(&file);
+    return m;
+}
+
+L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path)
+{
+    return l2l__phi_load(m, l2l__file_open(m->context, path));
+}
+
+L2LADVDEF bool l2l_learned_save(const l2l_learned *m, const char *path)
+{
+    return l2l__phi_save(m, path, NULL, NULL);
+}
+
+L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
+{
+    l2l_learned any, *m = NULL;
+    l2l__bundle file;
+    bool ok = l2l__bundle_open(l2l__file_open(c, path), &file);
+    if (ok && !l2l__bundle_text(&file, "cell"))
+        ok = l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "there is no metadata 'cell': create the "
+                      "maximizer and use l2l_learned_load");
+    memset(&any, 0, sizeof any);
+    any.options = l2l_learned_default();
+    any.options.bias = l2l__bundle_find(&file, "cell.bias_ih") != NULL;
+    if (ok && l2l__fields_read(&file, l2l__phi_fields, L2L__PHI_ALL, &any))
+        m = l2l_learned_create(c, &any.options);
+    if (m && !l2l__phi_take(m, &file)) {
+        l2l_learned_free(m);
+        m = NULL;
+    }
+    l2l__bundle_close(&file);
+    return m;
+}
+
+L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
+                               l2l_dataset *d)
+{
+    l2l__file f = l2l__file_open(c, images);
+    return l2l__idx_open(f, l2l__file_open(c, labels), classes, d);
+}
+
+L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d)
+{
+    l2l__images *s = l2l__images_create(c, n, 10, d);
+    int k;
+    for (k = 0; k < n && !c->status; k++)
+        l2l__cifar10_add(d, s->shards + k, l2l__file_open(c, paths[k]));
+    return l2l__images_end(c, d);
+}
+
 static bool l2l__shards_read(void *user, int64_t offset, void *to, size_t bytes)
 {
     return offset <= LONG_MAX && !fseek((FILE *)user, (long)offset, SEEK_SET) &&
@@ -11733,32 +11887,33 @@ static void l2l__shards_release(l2l_dataset *d)
     l2l__images_release(d);
 }
 
+/* How many: up to the first number of which there are no images; that one, too, if it should be
+   there, as opening it will say: the very first, one with labels, one with another behind it. */
+static int l2l__shards_count(const char *prefix)
+{
+    char name[1024];
+    int n = 0;
+    while (n < 99999 && l2l__file_exists(l2l__shard_name(name, prefix, n, "images"))) n++;
+    return n + (!n || l2l__file_exists(l2l__shard_name(name, prefix, n, "labels")) ||
+                l2l__file_exists(l2l__shard_name(name, prefix, n + 1, "images")));
+}
+
 L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classes, l2l_dataset *d)
 {
     char name[1024];
     l2l_source *s;
-    FILE *f;
-    int n = 0, k;
+    int n, k;
     bool ok;
     memset(d, 0, sizeof *d);
     if (strlen(prefix) > 1000)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_dataset_shards: a prefix of %z characters",
                          (int64_t)strlen(prefix));
-    while (n < 99999 && (f = fopen(l2l__shard_name(name, prefix, n, n + 1), "rb")) != NULL) {
-        fclose(f);
-        n++;
-    }
-    /* None: the error is that the first is not there. Labels without images, or a later shard: that
-       the images between cannot be opened. */
-    if (!n || (f = fopen(l2l__shard_name(name, prefix, n + n + 1, n + 1), "rb")) != NULL ||
-        (f = fopen(l2l__shard_name(name, prefix, n + 1, n + 2), "rb")) != NULL) {
-        if (n) fclose(f);
-        n++;
-    }
+    n = l2l__shards_count(prefix);
     if (!(s = (l2l_source *)l2l__allocate_array(c, 2 * n, sizeof *s))) return false;
     for (k = 0; k < 2 * n && !c->status; k++) {
         long end = 0;
-        s[k].user = l2l__file_begin(c, l2l__shard_name(name, prefix, k, n), &end);
+        l2l__shard_name(name, prefix, k % n, k < n ? "images" : "labels");
+        s[k].user = l2l__file_begin(c, name, &end);
         s[k].bytes = end;
         s[k].read_at = l2l__shards_read;
     }
@@ -11769,326 +11924,47 @@ L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classe
     if (ok) d->release = l2l__shards_release;
     return ok;
 }
-#endif
 
-/* -- training logs: JSON lines ----------------------------------------------------------------- */
-
-#ifndef L2LADV_NO_STDIO
-static bool l2l__log_append(l2l_trainer *t, const char *line, size_t n)
+L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)
 {
-    FILE *f = fopen(t->log, "ab");
-    bool ok = f && fwrite(line, 1, n, f) == n;
-    if (f && fclose(f)) ok = false;
-    t->log_bytes += (int64_t)n;
-    return ok || l2l__fail(t->context, L2L_ERROR_FILE, "%s: cannot write the log", t->log);
+    return l2l__npy_read(l2l__file_open(c, path), a);
 }
 
-/* A line for each step; the last one of an epoch has the epoch's figures too. */
-static bool l2l__log_step(l2l_trainer *t)
+static bool l2l__npy_save(l2l_context *c, const char *path, const char *descr, int size,
+                          const void *values, const int64_t *shape, int rank)
 {
-    const l2l_progress *p = &t->progress;
-    char line[640];
-    size_t n;
-    if (!t->log) return true;
-    n = l2l__append(line, sizeof line, 0,
-                    "{\"step\":%z,\"epoch\":%d,\"loss\":%g,\"accuracy\":%g,"
-                    "\"epsilon\":%g,\"rate\":%g,\"gain\":%g,\"saturated\":%g",
-                    p->step, p->epoch, p->loss, p->accuracy, p->epsilon,
-                    p->rate * t->options.optimizer.rate, p->gain, p->saturated);
-    if (p->epoch_ended)
-        n = l2l__append(line, sizeof line, n,
-                        ",\"epoch_loss\":%g,\"epoch_accuracy\":%g,"
-                        "\"validation_natural\":%g,\"validation_robust\":%g,\"best\":%s",
-                        p->epoch_loss, p->epoch_accuracy, p->validation_natural,
-                        p->validation_robust, p->best ? "true" : "false");
-    n = l2l__append(line, sizeof line, n, "}\n");
-    return l2l__log_append(t, line, n);
+    char head[384], list[200];
+    size_t n, total;
+    int64_t count;
+    l2l__piece p[2];
+    if (c->status) return false;
+    if (rank < 0 || rank > 8 || !l2l__product(shape, rank, &count))
+        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", path);
+    memcpy(head, "\x93NUMPY\x01", 8);        /* the text's own zero ends the version, 1.0         */
+    n = 10 + l2l__format(head + 10, sizeof head - 10,
+                         "{'descr': '%s', 'fortran_order': False, 'shape': (%s%s), }", descr,
+                         l2l__shape_text(list, shape, rank), rank == 1 ? "," : "");
+    total = (n + 64) / 64 * 64;              /* the values are aligned to 64 bytes                */
+    memset(head + n, ' ', total - n);
+    head[total - 1] = '\n';
+    head[8] = (char)((total - 10) & 255);
+    head[9] = (char)((total - 10) >> 8);
+    p[0] = l2l__piece_of(head, (int64_t)total, 1);
+    p[1] = l2l__piece_of(values, count, size);
+    return l2l__file_write(c, path, p, 2);
 }
 
-/* A new training begins a new log; a resumed one cuts it to where the checkpoint was made. */
-static bool l2l__log_begin(l2l_trainer *t)
+L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_real *values,
+                                  const int64_t *shape, int rank)
 {
-    l2l__piece *p;
-    unsigned char *data = NULL, *copy;
-    size_t n = 0, keep = (size_t)t->log_bytes;
-    bool ok;
-    if (!t->log) return true;
-    if (keep && !(data = l2l__file_read(t->context, t->log, &n))) return false;
-    if (n < keep) {
-        l2l_free(t->context, data);
-        return l2l__fail(t->context, L2L_ERROR_MISMATCH,
-                         "%s: the log has %z bytes, the checkpoint was "
-                         "made at %z",
-                         t->log, (int64_t)n, (int64_t)keep);
-    }
-    p = l2l__piece_create(t->context, (int64_t)keep, 1, &copy);
-    if (p && keep) memcpy(copy, data, keep);
-    ok = p && l2l__file_write(t->context, t->log, p);
-    l2l_free(t->context, p);
-    l2l_free(t->context, data);
-    return ok;
-}
-#else
-static bool l2l__log_step(l2l_trainer *t) { L2L__UNUSED(t); return true; }
-static bool l2l__log_begin(l2l_trainer *t)
-{
-    return !t->log || l2l__fail(t->context, L2L_ERROR_UNSUPPORTED, "training: a log needs stdio");
-}
-#endif
-
-/* -- checkpoints: everything that a training needs to go on with the same bits ----------------- */
-
-#ifndef L2LADV_NO_STDIO
-
-/* The settings that a checkpoint belongs to, one at a time: false after the last. */
-static bool l2l__setting(const l2l_trainer *t, int i, const char **key, char text[64])
-{
-    const l2l_train_options *o = &t->options;
-    const l2l_optimizer_options *a = &o->optimizer;
-    const l2l_schedule *s = &o->schedule;
-    const l2l_attack *v = &o->validation_attack;
-    const l2l_model_options *m = &t->model->options;
-    const struct {
-        const char *name;
-        double value;
-    } numbers[] = {
-        {"width", t->model->options.width_multiplier},
-        {"depth", (double)t->model->options.depth},
-        {"classes", (double)t->model->options.classes},
-        {"dropout", t->model->options.dropout},
-        {"images", (double)t->data.count},
-        {"epochs", (double)o->epochs},
-        {"batch", (double)o->batch},
-        {"micro_batch", (double)o->micro_batch},
-        {"epsilon", o->epsilon},
-        {"T", (double)o->T},
-        {"step_size", o->step_size},
-        {"epsilon_warm_up", o->epsilon_warm_up},
-        {"start", (double)o->method.start},
-        {"inner_mode", (double)o->inner_mode},
-        {"augment padding", (double)o->augment.padding},
-        {"augment flip", (double)o->augment.flip},
-        {"validation", (double)o->validation},
-        {"seed (low half)", (double)(o->seed & 0xffffffffu)},
-        {"seed (high half)", (double)(o->seed >> 32)},
-        {"optimizer", (double)a->kind},
-        {"rate", a->rate},
-        {"momentum", a->momentum},
-        {"weight_decay", a->weight_decay},
-        {"nesterov", (double)a->nesterov},
-        {"beta1", a->beta1},
-        {"beta2", a->beta2},
-        {"adam epsilon", a->epsilon},
-        {"clip", a->clip},
-        {"schedule", (double)s->kind},
-        {"warm_up", s->warm_up},
-        {"factor", s->factor},
-        {"final", s->final},
-        {"milestones", l2l__digest(s->milestones, 8)},
-        {"loss_weights", l2l__digest(t->w, o->T + 1)},
-        {"channels", (double)m->channels},
-        {"height", (double)m->height},
-        {"image width", (double)m->width},
-        {"normalise", (double)m->normalise},
-        {"mean", l2l__digest(m->mean, 4)},
-        {"deviation", l2l__digest(m->deviation, 4)},
-        {"stop_on_plateau", (double)o->stop_on_plateau},
-        {"validation steps", (double)v->steps},
-        {"validation epsilon", v->epsilon},
-        {"validation step_size", v->step_size},
-        {"data (a sample)", t->data_digest}
-    };
-    int n = (int)(sizeof numbers / sizeof *numbers);
-    const char *names[6], *texts[6];
-    names[0] = "arch"; texts[0] = t->model->arch;
-    names[1] = "method"; texts[1] = o->method.name;
-    names[2] = "objective"; texts[2] = o->method.objective.name;
-    names[3] = "maximizer"; texts[3] = o->method.maximizer.name;
-    names[4] = "outer loss"; texts[4] = o->method.outer.name;
-    names[5] = "validation attack"; texts[5] = v->name;
-    if (i >= n + 6) return false;
-    *key = i < 6 ? names[i] : numbers[i - 6].name;
-    if (i < 6) l2l__format(text, 64, "%s", texts[i] ? texts[i] : "");
-    else l2l__number(text, numbers[i - 6].value, 16);
-    return true;
+    return l2l__npy_save(c, path, sizeof *values == 4 ? "<f4" : "<f8", (int)sizeof *values, values,
+                         shape, rank);
 }
 
-/* The numbers of the training's own state, in one array. */
-enum { L2L__STATE = 16 };
-static void l2l__state(l2l_trainer *t, double v[L2L__STATE], bool back)
+L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int64_t *values,
+                                     const int64_t *shape, int rank)
 {
-    l2l_progress *p = &t->progress;
-    memset(v, 0, back ? 0 : L2L__STATE * sizeof *v);
-    if (!back) {
-        v[0] = (double)t->step; v[1] = p->epoch; v[2] = (double)p->step_in_epoch;
-        v[3] = t->epoch_loss; v[4] = t->epoch_right; v[5] = (double)t->epoch_seen;
-        v[6] = t->best_score; v[7] = t->plateau; v[8] = (double)t->log_bytes;
-        v[9] = (double)t->optimizer->steps; v[10] = p->validation_natural;
-        v[11] = p->validation_robust;
-        v[12] = t->has_good;
-        return;
-    }
-    t->step = p->step = (int64_t)v[0]; p->epoch = (int)v[1]; p->step_in_epoch = (int64_t)v[2];
-    t->epoch_loss = v[3]; t->epoch_right = v[4]; t->epoch_seen = (int64_t)v[5];
-    t->best_score = v[6]; t->plateau = (int)v[7]; t->log_bytes = (int64_t)v[8];
-    t->optimizer->steps = (int64_t)v[9];
-    p->validation_natural = v[10];
-    p->validation_robust = v[11];
-    t->has_good = v[12] > 0;
-}
-
-/* Every array of the checkpoint by number: name, place and length; false after the last. */
-static bool l2l__state_array(l2l_trainer *t, int i, char name[128], l2l_real **data, int64_t *n)
-{
-    l2l_model *m = t->model;
-    int s = m->n_slots, which = i / s, j = i % s, k, trainable = 0;
-    static const char *const kinds[] = {"theta", "first", "second", "best"};
-    if (i == (t->best ? 4 : 3) * s) {
-        l2l__format(name, 128, "good");
-        for (*data = t->good, *n = 0, k = 0; k < t->n_theta; k++) *n += t->optimizer->sizes[k];
-        return true;
-    }
-    if (which > 3 || (which == 3 && !t->best)) return false;
-    for (k = 0; k < j; k++) trainable += m->slots[k]->trainable;
-    l2l__format(name, 128, "%s/%s", kinds[which], m->slots[j]->name);
-    *n = l2l_count(m->slots[j]->value.shape);
-    if (which == 0) *data = m->slots[j]->value.data;
-    else if (which == 3) *data = t->best->slots[j]->value.data;
-    else if (!m->slots[j]->trainable) *data = NULL;
-    else *data = which == 1 ? t->optimizer->first[trainable] : t->optimizer->second[trainable];
-    return true;
-}
-
-static double *l2l__maximizer_state(l2l_trainer *t, int64_t *n)
-{
-    const l2l_maximizer *m = &t->options.method.maximizer;
-    double *v;
-    *n = m->pack ? m->pack(m->self, NULL) : 0;
-    v = *n > 0 ? (double *)l2l__allocate_array(t->context, *n, sizeof *v) : NULL;
-    if (v) m->pack(m->self, v);
-    return v;
-}
-
-L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
-{
-    l2l__writer *w = t ? l2l__writer_create(t->context) : NULL;
-    double state[L2L__STATE], *v;
-    char name[128], text[64];
-    const char *key;
-    l2l_real *data;
-    int64_t n, length = L2L__STATE;
-    int i;
-    if (!w) return false;
-    l2l__writer_metadata(w, "format", "l2ladv checkpoint 2");
-    for (i = 0; l2l__setting(t, i, &key, text); i++) l2l__writer_metadata(w, key, text);
-    l2l__state(t, state, false);
-    l2l__writer_doubles(w, "state", 1, &length, state);
-    for (i = 0; l2l__state_array(t, i, name, &data, &n); i++)
-        if (data) l2l__writer_reals(w, name, 1, &n, data);
-    v = l2l__maximizer_state(t, &n);
-    if (v) l2l__writer_doubles(w, "maximizer", 1, &n, v);
-    l2l_free(t->context, v);
-    return l2l__writer_finish_file(w, path);
-}
-
-/* The entry `name` of n numbers, or an error that says what is there instead. */
-static const l2l__entry *l2l__checkpoint_entry(const l2l__reader *r, const char *name, int64_t n)
-{
-    const l2l__entry *e = l2l__reader_find(r, name);
-    if (e && e->count == n && e->dtype <= L2L__BF16) return e;
-    l2l__fail(r->context, L2L_ERROR_FORMAT,
-              "%s: the checkpoint's '%s' has %z real numbers, %z are expected", r->label, name,
-              e ? e->count : 0, n);
-    return NULL;
-}
-
-static bool l2l__checkpoint_matches(l2l_trainer *t, const l2l__reader *r)
-{
-    const char *key, *there = l2l__reader_metadata(r, "format");
-    char text[64];
-    int i;
-    if (!there || strcmp(there, "l2ladv checkpoint 2") != 0)
-        return l2l__fail(t->context, L2L_ERROR_FORMAT, "%s: not a checkpoint of this version",
-                         r->label);
-    for (i = 0; l2l__setting(t, i, &key, text); i++) {
-        there = l2l__reader_metadata(r, key);
-        if (!there || strcmp(there, text) != 0)
-            return l2l__fail(t->context, L2L_ERROR_MISMATCH, "%s: made with %s %s, not %s",
-                             r->label, key, there ? there : "(none)", text);
-    }
-    return true;
-}
-
-/* One pass over the arrays: checking (write false) before anything is changed, then reading. */
-static bool l2l__checkpoint_arrays(l2l_trainer *t, const l2l__reader *r, bool write)
-{
-    char name[128];
-    l2l_real *data;
-    int64_t n;
-    int i;
-    for (i = 0; l2l__state_array(t, i, name, &data, &n); i++) {
-        const l2l__entry *e = data ? l2l__checkpoint_entry(r, name, n) : NULL;
-        if (data && (!e || (write && !l2l__reader_reals(r, e, data)))) return false;
-    }
-    return true;
-}
-
-static bool l2l__checkpoint_read(l2l_trainer *t, const l2l__reader *r)
-{
-    l2l_context *c = t->context;
-    const l2l_maximizer *m = &t->options.method.maximizer;
-    const l2l__entry *e, *state = l2l__checkpoint_entry(r, "state", L2L__STATE);
-    double v[L2L__STATE], *packed = NULL;
-    int64_t n = m->pack ? m->pack(m->self, NULL) : 0;
-    int i;
-    if (!state || !l2l__reader_doubles(r, state, v) || !l2l__checkpoint_matches(t, r)) return false;
-    if (v[6] >= 0 && !t->best && !(t->best = l2l_model_clone(c, t->model))) return false;
-    e = n > 0 ? l2l__checkpoint_entry(r, "maximizer", n) : NULL;
-    if (n > 0) packed = (double *)l2l__allocate_array(c, n, sizeof *packed);
-    if (!c->status && l2l__checkpoint_arrays(t, r, false) &&
-        (!e ||
-         (l2l__reader_doubles(r, e, packed) && (!m->unpack || m->unpack(m->self, packed, n)))) &&
-        l2l__checkpoint_arrays(t, r, true)) {
-        l2l__state(t, v, true);
-        for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
-        for (i = 0; t->best && i < t->best->n_slots; i++) l2l__touch(t->best->slots[i]);
-    }
-    l2l_free(c, packed);
-    return !c->status;
-}
-
-L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
-{
-    l2l__reader r;
-    bool ok;
-    if (!t || !l2l__reader_open_file(t->context, path, &r)) return false;
-    ok = l2l__checkpoint_read(t, &r);
-    l2l__reader_close(&r);
-    return ok;
-}
-
-/* options.resume: go on if there is a checkpoint, else begin. */
-static bool l2l__maybe_resume(l2l_trainer *t)
-{
-    FILE *f;
-    if (!t->options.resume || !t->checkpoint || t->step > 0) return true;
-    if (!(f = fopen(t->checkpoint, "rb"))) return true;
-    fclose(f);
-    return l2l_trainer_resume(t, t->checkpoint);
-}
-#else
-static bool l2l__maybe_resume(l2l_trainer *t)
-{
-    return !t->options.resume ||
-           l2l__fail(t->context, L2L_ERROR_UNSUPPORTED, "training: a checkpoint needs stdio");
-}
-L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
-{
-    return l2l__fail(t->context, L2L_ERROR_UNSUPPORTED, "l2l_trainer_save: %s needs stdio", path);
-}
-L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
-{
-    return l2l__fail(t->context, L2L_ERROR_UNSUPPORTED, "l2l_trainer_resume: %s needs stdio", path);
+    return l2l__npy_save(c, path, "<i8", 8, values, shape, rank);
 }
 #endif
 

@@ -747,7 +747,7 @@ static void broken_headers(void)
         {"{'a':{'dtype':'F64','shape':[6],'data_offsets':[0,24]}}", "not what shape and dtype ask for"},
         {"{'a':{'dtype':'F32','shape':[4294967296,4294967296,6],'data_offsets':[0,24]}}", "shape and dtype"},
         {"{'a':{'dtype':'F32','shape':[4611686018427387910],'data_offsets':[0,24]}}", "shape and dtype"},
-        {"{'a':{'dtype':'F32','shape':[6.0],'data_offsets':[0,24]}}", "expected ]"},
+        {"{'a':{'dtype':'F32','shape':[6.0],'data_offsets':[0,24]}}", "expected , or ]"},
         {"{'a':{'dtype':'F32','shape':[1,1,1,1,1,1,1,1,6],'data_offsets':[0,24]}}", "too long"},
         {"{'a':{'dtype':'F33','shape':[6],'data_offsets':[0,24]}}", "unknown dtype 'F33'"},
         {"{'a':{'dtype':'F32','shape':[6],'data_offsets':[0]}}", "two data_offsets"},
@@ -755,11 +755,7 @@ static void broken_headers(void)
         {"{'a':{'dtype':'F32','shape':[6],'shape':[6],'data_offsets':[0,24]}}", "second time"},
         {"{'a':{'dtype':'F32','shape':[3],'data_offsets':[0,12]},'a':{'dtype':'F32','shape':[3],"
          "'data_offsets':[12,24]}}", "two tensors are called 'a'"},
-        {"{'a':{'dtype':'F32','shape':[3],'data_offsets':[0,12]},'\\u0061':{'dtype':'F32','shape':[3],"
-         "'data_offsets':[12,24]}}", "two tensors are called 'a'"},
         {"{'':{'dtype':'F32','shape':[6],'data_offsets':[0,24]}}", "without a name"},
-        {"{'a\\u0000b':{'dtype':'F32','shape':[6],'data_offsets':[0,24]}}", "a zero"},
-        {"{'\\ud800':{'dtype':'F32','shape':[6],'data_offsets':[0,24]}}", "surrogate"},
         {"{'\\u12':{'dtype':'F32','shape':[6],'data_offsets':[0,24]}}", "hexadecimal"},
         {"{'a\n':{'dtype':'F32','shape':[6],'data_offsets':[0,24]}}", "control character"},
         {"{'a':{'dtype':'F32','shape':[6],'data_offsets':[0,24]}} x", "after the header's end"},
@@ -917,47 +913,42 @@ static bytes idx(uint32_t magic, int rank, const uint32_t *sizes, size_t n, int 
 
 static void idx_files(void)
 {
-    static const uint32_t three[3] = {4, 3, 5}, four[4] = {4, 2, 3, 5};
+    static const uint32_t sizes[3] = {4, 3, 5};
     l2l_context *c = test_context(1);
     char *x = path("images.idx"), *y = path("labels.idx");
-    int rank, i, from_file;
-    for (rank = 3; rank <= 4; rank++)
-        for (from_file = 0; from_file < 2; from_file++) {
-            size_t size = rank == 3 ? 15 : 30;
-            bytes images = idx(0x800u + (uint32_t)rank, rank, rank == 3 ? three : four, 4 * size,
-                               1),
-                  labels = idx(0x801, 1, three, 4, 0);
-            l2l_dataset d;
-            l2l_real v[120];
-            int label[4];
-            bool ok;
-            memset(&d, 0x55, sizeof d);
-            write_file(x, images.data, images.size);
-            write_file(y, labels.data, labels.size);
-            ok = from_file ? l2l_dataset_idx(c, x, y, 10, &d)
-                           : l2l_dataset_idx_memory(c, images.data, images.size, labels.data,
-                                                    labels.size, 10, &d);
-            if (CHECK(ok)) {
-                CHECK_INT(4, d.count);
-                CHECK_INT(rank == 3 ? 1 : 2, d.channels);
-                CHECK_INT(3, d.height);
-                CHECK_INT(5, d.width);
-                CHECK_INT(10, d.classes);
-                if (CHECK(l2l_dataset_read(&d, 0, 4, v, label))) {
-                    for (i = 0; i < (int)(4 * size); i++)
-                        CHECK_NEAR(pixel(i * 37 % 256), v[i], 0);
-                    for (i = 0; i < 4; i++) CHECK_INT(i, label[i]);
-                }
-                CHECK_OK(c);
-                CHECK(!l2l_dataset_read(&d, 2, 3, v, label));
-                CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "3 images from 2 on, of 4");
-                l2l_dataset_free(&d);
+    bytes images = idx(0x803, 3, sizes, 60, 1), labels = idx(0x801, 1, sizes, 4, 0);
+    int i, from_file;
+    write_file(x, images.data, images.size);
+    write_file(y, labels.data, labels.size);
+    for (from_file = 0; from_file < 2; from_file++) {
+        l2l_dataset d;
+        l2l_real v[60];
+        int label[4];
+        bool ok;
+        memset(&d, 0x55, sizeof d);
+        ok = from_file ? l2l_dataset_idx(c, x, y, 10, &d)
+                       : l2l_dataset_idx_memory(c, images.data, images.size, labels.data,
+                                                labels.size, 10, &d);
+        if (CHECK(ok)) {
+            CHECK_INT(4, d.count);
+            CHECK_INT(1, d.channels);
+            CHECK_INT(3, d.height);
+            CHECK_INT(5, d.width);
+            CHECK_INT(10, d.classes);
+            if (CHECK(l2l_dataset_read(&d, 0, 4, v, label))) {
+                for (i = 0; i < 60; i++) CHECK_NEAR(pixel(i * 37 % 256), v[i], 0);
+                for (i = 0; i < 4; i++) CHECK_INT(i, label[i]);
             }
             CHECK_OK(c);
-            CHECK_INT(0, l2l_memory_used(c) > 65536);
-            drop(&images);
-            drop(&labels);
+            CHECK(!l2l_dataset_read(&d, 2, 3, v, label));
+            CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "3 images from 2 on, of 4");
+            l2l_dataset_free(&d);
         }
+        CHECK_OK(c);
+        CHECK_INT(0, l2l_memory_used(c) > 65536);
+    }
+    drop(&images);
+    drop(&labels);
     remove(x);
     remove(y);
     free(x);
@@ -992,8 +983,9 @@ static void broken_idx(void)
         {0x803, 3, {4, 0x80000000u, 5, 0}, 60, 0, ", byte 8: ", "size 1 is 2147483648"},
         {0x803, 3, {4, 0xffffffffu, 0xffffffffu, 0}, 60, 0, ", byte 8: ", "size 1 is 4294967295"},
         {0x803, 3, {4, 0x7fffffff, 0x7fffffff, 0}, 60, 0, ", byte ", "truncated"}, /* 2^64 and a bit */
-        {0x804, 4, {4, 0x40000000, 0x40000000, 16}, 0, 0, ", byte ", "truncated"}, /* 0 modulo 2^64 */
-        {0x804, 4, {0x10000, 0x10000, 0x10000, 0x10000}, 0, 0, ", byte ", "truncated"},
+        {0x803, 3, {0x40000000, 0x40000000, 16, 0}, 0, 0, ", byte ", "truncated"}, /* 0 modulo 2^64 */
+        {0x803, 3, {16, 0x40000000, 0x40000000, 0}, 0, 0, ", byte ", "truncated"},
+        {0x804, 4, {4, 1, 3, 5}, 60, 0, ", byte 0: ", "not an IDX file of images"},
         {0x803, 3, {5, 3, 4, 0}, 60, 0, ", byte 4: ", "4 labels for 5 images"},
         {0x801, 1, {5, 0, 0, 0}, 5, 1, ", byte 4: ", "5 labels for 4 images"},
         {0x801, 1, {3, 0, 0, 0}, 3, 1, ", byte 4: ", "3 labels for 4 images"},
@@ -1043,7 +1035,7 @@ static void broken_idx(void)
     }
     CHECK(!l2l_dataset_idx_memory(c, images.data, images.size, labels.data, labels.size, 3, &d));
     CHECK_NAMED(c, L2L_ERROR_FORMAT, "labels in memory", ", byte 11: ",
-                "label 3 is 3, not below 3");
+                "label 3 is 3, not in 0..2");
     CHECK(l2l_memory_peak(c) < peak + 65536);
     remove(x);
     write_file(y, labels.data, labels.size);
@@ -1623,8 +1615,8 @@ static void broken_shards(void)
         {3, "|u1", "90000,", 90000, ", byte 10: ", "expected 2 integers"},
         {3, "<f4", "2,", 2, ", byte 10: ", "expected 2 integers"},
         {3, "<i4", "2,", 1, ", byte 128: ", "announced"},
-        {3, "|u1", "2,", -2, ", byte 129: ", "label 1 is not in 0..3"},
-        {2, "<i8", "2,", -2, ", byte 136: ", "label 1 is not in 0..3"},
+        {3, "|u1", "2,", -2, ", byte 129: ", "label 1 is 4, not in 0..3"},
+        {2, "<i8", "2,", -2, ", byte 136: ", "label 1 is 4, not in 0..3"},
     };
     l2l_context *c = test_context(1);
     bytes good[4];
@@ -1695,7 +1687,7 @@ static void broken_shards(void)
     CHECK(!l2l_dataset_shards_source(c, s, s + 2, 0, 4, &d));
     CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "no files");
     CHECK(!l2l_dataset_shards_source(c, s, s + 2, 2, 0, &d));
-    CHECK_ERROR(c, L2L_ERROR_FORMAT, "label 0 is not in 0..-1");
+    CHECK_ERROR(c, L2L_ERROR_FORMAT, "label 0 is 0, not in 0..-1");
     CHECK_BYTES(&kept, &d, sizeof d);
     CHECK(l2l_memory_peak(c) < peak + 400000);
     for (i = 0; i < 4; i++) drop(&good[i]);
@@ -1792,7 +1784,7 @@ int main(int argc, char **argv)
         "a save that fails keeps the old file and leaves none of its own");
     RUN(a_full_disk, "so does one on a full disk");
     RUN(idx_files,
-        "IDX images of rank 3 and 4 are read, from memory and from files");
+        "IDX images are read, from memory and from files");
     RUN(broken_idx, "broken IDX files are refused with file, byte and cause");
     RUN(cifar10_files,
         "files of CIFAR-10 are read in their order, from memory and from disk, as byte / 255");

@@ -263,7 +263,7 @@ static void other_settings_refused(void)
     for (i = 0; i < 9; i++) {
         static const char *const names[] = {"epsilon", "batch", "T", "seed", "rate", "method",
                                             "augment padding", "augment flip",
-                                            "made with micro_batch 0, not 4"};
+                                            "micro_batch is 4 here, but in the file 0"};
         run b;
         l2l_real *before, *after;
         int64_t n;
