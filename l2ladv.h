@@ -765,9 +765,9 @@ L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real 
                               const int *labels, int n, l2l_real *adversarial,
                               l2l_record *records);
 /* Several attacks one after the other, each on the images that withstood those before it, by their
-   records' `success`. An image's record and adversarial image are those of the attack that succeeded
-   (record.attack is its number), else of the first after which its prediction was not the label,
-   else of attack 0; passes and zero gradients are summed over all attacks on it. */
+   records' `success`. An image's record and adversarial image are those of the attack that
+   succeeded (record.attack is its number), else of the first after which its prediction was not the
+   label, else of attack 0; passes and zero gradients are summed over all attacks on it. */
 L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_attacks,
                                 const l2l_real *images, const int *labels, int n,
                                 l2l_real *adversarial, l2l_record *records);
@@ -7683,8 +7683,8 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: norm %d is neither L2L_LINF nor L2L_L2",
                          (int)a->norm);
     if (!(a->epsilon >= 0 && a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX)))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: epsilon %g is not %s; pixels are in [0,1], "
-                         "so 8 of 255 is 8/255", a->epsilon,
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: epsilon %g is not %s; pixels are in "
+                         "[0,1], so 8 of 255 is 8/255", a->epsilon,
                          a->norm == L2L_LINF ? "in [0,1]" : "a number from 0");
     if (!(a->step_size >= 0 && a->step_size <= DBL_MAX))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: step_size %g must not be negative",
