@@ -279,6 +279,7 @@ enum { /* purposes: two streams with the same numbers but another purpose are in
     L2L_RANDOM_DROPOUT,
     L2L_RANDOM_AUGMENT,
     L2L_RANDOM_PHI,
+    L2L_RANDOM_SEARCH, /* step: the image's pass */
     L2L_RANDOM_USER = 64
 };
 typedef struct l2l_stream {
@@ -727,6 +728,13 @@ typedef struct l2l_attack {
     const l2l_real *init; /* n*C*H*W starting points for the first run, or NULL                   */
     bool (*progress)(void *user, int done, int total); /* may be NULL; false cancels              */
     void *user;
+    /* only of the searches below */
+    int searches;     /* cw_l2: constants tried: 9                                                */
+    double constant;  /* cw_l2: the first of them: 1e-3                                           */
+    double overshoot; /* deepfool: 0.02                                                           */
+    int candidates;   /* deepfool: classes looked at, the likeliest, the label among them: 10;    */
+                      /* sign_opt: directions for one gradient: 200                               */
+    double share;     /* square: part of the image that the first windows cover: 0.8              */
     /* private */
     bool (*search)(struct l2l__hunt *h); /* instead of the maximizer's steps                      */
     bool minimal;     /* it looks for the nearest adversarial image, in no ball                   */
@@ -747,6 +755,30 @@ L2LADVDEF l2l_attack l2l_attack_cw_pgd(double epsilon);
    can lead back; and its search for the weight of the margin, ten runs, never hands that weight
    (1) to the loss, so that all ten are this one. For comparison with those tables only. */
 L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon);
+
+/* Searches: attacks with a course of their own, without maximizer, start and restarts. An image
+   that is misclassified as it is comes back as it is. All but square look for the nearest
+   adversarial image in `norm`, in no ball, and return the nearest that they saw, or the clean image
+   if they saw none; epsilon only says how near is near enough: success is found, and no farther
+   than epsilon. So one run with INFINITY can be read at every radius, by record.linf or record.l2.
+
+   Carlini and Wagner 2017, l2: Adam at rate step_size (0.01) in tanh space on |x'-x|^2 + constant *
+   max(objective.confidence - margin, 0), `steps` (1,000; the authors' program 10,000) for each of
+   the constants, which are searched by bisection; a descent ends early where a tenth of the steps
+   gained less than 0.01 %. Nearest of all iterates of all descents. */
+L2LADVDEF l2l_attack l2l_attack_cw_l2(double epsilon);
+/* DeepFool (Moosavi-Dezfooli et al. 2016) in l-infinity and l2: at most 50 steps, each just across
+   the nearest of the linearised boundaries between the label and the candidates. No targets. */
+L2LADVDEF l2l_attack l2l_attack_deepfool(double epsilon);
+L2LADVDEF l2l_attack l2l_attack_deepfool_l2(double epsilon);
+/* The two that ask for no gradient. Square (Andriushchenko et al. 2020; l-infinity), in the ball
+   and by scores: random windows at +-epsilon, kept when the objective (the margin) rises; `steps`
+   queries: 5,000, windows shrinking as in AutoAttack, where they also leave out the last place on
+   either axis, which counts here. Sign-OPT (Cheng et al. 2020; l2), by predicted labels: from a
+   noise image, or `init`, to the boundary and along it, `steps` queries: 5,000. A model behind
+   callbacks that knows no more than a label may give one-hot logits. */
+L2LADVDEF l2l_attack l2l_attack_square(double epsilon);
+L2LADVDEF l2l_attack l2l_attack_sign_opt(double epsilon);
 
 typedef struct l2l_record {
     int label, clean, predicted; /* true class, prediction on the clean and the returned image    */
@@ -7682,7 +7714,7 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
     if (a->norm != L2L_LINF && a->norm != L2L_L2)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: norm %d is neither L2L_LINF nor L2L_L2",
                          (int)a->norm);
-    if (!(a->epsilon >= 0 && a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX)))
+    if (!(a->epsilon >= 0 && (a->minimal || a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX))))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: epsilon %g is not %s; pixels are in "
                          "[0,1], so 8 of 255 is 8/255", a->epsilon,
                          a->norm == L2L_LINF ? "in [0,1]" : "a number from 0");
@@ -7698,6 +7730,16 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
                          "attack: %d steps, but the maximizer '%s' has no step", a->steps,
                          a->maximizer.name);
+    if (a->search && (a->restarts > 1 || a->last_iterate))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack %s: a search has neither restarts nor "
+                         "last_iterate", a->name);
+    if (a->search && !(a->searches >= 1 && a->constant > 0 && a->constant <= 1e10 &&
+                       a->overshoot >= 0 && a->candidates >= 2 && a->share > 0 && a->share <= 1 &&
+                       a->objective.confidence >= 0))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack %s: searches %d must be at least 1, constant "
+                         "%g in (0,1e10], overshoot %g and confidence %g not negative, candidates %d "
+                         "at least 2, share %g in (0,1]", a->name, a->searches, a->constant,
+                         a->overshoot, a->objective.confidence, a->candidates, a->share);
     if (!a->objective.loss)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: the objective has no loss function");
     if (a->targets && a->objective.needs_clean)
@@ -7757,12 +7799,26 @@ typedef struct l2l__hunt {
     int *place;                              /* where the images still in `in` are in these two   */
     int *labels, *kept;                      /* in->labels; room for a list of images             */
     uint32_t *images;                        /* in->images                                        */
+    struct l2l__course *courses;             /* of a search, of the whole batch; else NULL        */
 } l2l__hunt;
+
+/* Where a search is with one image. */
+typedef struct l2l__course {
+    bool done;
+    double distance;     /* of the nearest adversarial image so far, else INFINITY                */
+    int phase, k;        /* which part of the search, and how far in it                           */
+    double low, high;    /* what is bisected is between these                                     */
+    double at;           /* cw_l2: the constant; sign_opt: distance looked at; deepfool: the step */
+    bool found;          /* in this phase                                                         */
+    double previous;     /* cw_l2: the loss a tenth of the steps before                           */
+    double radius, alpha, beta, stride; /* of sign_opt                                            */
+} l2l__course;
 
 /* Is image i still being attacked? Its passes count until it is fooled, whatever else is in the
    batch. */
 static bool l2l__hunted(const l2l__hunt *h, int i)
 {
+    if (h->courses) return !h->courses[h->place[i]].done;
     return h->attack->last_iterate || !h->records[h->place[i]].success;
 }
 
@@ -7797,7 +7853,7 @@ static void l2l__hunt_leave(l2l__hunt *h)
                   "of %d images", m->name, n, in->n);
     l2l__keep_images(in->adv, kept, n);
     l2l__keep_images(in->delta, kept, n);
-    for (i = 0; i < m->memory; i++) l2l__keep_images(in->memory[i], kept, n);
+    for (i = 0; i < 2 && in->memory[i]; i++) l2l__keep_images(in->memory[i], kept, n);
     l2l__keep_images(in->g[0], kept, n);     /* the only one here                                 */
     if (z && z->data == in->x->data) z->shape.n = n; /* a view                                    */
     else if (z) l2l__keep_images(z, kept, n);
@@ -7836,12 +7892,24 @@ static bool l2l__fooled(const l2l__hunt *h, int i)
     return (h->in.predicted[i] == h->in.labels[i]) == h->in.targeted;
 }
 
+/* Image i will be returned as it is now, in iterate t of restart r, unless a better one comes. */
+static void l2l__keep(l2l__hunt *h, int i, bool success, int t, int r)
+{
+    int64_t one = l2l_count(h->in.shape) / h->in.n;
+    l2l_record *b = &h->records[h->place[i]];
+    b->success = success;
+    b->predicted = h->in.predicted[i];
+    b->loss = (double)h->in.loss[i];
+    b->step = t;
+    b->restart = r;
+    memcpy(h->best + h->place[i] * one, h->in.adv->data + i * one, (size_t)one * sizeof *h->best);
+}
+
 /* Keeps iterate t of restart r where it is better: the first success, else the largest loss.
    Returns how many images are not fooled yet. */
 static int l2l__keep_best(l2l__hunt *h, int t, int r)
 {
     l2l_inner *in = &h->in;
-    int64_t one = l2l_count(in->shape) / in->n;
     int i, standing = 0;
     for (i = 0; i < in->n; i++) {
         l2l_record *b = &h->records[h->place[i]];
@@ -7850,15 +7918,7 @@ static int l2l__keep_best(l2l__hunt *h, int t, int r)
         bool better = b->step < 0 || (success && !b->success) ||
                       (success == b->success && !success && loss > b->loss);
         if (h->attack->last_iterate && t < in->T) better = false;
-        if (better) {
-            b->success = success;
-            b->predicted = in->predicted[i];
-            b->loss = loss;
-            b->step = t;
-            b->restart = r;
-            memcpy(h->best + h->place[i] * one, in->adv->data + i * one,
-                   (size_t)one * sizeof *h->best);
-        }
+        if (better) l2l__keep(h, i, success, t, r);
         standing += !b->success;
     }
     return standing;
@@ -7904,6 +7964,515 @@ static void l2l__hunt_start(l2l__hunt *h, int r)
     l2l__into_ball(in);
 }
 
+/* -- searches ---------------------------------------------------------------------------------- */
+
+/* What the clean image is worth to a search: everything where it is misclassified already. */
+static int l2l__search_begin(l2l__hunt *h, int memory)
+{
+    l2l_inner *in = &h->in;
+    int i, standing = 0;
+    h->courses = (l2l__course *)l2l__arena_array(in->context, in->n, sizeof *h->courses);
+    for (i = 0; i < memory; i++)
+        if (!in->memory[i]) in->memory[i] = l2l__new(in->context, "search", in->shape);
+    if (in->context->status) return 0;
+    memset(h->courses, 0, (size_t)in->n * sizeof *h->courses);
+    for (i = 0; i < in->n; i++) {
+        bool fooled = l2l__fooled(h, i);
+        h->courses[i].done = fooled;
+        h->courses[i].distance = fooled ? 0 : HUGE_VAL;
+        l2l__keep(h, i, fooled, 0, 0);
+        standing += !fooled;
+    }
+    return standing;
+}
+
+/* At most so many passes: `before` (may be NULL) prepares the batch, `point` puts the next point of
+   image i into in->adv, `seen` draws the conclusions. Each image has a course of its own and leaves
+   at its end, which is why no image knows what else is in the batch. */
+static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
+                        void (*before)(l2l__hunt *h), void (*point)(l2l__hunt *h, int i, int t),
+                        void (*seen)(l2l__hunt *h, int i, int t))
+{
+    l2l_inner *in = &h->in;
+    int standing = l2l__search_begin(h, memory), t, i;
+    for (t = 0; t < passes && standing && !in->context->status; t++) {
+        l2l__hunt_leave(h);
+        if (before) before(h);
+        if (in->context->status) break;
+        L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
+        for (i = 0; i < in->n; i++)
+            if (l2l__hunted(h, i)) point(h, i, t);
+        l2l__look(in, 0, gradient);
+        if (in->context->status) break;
+        l2l__count_passes(h, 0, gradient);
+        L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
+        for (i = 0; i < in->n; i++)
+            if (l2l__hunted(h, i)) seen(h, i, t);
+        for (i = standing = 0; i < in->n; i++) standing += l2l__hunted(h, i);
+    }
+    return !in->context->status;
+}
+
+/* Image i is adversarial: keep it if it is the nearest so far. */
+static void l2l__keep_nearest(l2l__hunt *h, int i, int t)
+{
+    const l2l_inner *in = &h->in;
+    l2l__course *s = &h->courses[h->place[i]];
+    int64_t one = l2l_count(in->shape) / in->n, j;
+    const l2l_real *x = in->x->data + i * one, *z = in->adv->data + i * one;
+    double distance = 0;
+    if (in->norm == L2L_L2) distance = l2l__norm2(z, x, one);
+    else for (j = 0; j < one; j++) distance = fmax(distance, fabs((double)z[j] - (double)x[j]));
+    if (!(distance < s->distance)) return;
+    s->distance = distance;
+    l2l__keep(h, i, true, t + 1, 0);
+}
+
+static l2l_real l2l__pixel(double v) { return (l2l_real)(v < 0 ? 0 : v > 1 ? 1 : v); }
+
+static l2l_attack l2l__search_attack(const char *name, double epsilon, l2l_norm norm, int steps,
+                                     bool (*search)(l2l__hunt *h))
+{
+    l2l_attack a = l2l__attack(name, epsilon, 0, steps, L2L_START_CLEAN);
+    a.maximizer = l2l_maximizer_none();
+    a.objective = l2l_objective_margin();
+    a.norm = norm;
+    a.search = search;
+    a.minimal = true;
+    a.searches = 9;
+    a.constant = 1e-3;
+    a.overshoot = 0.02;
+    a.candidates = 10;
+    a.share = 0.8;
+    return a;
+}
+
+/* Carlini and Wagner. x' = (tanh(w) + 1)/2 keeps the range without clipping; pixels at 0 and 1 are
+   first drawn in by 1e-6, or their w were infinite and stayed so. */
+
+static double l2l__cw_base(l2l_real x) { return 0.5 + 0.999999 * ((double)x - 0.5); }
+
+static void l2l__cw_point(l2l__hunt *h, int i, int t)
+{
+    l2l_inner *in = &h->in;
+    l2l__course *s = &h->courses[h->place[i]];
+    int64_t one = l2l_count(in->shape) / in->n, at = i * one, j;
+    l2l_real *w = in->delta->data + at;
+    if (t == 0) {
+        s->at = h->attack->constant;
+        s->high = 1e10;
+    }
+    if (s->k == 0) {                         /* another constant: from the start                  */
+        s->found = false;
+        s->previous = HUGE_VAL;
+        memset(in->memory[0]->data + at, 0, (size_t)one * sizeof *w);
+        memset(in->memory[1]->data + at, 0, (size_t)one * sizeof *w);
+        for (j = 0; j < one; j++)
+            w[j] = (l2l_real)atanh(2 * l2l__cw_base(in->x->data[at + j]) - 1);
+    }
+    for (j = 0; j < one; j++) in->adv->data[at + j] = (l2l_real)((tanh((double)w[j]) + 1) / 2);
+}
+
+/* With g the gradient of the margin, which short of the confidence counts, and dx'/dw:
+   dw = (2 (x' - x) - constant g) 2 x' (1 - x') */
+static void l2l__cw_descend(l2l__hunt *h, int i, bool fallen_short)
+{
+    const l2l_optimizer_options o = l2l_adam_default();
+    l2l_inner *in = &h->in;
+    const l2l__course *s = &h->courses[h->place[i]];
+    int64_t one = l2l_count(in->shape) / in->n, at = i * one, j;
+    const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
+    l2l_real *g = in->g[0]->data + at;       /* ours to change: nobody reads it any more          */
+    for (j = 0; j < one; j++) {
+        double v = (double)z[j], d = 2 * (v - l2l__cw_base(x[j]));
+        if (fallen_short) d -= s->at * (double)g[j];
+        g[j] = (l2l_real)(d * 2 * v * (1 - v));
+    }
+    l2l__adam(&o, one, in->delta->data + at, g, in->memory[0]->data + at, in->memory[1]->data + at,
+              h->attack->step_size, 1, s->k);
+}
+
+static void l2l__cw_seen(l2l__hunt *h, int i, int t)
+{
+    const l2l_attack *a = h->attack;
+    l2l_inner *in = &h->in;
+    l2l__course *s = &h->courses[h->place[i]];
+    int64_t one = l2l_count(in->shape) / in->n;
+    int tenth = a->steps < 10 ? 1 : a->steps / 10;
+    double lack = fmax(a->objective.confidence - (double)in->loss[i], 0);
+    double d = l2l__norm2(in->adv->data + i * one, in->x->data + i * one, one);
+    double loss = d * d + s->at * lack;
+    bool last = ++s->k == a->steps;
+    if (l2l__fooled(h, i) && lack <= 0) {
+        s->found = true;
+        l2l__keep_nearest(h, i, t);
+    }
+    if (s->k % tenth == 1 % tenth) {
+        last = last || loss > 0.9999 * s->previous;
+        s->previous = loss;
+    }
+    if (!last) {
+        l2l__cw_descend(h, i, lack > 0);
+        return;
+    }
+    if (s->found) s->high = fmin(s->high, s->at);
+    else s->low = fmax(s->low, s->at);
+    s->at = s->high < 1e10 ? (s->low + s->high) / 2 : 10 * s->at;
+    s->k = 0;
+    s->done = ++s->phase == a->searches;
+}
+
+static bool l2l__cw_search(l2l__hunt *h)
+{
+    return l2l__search(h, 2, (int64_t)h->attack->searches * h->attack->steps, true, NULL,
+                       l2l__cw_point, l2l__cw_seen);
+}
+
+L2LADVDEF l2l_attack l2l_attack_cw_l2(double epsilon)
+{
+    l2l_attack a = l2l__search_attack("cw-l2", epsilon, L2L_L2, 1000, l2l__cw_search);
+    a.step_size = 0.01;
+    return a;
+}
+
+/* DeepFool. With f = z_k - z_y and w its gradient, the boundary to class k is |f|/|w|* away, |w|*
+   being the dual norm: |w|_1 for l-infinity, |w|_2 for l2. */
+
+/* After class `last` the next in order of logits, the label left out; -1 begins. */
+static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
+{
+    int k, best = -1;
+    for (k = 0; k < classes; k++) {
+        if (k == label || k == last) continue;
+        if (last >= 0 && (z[k] > z[last] || (!(z[k] < z[last]) && k < last))) continue;
+        if (best < 0 || z[k] > z[best]) best = k;
+    }
+    return best;
+}
+
+static double l2l__dual(l2l_norm norm, const l2l_real *w, int64_t n)
+{
+    double sum = 0;
+    int64_t j;
+    if (norm == L2L_L2) return l2l__norm2(w, NULL, n);
+    for (j = 0; j < n; j++) sum += fabs((double)w[j]);
+    return sum;
+}
+
+/* One pass forward and, for each rank of the candidates, one back: the nearest boundary's w goes
+   into memory[0]. */
+static void l2l__deepfool_before(l2l__hunt *h)
+{
+    l2l_inner *in = &h->in;
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c), here;
+    bool was = l2l_set_recording(c, true), frozen = in->model->frozen;
+    int classes = in->model->options.classes, n = in->n, i, rank;
+    int ranks = h->attack->candidates < classes ? h->attack->candidates : classes;
+    int64_t one = l2l_count(in->shape) / n;
+    l2l_tensor *z, *dz, *g;
+    in->model->frozen = true;
+    z = l2l_model_forward(in->model, in->adv, in->mode);
+    dz = z ? l2l_zeros(c, z->shape) : NULL;
+    in->forwards++;
+    for (i = 0; i < n; i++) {
+        h->kept[i] = -1;
+        h->courses[h->place[i]].at = HUGE_VAL;
+        h->records[h->place[i]].forwards += l2l__hunted(h, i);
+    }
+    for (rank = 1; rank < ranks && !c->status; rank++) {
+        here = l2l_mark_here(c);
+        for (i = 0; i < n; i++) {
+            l2l_real *row = dz->data + i * classes;
+            memset(row, 0, (size_t)classes * sizeof *row);
+            h->kept[i] = l2l__next_class(z->data + i * classes, classes, in->labels[i], h->kept[i]);
+            row[h->kept[i]] = 1;
+            row[in->labels[i]] = -1;
+            h->records[h->place[i]].backwards += l2l__hunted(h, i);
+        }
+        in->backwards++;
+        if (!l2l_vjp(c, z, dz, &in->adv, 1, &g, 0)) break;
+        for (i = 0; i < n; i++) {
+            const l2l_real *row = z->data + i * classes, *w = g->data + i * one;
+            l2l__course *s = &h->courses[h->place[i]];
+            double f = fabs((double)row[h->kept[i]] - (double)row[in->labels[i]]);
+            double dual = l2l__dual(in->norm, w, one);
+            if (!(dual > 0 && f / dual < s->at)) continue;
+            s->at = f / dual;
+            memcpy(in->memory[0]->data + i * one, w, (size_t)one * sizeof *w);
+        }
+        l2l_release(c, here);
+    }
+    for (i = 0; i < n; i++) {                /* no gradient at all: nowhere to go                 */
+        l2l__course *s = &h->courses[h->place[i]];
+        if (s->done || s->at < HUGE_VAL) continue;
+        s->done = true;
+        h->records[h->place[i]].zero_gradients++;
+    }
+    in->model->frozen = frozen;
+    l2l_set_recording(c, was);
+    l2l_release(c, mark);
+}
+
+/* The boundary and 1e-4 more along w, or in l-infinity along its signs. */
+static void l2l__deepfool_point(l2l__hunt *h, int i, int t)
+{
+    l2l_inner *in = &h->in;
+    int64_t one = l2l_count(in->shape) / in->n, at = i * one, j;
+    const l2l_real *w = in->memory[0]->data + at, *x = in->x->data + at;
+    l2l_real *sum = in->delta->data + at;
+    double step = h->courses[h->place[i]].at + 1e-4, over = 1 + h->attack->overshoot;
+    if (in->norm == L2L_L2) step /= l2l__dual(in->norm, w, one);
+    if (t == 0) memset(sum, 0, (size_t)one * sizeof *sum);
+    for (j = 0; j < one; j++) {
+        double v = in->norm == L2L_L2 ? (double)w[j] : (w[j] > 0) - (w[j] < 0);
+        sum[j] += (l2l_real)(step * v);
+        in->adv->data[at + j] = l2l__pixel((double)x[j] + over * (double)sum[j]);
+    }
+}
+
+static void l2l__deepfool_seen(l2l__hunt *h, int i, int t)
+{
+    if (!l2l__fooled(h, i)) return;
+    l2l__keep_nearest(h, i, t);
+    h->courses[h->place[i]].done = true;
+}
+
+static bool l2l__deepfool_search(l2l__hunt *h)
+{
+    if (h->in.targeted)
+        return l2l__fail(h->in.context, L2L_ERROR_ARGUMENT, "attack %s: it has no targeted form",
+                         h->attack->name);
+    return l2l__search(h, 1, h->attack->steps, false, l2l__deepfool_before, l2l__deepfool_point,
+                       l2l__deepfool_seen);
+}
+
+L2LADVDEF l2l_attack l2l_attack_deepfool(double epsilon)
+{
+    return l2l__search_attack("deepfool", epsilon, L2L_LINF, 50, l2l__deepfool_search);
+}
+L2LADVDEF l2l_attack l2l_attack_deepfool_l2(double epsilon)
+{
+    return l2l__search_attack("deepfool-l2", epsilon, L2L_L2, 50, l2l__deepfool_search);
+}
+
+/* Square. The best point so far is the one that will be returned. */
+
+/* The windows' side at query t: `share` of the image, halved after these many queries. */
+static int l2l__square_side(const l2l_attack *a, l2l_shape s, int t)
+{
+    static const int halvings[] = {10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000};
+    int k, side, most = s.h < s.w ? s.h : s.w;
+    double share = a->share;
+    for (k = 0; k < (int)(sizeof halvings / sizeof *halvings) && t > halvings[k]; k++) share /= 2;
+    side = (int)floor(sqrt(share * s.h * s.w) + 0.5);
+    return side < 1 ? 1 : side > most ? most : side;
+}
+
+/* First stripes, one pixel wide, at +-epsilon for each column and channel; from then on a window,
+   with a sign for each channel. */
+static void l2l__square_point(l2l__hunt *h, int i, int t)
+{
+    l2l_inner *in = &h->in;
+    l2l_shape s = in->shape;
+    int64_t one = l2l_count(s) / in->n;
+    const l2l_real *x = in->x->data + i * one;
+    l2l_real *z = in->adv->data + i * one;
+    int side = l2l__square_side(h->attack, s, t), high = t ? side : s.h, wide = t ? side : s.w;
+    int top = 0, left = 0, y, column, k;
+    l2l_stream r = l2l__stream(h->attack->seed, L2L_RANDOM_SEARCH, 0, in->images[i], (uint32_t)t);
+    if (t > 0) {                             /* s.h - side + 1 places, the last among them        */
+        memcpy(z, h->best + h->place[i] * one, (size_t)one * sizeof *z);
+        top = (int)(l2l_random_uniform(&r, 0) * (s.h - side + 1));
+        left = (int)(l2l_random_uniform(&r, 1) * (s.w - side + 1));
+    }
+    for (column = left; column < left + wide; column++)
+        for (k = 0; k < s.c; k++) {
+            uint32_t e = (uint32_t)(t ? 2 + k : k * s.w + column);
+            double d = l2l_random_bits(&r, e) & 1 ? in->epsilon : -in->epsilon;
+            for (y = top; y < top + high; y++) {
+                int64_t j = ((int64_t)y * s.w + column) * s.c + k;
+                z[j] = l2l__pixel((double)x[j] + d);
+            }
+        }
+}
+
+static void l2l__square_seen(l2l__hunt *h, int i, int t)
+{
+    bool fooled = l2l__fooled(h, i);
+    if (t == 0 || fooled || (double)h->in.loss[i] > h->records[h->place[i]].loss)
+        l2l__keep(h, i, fooled, t + 1, 0);
+    h->courses[h->place[i]].done = fooled;
+}
+
+static bool l2l__square_search(l2l__hunt *h)
+{
+    if (h->in.norm != L2L_LINF)
+        return l2l__fail(h->in.context, L2L_ERROR_ARGUMENT, "attack %s: only in l-infinity",
+                         h->attack->name);
+    return l2l__search(h, 0, h->attack->steps, false, NULL, l2l__square_point, l2l__square_seen);
+}
+
+L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
+{
+    l2l_attack a = l2l__search_attack("square", epsilon, L2L_LINF, 5000, l2l__square_search);
+    a.minimal = false;
+    return a;
+}
+
+/* Sign-OPT. Along the unit direction d the boundary is g(d) away. Whether x + g(d) u is adversarial
+   for d's neighbour u is the sign of g's slope towards u; the sum of many such signs times their
+   directions is close to g's gradient. in->delta has d, memory[0] the gradient, memory[1] the
+   direction tried. */
+
+enum { L2L__FIND = 0, L2L__GRADIENT, L2L__LINE }; /* phases                                       */
+enum { L2L__TRIALS = 100 };                       /* noise images at first                        */
+
+/* v becomes a unit vector; returns what its length was. */
+static double l2l__unit_vector(l2l_real *v, int64_t n)
+{
+    double norm = l2l__norm2(v, NULL, n);
+    int64_t j;
+    for (j = 0; j < n && norm > 0; j++) v[j] = (l2l_real)((double)v[j] / norm);
+    return norm;
+}
+
+/* The k-th direction to find the boundary on: to `init`, else to noise. Returns how far that is. */
+static double l2l__ray_first(const l2l__hunt *h, int i, const l2l_stream *r, l2l_real *v)
+{
+    const l2l_inner *in = &h->in;
+    int channels = in->shape.c;
+    int64_t one = l2l_count(in->shape) / in->n, plane = one / channels, j;
+    const l2l_real *x = in->x->data + i * one;
+    if (h->attack->init && h->courses[h->place[i]].k == 0)
+        l2l__image_to_hwc(h->attack->init + (in->images[i] - h->attack->first) * one, channels,
+                          plane, v);
+    else
+        for (j = 0; j < one; j++)
+            v[j] = (l2l_real)l2l_random_uniform(
+                r, (uint32_t)(j % channels * plane + j / channels));
+    for (j = 0; j < one; j++) v[j] -= x[j];
+    return l2l__unit_vector(v, one);
+}
+
+static void l2l__ray_point(l2l__hunt *h, int i, int t)
+{
+    l2l_inner *in = &h->in;
+    l2l__course *s = &h->courses[h->place[i]];
+    int channels = in->shape.c;
+    int64_t one = l2l_count(in->shape) / in->n, plane = one / channels, at = i * one, j;
+    const l2l_real *x = in->x->data + at, *d = in->delta->data + at;
+    l2l_real *g = in->memory[0]->data + at, *v = in->memory[1]->data + at, *z = in->adv->data + at;
+    l2l_stream r = l2l__stream(h->attack->seed, L2L_RANDOM_SEARCH, 0, in->images[i], (uint32_t)t);
+    double far, scale = 0;
+    if (t == 0) {
+        s->alpha = 0.02;
+        s->beta = 1e-3;
+    }
+    if (s->phase == L2L__GRADIENT) {         /* z first as d + beta v                             */
+        for (j = 0; j < one; j++)
+            v[j] = (l2l_real)l2l_random_normal(
+                &r, (uint32_t)(j % channels * plane + j / channels));
+        l2l__unit_vector(v, one);
+        for (j = 0; j < one; j++) z[j] = (l2l_real)((double)d[j] + s->beta * (double)v[j]);
+        scale = s->radius / l2l__norm2(z, NULL, one);
+        for (j = 0; j < one; j++) z[j] = l2l__pixel((double)x[j] + scale * (double)z[j]);
+        return;
+    }
+    if (s->stride <= 0 && s->phase == L2L__FIND) {
+        far = l2l__ray_first(h, i, &r, v);
+        s->at = s->radius > 0 ? s->radius : far;
+    }
+    if (s->stride <= 0 && s->phase == L2L__LINE) {
+        for (j = 0; j < one; j++) v[j] = (l2l_real)((double)d[j] - s->alpha * (double)g[j]);
+        l2l__unit_vector(v, one);
+        s->at = s->radius;
+    }
+    for (j = 0; j < one; j++) z[j] = l2l__pixel((double)x[j] + s->at * (double)v[j]);
+}
+
+/* The direction tried led to the boundary at s->high, or no nearer to it than before: what next? On
+   a line with twice the step as long as that helps, else with a quarter; with nothing left the
+   gradient was wrong, by its step beta. */
+static void l2l__ray_next(l2l__hunt *h, int i, bool nearer)
+{
+    l2l_inner *in = &h->in;
+    l2l__course *s = &h->courses[h->place[i]];
+    int64_t one = l2l_count(in->shape) / in->n;
+    size_t bytes = (size_t)one * sizeof(l2l_real);
+    s->k++;
+    s->stride = 0;
+    if (nearer) {
+        s->radius = s->high;
+        memcpy(in->delta->data + i * one, in->memory[1]->data + i * one, bytes);
+    }
+    if (s->phase == L2L__FIND) {
+        if (s->k < L2L__TRIALS) return;
+        s->done = !(s->radius > 0);          /* all noise is taken for the label                  */
+    } else if (nearer) {
+        s->found = true;
+        s->alpha *= 2;
+        return;
+    } else if (s->found) {
+        s->alpha /= 2;
+    } else {
+        s->alpha /= 4;
+        if (s->alpha >= 1e-5) return;
+        s->alpha = 0.02;
+        s->beta = fmax(s->beta / 10, 1e-4);
+    }
+    s->phase = L2L__GRADIENT;
+    s->k = 0;
+    memset(in->memory[0]->data + i * one, 0, bytes);
+}
+
+static void l2l__ray_seen(l2l__hunt *h, int i, int t)
+{
+    l2l_inner *in = &h->in;
+    l2l__course *s = &h->courses[h->place[i]];
+    int64_t one = l2l_count(in->shape) / in->n, at = i * one, j;
+    bool fooled = l2l__fooled(h, i);
+    if (fooled) l2l__keep_nearest(h, i, t);
+    if (s->phase == L2L__GRADIENT) {
+        l2l_real *g = in->memory[0]->data + at, *v = in->memory[1]->data + at;
+        for (j = 0; j < one; j++) g[j] += fooled ? -v[j] : v[j];
+        if (++s->k < h->attack->candidates) return;
+        l2l__unit_vector(g, one);
+        s->phase = L2L__LINE;
+        s->k = 0;
+        s->found = false;
+        return;
+    }
+    if (s->stride <= 0 && !fooled) {
+        l2l__ray_next(h, i, false);
+        return;
+    }
+    if (s->stride <= 0) s->low = 0;          /* the boundary is nearer: bracket it, then bisect   */
+    if (fooled) s->high = s->at;
+    else s->low = s->at;
+    s->stride = s->stride > 0 ? 2 * s->stride : 0.01;
+    if (s->low <= 0) s->at = s->high / (1 + s->stride);
+    else if (s->high - s->low > s->beta / 500 * s->high) s->at = (s->low + s->high) / 2;
+    else l2l__ray_next(h, i, true);
+}
+
+static bool l2l__ray_search(l2l__hunt *h)
+{
+    if (h->in.norm != L2L_L2)
+        return l2l__fail(h->in.context, L2L_ERROR_ARGUMENT, "attack %s: only in l2",
+                         h->attack->name);
+    return l2l__search(h, 2, h->attack->steps, false, NULL, l2l__ray_point, l2l__ray_seen);
+}
+
+L2LADVDEF l2l_attack l2l_attack_sign_opt(double epsilon)
+{
+    l2l_attack a = l2l__search_attack("sign-opt", epsilon, L2L_L2, 5000, l2l__ray_search);
+    a.candidates = 200;
+    return a;
+}
+
+/* -- a whole attack ---------------------------------------------------------------------------- */
+
 /* Clean predictions, then all restarts. Stops early only when every image is fooled, which changes
    no result: the first success is what counts. */
 static bool l2l__hunt_batch(l2l__hunt *h)
@@ -7933,6 +8502,12 @@ static bool l2l__hunt_batch(l2l__hunt *h)
     return !in->context->status;
 }
 
+/* A minimal-norm attack counts up to epsilon. */
+static bool l2l__near_enough(const l2l_attack *a, const l2l_record *b)
+{
+    return !a->minimal || (a->norm == L2L_LINF ? b->linf : b->l2) <= a->epsilon;
+}
+
 /* Norms of the returned perturbations, and the promise that they keep: inside ball and image
    range. */
 static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *clean,
@@ -7953,6 +8528,7 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
     }
     b->linf = linf;
     b->l2 = l2;                              /* every pixel may be off by its last bit            */
+    b->success = b->success && l2l__near_enough(a, b);
     return a->norm == L2L_LINF || a->minimal ||
            l2 <= a->epsilon * (1 + 1e-6) + 1e-7 * sqrt((double)one) ||
            l2l__fail(c, L2L_ERROR_NUMERIC, "attack %s: image %d is %g away from the clean one in "
@@ -9999,6 +10575,12 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
     return !c->status;
 }
 
+/* Right still: by the prediction, or because what a minimal-norm attack found is too far away. */
+static bool l2l__withstood(const l2l_attack *a, const l2l_record *b)
+{
+    return b->predicted == b->label || !l2l__near_enough(a, b);
+}
+
 L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
                                      l2l_record *records, l2l_real *adversarial)
 {
@@ -10012,8 +10594,8 @@ L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l
     b = records ? records : own;
     if (b && l2l__evaluation_run(e, a, b, adversarial)) {
         for (i = 0; i < e->images; i++) {
-            right += b[i].predicted == b[i].label;
-            e->right[i] = e->right[i] && b[i].predicted == b[i].label;
+            right += l2l__withstood(a, &b[i]);
+            e->right[i] = e->right[i] && l2l__withstood(a, &b[i]);
             r->mean_loss += b[i].loss / e->images;
             r->mean_linf += b[i].linf / e->images;
             r->forwards += b[i].forwards;
