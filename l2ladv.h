@@ -1324,6 +1324,18 @@ L2LADVDEF void l2l_free(l2l_context *c, void *memory)
     c->allocator.release(c->allocator.user, h.raw);
 }
 
+/* The array `old` with twice its capacity, or at first `first`; NULL and an error leave it be. */
+static void *l2l__grown(l2l_context *c, void *old, int *capacity, int first, size_t size)
+{
+    int more = *capacity ? 2 * *capacity : first;
+    void *array = l2l__allocate_array(c, more, size);
+    if (!array) return NULL;
+    if (old) memcpy(array, old, (size_t)*capacity * size);
+    l2l_free(c, old);
+    *capacity = more;
+    return array;
+}
+
 static char *l2l__copy_text(l2l_context *c, const char *text)
 {
     size_t n = strlen(text) + 1;
@@ -4248,6 +4260,11 @@ static bool l2l__shapes_differ(l2l_context *c, const char *where, l2l_shape a, l
                      a.h, a.w, a.c, b.n, b.h, b.w, b.c);
 }
 
+static bool l2l__equal(l2l_context *c, const char *where, l2l_shape a, l2l_shape b)
+{
+    return l2l__same(a, b) || l2l__shapes_differ(c, where, a, b);
+}
+
 /* Every operation begins with this: no earlier error, and data to work on. */
 static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x)
 {
@@ -4255,10 +4272,8 @@ static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x)
     if (!x) return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input tensor is NULL", where);
     for (; x; x = x->base)                   /* a view stands and falls with its base             */
         if (!x->data)
-            return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                             "%s: an input's data were given back (dropped, or "
-                             "freed by L2L_FREE_GRAPH)",
-                             where);
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input's data were given back (dropped, "
+                             "or freed by L2L_FREE_GRAPH)", where);
     return true;
 }
 
@@ -4284,6 +4299,12 @@ static l2l_tensor *l2l__new(l2l_context *c, const char *where, l2l_shape s)
         return NULL;
     }
     return x;
+}
+
+/* A result of x's shape, and the check of x. */
+static l2l_tensor *l2l__like(l2l_context *c, const char *where, const l2l_tensor *x)
+{
+    return l2l__ready(c, where, x) ? l2l__new(c, where, x->shape) : NULL;
 }
 
 static void l2l__drop_data(l2l_context *c, l2l_tensor *x)
@@ -4312,6 +4333,13 @@ L2LADVDEF void l2l_drop(l2l_context *c, l2l_tensor *x)
     }
 }
 
+/* y, made of `used`, which is dropped. */
+static l2l_tensor *l2l__then(l2l_context *c, l2l_tensor *used, l2l_tensor *y)
+{
+    l2l_drop(c, used);
+    return y;
+}
+
 /* A view: y shows x's data under another shape. */
 static l2l_tensor *l2l__view(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
@@ -4323,24 +4351,19 @@ static l2l_tensor *l2l__view(l2l_context *c, l2l_tensor *x, l2l_shape s)
     return y;
 }
 
-/* Puts y on the tape as op(in[0], in[1], ...). What the tape refers to cannot be dropped. */
+/* The end of every operation: drops y after an error, else puts it on the tape, while that records,
+   as op(in[0], in[1], ...). What the tape refers to cannot be dropped. */
 static l2l_tensor *l2l__record(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
                                l2l_tensor *const *in, int n)
 {
     int i;
-    if (!y || !c->recording) return y;
-    if (c->tape_length == c->tape_capacity) {
-        int capacity = c->tape_capacity ? 2 * c->tape_capacity : 1024;
-        l2l_tensor **tape = (l2l_tensor **)l2l__allocate_array(c, capacity, sizeof *tape);
-        if (!tape) {
-            l2l_drop(c, y);
-            return NULL;
-        }
-        if (c->tape) memcpy(tape, c->tape, (size_t)c->tape_length * sizeof *tape);
-        l2l_free(c, c->tape);
-        c->tape = tape;
-        c->tape_capacity = capacity;
+    if (y && c->recording && c->tape_length == c->tape_capacity) {
+        l2l_tensor **tape = (l2l_tensor **)l2l__grown(c, c->tape, &c->tape_capacity, 1024,
+                                                      sizeof *tape);
+        if (tape) c->tape = tape;
     }
+    if (c->status) return l2l__then(c, y, NULL);
+    if (!y || !c->recording) return y;
     y->op = op;
     for (i = 0; i < n; i++) {
         y->in[i] = in[i];
@@ -4387,9 +4410,8 @@ L2LADVDEF l2l_tensor *l2l_zeros(l2l_context *c, l2l_shape s) { return l2l_full(c
 /* A copy that belongs to nobody's tape. */
 static l2l_tensor *l2l__copy(l2l_context *c, const l2l_tensor *x)
 {
-    l2l_tensor *y;
-    if (!l2l__ready(c, "copy", x) || !(y = l2l__new(c, "copy", x->shape))) return NULL;
-    memcpy(y->data, x->data, (size_t)l2l_count(x->shape) * sizeof *y->data);
+    l2l_tensor *y = l2l__like(c, "copy", x);
+    if (y) memcpy(y->data, x->data, (size_t)l2l_count(x->shape) * sizeof *y->data);
     return y;
 }
 
@@ -4433,9 +4455,9 @@ L2LADVDEF bool l2l_to_nchw(l2l_context *c, const l2l_tensor *x, l2l_real *values
 
 L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x)
 {
-    if (!l2l__ready(c, "l2l_item", x)) return 0;
-    if (l2l_count(x->shape) != 1)
-        return l2l__shapes_differ(c, "l2l_item", x->shape, l2l__channels(1)) ? 1 : 0;
+    if (!l2l__ready(c, "l2l_item", x) ||
+        !l2l__equal(c, "l2l_item", x->shape, l2l__channels(1)))
+        return 0;
     return (double)x->data[0];
 }
 
@@ -4555,8 +4577,9 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     if (output->tape < 0)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: the output is not on the tape: was "
                          "recording on when it was computed?");
-    if (cotangent && !l2l__same(cotangent->shape, output->shape))
-        return l2l__shapes_differ(c, "l2l_vjp: the cotangent", cotangent->shape, output->shape);
+    if (cotangent &&
+        !l2l__equal(c, "l2l_vjp: the cotangent", cotangent->shape, output->shape))
+        return false;
     if ((flags & L2L_CREATE_GRAPH) && (flags & L2L_FREE_GRAPH))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: L2L_CREATE_GRAPH needs the tape that "
                          "L2L_FREE_GRAPH gives back");
@@ -4597,16 +4620,11 @@ L2LADVDEF bool l2l_grad(l2l_context *c, l2l_tensor *output, l2l_tensor *const *i
 
 /* -- elementwise, two operands ----------------------------------------------------------------- */
 
-/* Result shape of a broadcast pair; an axis of length 1 fits any. */
-static bool l2l__broadcast(l2l_context *c, const char *where, l2l_shape a, l2l_shape b,
-                           l2l_shape *s)
+/* Whether every axis of `small` is that of `large`, or 1 and so repeated to it. */
+static bool l2l__repeats(l2l_shape small, l2l_shape large)
 {
-    if ((a.n != b.n && a.n != 1 && b.n != 1) || (a.h != b.h && a.h != 1 && b.h != 1) ||
-        (a.w != b.w && a.w != 1 && b.w != 1) || (a.c != b.c && a.c != 1 && b.c != 1))
-        return l2l__shapes_differ(c, where, a, b);
-    *s = l2l_shape_of(a.n > b.n ? a.n : b.n, a.h > b.h ? a.h : b.h, a.w > b.w ? a.w : b.w,
-                      a.c > b.c ? a.c : b.c);
-    return true;
+    return (small.n == large.n || small.n == 1) && (small.h == large.h || small.h == 1) &&
+           (small.w == large.w || small.w == 1) && (small.c == large.c || small.c == 1);
 }
 
 /* Where x's row of channels for pixel p of s begins, x being broadcast to s. */
@@ -4626,357 +4644,214 @@ static void l2l__binary_row(char kind, const l2l_real *a, int sa, const l2l_real
     else for (i = 0; i < n; i++) y[i] = a[i * sa] * b[i * sb];
 }
 
-static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where,
-                               const l2l__operation *op, l2l_tensor *a, l2l_tensor *b)
+static void l2l__binary_vjp(l2l__vjp *v)
+{
+    l2l_context *c = v->c;
+    int j;
+    for (j = 0; j < 2; j++) {
+        l2l_tensor *x = v->y->in[j], *g;
+        if (!v->need[j]) continue;
+        if (v->y->i[0] == '*') g = l2l_mul(c, v->dy, v->y->in[1 - j]);
+        else g = v->y->i[0] == '-' && j ? l2l_affine(c, v->dy, -1, 0) : l2l__retain(v->dy);
+        v->dx[j] = !g || l2l__same(g->shape, x->shape)
+                       ? g : l2l__then(c, g, l2l_sum_to(c, g, x->shape));
+    }
+}
+static const l2l__operation l2l__binary_op = {"add, sub, mul", l2l__binary_vjp};
+
+static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, l2l_tensor *a,
+                               l2l_tensor *b)
 {
     l2l_tensor *y;
-    l2l_shape s;
-    int64_t p, pixels, n;
-    if (!l2l__ready(c, where, a) || !l2l__ready(c, where, b) ||
-        !l2l__broadcast(c, where, a->shape, b->shape, &s) || !(y = l2l__new(c, where, s)))
+    l2l_shape r, s;
+    int64_t p, n;
+    int sa, sb;
+    if (!l2l__ready(c, where, a) || !l2l__ready(c, where, b)) return NULL;
+    r = a->shape;
+    s = b->shape;
+    s = l2l_shape_of(r.n > s.n ? r.n : s.n, r.h > s.h ? r.h : s.h, r.w > s.w ? r.w : s.w,
+                     r.c > s.c ? r.c : s.c);
+    if (!((l2l__repeats(r, s) && l2l__repeats(b->shape, s)) ||
+          l2l__shapes_differ(c, where, r, b->shape)) ||
+        !(y = l2l__new(c, where, s)))
         return NULL;
     n = l2l_count(s);
-    pixels = n / s.c;
-    if (l2l__same(a->shape, b->shape) && kind == '+') {
+    sa = r.c > 1 || s.c == 1;
+    sb = b->shape.c > 1 || s.c == 1;
+    if (l2l__same(r, b->shape) && kind == '+') {
         l2l__ew_add(c, n, a->data, b->data, y->data);
-    } else if (l2l__same(a->shape, b->shape) && kind == '*') {
+    } else if (l2l__same(r, b->shape) && kind == '*') {
         l2l__ew_mul(c, n, a->data, b->data, y->data);
     } else {
-        int sa = a->shape.c > 1 || s.c == 1, sb = b->shape.c > 1 || s.c == 1;
         L2L__PARALLEL(l2l__workers(c, n))
-        for (p = 0; p < pixels; p++)
+        for (p = 0; p < n / s.c; p++)
             l2l__binary_row(kind, l2l__row(a, s, p), sa, l2l__row(b, s, p), sb, s.c,
                             y->data + p * s.c);
     }
-    return l2l__record2(c, y, op, a, b);
+    y->i[0] = kind;
+    return l2l__record2(c, y, &l2l__binary_op, a, b);
 }
 
-/* g, owned, summed down to the shape that was broadcast. */
-static l2l_tensor *l2l__unbroadcast(l2l_context *c, l2l_tensor *g, l2l_shape s)
+#define L2L__BINARY(kind, name)                                                                    \
+    L2LADVDEF l2l_tensor *l2l_##name(l2l_context *c, l2l_tensor *a, l2l_tensor *b)                 \
+    {                                                                                              \
+        return l2l__binary(c, kind, "l2l_" #name, a, b);                                           \
+    }
+L2L__BINARY('+', add)
+L2L__BINARY('-', sub)
+L2L__BINARY('*', mul)
+
+/* -- elementwise, one operand ------------------------------------------------------------------
+   y = f(x) with numbers a and b; the last four take a second tensor, which is a constant to them. */
+enum {
+    L2L__AFFINE, L2L__RELU, L2L__TANH, L2L__SIGMOID, L2L__EXP, L2L__LOG, L2L__POWER, L2L__ABS,
+    L2L__SIGN, L2L__CLAMP, L2L__INSIDE,
+    L2L__GATE,                               /* x where the other is positive, a x elsewhere      */
+    L2L__PROJECT, L2L__IN_BALL
+};
+
+/* Those without a kernel of their own, in double. */
+static double l2l__value(int kind, double x, double a, double b)
 {
-    l2l_tensor *r;
-    if (!g || l2l__same(g->shape, s)) return g;
-    r = l2l_sum_to(c, g, s);
-    l2l_drop(c, g);
-    return r;
+    switch (kind) {
+    case L2L__TANH: return tanh(x);
+    case L2L__SIGMOID: return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x));
+    case L2L__EXP: return exp(x);
+    case L2L__LOG: return log(x);
+    case L2L__POWER: return pow(x, a);
+    case L2L__ABS: return fabs(x);
+    case L2L__SIGN: return x > 0 ? 1 : x < 0 ? -1 : 0;
+    case L2L__CLAMP: return x < a ? a : x > b ? b : x;
+    default: return x >= a && x <= b;        /* L2L__INSIDE                                       */
+    }
 }
 
-static void l2l__add_vjp(l2l__vjp *v)
-{
-    int j;
-    for (j = 0; j < 2; j++)
-        if (v->need[j])
-            v->dx[j] = l2l__unbroadcast(v->c, l2l__retain(v->dy), v->y->in[j]->shape);
-}
-static const l2l__operation l2l__add_op = {"add", l2l__add_vjp};
+static void l2l__pointwise_vjp(l2l__vjp *v);
+static const l2l__operation l2l__pointwise_op = {"pointwise", l2l__pointwise_vjp};
 
-L2LADVDEF l2l_tensor *l2l_add(l2l_context *c, l2l_tensor *a, l2l_tensor *b)
-{
-    return l2l__binary(c, '+', "l2l_add", &l2l__add_op, a, b);
-}
-
-static void l2l__sub_vjp(l2l__vjp *v)
-{
-    l2l_context *c = v->c;
-    if (v->need[0]) v->dx[0] = l2l__unbroadcast(c, l2l__retain(v->dy), v->y->in[0]->shape);
-    if (v->need[1])
-        v->dx[1] = l2l__unbroadcast(c, l2l_affine(c, v->dy, -1, 0), v->y->in[1]->shape);
-}
-static const l2l__operation l2l__sub_op = {"sub", l2l__sub_vjp};
-
-L2LADVDEF l2l_tensor *l2l_sub(l2l_context *c, l2l_tensor *a, l2l_tensor *b)
-{
-    return l2l__binary(c, '-', "l2l_sub", &l2l__sub_op, a, b);
-}
-
-static void l2l__mul_vjp(l2l__vjp *v)
-{
-    l2l_context *c = v->c;
-    l2l_tensor *a = v->y->in[0], *b = v->y->in[1];
-    if (v->need[0]) v->dx[0] = l2l__unbroadcast(c, l2l_mul(c, v->dy, b), a->shape);
-    if (v->need[1]) v->dx[1] = l2l__unbroadcast(c, l2l_mul(c, v->dy, a), b->shape);
-}
-static const l2l__operation l2l__mul_op = {"mul", l2l__mul_vjp};
-
-L2LADVDEF l2l_tensor *l2l_mul(l2l_context *c, l2l_tensor *a, l2l_tensor *b)
-{
-    return l2l__binary(c, '*', "l2l_mul", &l2l__mul_op, a, b);
-}
-
-/* -- elementwise, one operand ------------------------------------------------------------------ */
-
-static void l2l__affine_vjp(l2l__vjp *v) { v->dx[0] = l2l_affine(v->c, v->dy, v->y->f[0], 0); }
-static const l2l__operation l2l__affine_op = {"affine", l2l__affine_vjp};
-
-/* scale * x + shift */
-L2LADVDEF l2l_tensor *l2l_affine(l2l_context *c, l2l_tensor *x, double scale, double shift)
-{
-    l2l_tensor *y;
-    if (!l2l__ready(c, "l2l_affine", x) || !(y = l2l__new(c, "l2l_affine", x->shape))) return NULL;
-    l2l__ew_axpb(c, l2l_count(x->shape), (l2l_real)scale, x->data, (l2l_real)shift, y->data);
-    y->f[0] = scale;
-    return l2l__record1(c, y, &l2l__affine_op, x);
-}
-
-/* gate: dy where reference > 0, slope * dy elsewhere. The VJP of ReLU and its relatives, and linear
-   in dy, so its own VJP is itself. */
-static l2l_tensor *l2l__gate(l2l_context *c, l2l_tensor *dy, l2l_tensor *reference, double slope);
-static void l2l__gate_vjp(l2l__vjp *v)
-{
-    if (v->need[0]) v->dx[0] = l2l__gate(v->c, v->dy, v->y->in[1], v->y->f[0]);
-}
-static const l2l__operation l2l__gate_op = {"gate", l2l__gate_vjp};
-
-static l2l_tensor *l2l__gate(l2l_context *c, l2l_tensor *dy, l2l_tensor *reference, double slope)
-{
-    l2l_tensor *y;
-    if (!l2l__ready(c, "gate", dy) || !l2l__ready(c, "gate", reference) ||
-        !(y = l2l__new(c, "gate", dy->shape)))
-        return NULL;
-    l2l__ew_gate(c, l2l_count(dy->shape), dy->data, reference->data, (l2l_real)slope, y->data);
-    y->f[0] = slope;
-    return l2l__record2(c, y, &l2l__gate_op, dy, reference);
-}
-
-static void l2l__relu_vjp(l2l__vjp *v) { v->dx[0] = l2l__gate(v->c, v->dy, v->y, 0); }
-static const l2l__operation l2l__relu_op = {"relu", l2l__relu_vjp};
-
-L2LADVDEF l2l_tensor *l2l_relu(l2l_context *c, l2l_tensor *x)
-{
-    l2l_tensor *y;
-    if (!l2l__ready(c, "l2l_relu", x) || !(y = l2l__new(c, "l2l_relu", x->shape))) return NULL;
-    l2l__ew_relu(c, l2l_count(x->shape), x->data, y->data);
-    return l2l__record1(c, y, &l2l__relu_op, x);
-}
-
-static void l2l__leaky_relu_vjp(l2l__vjp *v)
-{
-    v->dx[0] = l2l__gate(v->c, v->dy, v->y->in[0], v->y->f[0]);
-}
-static const l2l__operation l2l__leaky_relu_op = {"leaky_relu", l2l__leaky_relu_vjp};
-
-L2LADVDEF l2l_tensor *l2l_leaky_relu(l2l_context *c, l2l_tensor *x, double slope)
-{
-    l2l_tensor *y;
-    if (!l2l__ready(c, "l2l_leaky_relu", x) ||
-        !(y = l2l__new(c, "l2l_leaky_relu", x->shape)))
-        return NULL;
-    l2l__ew_gate(c, l2l_count(x->shape), x->data, x->data, (l2l_real)slope, y->data);
-    y->f[0] = slope;
-    return l2l__record1(c, y, &l2l__leaky_relu_op, x);
-}
-
-/* The rest of the pointwise functions: y = f(x), one element at a time in double. */
-typedef double (*l2l__function)(double x, double a, double b);
-
-static l2l_tensor *l2l__pointwise(l2l_context *c, const char *where, const l2l__operation *op,
-                                  l2l_tensor *x, l2l__function f, double a, double b)
+static l2l_tensor *l2l__pointwise(l2l_context *c, int kind, const char *where, l2l_tensor *x,
+                                  l2l_tensor *other, double a, double b)
 {
     l2l_tensor *y;
     int64_t i, n;
-    if (!l2l__ready(c, where, x) || !(y = l2l__new(c, where, x->shape))) return NULL;
+    if (!l2l__ready(c, where, x) || (kind >= L2L__GATE && !l2l__ready(c, where, other)) ||
+        (other && !l2l__equal(c, where, x->shape, other->shape)) ||
+        !(y = l2l__new(c, where, x->shape)))
+        return NULL;
     n = l2l_count(x->shape);
-    L2L__PARALLEL(l2l__workers(c, n))
-    for (i = 0; i < n; i++) y->data[i] = (l2l_real)f((double)x->data[i], a, b);
+    switch (kind) {
+    case L2L__AFFINE: l2l__ew_axpb(c, n, (l2l_real)a, x->data, (l2l_real)b, y->data); break;
+    case L2L__RELU: l2l__ew_relu(c, n, x->data, y->data); break;
+    case L2L__GATE: l2l__ew_gate(c, n, x->data, other->data, (l2l_real)a, y->data); break;
+    case L2L__PROJECT: l2l__ew_project(c, n, x->data, other->data, (l2l_real)a, y->data); break;
+    case L2L__IN_BALL:
+        for (i = 0; i < n; i++)
+            y->data[i] = x->data[i] >= l2l__low(other->data[i], (l2l_real)a) &&
+                         x->data[i] <= l2l__high(other->data[i], (l2l_real)a);
+        break;
+    default:
+        L2L__PARALLEL(l2l__workers(c, n))
+        for (i = 0; i < n; i++) y->data[i] = (l2l_real)l2l__value(kind, (double)x->data[i], a, b);
+    }
+    y->i[0] = kind;
     y->f[0] = a;
     y->f[1] = b;
-    return op ? l2l__record1(c, y, op, x) : y;
+    return l2l__record2(c, y, &l2l__pointwise_op, x, other);
 }
 
-static double l2l__f_tanh(double x, double a, double b) { (void)a; (void)b; return tanh(x); }
-static double l2l__f_exp(double x, double a, double b) { (void)a; (void)b; return exp(x); }
-static double l2l__f_log(double x, double a, double b) { (void)a; (void)b; return log(x); }
-static double l2l__f_abs(double x, double a, double b) { (void)a; (void)b; return fabs(x); }
-static double l2l__f_power(double x, double a, double b) { (void)b; return pow(x, a); }
-static double l2l__f_sign(double x, double a, double b)
+static l2l_tensor *l2l__gate(l2l_context *c, l2l_tensor *x, l2l_tensor *reference, double slope)
 {
-    (void)a; (void)b;
-    return x > 0 ? 1 : x < 0 ? -1 : 0;
-}
-static double l2l__f_sigmoid(double x, double a, double b)
-{
-    (void)a; (void)b;
-    return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x));
-}
-static double l2l__f_clamp(double x, double a, double b) { return x < a ? a : x > b ? b : x; }
-static double l2l__f_inside(double x, double a, double b) { return x >= a && x <= b; }
-
-/* dx = dy * factor; the factor is owned here. */
-static void l2l__times(l2l__vjp *v, l2l_tensor *factor)
-{
-    v->dx[0] = l2l_mul(v->c, v->dy, factor);
-    l2l_drop(v->c, factor);
+    return l2l__pointwise(c, L2L__GATE, "gate", x, reference, slope, 0);
 }
 
-static void l2l__tanh_vjp(l2l__vjp *v)       /* 1 - y^2 */
+/* dy/dx of y = f(x), made of operations; NULL: zero everywhere. */
+static l2l_tensor *l2l__slope(l2l_context *c, l2l_tensor *y, l2l_tensor *x)
 {
-    l2l_tensor *square = l2l_mul(v->c, v->y, v->y);
-    l2l__times(v, l2l_affine(v->c, square, -1, 1));
-    l2l_drop(v->c, square);
-}
-static const l2l__operation l2l__tanh_op = {"tanh", l2l__tanh_vjp};
-L2LADVDEF l2l_tensor *l2l_tanh(l2l_context *c, l2l_tensor *x)
-{
-    return l2l__pointwise(c, "l2l_tanh", &l2l__tanh_op, x, l2l__f_tanh, 0, 0);
-}
-
-static void l2l__sigmoid_vjp(l2l__vjp *v)    /* y (1 - y) */
-{
-    l2l_tensor *rest = l2l_affine(v->c, v->y, -1, 1);
-    l2l__times(v, l2l_mul(v->c, v->y, rest));
-    l2l_drop(v->c, rest);
-}
-static const l2l__operation l2l__sigmoid_op = {"sigmoid", l2l__sigmoid_vjp};
-L2LADVDEF l2l_tensor *l2l_sigmoid(l2l_context *c, l2l_tensor *x)
-{
-    return l2l__pointwise(c, "l2l_sigmoid", &l2l__sigmoid_op, x, l2l__f_sigmoid, 0, 0);
-}
-
-static void l2l__exp_vjp(l2l__vjp *v) { v->dx[0] = l2l_mul(v->c, v->dy, v->y); }
-static const l2l__operation l2l__exp_op = {"exp", l2l__exp_vjp};
-L2LADVDEF l2l_tensor *l2l_exp(l2l_context *c, l2l_tensor *x)
-{
-    return l2l__pointwise(c, "l2l_exp", &l2l__exp_op, x, l2l__f_exp, 0, 0);
+    const double a = y->f[0], b = y->f[1];
+    l2l_tensor *t;
+    switch (y->i[0]) {
+    case L2L__TANH:                          /* 1 - y^2                                           */
+        t = l2l_mul(c, y, y);
+        return l2l__then(c, t, l2l_affine(c, t, -1, 1));
+    case L2L__SIGMOID:                       /* y (1 - y)                                         */
+        t = l2l_affine(c, y, -1, 1);
+        return l2l__then(c, t, l2l_mul(c, y, t));
+    case L2L__EXP: return l2l__retain(y);
+    case L2L__LOG: return l2l_power(c, x, -1);
+    case L2L__POWER:                         /* a x^(a-1); of x^0 it is 0, also at 0              */
+        if (a == 0) return NULL;
+        t = l2l_power(c, x, a - 1);
+        return l2l__then(c, t, l2l_affine(c, t, a, 0));
+    case L2L__ABS: return l2l_sign(c, x);
+    case L2L__CLAMP: return l2l__pointwise(c, L2L__INSIDE, "l2l_clamp", x, NULL, a, b);
+    case L2L__PROJECT:
+        return l2l__pointwise(c, L2L__IN_BALL, "l2l_project", x, y->in[1], a, 0);
+    default: return NULL;
+    }
 }
 
-static void l2l__log_vjp(l2l__vjp *v) { l2l__times(v, l2l_power(v->c, v->y->in[0], -1)); }
-static const l2l__operation l2l__log_op = {"log", l2l__log_vjp};
-L2LADVDEF l2l_tensor *l2l_log(l2l_context *c, l2l_tensor *x)
+static void l2l__pointwise_vjp(l2l__vjp *v)
 {
-    return l2l__pointwise(c, "l2l_log", &l2l__log_op, x, l2l__f_log, 0, 0);
+    l2l_tensor *y = v->y, *x = y->in[0], *slope;
+    if (!v->need[0]) return;
+    switch (y->i[0]) {
+    case L2L__AFFINE: v->dx[0] = l2l_affine(v->c, v->dy, y->f[0], 0); break;
+    case L2L__RELU: v->dx[0] = l2l__gate(v->c, v->dy, x, 0); break;
+    case L2L__GATE: v->dx[0] = l2l__gate(v->c, v->dy, y->in[1], y->f[0]); break;
+    default:
+        slope = l2l__slope(v->c, y, x);
+        if (slope) v->dx[0] = l2l__then(v->c, slope, l2l_mul(v->c, v->dy, slope));
+    }
 }
 
-static void l2l__power_vjp(l2l__vjp *v)      /* a x^(a-1) */
+#define L2L__FUNCTION(kind, name)                                                                  \
+    L2LADVDEF l2l_tensor *l2l_##name(l2l_context *c, l2l_tensor *x)                                \
+    {                                                                                              \
+        return l2l__pointwise(c, kind, "l2l_" #name, x, NULL, 0, 0);                               \
+    }
+L2L__FUNCTION(L2L__RELU, relu)
+L2L__FUNCTION(L2L__TANH, tanh)
+L2L__FUNCTION(L2L__SIGMOID, sigmoid)
+L2L__FUNCTION(L2L__EXP, exp)
+L2L__FUNCTION(L2L__LOG, log)
+L2L__FUNCTION(L2L__ABS, abs)
+L2L__FUNCTION(L2L__SIGN, sign)
+
+L2LADVDEF l2l_tensor *l2l_affine(l2l_context *c, l2l_tensor *x, double scale, double shift)
 {
-    l2l_tensor *p;
-    if (v->y->f[0] == 0) return;             /* constant: zero, also at 0                         */
-    p = l2l_power(v->c, v->y->in[0], v->y->f[0] - 1);
-    l2l__times(v, l2l_affine(v->c, p, v->y->f[0], 0));
-    l2l_drop(v->c, p);
+    return l2l__pointwise(c, L2L__AFFINE, "l2l_affine", x, NULL, scale, shift);
 }
-static const l2l__operation l2l__power_op = {"power", l2l__power_vjp};
 L2LADVDEF l2l_tensor *l2l_power(l2l_context *c, l2l_tensor *x, double exponent)
 {
-    return l2l__pointwise(c, "l2l_power", &l2l__power_op, x, l2l__f_power, exponent, 0);
+    return l2l__pointwise(c, L2L__POWER, "l2l_power", x, NULL, exponent, 0);
 }
-
-static void l2l__sign_vjp(l2l__vjp *v) { L2L__UNUSED(v); } /* piecewise constant: zero */
-static const l2l__operation l2l__sign_op = {"sign", l2l__sign_vjp};
-L2LADVDEF l2l_tensor *l2l_sign(l2l_context *c, l2l_tensor *x)
+L2LADVDEF l2l_tensor *l2l_leaky_relu(l2l_context *c, l2l_tensor *x, double slope)
 {
-    return l2l__pointwise(c, "l2l_sign", &l2l__sign_op, x, l2l__f_sign, 0, 0);
+    return l2l__pointwise(c, L2L__GATE, "l2l_leaky_relu", x, x, slope, 0);
 }
-
-static void l2l__abs_vjp(l2l__vjp *v) { l2l__times(v, l2l_sign(v->c, v->y->in[0])); }
-static const l2l__operation l2l__abs_op = {"abs", l2l__abs_vjp};
-L2LADVDEF l2l_tensor *l2l_abs(l2l_context *c, l2l_tensor *x)
-{
-    return l2l__pointwise(c, "l2l_abs", &l2l__abs_op, x, l2l__f_abs, 0, 0);
-}
-
-static void l2l__clamp_vjp(l2l__vjp *v)      /* 1 inside and on the bounds */
-{
-    l2l__times(v, l2l__pointwise(v->c, "l2l_clamp", NULL, v->y->in[0], l2l__f_inside, v->y->f[0],
-                                 v->y->f[1]));
-}
-static const l2l__operation l2l__clamp_op = {"clamp", l2l__clamp_vjp};
-L2LADVDEF l2l_tensor *l2l_clamp(l2l_context *c, l2l_tensor *x, double low, double high)
-{
-    if (!(low <= high)) {
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_clamp: low %g is not below high %g", low, high);
-        return NULL;
-    }
-    return l2l__pointwise(c, "l2l_clamp", &l2l__clamp_op, x, l2l__f_clamp, (double)(l2l_real)low,
-                          (double)(l2l_real)high);
-}
-
-static void l2l__project_vjp(l2l__vjp *v)
-{
-    l2l_tensor *z = v->y->in[0], *x = v->y->in[1], *mask;
-    l2l_real epsilon = (l2l_real)v->y->f[0];
-    int64_t i, n = l2l_count(z->shape);
-    if (!v->need[0] || !(mask = l2l__new(v->c, "l2l_project", z->shape))) return;
-    for (i = 0; i < n; i++)
-        mask->data[i] = z->data[i] >= l2l__low(x->data[i], epsilon) &&
-                        z->data[i] <= l2l__high(x->data[i], epsilon);
-    l2l__times(v, mask);
-}
-static const l2l__operation l2l__project_op = {"project", l2l__project_vjp};
-
 L2LADVDEF l2l_tensor *l2l_project(l2l_context *c, l2l_tensor *z, l2l_tensor *x, double epsilon)
 {
-    l2l_tensor *y;
-    if (!l2l__ready(c, "l2l_project", z) || !l2l__ready(c, "l2l_project", x)) return NULL;
-    if (!l2l__same(z->shape, x->shape)) {
-        l2l__shapes_differ(c, "l2l_project", z->shape, x->shape);
-        return NULL;
-    }
-    if (!(y = l2l__new(c, "l2l_project", z->shape))) return NULL;
-    l2l__ew_project(c, l2l_count(z->shape), z->data, x->data, (l2l_real)epsilon, y->data);
-    y->f[0] = epsilon;
-    return l2l__record2(c, y, &l2l__project_op, z, x);
+    return l2l__pointwise(c, L2L__PROJECT, "l2l_project", z, x, epsilon, 0);
 }
-
-/* -- shapes and reductions --------------------------------------------------------------------- */
-
-L2LADVDEF l2l_tensor *l2l_detach(l2l_context *c, l2l_tensor *x)
+L2LADVDEF l2l_tensor *l2l_clamp(l2l_context *c, l2l_tensor *x, double low, double high)
 {
-    return l2l__ready(c, "l2l_detach", x) ? l2l__view(c, x, x->shape) : NULL;
+    return low <= high || l2l__fail(c, L2L_ERROR_ARGUMENT,
+                                    "l2l_clamp: low %g is not below high %g", low, high)
+               ? l2l__pointwise(c, L2L__CLAMP, "l2l_clamp", x, NULL, (double)(l2l_real)low,
+                                (double)(l2l_real)high)
+               : NULL;
 }
 
-static void l2l__reshape_vjp(l2l__vjp *v)
-{
-    v->dx[0] = l2l_reshape(v->c, v->dy, v->y->in[0]->shape);
-}
-static const l2l__operation l2l__reshape_op = {"reshape", l2l__reshape_vjp};
-
-L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s)
-{
-    if (!l2l__ready(c, "l2l_reshape", x) || !l2l__shape_ok(c, "l2l_reshape", s)) return NULL;
-    if (l2l_count(s) != l2l_count(x->shape)) {
-        l2l__shapes_differ(c, "l2l_reshape", x->shape, s);
-        return NULL;
-    }
-    return l2l__record1(c, l2l__view(c, x, s), &l2l__reshape_op, x);
-}
-
-static void l2l__broadcast_to_vjp(l2l__vjp *v)
-{
-    v->dx[0] = l2l_sum_to(v->c, v->dy, v->y->in[0]->shape);
-}
-static const l2l__operation l2l__broadcast_to_op = {"broadcast_to", l2l__broadcast_to_vjp};
-
-static void l2l__sum_to_vjp(l2l__vjp *v)
-{
-    v->dx[0] = l2l_broadcast_to(v->c, v->dy, v->y->in[0]->shape);
-}
-static const l2l__operation l2l__sum_to_op = {"sum_to", l2l__sum_to_vjp};
-
-static bool l2l__fits(l2l_context *c, const char *where, l2l_shape small, l2l_shape large)
-{
-    if ((small.n != large.n && small.n != 1) || (small.h != large.h && small.h != 1) ||
-        (small.w != large.w && small.w != 1) || (small.c != large.c && small.c != 1))
-        return l2l__shapes_differ(c, where, small, large);
-    return true;
-}
-
-L2LADVDEF l2l_tensor *l2l_broadcast_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
-{
-    l2l_tensor *y;
-    int64_t p, pixels;
-    if (!l2l__ready(c, "l2l_broadcast_to", x) ||
-        !l2l__fits(c, "l2l_broadcast_to", x->shape, s) || !(y = l2l__new(c, "l2l_broadcast_to", s)))
-        return NULL;
-    pixels = l2l_count(s) / s.c;
-    L2L__PARALLEL(l2l__workers(c, l2l_count(s)))
-    for (p = 0; p < pixels; p++) {
-        const l2l_real *row = l2l__row(x, s, p);
-        l2l_real *out = y->data + p * s.c;
-        int k, step = x->shape.c > 1;
-        for (k = 0; k < s.c; k++) out[k] = row[k * step];
-    }
-    return l2l__record1(c, y, &l2l__broadcast_to_op, x);
-}
+/* -- linear maps, in pairs of adjoints -----------------------------------------------------------
+   Kinds 2k and 2k+1 are each other's VJP, so one VJP serves them all. Some go by saved positions:
+   the index of the node itself or, for an adjoint, of its second input, whose index it shares. */
+enum {
+    L2L__SUM, L2L__BROADCAST,                /* over the axes that are 1 in the smaller shape     */
+    L2L__SLICE, L2L__PLACE,                  /* channels from i[0] on                             */
+    L2L__GATHER, L2L__UNPOOL,                /* by index; i[0..2]: window, stride, padding        */
+    L2L__AVERAGE, L2L__SPREAD,               /* the same without index                            */
+    L2L__PICK, L2L__UNPICK                   /* by index                                          */
+};
 
 /* Adds one image (hxwxc) into the double sums of shape s.hxs.wxs.c. */
 static void l2l__sum_image(const l2l_real *x, l2l_shape from, l2l_shape s, double *sums)
@@ -4992,13 +4867,13 @@ static void l2l__sum_image(const l2l_real *x, l2l_shape from, l2l_shape s, doubl
 
 /* Sums are split by image into `parts`, a number that the shape alone decides (the same bits for
    any number of threads), and the parts are added in order. */
-static bool l2l__sum_images(l2l_context *c, const l2l_real *x, l2l_shape from, l2l_shape s,
+static void l2l__sum_images(l2l_context *c, const l2l_real *x, l2l_shape from, l2l_shape s,
                             l2l_real *y)
 {
     int64_t one = l2l_count(from) / from.n, size = l2l_count(s) / s.n, i;
     int parts = s.n > 1 ? from.n : from.n < 16 ? from.n : 16, part;
     double *sums = (double *)l2l__arena_array(c, parts * size, sizeof *sums);
-    if (!sums) return false;
+    if (!sums) return;
     L2L__PARALLEL(l2l__workers(c, l2l_count(from)))
     for (part = 0; part < parts; part++) {
         double *mine = sums + part * size;
@@ -5012,7 +4887,6 @@ static bool l2l__sum_images(l2l_context *c, const l2l_real *x, l2l_shape from, l
             for (i = 0; i < size; i++) sums[i] += sums[part * size + i];
     for (i = 0; i < l2l_count(s); i++) y[i] = (l2l_real)sums[i];
     l2l__arena_drop(c, sums);
-    return true;
 }
 
 /* The sums over N,H,W: the gradient of a bias. With mu: of (x - mu)^2 instead. */
@@ -5029,19 +4903,142 @@ static bool l2l__sum_pixels(l2l_context *c, const l2l_tensor *x, const l2l_real 
 }
 
 /* One image is summed as each of a batch is: N,1,1,C and 1,1,1,C are then the same request. */
+static void l2l__sum_into(l2l_context *c, const l2l_tensor *x, l2l_tensor *y)
+{
+    if (x->shape.n > 1 && l2l__same(y->shape, l2l__channels(x->shape.c)))
+        l2l__sum_pixels(c, x, NULL, y->data);
+    else
+        l2l__sum_images(c, x->data, x->shape, y->shape, y->data);
+}
+
+static void l2l__broadcast_into(l2l_context *c, const l2l_tensor *x, l2l_tensor *y)
+{
+    int64_t p, pixels = l2l_count(y->shape) / y->shape.c;
+    L2L__PARALLEL(l2l__workers(c, l2l_count(y->shape)))
+    for (p = 0; p < pixels; p++) {
+        const l2l_real *row = l2l__row(x, y->shape, p);
+        l2l_real *out = y->data + p * y->shape.c;
+        int k, step = x->shape.c > 1;
+        for (k = 0; k < y->shape.c; k++) out[k] = row[k * step];
+    }
+}
+
+/* `count` channels of every pixel, from channel `from` of x to channel `to` of y. */
+static void l2l__copy_channels(const l2l_tensor *x, int64_t from, l2l_tensor *y, int64_t to,
+                               int count)
+{
+    int64_t p, pixels = l2l_count(x->shape) / x->shape.c;
+    for (p = 0; p < pixels; p++)
+        memcpy(y->data + p * y->shape.c + to, x->data + p * x->shape.c + from,
+               (size_t)count * sizeof *y->data);
+}
+
+static void l2l__zero(l2l_tensor *y)
+{
+    memset(y->data, 0, (size_t)l2l_count(y->shape) * sizeof *y->data);
+}
+
+static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_tensor *y,
+                          const int *index)
+{
+    const l2l_shape large = kind & 1 ? y->shape : x->shape, small = kind & 1 ? x->shape : y->shape;
+    l2l__geometry g;
+    int n;
+    g.n = large.n; g.h = large.h; g.w = large.w; g.c = g.k = large.c;
+    g.oh = small.h; g.ow = small.w;
+    g.kh = g.kw = (int)y->i[0];
+    g.stride = (int)y->i[1];
+    g.padding = (int)y->i[2];
+    switch (kind) {
+    case L2L__SUM: l2l__sum_into(c, x, y); break;
+    case L2L__BROADCAST: l2l__broadcast_into(c, x, y); break;
+    case L2L__SLICE: l2l__copy_channels(x, y->i[0], y, 0, small.c); break;
+    case L2L__PLACE:
+        l2l__zero(y);
+        l2l__copy_channels(x, 0, y, y->i[0], small.c);
+        break;
+    case L2L__GATHER: l2l__pool_gather(c, &g, x->data, index, y->data); break;
+    case L2L__UNPOOL: l2l__unpool(c, &g, x->data, index, y->data); break;
+    case L2L__AVERAGE: l2l__average(c, &g, true, x->data, y->data); break;
+    case L2L__SPREAD: l2l__average(c, &g, false, y->data, x->data); break;
+    case L2L__PICK:
+        for (n = 0; n < large.n; n++) y->data[n] = x->data[(int64_t)n * large.c + index[n]];
+        break;
+    default:
+        l2l__zero(y);
+        for (n = 0; n < large.n; n++) y->data[(int64_t)n * large.c + index[n]] = x->data[n];
+    }
+}
+
+static l2l_tensor *l2l__map(l2l_context *c, int kind, l2l_tensor *x, l2l_shape s, int64_t i0,
+                            int64_t i1, int64_t i2, l2l_tensor *positions);
+static void l2l__map_vjp(l2l__vjp *v)
+{
+    l2l_tensor *y = v->y;
+    if (v->need[0])
+        v->dx[0] = l2l__map(v->c, (int)y->i[3] ^ 1, v->dy, y->in[0]->shape, y->i[0], y->i[1],
+                            y->i[2], y->index ? y : y->in[1]);
+}
+static const l2l__operation l2l__map_op = {"linear map", l2l__map_vjp};
+
+/* y, computed from x, goes on the tape as such a map of x. */
+static l2l_tensor *l2l__record_map(l2l_context *c, l2l_tensor *y, int kind, l2l_tensor *x,
+                                   l2l_tensor *positions)
+{
+    if (y) y->i[3] = kind;
+    return l2l__record2(c, y, &l2l__map_op, x, positions);
+}
+
+static l2l_tensor *l2l__map(l2l_context *c, int kind, l2l_tensor *x, l2l_shape s, int64_t i0,
+                            int64_t i1, int64_t i2, l2l_tensor *positions)
+{
+    static const char *const names[] = {"l2l_sum_to", "l2l_broadcast_to", "l2l_slice", "l2l_place",
+                                        "gather", "unpool", "l2l_average_pool", "spread",
+                                        "l2l_pick", "l2l_unpick"};
+    const char *where = names[kind];
+    l2l_tensor *y;
+    if (!l2l__ready(c, where, x) || (positions && !l2l__ready(c, where, positions)) ||
+        !(y = l2l__new(c, where, s)))
+        return NULL;
+    y->i[0] = i0; y->i[1] = i1; y->i[2] = i2;
+    l2l__map_into(c, kind, x, y, positions ? positions->index : NULL);
+    return l2l__record_map(c, y, kind, x, positions);
+}
+
 L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
-    l2l_tensor *y;
-    if (!l2l__ready(c, "l2l_sum_to", x) || !l2l__fits(c, "l2l_sum_to", s, x->shape) ||
-        !(y = l2l__new(c, "l2l_sum_to", s)))
-        return NULL;
-    if (!(x->shape.n > 1 && s.c == x->shape.c && l2l__same(s, l2l__channels(s.c))
-              ? l2l__sum_pixels(c, x, NULL, y->data)
-              : l2l__sum_images(c, x->data, x->shape, s, y->data))) {
-        l2l_drop(c, y);
-        return NULL;
-    }
-    return l2l__record1(c, y, &l2l__sum_to_op, x);
+    return l2l__ready(c, "l2l_sum_to", x) &&
+           (l2l__repeats(s, x->shape) || l2l__shapes_differ(c, "l2l_sum_to", s, x->shape))
+               ? l2l__map(c, L2L__SUM, x, s, 0, 0, 0, NULL) : NULL;
+}
+
+L2LADVDEF l2l_tensor *l2l_broadcast_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
+{
+    return l2l__ready(c, "l2l_broadcast_to", x) &&
+           (l2l__repeats(x->shape, s) || l2l__shapes_differ(c, "l2l_broadcast_to", x->shape, s))
+               ? l2l__map(c, L2L__BROADCAST, x, s, 0, 0, 0, NULL) : NULL;
+}
+
+L2LADVDEF l2l_tensor *l2l_slice(l2l_context *c, l2l_tensor *x, int from, int count)
+{
+    l2l_shape s;
+    if (!l2l__ready(c, "l2l_slice", x)) return NULL;
+    s = l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, count);
+    return (from >= 0 && count >= 1 && from <= x->shape.c - count) ||
+           l2l__fail(c, L2L_ERROR_SHAPE, "l2l_slice: channels %d to %d of %d", from, from + count,
+                     x->shape.c)
+               ? l2l__map(c, L2L__SLICE, x, s, from, 0, 0, NULL) : NULL;
+}
+
+L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int total)
+{
+    l2l_shape s;
+    if (!l2l__ready(c, "l2l_place", x)) return NULL;
+    s = l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, total);
+    return (from >= 0 && from <= total - x->shape.c) ||
+           l2l__fail(c, L2L_ERROR_SHAPE, "l2l_place: %d channels from %d into %d", x->shape.c,
+                     from, total)
+               ? l2l__map(c, L2L__PLACE, x, s, from, 0, 0, NULL) : NULL;
 }
 
 L2LADVDEF l2l_tensor *l2l_sum(l2l_context *c, l2l_tensor *x)
@@ -5049,14 +5046,12 @@ L2LADVDEF l2l_tensor *l2l_sum(l2l_context *c, l2l_tensor *x)
     return l2l_sum_to(c, x, l2l__channels(1));
 }
 
-/* y = sum / count, the intermediate given back. */
 static l2l_tensor *l2l__mean_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
-    l2l_tensor *sum = l2l_sum_to(c, x, s), *y;
-    if (!sum) return NULL;
-    y = l2l_affine(c, sum, (double)l2l_count(s) / (double)l2l_count(x->shape), 0);
-    l2l_drop(c, sum);
-    return y;
+    l2l_tensor *sum = l2l_sum_to(c, x, s);
+    return sum ? l2l__then(c, sum, l2l_affine(c, sum, (double)l2l_count(s) /
+                                                          (double)l2l_count(x->shape), 0))
+               : NULL;
 }
 
 L2LADVDEF l2l_tensor *l2l_mean(l2l_context *c, l2l_tensor *x)
@@ -5064,59 +5059,32 @@ L2LADVDEF l2l_tensor *l2l_mean(l2l_context *c, l2l_tensor *x)
     return l2l__mean_to(c, x, l2l__channels(1));
 }
 
-static void l2l__slice_vjp(l2l__vjp *v)
+/* The sum of a * b down to the shape s: what most gradients of a scale are. */
+static l2l_tensor *l2l__product_to(l2l_context *c, l2l_tensor *a, l2l_tensor *b, l2l_shape s)
 {
-    v->dx[0] = l2l_place(v->c, v->dy, (int)v->y->i[0], v->y->in[0]->shape.c);
+    l2l_tensor *product = l2l_mul(c, a, b);
+    return l2l__then(c, product, l2l_sum_to(c, product, s));
 }
-static const l2l__operation l2l__slice_op = {"slice", l2l__slice_vjp};
 
-static void l2l__place_vjp(l2l__vjp *v)
+/* Reshape and detach are views: they cost nothing. */
+L2LADVDEF l2l_tensor *l2l_detach(l2l_context *c, l2l_tensor *x)
 {
-    v->dx[0] = l2l_slice(v->c, v->dy, (int)v->y->i[0], v->y->in[0]->shape.c);
+    return l2l__ready(c, "l2l_detach", x) ? l2l__view(c, x, x->shape) : NULL;
 }
-static const l2l__operation l2l__place_op = {"place", l2l__place_vjp};
 
-L2LADVDEF l2l_tensor *l2l_slice(l2l_context *c, l2l_tensor *x, int from, int count)
+static void l2l__reshape_vjp(l2l__vjp *v)
 {
-    l2l_tensor *y;
-    l2l_shape s;
-    int64_t p, pixels;
-    if (!l2l__ready(c, "l2l_slice", x)) return NULL;
-    s = x->shape;
-    if (from < 0 || count < 1 || from > s.c - count) {
-        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_slice: channels %d to %d of %d", from, from + count,
-                  s.c);
+    v->dx[0] = l2l_reshape(v->c, v->dy, v->y->in[0]->shape);
+}
+static const l2l__operation l2l__reshape_op = {"reshape", l2l__reshape_vjp};
+
+L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s)
+{
+    const char *where = "l2l_reshape";
+    if (!l2l__ready(c, where, x) || !l2l__shape_ok(c, where, s) ||
+        !(l2l_count(s) == l2l_count(x->shape) || l2l__shapes_differ(c, where, x->shape, s)))
         return NULL;
-    }
-    s.c = count;
-    if (!(y = l2l__new(c, "l2l_slice", s))) return NULL;
-    pixels = l2l_count(s) / count;
-    for (p = 0; p < pixels; p++)
-        memcpy(y->data + p * count, x->data + p * x->shape.c + from,
-               (size_t)count * sizeof *y->data);
-    y->i[0] = from;
-    return l2l__record1(c, y, &l2l__slice_op, x);
-}
-
-L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int total)
-{
-    l2l_tensor *y;
-    l2l_shape s;
-    int64_t p, pixels;
-    if (!l2l__ready(c, "l2l_place", x)) return NULL;
-    s = x->shape;
-    if (from < 0 || from > total - s.c) {
-        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_place: %d channels from %d into %d", s.c, from, total);
-        return NULL;
-    }
-    s.c = total;
-    if (!(y = l2l_zeros(c, s))) return NULL;
-    pixels = l2l_count(s) / total;
-    for (p = 0; p < pixels; p++)
-        memcpy(y->data + p * total + from, x->data + p * x->shape.c,
-               (size_t)x->shape.c * sizeof *y->data);
-    y->i[0] = from;
-    return l2l__record1(c, y, &l2l__place_op, x);
+    return l2l__record1(c, l2l__view(c, x, s), &l2l__reshape_op, x);
 }
 
 /* -- scale and shift by channel ---------------------------------------------------------------- */
@@ -5127,14 +5095,11 @@ static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *g
 static void l2l__gate_scale_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    l2l_tensor *dy = v->y->in[0], *gate = v->y->in[1], *scale = v->y->in[2], *t, *u;
+    l2l_tensor *dy = v->y->in[0], *gate = v->y->in[1], *scale = v->y->in[2], *t;
     if (v->need[0]) v->dx[0] = l2l__gate_scale(c, v->dy, gate, scale);
     if (!v->need[2]) return;
     t = gate ? l2l__gate(c, dy, gate, 0) : l2l__retain(dy);
-    u = l2l_mul(c, v->dy, t);
-    v->dx[2] = l2l_sum_to(c, u, scale->shape);
-    l2l_drop(c, t);
-    l2l_drop(c, u);
+    v->dx[2] = l2l__then(c, t, l2l__product_to(c, v->dy, t, scale->shape));
 }
 static const l2l__operation l2l__gate_scale_op = {"gate_scale", l2l__gate_scale_vjp};
 
@@ -5151,31 +5116,36 @@ static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *g
     return l2l__record(c, y, &l2l__gate_scale_op, in, 3);
 }
 
-/* y = relu(scale * x + shift + residual): what batch norm is in evaluation mode. */
-enum { L2L__SS_X = 0, L2L__SS_SCALE, L2L__SS_SHIFT, L2L__SS_RESIDUAL };
-static void l2l__scale_shift_vjp(l2l__vjp *v)
+/* Inputs of a convolution's node, in this order. A scale_shift node has some of them: its scale and
+   shift are those in front of a convolution. */
+enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__PRE_SCALE, L2L__PRE_SHIFT };
+
+/* Back through relu(scale * x + shift + residual), which is open where gate > 0 (NULL: everywhere). */
+static void l2l__scale_shift_back(l2l__vjp *v, l2l_tensor *dy, l2l_tensor *gate, bool residual)
 {
     l2l_context *c = v->c;
-    l2l_tensor *const *in = v->y->in;
-    l2l_tensor *gate = v->y->i[3] ? v->y : NULL, *t, *u;
-    if (v->need[L2L__SS_X]) v->dx[L2L__SS_X] = l2l__gate_scale(c, v->dy, gate, in[L2L__SS_SCALE]);
-    if (!v->need[L2L__SS_SCALE] && !v->need[L2L__SS_SHIFT] && !v->need[L2L__SS_RESIDUAL]) return;
-    t = gate ? l2l__gate(c, v->dy, gate, 0) : l2l__retain(v->dy);
-    if (v->need[L2L__SS_SHIFT]) v->dx[L2L__SS_SHIFT] = l2l_sum_to(c, t, in[L2L__SS_SHIFT]->shape);
-    if (v->need[L2L__SS_SCALE]) {
-        u = l2l_mul(c, t, in[L2L__SS_X]);
-        v->dx[L2L__SS_SCALE] = l2l_sum_to(c, u, in[L2L__SS_SCALE]->shape);
-        l2l_drop(c, u);
-    }
-    if (v->need[L2L__SS_RESIDUAL]) v->dx[L2L__SS_RESIDUAL] = l2l__retain(t);
+    l2l_tensor *const *in = v->y->in, *scale = in[L2L__PRE_SCALE], *t;
+    if (v->need[L2L__X]) v->dx[L2L__X] = l2l__gate_scale(c, dy, gate, scale);
+    if (!v->need[L2L__PRE_SCALE] && !v->need[L2L__PRE_SHIFT] && !residual) return;
+    t = gate ? l2l__gate(c, dy, gate, 0) : l2l__retain(dy);
+    if (v->need[L2L__PRE_SHIFT]) v->dx[L2L__PRE_SHIFT] = l2l_sum_to(c, t, scale->shape);
+    if (v->need[L2L__PRE_SCALE])
+        v->dx[L2L__PRE_SCALE] = l2l__product_to(c, t, in[L2L__X], scale->shape);
+    if (residual) v->dx[L2L__RESIDUAL] = l2l__retain(t);
     l2l_drop(c, t);
+}
+
+/* y = relu(scale * x + shift + residual): what batch norm is in evaluation mode. */
+static void l2l__scale_shift_vjp(l2l__vjp *v)
+{
+    l2l__scale_shift_back(v, v->dy, v->y->i[3] ? v->y : NULL, v->need[L2L__RESIDUAL]);
 }
 static const l2l__operation l2l__scale_shift_op = {"scale_shift", l2l__scale_shift_vjp};
 
 static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *scale,
                                     l2l_tensor *shift, l2l_tensor *residual, bool relu)
 {
-    l2l_tensor *y, *in[4];
+    l2l_tensor *y, *in[7] = {0};
     l2l__epilogue e;
     if (!l2l__ready(c, "scale_shift", x) || !l2l__ready(c, "scale_shift", scale) ||
         !l2l__ready(c, "scale_shift", shift) || !(y = l2l__new(c, "scale_shift", x->shape)))
@@ -5183,9 +5153,9 @@ static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *s
     e = l2l__epilogue_of(NULL, scale->data, shift->data, residual ? residual->data : NULL, relu);
     l2l__channel_finish(c, l2l_count(x->shape) / x->shape.c, x->shape.c, x->data, &e, y->data);
     y->i[3] = relu;
-    in[L2L__SS_X] = x; in[L2L__SS_SCALE] = scale; in[L2L__SS_SHIFT] = shift;
-    in[L2L__SS_RESIDUAL] = residual;
-    return l2l__record(c, y, &l2l__scale_shift_op, in, 4);
+    in[L2L__X] = x; in[L2L__PRE_SCALE] = scale; in[L2L__PRE_SHIFT] = shift;
+    in[L2L__RESIDUAL] = residual;
+    return l2l__record(c, y, &l2l__scale_shift_op, in, 7);
 }
 
 /* -- convolution ------------------------------------------------------------------------------- */
@@ -5196,22 +5166,16 @@ static bool l2l__geometry_of(l2l_context *c, const char *where, l2l_shape x, l2l
 {
     if (c->status) return false;
     if (stride < 1 || padding < 0)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "%s: stride %d must be at least 1 and padding %d at "
-                         "least 0",
-                         where, stride, padding);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: stride %d must be at least 1 and padding %d "
+                         "at least 0", where, stride, padding);
     if (x.c != w.w)
-        return l2l__fail(c, L2L_ERROR_SHAPE,
-                         "%s: an input of %d channels (%dx%dx%dx%d) and a weight "
-                         "for %d (%dx%dx%dx%d)",
-                         where, x.c, x.n, x.h, x.w, x.c, w.w, w.n, w.h, w.w, w.c);
+        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: an input of %d channels (%dx%dx%dx%d) and a "
+                         "weight for %d (%dx%dx%dx%d)", where, x.c, x.n, x.h, x.w, x.c, w.w, w.n,
+                         w.h, w.w, w.c);
     if (padding > 16384 || x.h > INT_MAX / 2 || x.w > INT_MAX / 2 ||
-        (int64_t)x.h + 2 * padding < w.n ||
-        (int64_t)x.w + 2 * padding < w.h)
-        return l2l__fail(c, L2L_ERROR_SHAPE,
-                         "%s: a %dx%d kernel does not fit into %dx%d with padding "
-                         "%d",
-                         where, w.n, w.h, x.h, x.w, padding);
+        (int64_t)x.h + 2 * padding < w.n || (int64_t)x.w + 2 * padding < w.h)
+        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: a %dx%d kernel does not fit into %dx%d with "
+                         "padding %d", where, w.n, w.h, x.h, x.w, padding);
     g->n = x.n; g->h = x.h; g->w = x.w; g->c = x.c;
     g->kh = w.n; g->kw = w.h; g->k = w.c;
     g->stride = stride;
@@ -5226,12 +5190,6 @@ static l2l_shape l2l__output_of(const l2l__geometry *g)
     return l2l_shape_of(g->n, g->oh, g->ow, g->k);
 }
 
-static void l2l__save_geometry(l2l_tensor *y, int stride, int padding)
-{
-    y->i[0] = stride;
-    y->i[1] = padding;
-}
-
 L2LADVDEF l2l_conv_options l2l_conv_default(void)
 {
     l2l_conv_options o;
@@ -5240,6 +5198,9 @@ L2LADVDEF l2l_conv_options l2l_conv_default(void)
     return o;
 }
 
+/* conv(x, w), its adjoint in x and its adjoint in w are bilinear, each in two of the three tensors
+   x, w, y, and the VJPs of each are the other two. Their nodes keep stride and padding in i[0..1].
+   This is conv(x, w) as y's VJP needs it. */
 static l2l_tensor *l2l__plain_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                    const l2l_tensor *y)
 {
@@ -5249,274 +5210,149 @@ static l2l_tensor *l2l__plain_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     return l2l_conv(c, x, w, &o);
 }
 
-/* dx = adjoint of conv in x. As a function of (dy, w) it is bilinear, and its VJPs are the two
-   other members of the family. */
 static void l2l__input_grad_vjp(l2l__vjp *v)
 {
     l2l_tensor *dy = v->y->in[0], *w = v->y->in[1];
+    const int stride = (int)v->y->i[0], padding = (int)v->y->i[1];
     if (v->need[0]) v->dx[0] = l2l__plain_conv(v->c, v->dy, w, v->y);
-    if (v->need[1])
-        v->dx[1] = l2l_conv_weight_grad(v->c, v->dy, dy, w->shape, (int)v->y->i[0],
-                                        (int)v->y->i[1]);
+    if (v->need[1]) v->dx[1] = l2l_conv_weight_grad(v->c, v->dy, dy, w->shape, stride, padding);
 }
-static const l2l__operation l2l__input_grad_op = {"conv_input_grad", l2l__input_grad_vjp};
-
-L2LADVDEF l2l_tensor *l2l_conv_input_grad(l2l_context *c, l2l_tensor *dy, l2l_tensor *w,
-                                          l2l_shape x, int stride, int padding)
-{
-    const char *where = "l2l_conv_input_grad";
-    l2l__geometry g;
-    l2l_tensor *dx;
-    if (!l2l__ready(c, where, dy) || !l2l__ready(c, where, w) || !l2l__shape_ok(c, where, x) ||
-        !l2l__geometry_of(c, where, x, w->shape, stride, padding, &g))
-        return NULL;
-    if (!l2l__same(dy->shape, l2l__output_of(&g))) {
-        l2l__shapes_differ(c, where, dy->shape, l2l__output_of(&g));
-        return NULL;
-    }
-    if (!(dx = l2l__new(c, where, x))) return NULL;
-    if (!l2l__conv_input_gradient(c, &g, dy->data, w, dx->data)) {
-        l2l_drop(c, dx);
-        return NULL;
-    }
-    l2l__save_geometry(dx, stride, padding);
-    return l2l__record2(c, dx, &l2l__input_grad_op, dy, w);
-}
+static const l2l__operation l2l__input_grad_op = {"l2l_conv_input_grad", l2l__input_grad_vjp};
 
 static void l2l__weight_grad_vjp(l2l__vjp *v)
 {
     l2l_tensor *x = v->y->in[0], *dy = v->y->in[1];
-    if (v->need[0])
-        v->dx[0] = l2l_conv_input_grad(v->c, dy, v->dy, x->shape, (int)v->y->i[0],
-                                       (int)v->y->i[1]);
+    const int stride = (int)v->y->i[0], padding = (int)v->y->i[1];
+    if (v->need[0]) v->dx[0] = l2l_conv_input_grad(v->c, dy, v->dy, x->shape, stride, padding);
     if (v->need[1]) v->dx[1] = l2l__plain_conv(v->c, x, v->dy, v->y);
 }
-static const l2l__operation l2l__weight_grad_op = {"conv_weight_grad", l2l__weight_grad_vjp};
+static const l2l__operation l2l__weight_grad_op = {"l2l_conv_weight_grad", l2l__weight_grad_vjp};
+
+/* The adjoint in x, of a = dy and b = w, or in w, of a = x and b = dy; s is its shape. */
+static l2l_tensor *l2l__conv_adjoint(l2l_context *c, const l2l__operation *op, l2l_tensor *a,
+                                     l2l_tensor *b, l2l_shape s, int stride, int padding)
+{
+    const bool in_x = op == &l2l__input_grad_op;
+    l2l__geometry g;
+    l2l_shape dy;
+    l2l_tensor *y;
+    if (!l2l__ready(c, op->name, a) || !l2l__ready(c, op->name, b) ||
+        !l2l__shape_ok(c, op->name, s) ||
+        !l2l__geometry_of(c, op->name, in_x ? s : a->shape, in_x ? b->shape : s, stride, padding,
+                          &g))
+        return NULL;
+    dy = in_x ? a->shape : b->shape;
+    if (!l2l__equal(c, op->name, dy, l2l__output_of(&g)) || !(y = l2l__new(c, op->name, s)))
+        return NULL;
+    if (in_x) l2l__conv_input_gradient(c, &g, a->data, b, y->data);
+    else l2l__conv_weight_gradient(c, &g, a->data, b->data, y->data);
+    y->i[0] = stride;
+    y->i[1] = padding;
+    return l2l__record2(c, y, op, a, b);
+}
+
+L2LADVDEF l2l_tensor *l2l_conv_input_grad(l2l_context *c, l2l_tensor *dy, l2l_tensor *w,
+                                          l2l_shape x, int stride, int padding)
+{
+    return l2l__conv_adjoint(c, &l2l__input_grad_op, dy, w, x, stride, padding);
+}
 
 L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_tensor *dy,
                                            l2l_shape w, int stride, int padding)
 {
-    const char *where = "l2l_conv_weight_grad";
-    l2l__geometry g;
-    l2l_tensor *dw;
-    if (!l2l__ready(c, where, x) || !l2l__ready(c, where, dy) || !l2l__shape_ok(c, where, w) ||
-        !l2l__geometry_of(c, where, x->shape, w, stride, padding, &g))
-        return NULL;
-    if (!l2l__same(dy->shape, l2l__output_of(&g))) {
-        l2l__shapes_differ(c, where, dy->shape, l2l__output_of(&g));
-        return NULL;
-    }
-    if (!(dw = l2l__new(c, where, w))) return NULL;
-    if (!l2l__conv_weight_gradient(c, &g, x->data, dy->data, dw->data)) {
-        l2l_drop(c, dw);
-        return NULL;
-    }
-    l2l__save_geometry(dw, stride, padding);
-    return l2l__record2(c, dw, &l2l__weight_grad_op, x, dy);
+    return l2l__conv_adjoint(c, &l2l__weight_grad_op, x, dy, w, stride, padding);
 }
 
-/* unpool puts each value back at its maximum's place, gather reads there: adjoints of each other.
-   `p` is the index that the pooling node saved. */
-static l2l_tensor *l2l__unpool_of(l2l_context *c, l2l_tensor *dy, const l2l_tensor *pooled,
-                                  const int *index, l2l_shape x);
-static l2l_tensor *l2l__gather_of(l2l_context *c, l2l_tensor *x, const l2l_tensor *pooled,
-                                  const int *index, l2l_shape y);
-
-static l2l__geometry l2l__pool_geometry(l2l_shape x, l2l_shape y, const l2l_tensor *pooled)
+/* The maxima of x, of the geometry's output shape, with their places in y->index. */
+static l2l_tensor *l2l__pool(l2l_context *c, const char *where, const l2l__geometry *g,
+                             const l2l_real *x)
 {
-    l2l__geometry g;
-    g.n = x.n; g.h = x.h; g.w = x.w; g.c = g.k = x.c;
-    g.oh = y.h; g.ow = y.w;
-    g.kh = g.kw = (int)pooled->i[4];
-    g.stride = (int)pooled->i[5];
-    g.padding = (int)pooled->i[6];
-    return g;
-}
-
-static void l2l__save_pool(l2l_tensor *y, int window, int stride, int padding)
-{
-    y->i[4] = window;
-    y->i[5] = stride;
-    y->i[6] = padding;
-}
-
-static void l2l__unpool_vjp(l2l__vjp *v)
-{
-    v->dx[0] = l2l__gather_of(v->c, v->dy, v->y, (const int *)v->y->p, v->y->in[0]->shape);
-}
-static const l2l__operation l2l__unpool_op = {"unpool", l2l__unpool_vjp};
-
-static void l2l__gather_vjp(l2l__vjp *v)
-{
-    v->dx[0] = l2l__unpool_of(v->c, v->dy, v->y, (const int *)v->y->p, v->y->in[0]->shape);
-}
-static const l2l__operation l2l__gather_op = {"gather", l2l__gather_vjp};
-
-static l2l_tensor *l2l__unpool_of(l2l_context *c, l2l_tensor *dy, const l2l_tensor *pooled,
-                                  const int *index, l2l_shape x)
-{
-    l2l_tensor *dx;
-    l2l__geometry g;
-    if (!l2l__ready(c, "unpool", dy) || !(dx = l2l__new(c, "unpool", x))) return NULL;
-    g = l2l__pool_geometry(x, dy->shape, pooled);
-    l2l__unpool(c, &g, dy->data, index, dx->data);
-    l2l__save_pool(dx, g.kh, g.stride, g.padding);
-    dx->p = index;
-    return l2l__record1(c, dx, &l2l__unpool_op, dy);
-}
-
-static l2l_tensor *l2l__gather_of(l2l_context *c, l2l_tensor *x, const l2l_tensor *pooled,
-                                  const int *index, l2l_shape s)
-{
-    l2l_tensor *y;
-    l2l__geometry g;
-    if (!l2l__ready(c, "gather", x) || !(y = l2l__new(c, "gather", s))) return NULL;
-    g = l2l__pool_geometry(x->shape, s, pooled);
-    l2l__pool_gather(c, &g, x->data, index, y->data);
-    l2l__save_pool(y, g.kh, g.stride, g.padding);
-    y->p = index;
-    return l2l__record1(c, y, &l2l__gather_op, x);
-}
-
-/* y = pool(x), y->index; y's shape is set by the caller. */
-static bool l2l__pool_into(l2l_context *c, const l2l__geometry *g, const l2l_real *x, l2l_tensor *y)
-{
+    l2l_tensor *y = l2l__new(c, where, l2l__output_of(g));
+    if (!y) return NULL;
     y->index = (int *)l2l__arena_array(c, l2l_count(y->shape), sizeof *y->index);
-    if (!y->index) return false;
-    l2l__max_pool_forward(c, g, x, y->data, y->index);
-    l2l__save_pool(y, g->kh, g->stride, g->padding);
-    return true;
+    if (y->index) l2l__max_pool_forward(c, g, x, y->data, y->index);
+    y->i[0] = g->kh; y->i[1] = g->stride; y->i[2] = g->padding;
+    return y;
 }
 
-/* Inputs of the convolution's node, in this order. */
-enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__PRE_SCALE, L2L__PRE_SHIFT };
-
-/* The part of conv's VJP in front of the epilogue: t is the cotangent of conv(p(x), w). */
-static void l2l__conv_core_vjp(l2l__vjp *v, l2l_tensor *t)
-{
-    l2l_context *c = v->c;
-    l2l_tensor *const *in = v->y->in;
-    l2l_tensor *x = in[L2L__X], *w = in[L2L__W], *p = x, *dp, *g, *m;
-    int stride = (int)v->y->i[0], padding = (int)v->y->i[1];
-    bool prologue = in[L2L__PRE_SCALE] != NULL;
-    if (prologue)
-        p = l2l__scale_shift(c, x, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT], NULL, true);
-    if (v->need[L2L__W])
-        v->dx[L2L__W] = l2l_conv_weight_grad(c, p, t, w->shape, stride, padding);
-    if (v->need[L2L__X] || v->need[L2L__PRE_SCALE] || v->need[L2L__PRE_SHIFT]) {
-        dp = l2l_conv_input_grad(c, t, w, x->shape, stride, padding);
-        if (prologue) {
-            g = l2l__gate(c, dp, p, 0);
-            if (v->need[L2L__X]) v->dx[L2L__X] = l2l__gate_scale(c, g, NULL, in[L2L__PRE_SCALE]);
-            if (v->need[L2L__PRE_SHIFT])
-                v->dx[L2L__PRE_SHIFT] = l2l_sum_to(c, g, l2l__channels(x->shape.c));
-            if (v->need[L2L__PRE_SCALE]) {
-                m = l2l_mul(c, g, x);
-                v->dx[L2L__PRE_SCALE] = l2l_sum_to(c, m, l2l__channels(x->shape.c));
-                l2l_drop(c, m);
-            }
-            l2l_drop(c, g);
-            l2l_drop(c, dp);
-        } else {
-            v->dx[L2L__X] = dp;
-        }
-    }
-    if (p != x) l2l_drop(c, p);
-}
-
+/* Backwards, from the pooled and gated output to the convolution's input. t is the cotangent of
+   what has been reached, p the input behind the prologue. */
 static void l2l__conv_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    l2l_tensor *y = v->y, *t = l2l__retain(v->dy), *u, *m;
-    l2l_tensor *const *in = y->in;
-    bool relu = (y->i[3] & L2L_RELU) != 0, pool = (y->i[3] & L2L_POOL) != 0, at_once;
-    at_once = relu && !pool && in[L2L__SCALE] && !v->need[L2L__RESIDUAL] && !v->need[L2L__BIAS] &&
-              !v->need[L2L__SCALE];
-    if (relu && !at_once) {                  /* max and ReLU commute: mask by the pooled output   */
-        u = l2l__gate(c, t, y, 0);
-        l2l_drop(c, t);
-        t = u;
-    }
-    if (pool && t) {
-        u = l2l__unpool_of(c, t, y, y->index,
-                           l2l_shape_of(y->shape.n, (int)(y->i[7] >> 32),
-                                        (int)(y->i[7] & 0x7fffffff), y->shape.c));
-        l2l_drop(c, t);
-        t = u;
-    }
-    if (!t) return;
+    l2l_tensor *y = v->y, *const *in = y->in, *x = in[L2L__X], *w = in[L2L__W], *p = x;
+    l2l_tensor *scale = in[L2L__SCALE], *t = l2l__retain(v->dy), *u;
+    const bool relu = (y->i[3] & L2L_RELU) != 0, pool = (y->i[3] & L2L_POOL) != 0;
+    const bool at_once = relu && !pool && scale && !v->need[L2L__RESIDUAL] &&
+                         !v->need[L2L__BIAS] && !v->need[L2L__SCALE];
+    const int stride = (int)y->i[0], padding = (int)y->i[1];
+    l2l__geometry g;
+    if (!l2l__geometry_of(c, "l2l_conv", x->shape, w->shape, stride, padding, &g)) return;
+    if (relu && !at_once)                    /* max and ReLU commute: mask by the pooled output   */
+        t = l2l__then(c, t, l2l__gate(c, t, y, 0));
+    if (pool) t = l2l__then(c, t, l2l__map(c, L2L__UNPOOL, t, l2l__output_of(&g), 2, 2, 0, y));
     if (v->need[L2L__RESIDUAL]) v->dx[L2L__RESIDUAL] = l2l__retain(t);
     if (v->need[L2L__BIAS]) v->dx[L2L__BIAS] = l2l_sum_to(c, t, in[L2L__BIAS]->shape);
-    if (in[L2L__SCALE]) {
-        if (v->need[L2L__SCALE]) {           /* needs the bare convolution again                  */
-            l2l_tensor *p = in[L2L__X];
-            if (in[L2L__PRE_SCALE])
-                p = l2l__scale_shift(c, p, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT], NULL, true);
-            u = l2l__plain_conv(c, p, in[L2L__W], y);
-            m = l2l_mul(c, t, u);
-            v->dx[L2L__SCALE] = l2l_sum_to(c, m, in[L2L__SCALE]->shape);
-            if (p != in[L2L__X]) l2l_drop(c, p);
-            l2l_drop(c, u);
-            l2l_drop(c, m);
-        }
-        u = l2l__gate_scale(c, t, at_once ? y : NULL, in[L2L__SCALE]);
-        l2l_drop(c, t);
-        t = u;
+    if (in[L2L__PRE_SCALE])
+        p = l2l__scale_shift(c, x, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT], NULL, true);
+    if (v->need[L2L__SCALE]) {               /* needs the bare convolution again                  */
+        u = l2l__plain_conv(c, p, w, y);
+        v->dx[L2L__SCALE] = l2l__then(c, u, l2l__product_to(c, t, u, scale->shape));
     }
-    if (t) l2l__conv_core_vjp(v, t);
+    if (scale) t = l2l__then(c, t, l2l__gate_scale(c, t, at_once ? y : NULL, scale));
+    if (v->need[L2L__W])
+        v->dx[L2L__W] = l2l_conv_weight_grad(c, p, t, w->shape, stride, padding);
+    if (v->need[L2L__X] || v->need[L2L__PRE_SCALE] || v->need[L2L__PRE_SHIFT]) {
+        u = l2l_conv_input_grad(c, t, w, x->shape, stride, padding);
+        if (p == x) {
+            v->dx[L2L__X] = u;
+        } else if (u) {
+            u = l2l__then(c, u, l2l__gate(c, u, p, 0));
+            l2l__scale_shift_back(v, u, NULL, false);
+            l2l_drop(c, u);
+        }
+    }
+    if (p != x) l2l_drop(c, p);
     l2l_drop(c, t);
 }
 static const l2l__operation l2l__conv_op = {"conv", l2l__conv_vjp};
 
-static bool l2l__vector_fits(l2l_context *c, const char *where, const l2l_tensor *x, int channels)
+/* An operand that may be left out, or else has just this shape. */
+static bool l2l__optional(l2l_context *c, const char *where, const l2l_tensor *x, l2l_shape s)
 {
-    if (!x) return true;
-    if (!l2l__ready(c, where, x)) return false;
-    return l2l__same(x->shape, l2l__channels(channels)) ||
-           l2l__shapes_differ(c, where, x->shape, l2l__channels(channels));
+    return !x || (l2l__ready(c, where, x) && l2l__equal(c, where, x->shape, s));
 }
 
 static bool l2l__conv_check(l2l_context *c, const l2l_conv_options *o, const l2l__geometry *g)
 {
+    const l2l_shape before = l2l__channels(g->c), after = l2l__channels(g->k);
     if (!o->pre_scale != !o->pre_shift)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_conv: pre_scale and pre_shift go together");
-    if (o->residual && !l2l__ready(c, "l2l_conv: residual", o->residual)) return false;
-    if (o->residual && !l2l__same(o->residual->shape, l2l__output_of(g)))
-        return l2l__shapes_differ(c, "l2l_conv: residual", o->residual->shape, l2l__output_of(g));
     if (o->pool && (g->oh < 2 || g->ow < 2))
         return l2l__fail(c, L2L_ERROR_SHAPE, "l2l_conv: nothing to pool in %dx%d", g->oh, g->ow);
-    return l2l__vector_fits(c, "l2l_conv: bias", o->bias, g->k) &&
-           l2l__vector_fits(c, "l2l_conv: scale", o->scale, g->k) &&
-           l2l__vector_fits(c, "l2l_conv: pre_scale", o->pre_scale, g->c) &&
-           l2l__vector_fits(c, "l2l_conv: pre_shift", o->pre_shift, g->c);
+    return l2l__optional(c, "l2l_conv: residual", o->residual, l2l__output_of(g)) &&
+           l2l__optional(c, "l2l_conv: bias", o->bias, after) &&
+           l2l__optional(c, "l2l_conv: scale", o->scale, after) &&
+           l2l__optional(c, "l2l_conv: pre_scale", o->pre_scale, before) &&
+           l2l__optional(c, "l2l_conv: pre_shift", o->pre_shift, before);
 }
 
 /* Runs the convolution and its epilogue into a new tensor, pooled or not. */
 static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, const l2l_tensor *p,
                                  const l2l_tensor *w, const l2l_conv_options *o)
 {
-    l2l_tensor *full = l2l__new(c, "l2l_conv", l2l__output_of(g)), *y;
+    l2l_tensor *y = l2l__new(c, "l2l_conv", l2l__output_of(g));
     l2l__epilogue e;
     l2l__geometry pool = *g;
-    bool ok;
-    if (!full) return NULL;
+    if (!y) return NULL;
     e = l2l__epilogue_of(NULL, o->scale ? o->scale->data : NULL, o->bias ? o->bias->data : NULL,
                          o->residual ? o->residual->data : NULL, o->relu);
-    if (!l2l__conv_forward(c, g, p->data, w, &e, full->data)) {
-        l2l_drop(c, full);
-        return NULL;
-    }
-    if (!o->pool) return full;
-    y = l2l__new(c, "l2l_conv", l2l_shape_of(g->n, g->oh / 2, g->ow / 2, g->k));
+    if (!l2l__conv_forward(c, g, p->data, w, &e, y->data) || !o->pool) return y;
     pool.h = g->oh; pool.w = g->ow; pool.c = g->k;
     pool.kh = pool.kw = pool.stride = 2;
     pool.padding = 0;
     pool.oh = g->oh / 2; pool.ow = g->ow / 2;
-    ok = y && l2l__pool_into(c, &pool, full->data, y);
-    l2l_drop(c, full);
-    if (ok) return y;
-    l2l_drop(c, y);
-    return NULL;
+    return l2l__then(c, y, l2l__pool(c, "l2l_conv", &pool, y->data));
 }
 
 L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
@@ -5538,9 +5374,9 @@ L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     y = l2l__conv_run(c, &g, p, w, o);
     if (p != x) l2l_drop(c, p);
     if (!y) return NULL;
-    l2l__save_geometry(y, o->stride, o->padding);
+    y->i[0] = o->stride;
+    y->i[1] = o->padding;
     y->i[3] = (o->relu ? L2L_RELU : 0) | (o->pool ? L2L_POOL : 0);
-    y->i[7] = (int64_t)g.oh << 32 | g.ow;
     in[L2L__X] = x; in[L2L__W] = w; in[L2L__BIAS] = o->bias; in[L2L__SCALE] = o->scale;
     in[L2L__RESIDUAL] = o->residual; in[L2L__PRE_SCALE] = o->pre_scale;
     in[L2L__PRE_SHIFT] = o->pre_shift;
@@ -5551,7 +5387,7 @@ L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
 L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                  const l2l_conv_options *o)
 {
-    l2l_tensor *flat, *matrix, *y;
+    l2l_tensor *flat, *matrix;
     int64_t inputs, rows;
     if (!l2l__ready(c, "l2l_linear", x) || !l2l__ready(c, "l2l_linear: weight", w)) return NULL;
     inputs = l2l_count(x->shape) / x->shape.n;
@@ -5563,10 +5399,7 @@ L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     }
     flat = l2l_reshape(c, x, l2l_shape_of(x->shape.n, 1, 1, (int)inputs));
     matrix = l2l_reshape(c, w, l2l_shape_of(1, 1, (int)inputs, w->shape.c));
-    y = flat && matrix ? l2l_conv(c, flat, matrix, o) : NULL;
-    l2l_drop(c, flat);
-    l2l_drop(c, matrix);
-    return y;
+    return l2l__then(c, flat, l2l__then(c, matrix, l2l_conv(c, flat, matrix, o)));
 }
 
 /* -- pooling ----------------------------------------------------------------------------------- */
@@ -5576,76 +5409,30 @@ static bool l2l__pool_shape(l2l_context *c, const char *where, const l2l_tensor 
 {
     if (!l2l__ready(c, where, x)) return false;
     if (window < 1 || padding > window / 2)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "%s: window %d must be at least 1, padding %d at most "
-                         "half of it",
-                         where, window, padding);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: window %d must be at least 1, padding %d at "
+                         "most half of it", where, window, padding);
     return l2l__geometry_of(c, where, x->shape,
                             l2l_shape_of(window, window, x->shape.c, x->shape.c), stride, padding,
                             g);
 }
 
-static void l2l__max_pool_vjp(l2l__vjp *v)
-{
-    v->dx[0] = l2l__unpool_of(v->c, v->dy, v->y, v->y->index, v->y->in[0]->shape);
-}
-static const l2l__operation l2l__max_pool_op = {"max_pool", l2l__max_pool_vjp};
-
+/* Once the places of the maxima are known, it reads there: a linear map. */
 L2LADVDEF l2l_tensor *l2l_max_pool(l2l_context *c, l2l_tensor *x, int window, int stride,
                                    int padding)
 {
     l2l__geometry g;
-    l2l_tensor *y;
-    if (!l2l__pool_shape(c, "l2l_max_pool", x, window, stride, padding, &g) ||
-        !(y = l2l__new(c, "l2l_max_pool", l2l__output_of(&g))))
-        return NULL;
-    if (!l2l__pool_into(c, &g, x->data, y)) {
-        l2l_drop(c, y);
-        return NULL;
-    }
-    return l2l__record1(c, y, &l2l__max_pool_op, x);
+    return l2l__pool_shape(c, "l2l_max_pool", x, window, stride, padding, &g)
+               ? l2l__record_map(c, l2l__pool(c, "l2l_max_pool", &g, x->data), L2L__GATHER, x, NULL)
+               : NULL;
 }
-
-/* The average and its adjoint are linear: each is the other's VJP. i[2..3] hold the input's
-   size. */
-static l2l_tensor *l2l__average_adjoint(l2l_context *c, l2l_tensor *dy, const l2l_tensor *pooled,
-                                        l2l_shape x);
-static void l2l__average_pool_vjp(l2l__vjp *v)
-{
-    v->dx[0] = l2l__average_adjoint(v->c, v->dy, v->y, v->y->in[0]->shape);
-}
-static const l2l__operation l2l__average_pool_op = {"average_pool", l2l__average_pool_vjp};
-
-static void l2l__average_adjoint_vjp(l2l__vjp *v)
-{
-    v->dx[0] = l2l_average_pool(v->c, v->dy, (int)v->y->i[4], (int)v->y->i[5], (int)v->y->i[6]);
-}
-static const l2l__operation l2l__average_adjoint_op = {"average_adjoint", l2l__average_adjoint_vjp};
 
 L2LADVDEF l2l_tensor *l2l_average_pool(l2l_context *c, l2l_tensor *x, int window, int stride,
                                        int padding)
 {
     l2l__geometry g;
-    l2l_tensor *y;
-    if (!l2l__pool_shape(c, "l2l_average_pool", x, window, stride, padding, &g) ||
-        !(y = l2l__new(c, "l2l_average_pool", l2l__output_of(&g))))
-        return NULL;
-    l2l__average(c, &g, true, x->data, y->data);
-    l2l__save_pool(y, window, stride, padding);
-    return l2l__record1(c, y, &l2l__average_pool_op, x);
-}
-
-static l2l_tensor *l2l__average_adjoint(l2l_context *c, l2l_tensor *dy, const l2l_tensor *pooled,
-                                        l2l_shape x)
-{
-    l2l__geometry g;
-    l2l_tensor *dx;
-    if (!l2l__ready(c, "average_adjoint", dy) || !(dx = l2l__new(c, "average_adjoint", x)))
-        return NULL;
-    g = l2l__pool_geometry(x, dy->shape, pooled);
-    l2l__average(c, &g, false, dx->data, dy->data);
-    l2l__save_pool(dx, g.kh, g.stride, g.padding);
-    return l2l__record1(c, dx, &l2l__average_adjoint_op, dy);
+    return l2l__pool_shape(c, "l2l_average_pool", x, window, stride, padding, &g)
+               ? l2l__map(c, L2L__AVERAGE, x, l2l__output_of(&g), window, stride, padding, NULL)
+               : NULL;
 }
 
 L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x)
@@ -5668,8 +5455,7 @@ L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
     return o;
 }
 
-/* The same function from plain operations: the test twin, and what higher derivatives go
-   through. */
+/* The same function from plain operations: what higher derivatives go through. */
 static l2l_tensor *l2l__batch_norm_plain(l2l_context *c, l2l_tensor *x, l2l_tensor *gamma,
                                          l2l_tensor *beta, double epsilon)
 {
@@ -5686,15 +5472,15 @@ static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
     l2l_tensor *x = v->y->in[0], *gamma = v->y->in[1], *gate = v->y->i[3] ? v->y : NULL;
-    const l2l_real *mu = v->y->saved, *g = gate ? gate->data : NULL;
-    int n = x->shape.c, k;
+    const int n = x->shape.c;
+    const l2l_real *mu = v->y->saved, *r = mu + n, *g = gate ? gate->data : NULL;
     int64_t m = l2l_count(x->shape) / n;
-    const l2l_real *r = mu + n;
     double *sums = (double *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *sums);
     l2l_real *by = (l2l_real *)l2l__arena_array(c, 4 * (int64_t)n, sizeof *by);
+    l2l_tensor *dx = v->need[0] ? l2l__new(c, "batch_norm", x->shape) : NULL;
     l2l_tensor *dgamma = l2l__new(c, "batch_norm", gamma->shape);
-    l2l_tensor *dbeta = l2l__new(c, "batch_norm", gamma->shape), *dx = NULL;
-    if (v->need[0]) dx = l2l__new(c, "batch_norm", x->shape);
+    l2l_tensor *dbeta = l2l__new(c, "batch_norm", gamma->shape);
+    int k;
     if (!c->status &&
         l2l__channel_moments(c, m, n, v->dy->data, g, x->data, mu, sums, sums + n)) {
         for (k = 0; k < n; k++) {
@@ -5738,6 +5524,18 @@ static void l2l__batch_norm_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__batch_norm_op = {"batch_norm", l2l__batch_norm_vjp};
 
+/* Mean and biased variance by channel. */
+static bool l2l__moments(l2l_context *c, const l2l_tensor *x, l2l_real *mu, l2l_real *variance)
+{
+    int n = x->shape.c, k;
+    double m = (double)(l2l_count(x->shape) / n);
+    if (!l2l__sum_pixels(c, x, NULL, mu)) return false;
+    for (k = 0; k < n; k++) mu[k] = (l2l_real)((double)mu[k] / m);
+    if (!l2l__sum_pixels(c, x, mu, variance)) return false;
+    for (k = 0; k < n; k++) variance[k] = (l2l_real)((double)variance[k] / m);
+    return true;
+}
+
 static void l2l__move_running(const l2l_batch_norm_options *o, const l2l_real *mu,
                               const l2l_real *variance, int channels, double m)
 {
@@ -5753,36 +5551,30 @@ static void l2l__move_running(const l2l_batch_norm_options *o, const l2l_real *m
 static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
                                          const l2l_batch_norm_options *o)
 {
-    int n = x->shape.c, k;
+    const int n = x->shape.c;
     int64_t m = l2l_count(x->shape) / n;
     l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[4];
-    l2l_real *mu, *r, *scale = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *scale);
-    l2l_real *variance = scale ? scale + n : NULL;
+    l2l_real *scale = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *scale), *mu = NULL;
     l2l__epilogue e;
-    if (!y || !scale) goto failed;
-    y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *mu);
-    if (!mu || !l2l__sum_pixels(c, x, NULL, mu)) goto failed;
-    for (r = mu + n, k = 0; k < n; k++) mu[k] = (l2l_real)((double)mu[k] / (double)m);
-    if (!l2l__sum_pixels(c, x, mu, r)) goto failed;
-    for (k = 0; k < n; k++) r[k] = (l2l_real)((double)r[k] / (double)m);
-    for (k = 0; k < n; k++) {
-        variance[k] = r[k];
-        r[k] = (l2l_real)(1 / sqrt((double)r[k] + o->epsilon));
-        scale[k] = r[k] * o->gamma->data[k];
+    int k;
+    if (y) y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *mu);
+    if (!c->status && l2l__moments(c, x, mu, scale + n)) {
+        l2l_real *r = mu + n, *variance = scale + n;
+        for (k = 0; k < n; k++) {
+            r[k] = (l2l_real)(1 / sqrt((double)variance[k] + o->epsilon));
+            scale[k] = r[k] * o->gamma->data[k];
+        }
+        e = l2l__epilogue_of(mu, scale, o->beta->data, o->residual ? o->residual->data : NULL,
+                             o->relu);
+        l2l__channel_finish(c, m, n, x->data, &e, y->data);
+        y->f[0] = o->epsilon;
+        y->i[3] = o->relu;
     }
-    e = l2l__epilogue_of(mu, scale, o->beta->data, o->residual ? o->residual->data : NULL, o->relu);
-    l2l__channel_finish(c, m, n, x->data, &e, y->data);
-    y->f[0] = o->epsilon;
-    y->i[3] = o->relu;
     in[0] = x; in[1] = o->gamma; in[2] = o->beta; in[3] = o->residual;
     y = l2l__record(c, y, &l2l__batch_norm_op, in, 4);
-    if (y && o->update) l2l__move_running(o, mu, variance, n, (double)m);
+    if (y && o->update) l2l__move_running(o, mu, scale + n, n, (double)m);
     l2l__arena_drop(c, scale);
     return y;
-failed:
-    l2l__arena_drop(c, scale);
-    l2l_drop(c, y);
-    return NULL;
 }
 
 /* Evaluation: y = x s + b, s = gamma (variance + eps)^-1/2, b = beta + (before - mean) s, where
@@ -5790,50 +5582,32 @@ failed:
 static bool l2l__batch_norm_constants(l2l_context *c, const l2l_batch_norm_options *o,
                                       l2l_tensor *before, l2l_tensor **s, l2l_tensor **b)
 {
-    l2l_tensor *shifted = l2l_affine(c, o->running_variance, 1, o->epsilon);
-    l2l_tensor *r = l2l_power(c, shifted, -0.5);
-    l2l_tensor *mean = before ? l2l_sub(c, o->running_mean, before) : l2l__retain(o->running_mean);
-    l2l_tensor *m;
-    *s = l2l_mul(c, o->gamma, r);
-    m = l2l_mul(c, mean, *s);
-    *b = l2l_sub(c, o->beta, m);
-    l2l_drop(c, shifted);
-    l2l_drop(c, r);
-    l2l_drop(c, mean);
-    l2l_drop(c, m);
+    l2l_tensor *t = l2l_affine(c, o->running_variance, 1, o->epsilon);
+    t = l2l__then(c, t, l2l_power(c, t, -0.5));
+    *s = l2l__then(c, t, l2l_mul(c, o->gamma, t));
+    t = before ? l2l_sub(c, o->running_mean, before) : l2l__retain(o->running_mean);
+    t = l2l__then(c, t, l2l_mul(c, t, *s));
+    *b = l2l__then(c, t, l2l_sub(c, o->beta, t));
     return !c->status;
-}
-
-static l2l_tensor *l2l__batch_norm_evaluate(l2l_context *c, l2l_tensor *x,
-                                            const l2l_batch_norm_options *o)
-{
-    l2l_tensor *s, *b, *y = NULL;
-    if (l2l__batch_norm_constants(c, o, NULL, &s, &b))
-        y = l2l__scale_shift(c, x, s, b, o->residual, o->relu);
-    l2l_drop(c, s);
-    l2l_drop(c, b);
-    return y;
-}
-
-static bool l2l__batch_norm_ready(l2l_context *c, const l2l_batch_norm_options *o, l2l_shape x)
-{
-    const char *where = "l2l_batch_norm";
-    if (!l2l__ready(c, where, o->gamma) || !l2l__ready(c, where, o->beta) ||
-        !l2l__ready(c, where, o->running_mean) || !l2l__ready(c, where, o->running_variance) ||
-        !l2l__vector_fits(c, where, o->gamma, x.c) || !l2l__vector_fits(c, where, o->beta, x.c) ||
-        !l2l__vector_fits(c, where, o->running_mean, x.c) ||
-        !l2l__vector_fits(c, where, o->running_variance, x.c))
-        return false;
-    if (!o->residual) return true;
-    if (!l2l__ready(c, "l2l_batch_norm: residual", o->residual)) return false;
-    return l2l__same(o->residual->shape, x) ||
-           l2l__shapes_differ(c, "l2l_batch_norm: residual", o->residual->shape, x);
 }
 
 L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_batch_norm_options *o)
 {
-    if (!l2l__ready(c, "l2l_batch_norm", x) || !l2l__batch_norm_ready(c, o, x->shape)) return NULL;
-    return o->training ? l2l__batch_norm_train(c, x, o) : l2l__batch_norm_evaluate(c, x, o);
+    const char *where = "l2l_batch_norm";
+    const l2l_tensor *vectors[4];
+    l2l_tensor *s, *b;
+    int i;
+    if (!l2l__ready(c, where, x)) return NULL;
+    vectors[0] = o->gamma; vectors[1] = o->beta;
+    vectors[2] = o->running_mean; vectors[3] = o->running_variance;
+    for (i = 0; i < 4; i++)
+        if (!l2l__ready(c, where, vectors[i]) ||
+            !l2l__equal(c, where, vectors[i]->shape, l2l__channels(x->shape.c)))
+            return NULL;
+    if (!l2l__optional(c, "l2l_batch_norm: residual", o->residual, x->shape)) return NULL;
+    if (o->training) return l2l__batch_norm_train(c, x, o);
+    if (!l2l__batch_norm_constants(c, o, NULL, &s, &b)) return NULL;
+    return l2l__then(c, s, l2l__then(c, b, l2l__scale_shift(c, x, s, b, o->residual, o->relu)));
 }
 
 /* -- dropout ----------------------------------------------------------------------------------- */
@@ -5841,8 +5615,8 @@ L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_ba
 L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const l2l_stream *s,
                                   const uint32_t *images)
 {
-    l2l_tensor *mask, *y;
-    int64_t plane, one;
+    l2l_tensor *mask;
+    int64_t plane, i;
     int n, k;
     if (!l2l__ready(c, "l2l_dropout", x)) return NULL;
     if (!(p >= 0 && p < 1)) {
@@ -5851,20 +5625,16 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
     }
     if (!(mask = l2l__new(c, "l2l_dropout", x->shape))) return NULL;
     plane = (int64_t)x->shape.h * x->shape.w;
-    one = plane * x->shape.c;
-    for (n = 0; n < x->shape.n; n++)
-        for (k = 0; k < x->shape.c; k++) {
-            l2l_stream mine = *s;
-            int64_t i;
-            mine.image = images[n];
-            for (i = 0; i < plane; i++)      /* the element's number is its place in C,H,W order  */
-                mask->data[n * one + i * x->shape.c + k] =
+    for (n = 0; n < x->shape.n; n++) {
+        l2l_stream mine = *s;
+        mine.image = images[n];
+        for (i = 0; i < plane; i++)
+            for (k = 0; k < x->shape.c; k++) /* the element's number is its place in C,H,W order  */
+                mask->data[(n * plane + i) * x->shape.c + k] =
                     l2l_random_uniform(&mine, (uint32_t)(k * plane + i)) < p
                         ? 0 : (l2l_real)(1 / (1 - p));
-        }
-    y = l2l_mul(c, x, mask);
-    l2l_drop(c, mask);
-    return y;
+    }
+    return l2l__then(c, mask, l2l_mul(c, x, mask));
 }
 
 /* -- over classes ------------------------------------------------------------------------------ */
@@ -5872,10 +5642,9 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
 static bool l2l__rows_ready(l2l_context *c, const char *where, const l2l_tensor *x)
 {
     if (!l2l__ready(c, where, x)) return false;
-    if (x->shape.h != 1 || x->shape.w != 1)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: expected Nx1x1xK, not %dx%dx%dx%d", where,
-                         x->shape.n, x->shape.h, x->shape.w, x->shape.c);
-    return true;
+    return (x->shape.h == 1 && x->shape.w == 1) ||
+           l2l__fail(c, L2L_ERROR_SHAPE, "%s: expected Nx1x1xK, not %dx%dx%dx%d", where,
+                     x->shape.n, x->shape.h, x->shape.w, x->shape.c);
 }
 
 /* log sum exp of a row, by its maximum. */
@@ -5888,13 +5657,15 @@ static double l2l__log_sum_exp(const l2l_real *z, int k)
     return top + log(sum);
 }
 
+static l2l_shape l2l__per_image(const l2l_tensor *x) { return l2l_shape_of(x->shape.n, 1, 1, 1); }
+
 /* Rows of y = softmax(z), or of its logarithm. */
-static l2l_tensor *l2l__softmax_rows(l2l_context *c, const char *where, const l2l_tensor *z,
+static l2l_tensor *l2l__softmax_rows(l2l_context *c, const l2l__operation *op, l2l_tensor *z,
                                      bool logs)
 {
-    l2l_tensor *y;
+    l2l_tensor *y = l2l__rows_ready(c, op->name, z) ? l2l__like(c, op->name, z) : NULL;
     int i, j, k;
-    if (!l2l__rows_ready(c, where, z) || !(y = l2l__new(c, where, z->shape))) return NULL;
+    if (!y) return NULL;
     k = z->shape.c;
     for (i = 0; i < z->shape.n; i++) {
         const l2l_real *row = z->data + (int64_t)i * k;
@@ -5903,47 +5674,35 @@ static l2l_tensor *l2l__softmax_rows(l2l_context *c, const char *where, const l2
         for (j = 0; j < k; j++)
             out[j] = (l2l_real)(logs ? (double)row[j] - lse : exp((double)row[j] - lse));
     }
-    return y;
+    return l2l__record1(c, y, op, z);
 }
-
-static l2l_shape l2l__per_image(const l2l_tensor *x) { return l2l_shape_of(x->shape.n, 1, 1, 1); }
 
 static void l2l__softmax_vjp(l2l__vjp *v)    /* y (dy - sum dy y) */
 {
     l2l_context *c = v->c;
-    l2l_tensor *t = l2l_mul(c, v->dy, v->y), *s, *d;
-    if (!t) return;
-    s = l2l_sum_to(c, t, l2l__per_image(t));
-    d = l2l_sub(c, v->dy, s);
-    v->dx[0] = l2l_mul(c, v->y, d);
-    l2l_drop(c, t);
-    l2l_drop(c, s);
-    l2l_drop(c, d);
+    l2l_tensor *t = l2l__product_to(c, v->dy, v->y, l2l__per_image(v->y));
+    t = l2l__then(c, t, l2l_sub(c, v->dy, t));
+    v->dx[0] = l2l__then(c, t, l2l_mul(c, v->y, t));
 }
-static const l2l__operation l2l__softmax_op = {"softmax", l2l__softmax_vjp};
+static const l2l__operation l2l__softmax_op = {"l2l_softmax", l2l__softmax_vjp};
 
 L2LADVDEF l2l_tensor *l2l_softmax(l2l_context *c, l2l_tensor *logits)
 {
-    return l2l__record1(c, l2l__softmax_rows(c, "l2l_softmax", logits, false), &l2l__softmax_op,
-                        logits);
+    return l2l__softmax_rows(c, &l2l__softmax_op, logits, false);
 }
 
 static void l2l__log_softmax_vjp(l2l__vjp *v) /* dy - softmax sum dy */
 {
     l2l_context *c = v->c;
-    l2l_tensor *s = l2l_sum_to(c, v->dy, l2l__per_image(v->dy));
-    l2l_tensor *p = l2l_softmax(c, v->y->in[0]), *t = l2l_mul(c, p, s);
-    v->dx[0] = l2l_sub(c, v->dy, t);
-    l2l_drop(c, s);
-    l2l_drop(c, p);
-    l2l_drop(c, t);
+    l2l_tensor *s = l2l_sum_to(c, v->dy, l2l__per_image(v->dy)), *p = l2l_softmax(c, v->y->in[0]);
+    l2l_tensor *t = l2l__then(c, s, l2l__then(c, p, l2l_mul(c, p, s)));
+    v->dx[0] = l2l__then(c, t, l2l_sub(c, v->dy, t));
 }
-static const l2l__operation l2l__log_softmax_op = {"log_softmax", l2l__log_softmax_vjp};
+static const l2l__operation l2l__log_softmax_op = {"l2l_log_softmax", l2l__log_softmax_vjp};
 
 L2LADVDEF l2l_tensor *l2l_log_softmax(l2l_context *c, l2l_tensor *logits)
 {
-    return l2l__record1(c, l2l__softmax_rows(c, "l2l_log_softmax", logits, true),
-                        &l2l__log_softmax_op, logits);
+    return l2l__softmax_rows(c, &l2l__log_softmax_op, logits, true);
 }
 
 /* y's own copy of n class numbers, each checked against k. */
@@ -5963,42 +5722,26 @@ static bool l2l__save_classes(l2l_context *c, const char *where, l2l_tensor *y, 
     return true;
 }
 
-static void l2l__pick_vjp(l2l__vjp *v)
+static l2l_tensor *l2l__by_class(l2l_context *c, int kind, const char *where, l2l_tensor *x,
+                                 const int *classes, int k, int channels)
 {
-    v->dx[0] = l2l_unpick(v->c, v->dy, v->y->index, v->y->in[0]->shape.c);
+    l2l_tensor *y = l2l__new(c, where, l2l_shape_of(x->shape.n, 1, 1, channels));
+    if (l2l__save_classes(c, where, y, classes, x->shape.n, k))
+        l2l__map_into(c, kind, x, y, y->index);
+    return l2l__record_map(c, y, kind, x, NULL);
 }
-static const l2l__operation l2l__pick_op = {"pick", l2l__pick_vjp};
-
-static void l2l__unpick_vjp(l2l__vjp *v) { v->dx[0] = l2l_pick(v->c, v->dy, v->y->index); }
-static const l2l__operation l2l__unpick_op = {"unpick", l2l__unpick_vjp};
 
 L2LADVDEF l2l_tensor *l2l_pick(l2l_context *c, l2l_tensor *logits, const int *classes)
 {
-    l2l_tensor *y;
-    int i, k;
-    if (!l2l__rows_ready(c, "l2l_pick", logits)) return NULL;
-    k = logits->shape.c;
-    y = l2l__new(c, "l2l_pick", l2l__per_image(logits));
-    if (!l2l__save_classes(c, "l2l_pick", y, classes, logits->shape.n, k)) {
-        l2l_drop(c, y);
-        return NULL;
-    }
-    for (i = 0; i < logits->shape.n; i++) y->data[i] = logits->data[(int64_t)i * k + classes[i]];
-    return l2l__record1(c, y, &l2l__pick_op, logits);
+    return l2l__rows_ready(c, "l2l_pick", logits)
+               ? l2l__by_class(c, L2L__PICK, "l2l_pick", logits, classes, logits->shape.c, 1)
+               : NULL;
 }
 
 L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *classes, int k)
 {
-    l2l_tensor *y;
-    int i;
-    if (!l2l__rows_ready(c, "l2l_unpick", values)) return NULL;
-    y = l2l_zeros(c, l2l_shape_of(values->shape.n, 1, 1, k));
-    if (!l2l__save_classes(c, "l2l_unpick", y, classes, values->shape.n, k)) {
-        l2l_drop(c, y);
-        return NULL;
-    }
-    for (i = 0; i < values->shape.n; i++) y->data[(int64_t)i * k + classes[i]] = values->data[i];
-    return l2l__record1(c, y, &l2l__unpick_op, values);
+    return l2l__rows_ready(c, "l2l_unpick", values)
+               ? l2l__by_class(c, L2L__UNPICK, "l2l_unpick", values, classes, k, k) : NULL;
 }
 
 /* ============================================================================================ */
@@ -6081,20 +5824,6 @@ static void l2l__initialise(l2l_model *m, l2l__slot *p, double deviation, double
             (l2l_real)(fill + (deviation > 0 ? deviation * l2l_random_normal(&s, (uint32_t)i) : 0));
 }
 
-static bool l2l__grow_slots(l2l_model *m)
-{
-    int capacity = m->capacity ? 2 * m->capacity : 32;
-    l2l__slot **slots;
-    if (m->n_slots < m->capacity) return true;
-    slots = (l2l__slot **)l2l__allocate_array(m->context, capacity, sizeof *slots);
-    if (!slots) return false;
-    if (m->slots) memcpy(slots, m->slots, (size_t)m->n_slots * sizeof *slots);
-    l2l_free(m->context, m->slots);
-    m->slots = slots;
-    m->capacity = capacity;
-    return true;
-}
-
 static void l2l__free_slot(l2l_context *c, l2l__slot *p)
 {
     if (!p) return;
@@ -6109,7 +5838,12 @@ static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int
 {
     l2l_context *c = m->context;
     l2l__slot *p;
-    if (!l2l__shape_ok(c, name, s) || !l2l__grow_slots(m)) return NULL;
+    if (!l2l__shape_ok(c, name, s)) return NULL;
+    if (m->n_slots == m->capacity) {
+        l2l__slot **slots = (l2l__slot **)l2l__grown(c, m->slots, &m->capacity, 32, sizeof *slots);
+        if (!slots) return NULL;
+        m->slots = slots;
+    }
     if (!(p = (l2l__slot *)l2l__allocate(c, sizeof *p))) return NULL;
     memcpy(p->name, name, strlen(name) + 1);
     p->rank = rank;
@@ -6135,37 +5869,24 @@ static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *p
     char name[96];
     l2l__slot *p;
     if (c->status) return NULL;
-    if (l2l__format(name, sizeof name, "%s%s.%s", m->scope, layer, part) >= sizeof name) {
+    if (l2l__format(name, sizeof name, "%s%s.%s", m->scope, layer, part) >= sizeof name)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter name '%s%s.%s' is too long", m->scope, layer,
                   part);
-        return NULL;
-    }
     p = l2l__find_slot(m, name);
-    if (m->creating && p) {
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "two layers are named '%s%s'", m->scope, layer);
-        return NULL;
-    }
     if (m->creating) {
+        if (p) l2l__fail(c, L2L_ERROR_ARGUMENT, "two layers are named '%s%s'", m->scope, layer);
         p = l2l__add_slot(m, name, s, rank, trainable);
         if (p) l2l__initialise(m, p, deviation, fill);
     } else if (!p) {
-        l2l__fail(c, L2L_ERROR_ARGUMENT,
-                  "the model has no parameter '%s': did its forward function "
-                  "change?",
-                  name);
-    } else if (!l2l__same(p->value.shape, s)) {
-        l2l__shapes_differ(c, name, p->value.shape, s);
-        p = NULL;
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "the model has no parameter '%s': did its forward "
+                  "function change?", name);
     }
-    return p ? &p->value : NULL;
+    return p && l2l__equal(c, name, p->value.shape, s) && !c->status ? &p->value : NULL;
 }
 
 /* -- layers ------------------------------------------------------------------------------------ */
 
-L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m)
-{
-    return m ? m->context : NULL;
-}
+L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m) { return m ? m->context : NULL; }
 
 L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m)
 {
@@ -6200,7 +5921,7 @@ L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_t
     if (!l2l__ready(m->context, name, x)) return NULL;
     o = l2l__norm(m, name, x->shape.c);
     o.relu = (flags & L2L_RELU) != 0;
-    return m->context->status ? NULL : l2l_batch_norm(m->context, x, &o);
+    return l2l_batch_norm(m->context, x, &o);
 }
 
 L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel)
@@ -6221,20 +5942,16 @@ static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l
 {
     l2l_context *c = m->context;
     const l2l_tensor *bias = o->bias;
-    l2l_tensor *z, *y, *p;
+    l2l_tensor *y;
     int k;
     o->bias = NULL;
-    z = l2l_conv(c, x, w, o);
     norm->residual = u->residual;
     norm->relu = (u->flags & L2L_RELU) != 0;
-    y = l2l_batch_norm(c, z, norm);
-    l2l_drop(c, z);
+    y = l2l_conv(c, x, w, o);
+    y = l2l__then(c, y, l2l_batch_norm(c, y, norm));
     for (k = 0; y && bias && norm->update && k < u->channels; k++)
         norm->running_mean->data[k] += (l2l_real)norm->momentum * bias->data[k];
-    if (!(u->flags & L2L_POOL)) return y;
-    p = l2l_max_pool(c, y, 2, 2, 0);
-    l2l_drop(c, y);
-    return p;
+    return u->flags & L2L_POOL ? l2l__then(c, y, l2l_max_pool(c, y, 2, 2, 0)) : y;
 }
 
 L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor *x,
@@ -6243,7 +5960,7 @@ L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor 
     l2l_context *c = m->context;
     l2l_conv_options o = l2l_conv_default();
     l2l_batch_norm_options norm;
-    l2l_tensor *w, *y, *scale = NULL, *shift = NULL;
+    l2l_tensor *w, *scale = NULL, *shift = NULL;
     if (!l2l__ready(c, name, x)) return NULL;
     w = l2l__parameter(m, name, "weight",
                        l2l_shape_of(u->kernel, u->kernel, x->shape.c, u->channels), 4, true,
@@ -6254,19 +5971,15 @@ L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor 
     o.padding = u->padding;
     if (u->norm) {
         norm = l2l__norm(m, u->norm, u->channels);
-        if (c->status) return NULL;
         if (norm.training) return l2l__unit_train(m, x, w, &o, &norm, u);
-        if (!l2l__batch_norm_constants(c, &norm, o.bias, &scale, &shift)) return NULL;
+        if (c->status || !l2l__batch_norm_constants(c, &norm, o.bias, &scale, &shift)) return NULL;
         o.scale = scale;
         o.bias = shift;
     }
     o.residual = u->residual;
     o.relu = (u->flags & L2L_RELU) != 0;
     o.pool = (u->flags & L2L_POOL) != 0;
-    y = c->status ? NULL : l2l_conv(c, x, w, &o);
-    l2l_drop(c, scale);
-    l2l_drop(c, shift);
-    return y;
+    return l2l__then(c, scale, l2l__then(c, shift, l2l_conv(c, x, w, &o)));
 }
 
 L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor *x, int channels,
@@ -6294,7 +6007,7 @@ L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tenso
     if (!(flags & L2L_NO_BIAS))
         o.bias = l2l__parameter(m, name, "bias", l2l__channels(outputs), 1, true, 0, 0);
     o.relu = (flags & L2L_RELU) != 0;
-    return m->context->status ? NULL : l2l_linear(m->context, x, w, &o);
+    return l2l_linear(m->context, x, w, &o);
 }
 
 L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
@@ -6318,13 +6031,6 @@ L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
 
 /* -- the classifiers --------------------------------------------------------------------------- */
 
-/* The next layer of a chain: x has been used up. */
-static l2l_tensor *l2l__then(l2l_model *m, l2l_tensor *x, l2l_tensor *y)
-{
-    l2l_drop(m->context, x);
-    return y;
-}
-
 /* A channel count under the width multiplier, in multiples of 8. */
 static int l2l__width(const l2l_model *m, int channels)
 {
@@ -6335,19 +6041,20 @@ static int l2l__width(const l2l_model *m, int channels)
 /* The 4-layer CNN, TRADES' SmallCNN: 312,202 parameters at width 1. */
 static l2l_tensor *l2l__smallcnn(l2l_model *m, l2l_tensor *x, void *user)
 {
+    l2l_context *c = m->context;
     int a = l2l__width(m, 32), b = l2l__width(m, 64), f = l2l__width(m, 200);
     L2L__UNUSED(user);
     x = l2l_layer_conv(m, "feature_extractor.conv1", x, a, 3, 1, 0, L2L_RELU);
-    x = l2l__then(m, x, l2l_layer_conv(m, "feature_extractor.conv2", x, a, 3, 1, 0,
+    x = l2l__then(c, x, l2l_layer_conv(m, "feature_extractor.conv2", x, a, 3, 1, 0,
                                        L2L_RELU | L2L_POOL));
-    x = l2l__then(m, x, l2l_layer_conv(m, "feature_extractor.conv3", x, b, 3, 1, 0, L2L_RELU));
-    x = l2l__then(m, x, l2l_layer_conv(m, "feature_extractor.conv4", x, b, 3, 1, 0,
+    x = l2l__then(c, x, l2l_layer_conv(m, "feature_extractor.conv3", x, b, 3, 1, 0, L2L_RELU));
+    x = l2l__then(c, x, l2l_layer_conv(m, "feature_extractor.conv4", x, b, 3, 1, 0,
                                        L2L_RELU | L2L_POOL));
-    x = l2l__then(m, x, l2l_layer_linear(m, "classifier.fc1", x, f, L2L_RELU));
+    x = l2l__then(c, x, l2l_layer_linear(m, "classifier.fc1", x, f, L2L_RELU));
     if (m->options.dropout > 0)
-        x = l2l__then(m, x, l2l_layer_dropout(m, x, m->options.dropout));
-    x = l2l__then(m, x, l2l_layer_linear(m, "classifier.fc2", x, f, L2L_RELU));
-    return l2l__then(m, x, l2l_layer_linear(m, "classifier.fc3", x, m->options.classes, L2L_LAST));
+        x = l2l__then(c, x, l2l_layer_dropout(m, x, m->options.dropout));
+    x = l2l__then(c, x, l2l_layer_linear(m, "classifier.fc2", x, f, L2L_RELU));
+    return l2l__then(c, x, l2l_layer_linear(m, "classifier.fc3", x, m->options.classes, L2L_LAST));
 }
 
 /* A unit with padding kernel/2; norm and residual may be NULL. */
@@ -6367,25 +6074,24 @@ static l2l_tensor *l2l__conv_norm(l2l_model *m, const char *conv, const char *no
    layers are counted as PyTorch counts them: convolution, norm, ReLU and pooling each. */
 static l2l_tensor *l2l__vgg16(l2l_model *m, l2l_tensor *x, void *user)
 {
-    static const short channels[13] = {64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512,
-                                       512};
-    static const bool last[13] = {false, true, false, true, false, false, true, false, false, true,
-                                  false, false, true}; /* of its group: pooled */
+    static const short channels[13] = {64, -64, 128, -128, 256, 256, -256, 512, 512, -512, 512, 512,
+                                       -512}; /* negative: the last of its group, pooled */
+    l2l_context *c = m->context;
     l2l_tensor *first = x;
     int i, at = 0;
     L2L__UNUSED(user);
     for (i = 0; i < 13; i++) {
         char conv[24], norm[24];
+        bool last = channels[i] < 0;
         l2l_tensor *y;
         l2l__format(conv, sizeof conv, "features.%d", at);
         l2l__format(norm, sizeof norm, "features.%d", at + 1);
-        y = l2l__conv_norm(m, conv, norm, x, l2l__width(m, channels[i]), 3, 1, NULL,
-                      L2L_RELU | (last[i] ? (unsigned)L2L_POOL : 0));
-        if (x != first) l2l_drop(m->context, x);
-        x = y;
-        at += last[i] ? 4 : 3;
+        y = l2l__conv_norm(m, conv, norm, x, l2l__width(m, last ? -channels[i] : channels[i]), 3,
+                           1, NULL, L2L_RELU | (last ? (unsigned)L2L_POOL : 0));
+        x = x == first ? y : l2l__then(c, x, y);
+        at += last ? 4 : 3;
     }
-    return l2l__then(m, x, l2l_layer_linear(m, "classifier", x, m->options.classes, L2L_LAST));
+    return l2l__then(c, x, l2l_layer_linear(m, "classifier", x, m->options.classes, L2L_LAST));
 }
 
 /* A pre-activation block: y = x + conv2(relu(bn2(conv1(a)))), a = relu(bn1(x)); where the shape
@@ -6393,40 +6099,37 @@ static l2l_tensor *l2l__vgg16(l2l_model *m, l2l_tensor *x, void *user)
 static l2l_tensor *l2l__wrn_block(l2l_model *m, l2l_tensor *x, int channels, int stride)
 {
     l2l_context *c = m->context;
-    l2l_tensor *a = l2l_layer_batch_norm(m, "bn1", x, L2L_RELU), *t, *r, *y;
+    l2l_tensor *a = l2l_layer_batch_norm(m, "bn1", x, L2L_RELU), *t, *r;
     t = l2l__conv_norm(m, "conv1", "bn2", a, channels, 3, stride, NULL, L2L_RELU | L2L_NO_BIAS);
     if (x && x->shape.c == channels && stride == 1) r = l2l__retain(x);
     else r = l2l_layer_conv(m, "convShortcut", a, channels, 1, stride, 0, L2L_NO_BIAS);
     l2l_drop(c, a);
-    y = l2l__conv_norm(m, "conv2", NULL, t, channels, 3, 1, r, L2L_NO_BIAS);
-    l2l_drop(c, t);
-    l2l_drop(c, r);
-    return l2l__then(m, x, y);
+    t = l2l__then(c, t, l2l__conv_norm(m, "conv2", NULL, t, channels, 3, 1, r, L2L_NO_BIAS));
+    return l2l__then(c, x, l2l__then(c, r, t));
 }
 
 /* WideResNet (Zagoruyko and Komodakis 2016): 16 channels, then three groups of (depth-4)/6 blocks
    with 16, 32 and 64 times the widening factor. */
 static l2l_tensor *l2l__wrn(l2l_model *m, l2l_tensor *x, void *user)
 {
+    l2l_context *c = m->context;
     int blocks = (m->options.depth - 4) / 6, group, i;
     L2L__UNUSED(user);
     if (blocks < 1 || m->options.depth != 6 * blocks + 4) {
-        l2l__fail(m->context, L2L_ERROR_ARGUMENT, "wrn: depth %d is not 10, 16, 22, 28, 34, ...",
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "wrn: depth %d is not 10, 16, 22, 28, 34, ...",
                   m->options.depth);
         return NULL;
     }
     x = l2l_layer_conv(m, "conv1", x, 16, 3, 1, 1, L2L_NO_BIAS);
     for (group = 1; group <= 3; group++)
         for (i = 0; i < blocks; i++) {
-            char scope[32];
-            l2l__format(scope, sizeof scope, "block%d.layer.%d.", group, i);
-            l2l_model_scope(m, scope);
+            l2l__format(m->scope, sizeof m->scope, "block%d.layer.%d.", group, i);
             x = l2l__wrn_block(m, x, l2l__width(m, 8 << group), group > 1 && i == 0 ? 2 : 1);
         }
     l2l_model_scope(m, "");
-    x = l2l__then(m, x, l2l_layer_batch_norm(m, "bn1", x, L2L_RELU));
-    x = l2l__then(m, x, l2l_global_average_pool(m->context, x));
-    return l2l__then(m, x, l2l_layer_linear(m, "fc", x, m->options.classes, L2L_LAST));
+    x = l2l__then(c, x, l2l_layer_batch_norm(m, "bn1", x, L2L_RELU));
+    x = l2l__then(c, x, l2l_global_average_pool(c, x));
+    return l2l__then(c, x, l2l_layer_linear(m, "fc", x, m->options.classes, L2L_LAST));
 }
 
 /* A basic block: y = relu(x + bn2(conv2(relu(bn1(conv1(x)))))); where the shape changes, a 1x1
@@ -6434,34 +6137,32 @@ static l2l_tensor *l2l__wrn(l2l_model *m, l2l_tensor *x, void *user)
 static l2l_tensor *l2l__resnet_block(l2l_model *m, l2l_tensor *x, int channels, int stride)
 {
     l2l_context *c = m->context;
-    l2l_tensor *t, *r, *y;
+    l2l_tensor *t, *r;
     t = l2l__conv_norm(m, "conv1", "bn1", x, channels, 3, stride, NULL, L2L_RELU | L2L_NO_BIAS);
     if (x && x->shape.c == channels && stride == 1) r = l2l__retain(x);
     else r = l2l__conv_norm(m, "downsample.0", "downsample.1", x, channels, 1, stride, NULL,
                        L2L_NO_BIAS);
-    y = l2l__conv_norm(m, "conv2", "bn2", t, channels, 3, 1, r, L2L_RELU | L2L_NO_BIAS);
-    l2l_drop(c, t);
-    l2l_drop(c, r);
-    return l2l__then(m, x, y);
+    t = l2l__then(c, t, l2l__conv_norm(m, "conv2", "bn2", t, channels, 3, 1, r,
+                                       L2L_RELU | L2L_NO_BIAS));
+    return l2l__then(c, x, l2l__then(c, r, t));
 }
 
 /* ResNet-18 (He et al. 2016): a 7x7 stem and a pooling, then four groups of two blocks. */
 static l2l_tensor *l2l__resnet18(l2l_model *m, l2l_tensor *x, void *user)
 {
+    l2l_context *c = m->context;
     int group, i;
     L2L__UNUSED(user);
     x = l2l__conv_norm(m, "conv1", "bn1", x, l2l__width(m, 64), 7, 2, NULL, L2L_RELU | L2L_NO_BIAS);
-    x = l2l__then(m, x, l2l_max_pool(m->context, x, 3, 2, 1));
+    x = l2l__then(c, x, l2l_max_pool(c, x, 3, 2, 1));
     for (group = 1; group <= 4; group++)
         for (i = 0; i < 2; i++) {
-            char scope[32];
-            l2l__format(scope, sizeof scope, "layer%d.%d.", group, i);
-            l2l_model_scope(m, scope);
+            l2l__format(m->scope, sizeof m->scope, "layer%d.%d.", group, i);
             x = l2l__resnet_block(m, x, l2l__width(m, 32 << group), group > 1 && i == 0 ? 2 : 1);
         }
     l2l_model_scope(m, "");
-    x = l2l__then(m, x, l2l_global_average_pool(m->context, x));
-    return l2l__then(m, x, l2l_layer_linear(m, "fc", x, m->options.classes, L2L_LAST));
+    x = l2l__then(c, x, l2l_global_average_pool(c, x));
+    return l2l__then(c, x, l2l_layer_linear(m, "fc", x, m->options.classes, L2L_LAST));
 }
 
 /* -- models ------------------------------------------------------------------------------------ */
@@ -6496,42 +6197,33 @@ L2LADVDEF l2l_model_options l2l_model_default(const char *arch)
 
 static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
 {
+    const l2l_status bad = L2L_ERROR_ARGUMENT;
     int i;
     if (c->status) return false;
     if (!o->arch || strlen(o->arch) >= 32)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "l2l_model_create: arch must be a name of at most 31 "
-                         "characters");
+        return l2l__fail(c, bad, "l2l_model_create: arch must be a name of at most 31 characters");
     if (!o->forward)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "l2l_model_create: '%s' is not a known architecture "
-                         "(known: smallcnn, vgg16, wrn, resnet18); for a network of your own set "
-                         "`forward`",
-                         o->arch);
+        return l2l__fail(c, bad, "l2l_model_create: '%s' is not a known architecture (known: "
+                         "smallcnn, vgg16, wrn, resnet18); for a network of your own set "
+                         "`forward`", o->arch);
     if (o->channels < 1 || o->height < 1 || o->width < 1 || o->classes < 2)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "l2l_model_create: channels %d, height %d and width %d "
-                         "must be at least 1, classes %d at least 2",
-                         o->channels, o->height, o->width, o->classes);
+        return l2l__fail(c, bad, "l2l_model_create: channels %d, height %d and width %d must be "
+                         "at least 1, classes %d at least 2", o->channels, o->height, o->width,
+                         o->classes);
     if (!(o->width_multiplier > 0 && o->width_multiplier <= 64))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: width_multiplier %g is not in "
-                         "(0,64]", o->width_multiplier);
+        return l2l__fail(c, bad, "l2l_model_create: width_multiplier %g is not in (0,64]",
+                         o->width_multiplier);
     if (!(o->dropout >= 0 && o->dropout < 1))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: dropout %g is not in [0,1)",
-                         o->dropout);
+        return l2l__fail(c, bad, "l2l_model_create: dropout %g is not in [0,1)", o->dropout);
     if (!(o->last_layer_deviation >= 0 && o->last_layer_deviation < 1e6))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_create: last_layer_deviation %g is not "
-                         "0 or positive", o->last_layer_deviation);
+        return l2l__fail(c, bad, "l2l_model_create: last_layer_deviation %g is not 0 or positive",
+                         o->last_layer_deviation);
     if (o->normalise && (o->normalise != o->channels || o->normalise > 4))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "l2l_model_create: normalise %d must be 0 or the number "
-                         "of channels (%d, at most 4)",
-                         o->normalise, o->channels);
+        return l2l__fail(c, bad, "l2l_model_create: normalise %d must be 0 or the number of "
+                         "channels (%d, at most 4)", o->normalise, o->channels);
     for (i = 0; i < o->normalise; i++)
         if (!(o->deviation[i] > 0))
-            return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                             "l2l_model_create: deviation %g of channel %d is "
-                             "not positive",
+            return l2l__fail(c, bad, "l2l_model_create: deviation %g of channel %d is not positive",
                              o->deviation[i], i);
     return true;
 }
@@ -6541,7 +6233,7 @@ static l2l_tensor *l2l__normalise(l2l_model *m, l2l_tensor *x)
 {
     l2l_context *c = m->context;
     l2l_shape s = l2l__channels(m->options.channels);
-    l2l_tensor *scale, *shift, *y;
+    l2l_tensor *scale, *shift;
     int k;
     if (!m->options.normalise) return x;
     scale = l2l_zeros(c, s);
@@ -6550,10 +6242,8 @@ static l2l_tensor *l2l__normalise(l2l_model *m, l2l_tensor *x)
         scale->data[k] = (l2l_real)(1 / m->options.deviation[k]);
         shift->data[k] = (l2l_real)(-m->options.mean[k] / m->options.deviation[k]);
     }
-    y = l2l__scale_shift(c, x, scale, shift, NULL, false);
-    l2l_drop(c, scale);
-    l2l_drop(c, shift);
-    return y;
+    return l2l__then(c, scale, l2l__then(c, shift, l2l__scale_shift(c, x, scale, shift, NULL,
+                                                                    false)));
 }
 
 static void l2l__model_set_normalisation(l2l_model *m, int channels, const double *mean,
@@ -6586,14 +6276,11 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
     logits = input ? o->forward(m, input, o->user) : NULL;
     if (c->status) logits = NULL;            /* also if the forward function missed its error     */
     if (input != x) l2l_drop(c, input);
-    if (logits && !l2l__same(logits->shape, l2l_shape_of(x->shape.n, 1, 1, o->classes))) {
-        l2l__shapes_differ(c, "the logits of the forward function", logits->shape,
-                           l2l_shape_of(x->shape.n, 1, 1, o->classes));
-        logits = NULL;
-    }
-    if (!logits) {
+    if (!logits || !l2l__equal(c, "the logits of the forward function", logits->shape,
+                               l2l_shape_of(x->shape.n, 1, 1, o->classes))) {
         l2l__fail(c, L2L_ERROR_CALLBACK, "the forward function of %s returned NULL", m->arch);
         l2l_release(c, mark);
+        return NULL;
     }
     return logits;
 }
@@ -6654,14 +6341,11 @@ L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
     for (i = 0; i < to->n_slots; i++)
         if (strcmp(to->slots[i]->name, from->slots[i]->name) != 0 ||
             !l2l__same(to->slots[i]->value.shape, from->slots[i]->value.shape))
-            return l2l__fail(c, L2L_ERROR_MISMATCH,
-                             "l2l_model_copy: '%s' and '%s' differ in name or "
-                             "shape",
-                             to->slots[i]->name, from->slots[i]->name);
+            return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: '%s' and '%s' differ in name "
+                             "or shape", to->slots[i]->name, from->slots[i]->name);
     for (i = 0; i < to->n_slots; i++) {
-        l2l_shape s = to->slots[i]->value.shape;
         memcpy(to->slots[i]->value.data, from->slots[i]->value.data,
-               (size_t)l2l_count(s) * sizeof(l2l_real));
+               (size_t)l2l_count(to->slots[i]->value.shape) * sizeof(l2l_real));
         l2l__touch(to->slots[i]);
     }
     to->options.normalise = from->options.normalise;
@@ -6691,16 +6375,15 @@ L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l
     if (!c || c->status) return false;
     o = &m->options;
     one = (int64_t)o->channels * o->height * o->width;
-    was = c->recording;
     for (i = 0; i < n; i += batch) {
         l2l_mark mark = l2l_mark_here(c);
         l2l_tensor *x, *z;
         batch = n - i < 100 ? n - i : 100;
-        c->recording = false;
+        was = l2l_set_recording(c, false);
         x = l2l_from_nchw(c, images + i * one,
                           l2l_shape_of(batch, o->height, o->width, o->channels));
         z = x ? l2l_model_forward(m, x, L2L_EVALUATE) : NULL;
-        c->recording = was;
+        l2l_set_recording(c, was);
         if (z)
             memcpy(logits + (int64_t)i * o->classes, z->data,
                    (size_t)batch * (size_t)o->classes * sizeof *logits);
@@ -6808,26 +6491,21 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
 {
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
-    size_t before = c->arena_live, peak, kept = c->arena_peak;
-    bool was = l2l_set_recording(c, true);
-    l2l_tensor *inputs[1], *gradient, *x, *z, *loss;
-    bool frozen = m->frozen;
-    int i;
+    const size_t before = c->arena_live, kept = c->arena_peak;
+    const bool was = l2l_set_recording(c, true), frozen = m->frozen;
+    size_t peak;
+    l2l_tensor **in, *x, *z, *loss;
+    int i, n = 0;
     c->arena_peak = before;
     m->frozen = true;
     x = l2l_zeros(c, l2l_shape_of(batch, m->options.height, m->options.width, m->options.channels));
     z = x ? l2l_model_forward(m, x, mode) : NULL;
     loss = z ? l2l_sum(c, z) : NULL;
-    if (loss && mode == L2L_TRAIN) {
-        l2l_tensor **all = (l2l_tensor **)l2l__arena_array(c, 2 * (int64_t)m->n_slots, sizeof *all);
-        int n = 0;
-        for (i = 0; all && i < m->n_slots; i++)
-            if (m->slots[i]->trainable) all[n++] = &m->slots[i]->value;
-        if (all) l2l_grad(c, loss, all, n, all + m->n_slots, L2L_FREE_GRAPH);
-    } else if (loss) {
-        inputs[0] = x;
-        l2l_grad(c, loss, inputs, 1, &gradient, L2L_FREE_GRAPH);
-    }
+    in = (l2l_tensor **)l2l__arena_array(c, 2 * ((int64_t)m->n_slots + 1), sizeof *in);
+    if (in && mode != L2L_TRAIN) in[n++] = x;
+    for (i = 0; in && mode == L2L_TRAIN && i < m->n_slots; i++)
+        if (m->slots[i]->trainable) in[n++] = &m->slots[i]->value;
+    if (loss && in) l2l_grad(c, loss, in, n, in + m->n_slots + 1, L2L_FREE_GRAPH);
     m->frozen = frozen;
     peak = c->arena_peak - before;
     if (kept > c->arena_peak) c->arena_peak = kept;
@@ -6873,24 +6551,22 @@ L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
 static void l2l__external_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    l2l_tensor *x = v->y->in[0], *dx;
+    l2l_tensor *x = v->y->in[0];
     const l2l_external *e = (const l2l_external *)v->y->p;
     l2l_real *images, *gradient;
     if (!e->vjp || c->recording) {
-        l2l__fail(
-            c, L2L_ERROR_UNSUPPORTED,
-            e->vjp
-                ? "an external model has no second derivative"
-                : "the external model offers no vjp callback: only attacks without gradients work");
+        l2l__fail(c, L2L_ERROR_UNSUPPORTED, e->vjp ? "an external model has no second derivative"
+                  : "the external model offers no vjp callback: only attacks without gradients "
+                    "work");
         return;
     }
     images = (l2l_real *)l2l__arena_array(c, l2l_count(x->shape), sizeof *images);
     gradient = (l2l_real *)l2l__arena_array(c, l2l_count(x->shape), sizeof *gradient);
     if (images && gradient && l2l_to_nchw(c, x, images)) {
-        if (!e->vjp(e->user, images, x->shape.n, v->dy->data, gradient))
+        if (e->vjp(e->user, images, x->shape.n, v->dy->data, gradient))
+            v->dx[0] = l2l_from_nchw(c, gradient, x->shape);
+        else
             l2l__fail(c, L2L_ERROR_CANCELLED, "the external model's vjp callback returned false");
-        else if ((dx = l2l_from_nchw(c, gradient, x->shape)) != NULL)
-            v->dx[0] = dx;
     }
     l2l__arena_drop(c, images);
     l2l__arena_drop(c, gradient);
@@ -6900,8 +6576,8 @@ static const l2l__operation l2l__external_op = {"external", l2l__external_vjp};
 static l2l_tensor *l2l__external_forward(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = m->context;
-    l2l_tensor *z =
-        l2l__new(c, "external model", l2l_shape_of(x->shape.n, 1, 1, m->options.classes));
+    l2l_tensor *z = l2l__new(c, "external model",
+                             l2l_shape_of(x->shape.n, 1, 1, m->options.classes));
     l2l_real *images;
     L2L__UNUSED(user);
     if (!z || m->creating) return z;
@@ -6910,10 +6586,6 @@ static l2l_tensor *l2l__external_forward(l2l_model *m, l2l_tensor *x, void *user
         !m->external.logits(m->external.user, images, x->shape.n, z->data))
         l2l__fail(c, L2L_ERROR_CANCELLED, "the external model's logits callback returned false");
     l2l__arena_drop(c, images);
-    if (c->status) {
-        l2l_drop(c, z);
-        return NULL;
-    }
     z->p = &m->external;
     return l2l__record1(c, z, &l2l__external_op, x);
 }
@@ -6922,11 +6594,8 @@ L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e)
 {
     l2l_model_options o = l2l_model_default("external");
     l2l_model *m;
-    if (c->status) return NULL;
-    if (!e->logits) {
+    if (!e->logits)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_external: the logits callback is missing");
-        return NULL;
-    }
     o.forward = l2l__external_forward;
     o.channels = e->channels;
     o.height = e->height;
