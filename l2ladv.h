@@ -2549,7 +2549,8 @@ L2L__INLINE L2L__NAME(six) L2L__NAME(line)(const int transform, L2L__NAME(six) x
 #undef FMA
 }
 
-/* Both sides: all columns of the mxm numbers first, then all rows, to kxk. */
+/* Both sides: all columns of the mxm numbers first, then all rows, to kxk. That walks along more
+   streams than a processor foresees by itself, so each is fetched 32 numbers ahead. */
 L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k, int64_t n,
                                    const float *const *from, float *const *to,
                                    const l2l__epilogue *e, int k0, const float *base)
@@ -2561,7 +2562,11 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
     x.s0 = x.s1 = x.s2 = x.s3 = x.s4 = x.s5 = L2L__NAME(all)(0);
     for (at = 0; at < n; at += L2L__LANES) {
         for (i = 0; i < m; i++) {
-#define X(j) if (j < m) x.s##j = L2L__NAME(load)(from[j * m + i] + at);
+#define X(j)                                                                                       \
+    if (j < m) {                                                                                   \
+        x.s##j = L2L__NAME(load)(from[j * m + i] + at);                                            \
+        __builtin_prefetch(from[j * m + i] + at + 32);                                             \
+    }
             L2L__EACH_ROW(X)
 #undef X
             x = L2L__NAME(line)(transform, x);
@@ -2577,6 +2582,7 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
 #define X(j)                                                                                       \
     if (j < k && to[i * k + j]) {                                                                  \
         float *y = to[i * k + j] + at;                                                             \
+        __builtin_prefetch(y + 32, 1);                                                             \
         L2L__NAME(store)(y, e ? L2L__NAME(epilogue)(x.s##j, e, k0 + at, y - base) : x.s##j);       \
     }
             L2L__EACH_ROW(X)
