@@ -1928,7 +1928,7 @@ static void l2l__naive_gate(int64_t n, const l2l_real *dy, const l2l_real *y, l2
                             l2l_real *out)
 {
     int64_t i;
-    for (i = 0; i < n; i++) out[i] = y[i] > 0 ? dy[i] : slope * dy[i];
+    for (i = 0; i < n; i++) out[i] = y[i] > 0 ? dy[i] : (l2l_real)(slope * dy[i]);
 }
 
 static void l2l__naive_add(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
@@ -7331,7 +7331,7 @@ static void l2l__sgd(const l2l_optimizer_options *o, int64_t n, l2l_real *x, con
         l2l_real d = scale * g[i] + decay * x[i];
         if (v) {
             v[i] = momentum * v[i] + d;
-            d = o->nesterov ? d + momentum * v[i] : v[i];
+            d = o->nesterov ? (l2l_real)(d + momentum * v[i]) : v[i];
         }
         x[i] -= rate * d;
     }

@@ -257,17 +257,68 @@ static inline void cli_parse(int argc, char **argv, const char *about, const cli
     }
 }
 
+/* The first of the flags in the list "a|b|c" that is among the arguments, which cli_parse took. */
+static inline const char *cli_given(int argc, char **argv, const cli_flag *flags, const char *list)
+{
+    int i;
+    for (i = 1; i < argc; i++) {
+        const cli_flag *f = cli_find(flags, argv[i] + 2);
+        if (cli_listed(list, f->name, strlen(f->name))) return f->name;
+        if (f->type != CLI_SWITCH && f->type != CLI_EITHER && !strchr(argv[i], '=')) i++;
+    }
+    return NULL;
+}
+
+/* The folder of a file. */
+static inline const char *cli_folder(const char *path, char *folder, size_t size)
+{
+    const char *slash = strrchr(path, '/');
+    int length = !slash ? 1 : slash == path ? 1 : (int)(slash - path);
+    snprintf(folder, size, "%.*s", length, slash ? path : ".");
+    return folder;
+}
+
 /* An output file whose directory is not there should be known of before hours of work. */
 static inline void cli_check_output(const char *flag, const char *path)
 {
-    const char *slash = path ? strrchr(path, '/') : NULL;
-    char folder[4096] = ".";
+    char folder[4096];
     struct stat s;
     if (!path) return;
-    if (slash)
-        snprintf(folder, sizeof folder, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    cli_folder(path, folder, sizeof folder);
     if (access(folder, W_OK)) cli_fail("--%s %s: %s: %s", flag, path, folder, strerror(errno));
     if (!stat(path, &s) && S_ISDIR(s.st_mode)) cli_fail("--%s %s: is a folder", flag, path);
+}
+
+/* Do two paths lead to one regular file, whether it is there or yet to be made? */
+static inline bool cli_same_file(const char *a, const char *b)
+{
+    const char *name_a = strrchr(a, '/'), *name_b = strrchr(b, '/');
+    char folder[4096];
+    struct stat s, t;
+    bool there = !stat(a, &s);
+    if (there != !stat(b, &t)) return false;
+    if (there) return S_ISREG(s.st_mode) && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+    return !strcmp(name_a ? name_a + 1 : a, name_b ? name_b + 1 : b) &&
+           !stat(cli_folder(a, folder, sizeof folder), &s) &&
+           !stat(cli_folder(b, folder, sizeof folder), &t) && s.st_dev == t.st_dev &&
+           s.st_ino == t.st_ino;
+}
+
+typedef struct {
+    const char *flag, *path; /* path: NULL if the flag was not given */
+} cli_output;
+
+/* What a program is to write: each where it can be, no two in one file. */
+static inline void cli_check_outputs(const cli_output *outputs, int n)
+{
+    int i, j;
+    for (i = 0; i < n; i++) {
+        const cli_output *o = &outputs[i];
+        cli_check_output(o->flag, o->path);
+        for (j = 0; j < i; j++)
+            if (o->path && outputs[j].path && cli_same_file(outputs[j].path, o->path))
+                cli_fail("--%s %s: is the file of --%s, too", o->flag, o->path, outputs[j].flag);
+    }
 }
 
 /* ---- models and data sets ---- */

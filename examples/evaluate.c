@@ -64,14 +64,16 @@ static void parse(int argc, char **argv)
         {"init", CLI_TEXT, &set.init, 0, 0, "F.npy", "starting points NxCxHxW of the first run"},
         {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
     };
+    cli_output outputs[] = {{"dump-logits", NULL}, {"dump-adv", NULL}};
     set.dataset = "embedded";
     set.attack = "none,fgsm,pgd";
     set.eps = -1;
     set.batch = l2l_evaluation_default().batch;
     cli_parse(argc, argv, about, flags);
     set.eps = cli_default_epsilon(set.eps, set.dataset);
-    cli_check_output("dump-logits", set.dump_logits);
-    cli_check_output("dump-adv", set.dump_adv);
+    outputs[0].path = set.dump_logits;
+    outputs[1].path = set.dump_adv;
+    cli_check_outputs(outputs, 2);
 }
 
 /* ---- SPEC ---- */

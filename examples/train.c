@@ -5,6 +5,9 @@
 #include <signal.h>
 
 #define METHODS "plain|advtrain|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda"
+#define MAXIMIZER_FLAGS \
+    "cell|hidden|bias|phi-lr|phi-opt|grad-input|delta-scale|loss-weights|second-order|" \
+    "init-maximizer|save-maximizer"
 
 /* What the flags set. A number that is 0 here is explained in its help text. */
 static struct {
@@ -47,8 +50,17 @@ static void set_defaults(void)
     set.second_order = l.second_order;
 }
 
+static void check_outputs(void)
+{
+    const cli_output outputs[] = {
+        {"save", set.save}, {"save-best", set.save_best}, {"save-maximizer", set.save_maximizer},
+        {"checkpoint", set.checkpoint}, {"log", set.log}};
+    cli_check_outputs(outputs, (int)(sizeof outputs / sizeof *outputs));
+}
+
 static void parse(int argc, char **argv)
 {
+    const char *idle;
     const cli_flag flags[] = {
         {"dataset", CLI_CHOICE, &set.dataset, 0, 0, CLI_DATASETS, "images to train on"},
         {"data", CLI_TEXT, &set.data, 0, 0, "DIR", "its files; else where datasets.sh puts them"},
@@ -120,17 +132,13 @@ static void parse(int argc, char **argv)
     cli_parse(argc, argv, "Trains a classifier, plainly or adversarially (Algorithm 1).", flags);
     set.eps = cli_default_epsilon(set.eps, set.dataset);
     if (set.resume && !set.checkpoint) cli_fail("--resume needs --checkpoint F");
-    if (!strncmp(set.method, "rnn", 3)) {
-        if (set.phi_lr <= 0) cli_fail("--phi-lr '0': allowed is a number above 0");
-    } else if (set.save_maximizer || set.init_maximizer) {
-        cli_fail("--%s needs a method that learns one: --method rnn-adv",
-                 set.save_maximizer ? "save-maximizer" : "init-maximizer");
-    }
-    cli_check_output("save", set.save);
-    cli_check_output("save-best", set.save_best);
-    cli_check_output("save-maximizer", set.save_maximizer);
-    cli_check_output("checkpoint", set.checkpoint);
-    cli_check_output("log", set.log);
+    if (!strncmp(set.method, "rnn", 3) && set.phi_lr <= 0)
+        cli_fail("--phi-lr '0': allowed is a number above 0");
+    idle = cli_given(argc, argv, flags, MAXIMIZER_FLAGS);
+    if (idle && cli_listed("plain|advtrain|advtrain-bls|trades", set.method, strlen(set.method)))
+        cli_fail("--%s: --method %s has no learned maximizer; --method rnn-adv has one", idle,
+                 set.method);
+    check_outputs();
 }
 
 /* ---- from flags to options ---- */
