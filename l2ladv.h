@@ -280,6 +280,7 @@ enum { /* purposes: two streams with the same numbers but another purpose are in
     L2L_RANDOM_AUGMENT,
     L2L_RANDOM_PHI,
     L2L_RANDOM_SEARCH, /* step: the image's pass */
+    L2L_RANDOM_GENERATOR,
     L2L_RANDOM_USER = 64
 };
 typedef struct l2l_stream {
@@ -410,6 +411,8 @@ L2LADVDEF l2l_tensor *l2l_mean(l2l_context *c, l2l_tensor *x); /* 1x1x1x1       
 /* Channels from .. from+count-1, and the adjoint: x's channels placed into `total` ones, else 0. */
 L2LADVDEF l2l_tensor *l2l_slice(l2l_context *c, l2l_tensor *x, int from, int count);
 L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int total);
+/* The channels of n tensors, 1 to 8, one after the other; N, H and W are the same in all. */
+L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n);
 
 /* Pooling: square window, PyTorch's rounding down; padding counts as -inf for max and as 0, with
    the full window as divisor, for the average. */
@@ -687,6 +690,12 @@ L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu); /* sign of m, m <- mu
 /* Adam (0.9, 0.999, 1e-8) at rate step_size, up L - max over pixels of max(|x'_t - x| - tau, 0),
    per image; tau = 1 leaves L alone. */
 L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau);
+/* Ascent with backtracking, per image: x+ = Proj(x'_t + alpha d), where d is sign(g) or, without
+   `sign`, g; accepted if L(x+) >= L(x'_t) + c <g, x+ - x'_t>. alpha begins at epsilon and shrinks by
+   rho, ten trials at most, else the image stays: L never falls. number[0] is rho, 1/2, number[1] c,
+   1e-4. A trial is one more pass of the images still searching. Not for inner_mode L2L_TRAIN if a
+   layer knows the mode: L of an image would then depend on the others. */
+L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign);
 
 /* What theta descends: a 1x1x1x1 loss with the tape recording, the mean over the images of x. x and
    adv are constants. */
@@ -694,11 +703,17 @@ typedef struct l2l_outer {
     const char *name;
     l2l_tensor *(*loss)(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
                         void *user);
-    void *user;
+    void *user;       /* NULL: `loss` gets the address of `number`                                */
+    double number[2]; /* parameters that are copied along                                         */
     bool
         is_objective; /* equals the mean of the inner cross-entropy at x'_T: one pass serves both */
 } l2l_outer;
 L2LADVDEF l2l_outer l2l_outer_cross_entropy(void); /* mean CE(f(x'_T), y)                         */
+/* TRADES (Zhang et al. 2019): mean of CE(f(x), y) + beta KL(f(x) || f(x'_T)), with the gradient
+   through both arguments of KL. As in its authors' code the classifier runs in training mode on x,
+   x'_T and x again: batch norm's running statistics move three times, dropout draws three times.
+   beta, 0 or more, is number[0]. */
+L2LADVDEF l2l_outer l2l_outer_trades(double beta);
 
 /* -- 2.9 Attacks --------------------------------------------------------------------- >>attacks --
    In the ball of radius epsilon and the image range [0,1], pixels in [0,1]. Everything is decided
@@ -742,6 +757,7 @@ typedef struct l2l_attack {
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon); /* from x, 10 steps of epsilon/4           */
 L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon);   /* uniform start, 10 steps of epsilon/4    */
+L2LADVDEF l2l_attack l2l_attack_bls(double epsilon);   /* uniform start, 10 steps of line search  */
 L2LADVDEF l2l_attack l2l_attack_pgd_l2(double epsilon); /* the same in the l2 ball, along g/|g|_2 */
 /* I-FGSM with momentum (MI-FGSM; Dong et al. 2018, there with steps of epsilon/10), mu = 1. */
 L2LADVDEF l2l_attack l2l_attack_mim(double epsilon);
@@ -845,6 +861,38 @@ L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int step
 /* The gradient of L_phi / n of these n images by phi, l2l_learned_size numbers, after T steps. */
 L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient);
 
+/* The generator of L2LDA (Jang, Zhao, Hong and Lee 2019), which the paper compares with: a U-Net G
+   that sees whole images, with class-conditional batch norm and a random z ~ N(0,I) of 8 numbers.
+   With ghat = g / |g|_2, for every channel of every image,
+       delta_{t+1} = clip(delta_t + epsilon/4 G(x, ghat_t, delta_t; y, z), +-epsilon)
+       x'_{t+1}    = clip(x + delta_{t+1}, 0, 1).
+   It is trained with two draws z_a, z_b for each image and descends, through all T steps, the sum
+   over t of  - mean CE(f(x'_t), y) - lambda mean(|x'_a,t - x'_b,t|_1 / |z_a - z_b|_1),  both norms
+   divided by their number of terms. It remembers the T steps and runs one of them again at a time,
+   so that memory does not grow by T tapes. What the classifier descends is the mean CE over x, x'_a
+   and x'_b together. T and the classifier's optimizer are the training's; loss_weights is unused. */
+typedef struct l2l_generator_options {
+    int channels, height, width, classes; /* of the images: 1x28x28, 10; height and width must be */
+                                          /* multiples of 4, as 28 and 32 are                     */
+    double width_multiplier;              /* 1: 64 filters                                        */
+    double diversity;                     /* lambda: 0.02; its authors take 0.5 on CIFAR-10       */
+    l2l_optimizer_options optimizer; /* SGD, rate 0.01, momentum 0.9, weight decay 1e-5, clip 1   */
+    uint64_t seed;
+} l2l_generator_options;
+L2LADVDEF l2l_generator_options l2l_generator_default(void);
+
+typedef struct l2l_generator l2l_generator;
+L2LADVDEF l2l_generator *l2l_generator_create(l2l_context *c, const l2l_generator_options *o);
+L2LADVDEF void l2l_generator_free(l2l_generator *m);
+L2LADVDEF const l2l_generator_options *l2l_generator_info(const l2l_generator *m);
+/* Number of parameters: 495,184 for 1x28x28, 500,944 for 3x32x32 and 10 classes. */
+L2LADVDEF int64_t l2l_generator_size(const l2l_generator *m);
+/* G, for l2l_model_parameter, l2l_parameter_get and _set, l2l_model_summary: it is no classifier. */
+L2LADVDEF l2l_model *l2l_generator_network(l2l_generator *m);
+L2LADVDEF l2l_maximizer l2l_generator_maximizer(l2l_generator *m);
+/* As an attack, "l2lda": 10 steps from x; each restart draws another z. */
+L2LADVDEF l2l_attack l2l_attack_l2lda(l2l_generator *m, double epsilon);
+
 /* -- 2.11 Data sets --------------------------------------------------------------------- >>data --
    `fetch` gives image `index` as CxHxW in [0,1] and its label. Make one with the loaders of 2.14,
    from arrays, or fill in the struct yourself to stream. Training and evaluation cut images that
@@ -884,16 +932,23 @@ typedef struct l2l_method {
 } l2l_method;
 L2LADVDEF l2l_method l2l_method_plain(void);
 L2LADVDEF l2l_method l2l_method_advtrain(void);            /* PGD (Madry et al. 2018)             */
-L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi); /* the paper's                         */
+L2LADVDEF l2l_method l2l_method_advtrain_bls(void);        /* the line search in place of PGD     */
+L2LADVDEF l2l_method l2l_method_trades(double beta);       /* PGD on KL(f(x) || f(x')) from line  */
+                                                           /* 8's start; l2l_outer_trades         */
+L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi); /* the paper's two: in place of PGD in */
+L2LADVDEF l2l_method l2l_method_rnn_trades(l2l_learned *phi, double beta); /* advtrain and trades */
+L2LADVDEF l2l_method l2l_method_l2lda(l2l_generator *g);   /* its maximizer and its outer loss    */
 
 typedef struct l2l_progress {
     int epoch, epochs;  /* epoch counts from 0                                                    */
     int64_t step, steps, step_in_epoch, steps_in_epoch;
     double loss;        /* outer loss of the last step                                            */
-    double accuracy;    /* on the last step's x'_T; -1 under an outer loss of your own            */
+    double accuracy;    /* on the last step's x'_T, as line 14 sees it; -1 under an outer loss of */
+                        /* your own                                                               */
     double epsilon, rate; /* rate: the schedule's factor at this step                             */
-    double gain;        /* mean over the batch of L(x'_T) - L(x'_0): what the maximizer gained.   */
-                        /* With batch norm the latter is in inner_mode, the former in training    */
+    double gain;        /* mean over the batch of L(x'_T) - L(x'_0): what the maximizer gained; 0 */
+                        /* where nobody looks at x'_T. Under the outer loss cross-entropy L(x'_T) */
+                        /* is line 14's, which with batch norm is in training mode                */
     double saturated;   /* share of pixels of x'_T on the border of the ball or of [0,1]          */
     bool epoch_ended;   /* then the following are new:                                            */
     double epoch_loss, epoch_accuracy;           /* means over the epoch                          */
@@ -1028,6 +1083,8 @@ L2LADVDEF bool l2l_model_load_memory(l2l_model *m, const void *data, size_t byte
 L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *bytes);
 L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t bytes);
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes);
+L2LADVDEF bool l2l_generator_load_memory(l2l_generator *m, const void *data, size_t bytes);
+L2LADVDEF bool l2l_generator_save_memory(const l2l_generator *m, void **data, size_t *bytes);
 L2LADVDEF void l2l_free(l2l_context *c, void *memory);
 
 /* .npy arrays: read from <f4, <f8, integers and booleans of any size and both byte orders, C order;
@@ -1055,9 +1112,13 @@ L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path);
 L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path);
 /* T and epsilon are what phi was trained with; they go into the file's metadata. */
 L2LADVDEF bool l2l_learned_save(const l2l_learned *m, const char *path);
+/* A generator's file has the tensors' names of its authors' code. */
+L2LADVDEF bool l2l_generator_load(l2l_generator *m, const char *path);
+L2LADVDEF bool l2l_generator_save(const l2l_generator *m, const char *path);
 /* Makes a model (a maximizer) from a file's own metadata. */
 L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path);
 L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path);
+L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path);
 L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a);
 L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_real *values,
                                   const int64_t *shape, int rank);
@@ -5093,6 +5154,39 @@ L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s)
     return l2l__record1(c, l2l__view(c, x, s), &l2l__reshape_op, x);
 }
 
+static void l2l__concat_vjp(l2l__vjp *v)
+{
+    int j, from = 0;
+    for (j = 0; j < 8 && v->y->in[j]; from += v->y->in[j++]->shape.c)
+        if (v->need[j]) v->dx[j] = l2l_slice(v->c, v->dy, from, v->y->in[j]->shape.c);
+}
+static const l2l__operation l2l__concat_op = {"concat", l2l__concat_vjp};
+
+L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n)
+{
+    l2l_tensor *y;
+    l2l_shape s = {0, 0, 0, 0}, one;
+    int64_t p, pixels;
+    int j, from = 0;
+    if (n < 1 || n > 8) l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_concat: %d tensors, not 1 to 8", n);
+    for (j = 0; j < n; j++) {
+        if (!l2l__ready(c, "l2l_concat", parts[j])) return NULL;
+        one = parts[j]->shape;
+        one.c = s.c;
+        if (j && !l2l__same(one, s)) l2l__shapes_differ(c, "l2l_concat", parts[j]->shape, s);
+        s = parts[j]->shape;
+        s.c = one.c + parts[j]->shape.c;
+    }
+    if (c->status || !(y = l2l__new(c, "l2l_concat", s))) return NULL;
+    pixels = l2l_count(s) / s.c;
+    for (j = 0; j < n; from += parts[j++]->shape.c) {
+        size_t k = (size_t)parts[j]->shape.c;
+        for (p = 0; p < pixels; p++)
+            memcpy(y->data + p * s.c + from, parts[j]->data + p * (int64_t)k, k * sizeof *y->data);
+    }
+    return l2l__record(c, y, &l2l__concat_op, parts, n);
+}
+
 /* -- scale and shift by channel ---------------------------------------------------------------- */
 
 /* dy where gate > 0 (everywhere without a gate), times scale: linear in dy and in scale. */
@@ -5774,6 +5868,7 @@ struct l2l_model {
     l2l_stream stream;                       /* of dropout: set by whoever runs the model         */
     const uint32_t *images;
     uint32_t draws;                          /* dropout layers so far in this run                 */
+    int *predicted;                          /* where an outer loss may note its predictions      */
     l2l_external external;
 };
 
@@ -6815,6 +6910,45 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
     return o;
 }
 
+/* For the report: an outer loss that has the logits at x'_T notes what they predict. */
+static void l2l__outer_saw(l2l_model *m, const l2l_tensor *logits)
+{
+    if (m->predicted && logits) l2l_predict(m->context, logits, m->predicted);
+}
+
+/* Where the mode does not matter the third pass would be the first one again, and is. */
+static l2l_tensor *l2l__outer_trades(l2l_model *m, l2l_tensor *x, l2l_tensor *adv,
+                                     const int *labels, void *user)
+{
+    l2l_context *c = m->context;
+    double beta = *(const double *)user;
+    uint64_t seed = m->stream.seed;
+    l2l_tensor *first, *attacked, *again;
+    if (!(beta >= 0)) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "TRADES: beta %g is not 0 or more", beta);
+        return NULL;
+    }
+    first = l2l_model_forward(m, x, L2L_TRAIN);
+    m->stream.seed += 0xD1B54A32D192ED03u;   /* dropout draws anew                                */
+    attacked = l2l_model_forward(m, adv, L2L_TRAIN);
+    m->stream.seed += 0xD1B54A32D192ED03u;
+    again = m->mode_matters ? l2l_model_forward(m, x, L2L_TRAIN) : first;
+    m->stream.seed = seed;
+    l2l__outer_saw(m, attacked);
+    return l2l_add(c, l2l_mean(c, l2l_cross_entropy(c, first, labels)),
+                   l2l_affine(c, l2l_mean(c, l2l_kl_divergence(c, again, attacked)), beta, 0));
+}
+
+L2LADVDEF l2l_outer l2l_outer_trades(double beta)
+{
+    l2l_outer o;
+    memset(&o, 0, sizeof o);
+    o.name = "trades";
+    o.loss = l2l__outer_trades;
+    o.number[0] = beta;
+    return o;
+}
+
 /* -- outer optimizers -------------------------------------------------------------------------- */
 
 struct l2l_optimizer {
@@ -7278,6 +7412,94 @@ static bool l2l__adam_step(void *self, l2l_inner *in)
     return true;
 }
 
+/* A trial of the images numbered search[0..m-1]: delta = alpha d, and L at what it leads to by one
+   pass of them alone. Those that do not accept move to the front of `search`; how many. */
+static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, int m)
+{
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_inner some = *in;                    /* the inner problem of these images                 */
+    l2l_tensor *z = in->clean_logits;
+    int64_t one = l2l_count(in->shape) / in->n, j;
+    int *ints = (int *)l2l__arena_array(c, m, 2 * sizeof *ints), left = 0, k;
+    some.n = some.shape.n = m;
+    some.x = l2l__new(c, "line search", some.shape);
+    some.adv = l2l__new(c, "line search", some.shape);
+    some.delta = l2l__new(c, "line search", some.shape);
+    some.loss = (l2l_real *)l2l__arena_array(c, m, sizeof *some.loss);
+    if (z) some.clean_logits = l2l__new(c, "line search", l2l_shape_of(m, 1, 1, z->shape.c));
+    for (k = 0; k < m && !c->status; k++) {
+        int64_t from = search[k] * one, to = k * one;
+        size_t bytes = (size_t)one * sizeof(l2l_real);
+        memcpy(some.x->data + to, in->x->data + from, bytes);
+        memcpy(some.adv->data + to, in->adv->data + from, bytes);
+        if (sign)
+            l2l__ew_sign_step(c, one, (l2l_real)alpha, in->g[in->t]->data + from,
+                              in->delta->data + from);
+        else
+            l2l__ew_axpb(c, one, (l2l_real)alpha, in->g[in->t]->data + from, 0,
+                         in->delta->data + from);
+        memcpy(some.delta->data + to, in->delta->data + from, bytes);
+        if (z)
+            memcpy(some.clean_logits->data + (int64_t)k * z->shape.c,
+                   z->data + (int64_t)search[k] * z->shape.c,
+                   (size_t)z->shape.c * sizeof(l2l_real));
+        ints[k] = in->labels[search[k]];
+    }
+    some.labels = ints;
+    some.predicted = ints ? ints + m : NULL;
+    l2l__move(&some);
+    if (!c->status) l2l__look(&some, in->t, false);
+    in->forwards = some.forwards;
+    for (k = 0; k < m && !c->status; k++) {
+        const l2l_real *g = in->g[in->t]->data + search[k] * one, *x = in->adv->data;
+        double rise = 0;
+        for (x += search[k] * one, j = 0; j < one; j++)
+            rise += (double)g[j] * ((double)some.adv->data[k * one + j] - (double)x[j]);
+        if (!((double)some.loss[k] >=
+              (double)in->loss[search[k]] + in->maximizer->number[1] * rise))
+            search[left++] = search[k];
+    }
+    l2l_release(c, mark);
+    return left;
+}
+
+/* in->loss is L(x'_t), left there by the look that found g_t. */
+enum { L2L__TRIALS = 10 };
+static bool l2l__line_search(l2l_inner *in, bool sign)
+{
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    int *search = (int *)l2l__arena_array(c, in->n, sizeof *search), n = in->n, trial, i;
+    int64_t one = l2l_count(in->shape) / in->n;
+    double rho = in->maximizer->number[0], alpha = in->epsilon;
+    if (in->mode == L2L_TRAIN && in->model->mode_matters)
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "line search: in training mode (inner_mode) this model's "
+                  "loss of one image depends on the others");
+    if (!(rho > 0 && rho < 1 && in->maximizer->number[1] >= 0))
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "line search: rho %g (number[0]) is not in (0,1), or c %g "
+                  "(number[1]) is negative", rho, in->maximizer->number[1]);
+    for (i = 0; search && i < n; i++) search[i] = i;
+    for (trial = 0; trial < L2L__TRIALS && n > 0 && !c->status; trial++, alpha *= rho)
+        n = l2l__try_step(in, alpha, sign, search, n);
+    for (i = 0; i < n && !c->status; i++)    /* no step is long enough and good: stay             */
+        memset(in->delta->data + search[i] * one, 0, (size_t)one * sizeof(l2l_real));
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+static bool l2l__line_search_sign(void *self, l2l_inner *in)
+{
+    L2L__UNUSED(self);
+    return l2l__line_search(in, true);
+}
+
+static bool l2l__line_search_gradient(void *self, l2l_inner *in)
+{
+    L2L__UNUSED(self);
+    return l2l__line_search(in, false);
+}
+
 static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_inner *))
 {
     l2l_maximizer m;
@@ -7305,6 +7527,14 @@ L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau)
     l2l_maximizer m = l2l__maximizer("adam", l2l__adam_step);
     m.memory = 2;
     m.number[0] = tau;
+    return m;
+}
+L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign)
+{
+    l2l_maximizer m = l2l__maximizer(sign ? "line search" : "line search along g",
+                                     sign ? l2l__line_search_sign : l2l__line_search_gradient);
+    m.number[0] = 0.5;
+    m.number[1] = 1e-4;
     return m;
 }
 
@@ -7343,6 +7573,13 @@ L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon)
 L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon)
 {
     return l2l__attack("pgd", epsilon, epsilon / 4, 10, L2L_START_UNIFORM);
+}
+
+L2LADVDEF l2l_attack l2l_attack_bls(double epsilon)
+{
+    l2l_attack a = l2l__attack("bls", epsilon, epsilon, 10, L2L_START_UNIFORM);
+    a.maximizer = l2l_maximizer_line_search(true);
+    return a;
 }
 
 L2LADVDEF l2l_attack l2l_attack_pgd_l2(double epsilon)
@@ -8001,7 +8238,7 @@ L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
    direction tried. */
 
 enum { L2L__FIND = 0, L2L__GRADIENT, L2L__LINE }; /* phases                                       */
-enum { L2L__TRIALS = 100 };                       /* noise images at first                        */
+enum { L2L__NOISE_TRIALS = 100 };                       /* noise images at first                        */
 
 /* v becomes a unit vector; returns what its length was. */
 static double l2l__unit_vector(l2l_real *v, int64_t n)
@@ -8082,7 +8319,7 @@ static void l2l__ray_next(l2l__hunt *h, int i, bool nearer)
         memcpy(in->delta->data + i * one, in->memory[1]->data + i * one, bytes);
     }
     if (s->phase == L2L__FIND) {
-        if (s->k < L2L__TRIALS) return;
+        if (s->k < L2L__NOISE_TRIALS) return;
         s->done = !(s->radius > 0);          /* all noise is taken for the label                  */
     } else if (nearer) {
         s->found = true;
@@ -9197,17 +9434,43 @@ static bool l2l__learned_update(void *self, l2l_inner *in)
     return true;
 }
 
-/* For checkpoints: phi, the optimizer's two moments, its step count, and the settings they belong
-   to, which have to be the same when they are taken back. */
-enum { L2L__PHI_SETTINGS = 16 };
+/* For checkpoints: the settings that a maximizer's state belongs to have to be the same when it is
+   taken back; those of its optimizer come last. */
+enum { L2L__OPTIMIZER_SETTINGS = 9 };
+static void l2l__optimizer_settings(const l2l_optimizer_options *a, double *v)
+{
+    v[0] = a->kind; v[1] = a->rate; v[2] = a->momentum; v[3] = a->weight_decay; v[4] = a->nesterov;
+    v[5] = a->beta1; v[6] = a->beta2; v[7] = a->epsilon; v[8] = a->clip;
+}
+
+/* n settings, of which the first `own` have these names, in a state of `count` numbers. */
+static bool l2l__settings_match(l2l_context *c, const char *const *names, int own,
+                                const double *there, const double *here, int n, int64_t count,
+                                int64_t expected)
+{
+    static const char *const optimizer[L2L__OPTIMIZER_SETTINGS] = {
+        "optimizer", "rate", "momentum", "weight_decay", "nesterov", "beta1", "beta2", "epsilon",
+        "clip"};
+    int i;
+    if (count != expected)
+        return l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: a maximizer of %z numbers, not %z",
+                         count, expected);
+    for (i = 0; i < n; i++)
+        if (there[i] < here[i] || there[i] > here[i])
+            return l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with a maximizer whose %s is "
+                             "%g, not %g", i < own ? names[i] : optimizer[i - own], there[i],
+                             here[i]);
+    return true;
+}
+
+/* phi, the optimizer's two moments, its step count. */
+enum { L2L__PHI_SETTINGS = 7 + L2L__OPTIMIZER_SETTINGS };
 static void l2l__learned_settings(const l2l_learned *m, double v[L2L__PHI_SETTINGS])
 {
     const l2l_learned_options *o = &m->options;
-    const l2l_optimizer_options *a = &o->optimizer;
     v[0] = o->cell; v[1] = o->hidden; v[2] = o->bias; v[3] = o->input; v[4] = o->raw_output;
-    v[5] = o->scale; v[6] = o->second_order; v[7] = a->kind; v[8] = a->rate; v[9] = a->momentum;
-    v[10] = a->weight_decay; v[11] = a->nesterov; v[12] = a->beta1; v[13] = a->beta2;
-    v[14] = a->epsilon; v[15] = a->clip;
+    v[5] = o->scale; v[6] = o->second_order;
+    l2l__optimizer_settings(&o->optimizer, v + 7);
 }
 
 static int64_t l2l__learned_pack_state(void *self, double *numbers)
@@ -9228,25 +9491,17 @@ static int64_t l2l__learned_pack_state(void *self, double *numbers)
 
 static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t n)
 {
-    static const char *const names[L2L__PHI_SETTINGS] = {
-        "cell", "hidden", "bias", "input", "raw_output", "scale", "second_order", "optimizer",
-        "rate", "momentum", "weight_decay", "nesterov", "beta1", "beta2", "epsilon", "clip"};
+    static const char *const names[] = {"cell", "hidden", "bias", "input", "raw_output", "scale",
+                                        "second_order"};
     l2l_learned *m = (l2l_learned *)self;
     double here[L2L__PHI_SETTINGS];
     l2l_real *parts[3];
     int i, j;
-    if (n != l2l__learned_pack_state(self, NULL))
-        return l2l__fail(m->context, L2L_ERROR_MISMATCH,
-                         "checkpoint: a maximizer of %z numbers, not "
-                         "%z",
-                         n, l2l__learned_pack_state(self, NULL));
     l2l__learned_settings(m, here);
-    for (i = 0; i < L2L__PHI_SETTINGS; i++, numbers++)
-        if (*numbers < here[i] || *numbers > here[i])
-            return l2l__fail(m->context, L2L_ERROR_MISMATCH,
-                             "checkpoint: made with a maximizer whose "
-                             "%s is %g, not %g",
-                             names[i], *numbers, here[i]);
+    if (!l2l__settings_match(m->context, names, 7, numbers, here, L2L__PHI_SETTINGS, n,
+                             l2l__learned_pack_state(self, NULL)))
+        return false;
+    numbers += L2L__PHI_SETTINGS;
     parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
     for (j = 0; j < 3; j++)
         for (i = 0; i < m->size; i++, numbers++)
@@ -9272,6 +9527,644 @@ L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int step
 {
     l2l_attack a = l2l__attack("learned", epsilon, epsilon / 4, steps, L2L_START_NORMAL);
     a.maximizer = l2l_learned_maximizer(m);
+    return a;
+}
+
+/* -- the generator of L2LDA -------------------------------------------------------------------- */
+
+/* With g_t taken for a constant, its adjoint is that of above with a U-Net in place of the cell:
+   backwards over the steps, the cotangent of delta_{t+1} is what step t+1 handed down plus, where
+   x'_{t+1} was not clipped, the loss's own: of the cross-entropy it is made of g_{t+1}, so the
+   classifier does not run again. */
+
+enum { L2L__Z = 8 };                         /* numbers in z                                      */
+
+struct l2l_generator {
+    l2l_context *context;
+    l2l_generator_options options;
+    l2l_model *net;                          /* G: parameters, running statistics                 */
+    l2l_optimizer *optimizer;
+    int n_theta;
+    l2l_tensor **theta, **found;             /* G's parameters + delta_t, and their gradients     */
+    l2l_real **values, **sums;               /* parameters; Loss_G's gradient, added up           */
+    /* The batch that is trained on, in the arena: 2n images, in->adv's with z_a, then z_b's. */
+    l2l_tensor *x, *z, **delta, **g;         /* delta and g: of t = 0..T                          */
+    int *labels;
+    l2l_inner b;                             /* the inner problem of the second half              */
+    bool training;                           /* else `b` and what it needs are not there          */
+};
+
+L2LADVDEF l2l_generator_options l2l_generator_default(void)
+{
+    l2l_generator_options o;
+    memset(&o, 0, sizeof o);
+    o.channels = 1;
+    o.height = o.width = 28;
+    o.classes = 10;
+    o.width_multiplier = 1;
+    o.diversity = 0.02;
+    o.optimizer = l2l_sgd_default();
+    o.optimizer.rate = 0.01;
+    o.optimizer.weight_decay = 1e-5;
+    o.optimizer.clip = 1;
+    return o;
+}
+
+/* y is made of x, which is no longer needed but by the tape. */
+static l2l_tensor *l2l__unet_then(l2l_model *m, l2l_tensor *x, l2l_tensor *y)
+{
+    l2l_drop(m->context, x);
+    return y;
+}
+
+/* A convolution's weight, N(0, 0.02^2). */
+static l2l_tensor *l2l__unet_weight(l2l_model *m, const char *name, int kernel, int from, int to)
+{
+    return l2l__parameter(m, name, "weight", l2l_shape_of(kernel, kernel, from, to), 4, true, 0.02,
+                          0);
+}
+
+/* Class-conditional batch norm: scale and shift are the label's row of a table plus its last row,
+   which all share; `rows` has ones at these two. */
+static l2l_tensor *l2l__unet_norm(l2l_model *m, const char *name, l2l_tensor *x, l2l_tensor *rows)
+{
+    l2l_context *c = m->context;
+    l2l_batch_norm_options o = l2l_batch_norm_default();
+    l2l_shape one, table;
+    l2l_tensor *w, *b, *y;
+    if (!l2l__ready(c, name, x)) return NULL;
+    one = l2l__channels(x->shape.c);
+    table = l2l_shape_of(1, 1, x->shape.c, m->options.classes + 1);
+    w = l2l__parameter(m, name, "weight", table, 2, true, 0.02, 0);
+    b = l2l__parameter(m, name, "bias", table, 2, true, 0, 0);
+    o.running_mean = l2l__parameter(m, name, "running_mean", one, 1, false, 0, 0);
+    o.running_variance = l2l__parameter(m, name, "running_var", one, 1, false, 0, 1);
+    o.gamma = l2l_full(c, one, 1);
+    o.beta = l2l_zeros(c, one);
+    o.epsilon = 1e-10;
+    o.training = m->mode == L2L_TRAIN;
+    o.update = !m->frozen && !m->creating;
+    one.n = x->shape.n;
+    y = l2l__unet_then(m, x, l2l_batch_norm(c, x, &o));
+    w = l2l_conv_input_grad(c, rows, w, one, 1, 0); /* rows times the transposed table            */
+    b = l2l_conv_input_grad(c, rows, b, one, 1, 0);
+    y = l2l__unet_then(m, y, l2l_mul(c, y, w));
+    return l2l__unet_then(m, y, l2l_add(c, y, b));
+}
+
+/* x and z in every pixel -> conv -> norm unless `rows` is NULL -> leaky ReLU */
+static l2l_tensor *l2l__unet_down(l2l_model *m, const char *name, l2l_tensor *x, l2l_tensor *z,
+                                  int channels, int kernel, int stride, l2l_tensor *rows)
+{
+    l2l_context *c = m->context;
+    l2l_conv_options o = l2l_conv_default();
+    l2l_tensor *in[2], *y;
+    char layer[32];
+    if (!l2l__ready(c, name, x)) return NULL;
+    in[0] = x;
+    in[1] = l2l_broadcast_to(c, z, l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, L2L__Z));
+    y = l2l__unet_then(m, in[1], l2l_concat(c, in, 2));
+    o.stride = stride;
+    o.padding = 1;
+    l2l__format(layer, sizeof layer, "%s.conv", name);
+    y = l2l__unet_then(m, y, l2l_conv(c, y, l2l__unet_weight(m, layer, kernel, x->shape.c + L2L__Z,
+                                                             channels), &o));
+    l2l__format(layer, sizeof layer, "%s.norm", name);
+    if (rows) y = l2l__unet_norm(m, layer, y, rows);
+    return l2l__unet_then(m, y, l2l_leaky_relu(c, y, 0.2));
+}
+
+/* x at twice the size -> norm -> ReLU, and beside it `skip`; both are dropped. */
+static l2l_tensor *l2l__unet_up(l2l_model *m, const char *name, l2l_tensor *x, l2l_tensor *skip,
+                                int channels, l2l_tensor *rows)
+{
+    l2l_context *c = m->context;
+    l2l_tensor *in[2], *y;
+    l2l_shape s;
+    char layer[32];
+    if (!l2l__ready(c, name, x) || !l2l__ready(c, name, skip)) return NULL;
+    s = skip->shape;
+    s.c = channels;
+    l2l__format(layer, sizeof layer, "%s.upconv", name); /* the transposed convolution            */
+    y = l2l_conv_input_grad(c, x, l2l__unet_weight(m, layer, 4, channels, x->shape.c), s, 2, 1);
+    y = l2l__unet_then(m, x, y);
+    l2l__format(layer, sizeof layer, "%s.norm", name);
+    y = l2l__unet_norm(m, layer, y, rows);
+    in[0] = l2l__unet_then(m, y, l2l_relu(c, y));
+    in[1] = skip;
+    y = l2l__unet_then(m, in[0], l2l_concat(c, in, 2));
+    return l2l__unet_then(m, skip, y);
+}
+
+/* G, NxHxWxC in (-1,1), in the mode m->mode. */
+static l2l_tensor *l2l__unet(l2l_model *m, l2l_tensor *x, l2l_tensor *g, l2l_tensor *delta,
+                             const int *labels, l2l_tensor *z)
+{
+    l2l_context *c = m->context;
+    l2l_conv_options o = l2l_conv_default();
+    int k = l2l__width(m, 64), classes = m->options.classes, i;
+    l2l_tensor *in[3], *rows, *y, *d0, *d1;
+    if (!l2l__ready(c, "the generator", x)) return NULL;
+    m->cursor = 0;
+    rows = l2l_zeros(c, l2l_shape_of(x->shape.n, 1, 1, classes + 1));
+    for (i = 0; rows && i < x->shape.n; i++)
+        rows->data[i * (classes + 1) + labels[i]] = rows->data[i * (classes + 1) + classes] = 1;
+    z = l2l_layer_linear(m, "z_encoder.0", z, L2L__Z, L2L_RELU);
+    z = l2l__unet_then(m, z, l2l_layer_linear(m, "z_encoder.2", z, L2L__Z, L2L_RELU));
+    in[0] = x; in[1] = g; in[2] = delta;
+    y = l2l_concat(c, in, 3);
+    d0 = l2l__unet_then(m, y, l2l__unet_down(m, "down0", y, z, k, 3, 1, NULL));
+    d1 = l2l__unet_down(m, "down1", d0, z, k, 4, 2, rows);
+    y = l2l__unet_down(m, "down2", d1, z, 2 * k, 4, 2, NULL);
+    y = l2l__unet_up(m, "up2", y, d1, k, rows);
+    y = l2l__unet_up(m, "up1", y, d0, k, rows);
+    o.padding = 1;
+    if (c->status) return NULL;
+    y = l2l__unet_then(m, y, l2l_conv(c, y, l2l__unet_weight(m, "final.0", 3, 2 * k, x->shape.c),
+                                      &o));
+    l2l_drop(c, z);
+    l2l_drop(c, rows);
+    return l2l__unet_then(m, y, l2l_tanh(c, y));
+}
+
+/* The first run, which makes the parameters; a model wants logits back. */
+static l2l_tensor *l2l__unet_create(l2l_model *m, l2l_tensor *x, void *user)
+{
+    const int label = 0;
+    l2l_tensor *z = l2l_zeros(m->context, l2l_shape_of(x->shape.n, 1, 1, L2L__Z));
+    L2L__UNUSED(user);
+    if (!m->creating)
+        l2l__fail(m->context, L2L_ERROR_UNSUPPORTED, "a generator does not classify");
+    else if (!l2l__unet(m, x, x, x, &label, z)) return NULL;
+    return l2l_zeros(m->context, l2l_shape_of(x->shape.n, 1, 1, m->options.classes));
+}
+
+static const char l2l__unet_name[] = "l2lda generator";
+
+static l2l_model *l2l__unet_make(l2l_context *c, const l2l_generator_options *o)
+{
+    l2l_model_options net = l2l_model_default(l2l__unet_name);
+    l2l_model *m;
+    int i, k;
+    if (o->height % 4 || o->width % 4)
+        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_generator_create: images of %dx%d; height and width "
+                  "must be multiples of 4 (it halves them twice)", o->height, o->width);
+    if (!(o->diversity >= 0))
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_generator_create: diversity %g must not be negative",
+                  o->diversity);
+    net.forward = l2l__unet_create;
+    net.channels = o->channels;
+    net.height = o->height;
+    net.width = o->width;
+    net.classes = o->classes;
+    net.width_multiplier = o->width_multiplier;
+    net.seed = o->seed;
+    if (!(m = l2l_model_create(c, &net))) return NULL;
+    for (i = 0; i < m->n_slots; i++) {       /* scales begin near 1, by their shared row          */
+        l2l_tensor *w = &m->slots[i]->value;
+        const char *dot = strstr(m->slots[i]->name, ".norm.weight");
+        for (k = 1; dot && k <= w->shape.w; k++) w->data[k * w->shape.c - 1] += 1;
+    }
+    return m;
+}
+
+L2LADVDEF l2l_generator *l2l_generator_create(l2l_context *c, const l2l_generator_options *o)
+{
+    l2l_model *net = l2l__unet_make(c, o);
+    l2l_generator *m = net ? (l2l_generator *)l2l__allocate(c, sizeof *m) : NULL;
+    int64_t sizes[16];
+    int i, n = 0;
+    if (!m) {
+        l2l_model_free(net);
+        return NULL;
+    }
+    m->context = c;
+    m->options = *o;
+    m->net = net;
+    m->theta = (l2l_tensor **)l2l__allocate_array(c, 2 * (net->n_slots + 1), sizeof *m->theta);
+    m->values = (l2l_real **)l2l__allocate_array(c, 2 * net->n_slots, sizeof *m->values);
+    for (i = 0; i < net->n_slots && !c->status; i++) {
+        l2l_tensor *value = &net->slots[i]->value;
+        if (!net->slots[i]->trainable) continue;
+        sizes[n] = l2l_count(value->shape);
+        m->theta[n] = value;
+        m->values[n] = value->data;
+        m->values[net->n_slots + n] = (l2l_real *)l2l__allocate_array(c, sizes[n],
+                                                                      sizeof(l2l_real));
+        n++;
+    }
+    m->n_theta = n;
+    if (!c->status) {
+        m->found = m->theta + net->n_slots + 1;
+        m->sums = m->values + net->n_slots;
+        m->optimizer = l2l_optimizer_create(c, &o->optimizer, sizes, n);
+    }
+    if (!c->status) return m;
+    l2l_generator_free(m);
+    return NULL;
+}
+
+L2LADVDEF void l2l_generator_free(l2l_generator *m)
+{
+    int i;
+    if (!m) return;
+    for (i = 0; m->values && i < m->net->n_slots; i++)
+        l2l_free(m->context, m->values[m->net->n_slots + i]);
+    l2l_optimizer_free(m->optimizer);
+    l2l_free(m->context, m->theta);
+    l2l_free(m->context, m->values);
+    l2l_model_free(m->net);
+    l2l_free(m->context, m);
+}
+
+L2LADVDEF const l2l_generator_options *l2l_generator_info(const l2l_generator *m)
+{
+    return m ? &m->options : NULL;
+}
+L2LADVDEF int64_t l2l_generator_size(const l2l_generator *m)
+{
+    return m ? l2l_model_size(m->net) : 0;
+}
+L2LADVDEF l2l_model *l2l_generator_network(l2l_generator *m) { return m ? m->net : NULL; }
+
+/* z of draw 0 or 1 for the images of `in`. */
+static void l2l__generator_draw(const l2l_inner *in, int draw, l2l_real *z)
+{
+    l2l_stream s = in->stream;
+    int i, k;
+    s.purpose = L2L_RANDOM_GENERATOR;
+    for (i = 0; i < in->n; i++)
+        for (s.image = in->images[i], k = 0; k < L2L__Z; k++)
+            *z++ = (l2l_real)l2l_random_normal(&s, (uint32_t)(draw * L2L__Z + k));
+}
+
+/* g / |g|_2, per image and channel; the 1e-15 is the authors'. Before anything is computed with g:
+   a classifier whose gradient is not finite must not reach G's statistics. */
+static l2l_tensor *l2l__generator_ghat(l2l_context *c, const l2l_tensor *g)
+{
+    l2l_tensor *y = l2l__copy(c, g);
+    int64_t channels = g->shape.c, one = l2l_count(g->shape) / g->shape.n, i, k;
+    int n;
+    for (n = 0; y && n < g->shape.n; n++)
+        for (k = 0; k < channels; k++) {
+            l2l_real *p = y->data + n * one;
+            double sum = 0;
+            for (i = k; i < one; i += channels)
+                sum += ((double)p[i] + 1e-15) * ((double)p[i] + 1e-15);
+            if (!(sum <= DBL_MAX))
+                l2l__fail(c, L2L_ERROR_NUMERIC, "the generator: the classifier's gradient is not "
+                          "finite");
+            for (i = k; i < one; i += channels) p[i] = (l2l_real)((double)p[i] / sqrt(sum));
+        }
+    return y;
+}
+
+/* delta_{t+1} */
+static l2l_tensor *l2l__generator_next(const l2l_generator *m, l2l_tensor *x, const l2l_tensor *g,
+                                       l2l_tensor *delta, const int *labels, l2l_tensor *z,
+                                       double epsilon)
+{
+    l2l_context *c = m->context;
+    l2l_tensor *ghat = l2l__generator_ghat(c, g), *y = l2l__unet(m->net, x, ghat, delta, labels, z);
+    return l2l_clamp(c, l2l_add(c, delta, l2l_affine(c, y, epsilon / 4, 0)), -epsilon, epsilon);
+}
+
+/* x' = clip(x + delta, 0, 1) of a pixel. */
+static l2l_real l2l__generator_image(l2l_real x, l2l_real delta)
+{
+    l2l_real y = x + delta;
+    return y < 0 ? 0 : y > 1 ? 1 : y;
+}
+
+/* Twice the images of x. */
+static l2l_tensor *l2l__generator_twice(l2l_context *c, const l2l_tensor *x)
+{
+    l2l_shape s = x->shape;
+    size_t bytes = (size_t)l2l_count(s) * sizeof *x->data;
+    l2l_tensor *y;
+    s.n *= 2;
+    if (!(y = l2l__new(c, "the generator", s))) return NULL;
+    memcpy(y->data, x->data, bytes);
+    memcpy(y->data + l2l_count(x->shape), x->data, bytes);
+    return y;
+}
+
+/* The second half of twice n images. */
+static l2l_tensor *l2l__generator_half(l2l_context *c, l2l_tensor *x)
+{
+    l2l_tensor *y = x ? l2l__view(c, x, x->shape) : NULL;
+    if (!y) return NULL;
+    y->shape.n /= 2;
+    y->data += l2l_count(y->shape);
+    return y;
+}
+
+static bool l2l__generator_begin_training(l2l_generator *m, l2l_inner *in)
+{
+    l2l_context *c = m->context;
+    int n = in->n, T = in->T, t, i;
+    m->b = *in;
+    m->x = l2l__generator_twice(c, in->x);
+    m->z = l2l__new(c, "the generator", l2l_shape_of(2 * n, 1, 1, L2L__Z));
+    m->labels = (int *)l2l__arena_array(c, n, 2 * sizeof *m->labels);
+    m->delta = (l2l_tensor **)l2l__arena_array(c, 3 * (T + (int64_t)1), sizeof *m->delta);
+    m->b.adv = l2l__new(c, "the generator", in->shape);
+    m->b.loss = (l2l_real *)l2l__arena_array(c, n, sizeof *m->b.loss);
+    m->b.predicted = (int *)l2l__arena_array(c, n, sizeof *m->b.predicted);
+    if (c->status) return false;
+    m->g = m->delta + T + 1;
+    m->b.g = m->g + T + 1;
+    for (t = 0; t <= T && !c->status; t++) {
+        m->delta[t] = l2l__new(c, "the generator", m->x->shape);
+        m->g[t] = l2l__new(c, "the generator", m->x->shape);
+        m->b.g[t] = l2l__generator_half(c, m->g[t]);
+    }
+    for (i = 0; i < 2 * n; i++) m->labels[i] = in->labels[i % n];
+    l2l__generator_draw(in, 0, m->z->data);
+    l2l__generator_draw(in, 1, m->z->data + n * L2L__Z);
+    return !c->status;
+}
+
+/* An attack's later restarts begin at x again, with another z. */
+static bool l2l__generator_begin(void *self, l2l_inner *in)
+{
+    l2l_generator *m = (l2l_generator *)self;
+    l2l_context *c = in->context;
+    const l2l_model_options *o = m ? &m->net->options : NULL;
+    if (c->status) return false;
+    if (!m || c != m->context || in->norm != L2L_LINF || in->targeted)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "the generator belongs to another context, or the "
+                         "attack has targets or another ball than l-infinity's");
+    if (in->shape.h != o->height || in->shape.w != o->width || in->shape.c != o->channels ||
+        in->model->options.classes != o->classes)
+        return l2l__fail(c, L2L_ERROR_SHAPE, "the generator was made for images of %dx%dx%d "
+                         "(HxWxC) and %d classes, not for %dx%dx%d and %d", o->height, o->width,
+                         o->channels, o->classes, in->shape.h, in->shape.w, in->shape.c,
+                         in->model->options.classes);
+    m->training = in->start != NULL;
+    if (m->training) return l2l__generator_begin_training(m, in);
+    if (in->stream.epoch > 0)
+        memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
+    return true;
+}
+
+/* g_t of both draws; at t = 0 both are at the same point. */
+static bool l2l__generator_gather(l2l_generator *m, l2l_inner *in, int t)
+{
+    size_t bytes = (size_t)l2l_count(in->shape) * sizeof(l2l_real);
+    memcpy(m->g[t]->data, in->g[t]->data, bytes);
+    if (t == 0) {
+        memcpy(m->b.g[t]->data, in->g[t]->data, bytes);
+        return true;
+    }
+    m->b.t = t;
+    l2l__look(&m->b, t, true);
+    in->forwards++;
+    in->backwards++;
+    return !in->context->status;
+}
+
+/* delta_0 = x'_0 - x. x'_{t+1} of in->adv is left to the caller: in->delta leads there. */
+static bool l2l__generator_step(void *self, l2l_inner *in)
+{
+    l2l_generator *m = (l2l_generator *)self;
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *from = in->memory[0], *to = from, *next, *z = m->z;
+    bool was = l2l_set_recording(c, false);
+    int64_t one = l2l_count(in->shape), i;
+    m->net->mode = m->training ? L2L_TRAIN : L2L_EVALUATE;
+    if (m->training) {
+        from = m->delta[in->t];
+        to = m->delta[in->t + 1];
+        l2l__generator_gather(m, in, in->t);
+    } else {
+        z = l2l__new(c, "the generator", l2l_shape_of(in->n, 1, 1, L2L__Z));
+        if (z) l2l__generator_draw(in, 0, z->data);
+    }
+    for (i = 0; i < one && in->t == 0; i++) from->data[i] = in->adv->data[i] - in->x->data[i];
+    if (m->training && in->t == 0)
+        memcpy(from->data + one, from->data, (size_t)one * sizeof *from->data);
+    next = c->status ? NULL
+                     : l2l__generator_next(m, m->training ? m->x : in->x,
+                                           m->training ? m->g[in->t] : in->g[in->t], from,
+                                           m->training ? m->labels : in->labels, z, in->epsilon);
+    if (next) memcpy(to->data, next->data, (size_t)l2l_count(next->shape) * sizeof *to->data);
+    for (i = 0; i < one && next; i++) {
+        l2l_real x = in->x->data[i];
+        in->delta->data[i] = l2l__generator_image(x, to->data[i]) - in->adv->data[i];
+        if (m->training) m->b.adv->data[i] = l2l__generator_image(x, to->data[one + i]);
+    }
+    l2l_set_recording(c, was);
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+/* All that an attack remembers of an image is in in->memory. */
+static bool l2l__generator_keep(void *self, l2l_inner *in, const int *kept, int n)
+{
+    L2L__UNUSED(self); L2L__UNUSED(in); L2L__UNUSED(kept); L2L__UNUSED(n);
+    return true;
+}
+
+/* cotangent += that of Loss_G by delta_t directly, both halves; `batch` images in all its parts. */
+static void l2l__generator_direct(const l2l_generator *m, int t, int batch, l2l_real *cotangent)
+{
+    int64_t all = l2l_count(m->x->shape) / 2, one = all / m->b.n, i;
+    int n, k;
+    for (n = 0; n < m->b.n; n++) {
+        const l2l_real *za = m->z->data + n * L2L__Z, *zb = za + m->b.n * L2L__Z;
+        double apart = 1e-8, pull;           /* the authors' guard; lambda / (batch d |za - zb|)  */
+        for (k = 0; k < L2L__Z; k++) apart += fabs((double)za[k] - (double)zb[k]) / L2L__Z;
+        pull = m->options.diversity / ((double)batch * (double)one * apart);
+        for (i = n * one; i < (n + 1) * one; i++) {
+            l2l_real x = m->x->data[i], a = x + m->delta[t]->data[i];
+            l2l_real b = x + m->delta[t]->data[all + i];
+            l2l_real xa = l2l__generator_image(x, m->delta[t]->data[i]);
+            l2l_real xb = l2l__generator_image(x, m->delta[t]->data[all + i]);
+            double side = (xa > xb) - (xa < xb);
+            if (a >= 0 && a <= 1)
+                cotangent[i] -= (l2l_real)((double)m->g[t]->data[i] / (2.0 * batch) + side * pull);
+            if (b >= 0 && b <= 1)
+                cotangent[all + i] -= (l2l_real)((double)m->g[t]->data[all + i] / (2.0 * batch) -
+                                                 side * pull);
+        }
+    }
+}
+
+/* Step t once more, on the tape, and back: adds to the sums; the cotangent of delta_{t+1} becomes
+   that of delta_t. */
+static bool l2l__generator_back(l2l_generator *m, int t, l2l_tensor *cotangent)
+{
+    l2l_context *c = m->context;
+    l2l_mark mark = l2l_mark_here(c);
+    bool was = l2l_set_recording(c, true);
+    l2l_tensor *y;
+    int64_t j;
+    int i;
+    m->net->mode = L2L_TRAIN;
+    m->net->frozen = true;                   /* running statistics have moved already             */
+    y = l2l__generator_next(m, m->x, m->g[t], m->delta[t], m->labels, m->z, m->b.epsilon);
+    m->theta[m->n_theta] = m->delta[t];
+    if (y && l2l_vjp(c, y, cotangent, m->theta, m->n_theta + (t > 0), m->found, L2L_FREE_GRAPH)) {
+        for (i = 0; i < m->n_theta; i++)
+            for (j = 0; j < m->optimizer->sizes[i]; j++) m->sums[i][j] += m->found[i]->data[j];
+        if (t > 0)
+            memcpy(cotangent->data, m->found[m->n_theta]->data,
+                   (size_t)l2l_count(cotangent->shape) * sizeof *cotangent->data);
+    }
+    m->net->frozen = false;
+    l2l_set_recording(c, was);
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+static bool l2l__generator_gradient(void *self, l2l_inner *in)
+{
+    l2l_generator *m = (l2l_generator *)self;
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *cotangent = l2l_zeros(c, m->x->shape);
+    int i, t;
+    if (!in->first)
+        for (i = 0; i < m->n_theta; i++)
+            memset(m->sums[i], 0, (size_t)m->optimizer->sizes[i] * sizeof *m->sums[i]);
+    if (cotangent && l2l__generator_gather(m, in, in->T))
+        for (t = in->T; t > 0; t--) {
+            l2l__generator_direct(m, t, in->batch, cotangent->data);
+            if (!l2l__generator_back(m, t - 1, cotangent)) break;
+        }
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+static bool l2l__generator_update(void *self, l2l_inner *in)
+{
+    l2l_generator *m = (l2l_generator *)self;
+    int i;
+    L2L__UNUSED(in);
+    if (!l2l_optimizer_step(m->optimizer, m->values, m->sums, 1)) return false;
+    for (i = 0; i < m->net->n_slots; i++) l2l__touch(m->net->slots[i]);
+    return true;
+}
+
+/* What theta descends: the mean CE over x, x'_a and x'_b, in one batch. */
+static l2l_tensor *l2l__generator_outer(l2l_model *f, l2l_tensor *x, l2l_tensor *adv,
+                                        const int *labels, void *user)
+{
+    const l2l_generator *m = (const l2l_generator *)user;
+    l2l_context *c = f->context;
+    const uint32_t *kept = f->images;
+    l2l_tensor *parts[3], *all, *z, attacked;
+    l2l_shape s = x->shape;
+    int64_t one = l2l_count(s);
+    int n = s.n, *y = (int *)l2l__arena_array(c, n, 3 * sizeof *y), i;
+    uint32_t *images = (uint32_t *)l2l__arena_array(c, n, 3 * sizeof *images);
+    if (!m->training || m->b.x != x) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2lda: its outer loss needs its own maximizer");
+        return NULL;
+    }
+    parts[0] = x; parts[1] = adv; parts[2] = m->b.adv;
+    s.n = 3 * n;
+    all = l2l__new(c, "l2lda", s);
+    if (c->status) return NULL;
+    for (i = 0; i < 3 * n; i++) {
+        y[i] = labels[i % n];                /* dropout draws for each image by itself            */
+        images[i] = (kept ? kept[i % n] : (uint32_t)(i % n)) + (uint32_t)(i / n) * 0x40000000u;
+    }
+    for (i = 0; i < 3; i++)
+        memcpy(all->data + i * one, parts[i]->data, (size_t)one * sizeof *all->data);
+    f->images = images;
+    z = l2l_model_forward(f, all, L2L_TRAIN);
+    f->images = kept;
+    if (!z) return NULL;
+    attacked = *z;
+    attacked.shape.n = n;
+    attacked.data += (int64_t)n * z->shape.c;
+    l2l__outer_saw(f, &attacked);
+    return l2l_mean(c, l2l_cross_entropy(c, z, y));
+}
+
+/* For checkpoints: G with its running statistics, momentum, step count, and the settings. */
+enum { L2L__GENERATOR_SETTINGS = 2 + L2L__OPTIMIZER_SETTINGS };
+static void l2l__generator_settings(const l2l_generator *m, double *v)
+{
+    v[0] = m->options.width_multiplier;
+    v[1] = m->options.diversity;
+    l2l__optimizer_settings(&m->options.optimizer, v + 2);
+}
+
+/* Array i of the state and its length; NULL after the last, or one that the optimizer lacks. */
+static l2l_real *l2l__generator_array(const l2l_generator *m, int i, int64_t *n)
+{
+    int slots = m->net->n_slots;
+    *n = 0;
+    if (i < slots) {
+        *n = l2l_count(m->net->slots[i]->value.shape);
+        return m->net->slots[i]->value.data;
+    }
+    i -= slots;
+    if (i >= 2 * m->n_theta) return NULL;
+    *n = m->optimizer->sizes[i / 2];
+    return i % 2 ? m->optimizer->second[i / 2] : m->optimizer->first[i / 2];
+}
+
+static int64_t l2l__generator_pack(void *self, double *numbers)
+{
+    const l2l_generator *m = (const l2l_generator *)self;
+    int64_t total = L2L__GENERATOR_SETTINGS + 1, n, j;
+    int i, arrays = m->net->n_slots + 2 * m->n_theta;
+    if (numbers) {
+        l2l__generator_settings(m, numbers);
+        numbers[L2L__GENERATOR_SETTINGS] = (double)m->optimizer->steps;
+    }
+    for (i = 0; i < arrays; i++) {
+        const l2l_real *v = l2l__generator_array(m, i, &n);
+        if (!v) continue;
+        for (j = 0; numbers && j < n; j++) numbers[total + j] = (double)v[j];
+        total += n;
+    }
+    return total;
+}
+
+static bool l2l__generator_unpack(void *self, const double *numbers, int64_t count)
+{
+    static const char *const names[] = {"width_multiplier", "diversity"};
+    l2l_generator *m = (l2l_generator *)self;
+    double here[L2L__GENERATOR_SETTINGS];
+    int64_t n, j;
+    int i, arrays = m->net->n_slots + 2 * m->n_theta;
+    l2l__generator_settings(m, here);
+    if (!l2l__settings_match(m->context, names, 2, numbers, here, L2L__GENERATOR_SETTINGS, count,
+                             l2l__generator_pack(self, NULL)))
+        return false;
+    m->optimizer->steps = (int64_t)numbers[L2L__GENERATOR_SETTINGS];
+    for (numbers += L2L__GENERATOR_SETTINGS + 1, i = 0; i < arrays; i++) {
+        l2l_real *v = l2l__generator_array(m, i, &n);
+        for (j = 0; v && j < n; j++) v[j] = (l2l_real)*numbers++;
+    }
+    for (i = 0; i < m->net->n_slots; i++) l2l__touch(m->net->slots[i]);
+    return true;
+}
+
+L2LADVDEF l2l_maximizer l2l_generator_maximizer(l2l_generator *m)
+{
+    l2l_maximizer r = l2l__maximizer("l2lda", l2l__generator_step);
+    r.self = m;
+    r.memory = 1;                            /* an attack's delta_t                               */
+    r.begin = l2l__generator_begin;
+    r.keep = l2l__generator_keep;
+    r.gradient = l2l__generator_gradient;
+    r.update = l2l__generator_update;
+    r.pack = l2l__generator_pack;
+    r.unpack = l2l__generator_unpack;
+    return r;
+}
+
+L2LADVDEF l2l_attack l2l_attack_l2lda(l2l_generator *m, double epsilon)
+{
+    l2l_attack a = l2l__attack("l2lda", epsilon, epsilon / 4, 10, L2L_START_CLEAN);
+    a.maximizer = l2l_generator_maximizer(m);
     return a;
 }
 
@@ -9309,6 +10202,8 @@ struct l2l_trainer {
     int64_t epoch_seen;
     double start_loss;                       /* of this batch so far: sum of L(f(x'_0), y), how   */
     int64_t saturated;                       /* many pixels of x'_T are on the border, how many   */
+    double end_loss;                         /* sum of L(f(x'_T), y)                              */
+    bool noted;                              /* line 14 noted predictions at x'_T:                */
     int right, guess;                        /* images right, the class of all of them or -1      */
     l2l_model *best;
     double best_score;
@@ -9351,9 +10246,43 @@ L2LADVDEF l2l_method l2l_method_advtrain(void)
     return l2l__method("advtrain", l2l_maximizer_sign(), L2L_START_UNIFORM);
 }
 
+L2LADVDEF l2l_method l2l_method_advtrain_bls(void)
+{
+    return l2l__method("advtrain-bls", l2l_maximizer_line_search(true), L2L_START_UNIFORM);
+}
+
 L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi)
 {
     return l2l__method("rnn-adv", l2l_learned_maximizer(phi), L2L_START_NORMAL);
+}
+
+/* KL(f(x) || f(x')) has no gradient at x' = x: the noise of the start is essential. */
+static l2l_method l2l__method_kl(const char *name, l2l_maximizer maximizer, double beta)
+{
+    l2l_method m = l2l__method(name, maximizer, L2L_START_NORMAL);
+    m.objective = l2l_objective_kl();
+    m.outer = l2l_outer_trades(beta);
+    return m;
+}
+
+L2LADVDEF l2l_method l2l_method_trades(double beta)
+{
+    return l2l__method_kl("trades", l2l_maximizer_sign(), beta);
+}
+
+L2LADVDEF l2l_method l2l_method_rnn_trades(l2l_learned *phi, double beta)
+{
+    return l2l__method_kl("rnn-trades", l2l_learned_maximizer(phi), beta);
+}
+
+L2LADVDEF l2l_method l2l_method_l2lda(l2l_generator *g)
+{
+    l2l_method m = l2l__method("l2lda", l2l_generator_maximizer(g), L2L_START_CLEAN);
+    memset(&m.outer, 0, sizeof m.outer);
+    m.outer.name = "l2lda";
+    m.outer.loss = l2l__generator_outer;
+    m.outer.user = g;
+    return m;
 }
 
 /* -- line 5: a mini-batch ---------------------------------------------------------------------- */
@@ -9518,7 +10447,7 @@ static void l2l__sample(l2l_trainer *t, l2l_inner *in)
     in->T = o->method.maximizer.step ? o->T : 0;
     in->w = t->w;
     in->mode = o->inner_mode;
-    t->start_loss = 0;
+    t->start_loss = t->end_loss = 0;
     t->saturated = 0;
     t->right = 0;
     l2l__copy_buffers(t, t->buffers, false);
@@ -9578,11 +10507,19 @@ static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
    logits give the accuracy. */
 static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
 {
-    const l2l_outer *outer = &t->options.method.outer;
+    l2l_outer *outer = &t->options.method.outer;
     l2l_context *c = t->context;
     l2l_tensor *logits, *loss;
-    if (!outer->is_objective)
-        return outer->loss(t->model, in->x, in->adv, in->labels, outer->user);
+    if (!outer->is_objective) {
+        in->predicted[0] = -1;
+        t->model->predicted = in->predicted;
+        loss = outer->loss(t->model, in->x, in->adv, in->labels,
+                           outer->user ? outer->user : outer->number);
+        t->model->predicted = NULL;
+        t->noted = in->predicted[0] >= 0;
+        return loss;
+    }
+    t->noted = true;
     logits = l2l_model_forward(t->model, in->adv, L2L_TRAIN);
     loss = logits ? l2l_cross_entropy(c, logits, in->labels) : NULL;
     return l2l__note(in, logits, loss) ? l2l_mean(c, loss) : NULL;
@@ -9793,7 +10730,8 @@ static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
         l2l_real x = in->x->data[i], z = in->adv->data[i];
         t->saturated += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
     }
-    if (!t->options.method.outer.is_objective) return;
+    for (i = 0; i < in->n; i++) t->end_loss += (double)in->loss[i];
+    if (!t->noted) return;
     if (!in->first) t->guess = in->predicted[0];
     for (i = 0; i < in->n; i++) {
         t->right += in->predicted[i] == in->labels[i];
@@ -9803,17 +10741,17 @@ static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
 
 static void l2l__report(l2l_trainer *t, const l2l_inner *in, double loss)
 {
+    const l2l_method *m = &t->options.method;
     l2l_progress *p = &t->progress;
     int64_t one = l2l_count(in->shape) / in->n;
+    bool looked = m->outer.is_objective ? m->objective.loss == l2l__objective_ce
+                                        : m->maximizer.gradient != NULL;
     p->loss = loss;
     p->epsilon = in->epsilon;
-    p->gain = in->T > 0 && t->options.method.outer.is_objective &&
-                      t->options.method.objective.loss == l2l__objective_ce
-                  ? loss - t->start_loss / in->batch
-                  : 0;
+    p->gain = in->T > 0 && looked ? (t->end_loss - t->start_loss) / in->batch : 0;
     p->saturated = (double)t->saturated / (double)(one * in->batch);
     p->epoch_ended = p->best = false;
-    p->accuracy = t->options.method.outer.is_objective ? (double)t->right / in->batch : -1;
+    p->accuracy = t->noted ? (double)t->right / in->batch : -1;
     if (t->given) return;
     t->epoch_loss += loss * in->batch;
     t->epoch_right += t->right;
@@ -11567,7 +12505,11 @@ static const l2l__field l2l__settings[] = {
     L2L__SETTING(options.validation_attack.name, "validation attack", 's'),
     L2L__SETTING(options.validation_attack.steps, "validation steps", 'i'),
     L2L__SETTING(options.validation_attack.epsilon, "validation epsilon", 'r'),
-    L2L__SETTING(options.validation_attack.step_size, "validation step_size", 'r')};
+    L2L__SETTING(options.validation_attack.step_size, "validation step_size", 'r'),
+    L2L__SETTING(options.method.outer.number[0], "parameter 1 of the outer loss", 'r'),
+    L2L__SETTING(options.method.outer.number[1], "parameter 2 of the outer loss", 'r'),
+    L2L__SETTING(options.method.maximizer.number[0], "parameter 1 of the maximizer", 'r'),
+    L2L__SETTING(options.method.maximizer.number[1], "parameter 2 of the maximizer", 'r')};
 
 /* Lists, each as one number. */
 typedef struct l2l__digests { double milestones, loss_weights, mean, deviation; } l2l__digests;
@@ -12226,6 +13168,17 @@ L2LADVDEF bool l2l_dataset_shards_source(l2l_context *c, const l2l_source *image
 
 /* -- the same from paths ----------------------------------------------------------------------- */
 
+L2LADVDEF bool l2l_generator_load_memory(l2l_generator *m, const void *data, size_t bytes)
+{
+    int extra;
+    return l2l_model_load_memory(l2l_generator_network(m), data, bytes, &extra);
+}
+
+L2LADVDEF bool l2l_generator_save_memory(const l2l_generator *m, void **data, size_t *bytes)
+{
+    return l2l_model_save_memory(m->net, data, bytes);
+}
+
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra)
 {
@@ -12261,6 +13214,46 @@ L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
         m = l2l_model_create(c, &o);
     if (m && !l2l__model_take(m, &file, &extra)) {
         l2l_model_free(m);
+        m = NULL;
+    }
+    l2l__bundle_close(&file);
+    return m;
+}
+
+L2LADVDEF bool l2l_generator_load(l2l_generator *m, const char *path)
+{
+    int extra;
+    return l2l_model_load(l2l_generator_network(m), path, &extra);
+}
+
+L2LADVDEF bool l2l_generator_save(const l2l_generator *m, const char *path)
+{
+    return l2l_model_save(m->net, path);
+}
+
+L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path)
+{
+    l2l_model_options sizes = l2l_model_default(l2l__unet_name);
+    l2l_generator_options o = l2l_generator_default();
+    l2l_generator *m = NULL;
+    l2l__bundle file;
+    const char *arch;
+    int extra;
+    bool ok = l2l__bundle_open(l2l__file_open(c, path), &file);
+    arch = ok ? l2l__bundle_text(&file, "arch") : NULL;
+    if (ok && (!arch || strcmp(arch, l2l__unet_name)))
+        l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "the metadata 'arch' is not '%s': create the "
+                 "generator and use l2l_generator_load", l2l__unet_name);
+    else if (ok && l2l__fields_read(&file, l2l__model_fields + 1, L2L__MODEL_SAVED - 1, &sizes)) {
+        o.classes = sizes.classes;
+        o.width_multiplier = sizes.width_multiplier;
+        o.channels = sizes.channels;
+        o.height = sizes.height;
+        o.width = sizes.width;
+        m = l2l_generator_create(c, &o);
+    }
+    if (m && !l2l__model_take(m->net, &file, &extra)) {
+        l2l_generator_free(m);
         m = NULL;
     }
     l2l__bundle_close(&file);

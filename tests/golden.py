@@ -453,8 +453,9 @@ def project(z, x, epsilon):
     return torch.clamp(z, (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1))
 
 
-def unroll(net, m, x, x0, labels, epsilon, T, order, greedy=False):
+def unroll(net, m, x, x0, labels, epsilon, T, order, greedy=False, objective=None):
     """L_phi with w_t = t, x'_T, and the smallest nonzero |g| / max |g| seen. order 0: g constant, 1: differentiated too."""
+    objective = objective or (lambda z: CE(z, labels, reduction="sum"))
     m.begin(x)
     adv, L_phi, least, clipped = x0, 0.0, math.inf, 0
     for t in range(T):
@@ -463,13 +464,13 @@ def unroll(net, m, x, x0, labels, epsilon, T, order, greedy=False):
         a = adv if order else adv.detach()
         if not a.requires_grad:
             a = a.requires_grad_(True)
-        g, = torch.autograd.grad(CE(net(a), labels, reduction="sum"), a, create_graph=bool(order))
+        g, = torch.autograd.grad(objective(net(a)), a, create_graph=bool(order))
         size = g.detach().abs()
         least = min(least, float(size[size > 0].min() / size.max()))
         z = adv + m.step(g, epsilon)
         adv = project(z, x, epsilon)
         clipped += int((adv != z).sum())
-        L_phi = L_phi + (t + 1) * CE(net(adv), labels, reduction="sum")
+        L_phi = L_phi + (t + 1) * objective(net(adv))
     return L_phi, adv, least, clipped
 
 
@@ -931,13 +932,215 @@ def make_norm_meta():
     table("golden_norm_meta_case", "golden_norm_meta", rows)
 
 
+# -- the defences ------------------------------------------------------------------------------
+
+def kl(p, q):
+    return (F.softmax(p, 1) * (F.log_softmax(p, 1) - F.log_softmax(q, 1))).sum(1)
+
+
+def make_trades():
+    """The outer loss on the network with batch norm in training mode; one whole step of TRADES."""
+    p, labels, beta = normed_parameters(), torch.tensor([1, 3, 0]), 2.5
+    buffers = (4, 5, 9, 10)
+    p = [v if i in buffers else leaf(v) for i, v in enumerate(p)]
+
+    def net(x):
+        y = F.batch_norm(F.conv2d(x, p[0], p[1], 1, 1), p[4], p[5], p[2], p[3], True, 0.1, 1e-5)
+        y = F.conv2d(F.avg_pool2d(torch.tanh(y), 2), p[6], None, 1, 1)
+        y = F.batch_norm(y, p[9], p[10], p[7], p[8], True, 0.1, 1e-5)
+        return F.linear(torch.tanh(y).flatten(1), p[11], p[12])
+
+    def descend(x, adv):
+        loss = CE(net(x), labels)
+        attacked = net(adv)
+        loss = loss + beta * kl(net(x), attacked).mean()
+        theta = [v for i, v in enumerate(p) if i not in buffers]
+        return loss, torch.autograd.grad(loss, theta)
+    x = fill((3, 2, 6, 6), 14000, 0, 1)
+    loss, g = descend(x, fill((3, 2, 6, 6), 14001, 0, 1))
+    assert g[1].abs().max() < 1e-12  # batch norm takes the first bias away again
+    emit("trades_loss", loss)
+    g, rows = list(g), []
+    for i, v in enumerate(p):
+        r = brief(v) if i in buffers else brief(g.pop(0))
+        rows.append(", ".join("%.13g" % (0 if i == 1 else q) for q in r))
+    print("/* {largest, projection, first} of each gradient, of buffers of the values after the step */")
+    print("static const double golden_trades[][3] = {\n    {%s}};" % "},\n    {".join(rows))
+    for i, v in enumerate(normed_parameters()):
+        p[i].data.copy_(v)
+    still = normed_net([v.detach() for v in p], torch.tanh)
+    clean, adv = still(x).detach(), start(x, 12345, 0, range(3), 0, 0.1)
+    for t in range(3):
+        a = leaf(adv)
+        g, = torch.autograd.grad(kl(clean, still(a)).sum(), a)
+        adv = project(adv + 0.04 * torch.sign(g), x, 0.1)
+    loss, g = descend(x, adv)
+    emit("trades_step_adv", adv)
+    emit("trades_step_loss", loss)
+    emit("trades_step_theta", p[11] - 0.5 * g[7])
+
+
+def make_rnn_trades():
+    """As make_norm_meta, with KL to the clean logits as the inner objective, from a uniform start."""
+    x, rows, labels = fill((3, 2, 6, 6), 13020, 0.3, 0.7), [], torch.tensor([1, 3, 0])
+    noise = torch.tensor([stream(12345, 4, 0, i, 0, 72)[1] for i in range(3)]).reshape(x.shape)
+    x0 = project(x + 0.3 * (2 * noise - 1), x, 0.3)
+    net = normed_net(normed_parameters(), torch.tanh)
+    clean = net(x)
+    for i, (cell, kind, raw, scale, order) in enumerate(
+            [(LSTM, L1, True, 0.1, 0), (LSTM, L1, True, 0.1, 1), (RNN, SIGN, False, 1.0, 0)]):
+        def run(s, second=order, greedy=False):
+            phi = leaf(fill((phi_count(cell, 1, True),), s, -0.8, 0.8))
+            m = Maximizer(phi, cell, kind, True, raw, scale)
+            L, adv, least, clipped = unroll(net, m, x, x0, labels, 0.3, 3, second, greedy,
+                                            lambda z: kl(clean, z).sum())
+            return torch.autograd.grad(L / 3, phi)[0], L, least if kind == SIGN else 1
+        first = 14100 + 40 * i
+        seed = max(range(first, first + 40), key=lambda s: run(s, 0)[2]) if kind == SIGN else first
+        g, L, least = run(seed)
+        sys.stderr.write("rnn-trades %d: |g|=%.3g first order %.3g, greedy %.3g, least %.2g\n" % (
+            i, g.norm(), (g - run(seed, 0)[0]).norm() / g.norm(),
+            (g - run(seed, order, True)[0]).norm() / g.norm(), least))
+        assert least > 3e-5
+        emit("rnn_trades%d" % i, g)
+        emit("rnn_trades%d_loss" % i, L)
+        rows.append("%d, %d, %d, %g, %d, %d, %d, golden_rnn_trades%d, golden_rnn_trades%d_loss" %
+                    (cell, kind, raw, scale, order, g.numel(), seed, i, i))
+    print("typedef struct golden_rnn_trades_case {\n    int cell, input, raw_output;\n    double scale;\n"
+          "    int second_order, parameters, seed;\n    const double *gradient, *loss;\n} golden_rnn_trades_case;")
+    table("golden_rnn_trades_case", "golden_rnn_trades", rows)
+
+
+def generator_shapes(c, k, classes, z=8):
+    """L2LDA's generator in the order of its layers; running statistics are the last two of a norm."""
+    def norm(name):
+        return [(name + ".norm." + part, (classes + 1, k) if part in ("weight", "bias") else (k,))
+                for part in ("weight", "bias", "running_mean", "running_var")]
+    return [("z_encoder.0.weight", (z, z)), ("z_encoder.0.bias", (z,)), ("z_encoder.2.weight", (z, z)),
+            ("z_encoder.2.bias", (z,)), ("down0.conv.weight", (k, 3 * c + z, 3, 3)),
+            ("down1.conv.weight", (k, k + z, 4, 4))] + norm("down1") + \
+        [("down2.conv.weight", (2 * k, k + z, 4, 4)), ("up2.upconv.weight", (2 * k, k, 4, 4))] + norm("up2") + \
+        [("up1.upconv.weight", (2 * k, k, 4, 4))] + norm("up1") + [("final.0.weight", (c, 2 * k, 3, 3))]
+
+
+def generator_range(name, s):
+    if len(s) == 4:
+        return (math.sqrt(6.0 / (s[0] * 4 if "up" in name else np.prod(s[1:]))),) * 2
+    return (0.3, 0.3) if name.endswith(("bias", "mean")) else (-0.5, 1.5) if name.endswith("var") else (0.5, 0.5)
+
+
+def generator(p, x, g, delta, y, z, training):
+    """p by name. The leaky and the plain ReLUs note how near they are to their kinks."""
+    def norm(name, h):
+        w, b = p[name + ".weight"], p[name + ".bias"]
+        h = F.batch_norm(h, p[name + ".running_mean"], p[name + ".running_var"], None, None, training, 0.1, 1e-10)
+        return h * (w[y] + w[-1])[:, :, None, None] + (b[y] + b[-1])[:, :, None, None]
+
+    def leaky(h):
+        Kinks.note(h.detach().abs(), scale_of(h))
+        return F.leaky_relu(h, 0.2)
+
+    def down(name, h, stride, normed):
+        tiled = z[:, :, None, None].expand(-1, -1, h.shape[2], h.shape[3])
+        h = F.conv2d(torch.cat((h, tiled), 1), p[name + ".conv.weight"], None, stride, 1)
+        return leaky(norm(name + ".norm", h) if normed else h)
+
+    def up(name, h, skip):
+        h = norm(name + ".norm", F.conv_transpose2d(h, p[name + ".upconv.weight"], None, 2, 1))
+        return torch.cat((relu(h), skip), 1)
+    for layer in ("z_encoder.0", "z_encoder.2"):
+        z = relu(F.linear(z, p[layer + ".weight"], p[layer + ".bias"]))
+    d0 = down("down0", torch.cat((x, g, delta), 1), 1, False)
+    d1 = down("down1", d0, 2, True)
+    d2 = down("down2", d1, 2, False)
+    return torch.tanh(F.conv2d(up("up1", up("up2", d2, d1), d0), p["final.0.weight"], None, 1, 1))
+
+
+def make_generator():
+    """One training step of L2LDA (lambda 0.5, T 3, epsilon 0.3) and its attack."""
+    for c, count in ((1, 495184), (3, 500944)):
+        assert sum(np.prod(s) for name, s in generator_shapes(c, 64, 10) if "running" not in name) == count
+    shapes, labels, epsilon, n, T, diversity = generator_shapes(1, 8, 5), torch.tensor([2, 0, 4]), 0.3, 3, 3, 0.5
+    f = [leaf(fill((5, 1, 3, 3), 15000, -0.8, 0.8)), leaf(fill((5,), 15001)),
+         leaf(fill((5, 80), 15002, -2.5, 2.5)), leaf(fill((5,), 15003))]
+    net, x = smooth_net(f), fill((n, 1, 8, 8), 15010, 0, 1)
+
+    def clip(v, low, high):
+        Kinks.note(torch.minimum((v - low).abs(), (v - high).abs()).detach(), 1)
+        return torch.clamp(v, low, high)
+
+    def normalised(image, labels):
+        a = leaf(image.detach())
+        g, = torch.autograd.grad(CE(net(a), labels, reduction="sum"), a)
+        return g / (g + 1e-15).flatten(2).norm(dim=2)[:, :, None, None]
+
+    def attack(p, x, labels, z, training):
+        """x'_1 .. x'_T"""
+        delta, image, out = torch.zeros_like(x), x, []
+        for t in range(T):
+            step = generator(p, x, normalised(image, labels), delta, labels, z, training)
+            delta = clip(delta + epsilon / 4 * step, -epsilon, epsilon)
+            image = clip(x + delta, 0.0, 1.0)
+            out.append(image)
+        return out
+
+    def make(seed):
+        p = {}
+        for i, (name, s) in enumerate(shapes):
+            low, high = generator_range(name, s)
+            v = fill(s, seed + i, -round(low, 4), round(high, 4))
+            p[name] = v if "running" in name else leaf(v)
+        return p
+
+    def step(seed):
+        Kinks.least = math.inf
+        p, draws = make(seed), torch.tensor([stream(777, 8, 0, i, 0, 16)[2] for i in range(n)])
+        z, y = torch.cat((draws[:, :8], draws[:, 8:])), torch.cat((labels, labels))
+        images, loss = attack(p, torch.cat((x, x)), y, z, True), 0.0
+        for image in images:
+            apart = (image[:n] - image[n:]).abs()
+            Kinks.note(apart[apart > 0].detach(), 1)
+            ratio = apart.mean((1, 2, 3)) / ((z[:n] - z[n:]).abs().mean(1) + 1e-8)
+            loss = loss - CE(net(image), y) - diversity * ratio.mean()
+        trained = [v for name, v in p.items() if "running" not in name]
+        return p, torch.autograd.grad(loss, trained), images[-1].detach()
+    first = 15100
+    def margin(seed):
+        step(seed)
+        return Kinks.least
+    seed = max(range(first, first + 30 * SEARCH, 30), key=margin)
+    p, g, image = step(seed)
+    sys.stderr.write("generator: seed %d, least distance from a kink %.2g, |g| %.3g\n" % (
+        seed, margin(seed), math.sqrt(sum(float((v**2).sum()) for v in g))))
+    assert Kinks.least > 2e-6
+    print("enum { GOLDEN_GENERATOR_SEED = %d };" % seed)
+    loss = CE(net(torch.cat((x, image))), torch.cat((labels, labels, labels)))
+    emit("generator_f_loss", loss)
+    emit("generator_right", [float((net(image[:n]).argmax(1) == labels).sum())])
+    emit("generator_f", f[2] - 0.25 * torch.autograd.grad(loss, f)[2])
+    g, rows = list(g), []
+    for name, s in shapes:
+        low, high = generator_range(name, s)
+        r = brief(p[name]) if "running" in name else brief(g.pop(0))
+        rows.append('"%s", %d, %g, %g, {%s}' % (name, np.prod(s), -round(low, 4), round(high, 4),
+                                                ", ".join("%.10g" % q for q in r)))
+    print("/* {largest, projection, first} of the gradient of Loss_G, of buffers of the values after the step */")
+    print("typedef struct golden_generator_tensor {\n    const char *name;\n    int count;\n"
+          "    double low, high, value[3];\n} golden_generator_tensor;")
+    table("golden_generator_tensor", "golden_generator", rows)
+    with torch.enable_grad():
+        z = torch.tensor([stream(5, 8, 0, i, 0, 8)[2] for i in range(n)])
+        emit("generator_attack", attack(make(seed), x, labels, z, False)[-1])
+
+
 def main():
     print("/* Reference values, written by golden.py with PyTorch %s in double precision: do not edit. */"
           % torch.__version__)
     print("#ifndef L2LADV_TESTS_GOLDEN_H\n#define L2LADV_TESTS_GOLDEN_H\n")
     for make in (make_random, make_conv, make_linear, make_elementwise, make_pool, make_batch_norm, make_losses,
                  make_shapes, make_hessians, make_optimizers, make_smallcnn, make_cells, make_meta,
-                 make_algorithm_one, make_census, make_networks, make_norm_hessians, make_norm_meta):
+                 make_algorithm_one, make_census, make_networks, make_norm_hessians, make_norm_meta,
+                 make_trades, make_rnn_trades, make_generator):
         make()
         print()
     print("#endif")
