@@ -751,6 +751,7 @@ typedef struct l2l_attack {
                       /* sign_opt: directions for one gradient: 200                               */
     double share;     /* square: part of the image that the first windows cover: 0.8              */
     /* private */
+    const uint32_t *indices; /* the images' numbers, instead of first, first+1, ...               */
     bool (*search)(struct l2l__hunt *h); /* instead of the maximizer's steps                      */
     bool minimal;     /* it looks for the nearest adversarial image, in no ball                   */
 } l2l_attack;
@@ -1012,39 +1013,88 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path); /* same set
 
 /* -- 2.13 Evaluation ---------------------------------------------------------------- >>evaluate --
    One object per model and data set: natural accuracy first, then any number of attacks, and the
-   share of images that are right under all of them at once. */
+   share of images that are right under all of them at once. With it come the checks of Croce and
+   Hein's AutoAttack (2020): a number that looks like robustness but is none should not go by
+   unnoticed. */
 typedef struct l2l_evaluation_options {
-    int limit; /* the first so many images; 0: all */
-    int batch; /* 100 */
+    int limit;         /* the first so many images; 0: all                                        */
+    int batch;         /* 100                                                                     */
+    l2l_norm norm;     /* L2L_LINF and                                                            */
+    double epsilon;    /* -1: the ball that `worst` is about; below 0: that of the first attack   */
+    bool skip_fooled;  /* attacks in that ball spare the images that are wrong already: the worst */
+                       /* case at less cost. Their accuracy is then `worst` as it is after them   */
+    const char *state; /* NULL, or a file that every finished batch goes into: an evaluation that */
+                       /* was stopped and is done again goes on there, with the same results. The */
+                       /* file of another model, other images or other attacks is refused         */
 } l2l_evaluation_options;
 L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void);
 
 typedef struct l2l_result {
-    double accuracy;        /* share of the attacked images that are classified right             */
+    double accuracy;        /* share of all images that are right: under an attack that looks for */
+                            /* the nearest adversarial image those, too, where it is too far      */
+    int attacked;           /* images                                                             */
+    bool counted;           /* in `worst`                                                         */
+    double success;         /* share of the images right at first that the attack led where it    */
+                            /* should (record.success), however far, and                          */
+    double success_linf, success_l2; /* the mean norms of its perturbation there                  */
     double mean_loss;       /* of the attack's objective                                          */
     double mean_linf;
     double zero_gradients;  /* share of iterates with a gradient of exactly zero                  */
     int64_t forwards, backwards;
 } l2l_result;
 
+struct l2l__ran;
 typedef struct l2l_evaluation {
     int images;
     double natural;         /* accuracy on clean images                                           */
-    double worst;           /* share right on the clean image and under every attack so far       */
+    double worst;           /* share right on the clean image and under every attack so far on    */
+                            /* the ball                                                           */
     int *labels, *clean;    /* per image: true class, prediction                                  */
     bool *right;            /* per image: right so far                                            */
     /* private */
     l2l_model *model;
     const l2l_dataset *data;
     l2l_evaluation_options options;
+    struct l2l__ran *ran;   /* the attacks so far, and before them those of the state's file      */
+    int n_ran, n_saved;
+    bool *by_gradient, *by_query; /* per image: right under all attacks with, without gradients   */
+    unsigned checked;       /* warnings about the model itself                                    */
+    double model_digest, data_digest;
 } l2l_evaluation;
+/* The model is also asked five times about its first images (up to 20), for the warnings. */
 L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
                                     const l2l_evaluation_options *o, l2l_evaluation *e);
 /* records: e->images of them, or NULL; adversarial: e->images images NxCxHxW, of the model's size,
-   or NULL. */
+   or NULL. Of images that were spared, the record says step -1 and predicted -1, and the place in
+   `adversarial` stays as it is. With `adversarial` nothing is taken from the state's file. */
 L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
                                      l2l_record *records, l2l_real *adversarial);
+
+/* Reasons to doubt the figures so far. */
+enum {
+    L2L_WARN_SOFTMAX = 1,        /* the model's outputs are probabilities (rows in [0,1] that sum */
+                                 /* to 1, within 1e-5): the losses want logits                    */
+    L2L_WARN_RANDOM = 2,         /* of five passes over the same images one predicts otherwise,   */
+                                 /* or z/|z|_2 moves by more than 1e-4                            */
+    L2L_WARN_ZERO_GRADIENTS = 4, /* over 1 % of the iterates of a gradient attack had none        */
+    L2L_WARN_QUERIES = 8,        /* attacks without gradients fool over 0.2 % of the images that  */
+                                 /* withstood all those with gradients                            */
+    L2L_WARN_ORDER = 16          /* more steps or restarts of the same were weaker (with          */
+                                 /* last_iterate by over 0.5 points); or one step of the length   */
+                                 /* of several was stronger than they, by over 0.5 points         */
+};
+/* Their sum, and a line for each as text, cut to `capacity` bytes with its final zero: the name
+   ("softmax-output", "random", "zero-gradients", "queries", "order"), a colon and what was seen. */
+L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, size_t capacity);
 L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
+
+/* Black-box attacks by transfer: accuracies[i*n + j] is that of model j on the images that the
+   attack made on model i, of n models of one context and shape. An attack that walks gives its last
+   iterate, as if with last_iterate: the first that fools its own model hardly crosses the border.
+   Images count whether they fooled model i or not. Of the options limit and batch are looked at. */
+L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_dataset *d,
+                                   const l2l_attack *a, const l2l_evaluation_options *o,
+                                   double *accuracies);
 
 /* -- 2.14 Files ------------------------------------------------------------------------ >>files --
    Every loader distrusts its file: sizes are checked before memory is asked for. A failed load
@@ -8238,7 +8288,7 @@ L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
    direction tried. */
 
 enum { L2L__FIND = 0, L2L__GRADIENT, L2L__LINE }; /* phases                                       */
-enum { L2L__NOISE_TRIALS = 100 };                       /* noise images at first                        */
+enum { L2L__NOISE_TRIALS = 100 };            /* noise images at first                             */
 
 /* v becomes a unit vector; returns what its length was. */
 static double l2l__unit_vector(l2l_real *v, int64_t n)
@@ -8499,7 +8549,7 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *a, int k, const l2
     h.kept = h.labels + n;
     for (i = 0; i < n; i++) {
         h.place[i] = i;
-        h.images[i] = a->first + (uint32_t)list[i];
+        h.images[i] = a->indices ? a->indices[list[i]] : a->first + (uint32_t)list[i];
         h.records[i].label = labels[list[i]];
         h.labels[i] = a->targets ? a->targets[list[i]] : labels[list[i]];
         l2l__image_to_hwc(images + list[i] * one, o->channels, plane, h.in.x->data + i * one);
@@ -10957,19 +11007,23 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     return !c->status;
 }
 
-/* A number for a list of numbers, to tell lists apart (FNV-1a, 52 bits: exact in a double). */
-L2L__MAYBE_UNUSED
+/* FNV-1a, 64 bits, begun at L2L__FNV. */
+#define L2L__FNV 14695981039346656037u
+static uint64_t l2l__fold(uint64_t h, const void *data, size_t bytes)
+{
+    const unsigned char *p = (const unsigned char *)data;
+    for (; bytes > 0; bytes--) h = (h ^ *p++) * 1099511628211u;
+    return h;
+}
+
+/* A number for bytes, to tell them apart (52 bits: exact in a double); 0 for NULL. */
+static double l2l__digest_bytes(const void *data, int64_t bytes)
+{
+    return data ? (double)(l2l__fold(L2L__FNV, data, (size_t)bytes) >> 12) : 0;
+}
 static double l2l__digest(const double *v, int64_t n)
 {
-    uint64_t h = 14695981039346656037u;
-    int64_t i;
-    size_t j;
-    for (i = 0; i < n; i++) {
-        unsigned char bytes[sizeof *v];
-        memcpy(bytes, v + i, sizeof bytes);
-        for (j = 0; j < sizeof bytes; j++) h = (h ^ bytes[j]) * 1099511628211u;
-    }
-    return (double)(h >> 12);
+    return l2l__digest_bytes(v, n * (int64_t)sizeof *v);
 }
 
 /* Of the pixels of four images spread over the data set: other data, another number. */
@@ -11096,10 +11150,266 @@ L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t)
 L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
 {
     l2l_evaluation_options o;
-    o.limit = 0;
+    memset(&o, 0, sizeof o);
     o.batch = 100;
+    o.norm = L2L_LINF;
+    o.epsilon = -1;
     return o;
 }
+
+/* An attack of an evaluation. By names and settings a state's file is known again, and attacks are
+   compared that differ in steps and restarts only. */
+enum { L2L__STATE_ATTACKS = 60 };            /* by what metadata a file can hold                  */
+enum { L2L__STEPS, L2L__RESTARTS, L2L__NORM, L2L__EPSILON, L2L__STEP_SIZE, L2L__TARGETS,
+       L2L__SETTINGS = 16 };
+typedef struct l2l__ran {
+    char name[32], parts[96];                /* "pgd"; "cross-entropy, sign"                      */
+    double settings[L2L__SETTINGS];          /* in the order of l2l__settings_of                  */
+    bool search, last_iterate;
+    l2l_result result;
+    l2l_record *records;                     /* of all images; NULL once they are not needed      */
+    int done;                                /* so many images have theirs                        */
+    uint64_t digest;                         /* of these images, if there is a state              */
+} l2l__ran;
+
+#ifndef L2LADV_NO_STDIO
+static bool l2l__evaluation_load(l2l_evaluation *e);
+static bool l2l__evaluation_save(const l2l_evaluation *e);
+#endif
+
+static const char *const l2l__setting_names[L2L__SETTINGS] = {
+    "steps", "restarts", "norm", "epsilon", "step_size", "targets (a digest)", "start",
+    "last_iterate", "seed (low half)", "seed (high half)", "first", "minimal", "parameter 1",
+    "parameter 2", "learned numbers (a digest)", "init (a digest)"};
+
+static void l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__ran *k)
+{
+    const l2l_model_options *o = &e->model->options;
+    const l2l_maximizer *m = &a->maximizer;
+    int64_t pixels = (int64_t)o->channels * o->height * o->width * e->images;
+    int64_t n = m->pack ? m->pack(m->self, NULL) : 0;
+    double *v = n > 0 ? (double *)l2l__allocate_array(e->model->context, n, sizeof *v) : NULL;
+    double *s = k->settings;
+    l2l__format(k->name, sizeof k->name, "%s", a->name);
+    l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, m->name);
+    k->search = a->search != NULL;
+    k->last_iterate = a->last_iterate;
+    s[L2L__STEPS] = a->steps;
+    s[L2L__RESTARTS] = a->restarts;
+    s[L2L__NORM] = a->norm;
+    s[L2L__EPSILON] = a->epsilon;
+    s[L2L__STEP_SIZE] = a->step_size;
+    s[L2L__TARGETS] = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
+    s[6] = a->start;
+    s[7] = a->last_iterate;
+    s[8] = (double)(a->seed & 0xffffffffu);
+    s[9] = (double)(a->seed >> 32);
+    s[10] = a->first;
+    s[11] = a->minimal;
+    s[12] = m->number[0];
+    s[13] = m->number[1];
+    if (v) m->pack(m->self, v);
+    s[14] = l2l__digest_bytes(v, n * (int64_t)sizeof *v);
+    s[15] = l2l__digest_bytes(a->init, pixels * (int64_t)sizeof(l2l_real));
+    l2l_free(e->model->context, v);
+}
+
+/* The number of the first setting from `from` on that differs, or L2L__SETTINGS. */
+static int l2l__settings_differ(const l2l__ran *a, const l2l__ran *b, int from)
+{
+    while (from < L2L__SETTINGS && !(fabs(a->settings[from] - b->settings[from]) > 0)) from++;
+    return from;
+}
+
+/* -- running over the images ------------------------------------------------------------------- */
+
+/* A batch of the images that are attacked, which need not be neighbours. */
+typedef struct l2l__batch {
+    int n, *which, *labels, *targets;
+    uint32_t *indices;
+    l2l_real *x, *init, *adversarial;
+    l2l_record *records;
+} l2l__batch;
+
+static void l2l__batch_close(l2l_context *c, l2l__batch *b)
+{
+    l2l_free(c, b->which);
+    l2l_free(c, b->indices);
+    l2l_free(c, b->x);
+    l2l_free(c, b->records);
+}
+
+static bool l2l__batch_open(l2l_context *c, int n, int64_t one, l2l__batch *b)
+{
+    b->which = (int *)l2l__allocate_array(c, n, 3 * sizeof *b->which);
+    b->indices = (uint32_t *)l2l__allocate_array(c, n, sizeof *b->indices);
+    b->x = (l2l_real *)l2l__allocate_array(c, n * one, 3 * sizeof *b->x);
+    b->records = (l2l_record *)l2l__allocate_array(c, n, sizeof *b->records);
+    if (c->status) return false;
+    b->labels = b->which + n;
+    b->targets = b->labels + n;
+    b->init = b->x + n * one;
+    b->adversarial = b->init + n * one;
+    return true;
+}
+
+static void l2l__batch_add(l2l_evaluation *e, const l2l_dataset *data, const l2l_attack *a,
+                           l2l__ran *k, l2l__batch *b, int64_t one)
+{
+    int n = b->n++, i = k->done;
+    b->which[n] = i;
+    b->indices[n] = a->first + (uint32_t)i;
+    if (a->targets) b->targets[n] = a->targets[i];
+    if (a->init) memcpy(b->init + n * one, a->init + i * one, (size_t)one * sizeof *b->init);
+    if (!l2l__fetch(data, "evaluation", &e->model->options, NULL, NULL, i, b->x + n * one,
+                    b->labels + n))
+        return;
+    e->labels[i] = b->labels[n];
+    if (!e->options.state) return;
+    k->digest = l2l__fold(k->digest, b->x + n * one, (size_t)one * sizeof *b->x);
+    k->digest = l2l__fold(k->digest, b->labels + n, sizeof *b->labels);
+}
+
+/* Attack `a` as it is made on a batch. */
+static l2l_attack l2l__batch_attack(const l2l_attack *a, const l2l__batch *b)
+{
+    l2l_attack own = *a;
+    own.progress = NULL;
+    own.indices = b->indices;
+    own.init = a->init ? b->init : NULL;
+    own.targets = a->targets ? b->targets : NULL;
+    return own;
+}
+
+/* An image that is spared: wrong already. */
+static void l2l__spare(const l2l_evaluation *e, l2l_record *b, int i)
+{
+    memset(b, 0, sizeof *b);
+    b->label = e->labels[i];
+    b->clean = e->clean[i];
+    b->predicted = b->step = -1;
+    b->success = true;
+}
+
+/* Fills a batch from image k->done on, which moves behind it. */
+static void l2l__batch_fill(l2l_evaluation *e, const l2l_dataset *data, const l2l_attack *a,
+                            l2l__ran *k, l2l__batch *b, int capacity, int64_t one)
+{
+    for (b->n = 0; b->n < capacity && k->done < e->images && !data->context->status; k->done++) {
+        if (e->options.skip_fooled && k->result.counted && !e->right[k->done])
+            l2l__spare(e, k->records + k->done, k->done);
+        else
+            l2l__batch_add(e, data, a, k, b, one);
+    }
+}
+
+/* Makes attack `a` on the images from k->done on. */
+static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l__ran *k,
+                                l2l_real *adversarial)
+{
+    l2l_context *c = e->model->context;
+    const l2l_model_options *o = &e->model->options;
+    int64_t one = (int64_t)o->channels * o->height * o->width;
+    int capacity = e->options.batch < e->images ? e->options.batch : e->images, i;
+    l2l_dataset data = *e->data;             /* errors and room are the model's context's         */
+    l2l_attack a;
+    l2l__batch b;
+    data.context = c;
+    memset(&b, 0, sizeof b);
+    l2l__batch_open(c, capacity, one, &b);
+    a = l2l__batch_attack(attack, &b);
+    while (k->done < e->images && !c->status) {
+        l2l__batch_fill(e, &data, attack, k, &b, capacity, one);
+        if (c->status || !l2l_attack_run(e->model, &a, b.x, b.labels, b.n, b.adversarial,
+                                         b.records))
+            break;
+        for (i = 0; i < b.n; i++) {
+            k->records[b.which[i]] = b.records[i];
+            if (adversarial)
+                memcpy(adversarial + b.which[i] * one, b.adversarial + i * one,
+                       (size_t)one * sizeof *adversarial);
+        }
+#ifndef L2LADV_NO_STDIO
+        if (e->options.state && e->ran && !l2l__evaluation_save(e)) break; /* ran: not the clean */
+#endif
+        if (attack->progress && !attack->progress(attack->user, k->done, e->images))
+            l2l__fail(c, L2L_ERROR_CANCELLED, "evaluation: cancelled after %d of %d images",
+                      k->done, e->images);
+    }
+    l2l__batch_close(c, &b);
+    return !c->status;
+}
+
+/* -- the model itself -------------------------------------------------------------------------- */
+
+enum { L2L__CHECKED = 20, L2L__PASSES = 5 }; /* images and passes                                 */
+
+/* Rows of k numbers in [0,1] that sum to 1. */
+static bool l2l__probabilities(const l2l_real *z, int n, int k)
+{
+    int i, j;
+    for (i = 0; i < n; i++, z += k) {
+        double sum = 0;
+        for (j = 0; j < k; j++) {
+            if (!((double)z[j] >= -1e-5 && (double)z[j] <= 1 + 1e-5)) return false;
+            sum += (double)z[j];
+        }
+        if (!(fabs(sum - 1) <= 1e-5)) return false;
+    }
+    return true;
+}
+
+/* Does a row of k logits predict otherwise, or is it elsewhere once both have length 1? */
+static bool l2l__elsewhere(const l2l_real *a, const l2l_real *b, int k)
+{
+    double na = l2l__norm2(a, NULL, k) + 1e-10, nb = l2l__norm2(b, NULL, k) + 1e-10, sum = 0;
+    int j, first = 0, second = 0;
+    for (j = 0; j < k; j++) {
+        double d = (double)a[j] / na - (double)b[j] / nb;
+        sum += d * d;
+        if (a[j] > a[first]) first = j;
+        if (b[j] > b[second]) second = j;
+    }
+    return first != second || sqrt(sum) > 1e-4;
+}
+
+/* Asks the model several times about its first images. Without parameters (an external model) what
+   it says stands for them in the digest. */
+static bool l2l__evaluation_check(l2l_evaluation *e)
+{
+    l2l_context *c = e->model->context;
+    const l2l_model_options *o = &e->model->options;
+    int64_t one = (int64_t)o->channels * o->height * o->width, all;
+    int n = e->images < L2L__CHECKED ? e->images : L2L__CHECKED, i, label, pass;
+    l2l_dataset data = *e->data;
+    l2l_real *x = (l2l_real *)l2l__allocate_array(c, n * one, sizeof *x);
+    l2l_real *z = (l2l_real *)l2l__allocate_array(c, 2 * (int64_t)n * o->classes, sizeof *z);
+    uint64_t h = L2L__FNV;
+    data.context = c;
+    for (i = 0; i < n && !c->status; i++)
+        l2l__fetch(&data, "evaluation", o, NULL, NULL, i, x + i * one, &label);
+    all = (int64_t)n * o->classes;
+    for (pass = 0; pass < L2L__PASSES && !c->status; pass++) {
+        l2l_real *to = z + (pass ? all : 0);
+        if (!l2l_model_logits(e->model, x, n, to)) break;
+        if (!pass && l2l__probabilities(z, n, o->classes)) e->checked |= L2L_WARN_SOFTMAX;
+        for (i = 0; pass && i < n; i++)
+            if (l2l__elsewhere(z + (int64_t)i * o->classes, to + (int64_t)i * o->classes,
+                               o->classes))
+                e->checked |= L2L_WARN_RANDOM;
+    }
+    for (i = 0; e->options.state && i < e->model->n_slots; i++) {
+        const l2l_tensor *t = &e->model->slots[i]->value;
+        h = l2l__fold(h, t->data, (size_t)l2l_count(t->shape) * sizeof *t->data);
+    }
+    if (e->model->n_slots == 0 && !c->status) h = l2l__fold(h, z, (size_t)all * sizeof *z);
+    e->model_digest = (double)(h >> 12);
+    l2l_free(c, x);
+    l2l_free(c, z);
+    return !c->status;
+}
+
+/* -- an evaluation ----------------------------------------------------------------------------- */
 
 /* The share that is right so far, among all. */
 static void l2l__worst(l2l_evaluation *e)
@@ -11109,49 +11419,9 @@ static void l2l__worst(l2l_evaluation *e)
     e->worst = (double)right / e->images;
 }
 
-/* Runs `a` over the images of the evaluation, a batch of the data set at a time. */
-static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l_record *records,
-                                l2l_real *adversarial)
+static bool l2l__evaluation_ok(l2l_context *c, const l2l_model *m, const l2l_dataset *d,
+                               const l2l_evaluation_options *o)
 {
-    l2l_context *c = e->model->context;
-    const l2l_model_options *o = &e->model->options;
-    int64_t one = (int64_t)o->channels * o->height * o->width;
-    int first, n, i, batch = e->options.batch < e->images ? e->options.batch : e->images;
-    l2l_attack a = *attack;
-    l2l_dataset data = *e->data;             /* errors and room are the model's context's         */
-    l2l_real *x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
-    l2l_real *out = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *out);
-    data.context = c;
-    a.progress = NULL;
-    for (first = 0; first < e->images && !c->status; first += n) {
-        n = e->images - first < batch ? e->images - first : batch;
-        a.first = attack->first + (uint32_t)first;
-        a.init = attack->init ? attack->init + first * one : NULL;
-        a.targets = attack->targets ? attack->targets + first : NULL;
-        for (i = 0; i < n && !c->status; i++)
-            l2l__fetch(&data, "evaluation", o, NULL, NULL, first + i, x + i * one,
-                       e->labels + first + i);
-        if (!l2l_attack_run(e->model, &a, x, e->labels + first, n,
-                            adversarial ? adversarial + first * one : out, records + first))
-            break;
-        if (attack->progress && !attack->progress(attack->user, first + n, e->images))
-            l2l__fail(c, L2L_ERROR_CANCELLED, "evaluation: cancelled after %d of %d images",
-                      first + n, e->images);
-    }
-    l2l_free(c, x);
-    l2l_free(c, out);
-    return !c->status;
-}
-
-L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
-                                    const l2l_evaluation_options *o, l2l_evaluation *e)
-{
-    l2l_context *c = m ? m->context : NULL;
-    l2l_attack none = l2l__attack("none", 0, 0, 0, L2L_START_CLEAN);
-    l2l_record *records;
-    int i;
-    memset(e, 0, sizeof *e);
-    if (!c || c->status) return false;
     if (o->limit < 0 || o->batch < 1 || d->count < 1)
         return l2l__fail(c, L2L_ERROR_ARGUMENT,
                          "evaluation: limit %d must not be negative, batch %d and "
@@ -11167,72 +11437,379 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
     if (d->classes > m->options.classes)
         return l2l__fail(c, L2L_ERROR_SHAPE, "evaluation: %d classes of data and a model for %d",
                          d->classes, m->options.classes);
+#ifdef L2LADV_NO_STDIO
+    if (o->state)
+        return l2l__fail(c, L2L_ERROR_UNSUPPORTED, "evaluation: the state %s needs stdio",
+                         o->state);
+#endif
+    return true;
+}
+
+/* The clean images, by an attack that stays where it starts. */
+static bool l2l__evaluation_clean(l2l_evaluation *e)
+{
+    l2l_context *c = e->model->context;
+    l2l_attack none = l2l__attack("none", 0, 0, 0, L2L_START_CLEAN);
+    l2l__ran k;
+    int i;
+    memset(&k, 0, sizeof k);
+    k.digest = L2L__FNV;
+    k.records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *k.records);
+    if (k.records && l2l__evaluation_run(e, &none, &k, NULL)) {
+        for (i = 0; i < e->images; i++) {
+            e->clean[i] = k.records[i].clean;
+            e->right[i] = e->clean[i] == e->labels[i];
+            e->by_gradient[i] = e->by_query[i] = e->right[i];
+        }
+        l2l__worst(e);
+        e->natural = e->worst;
+        e->data_digest = (double)(k.digest >> 12);
+    }
+    l2l_free(c, k.records);
+    return !c->status;
+}
+
+L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
+                                    const l2l_evaluation_options *o, l2l_evaluation *e)
+{
+    l2l_context *c = m ? m->context : NULL;
+    memset(e, 0, sizeof *e);
+    if (!c || c->status || !l2l__evaluation_ok(c, m, d, o)) return false;
     e->model = m;
     e->data = d;
     e->options = *o;
     e->images = o->limit && o->limit < d->count ? o->limit : d->count;
     e->labels = (int *)l2l__allocate_array(c, e->images, sizeof *e->labels);
     e->clean = (int *)l2l__allocate_array(c, e->images, sizeof *e->clean);
-    e->right = (bool *)l2l__allocate_array(c, e->images, sizeof *e->right);
-    records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *records);
-    if (records && l2l__evaluation_run(e, &none, records, NULL)) {
-        for (i = 0; i < e->images; i++) {
-            e->clean[i] = records[i].clean;
-            e->right[i] = e->clean[i] == e->labels[i];
-        }
-        l2l__worst(e);
-        e->natural = e->worst;
+    e->right = (bool *)l2l__allocate_array(c, e->images, 3 * sizeof *e->right);
+    if (e->right) {
+        e->by_gradient = e->right + e->images;
+        e->by_query = e->by_gradient + e->images;
     }
-    l2l_free(c, records);
-    if (c->status) l2l_evaluation_end(e);
+    if (c->status || !l2l__evaluation_clean(e) || !l2l__evaluation_check(e)) {
+        l2l_evaluation_end(e);
+        return false;
+    }
+#ifndef L2LADV_NO_STDIO
+    if (o->state && !l2l__evaluation_load(e)) l2l_evaluation_end(e);
+#endif
     return !c->status;
 }
 
-/* Right still: by the prediction, or because what a minimal-norm attack found is too far away. */
-static bool l2l__withstood(const l2l_attack *a, const l2l_record *b)
+/* Is image i wrong? An adversarial image farther away than epsilon leaves it right. */
+static bool l2l__broken(const l2l_attack *a, const l2l_record *b)
 {
-    return b->predicted == b->label || !l2l__near_enough(a, b);
+    return b->predicted != b->label && l2l__near_enough(a, b);
+}
+
+/* The results of an attack, from its records. */
+static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran *k)
+{
+    l2l_result *r = &k->result;
+    double zero = 0;
+    int i, right = 0, natural = 0, hits = 0;
+    for (i = 0; i < e->images; i++) r->attacked += k->records[i].step >= 0;
+    for (i = 0; i < e->images; i++) {
+        const l2l_record *b = &k->records[i];
+        if (b->step < 0) continue;
+        right += !l2l__broken(a, b);
+        natural += b->clean == b->label;
+        r->mean_loss += b->loss / r->attacked;
+        r->mean_linf += b->linf / r->attacked;
+        r->forwards += b->forwards;
+        r->backwards += b->backwards;
+        zero += b->zero_gradients;
+        if (b->clean != b->label || !b->success) continue;
+        hits++;
+        r->success_linf += b->linf;
+        r->success_l2 += b->l2;
+    }
+    r->accuracy = (double)right / e->images;
+    r->success = natural ? (double)hits / natural : 0;
+    if (hits) r->success_linf /= hits;
+    if (hits) r->success_l2 /= hits;
+    r->zero_gradients = r->backwards ? zero / (double)r->backwards : 0;
+}
+
+/* What the attack did to the worst case. An image that was spared might have fallen to it. */
+static void l2l__evaluation_count(l2l_evaluation *e, const l2l_attack *a, const l2l__ran *k)
+{
+    bool *by = k->result.backwards ? e->by_gradient : e->by_query;
+    int i;
+    for (i = 0; k->result.counted && i < e->images; i++) {
+        const l2l_record *b = &k->records[i];
+        if (b->step >= 0 && !l2l__broken(a, b)) continue;
+        e->right[i] = false;
+        if (b->step >= 0 || k->result.backwards) by[i] = false;
+    }
+    l2l__worst(e);
+}
+
+/* Is it the attack that the state's file has in this place? */
+static bool l2l__evaluation_same(const l2l_evaluation *e, const l2l__ran *there,
+                                 const l2l__ran *here)
+{
+    int at = e->n_ran + 1, i = l2l__settings_differ(there, here, 0);
+    char a[40], b[40];
+    if (strcmp(there->name, here->name) || strcmp(there->parts, here->parts))
+        return l2l__fail(e->model->context, L2L_ERROR_MISMATCH, "%s: attack %d was %s (%s), not %s "
+                         "(%s)", e->options.state, at, there->name, there->parts, here->name,
+                         here->parts);
+    if (i == L2L__SETTINGS) return true;
+    l2l__number(a, there->settings[i], 16);
+    l2l__number(b, here->settings[i], 16);
+    return l2l__fail(e->model->context, L2L_ERROR_MISMATCH, "%s: attack %d, %s, was made with %s "
+                     "%s, not %s", e->options.state, at, there->name, l2l__setting_names[i], a, b);
+}
+
+/* Room for the attack to come, with what the state's file knows of it; NULL after an error. */
+static l2l__ran *l2l__evaluation_next(l2l_evaluation *e, const l2l_attack *a)
+{
+    l2l_context *c = e->model->context;
+    l2l__ran here, *all;
+    memset(&here, 0, sizeof here);
+    l2l__settings_of(e, a, &here);
+    if (e->n_ran < e->n_saved)
+        return l2l__evaluation_same(e, e->ran + e->n_ran, &here) ? e->ran + e->n_ran : NULL;
+    if (e->options.state && e->n_ran == L2L__STATE_ATTACKS)
+        l2l__fail(c, L2L_ERROR_UNSUPPORTED, "%s: a state keeps %d attacks at most",
+                  e->options.state, L2L__STATE_ATTACKS);
+    all = (l2l__ran *)l2l__allocate_array(c, e->n_ran + 1, sizeof *all);
+    here.records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *here.records);
+    if (c->status) {
+        l2l_free(c, here.records);
+        l2l_free(c, all);
+        return NULL;
+    }
+    if (e->ran) memcpy(all, e->ran, (size_t)e->n_ran * sizeof *all);
+    l2l_free(c, e->ran);
+    e->ran = all;
+    all[e->n_saved++] = here;
+    return all + e->n_ran;
+}
+
+/* Is the attack one on the ball that `worst` is about? The first one may say which. */
+static bool l2l__evaluation_counts(l2l_evaluation *e, const l2l_attack *a)
+{
+    l2l_evaluation_options *o = &e->options;
+    if (o->epsilon < 0 && a->epsilon > 0) {
+        o->epsilon = a->epsilon;
+        o->norm = a->norm;
+    }
+    return o->epsilon < 0 || (a->norm == o->norm && !(fabs(a->epsilon - o->epsilon) > 0));
 }
 
 L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
                                      l2l_record *records, l2l_real *adversarial)
 {
     l2l_context *c = e->model ? e->model->context : NULL;
-    l2l_record *own = NULL, *b;
-    double gradients = 0, zero = 0;
-    int i, right = 0;
+    l2l__ran *k;
     memset(r, 0, sizeof *r);
-    if (!c || c->status) return false;
-    if (!records) own = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *own);
-    b = records ? records : own;
-    if (b && l2l__evaluation_run(e, a, b, adversarial)) {
-        for (i = 0; i < e->images; i++) {
-            right += l2l__withstood(a, &b[i]);
-            e->right[i] = e->right[i] && l2l__withstood(a, &b[i]);
-            r->mean_loss += b[i].loss / e->images;
-            r->mean_linf += b[i].linf / e->images;
-            r->forwards += b[i].forwards;
-            r->backwards += b[i].backwards;
-            gradients += b[i].backwards;
-            zero += b[i].zero_gradients;
-        }
-        r->accuracy = (double)right / e->images;
-        r->zero_gradients = gradients > 0 ? zero / gradients : 0;
-        l2l__worst(e);
+    if (!c || c->status || !(k = l2l__evaluation_next(e, a))) return false;
+    memset(&k->result, 0, sizeof k->result);
+    k->result.counted = l2l__evaluation_counts(e, a);
+    if (adversarial || !e->options.state) k->done = 0;
+    if (l2l__evaluation_run(e, a, k, adversarial)) {
+        l2l__evaluation_sum(e, a, k);
+        l2l__evaluation_count(e, a, k);
+        if (records) memcpy(records, k->records, (size_t)e->images * sizeof *records);
+        *r = k->result;
+        e->n_ran++;
     }
-    l2l_free(c, own);
+    if (!e->options.state || (c->status && !k->done)) { /* the file needs them no more            */
+        l2l_free(c, k->records);
+        k->records = NULL;
+        e->n_saved = e->n_ran;
+    }
     return !c->status;
 }
 
 L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
 {
     l2l_context *c;
+    int i;
     if (!e->model) return;
     c = e->model->context;
+    for (i = 0; i < e->n_saved; i++) l2l_free(c, e->ran[i].records);
+    l2l_free(c, e->ran);
     l2l_free(c, e->labels);
     l2l_free(c, e->clean);
     l2l_free(c, e->right);
     memset(e, 0, sizeof *e);
+}
+
+/* -- reasons to doubt -------------------------------------------------------------------------- */
+
+/* "pgd (10 steps, 1 run)" */
+static const char *l2l__ran_text(const l2l__ran *k, char text[80])
+{
+    l2l__format(text, 80, "%s (%g steps, %g runs)", k->name, k->settings[L2L__STEPS],
+                k->settings[L2L__RESTARTS]);
+    return text;
+}
+
+/* Is attack a the same as b with less of it, and yet stronger? Or one step as far as all of b's? */
+static bool l2l__suspicious(const l2l_evaluation *e, const l2l__ran *a, const l2l__ran *b)
+{
+    const double *s = a->settings, *t = b->settings;
+    double by = b->result.accuracy - a->result.accuracy;
+    if (a->result.attacked < e->images || b->result.attacked < e->images ||
+        strcmp(a->parts, b->parts) || a->search != b->search || by <= 0)
+        return false;
+    if (s[L2L__STEPS] <= t[L2L__STEPS] && s[L2L__RESTARTS] <= t[L2L__RESTARTS] &&
+        l2l__settings_differ(a, b, L2L__NORM) == L2L__SETTINGS)
+        return by > (a->last_iterate || a->search ? 0.005 : 0);
+    return !a->search && a->result.backwards && s[L2L__STEPS] <= 1 && t[L2L__STEPS] > 1 &&
+           !(fabs(s[L2L__NORM] - t[L2L__NORM]) > 0 || fabs(s[L2L__EPSILON] - t[L2L__EPSILON]) > 0 ||
+             fabs(s[L2L__TARGETS] - t[L2L__TARGETS]) > 0) &&
+           t[L2L__STEPS] * t[L2L__STEP_SIZE] >= s[L2L__STEP_SIZE] && by > 0.005;
+}
+
+/* Appends what the attacks look like; the worst case of each kind. */
+static size_t l2l__warn_attacks(const l2l_evaluation *e, char *text, size_t capacity, size_t at,
+                                unsigned *flags)
+{
+    const l2l__ran *zero = NULL, *a, *b, *end = e->ran + e->n_ran;
+    char first[80], second[80];
+    for (a = e->ran; a < end; a++)
+        if (!a->search && a->result.zero_gradients > (zero ? zero->result.zero_gradients : 0.01))
+            zero = a;
+    if (zero) {
+        *flags |= L2L_WARN_ZERO_GRADIENTS;
+        at = l2l__append(text, capacity, at, "zero-gradients: %g %% of the iterates of %s had a "
+                         "gradient of exactly zero (more than 1 %%): masked, perhaps, not robust\n",
+                         100 * zero->result.zero_gradients, l2l__ran_text(zero, first));
+    }
+    for (a = e->ran; a < end && !(*flags & L2L_WARN_ORDER); a++)
+        for (b = e->ran; b < end && !(*flags & L2L_WARN_ORDER); b++) {
+            if (!l2l__suspicious(e, a, b)) continue;
+            *flags |= L2L_WARN_ORDER;
+            at = l2l__append(text, capacity, at, "order: %s leaves %g %% right, but %s %g %%\n",
+                             l2l__ran_text(a, first), 100 * a->result.accuracy,
+                             l2l__ran_text(b, second), 100 * b->result.accuracy);
+        }
+    return at;
+}
+
+/* Appends whether attacks without gradients found what those with them did not. */
+static size_t l2l__warn_queries(const l2l_evaluation *e, char *text, size_t capacity, size_t at,
+                                unsigned *flags)
+{
+    int i, gradients = 0, found = 0;
+    for (i = 0; i < e->n_ran; i++)
+        gradients += e->ran[i].result.counted && e->ran[i].result.backwards;
+    for (i = 0; i < e->images; i++) found += e->by_gradient[i] && !e->by_query[i];
+    if (!gradients || found <= 0.002 * e->images) return at;
+    *flags |= L2L_WARN_QUERIES;
+    return l2l__append(text, capacity, at, "queries: attacks without gradients fool %g %% of the "
+                       "images that withstood all those with gradients (more than 0.2 %%): masked "
+                       "gradients, or too few steps\n", 100.0 * found / e->images);
+}
+
+L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, size_t capacity)
+{
+    unsigned flags = e->checked;
+    size_t at = l2l__append(text, capacity, 0, "");
+    if (flags & L2L_WARN_SOFTMAX)
+        at = l2l__append(text, capacity, at, "softmax-output: the model's outputs are "
+                         "probabilities; the losses want logits, or gradients vanish\n");
+    if (flags & L2L_WARN_RANDOM)
+        at = l2l__append(text, capacity, at, "random: the model does not answer the same twice; "
+                         "attacks and accuracies are those of single draws\n");
+    at = l2l__warn_attacks(e, text, capacity, at, &flags);
+    l2l__warn_queries(e, text, capacity, at, &flags);
+    return flags;
+}
+
+/* -- transfer ---------------------------------------------------------------------------------- */
+
+/* Of n images NxCxHxW: how many does the model get right? */
+static int l2l__count_right(l2l_model *m, const l2l_real *x, const int *labels, int n, l2l_real *z)
+{
+    int i, j, k = m->options.classes, right = 0;
+    if (!l2l_model_logits(m, x, n, z)) return 0;
+    for (i = 0; i < n; i++, z += k) {
+        int best = 0;
+        for (j = 1; j < k; j++)
+            if (z[j] > z[best]) best = j;
+        right += best == labels[i];
+    }
+    return right;
+}
+
+/* One batch: images made on every model, all of them shown to all. */
+static bool l2l__transfer_batch(l2l_model *const *models, int n, const l2l_attack *a,
+                                const l2l__batch *b, l2l_real *z, double *right)
+{
+    int i, j;
+    for (i = 0; i < n; i++) {
+        if (!l2l_attack_run(models[i], a, b->x, b->labels, b->n, b->adversarial, b->records))
+            return false;
+        for (j = 0; j < n; j++)
+            right[i * n + j] += l2l__count_right(models[j], b->adversarial, b->labels, b->n, z);
+    }
+    return !models[0]->context->status;
+}
+
+static bool l2l__transfer_ok(l2l_model *const *models, int n, const l2l_dataset *d,
+                             const l2l_evaluation_options *o)
+{
+    l2l_context *c = models[0]->context;
+    const l2l_model_options *p = &models[0]->options;
+    int i;
+    for (i = 0; i < n && models[i]; i++) {
+        const l2l_model_options *q = &models[i]->options;
+        if (models[i]->context != c || p->channels != q->channels || p->height != q->height ||
+            p->width != q->width || p->classes != q->classes)
+            return l2l__fail(c, L2L_ERROR_SHAPE, "l2l_transfer_matrix: model %d is for %dx%dx%d "
+                             "images and %d classes, model 0 for %dx%dx%d and %d, in one context",
+                             i, q->channels, q->height, q->width, q->classes, p->channels,
+                             p->height, p->width, p->classes);
+    }
+    if (i < n) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_transfer_matrix: model %d is NULL", i);
+    return l2l__evaluation_ok(c, models[0], d, o);
+}
+
+L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_dataset *d,
+                                   const l2l_attack *attack, const l2l_evaluation_options *o,
+                                   double *accuracies)
+{
+    l2l_context *c = n > 0 && models[0] ? models[0]->context : NULL;
+    l2l_attack a;
+    l2l_evaluation e;
+    l2l_dataset data = *d;
+    l2l__ran k;
+    l2l__batch b;
+    l2l_real *z;
+    int64_t one, i;
+    if (!c || c->status || !l2l__transfer_ok(models, n, d, o)) return false;
+    memset(&e, 0, sizeof e);
+    memset(&k, 0, sizeof k);
+    memset(&b, 0, sizeof b);
+    e.model = models[0];
+    e.images = o->limit && o->limit < d->count ? o->limit : d->count;
+    e.options.batch = o->batch < e.images ? o->batch : e.images;
+    one = (int64_t)e.model->options.channels * e.model->options.height * e.model->options.width;
+    data.context = c;
+    e.labels = (int *)l2l__allocate_array(c, e.images, sizeof *e.labels);
+    z = (l2l_real *)l2l__allocate_array(c, (int64_t)e.options.batch * e.model->options.classes,
+                                        sizeof *z);
+    for (i = 0; i < (int64_t)n * n; i++) accuracies[i] = 0;
+    l2l__batch_open(c, e.options.batch, one, &b);
+    a = l2l__batch_attack(attack, &b);
+    if (!a.search) a.last_iterate = true;
+    while (k.done < e.images && !c->status) {
+        l2l__batch_fill(&e, &data, attack, &k, &b, e.options.batch, one);
+        if (c->status || !l2l__transfer_batch(models, n, &a, &b, z, accuracies)) break;
+        if (attack->progress && !attack->progress(attack->user, k.done, e.images))
+            l2l__fail(c, L2L_ERROR_CANCELLED, "l2l_transfer_matrix: cancelled after %d of %d "
+                      "images", k.done, e.images);
+    }
+    for (i = 0; i < (int64_t)n * n; i++) accuracies[i] /= e.images;
+    l2l__batch_close(c, &b);
+    l2l_free(c, e.labels);
+    l2l_free(c, z);
+    return !c->status;
 }
 
 /* ============================================================================================ */
@@ -13399,6 +13976,141 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
                                      const int64_t *shape, int rank)
 {
     return l2l__npy_save(c, path, "<i8", 8, values, shape, rank);
+}
+#endif
+
+/* -- states of evaluations --------------------------------------------------------------------- */
+
+#ifndef L2LADV_NO_STDIO
+enum { L2L__EVALUATION_FIELDS = 6, L2L__RECORD = 10 };
+static const char l2l__state_format[] = "l2ladv evaluation 1";
+static const l2l__field l2l__evaluation_fields[L2L__EVALUATION_FIELDS] = {
+    L2L__FIELD(l2l_evaluation, images, "images", 'i', 0, 0, NULL),
+    L2L__FIELD(l2l_evaluation, model_digest, "weights (a digest)", 'r', 0, 0, NULL),
+    L2L__FIELD(l2l_evaluation, data_digest, "data (a digest)", 'r', 0, 0, NULL),
+    L2L__FIELD(l2l_evaluation, options.skip_fooled, "skip_fooled", 'i', 0, 0, NULL),
+    L2L__FIELD(l2l_evaluation, options.norm, "norm", 'i', 0, 0, NULL),
+    L2L__FIELD(l2l_evaluation, options.epsilon, "epsilon", 'r', 0, 0, NULL)};
+
+/* What a record tells beyond label and clean prediction, as numbers. */
+static void l2l__record_numbers(const l2l_record *b, double v[L2L__RECORD])
+{
+    v[0] = b->predicted; v[1] = b->success; v[2] = b->step; v[3] = b->restart;
+    v[4] = b->forwards; v[5] = b->backwards; v[6] = b->zero_gradients;
+    v[7] = b->loss; v[8] = b->linf; v[9] = b->l2;
+}
+
+/* And back; false where a count is none. */
+static bool l2l__record_of(const double v[L2L__RECORD], l2l_record *b)
+{
+    int i;
+    for (i = 0; i < 7; i++)
+        if (!(v[i] >= -1 && v[i] <= INT_MAX)) return false;
+    b->predicted = (int)v[0]; b->success = v[1] > 0; b->step = (int)v[2]; b->restart = (int)v[3];
+    b->forwards = (int)v[4]; b->backwards = (int)v[5]; b->zero_gradients = (int)v[6];
+    b->loss = v[7]; b->linf = v[8]; b->l2 = v[9];
+    return true;
+}
+
+/* "3/records" */
+static const char *l2l__ran_key(char key[40], int i, const char *what)
+{
+    l2l__format(key, 40, "%d/%s", i, what);
+    return key;
+}
+
+/* Room in *b for the numbers of attack i with so many records; NULL after an error. */
+static double *l2l__ran_bundle(l2l__bundle *b, int i, int done, double **settings)
+{
+    int64_t n = L2L__SETTINGS, shape[2];
+    char key[40];
+    shape[0] = done;
+    shape[1] = L2L__RECORD;
+    *settings = (double *)l2l__bundle_add(b, l2l__ran_key(key, i, "settings"), L2L__F64, 1, &n,
+                                          NULL);
+    return (double *)l2l__bundle_add(b, l2l__ran_key(key, i, "records"), L2L__F64, 2, shape, NULL);
+}
+
+static bool l2l__evaluation_save(const l2l_evaluation *e)
+{
+    double *settings, *records;
+    char key[40];
+    l2l__bundle b;
+    int i, j;
+    l2l__bundle_begin(e->model->context, &b);
+    l2l__bundle_put(&b, "format", l2l__state_format);
+    l2l__fields_put(&b, l2l__evaluation_fields, L2L__EVALUATION_FIELDS, e, true);
+    for (i = 0; i < e->n_saved; i++) {
+        const l2l__ran *k = &e->ran[i];
+        l2l__bundle_put(&b, l2l__ran_key(key, i, "name"), k->name);
+        l2l__bundle_put(&b, l2l__ran_key(key, i, "parts"), k->parts);
+        if (!(records = l2l__ran_bundle(&b, i, k->done, &settings))) break;
+        memcpy(settings, k->settings, sizeof k->settings);
+        for (j = 0; j < k->done; j++)
+            l2l__record_numbers(k->records + j, records + j * L2L__RECORD);
+    }
+    return l2l__bundle_save(&b, e->options.state, NULL, NULL);
+}
+
+/* Attack i of the file into *k; false without an error behind the last. */
+static bool l2l__ran_read(const l2l_evaluation *e, const l2l__bundle *file, int i, l2l__ran *k)
+{
+    l2l_context *c = e->model->context;
+    const char *name, *parts;
+    double *settings, *records;
+    const l2l__entry *there;
+    char key[40];
+    l2l__bundle b;
+    int j;
+    name = l2l__bundle_text(file, l2l__ran_key(key, i, "name"));
+    parts = l2l__bundle_text(file, l2l__ran_key(key, i, "parts"));
+    there = l2l__bundle_find(file, l2l__ran_key(key, i, "records"));
+    if (!name || !parts || !there) return false;
+    l2l__format(k->name, sizeof k->name, "%s", name);
+    l2l__format(k->parts, sizeof k->parts, "%s", parts);
+    if (there->rank != 2 || there->shape[0] > e->images)
+        return l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)there->begin, "'%s' does not tell "
+                        "of 0 to %d images", key, e->images);
+    k->done = (int)there->shape[0];
+    l2l__bundle_begin(c, &b);
+    records = l2l__ran_bundle(&b, i, k->done, &settings);
+    k->records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *k->records);
+    if (!c->status && l2l__bundle_check(file, b.entries, b.count, false)) {
+        l2l__bundle_read(file, b.entries, b.count);
+        memcpy(k->settings, settings, sizeof k->settings);
+    }
+    for (j = 0; j < k->done && !c->status; j++) {
+        k->records[j].label = e->labels[j];
+        k->records[j].clean = e->clean[j];
+        if (!l2l__record_of(records + j * L2L__RECORD, k->records + j))
+            l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)there->begin, "record %d of '%s' is "
+                     "none", j, key);
+    }
+    l2l__bundle_close(&b);
+    if (c->status) l2l_free(c, k->records);
+    return !c->status;
+}
+
+/* What the file knows, if it is there, for the attacks to come. */
+static bool l2l__evaluation_load(l2l_evaluation *e)
+{
+    l2l_context *c = e->model->context;
+    const char *format;
+    l2l__bundle b;
+    FILE *f = fopen(e->options.state, "rb");
+    if (!f) return true;
+    fclose(f);
+    if (l2l__bundle_open(l2l__file_open(c, e->options.state), &b)) {
+        format = l2l__bundle_text(&b, "format");
+        if (!format || strcmp(format, l2l__state_format))
+            l2l__bad(&b.file, L2L_ERROR_FORMAT, 8, "not an evaluation's state of this version");
+        else if (l2l__fields_match(&b, l2l__evaluation_fields, L2L__EVALUATION_FIELDS, e, true))
+            e->ran = (l2l__ran *)l2l__allocate_array(c, b.count, sizeof *e->ran);
+    }
+    while (e->ran && e->n_saved < b.count && l2l__ran_read(e, &b, e->n_saved, e->ran + e->n_saved))
+        e->n_saved++;
+    l2l__bundle_close(&b);
+    return !c->status;
 }
 #endif
 
