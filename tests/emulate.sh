@@ -83,7 +83,7 @@ while [ $# -gt 0 ]; do
         f=${f%% *}
     fi
     [ "$status" = 0 ] && [ -n "$line" ] || [ "$f" -gt 0 ] || f=1
-    echo "$1 $2: ${line:-ended without its last line}${status:+, status $status}"
+    echo "$1 $2: ${line:-ended without its last line, status $status}"
     [ "$f" -eq 0 ] || sed 's/^/    /' "$log"
     passed=$((passed + p))
     failed=$((failed + f))
