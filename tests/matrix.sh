@@ -32,7 +32,7 @@ job() {
 
 # probe COMPILER OPTIONS...: can it compile, link and run a program that includes libc and libm?
 probe() {
-    printf '%s\n' '#include <math.h>' '#include <stdlib.h>' '#ifdef _OPENMP' '#include <omp.h>' \
+    printf '%s\n' '#include <errno.h>' '#include <math.h>' '#include <stdlib.h>' '#ifdef _OPENMP' '#include <omp.h>' \
         '#endif' 'int main(int n, char **v)' '{' '#ifdef _OPENMP' \
         'if (omp_get_max_threads() < 1) return 2;' '#endif' \
         'return v[0] && sqrt((double)n) > 1e3 ? EXIT_FAILURE : 0; }' >"$work/probe.c"
@@ -148,13 +148,16 @@ if have "$cxx_compiler"; then
 fi
 
 # -- 32 bits ------------------------------------------------------------------------------------
+# Debian's gcc-multilib, which brings <asm/> for 32 bits, excludes cross compilers; g++-12-multilib
+# does not, and the 64-bit <asm/> serves both.
 bits32() { # bits32 COMPILER LANGUAGE-OPTION STANDARD
     have "$1" || return 0
-    if probe "$1" "$2" "-std=$3" -m32; then
-        job "$1 $3 -m32" "$1 $2 -std=$3 $strict -I'$root' -m32 -O0 '$units/twice.c' -o x -lm && ./x"
-    else
-        skip "$1 $3 -m32 (no 32-bit libraries for this compiler)"
-    fi
+    for m32 in "-m32" "-m32 -idirafter /usr/include/x86_64-linux-gnu"; do
+        probe "$1" "$2" "-std=$3" $m32 || continue
+        job "$1 $3 -m32" "$1 $2 -std=$3 $strict -I'$root' $m32 -O0 '$units/twice.c' -o x -lm && ./x"
+        return
+    done
+    skip "$1 $3 -m32 (no 32-bit libraries for this compiler)"
 }
 bits32 gcc -xc c99
 bits32 clang -xc c99
