@@ -632,7 +632,7 @@ static void maximizers_that_do_not_fit(void)
         static const char *const causes[] = {
             "cell is lstm here, but in the file rnn", "hidden is 10 here, but in the file 9",
             "input is sign here, but in the file l1", "output is tanh here, but in the file raw",
-            "bias is on here", "scale is 1 here, but in the file 2"};
+            "there is no tensor 'cell.bias_ih' of shape [40]", "scale is 1 here, but in the file 2"};
         l2l_learned *m;
         void *data = NULL;
         other = o;
@@ -731,14 +731,14 @@ static void broken_headers(void)
     /* ' stands for a double quote; 24 bytes of data follow */
     static const struct { const char *header, *cause; } cases[] = {
         {"{'a':{'dtype':'F32','shape':[3],'data_offsets':[12,0]},'b':{'dtype':'F32','shape':[3],"
-         "'data_offsets':[12,24]}}", "offsets 12 to 0"},
+         "'data_offsets':[12,24]}}", "data_offsets that are not in"},
         {"{'a':{'dtype':'F32','shape':[4],'data_offsets':[0,16]},'b':{'dtype':'F32','shape':[4],"
          "'data_offsets':[8,24]}}", "'b'"},
         {"{'a':{'dtype':'F32','shape':[6],'data_offsets':[0,24]},'b':{'dtype':'F32','shape':[6],"
          "'data_offsets':[0,24]}}", "begins here"},
         {"{'a':{'dtype':'F32','shape':[3],'data_offsets':[12,24]}}", "'a'"},
         {"{'a':{'dtype':'F32','shape':[3],'data_offsets':[0,12]}}", "12 bytes that belong to no tensor"},
-        {"{'a':{'dtype':'F32','shape':[7],'data_offsets':[0,28]}}", "offsets 0 to 28 in 24 bytes"},
+        {"{'a':{'dtype':'F32','shape':[7],'data_offsets':[0,28]}}", "data_offsets that are not in"},
         {"{'a':{'dtype':'F32','shape':[7],'data_offsets':[9223372036854775804,9223372036854775807]}}", "offsets"},
         {"{'a':{'dtype':'F32','shape':[6],'data_offsets':[0,9223372036854775808]}}", "beyond 2^63-1"},
         {"{'a':{'dtype':'F32','shape':[6],'data_offsets':[18446744073709551616,24]}}", "beyond 2^63-1"},
@@ -747,7 +747,7 @@ static void broken_headers(void)
         {"{'a':{'dtype':'F64','shape':[6],'data_offsets':[0,24]}}", "not what shape and dtype ask for"},
         {"{'a':{'dtype':'F32','shape':[4294967296,4294967296,6],'data_offsets':[0,24]}}", "shape and dtype"},
         {"{'a':{'dtype':'F32','shape':[4611686018427387910],'data_offsets':[0,24]}}", "shape and dtype"},
-        {"{'a':{'dtype':'F32','shape':[6.0],'data_offsets':[0,24]}}", "expected , or ]"},
+        {"{'a':{'dtype':'F32','shape':[6.0],'data_offsets':[0,24]}}", "expected ]"},
         {"{'a':{'dtype':'F32','shape':[1,1,1,1,1,1,1,1,6],'data_offsets':[0,24]}}", "too long"},
         {"{'a':{'dtype':'F33','shape':[6],'data_offsets':[0,24]}}", "unknown dtype 'F33'"},
         {"{'a':{'dtype':'F32','shape':[6],'data_offsets':[0]}}", "two data_offsets"},
@@ -1339,7 +1339,7 @@ static void broken_npy(void)
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775808,), }", 24, "beyond 2^63-1"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (-6,), }", 24, "not negative"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (6), }", 24, "comma"},
-        {"{'descr': '<f4', 'fortran_order': False, 'shape': (6 2), }", 24, "expected , or )"},
+        {"{'descr': '<f4', 'fortran_order': False, 'shape': (6 2), }", 24, "expected )"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': [6], }", 24, "expected ("},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,6), }", 24, "8 axes"},
         {"{'descr': '<f4', 'fortran_order': 0, 'shape': (6,), }", 24, "True or False"},
