@@ -10131,8 +10131,8 @@ static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
 /* Enough for any model here; few enough that looking through all of them for each is nothing. */
 enum { L2L__MOST_ENTRIES = 8192, L2L__MOST_METADATA = 128 };
 
-/* Made from a file (l2l__bundle_open), or by l2l__bundle_begin and _add: to be written then, or as
-   the list of what a file must have and where it goes (l2l__bundle_take). To be closed. */
+/* Made from a file (l2l__bundle_open), or by l2l__bundle_new and _add: to be written then, or as the
+   list of what a file must have and where it goes (l2l__bundle_take). To be closed. */
 typedef struct l2l__bundle {
     l2l__file file;
     size_t first;                            /* where the tensors' bytes begin in it              */
@@ -10142,23 +10142,6 @@ typedef struct l2l__bundle {
     int pairs;
     void *kept;                              /* memory that goes with it, each block to the next  */
 } l2l__bundle;
-
-static void l2l__bundle_begin(l2l_context *c, l2l__bundle *b)
-{
-    memset(b, 0, sizeof *b);
-    b->file.context = c;
-}
-
-static void l2l__bundle_close(l2l__bundle *b)
-{
-    void *p, *next;
-    for (p = b->kept; p; p = next) {
-        memcpy(&next, p, sizeof next);
-        l2l_free(b->file.context, p);
-    }
-    l2l_free(b->file.context, b->file.owned);
-    l2l__bundle_begin(b->file.context, b);
-}
 
 /* Zeroed memory until the bundle is closed; NULL after an error. */
 static void *l2l__bundle_keep(l2l__bundle *b, int64_t count, size_t size)
@@ -10181,17 +10164,28 @@ static const char *l2l__bundle_copy(l2l__bundle *b, const char *text)
     return copy ? (const char *)memcpy(copy, text, n) : "";
 }
 
-/* One more entry; NULL after an error. */
-static l2l__entry *l2l__bundle_more(l2l__bundle *b)
+/* Of a file, or none; with room for so many tensors. */
+static void l2l__bundle_begin(l2l__bundle *b, l2l__file f, int capacity)
 {
-    if (b->count == b->capacity) {
-        l2l__entry *e = (l2l__entry *)l2l__bundle_keep(b, 2 * b->capacity + 32, sizeof *e);
-        if (!e) return NULL;
-        if (b->count) memcpy(e, b->entries, (size_t)b->count * sizeof *e);
-        b->entries = e;
-        b->capacity = 2 * b->capacity + 32;
+    memset(b, 0, sizeof *b);
+    b->file = f;
+    b->capacity = capacity;
+    b->entries = (l2l__entry *)l2l__bundle_keep(b, capacity, sizeof *b->entries);
+}
+
+static void l2l__bundle_new(l2l_context *c, l2l__bundle *b, int capacity)
+{
+    l2l__bundle_begin(b, l2l__file_of(c, "", NULL, 0), capacity);
+}
+
+static void l2l__bundle_close(l2l__bundle *b)
+{
+    void *p, *next;
+    for (p = b->kept; p; p = next) {
+        memcpy(&next, p, sizeof next);
+        l2l_free(b->file.context, p);
     }
-    return b->entries + b->count++;
+    l2l_free(b->file.context, b->file.owned);
 }
 
 /* NULL if there is no such tensor. */
@@ -10244,9 +10238,10 @@ static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
                 ? "the bytes are not what shape and dtype ask for, of '%s'"
           : !*name ? "a tensor without a name"
           : l2l__bundle_find(b, name) ? "two tensors are called '%s'"
-          : b->count == L2L__MOST_ENTRIES ? "no room for so many tensors as to hold '%s'" : NULL;
+          : b->count == b->capacity ? "no room for so many tensors as to hold '%s'" : NULL;
     if (wrong) l2l__scan_fail(s, wrong, name);
-    if (wrong || b->file.context->status || !(p = l2l__bundle_more(b))) return;
+    if (wrong || b->file.context->status) return;
+    p = b->entries + b->count++;
     e.begin = b->first + (size_t)span[0];
     e.end = b->first + (size_t)span[1];
     for (; p > b->entries; p--) {            /* most files are in order already                   */
@@ -10261,13 +10256,14 @@ static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
 static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
 {
     uint64_t length = f.bytes < 8 ? 0 : l2l__get_bytes(f.data, 8, false);
+    bool ok = length >= 2 && length <= f.bytes - 8 && length <= 100000000; /* the reference's limit */
     const l2l__entry *e;
     l2l__scan s;
     int n, texts = 0, i;
     size_t at;
-    l2l__bundle_begin(f.context, b);
-    b->file = f;
-    if (length < 2 || length > f.bytes - 8 || length > 100000000) /* the reference's own limit */
+    l2l__bundle_begin(b, f, !ok ? 0 : length / 48 < L2L__MOST_ENTRIES ? (int)(length / 48) + 1
+                                                                      : (int)L2L__MOST_ENTRIES);
+    if (!ok)
         return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
                         "header", (int64_t)f.bytes, (int64_t)length);
     at = b->first = 8 + (size_t)length;
@@ -10374,7 +10370,10 @@ static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype,
         l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", name);
     if (!c->status && !data) data = l2l__bundle_keep(b, count, (size_t)l2l__dtypes[dtype].size);
     name = l2l__bundle_copy(b, name);
-    if (c->status || !(e = l2l__bundle_more(b))) return NULL;
+    if (!c->status && b->count == b->capacity)
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: too many tensors for a file", name);
+    if (c->status) return NULL;
+    e = b->entries + b->count++;
     e->name = name;
     e->dtype = (int)dtype;
     e->rank = rank;
@@ -10589,7 +10588,7 @@ static const char *l2l__ending(const char *text, const char *end)
 static void l2l__model_bundle(const l2l_model *m, l2l__bundle *b)
 {
     int i;
-    l2l__bundle_begin(m->context, b);
+    l2l__bundle_new(m->context, b, 2 * m->n_slots);
     for (i = 0; i < m->n_slots; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
         l2l_shape s = p.value->shape;
@@ -10737,7 +10736,7 @@ static l2l_real *l2l__phi_bundle(const l2l_learned *m, l2l_real *phi, l2l__bundl
 static bool l2l__phi_save(const l2l_learned *m, const char *path, void **data, size_t *bytes)
 {
     l2l__bundle b;
-    l2l__bundle_begin(m->context, &b);
+    l2l__bundle_new(m->context, &b, 6);
     l2l__fields_put(&b, l2l__phi_fields, L2L__PHI_ALL, m, false);
     l2l__phi_bundle(m, m->phi, &b);
     return l2l__bundle_save(&b, path, data, bytes);
@@ -10757,7 +10756,7 @@ static bool l2l__phi_take(l2l_learned *m, const l2l__bundle *file)
     if (!m->options.bias && (l2l__bundle_find(file, "cell.bias_ih") ||
                              l2l__bundle_find(file, "out.bias")))
         return l2l__bad(&file->file, L2L_ERROR_MISMATCH, -1, "bias is off here, but in the file");
-    l2l__bundle_begin(m->context, &b);
+    l2l__bundle_new(m->context, &b, 6);
     phi = (l2l_real *)l2l__bundle_keep(&b, m->size, sizeof *phi);
     if (phi) bias = l2l__phi_bundle(m, phi, &b);
     if (bias && hh) second = (l2l_real *)l2l__bundle_add(&b, hh->name, L2L__REAL, 1,
@@ -10934,7 +10933,7 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
     double *v;
     char name[128];
     int i, k, j = 0;
-    l2l__bundle_begin(t->context, b);
+    l2l__bundle_new(t->context, b, 4 * t->model->n_slots + 3);
     v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
     for (i = 0; v && i < L2L__STATE; i++) v[i] = l2l__field_get(l2l__state_fields + i, t);
     if (v) v[L2L__STATE] = (double)t->optimizer->steps;
@@ -11057,8 +11056,8 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
     const l2l__images *s = (const l2l__images *)d->self;
     const l2l__shard *p = s->shards;
     size_t channels = (size_t)d->channels, plane = (size_t)d->height * (size_t)d->width;
-    size_t size = channels * plane, i, k, at = (size_t)index, step = 1, next = plane;
-    const unsigned char *from;
+    size_t size = channels * plane, i, k, at = (size_t)index;
+    const unsigned char *from = s->one;
     int64_t byte;
     if (index < 0 || index >= d->count)
         return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index,
@@ -11069,18 +11068,18 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
         return true;
     }
     for (; at >= (size_t)p->count; p++) at -= (size_t)p->count;
-    if (p->labels) *label = p->labels[at * p->label_step];
-    from = p->pixels ? p->pixels + at * p->step : s->one;
-    if (!p->pixels) {
-        byte = p->first + (int64_t)(at * size);
-        if (!p->source.read_at(p->source.user, byte, s->one, size))
-            return l2l__fail(d->context, L2L_ERROR_FILE, "images of shard %d, byte %z: cannot read "
-                             "image %d", (int)(p - s->shards), byte, index);
-        step = channels;
-        next = 1;
+    if (p->pixels) {
+        *label = p->labels[at * p->label_step];
+        for (from = p->pixels + at * p->step, i = 0; i < size; i++)
+            chw[i] = (l2l_real)from[i] / 255;
+        return true;
     }
-    for (k = 0; k < channels; k++, from += next)
-        for (i = 0; i < plane; i++) *chw++ = (l2l_real)from[i * step] / 255;
+    byte = p->first + (int64_t)(at * size);
+    if (!p->source.read_at(p->source.user, byte, s->one, size))
+        return l2l__fail(d->context, L2L_ERROR_FILE, "images of shard %d, byte %z: cannot read "
+                         "image %d", (int)(p - s->shards), byte, index);
+    for (k = 0; k < channels; k++)
+        for (i = 0; i < plane; i++) *chw++ = (l2l_real)from[i * channels + k] / 255;
     return true;
 }
 
@@ -11113,11 +11112,11 @@ static l2l__images *l2l__images_create(l2l_context *c, int n_shards, int classes
     return NULL;
 }
 
-/* More images, n in all, which fits an int, as do the sizes. */
-static void l2l__images_sizes(l2l_dataset *d, int64_t n, int64_t channels, int64_t height,
-                              int64_t width)
+/* More images; all of one size, whose numbers fit an int. */
+static void l2l__images_more(l2l_dataset *d, int64_t n, int64_t channels, int64_t height,
+                             int64_t width)
 {
-    d->count = (int)n;
+    d->count += (int)n;
     d->channels = (int)channels;
     d->height = (int)height;
     d->width = (int)width;
@@ -11184,7 +11183,7 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images of %d x %d x %d in %d classes: too "
                          "few or too many", who, n, channels, height, width, classes);
     if (!(s = l2l__images_create(c, 0, classes, d))) return false;
-    l2l__images_sizes(d, n, channels, height, width);
+    l2l__images_more(d, n, channels, height, width);
     s->reals = images;
     s->classes = labels;
     count /= n;
@@ -11259,7 +11258,7 @@ static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_d
     s->shards->owned = images.owned;
     s->owned = labels.owned;
     if (l2l__idx_sizes(&images, 3, dims) && l2l__idx_sizes(&labels, 1, n)) {
-        l2l__images_sizes(d, dims[0], 1, dims[1], dims[2]);
+        l2l__images_more(d, dims[0], 1, dims[1], dims[2]);
         if (n[0] != dims[0])
             l2l__bad(&labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0], dims[0],
                      images.label);
@@ -11290,7 +11289,7 @@ static void l2l__cifar10_add(l2l_dataset *d, l2l__shard *p, l2l__file f)
         l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(n * record), "truncated, or not a file of CIFAR-10"
                  ": %z bytes are not a number of records of %d", (int64_t)f.bytes, (int)record);
     if (f.context->status) return;
-    l2l__images_sizes(d, d->count + (int64_t)n, 3, 32, 32);
+    l2l__images_more(d, (int64_t)n, 3, 32, 32);
     l2l__shard_in_memory(d, p, (int)n, f.data + 1, record, &f, 0, record);
 }
 
@@ -11451,7 +11450,7 @@ static void l2l__shard_images(l2l_dataset *d, l2l__shard *p, const l2l__file *f)
         l2l__bad(f, L2L_ERROR_FORMAT, 10, "images of %zx%zx%z (CxHxW) after some of %dx%dx%d", s[3],
                  s[1], s[2], d->channels, d->height, d->width);
     else {
-        l2l__images_sizes(d, d->count + s[0], s[3], s[1], s[2]);
+        l2l__images_more(d, s[0], s[3], s[1], s[2]);
         p->count = (int)s[0];
         p->first = (int64_t)e.begin;
     }
