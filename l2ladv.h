@@ -916,11 +916,11 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
 
 /* -- 2.14 Files ------------------------------------------------------------------------ >>files --
    Every loader distrusts its file: sizes are checked before memory is asked for. A failed load
-   leaves a model or maximizer as it was, and a data set or array empty. Saving writes to a
-   temporary file beside the target, checks it and renames it: a process killed at any time leaves
-   the old file or the new one (a power failure is not covered: ISO C cannot flush a disk). The
-   from-memory forms work under L2LADV_NO_STDIO. A data set borrows what it is made from in memory
-   until l2l_dataset_free; bytes become [0,1] by v/255. */
+   leaves a model or maximizer as it was, and a data set or array empty. Saving writes a temporary
+   file beside the target and renames it when every write has succeeded: a process killed at any
+   time leaves the old file or the new one (a power failure is not covered: ISO C cannot flush a
+   disk). The from-memory forms work under L2LADV_NO_STDIO. A data set borrows what it is made from
+   in memory until l2l_dataset_free; bytes become [0,1] by v/255. */
 
 /* IDX (the format of MNIST): images of unsigned bytes, NxHxW, and labels. */
 L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
@@ -10131,8 +10131,8 @@ static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
 /* Enough for any model here; few enough that looking through all of them for each is nothing. */
 enum { L2L__MOST_ENTRIES = 8192, L2L__MOST_METADATA = 128 };
 
-/* Made from a file (l2l__bundle_open), or by l2l__bundle_new and _add: to be written then, or as the
-   list of what a file must have and where it goes (l2l__bundle_take). To be closed. */
+/* Made from a file (l2l__bundle_open), or by l2l__bundle_new, _put and _add: to be saved then, or
+   as the list of what a file must have and where it goes (l2l__bundle_take). To be closed. */
 typedef struct l2l__bundle {
     l2l__file file;
     size_t first;                            /* where the tensors' bytes begin in it              */
@@ -10256,7 +10256,7 @@ static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
 static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
 {
     uint64_t length = f.bytes < 8 ? 0 : l2l__get_bytes(f.data, 8, false);
-    bool ok = length >= 2 && length <= f.bytes - 8 && length <= 100000000; /* the reference's limit */
+    bool ok = length >= 2 && length <= f.bytes - 8 && length <= 100000000; /* reference's limit */
     const l2l__entry *e;
     l2l__scan s;
     int n, texts = 0, i;

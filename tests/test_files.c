@@ -393,6 +393,37 @@ static void maximizers_round_trip(void)
     l2l_context_free(c);
 }
 
+static l2l_tensor *quoting_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    (void)user;
+    return l2l_layer_linear(m, "a \"b\" \\ \n/c", x, 2, L2L_LAST);
+}
+
+/* Names that JSON must write with escapes. */
+static void names_with_quotes(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model_options o = own_options("q\"\\", quoting_forward, 1, 4, 2);
+    l2l_model *m = l2l_model_create(c, &o), *other = l2l_model_create(c, &o);
+    bytes a;
+    void *data = NULL;
+    size_t n = 0;
+    int extra = -1;
+    if (CHECK(m && other && seed_parameters(m, 900, some))) {
+        a = state(m);
+        CHECK(l2l_model_save_memory(m, &data, &n));
+        CHECK(l2l_model_load_memory(other, data, n, &extra));
+        CHECK_INT(0, extra);
+        check_state(other, &a);
+        drop(&a);
+    }
+    CHECK_OK(c);
+    l2l_free(c, data);
+    l2l_model_free(other);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
 /* -- safetensors: what others write ------------------------------------------------------------ */
 
 static void number_types(void)
@@ -1766,6 +1797,7 @@ int main(int argc, char **argv)
     RUN(models_round_trip,
         "a model that is saved and loaded has the same bits, in memory and in a file");
     RUN(maximizers_round_trip, "and so has a learned maximizer, of both cells");
+    RUN(names_with_quotes, "names with quotes and backslashes come back");
     RUN(number_types, "safetensors of F32, F64, F16 and BF16 are read exactly");
     RUN(entries_that_are_more,
         "entries that the model does not have are counted, num_batches_tracked is known");
