@@ -1098,11 +1098,11 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
 
 /* -- 2.14 Files ------------------------------------------------------------------------ >>files --
    Every loader distrusts its file: sizes are checked before memory is asked for. A failed load
-   leaves a model or maximizer as it was, and a data set or array empty. Saving writes to a
-   temporary file beside the target, checks it and renames it: a process killed at any time leaves
-   the old file or the new one (a power failure is not covered: ISO C cannot flush a disk). The
-   from-memory forms work under L2LADV_NO_STDIO. A data set borrows what it is made from in memory
-   until l2l_dataset_free; bytes become [0,1] by v/255. */
+   leaves a model or maximizer as it was, and a data set or array empty. Saving writes a temporary
+   file beside the target and renames it when every write has succeeded: a process killed at any
+   time leaves the old file or the new one (a power failure is not covered: ISO C cannot flush a
+   disk). The from-memory forms work under L2LADV_NO_STDIO. A data set borrows what it is made from
+   in memory until l2l_dataset_free; bytes become [0,1] by v/255. */
 
 /* IDX (the format of MNIST): images of unsigned bytes, NxHxW, and labels. */
 L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
@@ -11816,22 +11816,9 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
 /*  12  FILES                                                                     >>files-code  */
 /* ============================================================================================
 
-   Bytes, numbers and headers first. Then the bundle: named tensors and texts, which are a file of
-   safetensors; models, maximizers and checkpoints are bundles. Then data sets and .npy. Whatever
-   takes a path is at the end and stands on what works from memory or a source. */
-
-/* *count = the product of a shape; false when one is negative or the product does not fit. */
-static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
-{
-    int i;
-    for (*count = 1, i = 0; i < rank; i++) {
-        if (shape[i] < 0 || (shape[i] && *count > INT64_MAX / shape[i])) return false;
-        *count *= shape[i];
-    }
-    return true;
-}
-
-/* -- files and their bytes --------------------------------------------------------------------- */
+   Bytes and headers first. Then the bundle: named tensors and texts, which are a safetensors file;
+   models, maximizers and checkpoints are bundles. Then data sets and .npy. Whatever takes a path is
+   at the end and stands on what works from memory or a source. */
 
 /* The bytes of a file: borrowed, or (owned) read into memory of ours. */
 typedef struct l2l__file {
@@ -11872,6 +11859,48 @@ static bool l2l__bad(const l2l__file *f, l2l_status status, int64_t at, const ch
     return false;
 }
 
+/* -- arrays of numbers in a file --------------------------------------------------------------- */
+
+/* Of types without a name in .npy, and of all behind BF16 in safetensors, only the size is used. */
+typedef enum l2l__dtype {
+    L2L__F32, L2L__F64, L2L__F16, L2L__BF16, L2L__I64, L2L__U8 = 8, L2L__DTYPES = 15,
+    L2L__REAL = sizeof(l2l_real) / 8         /* the type of l2l_real                              */
+} l2l__dtype;
+static const struct { char name[8], npy[3]; int size; } l2l__dtypes[L2L__DTYPES] = {
+    {"F32", "f4", 4}, {"F64", "f8", 8}, {"F16", "", 2}, {"BF16", "", 2}, {"I64", "i8", 8},
+    {"I32", "i4", 4}, {"I16", "i2", 2}, {"I8", "i1", 1}, {"U8", "u1", 1}, {"U16", "u2", 2},
+    {"U32", "u4", 4}, {"U64", "u8", 8}, {"BOOL", "b1", 1}, {"F8_E5M2", "", 1}, {"F8_E4M3", "", 1}};
+
+/* An array: in a file from byte `begin` on, or here at `data`, to be written or read into. */
+typedef struct l2l__entry {
+    const char *name;
+    int dtype, rank;
+    bool big;                                /* big-endian, in a file                             */
+    int64_t shape[8], count;
+    size_t begin, end;
+    void *data;
+} l2l__entry;
+
+/* *count = the product of a shape; false when one is negative or the product does not fit. */
+static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
+{
+    for (*count = 1; rank > 0; rank--, shape++) {
+        if (*shape < 0 || (*shape && *count > INT64_MAX / *shape)) return false;
+        *count *= *shape;
+    }
+    return true;
+}
+
+/* "2, 3" for a shape 2x3. */
+static const char *l2l__shape_text(char text[200], const l2l__entry *e)
+{
+    size_t n = 0;
+    int i;
+    for (text[0] = 0, i = 0; i < e->rank; i++)
+        n = l2l__append(text, 200, n, i ? ", %z" : "%z", e->shape[i]);
+    return text;
+}
+
 /* An integer of 1 to 8 bytes, by shifts: right on a machine of any byte order. */
 static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
 {
@@ -11881,47 +11910,55 @@ static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
     return v;
 }
 
-/* n numbers of `size` bytes each, of whatever type, as little-endian bytes. */
-static void l2l__put_values(void *to, const void *values, int64_t n, int size)
+static uint64_t l2l__entry_bits(const l2l__file *f, const l2l__entry *e, int64_t i)
 {
-    const unsigned char *x = (const unsigned char *)values;
+    int size = l2l__dtypes[e->dtype].size;
+    return l2l__get_bytes(f->data + e->begin + (size_t)(i * size), size, e->big);
+}
+
+/* Element i of an array of F32, F64, F16 or BF16. */
+static double l2l__entry_real(const l2l__file *f, const l2l__entry *e, int64_t i)
+{
+    uint64_t bits = l2l__entry_bits(f, e, i);
+    uint32_t u = (uint32_t)(e->dtype == L2L__BF16 ? bits << 16 : bits);
+    int exponent = (int)(bits >> 10 & 31), m = (int)(bits & 1023);
+    float single;
+    double v;
+    memcpy(&single, &u, 4);
+    memcpy(&v, &bits, 8);
+    if (e->dtype == L2L__F64) return v;
+    if (e->dtype != L2L__F16) return (double)single;
+    v = exponent == 31 ? (m ? (double)NAN : (double)INFINITY)
+      : exponent == 0 ? ldexp(m, -24) : ldexp(1024 + m, exponent - 25);
+    return bits & 0x8000 ? -v : v;
+}
+
+/* Element i of an array of integers or booleans; an error when it is not one or beyond int64_t. */
+static bool l2l__entry_integer(const l2l__file *f, const l2l__entry *e, int64_t i, int64_t *v)
+{
+    int size = l2l__dtypes[e->dtype].size;
+    char kind = l2l__dtypes[e->dtype].npy[0];
+    uint64_t u = l2l__entry_bits(f, e, i);
+    if (kind == 'i' && size < 8 && u >> (8 * size - 1)) u |= ~(uint64_t)0 << (8 * size);
+    *v = (int64_t)u;
+    return ((kind != 'u' || *v >= 0) && (kind != 'b' || u < 2)) ||
+           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin + i * size, "element %z does not fit "
+                    "(unsigned: below 2^63, boolean: 0 or 1)", i);
+}
+
+/* n elements of an array here, from i on, as little-endian bytes. */
+static void l2l__entry_write(const l2l__entry *e, int64_t i, int64_t n, unsigned char *p)
+{
     const uint16_t one = 1;
-    unsigned char *p = (unsigned char *)to, little;
-    int i;
+    int size = l2l__dtypes[e->dtype].size, j;
+    const unsigned char *x = (const unsigned char *)e->data + i * size;
+    unsigned char little;
     memcpy(&little, &one, 1);
     for (; n > 0; n--, p += size, x += size)
-        for (i = 0; i < size; i++) p[i] = x[little ? i : size - 1 - i];
+        for (j = 0; j < size; j++) p[j] = x[little ? j : size - 1 - j];
 }
 
-/* A file to be written is a row of pieces: `count` values of `size` bytes each. */
-typedef struct l2l__piece {
-    const void *data;
-    int64_t count;
-    int size;
-} l2l__piece;
-
-static l2l__piece l2l__piece_of(const void *data, int64_t count, int size)
-{
-    l2l__piece p;
-    p.data = data;
-    p.count = count;
-    p.size = size;
-    return p;
-}
-
-/* *data is to be given back with l2l_free. */
-static bool l2l__memory_write(l2l_context *c, const l2l__piece *p, int n, void **data,
-                              size_t *bytes)
-{
-    unsigned char *at;
-    int i;
-    for (*bytes = 0, i = 0; i < n; i++) *bytes += (size_t)(p[i].count * p[i].size);
-    if (!(at = (unsigned char *)l2l__allocate(c, *bytes))) return false;
-    *data = at;
-    for (i = 0; i < n; at += p[i].count * p[i].size, i++)
-        l2l__put_values(at, p[i].data, p[i].count, p[i].size);
-    return true;
-}
+/* -- whole files on disk ----------------------------------------------------------------------- */
 
 #ifndef L2LADV_NO_STDIO
 static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
@@ -11930,21 +11967,14 @@ static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
                     errno ? strerror(errno) : "unknown cause");
 }
 
-/* Where the end is, as ftell says; LONG_MAX where it does not know (a pipe, a directory). */
-static long l2l__file_end(FILE *f)
-{
-    long end = fseek(f, 0, SEEK_END) ? -1 : ftell(f);
-    return end < 0 ? LONG_MAX : end;
-}
-
 static bool l2l__file_exists(const char *path)
 {
     FILE *f = fopen(path, "rb");
     return f && !fclose(f);
 }
 
-/* A file whose length is known; NULL after an error. */
-static FILE *l2l__file_begin(l2l_context *c, const char *path, long *end)
+/* A file and its length; NULL after an error. */
+static FILE *l2l__file_begin(l2l_context *c, const char *path, int64_t *bytes)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
     FILE *in;
@@ -11954,107 +11984,78 @@ static FILE *l2l__file_begin(l2l_context *c, const char *path, long *end)
         l2l__file_cannot(&f, "open it", -1);
         return NULL;
     }
-    if ((*end = l2l__file_end(in)) != LONG_MAX) return in;
+    *bytes = fseek(in, 0, SEEK_END) ? -1 : ftell(in);
+    if (*bytes >= 0 && *bytes < LONG_MAX) return in;
     l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
     fclose(in);
     return NULL;
 }
 
-/* A whole file in memory; without bytes after an error. */
+/* A whole file in memory; after an error without bytes or with fewer. */
 static l2l__file l2l__file_open(l2l_context *c, const char *path)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
-    long end = 0;
-    FILE *in = l2l__file_begin(c, path, &end);
+    int64_t bytes = 0;
+    FILE *in = l2l__file_begin(c, path, &bytes);
     if (!in) return f;
     rewind(in);
-    f.owned = l2l__allocate(c, (size_t)end);
-    if (f.owned) f.bytes = fread(f.owned, 1, (size_t)end, in);
-    if (f.owned && f.bytes != (size_t)end) l2l__file_cannot(&f, "read on", (int64_t)f.bytes);
-    f.data = (const unsigned char *)f.owned;
+    f.data = (unsigned char *)(f.owned = l2l__allocate(c, (size_t)bytes));
+    if (f.owned) f.bytes = fread(f.owned, 1, (size_t)bytes, in);
+    if (f.owned && f.bytes != (size_t)bytes) l2l__file_cannot(&f, "read on", (int64_t)f.bytes);
     fclose(in);
     return f;
 }
 
-static bool l2l__file_put(const l2l__file *f, FILE *out, const l2l__piece *p, int n)
+/* Bytes, and then n arrays; at the end of the file, or instead of it: then beside it first, and
+   renamed when all is well, see 2.14 (on Windows there is a moment without either). */
+static bool l2l__file_write(l2l_context *c, const char *path, bool append, const void *head,
+                            size_t length, const l2l__entry *e, int n)
 {
     unsigned char block[4096];
-    int64_t at = 0, i, k;
-    long end;
-    bool ok = true;
-    for (; n > 0; n--, p++)
-        for (i = 0; ok && i < p->count; i += k, at += k * p->size) {
-            k = (int64_t)sizeof block / p->size;
-            if (k > p->count - i) k = p->count - i;
-            l2l__put_values(block, (const char *)p->data + i * p->size, k, p->size);
-            ok = fwrite(block, (size_t)p->size, (size_t)k, out) == (size_t)k;
-        }
-    if (!ok || fflush(out)) ok = l2l__file_cannot(f, "write on", at);
-    end = l2l__file_end(out);
-    if (ok && end != LONG_MAX && end != at)
-        ok = l2l__bad(f, L2L_ERROR_FILE, end, "the file ends here, not after %z bytes", at);
-    if (fclose(out) && ok) ok = l2l__file_cannot(f, "close it", at);
-    return ok;
-}
-
-/* Beside the target first, then renamed: see 2.14 (on Windows there is a moment without either). */
-static bool l2l__file_write(l2l_context *c, const char *path, const l2l__piece *pieces, int n)
-{
-    size_t length = strlen(path);
-    char *beside = (char *)l2l__allocate(c, length + 5);
+    char *beside = (char *)l2l__allocate(c, strlen(path) + 5);
     l2l__file f = l2l__file_of(c, beside, NULL, 0);
+    int64_t at, i, k, size;
     FILE *out;
-    bool ok = false;
+    bool ok;
     if (!beside) return false;
-    memcpy(beside, path, length);
-    memcpy(beside + length, ".tmp", 5);
+    l2l__format(beside, strlen(path) + 5, append ? "%s" : "%s.tmp", path);
     errno = 0;
-    if (!(out = fopen(beside, "wb"))) {
-        l2l__file_cannot(&f, "open it to write", -1);
-    } else {
-        ok = l2l__file_put(&f, out, pieces, n);
+    out = fopen(beside, append ? "ab" : "wb");
+    ok = out && (!length || fwrite(head, 1, length, out) == length);
+    for (at = (int64_t)length; ok && n > 0; n--, e++)
+        for (size = l2l__dtypes[e->dtype].size, i = 0; ok && i < e->count; i += k, at += k * size) {
+            k = (int64_t)sizeof block / size < e->count - i ? (int64_t)sizeof block / size
+                                                            : e->count - i;
+            l2l__entry_write(e, i, k, block);
+            ok = fwrite(block, (size_t)size, (size_t)k, out) == (size_t)k;
+        }
+    if (out && fclose(out)) ok = false;      /* which also writes what is not written yet         */
+    if (!ok) l2l__file_cannot(&f, out ? "write on" : "open it to write", out ? at : -1);
 #ifdef _WIN32
-        if (ok) remove(path);                /* rename does not replace a file there              */
+    if (ok && !append) remove(path);         /* rename does not replace a file there              */
 #endif
-        errno = 0;
+    if (ok && !append && rename(beside, path)) {
         f.label = path;
-        if (ok && rename(beside, path))
-            ok = l2l__file_cannot(&f, "put the new file in its place", -1);
-        if (!ok) remove(beside);
+        ok = l2l__file_cannot(&f, "put the new file in its place", -1);
     }
+    if (out && !ok && !append) remove(beside);
     l2l_free(c, beside);
     return ok;
 }
-
-static bool l2l__file_append(l2l_context *c, const char *path, const char *text, size_t n)
-{
-    l2l__file f = l2l__file_of(c, path, NULL, 0);
-    FILE *out;
-    bool ok;
-    errno = 0;
-    out = fopen(path, "ab");
-    ok = out && fwrite(text, 1, n, out) == n;
-    if (out && fclose(out)) ok = false;
-    return ok || l2l__file_cannot(&f, "write on", -1);
-}
 #else
-static bool l2l__no_file(l2l_context *c, const char *path)
-{
-    return l2l__fail(c, L2L_ERROR_UNSUPPORTED, "%s: a file needs stdio", path);
-}
 static bool l2l__file_exists(const char *path) { return path != NULL; }
 static l2l__file l2l__file_open(l2l_context *c, const char *path)
 {
-    l2l__no_file(c, path);
-    return l2l__file_of(c, path, NULL, 0);
+    l2l__file f = l2l__file_of(c, path, NULL, 0);
+    l2l__bad(&f, L2L_ERROR_UNSUPPORTED, -1, "a file needs stdio");
+    return f;
 }
-static bool l2l__file_write(l2l_context *c, const char *path, const l2l__piece *pieces, int n)
+static bool l2l__file_write(l2l_context *c, const char *path, bool append, const void *head,
+                            size_t length, const l2l__entry *e, int n)
 {
-    return l2l__no_file(c, pieces && n ? path : "nothing");
-}
-static bool l2l__file_append(l2l_context *c, const char *path, const char *text, size_t n)
-{
-    return l2l__no_file(c, text && n ? path : "nothing");
+    L2L__UNUSED(append); L2L__UNUSED(head); L2L__UNUSED(length); L2L__UNUSED(e); L2L__UNUSED(n);
+    l2l__file_open(c, path);
+    return false;
 }
 #endif
 
@@ -12093,7 +12094,7 @@ static bool l2l__scan_real(const char **s, double *v)
 typedef struct l2l__scan {
     const l2l__file *file;
     char *text, *at;
-    size_t base, length;                     /* where the text lies in the file                   */
+    size_t base;                             /* where the text lies in the file                   */
     bool python;                             /* 'text', and a comma before a closing bracket      */
     bool comma;                              /* whether one was behind the last element           */
 } l2l__scan;
@@ -12104,7 +12105,6 @@ static bool l2l__scan_begin(l2l__scan *s, const l2l__file *f, void *room, size_t
 {
     s->file = f;
     s->base = base;
-    s->length = length;
     s->python = python;
     s->comma = false;
     s->text = s->at = (char *)room;
@@ -12112,14 +12112,10 @@ static bool l2l__scan_begin(l2l__scan *s, const l2l__file *f, void *room, size_t
     return room != NULL;
 }
 
-static bool l2l__scan_ok(const l2l__scan *s) { return s->file->context->status == L2L_OK; }
-
-static int64_t l2l__scan_at(const l2l__scan *s) { return (int64_t)s->base + (s->at - s->text); }
-
 /* An error at the place that the scanner has come to; `what` may have one %s, for `which`. */
 static bool l2l__scan_fail(const l2l__scan *s, const char *what, const char *which)
 {
-    return l2l__bad(s->file, L2L_ERROR_FORMAT, l2l__scan_at(s), what, which);
+    return l2l__bad(s->file, L2L_ERROR_FORMAT, (int64_t)s->base + (s->at - s->text), what, which);
 }
 
 /* Skips white space, then `ch` if it is there. */
@@ -12141,44 +12137,38 @@ static bool l2l__scan_want(l2l__scan *s, char ch)
 /* In front of element n of a list: true if there is one, false behind `close` or after an error. */
 static bool l2l__scan_next(l2l__scan *s, char close, int64_t n)
 {
-    char text[2] = {0, 0};
-    text[0] = close;
-    if (!l2l__scan_ok(s)) return false;
+    if (s->file->context->status) return false;
     if (n == 0) return !l2l__scan_take(s, close);
     s->comma = l2l__scan_take(s, ',');
     if (s->comma) return !(s->python && l2l__scan_take(s, close));
-    if (!l2l__scan_take(s, close)) l2l__scan_fail(s, "expected , or %s here", text);
+    l2l__scan_want(s, close);
     return false;
 }
 
-static bool l2l__scan_end(l2l__scan *s)
+static bool l2l__scan_end(l2l__scan *s, size_t length)
 {
     l2l__scan_take(s, 0);
-    if (s->at != s->text + s->length) l2l__scan_fail(s, "text after the header's end", NULL);
-    return l2l__scan_ok(s);
+    if (s->at != s->text + length) l2l__scan_fail(s, "text after the header's end", NULL);
+    return !s->file->context->status;
 }
 
 static const char l2l__escapes[] = "/\"\\bfnrt", l2l__escaped[] = "/\"\\\b\f\n\r\t";
 
-/* A string, decoded in place (it only gets shorter), but \uXXXX stays as it is; "" after an error. */
+/* A string, decoded in place (it only gets shorter), \uXXXX stays as it is; "" after an error. */
 static const char *l2l__scan_string(l2l__scan *s)
 {
-    static const char hex[] = "0123456789abcdefABCDEF";
     char quote = s->python && l2l__scan_take(s, '\'') ? '\'' : '"', *start, *out;
-    const char *p;
     if (quote == '"' && !l2l__scan_want(s, '"')) return "";
-    for (start = out = s->at; *s->at != quote;) {
-        p = s->at[0] == '\\' && s->at[1] ? strchr(l2l__escapes, s->at[1]) : NULL;
-        if ((unsigned char)*s->at < 32) {
-            l2l__scan_fail(s, "a string with a control character or without an end", NULL);
-            return "";
-        }
-        if (*s->at == '\\' && !p && (s->at[1] != 'u' || strspn(s->at + 2, hex) < 4)) {
-            l2l__scan_fail(s, "an unknown escape: \\u needs four hexadecimal digits", NULL);
+    for (start = out = s->at; *s->at != quote; s->at++) {
+        const char *p = s->at[0] == '\\' && s->at[1] ? strchr(l2l__escapes, s->at[1]) : NULL;
+        if ((unsigned char)*s->at < 32 || (*s->at == '\\' && !p && (s->at[1] != 'u' ||
+            strspn(s->at + 2, "0123456789abcdefABCDEF") < 4))) {
+            l2l__scan_fail(s, "a string without an end, with a control character or with \\ before "
+                           "neither \" \\ / b f n r t nor u and four hexadecimal digits", NULL);
             return "";
         }
         *out++ = p ? l2l__escaped[p - l2l__escapes] : *s->at;
-        s->at += p ? 2 : 1;
+        s->at += p != NULL;
     }
     s->at++;
     *out = 0;
@@ -12199,108 +12189,36 @@ static int l2l__scan_key(l2l__scan *s, const char *const keys[3], bool seen[3])
     return l2l__scan_want(s, ':') ? i : -1;
 }
 
-static int64_t l2l__scan_integer(l2l__scan *s)
-{
-    const char *start;
-    int64_t v = 0;
-    l2l__scan_take(s, 0);
-    for (start = s->at; *s->at >= '0' && *s->at <= '9'; s->at++) {
-        int digit = *s->at - '0';
-        if (v > (INT64_MAX - digit) / 10) l2l__scan_fail(s, "a number beyond 2^63-1", NULL);
-        else v = v * 10 + digit;
-    }
-    if (s->at == start || (*start == '0' && s->at > start + 1))
-        l2l__scan_fail(s, "expected a whole number, not negative, without leading zeros", NULL);
-    return v;
-}
-
-/* A list, in Python a tuple, of at most `most` integers; how many. */
+/* A list, in Python a tuple, of at most `most` whole numbers; how many. */
 static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
 {
-    int n;
     char close = s->python ? ')' : ']';
+    const char *start;
+    int n, digit;
     l2l__scan_want(s, s->python ? '(' : '[');
-    for (n = 0; n < most && l2l__scan_next(s, close, n); n++) v[n] = l2l__scan_integer(s);
-    if (n == most && l2l__scan_next(s, close, n))
-        l2l__scan_fail(s, "a list that is too long (more than 8 axes or 2 offsets)", NULL);
+    for (n = 0; l2l__scan_next(s, close, n); n++) {
+        if (n == most) l2l__scan_fail(s, "too long a list (more than 8 axes or 2 offsets)", NULL);
+        if (n == most) return n;
+        l2l__scan_take(s, 0);
+        for (v[n] = 0, start = s->at; *s->at >= '0' && *s->at <= '9'; s->at++) {
+            digit = *s->at - '0';
+            if (v[n] > (INT64_MAX - digit) / 10) l2l__scan_fail(s, "a number beyond 2^63-1", NULL);
+            else v[n] = v[n] * 10 + digit;
+        }
+        if (s->at == start || (*start == '0' && s->at > start + 1))
+            l2l__scan_fail(s, "expected a whole number, not negative, no leading zeros", NULL);
+    }
     if (s->python && n == 1 && !s->comma) l2l__scan_fail(s, "a tuple of one needs a comma", NULL);
     return n;
 }
 
-/* -- arrays of numbers in a file --------------------------------------------------------------- */
-
-/* Of types without a name in .npy, and of all behind BF16 in safetensors, only the size is used. */
-typedef enum l2l__dtype {
-    L2L__F32, L2L__F64, L2L__F16, L2L__BF16, L2L__I64, L2L__U8 = 8, L2L__DTYPES = 15,
-    L2L__REAL = sizeof(l2l_real) / 8         /* the type of l2l_real                              */
-} l2l__dtype;
-static const struct { char name[8], npy[3]; int size; } l2l__dtypes[L2L__DTYPES] = {
-    {"F32", "f4", 4}, {"F64", "f8", 8}, {"F16", "", 2}, {"BF16", "", 2}, {"I64", "i8", 8},
-    {"I32", "i4", 4}, {"I16", "i2", 2}, {"I8", "i1", 1}, {"U8", "u1", 1}, {"U16", "u2", 2},
-    {"U32", "u4", 4}, {"U64", "u8", 8}, {"BOOL", "b1", 1}, {"F8_E5M2", "", 1}, {"F8_E4M3", "", 1}};
-
-/* An array: in a file from byte `begin` on, or here at `data`, to be written or read into. */
-typedef struct l2l__entry {
-    const char *name;
-    int dtype, rank;
-    bool big;                                /* big-endian, in a file                             */
-    int64_t shape[8], count;
-    size_t begin, end;
-    void *data;
-} l2l__entry;
-
-static const unsigned char *l2l__entry_at(const l2l__file *f, const l2l__entry *e, int64_t i)
-{
-    return f->data + e->begin + (size_t)(i * l2l__dtypes[e->dtype].size);
-}
-
-/* Element i of an array of F32, F64, F16 or BF16. */
-static double l2l__entry_real(const l2l__file *f, const l2l__entry *e, int64_t i)
-{
-    uint64_t bits = l2l__get_bytes(l2l__entry_at(f, e, i), l2l__dtypes[e->dtype].size, e->big);
-    uint32_t u = (uint32_t)(e->dtype == L2L__BF16 ? bits << 16 : bits);
-    int exponent = (int)(bits >> 10 & 31), m = (int)(bits & 1023);
-    float single;
-    double v;
-    memcpy(&single, &u, 4);
-    memcpy(&v, &bits, 8);
-    if (e->dtype == L2L__F64) return v;
-    if (e->dtype != L2L__F16) return (double)single;
-    v = exponent == 31 ? (m ? (double)NAN : (double)INFINITY)
-      : exponent == 0 ? ldexp(m, -24) : ldexp(1024 + m, exponent - 25);
-    return bits & 0x8000 ? -v : v;
-}
-
-/* Element i of an array of integers or booleans; an error when it is not one or beyond int64_t. */
-static bool l2l__entry_integer(const l2l__file *f, const l2l__entry *e, int64_t i, int64_t *v)
-{
-    int size = l2l__dtypes[e->dtype].size;
-    char kind = l2l__dtypes[e->dtype].npy[0];
-    uint64_t u = l2l__get_bytes(l2l__entry_at(f, e, i), size, e->big);
-    if (kind == 'i' && size < 8 && u >> (8 * size - 1)) u |= ~(uint64_t)0 << (8 * size);
-    *v = (int64_t)u;
-    return ((kind != 'u' || *v >= 0) && (kind != 'b' || u < 2)) ||
-           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin + i * size, "element %z does not fit "
-                    "(unsigned: below 2^63, boolean: 0 or 1)", i);
-}
-
-/* "2, 3" for a shape 2x3. */
-static const char *l2l__shape_text(char text[200], const int64_t *shape, int rank)
-{
-    size_t n = 0;
-    int i;
-    for (text[0] = 0, i = 0; i < rank; i++)
-        n = l2l__append(text, 200, n, i ? ", %z" : "%z", shape[i]);
-    return text;
-}
-
-/* -- bundles: named tensors and texts, in files of safetensors --------------------------------- */
+/* -- bundles: named tensors and texts, in safetensors files ------------------------------------ */
 
 /* Enough for any model here; few enough that looking through all of them for each is nothing. */
 enum { L2L__MOST_ENTRIES = 8192, L2L__MOST_METADATA = 128 };
 
-/* Made from a file (l2l__bundle_open), or by l2l__bundle_begin and _add: to be written then, or as
-   the list of what another bundle must have and where it goes (l2l__bundle_take). To be closed. */
+/* Made from a file (l2l__bundle_open), or by l2l__bundle_new, _put and _add: to be saved then, or
+   as the list of what a file must have and where it goes (l2l__bundle_take). To be closed. */
 typedef struct l2l__bundle {
     l2l__file file;
     size_t first;                            /* where the tensors' bytes begin in it              */
@@ -12308,26 +12226,8 @@ typedef struct l2l__bundle {
     int count, capacity;
     const char *metadata[L2L__MOST_METADATA][2]; /* keys and their texts                          */
     int pairs;
-    bool has_metadata;
     void *kept;                              /* memory that goes with it, each block to the next  */
 } l2l__bundle;
-
-static void l2l__bundle_begin(l2l_context *c, l2l__bundle *b)
-{
-    memset(b, 0, sizeof *b);
-    b->file.context = c;
-}
-
-static void l2l__bundle_close(l2l__bundle *b)
-{
-    void *p, *next;
-    for (p = b->kept; p; p = next) {
-        memcpy(&next, p, sizeof next);
-        l2l_free(b->file.context, p);
-    }
-    l2l_free(b->file.context, b->file.owned);
-    l2l__bundle_begin(b->file.context, b);
-}
 
 /* Zeroed memory until the bundle is closed; NULL after an error. */
 static void *l2l__bundle_keep(l2l__bundle *b, int64_t count, size_t size)
@@ -12346,21 +12246,32 @@ static void *l2l__bundle_keep(l2l__bundle *b, int64_t count, size_t size)
 static const char *l2l__bundle_copy(l2l__bundle *b, const char *text)
 {
     size_t n = strlen(text) + 1;
-    char *copy = (char *)l2l__bundle_keep(b, (int64_t)n, 1);
+    void *copy = l2l__bundle_keep(b, (int64_t)n, 1);
     return copy ? (const char *)memcpy(copy, text, n) : "";
 }
 
-/* One more entry; NULL after an error. */
-static l2l__entry *l2l__bundle_more(l2l__bundle *b)
+/* Of a file, or none; with room for so many tensors. */
+static void l2l__bundle_begin(l2l__bundle *b, l2l__file f, int capacity)
 {
-    if (b->count == b->capacity) {
-        l2l__entry *e = (l2l__entry *)l2l__bundle_keep(b, 2 * b->capacity + 32, sizeof *e);
-        if (!e) return NULL;
-        if (b->count) memcpy(e, b->entries, (size_t)b->count * sizeof *e);
-        b->entries = e;
-        b->capacity = 2 * b->capacity + 32;
+    memset(b, 0, sizeof *b);
+    b->file = f;
+    b->capacity = capacity;
+    b->entries = (l2l__entry *)l2l__bundle_keep(b, capacity, sizeof *b->entries);
+}
+
+static void l2l__bundle_new(l2l_context *c, l2l__bundle *b, int capacity)
+{
+    l2l__bundle_begin(b, l2l__file_of(c, "", NULL, 0), capacity);
+}
+
+static void l2l__bundle_close(l2l__bundle *b)
+{
+    void *p, *next;
+    for (p = b->kept; p; p = next) {
+        memcpy(&next, p, sizeof next);
+        l2l_free(b->file.context, p);
     }
-    return b->entries + b->count++;
+    l2l_free(b->file.context, b->file.owned);
 }
 
 /* NULL if there is no such tensor. */
@@ -12381,40 +12292,42 @@ static const char *l2l__bundle_text(const l2l__bundle *b, const char *key)
     return NULL;
 }
 
-/* Reading: eight bytes of header length, a JSON header, the tensors' bytes. */
-static void l2l__parse_metadata(l2l__bundle *b, l2l__scan *s)
+/* A tensor of a file's header. Every size is checked before anything is asked for by it. */
+static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
 {
-    if (b->has_metadata) l2l__scan_fail(s, "__metadata__ a second time", NULL);
-    b->has_metadata = true;
+    static const char *const keys[3] = {"dtype", "shape", "data_offsets"};
+    bool seen[3] = {false, false, false};
+    int64_t span[2] = {0, 0}, room = (int64_t)(b->file.bytes - b->first), bytes;
+    const char *type, *wrong;
+    int offsets = 0, n;
+    l2l__entry e, *p;
+    memset(&e, 0, sizeof e);
+    e.name = name;
     l2l__scan_want(s, '{');
-    for (; l2l__scan_next(s, '}', b->pairs); b->pairs++) {
-        if (b->pairs == L2L__MOST_METADATA) {
-            l2l__scan_fail(s, "too many keys in __metadata__", NULL);
-            return;
+    for (n = 0; l2l__scan_next(s, '}', n); n++)
+        switch (l2l__scan_key(s, keys, seen)) {
+        case 0:
+            for (type = l2l__scan_string(s); strcmp(l2l__dtypes[e.dtype].name, type); e.dtype++) {
+                if (e.dtype < L2L__DTYPES - 1) continue;
+                l2l__scan_fail(s, "unknown dtype '%s'", type);
+                return;
+            }
+            break;
+        case 1: e.rank = l2l__scan_integers(s, e.shape, 8); break;
+        default: offsets = l2l__scan_integers(s, span, 2);
         }
-        b->metadata[b->pairs][0] = l2l__scan_string(s);
-        l2l__scan_want(s, ':');
-        b->metadata[b->pairs][1] = l2l__scan_string(s);
-    }
-}
-
-/* Every size is checked here, before anything is asked for by it. */
-static void l2l__parse_span(l2l__bundle *b, const l2l__scan *s, l2l__entry e, const int64_t span[2])
-{
-    int64_t room = (int64_t)(b->file.bytes - b->first), bytes = span[1] - span[0];
-    int size = l2l__dtypes[e.dtype].size;
-    const char *wrong =
-        !*e.name ? "a tensor without a name"
-        : l2l__bundle_find(b, e.name) ? "two tensors are called '%s'"
-        : !l2l__product(e.shape, e.rank, &e.count) || bytes % size || e.count != bytes / size
-            ? "the bytes are not what shape and dtype ask for, of '%s'"
-        : b->count == L2L__MOST_ENTRIES ? "no room for so many tensors as to hold '%s'" : NULL;
-    l2l__entry *p;
-    if (bytes < 0 || span[1] > room)
-        l2l__bad(s->file, L2L_ERROR_FORMAT, l2l__scan_at(s), "offsets %z to %z in %z bytes of data,"
-                 " of '%s'", span[0], span[1], room, e.name);
-    if (wrong) l2l__scan_fail(s, wrong, e.name);
-    if (!l2l__scan_ok(s) || !(p = l2l__bundle_more(b))) return;
+    bytes = span[1] - span[0];
+    wrong = n != 3 || offsets != 2 ? "dtype, shape and two data_offsets are needed, of '%s'"
+          : bytes < 0 || span[1] > room ? "data_offsets that are not in the file's data, of '%s'"
+          : !l2l__product(e.shape, e.rank, &e.count) || bytes % l2l__dtypes[e.dtype].size ||
+            e.count != bytes / l2l__dtypes[e.dtype].size
+                ? "the bytes are not what shape and dtype ask for, of '%s'"
+          : !*name ? "a tensor without a name"
+          : l2l__bundle_find(b, name) ? "two tensors are called '%s'"
+          : b->count == b->capacity ? "no room for so many tensors as to hold '%s'" : NULL;
+    if (wrong) l2l__scan_fail(s, wrong, name);
+    if (wrong || b->file.context->status) return;
+    p = b->entries + b->count++;
     e.begin = b->first + (size_t)span[0];
     e.end = b->first + (size_t)span[1];
     for (; p > b->entries; p--) {            /* most files are in order already                   */
@@ -12424,71 +12337,53 @@ static void l2l__parse_span(l2l__bundle *b, const l2l__scan *s, l2l__entry e, co
     *p = e;
 }
 
-static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
-{
-    static const char *const keys[3] = {"dtype", "shape", "data_offsets"};
-    bool seen[3] = {false, false, false};
-    int64_t span[2] = {0, 0};
-    int offsets = 0, n;
-    l2l__entry e;
-    memset(&e, 0, sizeof e);
-    e.name = name;
-    l2l__scan_want(s, '{');
-    for (n = 0; l2l__scan_next(s, '}', n); n++) {
-        int key = l2l__scan_key(s, keys, seen);
-        if (key == 0) {
-            const char *type = l2l__scan_string(s);
-            while (e.dtype < L2L__DTYPES && strcmp(l2l__dtypes[e.dtype].name, type)) e.dtype++;
-            if (e.dtype == L2L__DTYPES) l2l__scan_fail(s, "unknown dtype '%s'", type);
-        }
-        if (key == 1) e.rank = l2l__scan_integers(s, e.shape, 8);
-        if (key == 2) offsets = l2l__scan_integers(s, span, 2);
-    }
-    if (n != 3 || offsets != 2)
-        l2l__scan_fail(s, "dtype, shape and two data_offsets are needed, of '%s'", name);
-    if (l2l__scan_ok(s)) l2l__parse_span(b, s, e, span);
-}
-
-/* The tensors must cover the data without holes and without overlap, as the format's reference
-   implementation demands. */
-static bool l2l__bundle_whole(const l2l__bundle *b)
-{
-    const l2l__entry *e = b->entries, *end = e + b->count;
-    size_t at = b->first;
-    for (; e < end; at = e++->end)
-        if (e->begin != at)
-            return l2l__bad(&b->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "'%s' begins here, but "
-                            "the tensor before it ends at byte %z", e->name, (int64_t)at);
-    return at == b->file.bytes ||
-           l2l__bad(&b->file, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no tensor",
-                    (int64_t)(b->file.bytes - at));
-}
-
-/* Reads the header of a file, which then belongs to the bundle. */
+/* Reads the header, JSON behind eight bytes of its length, of a file, which belongs to the bundle
+   then. The tensors must cover the rest without holes and overlap, as the reference demands. */
 static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
 {
     uint64_t length = f.bytes < 8 ? 0 : l2l__get_bytes(f.data, 8, false);
+    bool ok = length >= 2 && length <= f.bytes - 8 && length <= 100000000; /* reference's limit */
+    const l2l__entry *e;
     l2l__scan s;
-    int n;
-    l2l__bundle_begin(f.context, b);
-    b->file = f;
-    if (length < 2 || length > f.bytes - 8 || length > 100000000) /* the reference's own limit */
+    int n, texts = 0, i;
+    size_t at;
+    l2l__bundle_begin(b, f, !ok ? 0 : length / 48 < L2L__MOST_ENTRIES ? (int)(length / 48) + 1
+                                                                      : (int)L2L__MOST_ENTRIES);
+    if (!ok)
         return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
                         "header", (int64_t)f.bytes, (int64_t)length);
-    b->first = 8 + (size_t)length;
+    at = b->first = 8 + (size_t)length;
     if (!l2l__scan_begin(&s, &b->file, l2l__bundle_keep(b, (int64_t)length + 1, 1), 8,
                          (size_t)length, false)) return false;
     l2l__scan_want(&s, '{');
     for (n = 0; l2l__scan_next(&s, '}', n); n++) {
         const char *name = l2l__scan_string(&s);
         l2l__scan_want(&s, ':');
-        if (strcmp(name, "__metadata__")) l2l__parse_entry(b, &s, name);
-        else l2l__parse_metadata(b, &s);
+        if (strcmp(name, "__metadata__")) {
+            l2l__parse_entry(b, &s, name);
+            continue;
+        }
+        if (texts++) l2l__scan_fail(&s, "__metadata__ a second time", NULL);
+        for (l2l__scan_want(&s, '{'), i = 0; l2l__scan_next(&s, '}', i); i++) {
+            if (i == L2L__MOST_METADATA)
+                return l2l__scan_fail(&s, "too many keys in __metadata__", NULL);
+            b->metadata[i][0] = l2l__scan_string(&s);
+            l2l__scan_want(&s, ':');
+            b->metadata[i][1] = l2l__scan_string(&s);
+            b->pairs = i + 1;
+        }
     }
-    return l2l__scan_end(&s) && l2l__bundle_whole(b);
+    if (!l2l__scan_end(&s, (size_t)length)) return false;
+    for (e = b->entries, n = b->count; n > 0; n--, at = e++->end)
+        if (e->begin != at)
+            return l2l__bad(&b->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "'%s' begins here, but "
+                            "the tensor before it ends at byte %z", e->name, (int64_t)at);
+    return at == f.bytes ||
+           l2l__bad(&b->file, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no tensor",
+                    (int64_t)(f.bytes - at));
 }
 
-/* Whether the file has these tensors, of any type of real numbers, `finite` if that is asked for. */
+/* Whether the file has these tensors, of any type of real numbers; `finite`: and only such. */
 static bool l2l__bundle_check(const l2l__bundle *b, const l2l__entry *want, int n, bool finite)
 {
     const l2l__file *f = &b->file;
@@ -12497,15 +12392,13 @@ static bool l2l__bundle_check(const l2l__bundle *b, const l2l__entry *want, int 
     for (; n > 0; n--, want++) {
         const l2l__entry *e = l2l__bundle_find(b, want->name);
         double most = want->dtype == L2L__F32 ? (double)FLT_MAX : DBL_MAX;
-        l2l__shape_text(here, want->shape, want->rank);
+        l2l__shape_text(here, want);
         if (!e)
             return l2l__bad(f, L2L_ERROR_MISMATCH, -1, "there is no tensor '%s' of shape [%s]",
                             want->name, here);
-        if (e->rank != want->rank ||
-            memcmp(e->shape, want->shape, (size_t)e->rank * sizeof *e->shape))
+        if (e->rank != want->rank || memcmp(e->shape, want->shape, sizeof e->shape))
             return l2l__bad(f, L2L_ERROR_SHAPE, (int64_t)e->begin, "'%s' has the shape [%s] in "
-                            "the file and [%s] here", e->name,
-                            l2l__shape_text(there, e->shape, e->rank), here);
+                            "the file and [%s] here", e->name, l2l__shape_text(there, e), here);
         if (e->dtype > L2L__BF16)
             return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not F32, "
                             "F64, F16 or BF16, of '%s'", l2l__dtypes[e->dtype].name, e->name);
@@ -12541,7 +12434,7 @@ static bool l2l__bundle_take(const l2l__bundle *b, const l2l__bundle *want)
     return true;
 }
 
-/* Writing: copies key and text. After an error this and what follows do nothing. */
+/* A text to be written, with its key; both are copied. */
 static void l2l__bundle_put(l2l__bundle *b, const char *key, const char *text)
 {
     if (b->pairs == L2L__MOST_METADATA)
@@ -12551,7 +12444,8 @@ static void l2l__bundle_put(l2l__bundle *b, const char *key, const char *text)
     b->metadata[b->pairs++][1] = l2l__bundle_copy(b, text);
 }
 
-/* A tensor of F32, F64 or I64, with a copy of its name; its values, or zeros if `data` is NULL. */
+/* A tensor of F32, F64 or I64. Its name is copied, its values are not: they stay at `data`, or are
+   zeros of the bundle's own if that is NULL. Returns where they are; NULL after an error. */
 static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype, int rank,
                              const int64_t *shape, void *data)
 {
@@ -12562,7 +12456,10 @@ static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype,
         l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", name);
     if (!c->status && !data) data = l2l__bundle_keep(b, count, (size_t)l2l__dtypes[dtype].size);
     name = l2l__bundle_copy(b, name);
-    if (c->status || !(e = l2l__bundle_more(b))) return NULL;
+    if (!c->status && b->count == b->capacity)
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: too many tensors for a file", name);
+    if (c->status) return NULL;
+    e = b->entries + b->count++;
     e->name = name;
     e->dtype = (int)dtype;
     e->rank = rank;
@@ -12572,44 +12469,44 @@ static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype,
 }
 
 /* A JSON string, appended; control characters without an escape of their own become '?'. */
-static size_t l2l__append_quoted(char *text, size_t capacity, size_t n, const char *s)
+static size_t l2l__append_quoted(char *text, size_t room, size_t n, const char *s)
 {
     char one[2] = {0, 0};
-    n = l2l__append(text, capacity, n, "\"");
+    n = l2l__append(text, room, n, "\"");
     for (; *s; s++) {
         const char *p = strchr(l2l__escaped + 1, *s);
         one[0] = p ? l2l__escapes[p - l2l__escaped] : (unsigned char)*s < 32 ? '?' : *s;
-        n = l2l__append(text, capacity, n, p ? "\\%s" : "%s", one);
+        n = l2l__append(text, room, n, p ? "\\%s" : "%s", one);
     }
-    return l2l__append(text, capacity, n, "\"");
+    return l2l__append(text, room, n, "\"");
 }
 
-/* The header, with spaces up to a multiple of 8 bytes; its length, whatever the capacity. */
-static size_t l2l__bundle_header(const l2l__bundle *b, char *text, size_t capacity)
+/* The header, with spaces up to a multiple of 8 bytes; its length, whatever the room. *bytes: how
+   many follow it. */
+static size_t l2l__bundle_header(const l2l__bundle *b, char *text, size_t room, int64_t *bytes)
 {
-    size_t n = l2l__append(text, capacity, 0, "{\"__metadata__\":{");
-    int64_t at = 0, end;
+    const l2l__entry *e = b->entries;
+    size_t n = l2l__append(text, room, 0, "{\"__metadata__\":{");
     char list[200];
+    int64_t at;
     int i;
     for (i = 0; i < b->pairs; i++) {
-        n = l2l__append(text, capacity, n, i ? "," : "");
-        n = l2l__append_quoted(text, capacity, n, b->metadata[i][0]);
-        n = l2l__append(text, capacity, n, ":");
-        n = l2l__append_quoted(text, capacity, n, b->metadata[i][1]);
+        n = l2l__append_quoted(text, room, n, b->metadata[i][0]);
+        n = l2l__append(text, room, n, ":");
+        n = l2l__append_quoted(text, room, n, b->metadata[i][1]);
+        if (i + 1 < b->pairs) n = l2l__append(text, room, n, ",");
     }
-    n = l2l__append(text, capacity, n, "}");
-    for (i = 0; i < b->count; i++, at = end) {
-        const l2l__entry *e = b->entries + i;
-        end = at + e->count * l2l__dtypes[e->dtype].size;
-        n = l2l__append(text, capacity, n, ",");
-        n = l2l__append_quoted(text, capacity, n, e->name);
-        n = l2l__append(text, capacity, n,
+    for (*bytes = 0, i = 0; i < b->count; i++, e++) {
+        at = *bytes;
+        *bytes += e->count * l2l__dtypes[e->dtype].size;
+        n = l2l__append(text, room, n, i ? "," : "},");
+        n = l2l__append_quoted(text, room, n, e->name);
+        n = l2l__append(text, room, n,
                         ":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%z,%z]}",
-                        l2l__dtypes[e->dtype].name, l2l__shape_text(list, e->shape, e->rank), at,
-                        end);
+                        l2l__dtypes[e->dtype].name, l2l__shape_text(list, e), at, *bytes);
     }
-    n = l2l__append(text, capacity, n, "}");
-    while (n % 8) n = l2l__append(text, capacity, n, " ");
+    n = l2l__append(text, room, n, b->count ? "}" : "}}");
+    while (n % 8) n = l2l__append(text, room, n, " ");
     return n;
 }
 
@@ -12617,24 +12514,29 @@ static size_t l2l__bundle_header(const l2l__bundle *b, char *text, size_t capaci
 static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size_t *bytes)
 {
     l2l_context *c = b->file.context;
-    uint64_t length = l2l__bundle_header(b, NULL, 0);
-    char *head = (char *)l2l__bundle_keep(b, (int64_t)length + 9, 1);
-    l2l__piece *p = (l2l__piece *)l2l__bundle_keep(b, b->count + 1, sizeof *p);
-    bool ok = !c->status;
+    int64_t rest;
+    size_t n = l2l__bundle_header(b, NULL, 0, &rest);
+    char *head = (char *)l2l__bundle_keep(b, (int64_t)n + 9, 1);
+    unsigned char *p = NULL;
     int i;
-    if (ok) {
-        l2l__put_values(head, &length, 1, 8);
-        l2l__bundle_header(b, head + 8, (size_t)length + 1);
-        p[0] = l2l__piece_of(head, (int64_t)length + 8, 1);
-        for (i = 0; i < b->count; i++) {
+    if (head) {
+        for (i = 0; i < 8; i++) head[i] = (char)((uint64_t)n >> (8 * i) & 255);
+        l2l__bundle_header(b, head + 8, n + 1, &rest);
+    }
+    if (head && path) l2l__file_write(c, path, false, head, n + 8, b->entries, b->count);
+    else if (head) p = (unsigned char *)l2l__allocate(c, n + 8 + (size_t)rest);
+    if (p) {
+        *data = p;
+        *bytes = n + 8 + (size_t)rest;
+        memcpy(p, head, n + 8);
+        for (p += n + 8, i = 0; i < b->count; i++) {
             const l2l__entry *e = b->entries + i;
-            p[i + 1] = l2l__piece_of(e->data, e->count, l2l__dtypes[e->dtype].size);
+            l2l__entry_write(e, 0, e->count, p);
+            p += e->count * l2l__dtypes[e->dtype].size;
         }
-        ok = path ? l2l__file_write(c, path, p, b->count + 1)
-                  : l2l__memory_write(c, p, b->count + 1, data, bytes);
     }
     l2l__bundle_close(b);
-    return ok;
+    return !c->status;
 }
 
 /* -- fields: members of a struct as texts of a bundle ------------------------------------------ */
@@ -12649,72 +12551,62 @@ typedef struct l2l__field {
 #define L2L__FIELD(in, member, key, type, low, high, names) \
     {offsetof(in, member), sizeof(((in *)0)->member), key, type, low, high, names}
 
-static int64_t l2l__field_integer(const l2l__field *f, const void *in)
-{
-    const char *p = (const char *)in + f->offset;
-    int64_t v = 0;
-    int32_t i;
-    if (f->size == 1) return *(const unsigned char *)p;
-    if (f->size == 8) memcpy(&v, p, 8); else memcpy(&i, p, 4);
-    return f->size == 8 ? v : i;
-}
-
-/* A number's value; of integers those up to 2^53 are exact. */
+/* A number's value; whole ones are exact up to 2^53. */
 static double l2l__field_get(const l2l__field *f, const void *in)
 {
+    const char *p = (const char *)in + f->offset;
     double v;
-    if (f->type != 'r') return (double)l2l__field_integer(f, in);
-    memcpy(&v, (const char *)in + f->offset, sizeof v);
-    return v;
+    int64_t wide;
+    int32_t i;
+    if (f->type == 'r') { memcpy(&v, p, sizeof v); return v; }
+    if (f->size == 1) return *(const unsigned char *)p;
+    if (f->size == 8) { memcpy(&wide, p, 8); return (double)wide; }
+    memcpy(&i, p, 4);
+    return i;
 }
 
-/* False where the value is not one of this field. */
+/* A value that fits. */
+static void l2l__field_set(const l2l__field *f, void *in, double v)
+{
+    char *p = (char *)in + f->offset;
+    int64_t wide = f->type == 'r' ? 0 : (int64_t)v;
+    int32_t i = (int32_t)wide;
+    if (f->type == 'r') memcpy(p, &v, sizeof v);
+    else if (f->size == 1) *p = (char)wide;
+    else if (f->size == 8) memcpy(p, &wide, 8);
+    else memcpy(p, &i, 4);
+}
+
 static bool l2l__field_fits(const l2l__field *f, double v)
 {
     return v >= f->low && v <= f->high && (f->type == 'r' || !(v - floor(v) > 0));
 }
 
-static void l2l__field_set(const l2l__field *f, void *in, double v)
-{
-    char *p = (char *)in + f->offset;
-    int64_t wide;
-    int32_t i;
-    if (f->type == 'r') { memcpy(p, &v, sizeof v); return; }
-    wide = (int64_t)v;
-    i = (int32_t)wide;
-    if (f->size == 1) *p = (char)wide;
-    else if (f->size == 8) memcpy(p, &wide, 8);
-    else memcpy(p, &i, 4);
-}
-
 /* A value as it stands in a file; nine digits tell any two floats apart, `exact` is 16. */
 static const char *l2l__field_text(const l2l__field *f, const void *in, bool exact, char text[40])
 {
-    const char *s = NULL;
-    if (f->names) return f->names[l2l__field_integer(f, in)];
-    if (f->type == 's') {
-        memcpy(&s, (const char *)in + f->offset, sizeof s);
-        return s ? s : "";
-    }
-    if (f->type == 'r') l2l__number(text, l2l__field_get(f, in), exact ? 16 : 9);
-    else l2l__format(text, 40, "%z", l2l__field_integer(f, in));
-    return text;
+    const char *s = text;
+    if (f->names) return f->names[(int)l2l__field_get(f, in)];
+    if (f->type == 's') memcpy(&s, (const char *)in + f->offset, sizeof s);
+    else l2l__number(text, l2l__field_get(f, in), exact || f->type == 'i' ? 16 : 9);
+    return s ? s : "";
 }
 
 /* False where the text is not a value of this field. */
 static bool l2l__field_value(const l2l__field *f, const char *text, double *v)
 {
-    if (f->names) {
-        for (*v = 0; *v <= f->high; ++*v)
-            if (!strcmp(text, f->names[(int)*v])) return true;
-        return false;
-    }
-    return f->type != 's' && l2l__scan_real(&text, v) && !*text && l2l__field_fits(f, *v);
+    for (*v = 0; f->names && *v <= f->high; ++*v)
+        if (!strcmp(text, f->names[(int)*v])) return true;
+    return !f->names && f->type != 's' && l2l__scan_real(&text, v) && !*text &&
+           l2l__field_fits(f, *v);
 }
 
+/* Writes n fields; where they need not be exact, the file is one for PyTorch too. */
 static void l2l__fields_put(l2l__bundle *b, const l2l__field *f, int n, const void *in, bool exact)
 {
     char text[40];
+    if (!exact) l2l__bundle_put(b, "format", "pt");
+    if (!exact) l2l__bundle_put(b, "l2ladv.version", L2LADV_VERSION);
     for (; n > 0; n--, f++) l2l__bundle_put(b, f->key, l2l__field_text(f, in, exact, text));
 }
 
@@ -12739,46 +12631,17 @@ static bool l2l__fields_match(const l2l__bundle *b, const l2l__field *f, int n, 
                               bool exact)
 {
     char text[40];
-    double v, here;
+    double v;
     for (; n > 0; n--, f++) {
         const char *there = l2l__bundle_text(b, f->key);
-        const char *mine = l2l__field_text(f, in, exact, text);
-        if (there ? !strcmp(there, mine) : !exact) continue;
-        if (!exact && l2l__field_value(f, there, &v)) {
-            here = l2l__field_get(f, in);
-            if (fabs(v - here) <= 1e-8 * fabs(here)) continue;
-        }
+        const char *here = l2l__field_text(f, in, exact, text);
+        if (there ? !strcmp(there, here) : !exact) continue;
+        if (!exact && l2l__field_value(f, there, &v) &&
+            fabs(v - l2l__field_get(f, in)) <= 1e-8 * fabs(v)) continue;
         return l2l__bad(&b->file, L2L_ERROR_MISMATCH, 8, "%s is %s here, but in the file %s",
-                        f->key, mine, there ? there : "(none)");
+                        f->key, here, there ? there : "(none)");
     }
     return true;
-}
-
-/* "a,b,c": n <= 4 numbers, if there are any. */
-static void l2l__list_put(l2l__bundle *b, const char *key, const double *v, int n)
-{
-    char text[160];
-    size_t at = 0;
-    int i;
-    for (i = 0; i < n; i++) {
-        if (i) text[at++] = ',';
-        at += l2l__number(text + at, v[i], 9);
-    }
-    if (n > 0) l2l__bundle_put(b, key, text);
-}
-
-/* n <= 4 numbers: n; 0 where the key is missing, -1 after an error. */
-static int l2l__list_read(const l2l__bundle *b, const char *key, int n, double v[4])
-{
-    const char *text = l2l__bundle_text(b, key), *s = text;
-    int i;
-    if (!text) return 0;
-    for (i = 0; i < n && i < 4; i++, s++)
-        if (!l2l__scan_real(&s, v + i) || *s != (i + 1 < n ? ',' : 0)) break;
-    if (i == n) return n;
-    l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata %s is '%s', not one number for each of %d "
-             "channels, with commas between", key, text, n);
-    return -1;
 }
 
 /* -- models ------------------------------------------------------------------------------------ */
@@ -12811,7 +12674,7 @@ static const char *l2l__ending(const char *text, const char *end)
 static void l2l__model_bundle(const l2l_model *m, l2l__bundle *b)
 {
     int i;
-    l2l__bundle_begin(m->context, b);
+    l2l__bundle_new(m->context, b, 2 * m->n_slots);
     for (i = 0; i < m->n_slots; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
         l2l_shape s = p.value->shape;
@@ -12822,6 +12685,20 @@ static void l2l__model_bundle(const l2l_model *m, l2l__bundle *b)
         shape[3] = s.h;
         l2l__bundle_add(b, p.name, L2L__REAL, p.rank, shape, NULL);
     }
+}
+
+/* n numbers, if there are any, as "a,b,c". */
+static void l2l__list_put(l2l__bundle *b, const char *key, const double *v, int n)
+{
+    char text[160];
+    size_t at = 0;
+    int i;
+    for (i = 0; i < n; i++) {
+        at += l2l__number(text + at, v[i], 9);
+        text[at++] = ',';
+    }
+    if (n > 0) text[at - 1] = 0;
+    if (n > 0) l2l__bundle_put(b, key, text);
 }
 
 /* Beside running statistics PyTorch counts batches, and wants that count to be there. */
@@ -12842,43 +12719,46 @@ static bool l2l__model_save(const l2l_model *m, const char *path, void **data, s
         l2l__format(name + (variance - b.entries[i].name), 32, "num_batches_tracked");
         l2l__bundle_add(&b, name, L2L__I64, 0, NULL, NULL);
     }
-    l2l__bundle_put(&b, "format", "pt");
-    l2l__bundle_put(&b, "l2ladv.version", L2LADV_VERSION);
     l2l__fields_put(&b, l2l__model_fields, L2L__MODEL_SAVED, o, false);
     l2l__list_put(&b, "mean", o->mean, o->normalise);
     l2l__list_put(&b, "deviation", o->deviation, o->normalise);
     return l2l__bundle_save(&b, path, data, bytes);
 }
 
-/* *n numbers in each list, one per channel, or 0 when the file has none. */
-static bool l2l__normalisation_read(const l2l__bundle *b, int channels, double mean[4],
-                                    double deviation[4], int *n)
+/* "a,b,c" for each of two lists, one number per channel; or neither list. */
+static bool l2l__normalisation_read(const l2l__bundle *b, l2l_model_options *o, int *n)
 {
-    int i;
-    *n = l2l__list_read(b, "mean", channels, mean);
-    if (*n < 0 || l2l__list_read(b, "deviation", channels, deviation) != *n)
-        return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata mean needs deviation");
-    for (i = 0; i < *n; i++)
-        if (!(deviation[i] > 0))
-            return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata deviation: %g is not above 0",
-                            deviation[i]);
+    const char *texts[2];
+    int i, k, channels = o->channels;
+    texts[0] = l2l__bundle_text(b, "mean");
+    texts[1] = l2l__bundle_text(b, "deviation");
+    *n = texts[0] || texts[1] ? channels : 0;
+    for (k = 0; *n && k < 2; k++) {
+        const char *s = texts[k] ? texts[k] : "";
+        double *v = k ? o->deviation : o->mean;
+        for (i = 0; i < channels && i < 4; i++, s++)
+            if (!l2l__scan_real(&s, v + i) || *s != (i + 1 < channels ? ',' : 0) ||
+                (k && !(v[i] > 0))) break;
+        if (i < channels)
+            return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata %s is '%s', not one number "
+                            "(a deviation above 0) for each of %d channels, with commas between",
+                            k ? "deviation" : "mean", texts[k], channels);
+    }
     return true;
 }
 
 static bool l2l__model_take(l2l_model *m, const l2l__bundle *file, int *extra)
 {
-    const l2l_model_options *o = l2l_model_info(m);
-    double mean[4], deviation[4];
-    int normalise = 0, i, n = l2l_model_parameters(m);
+    int i, channels, n = l2l_model_parameters(m);
+    l2l_model_options o = m->options;
     l2l__bundle b;
     bool ok;
-    if (n < 1) return l2l__bad(&file->file, L2L_ERROR_UNSUPPORTED, -1, "a model without parameters");
-    if (!l2l__fields_match(file, l2l__model_fields, L2L__MODEL_MATCH, o, false) ||
-        !l2l__normalisation_read(file, o->channels, mean, deviation, &normalise)) return false;
+    if (!l2l__fields_match(file, l2l__model_fields, L2L__MODEL_MATCH, &o, false) ||
+        !l2l__normalisation_read(file, &o, &channels)) return false;
     l2l__model_bundle(m, &b);
     ok = l2l__bundle_take(file, &b);
     for (i = 0; i < n && ok; i++) ok = l2l_parameter_set(m, i, (l2l_real *)b.entries[i].data);
-    if (ok && normalise) l2l__model_set_normalisation(m, normalise, mean, deviation);
+    if (ok && channels) l2l__model_set_normalisation(m, channels, o.mean, o.deviation);
     l2l__bundle_close(&b);
     for (*extra = -n, i = 0; i < file->count; i++)
         *extra += !l2l__ending(file->entries[i].name, "num_batches_tracked");
@@ -12942,9 +12822,7 @@ static l2l_real *l2l__phi_bundle(const l2l_learned *m, l2l_real *phi, l2l__bundl
 static bool l2l__phi_save(const l2l_learned *m, const char *path, void **data, size_t *bytes)
 {
     l2l__bundle b;
-    l2l__bundle_begin(m->context, &b);
-    l2l__bundle_put(&b, "format", "pt");
-    l2l__bundle_put(&b, "l2ladv.version", L2LADV_VERSION);
+    l2l__bundle_new(m->context, &b, 6);
     l2l__fields_put(&b, l2l__phi_fields, L2L__PHI_ALL, m, false);
     l2l__phi_bundle(m, m->phi, &b);
     return l2l__bundle_save(&b, path, data, bytes);
@@ -12953,26 +12831,24 @@ static bool l2l__phi_save(const l2l_learned *m, const char *path, void **data, s
 /* PyTorch's cells have a second bias, which ours keep in the first. */
 static bool l2l__phi_take(l2l_learned *m, const l2l__bundle *file)
 {
-    static const char *const biases[2] = {"cell.bias_ih", "out.bias"};
     l2l_learned found = *m;
-    l2l_real *phi, *bias, *second = NULL;
+    l2l_real *phi, *bias = NULL, *second = NULL;
     const l2l__entry *hh = l2l__bundle_find(file, "cell.bias_hh");
-    int64_t rows = m->options.cell == L2L_LSTM ? 4 * m->options.hidden : m->options.hidden;
     l2l__bundle b;
     bool ok;
     int i;
     if (!l2l__fields_match(file, l2l__phi_fields, L2L__PHI_MATCH, m, false) ||
         !l2l__fields_read(file, l2l__phi_fields + L2L__PHI_TRAINED, 2, &found)) return false;
-    for (i = 0; i < 2; i++)
-        if ((l2l__bundle_find(file, biases[i]) != NULL) != m->options.bias)
-            return l2l__bad(&file->file, L2L_ERROR_MISMATCH, -1, "bias is %s here, but not in the "
-                            "file: '%s'", m->options.bias ? "on" : "off", biases[i]);
-    l2l__bundle_begin(m->context, &b);
-    if (!(phi = (l2l_real *)l2l__bundle_keep(&b, m->size, sizeof *phi))) return false;
-    bias = l2l__phi_bundle(m, phi, &b);
-    if (bias && hh) second = (l2l_real *)l2l__bundle_add(&b, hh->name, L2L__REAL, 1, &rows, NULL);
+    if (!m->options.bias && (l2l__bundle_find(file, "cell.bias_ih") ||
+                             l2l__bundle_find(file, "out.bias")))
+        return l2l__bad(&file->file, L2L_ERROR_MISMATCH, -1, "bias is off here, but in the file");
+    l2l__bundle_new(m->context, &b, 6);
+    phi = (l2l_real *)l2l__bundle_keep(&b, m->size, sizeof *phi);
+    if (phi) bias = l2l__phi_bundle(m, phi, &b);
+    if (bias && hh) second = (l2l_real *)l2l__bundle_add(&b, hh->name, L2L__REAL, 1,
+                                                         b.entries[0].shape, NULL);
     ok = l2l__bundle_take(file, &b);
-    for (i = 0; ok && second && i < rows; i++) bias[i] += second[i];
+    for (i = 0; ok && second && i < hh->count; i++) bias[i] += second[i];
     if (ok) {
         memcpy(m->phi, phi, (size_t)m->size * sizeof *phi);
         l2l__learned_set_trained_with(m, found.trained_T, found.trained_epsilon);
@@ -13021,22 +12897,20 @@ static bool l2l__log_step(l2l_trainer *t)
                         p->validation_robust, p->best ? "true" : "false");
     n = l2l__append(line, sizeof line, n, "}\n");
     t->log_bytes += (int64_t)n;
-    return l2l__file_append(t->context, t->log, line, n);
+    return l2l__file_write(t->context, t->log, true, line, n, NULL, 0);
 }
 
 /* A new training begins a new log; a resumed one cuts it to where the checkpoint was made. */
 static bool l2l__log_begin(l2l_trainer *t)
 {
     l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    l2l__piece p;
-    bool ok = true;
+    size_t keep = (size_t)t->log_bytes;
+    bool ok;
     if (!t->log) return true;
-    if (t->log_bytes) f = l2l__file_open(t->context, t->log);
-    if ((uint64_t)f.bytes < (uint64_t)t->log_bytes)
-        ok = l2l__bad(&f, L2L_ERROR_MISMATCH, -1, "the log has %z bytes, the checkpoint was made at"
-                      " %z", (int64_t)f.bytes, t->log_bytes);
-    p = l2l__piece_of(f.data, t->log_bytes, 1);
-    ok = ok && l2l__file_write(t->context, t->log, &p, 1);
+    if (keep) f = l2l__file_open(t->context, t->log);
+    ok = f.bytes >= keep || l2l__bad(&f, L2L_ERROR_MISMATCH, -1, "the log has %z bytes, the "
+                                     "checkpoint was made at %z", (int64_t)f.bytes, t->log_bytes);
+    ok = ok && l2l__file_write(t->context, t->log, false, f.data, keep, NULL, 0);
     l2l_free(t->context, f.owned);
     return ok;
 }
@@ -13050,20 +12924,16 @@ static const l2l__field l2l__settings[] = {
     L2L__SETTING(options.method.objective.name, "objective", 's'),
     L2L__SETTING(options.method.maximizer.name, "maximizer", 's'),
     L2L__SETTING(options.method.outer.name, "outer loss", 's'),
-    L2L__SETTING(options.method.start, "start", 'i'),
-    L2L__SETTING(data.count, "images", 'i'),
-    L2L__SETTING(data_digest, "data (a sample)", 'r'),
-    L2L__SETTING(options.epochs, "epochs", 'i'),
+    L2L__SETTING(options.method.start, "start", 'i'), L2L__SETTING(data.count, "images", 'i'),
+    L2L__SETTING(data_digest, "data (a sample)", 'r'), L2L__SETTING(options.epochs, "epochs", 'i'),
     L2L__SETTING(options.batch, "batch", 'i'),
     L2L__SETTING(options.micro_batch, "micro_batch", 'i'),
-    L2L__SETTING(options.epsilon, "epsilon", 'r'),
-    L2L__SETTING(options.T, "T", 'i'),
+    L2L__SETTING(options.epsilon, "epsilon", 'r'), L2L__SETTING(options.T, "T", 'i'),
     L2L__SETTING(options.step_size, "step_size", 'r'),
     L2L__SETTING(options.epsilon_warm_up, "epsilon_warm_up", 'r'),
     L2L__SETTING(options.inner_mode, "inner_mode", 'i'),
     L2L__SETTING(options.augment.padding, "augment padding", 'i'),
     L2L__SETTING(options.augment.flip, "augment flip", 'i'),
-    L2L__SETTING(options.seed, "seed", 'i'),
     L2L__SETTING(options.optimizer.kind, "optimizer", 'i'),
     L2L__SETTING(options.optimizer.rate, "rate", 'r'),
     L2L__SETTING(options.optimizer.momentum, "momentum", 'r'),
@@ -13088,73 +12958,80 @@ static const l2l__field l2l__settings[] = {
     L2L__SETTING(options.method.maximizer.number[0], "parameter 1 of the maximizer", 'r'),
     L2L__SETTING(options.method.maximizer.number[1], "parameter 2 of the maximizer", 'r')};
 
-/* Lists, each as one number. */
-typedef struct l2l__digests { double milestones, loss_weights, mean, deviation; } l2l__digests;
+/* Lists, each as one number, and a number as two. */
+typedef struct l2l__digests {
+    double milestones, loss_weights, mean, deviation, low, high;
+} l2l__digests;
+#define L2L__DIGEST(member, key) L2L__FIELD(l2l__digests, member, key, 'r', 0, 0, NULL)
 static const l2l__field l2l__digest_fields[] = {
-    L2L__FIELD(l2l__digests, milestones, "milestones", 'r', 0, 0, NULL),
-    L2L__FIELD(l2l__digests, loss_weights, "loss_weights", 'r', 0, 0, NULL),
-    L2L__FIELD(l2l__digests, mean, "mean", 'r', 0, 0, NULL),
-    L2L__FIELD(l2l__digests, deviation, "deviation", 'r', 0, 0, NULL)};
+    L2L__DIGEST(milestones, "milestones"), L2L__DIGEST(loss_weights, "loss_weights"),
+    L2L__DIGEST(mean, "mean"), L2L__DIGEST(deviation, "deviation"),
+    L2L__DIGEST(low, "seed (low half)"), L2L__DIGEST(high, "seed (high half)")};
 
 /* Written into a checkpoint to be, or compared with one. */
 static bool l2l__fingerprint(const l2l_trainer *t, l2l__bundle *b, bool match)
 {
-    enum { SETTINGS = sizeof l2l__settings / sizeof *l2l__settings, DIGESTS = 4 };
-    const l2l_model_options *o = &t->model->options;
+    const l2l_train_options *o = &t->options;
+    const l2l_model_options *m = &t->model->options;
+    const l2l__field *fields[3] = {l2l__model_fields, l2l__settings, l2l__digest_fields};
+    const int n[3] = {L2L__MODEL_ALL, (int)(sizeof l2l__settings / sizeof *l2l__settings), 6};
+    const void *in[3];
     l2l__digests d;
-    d.milestones = l2l__digest(t->options.schedule.milestones, 8);
-    d.loss_weights = l2l__digest(t->w, t->options.T + 1);
-    d.mean = l2l__digest(o->mean, 4);
-    d.deviation = l2l__digest(o->deviation, 4);
-    if (match)
-        return l2l__fields_match(b, l2l__model_fields, L2L__MODEL_ALL, o, true) &&
-               l2l__fields_match(b, l2l__settings, SETTINGS, t, true) &&
-               l2l__fields_match(b, l2l__digest_fields, DIGESTS, &d, true);
-    l2l__fields_put(b, l2l__model_fields, L2L__MODEL_ALL, o, true);
-    l2l__fields_put(b, l2l__settings, SETTINGS, t, true);
-    l2l__fields_put(b, l2l__digest_fields, DIGESTS, &d, true);
+    int i;
+    d.milestones = l2l__digest(o->schedule.milestones, 8);
+    d.loss_weights = l2l__digest(t->w, o->T + 1);
+    d.mean = l2l__digest(m->mean, 4);
+    d.deviation = l2l__digest(m->deviation, 4);
+    d.low = (double)(o->seed & 0xffffffffu);
+    d.high = (double)(o->seed >> 32);
+    in[0] = m; in[1] = t; in[2] = &d;
+    for (i = 0; i < 3; i++)
+        if (!match) l2l__fields_put(b, fields[i], n[i], in[i], true);
+        else if (!l2l__fields_match(b, fields[i], n[i], in[i], true)) return false;
     return true;
 }
 
 /* The numbers of the training's own state, which make one array with the optimizer's steps. */
 enum { L2L__STATE = 12 };
 #define L2L__EXACT 9007199254740992.0        /* 2^53: whole doubles are exact up to here          */
+#define L2L__TRACK(member, type, low, high) \
+    L2L__FIELD(l2l_trainer, member, #member, type, low, high, NULL)
 static const l2l__field l2l__state_fields[L2L__STATE] = {
-    L2L__FIELD(l2l_trainer, step, "step", 'i', 0, L2L__EXACT, NULL),
-    L2L__FIELD(l2l_trainer, progress.epoch, "epoch", 'i', 0, INT_MAX, NULL),
-    L2L__FIELD(l2l_trainer, progress.step_in_epoch, "step_in_epoch", 'i', 0, INT_MAX, NULL),
-    L2L__FIELD(l2l_trainer, epoch_loss, "epoch_loss", 'r', -DBL_MAX, DBL_MAX, NULL),
-    L2L__FIELD(l2l_trainer, epoch_right, "epoch_right", 'r', -DBL_MAX, DBL_MAX, NULL),
-    L2L__FIELD(l2l_trainer, epoch_seen, "epoch_seen", 'i', 0, INT_MAX, NULL),
-    L2L__FIELD(l2l_trainer, best_score, "best_score", 'r', -1, 1, NULL),
-    L2L__FIELD(l2l_trainer, plateau, "plateau", 'i', 0, INT_MAX, NULL),
-    L2L__FIELD(l2l_trainer, log_bytes, "log_bytes", 'i', 0, L2L__EXACT, NULL),
-    L2L__FIELD(l2l_trainer, progress.validation_natural, "validation_natural", 'r', -1, 1, NULL),
-    L2L__FIELD(l2l_trainer, progress.validation_robust, "validation_robust", 'r', -1, 1, NULL),
-    L2L__FIELD(l2l_trainer, has_good, "has_good", 'i', 0, 1, NULL)};
+    L2L__TRACK(step, 'i', 0, L2L__EXACT),
+    L2L__TRACK(progress.epoch, 'i', 0, INT_MAX),
+    L2L__TRACK(progress.step_in_epoch, 'i', 0, INT_MAX),
+    L2L__TRACK(epoch_loss, 'r', -DBL_MAX, DBL_MAX),
+    L2L__TRACK(epoch_right, 'r', -DBL_MAX, DBL_MAX),
+    L2L__TRACK(epoch_seen, 'i', 0, INT_MAX),
+    L2L__TRACK(best_score, 'r', -1, 1),
+    L2L__TRACK(plateau, 'i', 0, INT_MAX),
+    L2L__TRACK(log_bytes, 'i', 0, L2L__EXACT),
+    L2L__TRACK(progress.validation_natural, 'r', -1, 1),
+    L2L__TRACK(progress.validation_robust, 'r', -1, 1),
+    L2L__TRACK(has_good, 'i', 0, 1)};
 
 static const char l2l__checkpoint_format[] = "l2ladv checkpoint 3";
 
-/* The first two entries, of numbers that are copied: the state, and the maximizer's if it has any. */
-static void l2l__checkpoint_begin(l2l_trainer *t, l2l__bundle *b)
-{
-    const l2l_maximizer *m = &t->options.method.maximizer;
-    int64_t packed = m->pack ? m->pack(m->self, NULL) : 0, n = L2L__STATE + 1;
-    l2l__bundle_begin(t->context, b);
-    l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
-    if (packed > 0) l2l__bundle_add(b, "maximizer", L2L__F64, 1, &packed, NULL);
-}
-
-/* And the arrays where they are: theta, its optimizer's moments, the best and the last good one. */
-static void l2l__checkpoint_arrays(l2l_trainer *t, l2l__bundle *b)
+/* Its tensors: copies of the state and of what the maximizer packs, if it does; the arrays where
+   they are: theta, the optimizer's moments, the best model, the last good theta. */
+static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
 {
     static const char *const kinds[4] = {"theta", "first", "second", "best"};
-    int i, k, j = 0;
-    int64_t n, total = 0;
+    const l2l_maximizer *m = &t->options.method.maximizer;
+    int64_t n = L2L__STATE + 1, total = 0;
+    l2l_real *data[4];
+    double *v;
     char name[128];
+    int i, k, j = 0;
+    l2l__bundle_new(t->context, b, 4 * t->model->n_slots + 3);
+    v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
+    for (i = 0; v && i < L2L__STATE; i++) v[i] = l2l__field_get(l2l__state_fields + i, t);
+    if (v) v[L2L__STATE] = (double)t->optimizer->steps;
+    n = m->pack ? m->pack(m->self, NULL) : 0;
+    v = n > 0 ? (double *)l2l__bundle_add(b, "maximizer", L2L__F64, 1, &n, NULL) : NULL;
+    if (v) m->pack(m->self, v);
     for (i = 0; i < t->model->n_slots; i++) {
         l2l__slot *p = t->model->slots[i];
-        l2l_real *data[4];
         n = l2l_count(p->value.shape);
         data[0] = p->value.data;
         data[1] = p->trainable ? t->optimizer->first[j] : NULL;
@@ -13171,62 +13048,43 @@ static void l2l__checkpoint_arrays(l2l_trainer *t, l2l__bundle *b)
 
 L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
 {
-    const l2l_maximizer *m = t ? &t->options.method.maximizer : NULL;
-    double *state;
     l2l__bundle b;
-    int i;
     if (!t) return false;
-    l2l__checkpoint_begin(t, &b);
-    if (!t->context->status) {
-        state = (double *)b.entries[0].data;
-        for (i = 0; i < L2L__STATE; i++) state[i] = l2l__field_get(l2l__state_fields + i, t);
-        state[L2L__STATE] = (double)t->optimizer->steps;
-        if (b.count > 1) m->pack(m->self, (double *)b.entries[1].data);
-    }
-    l2l__checkpoint_arrays(t, &b);
+    l2l__checkpoint_bundle(t, &b);
     l2l__bundle_put(&b, "format", l2l__checkpoint_format);
+    l2l__bundle_put(&b, "best", t->best ? "yes" : "no");
     l2l__fingerprint(t, &b, false);
     return l2l__bundle_save(&b, path, NULL, NULL);
 }
 
-static bool l2l__state_ok(const l2l_trainer *t, const l2l__file *f, const double *state)
+/* Whether an array that has been read can be a state. */
+static bool l2l__state_ok(const l2l_trainer *t, const l2l__file *f, const double *v)
 {
     int i;
     for (i = 0; i < L2L__STATE; i++)
-        if (!l2l__field_fits(l2l__state_fields + i, state[i]) ||
-            (i == 2 && state[i] >= (double)t->progress.steps_in_epoch))
-            return l2l__bad(f, L2L_ERROR_FORMAT, -1, "%s is %g, which no training comes to",
-                            l2l__state_fields[i].key, state[i]);
-    return (state[i] >= 0 && state[i] <= L2L__EXACT) ||
-           l2l__bad(f, L2L_ERROR_FORMAT, -1, "%g steps of the optimizer", state[i]);
+        if (!l2l__field_fits(l2l__state_fields + i, v[i]) ||
+            (i == 2 && v[i] >= (double)t->progress.steps_in_epoch))
+            return l2l__bad(f, L2L_ERROR_FORMAT, -1, "%s is %g: out of range",
+                            l2l__state_fields[i].key, v[i]);
+    return (v[i] >= 0 && v[i] <= L2L__EXACT) ||
+           l2l__bad(f, L2L_ERROR_FORMAT, -1, "%g steps of the optimizer: out of range", v[i]);
 }
 
 /* Everything is checked before anything is changed. */
-static bool l2l__checkpoint_take(l2l_trainer *t, l2l__bundle *file, l2l__bundle *b)
+static bool l2l__checkpoint_take(l2l_trainer *t, const l2l__bundle *file, const l2l__bundle *b)
 {
     const l2l_maximizer *m = &t->options.method.maximizer;
-    const char *format = l2l__bundle_text(file, "format");
-    l2l__entry *packed;
-    double *state;
-    int i, copied = b->count;
-    if (t->context->status) return false;
-    if (!format || strcmp(format, l2l__checkpoint_format))
-        return l2l__bad(&file->file, L2L_ERROR_FORMAT, 8, "not a checkpoint of this version");
-    if (!l2l__fingerprint(t, file, true) || !l2l__bundle_check(file, b->entries, copied, false))
-        return false;
-    l2l__bundle_read(file, b->entries, copied);
-    state = (double *)b->entries[0].data;
-    if (!l2l__state_ok(t, &file->file, state)) return false;
-    if (state[6] >= 0 && !t->best && !(t->best = l2l_model_clone(t->context, t->model)))
-        return false;
-    l2l__checkpoint_arrays(t, b);
-    if (t->context->status || !l2l__bundle_check(file, b->entries, b->count, false)) return false;
-    packed = copied > 1 ? b->entries + 1 : NULL;
-    if (packed && m->unpack && !m->unpack(m->self, (double *)packed->data, packed->count))
-        return false;
-    l2l__bundle_read(file, b->entries + copied, b->count - copied);
-    for (i = 0; i < L2L__STATE; i++) l2l__field_set(l2l__state_fields + i, t, state[i]);
-    t->optimizer->steps = (int64_t)state[L2L__STATE];
+    const l2l__entry *e = b->entries;
+    int i, packed = m->pack && m->pack(m->self, NULL) > 0;
+    const double *v;
+    if (t->context->status || !l2l__bundle_check(file, e, b->count, false)) return false;
+    l2l__bundle_read(file, e, 1 + packed);
+    v = (const double *)e->data;
+    if (!l2l__state_ok(t, &file->file, v) || (packed && m->unpack &&
+        !m->unpack(m->self, (const double *)e[1].data, e[1].count))) return false;
+    l2l__bundle_read(file, e + 1 + packed, b->count - 1 - packed);
+    for (i = 0; i < L2L__STATE; i++) l2l__field_set(l2l__state_fields + i, t, v[i]);
+    t->optimizer->steps = (int64_t)v[i];
     t->progress.step = t->step;
     for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
     for (i = 0; t->best && i < t->best->n_slots; i++) l2l__touch(t->best->slots[i]);
@@ -13235,15 +13093,23 @@ static bool l2l__checkpoint_take(l2l_trainer *t, l2l__bundle *file, l2l__bundle 
 
 L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
 {
+    const char *format, *best;
     l2l__bundle file, b;
     bool ok;
     if (!t) return false;
-    l2l__checkpoint_begin(t, &b);
-    ok = l2l__bundle_open(l2l__file_open(t->context, path), &file) &&
-         l2l__checkpoint_take(t, &file, &b);
+    ok = l2l__bundle_open(l2l__file_open(t->context, path), &file);
+    format = l2l__bundle_text(&file, "format");
+    best = l2l__bundle_text(&file, "best");
+    if (ok && (!format || strcmp(format, l2l__checkpoint_format) || !best))
+        ok = l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "not a checkpoint of this version");
+    if (ok && l2l__fingerprint(t, &file, true)) {
+        if (!strcmp(best, "yes") && !t->best) t->best = l2l_model_clone(t->context, t->model);
+        l2l__checkpoint_bundle(t, &b);
+        ok = l2l__checkpoint_take(t, &file, &b);
+        l2l__bundle_close(&b);
+    }
     l2l__bundle_close(&file);
-    l2l__bundle_close(&b);
-    return ok;
+    return ok && !t->context->status;
 }
 
 /* options.resume: go on if there is a checkpoint, else begin. */
@@ -13280,8 +13146,8 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
     const l2l__images *s = (const l2l__images *)d->self;
     const l2l__shard *p = s->shards;
     size_t channels = (size_t)d->channels, plane = (size_t)d->height * (size_t)d->width;
-    size_t size = channels * plane, i, k, at = (size_t)index, step = 1, next = plane;
-    const unsigned char *from;
+    size_t size = channels * plane, i, k, at = (size_t)index;
+    const unsigned char *from = s->one;
     int64_t byte;
     if (index < 0 || index >= d->count)
         return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index,
@@ -13292,18 +13158,18 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
         return true;
     }
     for (; at >= (size_t)p->count; p++) at -= (size_t)p->count;
-    if (p->labels) *label = p->labels[at * p->label_step];
-    from = p->pixels ? p->pixels + at * p->step : s->one;
-    if (!p->pixels) {
-        byte = p->first + (int64_t)(at * size);
-        if (!p->source.read_at(p->source.user, byte, s->one, size))
-            return l2l__fail(d->context, L2L_ERROR_FILE, "images of shard %d, byte %z: cannot read "
-                             "image %d", (int)(p - s->shards), byte, index);
-        step = channels;
-        next = 1;
+    if (p->pixels) {
+        *label = p->labels[at * p->label_step];
+        for (from = p->pixels + at * p->step, i = 0; i < size; i++)
+            chw[i] = (l2l_real)from[i] / 255;
+        return true;
     }
-    for (k = 0; k < channels; k++, from += next)
-        for (i = 0; i < plane; i++) *chw++ = (l2l_real)from[i * step] / 255;
+    byte = p->first + (int64_t)(at * size);
+    if (!p->source.read_at(p->source.user, byte, s->one, size))
+        return l2l__fail(d->context, L2L_ERROR_FILE, "images of shard %d, byte %z: cannot read "
+                         "image %d", (int)(p - s->shards), byte, index);
+    for (k = 0; k < channels; k++)
+        for (i = 0; i < plane; i++) *chw++ = (l2l_real)from[i * channels + k] / 255;
     return true;
 }
 
@@ -13336,11 +13202,11 @@ static l2l__images *l2l__images_create(l2l_context *c, int n_shards, int classes
     return NULL;
 }
 
-/* More images, n in all, which fits an int, as do the sizes. */
-static void l2l__images_sizes(l2l_dataset *d, int64_t n, int64_t channels, int64_t height,
-                              int64_t width)
+/* More images; all of one size, whose numbers fit an int. */
+static void l2l__images_more(l2l_dataset *d, int64_t n, int64_t channels, int64_t height,
+                             int64_t width)
 {
-    d->count = (int)n;
+    d->count += (int)n;
     d->channels = (int)channels;
     d->height = (int)height;
     d->width = (int)width;
@@ -13407,7 +13273,7 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images of %d x %d x %d in %d classes: too "
                          "few or too many", who, n, channels, height, width, classes);
     if (!(s = l2l__images_create(c, 0, classes, d))) return false;
-    l2l__images_sizes(d, n, channels, height, width);
+    l2l__images_more(d, n, channels, height, width);
     s->reals = images;
     s->classes = labels;
     count /= n;
@@ -13482,7 +13348,7 @@ static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_d
     s->shards->owned = images.owned;
     s->owned = labels.owned;
     if (l2l__idx_sizes(&images, 3, dims) && l2l__idx_sizes(&labels, 1, n)) {
-        l2l__images_sizes(d, dims[0], 1, dims[1], dims[2]);
+        l2l__images_more(d, dims[0], 1, dims[1], dims[2]);
         if (n[0] != dims[0])
             l2l__bad(&labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0], dims[0],
                      images.label);
@@ -13513,7 +13379,7 @@ static void l2l__cifar10_add(l2l_dataset *d, l2l__shard *p, l2l__file f)
         l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(n * record), "truncated, or not a file of CIFAR-10"
                  ": %z bytes are not a number of records of %d", (int64_t)f.bytes, (int)record);
     if (f.context->status) return;
-    l2l__images_sizes(d, d->count + (int64_t)n, 3, 32, 32);
+    l2l__images_more(d, (int64_t)n, 3, 32, 32);
     l2l__shard_in_memory(d, p, (int)n, f.data + 1, record, &f, 0, record);
 }
 
@@ -13533,7 +13399,7 @@ L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *fil
 /* -- .npy -------------------------------------------------------------------------------------- */
 
 /* The header's dictionary. */
-static bool l2l__npy_header(l2l__scan *s, l2l__entry *e)
+static bool l2l__npy_header(l2l__scan *s, size_t length, l2l__entry *e)
 {
     static const char *const keys[3] = {"descr", "fortran_order", "shape"};
     bool seen[3] = {false, false, false}, fortran = false;
@@ -13556,14 +13422,14 @@ static bool l2l__npy_header(l2l__scan *s, l2l__entry *e)
             fortran = !strncmp(s->at, "True", 4);
             if (!fortran && strncmp(s->at, "False", 5))
                 l2l__scan_fail(s, "expected True or False here", NULL);
-            s->at += l2l__scan_ok(s) ? 5 - fortran : 0;
+            s->at += s->file->context->status ? 0 : 5 - fortran;
         }
         if (key == 2) e->rank = l2l__scan_integers(s, e->shape, 8);
     }
     if (n != 3) l2l__scan_fail(s, "descr, fortran_order and shape are all needed", NULL);
     if (fortran && e->rank > 1)
         l2l__scan_fail(s, "fortran_order is True: save it with numpy.ascontiguousarray", NULL);
-    return l2l__scan_end(s);
+    return l2l__scan_end(s, length);
 }
 
 /* Where a file's array is and what it is, checked against the file's length. */
@@ -13584,7 +13450,7 @@ static bool l2l__npy_open(const l2l__file *f, l2l__entry *e)
         return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes in a file of %z", (int64_t)n,
                         (int64_t)f->bytes);
     ok = l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true) &&
-         l2l__npy_header(&s, e);
+         l2l__npy_header(&s, n, e);
     l2l_free(f->context, s.text);
     if (!ok) return false;
     e->begin = start + n;
@@ -13669,12 +13535,12 @@ static void l2l__shard_images(l2l_dataset *d, l2l__shard *p, const l2l__file *f)
     for (i = 0; i < 4; i++) ok = ok && s[i] > 0 && s[i] <= INT_MAX;
     if (!ok || s[0] > INT_MAX - d->count)
         l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected images of u1 as (N, H, W, C) or (N, H, W), not "
-                 "%s as (%s)", l2l__dtypes[e.dtype].npy, l2l__shape_text(text, s, e.rank));
+                 "%s as (%s)", l2l__dtypes[e.dtype].npy, l2l__shape_text(text, &e));
     else if (d->count && (d->height != s[1] || d->width != s[2] || d->channels != s[3]))
         l2l__bad(f, L2L_ERROR_FORMAT, 10, "images of %zx%zx%z (CxHxW) after some of %dx%dx%d", s[3],
                  s[1], s[2], d->channels, d->height, d->width);
     else {
-        l2l__images_sizes(d, d->count + s[0], s[3], s[1], s[2]);
+        l2l__images_more(d, s[0], s[3], s[1], s[2]);
         p->count = (int)s[0];
         p->first = (int64_t)e.begin;
     }
@@ -13778,7 +13644,7 @@ static bool l2l__model_options_of(const l2l__bundle *b, l2l_model_options *o)
         return l2l__bad(&b->file, L2L_ERROR_UNSUPPORTED, 8, "an architecture that is not known "
                         "here (create the model and use l2l_model_load): '%s'", arch);
     return l2l__fields_read(b, l2l__model_fields + 1, L2L__MODEL_SAVED - 1, o) &&
-           l2l__normalisation_read(b, o->channels, o->mean, o->deviation, &o->normalise);
+           l2l__normalisation_read(b, o, &o->normalise);
 }
 
 L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
@@ -13922,10 +13788,8 @@ L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classe
     n = l2l__shards_count(prefix);
     if (!(s = (l2l_source *)l2l__allocate_array(c, 2 * n, sizeof *s))) return false;
     for (k = 0; k < 2 * n && !c->status; k++) {
-        long end = 0;
         l2l__shard_name(name, prefix, k % n, k < n ? "images" : "labels");
-        s[k].user = l2l__file_begin(c, name, &end);
-        s[k].bytes = end;
+        s[k].user = l2l__file_begin(c, name, &s[k].bytes);
         s[k].read_at = l2l__shards_read;
     }
     ok = !c->status && l2l__shards_open(c, prefix, s, s + n, n, classes, d);
@@ -13941,41 +13805,41 @@ L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)
     return l2l__npy_read(l2l__file_open(c, path), a);
 }
 
-static bool l2l__npy_save(l2l_context *c, const char *path, const char *descr, int size,
+static bool l2l__npy_save(l2l_context *c, const char *path, l2l__dtype dtype,
                           const void *values, const int64_t *shape, int rank)
 {
     char head[384], list[200];
     size_t n, total;
-    int64_t count;
-    l2l__piece p[2];
+    l2l__entry e;
     if (c->status) return false;
-    if (rank < 0 || rank > 8 || !l2l__product(shape, rank, &count))
+    memset(&e, 0, sizeof e);
+    e.dtype = (int)dtype;
+    memcpy(&e.data, &values, sizeof values); /* which are only read                               */
+    if (rank < 0 || rank > 8 || !l2l__product(shape, e.rank = rank, &e.count))
         return l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", path);
+    if (rank) memcpy(e.shape, shape, (size_t)rank * sizeof *shape);
     memcpy(head, "\x93NUMPY\x01", 8);        /* the text's own zero ends the version, 1.0         */
     n = 10 + l2l__format(head + 10, sizeof head - 10,
-                         "{'descr': '%s', 'fortran_order': False, 'shape': (%s%s), }", descr,
-                         l2l__shape_text(list, shape, rank), rank == 1 ? "," : "");
+                         "{'descr': '<%s', 'fortran_order': False, 'shape': (%s%s), }",
+                         l2l__dtypes[dtype].npy, l2l__shape_text(list, &e), rank == 1 ? "," : "");
     total = (n + 64) / 64 * 64;              /* the values are aligned to 64 bytes                */
     memset(head + n, ' ', total - n);
     head[total - 1] = '\n';
     head[8] = (char)((total - 10) & 255);
     head[9] = (char)((total - 10) >> 8);
-    p[0] = l2l__piece_of(head, (int64_t)total, 1);
-    p[1] = l2l__piece_of(values, count, size);
-    return l2l__file_write(c, path, p, 2);
+    return l2l__file_write(c, path, false, head, total, &e, 1);
 }
 
 L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_real *values,
                                   const int64_t *shape, int rank)
 {
-    return l2l__npy_save(c, path, sizeof *values == 4 ? "<f4" : "<f8", (int)sizeof *values, values,
-                         shape, rank);
+    return l2l__npy_save(c, path, L2L__REAL, values, shape, rank);
 }
 
 L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int64_t *values,
                                      const int64_t *shape, int rank)
 {
-    return l2l__npy_save(c, path, "<i8", 8, values, shape, rank);
+    return l2l__npy_save(c, path, L2L__I64, values, shape, rank);
 }
 #endif
 

@@ -292,6 +292,54 @@ static void other_settings_refused(void)
     free(checkpoint);
 }
 
+/* A checkpoint whose state no training can be in: refused, and nothing is changed. */
+static void impossible_states_refused(void)
+{
+    static const struct { int number; double value; const char *name; } cases[] = {
+        {0, -1, "step is -1"}, {1, 0.5, "epoch is 0.5"}, {1, 1e300, "epoch is 1e300"},
+        {2, 5, "step_in_epoch is 5"}, {5, (double)NAN, "epoch_seen is nan"},
+        {6, 2, "best_score is 2"}, {8, 1e17, "log_bytes is 1e17"}, {12, -1, "-1 steps"}};
+    char *checkpoint = path("state.l2l"), *broken = path("broken.l2l");
+    long at = 0;
+    int i;
+    run a;
+    remove(checkpoint);
+    if (!run_begin(&a, RNN_ADV, 1)) return;
+    a.o.checkpoint = checkpoint;
+    a.stop_at = 3;
+    CHECK(!run_train(&a));
+    CHECK_ERROR(a.c, L2L_ERROR_CANCELLED, "");
+    run_end(&a);
+    for (i = 0; i < COUNT(cases); i++) {
+        run b;
+        l2l_real *before, *after;
+        int64_t n;
+        FILE *f;
+        int k;
+        copy_file(checkpoint, broken);
+        if (!CHECK((f = fopen(broken, "r+b")) != NULL)) break;
+        for (at = 8, k = 0; k < 3; k++) at += (long)fgetc(f) << (8 * k); /* the first tensor */
+        fseek(f, at + 8 * cases[i].number, SEEK_SET);
+        CHECK(fwrite(&cases[i].value, 8, 1, f) == 1); /* of a little-endian machine */
+        fclose(f);
+        if (!run_begin(&b, RNN_ADV, 1)) return;
+        b.o.checkpoint = broken;
+        b.o.resume = true;
+        before = all_parameters(b.m, &n);
+        CHECK(!run_train(&b));
+        CHECK_ERROR(b.c, L2L_ERROR_FORMAT, cases[i].name);
+        after = all_parameters(b.m, &n);
+        CHECK_BYTES(before, after, (size_t)n * sizeof(l2l_real));
+        free(before);
+        free(after);
+        run_end(&b);
+    }
+    remove(checkpoint);
+    remove(broken);
+    free(checkpoint);
+    free(broken);
+}
+
 static void threads_do_not_matter(void)
 {
     int method;
@@ -1075,6 +1123,7 @@ int main(int argc, char **argv)
     RUN(resuming, "stopping and resuming gives the bits of never having stopped");
     RUN(resuming_after_a_kill, "resuming from a periodic checkpoint cuts the log to its step");
     RUN(other_settings_refused, "a checkpoint of other settings is refused by name");
+    RUN(impossible_states_refused, "a checkpoint with an impossible state is refused");
     RUN(threads_do_not_matter, "training has the same bits for any number of threads");
     RUN(survives_divergence, "after an update that blew up, the parameters before it are left");
     RUN(callbacks_fail, "a fetch, begin, gradient or update that fails ends the training with an error");
