@@ -369,7 +369,9 @@ typedef struct l2l_conv_options {
 L2LADVDEF l2l_conv_options l2l_conv_default(void);
 L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                const l2l_conv_options *o);
-/* Its two adjoints: dy NxOHxOWxK to the input's shape, and to the weight's shape khxkwxCxK. */
+/* Its two adjoints: dy NxOHxOWxK to the input's shape, and to the weight's shape khxkwxCxK. The
+   first is the transposed convolution of dy, from K to C channels; e.g. a 4x4 kernel with stride 2
+   and padding 1 doubles height and width. */
 L2LADVDEF l2l_tensor *l2l_conv_input_grad(l2l_context *c, l2l_tensor *dy, l2l_tensor *w,
                                           l2l_shape x, int stride, int padding);
 L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_tensor *dy,
@@ -409,6 +411,8 @@ L2LADVDEF l2l_tensor *l2l_mean(l2l_context *c, l2l_tensor *x); /* 1x1x1x1       
 /* Channels from .. from+count-1, and the adjoint: x's channels placed into `total` ones, else 0. */
 L2LADVDEF l2l_tensor *l2l_slice(l2l_context *c, l2l_tensor *x, int from, int count);
 L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int total);
+/* The channels of a, then those of b; the other axes are the same in both. */
+L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *a, l2l_tensor *b);
 
 /* Pooling: square window, PyTorch's rounding down; padding counts as -inf for max and as 0, with
    the full window as divisor, for the average. */
@@ -443,7 +447,8 @@ L2LADVDEF l2l_tensor *l2l_softmax(l2l_context *c, l2l_tensor *logits);
 L2LADVDEF l2l_tensor *l2l_log_softmax(l2l_context *c, l2l_tensor *logits);
 /* Nx1x1x1: entry classes[i] of row i; classes has N entries in 0..K-1. */
 L2LADVDEF l2l_tensor *l2l_pick(l2l_context *c, l2l_tensor *logits, const int *classes);
-/* The adjoint of pick: Nx1x1x1 to Nx1x1xK, zero elsewhere. */
+/* The adjoint of pick: Nx1x1x1 to Nx1x1xK, zero elsewhere. Of ones it makes one-hot rows, and
+   l2l_linear of those with a 1x1xKxC table looks up its rows (an embedding of the classes). */
 L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *classes, int k);
 
 /* -- 2.5 Losses, per image ------------------------------------------------------------ >>losses --
@@ -4543,11 +4548,12 @@ L2LADVDEF bool l2l_grad(l2l_context *c, l2l_tensor *output, l2l_tensor *const *i
 
 /* -- elementwise, two operands ----------------------------------------------------------------- */
 
-/* Whether every axis of `small` is that of `large`, or 1 and so repeated to it. */
-static bool l2l__repeats(l2l_shape small, l2l_shape large)
+/* Every axis of `small` is that of `large`, or 1 and so repeated to it; else an error. */
+static bool l2l__fits(l2l_context *c, const char *where, l2l_shape small, l2l_shape large)
 {
-    return (small.n == large.n || small.n == 1) && (small.h == large.h || small.h == 1) &&
-           (small.w == large.w || small.w == 1) && (small.c == large.c || small.c == 1);
+    return ((small.n == large.n || small.n == 1) && (small.h == large.h || small.h == 1) &&
+            (small.w == large.w || small.w == 1) && (small.c == large.c || small.c == 1)) ||
+           l2l__shapes_differ(c, where, small, large);
 }
 
 /* Where x's row of channels for pixel p of s begins, x being broadcast to s. */
@@ -4592,12 +4598,14 @@ static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, l2l
     if (!l2l__ready(c, where, a) || !l2l__ready(c, where, b)) return NULL;
     r = a->shape;
     s = b->shape;
+    if ((r.n != s.n && r.n > 1 && s.n > 1) || (r.h != s.h && r.h > 1 && s.h > 1) ||
+        (r.w != s.w && r.w > 1 && s.w > 1) || (r.c != s.c && r.c > 1 && s.c > 1)) {
+        l2l__shapes_differ(c, where, r, s);
+        return NULL;
+    }
     s = l2l_shape_of(r.n > s.n ? r.n : s.n, r.h > s.h ? r.h : s.h, r.w > s.w ? r.w : s.w,
                      r.c > s.c ? r.c : s.c);
-    if (!((l2l__repeats(r, s) && l2l__repeats(b->shape, s)) ||
-          l2l__shapes_differ(c, where, r, b->shape)) ||
-        !(y = l2l__new(c, where, s)))
-        return NULL;
+    if (!(y = l2l__new(c, where, s))) return NULL;
     n = l2l_count(s);
     sa = r.c > 1 || s.c == 1;
     sb = b->shape.c > 1 || s.c == 1;
@@ -4758,11 +4766,10 @@ L2LADVDEF l2l_tensor *l2l_project(l2l_context *c, l2l_tensor *z, l2l_tensor *x, 
 }
 L2LADVDEF l2l_tensor *l2l_clamp(l2l_context *c, l2l_tensor *x, double low, double high)
 {
-    return low <= high || l2l__fail(c, L2L_ERROR_ARGUMENT,
-                                    "l2l_clamp: low %g is not below high %g", low, high)
-               ? l2l__pointwise(c, L2L__CLAMP, "l2l_clamp", x, NULL, (double)(l2l_real)low,
-                                (double)(l2l_real)high)
-               : NULL;
+    if (!(low <= high))
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_clamp: low %g is not below high %g", low, high);
+    return l2l__pointwise(c, L2L__CLAMP, "l2l_clamp", x, NULL, (double)(l2l_real)low,
+                          (double)(l2l_real)high);
 }
 
 /* -- linear maps, in pairs of adjoints -----------------------------------------------------------
@@ -4856,11 +4863,6 @@ static void l2l__copy_channels(const l2l_tensor *x, int64_t from, l2l_tensor *y,
                (size_t)count * sizeof *y->data);
 }
 
-static void l2l__zero(l2l_tensor *y)
-{
-    memset(y->data, 0, (size_t)l2l_count(y->shape) * sizeof *y->data);
-}
-
 static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_tensor *y,
                           const int *index)
 {
@@ -4872,14 +4874,13 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
     g.kh = g.kw = (int)y->i[0];
     g.stride = (int)y->i[1];
     g.padding = (int)y->i[2];
+    if (kind == L2L__PLACE || kind == L2L__UNPICK)
+        memset(y->data, 0, (size_t)l2l_count(large) * sizeof *y->data);
     switch (kind) {
     case L2L__SUM: l2l__sum_into(c, x, y); break;
     case L2L__BROADCAST: l2l__broadcast_into(c, x, y); break;
     case L2L__SLICE: l2l__copy_channels(x, y->i[0], y, 0, small.c); break;
-    case L2L__PLACE:
-        l2l__zero(y);
-        l2l__copy_channels(x, 0, y, y->i[0], small.c);
-        break;
+    case L2L__PLACE: l2l__copy_channels(x, 0, y, y->i[0], small.c); break;
     case L2L__GATHER: l2l__pool_gather(c, &g, x->data, index, y->data); break;
     case L2L__UNPOOL: l2l__unpool(c, &g, x->data, index, y->data); break;
     case L2L__AVERAGE: l2l__average(c, &g, true, x->data, y->data); break;
@@ -4887,8 +4888,7 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
     case L2L__PICK:
         for (n = 0; n < large.n; n++) y->data[n] = x->data[(int64_t)n * large.c + index[n]];
         break;
-    default:
-        l2l__zero(y);
+    default:                                 /* L2L__UNPICK                                       */
         for (n = 0; n < large.n; n++) y->data[(int64_t)n * large.c + index[n]] = x->data[n];
     }
 }
@@ -4904,14 +4904,6 @@ static void l2l__map_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__map_op = {"linear map", l2l__map_vjp};
 
-/* y, computed from x, goes on the tape as such a map of x. */
-static l2l_tensor *l2l__record_map(l2l_context *c, l2l_tensor *y, int kind, l2l_tensor *x,
-                                   l2l_tensor *positions)
-{
-    if (y) y->i[3] = kind;
-    return l2l__record2(c, y, &l2l__map_op, x, positions);
-}
-
 static l2l_tensor *l2l__map(l2l_context *c, int kind, l2l_tensor *x, l2l_shape s, int64_t i0,
                             int64_t i1, int64_t i2, l2l_tensor *positions)
 {
@@ -4921,47 +4913,68 @@ static l2l_tensor *l2l__map(l2l_context *c, int kind, l2l_tensor *x, l2l_shape s
     const char *where = names[kind];
     l2l_tensor *y;
     if (!l2l__ready(c, where, x) || (positions && !l2l__ready(c, where, positions)) ||
+        (kind == L2L__SUM && !l2l__fits(c, where, s, x->shape)) ||
+        (kind == L2L__BROADCAST && !l2l__fits(c, where, x->shape, s)) ||
         !(y = l2l__new(c, where, s)))
         return NULL;
-    y->i[0] = i0; y->i[1] = i1; y->i[2] = i2;
+    y->i[0] = i0; y->i[1] = i1; y->i[2] = i2; y->i[3] = kind;
     l2l__map_into(c, kind, x, y, positions ? positions->index : NULL);
-    return l2l__record_map(c, y, kind, x, positions);
+    return l2l__record2(c, y, &l2l__map_op, x, positions);
 }
 
 L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
-    return l2l__ready(c, "l2l_sum_to", x) &&
-           (l2l__repeats(s, x->shape) || l2l__shapes_differ(c, "l2l_sum_to", s, x->shape))
-               ? l2l__map(c, L2L__SUM, x, s, 0, 0, 0, NULL) : NULL;
+    return l2l__map(c, L2L__SUM, x, s, 0, 0, 0, NULL);
 }
 
 L2LADVDEF l2l_tensor *l2l_broadcast_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
-    return l2l__ready(c, "l2l_broadcast_to", x) &&
-           (l2l__repeats(x->shape, s) || l2l__shapes_differ(c, "l2l_broadcast_to", x->shape, s))
-               ? l2l__map(c, L2L__BROADCAST, x, s, 0, 0, 0, NULL) : NULL;
+    return l2l__map(c, L2L__BROADCAST, x, s, 0, 0, 0, NULL);
 }
 
 L2LADVDEF l2l_tensor *l2l_slice(l2l_context *c, l2l_tensor *x, int from, int count)
 {
-    l2l_shape s;
     if (!l2l__ready(c, "l2l_slice", x)) return NULL;
-    s = l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, count);
-    return (from >= 0 && count >= 1 && from <= x->shape.c - count) ||
-           l2l__fail(c, L2L_ERROR_SHAPE, "l2l_slice: channels %d to %d of %d", from, from + count,
-                     x->shape.c)
-               ? l2l__map(c, L2L__SLICE, x, s, from, 0, 0, NULL) : NULL;
+    if (from < 0 || count < 1 || from > x->shape.c - count)
+        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_slice: channels %d to %d of %d", from, from + count,
+                  x->shape.c);
+    return l2l__map(c, L2L__SLICE, x, l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, count),
+                    from, 0, 0, NULL);
 }
 
 L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int total)
 {
-    l2l_shape s;
     if (!l2l__ready(c, "l2l_place", x)) return NULL;
-    s = l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, total);
-    return (from >= 0 && from <= total - x->shape.c) ||
-           l2l__fail(c, L2L_ERROR_SHAPE, "l2l_place: %d channels from %d into %d", x->shape.c,
-                     from, total)
-               ? l2l__map(c, L2L__PLACE, x, s, from, 0, 0, NULL) : NULL;
+    if (from < 0 || from > total - x->shape.c)
+        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_place: %d channels from %d into %d", x->shape.c, from,
+                  total);
+    return l2l__map(c, L2L__PLACE, x, l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, total),
+                    from, 0, 0, NULL);
+}
+
+static void l2l__concat_vjp(l2l__vjp *v)
+{
+    const int a = v->y->in[0]->shape.c, b = v->y->in[1]->shape.c;
+    if (v->need[0]) v->dx[0] = l2l_slice(v->c, v->dy, 0, a);
+    if (v->need[1]) v->dx[1] = l2l_slice(v->c, v->dy, a, b);
+}
+static const l2l__operation l2l__concat_op = {"l2l_concat", l2l__concat_vjp};
+
+L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *a, l2l_tensor *b)
+{
+    const char *where = l2l__concat_op.name;
+    l2l_tensor *y;
+    l2l_shape s;
+    if (!l2l__ready(c, where, a) || !l2l__ready(c, where, b)) return NULL;
+    s = a->shape;
+    if (s.n != b->shape.n || s.h != b->shape.h || s.w != b->shape.w || s.c > INT_MAX - b->shape.c)
+        l2l__shapes_differ(c, where, s, b->shape);
+    else
+        s.c += b->shape.c;
+    if (!(y = l2l__new(c, where, s))) return NULL;
+    l2l__copy_channels(a, 0, y, 0, a->shape.c);
+    l2l__copy_channels(b, 0, y, a->shape.c, b->shape.c);
+    return l2l__record2(c, y, &l2l__concat_op, a, b);
 }
 
 L2LADVDEF l2l_tensor *l2l_sum(l2l_context *c, l2l_tensor *x)
@@ -5194,7 +5207,7 @@ static l2l_tensor *l2l__pool(l2l_context *c, const char *where, const l2l__geome
     if (!y) return NULL;
     y->index = (int *)l2l__arena_array(c, l2l_count(y->shape), sizeof *y->index);
     if (y->index) l2l__max_pool_forward(c, g, x, y->data, y->index);
-    y->i[0] = g->kh; y->i[1] = g->stride; y->i[2] = g->padding;
+    y->i[0] = g->kh; y->i[1] = g->stride; y->i[2] = g->padding; y->i[3] = L2L__GATHER;
     return y;
 }
 
@@ -5344,18 +5357,16 @@ L2LADVDEF l2l_tensor *l2l_max_pool(l2l_context *c, l2l_tensor *x, int window, in
                                    int padding)
 {
     l2l__geometry g;
-    return l2l__pool_shape(c, "l2l_max_pool", x, window, stride, padding, &g)
-               ? l2l__record_map(c, l2l__pool(c, "l2l_max_pool", &g, x->data), L2L__GATHER, x, NULL)
-               : NULL;
+    if (!l2l__pool_shape(c, "l2l_max_pool", x, window, stride, padding, &g)) return NULL;
+    return l2l__record1(c, l2l__pool(c, "l2l_max_pool", &g, x->data), &l2l__map_op, x);
 }
 
 L2LADVDEF l2l_tensor *l2l_average_pool(l2l_context *c, l2l_tensor *x, int window, int stride,
                                        int padding)
 {
     l2l__geometry g;
-    return l2l__pool_shape(c, "l2l_average_pool", x, window, stride, padding, &g)
-               ? l2l__map(c, L2L__AVERAGE, x, l2l__output_of(&g), window, stride, padding, NULL)
-               : NULL;
+    if (!l2l__pool_shape(c, "l2l_average_pool", x, window, stride, padding, &g)) return NULL;
+    return l2l__map(c, L2L__AVERAGE, x, l2l__output_of(&g), window, stride, padding, NULL);
 }
 
 L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x)
@@ -5376,17 +5387,6 @@ L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
     o.momentum = 0.1;
     o.update = true;
     return o;
-}
-
-/* The same function from plain operations: what higher derivatives go through. */
-static l2l_tensor *l2l__batch_norm_plain(l2l_context *c, l2l_tensor *x, l2l_tensor *gamma,
-                                         l2l_tensor *beta, double epsilon)
-{
-    l2l_shape s = l2l__channels(x->shape.c);
-    l2l_tensor *d = l2l_sub(c, x, l2l__mean_to(c, x, s));
-    l2l_tensor *variance = l2l__mean_to(c, l2l_mul(c, d, d), s);
-    l2l_tensor *r = l2l_power(c, l2l_affine(c, variance, 1, epsilon), -0.5);
-    return l2l_add(c, l2l_mul(c, d, l2l_mul(c, r, gamma)), beta);
 }
 
 /* With t = dy behind the ReLU's mask and xhat = (x-mu) r: dgamma = sum t xhat, dbeta = sum t,
@@ -5426,23 +5426,29 @@ static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
     if (v->need[3]) v->dx[3] = gate ? l2l__gate(c, v->dy, gate, 0) : l2l__retain(v->dy);
 }
 
+/* To be differentiated again, the VJP is that of the same function made of plain operations. */
 static void l2l__batch_norm_vjp(l2l__vjp *v)
 {
-    l2l_tensor *y, *in[4], *wanted[4], *found[4];
+    l2l_context *c = v->c;
+    l2l_tensor *y = v->y, *d, *r, *in[4], *wanted[4], *found[4];
+    const l2l_shape s = l2l__channels(y->shape.c);
     int j, n = 0;
-    if (!v->c->recording) {
+    if (!c->recording) {
         l2l__batch_norm_fused_vjp(v);
         return;
     }
     for (j = 0; j < 4; j++) {                /* nodes of their own: one input may depend on       */
-        l2l_tensor *x = v->y->in[j];         /* another (a residual block), or be the same        */
-        in[j] = x ? l2l_reshape(v->c, x, x->shape) : NULL;
+        l2l_tensor *x = y->in[j];            /* another (a residual block), or be the same        */
+        in[j] = x ? l2l_reshape(c, x, x->shape) : NULL;
+        if (v->need[j]) wanted[n++] = in[j];
     }
-    y = l2l__batch_norm_plain(v->c, in[0], in[1], in[2], v->y->f[0]);
-    if (in[3]) y = l2l_add(v->c, y, in[3]);
-    if (v->y->i[3]) y = l2l_relu(v->c, y);
-    for (j = 0; j < 4; j++) if (v->need[j]) wanted[n++] = in[j];
-    if (!y || !l2l_vjp(v->c, y, v->dy, wanted, n, found, L2L_CREATE_GRAPH)) return;
+    d = l2l_sub(c, in[0], l2l__mean_to(c, in[0], s));
+    r = l2l_affine(c, l2l__mean_to(c, l2l_mul(c, d, d), s), 1, y->f[0]);
+    r = l2l_mul(c, l2l_power(c, r, -0.5), in[1]);
+    y = l2l_add(c, l2l_mul(c, d, r), in[2]);
+    if (in[3]) y = l2l_add(c, y, in[3]);
+    if (v->y->i[3]) y = l2l_relu(c, y);
+    if (!l2l_vjp(c, y, v->dy, wanted, n, found, L2L_CREATE_GRAPH)) return;
     for (j = n = 0; j < 4; j++) if (v->need[j]) v->dx[j] = found[n++];
 }
 static const l2l__operation l2l__batch_norm_op = {"batch_norm", l2l__batch_norm_vjp};
@@ -5459,23 +5465,12 @@ static bool l2l__moments(l2l_context *c, const l2l_tensor *x, l2l_real *mu, l2l_
     return true;
 }
 
-static void l2l__move_running(const l2l_batch_norm_options *o, const l2l_real *mu,
-                              const l2l_real *variance, int channels, double m)
-{
-    double a = o->momentum, unbiased = m > 1 ? m / (m - 1) : 1;
-    int k;
-    for (k = 0; k < channels; k++) {
-        l2l_real *mean = o->running_mean->data + k, *var = o->running_variance->data + k;
-        *mean = (l2l_real)((1 - a) * (double)*mean + a * (double)mu[k]);
-        *var = (l2l_real)((1 - a) * (double)*var + a * unbiased * (double)variance[k]);
-    }
-}
-
 static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
                                          const l2l_batch_norm_options *o)
 {
     const int n = x->shape.c;
-    int64_t m = l2l_count(x->shape) / n;
+    const int64_t m = l2l_count(x->shape) / n;
+    const double a = o->momentum, unbiased = m > 1 ? (double)m / (double)(m - 1) : 1;
     l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[4];
     l2l_real *scale = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *scale), *mu = NULL;
     l2l__epilogue e;
@@ -5495,7 +5490,11 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
     }
     in[0] = x; in[1] = o->gamma; in[2] = o->beta; in[3] = o->residual;
     y = l2l__record(c, y, &l2l__batch_norm_op, in, 4);
-    if (y && o->update) l2l__move_running(o, mu, scale + n, n, (double)m);
+    for (k = 0; y && o->update && k < n; k++) {
+        l2l_real *mean = o->running_mean->data + k, *var = o->running_variance->data + k;
+        *mean = (l2l_real)((1 - a) * (double)*mean + a * (double)mu[k]);
+        *var = (l2l_real)((1 - a) * (double)*var + a * unbiased * (double)scale[n + k]);
+    }
     l2l__arena_drop(c, scale);
     return y;
 }
@@ -5649,22 +5648,22 @@ static l2l_tensor *l2l__by_class(l2l_context *c, int kind, const char *where, l2
                                  const int *classes, int k, int channels)
 {
     l2l_tensor *y = l2l__new(c, where, l2l_shape_of(x->shape.n, 1, 1, channels));
+    if (y) y->i[3] = kind;
     if (l2l__save_classes(c, where, y, classes, x->shape.n, k))
         l2l__map_into(c, kind, x, y, y->index);
-    return l2l__record_map(c, y, kind, x, NULL);
+    return l2l__record1(c, y, &l2l__map_op, x);
 }
 
 L2LADVDEF l2l_tensor *l2l_pick(l2l_context *c, l2l_tensor *logits, const int *classes)
 {
-    return l2l__rows_ready(c, "l2l_pick", logits)
-               ? l2l__by_class(c, L2L__PICK, "l2l_pick", logits, classes, logits->shape.c, 1)
-               : NULL;
+    if (!l2l__rows_ready(c, "l2l_pick", logits)) return NULL;
+    return l2l__by_class(c, L2L__PICK, "l2l_pick", logits, classes, logits->shape.c, 1);
 }
 
 L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *classes, int k)
 {
-    return l2l__rows_ready(c, "l2l_unpick", values)
-               ? l2l__by_class(c, L2L__UNPICK, "l2l_unpick", values, classes, k, k) : NULL;
+    if (!l2l__rows_ready(c, "l2l_unpick", values)) return NULL;
+    return l2l__by_class(c, L2L__UNPICK, "l2l_unpick", values, classes, k, k);
 }
 
 /* ============================================================================================ */
