@@ -1067,8 +1067,8 @@ static size_t l2l__number(char *out, double value, int digits)
 {
     char *o = out;
     char d[20] = {0};
-    int e = 0, i, last;
-    double scaled;
+    int e = 0, i, last, point;               /* digits d[0..last], the point after d[point]       */
+    double scaled = 0;
     if (value != value) { memcpy(out, "nan", 4); return 3; }
     if (value < 0) { *o++ = '-'; value = -value; }
     if (value > DBL_MAX) { memcpy(o, "inf", 4); return (size_t)(o - out) + 3; }
@@ -1078,8 +1078,6 @@ static size_t l2l__number(char *out, double value, int digits)
         if (scaled < 1) { scaled *= 10; e--; }
         scaled += 0.5 * pow(10.0, 1 - digits);
         if (scaled >= 10) { scaled /= 10; e++; }
-    } else {
-        scaled = 0;
     }
     for (i = 0, last = 0; i < digits; i++) {
         int digit = (int)scaled;
@@ -1088,24 +1086,19 @@ static size_t l2l__number(char *out, double value, int digits)
         if (digit) last = i;
         scaled = (scaled - digit) * 10;
     }
-    if (e < -5 || e >= digits) {             /* d.ddde+xx */
-        *o++ = d[0];
-        if (last) *o++ = '.';
-        for (i = 1; i <= last; i++) *o++ = d[i];
+    point = e < -5 || e >= digits ? 0 : e;   /* 0: d.ddde+xx                                      */
+    if (point < 0) {
+        *o++ = '0'; *o++ = '.';
+        for (i = -1; i > point; i--) *o++ = '0';
+    }
+    for (i = 0; i <= last || i <= point; i++) {
+        *o++ = d[i];
+        if (i == point && last > i) *o++ = '.';
+    }
+    if (point != e) {
         *o++ = 'e';
         if (e < 0) { *o++ = '-'; e = -e; }
-        if (e >= 100) *o++ = (char)('0' + e / 100);
-        if (e >= 10) *o++ = (char)('0' + e / 10 % 10);
-        *o++ = (char)('0' + e % 10);
-    } else {
-        if (e < 0) {
-            *o++ = '0'; *o++ = '.';
-            for (i = -1; i > e; i--) *o++ = '0';
-        }
-        for (i = 0; i <= last || i <= e; i++) {
-            *o++ = d[i];
-            if (i == e && last > i) *o++ = '.';
-        }
+        for (i = 100; i; i /= 10) if (e >= i || i == 1) *o++ = (char)('0' + e / i % 10);
     }
     *o = 0;
     return (size_t)(o - out);
@@ -1167,11 +1160,8 @@ static bool l2l__fail(l2l_context *c, l2l_status status, const char *format, ...
     return false;
 }
 
+L2LADVDEF l2l_status l2l_error(const l2l_context *c) { return c ? c->status : L2L_ERROR_MEMORY; }
 
-L2LADVDEF l2l_status l2l_error(const l2l_context *c)
-{
-    return c ? c->status : L2L_ERROR_MEMORY;
-}
 L2LADVDEF const char *l2l_error_text(const l2l_context *c)
 {
     return c ? c->text : "no context: out of memory";
@@ -1417,8 +1407,7 @@ static void l2l__arena_free_chunks(l2l_context *c)
 L2LADVDEF l2l_mark l2l_mark_here(const l2l_context *c)
 {
     l2l_mark m;
-    m.serial = c->serial;
-    m.tape = c->tape_length;
+    m.serial = c->serial; m.tape = c->tape_length;
     return m;
 }
 
@@ -1539,30 +1528,19 @@ static void l2l__philox(uint32_t x[4], uint32_t k0, uint32_t k1)
     }
 }
 
-/* Four numbers at a time: the block-th four elements of the stream. */
-static void l2l__random_four(const l2l_stream *s, uint32_t block, uint32_t x[4])
+/* Four numbers at a time: those around `element` of the stream. */
+static void l2l__random_four(const l2l_stream *s, uint32_t element, uint32_t x[4])
 {
-    x[0] = block;
-    x[1] = s->image;
-    x[2] = s->epoch;
-    x[3] = s->step << 8 | (s->purpose & 255);
+    x[0] = element / 4; x[1] = s->image; x[2] = s->epoch; x[3] = s->step << 8 | (s->purpose & 255);
     l2l__philox(x, (uint32_t)s->seed, (uint32_t)(s->seed >> 32));
 }
 
 static double l2l__unit(uint32_t bits) { return (bits >> 8) * (1.0 / 16777216.0); }
 
-/* Box-Muller on a pair; 1-u is never 0. */
-static double l2l__normal_of(const uint32_t x[4], uint32_t element)
-{
-    const uint32_t *p = x + (element & 2);
-    double r = sqrt(-2.0 * log(1.0 - l2l__unit(p[0]))), a = 6.283185307179586 * l2l__unit(p[1]);
-    return r * (element & 1 ? sin(a) : cos(a));
-}
-
 L2LADVDEF uint32_t l2l_random_bits(const l2l_stream *s, uint32_t element)
 {
     uint32_t x[4];
-    l2l__random_four(s, element / 4, x);
+    l2l__random_four(s, element, x);
     return x[element & 3];
 }
 
@@ -1571,11 +1549,16 @@ L2LADVDEF double l2l_random_uniform(const l2l_stream *s, uint32_t element)
     return l2l__unit(l2l_random_bits(s, element));
 }
 
+/* Box-Muller on a pair; 1-u is never 0. */
 L2LADVDEF double l2l_random_normal(const l2l_stream *s, uint32_t element)
 {
     uint32_t x[4];
-    l2l__random_four(s, element / 4, x);
-    return l2l__normal_of(x, element);
+    const uint32_t *p = x + (element & 2);
+    double r, a;
+    l2l__random_four(s, element, x);
+    r = sqrt(-2.0 * log(1.0 - l2l__unit(p[0])));
+    a = 6.283185307179586 * l2l__unit(p[1]);
+    return r * (element & 1 ? sin(a) : cos(a));
 }
 
 static l2l_stream l2l__stream(uint64_t seed, uint32_t purpose, uint32_t epoch, uint32_t image,
@@ -4383,10 +4366,8 @@ L2LADVDEF bool l2l_to_nchw(l2l_context *c, const l2l_tensor *x, l2l_real *values
 
 L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x)
 {
-    if (!l2l__ready(c, "l2l_item", x) ||
-        !l2l__equal(c, "l2l_item", x->shape, l2l__channels(1)))
-        return 0;
-    return (double)x->data[0];
+    return l2l__ready(c, "l2l_item", x) && l2l__equal(c, "l2l_item", x->shape, l2l__channels(1))
+               ? (double)x->data[0] : 0;
 }
 
 /* -- the backward walk ------------------------------------------------------------------------- */
@@ -4394,7 +4375,7 @@ L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x)
 /* *slot += g; takes over g. */
 static void l2l__accumulate(l2l_context *c, l2l_tensor **slot, l2l_tensor *g)
 {
-    l2l_tensor *a = *slot, *sum;
+    l2l_tensor *a = *slot;
     if (!g || c->status) return;
     if (!a) {
         *slot = g;
@@ -4402,10 +4383,7 @@ static void l2l__accumulate(l2l_context *c, l2l_tensor **slot, l2l_tensor *g)
         l2l__ew_add(c, l2l_count(a->shape), a->data, g->data, a->data);
         l2l_drop(c, g);
     } else {
-        sum = l2l_add(c, a, g);
-        l2l_drop(c, a);
-        l2l_drop(c, g);
-        *slot = sum;
+        *slot = l2l__then(c, a, l2l__then(c, g, l2l_add(c, a, g)));
     }
 }
 
@@ -4413,24 +4391,23 @@ static void l2l__accumulate(l2l_context *c, l2l_tensor **slot, l2l_tensor *g)
 typedef struct l2l__walk {
     l2l_tensor *const *inputs;
     int n, last;                             /* last: the output's place on the tape              */
-    l2l_tensor **gradients;                  /* per input                                         */
-    l2l_tensor **slots;                      /* per node: its cotangent so far                    */
+    l2l_tensor **slots;                      /* cotangents so far: of nodes 0..last, of inputs    */
     unsigned char *need;                     /* per node: 1 a path to an input, 2 an input itself */
 } l2l__walk;
 
 static l2l_tensor **l2l__walk_slot(l2l__walk *w, l2l_tensor *x)
 {
+    int k = -2 - x->tape;
     if (x->tape >= 0)
         return x->tape <= w->last && w->need[x->tape] ? &w->slots[x->tape] : NULL;
-    if (x->tape > -2 || -2 - x->tape >= w->n || w->inputs[-2 - x->tape] != x) return NULL;
-    return &w->gradients[-2 - x->tape];
+    return k >= 0 && k < w->n && w->inputs[k] == x ? &w->slots[w->last + 1 + k] : NULL;
 }
 
 static void l2l__walk_mark(l2l_context *c, l2l__walk *w)
 {
     int i, j, last = w->last;
     memset(w->need, 0, (size_t)last + 1);
-    memset(w->slots, 0, ((size_t)last + 1) * sizeof *w->slots);
+    memset(w->slots, 0, ((size_t)last + 1 + (size_t)w->n) * sizeof *w->slots);
     for (i = 0; i < w->n; i++)
         if (w->inputs[i]->tape >= 0 && w->inputs[i]->tape <= last) w->need[w->inputs[i]->tape] = 2;
     for (i = 0; i <= last; i++)
@@ -4467,7 +4444,7 @@ static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned
 }
 
 static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l_tensor *cotangent,
-                           unsigned flags)
+                           l2l_tensor **gradients, unsigned flags)
 {
     int i;
     l2l_tensor **slot;
@@ -4477,19 +4454,10 @@ static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l
     for (i = w->last; i >= 0 && !c->status; i--)
         if ((w->need[i] & 1) && w->slots[i]) l2l__walk_node(c, w, c->tape[i], flags);
     for (i = 0; i < w->n && !c->status; i++) {
-        l2l_tensor **g = l2l__walk_slot(w, w->inputs[i]);
-        if (!g) {                            /* recorded after the output                         */
-            w->gradients[i] = l2l_zeros(c, w->inputs[i]->shape);
-        } else {
-            if (!*g) *g = l2l_zeros(c, w->inputs[i]->shape);
-            if (g != &w->gradients[i]) w->gradients[i] = l2l__retain(*g);
-        }
+        slot = l2l__walk_slot(w, w->inputs[i]);
+        gradients[i] = slot && *slot ? l2l__retain(*slot) : l2l_zeros(c, w->inputs[i]->shape);
     }
-    for (i = 0; i < w->n && !c->status; i++) /* the walk's own hold on gradients of nodes         */
-        if (w->inputs[i]->tape >= 0 && (slot = l2l__walk_slot(w, w->inputs[i])) != NULL) {
-            l2l_drop(c, *slot);
-            *slot = NULL;
-        }
+    for (i = 0; i < w->last + 1 + w->n && !c->status; i++) l2l_drop(c, w->slots[i]);
 }
 
 L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent,
@@ -4505,8 +4473,7 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     if (output->tape < 0)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: the output is not on the tape: was "
                          "recording on when it was computed?");
-    if (cotangent &&
-        !l2l__equal(c, "l2l_vjp: the cotangent", cotangent->shape, output->shape))
+    if (cotangent && !l2l__equal(c, "l2l_vjp: the cotangent", cotangent->shape, output->shape))
         return false;
     if ((flags & L2L_CREATE_GRAPH) && (flags & L2L_FREE_GRAPH))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: L2L_CREATE_GRAPH needs the tape that "
@@ -4516,8 +4483,7 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     w.inputs = inputs;
     w.n = n_inputs;
     w.last = output->tape;
-    w.gradients = gradients;
-    w.slots = (l2l_tensor **)l2l__arena_array(c, output->tape + 1, sizeof *w.slots);
+    w.slots = (l2l_tensor **)l2l__arena_array(c, (int64_t)w.last + 1 + n_inputs, sizeof *w.slots);
     w.need = (unsigned char *)l2l__arena_array(c, output->tape + 1, 1);
     saved = (int *)l2l__arena_array(c, n_inputs + 1, sizeof *saved);
     if (saved) {
@@ -4525,7 +4491,7 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
         for (i = 0; i < n_inputs; i++)
             if (inputs[i]->tape < 0) inputs[i]->tape = -2 - i;
         c->recording = (flags & L2L_CREATE_GRAPH) != 0;
-        l2l__walk_back(c, &w, output, cotangent, flags);
+        l2l__walk_back(c, &w, output, cotangent, gradients, flags);
         c->recording = was;
         for (i = 0; i < n_inputs; i++) inputs[i]->tape = saved[i];
     }
