@@ -4599,7 +4599,7 @@ L2L__BINARY('-', sub)
 L2L__BINARY('*', mul)
 
 /* -- elementwise, one operand ------------------------------------------------------------------
-   y = f(x) with numbers a and b; the last four take a second tensor, which is a constant to them. */
+   y = f(x) with numbers a and b. The last three take another tensor too, as a constant. */
 enum {
     L2L__AFFINE, L2L__RELU, L2L__TANH, L2L__SIGMOID, L2L__EXP, L2L__LOG, L2L__POWER, L2L__ABS,
     L2L__SIGN, L2L__CLAMP, L2L__INSIDE,
@@ -5022,7 +5022,7 @@ static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *g
    shift are those in front of a convolution. */
 enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__PRE_SCALE, L2L__PRE_SHIFT };
 
-/* Back through relu(scale * x + shift + residual), which is open where gate > 0 (NULL: everywhere). */
+/* Back through relu(scale * x + shift + residual), open where gate > 0 (NULL: everywhere). */
 static void l2l__scale_shift_back(l2l__vjp *v, l2l_tensor *dy, l2l_tensor *gate, bool residual)
 {
     l2l_context *c = v->c;
