@@ -371,7 +371,9 @@ typedef struct l2l_conv_options {
 L2LADVDEF l2l_conv_options l2l_conv_default(void);
 L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                const l2l_conv_options *o);
-/* Its two adjoints: dy NxOHxOWxK to the input's shape, and to the weight's shape khxkwxCxK. */
+/* Its two adjoints: dy NxOHxOWxK to the input's shape, and to the weight's shape khxkwxCxK. The
+   first is the transposed convolution of dy, from K to C channels; e.g. a 4x4 kernel with stride 2
+   and padding 1 doubles height and width. */
 L2LADVDEF l2l_tensor *l2l_conv_input_grad(l2l_context *c, l2l_tensor *dy, l2l_tensor *w,
                                           l2l_shape x, int stride, int padding);
 L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_tensor *dy,
@@ -447,7 +449,8 @@ L2LADVDEF l2l_tensor *l2l_softmax(l2l_context *c, l2l_tensor *logits);
 L2LADVDEF l2l_tensor *l2l_log_softmax(l2l_context *c, l2l_tensor *logits);
 /* Nx1x1x1: entry classes[i] of row i; classes has N entries in 0..K-1. */
 L2LADVDEF l2l_tensor *l2l_pick(l2l_context *c, l2l_tensor *logits, const int *classes);
-/* The adjoint of pick: Nx1x1x1 to Nx1x1xK, zero elsewhere. */
+/* The adjoint of pick: Nx1x1x1 to Nx1x1xK, zero elsewhere. Of ones it makes one-hot rows, and
+   l2l_linear of those with a 1x1xKxC table looks up its rows (an embedding of the classes). */
 L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *classes, int k);
 
 /* -- 2.5 Losses, per image ------------------------------------------------------------ >>losses --
@@ -1250,8 +1253,8 @@ static size_t l2l__number(char *out, double value, int digits)
 {
     char *o = out;
     char d[20] = {0};
-    int e = 0, i, last;
-    double scaled;
+    int e = 0, i, last, point;               /* digits d[0..last], the point after d[point]       */
+    double scaled = 0;
     if (value != value) { memcpy(out, "nan", 4); return 3; }
     if (value < 0) { *o++ = '-'; value = -value; }
     if (value > DBL_MAX) { memcpy(o, "inf", 4); return (size_t)(o - out) + 3; }
@@ -1261,8 +1264,6 @@ static size_t l2l__number(char *out, double value, int digits)
         if (scaled < 1) { scaled *= 10; e--; }
         scaled += 0.5 * pow(10.0, 1 - digits);
         if (scaled >= 10) { scaled /= 10; e++; }
-    } else {
-        scaled = 0;
     }
     for (i = 0, last = 0; i < digits; i++) {
         int digit = (int)scaled;
@@ -1271,24 +1272,19 @@ static size_t l2l__number(char *out, double value, int digits)
         if (digit) last = i;
         scaled = (scaled - digit) * 10;
     }
-    if (e < -5 || e >= digits) {             /* d.ddde+xx */
-        *o++ = d[0];
-        if (last) *o++ = '.';
-        for (i = 1; i <= last; i++) *o++ = d[i];
+    point = e < -5 || e >= digits ? 0 : e;   /* 0: d.ddde+xx                                      */
+    if (point < 0) {
+        *o++ = '0'; *o++ = '.';
+        for (i = -1; i > point; i--) *o++ = '0';
+    }
+    for (i = 0; i <= last || i <= point; i++) {
+        *o++ = d[i];
+        if (i == point && last > i) *o++ = '.';
+    }
+    if (point != e) {
         *o++ = 'e';
         if (e < 0) { *o++ = '-'; e = -e; }
-        if (e >= 100) *o++ = (char)('0' + e / 100);
-        if (e >= 10) *o++ = (char)('0' + e / 10 % 10);
-        *o++ = (char)('0' + e % 10);
-    } else {
-        if (e < 0) {
-            *o++ = '0'; *o++ = '.';
-            for (i = -1; i > e; i--) *o++ = '0';
-        }
-        for (i = 0; i <= last || i <= e; i++) {
-            *o++ = d[i];
-            if (i == e && last > i) *o++ = '.';
-        }
+        for (i = 100; i; i /= 10) if (e >= i || i == 1) *o++ = (char)('0' + e / i % 10);
     }
     *o = 0;
     return (size_t)(o - out);
@@ -1350,11 +1346,8 @@ static bool l2l__fail(l2l_context *c, l2l_status status, const char *format, ...
     return false;
 }
 
+L2LADVDEF l2l_status l2l_error(const l2l_context *c) { return c ? c->status : L2L_ERROR_MEMORY; }
 
-L2LADVDEF l2l_status l2l_error(const l2l_context *c)
-{
-    return c ? c->status : L2L_ERROR_MEMORY;
-}
 L2LADVDEF const char *l2l_error_text(const l2l_context *c)
 {
     return c ? c->text : "no context: out of memory";
@@ -1600,8 +1593,7 @@ static void l2l__arena_free_chunks(l2l_context *c)
 L2LADVDEF l2l_mark l2l_mark_here(const l2l_context *c)
 {
     l2l_mark m;
-    m.serial = c->serial;
-    m.tape = c->tape_length;
+    m.serial = c->serial; m.tape = c->tape_length;
     return m;
 }
 
@@ -1722,30 +1714,19 @@ static void l2l__philox(uint32_t x[4], uint32_t k0, uint32_t k1)
     }
 }
 
-/* Four numbers at a time: the block-th four elements of the stream. */
-static void l2l__random_four(const l2l_stream *s, uint32_t block, uint32_t x[4])
+/* Four numbers at a time: those around `element` of the stream. */
+static void l2l__random_four(const l2l_stream *s, uint32_t element, uint32_t x[4])
 {
-    x[0] = block;
-    x[1] = s->image;
-    x[2] = s->epoch;
-    x[3] = s->step << 8 | (s->purpose & 255);
+    x[0] = element / 4; x[1] = s->image; x[2] = s->epoch; x[3] = s->step << 8 | (s->purpose & 255);
     l2l__philox(x, (uint32_t)s->seed, (uint32_t)(s->seed >> 32));
 }
 
 static double l2l__unit(uint32_t bits) { return (bits >> 8) * (1.0 / 16777216.0); }
 
-/* Box-Muller on a pair; 1-u is never 0. */
-static double l2l__normal_of(const uint32_t x[4], uint32_t element)
-{
-    const uint32_t *p = x + (element & 2);
-    double r = sqrt(-2.0 * log(1.0 - l2l__unit(p[0]))), a = 6.283185307179586 * l2l__unit(p[1]);
-    return r * (element & 1 ? sin(a) : cos(a));
-}
-
 L2LADVDEF uint32_t l2l_random_bits(const l2l_stream *s, uint32_t element)
 {
     uint32_t x[4];
-    l2l__random_four(s, element / 4, x);
+    l2l__random_four(s, element, x);
     return x[element & 3];
 }
 
@@ -1754,11 +1735,16 @@ L2LADVDEF double l2l_random_uniform(const l2l_stream *s, uint32_t element)
     return l2l__unit(l2l_random_bits(s, element));
 }
 
+/* Box-Muller on a pair; 1-u is never 0. */
 L2LADVDEF double l2l_random_normal(const l2l_stream *s, uint32_t element)
 {
     uint32_t x[4];
-    l2l__random_four(s, element / 4, x);
-    return l2l__normal_of(x, element);
+    const uint32_t *p = x + (element & 2);
+    double r, a;
+    l2l__random_four(s, element, x);
+    r = sqrt(-2.0 * log(1.0 - l2l__unit(p[0])));
+    a = 6.283185307179586 * l2l__unit(p[1]);
+    return r * (element & 1 ? sin(a) : cos(a));
 }
 
 static l2l_stream l2l__stream(uint64_t seed, uint32_t purpose, uint32_t epoch, uint32_t image,
@@ -4572,10 +4558,8 @@ L2LADVDEF bool l2l_to_nchw(l2l_context *c, const l2l_tensor *x, l2l_real *values
 
 L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x)
 {
-    if (!l2l__ready(c, "l2l_item", x) ||
-        !l2l__equal(c, "l2l_item", x->shape, l2l__channels(1)))
-        return 0;
-    return (double)x->data[0];
+    return l2l__ready(c, "l2l_item", x) && l2l__equal(c, "l2l_item", x->shape, l2l__channels(1))
+               ? (double)x->data[0] : 0;
 }
 
 /* -- the backward walk ------------------------------------------------------------------------- */
@@ -4583,7 +4567,7 @@ L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x)
 /* *slot += g; takes over g. */
 static void l2l__accumulate(l2l_context *c, l2l_tensor **slot, l2l_tensor *g)
 {
-    l2l_tensor *a = *slot, *sum;
+    l2l_tensor *a = *slot;
     if (!g || c->status) return;
     if (!a) {
         *slot = g;
@@ -4591,10 +4575,7 @@ static void l2l__accumulate(l2l_context *c, l2l_tensor **slot, l2l_tensor *g)
         l2l__ew_add(c, l2l_count(a->shape), a->data, g->data, a->data);
         l2l_drop(c, g);
     } else {
-        sum = l2l_add(c, a, g);
-        l2l_drop(c, a);
-        l2l_drop(c, g);
-        *slot = sum;
+        *slot = l2l__then(c, a, l2l__then(c, g, l2l_add(c, a, g)));
     }
 }
 
@@ -4602,24 +4583,23 @@ static void l2l__accumulate(l2l_context *c, l2l_tensor **slot, l2l_tensor *g)
 typedef struct l2l__walk {
     l2l_tensor *const *inputs;
     int n, last;                             /* last: the output's place on the tape              */
-    l2l_tensor **gradients;                  /* per input                                         */
-    l2l_tensor **slots;                      /* per node: its cotangent so far                    */
+    l2l_tensor **slots;                      /* cotangents so far: of nodes 0..last, of inputs    */
     unsigned char *need;                     /* per node: 1 a path to an input, 2 an input itself */
 } l2l__walk;
 
 static l2l_tensor **l2l__walk_slot(l2l__walk *w, l2l_tensor *x)
 {
+    int k = -2 - x->tape;
     if (x->tape >= 0)
         return x->tape <= w->last && w->need[x->tape] ? &w->slots[x->tape] : NULL;
-    if (x->tape > -2 || -2 - x->tape >= w->n || w->inputs[-2 - x->tape] != x) return NULL;
-    return &w->gradients[-2 - x->tape];
+    return k >= 0 && k < w->n && w->inputs[k] == x ? &w->slots[w->last + 1 + k] : NULL;
 }
 
 static void l2l__walk_mark(l2l_context *c, l2l__walk *w)
 {
     int i, j, last = w->last;
     memset(w->need, 0, (size_t)last + 1);
-    memset(w->slots, 0, ((size_t)last + 1) * sizeof *w->slots);
+    memset(w->slots, 0, ((size_t)last + 1 + (size_t)w->n) * sizeof *w->slots);
     for (i = 0; i < w->n; i++)
         if (w->inputs[i]->tape >= 0 && w->inputs[i]->tape <= last) w->need[w->inputs[i]->tape] = 2;
     for (i = 0; i <= last; i++)
@@ -4656,7 +4636,7 @@ static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned
 }
 
 static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l_tensor *cotangent,
-                           unsigned flags)
+                           l2l_tensor **gradients, unsigned flags)
 {
     int i;
     l2l_tensor **slot;
@@ -4666,19 +4646,10 @@ static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l
     for (i = w->last; i >= 0 && !c->status; i--)
         if ((w->need[i] & 1) && w->slots[i]) l2l__walk_node(c, w, c->tape[i], flags);
     for (i = 0; i < w->n && !c->status; i++) {
-        l2l_tensor **g = l2l__walk_slot(w, w->inputs[i]);
-        if (!g) {                            /* recorded after the output                         */
-            w->gradients[i] = l2l_zeros(c, w->inputs[i]->shape);
-        } else {
-            if (!*g) *g = l2l_zeros(c, w->inputs[i]->shape);
-            if (g != &w->gradients[i]) w->gradients[i] = l2l__retain(*g);
-        }
+        slot = l2l__walk_slot(w, w->inputs[i]);
+        gradients[i] = slot && *slot ? l2l__retain(*slot) : l2l_zeros(c, w->inputs[i]->shape);
     }
-    for (i = 0; i < w->n && !c->status; i++) /* the walk's own hold on gradients of nodes         */
-        if (w->inputs[i]->tape >= 0 && (slot = l2l__walk_slot(w, w->inputs[i])) != NULL) {
-            l2l_drop(c, *slot);
-            *slot = NULL;
-        }
+    for (i = 0; i < w->last + 1 + w->n && !c->status; i++) l2l_drop(c, w->slots[i]);
 }
 
 L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent,
@@ -4694,8 +4665,7 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     if (output->tape < 0)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: the output is not on the tape: was "
                          "recording on when it was computed?");
-    if (cotangent &&
-        !l2l__equal(c, "l2l_vjp: the cotangent", cotangent->shape, output->shape))
+    if (cotangent && !l2l__equal(c, "l2l_vjp: the cotangent", cotangent->shape, output->shape))
         return false;
     if ((flags & L2L_CREATE_GRAPH) && (flags & L2L_FREE_GRAPH))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: L2L_CREATE_GRAPH needs the tape that "
@@ -4705,8 +4675,7 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     w.inputs = inputs;
     w.n = n_inputs;
     w.last = output->tape;
-    w.gradients = gradients;
-    w.slots = (l2l_tensor **)l2l__arena_array(c, output->tape + 1, sizeof *w.slots);
+    w.slots = (l2l_tensor **)l2l__arena_array(c, (int64_t)w.last + 1 + n_inputs, sizeof *w.slots);
     w.need = (unsigned char *)l2l__arena_array(c, output->tape + 1, 1);
     saved = (int *)l2l__arena_array(c, n_inputs + 1, sizeof *saved);
     if (saved) {
@@ -4714,7 +4683,7 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
         for (i = 0; i < n_inputs; i++)
             if (inputs[i]->tape < 0) inputs[i]->tape = -2 - i;
         c->recording = (flags & L2L_CREATE_GRAPH) != 0;
-        l2l__walk_back(c, &w, output, cotangent, flags);
+        l2l__walk_back(c, &w, output, cotangent, gradients, flags);
         c->recording = was;
         for (i = 0; i < n_inputs; i++) inputs[i]->tape = saved[i];
     }
@@ -4737,11 +4706,12 @@ L2LADVDEF bool l2l_grad(l2l_context *c, l2l_tensor *output, l2l_tensor *const *i
 
 /* -- elementwise, two operands ----------------------------------------------------------------- */
 
-/* Whether every axis of `small` is that of `large`, or 1 and so repeated to it. */
-static bool l2l__repeats(l2l_shape small, l2l_shape large)
+/* Every axis of `small` is that of `large`, or 1 and so repeated to it; else an error. */
+static bool l2l__fits(l2l_context *c, const char *where, l2l_shape small, l2l_shape large)
 {
-    return (small.n == large.n || small.n == 1) && (small.h == large.h || small.h == 1) &&
-           (small.w == large.w || small.w == 1) && (small.c == large.c || small.c == 1);
+    return ((small.n == large.n || small.n == 1) && (small.h == large.h || small.h == 1) &&
+            (small.w == large.w || small.w == 1) && (small.c == large.c || small.c == 1)) ||
+           l2l__shapes_differ(c, where, small, large);
 }
 
 /* Where x's row of channels for pixel p of s begins, x being broadcast to s. */
@@ -4786,12 +4756,14 @@ static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, l2l
     if (!l2l__ready(c, where, a) || !l2l__ready(c, where, b)) return NULL;
     r = a->shape;
     s = b->shape;
+    if ((r.n != s.n && r.n > 1 && s.n > 1) || (r.h != s.h && r.h > 1 && s.h > 1) ||
+        (r.w != s.w && r.w > 1 && s.w > 1) || (r.c != s.c && r.c > 1 && s.c > 1)) {
+        l2l__shapes_differ(c, where, r, s);
+        return NULL;
+    }
     s = l2l_shape_of(r.n > s.n ? r.n : s.n, r.h > s.h ? r.h : s.h, r.w > s.w ? r.w : s.w,
                      r.c > s.c ? r.c : s.c);
-    if (!((l2l__repeats(r, s) && l2l__repeats(b->shape, s)) ||
-          l2l__shapes_differ(c, where, r, b->shape)) ||
-        !(y = l2l__new(c, where, s)))
-        return NULL;
+    if (!(y = l2l__new(c, where, s))) return NULL;
     n = l2l_count(s);
     sa = r.c > 1 || s.c == 1;
     sb = b->shape.c > 1 || s.c == 1;
@@ -4819,7 +4791,7 @@ L2L__BINARY('-', sub)
 L2L__BINARY('*', mul)
 
 /* -- elementwise, one operand ------------------------------------------------------------------
-   y = f(x) with numbers a and b; the last four take a second tensor, which is a constant to them. */
+   y = f(x) with numbers a and b. The last three take another tensor too, as a constant. */
 enum {
     L2L__AFFINE, L2L__RELU, L2L__TANH, L2L__SIGMOID, L2L__EXP, L2L__LOG, L2L__POWER, L2L__ABS,
     L2L__SIGN, L2L__CLAMP, L2L__INSIDE,
@@ -4952,11 +4924,10 @@ L2LADVDEF l2l_tensor *l2l_project(l2l_context *c, l2l_tensor *z, l2l_tensor *x, 
 }
 L2LADVDEF l2l_tensor *l2l_clamp(l2l_context *c, l2l_tensor *x, double low, double high)
 {
-    return low <= high || l2l__fail(c, L2L_ERROR_ARGUMENT,
-                                    "l2l_clamp: low %g is not below high %g", low, high)
-               ? l2l__pointwise(c, L2L__CLAMP, "l2l_clamp", x, NULL, (double)(l2l_real)low,
-                                (double)(l2l_real)high)
-               : NULL;
+    if (!(low <= high))
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_clamp: low %g is not below high %g", low, high);
+    return l2l__pointwise(c, L2L__CLAMP, "l2l_clamp", x, NULL, (double)(l2l_real)low,
+                          (double)(l2l_real)high);
 }
 
 /* -- linear maps, in pairs of adjoints -----------------------------------------------------------
@@ -5050,11 +5021,6 @@ static void l2l__copy_channels(const l2l_tensor *x, int64_t from, l2l_tensor *y,
                (size_t)count * sizeof *y->data);
 }
 
-static void l2l__zero(l2l_tensor *y)
-{
-    memset(y->data, 0, (size_t)l2l_count(y->shape) * sizeof *y->data);
-}
-
 static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_tensor *y,
                           const int *index)
 {
@@ -5066,14 +5032,13 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
     g.kh = g.kw = (int)y->i[0];
     g.stride = (int)y->i[1];
     g.padding = (int)y->i[2];
+    if (kind == L2L__PLACE || kind == L2L__UNPICK)
+        memset(y->data, 0, (size_t)l2l_count(large) * sizeof *y->data);
     switch (kind) {
     case L2L__SUM: l2l__sum_into(c, x, y); break;
     case L2L__BROADCAST: l2l__broadcast_into(c, x, y); break;
     case L2L__SLICE: l2l__copy_channels(x, y->i[0], y, 0, small.c); break;
-    case L2L__PLACE:
-        l2l__zero(y);
-        l2l__copy_channels(x, 0, y, y->i[0], small.c);
-        break;
+    case L2L__PLACE: l2l__copy_channels(x, 0, y, y->i[0], small.c); break;
     case L2L__GATHER: l2l__pool_gather(c, &g, x->data, index, y->data); break;
     case L2L__UNPOOL: l2l__unpool(c, &g, x->data, index, y->data); break;
     case L2L__AVERAGE: l2l__average(c, &g, true, x->data, y->data); break;
@@ -5081,8 +5046,7 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
     case L2L__PICK:
         for (n = 0; n < large.n; n++) y->data[n] = x->data[(int64_t)n * large.c + index[n]];
         break;
-    default:
-        l2l__zero(y);
+    default:                                 /* L2L__UNPICK                                       */
         for (n = 0; n < large.n; n++) y->data[(int64_t)n * large.c + index[n]] = x->data[n];
     }
 }
@@ -5098,14 +5062,6 @@ static void l2l__map_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__map_op = {"linear map", l2l__map_vjp};
 
-/* y, computed from x, goes on the tape as such a map of x. */
-static l2l_tensor *l2l__record_map(l2l_context *c, l2l_tensor *y, int kind, l2l_tensor *x,
-                                   l2l_tensor *positions)
-{
-    if (y) y->i[3] = kind;
-    return l2l__record2(c, y, &l2l__map_op, x, positions);
-}
-
 static l2l_tensor *l2l__map(l2l_context *c, int kind, l2l_tensor *x, l2l_shape s, int64_t i0,
                             int64_t i1, int64_t i2, l2l_tensor *positions)
 {
@@ -5115,47 +5071,71 @@ static l2l_tensor *l2l__map(l2l_context *c, int kind, l2l_tensor *x, l2l_shape s
     const char *where = names[kind];
     l2l_tensor *y;
     if (!l2l__ready(c, where, x) || (positions && !l2l__ready(c, where, positions)) ||
+        (kind == L2L__SUM && !l2l__fits(c, where, s, x->shape)) ||
+        (kind == L2L__BROADCAST && !l2l__fits(c, where, x->shape, s)) ||
         !(y = l2l__new(c, where, s)))
         return NULL;
-    y->i[0] = i0; y->i[1] = i1; y->i[2] = i2;
+    y->i[0] = i0; y->i[1] = i1; y->i[2] = i2; y->i[3] = kind;
     l2l__map_into(c, kind, x, y, positions ? positions->index : NULL);
-    return l2l__record_map(c, y, kind, x, positions);
+    return l2l__record2(c, y, &l2l__map_op, x, positions);
 }
 
 L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
-    return l2l__ready(c, "l2l_sum_to", x) &&
-           (l2l__repeats(s, x->shape) || l2l__shapes_differ(c, "l2l_sum_to", s, x->shape))
-               ? l2l__map(c, L2L__SUM, x, s, 0, 0, 0, NULL) : NULL;
+    return l2l__map(c, L2L__SUM, x, s, 0, 0, 0, NULL);
 }
 
 L2LADVDEF l2l_tensor *l2l_broadcast_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
-    return l2l__ready(c, "l2l_broadcast_to", x) &&
-           (l2l__repeats(x->shape, s) || l2l__shapes_differ(c, "l2l_broadcast_to", x->shape, s))
-               ? l2l__map(c, L2L__BROADCAST, x, s, 0, 0, 0, NULL) : NULL;
+    return l2l__map(c, L2L__BROADCAST, x, s, 0, 0, 0, NULL);
 }
 
 L2LADVDEF l2l_tensor *l2l_slice(l2l_context *c, l2l_tensor *x, int from, int count)
 {
-    l2l_shape s;
     if (!l2l__ready(c, "l2l_slice", x)) return NULL;
-    s = l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, count);
-    return (from >= 0 && count >= 1 && from <= x->shape.c - count) ||
-           l2l__fail(c, L2L_ERROR_SHAPE, "l2l_slice: channels %d to %d of %d", from, from + count,
-                     x->shape.c)
-               ? l2l__map(c, L2L__SLICE, x, s, from, 0, 0, NULL) : NULL;
+    if (from < 0 || count < 1 || from > x->shape.c - count)
+        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_slice: channels %d to %d of %d", from, from + count,
+                  x->shape.c);
+    return l2l__map(c, L2L__SLICE, x, l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, count),
+                    from, 0, 0, NULL);
 }
 
 L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int total)
 {
-    l2l_shape s;
     if (!l2l__ready(c, "l2l_place", x)) return NULL;
-    s = l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, total);
-    return (from >= 0 && from <= total - x->shape.c) ||
-           l2l__fail(c, L2L_ERROR_SHAPE, "l2l_place: %d channels from %d into %d", x->shape.c,
-                     from, total)
-               ? l2l__map(c, L2L__PLACE, x, s, from, 0, 0, NULL) : NULL;
+    if (from < 0 || from > total - x->shape.c)
+        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_place: %d channels from %d into %d", x->shape.c, from,
+                  total);
+    return l2l__map(c, L2L__PLACE, x, l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, total),
+                    from, 0, 0, NULL);
+}
+
+static void l2l__concat_vjp(l2l__vjp *v)
+{
+    int j, from = 0;
+    for (j = 0; j < 8 && v->y->in[j]; from += v->y->in[j++]->shape.c)
+        if (v->need[j]) v->dx[j] = l2l_slice(v->c, v->dy, from, v->y->in[j]->shape.c);
+}
+static const l2l__operation l2l__concat_op = {"l2l_concat", l2l__concat_vjp};
+
+L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n)
+{
+    const char *where = l2l__concat_op.name;
+    l2l_shape s = {0, 0, 0, 0}, one;
+    l2l_tensor *y;
+    int j, from = 0;
+    if (n < 1 || n > 8) l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d tensors, not 1 to 8", where, n);
+    for (j = 0; j < n; j++, s = one) {
+        if (!l2l__ready(c, where, parts[j])) return NULL;
+        one = parts[j]->shape;
+        if (j && (one.n != s.n || one.h != s.h || one.w != s.w || one.c > INT_MAX - s.c))
+            l2l__shapes_differ(c, where, one, s);
+        else one.c += s.c;
+    }
+    if (!(y = l2l__new(c, where, s))) return NULL;
+    for (j = 0; j < n; from += parts[j++]->shape.c)
+        l2l__copy_channels(parts[j], 0, y, from, parts[j]->shape.c);
+    return l2l__record(c, y, &l2l__concat_op, parts, n);
 }
 
 L2LADVDEF l2l_tensor *l2l_sum(l2l_context *c, l2l_tensor *x)
@@ -5204,39 +5184,6 @@ L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s)
     return l2l__record1(c, l2l__view(c, x, s), &l2l__reshape_op, x);
 }
 
-static void l2l__concat_vjp(l2l__vjp *v)
-{
-    int j, from = 0;
-    for (j = 0; j < 8 && v->y->in[j]; from += v->y->in[j++]->shape.c)
-        if (v->need[j]) v->dx[j] = l2l_slice(v->c, v->dy, from, v->y->in[j]->shape.c);
-}
-static const l2l__operation l2l__concat_op = {"concat", l2l__concat_vjp};
-
-L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n)
-{
-    l2l_tensor *y;
-    l2l_shape s = {0, 0, 0, 0}, one;
-    int64_t p, pixels;
-    int j, from = 0;
-    if (n < 1 || n > 8) l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_concat: %d tensors, not 1 to 8", n);
-    for (j = 0; j < n; j++) {
-        if (!l2l__ready(c, "l2l_concat", parts[j])) return NULL;
-        one = parts[j]->shape;
-        one.c = s.c;
-        if (j && !l2l__same(one, s)) l2l__shapes_differ(c, "l2l_concat", parts[j]->shape, s);
-        s = parts[j]->shape;
-        s.c = one.c + parts[j]->shape.c;
-    }
-    if (c->status || !(y = l2l__new(c, "l2l_concat", s))) return NULL;
-    pixels = l2l_count(s) / s.c;
-    for (j = 0; j < n; from += parts[j++]->shape.c) {
-        size_t k = (size_t)parts[j]->shape.c;
-        for (p = 0; p < pixels; p++)
-            memcpy(y->data + p * s.c + from, parts[j]->data + p * (int64_t)k, k * sizeof *y->data);
-    }
-    return l2l__record(c, y, &l2l__concat_op, parts, n);
-}
-
 /* -- scale and shift by channel ---------------------------------------------------------------- */
 
 /* dy where gate > 0 (everywhere without a gate), times scale: linear in dy and in scale. */
@@ -5270,7 +5217,7 @@ static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *g
    shift are those in front of a convolution. */
 enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__PRE_SCALE, L2L__PRE_SHIFT };
 
-/* Back through relu(scale * x + shift + residual), which is open where gate > 0 (NULL: everywhere). */
+/* Back through relu(scale * x + shift + residual), open where gate > 0 (NULL: everywhere). */
 static void l2l__scale_shift_back(l2l__vjp *v, l2l_tensor *dy, l2l_tensor *gate, bool residual)
 {
     l2l_context *c = v->c;
@@ -5421,7 +5368,7 @@ static l2l_tensor *l2l__pool(l2l_context *c, const char *where, const l2l__geome
     if (!y) return NULL;
     y->index = (int *)l2l__arena_array(c, l2l_count(y->shape), sizeof *y->index);
     if (y->index) l2l__max_pool_forward(c, g, x, y->data, y->index);
-    y->i[0] = g->kh; y->i[1] = g->stride; y->i[2] = g->padding;
+    y->i[0] = g->kh; y->i[1] = g->stride; y->i[2] = g->padding; y->i[3] = L2L__GATHER;
     return y;
 }
 
@@ -5571,18 +5518,16 @@ L2LADVDEF l2l_tensor *l2l_max_pool(l2l_context *c, l2l_tensor *x, int window, in
                                    int padding)
 {
     l2l__geometry g;
-    return l2l__pool_shape(c, "l2l_max_pool", x, window, stride, padding, &g)
-               ? l2l__record_map(c, l2l__pool(c, "l2l_max_pool", &g, x->data), L2L__GATHER, x, NULL)
-               : NULL;
+    if (!l2l__pool_shape(c, "l2l_max_pool", x, window, stride, padding, &g)) return NULL;
+    return l2l__record1(c, l2l__pool(c, "l2l_max_pool", &g, x->data), &l2l__map_op, x);
 }
 
 L2LADVDEF l2l_tensor *l2l_average_pool(l2l_context *c, l2l_tensor *x, int window, int stride,
                                        int padding)
 {
     l2l__geometry g;
-    return l2l__pool_shape(c, "l2l_average_pool", x, window, stride, padding, &g)
-               ? l2l__map(c, L2L__AVERAGE, x, l2l__output_of(&g), window, stride, padding, NULL)
-               : NULL;
+    if (!l2l__pool_shape(c, "l2l_average_pool", x, window, stride, padding, &g)) return NULL;
+    return l2l__map(c, L2L__AVERAGE, x, l2l__output_of(&g), window, stride, padding, NULL);
 }
 
 L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x)
@@ -5603,17 +5548,6 @@ L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
     o.momentum = 0.1;
     o.update = true;
     return o;
-}
-
-/* The same function from plain operations: what higher derivatives go through. */
-static l2l_tensor *l2l__batch_norm_plain(l2l_context *c, l2l_tensor *x, l2l_tensor *gamma,
-                                         l2l_tensor *beta, double epsilon)
-{
-    l2l_shape s = l2l__channels(x->shape.c);
-    l2l_tensor *d = l2l_sub(c, x, l2l__mean_to(c, x, s));
-    l2l_tensor *variance = l2l__mean_to(c, l2l_mul(c, d, d), s);
-    l2l_tensor *r = l2l_power(c, l2l_affine(c, variance, 1, epsilon), -0.5);
-    return l2l_add(c, l2l_mul(c, d, l2l_mul(c, r, gamma)), beta);
 }
 
 /* With t = dy behind the ReLU's mask and xhat = (x-mu) r: dgamma = sum t xhat, dbeta = sum t,
@@ -5653,23 +5587,29 @@ static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
     if (v->need[3]) v->dx[3] = gate ? l2l__gate(c, v->dy, gate, 0) : l2l__retain(v->dy);
 }
 
+/* To be differentiated again, the VJP is that of the same function made of plain operations. */
 static void l2l__batch_norm_vjp(l2l__vjp *v)
 {
-    l2l_tensor *y, *in[4], *wanted[4], *found[4];
+    l2l_context *c = v->c;
+    l2l_tensor *y = v->y, *d, *r, *in[4], *wanted[4], *found[4];
+    const l2l_shape s = l2l__channels(y->shape.c);
     int j, n = 0;
-    if (!v->c->recording) {
+    if (!c->recording) {
         l2l__batch_norm_fused_vjp(v);
         return;
     }
     for (j = 0; j < 4; j++) {                /* nodes of their own: one input may depend on       */
-        l2l_tensor *x = v->y->in[j];         /* another (a residual block), or be the same        */
-        in[j] = x ? l2l_reshape(v->c, x, x->shape) : NULL;
+        l2l_tensor *x = y->in[j];            /* another (a residual block), or be the same        */
+        in[j] = x ? l2l_reshape(c, x, x->shape) : NULL;
+        if (v->need[j]) wanted[n++] = in[j];
     }
-    y = l2l__batch_norm_plain(v->c, in[0], in[1], in[2], v->y->f[0]);
-    if (in[3]) y = l2l_add(v->c, y, in[3]);
-    if (v->y->i[3]) y = l2l_relu(v->c, y);
-    for (j = 0; j < 4; j++) if (v->need[j]) wanted[n++] = in[j];
-    if (!y || !l2l_vjp(v->c, y, v->dy, wanted, n, found, L2L_CREATE_GRAPH)) return;
+    d = l2l_sub(c, in[0], l2l__mean_to(c, in[0], s));
+    r = l2l_affine(c, l2l__mean_to(c, l2l_mul(c, d, d), s), 1, y->f[0]);
+    r = l2l_mul(c, l2l_power(c, r, -0.5), in[1]);
+    y = l2l_add(c, l2l_mul(c, d, r), in[2]);
+    if (in[3]) y = l2l_add(c, y, in[3]);
+    if (v->y->i[3]) y = l2l_relu(c, y);
+    if (!l2l_vjp(c, y, v->dy, wanted, n, found, L2L_CREATE_GRAPH)) return;
     for (j = n = 0; j < 4; j++) if (v->need[j]) v->dx[j] = found[n++];
 }
 static const l2l__operation l2l__batch_norm_op = {"batch_norm", l2l__batch_norm_vjp};
@@ -5686,23 +5626,12 @@ static bool l2l__moments(l2l_context *c, const l2l_tensor *x, l2l_real *mu, l2l_
     return true;
 }
 
-static void l2l__move_running(const l2l_batch_norm_options *o, const l2l_real *mu,
-                              const l2l_real *variance, int channels, double m)
-{
-    double a = o->momentum, unbiased = m > 1 ? m / (m - 1) : 1;
-    int k;
-    for (k = 0; k < channels; k++) {
-        l2l_real *mean = o->running_mean->data + k, *var = o->running_variance->data + k;
-        *mean = (l2l_real)((1 - a) * (double)*mean + a * (double)mu[k]);
-        *var = (l2l_real)((1 - a) * (double)*var + a * unbiased * (double)variance[k]);
-    }
-}
-
 static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
                                          const l2l_batch_norm_options *o)
 {
     const int n = x->shape.c;
-    int64_t m = l2l_count(x->shape) / n;
+    const int64_t m = l2l_count(x->shape) / n;
+    const double a = o->momentum, unbiased = m > 1 ? (double)m / (double)(m - 1) : 1;
     l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[4];
     l2l_real *scale = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *scale), *mu = NULL;
     l2l__epilogue e;
@@ -5722,7 +5651,11 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
     }
     in[0] = x; in[1] = o->gamma; in[2] = o->beta; in[3] = o->residual;
     y = l2l__record(c, y, &l2l__batch_norm_op, in, 4);
-    if (y && o->update) l2l__move_running(o, mu, scale + n, n, (double)m);
+    for (k = 0; y && o->update && k < n; k++) {
+        l2l_real *mean = o->running_mean->data + k, *var = o->running_variance->data + k;
+        *mean = (l2l_real)((1 - a) * (double)*mean + a * (double)mu[k]);
+        *var = (l2l_real)((1 - a) * (double)*var + a * unbiased * (double)scale[n + k]);
+    }
     l2l__arena_drop(c, scale);
     return y;
 }
@@ -5876,22 +5809,22 @@ static l2l_tensor *l2l__by_class(l2l_context *c, int kind, const char *where, l2
                                  const int *classes, int k, int channels)
 {
     l2l_tensor *y = l2l__new(c, where, l2l_shape_of(x->shape.n, 1, 1, channels));
+    if (y) y->i[3] = kind;
     if (l2l__save_classes(c, where, y, classes, x->shape.n, k))
         l2l__map_into(c, kind, x, y, y->index);
-    return l2l__record_map(c, y, kind, x, NULL);
+    return l2l__record1(c, y, &l2l__map_op, x);
 }
 
 L2LADVDEF l2l_tensor *l2l_pick(l2l_context *c, l2l_tensor *logits, const int *classes)
 {
-    return l2l__rows_ready(c, "l2l_pick", logits)
-               ? l2l__by_class(c, L2L__PICK, "l2l_pick", logits, classes, logits->shape.c, 1)
-               : NULL;
+    if (!l2l__rows_ready(c, "l2l_pick", logits)) return NULL;
+    return l2l__by_class(c, L2L__PICK, "l2l_pick", logits, classes, logits->shape.c, 1);
 }
 
 L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *classes, int k)
 {
-    return l2l__rows_ready(c, "l2l_unpick", values)
-               ? l2l__by_class(c, L2L__UNPICK, "l2l_unpick", values, classes, k, k) : NULL;
+    if (!l2l__rows_ready(c, "l2l_unpick", values)) return NULL;
+    return l2l__by_class(c, L2L__UNPICK, "l2l_unpick", values, classes, k, k);
 }
 
 /* ============================================================================================ */

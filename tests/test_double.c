@@ -59,6 +59,12 @@ static l2l_tensor *conv_input_grad(l2l_tensor **in)
 {
     return l2l_conv_input_grad(c, in[0], in[1], l2l_shape_of(2, 5, 6, 3), 2, 1);
 }
+/* A layer of a generator: twice the height and width, as trained with w, bias and a nonlinearity. */
+static l2l_tensor *transposed_conv(l2l_tensor **in)
+{
+    l2l_tensor *y = l2l_conv_input_grad(c, in[0], in[1], l2l_shape_of(2, 6, 8, 3), 2, 1);
+    return l2l_tanh(c, l2l_add(c, y, in[2]));
+}
 static l2l_tensor *conv_weight_grad(l2l_tensor **in)
 {
     return l2l_conv_weight_grad(c, in[0], in[1], l2l_shape_of(3, 3, 3, 4), 2, 1);
@@ -109,6 +115,7 @@ static l2l_tensor *sum(l2l_tensor **in) { return l2l_sum(c, in[0]); }
 static l2l_tensor *mean(l2l_tensor **in) { return l2l_mean(c, in[0]); }
 static l2l_tensor *slice(l2l_tensor **in) { return l2l_slice(c, in[0], 1, 2); }
 static l2l_tensor *place(l2l_tensor **in) { return l2l_place(c, in[0], 2, 7); }
+static l2l_tensor *concat(l2l_tensor **in) { return l2l_tanh(c, l2l_concat(c, in, 2)); }
 static l2l_tensor *max_pool(l2l_tensor **in) { return l2l_max_pool(c, in[0], 2, 2, 0); }
 static l2l_tensor *max_pool_321(l2l_tensor **in) { return l2l_max_pool(c, in[0], 3, 2, 1); }
 static l2l_tensor *average_pool(l2l_tensor **in) { return l2l_average_pool(c, in[0], 3, 2, 1); }
@@ -161,6 +168,14 @@ static l2l_tensor *dropped(l2l_tensor **in)
 static l2l_tensor *softmax(l2l_tensor **in) { return l2l_softmax(c, in[0]); }
 static l2l_tensor *log_softmax(l2l_tensor **in) { return l2l_log_softmax(c, in[0]); }
 static l2l_tensor *pick(l2l_tensor **in) { return l2l_pick(c, in[0], classes_of); }
+/* x times the row of a table that belongs to its class, plus what all classes share. */
+static l2l_tensor *embedding(l2l_tensor **in)
+{
+    l2l_conv_options o = l2l_conv_default();
+    l2l_tensor *one = l2l_full(c, l2l_shape_of(3, 1, 1, 1), 1);
+    o.bias = in[2];
+    return l2l_mul(c, in[0], l2l_linear(c, l2l_unpick(c, one, classes_of, 5), in[1], &o));
+}
 static l2l_tensor *unpick(l2l_tensor **in) { return l2l_unpick(c, in[0], classes_of, 5); }
 static l2l_tensor *cross_entropy(l2l_tensor **in) { return l2l_cross_entropy(c, in[0], classes_of); }
 static l2l_tensor *kl(l2l_tensor **in) { return l2l_kl_divergence(c, in[0], in[1]); }
@@ -185,6 +200,7 @@ static const operation operations[] = {
     {"conv, relu, pool", conv_relu_pool, 3, -1, 1, {X, {3, 3, 3, 4}, K4}},
     {"conv, everything fused", conv_fused, 7, -1, 1, {X, {3, 3, 3, 4}, K4, K4, {2, 4, 5, 4}, V, V}},
     {"conv_input_grad", conv_input_grad, 2, -1, 1, {{2, 3, 3, 4}, {3, 3, 3, 4}}},
+    {"transposed conv 4/2/1, bias, tanh", transposed_conv, 3, -1, 1, {{2, 3, 4, 5}, {4, 4, 3, 5}, V}},
     {"conv_weight_grad", conv_weight_grad, 2, -1, 1, {{2, 5, 6, 3}, {2, 3, 3, 4}}},
     {"linear", linear, 3, -1, 1, {X, {4, 5, 3, 4}, K4}},
     {"linear, everything fused", linear_fused, 5, -1, 1, {X, {4, 5, 3, 4}, K4, K4, {2, 1, 1, 4}}},
@@ -213,6 +229,7 @@ static const operation operations[] = {
     {"mean", mean, 1, -1, 1, {X}},
     {"slice", slice, 1, -1, 1, {{2, 2, 2, 5}}},
     {"place", place, 1, -1, 1, {X}},
+    {"concat", concat, 2, -1, 1, {X, {2, 4, 5, 2}}},
     {"max_pool 2/2/0", max_pool, 1, -1, 1, {X}},
     {"max_pool 3/2/1", max_pool_321, 1, -1, 1, {{2, 7, 6, 2}}},
     {"average_pool 3/2/1", average_pool, 1, -1, 1, {{2, 7, 6, 2}}},
@@ -228,6 +245,7 @@ static const operation operations[] = {
     {"log_softmax", log_softmax, 1, -2, 2, {Z}},
     {"pick", pick, 1, -1, 1, {Z}},
     {"unpick", unpick, 1, -1, 1, {{3, 1, 1, 1}}},
+    {"embedding", embedding, 3, -1, 1, {{3, 2, 2, 4}, {1, 1, 5, 4}, K4}},
     {"cross_entropy", cross_entropy, 1, -2, 2, {Z}},
     {"kl_divergence", kl, 2, -2, 2, {Z, Z}},
     {"margin", margin, 1, -2, 2, {Z}},

@@ -94,6 +94,22 @@ static void extreme_logits(void)
     scope_end(q);
 }
 
+/* A recorded gradient goes by the positions that the pooling saved: gone with its tape. */
+static void positions_given_back(void)
+{
+    scope q = scope_begin();
+    l2l_tensor *x = seeded(c, 2, 3, 4, 4, 42200, -1, 1), *w = seeded(c, 2, 3, 2, 2, 42201, -1, 1);
+    l2l_tensor *loss = l2l_sum(c, l2l_mul(c, l2l_max_pool(c, x, 2, 2, 0), w)), *g, *h;
+    CHECK(l2l_grad(c, loss, &x, 1, &g, L2L_CREATE_GRAPH));
+    CHECK(l2l_grad(c, l2l_sum(c, l2l_mul(c, g, g)), &w, 1, &h, 0)); /* 2 w */
+    if (CHECK_OK(c)) CHECK_NEAR(2 * (double)w->data[5], h->data[5], 1e-6);
+    CHECK(l2l_grad(c, loss, &x, 1, &h, L2L_FREE_GRAPH));
+    CHECK(!l2l_grad(c, l2l_sum(c, g), &w, 1, &h, 0));
+    CHECK_INT(L2L_ERROR_ARGUMENT, l2l_error(c));
+    l2l_error_clear(c);
+    scope_end(q);
+}
+
 static void layouts(void)
 {
     l2l_mark mark = l2l_mark_here(c);
@@ -119,6 +135,128 @@ static void layouts(void)
     if (CHECK(s != NULL)) CHECK_NEAR(48, l2l_item(c, l2l_sum(c, s)), 0);
     CHECK_OK(c);
     l2l_release(c, mark);
+}
+
+/* What conditional generators are made of: concatenation, rows of a table by class, transposed
+   convolution. Whole numbers, so that closed forms hold to the bit. */
+static void concatenation(void)
+{
+    scope q = scope_begin();
+    l2l_tensor *in[2], *g[2], *y, *z, *dy = seeded(c, 3, 7, 4, 5, 42002, -1, 1);
+    int i, j;
+    in[0] = seeded(c, 3, 5, 4, 5, 42000, -1, 1);
+    in[1] = seeded(c, 3, 2, 4, 5, 42001, -1, 1);
+    y = l2l_concat(c, in[0], in[1]);
+    z = l2l_add(c, l2l_place(c, in[0], 0, 7), l2l_place(c, in[1], 5, 7));
+    if (CHECK(y && z)) {
+        CHECK_INT(7, y->shape.c);
+        CHECK_BYTES(z->data, y->data, 3 * 4 * 5 * 7 * sizeof(l2l_real));
+    }
+    vjp(y, dy, in, 2, g);
+    if (CHECK(g[0] && g[1]))
+        for (i = 0; i < 3 * 4 * 5; i++)
+            for (j = 0; j < 7; j++)
+                CHECK_NEAR(dy->data[7 * i + j],
+                           j < 5 ? g[0]->data[5 * i + j] : g[1]->data[2 * i + j - 5], 0);
+    CHECK_OK(c);
+    CHECK(!l2l_concat(c, in[0], l2l_full(c, l2l_shape_of(3, 4, 6, 2), 1)));
+    CHECK_INT(L2L_ERROR_SHAPE, l2l_error(c));
+    l2l_error_clear(c);
+    scope_end(q);
+}
+
+static void embedding_of_classes(void)
+{
+    enum { N = 70, K = 6, C = 9 };
+    scope q = scope_begin();
+    l2l_conv_options o = l2l_conv_default();
+    l2l_tensor *in[2], *g[2], *y, *dy = l2l_full(c, l2l_shape_of(N, 1, 1, C), 0);
+    int classes[N], n, k, j;
+    in[0] = l2l_full(c, l2l_shape_of(1, 1, K, C), 0);
+    in[1] = o.bias = l2l_full(c, l2l_shape_of(1, 1, 1, C), 3);
+    if (!CHECK(dy && in[0])) return;
+    for (j = 0; j < K * C; j++) in[0]->data[j] = (l2l_real)(j * j % 31);
+    for (j = 0; j < N * C; j++) dy->data[j] = (l2l_real)(j * j % 17 - 8);
+    for (n = 0; n < N; n++) classes[n] = n * n % (K - 1); /* the last class never comes */
+    y = l2l_unpick(c, l2l_full(c, l2l_shape_of(N, 1, 1, 1), 1), classes, K);
+    y = l2l_linear(c, y, in[0], &o);
+    vjp(y, dy, in, 2, g);
+    if (CHECK(y && g[0] && g[1])) {
+        for (n = 0; n < N; n++)
+            for (j = 0; j < C; j++)
+                CHECK_NEAR(in[0]->data[classes[n] * C + j] + 3, y->data[n * C + j], 0);
+        for (k = 0; k < K; k++)
+            for (j = 0; j < C; j++) {
+                l2l_real sum = 0;
+                for (n = 0; n < N; n++) if (classes[n] == k) sum += dy->data[n * C + j];
+                CHECK_NEAR(sum, g[0]->data[k * C + j], 0);
+            }
+    }
+    scope_end(q);
+}
+
+static l2l_tensor *strided_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    (void)user;
+    return l2l_layer_linear(m, "b", l2l_layer_conv(m, "a", x, 16, 4, 2, 1, L2L_NO_BIAS), 10, L2L_LAST);
+}
+
+/* y[oh*stride + i - padding] += x[oh] w[i], with a model's weight, whose packed copies are kept. */
+static void transposed_convolution(void)
+{
+    enum { N = 2, H = 5, W = 4, K = 16, C = 8, KERNEL = 4 };
+    l2l_model_options o = l2l_model_default("smallcnn");
+    l2l_model *m;
+    const l2l_shape s = l2l_shape_of(N, 2 * H, 2 * W, C);
+    l2l_real values[KERNEL * KERNEL * C * K];
+    int round, n, h, w, k, ch, i, j;
+    o.channels = C;
+    o.forward = strided_forward;
+    o.height = o.width = 8;
+    m = l2l_model_create(c, &o);
+    for (round = 0; m && round < 2; round++) {
+        scope q = scope_begin();
+        const l2l_tensor *weight = l2l_model_parameter(m, 0).value;
+        l2l_tensor *x = seeded(c, N, K, H, W, 42100, -1, 1), *in[2], *g[2], *y, *e;
+        golden_fill(values, COUNT(values), 42101 + (uint32_t)round, -1, 1);
+        CHECK(l2l_parameter_set(m, 0, values));
+        e = l2l_zeros(c, s);
+        if (!CHECK(x && e)) return;
+        in[0] = x;
+        in[1] = (l2l_tensor *)(size_t)weight;
+        y = l2l_conv_input_grad(c, x, in[1], s, 2, 1);
+        for (n = 0; n < N; n++)
+            for (h = 0; h < H; h++)
+                for (w = 0; w < W; w++)
+                    for (i = 0; i < KERNEL; i++)
+                        for (j = 0; j < KERNEL; j++) {
+                            int row = 2 * h + i - 1, column = 2 * w + j - 1;
+                            if (row < 0 || row >= s.h || column < 0 || column >= s.w) continue;
+                            for (ch = 0; ch < C; ch++)
+                                for (k = 0; k < K; k++)
+                                    e->data[((n * s.h + row) * s.w + column) * C + ch] +=
+                                        x->data[((n * H + h) * W + w) * K + k] *
+                                        weight->data[((i * KERNEL + j) * C + ch) * K + k];
+                        }
+        if (CHECK(y != NULL))
+            for (i = 0; i < l2l_count(s); i++) CHECK_NEAR(e->data[i], y->data[i], 1e-5);
+        /* d^2/dx dw of sum y^2: with x and w scaled by a, the gradient in x goes as a^3 */
+        y = l2l_sum(c, l2l_mul(c, y, y));
+        if (CHECK(l2l_grad(c, y, in, 2, g, L2L_CREATE_GRAPH))) {
+            double value = l2l_item(c, y), by_x, by_w;
+            by_x = l2l_item(c, l2l_sum(c, l2l_mul(c, g[0], x)));
+            by_w = l2l_item(c, l2l_sum(c, l2l_mul(c, g[1], in[1])));
+            CHECK_NEAR(2 * value, by_x, 1e-4 * value);
+            CHECK_NEAR(2 * value, by_w, 1e-4 * value);
+            e = l2l_sum(c, l2l_mul(c, g[0], x)); /* <dL/dx, x> = 2 L: its gradient in w is 2 dL/dw */
+            if (CHECK(l2l_grad(c, e, in + 1, 1, &y, 0)))
+                for (i = 0; i < COUNT(values); i++)
+                    CHECK_NEAR(2 * (double)g[1]->data[i], y->data[i], 1e-3);
+        }
+        scope_end(q);
+    }
+    CHECK_OK(c);
+    l2l_model_free(m);
 }
 
 static void tape_rules(void)
@@ -500,6 +638,10 @@ int main(void)
     RUN(random_streams, "random numbers are Philox4x32-10 and Box-Muller");
     RUN(kinks, "conventions at kinks and ties");
     RUN(layouts, "N,C,H,W outside, channels last inside");
+    RUN(positions_given_back, "a pooling's positions are missed once its tape is given back");
+    RUN(concatenation, "concatenation and its gradient");
+    RUN(embedding_of_classes, "rows of a table by class, and the table's gradient");
+    RUN(transposed_convolution, "transposed convolution with a model's weight, twice differentiated");
     RUN(tape_rules, "gradients of gradients, detached and unrelated tensors");
     RUN(dropout, "dropout's rate, scale, gradient and independence of the batch");
     RUN(optimizer_steps, "SGD and Adam equal PyTorch's over five steps");
