@@ -1807,9 +1807,9 @@ typedef struct l2l__kernels {
        b[(t*step + d)*columns + ...]: b is a packed panel whose taps stand `step` rows apart. */
     void (*tile)(int rows, int taps, int depth, const l2l_real *const *a, int first,
                  const l2l_real *b, int step, l2l_real *const *y, bool accumulate);
-    /* y[r*columns + ...] += sum over p < count of a[p*sa + r] * b[p*sb + ...] */
+    /* y[r*columns + ...] (+)= sum over p < count of a[p*sa + r] * b[p*sb + ...] */
     void (*outer)(int rows, int count, const l2l_real *a, int64_t sa, const l2l_real *b, int64_t sb,
-                  l2l_real *y);
+                  l2l_real *y, bool accumulate);
     /* The epilogue of one pixel of n channels, whose residual begins at `from`. */
     void (*finish)(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from, l2l_real *y);
     /* One pixel: out = t * scale, where t is dy, or 0 where gate <= 0. A gate of NULL is open. */
@@ -2426,7 +2426,8 @@ L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const float *con
 
 /* The same tile for weight gradients: the rows are neighbours in a, the sum runs over pixels. */
 L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const float *a, int64_t sa,
-                                       const float *b, int64_t sb, float *y)
+                                       const float *b, int64_t sb, float *y,
+                                       bool accumulate)
 {
     enum { L = L2L__LANES };
     const L2L__V zero = L2L__NAME(all)(0);
@@ -2435,7 +2436,7 @@ L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const float *a
     L2L__EACH_ROW(X)
 #undef X
 #define X(r)                                                                                       \
-    if (rows > r) {                                                                                \
+    if (rows > r && accumulate) {                                                                  \
         s##r = L2L__NAME(load)(y + 2 * L * r);                                                     \
         u##r = L2L__NAME(load)(y + 2 * L * r + L);                                                 \
     }
@@ -2462,15 +2463,15 @@ L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const float *a
 }
 
 L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t sa, const float *b,
-                                  int64_t sb, float *y)
+                                  int64_t sb, float *y, bool accumulate)
 {
     switch (rows) {
-    case 6: L2L__NAME(outer_rows)(6, count, a, sa, b, sb, y); break;
-    case 5: L2L__NAME(outer_rows)(5, count, a, sa, b, sb, y); break;
-    case 4: L2L__NAME(outer_rows)(4, count, a, sa, b, sb, y); break;
-    case 3: L2L__NAME(outer_rows)(3, count, a, sa, b, sb, y); break;
-    case 2: L2L__NAME(outer_rows)(2, count, a, sa, b, sb, y); break;
-    default: L2L__NAME(outer_rows)(1, count, a, sa, b, sb, y);
+    case 6: L2L__NAME(outer_rows)(6, count, a, sa, b, sb, y, accumulate); break;
+    case 5: L2L__NAME(outer_rows)(5, count, a, sa, b, sb, y, accumulate); break;
+    case 4: L2L__NAME(outer_rows)(4, count, a, sa, b, sb, y, accumulate); break;
+    case 3: L2L__NAME(outer_rows)(3, count, a, sa, b, sb, y, accumulate); break;
+    case 2: L2L__NAME(outer_rows)(2, count, a, sa, b, sb, y, accumulate); break;
+    default: L2L__NAME(outer_rows)(1, count, a, sa, b, sb, y, accumulate);
     }
 }
 
@@ -3502,12 +3503,13 @@ static const l2l_real *l2l__padded(l2l_context *c, l2l__geometry *g, const l2l_r
 typedef struct l2l__winograd {
     const l2l__kernels *kernels;
     int f, side, points, transform;          /* side f+2, points side^2; 0 or L2L__WIN_F2         */
+    int patch, into;                         /* of the source: size of a patch, how transformed   */
     int h, w, c;                             /* the source's plane and channels                   */
     int oh, ow, k, padding;                  /* the output's                                      */
     int th, tw, tiles;                       /* tiles of a plane; of the batch                    */
     int most;                                /* tiles at a time                                   */
-    int slab, panel;                         /* channels, columns that stand together in v, m:    */
-    int vrow, mrow;                          /* v[point][slab][tile][vrow], m likewise            */
+    int slab, vrow;                          /* channels together in v: [point][slab][tile][vrow] */
+    int mrow;                                /* m[point][tile][mrow]                              */
     bool turned;                             /* input gradient: taps in reverse                   */
     const l2l_real *source, *zero;
     const l2l_real *panels;                  /* the weight, [panel][tap][c][columns]              */
@@ -3519,9 +3521,11 @@ typedef struct l2l__winograd {
 enum {
     L2L__CACHED = 1 << 16,                   /* c*k up to which transformed weights are kept      */
     L2L__WIN_SLAB = 128,                     /* channels that are transformed at a time otherwise */
-    L2L__WIN_CHUNK = 192,                    /* tiles at a time when all threads share them       */
+    L2L__WIN_CHUNK = 192,                    /* tiles at a time then                              */
+    L2L__WIN_COPIES = 4,                     /* threads up to which each transforms them itself   */
     L2L__WIN_GROUP = 48,                     /* channels of a weight gradient's block             */
-    L2L__WIN_ROOM = 1 << 23                  /* numbers that its transformed tiles may take       */
+    L2L__WIN_TILES = 64,                     /* tiles at a time where its sums come in parts      */
+    L2L__WIN_ROOM = 1 << 22                  /* numbers that its sums, or a thread's tiles, take  */
 };
 
 /* Which way a layer goes, by its shape alone. The costs are vector operations for each tile: the
@@ -3555,13 +3559,15 @@ static l2l__winograd l2l__winograd_of(const l2l_context *c, int f, int n, int h,
     q.h = h; q.w = w; q.c = channels;
     q.oh = oh; q.ow = ow; q.k = k;
     q.padding = padding;
+    q.patch = q.side;
+    q.into = q.transform + L2L__WIN_IN;
     q.th = (oh + f - 1) / f;
     q.tw = (ow + f - 1) / f;
     q.tiles = n * q.th * q.tw;
     q.slab = channels;
-    q.panel = (k + width - 1) / width * width;
     q.vrow = channels + (channels % 128 ? 0 : 16); /* rows that do not fall onto each other in L1 */
-    q.mrow = q.panel + (q.panel % 128 ? 0 : 16);
+    q.mrow = (k + width - 1) / width * width;
+    q.mrow += q.mrow % 128 ? 0 : 16;
     return q;
 }
 
@@ -3592,7 +3598,7 @@ static int64_t l2l__winograd_v(const l2l__winograd *q)
 
 static int64_t l2l__winograd_m(const l2l__winograd *q)
 {
-    return (int64_t)((q->k + q->panel - 1) / q->panel) * q->most * q->mrow + 16;
+    return (int64_t)q->most * q->mrow + 16;
 }
 
 /* Tiles t0 .. t0+count-1 of the source into v, as its tiles from `first` on. */
@@ -3605,43 +3611,35 @@ static void l2l__winograd_in(const l2l__winograd *q, int t0, int count, int firs
     for (t = 0; t < count; t++) {
         int n = l2l__tile_place(q, t0 + t, &y, &x);
         l2l__patch(q->source + (int64_t)n * q->h * q->w * q->c, q->h, q->w, q->c, y - q->padding,
-                   x - q->padding, q->side, q->zero, from);
+                   x - q->padding, q->patch, q->zero, from);
         for (p = 0; p < q->points; p++) to[p] = v + p * point + (int64_t)(first + t) * q->vrow;
         for (d0 = 0; d0 < q->c; d0 += q->slab) {
-            q->kernels->winograd(q->transform + L2L__WIN_IN, q->c - d0 < q->slab ? q->c - d0
-                                                                                 : q->slab,
-                                 from, to, NULL, 0, NULL);
-            for (p = 0; p < q->points && d0 + q->slab < q->c; p++) {
-                from[p] += q->slab;
-                to[p] += (int64_t)q->most * q->vrow;
-            }
+            q->kernels->winograd(q->into, q->c - d0 < q->slab ? q->c - d0 : q->slab, from, to, NULL,
+                                 0, NULL);
+            if (d0 + q->slab >= q->c) break;
+            for (p = 0; p < q->patch * q->patch; p++) from[p] += q->slab;
+            for (p = 0; p < q->points; p++) to[p] += (int64_t)q->most * q->vrow;
         }
     }
 }
 
-/* m back to output pixels, with the epilogue. */
-static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int first,
+/* m back to columns k0 .. k0+n-1 of the output's pixels, with the epilogue. */
+static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int k0, int n,
                               const l2l_real *m)
 {
     const l2l_real *from[36];
     l2l_real *to[16];
     int64_t point = l2l__winograd_m(q);
-    int t, p, y, x, i, j, k0;
+    int t, p, y, x, i, j;
     for (t = 0; t < count; t++) {
         int64_t plane = l2l__tile_place(q, t0 + t, &y, &x) * (int64_t)q->oh;
-        for (p = 0; p < q->points; p++) from[p] = m + p * point + (int64_t)(first + t) * q->mrow;
+        for (p = 0; p < q->points; p++) from[p] = m + p * point + (int64_t)t * q->mrow;
         for (i = 0; i < q->f; i++)
             for (j = 0; j < q->f; j++)
                 to[i * q->f + j] = y + i < q->oh && x + j < q->ow
-                                       ? q->out + ((plane + y + i) * q->ow + x + j) * q->k : NULL;
-        for (k0 = 0; k0 < q->k; k0 += q->panel) {
-            q->kernels->winograd(q->transform + L2L__WIN_OUT, q->k - k0 < q->panel ? q->k - k0
-                                                                                   : q->panel,
-                                 from, to, q->epilogue, k0, q->out);
-            if (k0 + q->panel >= q->k) break;
-            for (p = 0; p < q->points; p++) from[p] += (int64_t)q->most * q->mrow;
-            for (i = 0; i < q->f * q->f; i++) if (to[i]) to[i] += q->panel;
-        }
+                                       ? q->out + ((plane + y + i) * q->ow + x + j) * q->k + k0
+                                       : NULL;
+        q->kernels->winograd(q->transform + L2L__WIN_OUT, n, from, to, q->epilogue, k0, q->out);
     }
 }
 
@@ -3650,11 +3648,12 @@ static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int fir
 static void l2l__winograd_product(const l2l__winograd *q, int count, const l2l_real *v, int depth,
                                   const l2l_real *b, l2l_real *m, bool accumulate)
 {
-    int i, r;
-    for (i = 0; i < count; i += L2L__ROWS) {
+    int i, r, rows;
+    for (i = 0; i < count; i += rows) {
         const l2l_real *a[L2L__ROWS];
         l2l_real *y[L2L__ROWS];
-        int rows = count - i < L2L__ROWS ? count - i : L2L__ROWS;
+        rows = count - i < L2L__ROWS ? count - i : L2L__ROWS;
+        if (count - i == 7 || count - i == 8) rows = 4; /* better than six and then two          */
         for (r = 0; r < L2L__ROWS; r++) {
             a[r] = v + (int64_t)(i + (r < rows ? r : 0)) * q->vrow;
             y[r] = m + (int64_t)(i + (r < rows ? r : 0)) * q->mrow;
@@ -3708,53 +3707,55 @@ static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
                             q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB,
                             q->u + (((int64_t)j * q->points + p) * q->c + d0) * width,
                             m + p * ms + j * width, d0 > 0);
-            l2l__winograd_out(q, t0, count, 0, m);
+            l2l__winograd_out(q, t0, count, 0, q->k, m);
         }
     }
     l2l__arena_drop(c, space);
     return true;
 }
 
-/* Large layers: their transformed weights would not stay in any cache, so all threads share a chunk
-   of tiles, and each transforms the panels of its own, a slab at a time, just before use. */
+/* Large layers: their transformed weights would not stay in any cache, so the threads share out the
+   panels, and each transforms its own, a slab at a time, just before use. A few threads transform
+   all tiles each for themselves: that is quicker than reading what another core has written. */
 static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
 {
-    int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t;
-    int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k), count, worker;
-    int64_t size = (int64_t)L2L__WIN_SLAB * width + 16, vs, ms;
-    l2l_real *v, *m, *u;
+    int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t, count, worker;
+    int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
+    int copies = workers <= L2L__WIN_COPIES ? workers : 1;
+    int64_t us = (int64_t)L2L__WIN_SLAB * width + 16, vs, ms;
+    l2l_real *v, *space;
     q->most = q->tiles < L2L__WIN_CHUNK ? q->tiles : L2L__WIN_CHUNK;
     q->slab = q->vrow = L2L__WIN_SLAB;
-    q->panel = q->mrow = width;
+    q->mrow = width;
     vs = l2l__winograd_v(q);
     ms = l2l__winograd_m(q);
-    v = (l2l_real *)l2l__arena_array(c, q->points * vs, sizeof *v);
-    m = (l2l_real *)l2l__arena_array(c, q->points * ms, sizeof *m);
-    u = (l2l_real *)l2l__arena_array(c, workers * (q->points * size), sizeof *u);
-    for (t0 = 0; u && m && v && t0 < q->tiles; t0 += count) {
+    v = (l2l_real *)l2l__arena_array(c, copies * (q->points * vs), sizeof *v);
+    space = (l2l_real *)l2l__arena_array(c, workers * (q->points * (us + ms)), sizeof *space);
+    for (t0 = 0; v && space && t0 < q->tiles; t0 += count) {
         count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
         L2L__PARALLEL(workers)
-        for (t = 0; t < count; t++) l2l__winograd_in(q, t0 + t, 1, t, v);
+        for (t = 0; t < copies * count; t++)
+            l2l__winograd_in(q, t0 + t % count, 1, t % count, v + t / count * (q->points * vs));
         L2L__PARALLEL(workers)
         for (worker = 0; worker < workers; worker++) {
-            l2l_real *mine = u + worker * (q->points * size);
-            int p, j, d0, depth;
-            for (j = worker; j < panels; j += workers)
+            const l2l_real *mine = v + (copies > 1 ? worker : 0) * (q->points * vs);
+            l2l_real *u = space + worker * (q->points * (us + ms)), *m = u + q->points * us;
+            int p, j, d0, depth, k0;
+            for (j = worker; j < panels; j += workers) {
                 for (d0 = 0; d0 < q->c; d0 += depth) {
                     depth = q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB;
-                    l2l__winograd_weight(q, j, d0, depth, mine, size);
+                    l2l__winograd_weight(q, j, d0, depth, u, us);
                     for (p = 0; p < q->points; p++)
                         l2l__winograd_product(
-                            q, count, v + p * vs + (int64_t)d0 / q->slab * q->most * q->vrow,
-                            depth, mine + p * size, m + p * ms + (int64_t)j * q->most * q->mrow,
-                            d0 > 0);
+                            q, count, mine + p * vs + (int64_t)d0 / q->slab * q->most * q->vrow,
+                            depth, u + p * us, m + p * ms, d0 > 0);
                 }
+                k0 = j * width;
+                l2l__winograd_out(q, t0, count, k0, q->k - k0 < width ? q->k - k0 : width, m);
+            }
         }
-        L2L__PARALLEL(workers)
-        for (t = 0; t < count; t++) l2l__winograd_out(q, t0 + t, 1, t, m);
     }
-    l2l__arena_drop(c, u);
-    l2l__arena_drop(c, m);
+    l2l__arena_drop(c, space);
     l2l__arena_drop(c, v);
     return !c->status;
 }
@@ -3792,109 +3793,139 @@ static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor
     return ok;
 }
 
-/* Channels c0 .. c1-1 of x by a panel of dy's, points p0 .. p1-1: adds the tiles of a chunk to the
-   sums, whose points stand `step` numbers apart. */
-static void l2l__winograd_sum(const l2l__winograd *q, int count, const l2l_real *v,
-                              const l2l_real *z, int p0, int p1, int c0, int c1, int panel,
-                              l2l_real *sums, int64_t step)
+/* The weight gradient's plan. An item is a block of x's channels, a slab, by a panel of dy's; its
+   sums stand as [point][channel][columns]. Layers whose sums are small have them several times, for
+   parts of the tiles, so that a thread need not read what another has transformed. How many parts
+   there are, their order and that of the tiles in each depend on the shape alone. */
+typedef struct l2l__winograd_plan {
+    l2l__winograd x, dy;                     /* both as sources of the same tiles                 */
+    int panels, items, parts;
+    bool kept;                               /* the sums of all items, or only of the one at hand */
+    int64_t step, size;                      /* numbers of a point's sums, of an item's           */
+    l2l_real *sums, *dw;                     /* [part][item]                                      */
+} l2l__winograd_plan;
+
+/* A chunk's tiles to one point of one item's sums. */
+static void l2l__winograd_sum(const l2l__winograd_plan *g, int count, const l2l_real *v,
+                              const l2l_real *z, int p, int item, bool accumulate, l2l_real *sums)
 {
-    int width = q->kernels->columns, p, band;
-    for (p = p0; p < p1; p++)
-        for (band = c0; band < c1; band += L2L__ROWS)
-            q->kernels->outer(c1 - band < L2L__ROWS ? c1 - band : L2L__ROWS, count,
-                              v + p * l2l__winograd_v(q) + band, q->vrow,
-                              z + p * l2l__winograd_m(q) + panel * width, q->mrow,
-                              sums + p * step + (int64_t)(band - c0) * width);
+    const l2l__winograd *x = &g->x, *dy = &g->dy;
+    int width = x->kernels->columns, slab = item / g->panels, k0 = item % g->panels * width, band;
+    int channels = x->c - slab * x->slab < x->slab ? x->c - slab * x->slab : x->slab;
+    v += p * l2l__winograd_v(x) + (int64_t)slab * x->most * x->vrow;
+    z += p * l2l__winograd_v(dy) + (int64_t)(k0 / dy->slab) * dy->most * dy->vrow + k0 % dy->slab;
+    for (band = 0; band < channels; band += L2L__ROWS)
+        x->kernels->outer(channels - band < L2L__ROWS ? channels - band : L2L__ROWS, count,
+                          v + band, x->vrow, z, dy->vrow, sums + p * g->step + band * width,
+                          accumulate);
 }
 
-/* The sums of channels c0 .. c1-1 to the weight's gradient; `out` is room for nine points. */
-static void l2l__winograd_collect(const l2l__winograd *q, const l2l_real *sums, int64_t step,
-                                  int c0, int c1, int panel, l2l_real *out, l2l_real *dw)
+/* An item's sums to the weight's gradient; `out` is room for nine points. */
+static void l2l__winograd_collect(const l2l__winograd_plan *g, const l2l_real *sums, int item,
+                                  l2l_real *out)
 {
     const l2l_real *from[36];
     l2l_real *to[9];
-    int width = q->kernels->columns, one = (c1 - c0) * width, i, r;
-    int valid = q->k - panel * width < width ? q->k - panel * width : width;
-    for (i = 0; i < q->points; i++) from[i] = sums + i * step;
-    for (i = 0; i < 9; i++) to[i] = out + i * one;
-    q->kernels->winograd(q->transform + L2L__WIN_BACK, one, from, to, NULL, 0, NULL);
+    const l2l__winograd *x = &g->x;
+    int width = x->kernels->columns, c0 = item / g->panels * x->slab, k0 = item % g->panels * width;
+    int channels = x->c - c0 < x->slab ? x->c - c0 : x->slab, k = g->dy.c, i, r;
+    for (i = 0; i < x->points; i++) from[i] = sums + i * g->step;
+    for (i = 0; i < 9; i++) to[i] = out + i * g->step;
+    x->kernels->winograd(x->transform + L2L__WIN_BACK, (int64_t)channels * width, from, to, NULL, 0,
+                         NULL);
     for (i = 0; i < 9; i++)
-        for (r = c0; r < c1; r++)
-            memcpy(dw + ((int64_t)i * q->c + r) * q->k + panel * width, to[i] + (r - c0) * width,
-                   (size_t)valid * sizeof *dw);
+        for (r = 0; r < channels; r++)
+            memcpy(g->dw + ((int64_t)i * x->c + c0 + r) * k + k0, to[i] + r * width,
+                   (size_t)(k - k0 < width ? k - k0 : width) * sizeof *out);
 }
 
-/* One tile of x and of dy into v and z. */
-static void l2l__winograd_pair(const l2l__winograd *q, const l2l_real *dy, int tile, int t,
-                               l2l_real *v, l2l_real *z)
+/* Shares from .. to-1 of parts x items: what one thread does. */
+static void l2l__winograd_shares(const l2l__winograd_plan *g, int from, int to, l2l_real *room)
 {
-    const l2l_real *from[16];
-    l2l_real *to[36];
-    int p, y, x, n = l2l__tile_place(q, tile, &y, &x);
-    l2l__winograd_in(q, tile, 1, t, v);
-    l2l__patch(dy + (int64_t)n * q->oh * q->ow * q->k, q->oh, q->ow, q->k, y, x, q->f, q->zero,
-               from);
-    for (p = 0; p < q->points; p++) to[p] = z + p * l2l__winograd_m(q) + (int64_t)t * q->mrow;
-    q->kernels->winograd(q->transform + L2L__WIN_GRAD, q->k, from, to, NULL, 0, NULL);
-}
-
-/* dW over the tiles of x and dy. Every sum runs over the tiles in order, whatever the threads.
-   Small layers keep all sums and take the tiles in chunks that stay in a cache; the threads share
-   out panels and points. Large ones take as many tiles at once as L2L__WIN_ROOM holds; the threads
-   share out blocks of channels and panels, and only if there are more tiles do their sums wait. */
-static bool l2l__winograd_weight_gradient(l2l_context *c, l2l__winograd *q, const l2l_real *dy,
-                                          l2l_real *dw)
-{
-    int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t, count, worker;
-    bool small = (int64_t)q->c * q->k <= L2L__CACHED / 2;
-    int group = small ? (q->c + L2L__ROWS - 1) / L2L__ROWS * L2L__ROWS : L2L__WIN_GROUP;
-    int groups = (q->c + group - 1) / group, items = panels * groups, kept, shares;
-    int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
-    int64_t step = (int64_t)group * width + 16, size = q->points * step, zs;
-    l2l_mark mark = l2l_mark_here(c);
-    l2l_real *zero, *sums, *v, *z, *out;
-    q->most = small ? L2L__WIN_CHUNK : L2L__WIN_ROOM / (q->points * (q->vrow + q->mrow));
-    if (q->most < L2L__WIN_GROUP) q->most = L2L__WIN_GROUP;
-    if (q->most > q->tiles) q->most = q->tiles;
-    kept = small || q->most < q->tiles ? items : workers;
-    shares = small ? items * q->points : items;
-    zs = q->points * l2l__winograd_m(q);
-    zero = (l2l_real *)l2l__arena_array(c, q->c > q->k ? q->c : q->k, sizeof *zero);
-    sums = (l2l_real *)l2l__arena_array(c, kept * size, sizeof *sums);
-    v = (l2l_real *)l2l__arena_array(c, q->points * l2l__winograd_v(q), sizeof *v);
-    z = (l2l_real *)l2l__arena_array(c, zs, sizeof *z);
-    out = (l2l_real *)l2l__arena_array(c, workers * (9 * step), sizeof *out);
-    if (!c->status) {
-        memset(zero, 0, (size_t)(q->c > q->k ? q->c : q->k) * sizeof *zero);
-        if (kept == items) memset(sums, 0, (size_t)(items * size) * sizeof *sums);
-        if (q->k % width) memset(z, 0, (size_t)zs * sizeof *z); /* the last panel's empty columns */
-        q->zero = zero;
-    }
-    for (t0 = 0; !c->status && t0 < q->tiles; t0 += count) {
-        bool last;
-        count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
-        last = t0 + count == q->tiles;
-        L2L__PARALLEL(workers)
-        for (t = 0; t < count; t++) l2l__winograd_pair(q, dy, t0 + t, t, v, z);
-        L2L__PARALLEL(workers)
-        for (worker = 0; worker < workers; worker++) {
-            int from = (int)((int64_t)shares * worker / workers), share;
-            int to = (int)((int64_t)shares * (worker + 1) / workers);
-            for (share = from; share < to; share++) {
-                int item = small ? share / q->points : share, p = small ? share % q->points : 0;
-                int c0 = item / panels * group, c1 = c0 + group < q->c ? c0 + group : q->c;
-                l2l_real *mine = sums + (kept == items ? item : worker) * size;
-                if (kept != items) memset(mine, 0, (size_t)size * sizeof *mine);
-                l2l__winograd_sum(q, count, v, z, p, small ? p + 1 : q->points, c0, c1,
-                                  item % panels, mine, step);
-                if (last && !small)
-                    l2l__winograd_collect(q, mine, step, c0, c1, item % panels,
-                                          out + worker * (9 * step), dw);
+    l2l_real *v = room, *z = v + g->x.points * l2l__winograd_v(&g->x);
+    l2l_real *own = z + g->x.points * l2l__winograd_v(&g->dy), *out = own + (g->kept ? 0 : g->size);
+    while (from < to) {
+        int part = from / g->items, points = g->x.points, t, count, i;
+        int n = (to < (part + 1) * g->items ? to : (part + 1) * g->items) - from;
+        int t0 = (int)((int64_t)g->x.tiles * part / g->parts);
+        int t1 = (int)((int64_t)g->x.tiles * (part + 1) / g->parts);
+        for (t = t0; t < t1; t += count) {
+            count = t1 - t < g->x.most ? t1 - t : g->x.most;
+            l2l__winograd_in(&g->x, t, count, 0, v);
+            l2l__winograd_in(&g->dy, t, count, 0, z);
+            for (i = 0; i < n * points; i++) {
+                int p = g->kept ? i / n : i % points, share = from + (g->kept ? i % n : i / points);
+                l2l_real *sums = g->kept ? g->sums + share * g->size : own;
+                l2l__winograd_sum(g, count, v, z, p, share % g->items, t > t0, sums);
+                if (!g->kept && p == points - 1) l2l__winograd_collect(g, sums, share, out);
             }
         }
+        from += n;
     }
-    for (t = 0; !c->status && small && t < panels; t++)
-        l2l__winograd_collect(q, sums + t * size, step, 0, q->c, t, out, dw);
+}
+
+/* dW over the tiles of x and dy, which q describes as for the forward pass. */
+static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q,
+                                          const l2l_real *dy, l2l_real *dw)
+{
+    int width = q->kernels->columns, deepest = q->c > q->k ? q->c : q->k, most, w, item, part;
+    int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
+    int64_t all = (int64_t)q->points * q->c * q->k, vs, zs, room;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l__winograd_plan g;
+    l2l_real *zero, *rooms;
+    memset(&g, 0, sizeof g);
+    g.x = g.dy = *q;
+    g.dw = dw;
+    g.x.slab = g.x.vrow = q->c <= L2L__WIN_SLAB ? q->c : L2L__WIN_GROUP;
+    g.dy.source = dy;
+    g.dy.patch = q->f;
+    g.dy.into = q->transform + L2L__WIN_GRAD;
+    g.dy.h = q->oh; g.dy.w = q->ow; g.dy.c = q->k; g.dy.padding = 0;
+    g.dy.slab = q->k <= L2L__WIN_SLAB ? (q->k + width - 1) / width * width : width;
+    g.dy.vrow = g.dy.slab;
+    g.panels = (q->k + width - 1) / width;
+    g.items = g.panels * ((q->c + g.x.slab - 1) / g.x.slab);
+    g.parts = all > L2L__WIN_ROOM / 2 ? 1 : all < L2L__WIN_ROOM / 16 ? 16
+                                                                     : (int)(L2L__WIN_ROOM / all);
+    if (g.parts > q->tiles / L2L__WIN_TILES) g.parts = q->tiles / L2L__WIN_TILES;
+    if (g.parts < 1) g.parts = 1;
+    most = g.parts > 1 ? L2L__WIN_TILES : L2L__WIN_ROOM / (q->points * (q->c + q->k));
+    if (most < L2L__WIN_TILES) most = L2L__WIN_TILES;
+    if (most > q->tiles) most = q->tiles;
+    g.x.most = g.dy.most = most;
+    g.kept = g.parts > 1 || most < q->tiles;
+    g.step = (int64_t)((g.x.slab + L2L__ROWS - 1) / L2L__ROWS * L2L__ROWS) * width + 16;
+    g.size = q->points * g.step;
+    vs = q->points * l2l__winograd_v(&g.x);
+    zs = q->points * l2l__winograd_v(&g.dy);
+    room = vs + zs + (g.kept ? 0 : g.size) + 9 * g.step;
+    zero = (l2l_real *)l2l__arena_array(c, deepest, sizeof *zero);
+    g.sums = (l2l_real *)l2l__arena_array(c, g.kept ? g.parts * g.items * g.size : 0,
+                                          sizeof *g.sums);
+    rooms = (l2l_real *)l2l__arena_array(c, workers * room, sizeof *rooms);
+    if (!c->status) {
+        memset(zero, 0, (size_t)deepest * sizeof *zero);
+        g.x.zero = g.dy.zero = zero;
+        L2L__PARALLEL(workers)
+        for (w = 0; w < workers; w++) {
+            int64_t shares = (int64_t)g.parts * g.items;
+            l2l_real *mine = rooms + w * room;
+            if (q->k % width) memset(mine + vs, 0, (size_t)zs * sizeof *mine); /* empty columns   */
+            l2l__winograd_shares(&g, (int)(shares * w / workers), (int)(shares * (w + 1) / workers),
+                                 mine);
+        }
+    }
+    if (!c->status && g.kept) {
+        L2L__PARALLEL(workers)
+        for (w = 0; w < workers; w++)
+            for (item = w; item < g.items; item += workers) {
+                l2l_real *sums = g.sums + item * g.size;
+                for (part = 1; part < g.parts; part++)
+                    q->kernels->add(g.size, sums, sums + part * g.items * g.size, sums);
+                l2l__winograd_collect(&g, sums, item, rooms + w * room);
+            }
+    }
     l2l_release(c, mark);
     return !c->status;
 }
@@ -4106,7 +4137,7 @@ static void l2l__outer_tile(const l2l__outer_plan *q, int n, int tile)
                           (int64_t)g->stride * q->pitch,
                           q->dy + ((n * (int64_t)g->oh + oh) * g->ow + first) * q->ldy +
                               l2l__panel_start(q, panel),
-                          q->ldy, q->sums + (int64_t)tile * L2L__ROWS * q->kernels->columns);
+                          q->ldy, q->sums + (int64_t)tile * L2L__ROWS * q->kernels->columns, true);
     }
 }
 
