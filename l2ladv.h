@@ -7682,7 +7682,8 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
     if (a->norm != L2L_LINF && a->norm != L2L_L2)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: norm %d is neither L2L_LINF nor L2L_L2",
                          (int)a->norm);
-    if (!(a->epsilon >= 0 && a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX)))
+    if (!(a->epsilon >= 0 &&
+          (a->minimal || a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX))))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: epsilon %g is not %s; pixels are in "
                          "[0,1], so 8 of 255 is 8/255", a->epsilon,
                          a->norm == L2L_LINF ? "in [0,1]" : "a number from 0");
@@ -7959,8 +7960,8 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
                      "l2; epsilon is %g", a->name, image, l2, a->epsilon);
 }
 
-/* Away from its label, though perhaps not where it shall? (An attack in no ball stays within epsilon
-   only where it succeeds.) */
+/* Away from its label, though perhaps not where it shall? (An attack in no ball stays within
+   epsilon only where it succeeds.) */
 static bool l2l__astray(const l2l_attack *a, const l2l_record *b)
 {
     return b->predicted != b->label && (b->success || !a->minimal);
