@@ -8461,10 +8461,17 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
                      "l2; epsilon is %g", a->name, image, l2, a->epsilon);
 }
 
+/* Away from its label, though perhaps not where it shall? (An attack in no ball stays within
+   epsilon only where it succeeds.) */
+static bool l2l__astray(const l2l_attack *a, const l2l_record *b)
+{
+    return b->predicted != b->label && (b->success || !a->minimal);
+}
+
 /* What attack number k made of a batch goes to the caller where it is more than what the earlier
-   attacks on these images did: reached its target, or at least left the label. */
-static bool l2l__hunt_end(l2l__hunt *h, int k, const l2l_real *images, const int *list, int n,
-                          l2l_real *adversarial, l2l_record *records)
+   attacks on these images did: success, or at least astray. */
+static bool l2l__hunt_end(l2l__hunt *h, const l2l_attack *attacks, int k, const l2l_real *images,
+                          const int *list, int n, l2l_real *adversarial, l2l_record *records)
 {
     const l2l_attack *a = h->attack;
     const l2l_model_options *o = &h->in.model->options;
@@ -8480,7 +8487,8 @@ static bool l2l__hunt_end(l2l__hunt *h, int k, const l2l_real *images, const int
         b->forwards += old->forwards;
         b->backwards += old->backwards;
         b->zero_gradients += old->zero_gradients;
-        if (k == 0 || b->success || (b->predicted != b->label && old->predicted == old->label)) {
+        if (k == 0 || b->success ||
+            (l2l__astray(a, b) && !l2l__astray(&attacks[old->attack], old))) {
             *old = *b;
             memcpy(adversarial + list[i] * one, out, (size_t)one * sizeof *out);
         }
@@ -8492,10 +8500,11 @@ static bool l2l__hunt_end(l2l__hunt *h, int k, const l2l_real *images, const int
 }
 
 /* Attack number k on the images numbered list[0] .. list[n-1]. */
-static bool l2l__attack_batch(l2l_model *m, const l2l_attack *a, int k, const l2l_real *images,
-                              const int *labels, const int *list, int n, l2l_real *adversarial,
-                              l2l_record *records)
+static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
+                              const l2l_real *images, const int *labels, const int *list, int n,
+                              l2l_real *adversarial, l2l_record *records)
 {
+    const l2l_attack *a = &attacks[k];
     l2l_context *c = m->context;
     const l2l_model_options *o = &m->options;
     int64_t plane = (int64_t)o->height * o->width, one = plane * o->channels;
@@ -8533,20 +8542,22 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *a, int k, const l2
     h.in.T = a->steps;
     h.in.mode = L2L_EVALUATE;
     return l2l__inner_open(&h.in, false) && l2l__hunt_batch(&h) &&
-           l2l__hunt_end(&h, k, images, list, n, adversarial, records);
+           l2l__hunt_end(&h, attacks, k, images, list, n, adversarial, records);
 }
 
 /* Attack number k on those of n images whose numbers are in `list`. */
-static bool l2l__attack_list(l2l_model *m, const l2l_attack *a, int k, const l2l_real *images,
-                             const int *labels, const int *list, int n, l2l_real *adversarial,
-                             l2l_record *records)
+static bool l2l__attack_list(l2l_model *m, const l2l_attack *attacks, int k,
+                             const l2l_real *images, const int *labels, const int *list, int n,
+                             l2l_real *adversarial, l2l_record *records)
 {
+    const l2l_attack *a = &attacks[k];
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
     int first, batch;
     for (first = 0; first < n && !c->status; first += batch) {
         batch = n - first < a->batch ? n - first : a->batch;
-        l2l__attack_batch(m, a, k, images, labels, list + first, batch, adversarial, records);
+        l2l__attack_batch(m, attacks, k, images, labels, list + first, batch, adversarial,
+                          records);
         l2l_release(c, mark);
         if (!c->status && a->progress && !a->progress(a->user, first + batch, n))
             l2l__fail(c, L2L_ERROR_CANCELLED, "attack %s: cancelled after %d of %d images", a->name,
@@ -8582,7 +8593,7 @@ L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_a
     for (k = 0; k < n_attacks && !c->status; k++) {
         for (i = standing = 0; i < n; i++)
             if (!records[i].success) list[standing++] = i;
-        l2l__attack_list(m, &attacks[k], k, images, labels, list, standing, adversarial, records);
+        l2l__attack_list(m, attacks, k, images, labels, list, standing, adversarial, records);
     }
     m->mode = mode;
     c->recording = was;

@@ -146,7 +146,7 @@ static void concatenation(void)
     int i, j;
     in[0] = seeded(c, 3, 5, 4, 5, 42000, -1, 1);
     in[1] = seeded(c, 3, 2, 4, 5, 42001, -1, 1);
-    y = l2l_concat(c, in[0], in[1]);
+    y = l2l_concat(c, in, 2);
     z = l2l_add(c, l2l_place(c, in[0], 0, 7), l2l_place(c, in[1], 5, 7));
     if (CHECK(y && z)) {
         CHECK_INT(7, y->shape.c);
@@ -159,7 +159,8 @@ static void concatenation(void)
                 CHECK_NEAR(dy->data[7 * i + j],
                            j < 5 ? g[0]->data[5 * i + j] : g[1]->data[2 * i + j - 5], 0);
     CHECK_OK(c);
-    CHECK(!l2l_concat(c, in[0], l2l_full(c, l2l_shape_of(3, 4, 6, 2), 1)));
+    in[1] = l2l_full(c, l2l_shape_of(3, 4, 6, 2), 1);
+    CHECK(!l2l_concat(c, in, 2));
     CHECK_INT(L2L_ERROR_SHAPE, l2l_error(c));
     l2l_error_clear(c);
     scope_end(q);
