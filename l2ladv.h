@@ -1047,8 +1047,9 @@ struct l2l__ran;
 typedef struct l2l_evaluation {
     int images;
     double natural;         /* accuracy on clean images                                           */
-    double worst;           /* share right on the clean image and under every attack so far on    */
-                            /* the ball                                                           */
+    l2l_norm norm;          /* of the ball that `worst` is about, and                             */
+    double epsilon;         /* its radius; below 0 until an attack says it                        */
+    double worst;           /* share right on the clean image and under every attack so far there */
     int *labels, *clean;    /* per image: true class, prediction                                  */
     bool *right;            /* per image: right so far                                            */
     /* private */
@@ -1294,7 +1295,7 @@ static size_t l2l__number(char *out, double value, int digits)
     return (size_t)(o - out);
 }
 
-/* A small vsnprintf: %s string, %d int, %z int64_t, %g double; returns the untruncated length.
+/* A small vsnprintf: %s string, %d int, %z int64_t, %g double, %%; returns the untruncated length.
    It exists because stdio may be switched off and printf's %g follows the locale. */
 static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_list a)
 {
@@ -1309,6 +1310,8 @@ static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_li
             s = va_arg(a, const char *);
             if (!s) s = "(none)";
             length = strlen(s);
+        } else if (*format == '%') {
+            buffer[0] = '%';
         } else if (*format == 'g') {
             length = l2l__number(buffer, va_arg(a, double), 6);
         } else {
@@ -11319,10 +11322,13 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
     l2l__batch_open(c, capacity, one, &b);
     a = l2l__batch_attack(attack, &b);
     while (k->done < e->images && !c->status) {
+        int first = k->done;
         l2l__batch_fill(e, &data, attack, k, &b, capacity, one);
         if (c->status || !l2l_attack_run(e->model, &a, b.x, b.labels, b.n, b.adversarial,
-                                         b.records))
+                                         b.records)) {
+            k->done = first;
             break;
+        }
         for (i = 0; i < b.n; i++) {
             k->records[b.which[i]] = b.records[i];
             if (adversarial)
@@ -11478,6 +11484,8 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
     e->model = m;
     e->data = d;
     e->options = *o;
+    e->norm = o->norm;
+    e->epsilon = o->epsilon;
     e->images = o->limit && o->limit < d->count ? o->limit : d->count;
     e->labels = (int *)l2l__allocate_array(c, e->images, sizeof *e->labels);
     e->clean = (int *)l2l__allocate_array(c, e->images, sizeof *e->clean);
@@ -11591,12 +11599,11 @@ static l2l__ran *l2l__evaluation_next(l2l_evaluation *e, const l2l_attack *a)
 /* Is the attack one on the ball that `worst` is about? The first one may say which. */
 static bool l2l__evaluation_counts(l2l_evaluation *e, const l2l_attack *a)
 {
-    l2l_evaluation_options *o = &e->options;
-    if (o->epsilon < 0 && a->epsilon > 0) {
-        o->epsilon = a->epsilon;
-        o->norm = a->norm;
+    if (e->epsilon < 0 && a->epsilon > 0) {
+        e->epsilon = a->epsilon;
+        e->norm = a->norm;
     }
-    return o->epsilon < 0 || (a->norm == o->norm && !(fabs(a->epsilon - o->epsilon) > 0));
+    return e->epsilon < 0 || (a->norm == e->norm && !(fabs(a->epsilon - e->epsilon) > 0));
 }
 
 L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
