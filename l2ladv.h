@@ -754,7 +754,6 @@ typedef struct l2l_attack {
                       /* sign_opt: directions for one gradient: 200                               */
     double share;     /* square: part of the image that the first windows cover: 0.8              */
     /* private */
-    const uint32_t *indices; /* the images' numbers, instead of first, first+1, ...               */
     bool (*search)(struct l2l__hunt *h); /* instead of the maximizer's steps                      */
     bool minimal;     /* it looks for the nearest adversarial image, in no ball                   */
 } l2l_attack;
@@ -1037,8 +1036,8 @@ typedef struct l2l_result {
                             /* the nearest adversarial image those, too, where it is too far      */
     int attacked;           /* images                                                             */
     bool counted;           /* in `worst`                                                         */
-    double success;         /* share of the images right at first that the attack led where it    */
-                            /* should (record.success), however far, and                          */
+    double success;         /* share of the images right at first that the attack led astray (to  */
+                            /* the target, if there is one), however far, and                     */
     double success_linf, success_l2; /* the mean norms of its perturbation there                  */
     double mean_loss;       /* of the attack's objective                                          */
     double mean_linf;
@@ -1050,8 +1049,9 @@ struct l2l__ran;
 typedef struct l2l_evaluation {
     int images;
     double natural;         /* accuracy on clean images                                           */
-    double worst;           /* share right on the clean image and under every attack so far on    */
-                            /* the ball                                                           */
+    l2l_norm norm;          /* of the ball that `worst` is about, and                             */
+    double epsilon;         /* its radius; below 0 until an attack says it                        */
+    double worst;           /* share right on the clean image and under every attack so far there */
     int *labels, *clean;    /* per image: true class, prediction                                  */
     bool *right;            /* per image: right so far                                            */
     /* private */
@@ -1290,7 +1290,7 @@ static size_t l2l__number(char *out, double value, int digits)
     return (size_t)(o - out);
 }
 
-/* A small vsnprintf: %s string, %d int, %z int64_t, %g double; returns the untruncated length.
+/* A small vsnprintf: %s string, %d int, %z int64_t, %g double, %%; returns the untruncated length.
    It exists because stdio may be switched off and printf's %g follows the locale. */
 static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_list a)
 {
@@ -1305,6 +1305,8 @@ static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_li
             s = va_arg(a, const char *);
             if (!s) s = "(none)";
             length = strlen(s);
+        } else if (*format == '%') {
+            buffer[0] = '%';
         } else if (*format == 'g') {
             length = l2l__number(buffer, va_arg(a, double), 6);
         } else {
@@ -8522,7 +8524,7 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
     h.kept = h.labels + n;
     for (i = 0; i < n; i++) {
         h.place[i] = i;
-        h.images[i] = a->indices ? a->indices[list[i]] : a->first + (uint32_t)list[i];
+        h.images[i] = a->first + (uint32_t)list[i];
         h.records[i].label = labels[list[i]];
         h.labels[i] = a->targets ? a->targets[list[i]] : labels[list[i]];
         l2l__image_to_hwc(images + list[i] * one, o->channels, plane, h.in.x->data + i * one);
@@ -8566,9 +8568,10 @@ static bool l2l__attack_list(l2l_model *m, const l2l_attack *attacks, int k,
     return !c->status;
 }
 
-L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_attacks,
-                                const l2l_real *images, const int *labels, int n,
-                                l2l_real *adversarial, l2l_record *records)
+/* All attacks on those of the images whose records do not tell of success yet. */
+static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_attacks,
+                                 const l2l_real *images, const int *labels, int n,
+                                 l2l_real *adversarial, l2l_record *records)
 {
     l2l_context *c = m ? m->context : NULL;
     l2l_mark mark;
@@ -8589,7 +8592,6 @@ L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_a
     mode = m->mode;
     was = c->recording;
     list = (int *)l2l__arena_array(c, n, sizeof *list);
-    if (n) memset(records, 0, (size_t)n * sizeof *records);
     for (k = 0; k < n_attacks && !c->status; k++) {
         for (i = standing = 0; i < n; i++)
             if (!records[i].success) list[standing++] = i;
@@ -8599,6 +8601,14 @@ L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_a
     c->recording = was;
     l2l_release(c, mark);
     return !c->status;
+}
+
+L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_attacks,
+                                const l2l_real *images, const int *labels, int n,
+                                l2l_real *adversarial, l2l_record *records)
+{
+    if (n > 0) memset(records, 0, (size_t)n * sizeof *records);
+    return l2l__attack_standing(m, attacks, n_attacks, images, labels, n, adversarial, records);
 }
 
 L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real *images,
@@ -11136,10 +11146,10 @@ L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
    compared that differ in steps and restarts only. */
 enum { L2L__STATE_ATTACKS = 60 };            /* by what metadata a file can hold                  */
 enum { L2L__STEPS, L2L__RESTARTS, L2L__NORM, L2L__EPSILON, L2L__STEP_SIZE, L2L__TARGETS,
-       L2L__SETTINGS = 16 };
+       L2L__SETTINGS = 22 };
 typedef struct l2l__ran {
     char name[32], parts[96];                /* "pgd"; "cross-entropy, sign"                      */
-    double settings[L2L__SETTINGS];          /* in the order of l2l__settings_of                  */
+    double settings[L2L__SETTINGS];          /* in the order of their names                       */
     bool search, last_iterate;
     l2l_result result;
     l2l_record *records;                     /* of all images; NULL once they are not needed      */
@@ -11155,7 +11165,8 @@ static bool l2l__evaluation_save(const l2l_evaluation *e);
 static const char *const l2l__setting_names[L2L__SETTINGS] = {
     "steps", "restarts", "norm", "epsilon", "step_size", "targets (a digest)", "start",
     "last_iterate", "seed (low half)", "seed (high half)", "first", "minimal", "parameter 1",
-    "parameter 2", "learned numbers (a digest)", "init (a digest)"};
+    "parameter 2", "confidence", "searches", "constant", "overshoot", "candidates", "share",
+    "learned numbers (a digest)", "init (a digest)"};
 
 static void l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__ran *k)
 {
@@ -11165,27 +11176,33 @@ static void l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__
     int64_t n = m->pack ? m->pack(m->self, NULL) : 0;
     double *v = n > 0 ? (double *)l2l__allocate_array(e->model->context, n, sizeof *v) : NULL;
     double *s = k->settings;
+    if (v) m->pack(m->self, v);
     l2l__format(k->name, sizeof k->name, "%s", a->name);
     l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, m->name);
     k->search = a->search != NULL;
     k->last_iterate = a->last_iterate;
-    s[L2L__STEPS] = a->steps;
-    s[L2L__RESTARTS] = a->restarts;
-    s[L2L__NORM] = a->norm;
-    s[L2L__EPSILON] = a->epsilon;
-    s[L2L__STEP_SIZE] = a->step_size;
-    s[L2L__TARGETS] = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
-    s[6] = a->start;
-    s[7] = a->last_iterate;
-    s[8] = (double)(a->seed & 0xffffffffu);
-    s[9] = (double)(a->seed >> 32);
-    s[10] = a->first;
-    s[11] = a->minimal;
-    s[12] = m->number[0];
-    s[13] = m->number[1];
-    if (v) m->pack(m->self, v);
-    s[14] = l2l__digest_bytes(v, n * (int64_t)sizeof *v);
-    s[15] = l2l__digest_bytes(a->init, pixels * (int64_t)sizeof(l2l_real));
+    *s++ = a->steps;
+    *s++ = a->restarts;
+    *s++ = a->norm;
+    *s++ = a->epsilon;
+    *s++ = a->step_size;
+    *s++ = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
+    *s++ = a->start;
+    *s++ = a->last_iterate;
+    *s++ = (double)(a->seed & 0xffffffffu);
+    *s++ = (double)(a->seed >> 32);
+    *s++ = a->first;
+    *s++ = a->minimal;
+    *s++ = m->number[0];
+    *s++ = m->number[1];
+    *s++ = a->objective.confidence;
+    *s++ = a->searches;
+    *s++ = a->constant;
+    *s++ = a->overshoot;
+    *s++ = a->candidates;
+    *s++ = a->share;
+    *s++ = l2l__digest_bytes(v, n * (int64_t)sizeof *v);
+    *s++ = l2l__digest_bytes(a->init, pixels * (int64_t)sizeof(l2l_real));
     l2l_free(e->model->context, v);
 }
 
@@ -11198,112 +11215,68 @@ static int l2l__settings_differ(const l2l__ran *a, const l2l__ran *b, int from)
 
 /* -- running over the images ------------------------------------------------------------------- */
 
-/* A batch of the images that are attacked, which need not be neighbours. */
-typedef struct l2l__batch {
-    int n, *which, *labels, *targets;
-    uint32_t *indices;
-    l2l_real *x, *init, *adversarial;
-    l2l_record *records;
-} l2l__batch;
-
-static void l2l__batch_close(l2l_context *c, l2l__batch *b)
+/* Images first .. first+n-1 and their labels; folded into k->digest if a state will want it. */
+static bool l2l__evaluation_fetch(l2l_evaluation *e, l2l__ran *k, int n, l2l_real *x)
 {
-    l2l_free(c, b->which);
-    l2l_free(c, b->indices);
-    l2l_free(c, b->x);
-    l2l_free(c, b->records);
-}
-
-static bool l2l__batch_open(l2l_context *c, int n, int64_t one, l2l__batch *b)
-{
-    b->which = (int *)l2l__allocate_array(c, n, 3 * sizeof *b->which);
-    b->indices = (uint32_t *)l2l__allocate_array(c, n, sizeof *b->indices);
-    b->x = (l2l_real *)l2l__allocate_array(c, n * one, 3 * sizeof *b->x);
-    b->records = (l2l_record *)l2l__allocate_array(c, n, sizeof *b->records);
-    if (c->status) return false;
-    b->labels = b->which + n;
-    b->targets = b->labels + n;
-    b->init = b->x + n * one;
-    b->adversarial = b->init + n * one;
+    const l2l_model_options *o = &e->model->options;
+    int64_t one = (int64_t)o->channels * o->height * o->width;
+    l2l_dataset data = *e->data;             /* errors and room are the model's context's         */
+    int i, *labels = e->labels + k->done;
+    data.context = e->model->context;
+    for (i = 0; i < n; i++)
+        if (!l2l__fetch(&data, "evaluation", o, NULL, NULL, k->done + i, x + i * one, labels + i))
+            return false;
+    if (!e->options.state) return true;
+    k->digest = l2l__fold(k->digest, x, (size_t)(n * one) * sizeof *x);
+    k->digest = l2l__fold(k->digest, labels, (size_t)n * sizeof *labels);
     return true;
 }
 
-static void l2l__batch_add(l2l_evaluation *e, const l2l_dataset *data, const l2l_attack *a,
-                           l2l__ran *k, l2l__batch *b, int64_t one)
+/* Clears the records of a batch but for the images that are to be spared. */
+static void l2l__spare(const l2l_evaluation *e, l2l__ran *k, int n)
 {
-    int n = b->n++, i = k->done;
-    b->which[n] = i;
-    b->indices[n] = a->first + (uint32_t)i;
-    if (a->targets) b->targets[n] = a->targets[i];
-    if (a->init) memcpy(b->init + n * one, a->init + i * one, (size_t)one * sizeof *b->init);
-    if (!l2l__fetch(data, "evaluation", &e->model->options, NULL, NULL, i, b->x + n * one,
-                    b->labels + n))
-        return;
-    e->labels[i] = b->labels[n];
-    if (!e->options.state) return;
-    k->digest = l2l__fold(k->digest, b->x + n * one, (size_t)one * sizeof *b->x);
-    k->digest = l2l__fold(k->digest, b->labels + n, sizeof *b->labels);
-}
-
-/* Attack `a` as it is made on a batch. */
-static l2l_attack l2l__batch_attack(const l2l_attack *a, const l2l__batch *b)
-{
-    l2l_attack own = *a;
-    own.progress = NULL;
-    own.indices = b->indices;
-    own.init = a->init ? b->init : NULL;
-    own.targets = a->targets ? b->targets : NULL;
-    return own;
-}
-
-/* An image that is spared: wrong already. */
-static void l2l__spare(const l2l_evaluation *e, l2l_record *b, int i)
-{
-    memset(b, 0, sizeof *b);
-    b->label = e->labels[i];
-    b->clean = e->clean[i];
-    b->predicted = b->step = -1;
-    b->success = true;
-}
-
-/* Fills a batch from image k->done on, which moves behind it. */
-static void l2l__batch_fill(l2l_evaluation *e, const l2l_dataset *data, const l2l_attack *a,
-                            l2l__ran *k, l2l__batch *b, int capacity, int64_t one)
-{
-    for (b->n = 0; b->n < capacity && k->done < e->images && !data->context->status; k->done++) {
-        if (e->options.skip_fooled && k->result.counted && !e->right[k->done])
-            l2l__spare(e, k->records + k->done, k->done);
-        else
-            l2l__batch_add(e, data, a, k, b, one);
+    int i;
+    for (i = k->done; i < k->done + n; i++) {
+        l2l_record *b = &k->records[i];
+        memset(b, 0, sizeof *b);
+        if (!e->options.skip_fooled || !k->result.counted || e->right[i]) continue;
+        b->label = e->labels[i];
+        b->clean = e->clean[i];
+        b->predicted = b->step = -1;
+        b->success = true;
     }
 }
 
-/* Makes attack `a` on the images from k->done on. */
+/* *part becomes an attack for the images from number `first` on. */
+static void l2l__attack_from(l2l_attack *part, const l2l_attack *all, int first, int64_t one)
+{
+    part->first = all->first + (uint32_t)first;
+    part->init = all->init ? all->init + first * one : NULL;
+    part->targets = all->targets ? all->targets + first : NULL;
+}
+
+/* Makes an attack on the images from k->done on. */
 static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l__ran *k,
                                 l2l_real *adversarial)
 {
     l2l_context *c = e->model->context;
     const l2l_model_options *o = &e->model->options;
     int64_t one = (int64_t)o->channels * o->height * o->width;
-    int capacity = e->options.batch < e->images ? e->options.batch : e->images, i;
-    l2l_dataset data = *e->data;             /* errors and room are the model's context's         */
-    l2l_attack a;
-    l2l__batch b;
-    data.context = c;
-    memset(&b, 0, sizeof b);
-    l2l__batch_open(c, capacity, one, &b);
-    a = l2l__batch_attack(attack, &b);
+    int batch = e->options.batch < e->images ? e->options.batch : e->images, n;
+    l2l_attack a = *attack;
+    l2l_real *x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
+    l2l_real *out = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *out);
+    a.progress = NULL;
     while (k->done < e->images && !c->status) {
-        l2l__batch_fill(e, &data, attack, k, &b, capacity, one);
-        if (c->status || !l2l_attack_run(e->model, &a, b.x, b.labels, b.n, b.adversarial,
-                                         b.records))
+        n = e->images - k->done < batch ? e->images - k->done : batch;
+        if (!l2l__evaluation_fetch(e, k, n, x)) break;
+        l2l__spare(e, k, n);
+        l2l__attack_from(&a, attack, k->done, one);
+        if (!l2l__attack_standing(e->model, &a, 1, x, e->labels + k->done, n,
+                                  adversarial ? adversarial + k->done * one : out,
+                                  k->records + k->done))
             break;
-        for (i = 0; i < b.n; i++) {
-            k->records[b.which[i]] = b.records[i];
-            if (adversarial)
-                memcpy(adversarial + b.which[i] * one, b.adversarial + i * one,
-                       (size_t)one * sizeof *adversarial);
-        }
+        k->done += n;
 #ifndef L2LADV_NO_STDIO
         if (e->options.state && e->ran && !l2l__evaluation_save(e)) break; /* ran: not the clean */
 #endif
@@ -11311,7 +11284,8 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
             l2l__fail(c, L2L_ERROR_CANCELLED, "evaluation: cancelled after %d of %d images",
                       k->done, e->images);
     }
-    l2l__batch_close(c, &b);
+    l2l_free(c, x);
+    l2l_free(c, out);
     return !c->status;
 }
 
@@ -11453,6 +11427,8 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
     e->model = m;
     e->data = d;
     e->options = *o;
+    e->norm = o->norm;
+    e->epsilon = o->epsilon;
     e->images = o->limit && o->limit < d->count ? o->limit : d->count;
     e->labels = (int *)l2l__allocate_array(c, e->images, sizeof *e->labels);
     e->clean = (int *)l2l__allocate_array(c, e->images, sizeof *e->clean);
@@ -11483,10 +11459,10 @@ static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran
     l2l_result *r = &k->result;
     double zero = 0;
     int i, right = 0, natural = 0, hits = 0;
-    for (i = 0; i < e->images; i++) r->attacked += k->records[i].step >= 0;
+    for (i = 0; i < e->images; i++) r->attacked += k->records[i].predicted >= 0;
     for (i = 0; i < e->images; i++) {
         const l2l_record *b = &k->records[i];
-        if (b->step < 0) continue;
+        if (b->predicted < 0) continue;
         right += !l2l__broken(a, b);
         natural += b->clean == b->label;
         r->mean_loss += b->loss / r->attacked;
@@ -11494,7 +11470,9 @@ static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran
         r->forwards += b->forwards;
         r->backwards += b->backwards;
         zero += b->zero_gradients;
-        if (b->clean != b->label || !b->success) continue;
+        if (b->clean != b->label || b->predicted == b->label ||
+            (a->targets && b->predicted != a->targets[i]))
+            continue;
         hits++;
         r->success_linf += b->linf;
         r->success_l2 += b->l2;
@@ -11513,9 +11491,9 @@ static void l2l__evaluation_count(l2l_evaluation *e, const l2l_attack *a, const 
     int i;
     for (i = 0; k->result.counted && i < e->images; i++) {
         const l2l_record *b = &k->records[i];
-        if (b->step >= 0 && !l2l__broken(a, b)) continue;
+        if (b->predicted >= 0 && !l2l__broken(a, b)) continue;
         e->right[i] = false;
-        if (b->step >= 0 || k->result.backwards) by[i] = false;
+        if (b->predicted >= 0 || k->result.backwards) by[i] = false;
     }
     l2l__worst(e);
 }
@@ -11566,12 +11544,11 @@ static l2l__ran *l2l__evaluation_next(l2l_evaluation *e, const l2l_attack *a)
 /* Is the attack one on the ball that `worst` is about? The first one may say which. */
 static bool l2l__evaluation_counts(l2l_evaluation *e, const l2l_attack *a)
 {
-    l2l_evaluation_options *o = &e->options;
-    if (o->epsilon < 0 && a->epsilon > 0) {
-        o->epsilon = a->epsilon;
-        o->norm = a->norm;
+    if (e->epsilon < 0 && a->epsilon > 0) {
+        e->epsilon = a->epsilon;
+        e->norm = a->norm;
     }
-    return o->epsilon < 0 || (a->norm == o->norm && !(fabs(a->epsilon - o->epsilon) > 0));
+    return e->epsilon < 0 || (a->norm == e->norm && !(fabs(a->epsilon - e->epsilon) > 0));
 }
 
 L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
@@ -11712,20 +11689,6 @@ static int l2l__count_right(l2l_model *m, const l2l_real *x, const int *labels, 
     return right;
 }
 
-/* One batch: images made on every model, all of them shown to all. */
-static bool l2l__transfer_batch(l2l_model *const *models, int n, const l2l_attack *a,
-                                const l2l__batch *b, l2l_real *z, double *right)
-{
-    int i, j;
-    for (i = 0; i < n; i++) {
-        if (!l2l_attack_run(models[i], a, b->x, b->labels, b->n, b->adversarial, b->records))
-            return false;
-        for (j = 0; j < n; j++)
-            right[i * n + j] += l2l__count_right(models[j], b->adversarial, b->labels, b->n, z);
-    }
-    return !models[0]->context->status;
-}
-
 static bool l2l__transfer_ok(l2l_model *const *models, int n, const l2l_dataset *d,
                              const l2l_evaluation_options *o)
 {
@@ -11750,39 +11713,46 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
                                    double *accuracies)
 {
     l2l_context *c = n > 0 && models[0] ? models[0]->context : NULL;
-    l2l_attack a;
+    l2l_attack a = *attack;
     l2l_evaluation e;
-    l2l_dataset data = *d;
     l2l__ran k;
-    l2l__batch b;
-    l2l_real *z;
-    int64_t one, i;
+    l2l_record *records;
+    l2l_real *x, *adversarial, *z;
+    int64_t one;
+    int i, j, batch, m = 0;
     if (!c || c->status || !l2l__transfer_ok(models, n, d, o)) return false;
     memset(&e, 0, sizeof e);
     memset(&k, 0, sizeof k);
-    memset(&b, 0, sizeof b);
     e.model = models[0];
+    e.data = d;
     e.images = o->limit && o->limit < d->count ? o->limit : d->count;
-    e.options.batch = o->batch < e.images ? o->batch : e.images;
     one = (int64_t)e.model->options.channels * e.model->options.height * e.model->options.width;
-    data.context = c;
+    batch = o->batch < e.images ? o->batch : e.images;
     e.labels = (int *)l2l__allocate_array(c, e.images, sizeof *e.labels);
-    z = (l2l_real *)l2l__allocate_array(c, (int64_t)e.options.batch * e.model->options.classes,
-                                        sizeof *z);
-    for (i = 0; i < (int64_t)n * n; i++) accuracies[i] = 0;
-    l2l__batch_open(c, e.options.batch, one, &b);
-    a = l2l__batch_attack(attack, &b);
+    records = (l2l_record *)l2l__allocate_array(c, batch, sizeof *records);
+    x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
+    adversarial = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *adversarial);
+    z = (l2l_real *)l2l__allocate_array(c, (int64_t)batch * e.model->options.classes, sizeof *z);
+    for (i = 0; i < n * n; i++) accuracies[i] = 0;
+    a.progress = NULL;
     if (!a.search) a.last_iterate = true;
-    while (k.done < e.images && !c->status) {
-        l2l__batch_fill(&e, &data, attack, &k, &b, e.options.batch, one);
-        if (c->status || !l2l__transfer_batch(models, n, &a, &b, z, accuracies)) break;
-        if (attack->progress && !attack->progress(attack->user, k.done, e.images))
+    for (; k.done < e.images && !c->status; k.done += m) {
+        const int *labels = e.labels + k.done;
+        m = e.images - k.done < batch ? e.images - k.done : batch;
+        if (!l2l__evaluation_fetch(&e, &k, m, x)) break;
+        l2l__attack_from(&a, attack, k.done, one);
+        for (i = 0; i < n && l2l_attack_run(models[i], &a, x, labels, m, adversarial, records); i++)
+            for (j = 0; j < n; j++)
+                accuracies[i * n + j] += l2l__count_right(models[j], adversarial, labels, m, z);
+        if (attack->progress && !attack->progress(attack->user, k.done + m, e.images))
             l2l__fail(c, L2L_ERROR_CANCELLED, "l2l_transfer_matrix: cancelled after %d of %d "
-                      "images", k.done, e.images);
+                      "images", k.done + m, e.images);
     }
-    for (i = 0; i < (int64_t)n * n; i++) accuracies[i] /= e.images;
-    l2l__batch_close(c, &b);
+    for (i = 0; i < n * n; i++) accuracies[i] /= e.images;
     l2l_free(c, e.labels);
+    l2l_free(c, records);
+    l2l_free(c, x);
+    l2l_free(c, adversarial);
     l2l_free(c, z);
     return !c->status;
 }

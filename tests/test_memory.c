@@ -169,12 +169,22 @@ static bool try_evaluation(l2l_context *c)
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_attack a = l2l_attack_fgsm(0.1);
     l2l_result r;
+    double accuracy;
+    int round;
     bool ok = false;
     if (m && l2l_dataset_from_arrays(c, images, labels, N, 1, 8, 8, 5, &d)) {
         if (l2l_evaluation_begin(m, &d, &o, &e)) {
             ok = l2l_evaluation_attack(&e, &a, &r, NULL, NULL);
             l2l_evaluation_end(&e);
         }
+        ok = ok && l2l_transfer_matrix(&m, 1, &d, &a, &o, &accuracy);
+        o.state = "out-memory-state"; /* written, and taken up again */
+        for (round = 0; ok && round < 2; round++)
+            if ((ok = l2l_evaluation_begin(m, &d, &o, &e)) != false) {
+                ok = l2l_evaluation_attack(&e, &a, &r, NULL, NULL);
+                l2l_evaluation_end(&e);
+            }
+        remove(o.state);
         l2l_dataset_free(&d);
     }
     l2l_model_free(m);

@@ -1,0 +1,648 @@
+/* Evaluations: what counts as the worst case, images that are spared, targets, the warnings, states
+   that an evaluation goes on from, accuracies of one model on another's adversarial images. */
+#include "networks.h"
+
+enum { MANY = 60, PIXELS = 64, CLASSES = 5 };
+
+typedef struct setup {
+    l2l_context *c;
+    l2l_model *m;
+    l2l_dataset d;
+    l2l_real *x;
+    int labels[MANY];
+} setup;
+
+/* Images with the model's own predictions as labels, but for the first three. */
+static int begin(setup *s, l2l_model *(*make)(l2l_context *c))
+{
+    l2l_real z[MANY * CLASSES];
+    int i, k;
+    memset(s, 0, sizeof *s);
+    s->c = test_context(2);
+    s->m = make(s->c);
+    s->x = test_array(MANY * PIXELS);
+    golden_fill(s->x, MANY * PIXELS, 77, 0, 1);
+    if (!CHECK(s->m && l2l_model_logits(s->m, s->x, MANY, z))) return 0;
+    for (i = 0; i < MANY; i++) {
+        for (k = s->labels[i] = 0; k < CLASSES; k++)
+            if (z[i * CLASSES + k] > z[i * CLASSES + s->labels[i]]) s->labels[i] = k;
+        if (i < 3) s->labels[i] = (s->labels[i] + 1) % CLASSES;
+    }
+    return CHECK(l2l_dataset_from_arrays(s->c, s->x, s->labels, MANY, 1, 8, 8, CLASSES, &s->d));
+}
+
+static void end(setup *s)
+{
+    CHECK_OK(s->c);
+    l2l_dataset_free(&s->d);
+    l2l_model_free(s->m);
+    l2l_context_free(s->c);
+    free(s->x);
+}
+
+static l2l_model *plain(l2l_context *c) { return tiny_model(c, 400); }
+static l2l_model *other(l2l_context *c) { return tiny_model(c, 500); }
+
+static char *beside(const char *name) /* to be freed */
+{
+    size_t n = strlen(name) + 32;
+    char *p = (char *)test_memory(n);
+    snprintf(p, n, "out-evaluation-%s", name);
+    return p;
+}
+
+/* -- models that should raise a flag ------------------------------------------------------------ */
+
+/* sign' = 0: no gradient gets through */
+static l2l_tensor *flat_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_context *c = l2l_model_context(m);
+    (void)user;
+    x = l2l_layer_conv(m, "conv", x, 4, 3, 1, 0, 0);
+    return l2l_layer_linear(m, "fc", l2l_sign(c, x), CLASSES, L2L_LAST);
+}
+static l2l_tensor *softmax_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    return l2l_softmax(l2l_model_context(m), tiny_forward(m, x, user));
+}
+/* noise of 1 % on the logits, other noise every time */
+static l2l_tensor *random_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_context *c = l2l_model_context(m);
+    l2l_tensor *z = tiny_forward(m, x, user), *noise;
+    l2l_stream s;
+    int64_t i;
+    memset(&s, 0, sizeof s);
+    s.purpose = L2L_RANDOM_USER;
+    s.step = (uint32_t)++*(int *)user;
+    if (!z || !(noise = l2l_zeros(c, z->shape))) return NULL;
+    for (i = 0; i < l2l_count(z->shape); i++)
+        noise->data[i] = (l2l_real)(0.01 * l2l_random_normal(&s, (uint32_t)i));
+    return l2l_add(c, z, noise);
+}
+
+static int draws;
+static l2l_model *own_model(l2l_context *c, const char *name, l2l_forward forward)
+{
+    static const double bound[] = {0.8, 0.2, 0.5, 0.2};
+    l2l_model_options o = own_options(name, forward, 1, 8, CLASSES);
+    l2l_model *m;
+    o.user = &draws;
+    m = l2l_model_create(c, &o);
+    if (m) seed_parameters(m, 400, bound);
+    return m;
+}
+static l2l_model *flat(l2l_context *c) { return own_model(c, "flat", flat_forward); }
+static l2l_model *softmax(l2l_context *c) { return own_model(c, "softmax", softmax_forward); }
+static l2l_model *noisy(l2l_context *c) { return own_model(c, "noisy", random_forward); }
+
+/* Runs the attacks; the flags and, in `text`, what is said. */
+static unsigned warned(l2l_model *(*make)(l2l_context *c), const l2l_attack *attacks, int n,
+                       char *text, size_t size)
+{
+    setup s;
+    l2l_evaluation e;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_result r;
+    unsigned flags = ~0u;
+    int i;
+    o.batch = 25;
+    if (begin(&s, make) && CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
+        for (i = 0; i < n; i++) CHECK(l2l_evaluation_attack(&e, &attacks[i], &r, NULL, NULL));
+        flags = l2l_evaluation_warnings(&e, text, size);
+        CHECK_INT(flags, l2l_evaluation_warnings(&e, NULL, 0));
+        l2l_evaluation_end(&e);
+    }
+    end(&s);
+    return flags;
+}
+
+static void quiet_when_sound(void)
+{
+    l2l_attack a[4];
+    char text[2000];
+    a[0] = l2l_attack_fgsm(0.05);
+    a[1] = l2l_attack_pgd(0.05);
+    a[2] = l2l_attack_pgd(0.05);
+    a[2].steps = 40;
+    a[3] = l2l_attack_pgd(0.05); /* noise alone: a weak attack without gradients */
+    a[3].steps = 0;
+    CHECK_INT(0, warned(plain, a, 4, text, sizeof text));
+    CHECK_TEXT("", text);
+    CHECK_INT(0, warned(plain, a, 0, text, sizeof text));
+}
+
+static void flags_of_models(void)
+{
+    l2l_attack a = l2l_attack_pgd(0.05);
+    char text[2000];
+    CHECK_INT(L2L_WARN_ZERO_GRADIENTS, warned(flat, &a, 1, text, sizeof text));
+    CHECK_CONTAINS("zero-gradients: 100 % of the iterates of pgd (10 steps, 1 runs)", text);
+    CHECK_INT(L2L_WARN_SOFTMAX, warned(softmax, &a, 1, text, sizeof text));
+    CHECK_CONTAINS("softmax-output: ", text);
+    CHECK(warned(noisy, &a, 1, text, sizeof text) & L2L_WARN_RANDOM);
+    CHECK_CONTAINS("random: ", text);
+    CHECK_INT(L2L_WARN_SOFTMAX, warned(softmax, &a, 1, text, 8));
+    CHECK_TEXT("softmax", text);
+}
+
+static void flag_of_queries(void)
+{
+    l2l_attack a[2];
+    char text[2000];
+    a[0] = l2l_attack_ifgsm(0.2); /* stays where it is, without gradients */
+    a[1] = l2l_attack_pgd(0.2);
+    a[1].steps = 0;
+    a[1].restarts = 50;
+    CHECK_INT(L2L_WARN_ZERO_GRADIENTS | L2L_WARN_QUERIES, warned(flat, a, 2, text, sizeof text));
+    CHECK_CONTAINS("queries: attacks without gradients fool ", text);
+    CHECK_INT(0, warned(flat, a + 1, 1, text, sizeof text)); /* none to compare with */
+    a[1].epsilon = 0.4; /* another ball */
+    CHECK_INT(L2L_WARN_ZERO_GRADIENTS, warned(flat, a, 2, text, sizeof text));
+}
+
+/* Descends the loss, under a false name. */
+static bool wrong_way(void *self, l2l_inner *in)
+{
+    int64_t i;
+    (void)self;
+    for (i = 0; i < l2l_count(in->shape); i++)
+        in->delta->data[i] = (l2l_real)(in->g[in->t]->data[i] > 0   ? -in->step_size
+                                        : in->g[in->t]->data[i] < 0 ? in->step_size
+                                                                    : 0);
+    return true;
+}
+
+static void flag_of_order(void)
+{
+    l2l_attack a[3];
+    char text[2000];
+    a[0] = l2l_attack_fgsm(0.1);
+    a[1] = l2l_attack_pgd(0.1);
+    a[1].maximizer.step = wrong_way;
+    a[1].last_iterate = true;
+    CHECK_INT(L2L_WARN_ORDER, warned(plain, a, 2, text, sizeof text));
+    CHECK_CONTAINS("order: fgsm (1 steps, 1 runs) leaves ", text);
+    a[1].step_size = 0.001; /* ten of these do not get as far */
+    a[1].maximizer = l2l_maximizer_sign();
+    CHECK_INT(0, warned(plain, a, 2, text, sizeof text));
+    a[0] = l2l_attack_pgd(0.1); /* the same with more steps, from the same start */
+    a[1] = a[0];
+    a[0].maximizer.step = wrong_way;
+    a[0].last_iterate = true;
+    a[0].steps = 30;
+    a[1].last_iterate = true;
+    CHECK_INT(L2L_WARN_ORDER, warned(plain, a, 2, text, sizeof text));
+    CHECK_CONTAINS("order: pgd (10 steps, 1 runs) leaves ", text);
+    CHECK_CONTAINS("but pgd (30 steps, 1 runs) ", text);
+    a[0].seed = 1; /* another start */
+    CHECK_INT(0, warned(plain, a, 2, text, sizeof text));
+}
+
+/* -- the worst case ----------------------------------------------------------------------------- */
+
+static void balls(void)
+{
+    setup s;
+    l2l_evaluation e;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack own = l2l_attack_pgd(0.2), small = l2l_attack_pgd(0.05), l2 = l2l_attack_pgd_l2(1);
+    l2l_result r, strong, none;
+    l2l_record records[MANY];
+    int round, i, right;
+    if (begin(&s, plain)) {
+        for (round = 0; round < 2; round++) {
+            o.epsilon = round ? 0.05 : -1; /* -1: the first attack says which */
+            if (!CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) break;
+            CHECK(l2l_evaluation_attack(&e, round ? &own : &small, &r, records, NULL));
+            CHECK_INT(!round, r.counted);
+            if (round) CHECK_NEAR(e.natural, e.worst, 0);
+            CHECK(l2l_evaluation_attack(&e, &l2, &strong, NULL, NULL));
+            CHECK(!strong.counted);
+            CHECK(strong.accuracy < 0.5);
+            CHECK(strong.success > 0.5 && strong.success_l2 <= 1 + 1e-6 && strong.success_l2 > 0.1);
+            if (round) CHECK(l2l_evaluation_attack(&e, &small, &r, records, NULL));
+            CHECK(r.counted);
+            CHECK_INT(MANY, r.attacked);
+            CHECK_NEAR(r.accuracy, e.worst, 1e-12);
+            for (i = right = 0; i < MANY; i++) {
+                right += e.right[i];
+                CHECK_INT(!records[i].success, e.right[i]);
+            }
+            CHECK_NEAR((double)right / MANY, e.worst, 1e-12);
+            l2l_evaluation_end(&e);
+        }
+        o.epsilon = 0.05; /* the nearest adversarial images count as far as they are that near */
+        l2 = l2l_attack_deepfool(0.05);
+        if (CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
+            CHECK(l2l_evaluation_attack(&e, &l2, &r, records, NULL));
+            CHECK(r.counted && r.accuracy > 0.05 && r.accuracy < 0.95);
+            CHECK(r.success > 1 - r.accuracy); /* farther ones too */
+            CHECK(r.success_linf > r.mean_linf * 0.9);
+            for (i = 0; i < MANY; i++)
+                CHECK_INT(records[i].predicted == s.labels[i] || records[i].linf > 0.05,
+                          e.right[i]);
+            CHECK_NEAR(r.accuracy, e.worst, 1e-12);
+            l2l_evaluation_end(&e);
+        }
+        small = l2l_attack_pgd(0);
+        o.epsilon = -1;
+        if (CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
+            CHECK(l2l_evaluation_attack(&e, &small, &none, NULL, NULL));
+            CHECK_NEAR(e.natural, none.accuracy, 1e-12);
+            CHECK_NEAR(0, none.success, 0);
+            l2l_evaluation_end(&e);
+        }
+    }
+    end(&s);
+}
+
+/* Spared images are those that were wrong before, the worst case is the same, with fewer passes. */
+static void sparing(void)
+{
+    setup s;
+    l2l_evaluation e, f;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a[3];
+    l2l_result r, q;
+    l2l_record all[MANY], some[MANY];
+    l2l_real adv[MANY * PIXELS], left[MANY * PIXELS];
+    int k, i, standing, before;
+    a[0] = l2l_attack_fgsm(0.05);
+    a[1] = l2l_attack_pgd(0.05);
+    a[2] = l2l_attack_pgd_l2(0.8);
+    a[1].targets = NULL;
+    o.batch = 7;
+    if (begin(&s, plain) && CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
+        o.skip_fooled = true;
+        o.batch = 11;
+        if (CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &f))) {
+            for (k = 0; k < 3; k++) {
+                for (i = before = 0; i < MANY; i++) before += f.right[i];
+                for (i = 0; i < MANY * PIXELS; i++) left[i] = -7;
+                CHECK(l2l_evaluation_attack(&e, &a[k], &r, all, adv));
+                CHECK(l2l_evaluation_attack(&f, &a[k], &q, some, left));
+                CHECK_NEAR(e.worst, f.worst, 0);
+                CHECK_BYTES(e.right, f.right, MANY * sizeof *e.right);
+                CHECK_NEAR(k < 2 ? e.worst : r.accuracy, q.accuracy, 1e-12);
+                CHECK_INT(k < 2 ? before : MANY, q.attacked); /* in another ball all are attacked */
+                for (i = standing = 0; i < MANY; i++) {
+                    if (some[i].step >= 0) {
+                        standing++;
+                        CHECK_BYTES(&all[i], &some[i], sizeof *all);
+                        CHECK_BYTES(adv + i * PIXELS, left + i * PIXELS, PIXELS * sizeof *adv);
+                        continue;
+                    }
+                    CHECK_INT(-1, some[i].predicted);
+                    CHECK_INT(s.labels[i], some[i].label);
+                    CHECK_NEAR(-7, left[i * PIXELS], 0);
+                }
+                CHECK_INT(q.attacked, standing);
+            }
+            CHECK_INT(0, l2l_evaluation_warnings(&f, NULL, 0));
+            l2l_evaluation_end(&f);
+        }
+        l2l_evaluation_end(&e);
+    }
+    end(&s);
+}
+
+static void targets(void)
+{
+    setup s;
+    l2l_evaluation e;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a = l2l_attack_pgd(0.05);
+    l2l_result r;
+    l2l_record records[MANY];
+    int target[MANY], i, hit = 0, natural = 0, right = 0;
+    double l2 = 0;
+    o.batch = 13;
+    if (begin(&s, plain) && CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
+        for (i = 0; i < MANY; i++) target[i] = (s.labels[i] + 1) % CLASSES;
+        a.targets = target;
+        CHECK(l2l_evaluation_attack(&e, &a, &r, records, NULL));
+        for (i = 0; i < MANY; i++) {
+            right += records[i].predicted == s.labels[i];
+            if (e.clean[i] != s.labels[i]) continue;
+            natural++;
+            if (records[i].predicted != target[i]) continue;
+            hit++;
+            l2 += records[i].l2;
+        }
+        CHECK(hit > 5 && hit < natural);
+        CHECK_NEAR((double)hit / natural, r.success, 1e-12);
+        CHECK_NEAR(l2 / hit, r.success_l2, 1e-12);
+        CHECK_NEAR((double)right / MANY, r.accuracy, 1e-12);
+        l2l_evaluation_end(&e);
+    }
+    end(&s);
+}
+
+/* -- states ------------------------------------------------------------------------------------- */
+
+static bool stop_after(void *user, int done, int total)
+{
+    (void)done;
+    (void)total;
+    return --*(int *)user > 0;
+}
+
+enum { ATTACKS = 3 };
+typedef struct outcome {
+    double natural, worst;
+    l2l_result results[ATTACKS];
+    l2l_record records[ATTACKS][MANY];
+    unsigned warnings;
+    char text[1000];
+} outcome;
+
+/* All attacks, or until the progress has been told `batches` times; true when it got to the end. */
+static bool evaluate(const setup *s, const char *state, bool skip, int batches, outcome *out)
+{
+    l2l_evaluation e;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a[ATTACKS];
+    int k;
+    a[0] = l2l_attack_fgsm(0.05);
+    a[1] = l2l_attack_pgd(0.05);
+    a[2] = l2l_attack_pgd(0.05);
+    a[2].restarts = 3;
+    a[2].seed = ((uint64_t)1 << 40) + 1;
+    memset(out, 0, sizeof *out);
+    o.batch = 17;
+    o.state = state;
+    o.skip_fooled = skip;
+    if (!l2l_evaluation_begin(s->m, &s->d, &o, &e)) return false;
+    for (k = 0; k < ATTACKS; k++) {
+        a[k].progress = batches ? stop_after : NULL;
+        a[k].user = &batches;
+        if (!l2l_evaluation_attack(&e, &a[k], &out->results[k], out->records[k], NULL)) break;
+    }
+    out->natural = e.natural;
+    out->worst = e.worst;
+    out->warnings = l2l_evaluation_warnings(&e, out->text, sizeof out->text);
+    l2l_evaluation_end(&e);
+    return k == ATTACKS;
+}
+
+/* Stopped after every possible batch, and gone on with: the same bits as in one go. */
+static void going_on(void)
+{
+    static outcome straight, stopped;
+    setup s;
+    char *state = beside("state");
+    int skip, batches, stops;
+    if (begin(&s, plain))
+        for (skip = 0; skip < 2; skip++) {
+            remove(state);
+            CHECK(evaluate(&s, NULL, skip != 0, 0, &straight));
+            for (batches = 1; batches < 13; batches++) {
+                CHECK(!evaluate(&s, state, skip != 0, batches, &stopped));
+                CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "evaluation: cancelled after ");
+                for (stops = 0; stops < 20 && !evaluate(&s, state, skip != 0, 2, &stopped); stops++)
+                    CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "evaluation: cancelled after ");
+                CHECK(stops < 20);
+                CHECK_BYTES(&straight, &stopped, sizeof straight);
+                CHECK(evaluate(&s, state, skip != 0, 1, &stopped)); /* nothing is left to do */
+                CHECK_BYTES(&straight, &stopped, sizeof straight);
+                remove(state);
+            }
+        }
+    end(&s);
+    free(state);
+}
+
+static void states_refused(void)
+{
+    static outcome out;
+    setup s;
+    l2l_evaluation e;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a = l2l_attack_fgsm(0.05), pgd = l2l_attack_pgd(0.05);
+    l2l_result r;
+    l2l_model *another;
+    l2l_real first, w[4 * 9];
+    char *state = beside("refused");
+    FILE *f;
+    remove(state);
+    o.state = state;
+    o.batch = 17;
+    if (begin(&s, plain) && CHECK(evaluate(&s, state, false, 0, &out))) {
+        CHECK(!evaluate(&s, state, true, 0, &out));
+        CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "skip_fooled is 1 here, but in the file 0");
+        another = other(s.c);
+        if (CHECK(another && !l2l_evaluation_begin(another, &s.d, &o, &e)))
+            CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "weights (a digest) is ");
+        l2l_model_free(another);
+        o.limit = 20;
+        CHECK(!l2l_evaluation_begin(s.m, &s.d, &o, &e));
+        CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "images is 20 here, but in the file 60");
+        o.limit = 0;
+        first = s.x[5 * PIXELS];
+        s.x[5 * PIXELS] = first < (l2l_real)0.5 ? 1 : 0;
+        CHECK(!l2l_evaluation_begin(s.m, &s.d, &o, &e));
+        CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "data (a digest) is ");
+        s.x[5 * PIXELS] = first;
+        CHECK(l2l_parameter_get(s.m, 0, w));
+        w[3] += (l2l_real)1e-3;
+        CHECK(l2l_parameter_set(s.m, 0, w) && !l2l_evaluation_begin(s.m, &s.d, &o, &e));
+        CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "weights (a digest) is ");
+        w[3] -= (l2l_real)1e-3;
+        CHECK(l2l_parameter_set(s.m, 0, w));
+        if (CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
+            a.step_size = 0.04;
+            CHECK(!l2l_evaluation_attack(&e, &a, &r, NULL, NULL));
+            CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "attack 1, fgsm, was made with step_size 0.05, "
+                        "not 0.04");
+            CHECK(!l2l_evaluation_attack(&e, &pgd, &r, NULL, NULL));
+            CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "attack 1 was fgsm (cross-entropy, sign), not "
+                        "pgd (cross-entropy, sign)");
+            a.step_size = 0.05;
+            CHECK(l2l_evaluation_attack(&e, &a, &r, NULL, NULL));
+            pgd.init = s.x;
+            CHECK(!l2l_evaluation_attack(&e, &pgd, &r, NULL, NULL));
+            CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "attack 2, pgd, was made with init (a digest) 0");
+            l2l_evaluation_end(&e);
+        }
+        remove(state); /* what fails before its first batch is not remembered */
+        if (CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
+            pgd.init = NULL;
+            pgd.epsilon = 2;
+            CHECK(!l2l_evaluation_attack(&e, &pgd, &r, NULL, NULL));
+            CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "epsilon 2");
+            CHECK(l2l_evaluation_attack(&e, &a, &r, NULL, NULL));
+            l2l_evaluation_end(&e);
+        }
+        f = fopen(state, "wb");
+        if (CHECK(f && fputs("nothing that anybody wrote", f) >= 0 && !fclose(f))) {
+            CHECK(!l2l_evaluation_begin(s.m, &s.d, &o, &e));
+            CHECK_ERROR(s.c, L2L_ERROR_FORMAT, state);
+        }
+        CHECK(l2l_model_save(s.m, state) && !l2l_evaluation_begin(s.m, &s.d, &o, &e));
+        CHECK_ERROR(s.c, L2L_ERROR_FORMAT, "not an evaluation's state");
+    }
+    remove(state);
+    end(&s);
+    free(state);
+}
+
+/* Every byte of a state changed, one at a time: refused, or read as something else, but no crash. */
+static void states_distrusted(void)
+{
+    static unsigned char bytes[40000];
+    setup s;
+    l2l_evaluation e;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    char *state = beside("broken");
+    size_t n = 0, i;
+    int refused = 0, read = 0;
+    FILE *f;
+    remove(state);
+    o.state = state;
+    o.limit = 12;
+    if (begin(&s, plain)) {
+        l2l_attack a = l2l_attack_fgsm(0.05);
+        l2l_result r;
+        if (CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
+            CHECK(l2l_evaluation_attack(&e, &a, &r, NULL, NULL));
+            l2l_evaluation_end(&e);
+        }
+        f = fopen(state, "rb");
+        if (CHECK(f != NULL)) {
+            n = fread(bytes, 1, sizeof bytes, f);
+            fclose(f);
+        }
+        CHECK(n > 1000 && n < sizeof bytes);
+        for (i = 0; i < n; i++) {
+            bytes[i] ^= i % 2 ? 0x80 : 0x7f;
+            f = fopen(state, "wb");
+            if (!CHECK(f && fwrite(bytes, 1, n, f) == n && !fclose(f))) break;
+            bytes[i] ^= i % 2 ? 0x80 : 0x7f;
+            if (l2l_evaluation_begin(s.m, &s.d, &o, &e)) {
+                l2l_evaluation_attack(&e, &a, &r, NULL, NULL);
+                l2l_evaluation_end(&e);
+                read++;
+            } else {
+                refused++;
+            }
+            l2l_error_clear(s.c);
+        }
+        CHECK(refused > 300 && read > 300);
+    }
+    remove(state);
+    end(&s);
+    free(state);
+}
+
+/* -- transfer ----------------------------------------------------------------------------------- */
+
+static void matrix(void)
+{
+    enum { MODELS = 3 };
+    setup s;
+    l2l_model *m[MODELS];
+    l2l_attack a = l2l_attack_pgd(0.1), last;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_real adv[MANY * PIXELS], z[MANY * CLASSES];
+    l2l_record records[MANY];
+    double accuracies[MODELS * MODELS], naive[MODELS * MODELS];
+    int i, j, k, n, right, threads;
+    if (begin(&s, plain)) {
+        m[0] = s.m;
+        m[1] = other(s.c);
+        m[2] = tiny_model(s.c, 600);
+        last = a;
+        last.last_iterate = true;
+        o.limit = 50;
+        for (i = 0; i < MODELS; i++) {
+            CHECK(l2l_attack_run(m[i], &last, s.x, s.labels, 50, adv, records));
+            for (j = 0; j < MODELS; j++) {
+                CHECK(l2l_model_logits(m[j], adv, 50, z));
+                for (n = right = 0; n < 50; n++) {
+                    int best = 0;
+                    for (k = 1; k < CLASSES; k++)
+                        if (z[n * CLASSES + k] > z[n * CLASSES + best]) best = k;
+                    right += best == s.labels[n];
+                }
+                naive[i * MODELS + j] = right / 50.0;
+            }
+        }
+        for (threads = 1; threads < 4; threads += 2) {
+            l2l_set_threads(s.c, threads);
+            o.batch = threads == 1 ? 100 : 7;
+            if (CHECK(l2l_transfer_matrix(m, MODELS, &s.d, &a, &o, accuracies)))
+                for (i = 0; i < MODELS * MODELS; i++) CHECK_NEAR(naive[i], accuracies[i], 1e-12);
+        }
+        CHECK(accuracies[0] < 0.3 && accuracies[3] > accuracies[0]);
+        i = 2;
+        a.user = &i;
+        a.progress = stop_after;
+        CHECK(!l2l_transfer_matrix(m, MODELS, &s.d, &a, &o, accuracies));
+        CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "l2l_transfer_matrix: cancelled after 14 of 50");
+        l2l_model_free(m[2]);
+        m[2] = NULL;
+        CHECK(!l2l_transfer_matrix(m, MODELS, &s.d, &a, &o, accuracies));
+        CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "model 2 is NULL");
+        m[2] = smooth_model(s.c);
+        CHECK(!l2l_transfer_matrix(m, MODELS, &s.d, &a, &o, accuracies));
+        CHECK_ERROR(s.c, L2L_ERROR_SHAPE, "model 2 is for 2x6x6 images");
+        l2l_model_free(m[1]);
+        l2l_model_free(m[2]);
+    }
+    end(&s);
+}
+
+/* Images that were made elsewhere, as starting points without steps: scored, held to the ball. */
+static void images_from_elsewhere(void)
+{
+    setup s;
+    l2l_model *m;
+    l2l_evaluation e, f;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a = l2l_attack_pgd(0.1), given = l2l_attack_ifgsm(0.1);
+    l2l_result r;
+    l2l_real adv[MANY * PIXELS], back[MANY * PIXELS];
+    double accuracies[4];
+    if (begin(&s, plain)) {
+        l2l_model *both[2];
+        m = other(s.c);
+        both[0] = m;
+        both[1] = s.m;
+        a.last_iterate = true;
+        if (CHECK(l2l_evaluation_begin(m, &s.d, &o, &e) && l2l_evaluation_begin(s.m, &s.d, &o, &f))) {
+            CHECK(l2l_evaluation_attack(&e, &a, &r, NULL, adv));
+            given.steps = 0;
+            given.init = adv;
+            CHECK(l2l_evaluation_attack(&f, &given, &r, NULL, back));
+            CHECK_BYTES(adv, back, sizeof adv);
+            CHECK(l2l_transfer_matrix(both, 2, &s.d, &a, &o, accuracies));
+            CHECK_NEAR(accuracies[1], r.accuracy, 1e-12);
+            CHECK_NEAR(accuracies[0], e.worst, 1);
+            given.epsilon = 0.01;
+            CHECK(l2l_evaluation_attack(&f, &given, &r, NULL, back));
+            CHECK(r.mean_linf <= 0.01 + 1e-6 && r.mean_linf > 0.005);
+            l2l_evaluation_end(&e);
+            l2l_evaluation_end(&f);
+        }
+        l2l_model_free(m);
+    }
+    end(&s);
+}
+
+int main(void)
+{
+    RUN(quiet_when_sound, "a sound model under ordinary attacks raises no flag");
+    RUN(flags_of_models, "a zero-gradient, a softmax-output and a random model raise their flag each");
+    RUN(flag_of_queries, "attacks without gradients that win raise a flag");
+    RUN(flag_of_order, "a longer attack that is weaker, and FGSM before PGD, raise a flag");
+    RUN(balls, "the worst case is about one ball");
+    RUN(sparing, "sparing wrong images leaves the worst case as it is");
+    RUN(targets, "success and norms under targets");
+    RUN(going_on, "an evaluation stopped after any batch goes on to the same bits");
+    RUN(states_refused, "the state of another model, data or attack is refused by name");
+    RUN(states_distrusted, "a state with any byte changed does no harm");
+    RUN(matrix, "the transfer matrix is what attack and model give one by one");
+    RUN(images_from_elsewhere, "images made elsewhere are scored in the ball");
+    return test_end();
+}
