@@ -1,5 +1,5 @@
-/* train.c - trains a classifier by Algorithm 1: with clean images, against PGD, or against a
- * learned maximizer that is trained with it. train --help lists the flags. */
+/* train.c - trains a classifier by Algorithm 1: with clean images, against PGD or a line search, as
+ * TRADES, or against a learned maximizer that is trained with it. train --help lists the flags. */
 #include "cli.h"
 
 #include <signal.h>
@@ -8,6 +8,7 @@
 #define MAXIMIZER_FLAGS \
     "cell|hidden|bias|phi-lr|phi-opt|grad-input|delta-scale|loss-weights|second-order|" \
     "init-maximizer|save-maximizer"
+#define CELL_FLAGS "cell|hidden|bias|grad-input|delta-scale|loss-weights|second-order"
 
 /* What the flags set. A number that is 0 here is explained in its help text. */
 static struct {
@@ -17,7 +18,7 @@ static struct {
     int depth, epochs, batch, micro_batch, steps, hidden, val, threads, limit, checkpoint_steps;
     int crop, augment;
     double width, eps, step_size, eps_warmup, lr, lr_warmup, momentum, weight_decay, clip;
-    double phi_lr, delta_scale;
+    double phi_lr, delta_scale, beta, lambda, generator_width;
     bool bias, second_order, stop_on_plateau, resume;
     uint64_t seed;
 } set;
@@ -43,7 +44,8 @@ static void set_defaults(void)
     set.cell = l.cell == L2L_LSTM ? "lstm" : "rnn";
     set.hidden = l.hidden;
     set.bias = l.bias;
-    set.phi_opt = l.optimizer.kind == L2L_ADAM ? "adam" : "sgd";
+    set.beta = set.lambda = -1; /* not said */
+    set.generator_width = l2l_generator_default().width_multiplier;
     set.phi_lr = l.optimizer.rate;
     set.grad_input = "sign";
     set.delta_scale = l.scale;
@@ -56,6 +58,20 @@ static void check_outputs(void)
         {"save", set.save}, {"save-best", set.save_best}, {"save-maximizer", set.save_maximizer},
         {"checkpoint", set.checkpoint}, {"log", set.log}};
     cli_check_outputs(outputs, (int)(sizeof outputs / sizeof *outputs));
+}
+
+static bool method_is(const char *list) { return cli_listed(list, set.method, strlen(set.method)); }
+
+static bool photographs(void)
+{
+    return !strcmp(set.dataset, "cifar10") || !strcmp(set.dataset, "restricted-imagenet");
+}
+
+/* A flag that was given, or NULL, and the methods that hear it. */
+static void refuse_idle(const char *flag, const char *methods)
+{
+    if (flag && !method_is(methods))
+        cli_fail("--%s: not for --method %s; it is for %s", flag, set.method, methods);
 }
 
 static void parse(int argc, char **argv)
@@ -95,8 +111,9 @@ static void parse(int argc, char **argv)
         {"cell", CLI_CHOICE, &set.cell, 0, 0, "lstm|rnn", "of the learned maximizer"},
         {"hidden", CLI_INTEGER, &set.hidden, 1, 64, NULL, "its hidden size"},
         {"bias", CLI_SWITCH, &set.bias, 0, 0, NULL, "its biases"},
-        {"phi-lr", CLI_NUMBER, &set.phi_lr, 0, 1000, NULL, "its rate"},
-        {"phi-opt", CLI_CHOICE, &set.phi_opt, 0, 0, "sgd|adam", "its optimizer"},
+        {"phi-lr", CLI_NUMBER, &set.phi_lr, 0, 1000, NULL, "its rate, or the generator's"},
+        {"phi-opt", CLI_CHOICE, &set.phi_opt, 0, 0, "sgd|adam",
+         "its optimizer [adam; the generator's: sgd]"},
         {"grad-input", CLI_CHOICE, &set.grad_input, 0, 0, "sign|l1|linf|log",
          "how it is shown the gradient"},
         {"delta-scale", CLI_NUMBER, &set.delta_scale, 0, 100, NULL,
@@ -105,6 +122,12 @@ static void parse(int argc, char **argv)
          "weights of the T losses that it maximizes; rising: w_t = t"},
         {"second-order", CLI_SWITCH, &set.second_order, 0, 0, NULL,
          "differentiate it through the gradients, too"},
+        {"beta", CLI_NUMBER, &set.beta, 0, 1e6, NULL,
+         "weight of KL in trades, rnn-trades [digits, clothes 1; photographs 6]"},
+        {"lambda", CLI_NUMBER, &set.lambda, 0, 1e6, NULL,
+         "weight of diversity in l2lda [digits, clothes 0.02; photographs 0.5]"},
+        {"generator-width", CLI_NUMBER, &set.generator_width, 0, 64, NULL,
+         "multiplies the channels of l2lda's generator"},
         {"crop", CLI_INTEGER, &set.crop, 0, 4096, NULL,
          "height and width of what is cut out; 0: all, restricted-imagenet 224"},
         {"augment", CLI_EITHER, &set.augment, 0, 0, NULL,
@@ -132,12 +155,18 @@ static void parse(int argc, char **argv)
     cli_parse(argc, argv, "Trains a classifier, plainly or adversarially (Algorithm 1).", flags);
     set.eps = cli_default_epsilon(set.eps, set.dataset);
     if (set.resume && !set.checkpoint) cli_fail("--resume needs --checkpoint F");
-    if (!strncmp(set.method, "rnn", 3) && set.phi_lr <= 0)
+    if ((!strncmp(set.method, "rnn", 3) || method_is("l2lda")) && set.phi_lr <= 0)
         cli_fail("--phi-lr '0': allowed is a number above 0");
     idle = cli_given(argc, argv, flags, MAXIMIZER_FLAGS);
-    if (idle && cli_listed("plain|advtrain|advtrain-bls|trades", set.method, strlen(set.method)))
+    if (idle && method_is("plain|advtrain|advtrain-bls|trades"))
         cli_fail("--%s: --method %s has no learned maximizer; --method rnn-adv has one", idle,
                  set.method);
+    refuse_idle(cli_given(argc, argv, flags, CELL_FLAGS), "rnn-adv|rnn-trades");
+    refuse_idle(cli_given(argc, argv, flags, "beta"), "trades|rnn-trades");
+    refuse_idle(cli_given(argc, argv, flags, "lambda|generator-width"), "l2lda");
+    refuse_idle(cli_given(argc, argv, flags, "step-size"), "advtrain|trades");
+    if (set.beta < 0) set.beta = photographs() ? 6 : 1;
+    if (set.lambda < 0) set.lambda = photographs() ? 0.5 : 0.02;
     check_outputs();
 }
 
@@ -204,7 +233,7 @@ static l2l_learned *make_learned(l2l_context *c)
     o.hidden = set.hidden;
     o.bias = set.bias;
     o.scale = set.delta_scale;
-    o.optimizer = optimizer(set.phi_opt, set.phi_lr);
+    o.optimizer = optimizer(set.phi_opt ? set.phi_opt : "adam", set.phi_lr);
     o.second_order = set.second_order;
     o.seed = set.seed;
     phi = l2l_learned_create(c, &o);
@@ -212,10 +241,35 @@ static l2l_learned *make_learned(l2l_context *c)
     return phi;
 }
 
-static l2l_method make_method(l2l_learned *phi)
+/* Rate, weight decay and clipping are those of its authors unless a flag says otherwise. */
+static l2l_generator *make_generator(l2l_context *c, const l2l_model *m)
 {
-    if (phi) return l2l_method_rnn_adv(phi);
-    return !strcmp(set.method, "plain") ? l2l_method_plain() : l2l_method_advtrain();
+    const l2l_model_options *images = l2l_model_info(m);
+    l2l_generator_options o = l2l_generator_default();
+    l2l_generator *g;
+    if (!images) return NULL;
+    o.channels = images->channels;
+    o.height = images->height;
+    o.width = images->width;
+    o.classes = images->classes;
+    o.width_multiplier = set.generator_width;
+    o.diversity = set.lambda;
+    if (set.phi_opt && !strcmp(set.phi_opt, "adam")) o.optimizer = l2l_adam_default();
+    o.optimizer.rate = set.phi_lr;
+    o.seed = set.seed;
+    g = l2l_generator_create(c, &o);
+    if (g && set.init_maximizer) l2l_generator_load(g, set.init_maximizer);
+    return g;
+}
+
+static l2l_method make_method(l2l_learned *phi, l2l_generator *g)
+{
+    if (method_is("rnn-adv")) return l2l_method_rnn_adv(phi);
+    if (method_is("rnn-trades")) return l2l_method_rnn_trades(phi, set.beta);
+    if (method_is("l2lda")) return l2l_method_l2lda(g);
+    if (method_is("trades")) return l2l_method_trades(set.beta);
+    if (method_is("advtrain-bls")) return l2l_method_advtrain_bls();
+    return method_is("plain") ? l2l_method_plain() : l2l_method_advtrain();
 }
 
 static l2l_augment make_augment(void)
@@ -238,6 +292,7 @@ static l2l_model *make_model(l2l_context *c, const l2l_dataset *d)
     o.width = crop ? crop : d->width;
     o.classes = d->classes;
     o.seed = set.seed;
+    if (method_is("trades|rnn-trades")) o.last_layer_deviation = 0; /* as its authors' code */
     if (crop > d->height || crop > d->width)
         cli_fail("--crop %d: the images are %dx%d", crop, d->height, d->width);
     if (set.mean && d->channels > 4)
@@ -336,7 +391,7 @@ static bool progress(void *user, const l2l_progress *p)
 }
 
 static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const l2l_learned *phi,
-                      const l2l_augment *a)
+                      const l2l_generator *g, const l2l_augment *a)
 {
     const l2l_model_options *o = l2l_model_info(m);
     int part = set.micro_batch && set.micro_batch < set.batch ? set.micro_batch : set.batch;
@@ -348,16 +403,20 @@ static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const 
                a->flip ? ", a flip half of the time" : "");
     printf("classifier %s, %ld parameters\n", set.arch, (long)l2l_model_size(m));
     if (phi) printf("maximizer  %s, %d parameters\n", set.cell, l2l_learned_size(phi));
+    if (g) printf("maximizer  generator, %ld parameters\n", (long)l2l_generator_size(g));
     printf("method     %s, %d epochs, batch %d, eps %s, T %d, seed %llu\n", set.method, set.epochs,
            set.batch, cli_epsilon(set.eps).text, set.steps, (unsigned long long)set.seed);
-    printf("memory     %.1f MB for a step, by estimate\n",
+    if (method_is("trades|rnn-trades")) printf("beta       %g\n", set.beta);
+    if (g) printf("lambda     %g\n", set.lambda);
+    printf("memory     %.1f MB for a step of the classifier, by estimate\n",
            (double)l2l_model_memory(m, part, L2L_TRAIN) / 1e6);
     fflush(stdout);
 }
 
 /* ---- the end ---- */
 
-static void save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi)
+static void save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi,
+                         l2l_generator *g)
 {
     if (set.save && l2l_model_save(m, set.save)) printf("saved %s\n", set.save);
     if (set.save_best) {
@@ -365,14 +424,15 @@ static void save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l
         if (best && l2l_model_save(best, set.save_best)) printf("saved %s\n", set.save_best);
         l2l_model_free(best);
     }
-    if (set.save_maximizer && l2l_learned_save(phi, set.save_maximizer))
+    if (set.save_maximizer && (g ? l2l_generator_save(g, set.save_maximizer)
+                                 : l2l_learned_save(phi, set.save_maximizer)))
         printf("saved %s\n", set.save_maximizer);
     if (l2l_error(c)) die(c);
 }
 
 /* Training ended early. Exit status 130 after ctrl-C; else 1, with the last good state saved. */
 static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi,
-                        const display *s)
+                        l2l_generator *g, const display *s)
 {
     l2l_status status = l2l_error(c);
     if (s->terminal) printf("\r\033[K");
@@ -388,7 +448,7 @@ static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_
     if (status != L2L_ERROR_NUMERIC) die(c);
     fprintf(stderr, "%s: %s\n", cli_program, l2l_error_text(c));
     l2l_error_clear(c);
-    save_results(c, m, t, phi);
+    save_results(c, m, t, phi, g);
     return 1;
 }
 
@@ -397,6 +457,7 @@ int main(int argc, char **argv)
     l2l_train_options o = l2l_train_default();
     display s = {false, 0, 0, 0, 0, 0, -1, 0, 0};
     l2l_learned *phi = NULL;
+    l2l_generator *g = NULL;
     l2l_context *c;
     l2l_dataset d;
     l2l_model *m;
@@ -404,18 +465,16 @@ int main(int argc, char **argv)
     int status = 0;
 
     parse(argc, argv);
-    if (!cli_listed("plain|advtrain|rnn-adv", set.method, strlen(set.method)))
-        cli_fail("--method %s: not in this version of l2ladv.h; available: %s", set.method,
-                 "plain, advtrain, rnn-adv");
     o.loss_weights = loss_weights();
     c = cli_context(set.threads);
     cli_dataset(c, set.dataset, set.data, true, &d);
     if (set.limit && set.limit < d.count) d.count = set.limit;
     m = make_model(c, &d);
     if (!strncmp(set.method, "rnn", 3)) phi = make_learned(c);
+    if (method_is("l2lda")) g = make_generator(c, m);
     if (l2l_error(c)) die(c);
 
-    o.method = make_method(phi);
+    o.method = make_method(phi, g);
     o.epochs = set.epochs;
     o.batch = set.batch;
     o.micro_batch = set.micro_batch;
@@ -441,7 +500,7 @@ int main(int argc, char **argv)
     o.resume = set.resume;
     o.log = set.log;
     t = l2l_trainer_create(m, &d, &o);
-    if (!l2l_error(c)) introduce(c, m, &d, phi, &o.augment);
+    if (!l2l_error(c)) introduce(c, m, &d, phi, g, &o.augment);
     if (l2l_error(c)) die(c);
 
     s.terminal = isatty(STDOUT_FILENO);
@@ -449,14 +508,15 @@ int main(int argc, char **argv)
     catch_signals();
     if (l2l_train(t)) {
         printf("trained in %s\n", cli_duration(cli_seconds() - s.begin).text);
-        save_results(c, m, t, phi);
+        save_results(c, m, t, phi, g);
     } else {
-        status = explain_stop(c, m, t, phi, &s);
+        status = explain_stop(c, m, t, phi, g, &s);
     }
     if (cli_end()) status = 1;
 
     l2l_trainer_free(t);
     l2l_learned_free(phi);
+    l2l_generator_free(g);
     l2l_model_free(m);
     l2l_dataset_free(&d);
     l2l_context_free(c);

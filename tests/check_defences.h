@@ -29,7 +29,7 @@ static int check_brief(const char *what, const double golden[3], const l2l_real 
 
 /* The loss, its gradient through both arguments of KL, and the running statistics after the three
    passes, on a network with batch norm. Another order of the passes leaves other statistics. */
-static void golden_trades_loss(void)
+static void trades_loss(void)
 {
     static const int labels[3] = {1, 3, 0};
     l2l_context *c = test_context(2);
@@ -113,7 +113,7 @@ static l2l_tensor *keeping_loss(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, co
 /* A whole step of TRADES on the network with batch norm: x'_T after three sign steps on KL in
    evaluation mode, the loss, theta after SGD. Near the start q - p cancels, so that float and double
    see other signs: only in double. In float: the same up to some pixels. */
-static void golden_trades_step(void)
+static void trades_step(void)
 {
     static const int labels[3] = {1, 3, 0};
     l2l_context *c = test_context(2);
@@ -170,7 +170,7 @@ static void golden_trades_step(void)
 
 /* The meta-gradient with KL as the inner objective, of first and second order, while line 14 moves
    batch norm's statistics; from a uniform start, where KL is not small. */
-static void golden_rnn_trades_gradients(void)
+static void rnn_trades_gradients(void)
 {
     static const int labels[3] = {1, 3, 0};
     int i;
@@ -236,7 +236,7 @@ HELPER l2l_generator *small_generator(l2l_context *c, double rate)
     return l2l_generator_create(c, &o);
 }
 
-static l2l_generator *golden_generator_make(l2l_context *c)
+static l2l_generator *seeded_generator(l2l_context *c)
 {
     l2l_generator_options o = l2l_generator_default();
     l2l_generator *g;
@@ -277,11 +277,11 @@ static l2l_model *generator_classifier(l2l_context *c)
 /* One training step: the gradient of Loss_G by autograd through the three unrolled steps, with class-
    conditional batch norm in training mode and its running statistics; the classifier's loss on the
    three copies and its step. Leaving out the diversity or a step would show. */
-static void golden_generator_step(void)
+static void generator_step(void)
 {
     static const int labels[3] = {2, 0, 4};
     l2l_context *c = test_context(2);
-    l2l_generator *g = golden_generator_make(c);
+    l2l_generator *g = seeded_generator(c);
     l2l_model *m = generator_classifier(c), *net = l2l_generator_network(g);
     l2l_train_options o = l2l_train_default();
     l2l_real x[3 * 64], loss, fc[5 * 80];
@@ -331,11 +331,11 @@ static void golden_generator_step(void)
 }
 
 /* As an attack: running statistics in place of the batch's. */
-static void golden_generator_attack_run(void)
+static void generator_evaluation(void)
 {
     static const int labels[3] = {2, 0, 4};
     l2l_context *c = test_context(2);
-    l2l_generator *g = golden_generator_make(c);
+    l2l_generator *g = seeded_generator(c);
     l2l_model *m = generator_classifier(c);
     l2l_attack a = l2l_attack_l2lda(g, 0.3);
     l2l_real x[3 * 64], adv[3 * 64];
@@ -357,12 +357,12 @@ static void golden_generator_attack_run(void)
 
 HELPER void run_golden_defences(void)
 {
-    RUN(golden_trades_loss, "TRADES' loss, gradient and running statistics equal PyTorch's");
+    RUN(trades_loss, "TRADES' loss, gradient and running statistics equal PyTorch's");
     RUN(kl_needs_noise, "KL's gradient is zero at x' = x and is not after noise");
-    RUN(golden_trades_step, "a whole step of TRADES equals PyTorch's");
-    RUN(golden_rnn_trades_gradients, "RNN-TRADES' meta-gradients equal PyTorch's, both orders");
-    RUN(golden_generator_step, "a step of L2LDA equals PyTorch's through the unrolled steps");
-    RUN(golden_generator_attack_run, "the generator in evaluation mode equals PyTorch's");
+    RUN(trades_step, "a whole step of TRADES equals PyTorch's");
+    RUN(rnn_trades_gradients, "RNN-TRADES' meta-gradients equal PyTorch's, both orders");
+    RUN(generator_step, "a step of L2LDA equals PyTorch's through the unrolled steps");
+    RUN(generator_evaluation, "the generator in evaluation mode equals PyTorch's");
 }
 
 #endif
