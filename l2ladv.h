@@ -13846,7 +13846,7 @@ static bool l2l__evaluation_save(const l2l_evaluation *e)
     char key[40];
     l2l__bundle b;
     int i, j;
-    l2l__bundle_begin(e->model->context, &b);
+    l2l__bundle_new(e->model->context, &b, 2 * e->n_saved);
     l2l__bundle_put(&b, "format", l2l__state_format);
     l2l__fields_put(&b, l2l__evaluation_fields, L2L__EVALUATION_FIELDS, e, true);
     for (i = 0; i < e->n_saved; i++) {
@@ -13881,7 +13881,7 @@ static bool l2l__ran_read(const l2l_evaluation *e, const l2l__bundle *file, int 
         return l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)there->begin, "'%s' does not tell "
                         "of 0 to %d images", key, e->images);
     k->done = (int)there->shape[0];
-    l2l__bundle_begin(c, &b);
+    l2l__bundle_new(c, &b, 2);
     records = l2l__ran_bundle(&b, i, k->done, &settings);
     k->records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *k->records);
     if (!c->status && l2l__bundle_check(file, b.entries, b.count, false)) {
