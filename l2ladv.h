@@ -279,8 +279,8 @@ enum { /* purposes: two streams with the same numbers but another purpose are in
     L2L_RANDOM_DROPOUT,
     L2L_RANDOM_AUGMENT,
     L2L_RANDOM_PHI,
-    L2L_RANDOM_SEARCH, /* step: the image's pass */
     L2L_RANDOM_GENERATOR,
+    L2L_RANDOM_SEARCH, /* step: the image's pass */
     L2L_RANDOM_USER = 64
 };
 typedef struct l2l_stream {
@@ -694,7 +694,7 @@ L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu); /* sign of m, m <- mu
    per image; tau = 1 leaves L alone. */
 L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau);
 /* Ascent with backtracking, per image: x+ = Proj(x'_t + alpha d), where d is sign(g) or, without
-   `sign`, g; accepted if L(x+) >= L(x'_t) + c <g, x+ - x'_t>. alpha begins at epsilon and shrinks by
+   `sign`, g; accepted if L(x+) >= L(x'_t) + c <g, x+ - x'_t>. alpha begins at epsilon, shrinks by
    rho, ten trials at most, else the image stays: L never falls. number[0] is rho, 1/2, number[1] c,
    1e-4. A trial is one more pass of the images still searching. Not for inner_mode L2L_TRAIN if a
    layer knows the mode: L of an image would then depend on the others. */
@@ -873,7 +873,7 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
    over t of  - mean CE(f(x'_t), y) - lambda mean(|x'_a,t - x'_b,t|_1 / |z_a - z_b|_1),  both norms
    divided by their number of terms. It remembers the T steps and runs one of them again at a time,
    so that memory does not grow by T tapes. What the classifier descends is the mean CE over x, x'_a
-   and x'_b together. T and the classifier's optimizer are the training's; loss_weights is unused. */
+   and x'_b together. T and the classifier's optimizer are the training's, loss_weights unused. */
 typedef struct l2l_generator_options {
     int channels, height, width, classes; /* of the images: 1x28x28, 10; height and width must be */
                                           /* multiples of 4, as 28 and 32 are                     */
@@ -890,7 +890,7 @@ L2LADVDEF void l2l_generator_free(l2l_generator *m);
 L2LADVDEF const l2l_generator_options *l2l_generator_info(const l2l_generator *m);
 /* Number of parameters: 495,184 for 1x28x28, 500,944 for 3x32x32 and 10 classes. */
 L2LADVDEF int64_t l2l_generator_size(const l2l_generator *m);
-/* G, for l2l_model_parameter, l2l_parameter_get and _set, l2l_model_summary: it is no classifier. */
+/* G, for l2l_model_parameter, l2l_parameter_get and _set, l2l_model_summary: no classifier. */
 L2LADVDEF l2l_model *l2l_generator_network(l2l_generator *m);
 L2LADVDEF l2l_maximizer l2l_generator_maximizer(l2l_generator *m);
 /* As an attack, "l2lda": 10 steps from x; each restart draws another z. */
@@ -7664,8 +7664,9 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
     if (a->search && !(a->searches >= 1 && a->constant > 0 && a->constant <= 1e10 &&
                        a->overshoot >= 0 && a->candidates >= 2 && a->share > 0 && a->share <= 1 &&
                        a->objective.confidence >= 0))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack %s: searches %d must be at least 1, constant "
-                         "%g in (0,1e10], overshoot %g and confidence %g not negative, candidates %d "
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack %s: searches %d must be at least 1, "
+                         "constant %g in (0,1e10], overshoot %g and confidence %g not negative, "
+                         "candidates %d "
                          "at least 2, share %g in (0,1]", a->name, a->searches, a->constant,
                          a->overshoot, a->objective.confidence, a->candidates, a->share);
     if (!a->objective.loss)
@@ -12720,12 +12721,12 @@ static bool l2l__model_load(l2l_model *m, l2l__file f, int *extra)
 
 L2LADVDEF bool l2l_model_load_memory(l2l_model *m, const void *data, size_t bytes, int *extra)
 {
-    return l2l__model_load(m, l2l__file_of(l2l_model_context(m), "memory", data, bytes), extra);
+    return m && l2l__model_load(m, l2l__file_of(m->context, "memory", data, bytes), extra);
 }
 
 L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *bytes)
 {
-    return l2l__model_save(m, NULL, data, bytes);
+    return m && l2l__model_save(m, NULL, data, bytes);
 }
 
 /* -- maximizers -------------------------------------------------------------------------------- */
@@ -12812,12 +12813,12 @@ static bool l2l__phi_load(l2l_learned *m, l2l__file f)
 
 L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t bytes)
 {
-    return l2l__phi_load(m, l2l__file_of(m->context, "memory", data, bytes));
+    return m && l2l__phi_load(m, l2l__file_of(m->context, "memory", data, bytes));
 }
 
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes)
 {
-    return l2l__phi_save(m, NULL, data, bytes);
+    return m && l2l__phi_save(m, NULL, data, bytes);
 }
 
 /* -- training logs: JSON lines ----------------------------------------------------------------- */
@@ -13564,18 +13565,18 @@ L2LADVDEF bool l2l_generator_load_memory(l2l_generator *m, const void *data, siz
 
 L2LADVDEF bool l2l_generator_save_memory(const l2l_generator *m, void **data, size_t *bytes)
 {
-    return l2l_model_save_memory(m->net, data, bytes);
+    return m && l2l_model_save_memory(m->net, data, bytes);
 }
 
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra)
 {
-    return l2l__model_load(m, l2l__file_open(l2l_model_context(m), path), extra);
+    return m && l2l__model_load(m, l2l__file_open(l2l_model_context(m), path), extra);
 }
 
 L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path)
 {
-    return l2l__model_save(m, path, NULL, NULL);
+    return m && l2l__model_save(m, path, NULL, NULL);
 }
 
 static bool l2l__model_options_of(const l2l__bundle *b, l2l_model_options *o)
@@ -13616,7 +13617,7 @@ L2LADVDEF bool l2l_generator_load(l2l_generator *m, const char *path)
 
 L2LADVDEF bool l2l_generator_save(const l2l_generator *m, const char *path)
 {
-    return l2l_model_save(m->net, path);
+    return m && l2l_model_save(m->net, path);
 }
 
 L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path)
@@ -13650,12 +13651,12 @@ L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path)
 
 L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path)
 {
-    return l2l__phi_load(m, l2l__file_open(m->context, path));
+    return m && l2l__phi_load(m, l2l__file_open(m->context, path));
 }
 
 L2LADVDEF bool l2l_learned_save(const l2l_learned *m, const char *path)
 {
-    return l2l__phi_save(m, path, NULL, NULL);
+    return m && l2l__phi_save(m, path, NULL, NULL);
 }
 
 L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
