@@ -3870,7 +3870,7 @@ static void l2l__winograd_shares(const l2l__winograd_plan *g, int from, int to, 
 static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q,
                                           const l2l_real *dy, l2l_real *dw)
 {
-    int width = q->kernels->columns, deepest = q->c > q->k ? q->c : q->k, most, w, item, part;
+    int width = q->kernels->columns, deepest = q->c > q->k ? q->c : q->k, most, w;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
     int64_t all = (int64_t)q->points * q->c * q->k, vs, zs, room;
     l2l_mark mark = l2l_mark_here(c);
@@ -3920,13 +3920,15 @@ static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q
     }
     if (!c->status && g.kept) {
         L2L__PARALLEL(workers)
-        for (w = 0; w < workers; w++)
+        for (w = 0; w < workers; w++) {
+            int item, part;
             for (item = w; item < g.items; item += workers) {
                 l2l_real *sums = g.sums + item * g.size;
                 for (part = 1; part < g.parts; part++)
                     q->kernels->add(g.size, sums, sums + part * g.items * g.size, sums);
                 l2l__winograd_collect(&g, sums, item, rooms + w * room);
             }
+        }
     }
     l2l_release(c, mark);
     return !c->status;
