@@ -8291,7 +8291,14 @@ static void l2l__ray_next(l2l__hunt *h, int i, bool nearer)
         s->alpha /= 4;
         if (s->alpha >= 1e-5) return;
         s->alpha = 0.02;
-        s->beta = fmax(s->beta / 10, 1e-4);
+        s->beta /= 10;
+        if (s->beta < 5e-5) {                /* the nearest here: from other noise once more      */
+            s->phase = L2L__FIND;
+            s->k = 0;
+            s->radius = 0;
+            s->beta = 1e-3;
+            return;
+        }
     }
     s->phase = L2L__GRADIENT;
     s->k = 0;
