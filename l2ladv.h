@@ -729,7 +729,7 @@ typedef struct l2l_attack {
     double constant;  /* cw_l2: the first of them: 1e-3                                           */
     double overshoot; /* deepfool: 0.02                                                           */
     int candidates;   /* deepfool: classes looked at, the likeliest, the label among them: 10;    */
-                      /* sign_opt: directions for one gradient: 200                               */
+                      /* sign_opt: directions for one gradient: 100                               */
     double share;     /* square: part of the image that the first windows cover: 0.8              */
     /* private */
     bool (*search)(struct l2l__hunt *h); /* instead of the maximizer's steps                      */
@@ -7684,7 +7684,7 @@ typedef struct l2l__course {
     double low, high;    /* what is bisected is between these                                     */
     double at;           /* cw_l2: the constant; sign_opt: distance looked at; deepfool: the step */
     bool found;          /* in this phase                                                         */
-    double previous;     /* cw_l2: the loss a tenth of the steps before                           */
+    double previous;     /* cw_l2: the loss a tenth of the steps before; sign_opt: the last radius */
     double radius, alpha, beta, stride; /* of sign_opt                                            */
 } l2l__course;
 
@@ -8216,7 +8216,7 @@ static double l2l__ray_first(const l2l__hunt *h, int i, const l2l_stream *r, l2l
     int channels = in->shape.c;
     int64_t one = l2l_count(in->shape) / in->n, plane = one / channels, j;
     const l2l_real *x = in->x->data + i * one;
-    if (h->attack->init && h->courses[h->place[i]].k == 0)
+    if (h->attack->init && h->courses[h->place[i]].distance > DBL_MAX)
         l2l__image_to_hwc(h->attack->init + (in->images[i] - h->attack->first) * one, channels,
                           plane, v);
     else
@@ -8264,8 +8264,8 @@ static void l2l__ray_point(l2l__hunt *h, int i, int t)
 }
 
 /* The direction tried led to the boundary at s->high, or no nearer to it than before: what next? On
-   a line with twice the step as long as that helps, else with a quarter; with nothing left the
-   gradient was wrong, by its step beta. */
+   a line twice the step as long as that helps, and a quarter until it does. Where that gains too
+   little the gradient wants a smaller beta, and with the smallest this is the end of the road. */
 static void l2l__ray_next(l2l__hunt *h, int i, bool nearer)
 {
     l2l_inner *in = &h->in;
@@ -8285,23 +8285,21 @@ static void l2l__ray_next(l2l__hunt *h, int i, bool nearer)
         s->found = true;
         s->alpha *= 2;
         return;
-    } else if (s->found) {
-        s->alpha /= 2;
     } else {
-        s->alpha /= 4;
-        if (s->alpha >= 1e-5) return;
-        s->alpha = 0.02;
-        s->beta /= 10;
-        if (s->beta < 5e-5) {                /* the nearest here: from other noise once more      */
-            s->phase = L2L__FIND;
-            s->k = 0;
-            s->radius = 0;
-            s->beta = 1e-3;
-            return;
+        s->alpha /= s->found ? 2 : 4;
+        if (!s->found && s->alpha >= 1e-5) return;
+        if (s->radius > 0.999 * s->previous) {
+            s->alpha = 0.02;
+            s->beta /= 10;
         }
     }
-    s->phase = L2L__GRADIENT;
+    s->phase = s->beta < 5e-5 ? L2L__FIND : L2L__GRADIENT;
+    if (s->phase == L2L__FIND) {             /* the nearest hereabouts: from other noise again    */
+        s->beta = 1e-3;
+        s->radius = 0;
+    }
     s->k = 0;
+    s->previous = s->phase == L2L__FIND ? HUGE_VAL : s->radius;
     memset(in->memory[0]->data + i * one, 0, bytes);
 }
 
@@ -8346,7 +8344,7 @@ static bool l2l__ray_search(l2l__hunt *h)
 L2LADVDEF l2l_attack l2l_attack_sign_opt(double epsilon)
 {
     l2l_attack a = l2l__search_attack("sign-opt", epsilon, L2L_L2, 5000, l2l__ray_search);
-    a.candidates = 200;
+    a.candidates = 100;
     return a;
 }
 

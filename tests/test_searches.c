@@ -202,7 +202,7 @@ static void defaults(void)
     CHECK_NEAR(0.8, a.share, 0);
     CHECK_TEXT("margin", a.objective.name);
     a = l2l_attack_sign_opt(1);
-    CHECK(a.norm == L2L_L2 && a.steps == 5000 && a.candidates == 200);
+    CHECK(a.norm == L2L_L2 && a.steps == 5000 && a.candidates == 100);
 }
 
 /* The boundary to class k lies |f|/|w|* away, f and w the differences of scores and weights. */
