@@ -7416,12 +7416,18 @@ static double l2l__start_scale(l2l_start kind, l2l_norm norm, const l2l_stream *
     return epsilon * pow(l2l_random_uniform(s, (uint32_t)one), 1 / (double)one) / sqrt(sum);
 }
 
+/* The place in C,H,W order of element i of an image HxWxC. */
+static uint32_t l2l__chw(l2l_shape s, int64_t i)
+{
+    return (uint32_t)(i % s.c * s.h * s.w + i / s.c);
+}
+
 /* x'_0. The noise of a pixel depends on the image's index and its place in C,H,W order only. */
 static void l2l__start(l2l_inner *in, l2l_start kind)
 {
     l2l_context *c = in->context;
-    int64_t plane = (int64_t)in->shape.h * in->shape.w, one = plane * in->shape.c;
-    int channels = in->shape.c, n;
+    int64_t one = l2l_count(in->shape) / in->n;
+    int n;
     if (c->status) return;
     memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
     if (kind != L2L_START_CLEAN) {
@@ -7435,7 +7441,7 @@ static void l2l__start(l2l_inner *in, l2l_start kind)
             s.image = in->images[n];
             scale = l2l__start_scale(kind, in->norm, &s, one, in->epsilon);
             for (i = 0; i < one; i++) {
-                uint32_t e = (uint32_t)(i % channels * plane + i / channels);
+                uint32_t e = l2l__chw(in->shape, i);
                 x[i] += (l2l_real)(scale * l2l__start_noise(kind, in->norm, &s, e, in->epsilon));
             }
         }
@@ -7838,51 +7844,53 @@ static void l2l__hunt_start(l2l__hunt *h, const l2l_real *init, int r)
 
 /* -- searches ---------------------------------------------------------------------------------- */
 
-/* What the clean image is worth to a search: everything where it is misclassified already. */
-static int l2l__search_begin(l2l__hunt *h, int memory)
+/* f for every image still in the search. Each has a course of its own and leaves at its end, so no
+   image knows what else is in the batch. Returns how many go on. */
+static int l2l__each(l2l__hunt *h, void (*f)(l2l__hunt *h, int i, int t), int t)
 {
-    l2l_inner *in = &h->in;
+    const l2l_inner *in = &h->in;
     int i, standing = 0;
-    h->courses = (l2l__course *)l2l__arena_array(in->context, in->n, sizeof *h->courses);
-    for (i = 0; i < memory; i++)
-        if (!in->memory[i]) in->memory[i] = l2l__new(in->context, "search", in->shape);
-    if (in->context->status) return 0;
-    memset(h->courses, 0, (size_t)in->n * sizeof *h->courses);
-    for (i = 0; i < in->n; i++) {
-        bool fooled = l2l__fooled(h, i);
-        h->courses[i].done = fooled;
-        h->courses[i].distance = fooled ? 0 : HUGE_VAL;
-        l2l__keep(h, i, fooled, 0, 0);
-        standing += !fooled;
-    }
+    L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
+    for (i = 0; i < in->n; i++)
+        if (l2l__hunted(h, i)) f(h, i, t);
+    for (i = 0; i < in->n; i++) standing += l2l__hunted(h, i);
     return standing;
 }
 
-/* At most so many passes: `before` (may be NULL) prepares the batch, `point` puts the next point of
-   image i into in->adv, `seen` draws the conclusions. Each image has a course of its own and leaves
-   at its end, which is why no image knows what else is in the batch. */
+/* An image that is misclassified as it is needs no search. */
+static void l2l__clean_seen(l2l__hunt *h, int i, int t)
+{
+    l2l__course *s = &h->courses[h->place[i]];
+    s->done = l2l__fooled(h, i);
+    s->distance = s->done ? 0 : HUGE_VAL;
+    l2l__keep(h, i, s->done, t, 0);
+}
+
+/* At most so many passes, after that at the clean images: `before` (may be NULL) prepares the batch,
+   `point` puts the next point of an image into in->adv, `seen` draws the conclusions. */
 static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
                         void (*before)(l2l__hunt *h), void (*point)(l2l__hunt *h, int i, int t),
                         void (*seen)(l2l__hunt *h, int i, int t))
 {
     l2l_inner *in = &h->in;
-    int standing = l2l__search_begin(h, memory), t, i;
-    for (t = 0; t < passes && standing && !in->context->status; t++) {
+    l2l_context *c = in->context;
+    int standing, t, i;
+    h->courses = (l2l__course *)l2l__arena_array(c, in->n, sizeof *h->courses);
+    for (i = 0; i < memory; i++)
+        if (!in->memory[i]) in->memory[i] = l2l__new(c, "search", in->shape);
+    if (c->status) return false;
+    memset(h->courses, 0, (size_t)in->n * sizeof *h->courses);
+    standing = l2l__each(h, l2l__clean_seen, 0);
+    for (t = 1; t <= passes && standing && !c->status; t++) {
         l2l__hunt_leave(h);
         if (before) before(h);
-        if (in->context->status) break;
-        L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
-        for (i = 0; i < in->n; i++)
-            if (l2l__hunted(h, i)) point(h, i, t);
+        if (!c->status) l2l__each(h, point, t);
         l2l__look(in, 0, gradient);
-        if (in->context->status) break;
+        if (c->status) break;
         l2l__count_passes(h, 0, gradient);
-        L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
-        for (i = 0; i < in->n; i++)
-            if (l2l__hunted(h, i)) seen(h, i, t);
-        for (i = standing = 0; i < in->n; i++) standing += l2l__hunted(h, i);
+        standing = l2l__each(h, seen, t);
     }
-    return !in->context->status;
+    return !c->status;
 }
 
 /* Image i is adversarial: keep it if it is the nearest so far. */
@@ -7897,7 +7905,7 @@ static void l2l__keep_nearest(l2l__hunt *h, int i, int t)
     else for (j = 0; j < one; j++) distance = fmax(distance, fabs((double)z[j] - (double)x[j]));
     if (!(distance < s->distance)) return;
     s->distance = distance;
-    l2l__keep(h, i, true, t + 1, 0);
+    l2l__keep(h, i, true, t, 0);
 }
 
 static l2l_real l2l__pixel(double v) { return (l2l_real)(v < 0 ? 0 : v > 1 ? 1 : v); }
@@ -7930,7 +7938,7 @@ static void l2l__cw_point(l2l__hunt *h, int i, int t)
     l2l__course *s = &h->courses[h->place[i]];
     int64_t one = l2l_count(in->shape) / in->n, at = i * one, j;
     l2l_real *w = in->delta->data + at;
-    if (t == 0) {
+    if (t == 1) {
         s->at = h->attack->constant;
         s->high = 1e10;
     }
@@ -8095,7 +8103,7 @@ static void l2l__deepfool_point(l2l__hunt *h, int i, int t)
     l2l_real *sum = in->delta->data + at;
     double step = h->courses[h->place[i]].at + 1e-4, over = 1 + h->attack->overshoot;
     if (in->norm == L2L_L2) step /= l2l__dual(in->norm, w, one);
-    if (t == 0) memset(sum, 0, (size_t)one * sizeof *sum);
+    if (t == 1) memset(sum, 0, (size_t)one * sizeof *sum);
     for (j = 0; j < one; j++) {
         double v = in->norm == L2L_L2 ? (double)w[j] : (w[j] > 0) - (w[j] < 0);
         sum[j] += (l2l_real)(step * v);
@@ -8130,13 +8138,14 @@ L2LADVDEF l2l_attack l2l_attack_deepfool_l2(double epsilon)
 
 /* Square. The best point so far is the one that will be returned. */
 
-/* The windows' side at query t: `share` of the image, halved after these many queries. */
-static int l2l__square_side(const l2l_attack *a, l2l_shape s, int t)
+/* The side of window number 1, 2, ...: `share` of the image, halved after so many. */
+static int l2l__square_side(const l2l_attack *a, l2l_shape s, int window)
 {
     static const int halvings[] = {10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000};
     int k, side, most = s.h < s.w ? s.h : s.w;
     double share = a->share;
-    for (k = 0; k < (int)(sizeof halvings / sizeof *halvings) && t > halvings[k]; k++) share /= 2;
+    for (k = 0; k < (int)(sizeof halvings / sizeof *halvings) && window > halvings[k]; k++)
+        share /= 2;
     side = (int)floor(sqrt(share * s.h * s.w) + 0.5);
     return side < 1 ? 1 : side > most ? most : side;
 }
@@ -8150,17 +8159,18 @@ static void l2l__square_point(l2l__hunt *h, int i, int t)
     int64_t one = l2l_count(s) / in->n;
     const l2l_real *x = in->x->data + i * one;
     l2l_real *z = in->adv->data + i * one;
-    int side = l2l__square_side(h->attack, s, t), high = t ? side : s.h, wide = t ? side : s.w;
-    int top = 0, left = 0, y, column, k;
+    bool window = t > 1;
+    int side = l2l__square_side(h->attack, s, t - 1), high = window ? side : s.h;
+    int wide = window ? side : s.w, top = 0, left = 0, y, column, k;
     l2l_stream r = l2l__stream(h->attack->seed, L2L_RANDOM_SEARCH, 0, in->images[i], (uint32_t)t);
-    if (t > 0) {                             /* s.h - side + 1 places, the last among them        */
+    if (window) {                            /* s.h - side + 1 places, the last among them        */
         memcpy(z, h->best + h->place[i] * one, (size_t)one * sizeof *z);
         top = (int)(l2l_random_uniform(&r, 0) * (s.h - side + 1));
         left = (int)(l2l_random_uniform(&r, 1) * (s.w - side + 1));
     }
     for (column = left; column < left + wide; column++)
         for (k = 0; k < s.c; k++) {
-            uint32_t e = (uint32_t)(t ? 2 + k : k * s.w + column);
+            uint32_t e = (uint32_t)(window ? 2 + k : k * s.w + column);
             double d = l2l_random_bits(&r, e) & 1 ? in->epsilon : -in->epsilon;
             for (y = top; y < top + high; y++) {
                 int64_t j = ((int64_t)y * s.w + column) * s.c + k;
@@ -8172,8 +8182,8 @@ static void l2l__square_point(l2l__hunt *h, int i, int t)
 static void l2l__square_seen(l2l__hunt *h, int i, int t)
 {
     bool fooled = l2l__fooled(h, i);
-    if (t == 0 || fooled || (double)h->in.loss[i] > h->records[h->place[i]].loss)
-        l2l__keep(h, i, fooled, t + 1, 0);
+    if (t == 1 || fooled || (double)h->in.loss[i] > h->records[h->place[i]].loss)
+        l2l__keep(h, i, fooled, t, 0);
     h->courses[h->place[i]].done = fooled;
 }
 
@@ -8209,56 +8219,48 @@ static double l2l__unit_vector(l2l_real *v, int64_t n)
     return norm;
 }
 
-/* The k-th direction to find the boundary on: to `init`, else to noise. Returns how far that is. */
-static double l2l__ray_first(const l2l__hunt *h, int i, const l2l_stream *r, l2l_real *v)
+/* Where to look for the boundary at first: towards `init`, or noise. */
+static void l2l__ray_first(const l2l__hunt *h, int i, const l2l_stream *r, l2l_real *v)
 {
     const l2l_inner *in = &h->in;
-    int channels = in->shape.c;
-    int64_t one = l2l_count(in->shape) / in->n, plane = one / channels, j;
+    int64_t one = l2l_count(in->shape) / in->n, j;
     const l2l_real *x = in->x->data + i * one;
     if (h->attack->init && h->courses[h->place[i]].distance > DBL_MAX)
-        l2l__image_to_hwc(h->attack->init + (in->images[i] - h->attack->first) * one, channels,
-                          plane, v);
+        l2l__image_to_hwc(h->attack->init + (in->images[i] - h->attack->first) * one,
+                          in->shape.c, one / in->shape.c, v);
     else
         for (j = 0; j < one; j++)
-            v[j] = (l2l_real)l2l_random_uniform(
-                r, (uint32_t)(j % channels * plane + j / channels));
+            v[j] = (l2l_real)l2l_random_uniform(r, l2l__chw(in->shape, j));
     for (j = 0; j < one; j++) v[j] -= x[j];
-    return l2l__unit_vector(v, one);
 }
 
 static void l2l__ray_point(l2l__hunt *h, int i, int t)
 {
     l2l_inner *in = &h->in;
     l2l__course *s = &h->courses[h->place[i]];
-    int channels = in->shape.c;
-    int64_t one = l2l_count(in->shape) / in->n, plane = one / channels, at = i * one, j;
+    int64_t one = l2l_count(in->shape) / in->n, at = i * one, j;
     const l2l_real *x = in->x->data + at, *d = in->delta->data + at;
     l2l_real *g = in->memory[0]->data + at, *v = in->memory[1]->data + at, *z = in->adv->data + at;
     l2l_stream r = l2l__stream(h->attack->seed, L2L_RANDOM_SEARCH, 0, in->images[i], (uint32_t)t);
-    double far, scale = 0;
-    if (t == 0) {
+    double scale;
+    if (t == 1) {
         s->alpha = 0.02;
         s->beta = 1e-3;
     }
     if (s->phase == L2L__GRADIENT) {         /* z first as d + beta v                             */
-        for (j = 0; j < one; j++)
-            v[j] = (l2l_real)l2l_random_normal(
-                &r, (uint32_t)(j % channels * plane + j / channels));
+        for (j = 0; j < one; j++) v[j] = (l2l_real)l2l_random_normal(&r, l2l__chw(in->shape, j));
         l2l__unit_vector(v, one);
         for (j = 0; j < one; j++) z[j] = (l2l_real)((double)d[j] + s->beta * (double)v[j]);
         scale = s->radius / l2l__norm2(z, NULL, one);
         for (j = 0; j < one; j++) z[j] = l2l__pixel((double)x[j] + scale * (double)z[j]);
         return;
     }
-    if (s->stride <= 0 && s->phase == L2L__FIND) {
-        far = l2l__ray_first(h, i, &r, v);
-        s->at = s->radius > 0 ? s->radius : far;
-    }
-    if (s->stride <= 0 && s->phase == L2L__LINE) {
-        for (j = 0; j < one; j++) v[j] = (l2l_real)((double)d[j] - s->alpha * (double)g[j]);
-        l2l__unit_vector(v, one);
-        s->at = s->radius;
+    if (s->stride <= 0) {                    /* a new direction                                   */
+        if (s->phase == L2L__LINE)
+            for (j = 0; j < one; j++) v[j] = (l2l_real)((double)d[j] - s->alpha * (double)g[j]);
+        else l2l__ray_first(h, i, &r, v);
+        s->at = l2l__unit_vector(v, one);
+        if (s->radius > 0) s->at = s->radius;
     }
     for (j = 0; j < one; j++) z[j] = l2l__pixel((double)x[j] + s->at * (double)v[j]);
 }
