@@ -751,7 +751,7 @@ typedef struct l2l_attack {
     double constant;  /* cw_l2: the first of them: 1e-3                                           */
     double overshoot; /* deepfool: 0.02                                                           */
     int candidates;   /* deepfool: classes looked at, the likeliest, the label among them: 10;    */
-                      /* sign_opt: directions for one gradient: 200                               */
+                      /* sign_opt: directions for one gradient: 100                               */
     double share;     /* square: part of the image that the first windows cover: 0.8              */
     /* private */
     bool (*search)(struct l2l__hunt *h); /* instead of the maximizer's steps                      */
@@ -7270,12 +7270,18 @@ static double l2l__start_scale(l2l_start kind, l2l_norm norm, const l2l_stream *
     return epsilon * pow(l2l_random_uniform(s, (uint32_t)one), 1 / (double)one) / sqrt(sum);
 }
 
+/* The place in C,H,W order of element i of an image HxWxC. */
+static uint32_t l2l__chw(l2l_shape s, int64_t i)
+{
+    return (uint32_t)(i % s.c * s.h * s.w + i / s.c);
+}
+
 /* x'_0. The noise of a pixel depends on the image's index and its place in C,H,W order only. */
 static void l2l__start(l2l_inner *in, l2l_start kind)
 {
     l2l_context *c = in->context;
-    int64_t plane = (int64_t)in->shape.h * in->shape.w, one = plane * in->shape.c;
-    int channels = in->shape.c, n;
+    int64_t one = l2l_count(in->shape) / in->n;
+    int n;
     if (c->status) return;
     memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
     if (kind != L2L_START_CLEAN) {
@@ -7289,7 +7295,7 @@ static void l2l__start(l2l_inner *in, l2l_start kind)
             s.image = in->images[n];
             scale = l2l__start_scale(kind, in->norm, &s, one, in->epsilon);
             for (i = 0; i < one; i++) {
-                uint32_t e = (uint32_t)(i % channels * plane + i / channels);
+                uint32_t e = l2l__chw(in->shape, i);
                 x[i] += (l2l_real)(scale * l2l__start_noise(kind, in->norm, &s, e, in->epsilon));
             }
         }
@@ -7741,7 +7747,7 @@ typedef struct l2l__course {
     double low, high;    /* what is bisected is between these                                     */
     double at;           /* cw_l2: the constant; sign_opt: distance looked at; deepfool: the step */
     bool found;          /* in this phase                                                         */
-    double previous;     /* cw_l2: the loss a tenth of the steps before                           */
+    double previous;     /* cw_l2: the loss a tenth of the steps before; sign_opt: the last radius */
     double radius, alpha, beta, stride; /* of sign_opt                                            */
 } l2l__course;
 
@@ -7897,66 +7903,95 @@ static void l2l__hunt_start(l2l__hunt *h, int r)
 
 /* -- searches ---------------------------------------------------------------------------------- */
 
-/* What the clean image is worth to a search: everything where it is misclassified already. */
-static int l2l__search_begin(l2l__hunt *h, int memory)
+/* What a search has of one image in one pass. */
+typedef struct l2l__spot {
+    l2l__hunt *h;
+    const l2l_attack *attack;
+    l2l__course *s;
+    int i, t;                                /* the image's number in the batch; passes from 1    */
+    bool fooled;                             /* at the point last looked at                       */
+    int64_t one;                             /* numbers of an image                               */
+    const l2l_real *x;
+    l2l_real *z, *d, *g, *m[2];              /* of in->adv, delta, g[0], memory                   */
+} l2l__spot;
+
+/* f for every image still in the search. Each has a course of its own and leaves at its end, so no
+   image knows what else is in the batch. Returns how many go on. */
+static int l2l__each(l2l__hunt *h, void (*f)(const l2l__spot *p), int t)
 {
     l2l_inner *in = &h->in;
+    int64_t one = l2l_count(in->shape) / in->n;
     int i, standing = 0;
-    h->courses = (l2l__course *)l2l__arena_array(in->context, in->n, sizeof *h->courses);
-    for (i = 0; i < memory; i++)
-        if (!in->memory[i]) in->memory[i] = l2l__new(in->context, "search", in->shape);
-    if (in->context->status) return 0;
-    memset(h->courses, 0, (size_t)in->n * sizeof *h->courses);
+    L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
     for (i = 0; i < in->n; i++) {
-        bool fooled = l2l__fooled(h, i);
-        h->courses[i].done = fooled;
-        h->courses[i].distance = fooled ? 0 : HUGE_VAL;
-        l2l__keep(h, i, fooled, 0, 0);
-        standing += !fooled;
+        l2l__spot p;
+        int k;
+        if (!l2l__hunted(h, i)) continue;
+        p.h = h;
+        p.attack = h->attack;
+        p.s = &h->courses[h->place[i]];
+        p.i = i;
+        p.t = t;
+        p.fooled = l2l__fooled(h, i);
+        p.one = one;
+        p.x = in->x->data + i * one;
+        p.z = in->adv->data + i * one;
+        p.d = in->delta->data + i * one;
+        p.g = in->g[0]->data + i * one;
+        for (k = 0; k < 2; k++) p.m[k] = in->memory[k] ? in->memory[k]->data + i * one : NULL;
+        f(&p);
     }
+    for (i = 0; i < in->n; i++) standing += l2l__hunted(h, i);
     return standing;
 }
 
-/* At most so many passes: `before` (may be NULL) prepares the batch, `point` puts the next point of
-   image i into in->adv, `seen` draws the conclusions. Each image has a course of its own and leaves
-   at its end, which is why no image knows what else is in the batch. */
-static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
-                        void (*before)(l2l__hunt *h), void (*point)(l2l__hunt *h, int i, int t),
-                        void (*seen)(l2l__hunt *h, int i, int t))
+/* An image that is misclassified as it is needs no search. */
+static void l2l__clean_seen(const l2l__spot *p)
 {
-    l2l_inner *in = &h->in;
-    int standing = l2l__search_begin(h, memory), t, i;
-    for (t = 0; t < passes && standing && !in->context->status; t++) {
-        l2l__hunt_leave(h);
-        if (before) before(h);
-        if (in->context->status) break;
-        L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
-        for (i = 0; i < in->n; i++)
-            if (l2l__hunted(h, i)) point(h, i, t);
-        l2l__look(in, 0, gradient);
-        if (in->context->status) break;
-        l2l__count_passes(h, 0, gradient);
-        L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
-        for (i = 0; i < in->n; i++)
-            if (l2l__hunted(h, i)) seen(h, i, t);
-        for (i = standing = 0; i < in->n; i++) standing += l2l__hunted(h, i);
-    }
-    return !in->context->status;
+    p->s->done = p->fooled;
+    p->s->distance = p->fooled ? 0 : HUGE_VAL;
+    l2l__keep(p->h, p->i, p->fooled, 0, 0);
 }
 
-/* Image i is adversarial: keep it if it is the nearest so far. */
-static void l2l__keep_nearest(l2l__hunt *h, int i, int t)
+/* At most so many passes, after that at the clean images: `before` (may be NULL) prepares the batch,
+   `point` puts the next point of an image into in->adv, `seen` draws the conclusions. */
+static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
+                        void (*before)(l2l__hunt *h), void (*point)(const l2l__spot *p),
+                        void (*seen)(const l2l__spot *p))
 {
-    const l2l_inner *in = &h->in;
-    l2l__course *s = &h->courses[h->place[i]];
-    int64_t one = l2l_count(in->shape) / in->n, j;
-    const l2l_real *x = in->x->data + i * one, *z = in->adv->data + i * one;
+    l2l_inner *in = &h->in;
+    l2l_context *c = in->context;
+    int standing, t, i;
+    h->courses = (l2l__course *)l2l__arena_array(c, in->n, sizeof *h->courses);
+    for (i = 0; i < memory; i++)
+        if (!in->memory[i]) in->memory[i] = l2l__new(c, "search", in->shape);
+    if (c->status) return false;
+    memset(h->courses, 0, (size_t)in->n * sizeof *h->courses);
+    standing = l2l__each(h, l2l__clean_seen, 0);
+    for (t = 1; t <= passes && standing && !c->status; t++) {
+        l2l__hunt_leave(h);
+        if (before) before(h);
+        if (!c->status) l2l__each(h, point, t);
+        l2l__look(in, 0, gradient);
+        if (c->status) break;
+        l2l__count_passes(h, 0, gradient);
+        standing = l2l__each(h, seen, t);
+    }
+    return !c->status;
+}
+
+/* x' is adversarial: keep it if it is the nearest so far. */
+static void l2l__keep_nearest(const l2l__spot *p)
+{
     double distance = 0;
-    if (in->norm == L2L_L2) distance = l2l__norm2(z, x, one);
-    else for (j = 0; j < one; j++) distance = fmax(distance, fabs((double)z[j] - (double)x[j]));
-    if (!(distance < s->distance)) return;
-    s->distance = distance;
-    l2l__keep(h, i, true, t + 1, 0);
+    int64_t j;
+    if (p->attack->norm == L2L_L2) distance = l2l__norm2(p->z, p->x, p->one);
+    else
+        for (j = 0; j < p->one; j++)
+            distance = fmax(distance, fabs((double)p->z[j] - (double)p->x[j]));
+    if (!(distance < p->s->distance)) return;
+    p->s->distance = distance;
+    l2l__keep(p->h, p->i, true, p->t, 0);
 }
 
 static l2l_real l2l__pixel(double v) { return (l2l_real)(v < 0 ? 0 : v > 1 ? 1 : v); }
@@ -7979,71 +8014,61 @@ static l2l_attack l2l__search_attack(const char *name, double epsilon, l2l_norm 
 }
 
 /* Carlini and Wagner. x' = (tanh(w) + 1)/2 keeps the range without clipping; pixels at 0 and 1 are
-   first drawn in by 1e-6, or their w were infinite and stayed so. */
+   first drawn in by 5e-7, or their w were infinite and stayed so. */
 
 static double l2l__cw_base(l2l_real x) { return 0.5 + 0.999999 * ((double)x - 0.5); }
 
-static void l2l__cw_point(l2l__hunt *h, int i, int t)
+static void l2l__cw_point(const l2l__spot *p)
 {
-    l2l_inner *in = &h->in;
-    l2l__course *s = &h->courses[h->place[i]];
-    int64_t one = l2l_count(in->shape) / in->n, at = i * one, j;
-    l2l_real *w = in->delta->data + at;
-    if (t == 0) {
-        s->at = h->attack->constant;
+    l2l__course *s = p->s;
+    int64_t j;
+    if (p->t == 1) {
+        s->at = p->attack->constant;
         s->high = 1e10;
     }
     if (s->k == 0) {                         /* another constant: from the start                  */
         s->found = false;
         s->previous = HUGE_VAL;
-        memset(in->memory[0]->data + at, 0, (size_t)one * sizeof *w);
-        memset(in->memory[1]->data + at, 0, (size_t)one * sizeof *w);
-        for (j = 0; j < one; j++)
-            w[j] = (l2l_real)atanh(2 * l2l__cw_base(in->x->data[at + j]) - 1);
+        for (j = 0; j < p->one; j++) {
+            p->m[0][j] = p->m[1][j] = 0;
+            p->d[j] = (l2l_real)atanh(2 * l2l__cw_base(p->x[j]) - 1);
+        }
     }
-    for (j = 0; j < one; j++) in->adv->data[at + j] = (l2l_real)((tanh((double)w[j]) + 1) / 2);
+    for (j = 0; j < p->one; j++) p->z[j] = (l2l_real)((tanh((double)p->d[j]) + 1) / 2);
 }
 
 /* With g the gradient of the margin, which short of the confidence counts, and dx'/dw:
    dw = (2 (x' - x) - constant g) 2 x' (1 - x') */
-static void l2l__cw_descend(l2l__hunt *h, int i, bool fallen_short)
+static void l2l__cw_descend(const l2l__spot *p, bool fallen_short)
 {
     const l2l_optimizer_options o = l2l_adam_default();
-    l2l_inner *in = &h->in;
-    const l2l__course *s = &h->courses[h->place[i]];
-    int64_t one = l2l_count(in->shape) / in->n, at = i * one, j;
-    const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
-    l2l_real *g = in->g[0]->data + at;       /* ours to change: nobody reads it any more          */
-    for (j = 0; j < one; j++) {
-        double v = (double)z[j], d = 2 * (v - l2l__cw_base(x[j]));
-        if (fallen_short) d -= s->at * (double)g[j];
-        g[j] = (l2l_real)(d * 2 * v * (1 - v));
+    int64_t j;
+    for (j = 0; j < p->one; j++) {           /* into g, which nobody reads any more               */
+        double v = (double)p->z[j], d = 2 * (v - l2l__cw_base(p->x[j]));
+        if (fallen_short) d -= p->s->at * (double)p->g[j];
+        p->g[j] = (l2l_real)(d * 2 * v * (1 - v));
     }
-    l2l__adam(&o, one, in->delta->data + at, g, in->memory[0]->data + at, in->memory[1]->data + at,
-              h->attack->step_size, 1, s->k);
+    l2l__adam(&o, p->one, p->d, p->g, p->m[0], p->m[1], p->attack->step_size, 1, p->s->k);
 }
 
-static void l2l__cw_seen(l2l__hunt *h, int i, int t)
+static void l2l__cw_seen(const l2l__spot *p)
 {
-    const l2l_attack *a = h->attack;
-    l2l_inner *in = &h->in;
-    l2l__course *s = &h->courses[h->place[i]];
-    int64_t one = l2l_count(in->shape) / in->n;
+    const l2l_attack *a = p->attack;
+    l2l__course *s = p->s;
     int tenth = a->steps < 10 ? 1 : a->steps / 10;
-    double lack = fmax(a->objective.confidence - (double)in->loss[i], 0);
-    double d = l2l__norm2(in->adv->data + i * one, in->x->data + i * one, one);
-    double loss = d * d + s->at * lack;
+    double lack = fmax(a->objective.confidence - (double)p->h->in.loss[p->i], 0);
+    double d = l2l__norm2(p->z, p->x, p->one), loss = d * d + s->at * lack;
     bool last = ++s->k == a->steps;
-    if (l2l__fooled(h, i) && lack <= 0) {
+    if (p->fooled && lack <= 0) {
         s->found = true;
-        l2l__keep_nearest(h, i, t);
+        l2l__keep_nearest(p);
     }
-    if (s->k % tenth == 1 % tenth) {
+    if ((s->k - 1) % tenth == 0) {
         last = last || loss > 0.9999 * s->previous;
         s->previous = loss;
     }
     if (!last) {
-        l2l__cw_descend(h, i, lack > 0);
+        l2l__cw_descend(p, lack > 0);
         return;
     }
     if (s->found) s->high = fmin(s->high, s->at);
@@ -8078,7 +8103,7 @@ static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
         if (last >= 0 && (z[k] > z[last] || (!(z[k] < z[last]) && k < last))) continue;
         if (best < 0 || z[k] > z[best]) best = k;
     }
-    return best;
+    return best < 0 ? (label + 1) % classes : best; /* not numbers: any                           */
 }
 
 static double l2l__dual(l2l_norm norm, const l2l_real *w, int64_t n)
@@ -8090,83 +8115,86 @@ static double l2l__dual(l2l_norm norm, const l2l_real *w, int64_t n)
     return sum;
 }
 
-/* One pass forward and, for each rank of the candidates, one back: the nearest boundary's w goes
-   into memory[0]. */
+/* The boundaries between each image's label and the class of the next rank, at logits z: kept where
+   they are the nearest so far, the distance in `at` and w in memory[0]. */
+static bool l2l__deepfool_rank(l2l__hunt *h, l2l_tensor *z)
+{
+    l2l_inner *in = &h->in;
+    int classes = z->shape.c, i;
+    int64_t one = l2l_count(in->shape) / in->n;
+    l2l_tensor *dz = l2l_zeros(in->context, z->shape), *g;
+    for (i = 0; dz && i < in->n; i++) {
+        int y = in->labels[i];
+        h->kept[i] = l2l__next_class(z->data + i * classes, classes, y, h->kept[i]);
+        dz->data[i * classes + h->kept[i]] = 1;
+        dz->data[i * classes + y] = -1;
+        h->records[h->place[i]].backwards += l2l__hunted(h, i);
+    }
+    in->backwards++;
+    if (!dz || !l2l_vjp(in->context, z, dz, &in->adv, 1, &g, 0)) return false;
+    for (i = 0; i < in->n; i++) {
+        const l2l_real *row = z->data + i * classes, *w = g->data + i * one;
+        l2l__course *s = &h->courses[h->place[i]];
+        double f = fabs((double)row[h->kept[i]] - (double)row[in->labels[i]]);
+        double dual = l2l__dual(in->norm, w, one);
+        if (!(dual > 0 && f / dual < s->at)) continue;
+        s->at = f / dual;
+        memcpy(in->memory[0]->data + i * one, w, (size_t)one * sizeof *w);
+    }
+    return true;
+}
+
+/* One pass forward and, for each rank of the candidates, one back. */
 static void l2l__deepfool_before(l2l__hunt *h)
 {
     l2l_inner *in = &h->in;
     l2l_context *c = in->context;
     l2l_mark mark = l2l_mark_here(c), here;
-    bool was = l2l_set_recording(c, true), frozen = in->model->frozen;
-    int classes = in->model->options.classes, n = in->n, i, rank;
-    int ranks = h->attack->candidates < classes ? h->attack->candidates : classes;
-    int64_t one = l2l_count(in->shape) / n;
-    l2l_tensor *z, *dz, *g;
+    bool was = l2l_set_recording(c, true), frozen = in->model->frozen, more = true;
+    int classes = in->model->options.classes, i, rank;
+    l2l_tensor *z;
     in->model->frozen = true;
     z = l2l_model_forward(in->model, in->adv, in->mode);
-    dz = z ? l2l_zeros(c, z->shape) : NULL;
+    in->model->frozen = frozen;
     in->forwards++;
-    for (i = 0; i < n; i++) {
+    for (i = 0; i < in->n; i++) {
         h->kept[i] = -1;
         h->courses[h->place[i]].at = HUGE_VAL;
         h->records[h->place[i]].forwards += l2l__hunted(h, i);
     }
-    for (rank = 1; rank < ranks && !c->status; rank++) {
+    for (rank = 1; z && more && rank < classes && rank < h->attack->candidates; rank++) {
         here = l2l_mark_here(c);
-        for (i = 0; i < n; i++) {
-            l2l_real *row = dz->data + i * classes;
-            memset(row, 0, (size_t)classes * sizeof *row);
-            h->kept[i] = l2l__next_class(z->data + i * classes, classes, in->labels[i], h->kept[i]);
-            row[h->kept[i]] = 1;
-            row[in->labels[i]] = -1;
-            h->records[h->place[i]].backwards += l2l__hunted(h, i);
-        }
-        in->backwards++;
-        if (!l2l_vjp(c, z, dz, &in->adv, 1, &g, 0)) break;
-        for (i = 0; i < n; i++) {
-            const l2l_real *row = z->data + i * classes, *w = g->data + i * one;
-            l2l__course *s = &h->courses[h->place[i]];
-            double f = fabs((double)row[h->kept[i]] - (double)row[in->labels[i]]);
-            double dual = l2l__dual(in->norm, w, one);
-            if (!(dual > 0 && f / dual < s->at)) continue;
-            s->at = f / dual;
-            memcpy(in->memory[0]->data + i * one, w, (size_t)one * sizeof *w);
-        }
+        more = l2l__deepfool_rank(h, z);
         l2l_release(c, here);
     }
-    for (i = 0; i < n; i++) {                /* no gradient at all: nowhere to go                 */
+    for (i = 0; i < in->n; i++) {            /* no gradient at all: nowhere to go                 */
         l2l__course *s = &h->courses[h->place[i]];
-        if (s->done || s->at < HUGE_VAL) continue;
-        s->done = true;
-        h->records[h->place[i]].zero_gradients++;
+        h->records[h->place[i]].zero_gradients += !s->done && s->at > DBL_MAX;
+        s->done = s->done || s->at > DBL_MAX;
     }
-    in->model->frozen = frozen;
     l2l_set_recording(c, was);
     l2l_release(c, mark);
 }
 
-/* The boundary and 1e-4 more along w, or in l-infinity along its signs. */
-static void l2l__deepfool_point(l2l__hunt *h, int i, int t)
+/* To the boundary and 1e-4 more along w, or in l-infinity along its signs. */
+static void l2l__deepfool_point(const l2l__spot *p)
 {
-    l2l_inner *in = &h->in;
-    int64_t one = l2l_count(in->shape) / in->n, at = i * one, j;
-    const l2l_real *w = in->memory[0]->data + at, *x = in->x->data + at;
-    l2l_real *sum = in->delta->data + at;
-    double step = h->courses[h->place[i]].at + 1e-4, over = 1 + h->attack->overshoot;
-    if (in->norm == L2L_L2) step /= l2l__dual(in->norm, w, one);
-    if (t == 0) memset(sum, 0, (size_t)one * sizeof *sum);
-    for (j = 0; j < one; j++) {
-        double v = in->norm == L2L_L2 ? (double)w[j] : (w[j] > 0) - (w[j] < 0);
-        sum[j] += (l2l_real)(step * v);
-        in->adv->data[at + j] = l2l__pixel((double)x[j] + over * (double)sum[j]);
+    bool l2 = p->attack->norm == L2L_L2;
+    double step = p->s->at + 1e-4, over = 1 + p->attack->overshoot;
+    int64_t j;
+    if (l2) step /= l2l__norm2(p->m[0], NULL, p->one);
+    if (p->t == 1) memset(p->d, 0, (size_t)p->one * sizeof *p->d);
+    for (j = 0; j < p->one; j++) {
+        l2l_real w = p->m[0][j];
+        p->d[j] += (l2l_real)(step * (l2 ? (double)w : (w > 0) - (w < 0)));
+        p->z[j] = l2l__pixel((double)p->x[j] + over * (double)p->d[j]);
     }
 }
 
-static void l2l__deepfool_seen(l2l__hunt *h, int i, int t)
+static void l2l__deepfool_seen(const l2l__spot *p)
 {
-    if (!l2l__fooled(h, i)) return;
-    l2l__keep_nearest(h, i, t);
-    h->courses[h->place[i]].done = true;
+    if (p->fooled) l2l__keep_nearest(p);
+    p->s->done = p->fooled;
 }
 
 static bool l2l__deepfool_search(l2l__hunt *h)
@@ -8189,51 +8217,51 @@ L2LADVDEF l2l_attack l2l_attack_deepfool_l2(double epsilon)
 
 /* Square. The best point so far is the one that will be returned. */
 
-/* The windows' side at query t: `share` of the image, halved after these many queries. */
-static int l2l__square_side(const l2l_attack *a, l2l_shape s, int t)
+/* The side of window number 1, 2, ...: `share` of the image, halved after so many. */
+static int l2l__square_side(const l2l_attack *a, l2l_shape s, int window)
 {
     static const int halvings[] = {10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000};
     int k, side, most = s.h < s.w ? s.h : s.w;
     double share = a->share;
-    for (k = 0; k < (int)(sizeof halvings / sizeof *halvings) && t > halvings[k]; k++) share /= 2;
+    for (k = 0; k < (int)(sizeof halvings / sizeof *halvings) && window > halvings[k]; k++)
+        share /= 2;
     side = (int)floor(sqrt(share * s.h * s.w) + 0.5);
     return side < 1 ? 1 : side > most ? most : side;
 }
 
 /* First stripes, one pixel wide, at +-epsilon for each column and channel; from then on a window,
    with a sign for each channel. */
-static void l2l__square_point(l2l__hunt *h, int i, int t)
+static void l2l__square_point(const l2l__spot *p)
 {
-    l2l_inner *in = &h->in;
+    const l2l_inner *in = &p->h->in;
     l2l_shape s = in->shape;
-    int64_t one = l2l_count(s) / in->n;
-    const l2l_real *x = in->x->data + i * one;
-    l2l_real *z = in->adv->data + i * one;
-    int side = l2l__square_side(h->attack, s, t), high = t ? side : s.h, wide = t ? side : s.w;
-    int top = 0, left = 0, y, column, k;
-    l2l_stream r = l2l__stream(h->attack->seed, L2L_RANDOM_SEARCH, 0, in->images[i], (uint32_t)t);
-    if (t > 0) {                             /* s.h - side + 1 places, the last among them        */
-        memcpy(z, h->best + h->place[i] * one, (size_t)one * sizeof *z);
+    bool window = p->t > 1;
+    int side = l2l__square_side(p->attack, s, p->t - 1), high = window ? side : s.h;
+    int wide = window ? side : s.w, top = 0, left = 0, y, column, k;
+    l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, 0, in->images[p->i],
+                               (uint32_t)p->t);
+    if (window) {                            /* s.h - side + 1 places, the last among them        */
+        memcpy(p->z, p->h->best + p->h->place[p->i] * p->one, (size_t)p->one * sizeof *p->z);
         top = (int)(l2l_random_uniform(&r, 0) * (s.h - side + 1));
         left = (int)(l2l_random_uniform(&r, 1) * (s.w - side + 1));
     }
     for (column = left; column < left + wide; column++)
         for (k = 0; k < s.c; k++) {
-            uint32_t e = (uint32_t)(t ? 2 + k : k * s.w + column);
+            uint32_t e = (uint32_t)(window ? 2 + k : k * s.w + column);
             double d = l2l_random_bits(&r, e) & 1 ? in->epsilon : -in->epsilon;
             for (y = top; y < top + high; y++) {
                 int64_t j = ((int64_t)y * s.w + column) * s.c + k;
-                z[j] = l2l__pixel((double)x[j] + d);
+                p->z[j] = l2l__pixel((double)p->x[j] + d);
             }
         }
 }
 
-static void l2l__square_seen(l2l__hunt *h, int i, int t)
+static void l2l__square_seen(const l2l__spot *p)
 {
-    bool fooled = l2l__fooled(h, i);
-    if (t == 0 || fooled || (double)h->in.loss[i] > h->records[h->place[i]].loss)
-        l2l__keep(h, i, fooled, t + 1, 0);
-    h->courses[h->place[i]].done = fooled;
+    l2l__hunt *h = p->h;
+    if (p->t == 1 || p->fooled || (double)h->in.loss[p->i] > h->records[h->place[p->i]].loss)
+        l2l__keep(h, p->i, p->fooled, p->t, 0);
+    p->s->done = p->fooled;
 }
 
 static bool l2l__square_search(l2l__hunt *h)
@@ -8253,8 +8281,8 @@ L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
 
 /* Sign-OPT. Along the unit direction d the boundary is g(d) away. Whether x + g(d) u is adversarial
    for d's neighbour u is the sign of g's slope towards u; the sum of many such signs times their
-   directions is close to g's gradient. in->delta has d, memory[0] the gradient, memory[1] the
-   direction tried. */
+   directions is close to g's gradient. memory[0] has the gradient, memory[1] the direction tried.
+   Where the authors end, at a minimum of g near by, this begins again from other noise. */
 
 enum { L2L__FIND = 0, L2L__GRADIENT, L2L__LINE }; /* phases                                       */
 enum { L2L__NOISE_TRIALS = 100 };            /* noise images at first                             */
@@ -8268,74 +8296,65 @@ static double l2l__unit_vector(l2l_real *v, int64_t n)
     return norm;
 }
 
-/* The k-th direction to find the boundary on: to `init`, else to noise. Returns how far that is. */
-static double l2l__ray_first(const l2l__hunt *h, int i, const l2l_stream *r, l2l_real *v)
+/* A new direction: towards `init` as long as nothing is found, or noise; on a line down g. */
+static void l2l__ray_turn(const l2l__spot *p, const l2l_stream *r)
 {
-    const l2l_inner *in = &h->in;
-    int channels = in->shape.c;
-    int64_t one = l2l_count(in->shape) / in->n, plane = one / channels, j;
-    const l2l_real *x = in->x->data + i * one;
-    if (h->attack->init && h->courses[h->place[i]].k == 0)
-        l2l__image_to_hwc(h->attack->init + (in->images[i] - h->attack->first) * one, channels,
-                          plane, v);
+    const l2l_inner *in = &p->h->in;
+    l2l__course *s = p->s;
+    l2l_real *v = p->m[1];
+    int64_t j;
+    if (s->phase == L2L__LINE)
+        for (j = 0; j < p->one; j++)
+            v[j] = (l2l_real)((double)p->d[j] - s->alpha * (double)p->m[0][j]);
+    else if (p->attack->init && s->distance > DBL_MAX)
+        l2l__image_to_hwc(p->attack->init + (in->images[p->i] - p->attack->first) * p->one,
+                          in->shape.c, p->one / in->shape.c, v);
     else
-        for (j = 0; j < one; j++)
-            v[j] = (l2l_real)l2l_random_uniform(
-                r, (uint32_t)(j % channels * plane + j / channels));
-    for (j = 0; j < one; j++) v[j] -= x[j];
-    return l2l__unit_vector(v, one);
+        for (j = 0; j < p->one; j++)
+            v[j] = (l2l_real)l2l_random_uniform(r, l2l__chw(in->shape, j));
+    for (j = 0; s->phase == L2L__FIND && j < p->one; j++) v[j] -= p->x[j];
+    s->at = l2l__unit_vector(v, p->one);
+    if (s->radius > 0) s->at = s->radius;
 }
 
-static void l2l__ray_point(l2l__hunt *h, int i, int t)
+static void l2l__ray_point(const l2l__spot *p)
 {
-    l2l_inner *in = &h->in;
-    l2l__course *s = &h->courses[h->place[i]];
-    int channels = in->shape.c;
-    int64_t one = l2l_count(in->shape) / in->n, plane = one / channels, at = i * one, j;
-    const l2l_real *x = in->x->data + at, *d = in->delta->data + at;
-    l2l_real *g = in->memory[0]->data + at, *v = in->memory[1]->data + at, *z = in->adv->data + at;
-    l2l_stream r = l2l__stream(h->attack->seed, L2L_RANDOM_SEARCH, 0, in->images[i], (uint32_t)t);
-    double far, scale = 0;
-    if (t == 0) {
+    l2l__course *s = p->s;
+    l2l_real *v = p->m[1];
+    l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, 0, p->h->in.images[p->i],
+                               (uint32_t)p->t);
+    double far = s->at;
+    int64_t j;
+    if (p->t == 1) {
         s->alpha = 0.02;
         s->beta = 1e-3;
     }
-    if (s->phase == L2L__GRADIENT) {         /* z first as d + beta v                             */
-        for (j = 0; j < one; j++)
-            v[j] = (l2l_real)l2l_random_normal(
-                &r, (uint32_t)(j % channels * plane + j / channels));
-        l2l__unit_vector(v, one);
-        for (j = 0; j < one; j++) z[j] = (l2l_real)((double)d[j] + s->beta * (double)v[j]);
-        scale = s->radius / l2l__norm2(z, NULL, one);
-        for (j = 0; j < one; j++) z[j] = l2l__pixel((double)x[j] + scale * (double)z[j]);
-        return;
+    if (s->phase == L2L__GRADIENT) {         /* along d + beta v                                  */
+        for (j = 0; j < p->one; j++)
+            v[j] = (l2l_real)l2l_random_normal(&r, l2l__chw(p->h->in.shape, j));
+        l2l__unit_vector(v, p->one);
+        for (j = 0; j < p->one; j++) p->z[j] = (l2l_real)((double)p->d[j] + s->beta * (double)v[j]);
+        far = s->radius / l2l__norm2(p->z, NULL, p->one);
+    } else {
+        if (s->stride <= 0) l2l__ray_turn(p, &r);
+        memcpy(p->z, v, (size_t)p->one * sizeof *v);
+        far = s->at;
     }
-    if (s->stride <= 0 && s->phase == L2L__FIND) {
-        far = l2l__ray_first(h, i, &r, v);
-        s->at = s->radius > 0 ? s->radius : far;
-    }
-    if (s->stride <= 0 && s->phase == L2L__LINE) {
-        for (j = 0; j < one; j++) v[j] = (l2l_real)((double)d[j] - s->alpha * (double)g[j]);
-        l2l__unit_vector(v, one);
-        s->at = s->radius;
-    }
-    for (j = 0; j < one; j++) z[j] = l2l__pixel((double)x[j] + s->at * (double)v[j]);
+    for (j = 0; j < p->one; j++) p->z[j] = l2l__pixel((double)p->x[j] + far * (double)p->z[j]);
 }
 
 /* The direction tried led to the boundary at s->high, or no nearer to it than before: what next? On
-   a line with twice the step as long as that helps, else with a quarter; with nothing left the
-   gradient was wrong, by its step beta. */
-static void l2l__ray_next(l2l__hunt *h, int i, bool nearer)
+   a line twice the step as long as that helps, and a quarter until it does. Where that gains too
+   little the gradient wants a smaller beta, and with the smallest this is the end of the road. */
+static void l2l__ray_next(const l2l__spot *p, bool nearer)
 {
-    l2l_inner *in = &h->in;
-    l2l__course *s = &h->courses[h->place[i]];
-    int64_t one = l2l_count(in->shape) / in->n;
-    size_t bytes = (size_t)one * sizeof(l2l_real);
+    l2l__course *s = p->s;
+    size_t bytes = (size_t)p->one * sizeof(l2l_real);
     s->k++;
     s->stride = 0;
     if (nearer) {
         s->radius = s->high;
-        memcpy(in->delta->data + i * one, in->memory[1]->data + i * one, bytes);
+        memcpy(p->d, p->m[1], bytes);
     }
     if (s->phase == L2L__FIND) {
         if (s->k < L2L__NOISE_TRIALS) return;
@@ -8344,47 +8363,48 @@ static void l2l__ray_next(l2l__hunt *h, int i, bool nearer)
         s->found = true;
         s->alpha *= 2;
         return;
-    } else if (s->found) {
-        s->alpha /= 2;
     } else {
-        s->alpha /= 4;
-        if (s->alpha >= 1e-5) return;
-        s->alpha = 0.02;
-        s->beta = fmax(s->beta / 10, 1e-4);
+        s->alpha /= s->found ? 2 : 4;
+        if (!s->found && s->alpha >= 1e-5) return;
+        if (s->radius > 0.999 * s->previous) {
+            s->alpha = 0.02;
+            s->beta /= 10;
+        }
     }
-    s->phase = L2L__GRADIENT;
+    s->phase = s->beta < 5e-5 ? L2L__FIND : L2L__GRADIENT;
+    if (s->phase == L2L__FIND) {
+        s->beta = 1e-3;
+        s->radius = 0;
+    }
     s->k = 0;
-    memset(in->memory[0]->data + i * one, 0, bytes);
+    s->previous = s->radius;
+    memset(p->m[0], 0, bytes);
 }
 
-static void l2l__ray_seen(l2l__hunt *h, int i, int t)
+static void l2l__ray_seen(const l2l__spot *p)
 {
-    l2l_inner *in = &h->in;
-    l2l__course *s = &h->courses[h->place[i]];
-    int64_t one = l2l_count(in->shape) / in->n, at = i * one, j;
-    bool fooled = l2l__fooled(h, i);
-    if (fooled) l2l__keep_nearest(h, i, t);
+    l2l__course *s = p->s;
+    int64_t j;
+    if (p->fooled) l2l__keep_nearest(p);
     if (s->phase == L2L__GRADIENT) {
-        l2l_real *g = in->memory[0]->data + at, *v = in->memory[1]->data + at;
-        for (j = 0; j < one; j++) g[j] += fooled ? -v[j] : v[j];
-        if (++s->k < h->attack->candidates) return;
-        l2l__unit_vector(g, one);
+        for (j = 0; j < p->one; j++) p->m[0][j] += p->fooled ? -p->m[1][j] : p->m[1][j];
+        if (++s->k < p->attack->candidates) return;
+        l2l__unit_vector(p->m[0], p->one);
         s->phase = L2L__LINE;
-        s->k = 0;
         s->found = false;
         return;
     }
-    if (s->stride <= 0 && !fooled) {
-        l2l__ray_next(h, i, false);
+    if (s->stride <= 0 && !p->fooled) {
+        l2l__ray_next(p, false);
         return;
     }
     if (s->stride <= 0) s->low = 0;          /* the boundary is nearer: bracket it, then bisect   */
-    if (fooled) s->high = s->at;
+    if (p->fooled) s->high = s->at;
     else s->low = s->at;
     s->stride = s->stride > 0 ? 2 * s->stride : 0.01;
     if (s->low <= 0) s->at = s->high / (1 + s->stride);
     else if (s->high - s->low > s->beta / 500 * s->high) s->at = (s->low + s->high) / 2;
-    else l2l__ray_next(h, i, true);
+    else l2l__ray_next(p, true);
 }
 
 static bool l2l__ray_search(l2l__hunt *h)
@@ -8398,7 +8418,7 @@ static bool l2l__ray_search(l2l__hunt *h)
 L2LADVDEF l2l_attack l2l_attack_sign_opt(double epsilon)
 {
     l2l_attack a = l2l__search_attack("sign-opt", epsilon, L2L_L2, 5000, l2l__ray_search);
-    a.candidates = 200;
+    a.candidates = 100;
     return a;
 }
 

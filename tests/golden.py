@@ -1131,6 +1131,85 @@ def make_generator():
     with torch.enable_grad():
         z = torch.tensor([stream(5, 8, 0, i, 0, 8)[2] for i in range(n)])
         emit("generator_attack", attack(make(seed), x, labels, z, False)[-1])
+# -- searches for the nearest adversarial image, one image at a time -----------------------------
+
+def margin(z, label):
+    """Largest other logit minus the label's."""
+    return torch.cat([z[:label], z[label + 1:]]).max() - z[label]
+
+
+def deepfool(net, x, label, infinity, overshoot=0.02, steps=50):
+    """Moosavi-Dezfooli et al. 2016, all classes."""
+    total = torch.zeros_like(x)
+    z = x
+    for _ in range(steps):
+        point = leaf(z)
+        logits = net(point[None])[0]
+        best = None
+        for k in range(len(logits)):
+            if k == label:
+                continue
+            f = logits[k] - logits[label]
+            w = torch.autograd.grad(f, point, retain_graph=True)[0]
+            distance = float(f.detach().abs() / (w.abs().sum() if infinity else w.norm()))
+            if best is None or distance < best[0]:
+                best = distance, w
+        distance, w = best
+        total = total + (distance + 1e-4) * (w.sign() if infinity else w / w.norm())
+        z = (x + (1 + overshoot) * total).clamp(0, 1)
+        if int(net(z[None])[0].argmax()) != label:
+            return z
+    return None
+
+
+def carlini_wagner(net, x, label, target=None, confidence=0.0, searches=9, steps=300, rate=0.01, constant=1e-3):
+    """Carlini and Wagner 2017, l2, with torch.optim.Adam; ends a descent when a tenth gains too little."""
+    low, high, best, nearest = 0.0, 1e10, math.inf, None
+    base = torch.atanh(0.999999 * (2 * x - 1))
+    clean = (torch.tanh(base) + 1) / 2
+    for _ in range(searches):
+        u = torch.zeros_like(x, requires_grad=True)
+        adam = torch.optim.Adam([u], lr=rate)
+        found, previous = False, math.inf
+        for i in range(steps):
+            z = (torch.tanh(base + u) + 1) / 2
+            logits = net(z[None])[0]
+            m = margin(logits, label) if target is None else -margin(logits, target)
+            loss = ((z - clean) ** 2).sum() + constant * torch.relu(confidence - m)
+            if m.item() > 0 and m.item() >= confidence:
+                found = True
+                d = (z - x).norm().item()
+                if d < best:
+                    best, nearest = d, z.detach()
+            if i % (steps // 10) == 0:
+                if loss.item() > 0.9999 * previous:
+                    break
+                previous = loss.item()
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        if found:
+            high = min(high, constant)
+        else:
+            low = max(low, constant)
+        constant = (low + high) / 2 if high < 1e10 else 10 * constant
+    return nearest
+
+
+def make_searches():
+    net = smooth_net(smooth_parameters())
+    x = fill((8, 2, 6, 6), 14000, 0, 1)
+    x[:, :, 0] = (x[:, :, 0] > 0.5).double()  # pixels at 0 and 1
+    labels = net(x).argmax(1).tolist()
+
+    def distances(attack, norm):
+        found = [attack(v, y) for v, y in zip(x, labels)]
+        return [float((z - v).abs().max() if norm else (z - v).norm()) for v, z in zip(x, found)]
+    emit("deepfool_linf", distances(lambda v, y: deepfool(net, v, y, True), True))
+    emit("deepfool_l2", distances(lambda v, y: deepfool(net, v, y, False), False))
+    emit("cw_l2", distances(lambda v, y: carlini_wagner(net, v, y), False))
+    emit("cw_l2_confident", distances(lambda v, y: carlini_wagner(net, v, y, confidence=2.0), False))
+    emit("cw_l2_targeted", distances(lambda v, y: carlini_wagner(net, v, y, target=(y + 1) % 4), False))
 
 
 def main():
@@ -1141,6 +1220,7 @@ def main():
                  make_shapes, make_hessians, make_optimizers, make_smallcnn, make_cells, make_meta,
                  make_algorithm_one, make_census, make_networks, make_norm_hessians, make_norm_meta,
                  make_trades, make_rnn_trades, make_generator):
+                 make_searches):
         make()
         print()
     print("#endif")
