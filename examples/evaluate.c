@@ -55,10 +55,9 @@ static void parse(int argc, char **argv)
     char text[6000];
     int i, n = snprintf(text, sizeof text, "%s", about);
     for (i = 0; i < SPEC_KINDS; i++) {
-        const char *keys = spec_kinds[i].keys;
-        n += snprintf(text + n, sizeof text - (size_t)n, "  %-12s %-31s %.*s\n", spec_kinds[i].name,
-                      spec_kinds[i].help,
-                      (int)(strlen(keys) - (strstr(keys, "|init") ? 5 : 0)), keys);
+        const struct spec_kind *k = &spec_kinds[i];
+        n += snprintf(text + n, sizeof text - (size_t)n, "  %-12s %-31s %.*s\n", k->name, k->help,
+                      spec_keys(k), k->keys);
     }
     snprintf(text + n, sizeof text - (size_t)n, "%s", spec_about);
     set.dataset = "embedded";
@@ -152,16 +151,16 @@ static l2l_real *foreign_images(const l2l_evaluation *e, spec *s)
     }
     m = cli_model_open(e->data->context, s->from, set.arch, set.width, set.depth);
     o.state = NULL;
-    if (!l2l_evaluation_begin(m, e->data, &o, &other) ||
-        !l2l_evaluation_attack(&other, &s->attack, &r, NULL, x))
-        die(e->data->context);
-    l2l_evaluation_end(&other);
+    if (l2l_evaluation_begin(m, e->data, &o, &other)) {
+        l2l_evaluation_attack(&other, &s->attack, &r, NULL, x); /* whoever goes on sees its error */
+        l2l_evaluation_end(&other);
+    }
     l2l_model_free(m);
     return x;
 }
 
 /* Scoring images is an attack that starts there and makes no step. */
-static void transfer(const l2l_evaluation *e, spec *s, l2l_real *x)
+static void transfer(spec *s, l2l_real *x)
 {
     l2l_attack given = l2l_attack_ifgsm(s->attack.epsilon);
     given.name = "transfer";
@@ -172,7 +171,6 @@ static void transfer(const l2l_evaluation *e, spec *s, l2l_real *x)
     given.targets = s->attack.targets;
     given.batch = set.batch;
     s->attack = given;
-    (void)e;
 }
 
 static void run(l2l_evaluation *e, spec *s, const l2l_real *init, const l2l_real *logits)
@@ -185,7 +183,7 @@ static void run(l2l_evaluation *e, spec *s, const l2l_real *init, const l2l_real
     s->attack.targets = targets;
     s->attack.batch = set.batch;
     s->attack.progress = progress;
-    if (s->transfer) transfer(e, s, foreign = foreign_images(e, s));
+    if (s->transfer) transfer(s, foreign = foreign_images(e, s));
     l2l_evaluation_attack(e, &s->attack, &s->result, NULL, adv);
     s->seconds = cli_seconds() - begin;
     show_end();
@@ -195,7 +193,7 @@ static void run(l2l_evaluation *e, spec *s, const l2l_real *init, const l2l_real
         for (i = 0; i < (size_t)e->images; i++)
             s->outside += memcmp(adv + i * one, foreign + i * one, one * sizeof *adv) != 0;
     }
-    if (set.dump_adv) save_images(set.dump_adv, adv, e);
+    if (set.dump_adv && !l2l_error(e->data->context)) save_images(set.dump_adv, adv, e);
     free(adv);
     free(foreign);
     free(targets);
@@ -289,17 +287,21 @@ static void print_notes(const spec *s, const l2l_evaluation *e)
 {
     const l2l_attack *a = &s->attack;
     const l2l_result *r = &s->result;
-    const char *norm = a->norm == L2L_L2 ? "l2" : "l-infinity";
-    if (!r->counted)
-        printf("  not in worst: %s, eps %s;", norm, cli_epsilon(a->epsilon).text);
-    if (set.skip_fooled && r->attacked < e->images) printf("  of %d images;", r->attacked);
-    if (s->target != SPEC_UNTARGETED) printf("  target reached for %.2f %%;", 100 * r->success);
+    bool l2 = a->norm == L2L_L2;
+    const char *norm = l2 ? "l2" : "l-infinity", *next = "  ";
+    char eps[32];
+    snprintf(eps, sizeof eps, l2 ? "%.4g" : "%.4g (%.4g/255)", a->epsilon, 255 * a->epsilon);
+    if (!r->counted) printf("%snot in worst: %s, eps %s", next, norm, eps), next = "; ";
+    if (set.skip_fooled && r->attacked < e->images)
+        printf("%sof %d images", next, r->attacked), next = "; ";
+    if (s->target != SPEC_UNTARGETED)
+        printf("%starget reached for %.2f %%", next, 100 * r->success), next = "; ";
     if (spec_minimal(a))
-        printf("  found for %.2f %%, at %s %.4g on average;", 100 * r->success, norm,
-               a->norm == L2L_L2 ? r->success_l2 : r->success_linf);
+        printf("%sfound for %.2f %%, at %s %.4g on average", next, 100 * r->success, norm,
+               l2 ? r->success_l2 : r->success_linf), next = "; ";
     if (trained_steps(s))
-        printf("  %d steps, trained with %d;", a->steps, trained_steps(s));
-    if (s->outside) printf("  %d images were outside the ball;", s->outside);
+        printf("%s%d steps, trained with %d", next, a->steps, trained_steps(s)), next = "; ";
+    if (s->outside) printf("%s%d images were outside the ball", next, s->outside);
 }
 
 static void print_head(l2l_context *c, const l2l_dataset *d, int images, const l2l_model_options *o)

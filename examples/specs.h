@@ -58,6 +58,12 @@ static const struct spec_kind {
      "nearest, l2, by labels alone"},
     {"transfer", NULL, "from|attack|images", "images made for another model"},
 };
+/* "init" says that --init is taken; it is no key. How long the keys before it are. */
+static inline int spec_keys(const struct spec_kind *k)
+{
+    const char *init = strstr(k->keys, "|init");
+    return init ? (int)(init - k->keys) : (int)strlen(*k->keys ? k->keys : "none at all");
+}
 enum { SPEC_KINDS = (int)(sizeof spec_kinds / sizeof *spec_kinds) };
 
 static const char spec_about[] =
@@ -238,9 +244,8 @@ static inline void spec_parse(spec *s)
         if (!*keys[i] || !strcmp(keys[i], "init") ||
             (!own && !cli_listed(s->kind->keys, keys[i], strlen(keys[i]))))
             cli_fail("--attack %s: no key '%s'; %s takes %.*s", s->spec, keys[i], s->kind->name,
-                     (int)(strlen(s->kind->keys) - (strstr(s->kind->keys, "|init") ? 5 : 0)),
-                     *s->kind->keys ? s->kind->keys : "none");
-        if (own || keys[i][0] == 'e') continue; /* eps is in already */
+                     spec_keys(s->kind), *s->kind->keys ? s->kind->keys : "none at all");
+        if (own || !strcmp(keys[i], "eps")) continue; /* that is in already */
         if (*s->images) cli_fail("--attack %s: images are made: no key '%s'", s->spec, keys[i]);
         allowed = spec_set(s, keys[i], values[i]);
         if (allowed)
