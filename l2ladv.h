@@ -11174,6 +11174,7 @@ typedef struct l2l__ran {
     char name[32], parts[96];                /* "pgd"; "cross-entropy, sign"                      */
     double settings[L2L__SETTINGS];          /* in the order of their names                       */
     bool search, last_iterate;
+    bool flat;                               /* without gradient where it has got far enough      */
     l2l_result result;
     l2l_record *records;                     /* of all images; NULL once they are not needed      */
     int done;                                /* so many images have theirs                        */
@@ -11204,6 +11205,7 @@ static void l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__
     l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, m->name);
     k->search = a->search != NULL;
     k->last_iterate = a->last_iterate;
+    k->flat = a->search || (a->objective.cut && a->last_iterate);
     *s++ = a->steps;
     *s++ = a->restarts;
     *s++ = a->norm;
@@ -11647,7 +11649,7 @@ static size_t l2l__warn_attacks(const l2l_evaluation *e, char *text, size_t capa
     const l2l__ran *zero = NULL, *a, *b, *end = e->ran + e->n_ran;
     char first[80], second[80];
     for (a = e->ran; a < end; a++)
-        if (!a->search && a->result.zero_gradients > (zero ? zero->result.zero_gradients : 0.01))
+        if (!a->flat && a->result.zero_gradients > (zero ? zero->result.zero_gradients : 0.01))
             zero = a;
     if (zero) {
         *flags |= L2L_WARN_ZERO_GRADIENTS;

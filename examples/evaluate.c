@@ -1,43 +1,24 @@
-/* evaluate.c - accuracy of a model on clean images and under attacks. evaluate --help lists the
- * flags and the attacks. */
+/* evaluate.c - accuracy of a model on clean images and under attacks, or of several models on each
+ * other's adversarial images. evaluate --help lists the flags and the attacks. */
 #include "cli.h"
+#include "progress.h"
+#include "specs.h"
 
-enum { MAX_ATTACKS = 64 };
+enum { MAX_ATTACKS = 60, MAX_MODELS = 16 };
 
 static const char about[] =
-    "Measures the accuracy of a model on the test images, clean and under attacks.\n\n"
-    "An attack is NAME[:key=value]...; attacks are separated by commas:\n"
-    "  none       clean images\n"
-    "  fgsm       one step of eps            step start restarts last seed\n"
-    "  ifgsm      from the clean image       steps step start restarts last seed\n"
-    "  pgd        from a random start        steps step start restarts last seed\n"
-    "  learned    the one of --maximizer     steps start restarts last seed\n"
-    "keys:\n"
-    "  steps=N    gradient steps [10; learned: as many as it was trained with]\n"
-    "  step=X     step size: 0.01, 2/255 or eps/4 [eps/4]\n"
-    "  start=S    clean, uniform (in the ball) or normal (x + 0.001 N(0,1))\n"
-    "  restarts=N runs from other random starts [1]\n"
-    "  last=1     take the last iterate, not the best\n"
-    "  seed=N     of the random starts [--seed]\n"
-    "for example: pgd:steps=100:step=eps/4:restarts=5,pgd:steps=10:start=clean:last=1";
-
-static const struct {
-    const char *name, *keys;
-} kinds[] = {
-    {"none", ""},
-    {"fgsm", "step|start|restarts|last|seed"},
-    {"ifgsm", "steps|step|start|restarts|last|seed"},
-    {"pgd", "steps|step|start|restarts|last|seed"},
-    {"learned", "steps|start|restarts|last|seed"},
-};
-enum { NONE, FGSM, IFGSM, PGD, LEARNED, KINDS };
+    "Measures the accuracy of a model on the test images, clean and under attacks.\n"
+    "\"worst\" counts the images that are right under all attacks in the l-infinity ball of --eps.\n"
+    "With --transfer: how each of several models fares on images made for each.\n\n"
+    "An attack is NAME[:key=value]...; attacks are separated by commas:\n";
 
 static struct {
-    const char *model, *arch, *dataset, *data, *attack, *maximizer, *init, *dump_logits, *dump_adv;
+    const char *model, *arch, *dataset, *data, *attack, *maximizer, *generator, *init, *dump_logits;
+    const char *dump_adv, *transfer, *state;
     double width, eps;
     int depth, limit, batch, threads;
     uint64_t seed;
-    bool json;
+    bool json, skip_fooled;
 } set;
 
 static void parse(int argc, char **argv)
@@ -53,9 +34,16 @@ static void parse(int argc, char **argv)
         {"eps", CLI_NUMBER, &set.eps, 0, 1, NULL,
          "radius of the l-infinity ball [digits, clothes 0.3; photographs 8/255]"},
         {"maximizer", CLI_TEXT, &set.maximizer, 0, 0, "F", "file of the learned maximizer"},
+        {"generator", CLI_TEXT, &set.generator, 0, 0, "F", "file of L2LDA's generator"},
         {"limit", CLI_INTEGER, &set.limit, 0, 1e9, NULL, "the first N images; 0: all"},
         {"batch", CLI_INTEGER, &set.batch, 1, 65536, NULL, "images at a time; changes no result"},
-        {"seed", CLI_SEED, &set.seed, 0, 0, NULL, "of the random starts"},
+        {"skip-fooled", CLI_SWITCH, &set.skip_fooled, 0, 0, NULL,
+         "attack only images that withstood all attacks before: the worst case, sooner"},
+        {"state", CLI_TEXT, &set.state, 0, 0, "F",
+         "keep every finished batch there; the same command goes on from it"},
+        {"transfer", CLI_TEXT, &set.transfer, 0, 0, "F,F[,F...]",
+         "models, instead of --model: images made for each, shown to each"},
+        {"seed", CLI_SEED, &set.seed, 0, 0, NULL, "of the attacks' random numbers"},
         {"threads", CLI_INTEGER, &set.threads, 0, 1024, NULL, "0: all that there are"},
         {"json", CLI_SWITCH, &set.json, 0, 0, NULL, "print one JSON object"},
         {"dump-logits", CLI_TEXT, &set.dump_logits, 0, 0, "F.npy", "file for the clean logits"},
@@ -64,141 +52,31 @@ static void parse(int argc, char **argv)
         {"init", CLI_TEXT, &set.init, 0, 0, "F.npy", "starting points NxCxHxW of the first run"},
         {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
     };
-    cli_output outputs[] = {{"dump-logits", NULL}, {"dump-adv", NULL}};
+    char text[6000];
+    int i, n = snprintf(text, sizeof text, "%s", about);
+    for (i = 0; i < SPEC_KINDS; i++) {
+        const struct spec_kind *k = &spec_kinds[i];
+        n += snprintf(text + n, sizeof text - (size_t)n, "  %-12s %-31s %.*s\n", k->name, k->help,
+                      spec_keys(k), k->keys);
+    }
+    snprintf(text + n, sizeof text - (size_t)n, "%s", spec_about);
     set.dataset = "embedded";
-    set.attack = "none,fgsm,pgd";
     set.eps = -1;
     set.batch = l2l_evaluation_default().batch;
-    cli_parse(argc, argv, about, flags);
-    set.eps = cli_default_epsilon(set.eps, set.dataset);
-    outputs[0].path = set.dump_logits;
-    outputs[1].path = set.dump_adv;
-    cli_check_outputs(outputs, 2);
-}
-
-/* ---- SPEC ---- */
-
-typedef struct {
-    char spec[256]; /* as typed */
-    int kind;
-    l2l_attack attack;
-    double seconds;
-    l2l_result result;
-} job;
-
-/* "0.01", "2/255", "eps", "eps/4". */
-static bool step_size(const char *text, double *value)
-{
-    double divisor = 1;
-    if (strncmp(text, "eps", 3)) return cli_number(text, value) && *value >= 0 && *value <= 1;
-    if (text[3] && (text[3] != '/' || !cli_number(text + 4, &divisor) || divisor <= 0))
-        return false;
-    *value = set.eps / divisor;
-    return true;
-}
-
-static bool start_point(const char *text, l2l_start *start)
-{
-    static const char *const names[] = {"clean", "uniform", "normal"};
-    static const l2l_start values[] = {L2L_START_CLEAN, L2L_START_UNIFORM, L2L_START_NORMAL};
-    int i;
-    for (i = 0; i < 3; i++)
-        if (!strcmp(text, names[i])) {
-            *start = values[i];
-            return true;
-        }
-    return false;
-}
-
-/* Sets one key; what is allowed if that fails. */
-static const char *set_key(l2l_attack *a, const char *key, const char *value)
-{
-    char *end;
-    int last = 0;
-    if (!strcmp(key, "steps"))
-        return cli_integer(value, 1, 1e6, &a->steps) ? NULL : "an integer from 1 to 1000000";
-    if (!strcmp(key, "restarts"))
-        return cli_integer(value, 1, 1e6, &a->restarts) ? NULL : "an integer from 1 to 1000000";
-    if (!strcmp(key, "step"))
-        return step_size(value, &a->step_size) ? NULL : "0 to 1, as 0.01, 2/255 or eps/4";
-    if (!strcmp(key, "start"))
-        return start_point(value, &a->start) ? NULL : "clean, uniform or normal";
-    if (!strcmp(key, "last")) {
-        if (!cli_integer(value, 0, 1, &last)) return "0 or 1";
-        a->last_iterate = last != 0;
-        return NULL;
-    }
-    errno = 0;
-    a->seed = strtoull(value, &end, 10);
-    return *value >= '0' && *value <= '9' && !*end && !errno ? NULL : "an integer from 0";
-}
-
-static l2l_attack default_attack(int kind, l2l_learned *phi)
-{
-    int T = 0;
-    double epsilon;
-    if (phi) l2l_learned_trained_with(phi, &T, &epsilon);
-    switch (kind) {
-    case FGSM: return l2l_attack_fgsm(set.eps);
-    case IFGSM: return l2l_attack_ifgsm(set.eps);
-    case LEARNED: return l2l_attack_learned(phi, set.eps, T > 0 ? T : 10); /* as it was trained */
-    default: return l2l_attack_pgd(set.eps);
-    }
-}
-
-static int find_kind(const char *spec, const char *name)
-{
-    char list[128] = "";
-    int i;
-    for (i = 0; i < KINDS; i++) {
-        if (!strcmp(kinds[i].name, name)) return i;
-        strcat(strcat(list, i ? ", " : ""), kinds[i].name);
-    }
-    cli_fail("--attack %s: no attack '%s' in this version of l2ladv.h; available: %s", spec, name,
-             list);
-    return 0;
-}
-
-/* NAME[:key=value]... */
-static void parse_spec(job *j, l2l_learned *phi)
-{
-    char text[256], *key, *value, *next;
-    const char *allowed;
-    memcpy(text, j->spec, sizeof text);
-    if ((next = strchr(text, ':')) != NULL) *next++ = 0;
-    j->kind = find_kind(j->spec, text);
-    if (j->kind == LEARNED && !phi) cli_fail("--attack %s: needs --maximizer F", j->spec);
-    j->attack = default_attack(j->kind, phi);
-    j->attack.seed = set.seed;
-    while ((key = next) != NULL) {
-        if ((next = strchr(key, ':')) != NULL) *next++ = 0;
-        if ((value = strchr(key, '=')) != NULL) *value++ = 0;
-        if (!cli_listed(kinds[j->kind].keys, key, strlen(key)) || !*key)
-            cli_fail("--attack %s: no key '%s'; allowed is %s", j->spec, key,
-                     *kinds[j->kind].keys ? kinds[j->kind].keys : "none");
-        allowed = value ? set_key(&j->attack, key, value) : "KEY=VALUE";
-        if (allowed)
-            cli_fail("--attack %s: %s '%s': allowed is %s", j->spec, key, value ? value : "",
-                     allowed);
-    }
-}
-
-static int parse_attacks(job *jobs, l2l_learned *phi)
-{
-    const char *at = set.attack;
-    int n = 0, dumped = 0;
-    while (at) {
-        size_t length = strcspn(at, ",");
-        if (n == MAX_ATTACKS) cli_fail("--attack: at most %d attacks", MAX_ATTACKS);
-        if (length >= sizeof jobs->spec) cli_fail("--attack: a SPEC of %zu characters", length);
-        snprintf(jobs[n].spec, sizeof jobs->spec, "%.*s", (int)length, at);
-        parse_spec(&jobs[n], phi);
-        dumped += jobs[n++].kind != NONE;
-        at = at[length] ? at + length + 1 : NULL;
-    }
-    if (set.dump_adv && dumped != 1)
-        cli_fail("--dump-adv needs exactly one attack, not %d", dumped);
-    return n;
+    cli_parse(argc, argv, text, flags);
+    if (!set.attack) set.attack = set.transfer ? "pgd" : "none,fgsm,pgd";
+    spec_defaults.l2 = cli_default_epsilon(-1, set.dataset) < 0.1 ? 0.5 : 2;
+    spec_defaults.eps = set.eps = cli_default_epsilon(set.eps, set.dataset);
+    spec_defaults.seed = set.seed;
+    cli_check_output("dump-logits", set.dump_logits);
+    cli_check_output("dump-adv", set.dump_adv);
+    cli_check_output("state", set.state);
+    if (set.dump_adv && set.skip_fooled)
+        cli_fail("--dump-adv and --skip-fooled: images that are skipped are not made");
+    if (set.transfer &&
+        (set.model || set.init || set.dump_logits || set.dump_adv || set.state || set.skip_fooled))
+        cli_fail("--transfer takes its models itself, and none of --model, --init, --dump-logits, "
+                 "--dump-adv, --state, --skip-fooled");
 }
 
 /* ---- arrays ---- */
@@ -218,52 +96,128 @@ static void save_images(const char *path, const l2l_real *x, const l2l_evaluatio
     l2l_npy_save_reals(e->data->context, path, x, shape, 4);
 }
 
-/* The clean images come from an attack that stays where it starts. */
-static void dump_logits(l2l_evaluation *e)
-{
-    int n = e->images, classes = l2l_model_info(e->model)->classes;
-    l2l_real *x = image_room(e);
-    l2l_real *z = (l2l_real *)cli_allocate((size_t)n * (size_t)classes, sizeof *z);
-    const int64_t shape[2] = {n, classes};
-    l2l_attack none = l2l_attack_ifgsm(0);
-    l2l_result r;
-    none.steps = 0;
-    none.batch = set.batch;
-    l2l_evaluation_attack(e, &none, &r, NULL, x);
-    l2l_model_logits(e->model, x, n, z);
-    l2l_npy_save_reals(e->data->context, set.dump_logits, z, shape, 2);
-    free(z);
-    free(x);
-}
-
-static void load_init(const l2l_evaluation *e, l2l_array *a)
+static void load_images(const char *flag, const char *path, const l2l_evaluation *e, l2l_array *a)
 {
     const l2l_model_options *o = l2l_model_info(e->model);
-    if (!l2l_npy_load(e->data->context, set.init, a)) die(e->data->context);
+    if (!l2l_npy_load(e->data->context, path, a)) die(e->data->context);
     if (a->rank != 4 || a->integer || a->shape[0] < e->images || a->shape[1] != o->channels ||
         a->shape[2] != o->height || a->shape[3] != o->width)
-        cli_fail("--init %s: expected reals of shape (%d or more, %d, %d, %d)", set.init, e->images,
+        cli_fail("%s %s: expected reals of shape (%d or more, %d, %d, %d)", flag, path, e->images,
                  o->channels, o->height, o->width);
 }
 
-/* ---- attacks and their results ---- */
-
-static void run(l2l_evaluation *e, job *j, const l2l_real *init)
+/* The clean images, by an attack that stays where it starts, in an evaluation of their own. */
+static l2l_real *clean_logits(const l2l_evaluation *e)
 {
-    l2l_real *adv = NULL;
-    double begin = cli_seconds();
-    if (j->kind == NONE) {
-        j->result.accuracy = e->natural;
-        return;
-    }
-    if (set.dump_adv) adv = image_room(e);
-    j->attack.init = init;
-    j->attack.batch = set.batch;
-    l2l_evaluation_attack(e, &j->attack, &j->result, NULL, adv);
-    j->seconds = cli_seconds() - begin;
-    if (adv) save_images(set.dump_adv, adv, e);
-    free(adv);
+    l2l_evaluation_options o = e->options;
+    l2l_evaluation own;
+    l2l_attack none = spec_none(0);
+    l2l_result r;
+    l2l_real *x = image_room(e);
+    l2l_real *z = (l2l_real *)cli_allocate(
+        (size_t)e->images * (size_t)l2l_model_info(e->model)->classes, sizeof *z);
+    o.state = NULL;
+    none.batch = set.batch;
+    if (!l2l_evaluation_begin(e->model, e->data, &o, &own)) die(e->data->context);
+    l2l_evaluation_attack(&own, &none, &r, NULL, x);
+    l2l_evaluation_end(&own);
+    l2l_model_logits(e->model, x, e->images, z);
+    free(x);
+    return z;
 }
+
+static void dump_logits(const l2l_evaluation *e, const l2l_real *z)
+{
+    const int64_t shape[2] = {e->images, l2l_model_info(e->model)->classes};
+    l2l_npy_save_reals(e->data->context, set.dump_logits, z, shape, 2);
+}
+
+/* ---- attacks ---- */
+
+/* The images of a transfer, made for another model or loaded; to be freed. */
+static l2l_real *foreign_images(const l2l_evaluation *e, spec *s)
+{
+    l2l_evaluation_options o = e->options;
+    l2l_real *x = image_room(e);
+    l2l_evaluation other;
+    l2l_array a;
+    l2l_result r;
+    l2l_model *m;
+    if (*s->images) {
+        load_images("images", s->images, e, &a);
+        memcpy(x, a.reals, (size_t)(a.count / a.shape[0] * e->images) * sizeof *x);
+        l2l_array_free(e->data->context, &a);
+        return x;
+    }
+    m = cli_model_open(e->data->context, s->from, set.arch, set.width, set.depth);
+    o.state = NULL;
+    if (l2l_evaluation_begin(m, e->data, &o, &other)) {
+        l2l_evaluation_attack(&other, &s->attack, &r, NULL, x); /* whoever goes on sees its error */
+        l2l_evaluation_end(&other);
+    }
+    l2l_model_free(m);
+    return x;
+}
+
+/* Scoring images is an attack that starts there and makes no step. */
+static void transfer(spec *s, l2l_real *x)
+{
+    l2l_attack given = l2l_attack_ifgsm(s->attack.epsilon);
+    given.name = "transfer";
+    given.norm = s->attack.norm;
+    given.steps = 0;
+    given.init = x;
+    given.progress = progress;
+    given.targets = s->attack.targets;
+    given.batch = set.batch;
+    s->attack = given;
+}
+
+static void run(l2l_evaluation *e, spec *s, const l2l_real *init, const l2l_real *logits)
+{
+    int *targets = spec_targets(s, e, logits);
+    l2l_real *adv = set.dump_adv || *s->images ? image_room(e) : NULL, *foreign = NULL;
+    double begin = cli_seconds();
+    show_begin(s->spec, passes(&s->attack));
+    s->attack.init = init;
+    s->attack.targets = targets;
+    s->attack.batch = set.batch;
+    s->attack.progress = progress;
+    if (s->transfer) transfer(s, foreign = foreign_images(e, s));
+    l2l_evaluation_attack(e, &s->attack, &s->result, NULL, adv);
+    s->seconds = cli_seconds() - begin;
+    show_end();
+    if (*s->images && !l2l_error(e->data->context)) {
+        const l2l_model_options *o = l2l_model_info(e->model);
+        size_t one = (size_t)o->channels * (size_t)o->height * (size_t)o->width, i;
+        for (i = 0; i < (size_t)e->images; i++)
+            s->outside += memcmp(adv + i * one, foreign + i * one, one * sizeof *adv) != 0;
+    }
+    if (set.dump_adv && !l2l_error(e->data->context)) save_images(set.dump_adv, adv, e);
+    free(adv);
+    free(foreign);
+    free(targets);
+    s->attack.init = NULL;
+    s->attack.targets = NULL;
+}
+
+static void check(const spec *specs, int n)
+{
+    int i, dumped = 0;
+    for (i = 0; i < n; i++) {
+        dumped += specs[i].kind->make != spec_none;
+        if (set.init && specs[i].kind->make != spec_none &&
+            (specs[i].transfer || !strstr(specs[i].kind->keys, "|init")))
+            cli_fail("--init: %s takes no starting points", specs[i].spec);
+    }
+    if (set.dump_adv && dumped != 1)
+        cli_fail("--dump-adv needs exactly one attack, not %d", dumped);
+    if (set.transfer && (n != 1 || !dumped || specs->transfer || specs->target == SPEC_LEAST ||
+                         specs->target != SPEC_UNTARGETED))
+        cli_fail("--transfer needs exactly one attack, without targets");
+}
+
+/* ---- what is printed ---- */
 
 static void print_string(const char *s)
 {
@@ -276,89 +230,276 @@ static void print_string(const char *s)
     putchar('"');
 }
 
-static void print_json(const l2l_evaluation *e, const job *jobs, int n)
+/* The lines of the warnings as strings of an array. */
+static void print_warnings(char *text)
 {
-    int i;
-    printf("{\"images\":%d,\"natural\":%.9g,\"attacks\":{", e->images, e->natural);
-    for (i = 0; i < n; i++) {
-        if (i) putchar(',');
-        print_string(jobs[i].spec);
-        printf(":{\"accuracy\":%.9g,\"seconds\":%.6g,\"zero_gradients\":%.9g}",
-               jobs[i].result.accuracy, jobs[i].seconds, jobs[i].result.zero_gradients);
+    char *end;
+    printf("[");
+    for (; (end = strchr(text, '\n')) != NULL; text = end + 1) {
+        *end = 0;
+        print_string(text);
+        if (end[1]) putchar(',');
     }
-    printf("},\"worst\":%.9g,\"epsilon\":%.9g,\"seed\":%llu,\"threads\":%d}\n", e->worst, set.eps,
-           (unsigned long long)set.seed, l2l_threads(e->data->context));
+    printf("]");
 }
 
-static void print_table(const l2l_evaluation *e, const job *jobs, int n)
+static int trained_steps(const spec *s)
+{
+    int T = 0;
+    double epsilon;
+    if (s->kind->make == spec_learned) l2l_learned_trained_with(spec_defaults.phi, &T, &epsilon);
+    return T;
+}
+
+static void print_json(const l2l_evaluation *e, const spec *specs, int n)
+{
+    char warnings[4096];
+    int i;
+    l2l_evaluation_warnings(e, warnings, sizeof warnings);
+    printf("{\"images\":%d,\"natural\":%.9g,\"attacks\":{", e->images, e->natural);
+    for (i = 0; i < n; i++) {
+        const spec *s = &specs[i];
+        const l2l_result *r = &s->result;
+        if (i) putchar(',');
+        print_string(s->spec);
+        printf(":{\"accuracy\":%.9g,\"seconds\":%.6g,\"zero_gradients\":%.9g", r->accuracy,
+               s->seconds, r->zero_gradients);
+        printf(",\"attacked\":%d,\"in_worst\":%s,\"norm\":\"%s\",\"epsilon\":%.9g,\"success\":%.9g,"
+               "\"success_linf\":%.9g,\"success_l2\":%.9g",
+               r->attacked, r->counted ? "true" : "false", s->attack.norm == L2L_L2 ? "l2" : "linf",
+               s->attack.epsilon, r->success, r->success_linf, r->success_l2);
+        printf(",\"forwards\":%.17g,\"backwards\":%.17g", (double)r->forwards,
+               (double)r->backwards);
+        if (trained_steps(s))
+            printf(",\"steps\":%d,\"trained_steps\":%d", s->attack.steps, trained_steps(s));
+        if (*s->images) printf(",\"outside\":%d", s->outside);
+        printf("}");
+    }
+    printf("},\"worst\":%.9g,\"epsilon\":%.9g,\"seed\":%llu,\"threads\":%d,\"skip_fooled\":%s,"
+           "\"warnings\":", e->worst, set.eps, (unsigned long long)set.seed,
+           l2l_threads(e->data->context), set.skip_fooled ? "true" : "false");
+    print_warnings(warnings);
+    printf("}\n");
+}
+
+/* What the columns do not say. */
+static void print_notes(const spec *s, const l2l_evaluation *e)
+{
+    const l2l_attack *a = &s->attack;
+    const l2l_result *r = &s->result;
+    bool l2 = a->norm == L2L_L2;
+    const char *norm = l2 ? "l2" : "l-infinity", *next = "  ";
+    char eps[32];
+    snprintf(eps, sizeof eps, l2 ? "%.4g" : "%.4g (%.4g/255)", a->epsilon, 255 * a->epsilon);
+    if (!r->counted) printf("%snot in worst: %s, eps %s", next, norm, eps), next = "; ";
+    if (set.skip_fooled && r->attacked < e->images)
+        printf("%sof %d images", next, r->attacked), next = "; ";
+    if (s->target != SPEC_UNTARGETED)
+        printf("%starget reached for %.2f %%", next, 100 * r->success), next = "; ";
+    if (spec_minimal(a))
+        printf("%sfound for %.2f %%, at %s %.4g on average", next, 100 * r->success, norm,
+               l2 ? r->success_l2 : r->success_linf), next = "; ";
+    if (trained_steps(s))
+        printf("%s%d steps, trained with %d", next, a->steps, trained_steps(s)), next = "; ";
+    if (s->outside) printf("%s%d images were outside the ball", next, s->outside);
+}
+
+static void print_head(l2l_context *c, const l2l_dataset *d, int images, const l2l_model_options *o)
+{
+    printf("data     %s, %d images of %dx%d", set.dataset, images, d->height, d->width);
+    if (d->height != o->height || d->width != o->width)
+        printf(", cut to %dx%d", o->height, o->width);
+    printf("\nepsilon  %s, seed %llu, threads %d\n", cli_epsilon(set.eps).text,
+           (unsigned long long)set.seed, l2l_threads(c));
+}
+
+static void print_table(const l2l_evaluation *e, const spec *specs, int n)
 {
     const l2l_model_options *o = l2l_model_info(e->model);
+    char warnings[4096], *line, *end;
     size_t width = 7;
     int i;
     for (i = 0; i < n; i++)
-        if (strlen(jobs[i].spec) > width) width = strlen(jobs[i].spec);
+        if (strlen(specs[i].spec) > width) width = strlen(specs[i].spec);
     printf("model    %s: %s, %ld parameters\n", set.model, o->arch, (long)l2l_model_size(e->model));
-    printf("data     %s, %d images of %dx%d", set.dataset, e->images, e->data->height,
-           e->data->width);
-    if (e->data->height != o->height || e->data->width != o->width)
-        printf(", cut to %dx%d", o->height, o->width);
-    putchar('\n');
-    printf("epsilon  %s, seed %llu, threads %d\n\n", cli_epsilon(set.eps).text,
-           (unsigned long long)set.seed, l2l_threads(e->data->context));
-    printf("%-*s  accuracy       time  zero gradients\n", (int)width, "attack");
+    print_head(e->data->context, e->data, e->images, o);
+    if (set.skip_fooled)
+        printf("each attack on the images only that withstood those before, accuracy after it\n");
+    printf("\n%-*s  accuracy       time  zero gradients\n", (int)width, "attack");
     printf("%-*s  %6.2f %%\n", (int)width, "natural", 100 * e->natural);
-    for (i = 0; i < n; i++)
-        if (jobs[i].kind != NONE)
-            printf("%-*s  %6.2f %%  %9s  %12.2f %%\n", (int)width, jobs[i].spec,
-                   100 * jobs[i].result.accuracy, cli_duration(jobs[i].seconds).text,
-                   100 * jobs[i].result.zero_gradients);
+    for (i = 0; i < n; i++) {
+        if (specs[i].kind->make == spec_none) continue;
+        printf("%-*s  %6.2f %%  %9s  %12.2f %%", (int)width, specs[i].spec,
+               100 * specs[i].result.accuracy, cli_duration(specs[i].seconds).text,
+               100 * specs[i].result.zero_gradients);
+        print_notes(&specs[i], e);
+        putchar('\n');
+    }
     printf("%-*s  %6.2f %%\n", (int)width, "worst", 100 * e->worst);
+    l2l_evaluation_warnings(e, warnings, sizeof warnings);
+    for (line = warnings; (end = strchr(line, '\n')) != NULL; line = end + 1)
+        printf("warning: %.*s\n", (int)(end - line), line);
+}
+
+/* ---- several models ---- */
+
+static void print_matrix(l2l_context *c, const l2l_dataset *d, l2l_model *const *m,
+                         char *const *names, int n, const spec *s, int images,
+                         const double *natural, const double *accuracies)
+{
+    int i, j;
+    if (set.json) {
+        printf("{\"images\":%d,\"attack\":", images);
+        print_string(s->spec);
+        printf(",\"models\":[");
+        for (i = 0; i < n; i++) {
+            if (i) putchar(',');
+            print_string(names[i]);
+        }
+        printf("],\"natural\":[");
+        for (i = 0; i < n; i++) printf(i ? ",%.9g" : "%.9g", natural[i]);
+        printf("],\"transfer\":[");
+        for (i = 0; i < n; i++) {
+            printf(i ? ",[" : "[");
+            for (j = 0; j < n; j++) printf(j ? ",%.9g" : "%.9g", accuracies[i * n + j]);
+            printf("]");
+        }
+        printf("],\"seconds\":%.6g,\"epsilon\":%.9g,\"seed\":%llu,\"threads\":%d}\n", s->seconds,
+               s->attack.epsilon, (unsigned long long)set.seed, l2l_threads(c));
+        return;
+    }
+    for (i = 0; i < n; i++)
+        printf("model %d  %s: %s, %ld parameters\n", i + 1, names[i], l2l_model_info(m[i])->arch,
+               (long)l2l_model_size(m[i]));
+    print_head(c, d, images, l2l_model_info(m[0]));
+    printf("attack   %s, %s\n\n%-12s", s->spec, cli_duration(s->seconds).text, "accuracy of");
+    for (i = 0; i < n; i++) printf("  model %2d", i + 1);
+    printf("\n%-12s", "clean images");
+    for (i = 0; i < n; i++) printf("  %6.2f %%", 100 * natural[i]);
+    for (i = 0; i < n; i++) {
+        printf("\nmade for %2d ", i + 1);
+        for (j = 0; j < n; j++) printf("  %6.2f %%", 100 * accuracies[i * n + j]);
+    }
+    putchar('\n');
+}
+
+static void cross(l2l_context *c, const l2l_dataset *d, spec *s)
+{
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_evaluation e;
+    l2l_model *m[MAX_MODELS];
+    double natural[MAX_MODELS], accuracies[MAX_MODELS * MAX_MODELS], begin = cli_seconds();
+    char *names[MAX_MODELS], *text = (char *)cli_allocate(strlen(set.transfer) + 1, 1), *at;
+    int n = 0, i, images = 0;
+    for (at = strtok(strcpy(text, set.transfer), ","); at; at = strtok(NULL, ",")) {
+        if (n == MAX_MODELS) cli_fail("--transfer: at most %d models", MAX_MODELS);
+        names[n] = at;
+        m[n++] = cli_model_open(c, at, set.arch, set.width, set.depth);
+    }
+    o.limit = set.limit;
+    o.batch = set.batch;
+    for (i = 0; i < n; i++) {
+        if (!l2l_evaluation_begin(m[i], d, &o, &e)) die(c);
+        natural[i] = e.natural;
+        images = e.images;
+        l2l_evaluation_end(&e);
+    }
+    s->attack.batch = set.batch;
+    s->attack.progress = progress;
+    show_begin(s->spec, show.all = 1);
+    if (!l2l_transfer_matrix(m, n, d, &s->attack, &o, accuracies)) die(c);
+    show_end();
+    s->seconds = cli_seconds() - begin;
+    print_matrix(c, d, m, names, n, s, images, natural, accuracies);
+    for (i = 0; i < n; i++) l2l_model_free(m[i]);
+    free(text);
+}
+
+/* ---- one model ---- */
+
+/* Stopped by a signal: 128 + its number, as a shell has it. */
+static int stopped(l2l_context *c)
+{
+    if (l2l_error(c) != L2L_ERROR_CANCELLED || !stop_signal) die(c);
+    if (show.terminal) fprintf(stderr, "\r\033[K");
+    fprintf(stderr, "%s: stopped; the same command goes on from %s\n", cli_program, set.state);
+    return 128 + (int)stop_signal;
+}
+
+static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
+{
+    l2l_model *m = cli_model_open(c, set.model, set.arch, set.width, set.depth);
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_evaluation e;
+    l2l_array init;
+    l2l_real *logits = NULL;
+    double begin = cli_seconds();
+    int i, needed = set.dump_logits != NULL, status = 0;
+    o.limit = set.limit;
+    o.batch = set.batch;
+    o.epsilon = set.eps;
+    o.skip_fooled = set.skip_fooled;
+    o.state = set.state;
+    if (!l2l_evaluation_begin(m, d, &o, &e)) die(c);
+    for (i = 0; i < n; i++) {
+        if (specs[i].kind->make == spec_none) specs[i].seconds = cli_seconds() - begin;
+        needed |= specs[i].target == SPEC_LEAST;
+        show.all += passes(&specs[i].attack);
+    }
+    if (needed) logits = clean_logits(&e);
+    memset(&init, 0, sizeof init);
+    if (set.init) load_images("--init", set.init, &e, &init);
+    if (set.state) catch_signals();
+    show.begin = cli_seconds();
+    for (i = 0; i < n && !l2l_error(c); i++) {
+        if (specs[i].kind->make != spec_none) {
+            run(&e, &specs[i], set.init ? init.reals : NULL, logits);
+        } else {
+            specs[i].result.accuracy = e.natural;
+            specs[i].result.attacked = e.images;
+            specs[i].result.counted = true;
+        }
+    }
+    if (set.dump_logits && !l2l_error(c)) dump_logits(&e, logits);
+    if (l2l_error(c))
+        status = stopped(c);
+    else if (set.json)
+        print_json(&e, specs, n);
+    else
+        print_table(&e, specs, n);
+    if (set.init) l2l_array_free(c, &init);
+    free(logits);
+    l2l_evaluation_end(&e);
+    l2l_model_free(m);
+    return status;
 }
 
 int main(int argc, char **argv)
 {
-    static job jobs[MAX_ATTACKS];
-    l2l_evaluation_options o = l2l_evaluation_default();
-    l2l_array init;
-    l2l_evaluation e;
-    l2l_learned *phi = NULL;
+    static spec specs[MAX_ATTACKS];
     l2l_context *c;
     l2l_dataset d;
-    l2l_model *m;
-    double begin;
-    int i, n;
+    int n, status = 0;
 
     parse(argc, argv);
     c = cli_context(set.threads);
-    if (set.maximizer && !(phi = l2l_learned_open(c, set.maximizer))) die(c);
-    n = parse_attacks(jobs, phi);
-    m = cli_model_open(c, set.model, set.arch, set.width, set.depth);
+    show.terminal = !set.json && isatty(STDERR_FILENO);
+    show.batch = set.batch;
+    show.begin = cli_seconds();
+    if ((set.maximizer && !(spec_defaults.phi = l2l_learned_open(c, set.maximizer))) ||
+        (set.generator && !(spec_defaults.generator = l2l_generator_open(c, set.generator))))
+        die(c);
+    n = spec_list(set.attack, specs, MAX_ATTACKS);
+    check(specs, n);
+    if (!set.transfer && !set.model) cli_fail("--model F is needed: a model file, as train writes");
     cli_dataset(c, set.dataset, set.data, false, &d);
-    o.limit = set.limit;
-    o.batch = set.batch;
-    begin = cli_seconds();
-    if (!l2l_evaluation_begin(m, &d, &o, &e)) die(c);
-    for (i = 0; i < n; i++)
-        if (jobs[i].kind == NONE) jobs[i].seconds = cli_seconds() - begin;
-    memset(&init, 0, sizeof init);
-    if (set.init) load_init(&e, &init);
-    for (i = 0; i < n && !l2l_error(c); i++) {
-        if (!set.json && isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K%s ...", jobs[i].spec);
-        run(&e, &jobs[i], set.init ? init.reals : NULL);
-    }
-    if (!set.json && isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K");
-    if (set.dump_logits) dump_logits(&e);
-    if (l2l_error(c)) die(c);
-    if (set.json)
-        print_json(&e, jobs, n);
+    if (set.transfer)
+        cross(c, &d, specs);
     else
-        print_table(&e, jobs, n);
-
-    if (set.init) l2l_array_free(c, &init);
-    l2l_evaluation_end(&e);
+        status = one_model(c, &d, specs, n);
     l2l_dataset_free(&d);
-    l2l_model_free(m);
-    l2l_learned_free(phi);
+    l2l_learned_free(spec_defaults.phi);
+    l2l_generator_free(spec_defaults.generator);
     l2l_context_free(c);
-    return cli_end();
+    return status ? status : cli_end();
 }

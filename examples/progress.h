@@ -1,0 +1,73 @@
+/* progress.h - how far evaluate.c has come, on a terminal, with the time that is left for an attack and
+ * for all; and its end by a signal. C99 and POSIX. Include cli.h first. Not part of the library. */
+#ifndef PROGRESS_H
+#define PROGRESS_H
+
+#include "cli.h"
+#include <signal.h>
+
+static struct {
+    bool terminal, stoppable;    /* shown there; ended by a signal in good order */
+    int batch;                   /* images between two calls */
+    const char *name;
+    double begin, attack, shown; /* times */
+    int first;                   /* images done when this attack began; -1: not known yet */
+    double done, now, all;       /* passes in all attacks before, in this one, in all */
+} show;
+
+static volatile sig_atomic_t stop_signal;
+
+static inline void on_signal(int number) { stop_signal = number; }
+
+/* The first signal ends the evaluation behind the next batch, a second one at once. */
+static inline void catch_signals(void)
+{
+    struct sigaction a;
+    memset(&a, 0, sizeof a);
+    a.sa_handler = on_signal;
+    a.sa_flags = (int)SA_RESETHAND;
+    show.stoppable = true;
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+}
+
+/* About how many forward passes an image costs; a gradient is taken for two more. */
+static inline double passes(const l2l_attack *a)
+{
+    double steps = a->search && a->searches > 0 ? (double)a->searches * a->steps : a->steps;
+    bool queries = a->search && (!strcmp(a->name, "square") || !strcmp(a->name, "sign-opt"));
+    return queries ? 2 + steps : 1 + a->restarts * (1 + 3 * steps);
+}
+
+static inline void show_begin(const char *name, double cost)
+{
+    show.name = name;
+    show.attack = cli_seconds();
+    show.first = -1;
+    show.now = cost;
+    if (show.terminal) fprintf(stderr, "\r\033[K%s ...", name);
+}
+
+static inline void show_end(void)
+{
+    show.done += show.now;
+    if (show.terminal) fprintf(stderr, "\r\033[K");
+}
+
+static inline bool progress(void *user, int done, int total)
+{
+    double now = cli_seconds(), share = (double)done / total, left, all, cost;
+    (void)user;
+    if (stop_signal && show.stoppable) return false;
+    if (show.first < 0) show.first = done > show.batch ? done - show.batch : 0;
+    if (!show.terminal || now - show.shown < 0.1) return true;
+    left = (now - show.attack) * (total - done) / (done - show.first);
+    cost = show.done + show.now * share;
+    all = left + (now - show.begin) / cost * (show.all - show.done - show.now);
+    fprintf(stderr, "\r\033[K%s  %d/%d, %s left; all %.0f %%, %s left", show.name, done, total,
+            cli_duration(left).text, 100 * cost / show.all, cli_duration(all).text);
+    show.shown = now;
+    return true;
+}
+
+#endif /* PROGRESS_H */

@@ -1,0 +1,212 @@
+#!/bin/sh
+# examples/evaluate.c on the embedded digits: attacks by name, what is refused, transfer, states that
+# a killed run goes on from.
+#   usage: tests/test_evaluate.sh      CC=compiler   KEEP=1 keeps the working directory
+# The last line is "N passed, N failed".
+set -u
+LC_ALL=C
+export LC_ALL
+tests=$(cd "$(dirname "$0")" && pwd)
+examples=$(dirname "$tests")/examples
+passed=0
+failed=0
+work=$(mktemp -d "${TMPDIR:-/tmp}/l2ladv-evaluate.XXXXXX") || exit 2
+trap '[ "${KEEP:-}" ] || rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+cd "$work" || exit 2
+
+verdict() { # verdict NAME STATUS: shows what was printed where the status is not 0
+    if [ "$2" -eq 0 ]; then
+        passed=$((passed + 1))
+        echo "ok: $1"
+    else
+        failed=$((failed + 1))
+        echo "FAILED: $1"
+        tail -n 15 output | sed 's/^/    /'
+    fi
+}
+claim() { # claim NAME COMMAND...: the command succeeds
+    name=$1
+    shift
+    "$@" >output 2>&1
+    verdict "$name" $?
+}
+says() { # says NAME TEXT COMMAND...: it succeeds and prints TEXT
+    name=$1
+    text=$2
+    shift 2
+    "$@" >output 2>&1 && grep -qF -e "$text" output
+    verdict "$name" $?
+}
+refused() { # refused NAME TEXT COMMAND...: it fails, in good order, and says TEXT
+    name=$1
+    text=$2
+    shift 2
+    "$@" >output 2>&1
+    status=$?
+    { [ "$status" -eq 1 ] || [ "$status" -eq 2 ]; } && grep -qF -e "$text" output
+    verdict "$name" $?
+}
+
+claim "the implementation compiles" "${CC:-cc}" -std=c99 -O2 -c -o implementation.o "$examples/l2ladv.c"
+for program in train evaluate; do
+    claim "$program compiles" "${CC:-cc}" -std=c99 -O2 -o $program "$examples/$program.c" implementation.o -lm
+done
+learn() {
+    ./train --data "$examples/data" --threads 1 --width 0.1 --lr 3e-3 --eps 0.1 "$@"
+}
+claim "one model" learn --method plain --epochs 6 --limit 600 --seed 1 --save a.safetensors
+claim "another" learn --method plain --epochs 6 --limit 600 --seed 2 --save b.safetensors
+claim "a maximizer" learn --method rnn-adv --steps 2 --epochs 1 --limit 100 --save-maximizer phi.safetensors
+evaluate() {
+    ./evaluate --data "$examples/data" --threads 1 --limit 60 --batch 10 --eps 0.1 "$@"
+}
+a() { evaluate --model a.safetensors "$@"; }
+b() { evaluate --model b.safetensors "$@"; }
+json() { # all but the times
+    "$@" --json | sed 's/"seconds":[^,]*,//g'
+}
+number() { # number KEY: the first number of this name in the output
+    sed "s/.*\"$1\":\\([-0-9.e]*\\).*/\\1/" output | head -n 1
+}
+
+# Every name, with the keys that make it short.
+all=none,fgsm,ifgsm:steps=3,pgd:steps=5:restarts=2,mim:steps=3,cw-pgd:steps=3,bls:steps=3,learned,cw-l2lda:steps=5
+all=$all,square:steps=30,deepfool:steps=5,pgd-l2:steps=3,cw-l2:steps=5:searches=2,deepfool-l2:steps=5
+all=$all,sign-opt:steps=150,transfer:from=b.safetensors,pgd:target=next,pgd:target=least,pgd:target=random,pgd:target=3
+json a --maximizer phi.safetensors --attack $all >output 2>&1
+cp output all.json
+for spec in $(echo $all | tr , ' '); do
+    grep -qF "\"$spec\":{\"accuracy\":" output
+    verdict "$spec" $?
+done
+grep -q '"epsilon":0.1,"seed":0,"threads":1,"skip_fooled":false,"warnings":\[' output
+verdict "what goes with them" $?
+says "radius as a decimal and in 255ths, seed and threads" "epsilon  0.1 (25.5/255), seed 7, threads 1" a --seed 7
+says "l2 attacks have a radius of their own" "not in worst: l2, eps 1.5" a --attack pgd-l2:eps=1.5
+says "another radius is not in worst" "not in worst: l-infinity, eps 0.05 (12.75/255)" a --attack pgd:eps=0.05
+says "the mean norm of what a search found" "at l-infinity 0." a --attack deepfool
+says "steps trained and used" "7 steps, trained with 2" a --maximizer phi.safetensors --attack learned:steps=7
+says "targets reached" "target reached for " a --attack pgd:target=next
+says "a query attack that wins" "warning: queries: attacks without gradients fool" a --attack ifgsm:step=0,square:steps=100
+says "--help" "sign-opt" evaluate --help
+
+# Sparing fooled images does not change the worst case.
+list=fgsm,pgd,square:steps=100
+json a --attack $list >output 2>&1
+worst=$(number worst)
+json a --attack $list --skip-fooled >output 2>&1
+[ -n "$worst" ] && [ "$worst" = "$(number worst)" ] && grep -q '"skip_fooled":true' output
+verdict "--skip-fooled finds the same worst case ($worst)" $?
+says "--skip-fooled says so" "on the images only that withstood those before" a --attack $list --skip-fooled
+
+# Transfer: by a model's name, by dumped images, by the matrix.
+claim "images made for one model" b --attack pgd:last=1 --dump-adv b.npy
+json a --attack transfer:from=b.safetensors >output 2>&1
+from=$(number accuracy)
+json a --attack transfer:images=b.npy >output 2>&1
+[ -n "$from" ] && [ "$from" = "$(number accuracy)" ]
+verdict "shown to another: $from" $?
+json evaluate --transfer a.safetensors,b.safetensors >output 2>&1
+grep -q "\"transfer\":\\[\\[[0-9.]*,[0-9.]*\\],\\[$from,[0-9.]*\\]\\]" output
+verdict "the same in the matrix" $?
+says "the matrix as a table" "made for  2" evaluate --transfer a.safetensors,b.safetensors --attack mim:steps=3
+says "images outside the ball" "images were outside the ball" a --attack transfer:images=b.npy:eps=0.05
+claim "starting points" a --attack pgd,sign-opt:steps=150 --init b.npy
+json a --attack pgd:steps=1:step=0:last=1 --init b.npy >output 2>&1
+[ "$from" = "$(number accuracy)" ]
+verdict "are where an attack without steps stays" $?
+for spec in mim:steps=3 square:steps=20 deepfool:steps=3 sign-opt:steps=120 transfer:from=b.safetensors; do
+    rm -f dump.npy
+    claim "--dump-adv of $spec" a --attack $spec --dump-adv dump.npy
+    json a --attack $spec >output 2>&1
+    adversarial=$(number accuracy)
+    case $spec in sign*) continue ;; esac # in no l-infinity ball
+    json a --attack transfer:images=dump.npy >output 2>&1
+    case $spec in deepfool*) true ;; *) [ "$adversarial" = "$(number accuracy)" ] ;; esac
+    verdict "is what was scored: $adversarial" $?
+done
+
+# States.
+list=fgsm,square:steps=300,pgd:steps=20,mim
+json a --attack $list >straight
+kill_at() { # kill_at BATCHES SIGNAL: stops a run once its state was written so often
+    (exec ./evaluate --data "$examples/data" --threads 1 --limit 60 --batch 10 --eps 0.1 \
+        --model a.safetensors --attack $list --state state --json >killed 2>&1) &
+    pid=$!
+    last=
+    n=0
+    i=0
+    while [ $i -lt 3000 ] && [ $n -lt "$1" ] && kill -0 $pid 2>/dev/null; do
+        now=$(ls -l --full-time state 2>/dev/null || ls -lT state 2>/dev/null)
+        [ "$now" = "$last" ] || n=$((n + 1))
+        last=$now
+        i=$((i + 1))
+    done
+    kill -"$2" $pid 2>/dev/null
+    wait $pid
+}
+for at in 1 3 8; do
+    kill_at $at KILL >output 2>&1
+    [ $? -eq 137 ] && [ -s state ]
+    verdict "killed about batch $at" $?
+done
+json a --attack $list --state state >resumed 2>output
+cmp straight resumed >>output 2>&1
+verdict "goes on to what it had come to" $?
+rm -f state
+kill_at 4 INT >output 2>&1
+status=$?
+cat killed >>output
+[ $status -eq 130 ] && grep -qF "the same command goes on from state" killed
+verdict "ctrl-C ends it in good order" $?
+json a --attack $list --state state >resumed 2>output
+cmp straight resumed >>output 2>&1
+verdict "and it goes on" $?
+json a --attack $list --state state >resumed 2>output
+cmp straight resumed >>output 2>&1
+verdict "again, with nothing left to do" $?
+refused "the state of another model" "weights (a digest) is" b --attack $list --state state
+refused "of other settings" "attack 2, square, was made with steps 300, not 200" \
+    a --attack fgsm,square:steps=200 --state state
+refused "of another number of images" "images is 50 here, but in the file 60" a --attack $list --state state --limit 50
+refused "no state at all" "a.safetensors" a --attack $list --state a.safetensors
+
+# Refused, by name.
+while IFS='|' read -r spec text; do
+    refused "$spec" "$text" a --attack "$spec"
+done <<'LIST'
+foo|no attack 'foo'; there are none, fgsm
+fgsm:steps=3|no key 'steps'; fgsm takes step
+none:steps=3|none takes none at all
+pgd:steps=0|steps '0': allowed is an integer from 1
+pgd:steps|'steps': allowed is KEY=VALUE
+pgd:steps=3:steps=4|steps twice
+pgd:step=eps/0|step 'eps/0': allowed is as 0.01, 2/255 or eps/4
+pgd:eps=2|eps '2': allowed is a number from 0 to 1
+pgd,pgd|pgd: twice
+pgd:target=best|allowed is random, next, least or a class number
+pgd:target=11|the model has the classes 0 to 9
+learned|needs --maximizer F
+l2lda|needs --generator F
+transfer|needs from=F or images=F
+transfer:from=nowhere|nowhere: cannot open it
+transfer:images=b.npy:steps=3|images are made: no key 'steps'
+transfer:from=b.safetensors:attack=none|attack=none makes no images
+cw-l2:start=clean|no key 'start'
+LIST
+refused "starting points for a search" "square:steps=3 takes no starting points" a --attack square:steps=3 --init b.npy
+refused "two attacks to dump" "--dump-adv needs exactly one attack, not 2" a --attack pgd,fgsm --dump-adv d.npy
+refused "dumping what is skipped" "images that are skipped are not made" a --skip-fooled --attack pgd --dump-adv d.npy
+refused "--transfer with a model" "--transfer takes its models itself" a --transfer a.safetensors,b.safetensors
+refused "--transfer with two attacks" "--transfer needs exactly one attack" \
+    evaluate --transfer a.safetensors,b.safetensors --attack pgd,fgsm
+refused "no model" "--model F is needed" evaluate
+if script -qec true /dev/null >/dev/null 2>&1; then
+    script -qec "./evaluate --data '$examples/data' --threads 1 --batch 1 --limit 60 --model a.safetensors --attack pgd:steps=40,square:steps=100" \
+        /dev/null >output 2>&1
+    tr '\r' '\n' <output | grep -q 'pgd:steps=40  [0-9]*/60, .* left; all [0-9]* %, .* left'
+    verdict "progress and the time left, on a terminal" $?
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
