@@ -694,10 +694,10 @@ L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu); /* sign of m, m <- mu
    per image; tau = 1 leaves L alone. */
 L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau);
 /* Ascent with backtracking, per image: x+ = Proj(x'_t + alpha d), where d is sign(g) or, without
-   `sign`, g; accepted if L(x+) >= L(x'_t) + c <g, x+ - x'_t>. alpha begins at epsilon, shrinks by
-   rho, ten trials at most, else the image stays: L never falls. number[0] is rho, 1/2, number[1] c,
-   1e-4. A trial is one more pass of the images still searching. Not for inner_mode L2L_TRAIN if a
-   layer knows the mode: L of an image would then depend on the others. */
+   `sign`, g; accepted if L(x+) >= L(x'_t) + c <g, x+ - x'_t>. alpha begins at epsilon and shrinks
+   by rho, ten trials at most, else the image stays: L never falls. number[0] is rho, 1/2, number[1]
+   c, 1e-4. A trial is one more pass of the images still searching. Not for inner_mode L2L_TRAIN if
+   a layer knows the mode: L of an image would then depend on the others. */
 L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign);
 
 /* What theta descends: a 1x1x1x1 loss with the tape recording, the mean over the images of x. x and
@@ -872,8 +872,8 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
    It is trained with two draws z_a, z_b for each image and descends, through all T steps, the sum
    over t of  - mean CE(f(x'_t), y) - lambda mean(|x'_a,t - x'_b,t|_1 / |z_a - z_b|_1),  both norms
    divided by their number of terms. It remembers the T steps and runs one of them again at a time,
-   so that memory does not grow by T tapes. What the classifier descends is the mean CE over x, x'_a
-   and x'_b together. T and the classifier's optimizer are the training's, loss_weights unused. */
+   so that memory does not grow by T tapes. What the classifier descends is the mean CE over x,
+   x'_a and x'_b together. T and its optimizer are the training's; loss_weights is unused. */
 typedef struct l2l_generator_options {
     int channels, height, width, classes; /* of the images: 1x28x28, 10; height and width must be */
                                           /* multiples of 4, as 28 and 32 are                     */
@@ -890,7 +890,7 @@ L2LADVDEF void l2l_generator_free(l2l_generator *m);
 L2LADVDEF const l2l_generator_options *l2l_generator_info(const l2l_generator *m);
 /* Number of parameters: 495,184 for 1x28x28, 500,944 for 3x32x32 and 10 classes. */
 L2LADVDEF int64_t l2l_generator_size(const l2l_generator *m);
-/* G, for l2l_model_parameter, l2l_parameter_get and _set, l2l_model_summary: no classifier. */
+/* G, for l2l_model_parameter, l2l_parameter_get, _set and l2l_model_summary. No classifier. */
 L2LADVDEF l2l_model *l2l_generator_network(l2l_generator *m);
 L2LADVDEF l2l_maximizer l2l_generator_maximizer(l2l_generator *m);
 /* As an attack, "l2lda": 10 steps from x; each restart draws another z. */
@@ -9628,13 +9628,6 @@ L2LADVDEF l2l_generator_options l2l_generator_default(void)
     return o;
 }
 
-/* y is made of x, which is no longer needed but by the tape. */
-static l2l_tensor *l2l__unet_then(l2l_model *m, l2l_tensor *x, l2l_tensor *y)
-{
-    l2l_drop(m->context, x);
-    return y;
-}
-
 /* A convolution's weight, N(0, 0.02^2). */
 static l2l_tensor *l2l__unet_weight(l2l_model *m, const char *name, int kernel, int from, int to)
 {
@@ -9663,11 +9656,11 @@ static l2l_tensor *l2l__unet_norm(l2l_model *m, const char *name, l2l_tensor *x,
     o.training = m->mode == L2L_TRAIN;
     o.update = !m->frozen && !m->creating;
     one.n = x->shape.n;
-    y = l2l__unet_then(m, x, l2l_batch_norm(c, x, &o));
+    y = l2l__then(m, x, l2l_batch_norm(c, x, &o));
     w = l2l_conv_input_grad(c, rows, w, one, 1, 0); /* rows times the transposed table            */
     b = l2l_conv_input_grad(c, rows, b, one, 1, 0);
-    y = l2l__unet_then(m, y, l2l_mul(c, y, w));
-    return l2l__unet_then(m, y, l2l_add(c, y, b));
+    y = l2l__then(m, y, l2l_mul(c, y, w));
+    return l2l__then(m, y, l2l_add(c, y, b));
 }
 
 /* x and z in every pixel -> conv -> norm unless `rows` is NULL -> leaky ReLU */
@@ -9681,15 +9674,15 @@ static l2l_tensor *l2l__unet_down(l2l_model *m, const char *name, l2l_tensor *x,
     if (!l2l__ready(c, name, x)) return NULL;
     in[0] = x;
     in[1] = l2l_broadcast_to(c, z, l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, L2L__Z));
-    y = l2l__unet_then(m, in[1], l2l_concat(c, in, 2));
+    y = l2l__then(m, in[1], l2l_concat(c, in, 2));
     o.stride = stride;
     o.padding = 1;
     l2l__format(layer, sizeof layer, "%s.conv", name);
-    y = l2l__unet_then(m, y, l2l_conv(c, y, l2l__unet_weight(m, layer, kernel, x->shape.c + L2L__Z,
-                                                             channels), &o));
+    y = l2l__then(m, y, l2l_conv(c, y, l2l__unet_weight(m, layer, kernel, x->shape.c + L2L__Z,
+                                                        channels), &o));
     l2l__format(layer, sizeof layer, "%s.norm", name);
     if (rows) y = l2l__unet_norm(m, layer, y, rows);
-    return l2l__unet_then(m, y, l2l_leaky_relu(c, y, 0.2));
+    return l2l__then(m, y, l2l_leaky_relu(c, y, 0.2));
 }
 
 /* x at twice the size -> norm -> ReLU, and beside it `skip`; both are dropped. */
@@ -9705,13 +9698,13 @@ static l2l_tensor *l2l__unet_up(l2l_model *m, const char *name, l2l_tensor *x, l
     s.c = channels;
     l2l__format(layer, sizeof layer, "%s.upconv", name); /* the transposed convolution            */
     y = l2l_conv_input_grad(c, x, l2l__unet_weight(m, layer, 4, channels, x->shape.c), s, 2, 1);
-    y = l2l__unet_then(m, x, y);
+    y = l2l__then(m, x, y);
     l2l__format(layer, sizeof layer, "%s.norm", name);
     y = l2l__unet_norm(m, layer, y, rows);
-    in[0] = l2l__unet_then(m, y, l2l_relu(c, y));
+    in[0] = l2l__then(m, y, l2l_relu(c, y));
     in[1] = skip;
-    y = l2l__unet_then(m, in[0], l2l_concat(c, in, 2));
-    return l2l__unet_then(m, skip, y);
+    y = l2l__then(m, in[0], l2l_concat(c, in, 2));
+    return l2l__then(m, skip, y);
 }
 
 /* G, NxHxWxC in (-1,1), in the mode m->mode. */
@@ -9728,21 +9721,21 @@ static l2l_tensor *l2l__unet(l2l_model *m, l2l_tensor *x, l2l_tensor *g, l2l_ten
     for (i = 0; rows && i < x->shape.n; i++)
         rows->data[i * (classes + 1) + labels[i]] = rows->data[i * (classes + 1) + classes] = 1;
     z = l2l_layer_linear(m, "z_encoder.0", z, L2L__Z, L2L_RELU);
-    z = l2l__unet_then(m, z, l2l_layer_linear(m, "z_encoder.2", z, L2L__Z, L2L_RELU));
+    z = l2l__then(m, z, l2l_layer_linear(m, "z_encoder.2", z, L2L__Z, L2L_RELU));
     in[0] = x; in[1] = g; in[2] = delta;
     y = l2l_concat(c, in, 3);
-    d0 = l2l__unet_then(m, y, l2l__unet_down(m, "down0", y, z, k, 3, 1, NULL));
+    d0 = l2l__then(m, y, l2l__unet_down(m, "down0", y, z, k, 3, 1, NULL));
     d1 = l2l__unet_down(m, "down1", d0, z, k, 4, 2, rows);
     y = l2l__unet_down(m, "down2", d1, z, 2 * k, 4, 2, NULL);
     y = l2l__unet_up(m, "up2", y, d1, k, rows);
     y = l2l__unet_up(m, "up1", y, d0, k, rows);
     o.padding = 1;
     if (c->status) return NULL;
-    y = l2l__unet_then(m, y, l2l_conv(c, y, l2l__unet_weight(m, "final.0", 3, 2 * k, x->shape.c),
-                                      &o));
+    y = l2l__then(m, y, l2l_conv(c, y, l2l__unet_weight(m, "final.0", 3, 2 * k, x->shape.c),
+                                 &o));
     l2l_drop(c, z);
     l2l_drop(c, rows);
-    return l2l__unet_then(m, y, l2l_tanh(c, y));
+    return l2l__then(m, y, l2l_tanh(c, y));
 }
 
 /* The first run, which makes the parameters; a model wants logits back. */
@@ -9894,19 +9887,6 @@ static l2l_real l2l__generator_image(l2l_real x, l2l_real delta)
     return y < 0 ? 0 : y > 1 ? 1 : y;
 }
 
-/* Twice the images of x. */
-static l2l_tensor *l2l__generator_twice(l2l_context *c, const l2l_tensor *x)
-{
-    l2l_shape s = x->shape;
-    size_t bytes = (size_t)l2l_count(s) * sizeof *x->data;
-    l2l_tensor *y;
-    s.n *= 2;
-    if (!(y = l2l__new(c, "the generator", s))) return NULL;
-    memcpy(y->data, x->data, bytes);
-    memcpy(y->data + l2l_count(x->shape), x->data, bytes);
-    return y;
-}
-
 /* The second half of twice n images. */
 static l2l_tensor *l2l__generator_half(l2l_context *c, l2l_tensor *x)
 {
@@ -9921,8 +9901,11 @@ static bool l2l__generator_begin_training(l2l_generator *m, l2l_inner *in)
 {
     l2l_context *c = m->context;
     int n = in->n, T = in->T, t, i;
+    int64_t one = l2l_count(in->shape);
+    l2l_shape twice = in->shape;
+    twice.n *= 2;
     m->b = *in;
-    m->x = l2l__generator_twice(c, in->x);
+    m->x = l2l__new(c, "the generator", twice);
     m->z = l2l__new(c, "the generator", l2l_shape_of(2 * n, 1, 1, L2L__Z));
     m->labels = (int *)l2l__arena_array(c, n, 2 * sizeof *m->labels);
     m->delta = (l2l_tensor **)l2l__arena_array(c, 3 * (T + (int64_t)1), sizeof *m->delta);
@@ -9933,14 +9916,18 @@ static bool l2l__generator_begin_training(l2l_generator *m, l2l_inner *in)
     m->g = m->delta + T + 1;
     m->b.g = m->g + T + 1;
     for (t = 0; t <= T && !c->status; t++) {
-        m->delta[t] = l2l__new(c, "the generator", m->x->shape);
-        m->g[t] = l2l__new(c, "the generator", m->x->shape);
+        m->delta[t] = l2l__new(c, "the generator", twice);
+        m->g[t] = l2l__new(c, "the generator", twice);
         m->b.g[t] = l2l__generator_half(c, m->g[t]);
     }
-    for (i = 0; i < 2 * n; i++) m->labels[i] = in->labels[i % n];
+    if (c->status) return false;
+    for (i = 0; i < 2; i++) {
+        memcpy(m->x->data + i * one, in->x->data, (size_t)one * sizeof *in->x->data);
+        memcpy(m->labels + i * n, in->labels, (size_t)n * sizeof *m->labels);
+    }
     l2l__generator_draw(in, 0, m->z->data);
     l2l__generator_draw(in, 1, m->z->data + n * L2L__Z);
-    return !c->status;
+    return true;
 }
 
 /* An attack's later restarts begin at x again, with another z. */

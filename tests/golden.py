@@ -1131,6 +1131,8 @@ def make_generator():
     with torch.enable_grad():
         z = torch.tensor([stream(5, 8, 0, i, 0, 8)[2] for i in range(n)])
         emit("generator_attack", attack(make(seed), x, labels, z, False)[-1])
+
+
 # -- searches for the nearest adversarial image, one image at a time -----------------------------
 
 def margin(z, label):
@@ -1219,8 +1221,7 @@ def main():
     for make in (make_random, make_conv, make_linear, make_elementwise, make_pool, make_batch_norm, make_losses,
                  make_shapes, make_hessians, make_optimizers, make_smallcnn, make_cells, make_meta,
                  make_algorithm_one, make_census, make_networks, make_norm_hessians, make_norm_meta,
-                 make_trades, make_rnn_trades, make_generator):
-                 make_searches):
+                 make_trades, make_rnn_trades, make_generator, make_searches):
         make()
         print()
     print("#endif")

@@ -69,7 +69,9 @@ typedef struct run {
     l2l_dataset d;
     l2l_model *m;
     l2l_learned *phi;
+    l2l_generator *g;
     l2l_train_options o;
+    int kind;
     int64_t stop_at;
     int copy_at;
     const char *copy_from, *copy_to;
@@ -79,6 +81,9 @@ typedef struct run {
     l2l_progress p;
     l2l_model *best;
 } run;
+
+enum { PLAIN, ADVTRAIN, RNN_ADV, METHODS, RNN_PARTS = METHODS, /* RNN_PARTS: of 5 images            */
+       BLS, TRADES, RNN_TRADES, L2LDA, L2LDA_PARTS, KINDS };
 
 static bool run_progress(void *user, const l2l_progress *p)
 {
@@ -91,7 +96,8 @@ static bool run_progress(void *user, const l2l_progress *p)
     CHECK(p->epsilon >= r->epsilon_before - 1e-12 && p->epsilon <= r->o.epsilon + 1e-12);
     r->epsilon_before = p->epsilon;
     CHECK(p->saturated >= 0 && p->saturated <= 1);
-    if (r->o.method.outer.is_objective) CHECK(p->accuracy >= 0 && p->accuracy <= 1);
+    if (r->o.method.outer.is_objective || r->kind >= BLS)
+        CHECK(p->accuracy >= 0 && p->accuracy <= 1);
     else CHECK_NEAR(-1, p->accuracy, 0);
     if (p->epoch_ended && p->best) {
         l2l_model_free(r->best);
@@ -101,23 +107,32 @@ static bool run_progress(void *user, const l2l_progress *p)
     return !r->stop_at || r->calls < r->stop_at;
 }
 
-enum { PLAIN, ADVTRAIN, RNN_ADV, METHODS, RNN_PARTS = METHODS, KINDS }; /* RNN_PARTS: of 5 images */
 static int run_begin(run *r, int method, int threads)
 {
     l2l_learned_options lo = l2l_learned_default();
+    l2l_generator_options go = l2l_generator_default();
     memset(r, 0, sizeof *r);
+    r->kind = method;
     r->c = test_context(threads);
     r->x = test_array(IMAGES * SIZE);
     make_images(r->x, r->labels, IMAGES);
     r->m = tiny_model(r->c, 610);
     lo.seed = 4;
     r->phi = l2l_learned_create(r->c, &lo);
-    if (!CHECK(r->m && r->phi) ||
+    go.height = go.width = 8;
+    go.classes = CLASSES;
+    go.width_multiplier = 0.125;
+    r->g = l2l_generator_create(r->c, &go);
+    if (!CHECK(r->m && r->phi && r->g) ||
         !CHECK(l2l_dataset_from_arrays(r->c, r->x, r->labels, IMAGES, 1, 8, 8, CLASSES, &r->d)))
         return 0;
     r->o = l2l_train_default();
     r->o.method = method == PLAIN      ? l2l_method_plain()
                   : method == ADVTRAIN ? l2l_method_advtrain()
+                  : method == BLS      ? l2l_method_advtrain_bls()
+                  : method == TRADES   ? l2l_method_trades(2)
+                  : method == RNN_TRADES ? l2l_method_rnn_trades(r->phi, 2)
+                  : method >= L2LDA    ? l2l_method_l2lda(r->g)
                                        : l2l_method_rnn_adv(r->phi);
     r->o.epochs = 2;
     r->o.batch = 16; /* 70 images after the split: 4 batches and one of 6 */
@@ -126,7 +141,7 @@ static int run_begin(run *r, int method, int threads)
     r->o.validation = 20;
     r->o.validation_attack = l2l_attack_pgd(0.1);
     r->o.validation_attack.steps = 2;
-    r->o.micro_batch = method == RNN_PARTS ? 5 : 0;
+    r->o.micro_batch = method == RNN_PARTS || method == L2LDA_PARTS ? 5 : 0;
     r->o.seed = 31;
     r->o.progress = run_progress;
     r->o.user = r;
@@ -137,6 +152,7 @@ static void run_end(run *r)
     CHECK_OK(r->c);
     l2l_model_free(r->best);
     l2l_learned_free(r->phi);
+    l2l_generator_free(r->g);
     l2l_model_free(r->m);
     l2l_dataset_free(&r->d);
     l2l_context_free(r->c);
@@ -154,6 +170,7 @@ static bool run_train(run *r)
 static void check_same_run(const run *a, const run *b)
 {
     CHECK_SAME_MODEL(a->m, b->m);
+    CHECK_SAME_MODEL(l2l_generator_network(a->g), l2l_generator_network(b->g));
     CHECK_BYTES(l2l_learned_parameters(a->phi), l2l_learned_parameters(b->phi),
                 (size_t)l2l_learned_size(a->phi) * sizeof(l2l_real));
 }
@@ -163,7 +180,8 @@ static void check_same_run(const run *a, const run *b)
 static void resuming(void)
 {
     static const int stops[] = {1, 4, 5, 7, 9};
-    static const l2l_augment augment[KINDS] = {{0, false}, {2, true}, {1, true}, {1, true}};
+    static const l2l_augment augment[KINDS] = {{0, false}, {2, true}, {1, true}, {1, true}, {1, true},
+                                               {1, true}, {1, true}, {1, true}, {1, true}};
     char *log = path("straight.jsonl"), *cut = path("resumed.jsonl"), *checkpoint = path("run.l2l");
     int method, i;
     for (method = 0; method < KINDS; method++) {
@@ -260,10 +278,12 @@ static void other_settings_refused(void)
     CHECK(!run_train(&a));
     CHECK_ERROR(a.c, L2L_ERROR_CANCELLED, "");
     run_end(&a);
-    for (i = 0; i < 9; i++) {
+    for (i = 0; i < 10; i++) {
         static const char *const names[] = {"epsilon", "batch", "T", "seed", "rate", "method",
                                             "augment padding", "augment flip",
-                                            "micro_batch is 4 here, but in the file 0"};
+                                            "micro_batch is 4 here, but in the file 0",
+                                            "parameter 1 of the outer loss is 2 here, but in the "
+                                            "file 0"};
         run b;
         l2l_real *before, *after;
         int64_t n;
@@ -278,6 +298,7 @@ static void other_settings_refused(void)
         if (i == 6) b.o.augment.padding = 1;
         if (i == 7) b.o.augment.flip = true;
         if (i == 8) b.o.micro_batch = 4;
+        if (i == 9) b.o.method.outer.number[0] = 2;
         before = all_parameters(b.m, &n);
         CHECK(!run_train(&b));
         CHECK_ERROR(b.c, L2L_ERROR_MISMATCH, names[i]);
@@ -388,7 +409,9 @@ static void stops_at_nan(void)
         int64_t n;
         memset(&w, 0, sizeof w);
         if (!run_begin(&r, method, 1)) return;
-        w.nan_at = method == RNN_PARTS ? 14 : 4; /* batches of 4 parts: the fourth's second part */
+        /* batches of 4 parts: the fourth's second part */
+        w.nan_at = method == RNN_PARTS || method == L2LDA_PARTS ? 14 : 4;
+        r.kind = PLAIN; /* but for its outer loss */
         r.o.method.outer.loss = watching_loss;
         r.o.method.outer.user = &w;
         r.o.method.outer.is_objective = false;
