@@ -9656,11 +9656,11 @@ static l2l_tensor *l2l__unet_norm(l2l_model *m, const char *name, l2l_tensor *x,
     o.training = m->mode == L2L_TRAIN;
     o.update = !m->frozen && !m->creating;
     one.n = x->shape.n;
-    y = l2l__then(m, x, l2l_batch_norm(c, x, &o));
+    y = l2l__then(c, x, l2l_batch_norm(c, x, &o));
     w = l2l_conv_input_grad(c, rows, w, one, 1, 0); /* rows times the transposed table            */
     b = l2l_conv_input_grad(c, rows, b, one, 1, 0);
-    y = l2l__then(m, y, l2l_mul(c, y, w));
-    return l2l__then(m, y, l2l_add(c, y, b));
+    y = l2l__then(c, y, l2l_mul(c, y, w));
+    return l2l__then(c, y, l2l_add(c, y, b));
 }
 
 /* x and z in every pixel -> conv -> norm unless `rows` is NULL -> leaky ReLU */
@@ -9674,15 +9674,15 @@ static l2l_tensor *l2l__unet_down(l2l_model *m, const char *name, l2l_tensor *x,
     if (!l2l__ready(c, name, x)) return NULL;
     in[0] = x;
     in[1] = l2l_broadcast_to(c, z, l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, L2L__Z));
-    y = l2l__then(m, in[1], l2l_concat(c, in, 2));
+    y = l2l__then(c, in[1], l2l_concat(c, in, 2));
     o.stride = stride;
     o.padding = 1;
     l2l__format(layer, sizeof layer, "%s.conv", name);
-    y = l2l__then(m, y, l2l_conv(c, y, l2l__unet_weight(m, layer, kernel, x->shape.c + L2L__Z,
+    y = l2l__then(c, y, l2l_conv(c, y, l2l__unet_weight(m, layer, kernel, x->shape.c + L2L__Z,
                                                         channels), &o));
     l2l__format(layer, sizeof layer, "%s.norm", name);
     if (rows) y = l2l__unet_norm(m, layer, y, rows);
-    return l2l__then(m, y, l2l_leaky_relu(c, y, 0.2));
+    return l2l__then(c, y, l2l_leaky_relu(c, y, 0.2));
 }
 
 /* x at twice the size -> norm -> ReLU, and beside it `skip`; both are dropped. */
@@ -9698,13 +9698,13 @@ static l2l_tensor *l2l__unet_up(l2l_model *m, const char *name, l2l_tensor *x, l
     s.c = channels;
     l2l__format(layer, sizeof layer, "%s.upconv", name); /* the transposed convolution            */
     y = l2l_conv_input_grad(c, x, l2l__unet_weight(m, layer, 4, channels, x->shape.c), s, 2, 1);
-    y = l2l__then(m, x, y);
+    y = l2l__then(c, x, y);
     l2l__format(layer, sizeof layer, "%s.norm", name);
     y = l2l__unet_norm(m, layer, y, rows);
-    in[0] = l2l__then(m, y, l2l_relu(c, y));
+    in[0] = l2l__then(c, y, l2l_relu(c, y));
     in[1] = skip;
-    y = l2l__then(m, in[0], l2l_concat(c, in, 2));
-    return l2l__then(m, skip, y);
+    y = l2l__then(c, in[0], l2l_concat(c, in, 2));
+    return l2l__then(c, skip, y);
 }
 
 /* G, NxHxWxC in (-1,1), in the mode m->mode. */
@@ -9721,21 +9721,21 @@ static l2l_tensor *l2l__unet(l2l_model *m, l2l_tensor *x, l2l_tensor *g, l2l_ten
     for (i = 0; rows && i < x->shape.n; i++)
         rows->data[i * (classes + 1) + labels[i]] = rows->data[i * (classes + 1) + classes] = 1;
     z = l2l_layer_linear(m, "z_encoder.0", z, L2L__Z, L2L_RELU);
-    z = l2l__then(m, z, l2l_layer_linear(m, "z_encoder.2", z, L2L__Z, L2L_RELU));
+    z = l2l__then(c, z, l2l_layer_linear(m, "z_encoder.2", z, L2L__Z, L2L_RELU));
     in[0] = x; in[1] = g; in[2] = delta;
     y = l2l_concat(c, in, 3);
-    d0 = l2l__then(m, y, l2l__unet_down(m, "down0", y, z, k, 3, 1, NULL));
+    d0 = l2l__then(c, y, l2l__unet_down(m, "down0", y, z, k, 3, 1, NULL));
     d1 = l2l__unet_down(m, "down1", d0, z, k, 4, 2, rows);
     y = l2l__unet_down(m, "down2", d1, z, 2 * k, 4, 2, NULL);
     y = l2l__unet_up(m, "up2", y, d1, k, rows);
     y = l2l__unet_up(m, "up1", y, d0, k, rows);
     o.padding = 1;
     if (c->status) return NULL;
-    y = l2l__then(m, y, l2l_conv(c, y, l2l__unet_weight(m, "final.0", 3, 2 * k, x->shape.c),
+    y = l2l__then(c, y, l2l_conv(c, y, l2l__unet_weight(m, "final.0", 3, 2 * k, x->shape.c),
                                  &o));
     l2l_drop(c, z);
     l2l_drop(c, rows);
-    return l2l__then(m, y, l2l_tanh(c, y));
+    return l2l__then(c, y, l2l_tanh(c, y));
 }
 
 /* The first run, which makes the parameters; a model wants logits back. */
