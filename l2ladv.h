@@ -9605,6 +9605,8 @@ struct l2l_generator {
     int n_theta;
     l2l_tensor **theta, **found;             /* G's parameters + delta_t, and their gradients     */
     l2l_real **values, **sums;               /* parameters; Loss_G's gradient, added up           */
+    l2l_real *kept;                          /* running statistics before the step at hand, and   */
+                                             /* in front 1 until it ends, then 0                  */
     /* The batch that is trained on, in the arena: 2n images, in->adv's with z_a, then z_b's. */
     l2l_tensor *x, *z, **delta, **g;         /* delta and g: of t = 0..T                          */
     int *labels;
@@ -9783,7 +9785,7 @@ L2LADVDEF l2l_generator *l2l_generator_create(l2l_context *c, const l2l_generato
 {
     l2l_model *net = l2l__unet_make(c, o);
     l2l_generator *m = net ? (l2l_generator *)l2l__allocate(c, sizeof *m) : NULL;
-    int64_t sizes[16];
+    int64_t sizes[16], statistics = 1;
     int i, n = 0;
     if (!m) {
         l2l_model_free(net);
@@ -9796,7 +9798,10 @@ L2LADVDEF l2l_generator *l2l_generator_create(l2l_context *c, const l2l_generato
     m->values = (l2l_real **)l2l__allocate_array(c, 2 * net->n_slots, sizeof *m->values);
     for (i = 0; i < net->n_slots && !c->status; i++) {
         l2l_tensor *value = &net->slots[i]->value;
-        if (!net->slots[i]->trainable) continue;
+        if (!net->slots[i]->trainable) {
+            statistics += l2l_count(value->shape);
+            continue;
+        }
         sizes[n] = l2l_count(value->shape);
         m->theta[n] = value;
         m->values[n] = value->data;
@@ -9805,6 +9810,7 @@ L2LADVDEF l2l_generator *l2l_generator_create(l2l_context *c, const l2l_generato
         n++;
     }
     m->n_theta = n;
+    m->kept = (l2l_real *)l2l__allocate_array(c, statistics, sizeof *m->kept);
     if (!c->status) {
         m->found = m->theta + net->n_slots + 1;
         m->sums = m->values + net->n_slots;
@@ -9824,6 +9830,7 @@ L2LADVDEF void l2l_generator_free(l2l_generator *m)
     l2l_optimizer_free(m->optimizer);
     l2l_free(m->context, m->theta);
     l2l_free(m->context, m->values);
+    l2l_free(m->context, m->kept);
     l2l_model_free(m->net);
     l2l_free(m->context, m);
 }
@@ -9837,6 +9844,23 @@ L2LADVDEF int64_t l2l_generator_size(const l2l_generator *m)
     return m ? l2l_model_size(m->net) : 0;
 }
 L2LADVDEF l2l_model *l2l_generator_network(l2l_generator *m) { return m ? m->net : NULL; }
+
+/* Keeps the running statistics; or, if the step that moved them did not end, takes them back. */
+static bool l2l__generator_statistics(const l2l_generator *m, bool back)
+{
+    l2l_real *at = m->kept + 1;
+    int i;
+    if (back && !(m->kept[0] > 0)) return true;
+    for (i = 0; i < m->net->n_slots; i++) {
+        l2l_tensor *v = &m->net->slots[i]->value;
+        size_t n = (size_t)l2l_count(v->shape);
+        if (m->net->slots[i]->trainable) continue;
+        memcpy(back ? v->data : at, back ? at : v->data, n * sizeof *at);
+        at += n;
+    }
+    m->kept[0] = !back;
+    return true;
+}
 
 /* z of draw 0 or 1 for the images of `in`. */
 static void l2l__generator_draw(const l2l_inner *in, int draw, l2l_real *z)
@@ -9947,6 +9971,8 @@ static bool l2l__generator_begin(void *self, l2l_inner *in)
                          o->channels, o->classes, in->shape.h, in->shape.w, in->shape.c,
                          in->model->options.classes);
     m->training = in->start != NULL;
+    if (!m->training || !in->first) l2l__generator_statistics(m, true);
+    if (m->training && !in->first) l2l__generator_statistics(m, false);
     if (m->training) return l2l__generator_begin_training(m, in);
     if (in->stream.epoch > 0)
         memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
@@ -10089,6 +10115,7 @@ static bool l2l__generator_update(void *self, l2l_inner *in)
     int i;
     L2L__UNUSED(in);
     if (!l2l_optimizer_step(m->optimizer, m->values, m->sums, 1)) return false;
+    m->kept[0] = 0;
     for (i = 0; i < m->net->n_slots; i++) l2l__touch(m->net->slots[i]);
     return true;
 }
@@ -10159,6 +10186,7 @@ static int64_t l2l__generator_pack(void *self, double *numbers)
     const l2l_generator *m = (const l2l_generator *)self;
     int64_t total = L2L__GENERATOR_SETTINGS + 1, n, j;
     int i, arrays = m->net->n_slots + 2 * m->n_theta;
+    l2l__generator_statistics(m, true);
     if (numbers) {
         l2l__generator_settings(m, numbers);
         numbers[L2L__GENERATOR_SETTINGS] = (double)m->optimizer->steps;
@@ -10183,6 +10211,7 @@ static bool l2l__generator_unpack(void *self, const double *numbers, int64_t cou
     if (!l2l__settings_match(m->context, names, 2, numbers, here, L2L__GENERATOR_SETTINGS, count,
                              l2l__generator_pack(self, NULL)))
         return false;
+    m->kept[0] = 0;
     m->optimizer->steps = (int64_t)numbers[L2L__GENERATOR_SETTINGS];
     for (numbers += L2L__GENERATOR_SETTINGS + 1, i = 0; i < arrays; i++) {
         l2l_real *v = l2l__generator_array(m, i, &n);
@@ -13576,7 +13605,7 @@ L2LADVDEF bool l2l_generator_load_memory(l2l_generator *m, const void *data, siz
 
 L2LADVDEF bool l2l_generator_save_memory(const l2l_generator *m, void **data, size_t *bytes)
 {
-    return m && l2l_model_save_memory(m->net, data, bytes);
+    return m && l2l__generator_statistics(m, true) && l2l_model_save_memory(m->net, data, bytes);
 }
 
 #ifndef L2LADV_NO_STDIO
@@ -13628,7 +13657,7 @@ L2LADVDEF bool l2l_generator_load(l2l_generator *m, const char *path)
 
 L2LADVDEF bool l2l_generator_save(const l2l_generator *m, const char *path)
 {
-    return m && l2l_model_save(m->net, path);
+    return m && l2l__generator_statistics(m, true) && l2l_model_save(m->net, path);
 }
 
 L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path)

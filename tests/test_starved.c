@@ -49,7 +49,8 @@ typedef struct trial {
 static const trial trials[] = {{"PGD", 0, 0, L2L_EVALUATE},
                                {"PGD, inner steps in training mode", 0, 0, L2L_TRAIN},
                                {"learned", 1, 0, L2L_EVALUATE},
-                               {"learned, second order", 1, 1, L2L_EVALUATE}};
+                               {"learned, second order", 1, 1, L2L_EVALUATE},
+                               {"l2lda", 2, 0, L2L_EVALUATE}};
 
 /* Two steps, the first with its k-th allocation failing (0: none) and then done again. All numbers
    of the model and phi after them. *failed: whether it did fail. */
@@ -64,11 +65,13 @@ static l2l_real *two_steps(const trial *p, long k, int64_t *count, int *failed)
     l2l_train_options o = l2l_train_default();
     l2l_model *m;
     l2l_learned *phi;
+    l2l_generator_options go = l2l_generator_default();
+    l2l_generator *g;
     l2l_trainer *t = NULL;
     l2l_dataset d;
     l2l_progress progress;
-    l2l_real x[N * SIZE], *before, *after, *all;
-    int64_t n;
+    l2l_real x[N * SIZE], *before, *after, *all, *more;
+    int64_t n, generated;
     memset(&h, 0, sizeof h);
     co.threads = 1;
     co.allocator.allocate = heap_allocate;
@@ -79,13 +82,20 @@ static l2l_real *two_steps(const trial *p, long k, int64_t *count, int *failed)
     if (lo.second_order) lo.input = L2L_INPUT_L1;
     m = l2l_model_create(c, &mo);
     phi = l2l_learned_create(c, &lo);
-    o.method = p->learned ? l2l_method_rnn_adv(phi) : l2l_method_advtrain();
+    go.channels = 2;
+    go.height = go.width = SIDE;
+    go.classes = 3;
+    go.width_multiplier = 0.125;
+    g = l2l_generator_create(c, &go);
+    o.method = p->learned == 2 ? l2l_method_l2lda(g)
+               : p->learned    ? l2l_method_rnn_adv(phi)
+                               : l2l_method_advtrain();
     o.inner_mode = p->inner_mode;
     o.T = 2;
     golden_fill(x, N * SIZE, 95, 0, 1);
     *failed = 0;
     *count = 0;
-    if (CHECK(m && phi && l2l_dataset_from_arrays(c, x, labels, N, 2, SIDE, SIDE, 3, &d))) {
+    if (CHECK(m && phi && g && l2l_dataset_from_arrays(c, x, labels, N, 2, SIDE, SIDE, 3, &d))) {
         t = l2l_trainer_create(m, &d, &o);
         before = all_parameters(m, &n);
         h.fail_at = k ? h.calls + k : 0;
@@ -107,12 +117,17 @@ static l2l_real *two_steps(const trial *p, long k, int64_t *count, int *failed)
         l2l_dataset_free(&d);
     }
     after = all_parameters(m, &n);
-    *count = n + l2l_learned_size(phi);
+    more = all_parameters(l2l_generator_network(g), &generated);
+    *count = n + l2l_learned_size(phi) + generated;
     all = test_array(*count);
     memcpy(all, after, (size_t)n * sizeof *all);
-    memcpy(all + n, l2l_learned_parameters(phi), (size_t)(*count - n) * sizeof *all);
+    memcpy(all + n, more, (size_t)generated * sizeof *all);
+    memcpy(all + n + generated, l2l_learned_parameters(phi),
+           (size_t)l2l_learned_size(phi) * sizeof *all);
+    free(more);
     free(after);
     l2l_learned_free(phi);
+    l2l_generator_free(g);
     l2l_model_free(m);
     CHECK_OK(c);
     l2l_context_free(c);
