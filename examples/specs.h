@@ -96,7 +96,7 @@ typedef struct {
     int outside;                  /* images of `images` that were not in the ball */
 } spec;
 
-/* Whether the evaluated attack looks into an l2 ball of its own, or no ball. */
+/* Does it look for the nearest adversarial image, in no ball? */
 static inline bool spec_minimal(const l2l_attack *a)
 {
     return a->search && strcmp(a->name, "square");
