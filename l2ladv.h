@@ -2283,6 +2283,13 @@ static const l2l__cell_kernels l2l__cell_plain = {
 #define L2L__PASTE(a, b) L2L__PASTE2(a, b)
 #define L2L__INLINE static inline __attribute__((always_inline)) L2L__TARGET L2L__MAYBE_UNUSED
 #define L2L__KERNEL static __attribute__((noinline)) L2L__TARGET
+#ifdef __clang__
+#define L2L__UNROLL _Pragma("unroll")
+#elif __GNUC__ >= 8
+#define L2L__UNROLL _Pragma("GCC unroll 6")
+#else
+#define L2L__UNROLL
+#endif
 #ifdef __cplusplus
 }
 #endif
@@ -2661,6 +2668,7 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
     int i;
     x.s0 = x.s1 = x.s2 = x.s3 = x.s4 = x.s5 = L2L__NAME(all)(0);
     for (at = 0; at < n; at += L2L__LANES) {
+        L2L__UNROLL
         for (i = 0; i < m; i++) {
 #define X(j)                                                                                       \
     if (j < m) {                                                                                   \
@@ -2674,6 +2682,7 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
             L2L__EACH_ROW(X)
 #undef X
         }
+        L2L__UNROLL
         for (i = 0; i < k; i++) {
 #define X(j) if (j < m) x.s##j = t[i * m + j];
             L2L__EACH_ROW(X)
