@@ -6740,19 +6740,20 @@ L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e)
 
 /* -- losses, per image ------------------------------------------------------------------------- */
 
-/* d CE / d z = (softmax(z) - onehot(y)) dy */
+/* d CE / d z = (p - onehot(y)) dy, p = softmax(z). Entry y is minus the sum of the others: 1 - p_y
+   would be rounded to 0 where the network is sure, and leave an attack without gradient. */
 static void l2l__cross_entropy_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    l2l_tensor *z = v->y->in[0], *p = l2l_softmax(c, z), *d;
-    l2l_tensor *one = l2l_full(c, l2l__per_image(z), 1);
-    l2l_tensor *onehot = one ? l2l_unpick(c, one, v->y->index, z->shape.c) : NULL;
-    d = l2l_sub(c, p, onehot);
-    v->dx[0] = l2l_mul(c, d, v->dy);
-    l2l_drop(c, p);
-    l2l_drop(c, one);
-    l2l_drop(c, onehot);
-    l2l_drop(c, d);
+    l2l_tensor *z = v->y->in[0], *p = l2l_softmax(c, z), *one, *onehot, *rest, *q, *sum, *d;
+    one = l2l_full(c, l2l__per_image(z), 1);
+    onehot = one ? l2l__then(c, one, l2l_unpick(c, one, v->y->index, z->shape.c)) : NULL;
+    rest = l2l_affine(c, onehot, -1, 1);
+    q = l2l__then(c, p, l2l__then(c, rest, l2l_mul(c, p, rest)));
+    sum = l2l_sum_to(c, q, l2l__per_image(z));
+    sum = l2l__then(c, onehot, l2l__then(c, sum, l2l_mul(c, onehot, sum)));
+    d = l2l__then(c, q, l2l__then(c, sum, l2l_sub(c, q, sum)));
+    v->dx[0] = l2l__then(c, d, l2l_mul(c, d, v->dy));
 }
 static const l2l__operation l2l__cross_entropy_op = {"cross_entropy", l2l__cross_entropy_vjp};
 

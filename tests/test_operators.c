@@ -166,6 +166,24 @@ static void concatenation(void)
     scope_end(q);
 }
 
+/* A sure network has a gradient still: entry y is not p_y - 1, which is 0 in single precision. */
+static void sure_cross_entropy(void)
+{
+    scope q = scope_begin();
+    const int labels[1] = {1};
+    const l2l_real logits[3] = {0, 30, 1};
+    l2l_tensor *z = l2l_from_nchw(c, logits, l2l_shape_of(1, 1, 1, 3)), *g[1];
+    double rest[2] = {exp(-30.0), exp(-29.0)};
+    vjp(l2l_cross_entropy(c, z, labels), l2l_full(c, l2l_shape_of(1, 1, 1, 1), 1), &z, 1, g);
+    if (CHECK(g[0] != NULL)) {
+        CHECK_NEAR(rest[0], g[0]->data[0], 1e-5 * rest[0]);
+        CHECK_NEAR(rest[1], g[0]->data[2], 1e-5 * rest[1]);
+        CHECK_NEAR(-rest[0] - rest[1], g[0]->data[1], 1e-5 * rest[1]);
+    }
+    CHECK_OK(c);
+    scope_end(q);
+}
+
 static void embedding_of_classes(void)
 {
     enum { N = 70, K = 6, C = 9 };
@@ -641,6 +659,7 @@ int main(void)
     RUN(layouts, "N,C,H,W outside, channels last inside");
     RUN(positions_given_back, "a pooling's positions are missed once its tape is given back");
     RUN(concatenation, "concatenation and its gradient");
+    RUN(sure_cross_entropy, "the cross-entropy of a sure network keeps its gradient");
     RUN(embedding_of_classes, "rows of a table by class, and the table's gradient");
     RUN(transposed_convolution, "transposed convolution with a model's weight, twice differentiated");
     RUN(tape_rules, "gradients of gradients, detached and unrelated tensors");
