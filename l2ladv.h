@@ -7684,9 +7684,9 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
                        a->objective.confidence >= 0))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack %s: searches %d must be at least 1, "
                          "constant %g in (0,1e10], overshoot %g and confidence %g not negative, "
-                         "candidates %d "
-                         "at least 2, share %g in (0,1]", a->name, a->searches, a->constant,
-                         a->overshoot, a->objective.confidence, a->candidates, a->share);
+                         "candidates %d at least 2, share %g in (0,1]", a->name, a->searches,
+                         a->constant, a->overshoot, a->objective.confidence, a->candidates,
+                         a->share);
     if (!a->objective.loss)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: the objective has no loss function");
     if (a->targets && a->objective.needs_clean)
@@ -7757,7 +7757,7 @@ typedef struct l2l__course {
     double low, high;    /* what is bisected is between these                                     */
     double at;           /* cw_l2: the constant; sign_opt: distance looked at; deepfool: the step */
     bool found;          /* in this phase                                                         */
-    double previous;     /* cw_l2: the loss a tenth of the steps before; sign_opt: the last radius */
+    double previous;     /* cw_l2: the loss a tenth of the steps before; sign_opt: radius before  */
     double radius, alpha, beta, stride; /* of sign_opt                                            */
 } l2l__course;
 
@@ -7963,8 +7963,8 @@ static void l2l__clean_seen(const l2l__spot *p)
     l2l__keep(p->h, p->i, p->fooled, 0, 0);
 }
 
-/* At most so many passes, after that at the clean images: `before` (may be NULL) prepares the batch,
-   `point` puts the next point of an image into in->adv, `seen` draws the conclusions. */
+/* At most so many passes, after that at the clean images: `before` (may be NULL) prepares the
+   batch, `point` puts the next point of an image into in->adv, `seen` draws the conclusions. */
 static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
                         void (*before)(l2l__hunt *h), void (*point)(const l2l__spot *p),
                         void (*seen)(const l2l__spot *p))

@@ -1,7 +1,8 @@
 /* external_model.c - attacks a model that the library knows nothing of: here a logistic regression
  * in plain C; it could as well live in another framework, on an accelerator or behind a network.
  * The library sees two functions: logits, and the vector-Jacobian product (VJP) for attacks that
- * follow the gradient.
+ * follow the gradient. Without the second there are Square, by the logits alone, and Sign-OPT, which
+ * looks at nothing but which of them is the largest.
  *
  *   examples/bin/external_model [folder of the digits] */
 #include "cli.h"
@@ -72,19 +73,20 @@ static bool vjp(void *user, const l2l_real *x, int n, const l2l_real *dlogits, l
 static l2l_real train_images[TRAIN * PIXELS], test_images[TEST * PIXELS], attacked[TEST * PIXELS];
 static int train_labels[TRAIN], test_labels[TEST];
 
-static void attack(l2l_model *m, const l2l_attack *a)
+static void attack(l2l_model *m, const l2l_attack *a, int n)
 {
     static l2l_record records[TEST];
-    double linf = 0, passes = 0;
+    double linf = 0, l2 = 0, passes = 0;
     int right = 0, j;
-    if (!l2l_attack_run(m, a, test_images, test_labels, TEST, attacked, records)) return;
-    for (j = 0; j < TEST; j++) {
+    if (!l2l_attack_run(m, a, test_images, test_labels, n, attacked, records)) return;
+    for (j = 0; j < n; j++) {
         right += !records[j].success;
-        linf += records[j].linf / TEST;
-        passes += (double)(records[j].forwards + records[j].backwards) / TEST;
+        linf += records[j].linf / n;
+        l2 += records[j].l2 / n;
+        passes += (double)(records[j].forwards + records[j].backwards) / n;
     }
-    printf("%-8s accuracy %5.1f %%, mean perturbation %.3f, %4.1f passes per image\n", a->name,
-           100.0 * right / TEST, linf, passes);
+    printf("%-8s accuracy %5.1f %%, mean perturbation %.3f (l2 %.2f), %6.1f passes per image\n",
+           a->name, 100.0 * right / n, linf, l2, passes);
 }
 
 static void natural(l2l_model *m)
@@ -118,10 +120,13 @@ int main(int argc, char **argv)
     const l2l_external with_vjp = {1, 28, 28, CLASSES, &r, logits, vjp};
     const l2l_external without = {1, 28, 28, CLASSES, &r, logits, NULL};
     l2l_attack fgsm = l2l_attack_fgsm(0.05), pgd = l2l_attack_pgd(0.05);
+    l2l_attack square = l2l_attack_square(0.05), sign_opt = l2l_attack_sign_opt(0.5);
     l2l_context *c = cli_context(0);
     l2l_model *m;
     int epoch, j;
 
+    square.steps = 500;   /* a tenth of the default, for the time it takes */
+    sign_opt.steps = 2000;
     cli_path = cli_program = argv[0];
     read_digits(c, argc > 1 ? argv[1] : NULL, true);
     read_digits(c, argc > 1 ? argv[1] : NULL, false);
@@ -132,15 +137,19 @@ int main(int argc, char **argv)
     printf("logits and VJP, epsilon %g:\n", pgd.epsilon);
     m = l2l_model_external(c, &with_vjp);
     natural(m);
-    attack(m, &fgsm);
-    attack(m, &pgd);
+    attack(m, &fgsm, TEST);
+    attack(m, &pgd, TEST);
     if (l2l_error(c)) die(c);
     l2l_model_free(m);
 
-    printf("\nlogits only:\n");
+    printf("\nlogits only, epsilon %g, for sign-opt %g in l2 (50 images):\n", square.epsilon,
+           sign_opt.epsilon);
     m = l2l_model_external(c, &without);
     natural(m);
-    attack(m, &pgd);
+    attack(m, &square, TEST);
+    attack(m, &sign_opt, 50);
+    if (l2l_error(c)) die(c);
+    attack(m, &pgd, TEST);
     printf("pgd      %s: %s\n", l2l_status_name(l2l_error(c)), l2l_error_text(c));
     l2l_error_clear(c);
 

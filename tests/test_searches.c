@@ -155,7 +155,10 @@ static bool bench_run(bench *b, const l2l_attack *a)
     l2l_real *z = test_array((int64_t)b->n * b->classes);
     int i, j, k, minimal = strcmp(a->name, "square") != 0;
     memset(b->records, 0, (size_t)b->n * sizeof(l2l_record));
-    if (!l2l_attack_run(b->m, a, b->x, b->labels, b->n, b->adv, b->records)) { free(z); return false; }
+    if (!l2l_attack_run(b->m, a, b->x, b->labels, b->n, b->adv, b->records)) {
+        free(z);
+        return false;
+    }
     CHECK(l2l_model_logits(b->m, b->adv, b->n, z));
     for (i = 0; i < b->n; i++) {
         const l2l_record *r = &b->records[i];
@@ -230,7 +233,7 @@ static void deepfool_closed_form(void)
             linear *o = linear_new(5, 6, classes, 600, 1);
             l2l_attack a = search(kind, HUGE_VAL);
             bench_begin(&b, c, linear_model(c, o, 1), 40, 0.45, 0.55);
-            for (i = 0; i < classes; i++) o->b[i] = -linear_score(o, b.x, i); /* all are near      */
+            for (i = 0; i < classes; i++) o->b[i] = -linear_score(o, b.x, i); /* all are near     */
             for (i = 0; i < b.n; i++) b.labels[i] = linear_class(o, b.x + i * b.size);
             if (CHECK(bench_run(&b, &a)))
                 for (i = 1; i < b.n; i++) {
@@ -373,7 +376,7 @@ static void square_closed_form(void)
         l2l_context *c = test_context(2);
         linear *o = linear_new(heights[kind], widths[kind], 2, 620, kind ? 0.05 : 1);
         l2l_attack a = l2l_attack_square(epsilon);
-        for (j = 0; kind && j < 2 * o->size; j++) /* the same weight in blocks of 4x4              */
+        for (j = 0; kind && j < 2 * o->size; j++) /* the same weight in blocks of 4x4             */
             o->w[j] = o->w[j - j / o->width % 4 * o->width - j % o->width % 4];
         bench_begin(&b, c, linear_model(c, o, 0), 4, 0, 1);
         o->b[1] = 100;
@@ -393,7 +396,7 @@ static void square_closed_form(void)
                 CHECK(b.records[i].loss - clean <= gain * (1 + 1e-4));
                 CHECK(b.records[i].loss - clean >= gain * (kind ? 0.97 : 0.999));
             }
-        if (b.n) CHECK_INT(4 * 5001, o->images - b.n); /* bench_run asks once more                 */
+        if (b.n) CHECK_INT(4 * 5001, o->images - b.n); /* bench_run asks once more                */
         bench_end(&b);
         free(o);
     }
@@ -571,7 +574,7 @@ static void same_everywhere(void)
             bench b;
             l2l_context *c = test_context(threads[run]);
             l2l_attack a = search(k % SEARCHES, k % SEARCHES == 3 ? 0.05 : 1.0);
-            if (k >= SEARCHES && k % SEARCHES < 2) break; /* DeepFool has no targets               */
+            if (k >= SEARCHES && k % SEARCHES < 2) break; /* DeepFool has no targets              */
             bench_begin(&b, c, tiny_model(c, 400), 20, 0, 1);
             for (i = 0; i < b.n; i++) targets[i] = (b.labels[i] + 1) % b.classes;
             b.labels[3] = (b.labels[3] + 1) % b.classes;
@@ -628,7 +631,7 @@ static void passes_are_counted(void)
         CHECK_INT(forwards, o->images);
         CHECK_INT(backwards, o->vjps);
         used = l2l_memory_used(c);
-        for (i = 1; i <= forwards - a.batch; i += (int)forwards / 12) { /* stops answering         */
+        for (i = 1; i <= forwards - a.batch; i += (int)forwards / 12) { /* stops answering        */
             o->images = 0;
             o->cancel_after = i;
             CHECK(!l2l_attack_run(b.m, &a, b.x, b.labels, b.n, b.adv, b.records));
