@@ -569,7 +569,7 @@ static void same_everywhere(void)
         l2l_real *adv;
         l2l_record records[20];
         int targets[20];
-        if (k >= SEARCHES && k % SEARCHES < 2) continue; /* DeepFool has no targets                */
+        if (k >= SEARCHES && k % SEARCHES < 2) continue; /* DeepFool has no targets */
         adv = test_array(20 * 64);
         for (run = 0; run < 4; run++) {
             static const int batches[] = {1, 7, 100, 3}, threads[] = {1, 2, 4, 1};
