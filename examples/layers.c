@@ -75,7 +75,9 @@ static void parse(int argc, char **argv)
         {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
     };
     set.seconds = 1.5;
-    cli_parse(argc, argv, "Measures each convolution of the four classifiers by itself.", flags);
+    cli_parse(argc, argv,
+              "Measures each convolution of the four classifiers by itself, and the learned\n"
+              "maximizer, as --filter maximizer.", flags);
 }
 
 /* ---- the peak: independent chains of multiply-adds that stay in registers, as many as hide the
@@ -277,7 +279,76 @@ static void measure(l2l_context *c, const layer *q, double *rates)
     l2l_model_free(m);
 }
 
+/* ---- the learned maximizer ---- */
+
+enum { CELL_IMAGES = 128, CELL_SIDE = 28, CELL_STEPS = 10 };
+
+/* T steps of the maximizer on gradients that are given; or the adjoint of L_phi by phi, which runs
+ * the steps again and goes back. Nanoseconds for each coordinate and step, the shortest of all. */
+static double cell_time(l2l_learned *phi, l2l_inner *in, bool back)
+{
+    l2l_maximizer m = l2l_learned_maximizer(phi);
+    l2l_real *gradient = (l2l_real *)cli_allocate((size_t)l2l_learned_size(phi), sizeof *gradient);
+    double best = 1e30, start = cli_seconds(), begin, t;
+    bool ok = true;
+    int runs;
+    for (runs = 0; ok && (runs < 4 || cli_seconds() - start < set.seconds / 2); runs++) {
+        begin = cli_seconds();
+        if (back)
+            ok = l2l_learned_gradient(phi, in, gradient);
+        else
+            for (ok = m.begin(phi, in), in->t = 0; ok && in->t < in->T; in->t++)
+                ok = m.step(phi, in);
+        t = cli_seconds() - begin;
+        if (t < best) best = t;
+    }
+    free(gradient);
+    if (!ok) die(in->context);
+    return best * 1e9 / (double)l2l_count(in->shape) / in->T;
+}
+
+static void measure_cell(l2l_context *c, double *times)
+{
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_learned_options o = l2l_learned_default();
+    l2l_learned *phi = l2l_learned_create(c, &o);
+    l2l_tensor *g[CELL_STEPS + 1];
+    double w[CELL_STEPS + 1];
+    l2l_inner in;
+    int t;
+    memset(&in, 0, sizeof in);
+    in.context = c;
+    in.n = in.batch = CELL_IMAGES;
+    in.shape = l2l_shape_of(CELL_IMAGES, CELL_SIDE, CELL_SIDE, 1);
+    in.T = CELL_STEPS;
+    in.epsilon = 0.3;
+    in.x = l2l_full(c, in.shape, 0.5);
+    in.adv = in.start = l2l_full(c, in.shape, 0.5);
+    in.delta = l2l_zeros(c, in.shape);
+    for (t = 0; t <= in.T; t++) {
+        g[t] = noise(c, in.shape);
+        w[t] = t;
+    }
+    in.g = g;
+    in.w = w;
+    if (l2l_error(c)) die(c);
+    times[0] = cell_time(phi, &in, false);
+    times[1] = cell_time(phi, &in, true);
+    l2l_learned_free(phi);
+    l2l_release(c, mark);
+}
+
 /* ---- what is printed ---- */
+
+static void print_cell(const double *times)
+{
+    if (set.json)
+        printf(",\"cell_forward\":%.2f,\"cell_backward\":%.2f", times[0], times[1]);
+    else
+        printf("\nmaximizer: LSTM of hidden size 10, %dx%dx%d, T %d, ns for a coordinate and step:\n"
+               "forward %.1f, again and back with all gradients %.1f\n",
+               CELL_IMAGES, CELL_SIDE, CELL_SIDE, CELL_STEPS, times[0], times[1]);
+}
 
 static void print_head(l2l_context *c, double most)
 {
@@ -325,7 +396,7 @@ static void print_layer(const layer *q, const double *rates, double most, bool f
 int main(int argc, char **argv)
 {
     l2l_context *c;
-    double most, rates[DIRECTIONS];
+    double most, rates[DIRECTIONS], times[2];
     char name[64];
     int i, shown = 0;
 
@@ -339,7 +410,13 @@ int main(int argc, char **argv)
         measure(c, &layers[i], rates);
         print_layer(&layers[i], rates, most, shown++ == 0);
     }
-    if (set.json) printf("]}\n");
+    if (set.json) printf("]");
+    if (!set.filter || strstr("maximizer", set.filter)) {
+        measure_cell(c, times);
+        print_cell(times);
+        shown++;
+    }
+    if (set.json) printf("}\n");
     l2l_context_free(c);
     if (!shown) cli_fail("--filter %s: no layer is called so", set.filter);
     return cli_end();
