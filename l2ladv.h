@@ -8306,12 +8306,15 @@ static double l2l__unit_vector(l2l_real *v, int64_t n)
     return norm;
 }
 
-/* A new direction: towards `init` as long as nothing is found, or noise; on a line down g. */
+/* A new direction: towards `init` as long as nothing is found, or noise, every other time of
+   black and white, as much of them as it happens (gray noise is often of one class); on a line
+   down g. */
 static void l2l__ray_turn(const l2l__spot *p, const l2l_stream *r)
 {
     const l2l_inner *in = &p->h->in;
     l2l__course *s = p->s;
     l2l_real *v = p->m[1];
+    double share = l2l_random_uniform(r, (uint32_t)p->one), u;
     int64_t j;
     if (s->phase == L2L__LINE)
         for (j = 0; j < p->one; j++)
@@ -8320,8 +8323,10 @@ static void l2l__ray_turn(const l2l__spot *p, const l2l_stream *r)
         l2l__image_to_hwc(p->attack->init + (in->images[p->i] - p->attack->first) * p->one,
                           in->shape.c, p->one / in->shape.c, v);
     else
-        for (j = 0; j < p->one; j++)
-            v[j] = (l2l_real)l2l_random_uniform(r, l2l__chw(in->shape, j));
+        for (j = 0; j < p->one; j++) {
+            u = l2l_random_uniform(r, l2l__chw(in->shape, j));
+            v[j] = (l2l_real)(s->k % 2 ? u < share : u);
+        }
     for (j = 0; s->phase == L2L__FIND && j < p->one; j++) v[j] -= p->x[j];
     s->at = l2l__unit_vector(v, p->one);
     if (s->radius > 0) s->at = s->radius;
