@@ -21,6 +21,13 @@ static struct {
     bool json, skip_fooled;
 } set;
 
+static void check_outputs(void)
+{
+    const cli_output outputs[] = {
+        {"dump-logits", set.dump_logits}, {"dump-adv", set.dump_adv}, {"state", set.state}};
+    cli_check_outputs(outputs, (int)(sizeof outputs / sizeof *outputs));
+}
+
 static void parse(int argc, char **argv)
 {
     const cli_flag flags[] = {
@@ -68,9 +75,7 @@ static void parse(int argc, char **argv)
     spec_defaults.l2 = cli_default_epsilon(-1, set.dataset) < 0.1 ? 0.5 : 2;
     spec_defaults.eps = set.eps = cli_default_epsilon(set.eps, set.dataset);
     spec_defaults.seed = set.seed;
-    cli_check_output("dump-logits", set.dump_logits);
-    cli_check_output("dump-adv", set.dump_adv);
-    cli_check_output("state", set.state);
+    check_outputs();
     if (set.dump_adv && set.skip_fooled)
         cli_fail("--dump-adv and --skip-fooled: images that are skipped are not made");
     if (set.transfer &&
