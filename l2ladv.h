@@ -10061,7 +10061,7 @@ static void l2l__generator_direct(const l2l_generator *m, int t, int batch, l2l_
     for (n = 0; n < m->b.n; n++) {
         const l2l_real *za = m->z->data + n * L2L__Z, *zb = za + m->b.n * L2L__Z;
         double apart = 1e-8, pull;           /* the authors' guard; lambda / (batch d |za - zb|)  */
-        for (k = 0; k < L2L__Z; k++) apart += fabs((double)za[k] - (double)zb[k]) / L2L__Z;
+        for (k = 0; k < L2L__Z; k++) apart += fabs((double)za[k] - (double)zb[k]) / (int)L2L__Z;
         pull = m->options.diversity / ((double)batch * (double)one * apart);
         for (i = n * one; i < (n + 1) * one; i++) {
             l2l_real x = m->x->data[i], a = x + m->delta[t]->data[i];
