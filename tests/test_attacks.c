@@ -1247,8 +1247,10 @@ static void kl_at_x(void)
         z = l2l_model_forward(m, adv, L2L_EVALUATE);
         loss = l2l_sum(c, l2l_objective_kl().loss(c, z, clean, NULL, NULL));
         if (CHECK(loss && l2l_grad(c, loss, &adv, 1, &g, L2L_FREE_GRAPH)))
-            for (i = 0; i < 8 * 64; i++)
-                largest[kind] = fmax(largest[kind], fabs((double)g->data[i]));
+            for (i = 0; i < 8 * 64; i++) {
+                double size = fabs((double)g->data[i]);
+                if (!(size <= largest[kind])) largest[kind] = size;
+            }
         l2l_set_recording(c, false);
     }
     CHECK(largest[0] < 1e-6);
