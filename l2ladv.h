@@ -941,6 +941,9 @@ L2LADVDEF l2l_method l2l_method_trades(double beta);       /* PGD on KL(f(x) || 
 L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi); /* the paper's two: in place of PGD in */
 L2LADVDEF l2l_method l2l_method_rnn_trades(l2l_learned *phi, double beta); /* advtrain and trades */
 L2LADVDEF l2l_method l2l_method_l2lda(l2l_generator *g);   /* its maximizer and its outer loss    */
+/* For methods that learn their maximizer hold images out (`validation`) and keep the best model: a
+   maximizer that drives every pixel to the border of the ball (progress.saturated is 1) teaches the
+   classifier to withstand nothing else. */
 
 typedef struct l2l_progress {
     int epoch, epochs;  /* epoch counts from 0                                                    */
