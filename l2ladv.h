@@ -841,7 +841,7 @@ typedef struct l2l_learned_options {
     bool bias;              /* LSTM 491 parameters with, 450 without; RNN 120 without             */
     l2l_grad_input input;
     bool raw_output;        /* false: delta = scale*eps*tanh(out); true: delta = scale*eps*out    */
-    double scale;           /* 1                                                                  */
+    double scale;           /* 0.25: no step is longer than PGD's; see l2l_method                 */
     l2l_optimizer_options optimizer; /* of phi, ascending L_phi: Adam, rate (alpha_1) 1e-2        */
     bool second_order;      /* differentiate through g_t too: exact, and several times dearer     */
     uint64_t seed;
@@ -941,9 +941,11 @@ L2LADVDEF l2l_method l2l_method_trades(double beta);       /* PGD on KL(f(x) || 
 L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi); /* the paper's two: in place of PGD in */
 L2LADVDEF l2l_method l2l_method_rnn_trades(l2l_learned *phi, double beta); /* advtrain and trades */
 L2LADVDEF l2l_method l2l_method_l2lda(l2l_generator *g);   /* its maximizer and its outer loss    */
-/* For methods that learn their maximizer hold images out (`validation`) and keep the best model: a
-   maximizer that drives every pixel to the border of the ball (progress.saturated is 1) teaches the
-   classifier to withstand nothing else. */
+/* A learned maximizer may collapse. When a single step can cross the ball (learned_options.scale 1)
+   it may come to jump to a corner and stay; there neither tanh nor the projection hands it a
+   gradient to learn better from: it is FGSM then, and the classifier overfits to its corners, as in
+   training by FGSM (Wong et al. 2020). It shows in progress.saturated, which is 1 then, and in the
+   held-out images (`validation`), which PGD attacks. */
 
 typedef struct l2l_progress {
     int epoch, epochs;  /* epoch counts from 0                                                    */
@@ -8716,7 +8718,7 @@ L2LADVDEF l2l_learned_options l2l_learned_default(void)
     o.hidden = 10;
     o.bias = true;
     o.input = L2L_INPUT_SIGN;
-    o.scale = 1;
+    o.scale = 0.25;
     o.optimizer = l2l_adam_default();
     o.optimizer.rate = 1e-2;
     return o;

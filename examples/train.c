@@ -6,19 +6,20 @@
 
 #define METHODS "plain|advtrain|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda"
 #define MAXIMIZER_FLAGS \
-    "cell|hidden|bias|phi-lr|phi-opt|grad-input|delta-scale|loss-weights|second-order|" \
+    "cell|hidden|bias|phi-lr|phi-opt|phi-decay|grad-input|delta-scale|loss-weights|second-order|" \
     "init-maximizer|save-maximizer"
 #define CELL_FLAGS "cell|hidden|bias|grad-input|delta-scale|loss-weights|second-order"
 
 /* What the flags set. A number that is 0 here is explained in its help text. */
 static struct {
     const char *dataset, *data, *arch, *method, *opt, *phi_opt, *schedule, *cell, *grad_input;
-    const char *inner_mode, *mean, *deviation, *loss_weights, *init, *init_maximizer, *save, *save_best, *save_maximizer;
+    const char *inner_mode, *mean, *deviation, *loss_weights, *init, *init_maximizer, *save;
+    const char *save_best, *save_maximizer;
     const char *checkpoint, *log;
     int depth, epochs, batch, micro_batch, steps, hidden, val, threads, limit, checkpoint_steps;
     int crop, augment;
     double width, eps, step_size, eps_warmup, lr, lr_warmup, momentum, weight_decay, clip;
-    double phi_lr, delta_scale, beta, lambda, generator_width;
+    double phi_lr, phi_decay, delta_scale, beta, lambda, generator_width;
     bool bias, second_order, stop_on_plateau, resume;
     uint64_t seed;
 } set;
@@ -44,7 +45,7 @@ static void set_defaults(void)
     set.cell = l.cell == L2L_LSTM ? "lstm" : "rnn";
     set.hidden = l.hidden;
     set.bias = l.bias;
-    set.beta = set.lambda = -1; /* not said */
+    set.beta = set.lambda = set.phi_decay = -1; /* not said */
     set.generator_width = l2l_generator_default().width_multiplier;
     set.phi_lr = l.optimizer.rate;
     set.grad_input = "sign";
@@ -114,6 +115,8 @@ static void parse(int argc, char **argv)
         {"phi-lr", CLI_NUMBER, &set.phi_lr, 0, 1000, NULL, "its rate, or the generator's"},
         {"phi-opt", CLI_CHOICE, &set.phi_opt, 0, 0, "sgd|adam",
          "its optimizer [adam; the generator's: sgd]"},
+        {"phi-decay", CLI_NUMBER, &set.phi_decay, 0, 1000, NULL,
+         "its weight decay [0; the generator's: 1e-5]"},
         {"grad-input", CLI_CHOICE, &set.grad_input, 0, 0, "sign|l1|linf|log",
          "how it is shown the gradient"},
         {"delta-scale", CLI_NUMBER, &set.delta_scale, 0, 100, NULL,
@@ -234,6 +237,7 @@ static l2l_learned *make_learned(l2l_context *c)
     o.bias = set.bias;
     o.scale = set.delta_scale;
     o.optimizer = optimizer(set.phi_opt ? set.phi_opt : "adam", set.phi_lr);
+    if (set.phi_decay >= 0) o.optimizer.weight_decay = set.phi_decay;
     o.second_order = set.second_order;
     o.seed = set.seed;
     phi = l2l_learned_create(c, &o);
@@ -256,6 +260,7 @@ static l2l_generator *make_generator(l2l_context *c, const l2l_model *m)
     o.diversity = set.lambda;
     if (set.phi_opt && !strcmp(set.phi_opt, "adam")) o.optimizer = l2l_adam_default();
     o.optimizer.rate = set.phi_lr;
+    if (set.phi_decay >= 0) o.optimizer.weight_decay = set.phi_decay;
     o.seed = set.seed;
     g = l2l_generator_create(c, &o);
     if (g && set.init_maximizer) l2l_generator_load(g, set.init_maximizer);
@@ -332,6 +337,8 @@ typedef struct {
     int64_t epoch_steps;                    /* steps of this epoch until then */
     int64_t first;                          /* step at which this run began, -1: not known yet */
     int64_t step, steps;
+    double inner;                           /* largest share of pixels that a step of this epoch
+                                             * left inside the ball */
 } display;
 
 /* Time that this epoch took, without the attack on the held-out images that follows its last step:
@@ -354,6 +361,14 @@ static void show_epoch(const l2l_progress *p, double seconds)
            p->best && p->validation_natural >= 0 ? "  (best so far)" : "");
 }
 
+/* A maximizer that has come to jump to the border and stay there is FGSM. */
+static void warn_of_collapse(const display *s)
+{
+    if (s->inner < 1e-3 && method_is("rnn-adv|rnn-trades|l2lda"))
+        printf("warning: the maximizer leaves no pixel inside the ball: the classifier may learn\n"
+               "         to withstand corners alone; see what PGD does to held-out ones (--val)\n");
+}
+
 static void show_step(const display *s, const l2l_progress *p, double now)
 {
     double left = (now - s->begin) / (double)(p->step - s->first) * (double)(p->steps - p->step);
@@ -367,13 +382,17 @@ static void show_step(const display *s, const l2l_progress *p, double now)
 static bool progress(void *user, const l2l_progress *p)
 {
     display *s = (display *)user;
-    double now = cli_seconds();
+    double now = cli_seconds(), inside;
     if (s->first < 0) s->first = p->step - 1;
     s->step = p->step;
     s->steps = p->steps;
+    inside = p->epsilon > 0 ? 1 - p->saturated : 1;
+    if (inside > s->inner) s->inner = inside;
     if (p->epoch_ended) {
         if (s->terminal) printf("\r\033[K");
         show_epoch(p, epoch_seconds(s, p, now));
+        warn_of_collapse(s);
+        s->inner = 0;
         s->epoch_begin = s->shown = now;
         s->epoch_steps = 0;
     } else if (s->terminal ? now - s->shown > 0.1 : now - s->shown > 10) {
@@ -455,7 +474,7 @@ static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_
 int main(int argc, char **argv)
 {
     l2l_train_options o = l2l_train_default();
-    display s = {false, 0, 0, 0, 0, 0, -1, 0, 0};
+    display s = {false, 0, 0, 0, 0, 0, -1, 0, 0, 0};
     l2l_learned *phi = NULL;
     l2l_generator *g = NULL;
     l2l_context *c;

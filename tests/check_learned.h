@@ -30,7 +30,7 @@ static void parameter_counts(void)
     CHECK_INT(10, o.hidden);
     CHECK_INT(L2L_INPUT_SIGN, o.input);
     CHECK(!o.raw_output && !o.second_order);
-    CHECK_NEAR(1, o.scale, 0);
+    CHECK_NEAR(0.25, o.scale, 0);
     CHECK_INT(L2L_ADAM, o.optimizer.kind);
     CHECK_NEAR(1e-2, o.optimizer.rate, 0);
     for (i = 0; i < COUNT(p); i++) {
@@ -265,7 +265,7 @@ static void golden_algorithm_one(void)
     const uint32_t seed = GOLDEN_ALGORITHM_SEED;
     l2l_context *c = test_context(2);
     l2l_model *m = tiny_model(c, seed);
-    l2l_learned_options lo = l2l_learned_default();
+    l2l_learned_options lo = learned_options(L2L_LSTM, L2L_INPUT_SIGN, 1, 0, 1);
     l2l_learned *phi = l2l_learned_create(c, &lo);
     l2l_train_options o = l2l_train_default();
     spy *s = (spy *)test_memory(sizeof *s);

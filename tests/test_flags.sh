@@ -70,6 +70,12 @@ claim "they are heard where there is one" \
     train --method rnn-adv --width 0.25 --steps 2 --hidden 4 --cell rnn --save-maximizer phi.safetensors
 grep -q 'maximizer  rnn' output
 verdict "and followed" $?
+! grep -q 'warning:' output
+verdict "and no maximizer that leaves pixels inside the ball is warned of" $?
+claim "a maximizer that can only jump to the border" \
+    train --method rnn-adv --width 0.25 --steps 2 --hidden 4 --delta-scale 100
+grep -q 'warning: the maximizer leaves no pixel inside the ball' output
+verdict "is warned of" $?
 
 # -- one file for two outputs -----------------------------------------------------------------------
 set -- save save-best save-maximizer checkpoint log
