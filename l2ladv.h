@@ -1217,6 +1217,11 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 #define L2L__PARALLEL(threads) L2L__UNUSED(threads);
 #endif
 #define L2L__UNUSED(x) ((void)(x))
+#ifdef __cplusplus
+#define L2L__ZERO {}                         /* `l2l_x x = L2L__ZERO;`: all of it 0               */
+#else
+#define L2L__ZERO {0}
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -1301,7 +1306,7 @@ static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_li
     for (; *format; format++) {
         char buffer[40];
         const char *s = buffer;
-        size_t length = 1, i;
+        size_t length = 1;
         if (*format != '%') {
             buffer[0] = *format;
         } else if (*++format == 's') {
@@ -1321,7 +1326,7 @@ static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_li
             s = p;
             length = (size_t)(buffer + sizeof buffer - p);
         }
-        for (i = 0; i < length; i++, n++)
+        for (size_t i = 0; i < length; i++, n++)
             if (n + 1 < capacity) out[n] = s[i];
     }
     if (capacity) out[n < capacity ? n : capacity - 1] = 0;
@@ -1331,9 +1336,8 @@ static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_li
 static size_t l2l__format(char *out, size_t capacity, const char *format, ...)
 {
     va_list a;
-    size_t n;
     va_start(a, format);
-    n = l2l__vformat(out, capacity, format, a);
+    size_t n = l2l__vformat(out, capacity, format, a);
     va_end(a);
     return n;
 }
@@ -1497,10 +1501,8 @@ static l2l__block *l2l__block_after(l2l__block *b)
 static l2l__block *l2l__arena_grow(l2l_context *c, size_t need)
 {
     size_t size = need > c->arena_size / 4 ? need : c->arena_size / 4;
-    l2l__chunk *chunk;
-    l2l__block *b;
     if (size < L2L__CHUNK) size = L2L__CHUNK;
-    chunk = (l2l__chunk *)l2l__allocate(c, size + L2L__ALIGN);
+    l2l__chunk *chunk = (l2l__chunk *)l2l__allocate(c, size + L2L__ALIGN);
     if (!chunk && size > need) {             /* no room to grow ahead: just what is needed        */
         l2l_error_clear(c);
         chunk = (l2l__chunk *)l2l__allocate(c, (size = need) + L2L__ALIGN);
@@ -1510,7 +1512,7 @@ static l2l__block *l2l__arena_grow(l2l_context *c, size_t need)
     chunk->size = size;
     c->chunks = chunk;
     c->arena_size += size;
-    b = (l2l__block *)(void *)((char *)chunk + L2L__ALIGN);
+    l2l__block *b = (l2l__block *)(void *)((char *)chunk + L2L__ALIGN);
     b->size = size;
     b->before = NULL;
     b->is_last = true;
@@ -1605,10 +1607,9 @@ L2LADVDEF l2l_mark l2l_mark_here(const l2l_context *c)
 /* The nodes that a mark cuts off let go of their inputs, which may be older than the mark. */
 static void l2l__cut_tape(l2l_context *c, int length)
 {
-    int i, j;
-    for (i = length; i < c->tape_length; i++) {
+    for (int i = length; i < c->tape_length; i++) {
         l2l_tensor *y = c->tape[i];
-        for (j = 0; j < 8; j++)
+        for (int j = 0; j < 8; j++)
             if (y->in[j] && y->in[j]->references > 1) y->in[j]->references--;
         if (y->base && y->base->references > 1) y->base->references--;
     }
@@ -1649,8 +1650,7 @@ static void l2l__default_release(void *user, void *memory)
 
 L2LADVDEF l2l_options l2l_options_default(void)
 {
-    l2l_options o;
-    memset(&o, 0, sizeof o);
+    l2l_options o = L2L__ZERO;
     o.cpu = L2L_CPU_DETECT;
     return o;
 }
@@ -1709,8 +1709,7 @@ static l2l_real l2l__sqrt(l2l_real x) { return (l2l_real)sqrt((double)x); }
 
 static void l2l__philox(uint32_t x[4], uint32_t k0, uint32_t k1)
 {
-    int round;
-    for (round = 0; round < 10; round++) {
+    for (int round = 0; round < 10; round++) {
         uint64_t a = (uint64_t)0xD2511F53u * x[0], b = (uint64_t)0xCD9E8D57u * x[2];
         uint32_t y0 = (uint32_t)(b >> 32) ^ x[1] ^ k0, y2 = (uint32_t)(a >> 32) ^ x[3] ^ k1;
         x[0] = y0; x[1] = (uint32_t)b; x[2] = y2; x[3] = (uint32_t)a;
@@ -4506,7 +4505,6 @@ static l2l_tensor *l2l__view(l2l_context *c, l2l_tensor *x, l2l_shape s)
 static l2l_tensor *l2l__record(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
                                l2l_tensor *const *in, int n)
 {
-    int i;
     if (y && c->recording && c->tape_length == c->tape_capacity) {
         l2l_tensor **tape = (l2l_tensor **)l2l__grown(c, c->tape, &c->tape_capacity, 1024,
                                                       sizeof *tape);
@@ -4515,7 +4513,7 @@ static l2l_tensor *l2l__record(l2l_context *c, l2l_tensor *y, const l2l__operati
     if (c->status) return l2l__then(c, y, NULL);
     if (!y || !c->recording) return y;
     y->op = op;
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         y->in[i] = in[i];
         if (in[i] && in[i]->references) in[i]->references++;
     }
@@ -4550,8 +4548,8 @@ L2LADVDEF bool l2l_set_recording(l2l_context *c, bool on)
 L2LADVDEF l2l_tensor *l2l_full(l2l_context *c, l2l_shape s, double value)
 {
     l2l_tensor *x = l2l__new(c, "l2l_full", s);
-    int64_t i, n = x ? l2l_count(s) : 0;
-    for (i = 0; i < n; i++) x->data[i] = (l2l_real)value;
+    int64_t n = x ? l2l_count(s) : 0;
+    for (int64_t i = 0; i < n; i++) x->data[i] = (l2l_real)value;
     return x;
 }
 
@@ -4568,37 +4566,32 @@ static l2l_tensor *l2l__copy(l2l_context *c, const l2l_tensor *x)
 /* One image between CxHxW and HxWxC. */
 static void l2l__image_to_hwc(const l2l_real *chw, int channels, int64_t plane, l2l_real *hwc)
 {
-    int64_t i;
-    int k;
-    for (k = 0; k < channels; k++)
-        for (i = 0; i < plane; i++) hwc[i * channels + k] = chw[k * plane + i];
+    for (int k = 0; k < channels; k++)
+        for (int64_t i = 0; i < plane; i++) hwc[i * channels + k] = chw[k * plane + i];
 }
 
 static void l2l__image_to_chw(const l2l_real *hwc, int channels, int64_t plane, l2l_real *chw)
 {
-    int64_t i;
-    int k;
-    for (k = 0; k < channels; k++)
-        for (i = 0; i < plane; i++) chw[k * plane + i] = hwc[i * channels + k];
+    for (int k = 0; k < channels; k++)
+        for (int64_t i = 0; i < plane; i++) chw[k * plane + i] = hwc[i * channels + k];
 }
 
 L2LADVDEF l2l_tensor *l2l_from_nchw(l2l_context *c, const l2l_real *values, l2l_shape s)
 {
     l2l_tensor *x = l2l__new(c, "l2l_from_nchw", s);
     int64_t plane = (int64_t)s.h * s.w, one = plane * s.c;
-    int i, n = x ? s.n : 0;
-    for (i = 0; i < n; i++) l2l__image_to_hwc(values + i * one, s.c, plane, x->data + i * one);
+    int n = x ? s.n : 0;
+    for (int i = 0; i < n; i++) l2l__image_to_hwc(values + i * one, s.c, plane, x->data + i * one);
     return x;
 }
 
 L2LADVDEF bool l2l_to_nchw(l2l_context *c, const l2l_tensor *x, l2l_real *values)
 {
     int64_t plane, one;
-    int i;
     if (!l2l__ready(c, "l2l_to_nchw", x)) return false;
     plane = (int64_t)x->shape.h * x->shape.w;
     one = plane * x->shape.c;
-    for (i = 0; i < x->shape.n; i++)
+    for (int i = 0; i < x->shape.n; i++)
         l2l__image_to_chw(x->data + i * one, x->shape.c, plane, values + i * one);
     return true;
 }
@@ -4644,13 +4637,13 @@ static l2l_tensor **l2l__walk_slot(l2l__walk *w, l2l_tensor *x)
 
 static void l2l__walk_mark(l2l_context *c, l2l__walk *w)
 {
-    int i, j, last = w->last;
+    int last = w->last;
     memset(w->need, 0, (size_t)last + 1);
     memset(w->slots, 0, ((size_t)last + 1 + (size_t)w->n) * sizeof *w->slots);
-    for (i = 0; i < w->n; i++)
+    for (int i = 0; i < w->n; i++)
         if (w->inputs[i]->tape >= 0 && w->inputs[i]->tape <= last) w->need[w->inputs[i]->tape] = 2;
-    for (i = 0; i <= last; i++)
-        for (j = 0; j < 8; j++) {
+    for (int i = 0; i <= last; i++)
+        for (int j = 0; j < 8; j++) {
             l2l_tensor *x = c->tape[i]->in[j];
             if (x && x->tape < i && l2l__walk_slot(w, x)) {
                 w->need[i] |= 1;
@@ -4661,16 +4654,14 @@ static void l2l__walk_mark(l2l_context *c, l2l__walk *w)
 
 static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned flags)
 {
-    l2l__vjp v;
+    l2l__vjp v = L2L__ZERO;
     l2l_tensor **slot;
-    int j;
-    memset(&v, 0, sizeof v);
     v.c = c;
     v.y = y;
     v.dy = w->slots[y->tape];
-    for (j = 0; j < 8; j++) v.need[j] = y->in[j] && l2l__walk_slot(w, y->in[j]);
+    for (int j = 0; j < 8; j++) v.need[j] = y->in[j] && l2l__walk_slot(w, y->in[j]);
     y->op->vjp(&v);
-    for (j = 0; j < 8; j++) {
+    for (int j = 0; j < 8; j++) {
         slot = v.need[j] ? l2l__walk_slot(w, y->in[j]) : NULL;
         if (slot) l2l__accumulate(c, slot, v.dx[j]);
         else l2l_drop(c, v.dx[j]);
@@ -4685,18 +4676,16 @@ static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned
 static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l_tensor *cotangent,
                            l2l_tensor **gradients, unsigned flags)
 {
-    int i;
-    l2l_tensor **slot;
     l2l__walk_mark(c, w);
-    slot = l2l__walk_slot(w, output);
+    l2l_tensor **slot = l2l__walk_slot(w, output);
     if (slot) *slot = cotangent ? l2l__retain(cotangent) : l2l_full(c, output->shape, 1);
-    for (i = w->last; i >= 0 && !c->status; i--)
+    for (int i = w->last; i >= 0 && !c->status; i--)
         if ((w->need[i] & 1) && w->slots[i]) l2l__walk_node(c, w, c->tape[i], flags);
-    for (i = 0; i < w->n && !c->status; i++) {
+    for (int i = 0; i < w->n && !c->status; i++) {
         slot = l2l__walk_slot(w, w->inputs[i]);
         gradients[i] = slot && *slot ? l2l__retain(*slot) : l2l_zeros(c, w->inputs[i]->shape);
     }
-    for (i = 0; i < w->last + 1 + w->n && !c->status; i++) l2l_drop(c, w->slots[i]);
+    for (int i = 0; i < w->last + 1 + w->n && !c->status; i++) l2l_drop(c, w->slots[i]);
 }
 
 L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent,
@@ -4706,8 +4695,8 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     l2l_mark mark = l2l_mark_here(c);
     bool was = c->recording;
     l2l__walk w;
-    int i, *saved;
-    for (i = 0; i < n_inputs; i++) gradients[i] = NULL;
+    int *saved;
+    for (int i = 0; i < n_inputs; i++) gradients[i] = NULL;
     if (!l2l__ready(c, "l2l_vjp", output)) return false;
     if (output->tape < 0)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: the output is not on the tape: was "
@@ -4717,7 +4706,7 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     if ((flags & L2L_CREATE_GRAPH) && (flags & L2L_FREE_GRAPH))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: L2L_CREATE_GRAPH needs the tape that "
                          "L2L_FREE_GRAPH gives back");
-    for (i = 0; i < n_inputs; i++)
+    for (int i = 0; i < n_inputs; i++)
         if (!l2l__ready(c, "l2l_vjp", inputs[i])) return false;
     w.inputs = inputs;
     w.n = n_inputs;
@@ -4726,17 +4715,17 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     w.need = (unsigned char *)l2l__arena_array(c, output->tape + 1, 1);
     saved = (int *)l2l__arena_array(c, n_inputs + 1, sizeof *saved);
     if (saved) {
-        for (i = 0; i < n_inputs; i++) saved[i] = inputs[i]->tape;
-        for (i = 0; i < n_inputs; i++)
+        for (int i = 0; i < n_inputs; i++) saved[i] = inputs[i]->tape;
+        for (int i = 0; i < n_inputs; i++)
             if (inputs[i]->tape < 0) inputs[i]->tape = -2 - i;
         c->recording = (flags & L2L_CREATE_GRAPH) != 0;
         l2l__walk_back(c, &w, output, cotangent, gradients, flags);
         c->recording = was;
-        for (i = 0; i < n_inputs; i++) inputs[i]->tape = saved[i];
+        for (int i = 0; i < n_inputs; i++) inputs[i]->tape = saved[i];
     }
     if (c->status) {
         l2l_release(c, mark);
-        for (i = 0; i < n_inputs; i++) gradients[i] = NULL;
+        for (int i = 0; i < n_inputs; i++) gradients[i] = NULL;
         return false;
     }
     l2l__arena_drop(c, w.slots);
@@ -4772,17 +4761,15 @@ static const l2l_real *l2l__row(const l2l_tensor *x, l2l_shape s, int64_t p)
 static void l2l__binary_row(char kind, const l2l_real *a, int sa, const l2l_real *b, int sb, int n,
                             l2l_real *y)
 {
-    int i;
-    if (kind == '+') for (i = 0; i < n; i++) y[i] = a[i * sa] + b[i * sb];
-    else if (kind == '-') for (i = 0; i < n; i++) y[i] = a[i * sa] - b[i * sb];
-    else for (i = 0; i < n; i++) y[i] = a[i * sa] * b[i * sb];
+    if (kind == '+') for (int i = 0; i < n; i++) y[i] = a[i * sa] + b[i * sb];
+    else if (kind == '-') for (int i = 0; i < n; i++) y[i] = a[i * sa] - b[i * sb];
+    else for (int i = 0; i < n; i++) y[i] = a[i * sa] * b[i * sb];
 }
 
 static void l2l__binary_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    int j;
-    for (j = 0; j < 2; j++) {
+    for (int j = 0; j < 2; j++) {
         l2l_tensor *x = v->y->in[j], *g;
         if (!v->need[j]) continue;
         if (v->y->i[0] == '*') g = l2l_mul(c, v->dy, v->y->in[1 - j]);
@@ -4991,12 +4978,11 @@ enum {
 /* Adds one image (hxwxc) into the double sums of shape s.hxs.wxs.c. */
 static void l2l__sum_image(const l2l_real *x, l2l_shape from, l2l_shape s, double *sums)
 {
-    int h, w, k;
-    for (h = 0; h < from.h; h++)
-        for (w = 0; w < from.w; w++, x += from.c) {
+    for (int h = 0; h < from.h; h++)
+        for (int w = 0; w < from.w; w++, x += from.c) {
             double *row = sums + ((int64_t)(s.h > 1 ? h : 0) * s.w + (s.w > 1 ? w : 0)) * s.c;
-            if (s.c > 1) for (k = 0; k < from.c; k++) row[k] += (double)x[k];
-            else for (k = 0; k < from.c; k++) row[0] += (double)x[k];
+            if (s.c > 1) for (int k = 0; k < from.c; k++) row[k] += (double)x[k];
+            else for (int k = 0; k < from.c; k++) row[0] += (double)x[k];
         }
 }
 
@@ -5005,34 +4991,34 @@ static void l2l__sum_image(const l2l_real *x, l2l_shape from, l2l_shape s, doubl
 static void l2l__sum_images(l2l_context *c, const l2l_real *x, l2l_shape from, l2l_shape s,
                             l2l_real *y)
 {
-    int64_t one = l2l_count(from) / from.n, size = l2l_count(s) / s.n, i;
+    int64_t one = l2l_count(from) / from.n, size = l2l_count(s) / s.n;
     int parts = s.n > 1 ? from.n : from.n < 16 ? from.n : 16, part;
     double *sums = (double *)l2l__arena_array(c, parts * size, sizeof *sums);
     if (!sums) return;
     L2L__PARALLEL(l2l__workers(c, l2l_count(from)))
     for (part = 0; part < parts; part++) {
         double *mine = sums + part * size;
-        int n, last = (int)((int64_t)(part + 1) * from.n / parts);
+        int last = (int)((int64_t)(part + 1) * from.n / parts);
         memset(mine, 0, (size_t)size * sizeof *mine);
-        for (n = (int)((int64_t)part * from.n / parts); n < last; n++)
+        for (int n = (int)((int64_t)part * from.n / parts); n < last; n++)
             l2l__sum_image(x + n * one, from, s, mine);
     }
     if (s.n == 1)
         for (part = 1; part < parts; part++)
-            for (i = 0; i < size; i++) sums[i] += sums[part * size + i];
-    for (i = 0; i < l2l_count(s); i++) y[i] = (l2l_real)sums[i];
+            for (int64_t i = 0; i < size; i++) sums[i] += sums[part * size + i];
+    for (int64_t i = 0; i < l2l_count(s); i++) y[i] = (l2l_real)sums[i];
     l2l__arena_drop(c, sums);
 }
 
 /* The sums over N,H,W: the gradient of a bias. With mu: of (x - mu)^2 instead. */
 static bool l2l__sum_pixels(l2l_context *c, const l2l_tensor *x, const l2l_real *mu, l2l_real *y)
 {
-    int k, n = x->shape.c;
+    int n = x->shape.c;
     double *sums = (double *)l2l__arena_array(c, n, sizeof *sums);
     bool ok = sums && l2l__channel_moments(c, l2l_count(x->shape) / n, n, mu ? NULL : x->data,
                                            NULL, mu ? x->data : NULL, mu, mu ? NULL : sums,
                                            mu ? sums : NULL);
-    for (k = 0; ok && k < n; k++) y[k] = (l2l_real)sums[k];
+    for (int k = 0; ok && k < n; k++) y[k] = (l2l_real)sums[k];
     l2l__arena_drop(c, sums);
     return ok;
 }
@@ -5053,8 +5039,8 @@ static void l2l__broadcast_into(l2l_context *c, const l2l_tensor *x, l2l_tensor 
     for (p = 0; p < pixels; p++) {
         const l2l_real *row = l2l__row(x, y->shape, p);
         l2l_real *out = y->data + p * y->shape.c;
-        int k, step = x->shape.c > 1;
-        for (k = 0; k < y->shape.c; k++) out[k] = row[k * step];
+        int step = x->shape.c > 1;
+        for (int k = 0; k < y->shape.c; k++) out[k] = row[k * step];
     }
 }
 
@@ -5062,8 +5048,8 @@ static void l2l__broadcast_into(l2l_context *c, const l2l_tensor *x, l2l_tensor 
 static void l2l__copy_channels(const l2l_tensor *x, int64_t from, l2l_tensor *y, int64_t to,
                                int count)
 {
-    int64_t p, pixels = l2l_count(x->shape) / x->shape.c;
-    for (p = 0; p < pixels; p++)
+    int64_t pixels = l2l_count(x->shape) / x->shape.c;
+    for (int64_t p = 0; p < pixels; p++)
         memcpy(y->data + p * y->shape.c + to, x->data + p * x->shape.c + from,
                (size_t)count * sizeof *y->data);
 }
@@ -5073,7 +5059,6 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
 {
     const l2l_shape large = kind & 1 ? y->shape : x->shape, small = kind & 1 ? x->shape : y->shape;
     l2l__geometry g;
-    int n;
     g.n = large.n; g.h = large.h; g.w = large.w; g.c = g.k = large.c;
     g.oh = small.h; g.ow = small.w;
     g.kh = g.kw = (int)y->i[0];
@@ -5091,10 +5076,10 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
     case L2L__AVERAGE: l2l__average(c, &g, true, x->data, y->data); break;
     case L2L__SPREAD: l2l__average(c, &g, false, y->data, x->data); break;
     case L2L__PICK:
-        for (n = 0; n < large.n; n++) y->data[n] = x->data[(int64_t)n * large.c + index[n]];
+        for (int n = 0; n < large.n; n++) y->data[n] = x->data[(int64_t)n * large.c + index[n]];
         break;
     default:                                 /* L2L__UNPICK                                       */
-        for (n = 0; n < large.n; n++) y->data[(int64_t)n * large.c + index[n]] = x->data[n];
+        for (int n = 0; n < large.n; n++) y->data[(int64_t)n * large.c + index[n]] = x->data[n];
     }
 }
 
@@ -5159,8 +5144,8 @@ L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int tot
 
 static void l2l__concat_vjp(l2l__vjp *v)
 {
-    int j, from = 0;
-    for (j = 0; j < 8 && v->y->in[j]; from += v->y->in[j++]->shape.c)
+    int from = 0;
+    for (int j = 0; j < 8 && v->y->in[j]; from += v->y->in[j++]->shape.c)
         if (v->need[j]) v->dx[j] = l2l_slice(v->c, v->dy, from, v->y->in[j]->shape.c);
 }
 static const l2l__operation l2l__concat_op = {"l2l_concat", l2l__concat_vjp};
@@ -5170,9 +5155,9 @@ L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n
     const char *where = l2l__concat_op.name;
     l2l_shape s = {0, 0, 0, 0}, one;
     l2l_tensor *y;
-    int j, from = 0;
+    int from = 0;
     if (n < 1 || n > 8) l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d tensors, not 1 to 8", where, n);
-    for (j = 0; j < n; j++, s = one) {
+    for (int j = 0; j < n; j++, s = one) {
         if (!l2l__ready(c, where, parts[j])) return NULL;
         one = parts[j]->shape;
         if (j && (one.n != s.n || one.h != s.h || one.w != s.w || one.c > INT_MAX - s.c))
@@ -5180,7 +5165,7 @@ L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n
         else one.c += s.c;
     }
     if (!(y = l2l__new(c, where, s))) return NULL;
-    for (j = 0; j < n; from += parts[j++]->shape.c)
+    for (int j = 0; j < n; from += parts[j++]->shape.c)
         l2l__copy_channels(parts[j], 0, y, from, parts[j]->shape.c);
     return l2l__record(c, y, &l2l__concat_op, parts, n);
 }
@@ -5336,8 +5321,7 @@ static l2l_shape l2l__output_of(const l2l__geometry *g)
 
 L2LADVDEF l2l_conv_options l2l_conv_default(void)
 {
-    l2l_conv_options o;
-    memset(&o, 0, sizeof o);
+    l2l_conv_options o = L2L__ZERO;
     o.stride = 1;
     return o;
 }
@@ -5378,14 +5362,13 @@ static l2l_tensor *l2l__conv_adjoint(l2l_context *c, const l2l__operation *op, l
 {
     const bool in_x = op == &l2l__input_grad_op;
     l2l__geometry g;
-    l2l_shape dy;
     l2l_tensor *y;
     if (!l2l__ready(c, op->name, a) || !l2l__ready(c, op->name, b) ||
         !l2l__shape_ok(c, op->name, s) ||
         !l2l__geometry_of(c, op->name, in_x ? s : a->shape, in_x ? b->shape : s, stride, padding,
                           &g))
         return NULL;
-    dy = in_x ? a->shape : b->shape;
+    l2l_shape dy = in_x ? a->shape : b->shape;
     if (!l2l__equal(c, op->name, dy, l2l__output_of(&g)) || !(y = l2l__new(c, op->name, s)))
         return NULL;
     if (in_x) l2l__conv_input_gradient(c, &g, a->data, b, y->data);
@@ -5589,8 +5572,7 @@ L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x)
 
 L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
 {
-    l2l_batch_norm_options o;
-    memset(&o, 0, sizeof o);
+    l2l_batch_norm_options o = L2L__ZERO;
     o.epsilon = 1e-5;
     o.momentum = 0.1;
     o.update = true;
@@ -5611,10 +5593,9 @@ static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
     l2l_tensor *dx = v->need[0] ? l2l__new(c, "batch_norm", x->shape) : NULL;
     l2l_tensor *dgamma = l2l__new(c, "batch_norm", gamma->shape);
     l2l_tensor *dbeta = l2l__new(c, "batch_norm", gamma->shape);
-    int k;
     if (!c->status &&
         l2l__channel_moments(c, m, n, v->dy->data, g, x->data, mu, sums, sums + n)) {
-        for (k = 0; k < n; k++) {
+        for (int k = 0; k < n; k++) {
             double a = (double)gamma->data[k] * (double)r[k];
             double h = sums[n + k] * (double)r[k];
             dbeta->data[k] = (l2l_real)sums[k];
@@ -5664,12 +5645,12 @@ static const l2l__operation l2l__batch_norm_op = {"batch_norm", l2l__batch_norm_
 /* Mean and biased variance by channel. */
 static bool l2l__moments(l2l_context *c, const l2l_tensor *x, l2l_real *mu, l2l_real *variance)
 {
-    int n = x->shape.c, k;
+    int n = x->shape.c;
     double m = (double)(l2l_count(x->shape) / n);
     if (!l2l__sum_pixels(c, x, NULL, mu)) return false;
-    for (k = 0; k < n; k++) mu[k] = (l2l_real)((double)mu[k] / m);
+    for (int k = 0; k < n; k++) mu[k] = (l2l_real)((double)mu[k] / m);
     if (!l2l__sum_pixels(c, x, mu, variance)) return false;
-    for (k = 0; k < n; k++) variance[k] = (l2l_real)((double)variance[k] / m);
+    for (int k = 0; k < n; k++) variance[k] = (l2l_real)((double)variance[k] / m);
     return true;
 }
 
@@ -5682,11 +5663,10 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
     l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[4];
     l2l_real *scale = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *scale), *mu = NULL;
     l2l__epilogue e;
-    int k;
     if (y) y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *mu);
     if (!c->status && l2l__moments(c, x, mu, scale + n)) {
         l2l_real *r = mu + n, *variance = scale + n;
-        for (k = 0; k < n; k++) {
+        for (int k = 0; k < n; k++) {
             r[k] = (l2l_real)(1 / sqrt((double)variance[k] + o->epsilon));
             scale[k] = r[k] * o->gamma->data[k];
         }
@@ -5698,7 +5678,7 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
     }
     in[0] = x; in[1] = o->gamma; in[2] = o->beta; in[3] = o->residual;
     y = l2l__record(c, y, &l2l__batch_norm_op, in, 4);
-    for (k = 0; y && o->update && k < n; k++) {
+    for (int k = 0; y && o->update && k < n; k++) {
         l2l_real *mean = o->running_mean->data + k, *var = o->running_variance->data + k;
         *mean = (l2l_real)((1 - a) * (double)*mean + a * (double)mu[k]);
         *var = (l2l_real)((1 - a) * (double)*var + a * unbiased * (double)scale[n + k]);
@@ -5726,11 +5706,10 @@ L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_ba
     const char *where = "l2l_batch_norm";
     const l2l_tensor *vectors[4];
     l2l_tensor *s, *b;
-    int i;
     if (!l2l__ready(c, where, x)) return NULL;
     vectors[0] = o->gamma; vectors[1] = o->beta;
     vectors[2] = o->running_mean; vectors[3] = o->running_variance;
-    for (i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++)
         if (!l2l__ready(c, where, vectors[i]) ||
             !l2l__equal(c, where, vectors[i]->shape, l2l__channels(x->shape.c)))
             return NULL;
@@ -5746,7 +5725,6 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
                                   const uint32_t *images)
 {
     l2l_tensor *mask;
-    int64_t plane, i;
     int n, k;
     if (!l2l__ready(c, "l2l_dropout", x)) return NULL;
     if (!(p >= 0 && p < 1)) {
@@ -5754,11 +5732,11 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
         return NULL;
     }
     if (!(mask = l2l__new(c, "l2l_dropout", x->shape))) return NULL;
-    plane = (int64_t)x->shape.h * x->shape.w;
+    int64_t plane = (int64_t)x->shape.h * x->shape.w;
     for (n = 0; n < x->shape.n; n++) {
         l2l_stream mine = *s;
         mine.image = images[n];
-        for (i = 0; i < plane; i++)
+        for (int64_t i = 0; i < plane; i++)
             for (k = 0; k < x->shape.c; k++) /* the element's number is its place in C,H,W order  */
                 mask->data[(n * plane + i) * x->shape.c + k] =
                     l2l_random_uniform(&mine, (uint32_t)(k * plane + i)) < p
@@ -5781,9 +5759,8 @@ static bool l2l__rows_ready(l2l_context *c, const char *where, const l2l_tensor 
 static double l2l__log_sum_exp(const l2l_real *z, int k)
 {
     double top = (double)z[0], sum = 0;
-    int j;
-    for (j = 1; j < k; j++) if ((double)z[j] > top) top = (double)z[j];
-    for (j = 0; j < k; j++) sum += exp((double)z[j] - top);
+    for (int j = 1; j < k; j++) if ((double)z[j] > top) top = (double)z[j];
+    for (int j = 0; j < k; j++) sum += exp((double)z[j] - top);
     return top + log(sum);
 }
 
@@ -5794,14 +5771,13 @@ static l2l_tensor *l2l__softmax_rows(l2l_context *c, const l2l__operation *op, l
                                      bool logs)
 {
     l2l_tensor *y = l2l__rows_ready(c, op->name, z) ? l2l__like(c, op->name, z) : NULL;
-    int i, j, k;
     if (!y) return NULL;
-    k = z->shape.c;
-    for (i = 0; i < z->shape.n; i++) {
+    int k = z->shape.c;
+    for (int i = 0; i < z->shape.n; i++) {
         const l2l_real *row = z->data + (int64_t)i * k;
         l2l_real *out = y->data + (int64_t)i * k;
         double lse = l2l__log_sum_exp(row, k);
-        for (j = 0; j < k; j++)
+        for (int j = 0; j < k; j++)
             out[j] = (l2l_real)(logs ? (double)row[j] - lse : exp((double)row[j] - lse));
     }
     return l2l__record1(c, y, op, z);
@@ -5839,11 +5815,10 @@ L2LADVDEF l2l_tensor *l2l_log_softmax(l2l_context *c, l2l_tensor *logits)
 static bool l2l__save_classes(l2l_context *c, const char *where, l2l_tensor *y, const int *classes,
                               int n, int k)
 {
-    int i;
     if (!y) return false;
     y->index = (int *)l2l__arena_array(c, n, sizeof *y->index);
     if (!y->index) return false;
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         if (classes[i] < 0 || classes[i] >= k)
             return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: class %d of row %d is not in 0..%d", where,
                              classes[i], i, k - 1);
@@ -6900,8 +6875,7 @@ static l2l_objective l2l__objective(const char *name,
                                     l2l_tensor *(*loss)(l2l_context *, l2l_tensor *, l2l_tensor *,
                                                         const int *, void *), bool needs_clean)
 {
-    l2l_objective o;
-    memset(&o, 0, sizeof o);
+    l2l_objective o = L2L__ZERO;
     o.name = name;
     o.loss = loss;
     o.needs_clean = needs_clean;
@@ -6933,8 +6907,7 @@ static l2l_tensor *l2l__outer_ce(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, c
 
 L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
 {
-    l2l_outer o;
-    memset(&o, 0, sizeof o);
+    l2l_outer o = L2L__ZERO;
     o.name = "cross-entropy";
     o.loss = l2l__outer_ce;
     o.is_objective = true;
@@ -6972,8 +6945,7 @@ static l2l_tensor *l2l__outer_trades(l2l_model *m, l2l_tensor *x, l2l_tensor *ad
 
 L2LADVDEF l2l_outer l2l_outer_trades(double beta)
 {
-    l2l_outer o;
-    memset(&o, 0, sizeof o);
+    l2l_outer o = L2L__ZERO;
     o.name = "trades";
     o.loss = l2l__outer_trades;
     o.number[0] = beta;
@@ -6993,8 +6965,7 @@ struct l2l_optimizer {
 
 L2LADVDEF l2l_optimizer_options l2l_sgd_default(void)
 {
-    l2l_optimizer_options o;
-    memset(&o, 0, sizeof o);
+    l2l_optimizer_options o = L2L__ZERO;
     o.kind = L2L_SGD;
     o.rate = 0.1;
     o.momentum = 0.9;
@@ -7145,8 +7116,7 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
 
 L2LADVDEF l2l_schedule l2l_schedule_default(void)
 {
-    l2l_schedule s;
-    memset(&s, 0, sizeof s);
+    l2l_schedule s = L2L__ZERO;
     s.factor = 0.1;
     return s;
 }
@@ -7190,7 +7160,6 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
 static bool l2l__inner_open(l2l_inner *in, bool keep)
 {
     l2l_context *c = in->context;
-    int t;
     in->shape = in->x->shape;
     in->n = in->shape.n;
     in->t = 0;
@@ -7200,13 +7169,13 @@ static bool l2l__inner_open(l2l_inner *in, bool keep)
     if (in->maximizer && (in->maximizer->memory < 0 || in->maximizer->memory > 2))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "the maximizer '%s' asks for %d tensors of memory, "
                          "not 0, 1 or 2", in->maximizer->name, in->maximizer->memory);
-    for (t = 0; in->maximizer && t < in->maximizer->memory; t++)
+    for (int t = 0; in->maximizer && t < in->maximizer->memory; t++)
         in->memory[t] = l2l__new(c, "inner problem", in->shape);
     in->start = keep ? l2l__new(c, "inner problem", in->shape) : NULL;
     in->g = (l2l_tensor **)l2l__arena_array(c, in->T + 1, sizeof *in->g);
     in->loss = (l2l_real *)l2l__arena_array(c, in->n, sizeof *in->loss);
     in->predicted = (int *)l2l__arena_array(c, in->n, sizeof *in->predicted);
-    for (t = 0; in->g && t <= in->T; t++)
+    for (int t = 0; in->g && t <= in->T; t++)
         in->g[t] = t && !keep ? in->g[0] : l2l__new(c, "inner problem", in->shape);
     return !c->status;
 }
@@ -7230,8 +7199,7 @@ static bool l2l__inner_clean(l2l_inner *in)
 static double l2l__norm2(const l2l_real *x, const l2l_real *y, int64_t n)
 {
     double sum = 0;
-    int64_t i;
-    for (i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         double d = (double)x[i] - (y ? (double)y[i] : 0);
         sum += d * d;
     }
@@ -7250,10 +7218,9 @@ static void l2l__into_ball(l2l_inner *in)
             const l2l_real *x = in->x->data + n * one;
             l2l_real *z = in->adv->data + n * one, shrink;
             double norm = l2l__norm2(z, x, one);
-            int64_t j;
             if (norm <= in->epsilon) continue;
             shrink = (l2l_real)(in->epsilon / norm);
-            for (j = 0; j < one; j++) z[j] = x[j] + shrink * (z[j] - x[j]);
+            for (int64_t j = 0; j < one; j++) z[j] = x[j] + shrink * (z[j] - x[j]);
         }
     }
     l2l__ew_project(in->context, count, in->adv->data, in->x->data, (l2l_real)epsilon,
@@ -7274,9 +7241,8 @@ static double l2l__start_scale(l2l_start kind, l2l_norm norm, const l2l_stream *
                                double epsilon)
 {
     double sum = 0;
-    int64_t i;
     if (kind == L2L_START_NORMAL || norm == L2L_LINF) return 1;
-    for (i = 0; i < one; i++) {
+    for (int64_t i = 0; i < one; i++) {
         double z = l2l_random_normal(s, (uint32_t)i);
         sum += z * z;
     }
@@ -7302,12 +7268,10 @@ static void l2l__start(l2l_inner *in, l2l_start kind)
         for (n = 0; n < in->n; n++) {
             l2l_stream s = in->stream;
             l2l_real *x = in->adv->data + n * one;
-            double scale;
-            int64_t i;
             s.purpose = L2L_RANDOM_START;
             s.image = in->images[n];
-            scale = l2l__start_scale(kind, in->norm, &s, one, in->epsilon);
-            for (i = 0; i < one; i++) {
+            double scale = l2l__start_scale(kind, in->norm, &s, one, in->epsilon);
+            for (int64_t i = 0; i < one; i++) {
                 uint32_t e = l2l__chw(in->shape, i);
                 x[i] += (l2l_real)(scale * l2l__start_noise(kind, in->norm, &s, e, in->epsilon));
             }
@@ -7350,7 +7314,6 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
     bool was = l2l_set_recording(c, gradient), frozen = in->model->frozen;
     l2l_tensor *logits, *loss, *sum, *g;
     double total = 0;
-    int i;
     in->model->frozen = true;                /* looking leaves no trace in running statistics     */
     logits = c->status ? NULL : l2l_model_forward(in->model, in->adv, in->mode);
     loss = l2l__inner_loss(in, logits);
@@ -7365,7 +7328,7 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
     l2l_set_recording(c, was);
     if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the inner objective returned NULL");
     l2l_release(c, mark);
-    for (i = 0; i < in->n && !c->status; i++) total += (double)in->loss[i];
+    for (int i = 0; i < in->n && !c->status; i++) total += (double)in->loss[i];
     return total;
 }
 
@@ -7397,8 +7360,7 @@ static bool l2l__gradient_step(void *self, l2l_inner *in)
     for (n = 0; n < in->n; n++) {
         const l2l_real *g = in->g[in->t]->data + n * one;
         double norm = l2l__norm2(g, NULL, one), scale = norm > 0 ? in->step_size / norm : 0;
-        int64_t j;
-        for (j = 0; j < one; j++)
+        for (int64_t j = 0; j < one; j++)
             in->delta->data[n * one + j] = (l2l_real)(scale * (double)g[j]);
     }
     return true;
@@ -7416,9 +7378,8 @@ static bool l2l__momentum_step(void *self, l2l_inner *in)
         const l2l_real *g = in->g[in->t]->data + n * one;
         l2l_real *m = in->memory[0]->data + n * one;
         double norm = 0;
-        int64_t j;
-        for (j = 0; j < one; j++) norm += fabs((double)g[j]);
-        for (j = 0; j < one; j++)
+        for (int64_t j = 0; j < one; j++) norm += fabs((double)g[j]);
+        for (int64_t j = 0; j < one; j++)
             m[j] = mu * m[j] + (l2l_real)(norm > 0 ? (double)g[j] / norm : 0);
     }
     l2l__ew_sign_step(in->context, count, (l2l_real)in->step_size, in->memory[0]->data,
@@ -7436,10 +7397,10 @@ static bool l2l__adam_step(void *self, l2l_inner *in)
     memset(in->delta->data, 0, (size_t)count * sizeof(l2l_real));
     L2L__PARALLEL(l2l__workers(in->context, count))
     for (n = 0; n < in->n; n++) {
-        int64_t at = n * one, j, far = 0;
+        int64_t at = n * one, far = 0;
         const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
         l2l_real *g = in->g[in->t]->data + at; /* ours to change: nobody reads it any more        */
-        for (j = 1; j < one; j++)
+        for (int64_t j = 1; j < one; j++)
             if (fabs((double)(z[j] - x[j])) > fabs((double)(z[far] - x[far]))) far = j;
         if (fabs((double)(z[far] - x[far])) > in->maximizer->number[0])
             g[far] -= z[far] > x[far] ? (l2l_real)1 : (l2l_real)-1;
@@ -7458,14 +7419,14 @@ static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, in
     l2l_inner some = *in;                    /* the inner problem of these images                 */
     l2l_tensor *z = in->clean_logits;
     int64_t one = l2l_count(in->shape) / in->n, j;
-    int *ints = (int *)l2l__arena_array(c, m, 2 * sizeof *ints), left = 0, k;
+    int *ints = (int *)l2l__arena_array(c, m, 2 * sizeof *ints), left = 0;
     some.n = some.shape.n = m;
     some.x = l2l__new(c, "line search", some.shape);
     some.adv = l2l__new(c, "line search", some.shape);
     some.delta = l2l__new(c, "line search", some.shape);
     some.loss = (l2l_real *)l2l__arena_array(c, m, sizeof *some.loss);
     if (z) some.clean_logits = l2l__new(c, "line search", l2l_shape_of(m, 1, 1, z->shape.c));
-    for (k = 0; k < m && !c->status; k++) {
+    for (int k = 0; k < m && !c->status; k++) {
         int64_t from = search[k] * one, to = k * one;
         size_t bytes = (size_t)one * sizeof(l2l_real);
         memcpy(some.x->data + to, in->x->data + from, bytes);
@@ -7488,7 +7449,7 @@ static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, in
     l2l__move(&some);
     if (!c->status) l2l__look(&some, in->t, false);
     in->forwards = some.forwards;
-    for (k = 0; k < m && !c->status; k++) {
+    for (int k = 0; k < m && !c->status; k++) {
         const l2l_real *g = in->g[in->t]->data + search[k] * one, *x = in->adv->data;
         double rise = 0;
         for (x += search[k] * one, j = 0; j < one; j++)
@@ -7539,8 +7500,7 @@ static bool l2l__line_search_gradient(void *self, l2l_inner *in)
 
 static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_inner *))
 {
-    l2l_maximizer m;
-    memset(&m, 0, sizeof m);
+    l2l_maximizer m = L2L__ZERO;
     m.name = name;
     m.step = step;
     return m;
@@ -7580,8 +7540,7 @@ L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign)
 static l2l_attack l2l__attack(const char *name, double epsilon, double step, int steps,
                               l2l_start start)
 {
-    l2l_attack a;
-    memset(&a, 0, sizeof a);
+    l2l_attack a = L2L__ZERO;
     a.name = name;
     a.maximizer = l2l_maximizer_sign();
     a.objective = l2l_objective_cross_entropy();
@@ -7671,14 +7630,11 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: step_size %g must not be negative",
                          a->step_size);
     if (a->steps < 0 || a->restarts < 1 || a->batch < 1)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "attack: steps %d must be at least 0, restarts %d and "
-                         "batch %d at least 1",
-                         a->steps, a->restarts, a->batch);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: steps %d must be at least 0, restarts %d "
+                         "and batch %d at least 1", a->steps, a->restarts, a->batch);
     if (a->steps > 0 && !a->maximizer.step && !a->search)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "attack: %d steps, but the maximizer '%s' has no step", a->steps,
-                         a->maximizer.name);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d steps, but the maximizer '%s' has no "
+                         "step", a->steps, a->maximizer.name);
     if (a->search && (a->restarts > 1 || a->last_iterate))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack %s: a search has neither restarts nor "
                          "last_iterate", a->name);
@@ -7702,8 +7658,7 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
 static bool l2l__labels_ok(l2l_context *c, const char *where, const l2l_model_options *o,
                            const int *labels, int n)
 {
-    int i;
-    for (i = 0; i < n; i++)
+    for (int i = 0; i < n; i++)
         if (labels[i] < 0 || labels[i] >= o->classes)
             return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: label %d of image %d is not in 0..%d",
                              where, labels[i], i, o->classes - 1);
@@ -7714,25 +7669,22 @@ static bool l2l__labels_ok(l2l_context *c, const char *where, const l2l_model_op
 static bool l2l__images_ok(l2l_context *c, const char *where, const l2l_model_options *o,
                            const l2l_real *images, const int *labels, int n)
 {
-    int64_t one = (int64_t)o->channels * o->height * o->width, j;
-    int i;
+    int64_t one = (int64_t)o->channels * o->height * o->width;
     if (labels && !l2l__labels_ok(c, where, o, labels, n)) return false;
-    for (i = 0; i < n; i++)
-        for (j = 0; j < one; j++)
+    for (int i = 0; i < n; i++)
+        for (int64_t j = 0; j < one; j++)
             if (!(images[i * one + j] >= 0 && images[i * one + j] <= 1))
-                return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                                 "%s: pixel %z of image %d is %g, not in [0,1] "
-                                 "(normalisation by mean and deviation belongs into the model)",
-                                 where, j, i, (double)images[i * one + j]);
+                return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: pixel %z of image %d is %g, not in "
+                                 "[0,1] (normalisation by mean and deviation belongs into the "
+                                 "model)", where, j, i, (double)images[i * one + j]);
     return true;
 }
 
 /* h_0 = 0, or whatever state a maximizer has. */
 static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in)
 {
-    int i;
     if (in->context->status) return false;
-    for (i = 0; i < m->memory; i++)
+    for (int i = 0; i < m->memory; i++)
         memset(in->memory[i]->data, 0, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
     return !m->begin || m->begin(m->self, in) ||
            l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' could not begin",
@@ -7776,8 +7728,7 @@ static bool l2l__hunted(const l2l__hunt *h, int i)
 static void l2l__keep_images(l2l_tensor *x, const int *kept, int n)
 {
     int64_t one = l2l_count(x->shape) / x->shape.n;
-    int i;
-    for (i = 0; i < n; i++)
+    for (int i = 0; i < n; i++)
         if (kept[i] > i)
             memcpy(x->data + i * one, x->data + kept[i] * one, (size_t)one * sizeof *x->data);
     x->shape.n = n;
@@ -7793,9 +7744,9 @@ static void l2l__hunt_leave(l2l__hunt *h)
     const l2l_maximizer *m = &h->attack->maximizer;
     l2l_tensor *z = in->clean_logits;
     const int *kept = h->kept;
-    int i, n = 0;
+    int n = 0;
     if (m->self && !m->keep) return;
-    for (i = 0; i < in->n; i++)
+    for (int i = 0; i < in->n; i++)
         if (l2l__hunted(h, i)) h->kept[n++] = i;
     if (in->context->status || n == in->n || in->n - n < in->n / L2L__LEAVE) return;
     if (m->keep && !m->keep(m->self, in, kept, n))
@@ -7803,12 +7754,12 @@ static void l2l__hunt_leave(l2l__hunt *h)
                   "of %d images", m->name, n, in->n);
     l2l__keep_images(in->adv, kept, n);
     l2l__keep_images(in->delta, kept, n);
-    for (i = 0; i < 2 && in->memory[i]; i++) l2l__keep_images(in->memory[i], kept, n);
+    for (int i = 0; i < 2 && in->memory[i]; i++) l2l__keep_images(in->memory[i], kept, n);
     l2l__keep_images(in->g[0], kept, n);     /* the only one here                                 */
     if (z && z->data == in->x->data) z->shape.n = n; /* a view                                    */
     else if (z) l2l__keep_images(z, kept, n);
     l2l__keep_images(in->x, kept, n);
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         h->place[i] = h->place[kept[i]];
         h->labels[i] = h->labels[kept[i]];
         h->images[i] = h->images[kept[i]];
@@ -7823,8 +7774,7 @@ static void l2l__hunt_leave(l2l__hunt *h)
 static void l2l__count_passes(l2l__hunt *h, int t, bool gradient)
 {
     int64_t one = l2l_count(h->in.shape) / h->in.n, j;
-    int i;
-    for (i = 0; i < h->in.n; i++) {
+    for (int i = 0; i < h->in.n; i++) {
         const l2l_real *g = h->in.g[t]->data + i * one;
         l2l_record *b = &h->records[h->place[i]];
         if (!l2l__hunted(h, i)) continue;
@@ -7860,8 +7810,8 @@ static void l2l__keep(l2l__hunt *h, int i, bool success, int t, int r)
 static int l2l__keep_best(l2l__hunt *h, int t, int r)
 {
     l2l_inner *in = &h->in;
-    int i, standing = 0;
-    for (i = 0; i < in->n; i++) {
+    int standing = 0;
+    for (int i = 0; i < in->n; i++) {
         l2l_record *b = &h->records[h->place[i]];
         bool success = l2l__fooled(h, i);
         double loss = (double)in->loss[i];
@@ -7903,12 +7853,11 @@ static void l2l__hunt_start(l2l__hunt *h, int r)
     l2l_inner *in = &h->in;
     int64_t one = l2l_count(in->shape) / in->n, plane = (int64_t)in->shape.h * in->shape.w;
     const l2l_real *init = h->attack->init;
-    int i;
     in->stream = l2l__stream(h->attack->seed, L2L_RANDOM_START, (uint32_t)r, 0, 0);
     if (r > 0 && h->attack->start == L2L_START_CLEAN) l2l__start(in, L2L_START_UNIFORM);
     else l2l__start(in, h->attack->start);
     if (r > 0 || !init) return;
-    for (i = 0; i < in->n; i++)
+    for (int i = 0; i < in->n; i++)
         l2l__image_to_hwc(init + (in->images[i] - h->attack->first) * one, in->shape.c, plane,
                           in->adv->data + i * one);
     l2l__into_ball(in);
@@ -7938,7 +7887,6 @@ static int l2l__each(l2l__hunt *h, void (*f)(const l2l__spot *p), int t)
     L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
     for (i = 0; i < in->n; i++) {
         l2l__spot p;
-        int k;
         if (!l2l__hunted(h, i)) continue;
         p.h = h;
         p.attack = h->attack;
@@ -7951,7 +7899,7 @@ static int l2l__each(l2l__hunt *h, void (*f)(const l2l__spot *p), int t)
         p.z = in->adv->data + i * one;
         p.d = in->delta->data + i * one;
         p.g = in->g[0]->data + i * one;
-        for (k = 0; k < 2; k++) p.m[k] = in->memory[k] ? in->memory[k]->data + i * one : NULL;
+        for (int k = 0; k < 2; k++) p.m[k] = in->memory[k] ? in->memory[k]->data + i * one : NULL;
         f(&p);
     }
     for (i = 0; i < in->n; i++) standing += l2l__hunted(h, i);
@@ -7974,14 +7922,13 @@ static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
 {
     l2l_inner *in = &h->in;
     l2l_context *c = in->context;
-    int standing, t, i;
     h->courses = (l2l__course *)l2l__arena_array(c, in->n, sizeof *h->courses);
-    for (i = 0; i < memory; i++)
+    for (int i = 0; i < memory; i++)
         if (!in->memory[i]) in->memory[i] = l2l__new(c, "search", in->shape);
     if (c->status) return false;
     memset(h->courses, 0, (size_t)in->n * sizeof *h->courses);
-    standing = l2l__each(h, l2l__clean_seen, 0);
-    for (t = 1; t <= passes && standing && !c->status; t++) {
+    int standing = l2l__each(h, l2l__clean_seen, 0);
+    for (int t = 1; t <= passes && standing && !c->status; t++) {
         l2l__hunt_leave(h);
         if (before) before(h);
         if (!c->status) l2l__each(h, point, t);
@@ -7997,10 +7944,9 @@ static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
 static void l2l__keep_nearest(const l2l__spot *p)
 {
     double distance = 0;
-    int64_t j;
     if (p->attack->norm == L2L_L2) distance = l2l__norm2(p->z, p->x, p->one);
     else
-        for (j = 0; j < p->one; j++)
+        for (int64_t j = 0; j < p->one; j++)
             distance = fmax(distance, fabs((double)p->z[j] - (double)p->x[j]));
     if (!(distance < p->s->distance)) return;
     p->s->distance = distance;
@@ -8034,7 +7980,6 @@ static double l2l__cw_base(l2l_real x) { return 0.5 + 0.999999 * ((double)x - 0.
 static void l2l__cw_point(const l2l__spot *p)
 {
     l2l__course *s = p->s;
-    int64_t j;
     if (p->t == 1) {
         s->at = p->attack->constant;
         s->high = 1e10;
@@ -8042,12 +7987,12 @@ static void l2l__cw_point(const l2l__spot *p)
     if (s->k == 0) {                         /* another constant: from the start                  */
         s->found = false;
         s->previous = HUGE_VAL;
-        for (j = 0; j < p->one; j++) {
+        for (int64_t j = 0; j < p->one; j++) {
             p->m[0][j] = p->m[1][j] = 0;
             p->d[j] = (l2l_real)atanh(2 * l2l__cw_base(p->x[j]) - 1);
         }
     }
-    for (j = 0; j < p->one; j++) p->z[j] = (l2l_real)((tanh((double)p->d[j]) + 1) / 2);
+    for (int64_t j = 0; j < p->one; j++) p->z[j] = (l2l_real)((tanh((double)p->d[j]) + 1) / 2);
 }
 
 /* With g the gradient of the margin, which short of the confidence counts, and dx'/dw:
@@ -8110,8 +8055,8 @@ L2LADVDEF l2l_attack l2l_attack_cw_l2(double epsilon)
 /* After class `last` the next in order of logits, the label left out; -1 begins. */
 static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
 {
-    int k, best = -1;
-    for (k = 0; k < classes; k++) {
+    int best = -1;
+    for (int k = 0; k < classes; k++) {
         if (k == label || k == last) continue;
         if (last >= 0 && (z[k] > z[last] || (!(z[k] < z[last]) && k < last))) continue;
         if (best < 0 || z[k] > z[best]) best = k;
@@ -8122,9 +8067,8 @@ static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
 static double l2l__dual(l2l_norm norm, const l2l_real *w, int64_t n)
 {
     double sum = 0;
-    int64_t j;
     if (norm == L2L_L2) return l2l__norm2(w, NULL, n);
-    for (j = 0; j < n; j++) sum += fabs((double)w[j]);
+    for (int64_t j = 0; j < n; j++) sum += fabs((double)w[j]);
     return sum;
 }
 
@@ -8133,10 +8077,10 @@ static double l2l__dual(l2l_norm norm, const l2l_real *w, int64_t n)
 static bool l2l__deepfool_rank(l2l__hunt *h, l2l_tensor *z)
 {
     l2l_inner *in = &h->in;
-    int classes = z->shape.c, i;
+    int classes = z->shape.c;
     int64_t one = l2l_count(in->shape) / in->n;
     l2l_tensor *dz = l2l_zeros(in->context, z->shape), *g;
-    for (i = 0; dz && i < in->n; i++) {
+    for (int i = 0; dz && i < in->n; i++) {
         int y = in->labels[i];
         h->kept[i] = l2l__next_class(z->data + i * classes, classes, y, h->kept[i]);
         dz->data[i * classes + h->kept[i]] = 1;
@@ -8145,7 +8089,7 @@ static bool l2l__deepfool_rank(l2l__hunt *h, l2l_tensor *z)
     }
     in->backwards++;
     if (!dz || !l2l_vjp(in->context, z, dz, &in->adv, 1, &g, 0)) return false;
-    for (i = 0; i < in->n; i++) {
+    for (int i = 0; i < in->n; i++) {
         const l2l_real *row = z->data + i * classes, *w = g->data + i * one;
         l2l__course *s = &h->courses[h->place[i]];
         double f = fabs((double)row[h->kept[i]] - (double)row[in->labels[i]]);
@@ -8165,9 +8109,8 @@ static void l2l__deepfool_before(l2l__hunt *h)
     l2l_mark mark = l2l_mark_here(c), here;
     bool was = l2l_set_recording(c, true), frozen = in->model->frozen, more = true;
     int classes = in->model->options.classes, i, rank;
-    l2l_tensor *z;
     in->model->frozen = true;
-    z = l2l_model_forward(in->model, in->adv, in->mode);
+    l2l_tensor *z = l2l_model_forward(in->model, in->adv, in->mode);
     in->model->frozen = frozen;
     in->forwards++;
     for (i = 0; i < in->n; i++) {
@@ -8194,10 +8137,9 @@ static void l2l__deepfool_point(const l2l__spot *p)
 {
     bool l2 = p->attack->norm == L2L_L2;
     double step = p->s->at + 1e-4, over = 1 + p->attack->overshoot;
-    int64_t j;
     if (l2) step /= l2l__norm2(p->m[0], NULL, p->one);
     if (p->t == 1) memset(p->d, 0, (size_t)p->one * sizeof *p->d);
-    for (j = 0; j < p->one; j++) {
+    for (int64_t j = 0; j < p->one; j++) {
         l2l_real w = p->m[0][j];
         p->d[j] += (l2l_real)(step * (l2 ? (double)w : (w > 0) - (w < 0)));
         p->z[j] = l2l__pixel((double)p->x[j] + over * (double)p->d[j]);
@@ -8234,9 +8176,9 @@ L2LADVDEF l2l_attack l2l_attack_deepfool_l2(double epsilon)
 static int l2l__square_side(const l2l_attack *a, l2l_shape s, int window)
 {
     static const int halvings[] = {10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000};
-    int k, side, most = s.h < s.w ? s.h : s.w;
+    int side, most = s.h < s.w ? s.h : s.w;
     double share = a->share;
-    for (k = 0; k < (int)(sizeof halvings / sizeof *halvings) && window > halvings[k]; k++)
+    for (int k = 0; k < (int)(sizeof halvings / sizeof *halvings) && window > halvings[k]; k++)
         share /= 2;
     side = (int)floor(sqrt(share * s.h * s.w) + 0.5);
     return side < 1 ? 1 : side > most ? most : side;
@@ -8250,7 +8192,7 @@ static void l2l__square_point(const l2l__spot *p)
     l2l_shape s = in->shape;
     bool window = p->t > 1;
     int side = l2l__square_side(p->attack, s, p->t - 1), high = window ? side : s.h;
-    int wide = window ? side : s.w, top = 0, left = 0, y, column, k;
+    int wide = window ? side : s.w, top = 0, left = 0;
     l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, 0, in->images[p->i],
                                (uint32_t)p->t);
     if (window) {                            /* s.h - side + 1 places, the last among them        */
@@ -8258,11 +8200,11 @@ static void l2l__square_point(const l2l__spot *p)
         top = (int)(l2l_random_uniform(&r, 0) * (s.h - side + 1));
         left = (int)(l2l_random_uniform(&r, 1) * (s.w - side + 1));
     }
-    for (column = left; column < left + wide; column++)
-        for (k = 0; k < s.c; k++) {
+    for (int column = left; column < left + wide; column++)
+        for (int k = 0; k < s.c; k++) {
             uint32_t e = (uint32_t)(window ? 2 + k : k * s.w + column);
             double d = l2l_random_bits(&r, e) & 1 ? in->epsilon : -in->epsilon;
-            for (y = top; y < top + high; y++) {
+            for (int y = top; y < top + high; y++) {
                 int64_t j = ((int64_t)y * s.w + column) * s.c + k;
                 p->z[j] = l2l__pixel((double)p->x[j] + d);
             }
@@ -8304,8 +8246,7 @@ enum { L2L__NOISE_TRIALS = 100 };            /* noise images at first           
 static double l2l__unit_vector(l2l_real *v, int64_t n)
 {
     double norm = l2l__norm2(v, NULL, n);
-    int64_t j;
-    for (j = 0; j < n && norm > 0; j++) v[j] = (l2l_real)((double)v[j] / norm);
+    for (int64_t j = 0; j < n && norm > 0; j++) v[j] = (l2l_real)((double)v[j] / norm);
     return norm;
 }
 
@@ -8318,19 +8259,18 @@ static void l2l__ray_turn(const l2l__spot *p, const l2l_stream *r)
     l2l__course *s = p->s;
     l2l_real *v = p->m[1];
     double share = l2l_random_uniform(r, (uint32_t)p->one), u;
-    int64_t j;
     if (s->phase == L2L__LINE)
-        for (j = 0; j < p->one; j++)
+        for (int64_t j = 0; j < p->one; j++)
             v[j] = (l2l_real)((double)p->d[j] - s->alpha * (double)p->m[0][j]);
     else if (p->attack->init && s->distance > DBL_MAX)
         l2l__image_to_hwc(p->attack->init + (in->images[p->i] - p->attack->first) * p->one,
                           in->shape.c, p->one / in->shape.c, v);
     else
-        for (j = 0; j < p->one; j++) {
+        for (int64_t j = 0; j < p->one; j++) {
             u = l2l_random_uniform(r, l2l__chw(in->shape, j));
             v[j] = (l2l_real)(s->k % 2 ? u < share : u);
         }
-    for (j = 0; s->phase == L2L__FIND && j < p->one; j++) v[j] -= p->x[j];
+    for (int64_t j = 0; s->phase == L2L__FIND && j < p->one; j++) v[j] -= p->x[j];
     s->at = l2l__unit_vector(v, p->one);
     if (s->radius > 0) s->at = s->radius;
 }
@@ -8402,10 +8342,9 @@ static void l2l__ray_next(const l2l__spot *p, bool nearer)
 static void l2l__ray_seen(const l2l__spot *p)
 {
     l2l__course *s = p->s;
-    int64_t j;
     if (p->fooled) l2l__keep_nearest(p);
     if (s->phase == L2L__GRADIENT) {
-        for (j = 0; j < p->one; j++) p->m[0][j] += p->fooled ? -p->m[1][j] : p->m[1][j];
+        for (int64_t j = 0; j < p->one; j++) p->m[0][j] += p->fooled ? -p->m[1][j] : p->m[1][j];
         if (++s->k < p->attack->candidates) return;
         l2l__unit_vector(p->m[0], p->one);
         s->phase = L2L__LINE;
@@ -8448,22 +8387,20 @@ static bool l2l__hunt_batch(l2l__hunt *h)
 {
     l2l_inner *in = &h->in;
     const l2l_attack *a = h->attack;
-    int i, r;
     memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
     if (!l2l__inner_clean(in)) return false;
     l2l__look(in, 0, false);
-    for (i = 0; i < in->n && !in->context->status; i++) {
+    for (int i = 0; i < in->n && !in->context->status; i++) {
         if (!(fabs((double)in->loss[i]) <= DBL_MAX))
-            return l2l__fail(in->context, L2L_ERROR_NUMERIC,
-                             "attack %s: the loss of the clean image %d "
-                             "is %g: the model's numbers are not finite",
-                             a->name, (int)in->images[i], (double)in->loss[i]);
+            return l2l__fail(in->context, L2L_ERROR_NUMERIC, "attack %s: the loss of the clean "
+                             "image %d is %g: the model's numbers are not finite", a->name,
+                             (int)in->images[i], (double)in->loss[i]);
         h->records[i].clean = in->predicted[i];
         h->records[i].step = -1;
         h->records[i].forwards = (int)in->forwards;
     }
     if (a->search) return !in->context->status && a->search(h);
-    for (r = 0; r < a->restarts && !in->context->status; r++) {
+    for (int r = 0; r < a->restarts && !in->context->status; r++) {
         if (r > 0) l2l__hunt_leave(h);
         l2l__hunt_start(h, r);
         if (l2l__hunt_once(h, r) == 0 && !a->last_iterate) break;
@@ -8484,15 +8421,13 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
 {
     double linf = 0, l2 = l2l__norm2(adversarial, clean, one), x, d;
     bool pixel = a->norm == L2L_LINF && !a->minimal;
-    int64_t j;
-    for (j = 0; j < one; j++) {
+    for (int64_t j = 0; j < one; j++) {
         x = (double)adversarial[j];
         d = fabs(x - (double)clean[j]);
         if (!(x >= 0 && x <= 1 && (!pixel || d <= a->epsilon + 1e-6)))
-            return l2l__fail(c, L2L_ERROR_NUMERIC,
-                             "attack %s: pixel %z of image %d became %g, %g away "
-                             "from the clean one; epsilon is %g",
-                             a->name, j, image, x, d, a->epsilon);
+            return l2l__fail(c, L2L_ERROR_NUMERIC, "attack %s: pixel %z of image %d became %g, %g "
+                             "away from the clean one; epsilon is %g", a->name, j, image, x, d,
+                             a->epsilon);
         if (d > linf) linf = d;
     }
     b->linf = linf;
@@ -8520,8 +8455,7 @@ static bool l2l__hunt_end(l2l__hunt *h, const l2l_attack *attacks, int k, const 
     const l2l_model_options *o = &h->in.model->options;
     int64_t plane = (int64_t)o->height * o->width, one = plane * o->channels;
     l2l_real *out = (l2l_real *)l2l__arena_array(h->in.context, one, sizeof *out);
-    int i;
-    for (i = 0; out && i < n; i++) {
+    for (int i = 0; out && i < n; i++) {
         l2l_record *b = &h->records[i], *old = &records[list[i]];
         l2l__image_to_chw(h->best + i * one, o->channels, plane, out);
         if (!l2l__verify(h->in.context, a, images + list[i] * one, out, one, b, list[i]))
@@ -8551,9 +8485,7 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
     l2l_context *c = m->context;
     const l2l_model_options *o = &m->options;
     int64_t plane = (int64_t)o->height * o->width, one = plane * o->channels;
-    l2l__hunt h;
-    int i;
-    memset(&h, 0, sizeof h);
+    l2l__hunt h = L2L__ZERO;
     h.records = (l2l_record *)l2l__arena_array(c, n, sizeof *h.records);
     h.images = (uint32_t *)l2l__arena_array(c, n, sizeof *h.images);
     h.place = (int *)l2l__arena_array(c, n, 3 * sizeof *h.place);
@@ -8563,7 +8495,7 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
     memset(h.records, 0, (size_t)n * sizeof *h.records);
     h.labels = h.place + n;
     h.kept = h.labels + n;
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         h.place[i] = i;
         h.images[i] = a->first + (uint32_t)list[i];
         h.records[i].label = labels[list[i]];
@@ -8596,8 +8528,8 @@ static bool l2l__attack_list(l2l_model *m, const l2l_attack *attacks, int k,
     const l2l_attack *a = &attacks[k];
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
-    int first, batch;
-    for (first = 0; first < n && !c->status; first += batch) {
+    int batch;
+    for (int first = 0; first < n && !c->status; first += batch) {
         batch = n - first < a->batch ? n - first : a->batch;
         l2l__attack_batch(m, attacks, k, images, labels, list + first, batch, adversarial,
                           records);
@@ -8615,13 +8547,11 @@ static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_
                                  l2l_real *adversarial, l2l_record *records)
 {
     l2l_context *c = m ? m->context : NULL;
-    l2l_mark mark;
     l2l_mode mode;
-    int *list, i, k, standing;
-    bool was;
+    int *list, standing;
     if (!c || c->status) return false;
     if (n_attacks < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d attacks", n_attacks);
-    for (k = 0; k < n_attacks; k++) {
+    for (int k = 0; k < n_attacks; k++) {
         const l2l_attack *a = &attacks[k];
         if (!l2l__attack_ok(c, a, n) ||
             (a->targets && !l2l__labels_ok(c, "attack: target", &m->options, a->targets, n)) ||
@@ -8629,12 +8559,12 @@ static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_
             return false;
     }
     if (!l2l__images_ok(c, "attack", &m->options, images, labels, n)) return false;
-    mark = l2l_mark_here(c);
+    l2l_mark mark = l2l_mark_here(c);
     mode = m->mode;
-    was = c->recording;
+    bool was = c->recording;
     list = (int *)l2l__arena_array(c, n, sizeof *list);
-    for (k = 0; k < n_attacks && !c->status; k++) {
-        for (i = standing = 0; i < n; i++)
+    for (int k = 0; k < n_attacks && !c->status; k++) {
+        for (int i = standing = 0; i < n; i++)
             if (!records[i].success) list[standing++] = i;
         l2l__attack_list(m, attacks, k, images, labels, list, standing, adversarial, records);
     }
@@ -10318,8 +10248,7 @@ static bool l2l__image_ok(const l2l_dataset *d, const char *who, int index, cons
 
 static l2l_method l2l__method(const char *name, l2l_maximizer maximizer, l2l_start start)
 {
-    l2l_method m;
-    memset(&m, 0, sizeof m);
+    l2l_method m = L2L__ZERO;
     m.name = name;
     m.objective = l2l_objective_cross_entropy();
     m.maximizer = maximizer;
@@ -10383,8 +10312,7 @@ L2LADVDEF l2l_method l2l_method_l2lda(l2l_generator *g)
 static void l2l__shuffle(int *order, int n, uint64_t seed, uint32_t purpose, uint32_t epoch)
 {
     l2l_stream s = l2l__stream(seed, purpose, epoch, 0, 0);
-    int i;
-    for (i = n - 1; i > 0; i--) {
+    for (int i = n - 1; i > 0; i--) {
         int j = (int)((uint64_t)l2l_random_bits(&s, (uint32_t)i) * (uint64_t)(i + 1) >> 32);
         int swap = order[i];
         order[i] = order[j];
@@ -10404,10 +10332,9 @@ static double l2l__epsilon_now(const l2l_trainer *t)
 static void l2l__crop(const l2l_dataset *d, const l2l_real *from, int top, int left, bool flip,
                       int h, int w, l2l_real *out)
 {
-    int k, i, j;
-    for (k = 0; k < d->channels; k++)
-        for (i = top; i < top + h; i++)
-            for (j = 0; j < w; j++) {
+    for (int k = 0; k < d->channels; k++)
+        for (int i = top; i < top + h; i++)
+            for (int j = 0; j < w; j++) {
                 int x = left + (flip ? w - 1 - j : j);
                 bool inside = i >= 0 && i < d->height && x >= 0 && x < d->width;
                 *out++ = inside ? from[((int64_t)k * d->height + i) * d->width + x] : 0;
@@ -10453,13 +10380,13 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
     l2l_context *c = t->context;
     const l2l_model_options *o = &t->model->options;
     int64_t plane = (int64_t)o->height * o->width, one = plane * o->channels;
-    int *labels = (int *)l2l__arena_array(c, n, sizeof *labels), i;
+    int *labels = (int *)l2l__arena_array(c, n, sizeof *labels);
     uint32_t *images = (uint32_t *)l2l__arena_array(c, n, sizeof *images);
     l2l_real *chw = (l2l_real *)l2l__arena_array(c, one, sizeof *chw);
     l2l_stream s = l2l__stream(t->options.seed, L2L_RANDOM_AUGMENT, (uint32_t)t->progress.epoch, 0,
                                0);
     in->x = l2l__new(c, "batch", l2l_shape_of(n, o->height, o->width, o->channels));
-    for (i = 0; i < n && !c->status; i++) {
+    for (int i = 0; i < n && !c->status; i++) {
         const l2l_real *from = t->given ? t->given + (in->first + i) * one : chw;
         images[i] = (uint32_t)(t->given ? in->first + i : which[i]);
         if (t->given) labels[i] = t->given_labels[in->first + i];
@@ -10470,9 +10397,8 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
                 return false;
         }
         if (labels[i] < 0 || labels[i] >= o->classes)
-            return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                             "training: label %d of image %d is not in 0..%d", labels[i],
-                             (int)images[i], o->classes - 1);
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: label %d of image %d is not in "
+                             "0..%d", labels[i], (int)images[i], o->classes - 1);
         l2l__image_to_hwc(from, o->channels, plane, in->x->data + i * one);
     }
     l2l__arena_drop(c, chw);
@@ -10484,8 +10410,7 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
 /* Running statistics are kept, so that a step that fails can take them back. */
 static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back)
 {
-    int i;
-    for (i = 0; at && i < t->model->n_slots; i++) {
+    for (int i = 0; at && i < t->model->n_slots; i++) {
         l2l__slot *p = t->model->slots[i];
         size_t n = (size_t)l2l_count(p->value.shape);
         if (p->trainable) continue;
@@ -10497,11 +10422,10 @@ static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back)
 /* Exchanges running statistics that were kept and those of now. */
 static void l2l__swap_buffers(l2l_trainer *t, l2l_real *at)
 {
-    int i;
-    for (i = 0; at && i < t->model->n_slots; i++) {
+    for (int i = 0; at && i < t->model->n_slots; i++) {
         l2l__slot *p = t->model->slots[i];
-        int64_t n = l2l_count(p->value.shape), k;
-        for (k = 0; k < n && !p->trainable; k++, at++) {
+        int64_t n = l2l_count(p->value.shape);
+        for (int64_t k = 0; k < n && !p->trainable; k++, at++) {
             l2l_real kept = *at;
             *at = p->value.data[k];
             p->value.data[k] = kept;
@@ -10550,8 +10474,7 @@ static void l2l__sample(l2l_trainer *t, l2l_inner *in)
 static bool l2l__make_sum(l2l_trainer *t)
 {
     int64_t n = 0;
-    int i;
-    for (i = 0; i < t->n_theta; i++) n += t->optimizer->sizes[i];
+    for (int i = 0; i < t->n_theta; i++) n += t->optimizer->sizes[i];
     if (!t->sum) t->sum = (l2l_real *)l2l__allocate_array(t->context, n, sizeof *t->sum);
     return t->sum != NULL;
 }
@@ -10619,10 +10542,8 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
 
 static bool l2l__finite(l2l_real *const *arrays, const int64_t *sizes, int n)
 {
-    int i;
-    int64_t j;
-    for (i = 0; i < n; i++)
-        for (j = 0; j < sizes[i]; j++)
+    for (int i = 0; i < n; i++)
+        for (int64_t j = 0; j < sizes[i]; j++)
             if (!(fabs((double)arrays[i][j]) <= DBL_MAX)) return false;
     return true;
 }
@@ -10632,14 +10553,13 @@ static bool l2l__finite(l2l_real *const *arrays, const int64_t *sizes, int n)
 static void l2l__copy_theta(l2l_trainer *t, bool back)
 {
     l2l_real *at = t->good;
-    int i;
     if (back && !t->has_good) return;
-    for (i = 0; i < t->n_theta; i++) {
+    for (int i = 0; i < t->n_theta; i++) {
         size_t n = (size_t)t->optimizer->sizes[i];
         memcpy(back ? t->values[i] : at, back ? at : t->values[i], n * sizeof *at);
         at += n;
     }
-    for (i = 0; back && i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
+    for (int i = 0; back && i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
     t->has_good = true;
 }
 
@@ -10647,10 +10567,9 @@ static void l2l__copy_theta(l2l_trainer *t, bool back)
 static void l2l__share(l2l_trainer *t, l2l_inner *in)
 {
     double total = 0;
-    int i;
     l2l__ew_axpb(t->context, l2l_count(in->shape), (l2l_real)in->n, t->found[t->n_theta]->data, 0,
                  in->g[in->T]->data);
-    for (i = 0; i < in->n; i++) total += (double)in->loss[i];
+    for (int i = 0; i < in->n; i++) total += (double)in->loss[i];
     in->L_phi += in->w[in->T] * total;
 }
 
@@ -10658,8 +10577,7 @@ static void l2l__share(l2l_trainer *t, l2l_inner *in)
 static void l2l__add_gradient(l2l_trainer *t, const l2l_inner *in)
 {
     l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, *sum = t->sum;
-    int i;
-    for (i = 0; i < t->n_theta; i++) {
+    for (int i = 0; i < t->n_theta; i++) {
         int64_t n = t->optimizer->sizes[i], j;
         const l2l_real *g = t->found[i]->data;
         t->gradients[i] = t->found[i]->data;
@@ -10678,26 +10596,21 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
 {
     l2l_context *c = t->context;
     bool was, share = t->shares && t->options.method.maximizer.gradient;
-    l2l_tensor *loss;
     double value = 0;
     if (c->status) return 0;
     was = l2l_set_recording(c, true);
-    loss = l2l__outer_loss(t, in);
+    l2l_tensor *loss = l2l__outer_loss(t, in);
     if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the outer loss returned NULL");
     value = l2l_item(c, loss);
     if (!c->status && !(fabs(value) <= DBL_MAX))
-        l2l__fail(c, L2L_ERROR_NUMERIC,
-                  "the loss is %g at step %z; the parameters of the last good "
-                  "step were kept",
-                  value, t->step);
+        l2l__fail(c, L2L_ERROR_NUMERIC, "the loss is %g at step %z; the parameters of the last "
+                  "good step were kept", value, t->step);
     t->theta[t->n_theta] = in->adv;
     if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
         l2l__add_gradient(t, in);
         if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
-            l2l__fail(c, L2L_ERROR_NUMERIC,
-                      "the gradient is not finite at step %z; the parameters of "
-                      "the last good step were kept",
-                      t->step);
+            l2l__fail(c, L2L_ERROR_NUMERIC, "the gradient is not finite at step %z; the parameters "
+                      "of the last good step were kept", t->step);
         if (share) l2l__share(t, in);
     }
     l2l_set_recording(c, was);
@@ -10712,13 +10625,12 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
 static bool l2l__inner_gradient(l2l_trainer *t, l2l_inner *in)
 {
     const l2l_maximizer *m = &t->options.method.maximizer;
-    bool ok;
     if (in->context->status) return false;
     if (!m->gradient) return true;
     l2l__swap_buffers(t, t->part_buffers);
-    ok = m->gradient(m->self, in) ||
-         l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' found no gradient",
-                   m->name);
+    bool ok = m->gradient(m->self, in) ||
+              l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' found no gradient",
+                        m->name);
     l2l__swap_buffers(t, t->part_buffers);
     return ok;
 }
@@ -10733,11 +10645,10 @@ static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
 
 static bool l2l__descend(l2l_trainer *t)
 {
-    int i;
     if (t->context->status) return false;
     l2l__copy_theta(t, false);               /* every part's loss and gradient were finite        */
     if (!l2l_optimizer_step(t->optimizer, t->values, t->gradients, t->progress.rate)) return false;
-    for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
+    for (int i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
     return true;
 }
 
@@ -10750,7 +10661,7 @@ static bool l2l__validate(l2l_trainer *t)
     const l2l_model_options *o = &t->model->options;
     l2l_attack a = t->options.validation_attack;
     int64_t one = (int64_t)o->channels * o->height * o->width;
-    int i, j, n, natural = 0, robust = 0, labels[100];
+    int n, natural = 0, robust = 0, labels[100];
     int part = t->options.micro_batch ? t->options.micro_batch : t->options.batch;
     int most = part < 100 ? part : 100;      /* no more memory than training takes                */
     l2l_record records[100];
@@ -10758,14 +10669,14 @@ static bool l2l__validate(l2l_trainer *t)
     l2l_real *x = (l2l_real *)l2l__arena_array(c, most * one, sizeof *x);
     l2l_real *adversarial = (l2l_real *)l2l__arena_array(c, most * one, sizeof *adversarial);
     if (!a.name) a = l2l_attack_pgd(t->options.epsilon);
-    for (i = 0; i < t->n_held && !c->status; i += n) {
+    for (int i = 0; i < t->n_held && !c->status; i += n) {
         n = t->n_held - i < most ? t->n_held - i : most;
-        for (j = 0; j < n && !c->status; j++)
+        for (int j = 0; j < n && !c->status; j++)
             l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held[i + j], x + j * one,
                        &labels[j]);
         a.first = (uint32_t)i;
         if (!l2l_attack_run(t->model, &a, x, labels, n, adversarial, records)) break;
-        for (j = 0; j < n; j++) {
+        for (int j = 0; j < n; j++) {
             natural += records[j].clean == labels[j];
             robust += records[j].clean == labels[j] && !records[j].success;
         }
@@ -10802,12 +10713,9 @@ static bool l2l__plateau(l2l_trainer *t)
     if (!constant || fabs(t->progress.loss - log((double)classes)) > 0.02) t->plateau = 0;
     else t->plateau++;
     if (!t->options.stop_on_plateau || t->plateau < 300) return false;
-    l2l__fail(
-        t->context, L2L_ERROR_NUMERIC,
-        "training sits on a plateau: for %d steps the loss is ln %d "
-        "and one class is predicted for everything; try a longer epsilon_warm_up, a smaller rate "
-        "or another seed",
-        t->plateau, classes);
+    l2l__fail(t->context, L2L_ERROR_NUMERIC, "training sits on a plateau: for %d steps the loss is "
+              "ln %d and one class is predicted for everything; try a longer epsilon_warm_up, a "
+              "smaller rate or another seed", t->plateau, classes);
     return true;
 }
 
@@ -10815,17 +10723,17 @@ static bool l2l__plateau(l2l_trainer *t)
    and the predictions that were noted at line 14. */
 static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
 {
-    int64_t i, n = l2l_count(in->shape);
+    int64_t n = l2l_count(in->shape);
     l2l_real epsilon = (l2l_real)in->epsilon;
     if (t->context->status) return;
-    for (i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         l2l_real x = in->x->data[i], z = in->adv->data[i];
         t->saturated += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
     }
-    for (i = 0; i < in->n; i++) t->end_loss += (double)in->loss[i];
+    for (int64_t i = 0; i < in->n; i++) t->end_loss += (double)in->loss[i];
     if (!t->noted) return;
     if (!in->first) t->guess = in->predicted[0];
-    for (i = 0; i < in->n; i++) {
+    for (int64_t i = 0; i < in->n; i++) {
         t->right += in->predicted[i] == in->labels[i];
         if (in->predicted[i] != t->guess) t->guess = -1;
     }
@@ -10856,9 +10764,8 @@ static bool l2l__last_finite(l2l_trainer *t)
     if (t->step < t->progress.steps || l2l__finite(t->values, t->optimizer->sizes, t->n_theta))
         return true;
     l2l__copy_theta(t, true);
-    return l2l__fail(t->context, L2L_ERROR_NUMERIC,
-                     "the last step's parameters are not finite; those "
-                     "of the step before were kept");
+    return l2l__fail(t->context, L2L_ERROR_NUMERIC, "the last step's parameters are not finite; "
+                     "those of the step before were kept");
 }
 
 /* Counts the step, ends epochs, reports, saves. True while there is more to do. */
@@ -10887,10 +10794,8 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double los
                           (o->checkpoint_steps > 0 && t->step % o->checkpoint_steps == 0)))
         l2l_trainer_save(t, t->checkpoint);
     if (!more)
-        l2l__fail(t->context, L2L_ERROR_CANCELLED,
-                  "training: stopped by the progress callback after "
-                  "step %z of %z",
-                  t->step, p->steps);
+        l2l__fail(t->context, L2L_ERROR_CANCELLED, "training: stopped by the progress callback "
+                  "after step %z of %z", t->step, p->steps);
     return !t->context->status && t->step < p->steps;
 }
 
@@ -10936,8 +10841,7 @@ static void l2l__algorithm1(l2l_trainer *trainer)
 
 L2LADVDEF l2l_train_options l2l_train_default(void)
 {
-    l2l_train_options o;
-    memset(&o, 0, sizeof o);
+    l2l_train_options o = L2L__ZERO;
     o.method = l2l_method_advtrain();
     o.epochs = 10;
     o.batch = 128;
@@ -10956,14 +10860,12 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     const l2l_model_options *a = &m->options;
     if (c->status) return false;
     if (!o->method.objective.loss || !o->method.outer.loss)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: the method lacks an objective or an outer "
-                         "loss");
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: the method lacks an objective or an "
+                         "outer loss");
     if (d->channels != a->channels || d->height < a->height || d->width < a->width)
-        return l2l__fail(c, L2L_ERROR_SHAPE,
-                         "training: images of %dx%dx%d (CxHxW) and a model for "
-                         "%dx%dx%d",
-                         d->channels, d->height, d->width, a->channels, a->height, a->width);
+        return l2l__fail(c, L2L_ERROR_SHAPE, "training: images of %dx%dx%d (CxHxW) and a model for "
+                         "%dx%dx%d", d->channels, d->height, d->width, a->channels, a->height,
+                         a->width);
     if (o->augment.padding < 0 || o->augment.padding >= a->height ||
         o->augment.padding >= a->width)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: augment.padding %d is not in 0 to below "
@@ -10972,43 +10874,34 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
         return l2l__fail(c, L2L_ERROR_SHAPE, "training: %d classes of data and a model for %d",
                          d->classes, a->classes);
     if (o->epochs < 1 || o->batch < 1 || o->micro_batch < 0 || o->T < 0 || o->T > 10000)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: epochs %d and batch %d must be at least 1, micro_batch %d at "
-                         "least 0, T %d in 0..10000",
-                         o->epochs, o->batch, o->micro_batch, o->T);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epochs %d and batch %d must be at least "
+                         "1, micro_batch %d at least 0, T %d in 0..10000", o->epochs, o->batch,
+                         o->micro_batch, o->T);
     if (!o->method.maximizer.gradient != !o->method.maximizer.update)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: the maximizer '%s' needs both gradient and update, or neither",
-                         o->method.maximizer.name);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: the maximizer '%s' needs both gradient "
+                         "and update, or neither", o->method.maximizer.name);
     if (o->T < 1 && o->method.maximizer.update)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: T %d, but the maximizer '%s' learns from at least 1 step", o->T,
-                         o->method.maximizer.name);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: T %d, but the maximizer '%s' learns "
+                         "from at least 1 step", o->T, o->method.maximizer.name);
     if (!(o->epsilon >= 0 && o->epsilon <= 1))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: epsilon %g is not in [0,1]; pixels are in "
-                         "[0,1], so 8 of 255 is 8/255",
-                         o->epsilon);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epsilon %g is not in [0,1]; pixels are "
+                         "in [0,1], so 8 of 255 is 8/255", o->epsilon);
     if (!(o->epsilon_warm_up >= 0 && o->epsilon_warm_up <= 1) || !(o->step_size >= 0))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: epsilon_warm_up %g is not in [0,1], or step_size "
-                         "%g is negative",
-                         o->epsilon_warm_up, o->step_size);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epsilon_warm_up %g is not in [0,1], or "
+                         "step_size %g is negative", o->epsilon_warm_up, o->step_size);
     if (o->validation < 0 || o->validation >= d->count)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: validation %d must leave some of the %d images "
-                         "for training",
-                         o->validation, d->count);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: validation %d must leave some of the %d "
+                         "images for training", o->validation, d->count);
     return true;
 }
 
 /* Splits off the held-out images: a shuffle of all indices by the seed, the last ones held out. */
 static void l2l__split(l2l_trainer *t)
 {
-    int i, n = t->data.count;
+    int n = t->data.count;
     t->n_held = t->options.validation;
     t->n_train = n - t->n_held;
-    for (i = 0; i < n; i++) t->train[i] = i;
+    for (int i = 0; i < n; i++) t->train[i] = i;
     if (t->n_held) l2l__shuffle(t->train, n, t->options.seed, L2L_RANDOM_SPLIT, 0);
     t->held = t->train + t->n_train;
 }
@@ -11019,7 +10912,7 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     l2l_model *m = t->model;
     int64_t *sizes = (int64_t *)l2l__allocate_array(c, m->n_slots, sizeof *sizes), held = 0;
     int64_t held_theta = 0;
-    int i, n = 0;
+    int n = 0;
     t->theta = (l2l_tensor **)l2l__allocate_array(c, m->n_slots + 1, sizeof *t->theta);
     t->found = (l2l_tensor **)l2l__allocate_array(c, m->n_slots + 1, sizeof *t->found);
     t->values = (l2l_real **)l2l__allocate_array(c, m->n_slots, sizeof *t->values);
@@ -11027,7 +10920,7 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     t->w = (double *)l2l__allocate_array(c, t->options.T + 1, sizeof *t->w);
     t->train = (int *)l2l__allocate_array(c, t->data.count, sizeof *t->train);
     t->order = (int *)l2l__allocate_array(c, t->data.count, sizeof *t->order);
-    for (i = 0; i < m->n_slots && !c->status; i++) {
+    for (int i = 0; i < m->n_slots && !c->status; i++) {
         l2l__slot *p = m->slots[i];
         if (!p->trainable) {
             held += l2l_count(p->value.shape);
@@ -11038,7 +10931,7 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
         t->values[n++] = p->value.data;
     }
     t->n_theta = n;
-    for (i = 0; i < n && !c->status; i++) held_theta += sizes[i];
+    for (int i = 0; i < n && !c->status; i++) held_theta += sizes[i];
     t->good = (l2l_real *)l2l__allocate_array(c, held_theta, sizeof *t->good);
     if (held) t->buffers = (l2l_real *)l2l__allocate_array(c, 2 * held, sizeof *t->buffers);
     if (t->buffers) t->part_buffers = t->buffers + held;
@@ -11075,8 +10968,8 @@ static double l2l__data_digest(const l2l_trainer *t)
     int64_t one = (int64_t)t->data.channels * t->data.height * t->data.width, j;
     l2l_real *x = (l2l_real *)l2l__arena_array(c, one, sizeof *x);
     double sums[4] = {0}, label_and_sum = 0;
-    int i, label = 0;
-    for (i = 0; x && i < 4; i++) {
+    int label = 0;
+    for (int i = 0; x && i < 4; i++) {
         int which = (int)((int64_t)(t->data.count - 1) * i / 3);
         if (!t->data.fetch(&t->data, which, x, &label)) continue;
         for (label_and_sum = label, j = 0; j < one; j++)
@@ -11091,8 +10984,7 @@ static double l2l__data_digest(const l2l_trainer *t)
 static bool l2l__trainer_own(l2l_trainer *t)
 {
     l2l_train_options *o = &t->options;
-    int i;
-    for (i = 1; i <= o->T; i++) t->w[i] = o->loss_weights ? o->loss_weights[i - 1] : i;
+    for (int i = 1; i <= o->T; i++) t->w[i] = o->loss_weights ? o->loss_weights[i - 1] : i;
     o->loss_weights = NULL;
     if (o->log && !(t->log = l2l__copy_text(t->context, o->log))) return false;
     if (o->checkpoint && !(t->checkpoint = l2l__copy_text(t->context, o->checkpoint))) return false;
@@ -11104,7 +10996,6 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
 {
     l2l_context *c = m ? m->context : NULL;
     l2l_trainer *t;
-    l2l_progress *p;
     if (!c || !l2l__train_options_ok(c, m, d, o) ||
         !(t = (l2l_trainer *)l2l__allocate(c, sizeof *t)))
         return NULL;
@@ -11126,7 +11017,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
         l2l_trainer_free(t);
         return NULL;
     }
-    p = &t->progress;
+    l2l_progress *p = &t->progress;
     p->epochs = o->epochs;
     p->steps_in_epoch = (t->n_train - 1) / o->batch + 1;
     p->steps = p->steps_in_epoch * o->epochs;
@@ -11136,9 +11027,8 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
 
 L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
 {
-    l2l_context *c;
     if (!t) return;
-    c = t->context;
+    l2l_context *c = t->context;
     l2l_model_free(t->best);
     l2l_optimizer_free(t->optimizer);
     l2l_free(c, t->theta);
@@ -11191,8 +11081,7 @@ L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t)
 
 L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
 {
-    l2l_evaluation_options o;
-    memset(&o, 0, sizeof o);
+    l2l_evaluation_options o = L2L__ZERO;
     o.batch = 100;
     o.norm = L2L_LINF;
     o.epsilon = -1;
@@ -11280,9 +11169,9 @@ static bool l2l__evaluation_fetch(l2l_evaluation *e, l2l__ran *k, int n, l2l_rea
     const l2l_model_options *o = &e->model->options;
     int64_t one = (int64_t)o->channels * o->height * o->width;
     l2l_dataset data = *e->data;             /* errors and room are the model's context's         */
-    int i, *labels = e->labels + k->done;
+    int *labels = e->labels + k->done;
     data.context = e->model->context;
-    for (i = 0; i < n; i++)
+    for (int i = 0; i < n; i++)
         if (!l2l__fetch(&data, "evaluation", o, NULL, NULL, k->done + i, x + i * one, labels + i))
             return false;
     if (!e->options.state) return true;
@@ -11294,8 +11183,7 @@ static bool l2l__evaluation_fetch(l2l_evaluation *e, l2l__ran *k, int n, l2l_rea
 /* Clears the records of a batch but for the images that are to be spared. */
 static void l2l__spare(const l2l_evaluation *e, l2l__ran *k, int n)
 {
-    int i;
-    for (i = k->done; i < k->done + n; i++) {
+    for (int i = k->done; i < k->done + n; i++) {
         l2l_record *b = &k->records[i];
         memset(b, 0, sizeof *b);
         if (!e->options.skip_fooled || !k->result.counted || e->right[i]) continue;
@@ -11355,10 +11243,9 @@ enum { L2L__CHECKED = 20, L2L__PASSES = 5 }; /* images and passes               
 /* Rows of k numbers in [0,1] that sum to 1. */
 static bool l2l__probabilities(const l2l_real *z, int n, int k)
 {
-    int i, j;
-    for (i = 0; i < n; i++, z += k) {
+    for (int i = 0; i < n; i++, z += k) {
         double sum = 0;
-        for (j = 0; j < k; j++) {
+        for (int j = 0; j < k; j++) {
             if (!((double)z[j] >= -1e-5 && (double)z[j] <= 1 + 1e-5)) return false;
             sum += (double)z[j];
         }
@@ -11371,8 +11258,8 @@ static bool l2l__probabilities(const l2l_real *z, int n, int k)
 static bool l2l__elsewhere(const l2l_real *a, const l2l_real *b, int k)
 {
     double na = l2l__norm2(a, NULL, k) + 1e-10, nb = l2l__norm2(b, NULL, k) + 1e-10, sum = 0;
-    int j, first = 0, second = 0;
-    for (j = 0; j < k; j++) {
+    int first = 0, second = 0;
+    for (int j = 0; j < k; j++) {
         double d = (double)a[j] / na - (double)b[j] / nb;
         sum += d * d;
         if (a[j] > a[first]) first = j;
@@ -11388,25 +11275,25 @@ static bool l2l__evaluation_check(l2l_evaluation *e)
     l2l_context *c = e->model->context;
     const l2l_model_options *o = &e->model->options;
     int64_t one = (int64_t)o->channels * o->height * o->width, all;
-    int n = e->images < L2L__CHECKED ? e->images : L2L__CHECKED, i, label, pass;
+    int n = e->images < L2L__CHECKED ? e->images : L2L__CHECKED, label;
     l2l_dataset data = *e->data;
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, n * one, sizeof *x);
     l2l_real *z = (l2l_real *)l2l__allocate_array(c, 2 * (int64_t)n * o->classes, sizeof *z);
     uint64_t h = L2L__FNV;
     data.context = c;
-    for (i = 0; i < n && !c->status; i++)
+    for (int i = 0; i < n && !c->status; i++)
         l2l__fetch(&data, "evaluation", o, NULL, NULL, i, x + i * one, &label);
     all = (int64_t)n * o->classes;
-    for (pass = 0; pass < L2L__PASSES && !c->status; pass++) {
+    for (int pass = 0; pass < L2L__PASSES && !c->status; pass++) {
         l2l_real *to = z + (pass ? all : 0);
         if (!l2l_model_logits(e->model, x, n, to)) break;
         if (!pass && l2l__probabilities(z, n, o->classes)) e->checked |= L2L_WARN_SOFTMAX;
-        for (i = 0; pass && i < n; i++)
+        for (int i = 0; pass && i < n; i++)
             if (l2l__elsewhere(z + (int64_t)i * o->classes, to + (int64_t)i * o->classes,
                                o->classes))
                 e->checked |= L2L_WARN_RANDOM;
     }
-    for (i = 0; e->options.state && i < e->model->n_slots; i++) {
+    for (int i = 0; e->options.state && i < e->model->n_slots; i++) {
         const l2l_tensor *t = &e->model->slots[i]->value;
         h = l2l__fold(h, t->data, (size_t)l2l_count(t->shape) * sizeof *t->data);
     }
@@ -11422,8 +11309,8 @@ static bool l2l__evaluation_check(l2l_evaluation *e)
 /* The share that is right so far, among all. */
 static void l2l__worst(l2l_evaluation *e)
 {
-    int i, right = 0;
-    for (i = 0; i < e->images; i++) right += e->right[i];
+    int right = 0;
+    for (int i = 0; i < e->images; i++) right += e->right[i];
     e->worst = (double)right / e->images;
 }
 
@@ -11431,17 +11318,14 @@ static bool l2l__evaluation_ok(l2l_context *c, const l2l_model *m, const l2l_dat
                                const l2l_evaluation_options *o)
 {
     if (o->limit < 0 || o->batch < 1 || d->count < 1)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "evaluation: limit %d must not be negative, batch %d and "
-                         "the data set's %d images at least 1",
-                         o->limit, o->batch, d->count);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "evaluation: limit %d must not be negative, batch "
+                         "%d and the data set's %d images at least 1", o->limit, o->batch,
+                         d->count);
     if (d->channels != m->options.channels || d->height < m->options.height ||
         d->width < m->options.width)
-        return l2l__fail(c, L2L_ERROR_SHAPE,
-                         "evaluation: images of %dx%dx%d (CxHxW) and a model for "
-                         "%dx%dx%d",
-                         d->channels, d->height, d->width, m->options.channels, m->options.height,
-                         m->options.width);
+        return l2l__fail(c, L2L_ERROR_SHAPE, "evaluation: images of %dx%dx%d (CxHxW) and a model "
+                         "for %dx%dx%d", d->channels, d->height, d->width, m->options.channels,
+                         m->options.height, m->options.width);
     if (d->classes > m->options.classes)
         return l2l__fail(c, L2L_ERROR_SHAPE, "evaluation: %d classes of data and a model for %d",
                          d->classes, m->options.classes);
@@ -11458,13 +11342,11 @@ static bool l2l__evaluation_clean(l2l_evaluation *e)
 {
     l2l_context *c = e->model->context;
     l2l_attack none = l2l__attack("none", 0, 0, 0, L2L_START_CLEAN);
-    l2l__ran k;
-    int i;
-    memset(&k, 0, sizeof k);
+    l2l__ran k = L2L__ZERO;
     k.digest = L2L__FNV;
     k.records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *k.records);
     if (k.records && l2l__evaluation_run(e, &none, &k, NULL)) {
-        for (i = 0; i < e->images; i++) {
+        for (int i = 0; i < e->images; i++) {
             e->clean[i] = k.records[i].clean;
             e->right[i] = e->clean[i] == e->labels[i];
             e->by_gradient[i] = e->by_query[i] = e->right[i];
@@ -11517,9 +11399,9 @@ static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran
 {
     l2l_result *r = &k->result;
     double zero = 0;
-    int i, right = 0, natural = 0, hits = 0;
-    for (i = 0; i < e->images; i++) r->attacked += k->records[i].predicted >= 0;
-    for (i = 0; i < e->images; i++) {
+    int right = 0, natural = 0, hits = 0;
+    for (int i = 0; i < e->images; i++) r->attacked += k->records[i].predicted >= 0;
+    for (int i = 0; i < e->images; i++) {
         const l2l_record *b = &k->records[i];
         if (b->predicted < 0) continue;
         right += !l2l__broken(a, b);
@@ -11547,8 +11429,7 @@ static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran
 static void l2l__evaluation_count(l2l_evaluation *e, const l2l_attack *a, const l2l__ran *k)
 {
     bool *by = k->result.backwards ? e->by_gradient : e->by_query;
-    int i;
-    for (i = 0; k->result.counted && i < e->images; i++) {
+    for (int i = 0; k->result.counted && i < e->images; i++) {
         const l2l_record *b = &k->records[i];
         if (b->predicted >= 0 && !l2l__broken(a, b)) continue;
         e->right[i] = false;
@@ -11637,11 +11518,9 @@ L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l
 
 L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
 {
-    l2l_context *c;
-    int i;
     if (!e->model) return;
-    c = e->model->context;
-    for (i = 0; i < e->n_saved; i++) l2l_free(c, e->ran[i].records);
+    l2l_context *c = e->model->context;
+    for (int i = 0; i < e->n_saved; i++) l2l_free(c, e->ran[i].records);
     l2l_free(c, e->ran);
     l2l_free(c, e->labels);
     l2l_free(c, e->clean);
@@ -11706,10 +11585,10 @@ static size_t l2l__warn_attacks(const l2l_evaluation *e, char *text, size_t capa
 static size_t l2l__warn_queries(const l2l_evaluation *e, char *text, size_t capacity, size_t at,
                                 unsigned *flags)
 {
-    int i, gradients = 0, found = 0;
-    for (i = 0; i < e->n_ran; i++)
+    int gradients = 0, found = 0;
+    for (int i = 0; i < e->n_ran; i++)
         gradients += e->ran[i].result.counted && e->ran[i].result.backwards;
-    for (i = 0; i < e->images; i++) found += e->by_gradient[i] && !e->by_query[i];
+    for (int i = 0; i < e->images; i++) found += e->by_gradient[i] && !e->by_query[i];
     if (!gradients || found <= 0.002 * e->images) return at;
     *flags |= L2L_WARN_QUERIES;
     return l2l__append(text, capacity, at, "queries: attacks without gradients fool %g %% of the "
@@ -11737,11 +11616,11 @@ L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, 
 /* Of n images NxCxHxW: how many does the model get right? */
 static int l2l__count_right(l2l_model *m, const l2l_real *x, const int *labels, int n, l2l_real *z)
 {
-    int i, j, k = m->options.classes, right = 0;
+    int k = m->options.classes, right = 0;
     if (!l2l_model_logits(m, x, n, z)) return 0;
-    for (i = 0; i < n; i++, z += k) {
+    for (int i = 0; i < n; i++, z += k) {
         int best = 0;
-        for (j = 1; j < k; j++)
+        for (int j = 1; j < k; j++)
             if (z[j] > z[best]) best = j;
         right += best == labels[i];
     }
@@ -11773,15 +11652,13 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
 {
     l2l_context *c = n > 0 && models[0] ? models[0]->context : NULL;
     l2l_attack a = *attack;
-    l2l_evaluation e;
-    l2l__ran k;
+    l2l_evaluation e = L2L__ZERO;
+    l2l__ran k = L2L__ZERO;
     l2l_record *records;
     l2l_real *x, *adversarial, *z;
     int64_t one;
     int i, j, batch, m = 0;
     if (!c || c->status || !l2l__transfer_ok(models, n, d, o)) return false;
-    memset(&e, 0, sizeof e);
-    memset(&k, 0, sizeof k);
     e.model = models[0];
     e.data = d;
     e.images = o->limit && o->limit < d->count ? o->limit : d->count;
@@ -11909,8 +11786,7 @@ static const char *l2l__shape_text(char text[200], const l2l__entry *e)
 static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
 {
     uint64_t v = 0;
-    int i;
-    for (i = 0; i < size; i++) v |= (uint64_t)p[big ? size - 1 - i : i] << (8 * i);
+    for (int i = 0; i < size; i++) v |= (uint64_t)p[big ? size - 1 - i : i] << (8 * i);
     return v;
 }
 
@@ -11954,12 +11830,12 @@ static bool l2l__entry_integer(const l2l__file *f, const l2l__entry *e, int64_t 
 static void l2l__entry_write(const l2l__entry *e, int64_t i, int64_t n, unsigned char *p)
 {
     const uint16_t one = 1;
-    int size = l2l__dtypes[e->dtype].size, j;
+    int size = l2l__dtypes[e->dtype].size;
     const unsigned char *x = (const unsigned char *)e->data + i * size;
     unsigned char little;
     memcpy(&little, &one, 1);
     for (; n > 0; n--, p += size, x += size)
-        for (j = 0; j < size; j++) p[j] = x[little ? j : size - 1 - j];
+        for (int j = 0; j < size; j++) p[j] = x[little ? j : size - 1 - j];
 }
 
 /* -- whole files on disk ----------------------------------------------------------------------- */
@@ -12019,13 +11895,11 @@ static bool l2l__file_write(l2l_context *c, const char *path, bool append, const
     char *beside = (char *)l2l__allocate(c, strlen(path) + 5);
     l2l__file f = l2l__file_of(c, beside, NULL, 0);
     int64_t at, i, k, size;
-    FILE *out;
-    bool ok;
     if (!beside) return false;
     l2l__format(beside, strlen(path) + 5, append ? "%s" : "%s.tmp", path);
     errno = 0;
-    out = fopen(beside, append ? "ab" : "wb");
-    ok = out && (!length || fwrite(head, 1, length, out) == length);
+    FILE *out = fopen(beside, append ? "ab" : "wb");
+    bool ok = out && (!length || fwrite(head, 1, length, out) == length);
     for (at = (int64_t)length; ok && n > 0; n--, e++)
         for (size = l2l__dtypes[e->dtype].size, i = 0; ok && i < e->count; i += k, at += k * size) {
             k = (int64_t)sizeof block / size < e->count - i ? (int64_t)sizeof block / size
@@ -12281,8 +12155,7 @@ static void l2l__bundle_close(l2l__bundle *b)
 /* NULL if there is no such tensor. */
 static const l2l__entry *l2l__bundle_find(const l2l__bundle *b, const char *name)
 {
-    int i;
-    for (i = 0; i < b->count; i++)
+    for (int i = 0; i < b->count; i++)
         if (!strcmp(b->entries[i].name, name)) return b->entries + i;
     return NULL;
 }
@@ -12290,8 +12163,7 @@ static const l2l__entry *l2l__bundle_find(const l2l__bundle *b, const char *name
 /* The key's text (of equal keys the first), or NULL. */
 static const char *l2l__bundle_text(const l2l__bundle *b, const char *key)
 {
-    int i;
-    for (i = 0; i < b->pairs; i++)
+    for (int i = 0; i < b->pairs; i++)
         if (!strcmp(b->metadata[i][0], key)) return b->metadata[i][1];
     return NULL;
 }
@@ -12350,13 +12222,12 @@ static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
     const l2l__entry *e;
     l2l__scan s;
     int n, texts = 0, i;
-    size_t at;
     l2l__bundle_begin(b, f, !ok ? 0 : length / 48 < L2L__MOST_ENTRIES ? (int)(length / 48) + 1
                                                                       : (int)L2L__MOST_ENTRIES);
     if (!ok)
         return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
                         "header", (int64_t)f.bytes, (int64_t)length);
-    at = b->first = 8 + (size_t)length;
+    size_t at = b->first = 8 + (size_t)length;
     if (!l2l__scan_begin(&s, &b->file, l2l__bundle_keep(b, (int64_t)length + 1, 1), 8,
                          (size_t)length, false)) return false;
     l2l__scan_want(&s, '{');
@@ -12392,7 +12263,6 @@ static bool l2l__bundle_check(const l2l__bundle *b, const l2l__entry *want, int 
 {
     const l2l__file *f = &b->file;
     char there[200], here[200];
-    int64_t i;
     for (; n > 0; n--, want++) {
         const l2l__entry *e = l2l__bundle_find(b, want->name);
         double most = want->dtype == L2L__F32 ? (double)FLT_MAX : DBL_MAX;
@@ -12406,7 +12276,7 @@ static bool l2l__bundle_check(const l2l__bundle *b, const l2l__entry *want, int 
         if (e->dtype > L2L__BF16)
             return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not F32, "
                             "F64, F16 or BF16, of '%s'", l2l__dtypes[e->dtype].name, e->name);
-        for (i = 0; finite && i < e->count; i++)
+        for (int64_t i = 0; finite && i < e->count; i++)
             if (!(fabs(l2l__entry_real(f, e, i)) <= most))
                 return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin +
                                 i * l2l__dtypes[e->dtype].size, "not a finite number, in '%s'",
@@ -12418,10 +12288,9 @@ static bool l2l__bundle_check(const l2l__bundle *b, const l2l__entry *want, int 
 /* What has been checked comes to its place. */
 static void l2l__bundle_read(const l2l__bundle *b, const l2l__entry *want, int n)
 {
-    int64_t i;
     for (; n > 0; n--, want++) {
         const l2l__entry *e = l2l__bundle_find(b, want->name);
-        for (i = 0; i < want->count; i++) {
+        for (int64_t i = 0; i < want->count; i++) {
             double v = l2l__entry_real(&b->file, e, i);
             if (want->dtype == L2L__F32) ((float *)want->data)[i] = (float)v;
             else ((double *)want->data)[i] = v;
@@ -12455,7 +12324,6 @@ static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype,
 {
     l2l_context *c = b->file.context;
     int64_t count;
-    l2l__entry *e;
     if (!l2l__product(shape, rank, &count))
         l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", name);
     if (!c->status && !data) data = l2l__bundle_keep(b, count, (size_t)l2l__dtypes[dtype].size);
@@ -12463,7 +12331,7 @@ static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype,
     if (!c->status && b->count == b->capacity)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: too many tensors for a file", name);
     if (c->status) return NULL;
-    e = b->entries + b->count++;
+    l2l__entry *e = b->entries + b->count++;
     e->name = name;
     e->dtype = (int)dtype;
     e->rank = rank;
@@ -12677,9 +12545,8 @@ static const char *l2l__ending(const char *text, const char *end)
    entry i is parameter i. */
 static void l2l__model_bundle(const l2l_model *m, l2l__bundle *b)
 {
-    int i;
     l2l__bundle_new(m->context, b, 2 * m->n_slots);
-    for (i = 0; i < m->n_slots; i++) {
+    for (int i = 0; i < m->n_slots; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
         l2l_shape s = p.value->shape;
         int64_t shape[4];
@@ -12696,8 +12563,7 @@ static void l2l__list_put(l2l__bundle *b, const char *key, const double *v, int 
 {
     char text[160];
     size_t at = 0;
-    int i;
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         at += l2l__number(text + at, v[i], 9);
         text[at++] = ',';
     }
@@ -12712,10 +12578,10 @@ static bool l2l__model_save(const l2l_model *m, const char *path, void **data, s
     const l2l_model_options *o = l2l_model_info(m);
     char name[128];                          /* names of parameters have at most 95 characters    */
     l2l__bundle b;
-    int i, n = l2l_model_parameters(m);
+    int n = l2l_model_parameters(m);
     if (n < 1) return l2l__fail(c, L2L_ERROR_UNSUPPORTED, "a model without parameters to save");
     l2l__model_bundle(m, &b);
-    for (i = 0; i < n && !c->status; i++) {
+    for (int i = 0; i < n && !c->status; i++) {
         const char *variance = l2l__ending(b.entries[i].name, "running_var");
         l2l_parameter_get(m, i, (l2l_real *)b.entries[i].data);
         if (!variance) continue;
@@ -12733,11 +12599,11 @@ static bool l2l__model_save(const l2l_model *m, const char *path, void **data, s
 static bool l2l__normalisation_read(const l2l__bundle *b, l2l_model_options *o, int *n)
 {
     const char *texts[2];
-    int i, k, channels = o->channels;
+    int i, channels = o->channels;
     texts[0] = l2l__bundle_text(b, "mean");
     texts[1] = l2l__bundle_text(b, "deviation");
     *n = texts[0] || texts[1] ? channels : 0;
-    for (k = 0; *n && k < 2; k++) {
+    for (int k = 0; *n && k < 2; k++) {
         const char *s = texts[k] ? texts[k] : "";
         double *v = k ? o->deviation : o->mean;
         for (i = 0; i < channels && i < 4; i++, s++)
@@ -12756,11 +12622,10 @@ static bool l2l__model_take(l2l_model *m, const l2l__bundle *file, int *extra)
     int i, channels, n = l2l_model_parameters(m);
     l2l_model_options o = m->options;
     l2l__bundle b;
-    bool ok;
     if (!l2l__fields_match(file, l2l__model_fields, L2L__MODEL_MATCH, &o, false) ||
         !l2l__normalisation_read(file, &o, &channels)) return false;
     l2l__model_bundle(m, &b);
-    ok = l2l__bundle_take(file, &b);
+    bool ok = l2l__bundle_take(file, &b);
     for (i = 0; i < n && ok; i++) ok = l2l_parameter_set(m, i, (l2l_real *)b.entries[i].data);
     if (ok && channels) l2l__model_set_normalisation(m, channels, o.mean, o.deviation);
     l2l__bundle_close(&b);
@@ -12839,8 +12704,6 @@ static bool l2l__phi_take(l2l_learned *m, const l2l__bundle *file)
     l2l_real *phi, *bias = NULL, *second = NULL;
     const l2l__entry *hh = l2l__bundle_find(file, "cell.bias_hh");
     l2l__bundle b;
-    bool ok;
-    int i;
     if (!l2l__fields_match(file, l2l__phi_fields, L2L__PHI_MATCH, m, false) ||
         !l2l__fields_read(file, l2l__phi_fields + L2L__PHI_TRAINED, 2, &found)) return false;
     if (!m->options.bias && (l2l__bundle_find(file, "cell.bias_ih") ||
@@ -12851,8 +12714,8 @@ static bool l2l__phi_take(l2l_learned *m, const l2l__bundle *file)
     if (phi) bias = l2l__phi_bundle(m, phi, &b);
     if (bias && hh) second = (l2l_real *)l2l__bundle_add(&b, hh->name, L2L__REAL, 1,
                                                          b.entries[0].shape, NULL);
-    ok = l2l__bundle_take(file, &b);
-    for (i = 0; ok && second && i < hh->count; i++) bias[i] += second[i];
+    bool ok = l2l__bundle_take(file, &b);
+    for (int i = 0; ok && second && i < hh->count; i++) bias[i] += second[i];
     if (ok) {
         memcpy(m->phi, phi, (size_t)m->size * sizeof *phi);
         l2l__learned_set_trained_with(m, found.trained_T, found.trained_epsilon);
@@ -12886,13 +12749,12 @@ static bool l2l__log_step(l2l_trainer *t)
 {
     const l2l_progress *p = &t->progress;
     char line[640];
-    size_t n;
     if (!t->log) return true;
-    n = l2l__append(line, sizeof line, 0,
-                    "{\"step\":%z,\"epoch\":%d,\"loss\":%g,\"accuracy\":%g,"
-                    "\"epsilon\":%g,\"rate\":%g,\"gain\":%g,\"saturated\":%g",
-                    p->step, p->epoch, p->loss, p->accuracy, p->epsilon,
-                    p->rate * t->options.optimizer.rate, p->gain, p->saturated);
+    size_t n = l2l__append(line, sizeof line, 0,
+                           "{\"step\":%z,\"epoch\":%d,\"loss\":%g,\"accuracy\":%g,"
+                           "\"epsilon\":%g,\"rate\":%g,\"gain\":%g,\"saturated\":%g",
+                           p->step, p->epoch, p->loss, p->accuracy, p->epsilon,
+                           p->rate * t->options.optimizer.rate, p->gain, p->saturated);
     if (p->epoch_ended)
         n = l2l__append(line, sizeof line, n,
                         ",\"epoch_loss\":%g,\"epoch_accuracy\":%g,"
@@ -12981,7 +12843,6 @@ static bool l2l__fingerprint(const l2l_trainer *t, l2l__bundle *b, bool match)
     const int n[3] = {L2L__MODEL_ALL, (int)(sizeof l2l__settings / sizeof *l2l__settings), 6};
     const void *in[3];
     l2l__digests d;
-    int i;
     d.milestones = l2l__digest(o->schedule.milestones, 8);
     d.loss_weights = l2l__digest(t->w, o->T + 1);
     d.mean = l2l__digest(m->mean, 4);
@@ -12989,7 +12850,7 @@ static bool l2l__fingerprint(const l2l_trainer *t, l2l__bundle *b, bool match)
     d.low = (double)(o->seed & 0xffffffffu);
     d.high = (double)(o->seed >> 32);
     in[0] = m; in[1] = t; in[2] = &d;
-    for (i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++)
         if (!match) l2l__fields_put(b, fields[i], n[i], in[i], true);
         else if (!l2l__fields_match(b, fields[i], n[i], in[i], true)) return false;
     return true;
@@ -13024,24 +12885,23 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
     const l2l_maximizer *m = &t->options.method.maximizer;
     int64_t n = L2L__STATE + 1, total = 0;
     l2l_real *data[4];
-    double *v;
     char name[128];
-    int i, k, j = 0;
+    int j = 0;
     l2l__bundle_new(t->context, b, 4 * t->model->n_slots + 3);
-    v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
-    for (i = 0; v && i < L2L__STATE; i++) v[i] = l2l__field_get(l2l__state_fields + i, t);
+    double *v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
+    for (int i = 0; v && i < L2L__STATE; i++) v[i] = l2l__field_get(l2l__state_fields + i, t);
     if (v) v[L2L__STATE] = (double)t->optimizer->steps;
     n = m->pack ? m->pack(m->self, NULL) : 0;
     v = n > 0 ? (double *)l2l__bundle_add(b, "maximizer", L2L__F64, 1, &n, NULL) : NULL;
     if (v) m->pack(m->self, v);
-    for (i = 0; i < t->model->n_slots; i++) {
+    for (int i = 0; i < t->model->n_slots; i++) {
         l2l__slot *p = t->model->slots[i];
         n = l2l_count(p->value.shape);
         data[0] = p->value.data;
         data[1] = p->trainable ? t->optimizer->first[j] : NULL;
         data[2] = p->trainable ? t->optimizer->second[j] : NULL;
         data[3] = t->best ? t->best->slots[i]->value.data : NULL;
-        for (k = 0; k < 4; k++) {
+        for (int k = 0; k < 4; k++) {
             l2l__format(name, sizeof name, "%s/%s", kinds[k], p->name);
             if (data[k]) l2l__bundle_add(b, name, L2L__REAL, 1, &n, data[k]);
         }
@@ -13080,10 +12940,9 @@ static bool l2l__checkpoint_take(l2l_trainer *t, const l2l__bundle *file, const 
     const l2l_maximizer *m = &t->options.method.maximizer;
     const l2l__entry *e = b->entries;
     int i, packed = m->pack && m->pack(m->self, NULL) > 0;
-    const double *v;
     if (t->context->status || !l2l__bundle_check(file, e, b->count, false)) return false;
     l2l__bundle_read(file, e, 1 + packed);
-    v = (const double *)e->data;
+    const double *v = (const double *)e->data;
     if (!l2l__state_ok(t, &file->file, v) || (packed && m->unpack &&
         !m->unpack(m->self, (const double *)e[1].data, e[1].count))) return false;
     l2l__bundle_read(file, e + 1 + packed, b->count - 1 - packed);
@@ -13099,9 +12958,8 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
 {
     const char *format, *best;
     l2l__bundle file, b;
-    bool ok;
     if (!t) return false;
-    ok = l2l__bundle_open(l2l__file_open(t->context, path), &file);
+    bool ok = l2l__bundle_open(l2l__file_open(t->context, path), &file);
     format = l2l__bundle_text(&file, "format");
     best = l2l__bundle_text(&file, "best");
     if (ok && (!format || strcmp(format, l2l__checkpoint_format) || !best))
@@ -13150,9 +13008,8 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
     const l2l__images *s = (const l2l__images *)d->self;
     const l2l__shard *p = s->shards;
     size_t channels = (size_t)d->channels, plane = (size_t)d->height * (size_t)d->width;
-    size_t size = channels * plane, i, k, at = (size_t)index;
+    size_t size = channels * plane, i, at = (size_t)index;
     const unsigned char *from = s->one;
-    int64_t byte;
     if (index < 0 || index >= d->count)
         return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index,
                          d->count);
@@ -13168,11 +13025,11 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
             chw[i] = (l2l_real)from[i] / 255;
         return true;
     }
-    byte = p->first + (int64_t)(at * size);
+    int64_t byte = p->first + (int64_t)(at * size);
     if (!p->source.read_at(p->source.user, byte, s->one, size))
         return l2l__fail(d->context, L2L_ERROR_FILE, "images of shard %d, byte %z: cannot read "
                          "image %d", (int)(p - s->shards), byte, index);
-    for (k = 0; k < channels; k++)
+    for (size_t k = 0; k < channels; k++)
         for (i = 0; i < plane; i++) *chw++ = (l2l_real)from[i * channels + k] / 255;
     return true;
 }
@@ -13180,8 +13037,7 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
 static void l2l__images_release(l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)d->self;
-    int k;
-    for (k = 0; s->shards && k < s->n_shards; k++) l2l_free(d->context, s->shards[k].owned);
+    for (int k = 0; s->shards && k < s->n_shards; k++) l2l_free(d->context, s->shards[k].owned);
     l2l_free(d->context, s->shards);
     l2l_free(d->context, s->one);
     l2l_free(d->context, s->owned);
@@ -13228,13 +13084,12 @@ static bool l2l__label_ok(const l2l_dataset *d, const l2l__file *f, size_t at, i
 static void l2l__shard_in_memory(l2l_dataset *d, l2l__shard *p, int n, const unsigned char *pixels,
                                  size_t step, const l2l__file *f, size_t at, size_t label_step)
 {
-    size_t i;
     p->count = n;
     p->pixels = pixels;
     p->step = step;
     p->labels = f->data + at;
     p->label_step = label_step;
-    for (i = 0; i < (size_t)n; i++, at += label_step)
+    for (size_t i = 0; i < (size_t)n; i++, at += label_step)
         if (!l2l__label_ok(d, f, at, (int64_t)i, f->data[at])) return;
 }
 
@@ -13250,11 +13105,11 @@ static bool l2l__images_end(l2l_context *c, l2l_dataset *d)
 static bool l2l__image_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
                           int label)
 {
-    int64_t i, size = (int64_t)d->channels * d->height * d->width;
+    int64_t size = (int64_t)d->channels * d->height * d->width;
     if (label < 0 || label >= d->classes)
         return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "%s: label %d is %d, not in 0..%d", who,
                          index, label, d->classes - 1);
-    for (i = 0; i < size; i++)
+    for (int64_t i = 0; i < size; i++)
         if (!(x[i] >= 0 && x[i] <= 1))       /* what is not a number fails both                   */
             return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "%s: value %z of image %d is %g, not "
                              "in [0,1]", who, i, index, (double)x[i]);
@@ -13268,7 +13123,6 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
     static const char who[] = "l2l_dataset_from_arrays";
     int64_t dims[4], count;
     l2l__images *s;
-    int i;
     memset(d, 0, sizeof *d);
     if (c->status) return false;
     dims[0] = n; dims[1] = channels; dims[2] = height; dims[3] = width;
@@ -13281,7 +13135,7 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
     s->reals = images;
     s->classes = labels;
     count /= n;
-    for (i = 0; i < n && l2l__image_ok(d, who, i, images + i * count, labels[i]); i++) continue;
+    for (int i = 0; i < n && l2l__image_ok(d, who, i, images + i * count, labels[i]); i++) continue;
     return l2l__images_end(c, d);
 }
 
@@ -13297,12 +13151,11 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
     static const char who[] = "l2l_dataset_read";
     l2l_context *c = d->context;
     size_t size = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
-    int i;
     if (c->status) return false;
     if (n < 0 || first < 0 || n > d->count || first > d->count - n)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images from %d on, of %d", who, n, first,
                          d->count);
-    for (i = 0; i < n; i++, images += size) {
+    for (int i = 0; i < n; i++, images += size) {
         if (!d->fetch(d, first + i, images, labels + i))
             return l2l__fail(c, L2L_ERROR_CALLBACK, "%s: no image %d from fetch", who, first + i);
         if (!l2l__image_ok(d, who, first + i, images, labels[i])) return false;
@@ -13317,7 +13170,6 @@ static bool l2l__idx_sizes(const l2l__file *f, int rank, int64_t dims[3])
 {
     const unsigned char *p = f->data;
     int64_t total, first = 4 + 4 * rank, rest = (int64_t)f->bytes - first;
-    int i;
     if (f->bytes >= 2 && p[0] == 0x1F && p[1] == 0x8B)
         return l2l__bad(f, L2L_ERROR_FORMAT, 0, "this is a gzip file: unpack it first (gunzip)");
     if (f->bytes < 4 || p[0] || p[1] || p[2] != 8 || p[3] != rank)
@@ -13325,7 +13177,7 @@ static bool l2l__idx_sizes(const l2l__file *f, int rank, int64_t dims[3])
                         "%d", rank > 1 ? "images" : "labels", rank);
     if (rest < 0)
         return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)f->bytes, "truncated in the header");
-    for (i = 0; i < rank; i++) {
+    for (int i = 0; i < rank; i++) {
         dims[i] = (int64_t)l2l__get_bytes(p + 4 + 4 * i, 4, true);
         if (dims[i] < 1 || dims[i] > INT_MAX)
             return l2l__bad(f, L2L_ERROR_FORMAT, 4 + 4 * i, "size %d is %z, not 1 to %d", i,
@@ -13392,8 +13244,7 @@ L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *fil
 {
     l2l__images *s = l2l__images_create(c, n, 10, d);
     char label[40];
-    int k;
-    for (k = 0; k < n && !c->status; k++) {
+    for (int k = 0; k < n && !c->status; k++) {
         l2l__format(label, sizeof label, "file %d in memory", k);
         l2l__cifar10_add(d, s->shards + k, l2l__file_of(c, label, files[k], bytes[k]));
     }
@@ -13442,7 +13293,6 @@ static bool l2l__npy_open(const l2l__file *f, l2l__entry *e)
     const unsigned char *p = f->data;
     size_t start, n;
     l2l__scan s;
-    bool ok;
     int size;
     memset(e, 0, sizeof *e);
     if (f->context->status) return false;
@@ -13453,8 +13303,8 @@ static bool l2l__npy_open(const l2l__file *f, l2l__entry *e)
     if (n > f->bytes - start)
         return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes in a file of %z", (int64_t)n,
                         (int64_t)f->bytes);
-    ok = l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true) &&
-         l2l__npy_header(&s, n, e);
+    bool ok = l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true) &&
+              l2l__npy_header(&s, n, e);
     l2l_free(f->context, s.text);
     if (!ok) return false;
     e->begin = start + n;
@@ -13472,7 +13322,6 @@ static bool l2l__npy_read(l2l__file f, l2l_array *a)
 {
     l2l_context *c = f.context;
     l2l__entry e;
-    int64_t i;
     memset(a, 0, sizeof *a);
     if (l2l__npy_open(&f, &e)) {
         a->rank = e.rank;
@@ -13481,7 +13330,7 @@ static bool l2l__npy_read(l2l__file f, l2l_array *a)
         a->integer = e.dtype > L2L__BF16;
         if (a->integer) a->integers = (int64_t *)l2l__allocate_array(c, e.count, 8);
         else a->reals = (l2l_real *)l2l__allocate_array(c, e.count, sizeof *a->reals);
-        for (i = 0; i < e.count && !c->status; i++)
+        for (int64_t i = 0; i < e.count && !c->status; i++)
             if (a->integer) l2l__entry_integer(&f, &e, i, a->integers + i);
             else a->reals[i] = (l2l_real)l2l__entry_real(&f, &e, i);
     }
@@ -13531,12 +13380,10 @@ static void l2l__shard_images(l2l_dataset *d, l2l__shard *p, const l2l__file *f)
     char text[200];
     l2l__entry e;
     const int64_t *s = e.shape;              /* N, H, W, C                                        */
-    bool ok;
-    int i;
     if (!l2l__npy_open(f, &e)) return;
-    ok = e.dtype == L2L__U8 && (e.rank == 3 || e.rank == 4);
+    bool ok = e.dtype == L2L__U8 && (e.rank == 3 || e.rank == 4);
     if (e.rank == 3) e.shape[3] = 1;
-    for (i = 0; i < 4; i++) ok = ok && s[i] > 0 && s[i] <= INT_MAX;
+    for (int i = 0; i < 4; i++) ok = ok && s[i] > 0 && s[i] <= INT_MAX;
     if (!ok || s[0] > INT_MAX - d->count)
         l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected images of u1 as (N, H, W, C) or (N, H, W), not "
                  "%s as (%s)", l2l__dtypes[e.dtype].npy, l2l__shape_text(text, &e));
@@ -13554,13 +13401,12 @@ static void l2l__shard_labels(const l2l_dataset *d, const l2l__file *f, int n, i
 {
     l2l__entry e;
     int64_t v = 0;
-    int i;
     if (!l2l__npy_open(f, &e)) return;
     if (e.dtype <= L2L__BF16 || e.rank != 1 || e.count != n) {
         l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected %d integers as (N), a label for each image", n);
         return;
     }
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         size_t at = e.begin + (size_t)(i * l2l__dtypes[e.dtype].size);
         if (!l2l__entry_integer(f, &e, i, &v) || !l2l__label_ok(d, f, at, i, v)) return;
         out[i] = (int)v;
@@ -13582,8 +13428,8 @@ static bool l2l__shards_open(l2l_context *c, const char *prefix, const l2l_sourc
 {
     l2l__images *s = l2l__images_create(c, n, classes, d);
     char name[1024];
-    int *y = NULL, k;
-    for (k = 0; k < n && !c->status; k++) {
+    int *y = NULL;
+    for (int k = 0; k < n && !c->status; k++) {
         l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, "images"), images + k,
                                        L2L__NPY_HEAD);
         l2l__shard_images(d, s->shards + k, &f);
@@ -13596,7 +13442,7 @@ static bool l2l__shards_open(l2l_context *c, const char *prefix, const l2l_sourc
         s->one = (unsigned char *)l2l__allocate(c, (size_t)d->channels * (size_t)d->height *
                                                    (size_t)d->width);
     }
-    for (k = 0; k < n && !c->status; y += s->shards[k++].count) {
+    for (int k = 0; k < n && !c->status; y += s->shards[k++].count) {
         int m = s->shards[k].count;
         l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, "labels"), labels + k,
                                        L2L__NPY_HEAD + 8 * (int64_t)m);
@@ -13684,10 +13530,9 @@ L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path)
     l2l_generator_options o = l2l_generator_default();
     l2l_generator *m = NULL;
     l2l__bundle file;
-    const char *arch;
     int extra;
     bool ok = l2l__bundle_open(l2l__file_open(c, path), &file);
-    arch = ok ? l2l__bundle_text(&file, "arch") : NULL;
+    const char *arch = ok ? l2l__bundle_text(&file, "arch") : NULL;
     if (ok && (!arch || strcmp(arch, l2l__unet_name)))
         l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "the metadata 'arch' is not '%s': create the "
                  "generator and use l2l_generator_load", l2l__unet_name);
@@ -13748,8 +13593,7 @@ L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *l
 L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d)
 {
     l2l__images *s = l2l__images_create(c, n, 10, d);
-    int k;
-    for (k = 0; k < n && !c->status; k++)
+    for (int k = 0; k < n && !c->status; k++)
         l2l__cifar10_add(d, s->shards + k, l2l__file_open(c, paths[k]));
     return l2l__images_end(c, d);
 }
@@ -13763,8 +13607,7 @@ static bool l2l__shards_read(void *user, int64_t offset, void *to, size_t bytes)
 static void l2l__shards_release(l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)d->self;
-    int k;
-    for (k = 0; k < s->n_shards; k++) fclose((FILE *)s->shards[k].source.user);
+    for (int k = 0; k < s->n_shards; k++) fclose((FILE *)s->shards[k].source.user);
     l2l__images_release(d);
 }
 
@@ -13783,21 +13626,19 @@ L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classe
 {
     char name[1024];
     l2l_source *s;
-    int n, k;
-    bool ok;
     memset(d, 0, sizeof *d);
     if (strlen(prefix) > 1000)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_dataset_shards: a prefix of %z characters",
                          (int64_t)strlen(prefix));
-    n = l2l__shards_count(prefix);
+    int n = l2l__shards_count(prefix);
     if (!(s = (l2l_source *)l2l__allocate_array(c, 2 * n, sizeof *s))) return false;
-    for (k = 0; k < 2 * n && !c->status; k++) {
+    for (int k = 0; k < 2 * n && !c->status; k++) {
         l2l__shard_name(name, prefix, k % n, k < n ? "images" : "labels");
         s[k].user = l2l__file_begin(c, name, &s[k].bytes);
         s[k].read_at = l2l__shards_read;
     }
-    ok = !c->status && l2l__shards_open(c, prefix, s, s + n, n, classes, d);
-    for (k = ok ? n : 0; k < 2 * n; k++)
+    bool ok = !c->status && l2l__shards_open(c, prefix, s, s + n, n, classes, d);
+    for (int k = ok ? n : 0; k < 2 * n; k++)
         if (s[k].user) fclose((FILE *)s[k].user);
     l2l_free(c, s);
     if (ok) d->release = l2l__shards_release;
@@ -13814,9 +13655,8 @@ static bool l2l__npy_save(l2l_context *c, const char *path, l2l__dtype dtype,
 {
     char head[384], list[200];
     size_t n, total;
-    l2l__entry e;
+    l2l__entry e = L2L__ZERO;
     if (c->status) return false;
-    memset(&e, 0, sizeof e);
     e.dtype = (int)dtype;
     memcpy(&e.data, &values, sizeof values); /* which are only read                               */
     if (rank < 0 || rank > 8 || !l2l__product(shape, e.rank = rank, &e.count))
@@ -13871,8 +13711,7 @@ static void l2l__record_numbers(const l2l_record *b, double v[L2L__RECORD])
 /* And back; false where a count is none. */
 static bool l2l__record_of(const double v[L2L__RECORD], l2l_record *b)
 {
-    int i;
-    for (i = 0; i < 7; i++)
+    for (int i = 0; i < 7; i++)
         if (!(v[i] >= -1 && v[i] <= INT_MAX)) return false;
     b->predicted = (int)v[0]; b->success = v[1] > 0; b->step = (int)v[2]; b->restart = (int)v[3];
     b->forwards = (int)v[4]; b->backwards = (int)v[5]; b->zero_gradients = (int)v[6];
@@ -13904,17 +13743,16 @@ static bool l2l__evaluation_save(const l2l_evaluation *e)
     double *settings, *records;
     char key[40];
     l2l__bundle b;
-    int i, j;
     l2l__bundle_new(e->model->context, &b, 2 * e->n_saved);
     l2l__bundle_put(&b, "format", l2l__state_format);
     l2l__fields_put(&b, l2l__evaluation_fields, L2L__EVALUATION_FIELDS, e, true);
-    for (i = 0; i < e->n_saved; i++) {
+    for (int i = 0; i < e->n_saved; i++) {
         const l2l__ran *k = &e->ran[i];
         l2l__bundle_put(&b, l2l__ran_key(key, i, "name"), k->name);
         l2l__bundle_put(&b, l2l__ran_key(key, i, "parts"), k->parts);
         if (!(records = l2l__ran_bundle(&b, i, k->done, &settings))) break;
         memcpy(settings, k->settings, sizeof k->settings);
-        for (j = 0; j < k->done; j++)
+        for (int j = 0; j < k->done; j++)
             l2l__record_numbers(k->records + j, records + j * L2L__RECORD);
     }
     return l2l__bundle_save(&b, e->options.state, NULL, NULL);
@@ -13926,13 +13764,11 @@ static bool l2l__ran_read(const l2l_evaluation *e, const l2l__bundle *file, int 
     l2l_context *c = e->model->context;
     const char *name, *parts;
     double *settings, *records;
-    const l2l__entry *there;
     char key[40];
     l2l__bundle b;
-    int j;
     name = l2l__bundle_text(file, l2l__ran_key(key, i, "name"));
     parts = l2l__bundle_text(file, l2l__ran_key(key, i, "parts"));
-    there = l2l__bundle_find(file, l2l__ran_key(key, i, "records"));
+    const l2l__entry *there = l2l__bundle_find(file, l2l__ran_key(key, i, "records"));
     if (!name || !parts || !there) return false;
     l2l__format(k->name, sizeof k->name, "%s", name);
     l2l__format(k->parts, sizeof k->parts, "%s", parts);
@@ -13947,7 +13783,7 @@ static bool l2l__ran_read(const l2l_evaluation *e, const l2l__bundle *file, int 
         l2l__bundle_read(file, b.entries, b.count);
         memcpy(k->settings, settings, sizeof k->settings);
     }
-    for (j = 0; j < k->done && !c->status; j++) {
+    for (int j = 0; j < k->done && !c->status; j++) {
         k->records[j].label = e->labels[j];
         k->records[j].clean = e->clean[j];
         if (!l2l__record_of(records + j * L2L__RECORD, k->records + j))
