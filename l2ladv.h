@@ -1065,6 +1065,7 @@ typedef struct l2l_evaluation {
     int n_ran, n_saved;
     bool *by_gradient, *by_query; /* per image: right under all attacks with, without gradients   */
     unsigned checked;       /* warnings about the model itself                                    */
+    void *held;             /* the memory of these arrays                                         */
     double model_digest, data_digest;
 } l2l_evaluation;
 /* The model is also asked five times about its first images (up to 20), for the warnings. */
@@ -1449,12 +1450,32 @@ static void *l2l__grown(l2l_context *c, void *old, int *capacity, int first, siz
     return array;
 }
 
-static char *l2l__copy_text(l2l_context *c, const char *text)
+/* Memory of a list, all given back at once: the parts of an object. Else as l2l__allocate_array. */
+static void *l2l__hold(l2l_context *c, void **list, int64_t count, size_t size)
+{
+    size_t bytes = 0;
+    void **p = NULL;
+    if (!c->status && l2l__bytes(c, count, size, &bytes))
+        p = (void **)l2l__allocate(c, L2L__ALIGN + bytes);
+    if (!p) return NULL;
+    *p = *list;                              /* each block leads to the one before                */
+    *list = p;
+    return (char *)p + L2L__ALIGN;
+}
+
+static void l2l__let_go(l2l_context *c, void *list)
+{
+    for (void *next; list; list = next) {
+        memcpy(&next, list, sizeof next);
+        l2l_free(c, list);
+    }
+}
+
+static char *l2l__hold_text(l2l_context *c, void **list, const char *text)
 {
     size_t n = strlen(text) + 1;
-    char *copy = (char *)l2l__allocate(c, n);
-    if (copy) memcpy(copy, text, n);
-    return copy;
+    char *copy = (char *)l2l__hold(c, list, (int64_t)n, 1);
+    return copy ? (char *)memcpy(copy, text, n) : NULL;
 }
 
 L2LADVDEF size_t l2l_memory_used(const l2l_context *c) { return c->used; }
@@ -1757,6 +1778,87 @@ static l2l_stream l2l__stream(uint64_t seed, uint32_t purpose, uint32_t epoch, u
     l2l_stream s;
     s.seed = seed; s.purpose = purpose; s.epoch = epoch; s.image = image; s.step = step;
     return s;
+}
+
+/* -- what files know a setting by: digests, and members of structs ---------------------------- */
+
+/* FNV-1a, 64 bits, begun at L2L__FNV. */
+#define L2L__FNV 14695981039346656037u
+static uint64_t l2l__fold(uint64_t h, const void *data, size_t bytes)
+{
+    const unsigned char *p = (const unsigned char *)data;
+    for (; bytes > 0; bytes--) h = (h ^ *p++) * 1099511628211u;
+    return h;
+}
+
+/* A number for bytes, to tell them apart (52 bits: exact in a double); 0 for NULL. */
+static double l2l__digest_bytes(const void *data, int64_t bytes)
+{
+    return data ? (double)(l2l__fold(L2L__FNV, data, (size_t)bytes) >> 12) : 0;
+}
+
+/* A member of a struct: its name in a file, what it can be. */
+typedef struct l2l__field {
+    size_t offset, size;
+    const char *key;
+    char type;                               /* 's' text, 'r' double, 'd' anything, by its digest */
+                                             /* 'i' integer, bool or enum of 1, 4 or 8 bytes      */
+    double low, high;                        /* infinite: no bound, and not even a number         */
+    const char *const *names;                /* of the numbers 0..high, or NULL                   */
+} l2l__field;
+#define L2L__FIELD(in, member, key, type, low, high, names) \
+    {offsetof(in, member), sizeof(((in *)0)->member), key, type, low, high, names}
+/* Two fields of 4 bytes: a seed, all of whose bits shall count. */
+#define L2L__SEED(in, member) \
+    {offsetof(in, member), 4, "seed (one half)", 'i', INT_MIN, INT_MAX, NULL}, \
+    {offsetof(in, member) + 4, 4, "seed (other half)", 'i', INT_MIN, INT_MAX, NULL}
+
+/* A value as a number; whole ones are exact up to 2^53. */
+static double l2l__field_get(const l2l__field *f, const void *in)
+{
+    const char *p = (const char *)in + f->offset;
+    double v;
+    int64_t wide;
+    int32_t i;
+    if (f->type == 'd') return l2l__digest_bytes(p, (int64_t)f->size);
+    if (f->type == 'r') { memcpy(&v, p, sizeof v); return v; }
+    if (f->size == 1) return *(const unsigned char *)p;
+    if (f->size == 8) { memcpy(&wide, p, 8); return (double)wide; }
+    memcpy(&i, p, 4);
+    return i;
+}
+
+/* A value that fits. */
+static void l2l__field_set(const l2l__field *f, void *in, double v)
+{
+    char *p = (char *)in + f->offset;
+    int64_t wide = f->type == 'i' ? (int64_t)v : 0;
+    int32_t i = (int32_t)wide;
+    if (f->type == 'r') memcpy(p, &v, sizeof v);
+    else if (f->type != 'i') return;
+    else if (f->size == 1) *p = (char)wide;
+    else if (f->size == 8) memcpy(p, &wide, 8);
+    else memcpy(p, &i, 4);
+}
+
+static bool l2l__field_fits(const l2l__field *f, double v)
+{
+    return f->high > DBL_MAX ||
+           (v >= f->low && v <= f->high && (f->type == 'r' || !(v - floor(v) > 0)));
+}
+
+/* n fields as numbers, and back; false where one does not fit. */
+static void l2l__fields_get(const l2l__field *f, int n, const void *in, double *v)
+{
+    for (int i = 0; i < n; i++) v[i] = l2l__field_get(f + i, in);
+}
+static bool l2l__fields_set(const l2l__field *f, int n, void *in, const double *v)
+{
+    for (int i = 0; i < n; i++) {
+        if (!l2l__field_fits(f + i, v[i])) return false;
+        l2l__field_set(f + i, in, v[i]);
+    }
+    return true;
 }
 
 /* ============================================================================================ */
@@ -7195,6 +7297,12 @@ static bool l2l__inner_clean(l2l_inner *in)
     return !c->status;
 }
 
+/* The numbers of an image. */
+static int64_t l2l__pixels(const l2l_model_options *o)
+{
+    return (int64_t)o->channels * o->height * o->width;
+}
+
 /* |x|_2 of one image; with y of x - y. */
 static double l2l__norm2(const l2l_real *x, const l2l_real *y, int64_t n)
 {
@@ -7655,28 +7763,34 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
     return true;
 }
 
-static bool l2l__labels_ok(l2l_context *c, const char *where, const l2l_model_options *o,
-                           const int *labels, int n)
+static bool l2l__label_ok(l2l_context *c, const char *where, int label, int image, int classes)
 {
-    for (int i = 0; i < n; i++)
-        if (labels[i] < 0 || labels[i] >= o->classes)
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: label %d of image %d is not in 0..%d",
-                             where, labels[i], i, o->classes - 1);
+    return (label >= 0 && label < classes) ||
+           l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: label %d of image %d is not in 0..%d", where,
+                     label, image, classes - 1);
+}
+
+/* The n numbers of an image. */
+static bool l2l__image_ok(l2l_context *c, const char *where, const l2l_real *x, int64_t n,
+                          int image)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!(x[i] >= 0 && x[i] <= 1))       /* what is not a number fails both                   */
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: value %z of image %d is %g, not in [0,1] "
+                             "(normalisation by mean and deviation belongs into the model)",
+                             where, i, image, (double)x[i]);
     return true;
 }
 
-/* Pixels in [0,1] and labels in range: what every entry point with images checks. */
+/* What every entry point with images checks; images or labels may be NULL. */
 static bool l2l__images_ok(l2l_context *c, const char *where, const l2l_model_options *o,
                            const l2l_real *images, const int *labels, int n)
 {
-    int64_t one = (int64_t)o->channels * o->height * o->width;
-    if (labels && !l2l__labels_ok(c, where, o, labels, n)) return false;
-    for (int i = 0; i < n; i++)
-        for (int64_t j = 0; j < one; j++)
-            if (!(images[i * one + j] >= 0 && images[i * one + j] <= 1))
-                return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: pixel %z of image %d is %g, not in "
-                                 "[0,1] (normalisation by mean and deviation belongs into the "
-                                 "model)", where, j, i, (double)images[i * one + j]);
+    int64_t one = l2l__pixels(o);
+    for (int i = 0; labels && i < n; i++)
+        if (!l2l__label_ok(c, where, labels[i], i, o->classes)) return false;
+    for (int i = 0; images && i < n; i++)
+        if (!l2l__image_ok(c, where, images + i * one, one, i)) return false;
     return true;
 }
 
@@ -8554,8 +8668,8 @@ static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_
     for (int k = 0; k < n_attacks; k++) {
         const l2l_attack *a = &attacks[k];
         if (!l2l__attack_ok(c, a, n) ||
-            (a->targets && !l2l__labels_ok(c, "attack: target", &m->options, a->targets, n)) ||
-            (a->init && !l2l__images_ok(c, "attack: init", &m->options, a->init, NULL, n)))
+            !l2l__images_ok(c, "attack: target", &m->options, NULL, a->targets, n) ||
+            !l2l__images_ok(c, "attack: init", &m->options, a->init, NULL, n))
             return false;
     }
     if (!l2l__images_ok(c, "attack", &m->options, images, labels, n)) return false;
@@ -10206,6 +10320,7 @@ struct l2l_trainer {
     l2l_dataset data;
     l2l_train_options options;
     l2l_optimizer *optimizer;                /* of theta                                          */
+    void *held_memory;                       /* of the arrays and texts below                     */
     int n_theta;
     l2l_real *good;                          /* theta of the last step with finite loss, gradient */
     bool has_good, sampled;
@@ -10232,7 +10347,7 @@ struct l2l_trainer {
     int plateau;
     int64_t log_bytes;
     char *log, *checkpoint;
-    double data_digest;                      /* tells a checkpoint of other data                  */
+    double data_digest, w_digest;            /* tell a checkpoint of other data, other weights    */
     const l2l_real *given;                   /* the caller's batch, for l2l_train_step            */
     const int *given_labels;
     int given_n;
@@ -10241,8 +10356,6 @@ struct l2l_trainer {
 static bool l2l__log_step(l2l_trainer *t);   /* chapter 12 */
 static bool l2l__log_begin(l2l_trainer *t);
 static bool l2l__maybe_resume(l2l_trainer *t);
-static bool l2l__image_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
-                          int label);
 
 /* -- methods: objective x maximizer x outer loss ----------------------------------------------- */
 
@@ -10344,6 +10457,15 @@ static void l2l__crop(const l2l_dataset *d, const l2l_real *from, int top, int l
 /* Half of what is too much; halves are rounded to even, as torchvision's CenterCrop does. */
 static int l2l__margin(int more) { return more / 2 + (more % 4 == 3); }
 
+/* Image `index` as `fetch` or the caller gave it. */
+static bool l2l__fetched_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
+                            int label)
+{
+    int64_t n = (int64_t)d->channels * d->height * d->width;
+    return l2l__label_ok(d->context, who, label, index, d->classes) &&
+           l2l__image_ok(d->context, who, x, n, index);
+}
+
 /* Image `index`, checked, at the size of model `o`: as `a` says, by the numbers of stream `s`, or
    with NULL for both cut out of the centre. */
 static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_options *o,
@@ -10368,7 +10490,7 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
     if (!d->fetch(d, index, x, label))
         l2l__fail(c, L2L_ERROR_CALLBACK, "%s: the data set's fetch failed for image %d", who,
                   index);
-    else if (l2l__image_ok(d, who, index, x, *label) && !whole)
+    else if (l2l__fetched_ok(d, who, index, x, *label) && !whole)
         l2l__crop(d, x, top, left, flip, o->height, o->width, chw);
     if (!whole) l2l__arena_drop(c, x);
     return !c->status;
@@ -10396,9 +10518,7 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
                             &labels[i]))
                 return false;
         }
-        if (labels[i] < 0 || labels[i] >= o->classes)
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: label %d of image %d is not in "
-                             "0..%d", labels[i], (int)images[i], o->classes - 1);
+        if (!l2l__label_ok(c, "training", labels[i], (int)images[i], o->classes)) return false;
         l2l__image_to_hwc(from, o->channels, plane, in->x->data + i * one);
     }
     l2l__arena_drop(c, chw);
@@ -10475,7 +10595,8 @@ static bool l2l__make_sum(l2l_trainer *t)
 {
     int64_t n = 0;
     for (int i = 0; i < t->n_theta; i++) n += t->optimizer->sizes[i];
-    if (!t->sum) t->sum = (l2l_real *)l2l__allocate_array(t->context, n, sizeof *t->sum);
+    if (!t->sum)
+        t->sum = (l2l_real *)l2l__hold(t->context, &t->held_memory, n, sizeof *t->sum);
     return t->sum != NULL;
 }
 
@@ -10660,7 +10781,7 @@ static bool l2l__validate(l2l_trainer *t)
     l2l_context *c = t->context;
     const l2l_model_options *o = &t->model->options;
     l2l_attack a = t->options.validation_attack;
-    int64_t one = (int64_t)o->channels * o->height * o->width;
+    int64_t one = l2l__pixels(o);
     int n, natural = 0, robust = 0, labels[100];
     int part = t->options.micro_batch ? t->options.micro_batch : t->options.batch;
     int most = part < 100 ? part : 100;      /* no more memory than training takes                */
@@ -10854,6 +10975,17 @@ L2LADVDEF l2l_train_options l2l_train_default(void)
     return o;
 }
 
+/* Images at least as large as the model's, and classes that it has. */
+static bool l2l__dataset_fits(l2l_context *c, const char *who, const l2l_dataset *d,
+                              const l2l_model_options *m)
+{
+    return (d->channels == m->channels && d->height >= m->height && d->width >= m->width &&
+            d->classes <= m->classes) ||
+           l2l__fail(c, L2L_ERROR_SHAPE, "%s: images of %dx%dx%d (CxHxW) and a model for %dx%dx%d; "
+                     "%d classes and %d", who, d->channels, d->height, d->width, m->channels,
+                     m->height, m->width, d->classes, m->classes);
+}
+
 static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_dataset *d,
                                   const l2l_train_options *o)
 {
@@ -10862,17 +10994,11 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     if (!o->method.objective.loss || !o->method.outer.loss)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: the method lacks an objective or an "
                          "outer loss");
-    if (d->channels != a->channels || d->height < a->height || d->width < a->width)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "training: images of %dx%dx%d (CxHxW) and a model for "
-                         "%dx%dx%d", d->channels, d->height, d->width, a->channels, a->height,
-                         a->width);
+    if (!l2l__dataset_fits(c, "training", d, a)) return false;
     if (o->augment.padding < 0 || o->augment.padding >= a->height ||
         o->augment.padding >= a->width)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: augment.padding %d is not in 0 to below "
                          "the model's %dx%d", o->augment.padding, a->height, a->width);
-    if (d->classes > a->classes)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "training: %d classes of data and a model for %d",
-                         d->classes, a->classes);
     if (o->epochs < 1 || o->batch < 1 || o->micro_batch < 0 || o->T < 0 || o->T > 10000)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epochs %d and batch %d must be at least "
                          "1, micro_batch %d at least 0, T %d in 0..10000", o->epochs, o->batch,
@@ -10910,16 +11036,17 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
 {
     l2l_context *c = t->context;
     l2l_model *m = t->model;
-    int64_t *sizes = (int64_t *)l2l__allocate_array(c, m->n_slots, sizeof *sizes), held = 0;
+    void **all = &t->held_memory;
+    int64_t *sizes = (int64_t *)l2l__hold(c, all, m->n_slots, sizeof *sizes), held = 0;
     int64_t held_theta = 0;
     int n = 0;
-    t->theta = (l2l_tensor **)l2l__allocate_array(c, m->n_slots + 1, sizeof *t->theta);
-    t->found = (l2l_tensor **)l2l__allocate_array(c, m->n_slots + 1, sizeof *t->found);
-    t->values = (l2l_real **)l2l__allocate_array(c, m->n_slots, sizeof *t->values);
-    t->gradients = (l2l_real **)l2l__allocate_array(c, m->n_slots, sizeof *t->gradients);
-    t->w = (double *)l2l__allocate_array(c, t->options.T + 1, sizeof *t->w);
-    t->train = (int *)l2l__allocate_array(c, t->data.count, sizeof *t->train);
-    t->order = (int *)l2l__allocate_array(c, t->data.count, sizeof *t->order);
+    t->theta = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->theta);
+    t->found = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->found);
+    t->values = (l2l_real **)l2l__hold(c, all, m->n_slots, sizeof *t->values);
+    t->gradients = (l2l_real **)l2l__hold(c, all, m->n_slots, sizeof *t->gradients);
+    t->w = (double *)l2l__hold(c, all, t->options.T + 1, sizeof *t->w);
+    t->train = (int *)l2l__hold(c, all, t->data.count, sizeof *t->train);
+    t->order = (int *)l2l__hold(c, all, t->data.count, sizeof *t->order);
     for (int i = 0; i < m->n_slots && !c->status; i++) {
         l2l__slot *p = m->slots[i];
         if (!p->trainable) {
@@ -10932,33 +11059,13 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     }
     t->n_theta = n;
     for (int i = 0; i < n && !c->status; i++) held_theta += sizes[i];
-    t->good = (l2l_real *)l2l__allocate_array(c, held_theta, sizeof *t->good);
-    if (held) t->buffers = (l2l_real *)l2l__allocate_array(c, 2 * held, sizeof *t->buffers);
+    t->good = (l2l_real *)l2l__hold(c, all, held_theta, sizeof *t->good);
+    if (held) t->buffers = (l2l_real *)l2l__hold(c, all, 2 * held, sizeof *t->buffers);
     if (t->buffers) t->part_buffers = t->buffers + held;
     if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
     if (t->optimizer && t->options.micro_batch && t->options.micro_batch < t->options.batch)
         l2l__make_sum(t);
-    l2l_free(c, sizes);
     return !c->status;
-}
-
-/* FNV-1a, 64 bits, begun at L2L__FNV. */
-#define L2L__FNV 14695981039346656037u
-static uint64_t l2l__fold(uint64_t h, const void *data, size_t bytes)
-{
-    const unsigned char *p = (const unsigned char *)data;
-    for (; bytes > 0; bytes--) h = (h ^ *p++) * 1099511628211u;
-    return h;
-}
-
-/* A number for bytes, to tell them apart (52 bits: exact in a double); 0 for NULL. */
-static double l2l__digest_bytes(const void *data, int64_t bytes)
-{
-    return data ? (double)(l2l__fold(L2L__FNV, data, (size_t)bytes) >> 12) : 0;
-}
-static double l2l__digest(const double *v, int64_t n)
-{
-    return l2l__digest_bytes(v, n * (int64_t)sizeof *v);
 }
 
 /* Of the pixels of four images spread over the data set: other data, another number. */
@@ -10977,7 +11084,7 @@ static double l2l__data_digest(const l2l_trainer *t)
         sums[i] = label_and_sum;
     }
     l2l__arena_drop(c, x);
-    return l2l__digest(sums, 4);
+    return l2l__digest_bytes(sums, (int64_t)sizeof sums);
 }
 
 /* options.loss_weights is copied, log and checkpoint names as well. */
@@ -10985,10 +11092,12 @@ static bool l2l__trainer_own(l2l_trainer *t)
 {
     l2l_train_options *o = &t->options;
     for (int i = 1; i <= o->T; i++) t->w[i] = o->loss_weights ? o->loss_weights[i - 1] : i;
+    t->w_digest = l2l__digest_bytes(t->w, (o->T + 1) * (int64_t)sizeof *t->w);
     o->loss_weights = NULL;
-    if (o->log && !(t->log = l2l__copy_text(t->context, o->log))) return false;
-    if (o->checkpoint && !(t->checkpoint = l2l__copy_text(t->context, o->checkpoint))) return false;
-    return true;
+    if (o->log) t->log = l2l__hold_text(t->context, &t->held_memory, o->log);
+    if (o->checkpoint)
+        t->checkpoint = l2l__hold_text(t->context, &t->held_memory, o->checkpoint);
+    return !t->context->status;
 }
 
 L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
@@ -11031,18 +11140,7 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
     l2l_context *c = t->context;
     l2l_model_free(t->best);
     l2l_optimizer_free(t->optimizer);
-    l2l_free(c, t->theta);
-    l2l_free(c, t->found);
-    l2l_free(c, t->values);
-    l2l_free(c, t->gradients);
-    l2l_free(c, t->w);
-    l2l_free(c, t->train);
-    l2l_free(c, t->order);
-    l2l_free(c, t->buffers);
-    l2l_free(c, t->good);
-    l2l_free(c, t->sum);
-    l2l_free(c, t->log);
-    l2l_free(c, t->checkpoint);
+    l2l__let_go(c, t->held_memory);
     l2l_free(c, t);
 }
 
@@ -11090,14 +11188,10 @@ L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
 
 /* An attack of an evaluation. By names and settings a state's file is known again, and attacks are
    compared that differ in steps and restarts only. */
-enum { L2L__STATE_ATTACKS = 60 };            /* by what metadata a file can hold                  */
-enum { L2L__STEPS, L2L__RESTARTS, L2L__NORM, L2L__EPSILON, L2L__STEP_SIZE, L2L__TARGETS,
-       L2L__SETTINGS = 22 };
 typedef struct l2l__ran {
     char name[32], parts[96];                /* "pgd"; "cross-entropy, sign"                      */
-    double settings[L2L__SETTINGS];          /* in the order of their names                       */
-    bool search, last_iterate;
-    bool flat;                               /* without gradient where it has got far enough      */
+    l2l_attack attack;                       /* its numbers; what it points to may be gone        */
+    double targets, init, learned;           /* digests                                           */
     l2l_result result;
     l2l_record *records;                     /* of all images; NULL once they are not needed      */
     int done;                                /* so many images have theirs                        */
@@ -11109,55 +11203,45 @@ static bool l2l__evaluation_load(l2l_evaluation *e);
 static bool l2l__evaluation_save(const l2l_evaluation *e);
 #endif
 
-static const char *const l2l__setting_names[L2L__SETTINGS] = {
-    "steps", "restarts", "norm", "epsilon", "step_size", "targets (a digest)", "start",
-    "last_iterate", "seed (low half)", "seed (high half)", "first", "minimal", "parameter 1",
-    "parameter 2", "confidence", "searches", "constant", "overshoot", "candidates", "share",
-    "learned numbers (a digest)", "init (a digest)"};
+enum { L2L__STATE_ATTACKS = 60, L2L__SETTINGS = 22 }; /* by what metadata a file can hold         */
+#define L2L__WHOLE(member, key) L2L__FIELD(l2l__ran, member, key, 'i', INT_MIN, INT_MAX, NULL)
+#define L2L__ANY(member, key) L2L__FIELD(l2l__ran, member, key, 'r', -HUGE_VAL, HUGE_VAL, NULL)
+static const l2l__field l2l__setting_fields[L2L__SETTINGS] = {
+    L2L__WHOLE(attack.steps, "steps"), L2L__WHOLE(attack.restarts, "restarts"),
+    L2L__WHOLE(attack.norm, "norm"), L2L__ANY(attack.epsilon, "epsilon"),
+    L2L__ANY(attack.step_size, "step_size"), L2L__ANY(targets, "targets (a digest)"),
+    L2L__WHOLE(attack.start, "start"), L2L__WHOLE(attack.last_iterate, "last_iterate"),
+    L2L__WHOLE(attack.first, "first"), L2L__WHOLE(attack.minimal, "minimal"),
+    L2L__SEED(l2l__ran, attack.seed), L2L__ANY(attack.maximizer.number[0], "parameter 1"),
+    L2L__ANY(attack.maximizer.number[1], "parameter 2"),
+    L2L__ANY(attack.objective.confidence, "confidence"),
+    L2L__WHOLE(attack.searches, "searches"), L2L__ANY(attack.constant, "constant"),
+    L2L__ANY(attack.overshoot, "overshoot"), L2L__WHOLE(attack.candidates, "candidates"),
+    L2L__ANY(attack.share, "share"), L2L__ANY(learned, "learned numbers (a digest)"),
+    L2L__ANY(init, "init (a digest)")};
 
 static void l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__ran *k)
 {
-    const l2l_model_options *o = &e->model->options;
     const l2l_maximizer *m = &a->maximizer;
-    int64_t pixels = (int64_t)o->channels * o->height * o->width * e->images;
     int64_t n = m->pack ? m->pack(m->self, NULL) : 0;
     double *v = n > 0 ? (double *)l2l__allocate_array(e->model->context, n, sizeof *v) : NULL;
-    double *s = k->settings;
     if (v) m->pack(m->self, v);
     l2l__format(k->name, sizeof k->name, "%s", a->name);
     l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, m->name);
-    k->search = a->search != NULL;
-    k->last_iterate = a->last_iterate;
-    k->flat = a->search || (a->objective.cut && a->last_iterate);
-    *s++ = a->steps;
-    *s++ = a->restarts;
-    *s++ = a->norm;
-    *s++ = a->epsilon;
-    *s++ = a->step_size;
-    *s++ = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
-    *s++ = a->start;
-    *s++ = a->last_iterate;
-    *s++ = (double)(a->seed & 0xffffffffu);
-    *s++ = (double)(a->seed >> 32);
-    *s++ = a->first;
-    *s++ = a->minimal;
-    *s++ = m->number[0];
-    *s++ = m->number[1];
-    *s++ = a->objective.confidence;
-    *s++ = a->searches;
-    *s++ = a->constant;
-    *s++ = a->overshoot;
-    *s++ = a->candidates;
-    *s++ = a->share;
-    *s++ = l2l__digest_bytes(v, n * (int64_t)sizeof *v);
-    *s++ = l2l__digest_bytes(a->init, pixels * (int64_t)sizeof(l2l_real));
+    k->attack = *a;
+    k->targets = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
+    k->init = l2l__digest_bytes(a->init, l2l__pixels(&e->model->options) * e->images *
+                                         (int64_t)sizeof(l2l_real));
+    k->learned = l2l__digest_bytes(v, n * (int64_t)sizeof *v);
     l2l_free(e->model->context, v);
 }
 
 /* The number of the first setting from `from` on that differs, or L2L__SETTINGS. */
 static int l2l__settings_differ(const l2l__ran *a, const l2l__ran *b, int from)
 {
-    while (from < L2L__SETTINGS && !(fabs(a->settings[from] - b->settings[from]) > 0)) from++;
+    const l2l__field *f = l2l__setting_fields + from;
+    while (from < L2L__SETTINGS && !(fabs(l2l__field_get(f, a) - l2l__field_get(f, b)) > 0))
+        f++, from++;
     return from;
 }
 
@@ -11167,7 +11251,7 @@ static int l2l__settings_differ(const l2l__ran *a, const l2l__ran *b, int from)
 static bool l2l__evaluation_fetch(l2l_evaluation *e, l2l__ran *k, int n, l2l_real *x)
 {
     const l2l_model_options *o = &e->model->options;
-    int64_t one = (int64_t)o->channels * o->height * o->width;
+    int64_t one = l2l__pixels(o);
     l2l_dataset data = *e->data;             /* errors and room are the model's context's         */
     int *labels = e->labels + k->done;
     data.context = e->model->context;
@@ -11208,7 +11292,7 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
 {
     l2l_context *c = e->model->context;
     const l2l_model_options *o = &e->model->options;
-    int64_t one = (int64_t)o->channels * o->height * o->width;
+    int64_t one = l2l__pixels(o);
     int batch = e->options.batch < e->images ? e->options.batch : e->images, n;
     l2l_attack a = *attack;
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
@@ -11274,7 +11358,7 @@ static bool l2l__evaluation_check(l2l_evaluation *e)
 {
     l2l_context *c = e->model->context;
     const l2l_model_options *o = &e->model->options;
-    int64_t one = (int64_t)o->channels * o->height * o->width, all;
+    int64_t one = l2l__pixels(o), all;
     int n = e->images < L2L__CHECKED ? e->images : L2L__CHECKED, label;
     l2l_dataset data = *e->data;
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, n * one, sizeof *x);
@@ -11321,20 +11405,12 @@ static bool l2l__evaluation_ok(l2l_context *c, const l2l_model *m, const l2l_dat
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "evaluation: limit %d must not be negative, batch "
                          "%d and the data set's %d images at least 1", o->limit, o->batch,
                          d->count);
-    if (d->channels != m->options.channels || d->height < m->options.height ||
-        d->width < m->options.width)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "evaluation: images of %dx%dx%d (CxHxW) and a model "
-                         "for %dx%dx%d", d->channels, d->height, d->width, m->options.channels,
-                         m->options.height, m->options.width);
-    if (d->classes > m->options.classes)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "evaluation: %d classes of data and a model for %d",
-                         d->classes, m->options.classes);
 #ifdef L2LADV_NO_STDIO
     if (o->state)
         return l2l__fail(c, L2L_ERROR_UNSUPPORTED, "evaluation: the state %s needs stdio",
                          o->state);
 #endif
-    return true;
+    return l2l__dataset_fits(c, "evaluation", d, &m->options);
 }
 
 /* The clean images, by an attack that stays where it starts. */
@@ -11371,13 +11447,11 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
     e->norm = o->norm;
     e->epsilon = o->epsilon;
     e->images = o->limit && o->limit < d->count ? o->limit : d->count;
-    e->labels = (int *)l2l__allocate_array(c, e->images, sizeof *e->labels);
-    e->clean = (int *)l2l__allocate_array(c, e->images, sizeof *e->clean);
-    e->right = (bool *)l2l__allocate_array(c, e->images, 3 * sizeof *e->right);
-    if (e->right) {
-        e->by_gradient = e->right + e->images;
-        e->by_query = e->by_gradient + e->images;
-    }
+    e->labels = (int *)l2l__hold(c, &e->held, e->images, sizeof *e->labels);
+    e->clean = (int *)l2l__hold(c, &e->held, e->images, sizeof *e->clean);
+    e->right = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->right);
+    e->by_gradient = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->by_gradient);
+    e->by_query = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->by_query);
     if (c->status || !l2l__evaluation_clean(e) || !l2l__evaluation_check(e)) {
         l2l_evaluation_end(e);
         return false;
@@ -11449,36 +11523,39 @@ static bool l2l__evaluation_same(const l2l_evaluation *e, const l2l__ran *there,
                          "(%s)", e->options.state, at, there->name, there->parts, here->name,
                          here->parts);
     if (i == L2L__SETTINGS) return true;
-    l2l__number(a, there->settings[i], 16);
-    l2l__number(b, here->settings[i], 16);
+    l2l__number(a, l2l__field_get(l2l__setting_fields + i, there), 16);
+    l2l__number(b, l2l__field_get(l2l__setting_fields + i, here), 16);
     return l2l__fail(e->model->context, L2L_ERROR_MISMATCH, "%s: attack %d, %s, was made with %s "
-                     "%s, not %s", e->options.state, at, there->name, l2l__setting_names[i], a, b);
+                     "%s, not %s", e->options.state, at, there->name, l2l__setting_fields[i].key, a,
+                     b);
 }
 
 /* Room for the attack to come, with what the state's file knows of it; NULL after an error. */
 static l2l__ran *l2l__evaluation_next(l2l_evaluation *e, const l2l_attack *a)
 {
     l2l_context *c = e->model->context;
-    l2l__ran here, *all;
-    memset(&here, 0, sizeof here);
+    l2l__ran here = L2L__ZERO, *k = e->ran + e->n_ran;
     l2l__settings_of(e, a, &here);
-    if (e->n_ran < e->n_saved)
-        return l2l__evaluation_same(e, e->ran + e->n_ran, &here) ? e->ran + e->n_ran : NULL;
+    if (e->n_ran < e->n_saved) {
+        if (!l2l__evaluation_same(e, k, &here)) return NULL;
+        k->attack = *a;
+        return k;
+    }
     if (e->options.state && e->n_ran == L2L__STATE_ATTACKS)
         l2l__fail(c, L2L_ERROR_UNSUPPORTED, "%s: a state keeps %d attacks at most",
                   e->options.state, L2L__STATE_ATTACKS);
-    all = (l2l__ran *)l2l__allocate_array(c, e->n_ran + 1, sizeof *all);
+    k = (l2l__ran *)l2l__allocate_array(c, e->n_ran + 1, sizeof *k);
     here.records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *here.records);
     if (c->status) {
         l2l_free(c, here.records);
-        l2l_free(c, all);
+        l2l_free(c, k);
         return NULL;
     }
-    if (e->ran) memcpy(all, e->ran, (size_t)e->n_ran * sizeof *all);
+    if (e->ran) memcpy(k, e->ran, (size_t)e->n_ran * sizeof *k);
     l2l_free(c, e->ran);
-    e->ran = all;
-    all[e->n_saved++] = here;
-    return all + e->n_ran;
+    e->ran = k;
+    k[e->n_saved++] = here;
+    return k + e->n_ran;
 }
 
 /* Is the attack one on the ball that `worst` is about? The first one may say which. */
@@ -11522,9 +11599,7 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
     l2l_context *c = e->model->context;
     for (int i = 0; i < e->n_saved; i++) l2l_free(c, e->ran[i].records);
     l2l_free(c, e->ran);
-    l2l_free(c, e->labels);
-    l2l_free(c, e->clean);
-    l2l_free(c, e->right);
+    l2l__let_go(c, e->held);
     memset(e, 0, sizeof *e);
 }
 
@@ -11533,26 +11608,31 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
 /* "pgd (10 steps, 1 run)" */
 static const char *l2l__ran_text(const l2l__ran *k, char text[80])
 {
-    l2l__format(text, 80, "%s (%g steps, %g runs)", k->name, k->settings[L2L__STEPS],
-                k->settings[L2L__RESTARTS]);
+    l2l__format(text, 80, "%s (%d steps, %d runs)", k->name, k->attack.steps, k->attack.restarts);
     return text;
 }
 
 /* Is attack a the same as b with less of it, and yet stronger? Or one step as far as all of b's? */
 static bool l2l__suspicious(const l2l_evaluation *e, const l2l__ran *a, const l2l__ran *b)
 {
-    const double *s = a->settings, *t = b->settings;
+    const l2l_attack *p = &a->attack, *q = &b->attack;
     double by = b->result.accuracy - a->result.accuracy;
     if (a->result.attacked < e->images || b->result.attacked < e->images ||
-        strcmp(a->parts, b->parts) || a->search != b->search || by <= 0)
+        strcmp(a->parts, b->parts) || p->search != q->search || by <= 0)
         return false;
-    if (s[L2L__STEPS] <= t[L2L__STEPS] && s[L2L__RESTARTS] <= t[L2L__RESTARTS] &&
-        l2l__settings_differ(a, b, L2L__NORM) == L2L__SETTINGS)
-        return by > (a->last_iterate || a->search ? 0.005 : 0);
-    return !a->search && a->result.backwards && s[L2L__STEPS] <= 1 && t[L2L__STEPS] > 1 &&
-           !(fabs(s[L2L__NORM] - t[L2L__NORM]) > 0 || fabs(s[L2L__EPSILON] - t[L2L__EPSILON]) > 0 ||
-             fabs(s[L2L__TARGETS] - t[L2L__TARGETS]) > 0) &&
-           t[L2L__STEPS] * t[L2L__STEP_SIZE] >= s[L2L__STEP_SIZE] && by > 0.005;
+    if (p->steps <= q->steps && p->restarts <= q->restarts &&
+        l2l__settings_differ(a, b, 2) == L2L__SETTINGS) /* behind steps and restarts              */
+        return by > (p->last_iterate || p->search ? 0.005 : 0);
+    return !p->search && a->result.backwards && p->steps <= 1 && q->steps > 1 &&
+           p->norm == q->norm && !(fabs(p->epsilon - q->epsilon) > 0) &&
+           !(fabs(a->targets - b->targets) > 0) && q->steps * q->step_size >= p->step_size &&
+           by > 0.005;
+}
+
+/* Has it no gradient any more where it has got far enough? */
+static bool l2l__goes_flat(const l2l_attack *a)
+{
+    return a->search || (a->objective.cut && a->last_iterate);
 }
 
 /* Appends what the attacks look like; the worst case of each kind. */
@@ -11562,7 +11642,8 @@ static size_t l2l__warn_attacks(const l2l_evaluation *e, char *text, size_t capa
     const l2l__ran *zero = NULL, *a, *b, *end = e->ran + e->n_ran;
     char first[80], second[80];
     for (a = e->ran; a < end; a++)
-        if (!a->flat && a->result.zero_gradients > (zero ? zero->result.zero_gradients : 0.01))
+        if (!l2l__goes_flat(&a->attack) &&
+            a->result.zero_gradients > (zero ? zero->result.zero_gradients : 0.01))
             zero = a;
     if (zero) {
         *flags |= L2L_WARN_ZERO_GRADIENTS;
@@ -11664,11 +11745,11 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
     e.images = o->limit && o->limit < d->count ? o->limit : d->count;
     one = (int64_t)e.model->options.channels * e.model->options.height * e.model->options.width;
     batch = o->batch < e.images ? o->batch : e.images;
-    e.labels = (int *)l2l__allocate_array(c, e.images, sizeof *e.labels);
-    records = (l2l_record *)l2l__allocate_array(c, batch, sizeof *records);
-    x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
-    adversarial = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *adversarial);
-    z = (l2l_real *)l2l__allocate_array(c, (int64_t)batch * e.model->options.classes, sizeof *z);
+    e.labels = (int *)l2l__hold(c, &e.held, e.images, sizeof *e.labels);
+    records = (l2l_record *)l2l__hold(c, &e.held, batch, sizeof *records);
+    x = (l2l_real *)l2l__hold(c, &e.held, batch * one, sizeof *x);
+    adversarial = (l2l_real *)l2l__hold(c, &e.held, batch * one, sizeof *adversarial);
+    z = (l2l_real *)l2l__hold(c, &e.held, (int64_t)batch * e.model->options.classes, sizeof *z);
     for (i = 0; i < n * n; i++) accuracies[i] = 0;
     a.progress = NULL;
     if (!a.search) a.last_iterate = true;
@@ -11685,11 +11766,7 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
                       "images", k.done + m, e.images);
     }
     for (i = 0; i < n * n; i++) accuracies[i] /= e.images;
-    l2l_free(c, e.labels);
-    l2l_free(c, records);
-    l2l_free(c, x);
-    l2l_free(c, adversarial);
-    l2l_free(c, z);
+    l2l__let_go(c, e.held);
     return !c->status;
 }
 
@@ -12104,28 +12181,13 @@ typedef struct l2l__bundle {
     int count, capacity;
     const char *metadata[L2L__MOST_METADATA][2]; /* keys and their texts                          */
     int pairs;
-    void *kept;                              /* memory that goes with it, each block to the next  */
+    void *kept;                              /* memory that goes with it                          */
 } l2l__bundle;
 
 /* Zeroed memory until the bundle is closed; NULL after an error. */
 static void *l2l__bundle_keep(l2l__bundle *b, int64_t count, size_t size)
 {
-    l2l_context *c = b->file.context;
-    size_t bytes = 0;
-    void **p = NULL;
-    if (!c->status && l2l__bytes(c, count, size, &bytes))
-        p = (void **)l2l__allocate(c, 2 * sizeof *p + bytes);
-    if (!p) return NULL;
-    p[0] = b->kept;
-    b->kept = p;
-    return p + 2;
-}
-
-static const char *l2l__bundle_copy(l2l__bundle *b, const char *text)
-{
-    size_t n = strlen(text) + 1;
-    void *copy = l2l__bundle_keep(b, (int64_t)n, 1);
-    return copy ? (const char *)memcpy(copy, text, n) : "";
+    return l2l__hold(b->file.context, &b->kept, count, size);
 }
 
 /* Of a file, or none; with room for so many tensors. */
@@ -12144,11 +12206,7 @@ static void l2l__bundle_new(l2l_context *c, l2l__bundle *b, int capacity)
 
 static void l2l__bundle_close(l2l__bundle *b)
 {
-    void *p, *next;
-    for (p = b->kept; p; p = next) {
-        memcpy(&next, p, sizeof next);
-        l2l_free(b->file.context, p);
-    }
+    l2l__let_go(b->file.context, b->kept);
     l2l_free(b->file.context, b->file.owned);
 }
 
@@ -12313,8 +12371,11 @@ static void l2l__bundle_put(l2l__bundle *b, const char *key, const char *text)
     if (b->pairs == L2L__MOST_METADATA)
         l2l__fail(b->file.context, L2L_ERROR_ARGUMENT, "%s: too many texts for a file", key);
     if (b->file.context->status) return;
-    b->metadata[b->pairs][0] = l2l__bundle_copy(b, key);
-    b->metadata[b->pairs++][1] = l2l__bundle_copy(b, text);
+    key = l2l__hold_text(b->file.context, &b->kept, key);
+    text = l2l__hold_text(b->file.context, &b->kept, text);
+    if (b->file.context->status) return;
+    b->metadata[b->pairs][0] = key;
+    b->metadata[b->pairs++][1] = text;
 }
 
 /* A tensor of F32, F64 or I64. Its name is copied, its values are not: they stay at `data`, or are
@@ -12327,10 +12388,9 @@ static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype,
     if (!l2l__product(shape, rank, &count))
         l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", name);
     if (!c->status && !data) data = l2l__bundle_keep(b, count, (size_t)l2l__dtypes[dtype].size);
-    name = l2l__bundle_copy(b, name);
     if (!c->status && b->count == b->capacity)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: too many tensors for a file", name);
-    if (c->status) return NULL;
+    if (!(name = l2l__hold_text(c, &b->kept, name))) return NULL;
     l2l__entry *e = b->entries + b->count++;
     e->name = name;
     e->dtype = (int)dtype;
@@ -12411,48 +12471,7 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
     return !c->status;
 }
 
-/* -- fields: members of a struct as texts of a bundle ------------------------------------------ */
-
-typedef struct l2l__field {
-    size_t offset, size;
-    const char *key;
-    char type;                               /* 's' text, 'r' double; 'i' integer, bool or enum   */
-    double low, high;
-    const char *const *names;                /* of the numbers 0..high, or NULL                   */
-} l2l__field;
-#define L2L__FIELD(in, member, key, type, low, high, names) \
-    {offsetof(in, member), sizeof(((in *)0)->member), key, type, low, high, names}
-
-/* A number's value; whole ones are exact up to 2^53. */
-static double l2l__field_get(const l2l__field *f, const void *in)
-{
-    const char *p = (const char *)in + f->offset;
-    double v;
-    int64_t wide;
-    int32_t i;
-    if (f->type == 'r') { memcpy(&v, p, sizeof v); return v; }
-    if (f->size == 1) return *(const unsigned char *)p;
-    if (f->size == 8) { memcpy(&wide, p, 8); return (double)wide; }
-    memcpy(&i, p, 4);
-    return i;
-}
-
-/* A value that fits. */
-static void l2l__field_set(const l2l__field *f, void *in, double v)
-{
-    char *p = (char *)in + f->offset;
-    int64_t wide = f->type == 'r' ? 0 : (int64_t)v;
-    int32_t i = (int32_t)wide;
-    if (f->type == 'r') memcpy(p, &v, sizeof v);
-    else if (f->size == 1) *p = (char)wide;
-    else if (f->size == 8) memcpy(p, &wide, 8);
-    else memcpy(p, &i, 4);
-}
-
-static bool l2l__field_fits(const l2l__field *f, double v)
-{
-    return v >= f->low && v <= f->high && (f->type == 'r' || !(v - floor(v) > 0));
-}
+/* -- fields as texts of a bundle --------------------------------------------------------------- */
 
 /* A value as it stands in a file; nine digits tell any two floats apart, `exact` is 16. */
 static const char *l2l__field_text(const l2l__field *f, const void *in, bool exact, char text[40])
@@ -12520,7 +12539,7 @@ static bool l2l__fields_match(const l2l__bundle *b, const l2l__field *f, int n, 
 
 /* Those that a file must agree with, if it has them; with more that are saved, and that make a
    model; with more that a checkpoint belongs to. */
-enum { L2L__MODEL_MATCH = 3, L2L__MODEL_SAVED = 7, L2L__MODEL_ALL = 9 };
+enum { L2L__MODEL_MATCH = 3, L2L__MODEL_SAVED = 7, L2L__MODEL_ALL = 11 };
 #define L2L__MODEL(member, key, type, low, high) \
     L2L__FIELD(l2l_model_options, member, key, type, low, high, NULL)
 static const l2l__field l2l__model_fields[L2L__MODEL_ALL] = {
@@ -12532,7 +12551,9 @@ static const l2l__field l2l__model_fields[L2L__MODEL_ALL] = {
     L2L__MODEL(height, "height", 'i', 1, 1 << 14),
     L2L__MODEL(width, "image_width", 'i', 1, 1 << 14),
     L2L__MODEL(dropout, "dropout", 'r', 0, 1),
-    L2L__MODEL(normalise, "normalise", 'i', 0, 4)};
+    L2L__MODEL(normalise, "normalise", 'i', 0, 4),
+    L2L__MODEL(mean, "mean", 'd', 0, 0),
+    L2L__MODEL(deviation, "deviation", 'd', 0, 0)};
 
 /* Where `end` begins at the end of the text, or NULL. */
 static const char *l2l__ending(const char *text, const char *end)
@@ -12785,76 +12806,40 @@ static bool l2l__log_begin(l2l_trainer *t)
 
 /* The settings that a checkpoint belongs to, beside the model's. */
 #define L2L__SETTING(member, key, type) L2L__FIELD(l2l_trainer, member, key, type, 0, 0, NULL)
+#define L2L__OPTION(member, key, type) L2L__SETTING(options.member, key, type)
 static const l2l__field l2l__settings[] = {
-    L2L__SETTING(options.method.name, "method", 's'),
-    L2L__SETTING(options.method.objective.name, "objective", 's'),
-    L2L__SETTING(options.method.maximizer.name, "maximizer", 's'),
-    L2L__SETTING(options.method.outer.name, "outer loss", 's'),
-    L2L__SETTING(options.method.start, "start", 'i'), L2L__SETTING(data.count, "images", 'i'),
-    L2L__SETTING(data_digest, "data (a sample)", 'r'), L2L__SETTING(options.epochs, "epochs", 'i'),
-    L2L__SETTING(options.batch, "batch", 'i'),
-    L2L__SETTING(options.micro_batch, "micro_batch", 'i'),
-    L2L__SETTING(options.epsilon, "epsilon", 'r'), L2L__SETTING(options.T, "T", 'i'),
-    L2L__SETTING(options.step_size, "step_size", 'r'),
-    L2L__SETTING(options.epsilon_warm_up, "epsilon_warm_up", 'r'),
-    L2L__SETTING(options.inner_mode, "inner_mode", 'i'),
-    L2L__SETTING(options.augment.padding, "augment padding", 'i'),
-    L2L__SETTING(options.augment.flip, "augment flip", 'i'),
-    L2L__SETTING(options.optimizer.kind, "optimizer", 'i'),
-    L2L__SETTING(options.optimizer.rate, "rate", 'r'),
-    L2L__SETTING(options.optimizer.momentum, "momentum", 'r'),
-    L2L__SETTING(options.optimizer.weight_decay, "weight_decay", 'r'),
-    L2L__SETTING(options.optimizer.nesterov, "nesterov", 'i'),
-    L2L__SETTING(options.optimizer.beta1, "beta1", 'r'),
-    L2L__SETTING(options.optimizer.beta2, "beta2", 'r'),
-    L2L__SETTING(options.optimizer.epsilon, "adam epsilon", 'r'),
-    L2L__SETTING(options.optimizer.clip, "clip", 'r'),
-    L2L__SETTING(options.schedule.kind, "schedule", 'i'),
-    L2L__SETTING(options.schedule.warm_up, "warm_up", 'r'),
-    L2L__SETTING(options.schedule.factor, "factor", 'r'),
-    L2L__SETTING(options.schedule.final, "final", 'r'),
-    L2L__SETTING(options.stop_on_plateau, "stop_on_plateau", 'i'),
-    L2L__SETTING(options.validation, "validation", 'i'),
-    L2L__SETTING(options.validation_attack.name, "validation attack", 's'),
-    L2L__SETTING(options.validation_attack.steps, "validation steps", 'i'),
-    L2L__SETTING(options.validation_attack.epsilon, "validation epsilon", 'r'),
-    L2L__SETTING(options.validation_attack.step_size, "validation step_size", 'r'),
-    L2L__SETTING(options.method.outer.number[0], "parameter 1 of the outer loss", 'r'),
-    L2L__SETTING(options.method.outer.number[1], "parameter 2 of the outer loss", 'r'),
-    L2L__SETTING(options.method.maximizer.number[0], "parameter 1 of the maximizer", 'r'),
-    L2L__SETTING(options.method.maximizer.number[1], "parameter 2 of the maximizer", 'r')};
-
-/* Lists, each as one number, and a number as two. */
-typedef struct l2l__digests {
-    double milestones, loss_weights, mean, deviation, low, high;
-} l2l__digests;
-#define L2L__DIGEST(member, key) L2L__FIELD(l2l__digests, member, key, 'r', 0, 0, NULL)
-static const l2l__field l2l__digest_fields[] = {
-    L2L__DIGEST(milestones, "milestones"), L2L__DIGEST(loss_weights, "loss_weights"),
-    L2L__DIGEST(mean, "mean"), L2L__DIGEST(deviation, "deviation"),
-    L2L__DIGEST(low, "seed (low half)"), L2L__DIGEST(high, "seed (high half)")};
-
-/* Written into a checkpoint to be, or compared with one. */
-static bool l2l__fingerprint(const l2l_trainer *t, l2l__bundle *b, bool match)
-{
-    const l2l_train_options *o = &t->options;
-    const l2l_model_options *m = &t->model->options;
-    const l2l__field *fields[3] = {l2l__model_fields, l2l__settings, l2l__digest_fields};
-    const int n[3] = {L2L__MODEL_ALL, (int)(sizeof l2l__settings / sizeof *l2l__settings), 6};
-    const void *in[3];
-    l2l__digests d;
-    d.milestones = l2l__digest(o->schedule.milestones, 8);
-    d.loss_weights = l2l__digest(t->w, o->T + 1);
-    d.mean = l2l__digest(m->mean, 4);
-    d.deviation = l2l__digest(m->deviation, 4);
-    d.low = (double)(o->seed & 0xffffffffu);
-    d.high = (double)(o->seed >> 32);
-    in[0] = m; in[1] = t; in[2] = &d;
-    for (int i = 0; i < 3; i++)
-        if (!match) l2l__fields_put(b, fields[i], n[i], in[i], true);
-        else if (!l2l__fields_match(b, fields[i], n[i], in[i], true)) return false;
-    return true;
-}
+    L2L__OPTION(method.name, "method", 's'), L2L__OPTION(method.objective.name, "objective", 's'),
+    L2L__OPTION(method.maximizer.name, "maximizer", 's'),
+    L2L__OPTION(method.outer.name, "outer loss", 's'), L2L__OPTION(method.start, "start", 'i'),
+    L2L__SETTING(data.count, "images", 'i'), L2L__SETTING(data_digest, "data (a sample)", 'r'),
+    L2L__OPTION(epochs, "epochs", 'i'), L2L__OPTION(batch, "batch", 'i'),
+    L2L__OPTION(micro_batch, "micro_batch", 'i'), L2L__OPTION(epsilon, "epsilon", 'r'),
+    L2L__OPTION(T, "T", 'i'), L2L__OPTION(step_size, "step_size", 'r'),
+    L2L__SETTING(w_digest, "loss_weights", 'r'),
+    L2L__OPTION(epsilon_warm_up, "epsilon_warm_up", 'r'),
+    L2L__OPTION(inner_mode, "inner_mode", 'i'),
+    L2L__OPTION(augment.padding, "augment padding", 'i'),
+    L2L__OPTION(augment.flip, "augment flip", 'i'), L2L__OPTION(optimizer.kind, "optimizer", 'i'),
+    L2L__OPTION(optimizer.rate, "rate", 'r'), L2L__OPTION(optimizer.momentum, "momentum", 'r'),
+    L2L__OPTION(optimizer.weight_decay, "weight_decay", 'r'),
+    L2L__OPTION(optimizer.nesterov, "nesterov", 'i'), L2L__OPTION(optimizer.beta1, "beta1", 'r'),
+    L2L__OPTION(optimizer.beta2, "beta2", 'r'), L2L__OPTION(optimizer.clip, "clip", 'r'),
+    L2L__OPTION(optimizer.epsilon, "adam epsilon", 'r'),
+    L2L__OPTION(schedule.kind, "schedule", 'i'), L2L__OPTION(schedule.warm_up, "warm_up", 'r'),
+    L2L__OPTION(schedule.milestones, "milestones", 'd'),
+    L2L__OPTION(schedule.factor, "factor", 'r'), L2L__OPTION(schedule.final, "final", 'r'),
+    L2L__OPTION(stop_on_plateau, "stop_on_plateau", 'i'),
+    L2L__OPTION(validation, "validation", 'i'),
+    L2L__OPTION(validation_attack.name, "validation attack", 's'),
+    L2L__OPTION(validation_attack.steps, "validation steps", 'i'),
+    L2L__OPTION(validation_attack.epsilon, "validation epsilon", 'r'),
+    L2L__OPTION(validation_attack.step_size, "validation step_size", 'r'),
+    L2L__OPTION(method.outer.number[0], "parameter 1 of the outer loss", 'r'),
+    L2L__OPTION(method.outer.number[1], "parameter 2 of the outer loss", 'r'),
+    L2L__OPTION(method.maximizer.number[0], "parameter 1 of the maximizer", 'r'),
+    L2L__OPTION(method.maximizer.number[1], "parameter 2 of the maximizer", 'r'),
+    L2L__SEED(l2l_trainer, options.seed)};
+enum { L2L__OPTIONS = sizeof l2l__settings / sizeof *l2l__settings };
 
 /* The numbers of the training's own state, which make one array with the optimizer's steps. */
 enum { L2L__STATE = 12 };
@@ -12875,7 +12860,7 @@ static const l2l__field l2l__state_fields[L2L__STATE] = {
     L2L__TRACK(progress.validation_robust, 'r', -1, 1),
     L2L__TRACK(has_good, 'i', 0, 1)};
 
-static const char l2l__checkpoint_format[] = "l2ladv checkpoint 3";
+static const char l2l__checkpoint_format[] = "l2ladv checkpoint 4";
 
 /* Its tensors: copies of the state and of what the maximizer packs, if it does; the arrays where
    they are: theta, the optimizer's moments, the best model, the last good theta. */
@@ -12889,7 +12874,7 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
     int j = 0;
     l2l__bundle_new(t->context, b, 4 * t->model->n_slots + 3);
     double *v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
-    for (int i = 0; v && i < L2L__STATE; i++) v[i] = l2l__field_get(l2l__state_fields + i, t);
+    if (v) l2l__fields_get(l2l__state_fields, L2L__STATE, t, v);
     if (v) v[L2L__STATE] = (double)t->optimizer->steps;
     n = m->pack ? m->pack(m->self, NULL) : 0;
     v = n > 0 ? (double *)l2l__bundle_add(b, "maximizer", L2L__F64, 1, &n, NULL) : NULL;
@@ -12917,7 +12902,8 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
     l2l__checkpoint_bundle(t, &b);
     l2l__bundle_put(&b, "format", l2l__checkpoint_format);
     l2l__bundle_put(&b, "best", t->best ? "yes" : "no");
-    l2l__fingerprint(t, &b, false);
+    l2l__fields_put(&b, l2l__model_fields, L2L__MODEL_ALL, &t->model->options, true);
+    l2l__fields_put(&b, l2l__settings, L2L__OPTIONS, t, true);
     return l2l__bundle_save(&b, path, NULL, NULL);
 }
 
@@ -12946,8 +12932,8 @@ static bool l2l__checkpoint_take(l2l_trainer *t, const l2l__bundle *file, const 
     if (!l2l__state_ok(t, &file->file, v) || (packed && m->unpack &&
         !m->unpack(m->self, (const double *)e[1].data, e[1].count))) return false;
     l2l__bundle_read(file, e + 1 + packed, b->count - 1 - packed);
-    for (i = 0; i < L2L__STATE; i++) l2l__field_set(l2l__state_fields + i, t, v[i]);
-    t->optimizer->steps = (int64_t)v[i];
+    l2l__fields_set(l2l__state_fields, L2L__STATE, t, v);
+    t->optimizer->steps = (int64_t)v[L2L__STATE];
     t->progress.step = t->step;
     for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
     for (i = 0; t->best && i < t->best->n_slots; i++) l2l__touch(t->best->slots[i]);
@@ -12964,7 +12950,9 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
     best = l2l__bundle_text(&file, "best");
     if (ok && (!format || strcmp(format, l2l__checkpoint_format) || !best))
         ok = l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "not a checkpoint of this version");
-    if (ok && l2l__fingerprint(t, &file, true)) {
+    if (ok && l2l__fields_match(&file, l2l__model_fields, L2L__MODEL_ALL, &t->model->options,
+                                true) &&
+        l2l__fields_match(&file, l2l__settings, L2L__OPTIONS, t, true)) {
         if (!strcmp(best, "yes") && !t->best) t->best = l2l_model_clone(t->context, t->model);
         l2l__checkpoint_bundle(t, &b);
         ok = l2l__checkpoint_take(t, &file, &b);
@@ -13072,7 +13060,7 @@ static void l2l__images_more(l2l_dataset *d, int64_t n, int64_t channels, int64_
     d->width = (int)width;
 }
 
-static bool l2l__label_ok(const l2l_dataset *d, const l2l__file *f, size_t at, int64_t i,
+static bool l2l__file_label_ok(const l2l_dataset *d, const l2l__file *f, size_t at, int64_t i,
                           int64_t label)
 {
     return (label >= 0 && label < d->classes) ||
@@ -13090,7 +13078,7 @@ static void l2l__shard_in_memory(l2l_dataset *d, l2l__shard *p, int n, const uns
     p->labels = f->data + at;
     p->label_step = label_step;
     for (size_t i = 0; i < (size_t)n; i++, at += label_step)
-        if (!l2l__label_ok(d, f, at, (int64_t)i, f->data[at])) return;
+        if (!l2l__file_label_ok(d, f, at, (int64_t)i, f->data[at])) return;
 }
 
 /* Whether it can be used; it is given back if not. */
@@ -13100,20 +13088,6 @@ static bool l2l__images_end(l2l_context *c, l2l_dataset *d)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "data set: made from no files");
     if (c->status) l2l_dataset_free(d);
     return !c->status;
-}
-
-static bool l2l__image_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
-                          int label)
-{
-    int64_t size = (int64_t)d->channels * d->height * d->width;
-    if (label < 0 || label >= d->classes)
-        return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "%s: label %d is %d, not in 0..%d", who,
-                         index, label, d->classes - 1);
-    for (int64_t i = 0; i < size; i++)
-        if (!(x[i] >= 0 && x[i] <= 1))       /* what is not a number fails both                   */
-            return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "%s: value %z of image %d is %g, not "
-                             "in [0,1]", who, i, index, (double)x[i]);
-    return true;
 }
 
 L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
@@ -13135,7 +13109,8 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
     s->reals = images;
     s->classes = labels;
     count /= n;
-    for (int i = 0; i < n && l2l__image_ok(d, who, i, images + i * count, labels[i]); i++) continue;
+    for (int i = 0; i < n; i++)
+        if (!l2l__fetched_ok(d, who, i, images + i * count, labels[i])) break;
     return l2l__images_end(c, d);
 }
 
@@ -13158,7 +13133,7 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
     for (int i = 0; i < n; i++, images += size) {
         if (!d->fetch(d, first + i, images, labels + i))
             return l2l__fail(c, L2L_ERROR_CALLBACK, "%s: no image %d from fetch", who, first + i);
-        if (!l2l__image_ok(d, who, first + i, images, labels[i])) return false;
+        if (!l2l__fetched_ok(d, who, first + i, images, labels[i])) return false;
     }
     return true;
 }
@@ -13408,7 +13383,7 @@ static void l2l__shard_labels(const l2l_dataset *d, const l2l__file *f, int n, i
     }
     for (int i = 0; i < n; i++) {
         size_t at = e.begin + (size_t)(i * l2l__dtypes[e.dtype].size);
-        if (!l2l__entry_integer(f, &e, i, &v) || !l2l__label_ok(d, f, at, i, v)) return;
+        if (!l2l__entry_integer(f, &e, i, &v) || !l2l__file_label_ok(d, f, at, i, v)) return;
         out[i] = (int)v;
     }
 }
@@ -13691,7 +13666,7 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 
 #ifndef L2LADV_NO_STDIO
 enum { L2L__EVALUATION_FIELDS = 6, L2L__RECORD = 10 };
-static const char l2l__state_format[] = "l2ladv evaluation 1";
+static const char l2l__state_format[] = "l2ladv evaluation 2";
 static const l2l__field l2l__evaluation_fields[L2L__EVALUATION_FIELDS] = {
     L2L__FIELD(l2l_evaluation, images, "images", 'i', 0, 0, NULL),
     L2L__FIELD(l2l_evaluation, model_digest, "weights (a digest)", 'r', 0, 0, NULL),
@@ -13700,24 +13675,15 @@ static const l2l__field l2l__evaluation_fields[L2L__EVALUATION_FIELDS] = {
     L2L__FIELD(l2l_evaluation, options.norm, "norm", 'i', 0, 0, NULL),
     L2L__FIELD(l2l_evaluation, options.epsilon, "epsilon", 'r', 0, 0, NULL)};
 
-/* What a record tells beyond label and clean prediction, as numbers. */
-static void l2l__record_numbers(const l2l_record *b, double v[L2L__RECORD])
-{
-    v[0] = b->predicted; v[1] = b->success; v[2] = b->step; v[3] = b->restart;
-    v[4] = b->forwards; v[5] = b->backwards; v[6] = b->zero_gradients;
-    v[7] = b->loss; v[8] = b->linf; v[9] = b->l2;
-}
-
-/* And back; false where a count is none. */
-static bool l2l__record_of(const double v[L2L__RECORD], l2l_record *b)
-{
-    for (int i = 0; i < 7; i++)
-        if (!(v[i] >= -1 && v[i] <= INT_MAX)) return false;
-    b->predicted = (int)v[0]; b->success = v[1] > 0; b->step = (int)v[2]; b->restart = (int)v[3];
-    b->forwards = (int)v[4]; b->backwards = (int)v[5]; b->zero_gradients = (int)v[6];
-    b->loss = v[7]; b->linf = v[8]; b->l2 = v[9];
-    return true;
-}
+/* What a record tells beyond label and clean prediction. */
+#define L2L__TOLD(member, type, low, high) \
+    L2L__FIELD(l2l_record, member, #member, type, low, high, NULL)
+static const l2l__field l2l__record_fields[L2L__RECORD] = {
+    L2L__TOLD(predicted, 'i', -1, INT_MAX), L2L__TOLD(success, 'i', 0, 1),
+    L2L__TOLD(step, 'i', -1, INT_MAX), L2L__TOLD(restart, 'i', 0, INT_MAX),
+    L2L__TOLD(forwards, 'i', 0, INT_MAX), L2L__TOLD(backwards, 'i', 0, INT_MAX),
+    L2L__TOLD(zero_gradients, 'i', 0, INT_MAX), L2L__TOLD(loss, 'r', -HUGE_VAL, HUGE_VAL),
+    L2L__TOLD(linf, 'r', -HUGE_VAL, HUGE_VAL), L2L__TOLD(l2, 'r', -HUGE_VAL, HUGE_VAL)};
 
 /* "3/records" */
 static const char *l2l__ran_key(char key[40], int i, const char *what)
@@ -13751,9 +13717,9 @@ static bool l2l__evaluation_save(const l2l_evaluation *e)
         l2l__bundle_put(&b, l2l__ran_key(key, i, "name"), k->name);
         l2l__bundle_put(&b, l2l__ran_key(key, i, "parts"), k->parts);
         if (!(records = l2l__ran_bundle(&b, i, k->done, &settings))) break;
-        memcpy(settings, k->settings, sizeof k->settings);
-        for (int j = 0; j < k->done; j++)
-            l2l__record_numbers(k->records + j, records + j * L2L__RECORD);
+        l2l__fields_get(l2l__setting_fields, L2L__SETTINGS, k, settings);
+        for (int j = 0; j < k->done; j++, records += L2L__RECORD)
+            l2l__fields_get(l2l__record_fields, L2L__RECORD, k->records + j, records);
     }
     return l2l__bundle_save(&b, e->options.state, NULL, NULL);
 }
@@ -13762,12 +13728,11 @@ static bool l2l__evaluation_save(const l2l_evaluation *e)
 static bool l2l__ran_read(const l2l_evaluation *e, const l2l__bundle *file, int i, l2l__ran *k)
 {
     l2l_context *c = e->model->context;
-    const char *name, *parts;
     double *settings, *records;
     char key[40];
     l2l__bundle b;
-    name = l2l__bundle_text(file, l2l__ran_key(key, i, "name"));
-    parts = l2l__bundle_text(file, l2l__ran_key(key, i, "parts"));
+    const char *name = l2l__bundle_text(file, l2l__ran_key(key, i, "name"));
+    const char *parts = l2l__bundle_text(file, l2l__ran_key(key, i, "parts"));
     const l2l__entry *there = l2l__bundle_find(file, l2l__ran_key(key, i, "records"));
     if (!name || !parts || !there) return false;
     l2l__format(k->name, sizeof k->name, "%s", name);
@@ -13781,12 +13746,13 @@ static bool l2l__ran_read(const l2l_evaluation *e, const l2l__bundle *file, int 
     k->records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *k->records);
     if (!c->status && l2l__bundle_check(file, b.entries, b.count, false)) {
         l2l__bundle_read(file, b.entries, b.count);
-        memcpy(k->settings, settings, sizeof k->settings);
+        if (!l2l__fields_set(l2l__setting_fields, L2L__SETTINGS, k, settings))
+            l2l__bad(&file->file, L2L_ERROR_FORMAT, -1, "no settings are those of attack %d", i);
     }
-    for (int j = 0; j < k->done && !c->status; j++) {
+    for (int j = 0; j < k->done && !c->status; j++, records += L2L__RECORD) {
         k->records[j].label = e->labels[j];
         k->records[j].clean = e->clean[j];
-        if (!l2l__record_of(records + j * L2L__RECORD, k->records + j))
+        if (!l2l__fields_set(l2l__record_fields, L2L__RECORD, k->records + j, records))
             l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)there->begin, "record %d of '%s' is "
                      "none", j, key);
     }
@@ -13826,7 +13792,7 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
 /* HISTORY
    0.3.0  (2026-11)  l2 balls, targets; MIM, PGD on the margin, C&W l2, DeepFool, Square, Sign-OPT,
                      line search; TRADES, RNN-TRADES, L2LDA; evaluations that warn and resume;
-                     transfer; checkpoints of format 3; kernels for few tiles and weight gradients
+                     transfer; checkpoints of format 4; kernels for few tiles and weight gradients
    0.2.0  (2026-11)  VGG-16, WideResNet and ResNet-18; CIFAR-10, streamed shards, crops and flips;
                      micro-batches (a maximizer's `update` is now `gradient` and `update`);
                      Winograd convolution
