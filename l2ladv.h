@@ -272,14 +272,8 @@ L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark);
    and of the element's position in C,H,W order, so it depends neither on the batch nor on the
    threads, and nothing has to be stored to resume. */
 enum { /* purposes: two streams with the same numbers but another purpose are independent */
-    L2L_RANDOM_INIT = 1,
-    L2L_RANDOM_SHUFFLE,
-    L2L_RANDOM_SPLIT,
-    L2L_RANDOM_START,
-    L2L_RANDOM_DROPOUT,
-    L2L_RANDOM_AUGMENT,
-    L2L_RANDOM_PHI,
-    L2L_RANDOM_GENERATOR,
+    L2L_RANDOM_INIT = 1, L2L_RANDOM_SHUFFLE, L2L_RANDOM_SPLIT, L2L_RANDOM_START,
+    L2L_RANDOM_DROPOUT, L2L_RANDOM_AUGMENT, L2L_RANDOM_PHI, L2L_RANDOM_GENERATOR,
     L2L_RANDOM_SEARCH, /* step: the image's pass */
     L2L_RANDOM_USER = 64
 };
@@ -708,8 +702,7 @@ typedef struct l2l_outer {
                         void *user);
     void *user;       /* NULL: `loss` gets the address of `number`                                */
     double number[2]; /* parameters that are copied along                                         */
-    bool
-        is_objective; /* equals the mean of the inner cross-entropy at x'_T: one pass serves both */
+    bool is_objective; /* is the mean of the inner cross-entropy at x'_T: one pass serves both    */
 } l2l_outer;
 L2LADVDEF l2l_outer l2l_outer_cross_entropy(void); /* mean CE(f(x'_T), y)                         */
 /* TRADES (Zhang et al. 2019): mean of CE(f(x), y) + beta KL(f(x) || f(x'_T)), with the gradient
@@ -1625,21 +1618,15 @@ L2LADVDEF l2l_mark l2l_mark_here(const l2l_context *c)
     return m;
 }
 
-/* The nodes that a mark cuts off let go of their inputs, which may be older than the mark. */
-static void l2l__cut_tape(l2l_context *c, int length)
+L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark)
 {
-    for (int i = length; i < c->tape_length; i++) {
+    for (int i = mark.tape; i < c->tape_length; i++) { /* inputs may be older than the mark       */
         l2l_tensor *y = c->tape[i];
         for (int j = 0; j < 8; j++)
             if (y->in[j] && y->in[j]->references > 1) y->in[j]->references--;
         if (y->base && y->base->references > 1) y->base->references--;
     }
-    if (c->tape_length > length) c->tape_length = length;
-}
-
-L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark)
-{
-    l2l__cut_tape(c, mark.tape);
+    if (c->tape_length > mark.tape) c->tape_length = mark.tape;
     while (c->newest && c->newest->serial > mark.serial)
         l2l__arena_drop(c, (char *)c->newest + L2L__BLOCK);
     if (!c->newest && c->chunks && c->chunks->next) {
@@ -1728,8 +1715,11 @@ static l2l_real l2l__sqrt(l2l_real x) { return (l2l_real)sqrt((double)x); }
 
 /* -- random numbers: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011) -------------------- */
 
-static void l2l__philox(uint32_t x[4], uint32_t k0, uint32_t k1)
+/* Four numbers at a time: those around `element` of the stream. */
+static void l2l__random_four(const l2l_stream *s, uint32_t element, uint32_t x[4])
 {
+    uint32_t k0 = (uint32_t)s->seed, k1 = (uint32_t)(s->seed >> 32);
+    x[0] = element / 4; x[1] = s->image; x[2] = s->epoch; x[3] = s->step << 8 | (s->purpose & 255);
     for (int round = 0; round < 10; round++) {
         uint64_t a = (uint64_t)0xD2511F53u * x[0], b = (uint64_t)0xCD9E8D57u * x[2];
         uint32_t y0 = (uint32_t)(b >> 32) ^ x[1] ^ k0, y2 = (uint32_t)(a >> 32) ^ x[3] ^ k1;
@@ -1737,13 +1727,6 @@ static void l2l__philox(uint32_t x[4], uint32_t k0, uint32_t k1)
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-}
-
-/* Four numbers at a time: those around `element` of the stream. */
-static void l2l__random_four(const l2l_stream *s, uint32_t element, uint32_t x[4])
-{
-    x[0] = element / 4; x[1] = s->image; x[2] = s->epoch; x[3] = s->step << 8 | (s->purpose & 255);
-    l2l__philox(x, (uint32_t)s->seed, (uint32_t)(s->seed >> 32));
 }
 
 static double l2l__unit(uint32_t bits) { return (bits >> 8) * (1.0 / 16777216.0); }
@@ -4624,12 +4607,6 @@ static l2l_tensor *l2l__record(l2l_context *c, l2l_tensor *y, const l2l__operati
     return y;
 }
 
-static l2l_tensor *l2l__record1(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
-                                l2l_tensor *x)
-{
-    return l2l__record(c, y, op, &x, 1);
-}
-
 static l2l_tensor *l2l__record2(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
                                 l2l_tensor *a, l2l_tensor *b)
 {
@@ -5125,15 +5102,6 @@ static bool l2l__sum_pixels(l2l_context *c, const l2l_tensor *x, const l2l_real 
     return ok;
 }
 
-/* One image is summed as each of a batch is: N,1,1,C and 1,1,1,C are then the same request. */
-static void l2l__sum_into(l2l_context *c, const l2l_tensor *x, l2l_tensor *y)
-{
-    if (x->shape.n > 1 && l2l__same(y->shape, l2l__channels(x->shape.c)))
-        l2l__sum_pixels(c, x, NULL, y->data);
-    else
-        l2l__sum_images(c, x->data, x->shape, y->shape, y->data);
-}
-
 static void l2l__broadcast_into(l2l_context *c, const l2l_tensor *x, l2l_tensor *y)
 {
     int64_t p, pixels = l2l_count(y->shape) / y->shape.c;
@@ -5169,7 +5137,12 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
     if (kind == L2L__PLACE || kind == L2L__UNPICK)
         memset(y->data, 0, (size_t)l2l_count(large) * sizeof *y->data);
     switch (kind) {
-    case L2L__SUM: l2l__sum_into(c, x, y); break;
+    case L2L__SUM:                           /* one image as each of a batch: N,1,1,C and 1,1,1,C */
+        if (x->shape.n > 1 && l2l__same(small, l2l__channels(x->shape.c))) /* are the same then   */
+            l2l__sum_pixels(c, x, NULL, y->data);
+        else
+            l2l__sum_images(c, x->data, large, small, y->data);
+        break;
     case L2L__BROADCAST: l2l__broadcast_into(c, x, y); break;
     case L2L__SLICE: l2l__copy_channels(x, y->i[0], y, 0, small.c); break;
     case L2L__PLACE: l2l__copy_channels(x, 0, y, y->i[0], small.c); break;
@@ -5218,7 +5191,6 @@ L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
     return l2l__map(c, L2L__SUM, x, s, 0, 0, 0, NULL);
 }
-
 L2LADVDEF l2l_tensor *l2l_broadcast_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
     return l2l__map(c, L2L__BROADCAST, x, s, 0, 0, 0, NULL);
@@ -5315,7 +5287,7 @@ L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s)
     if (!l2l__ready(c, where, x) || !l2l__shape_ok(c, where, s) ||
         !(l2l_count(s) == l2l_count(x->shape) || l2l__shapes_differ(c, where, x->shape, s)))
         return NULL;
-    return l2l__record1(c, l2l__view(c, x, s), &l2l__reshape_op, x);
+    return l2l__record(c, l2l__view(c, x, s), &l2l__reshape_op, &x, 1);
 }
 
 /* -- scale and shift by channel ---------------------------------------------------------------- */
@@ -5485,7 +5457,6 @@ L2LADVDEF l2l_tensor *l2l_conv_input_grad(l2l_context *c, l2l_tensor *dy, l2l_te
 {
     return l2l__conv_adjoint(c, &l2l__input_grad_op, dy, w, x, stride, padding);
 }
-
 L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_tensor *dy,
                                            l2l_shape w, int stride, int padding)
 {
@@ -5651,7 +5622,7 @@ L2LADVDEF l2l_tensor *l2l_max_pool(l2l_context *c, l2l_tensor *x, int window, in
 {
     l2l__geometry g;
     if (!l2l__pool_shape(c, "l2l_max_pool", x, window, stride, padding, &g)) return NULL;
-    return l2l__record1(c, l2l__pool(c, "l2l_max_pool", &g, x->data), &l2l__map_op, x);
+    return l2l__record(c, l2l__pool(c, "l2l_max_pool", &g, x->data), &l2l__map_op, &x, 1);
 }
 
 L2LADVDEF l2l_tensor *l2l_average_pool(l2l_context *c, l2l_tensor *x, int window, int stride,
@@ -5882,7 +5853,7 @@ static l2l_tensor *l2l__softmax_rows(l2l_context *c, const l2l__operation *op, l
         for (int j = 0; j < k; j++)
             out[j] = (l2l_real)(logs ? (double)row[j] - lse : exp((double)row[j] - lse));
     }
-    return l2l__record1(c, y, op, z);
+    return l2l__record(c, y, op, &z, 1);
 }
 
 static void l2l__softmax_vjp(l2l__vjp *v)    /* y (dy - sum dy y) */
@@ -5936,7 +5907,7 @@ static l2l_tensor *l2l__by_class(l2l_context *c, int kind, const char *where, l2
     if (y) y->i[3] = kind;
     if (l2l__save_classes(c, where, y, classes, x->shape.n, k))
         l2l__map_into(c, kind, x, y, y->index);
-    return l2l__record1(c, y, &l2l__map_op, x);
+    return l2l__record(c, y, &l2l__map_op, &x, 1);
 }
 
 L2LADVDEF l2l_tensor *l2l_pick(l2l_context *c, l2l_tensor *logits, const int *classes)
@@ -6795,7 +6766,7 @@ static l2l_tensor *l2l__external_forward(l2l_model *m, l2l_tensor *x, void *user
         l2l__fail(c, L2L_ERROR_CANCELLED, "the external model's logits callback returned false");
     l2l__arena_drop(c, images);
     z->p = &m->external;
-    return l2l__record1(c, z, &l2l__external_op, x);
+    return l2l__record(c, z, &l2l__external_op, &x, 1);
 }
 
 L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e)
@@ -6839,20 +6810,18 @@ static const l2l__operation l2l__cross_entropy_op = {"cross_entropy", l2l__cross
 
 L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, const int *labels)
 {
-    l2l_tensor *y;
-    int i, k;
     if (!l2l__rows_ready(c, "l2l_cross_entropy", logits)) return NULL;
-    k = logits->shape.c;
-    y = l2l__new(c, "l2l_cross_entropy", l2l__per_image(logits));
+    int k = logits->shape.c;
+    l2l_tensor *y = l2l__new(c, "l2l_cross_entropy", l2l__per_image(logits));
     if (!l2l__save_classes(c, "l2l_cross_entropy", y, labels, logits->shape.n, k)) {
         l2l_drop(c, y);
         return NULL;
     }
-    for (i = 0; i < logits->shape.n; i++) {
+    for (int i = 0; i < logits->shape.n; i++) {
         const l2l_real *row = logits->data + (int64_t)i * k;
         y->data[i] = (l2l_real)(l2l__log_sum_exp(row, k) - (double)row[labels[i]]);
     }
-    return l2l__record1(c, y, &l2l__cross_entropy_op, logits);
+    return l2l__record(c, y, &l2l__cross_entropy_op, &logits, 1);
 }
 
 /* KL = sum p (log p - log q):  dq logits = (q - p) dy,  dp logits = p (log p - log q - KL) dy */
@@ -6888,7 +6857,6 @@ static const l2l__operation l2l__kl_op = {"kl_divergence", l2l__kl_vjp};
 L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tensor *q)
 {
     l2l_tensor *y;
-    int i, j, k;
     if (!l2l__rows_ready(c, "l2l_kl_divergence", p) || !l2l__rows_ready(c, "l2l_kl_divergence", q))
         return NULL;
     if (!l2l__same(p->shape, q->shape)) {
@@ -6896,11 +6864,11 @@ L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tenso
         return NULL;
     }
     if (!(y = l2l__new(c, "l2l_kl_divergence", l2l__per_image(p)))) return NULL;
-    k = p->shape.c;
-    for (i = 0; i < p->shape.n; i++) {
+    int k = p->shape.c;
+    for (int i = 0; i < p->shape.n; i++) {
         const l2l_real *a = p->data + (int64_t)i * k, *b = q->data + (int64_t)i * k;
         double la = l2l__log_sum_exp(a, k), lb = l2l__log_sum_exp(b, k), sum = 0;
-        for (j = 0; j < k; j++)
+        for (int j = 0; j < k; j++)
             sum += exp((double)a[j] - la) * ((double)a[j] - la - ((double)b[j] - lb));
         y->data[i] = (l2l_real)sum;
     }
@@ -6910,8 +6878,8 @@ L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tenso
 /* Row-wise argmax without column `except` (-1: all columns). */
 static int l2l__argmax(const l2l_real *z, int k, int except)
 {
-    int j, best = except == 0 ? 1 : 0;
-    for (j = best + 1; j < k; j++)
+    int best = except == 0 ? 1 : 0;
+    for (int j = best + 1; j < k; j++)
         if (j != except && z[j] > z[best]) best = j;
     return best;
 }
@@ -6919,14 +6887,14 @@ static int l2l__argmax(const l2l_real *z, int k, int except)
 L2LADVDEF l2l_tensor *l2l_margin(l2l_context *c, l2l_tensor *logits, const int *labels)
 {
     l2l_tensor *own, *other, *y = NULL;
-    int i, *best;
+    int *best;
     if (!l2l__rows_ready(c, "l2l_margin", logits)) return NULL;
     own = l2l_pick(c, logits, labels);       /* checks the labels                                 */
     best = own ? (int *)l2l__arena_array(c, logits->shape.n, sizeof *best) : NULL;
     if (!best || logits->shape.c < 2) {
         if (best) l2l__fail(c, L2L_ERROR_SHAPE, "l2l_margin: one class has no other");
     } else {
-        for (i = 0; i < logits->shape.n; i++)
+        for (int i = 0; i < logits->shape.n; i++)
             best[i] = l2l__argmax(logits->data + (int64_t)i * logits->shape.c, logits->shape.c,
                                   labels[i]);
         other = l2l_pick(c, logits, best);
@@ -6940,9 +6908,8 @@ L2LADVDEF l2l_tensor *l2l_margin(l2l_context *c, l2l_tensor *logits, const int *
 
 L2LADVDEF bool l2l_predict(l2l_context *c, const l2l_tensor *logits, int *classes)
 {
-    int i;
     if (!l2l__rows_ready(c, "l2l_predict", logits)) return false;
-    for (i = 0; i < logits->shape.n; i++)
+    for (int i = 0; i < logits->shape.n; i++)
         classes[i] = l2l__argmax(logits->data + (int64_t)i * logits->shape.c, logits->shape.c, -1);
     return true;
 }
@@ -7110,9 +7077,8 @@ static bool l2l__optimizer_ok(l2l_context *c, const l2l_optimizer_options *o)
 
 L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o)
 {
-    int i;
     if (!o) return;
-    for (i = 0; i < o->n; i++) {
+    for (int i = 0; i < o->n; i++) {
         if (o->first) l2l_free(o->context, o->first[i]);
         if (o->second) l2l_free(o->context, o->second[i]);
     }
@@ -7127,7 +7093,6 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
 {
     l2l_optimizer *o;
     bool adam = options->kind == L2L_ADAM;
-    int i;
     if (!l2l__optimizer_ok(c, options)) return NULL;
     if (!(o = (l2l_optimizer *)l2l__allocate(c, sizeof *o))) return NULL;
     o->context = c;
@@ -7136,7 +7101,7 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
     o->sizes = (int64_t *)l2l__allocate_array(c, n, sizeof *o->sizes);
     o->first = (l2l_real **)l2l__allocate_array(c, n, sizeof *o->first);
     o->second = (l2l_real **)l2l__allocate_array(c, n, sizeof *o->second);
-    for (i = 0; i < n && !c->status; i++) {
+    for (int i = 0; i < n && !c->status; i++) {
         o->sizes[i] = sizes[i];
         if (adam || options->momentum > 0)
             o->first[i] = (l2l_real *)l2l__allocate_array(c, sizes[i], sizeof(l2l_real));
@@ -7151,10 +7116,8 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
 static double l2l__clip_factor(const l2l_optimizer *o, l2l_real *const *g, double *norm)
 {
     double total = 0, clip = o->options.clip;
-    int i;
-    int64_t j;
-    for (i = 0; i < o->n; i++)
-        for (j = 0; j < o->sizes[i]; j++) total += (double)g[i][j] * (double)g[i][j];
+    for (int i = 0; i < o->n; i++)
+        for (int64_t j = 0; j < o->sizes[i]; j++) total += (double)g[i][j] * (double)g[i][j];
     *norm = sqrt(total);
     return clip > 0 && *norm > clip ? clip / *norm : 1;
 }
@@ -7163,8 +7126,7 @@ static void l2l__sgd(const l2l_optimizer_options *o, int64_t n, l2l_real *x, con
                      l2l_real *v, l2l_real rate, l2l_real scale)
 {
     l2l_real momentum = (l2l_real)o->momentum, decay = (l2l_real)o->weight_decay;
-    int64_t i;
-    for (i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         l2l_real d = scale * g[i] + decay * x[i];
         if (v) {
             v[i] = momentum * v[i] + d;
@@ -7182,8 +7144,7 @@ static void l2l__adam(const l2l_optimizer_options *o, int64_t n, l2l_real *x, co
     l2l_real epsilon = (l2l_real)o->epsilon;
     l2l_real a = (l2l_real)(rate / (1 - pow(o->beta1, (double)step)));
     l2l_real root = (l2l_real)(1 / sqrt(1 - pow(o->beta2, (double)step)));
-    int64_t i;
-    for (i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         l2l_real d = scale * g[i] + decay * x[i];
         m[i] = b1 * m[i] + (1 - b1) * d;
         v[i] = b2 * v[i] + (1 - b2) * d * d;
@@ -7195,7 +7156,6 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double rate_factor)
 {
     double rate, norm, scale;
-    int i;
     if (!o || o->context->status) return false;
     rate = o->options.rate * rate_factor;
     scale = l2l__clip_factor(o, gradients, &norm);
@@ -7204,7 +7164,7 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                          "the gradient is not finite; the parameters "
                          "stay as they were");
     o->steps++;
-    for (i = 0; i < o->n; i++)
+    for (int i = 0; i < o->n; i++)
         if (o->options.kind == L2L_SGD)
             l2l__sgd(&o->options, o->sizes[i], values[i], gradients[i], o->first[i], (l2l_real)rate,
                      (l2l_real)scale);
@@ -7226,9 +7186,8 @@ L2LADVDEF l2l_schedule l2l_schedule_default(void)
 L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_t total)
 {
     double at = total > 0 ? (double)step / (double)total : 0, factor = 1;
-    int i;
     if (s->kind == L2L_STEPS) {
-        for (i = 0; i < 8 && s->milestones[i] > 0; i++)
+        for (int i = 0; i < 8 && s->milestones[i] > 0; i++)
             if (at >= s->milestones[i]) factor *= s->factor;
     } else if (s->kind == L2L_COSINE) {
         double t = s->warm_up < 1 ? (at - s->warm_up) / (1 - s->warm_up) : 0;
@@ -7335,32 +7294,30 @@ static void l2l__into_ball(l2l_inner *in)
                     in->adv->data);
 }
 
-/* Noise of element i of `one`. Uniform in the l2 ball: along N(0,I), at epsilon u^(1/one). */
-static double l2l__start_noise(l2l_start kind, l2l_norm norm, const l2l_stream *s, uint32_t i,
-                               double epsilon)
-{
-    if (kind == L2L_START_NORMAL) return 0.001 * l2l_random_normal(s, i);
-    if (norm == L2L_L2) return l2l_random_normal(s, i);
-    return epsilon * (2 * l2l_random_uniform(s, i) - 1);
-}
-
-/* What the noise of an image is multiplied by. */
-static double l2l__start_scale(l2l_start kind, l2l_norm norm, const l2l_stream *s, int64_t one,
-                               double epsilon)
-{
-    double sum = 0;
-    if (kind == L2L_START_NORMAL || norm == L2L_LINF) return 1;
-    for (int64_t i = 0; i < one; i++) {
-        double z = l2l_random_normal(s, (uint32_t)i);
-        sum += z * z;
-    }
-    return epsilon * pow(l2l_random_uniform(s, (uint32_t)one), 1 / (double)one) / sqrt(sum);
-}
-
 /* The place in C,H,W order of element i of an image HxWxC. */
 static uint32_t l2l__chw(l2l_shape s, int64_t i)
 {
     return (uint32_t)(i % s.c * s.h * s.w + i / s.c);
+}
+
+/* Noise on an image of `one` numbers. Uniform in an l2 ball: along N(0,I), epsilon u^(1/one). */
+static void l2l__add_noise(const l2l_inner *in, l2l_start kind, const l2l_stream *s, int64_t one,
+                           l2l_real *x)
+{
+    const bool along = in->norm == L2L_L2 && kind == L2L_START_UNIFORM;
+    double scale = kind == L2L_START_NORMAL ? 0.001 : in->epsilon, sum = 0;
+    for (int64_t i = 0; along && i < one; i++) {
+        double z = l2l_random_normal(s, (uint32_t)i);
+        sum += z * z;
+    }
+    if (along)
+        scale = scale * pow(l2l_random_uniform(s, (uint32_t)one), 1 / (double)one) / sqrt(sum);
+    for (int64_t i = 0; i < one; i++) {
+        uint32_t e = l2l__chw(in->shape, i);
+        x[i] += (l2l_real)(scale * (along || kind == L2L_START_NORMAL
+                                        ? l2l_random_normal(s, e)
+                                        : 2 * l2l_random_uniform(s, e) - 1));
+    }
 }
 
 /* x'_0. The noise of a pixel depends on the image's index and its place in C,H,W order only. */
@@ -7375,14 +7332,9 @@ static void l2l__start(l2l_inner *in, l2l_start kind)
         L2L__PARALLEL(l2l__workers(c, l2l_count(in->shape)))
         for (n = 0; n < in->n; n++) {
             l2l_stream s = in->stream;
-            l2l_real *x = in->adv->data + n * one;
             s.purpose = L2L_RANDOM_START;
             s.image = in->images[n];
-            double scale = l2l__start_scale(kind, in->norm, &s, one, in->epsilon);
-            for (int64_t i = 0; i < one; i++) {
-                uint32_t e = l2l__chw(in->shape, i);
-                x[i] += (l2l_real)(scale * l2l__start_noise(kind, in->norm, &s, e, in->epsilon));
-            }
+            l2l__add_noise(in, kind, &s, one, in->adv->data + n * one);
         }
         l2l__into_ball(in);
     }
@@ -10322,6 +10274,7 @@ struct l2l_trainer {
     l2l_optimizer *optimizer;                /* of theta                                          */
     void *held_memory;                       /* of the arrays and texts below                     */
     int n_theta;
+    int64_t theta_size;                      /* numbers in all of theta                           */
     l2l_real *good;                          /* theta of the last step with finite loss, gradient */
     bool has_good, sampled;
     l2l_tensor **theta, **found;             /* trainable parameters + x'_T, and their gradients  */
@@ -10374,17 +10327,14 @@ L2LADVDEF l2l_method l2l_method_plain(void)
 {
     return l2l__method("plain", l2l_maximizer_none(), L2L_START_CLEAN);
 }
-
 L2LADVDEF l2l_method l2l_method_advtrain(void)
 {
     return l2l__method("advtrain", l2l_maximizer_sign(), L2L_START_UNIFORM);
 }
-
 L2LADVDEF l2l_method l2l_method_advtrain_bls(void)
 {
     return l2l__method("advtrain-bls", l2l_maximizer_line_search(true), L2L_START_UNIFORM);
 }
-
 L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi)
 {
     return l2l__method("rnn-adv", l2l_learned_maximizer(phi), L2L_START_NORMAL);
@@ -10403,7 +10353,6 @@ L2LADVDEF l2l_method l2l_method_trades(double beta)
 {
     return l2l__method_kl("trades", l2l_maximizer_sign(), beta);
 }
-
 L2LADVDEF l2l_method l2l_method_rnn_trades(l2l_learned *phi, double beta)
 {
     return l2l__method_kl("rnn-trades", l2l_learned_maximizer(phi), beta);
@@ -10593,10 +10542,9 @@ static void l2l__sample(l2l_trainer *t, l2l_inner *in)
 /* Room for the sum of the parts' gradients of theta. */
 static bool l2l__make_sum(l2l_trainer *t)
 {
-    int64_t n = 0;
-    for (int i = 0; i < t->n_theta; i++) n += t->optimizer->sizes[i];
     if (!t->sum)
-        t->sum = (l2l_real *)l2l__hold(t->context, &t->held_memory, n, sizeof *t->sum);
+        t->sum = (l2l_real *)l2l__hold(t->context, &t->held_memory, t->theta_size,
+                                       sizeof *t->sum);
     return t->sum != NULL;
 }
 
@@ -11038,7 +10986,6 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     l2l_model *m = t->model;
     void **all = &t->held_memory;
     int64_t *sizes = (int64_t *)l2l__hold(c, all, m->n_slots, sizeof *sizes), held = 0;
-    int64_t held_theta = 0;
     int n = 0;
     t->theta = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->theta);
     t->found = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->found);
@@ -11054,12 +11001,12 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
             continue;
         }
         sizes[n] = l2l_count(p->value.shape);
+        t->theta_size += sizes[n];
         t->theta[n] = &p->value;
         t->values[n++] = p->value.data;
     }
     t->n_theta = n;
-    for (int i = 0; i < n && !c->status; i++) held_theta += sizes[i];
-    t->good = (l2l_real *)l2l__hold(c, all, held_theta, sizeof *t->good);
+    t->good = (l2l_real *)l2l__hold(c, all, t->theta_size, sizeof *t->good);
     if (held) t->buffers = (l2l_real *)l2l__hold(c, all, 2 * held, sizeof *t->buffers);
     if (t->buffers) t->part_buffers = t->buffers + held;
     if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
@@ -11198,10 +11145,8 @@ typedef struct l2l__ran {
     uint64_t digest;                         /* of these images, if there is a state              */
 } l2l__ran;
 
-#ifndef L2LADV_NO_STDIO
-static bool l2l__evaluation_load(l2l_evaluation *e);
+static bool l2l__evaluation_load(l2l_evaluation *e); /* chapter 12 */
 static bool l2l__evaluation_save(const l2l_evaluation *e);
-#endif
 
 enum { L2L__STATE_ATTACKS = 60, L2L__SETTINGS = 22 }; /* by what metadata a file can hold         */
 #define L2L__WHOLE(member, key) L2L__FIELD(l2l__ran, member, key, 'i', INT_MIN, INT_MAX, NULL)
@@ -11308,9 +11253,7 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
                                   k->records + k->done))
             break;
         k->done += n;
-#ifndef L2LADV_NO_STDIO
         if (e->options.state && e->ran && !l2l__evaluation_save(e)) break; /* ran: not the clean */
-#endif
         if (attack->progress && !attack->progress(attack->user, k->done, e->images))
             l2l__fail(c, L2L_ERROR_CANCELLED, "evaluation: cancelled after %d of %d images",
                       k->done, e->images);
@@ -11405,11 +11348,6 @@ static bool l2l__evaluation_ok(l2l_context *c, const l2l_model *m, const l2l_dat
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "evaluation: limit %d must not be negative, batch "
                          "%d and the data set's %d images at least 1", o->limit, o->batch,
                          d->count);
-#ifdef L2LADV_NO_STDIO
-    if (o->state)
-        return l2l__fail(c, L2L_ERROR_UNSUPPORTED, "evaluation: the state %s needs stdio",
-                         o->state);
-#endif
     return l2l__dataset_fits(c, "evaluation", d, &m->options);
 }
 
@@ -11456,9 +11394,7 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
         l2l_evaluation_end(e);
         return false;
     }
-#ifndef L2LADV_NO_STDIO
     if (o->state && !l2l__evaluation_load(e)) l2l_evaluation_end(e);
-#endif
     return !c->status;
 }
 
@@ -12184,19 +12120,13 @@ typedef struct l2l__bundle {
     void *kept;                              /* memory that goes with it                          */
 } l2l__bundle;
 
-/* Zeroed memory until the bundle is closed; NULL after an error. */
-static void *l2l__bundle_keep(l2l__bundle *b, int64_t count, size_t size)
-{
-    return l2l__hold(b->file.context, &b->kept, count, size);
-}
-
 /* Of a file, or none; with room for so many tensors. */
 static void l2l__bundle_begin(l2l__bundle *b, l2l__file f, int capacity)
 {
     memset(b, 0, sizeof *b);
     b->file = f;
     b->capacity = capacity;
-    b->entries = (l2l__entry *)l2l__bundle_keep(b, capacity, sizeof *b->entries);
+    b->entries = (l2l__entry *)l2l__hold(f.context, &b->kept, capacity, sizeof *b->entries);
 }
 
 static void l2l__bundle_new(l2l_context *c, l2l__bundle *b, int capacity)
@@ -12286,7 +12216,7 @@ static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
         return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
                         "header", (int64_t)f.bytes, (int64_t)length);
     size_t at = b->first = 8 + (size_t)length;
-    if (!l2l__scan_begin(&s, &b->file, l2l__bundle_keep(b, (int64_t)length + 1, 1), 8,
+    if (!l2l__scan_begin(&s, &b->file, l2l__hold(f.context, &b->kept, (int64_t)length + 1, 1), 8,
                          (size_t)length, false)) return false;
     l2l__scan_want(&s, '{');
     for (n = 0; l2l__scan_next(&s, '}', n); n++) {
@@ -12387,7 +12317,8 @@ static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype,
     int64_t count;
     if (!l2l__product(shape, rank, &count))
         l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", name);
-    if (!c->status && !data) data = l2l__bundle_keep(b, count, (size_t)l2l__dtypes[dtype].size);
+    if (!c->status && !data)
+        data = l2l__hold(c, &b->kept, count, (size_t)l2l__dtypes[dtype].size);
     if (!c->status && b->count == b->capacity)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: too many tensors for a file", name);
     if (!(name = l2l__hold_text(c, &b->kept, name))) return NULL;
@@ -12448,7 +12379,7 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
     l2l_context *c = b->file.context;
     int64_t rest;
     size_t n = l2l__bundle_header(b, NULL, 0, &rest);
-    char *head = (char *)l2l__bundle_keep(b, (int64_t)n + 9, 1);
+    char *head = (char *)l2l__hold(c, &b->kept, (int64_t)n + 9, 1);
     unsigned char *p = NULL;
     int i;
     if (head) {
@@ -12667,7 +12598,6 @@ L2LADVDEF bool l2l_model_load_memory(l2l_model *m, const void *data, size_t byte
 {
     return m && l2l__model_load(m, l2l__file_of(m->context, "memory", data, bytes), extra);
 }
-
 L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *bytes)
 {
     return m && l2l__model_save(m, NULL, data, bytes);
@@ -12731,7 +12661,7 @@ static bool l2l__phi_take(l2l_learned *m, const l2l__bundle *file)
                              l2l__bundle_find(file, "out.bias")))
         return l2l__bad(&file->file, L2L_ERROR_MISMATCH, -1, "bias is off here, but in the file");
     l2l__bundle_new(m->context, &b, 6);
-    phi = (l2l_real *)l2l__bundle_keep(&b, m->size, sizeof *phi);
+    phi = (l2l_real *)l2l__hold(b.file.context, &b.kept, m->size, sizeof *phi);
     if (phi) bias = l2l__phi_bundle(m, phi, &b);
     if (bias && hh) second = (l2l_real *)l2l__bundle_add(&b, hh->name, L2L__REAL, 1,
                                                          b.entries[0].shape, NULL);
@@ -12757,7 +12687,6 @@ L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t 
 {
     return m && l2l__phi_load(m, l2l__file_of(m->context, "memory", data, bytes));
 }
-
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes)
 {
     return m && l2l__phi_save(m, NULL, data, bytes);
@@ -12868,7 +12797,7 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
 {
     static const char *const kinds[4] = {"theta", "first", "second", "best"};
     const l2l_maximizer *m = &t->options.method.maximizer;
-    int64_t n = L2L__STATE + 1, total = 0;
+    int64_t n = L2L__STATE + 1;
     l2l_real *data[4];
     char name[128];
     int j = 0;
@@ -12890,9 +12819,9 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
             l2l__format(name, sizeof name, "%s/%s", kinds[k], p->name);
             if (data[k]) l2l__bundle_add(b, name, L2L__REAL, 1, &n, data[k]);
         }
-        if (p->trainable) total += t->optimizer->sizes[j++];
+        j += p->trainable;
     }
-    l2l__bundle_add(b, "good", L2L__REAL, 1, &total, t->good);
+    l2l__bundle_add(b, "good", L2L__REAL, 1, &t->theta_size, t->good);
 }
 
 L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
@@ -13452,7 +13381,6 @@ L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra)
 {
     return m && l2l__model_load(m, l2l__file_open(l2l_model_context(m), path), extra);
 }
-
 L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path)
 {
     return m && l2l__model_save(m, path, NULL, NULL);
@@ -13531,7 +13459,6 @@ L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path)
 {
     return m && l2l__phi_load(m, l2l__file_open(m->context, path));
 }
-
 L2LADVDEF bool l2l_learned_save(const l2l_learned *m, const char *path)
 {
     return m && l2l__phi_save(m, path, NULL, NULL);
@@ -13654,7 +13581,6 @@ L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_re
 {
     return l2l__npy_save(c, path, L2L__REAL, values, shape, rank);
 }
-
 L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int64_t *values,
                                      const int64_t *shape, int rank)
 {
@@ -13664,7 +13590,6 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 
 /* -- states of evaluations --------------------------------------------------------------------- */
 
-#ifndef L2LADV_NO_STDIO
 enum { L2L__EVALUATION_FIELDS = 6, L2L__RECORD = 10 };
 static const char l2l__state_format[] = "l2ladv evaluation 2";
 static const l2l__field l2l__evaluation_fields[L2L__EVALUATION_FIELDS] = {
@@ -13767,9 +13692,7 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
     l2l_context *c = e->model->context;
     const char *format;
     l2l__bundle b;
-    FILE *f = fopen(e->options.state, "rb");
-    if (!f) return true;
-    fclose(f);
+    if (!l2l__file_exists(e->options.state)) return true;
     if (l2l__bundle_open(l2l__file_open(c, e->options.state), &b)) {
         format = l2l__bundle_text(&b, "format");
         if (!format || strcmp(format, l2l__state_format))
@@ -13782,7 +13705,6 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
     l2l__bundle_close(&b);
     return !c->status;
 }
-#endif
 
 #ifdef __cplusplus
 }
