@@ -272,14 +272,8 @@ L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark);
    and of the element's position in C,H,W order, so it depends neither on the batch nor on the
    threads, and nothing has to be stored to resume. */
 enum { /* purposes: two streams with the same numbers but another purpose are independent */
-    L2L_RANDOM_INIT = 1,
-    L2L_RANDOM_SHUFFLE,
-    L2L_RANDOM_SPLIT,
-    L2L_RANDOM_START,
-    L2L_RANDOM_DROPOUT,
-    L2L_RANDOM_AUGMENT,
-    L2L_RANDOM_PHI,
-    L2L_RANDOM_GENERATOR,
+    L2L_RANDOM_INIT = 1, L2L_RANDOM_SHUFFLE, L2L_RANDOM_SPLIT, L2L_RANDOM_START,
+    L2L_RANDOM_DROPOUT, L2L_RANDOM_AUGMENT, L2L_RANDOM_PHI, L2L_RANDOM_GENERATOR,
     L2L_RANDOM_SEARCH, /* step: the image's pass */
     L2L_RANDOM_USER = 64
 };
@@ -708,8 +702,7 @@ typedef struct l2l_outer {
                         void *user);
     void *user;       /* NULL: `loss` gets the address of `number`                                */
     double number[2]; /* parameters that are copied along                                         */
-    bool
-        is_objective; /* equals the mean of the inner cross-entropy at x'_T: one pass serves both */
+    bool is_objective; /* is the mean of the inner cross-entropy at x'_T: one pass serves both    */
 } l2l_outer;
 L2LADVDEF l2l_outer l2l_outer_cross_entropy(void); /* mean CE(f(x'_T), y)                         */
 /* TRADES (Zhang et al. 2019): mean of CE(f(x), y) + beta KL(f(x) || f(x'_T)), with the gradient
@@ -1067,6 +1060,7 @@ typedef struct l2l_evaluation {
     int n_ran, n_saved;
     bool *by_gradient, *by_query; /* per image: right under all attacks with, without gradients   */
     unsigned checked;       /* warnings about the model itself                                    */
+    void *held;             /* the memory of these arrays                                         */
     double model_digest, data_digest;
 } l2l_evaluation;
 /* The model is also asked five times about its first images (up to 20), for the warnings. */
@@ -1219,6 +1213,11 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 #define L2L__PARALLEL(threads) L2L__UNUSED(threads);
 #endif
 #define L2L__UNUSED(x) ((void)(x))
+#ifdef __cplusplus
+#define L2L__ZERO {}                         /* `l2l_x x = L2L__ZERO;`: all of it 0               */
+#else
+#define L2L__ZERO {0}
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -1303,7 +1302,7 @@ static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_li
     for (; *format; format++) {
         char buffer[40];
         const char *s = buffer;
-        size_t length = 1, i;
+        size_t length = 1;
         if (*format != '%') {
             buffer[0] = *format;
         } else if (*++format == 's') {
@@ -1323,7 +1322,7 @@ static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_li
             s = p;
             length = (size_t)(buffer + sizeof buffer - p);
         }
-        for (i = 0; i < length; i++, n++)
+        for (size_t i = 0; i < length; i++, n++)
             if (n + 1 < capacity) out[n] = s[i];
     }
     if (capacity) out[n < capacity ? n : capacity - 1] = 0;
@@ -1333,9 +1332,8 @@ static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_li
 static size_t l2l__format(char *out, size_t capacity, const char *format, ...)
 {
     va_list a;
-    size_t n;
     va_start(a, format);
-    n = l2l__vformat(out, capacity, format, a);
+    size_t n = l2l__vformat(out, capacity, format, a);
     va_end(a);
     return n;
 }
@@ -1447,12 +1445,32 @@ static void *l2l__grown(l2l_context *c, void *old, int *capacity, int first, siz
     return array;
 }
 
-static char *l2l__copy_text(l2l_context *c, const char *text)
+/* Memory of a list, all given back at once: the parts of an object. Else as l2l__allocate_array. */
+static void *l2l__hold(l2l_context *c, void **list, int64_t count, size_t size)
+{
+    size_t bytes = 0;
+    void **p = NULL;
+    if (!c->status && l2l__bytes(c, count, size, &bytes))
+        p = (void **)l2l__allocate(c, L2L__ALIGN + bytes);
+    if (!p) return NULL;
+    *p = *list;                              /* each block leads to the one before                */
+    *list = p;
+    return (char *)p + L2L__ALIGN;
+}
+
+static void l2l__let_go(l2l_context *c, void *list)
+{
+    for (void *next; list; list = next) {
+        memcpy(&next, list, sizeof next);
+        l2l_free(c, list);
+    }
+}
+
+static char *l2l__hold_text(l2l_context *c, void **list, const char *text)
 {
     size_t n = strlen(text) + 1;
-    char *copy = (char *)l2l__allocate(c, n);
-    if (copy) memcpy(copy, text, n);
-    return copy;
+    char *copy = (char *)l2l__hold(c, list, (int64_t)n, 1);
+    return copy ? (char *)memcpy(copy, text, n) : NULL;
 }
 
 L2LADVDEF size_t l2l_memory_used(const l2l_context *c) { return c->used; }
@@ -1499,10 +1517,8 @@ static l2l__block *l2l__block_after(l2l__block *b)
 static l2l__block *l2l__arena_grow(l2l_context *c, size_t need)
 {
     size_t size = need > c->arena_size / 4 ? need : c->arena_size / 4;
-    l2l__chunk *chunk;
-    l2l__block *b;
     if (size < L2L__CHUNK) size = L2L__CHUNK;
-    chunk = (l2l__chunk *)l2l__allocate(c, size + L2L__ALIGN);
+    l2l__chunk *chunk = (l2l__chunk *)l2l__allocate(c, size + L2L__ALIGN);
     if (!chunk && size > need) {             /* no room to grow ahead: just what is needed        */
         l2l_error_clear(c);
         chunk = (l2l__chunk *)l2l__allocate(c, (size = need) + L2L__ALIGN);
@@ -1512,7 +1528,7 @@ static l2l__block *l2l__arena_grow(l2l_context *c, size_t need)
     chunk->size = size;
     c->chunks = chunk;
     c->arena_size += size;
-    b = (l2l__block *)(void *)((char *)chunk + L2L__ALIGN);
+    l2l__block *b = (l2l__block *)(void *)((char *)chunk + L2L__ALIGN);
     b->size = size;
     b->before = NULL;
     b->is_last = true;
@@ -1604,22 +1620,15 @@ L2LADVDEF l2l_mark l2l_mark_here(const l2l_context *c)
     return m;
 }
 
-/* The nodes that a mark cuts off let go of their inputs, which may be older than the mark. */
-static void l2l__cut_tape(l2l_context *c, int length)
+L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark)
 {
-    int i, j;
-    for (i = length; i < c->tape_length; i++) {
+    for (int i = mark.tape; i < c->tape_length; i++) { /* inputs may be older than the mark       */
         l2l_tensor *y = c->tape[i];
-        for (j = 0; j < 8; j++)
+        for (int j = 0; j < 8; j++)
             if (y->in[j] && y->in[j]->references > 1) y->in[j]->references--;
         if (y->base && y->base->references > 1) y->base->references--;
     }
-    if (c->tape_length > length) c->tape_length = length;
-}
-
-L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark)
-{
-    l2l__cut_tape(c, mark.tape);
+    if (c->tape_length > mark.tape) c->tape_length = mark.tape;
     while (c->newest && c->newest->serial > mark.serial)
         l2l__arena_drop(c, (char *)c->newest + L2L__BLOCK);
     if (!c->newest && c->chunks && c->chunks->next) {
@@ -1651,8 +1660,7 @@ static void l2l__default_release(void *user, void *memory)
 
 L2LADVDEF l2l_options l2l_options_default(void)
 {
-    l2l_options o;
-    memset(&o, 0, sizeof o);
+    l2l_options o = L2L__ZERO;
     o.cpu = L2L_CPU_DETECT;
     return o;
 }
@@ -1709,23 +1717,18 @@ static l2l_real l2l__sqrt(l2l_real x) { return (l2l_real)sqrt((double)x); }
 
 /* -- random numbers: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011) -------------------- */
 
-static void l2l__philox(uint32_t x[4], uint32_t k0, uint32_t k1)
+/* Four numbers at a time: those around `element` of the stream. */
+static void l2l__random_four(const l2l_stream *s, uint32_t element, uint32_t x[4])
 {
-    int round;
-    for (round = 0; round < 10; round++) {
+    uint32_t k0 = (uint32_t)s->seed, k1 = (uint32_t)(s->seed >> 32);
+    x[0] = element / 4; x[1] = s->image; x[2] = s->epoch; x[3] = s->step << 8 | (s->purpose & 255);
+    for (int round = 0; round < 10; round++) {
         uint64_t a = (uint64_t)0xD2511F53u * x[0], b = (uint64_t)0xCD9E8D57u * x[2];
         uint32_t y0 = (uint32_t)(b >> 32) ^ x[1] ^ k0, y2 = (uint32_t)(a >> 32) ^ x[3] ^ k1;
         x[0] = y0; x[1] = (uint32_t)b; x[2] = y2; x[3] = (uint32_t)a;
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-}
-
-/* Four numbers at a time: those around `element` of the stream. */
-static void l2l__random_four(const l2l_stream *s, uint32_t element, uint32_t x[4])
-{
-    x[0] = element / 4; x[1] = s->image; x[2] = s->epoch; x[3] = s->step << 8 | (s->purpose & 255);
-    l2l__philox(x, (uint32_t)s->seed, (uint32_t)(s->seed >> 32));
 }
 
 static double l2l__unit(uint32_t bits) { return (bits >> 8) * (1.0 / 16777216.0); }
@@ -1760,6 +1763,87 @@ static l2l_stream l2l__stream(uint64_t seed, uint32_t purpose, uint32_t epoch, u
     l2l_stream s;
     s.seed = seed; s.purpose = purpose; s.epoch = epoch; s.image = image; s.step = step;
     return s;
+}
+
+/* -- what files know a setting by: digests, and members of structs ---------------------------- */
+
+/* FNV-1a, 64 bits, begun at L2L__FNV. */
+#define L2L__FNV 14695981039346656037u
+static uint64_t l2l__fold(uint64_t h, const void *data, size_t bytes)
+{
+    const unsigned char *p = (const unsigned char *)data;
+    for (; bytes > 0; bytes--) h = (h ^ *p++) * 1099511628211u;
+    return h;
+}
+
+/* A number for bytes, to tell them apart (52 bits: exact in a double); 0 for NULL. */
+static double l2l__digest_bytes(const void *data, int64_t bytes)
+{
+    return data ? (double)(l2l__fold(L2L__FNV, data, (size_t)bytes) >> 12) : 0;
+}
+
+/* A member of a struct: its name in a file, what it can be. */
+typedef struct l2l__field {
+    size_t offset, size;
+    const char *key;
+    char type;                               /* 's' text, 'r' double, 'd' anything, by its digest */
+                                             /* 'i' integer, bool or enum of 1, 4 or 8 bytes      */
+    double low, high;                        /* infinite: no bound, and not even a number         */
+    const char *const *names;                /* of the numbers 0..high, or NULL                   */
+} l2l__field;
+#define L2L__FIELD(in, member, key, type, low, high, names) \
+    {offsetof(in, member), sizeof(((in *)0)->member), key, type, low, high, names}
+/* Two fields of 4 bytes: a seed, all of whose bits shall count. */
+#define L2L__SEED(in, member) \
+    {offsetof(in, member), 4, "seed (one half)", 'i', INT_MIN, INT_MAX, NULL}, \
+    {offsetof(in, member) + 4, 4, "seed (other half)", 'i', INT_MIN, INT_MAX, NULL}
+
+/* A value as a number; whole ones are exact up to 2^53. */
+static double l2l__field_get(const l2l__field *f, const void *in)
+{
+    const char *p = (const char *)in + f->offset;
+    double v;
+    int64_t wide;
+    int32_t i;
+    if (f->type == 'd') return l2l__digest_bytes(p, (int64_t)f->size);
+    if (f->type == 'r') { memcpy(&v, p, sizeof v); return v; }
+    if (f->size == 1) return *(const unsigned char *)p;
+    if (f->size == 8) { memcpy(&wide, p, 8); return (double)wide; }
+    memcpy(&i, p, 4);
+    return i;
+}
+
+/* A value that fits. */
+static void l2l__field_set(const l2l__field *f, void *in, double v)
+{
+    char *p = (char *)in + f->offset;
+    int64_t wide = f->type == 'i' ? (int64_t)v : 0;
+    int32_t i = (int32_t)wide;
+    if (f->type == 'r') memcpy(p, &v, sizeof v);
+    else if (f->type != 'i') return;
+    else if (f->size == 1) *p = (char)wide;
+    else if (f->size == 8) memcpy(p, &wide, 8);
+    else memcpy(p, &i, 4);
+}
+
+static bool l2l__field_fits(const l2l__field *f, double v)
+{
+    return f->high > DBL_MAX ||
+           (v >= f->low && v <= f->high && (f->type == 'r' || !(v - floor(v) > 0)));
+}
+
+/* n fields as numbers, and back; false where one does not fit. */
+static void l2l__fields_get(const l2l__field *f, int n, const void *in, double *v)
+{
+    for (int i = 0; i < n; i++) v[i] = l2l__field_get(f + i, in);
+}
+static bool l2l__fields_set(const l2l__field *f, int n, void *in, const double *v)
+{
+    for (int i = 0; i < n; i++) {
+        if (!l2l__field_fits(f + i, v[i])) return false;
+        l2l__field_set(f + i, in, v[i]);
+    }
+    return true;
 }
 
 /* ============================================================================================ */
@@ -4508,7 +4592,6 @@ static l2l_tensor *l2l__view(l2l_context *c, l2l_tensor *x, l2l_shape s)
 static l2l_tensor *l2l__record(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
                                l2l_tensor *const *in, int n)
 {
-    int i;
     if (y && c->recording && c->tape_length == c->tape_capacity) {
         l2l_tensor **tape = (l2l_tensor **)l2l__grown(c, c->tape, &c->tape_capacity, 1024,
                                                       sizeof *tape);
@@ -4517,19 +4600,13 @@ static l2l_tensor *l2l__record(l2l_context *c, l2l_tensor *y, const l2l__operati
     if (c->status) return l2l__then(c, y, NULL);
     if (!y || !c->recording) return y;
     y->op = op;
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         y->in[i] = in[i];
         if (in[i] && in[i]->references) in[i]->references++;
     }
     y->tape = c->tape_length;
     c->tape[c->tape_length++] = y;
     return y;
-}
-
-static l2l_tensor *l2l__record1(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
-                                l2l_tensor *x)
-{
-    return l2l__record(c, y, op, &x, 1);
 }
 
 static l2l_tensor *l2l__record2(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
@@ -4552,8 +4629,8 @@ L2LADVDEF bool l2l_set_recording(l2l_context *c, bool on)
 L2LADVDEF l2l_tensor *l2l_full(l2l_context *c, l2l_shape s, double value)
 {
     l2l_tensor *x = l2l__new(c, "l2l_full", s);
-    int64_t i, n = x ? l2l_count(s) : 0;
-    for (i = 0; i < n; i++) x->data[i] = (l2l_real)value;
+    int64_t n = x ? l2l_count(s) : 0;
+    for (int64_t i = 0; i < n; i++) x->data[i] = (l2l_real)value;
     return x;
 }
 
@@ -4570,37 +4647,32 @@ static l2l_tensor *l2l__copy(l2l_context *c, const l2l_tensor *x)
 /* One image between CxHxW and HxWxC. */
 static void l2l__image_to_hwc(const l2l_real *chw, int channels, int64_t plane, l2l_real *hwc)
 {
-    int64_t i;
-    int k;
-    for (k = 0; k < channels; k++)
-        for (i = 0; i < plane; i++) hwc[i * channels + k] = chw[k * plane + i];
+    for (int k = 0; k < channels; k++)
+        for (int64_t i = 0; i < plane; i++) hwc[i * channels + k] = chw[k * plane + i];
 }
 
 static void l2l__image_to_chw(const l2l_real *hwc, int channels, int64_t plane, l2l_real *chw)
 {
-    int64_t i;
-    int k;
-    for (k = 0; k < channels; k++)
-        for (i = 0; i < plane; i++) chw[k * plane + i] = hwc[i * channels + k];
+    for (int k = 0; k < channels; k++)
+        for (int64_t i = 0; i < plane; i++) chw[k * plane + i] = hwc[i * channels + k];
 }
 
 L2LADVDEF l2l_tensor *l2l_from_nchw(l2l_context *c, const l2l_real *values, l2l_shape s)
 {
     l2l_tensor *x = l2l__new(c, "l2l_from_nchw", s);
     int64_t plane = (int64_t)s.h * s.w, one = plane * s.c;
-    int i, n = x ? s.n : 0;
-    for (i = 0; i < n; i++) l2l__image_to_hwc(values + i * one, s.c, plane, x->data + i * one);
+    int n = x ? s.n : 0;
+    for (int i = 0; i < n; i++) l2l__image_to_hwc(values + i * one, s.c, plane, x->data + i * one);
     return x;
 }
 
 L2LADVDEF bool l2l_to_nchw(l2l_context *c, const l2l_tensor *x, l2l_real *values)
 {
     int64_t plane, one;
-    int i;
     if (!l2l__ready(c, "l2l_to_nchw", x)) return false;
     plane = (int64_t)x->shape.h * x->shape.w;
     one = plane * x->shape.c;
-    for (i = 0; i < x->shape.n; i++)
+    for (int i = 0; i < x->shape.n; i++)
         l2l__image_to_chw(x->data + i * one, x->shape.c, plane, values + i * one);
     return true;
 }
@@ -4646,13 +4718,13 @@ static l2l_tensor **l2l__walk_slot(l2l__walk *w, l2l_tensor *x)
 
 static void l2l__walk_mark(l2l_context *c, l2l__walk *w)
 {
-    int i, j, last = w->last;
+    int last = w->last;
     memset(w->need, 0, (size_t)last + 1);
     memset(w->slots, 0, ((size_t)last + 1 + (size_t)w->n) * sizeof *w->slots);
-    for (i = 0; i < w->n; i++)
+    for (int i = 0; i < w->n; i++)
         if (w->inputs[i]->tape >= 0 && w->inputs[i]->tape <= last) w->need[w->inputs[i]->tape] = 2;
-    for (i = 0; i <= last; i++)
-        for (j = 0; j < 8; j++) {
+    for (int i = 0; i <= last; i++)
+        for (int j = 0; j < 8; j++) {
             l2l_tensor *x = c->tape[i]->in[j];
             if (x && x->tape < i && l2l__walk_slot(w, x)) {
                 w->need[i] |= 1;
@@ -4663,16 +4735,14 @@ static void l2l__walk_mark(l2l_context *c, l2l__walk *w)
 
 static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned flags)
 {
-    l2l__vjp v;
+    l2l__vjp v = L2L__ZERO;
     l2l_tensor **slot;
-    int j;
-    memset(&v, 0, sizeof v);
     v.c = c;
     v.y = y;
     v.dy = w->slots[y->tape];
-    for (j = 0; j < 8; j++) v.need[j] = y->in[j] && l2l__walk_slot(w, y->in[j]);
+    for (int j = 0; j < 8; j++) v.need[j] = y->in[j] && l2l__walk_slot(w, y->in[j]);
     y->op->vjp(&v);
-    for (j = 0; j < 8; j++) {
+    for (int j = 0; j < 8; j++) {
         slot = v.need[j] ? l2l__walk_slot(w, y->in[j]) : NULL;
         if (slot) l2l__accumulate(c, slot, v.dx[j]);
         else l2l_drop(c, v.dx[j]);
@@ -4687,18 +4757,16 @@ static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned
 static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l_tensor *cotangent,
                            l2l_tensor **gradients, unsigned flags)
 {
-    int i;
-    l2l_tensor **slot;
     l2l__walk_mark(c, w);
-    slot = l2l__walk_slot(w, output);
+    l2l_tensor **slot = l2l__walk_slot(w, output);
     if (slot) *slot = cotangent ? l2l__retain(cotangent) : l2l_full(c, output->shape, 1);
-    for (i = w->last; i >= 0 && !c->status; i--)
+    for (int i = w->last; i >= 0 && !c->status; i--)
         if ((w->need[i] & 1) && w->slots[i]) l2l__walk_node(c, w, c->tape[i], flags);
-    for (i = 0; i < w->n && !c->status; i++) {
+    for (int i = 0; i < w->n && !c->status; i++) {
         slot = l2l__walk_slot(w, w->inputs[i]);
         gradients[i] = slot && *slot ? l2l__retain(*slot) : l2l_zeros(c, w->inputs[i]->shape);
     }
-    for (i = 0; i < w->last + 1 + w->n && !c->status; i++) l2l_drop(c, w->slots[i]);
+    for (int i = 0; i < w->last + 1 + w->n && !c->status; i++) l2l_drop(c, w->slots[i]);
 }
 
 L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent,
@@ -4708,8 +4776,8 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     l2l_mark mark = l2l_mark_here(c);
     bool was = c->recording;
     l2l__walk w;
-    int i, *saved;
-    for (i = 0; i < n_inputs; i++) gradients[i] = NULL;
+    int *saved;
+    for (int i = 0; i < n_inputs; i++) gradients[i] = NULL;
     if (!l2l__ready(c, "l2l_vjp", output)) return false;
     if (output->tape < 0)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: the output is not on the tape: was "
@@ -4719,7 +4787,7 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     if ((flags & L2L_CREATE_GRAPH) && (flags & L2L_FREE_GRAPH))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: L2L_CREATE_GRAPH needs the tape that "
                          "L2L_FREE_GRAPH gives back");
-    for (i = 0; i < n_inputs; i++)
+    for (int i = 0; i < n_inputs; i++)
         if (!l2l__ready(c, "l2l_vjp", inputs[i])) return false;
     w.inputs = inputs;
     w.n = n_inputs;
@@ -4728,17 +4796,17 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     w.need = (unsigned char *)l2l__arena_array(c, output->tape + 1, 1);
     saved = (int *)l2l__arena_array(c, n_inputs + 1, sizeof *saved);
     if (saved) {
-        for (i = 0; i < n_inputs; i++) saved[i] = inputs[i]->tape;
-        for (i = 0; i < n_inputs; i++)
+        for (int i = 0; i < n_inputs; i++) saved[i] = inputs[i]->tape;
+        for (int i = 0; i < n_inputs; i++)
             if (inputs[i]->tape < 0) inputs[i]->tape = -2 - i;
         c->recording = (flags & L2L_CREATE_GRAPH) != 0;
         l2l__walk_back(c, &w, output, cotangent, gradients, flags);
         c->recording = was;
-        for (i = 0; i < n_inputs; i++) inputs[i]->tape = saved[i];
+        for (int i = 0; i < n_inputs; i++) inputs[i]->tape = saved[i];
     }
     if (c->status) {
         l2l_release(c, mark);
-        for (i = 0; i < n_inputs; i++) gradients[i] = NULL;
+        for (int i = 0; i < n_inputs; i++) gradients[i] = NULL;
         return false;
     }
     l2l__arena_drop(c, w.slots);
@@ -4774,17 +4842,15 @@ static const l2l_real *l2l__row(const l2l_tensor *x, l2l_shape s, int64_t p)
 static void l2l__binary_row(char kind, const l2l_real *a, int sa, const l2l_real *b, int sb, int n,
                             l2l_real *y)
 {
-    int i;
-    if (kind == '+') for (i = 0; i < n; i++) y[i] = a[i * sa] + b[i * sb];
-    else if (kind == '-') for (i = 0; i < n; i++) y[i] = a[i * sa] - b[i * sb];
-    else for (i = 0; i < n; i++) y[i] = a[i * sa] * b[i * sb];
+    if (kind == '+') for (int i = 0; i < n; i++) y[i] = a[i * sa] + b[i * sb];
+    else if (kind == '-') for (int i = 0; i < n; i++) y[i] = a[i * sa] - b[i * sb];
+    else for (int i = 0; i < n; i++) y[i] = a[i * sa] * b[i * sb];
 }
 
 static void l2l__binary_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    int j;
-    for (j = 0; j < 2; j++) {
+    for (int j = 0; j < 2; j++) {
         l2l_tensor *x = v->y->in[j], *g;
         if (!v->need[j]) continue;
         if (v->y->i[0] == '*') g = l2l_mul(c, v->dy, v->y->in[1 - j]);
@@ -4993,12 +5059,11 @@ enum {
 /* Adds one image (hxwxc) into the double sums of shape s.hxs.wxs.c. */
 static void l2l__sum_image(const l2l_real *x, l2l_shape from, l2l_shape s, double *sums)
 {
-    int h, w, k;
-    for (h = 0; h < from.h; h++)
-        for (w = 0; w < from.w; w++, x += from.c) {
+    for (int h = 0; h < from.h; h++)
+        for (int w = 0; w < from.w; w++, x += from.c) {
             double *row = sums + ((int64_t)(s.h > 1 ? h : 0) * s.w + (s.w > 1 ? w : 0)) * s.c;
-            if (s.c > 1) for (k = 0; k < from.c; k++) row[k] += (double)x[k];
-            else for (k = 0; k < from.c; k++) row[0] += (double)x[k];
+            if (s.c > 1) for (int k = 0; k < from.c; k++) row[k] += (double)x[k];
+            else for (int k = 0; k < from.c; k++) row[0] += (double)x[k];
         }
 }
 
@@ -5007,45 +5072,36 @@ static void l2l__sum_image(const l2l_real *x, l2l_shape from, l2l_shape s, doubl
 static void l2l__sum_images(l2l_context *c, const l2l_real *x, l2l_shape from, l2l_shape s,
                             l2l_real *y)
 {
-    int64_t one = l2l_count(from) / from.n, size = l2l_count(s) / s.n, i;
+    int64_t one = l2l_count(from) / from.n, size = l2l_count(s) / s.n;
     int parts = s.n > 1 ? from.n : from.n < 16 ? from.n : 16, part;
     double *sums = (double *)l2l__arena_array(c, parts * size, sizeof *sums);
     if (!sums) return;
     L2L__PARALLEL(l2l__workers(c, l2l_count(from)))
     for (part = 0; part < parts; part++) {
         double *mine = sums + part * size;
-        int n, last = (int)((int64_t)(part + 1) * from.n / parts);
+        int last = (int)((int64_t)(part + 1) * from.n / parts);
         memset(mine, 0, (size_t)size * sizeof *mine);
-        for (n = (int)((int64_t)part * from.n / parts); n < last; n++)
+        for (int n = (int)((int64_t)part * from.n / parts); n < last; n++)
             l2l__sum_image(x + n * one, from, s, mine);
     }
     if (s.n == 1)
         for (part = 1; part < parts; part++)
-            for (i = 0; i < size; i++) sums[i] += sums[part * size + i];
-    for (i = 0; i < l2l_count(s); i++) y[i] = (l2l_real)sums[i];
+            for (int64_t i = 0; i < size; i++) sums[i] += sums[part * size + i];
+    for (int64_t i = 0; i < l2l_count(s); i++) y[i] = (l2l_real)sums[i];
     l2l__arena_drop(c, sums);
 }
 
 /* The sums over N,H,W: the gradient of a bias. With mu: of (x - mu)^2 instead. */
 static bool l2l__sum_pixels(l2l_context *c, const l2l_tensor *x, const l2l_real *mu, l2l_real *y)
 {
-    int k, n = x->shape.c;
+    int n = x->shape.c;
     double *sums = (double *)l2l__arena_array(c, n, sizeof *sums);
     bool ok = sums && l2l__channel_moments(c, l2l_count(x->shape) / n, n, mu ? NULL : x->data,
                                            NULL, mu ? x->data : NULL, mu, mu ? NULL : sums,
                                            mu ? sums : NULL);
-    for (k = 0; ok && k < n; k++) y[k] = (l2l_real)sums[k];
+    for (int k = 0; ok && k < n; k++) y[k] = (l2l_real)sums[k];
     l2l__arena_drop(c, sums);
     return ok;
-}
-
-/* One image is summed as each of a batch is: N,1,1,C and 1,1,1,C are then the same request. */
-static void l2l__sum_into(l2l_context *c, const l2l_tensor *x, l2l_tensor *y)
-{
-    if (x->shape.n > 1 && l2l__same(y->shape, l2l__channels(x->shape.c)))
-        l2l__sum_pixels(c, x, NULL, y->data);
-    else
-        l2l__sum_images(c, x->data, x->shape, y->shape, y->data);
 }
 
 static void l2l__broadcast_into(l2l_context *c, const l2l_tensor *x, l2l_tensor *y)
@@ -5055,8 +5111,8 @@ static void l2l__broadcast_into(l2l_context *c, const l2l_tensor *x, l2l_tensor 
     for (p = 0; p < pixels; p++) {
         const l2l_real *row = l2l__row(x, y->shape, p);
         l2l_real *out = y->data + p * y->shape.c;
-        int k, step = x->shape.c > 1;
-        for (k = 0; k < y->shape.c; k++) out[k] = row[k * step];
+        int step = x->shape.c > 1;
+        for (int k = 0; k < y->shape.c; k++) out[k] = row[k * step];
     }
 }
 
@@ -5064,8 +5120,8 @@ static void l2l__broadcast_into(l2l_context *c, const l2l_tensor *x, l2l_tensor 
 static void l2l__copy_channels(const l2l_tensor *x, int64_t from, l2l_tensor *y, int64_t to,
                                int count)
 {
-    int64_t p, pixels = l2l_count(x->shape) / x->shape.c;
-    for (p = 0; p < pixels; p++)
+    int64_t pixels = l2l_count(x->shape) / x->shape.c;
+    for (int64_t p = 0; p < pixels; p++)
         memcpy(y->data + p * y->shape.c + to, x->data + p * x->shape.c + from,
                (size_t)count * sizeof *y->data);
 }
@@ -5075,7 +5131,6 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
 {
     const l2l_shape large = kind & 1 ? y->shape : x->shape, small = kind & 1 ? x->shape : y->shape;
     l2l__geometry g;
-    int n;
     g.n = large.n; g.h = large.h; g.w = large.w; g.c = g.k = large.c;
     g.oh = small.h; g.ow = small.w;
     g.kh = g.kw = (int)y->i[0];
@@ -5084,7 +5139,12 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
     if (kind == L2L__PLACE || kind == L2L__UNPICK)
         memset(y->data, 0, (size_t)l2l_count(large) * sizeof *y->data);
     switch (kind) {
-    case L2L__SUM: l2l__sum_into(c, x, y); break;
+    case L2L__SUM:                           /* one image as each of a batch: N,1,1,C and 1,1,1,C */
+        if (x->shape.n > 1 && l2l__same(small, l2l__channels(x->shape.c))) /* are the same then   */
+            l2l__sum_pixels(c, x, NULL, y->data);
+        else
+            l2l__sum_images(c, x->data, large, small, y->data);
+        break;
     case L2L__BROADCAST: l2l__broadcast_into(c, x, y); break;
     case L2L__SLICE: l2l__copy_channels(x, y->i[0], y, 0, small.c); break;
     case L2L__PLACE: l2l__copy_channels(x, 0, y, y->i[0], small.c); break;
@@ -5093,10 +5153,10 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
     case L2L__AVERAGE: l2l__average(c, &g, true, x->data, y->data); break;
     case L2L__SPREAD: l2l__average(c, &g, false, y->data, x->data); break;
     case L2L__PICK:
-        for (n = 0; n < large.n; n++) y->data[n] = x->data[(int64_t)n * large.c + index[n]];
+        for (int n = 0; n < large.n; n++) y->data[n] = x->data[(int64_t)n * large.c + index[n]];
         break;
     default:                                 /* L2L__UNPICK                                       */
-        for (n = 0; n < large.n; n++) y->data[(int64_t)n * large.c + index[n]] = x->data[n];
+        for (int n = 0; n < large.n; n++) y->data[(int64_t)n * large.c + index[n]] = x->data[n];
     }
 }
 
@@ -5133,7 +5193,6 @@ L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
     return l2l__map(c, L2L__SUM, x, s, 0, 0, 0, NULL);
 }
-
 L2LADVDEF l2l_tensor *l2l_broadcast_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
     return l2l__map(c, L2L__BROADCAST, x, s, 0, 0, 0, NULL);
@@ -5161,8 +5220,8 @@ L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int tot
 
 static void l2l__concat_vjp(l2l__vjp *v)
 {
-    int j, from = 0;
-    for (j = 0; j < 8 && v->y->in[j]; from += v->y->in[j++]->shape.c)
+    int from = 0;
+    for (int j = 0; j < 8 && v->y->in[j]; from += v->y->in[j++]->shape.c)
         if (v->need[j]) v->dx[j] = l2l_slice(v->c, v->dy, from, v->y->in[j]->shape.c);
 }
 static const l2l__operation l2l__concat_op = {"l2l_concat", l2l__concat_vjp};
@@ -5172,9 +5231,9 @@ L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n
     const char *where = l2l__concat_op.name;
     l2l_shape s = {0, 0, 0, 0}, one;
     l2l_tensor *y;
-    int j, from = 0;
+    int from = 0;
     if (n < 1 || n > 8) l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d tensors, not 1 to 8", where, n);
-    for (j = 0; j < n; j++, s = one) {
+    for (int j = 0; j < n; j++, s = one) {
         if (!l2l__ready(c, where, parts[j])) return NULL;
         one = parts[j]->shape;
         if (j && (one.n != s.n || one.h != s.h || one.w != s.w || one.c > INT_MAX - s.c))
@@ -5182,7 +5241,7 @@ L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n
         else one.c += s.c;
     }
     if (!(y = l2l__new(c, where, s))) return NULL;
-    for (j = 0; j < n; from += parts[j++]->shape.c)
+    for (int j = 0; j < n; from += parts[j++]->shape.c)
         l2l__copy_channels(parts[j], 0, y, from, parts[j]->shape.c);
     return l2l__record(c, y, &l2l__concat_op, parts, n);
 }
@@ -5230,7 +5289,7 @@ L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s)
     if (!l2l__ready(c, where, x) || !l2l__shape_ok(c, where, s) ||
         !(l2l_count(s) == l2l_count(x->shape) || l2l__shapes_differ(c, where, x->shape, s)))
         return NULL;
-    return l2l__record1(c, l2l__view(c, x, s), &l2l__reshape_op, x);
+    return l2l__record(c, l2l__view(c, x, s), &l2l__reshape_op, &x, 1);
 }
 
 /* -- scale and shift by channel ---------------------------------------------------------------- */
@@ -5338,8 +5397,7 @@ static l2l_shape l2l__output_of(const l2l__geometry *g)
 
 L2LADVDEF l2l_conv_options l2l_conv_default(void)
 {
-    l2l_conv_options o;
-    memset(&o, 0, sizeof o);
+    l2l_conv_options o = L2L__ZERO;
     o.stride = 1;
     return o;
 }
@@ -5380,14 +5438,13 @@ static l2l_tensor *l2l__conv_adjoint(l2l_context *c, const l2l__operation *op, l
 {
     const bool in_x = op == &l2l__input_grad_op;
     l2l__geometry g;
-    l2l_shape dy;
     l2l_tensor *y;
     if (!l2l__ready(c, op->name, a) || !l2l__ready(c, op->name, b) ||
         !l2l__shape_ok(c, op->name, s) ||
         !l2l__geometry_of(c, op->name, in_x ? s : a->shape, in_x ? b->shape : s, stride, padding,
                           &g))
         return NULL;
-    dy = in_x ? a->shape : b->shape;
+    l2l_shape dy = in_x ? a->shape : b->shape;
     if (!l2l__equal(c, op->name, dy, l2l__output_of(&g)) || !(y = l2l__new(c, op->name, s)))
         return NULL;
     if (in_x) l2l__conv_input_gradient(c, &g, a->data, b, y->data);
@@ -5402,7 +5459,6 @@ L2LADVDEF l2l_tensor *l2l_conv_input_grad(l2l_context *c, l2l_tensor *dy, l2l_te
 {
     return l2l__conv_adjoint(c, &l2l__input_grad_op, dy, w, x, stride, padding);
 }
-
 L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_tensor *dy,
                                            l2l_shape w, int stride, int padding)
 {
@@ -5568,7 +5624,7 @@ L2LADVDEF l2l_tensor *l2l_max_pool(l2l_context *c, l2l_tensor *x, int window, in
 {
     l2l__geometry g;
     if (!l2l__pool_shape(c, "l2l_max_pool", x, window, stride, padding, &g)) return NULL;
-    return l2l__record1(c, l2l__pool(c, "l2l_max_pool", &g, x->data), &l2l__map_op, x);
+    return l2l__record(c, l2l__pool(c, "l2l_max_pool", &g, x->data), &l2l__map_op, &x, 1);
 }
 
 L2LADVDEF l2l_tensor *l2l_average_pool(l2l_context *c, l2l_tensor *x, int window, int stride,
@@ -5591,8 +5647,7 @@ L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x)
 
 L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
 {
-    l2l_batch_norm_options o;
-    memset(&o, 0, sizeof o);
+    l2l_batch_norm_options o = L2L__ZERO;
     o.epsilon = 1e-5;
     o.momentum = 0.1;
     o.update = true;
@@ -5613,10 +5668,9 @@ static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
     l2l_tensor *dx = v->need[0] ? l2l__new(c, "batch_norm", x->shape) : NULL;
     l2l_tensor *dgamma = l2l__new(c, "batch_norm", gamma->shape);
     l2l_tensor *dbeta = l2l__new(c, "batch_norm", gamma->shape);
-    int k;
     if (!c->status &&
         l2l__channel_moments(c, m, n, v->dy->data, g, x->data, mu, sums, sums + n)) {
-        for (k = 0; k < n; k++) {
+        for (int k = 0; k < n; k++) {
             double a = (double)gamma->data[k] * (double)r[k];
             double h = sums[n + k] * (double)r[k];
             dbeta->data[k] = (l2l_real)sums[k];
@@ -5666,12 +5720,12 @@ static const l2l__operation l2l__batch_norm_op = {"batch_norm", l2l__batch_norm_
 /* Mean and biased variance by channel. */
 static bool l2l__moments(l2l_context *c, const l2l_tensor *x, l2l_real *mu, l2l_real *variance)
 {
-    int n = x->shape.c, k;
+    int n = x->shape.c;
     double m = (double)(l2l_count(x->shape) / n);
     if (!l2l__sum_pixels(c, x, NULL, mu)) return false;
-    for (k = 0; k < n; k++) mu[k] = (l2l_real)((double)mu[k] / m);
+    for (int k = 0; k < n; k++) mu[k] = (l2l_real)((double)mu[k] / m);
     if (!l2l__sum_pixels(c, x, mu, variance)) return false;
-    for (k = 0; k < n; k++) variance[k] = (l2l_real)((double)variance[k] / m);
+    for (int k = 0; k < n; k++) variance[k] = (l2l_real)((double)variance[k] / m);
     return true;
 }
 
@@ -5684,11 +5738,10 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
     l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[4];
     l2l_real *scale = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *scale), *mu = NULL;
     l2l__epilogue e;
-    int k;
     if (y) y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *mu);
     if (!c->status && l2l__moments(c, x, mu, scale + n)) {
         l2l_real *r = mu + n, *variance = scale + n;
-        for (k = 0; k < n; k++) {
+        for (int k = 0; k < n; k++) {
             r[k] = (l2l_real)(1 / sqrt((double)variance[k] + o->epsilon));
             scale[k] = r[k] * o->gamma->data[k];
         }
@@ -5700,7 +5753,7 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
     }
     in[0] = x; in[1] = o->gamma; in[2] = o->beta; in[3] = o->residual;
     y = l2l__record(c, y, &l2l__batch_norm_op, in, 4);
-    for (k = 0; y && o->update && k < n; k++) {
+    for (int k = 0; y && o->update && k < n; k++) {
         l2l_real *mean = o->running_mean->data + k, *var = o->running_variance->data + k;
         *mean = (l2l_real)((1 - a) * (double)*mean + a * (double)mu[k]);
         *var = (l2l_real)((1 - a) * (double)*var + a * unbiased * (double)scale[n + k]);
@@ -5728,11 +5781,10 @@ L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_ba
     const char *where = "l2l_batch_norm";
     const l2l_tensor *vectors[4];
     l2l_tensor *s, *b;
-    int i;
     if (!l2l__ready(c, where, x)) return NULL;
     vectors[0] = o->gamma; vectors[1] = o->beta;
     vectors[2] = o->running_mean; vectors[3] = o->running_variance;
-    for (i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++)
         if (!l2l__ready(c, where, vectors[i]) ||
             !l2l__equal(c, where, vectors[i]->shape, l2l__channels(x->shape.c)))
             return NULL;
@@ -5748,7 +5800,6 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
                                   const uint32_t *images)
 {
     l2l_tensor *mask;
-    int64_t plane, i;
     int n, k;
     if (!l2l__ready(c, "l2l_dropout", x)) return NULL;
     if (!(p >= 0 && p < 1)) {
@@ -5756,11 +5807,11 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
         return NULL;
     }
     if (!(mask = l2l__new(c, "l2l_dropout", x->shape))) return NULL;
-    plane = (int64_t)x->shape.h * x->shape.w;
+    int64_t plane = (int64_t)x->shape.h * x->shape.w;
     for (n = 0; n < x->shape.n; n++) {
         l2l_stream mine = *s;
         mine.image = images[n];
-        for (i = 0; i < plane; i++)
+        for (int64_t i = 0; i < plane; i++)
             for (k = 0; k < x->shape.c; k++) /* the element's number is its place in C,H,W order  */
                 mask->data[(n * plane + i) * x->shape.c + k] =
                     l2l_random_uniform(&mine, (uint32_t)(k * plane + i)) < p
@@ -5783,9 +5834,8 @@ static bool l2l__rows_ready(l2l_context *c, const char *where, const l2l_tensor 
 static double l2l__log_sum_exp(const l2l_real *z, int k)
 {
     double top = (double)z[0], sum = 0;
-    int j;
-    for (j = 1; j < k; j++) if ((double)z[j] > top) top = (double)z[j];
-    for (j = 0; j < k; j++) sum += exp((double)z[j] - top);
+    for (int j = 1; j < k; j++) if ((double)z[j] > top) top = (double)z[j];
+    for (int j = 0; j < k; j++) sum += exp((double)z[j] - top);
     return top + log(sum);
 }
 
@@ -5796,17 +5846,16 @@ static l2l_tensor *l2l__softmax_rows(l2l_context *c, const l2l__operation *op, l
                                      bool logs)
 {
     l2l_tensor *y = l2l__rows_ready(c, op->name, z) ? l2l__like(c, op->name, z) : NULL;
-    int i, j, k;
     if (!y) return NULL;
-    k = z->shape.c;
-    for (i = 0; i < z->shape.n; i++) {
+    int k = z->shape.c;
+    for (int i = 0; i < z->shape.n; i++) {
         const l2l_real *row = z->data + (int64_t)i * k;
         l2l_real *out = y->data + (int64_t)i * k;
         double lse = l2l__log_sum_exp(row, k);
-        for (j = 0; j < k; j++)
+        for (int j = 0; j < k; j++)
             out[j] = (l2l_real)(logs ? (double)row[j] - lse : exp((double)row[j] - lse));
     }
-    return l2l__record1(c, y, op, z);
+    return l2l__record(c, y, op, &z, 1);
 }
 
 static void l2l__softmax_vjp(l2l__vjp *v)    /* y (dy - sum dy y) */
@@ -5841,11 +5890,10 @@ L2LADVDEF l2l_tensor *l2l_log_softmax(l2l_context *c, l2l_tensor *logits)
 static bool l2l__save_classes(l2l_context *c, const char *where, l2l_tensor *y, const int *classes,
                               int n, int k)
 {
-    int i;
     if (!y) return false;
     y->index = (int *)l2l__arena_array(c, n, sizeof *y->index);
     if (!y->index) return false;
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         if (classes[i] < 0 || classes[i] >= k)
             return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: class %d of row %d is not in 0..%d", where,
                              classes[i], i, k - 1);
@@ -5861,7 +5909,7 @@ static l2l_tensor *l2l__by_class(l2l_context *c, int kind, const char *where, l2
     if (y) y->i[3] = kind;
     if (l2l__save_classes(c, where, y, classes, x->shape.n, k))
         l2l__map_into(c, kind, x, y, y->index);
-    return l2l__record1(c, y, &l2l__map_op, x);
+    return l2l__record(c, y, &l2l__map_op, &x, 1);
 }
 
 L2LADVDEF l2l_tensor *l2l_pick(l2l_context *c, l2l_tensor *logits, const int *classes)
@@ -6720,7 +6768,7 @@ static l2l_tensor *l2l__external_forward(l2l_model *m, l2l_tensor *x, void *user
         l2l__fail(c, L2L_ERROR_CANCELLED, "the external model's logits callback returned false");
     l2l__arena_drop(c, images);
     z->p = &m->external;
-    return l2l__record1(c, z, &l2l__external_op, x);
+    return l2l__record(c, z, &l2l__external_op, &x, 1);
 }
 
 L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e)
@@ -6764,20 +6812,18 @@ static const l2l__operation l2l__cross_entropy_op = {"cross_entropy", l2l__cross
 
 L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, const int *labels)
 {
-    l2l_tensor *y;
-    int i, k;
     if (!l2l__rows_ready(c, "l2l_cross_entropy", logits)) return NULL;
-    k = logits->shape.c;
-    y = l2l__new(c, "l2l_cross_entropy", l2l__per_image(logits));
+    int k = logits->shape.c;
+    l2l_tensor *y = l2l__new(c, "l2l_cross_entropy", l2l__per_image(logits));
     if (!l2l__save_classes(c, "l2l_cross_entropy", y, labels, logits->shape.n, k)) {
         l2l_drop(c, y);
         return NULL;
     }
-    for (i = 0; i < logits->shape.n; i++) {
+    for (int i = 0; i < logits->shape.n; i++) {
         const l2l_real *row = logits->data + (int64_t)i * k;
         y->data[i] = (l2l_real)(l2l__log_sum_exp(row, k) - (double)row[labels[i]]);
     }
-    return l2l__record1(c, y, &l2l__cross_entropy_op, logits);
+    return l2l__record(c, y, &l2l__cross_entropy_op, &logits, 1);
 }
 
 /* KL = sum p (log p - log q):  dq logits = (q - p) dy,  dp logits = p (log p - log q - KL) dy */
@@ -6813,7 +6859,6 @@ static const l2l__operation l2l__kl_op = {"kl_divergence", l2l__kl_vjp};
 L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tensor *q)
 {
     l2l_tensor *y;
-    int i, j, k;
     if (!l2l__rows_ready(c, "l2l_kl_divergence", p) || !l2l__rows_ready(c, "l2l_kl_divergence", q))
         return NULL;
     if (!l2l__same(p->shape, q->shape)) {
@@ -6821,11 +6866,11 @@ L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tenso
         return NULL;
     }
     if (!(y = l2l__new(c, "l2l_kl_divergence", l2l__per_image(p)))) return NULL;
-    k = p->shape.c;
-    for (i = 0; i < p->shape.n; i++) {
+    int k = p->shape.c;
+    for (int i = 0; i < p->shape.n; i++) {
         const l2l_real *a = p->data + (int64_t)i * k, *b = q->data + (int64_t)i * k;
         double la = l2l__log_sum_exp(a, k), lb = l2l__log_sum_exp(b, k), sum = 0;
-        for (j = 0; j < k; j++)
+        for (int j = 0; j < k; j++)
             sum += exp((double)a[j] - la) * ((double)a[j] - la - ((double)b[j] - lb));
         y->data[i] = (l2l_real)sum;
     }
@@ -6835,8 +6880,8 @@ L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tenso
 /* Row-wise argmax without column `except` (-1: all columns). */
 static int l2l__argmax(const l2l_real *z, int k, int except)
 {
-    int j, best = except == 0 ? 1 : 0;
-    for (j = best + 1; j < k; j++)
+    int best = except == 0 ? 1 : 0;
+    for (int j = best + 1; j < k; j++)
         if (j != except && z[j] > z[best]) best = j;
     return best;
 }
@@ -6844,14 +6889,14 @@ static int l2l__argmax(const l2l_real *z, int k, int except)
 L2LADVDEF l2l_tensor *l2l_margin(l2l_context *c, l2l_tensor *logits, const int *labels)
 {
     l2l_tensor *own, *other, *y = NULL;
-    int i, *best;
+    int *best;
     if (!l2l__rows_ready(c, "l2l_margin", logits)) return NULL;
     own = l2l_pick(c, logits, labels);       /* checks the labels                                 */
     best = own ? (int *)l2l__arena_array(c, logits->shape.n, sizeof *best) : NULL;
     if (!best || logits->shape.c < 2) {
         if (best) l2l__fail(c, L2L_ERROR_SHAPE, "l2l_margin: one class has no other");
     } else {
-        for (i = 0; i < logits->shape.n; i++)
+        for (int i = 0; i < logits->shape.n; i++)
             best[i] = l2l__argmax(logits->data + (int64_t)i * logits->shape.c, logits->shape.c,
                                   labels[i]);
         other = l2l_pick(c, logits, best);
@@ -6865,9 +6910,8 @@ L2LADVDEF l2l_tensor *l2l_margin(l2l_context *c, l2l_tensor *logits, const int *
 
 L2LADVDEF bool l2l_predict(l2l_context *c, const l2l_tensor *logits, int *classes)
 {
-    int i;
     if (!l2l__rows_ready(c, "l2l_predict", logits)) return false;
-    for (i = 0; i < logits->shape.n; i++)
+    for (int i = 0; i < logits->shape.n; i++)
         classes[i] = l2l__argmax(logits->data + (int64_t)i * logits->shape.c, logits->shape.c, -1);
     return true;
 }
@@ -6902,8 +6946,7 @@ static l2l_objective l2l__objective(const char *name,
                                     l2l_tensor *(*loss)(l2l_context *, l2l_tensor *, l2l_tensor *,
                                                         const int *, void *), bool needs_clean)
 {
-    l2l_objective o;
-    memset(&o, 0, sizeof o);
+    l2l_objective o = L2L__ZERO;
     o.name = name;
     o.loss = loss;
     o.needs_clean = needs_clean;
@@ -6935,8 +6978,7 @@ static l2l_tensor *l2l__outer_ce(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, c
 
 L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
 {
-    l2l_outer o;
-    memset(&o, 0, sizeof o);
+    l2l_outer o = L2L__ZERO;
     o.name = "cross-entropy";
     o.loss = l2l__outer_ce;
     o.is_objective = true;
@@ -6974,8 +7016,7 @@ static l2l_tensor *l2l__outer_trades(l2l_model *m, l2l_tensor *x, l2l_tensor *ad
 
 L2LADVDEF l2l_outer l2l_outer_trades(double beta)
 {
-    l2l_outer o;
-    memset(&o, 0, sizeof o);
+    l2l_outer o = L2L__ZERO;
     o.name = "trades";
     o.loss = l2l__outer_trades;
     o.number[0] = beta;
@@ -6995,8 +7036,7 @@ struct l2l_optimizer {
 
 L2LADVDEF l2l_optimizer_options l2l_sgd_default(void)
 {
-    l2l_optimizer_options o;
-    memset(&o, 0, sizeof o);
+    l2l_optimizer_options o = L2L__ZERO;
     o.kind = L2L_SGD;
     o.rate = 0.1;
     o.momentum = 0.9;
@@ -7039,9 +7079,8 @@ static bool l2l__optimizer_ok(l2l_context *c, const l2l_optimizer_options *o)
 
 L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o)
 {
-    int i;
     if (!o) return;
-    for (i = 0; i < o->n; i++) {
+    for (int i = 0; i < o->n; i++) {
         if (o->first) l2l_free(o->context, o->first[i]);
         if (o->second) l2l_free(o->context, o->second[i]);
     }
@@ -7056,7 +7095,6 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
 {
     l2l_optimizer *o;
     bool adam = options->kind == L2L_ADAM;
-    int i;
     if (!l2l__optimizer_ok(c, options)) return NULL;
     if (!(o = (l2l_optimizer *)l2l__allocate(c, sizeof *o))) return NULL;
     o->context = c;
@@ -7065,7 +7103,7 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
     o->sizes = (int64_t *)l2l__allocate_array(c, n, sizeof *o->sizes);
     o->first = (l2l_real **)l2l__allocate_array(c, n, sizeof *o->first);
     o->second = (l2l_real **)l2l__allocate_array(c, n, sizeof *o->second);
-    for (i = 0; i < n && !c->status; i++) {
+    for (int i = 0; i < n && !c->status; i++) {
         o->sizes[i] = sizes[i];
         if (adam || options->momentum > 0)
             o->first[i] = (l2l_real *)l2l__allocate_array(c, sizes[i], sizeof(l2l_real));
@@ -7080,10 +7118,8 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
 static double l2l__clip_factor(const l2l_optimizer *o, l2l_real *const *g, double *norm)
 {
     double total = 0, clip = o->options.clip;
-    int i;
-    int64_t j;
-    for (i = 0; i < o->n; i++)
-        for (j = 0; j < o->sizes[i]; j++) total += (double)g[i][j] * (double)g[i][j];
+    for (int i = 0; i < o->n; i++)
+        for (int64_t j = 0; j < o->sizes[i]; j++) total += (double)g[i][j] * (double)g[i][j];
     *norm = sqrt(total);
     return clip > 0 && *norm > clip ? clip / *norm : 1;
 }
@@ -7092,8 +7128,7 @@ static void l2l__sgd(const l2l_optimizer_options *o, int64_t n, l2l_real *x, con
                      l2l_real *v, l2l_real rate, l2l_real scale)
 {
     l2l_real momentum = (l2l_real)o->momentum, decay = (l2l_real)o->weight_decay;
-    int64_t i;
-    for (i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         l2l_real d = scale * g[i] + decay * x[i];
         if (v) {
             v[i] = momentum * v[i] + d;
@@ -7111,8 +7146,7 @@ static void l2l__adam(const l2l_optimizer_options *o, int64_t n, l2l_real *x, co
     l2l_real epsilon = (l2l_real)o->epsilon;
     l2l_real a = (l2l_real)(rate / (1 - pow(o->beta1, (double)step)));
     l2l_real root = (l2l_real)(1 / sqrt(1 - pow(o->beta2, (double)step)));
-    int64_t i;
-    for (i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         l2l_real d = scale * g[i] + decay * x[i];
         m[i] = b1 * m[i] + (1 - b1) * d;
         v[i] = b2 * v[i] + (1 - b2) * d * d;
@@ -7124,7 +7158,6 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double rate_factor)
 {
     double rate, norm, scale;
-    int i;
     if (!o || o->context->status) return false;
     rate = o->options.rate * rate_factor;
     scale = l2l__clip_factor(o, gradients, &norm);
@@ -7133,7 +7166,7 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                          "the gradient is not finite; the parameters "
                          "stay as they were");
     o->steps++;
-    for (i = 0; i < o->n; i++)
+    for (int i = 0; i < o->n; i++)
         if (o->options.kind == L2L_SGD)
             l2l__sgd(&o->options, o->sizes[i], values[i], gradients[i], o->first[i], (l2l_real)rate,
                      (l2l_real)scale);
@@ -7147,8 +7180,7 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
 
 L2LADVDEF l2l_schedule l2l_schedule_default(void)
 {
-    l2l_schedule s;
-    memset(&s, 0, sizeof s);
+    l2l_schedule s = L2L__ZERO;
     s.factor = 0.1;
     return s;
 }
@@ -7156,9 +7188,8 @@ L2LADVDEF l2l_schedule l2l_schedule_default(void)
 L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_t total)
 {
     double at = total > 0 ? (double)step / (double)total : 0, factor = 1;
-    int i;
     if (s->kind == L2L_STEPS) {
-        for (i = 0; i < 8 && s->milestones[i] > 0; i++)
+        for (int i = 0; i < 8 && s->milestones[i] > 0; i++)
             if (at >= s->milestones[i]) factor *= s->factor;
     } else if (s->kind == L2L_COSINE) {
         double t = s->warm_up < 1 ? (at - s->warm_up) / (1 - s->warm_up) : 0;
@@ -7192,7 +7223,6 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
 static bool l2l__inner_open(l2l_inner *in, bool keep)
 {
     l2l_context *c = in->context;
-    int t;
     in->shape = in->x->shape;
     in->n = in->shape.n;
     in->t = 0;
@@ -7202,13 +7232,13 @@ static bool l2l__inner_open(l2l_inner *in, bool keep)
     if (in->maximizer && (in->maximizer->memory < 0 || in->maximizer->memory > 2))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "the maximizer '%s' asks for %d tensors of memory, "
                          "not 0, 1 or 2", in->maximizer->name, in->maximizer->memory);
-    for (t = 0; in->maximizer && t < in->maximizer->memory; t++)
+    for (int t = 0; in->maximizer && t < in->maximizer->memory; t++)
         in->memory[t] = l2l__new(c, "inner problem", in->shape);
     in->start = keep ? l2l__new(c, "inner problem", in->shape) : NULL;
     in->g = (l2l_tensor **)l2l__arena_array(c, in->T + 1, sizeof *in->g);
     in->loss = (l2l_real *)l2l__arena_array(c, in->n, sizeof *in->loss);
     in->predicted = (int *)l2l__arena_array(c, in->n, sizeof *in->predicted);
-    for (t = 0; in->g && t <= in->T; t++)
+    for (int t = 0; in->g && t <= in->T; t++)
         in->g[t] = t && !keep ? in->g[0] : l2l__new(c, "inner problem", in->shape);
     return !c->status;
 }
@@ -7228,12 +7258,17 @@ static bool l2l__inner_clean(l2l_inner *in)
     return !c->status;
 }
 
+/* The numbers of an image. */
+static int64_t l2l__pixels(const l2l_model_options *o)
+{
+    return (int64_t)o->channels * o->height * o->width;
+}
+
 /* |x|_2 of one image; with y of x - y. */
 static double l2l__norm2(const l2l_real *x, const l2l_real *y, int64_t n)
 {
     double sum = 0;
-    int64_t i;
-    for (i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         double d = (double)x[i] - (y ? (double)y[i] : 0);
         sum += d * d;
     }
@@ -7252,43 +7287,39 @@ static void l2l__into_ball(l2l_inner *in)
             const l2l_real *x = in->x->data + n * one;
             l2l_real *z = in->adv->data + n * one, shrink;
             double norm = l2l__norm2(z, x, one);
-            int64_t j;
             if (norm <= in->epsilon) continue;
             shrink = (l2l_real)(in->epsilon / norm);
-            for (j = 0; j < one; j++) z[j] = x[j] + shrink * (z[j] - x[j]);
+            for (int64_t j = 0; j < one; j++) z[j] = x[j] + shrink * (z[j] - x[j]);
         }
     }
     l2l__ew_project(in->context, count, in->adv->data, in->x->data, (l2l_real)epsilon,
                     in->adv->data);
 }
 
-/* Noise of element i of `one`. Uniform in the l2 ball: along N(0,I), at epsilon u^(1/one). */
-static double l2l__start_noise(l2l_start kind, l2l_norm norm, const l2l_stream *s, uint32_t i,
-                               double epsilon)
-{
-    if (kind == L2L_START_NORMAL) return 0.001 * l2l_random_normal(s, i);
-    if (norm == L2L_L2) return l2l_random_normal(s, i);
-    return epsilon * (2 * l2l_random_uniform(s, i) - 1);
-}
-
-/* What the noise of an image is multiplied by. */
-static double l2l__start_scale(l2l_start kind, l2l_norm norm, const l2l_stream *s, int64_t one,
-                               double epsilon)
-{
-    double sum = 0;
-    int64_t i;
-    if (kind == L2L_START_NORMAL || norm == L2L_LINF) return 1;
-    for (i = 0; i < one; i++) {
-        double z = l2l_random_normal(s, (uint32_t)i);
-        sum += z * z;
-    }
-    return epsilon * pow(l2l_random_uniform(s, (uint32_t)one), 1 / (double)one) / sqrt(sum);
-}
-
 /* The place in C,H,W order of element i of an image HxWxC. */
 static uint32_t l2l__chw(l2l_shape s, int64_t i)
 {
     return (uint32_t)(i % s.c * s.h * s.w + i / s.c);
+}
+
+/* Noise on an image of `one` numbers. Uniform in an l2 ball: along N(0,I), epsilon u^(1/one). */
+static void l2l__add_noise(const l2l_inner *in, l2l_start kind, const l2l_stream *s, int64_t one,
+                           l2l_real *x)
+{
+    const bool along = in->norm == L2L_L2 && kind == L2L_START_UNIFORM;
+    double scale = kind == L2L_START_NORMAL ? 0.001 : in->epsilon, sum = 0;
+    for (int64_t i = 0; along && i < one; i++) {
+        double z = l2l_random_normal(s, (uint32_t)i);
+        sum += z * z;
+    }
+    if (along)
+        scale = scale * pow(l2l_random_uniform(s, (uint32_t)one), 1 / (double)one) / sqrt(sum);
+    for (int64_t i = 0; i < one; i++) {
+        uint32_t e = l2l__chw(in->shape, i);
+        x[i] += (l2l_real)(scale * (along || kind == L2L_START_NORMAL
+                                        ? l2l_random_normal(s, e)
+                                        : 2 * l2l_random_uniform(s, e) - 1));
+    }
 }
 
 /* x'_0. The noise of a pixel depends on the image's index and its place in C,H,W order only. */
@@ -7303,16 +7334,9 @@ static void l2l__start(l2l_inner *in, l2l_start kind)
         L2L__PARALLEL(l2l__workers(c, l2l_count(in->shape)))
         for (n = 0; n < in->n; n++) {
             l2l_stream s = in->stream;
-            l2l_real *x = in->adv->data + n * one;
-            double scale;
-            int64_t i;
             s.purpose = L2L_RANDOM_START;
             s.image = in->images[n];
-            scale = l2l__start_scale(kind, in->norm, &s, one, in->epsilon);
-            for (i = 0; i < one; i++) {
-                uint32_t e = l2l__chw(in->shape, i);
-                x[i] += (l2l_real)(scale * l2l__start_noise(kind, in->norm, &s, e, in->epsilon));
-            }
+            l2l__add_noise(in, kind, &s, one, in->adv->data + n * one);
         }
         l2l__into_ball(in);
     }
@@ -7352,7 +7376,6 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
     bool was = l2l_set_recording(c, gradient), frozen = in->model->frozen;
     l2l_tensor *logits, *loss, *sum, *g;
     double total = 0;
-    int i;
     in->model->frozen = true;                /* looking leaves no trace in running statistics     */
     logits = c->status ? NULL : l2l_model_forward(in->model, in->adv, in->mode);
     loss = l2l__inner_loss(in, logits);
@@ -7367,7 +7390,7 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
     l2l_set_recording(c, was);
     if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the inner objective returned NULL");
     l2l_release(c, mark);
-    for (i = 0; i < in->n && !c->status; i++) total += (double)in->loss[i];
+    for (int i = 0; i < in->n && !c->status; i++) total += (double)in->loss[i];
     return total;
 }
 
@@ -7399,8 +7422,7 @@ static bool l2l__gradient_step(void *self, l2l_inner *in)
     for (n = 0; n < in->n; n++) {
         const l2l_real *g = in->g[in->t]->data + n * one;
         double norm = l2l__norm2(g, NULL, one), scale = norm > 0 ? in->step_size / norm : 0;
-        int64_t j;
-        for (j = 0; j < one; j++)
+        for (int64_t j = 0; j < one; j++)
             in->delta->data[n * one + j] = (l2l_real)(scale * (double)g[j]);
     }
     return true;
@@ -7418,9 +7440,8 @@ static bool l2l__momentum_step(void *self, l2l_inner *in)
         const l2l_real *g = in->g[in->t]->data + n * one;
         l2l_real *m = in->memory[0]->data + n * one;
         double norm = 0;
-        int64_t j;
-        for (j = 0; j < one; j++) norm += fabs((double)g[j]);
-        for (j = 0; j < one; j++)
+        for (int64_t j = 0; j < one; j++) norm += fabs((double)g[j]);
+        for (int64_t j = 0; j < one; j++)
             m[j] = mu * m[j] + (l2l_real)(norm > 0 ? (double)g[j] / norm : 0);
     }
     l2l__ew_sign_step(in->context, count, (l2l_real)in->step_size, in->memory[0]->data,
@@ -7438,10 +7459,10 @@ static bool l2l__adam_step(void *self, l2l_inner *in)
     memset(in->delta->data, 0, (size_t)count * sizeof(l2l_real));
     L2L__PARALLEL(l2l__workers(in->context, count))
     for (n = 0; n < in->n; n++) {
-        int64_t at = n * one, j, far = 0;
+        int64_t at = n * one, far = 0;
         const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
         l2l_real *g = in->g[in->t]->data + at; /* ours to change: nobody reads it any more        */
-        for (j = 1; j < one; j++)
+        for (int64_t j = 1; j < one; j++)
             if (fabs((double)(z[j] - x[j])) > fabs((double)(z[far] - x[far]))) far = j;
         if (fabs((double)(z[far] - x[far])) > in->maximizer->number[0])
             g[far] -= z[far] > x[far] ? (l2l_real)1 : (l2l_real)-1;
@@ -7460,14 +7481,14 @@ static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, in
     l2l_inner some = *in;                    /* the inner problem of these images                 */
     l2l_tensor *z = in->clean_logits;
     int64_t one = l2l_count(in->shape) / in->n, j;
-    int *ints = (int *)l2l__arena_array(c, m, 2 * sizeof *ints), left = 0, k;
+    int *ints = (int *)l2l__arena_array(c, m, 2 * sizeof *ints), left = 0;
     some.n = some.shape.n = m;
     some.x = l2l__new(c, "line search", some.shape);
     some.adv = l2l__new(c, "line search", some.shape);
     some.delta = l2l__new(c, "line search", some.shape);
     some.loss = (l2l_real *)l2l__arena_array(c, m, sizeof *some.loss);
     if (z) some.clean_logits = l2l__new(c, "line search", l2l_shape_of(m, 1, 1, z->shape.c));
-    for (k = 0; k < m && !c->status; k++) {
+    for (int k = 0; k < m && !c->status; k++) {
         int64_t from = search[k] * one, to = k * one;
         size_t bytes = (size_t)one * sizeof(l2l_real);
         memcpy(some.x->data + to, in->x->data + from, bytes);
@@ -7490,7 +7511,7 @@ static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, in
     l2l__move(&some);
     if (!c->status) l2l__look(&some, in->t, false);
     in->forwards = some.forwards;
-    for (k = 0; k < m && !c->status; k++) {
+    for (int k = 0; k < m && !c->status; k++) {
         const l2l_real *g = in->g[in->t]->data + search[k] * one, *x = in->adv->data;
         double rise = 0;
         for (x += search[k] * one, j = 0; j < one; j++)
@@ -7541,8 +7562,7 @@ static bool l2l__line_search_gradient(void *self, l2l_inner *in)
 
 static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_inner *))
 {
-    l2l_maximizer m;
-    memset(&m, 0, sizeof m);
+    l2l_maximizer m = L2L__ZERO;
     m.name = name;
     m.step = step;
     return m;
@@ -7582,8 +7602,7 @@ L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign)
 static l2l_attack l2l__attack(const char *name, double epsilon, double step, int steps,
                               l2l_start start)
 {
-    l2l_attack a;
-    memset(&a, 0, sizeof a);
+    l2l_attack a = L2L__ZERO;
     a.name = name;
     a.maximizer = l2l_maximizer_sign();
     a.objective = l2l_objective_cross_entropy();
@@ -7673,14 +7692,11 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: step_size %g must not be negative",
                          a->step_size);
     if (a->steps < 0 || a->restarts < 1 || a->batch < 1)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "attack: steps %d must be at least 0, restarts %d and "
-                         "batch %d at least 1",
-                         a->steps, a->restarts, a->batch);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: steps %d must be at least 0, restarts %d "
+                         "and batch %d at least 1", a->steps, a->restarts, a->batch);
     if (a->steps > 0 && !a->maximizer.step && !a->search)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "attack: %d steps, but the maximizer '%s' has no step", a->steps,
-                         a->maximizer.name);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d steps, but the maximizer '%s' has no "
+                         "step", a->steps, a->maximizer.name);
     if (a->search && (a->restarts > 1 || a->last_iterate))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack %s: a search has neither restarts nor "
                          "last_iterate", a->name);
@@ -7701,40 +7717,42 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
     return true;
 }
 
-static bool l2l__labels_ok(l2l_context *c, const char *where, const l2l_model_options *o,
-                           const int *labels, int n)
+static bool l2l__label_ok(l2l_context *c, const char *where, int label, int image, int classes)
 {
-    int i;
-    for (i = 0; i < n; i++)
-        if (labels[i] < 0 || labels[i] >= o->classes)
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: label %d of image %d is not in 0..%d",
-                             where, labels[i], i, o->classes - 1);
+    return (label >= 0 && label < classes) ||
+           l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: label %d of image %d is not in 0..%d", where,
+                     label, image, classes - 1);
+}
+
+/* The n numbers of an image. */
+static bool l2l__image_ok(l2l_context *c, const char *where, const l2l_real *x, int64_t n,
+                          int image)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!(x[i] >= 0 && x[i] <= 1))       /* what is not a number fails both                   */
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: value %z of image %d is %g, not in [0,1] "
+                             "(normalisation by mean and deviation belongs into the model)",
+                             where, i, image, (double)x[i]);
     return true;
 }
 
-/* Pixels in [0,1] and labels in range: what every entry point with images checks. */
+/* What every entry point with images checks; images or labels may be NULL. */
 static bool l2l__images_ok(l2l_context *c, const char *where, const l2l_model_options *o,
                            const l2l_real *images, const int *labels, int n)
 {
-    int64_t one = (int64_t)o->channels * o->height * o->width, j;
-    int i;
-    if (labels && !l2l__labels_ok(c, where, o, labels, n)) return false;
-    for (i = 0; i < n; i++)
-        for (j = 0; j < one; j++)
-            if (!(images[i * one + j] >= 0 && images[i * one + j] <= 1))
-                return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                                 "%s: pixel %z of image %d is %g, not in [0,1] "
-                                 "(normalisation by mean and deviation belongs into the model)",
-                                 where, j, i, (double)images[i * one + j]);
+    int64_t one = l2l__pixels(o);
+    for (int i = 0; labels && i < n; i++)
+        if (!l2l__label_ok(c, where, labels[i], i, o->classes)) return false;
+    for (int i = 0; images && i < n; i++)
+        if (!l2l__image_ok(c, where, images + i * one, one, i)) return false;
     return true;
 }
 
 /* h_0 = 0, or whatever state a maximizer has. */
 static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in)
 {
-    int i;
     if (in->context->status) return false;
-    for (i = 0; i < m->memory; i++)
+    for (int i = 0; i < m->memory; i++)
         memset(in->memory[i]->data, 0, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
     return !m->begin || m->begin(m->self, in) ||
            l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' could not begin",
@@ -7778,8 +7796,7 @@ static bool l2l__hunted(const l2l__hunt *h, int i)
 static void l2l__keep_images(l2l_tensor *x, const int *kept, int n)
 {
     int64_t one = l2l_count(x->shape) / x->shape.n;
-    int i;
-    for (i = 0; i < n; i++)
+    for (int i = 0; i < n; i++)
         if (kept[i] > i)
             memcpy(x->data + i * one, x->data + kept[i] * one, (size_t)one * sizeof *x->data);
     x->shape.n = n;
@@ -7795,9 +7812,9 @@ static void l2l__hunt_leave(l2l__hunt *h)
     const l2l_maximizer *m = &h->attack->maximizer;
     l2l_tensor *z = in->clean_logits;
     const int *kept = h->kept;
-    int i, n = 0;
+    int n = 0;
     if (m->self && !m->keep) return;
-    for (i = 0; i < in->n; i++)
+    for (int i = 0; i < in->n; i++)
         if (l2l__hunted(h, i)) h->kept[n++] = i;
     if (in->context->status || n == in->n || in->n - n < in->n / L2L__LEAVE) return;
     if (m->keep && !m->keep(m->self, in, kept, n))
@@ -7805,12 +7822,12 @@ static void l2l__hunt_leave(l2l__hunt *h)
                   "of %d images", m->name, n, in->n);
     l2l__keep_images(in->adv, kept, n);
     l2l__keep_images(in->delta, kept, n);
-    for (i = 0; i < 2 && in->memory[i]; i++) l2l__keep_images(in->memory[i], kept, n);
+    for (int i = 0; i < 2 && in->memory[i]; i++) l2l__keep_images(in->memory[i], kept, n);
     l2l__keep_images(in->g[0], kept, n);     /* the only one here                                 */
     if (z && z->data == in->x->data) z->shape.n = n; /* a view                                    */
     else if (z) l2l__keep_images(z, kept, n);
     l2l__keep_images(in->x, kept, n);
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         h->place[i] = h->place[kept[i]];
         h->labels[i] = h->labels[kept[i]];
         h->images[i] = h->images[kept[i]];
@@ -7825,8 +7842,7 @@ static void l2l__hunt_leave(l2l__hunt *h)
 static void l2l__count_passes(l2l__hunt *h, int t, bool gradient)
 {
     int64_t one = l2l_count(h->in.shape) / h->in.n, j;
-    int i;
-    for (i = 0; i < h->in.n; i++) {
+    for (int i = 0; i < h->in.n; i++) {
         const l2l_real *g = h->in.g[t]->data + i * one;
         l2l_record *b = &h->records[h->place[i]];
         if (!l2l__hunted(h, i)) continue;
@@ -7862,8 +7878,8 @@ static void l2l__keep(l2l__hunt *h, int i, bool success, int t, int r)
 static int l2l__keep_best(l2l__hunt *h, int t, int r)
 {
     l2l_inner *in = &h->in;
-    int i, standing = 0;
-    for (i = 0; i < in->n; i++) {
+    int standing = 0;
+    for (int i = 0; i < in->n; i++) {
         l2l_record *b = &h->records[h->place[i]];
         bool success = l2l__fooled(h, i);
         double loss = (double)in->loss[i];
@@ -7905,12 +7921,11 @@ static void l2l__hunt_start(l2l__hunt *h, int r)
     l2l_inner *in = &h->in;
     int64_t one = l2l_count(in->shape) / in->n, plane = (int64_t)in->shape.h * in->shape.w;
     const l2l_real *init = h->attack->init;
-    int i;
     in->stream = l2l__stream(h->attack->seed, L2L_RANDOM_START, (uint32_t)r, 0, 0);
     if (r > 0 && h->attack->start == L2L_START_CLEAN) l2l__start(in, L2L_START_UNIFORM);
     else l2l__start(in, h->attack->start);
     if (r > 0 || !init) return;
-    for (i = 0; i < in->n; i++)
+    for (int i = 0; i < in->n; i++)
         l2l__image_to_hwc(init + (in->images[i] - h->attack->first) * one, in->shape.c, plane,
                           in->adv->data + i * one);
     l2l__into_ball(in);
@@ -7940,7 +7955,6 @@ static int l2l__each(l2l__hunt *h, void (*f)(const l2l__spot *p), int t)
     L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
     for (i = 0; i < in->n; i++) {
         l2l__spot p;
-        int k;
         if (!l2l__hunted(h, i)) continue;
         p.h = h;
         p.attack = h->attack;
@@ -7953,7 +7967,7 @@ static int l2l__each(l2l__hunt *h, void (*f)(const l2l__spot *p), int t)
         p.z = in->adv->data + i * one;
         p.d = in->delta->data + i * one;
         p.g = in->g[0]->data + i * one;
-        for (k = 0; k < 2; k++) p.m[k] = in->memory[k] ? in->memory[k]->data + i * one : NULL;
+        for (int k = 0; k < 2; k++) p.m[k] = in->memory[k] ? in->memory[k]->data + i * one : NULL;
         f(&p);
     }
     for (i = 0; i < in->n; i++) standing += l2l__hunted(h, i);
@@ -7976,14 +7990,13 @@ static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
 {
     l2l_inner *in = &h->in;
     l2l_context *c = in->context;
-    int standing, t, i;
     h->courses = (l2l__course *)l2l__arena_array(c, in->n, sizeof *h->courses);
-    for (i = 0; i < memory; i++)
+    for (int i = 0; i < memory; i++)
         if (!in->memory[i]) in->memory[i] = l2l__new(c, "search", in->shape);
     if (c->status) return false;
     memset(h->courses, 0, (size_t)in->n * sizeof *h->courses);
-    standing = l2l__each(h, l2l__clean_seen, 0);
-    for (t = 1; t <= passes && standing && !c->status; t++) {
+    int standing = l2l__each(h, l2l__clean_seen, 0);
+    for (int t = 1; t <= passes && standing && !c->status; t++) {
         l2l__hunt_leave(h);
         if (before) before(h);
         if (!c->status) l2l__each(h, point, t);
@@ -7999,10 +8012,9 @@ static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
 static void l2l__keep_nearest(const l2l__spot *p)
 {
     double distance = 0;
-    int64_t j;
     if (p->attack->norm == L2L_L2) distance = l2l__norm2(p->z, p->x, p->one);
     else
-        for (j = 0; j < p->one; j++)
+        for (int64_t j = 0; j < p->one; j++)
             distance = fmax(distance, fabs((double)p->z[j] - (double)p->x[j]));
     if (!(distance < p->s->distance)) return;
     p->s->distance = distance;
@@ -8036,7 +8048,6 @@ static double l2l__cw_base(l2l_real x) { return 0.5 + 0.999999 * ((double)x - 0.
 static void l2l__cw_point(const l2l__spot *p)
 {
     l2l__course *s = p->s;
-    int64_t j;
     if (p->t == 1) {
         s->at = p->attack->constant;
         s->high = 1e10;
@@ -8044,12 +8055,12 @@ static void l2l__cw_point(const l2l__spot *p)
     if (s->k == 0) {                         /* another constant: from the start                  */
         s->found = false;
         s->previous = HUGE_VAL;
-        for (j = 0; j < p->one; j++) {
+        for (int64_t j = 0; j < p->one; j++) {
             p->m[0][j] = p->m[1][j] = 0;
             p->d[j] = (l2l_real)atanh(2 * l2l__cw_base(p->x[j]) - 1);
         }
     }
-    for (j = 0; j < p->one; j++) p->z[j] = (l2l_real)((tanh((double)p->d[j]) + 1) / 2);
+    for (int64_t j = 0; j < p->one; j++) p->z[j] = (l2l_real)((tanh((double)p->d[j]) + 1) / 2);
 }
 
 /* With g the gradient of the margin, which short of the confidence counts, and dx'/dw:
@@ -8112,8 +8123,8 @@ L2LADVDEF l2l_attack l2l_attack_cw_l2(double epsilon)
 /* After class `last` the next in order of logits, the label left out; -1 begins. */
 static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
 {
-    int k, best = -1;
-    for (k = 0; k < classes; k++) {
+    int best = -1;
+    for (int k = 0; k < classes; k++) {
         if (k == label || k == last) continue;
         if (last >= 0 && (z[k] > z[last] || (!(z[k] < z[last]) && k < last))) continue;
         if (best < 0 || z[k] > z[best]) best = k;
@@ -8124,9 +8135,8 @@ static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
 static double l2l__dual(l2l_norm norm, const l2l_real *w, int64_t n)
 {
     double sum = 0;
-    int64_t j;
     if (norm == L2L_L2) return l2l__norm2(w, NULL, n);
-    for (j = 0; j < n; j++) sum += fabs((double)w[j]);
+    for (int64_t j = 0; j < n; j++) sum += fabs((double)w[j]);
     return sum;
 }
 
@@ -8135,10 +8145,10 @@ static double l2l__dual(l2l_norm norm, const l2l_real *w, int64_t n)
 static bool l2l__deepfool_rank(l2l__hunt *h, l2l_tensor *z)
 {
     l2l_inner *in = &h->in;
-    int classes = z->shape.c, i;
+    int classes = z->shape.c;
     int64_t one = l2l_count(in->shape) / in->n;
     l2l_tensor *dz = l2l_zeros(in->context, z->shape), *g;
-    for (i = 0; dz && i < in->n; i++) {
+    for (int i = 0; dz && i < in->n; i++) {
         int y = in->labels[i];
         h->kept[i] = l2l__next_class(z->data + i * classes, classes, y, h->kept[i]);
         dz->data[i * classes + h->kept[i]] = 1;
@@ -8147,7 +8157,7 @@ static bool l2l__deepfool_rank(l2l__hunt *h, l2l_tensor *z)
     }
     in->backwards++;
     if (!dz || !l2l_vjp(in->context, z, dz, &in->adv, 1, &g, 0)) return false;
-    for (i = 0; i < in->n; i++) {
+    for (int i = 0; i < in->n; i++) {
         const l2l_real *row = z->data + i * classes, *w = g->data + i * one;
         l2l__course *s = &h->courses[h->place[i]];
         double f = fabs((double)row[h->kept[i]] - (double)row[in->labels[i]]);
@@ -8167,9 +8177,8 @@ static void l2l__deepfool_before(l2l__hunt *h)
     l2l_mark mark = l2l_mark_here(c), here;
     bool was = l2l_set_recording(c, true), frozen = in->model->frozen, more = true;
     int classes = in->model->options.classes, i, rank;
-    l2l_tensor *z;
     in->model->frozen = true;
-    z = l2l_model_forward(in->model, in->adv, in->mode);
+    l2l_tensor *z = l2l_model_forward(in->model, in->adv, in->mode);
     in->model->frozen = frozen;
     in->forwards++;
     for (i = 0; i < in->n; i++) {
@@ -8196,10 +8205,9 @@ static void l2l__deepfool_point(const l2l__spot *p)
 {
     bool l2 = p->attack->norm == L2L_L2;
     double step = p->s->at + 1e-4, over = 1 + p->attack->overshoot;
-    int64_t j;
     if (l2) step /= l2l__norm2(p->m[0], NULL, p->one);
     if (p->t == 1) memset(p->d, 0, (size_t)p->one * sizeof *p->d);
-    for (j = 0; j < p->one; j++) {
+    for (int64_t j = 0; j < p->one; j++) {
         l2l_real w = p->m[0][j];
         p->d[j] += (l2l_real)(step * (l2 ? (double)w : (w > 0) - (w < 0)));
         p->z[j] = l2l__pixel((double)p->x[j] + over * (double)p->d[j]);
@@ -8236,9 +8244,9 @@ L2LADVDEF l2l_attack l2l_attack_deepfool_l2(double epsilon)
 static int l2l__square_side(const l2l_attack *a, l2l_shape s, int window)
 {
     static const int halvings[] = {10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000};
-    int k, side, most = s.h < s.w ? s.h : s.w;
+    int side, most = s.h < s.w ? s.h : s.w;
     double share = a->share;
-    for (k = 0; k < (int)(sizeof halvings / sizeof *halvings) && window > halvings[k]; k++)
+    for (int k = 0; k < (int)(sizeof halvings / sizeof *halvings) && window > halvings[k]; k++)
         share /= 2;
     side = (int)floor(sqrt(share * s.h * s.w) + 0.5);
     return side < 1 ? 1 : side > most ? most : side;
@@ -8252,7 +8260,7 @@ static void l2l__square_point(const l2l__spot *p)
     l2l_shape s = in->shape;
     bool window = p->t > 1;
     int side = l2l__square_side(p->attack, s, p->t - 1), high = window ? side : s.h;
-    int wide = window ? side : s.w, top = 0, left = 0, y, column, k;
+    int wide = window ? side : s.w, top = 0, left = 0;
     l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, 0, in->images[p->i],
                                (uint32_t)p->t);
     if (window) {                            /* s.h - side + 1 places, the last among them        */
@@ -8260,11 +8268,11 @@ static void l2l__square_point(const l2l__spot *p)
         top = (int)(l2l_random_uniform(&r, 0) * (s.h - side + 1));
         left = (int)(l2l_random_uniform(&r, 1) * (s.w - side + 1));
     }
-    for (column = left; column < left + wide; column++)
-        for (k = 0; k < s.c; k++) {
+    for (int column = left; column < left + wide; column++)
+        for (int k = 0; k < s.c; k++) {
             uint32_t e = (uint32_t)(window ? 2 + k : k * s.w + column);
             double d = l2l_random_bits(&r, e) & 1 ? in->epsilon : -in->epsilon;
-            for (y = top; y < top + high; y++) {
+            for (int y = top; y < top + high; y++) {
                 int64_t j = ((int64_t)y * s.w + column) * s.c + k;
                 p->z[j] = l2l__pixel((double)p->x[j] + d);
             }
@@ -8306,8 +8314,7 @@ enum { L2L__NOISE_TRIALS = 100 };            /* noise images at first           
 static double l2l__unit_vector(l2l_real *v, int64_t n)
 {
     double norm = l2l__norm2(v, NULL, n);
-    int64_t j;
-    for (j = 0; j < n && norm > 0; j++) v[j] = (l2l_real)((double)v[j] / norm);
+    for (int64_t j = 0; j < n && norm > 0; j++) v[j] = (l2l_real)((double)v[j] / norm);
     return norm;
 }
 
@@ -8320,19 +8327,18 @@ static void l2l__ray_turn(const l2l__spot *p, const l2l_stream *r)
     l2l__course *s = p->s;
     l2l_real *v = p->m[1];
     double share = l2l_random_uniform(r, (uint32_t)p->one), u;
-    int64_t j;
     if (s->phase == L2L__LINE)
-        for (j = 0; j < p->one; j++)
+        for (int64_t j = 0; j < p->one; j++)
             v[j] = (l2l_real)((double)p->d[j] - s->alpha * (double)p->m[0][j]);
     else if (p->attack->init && s->distance > DBL_MAX)
         l2l__image_to_hwc(p->attack->init + (in->images[p->i] - p->attack->first) * p->one,
                           in->shape.c, p->one / in->shape.c, v);
     else
-        for (j = 0; j < p->one; j++) {
+        for (int64_t j = 0; j < p->one; j++) {
             u = l2l_random_uniform(r, l2l__chw(in->shape, j));
             v[j] = (l2l_real)(s->k % 2 ? u < share : u);
         }
-    for (j = 0; s->phase == L2L__FIND && j < p->one; j++) v[j] -= p->x[j];
+    for (int64_t j = 0; s->phase == L2L__FIND && j < p->one; j++) v[j] -= p->x[j];
     s->at = l2l__unit_vector(v, p->one);
     if (s->radius > 0) s->at = s->radius;
 }
@@ -8404,10 +8410,9 @@ static void l2l__ray_next(const l2l__spot *p, bool nearer)
 static void l2l__ray_seen(const l2l__spot *p)
 {
     l2l__course *s = p->s;
-    int64_t j;
     if (p->fooled) l2l__keep_nearest(p);
     if (s->phase == L2L__GRADIENT) {
-        for (j = 0; j < p->one; j++) p->m[0][j] += p->fooled ? -p->m[1][j] : p->m[1][j];
+        for (int64_t j = 0; j < p->one; j++) p->m[0][j] += p->fooled ? -p->m[1][j] : p->m[1][j];
         if (++s->k < p->attack->candidates) return;
         l2l__unit_vector(p->m[0], p->one);
         s->phase = L2L__LINE;
@@ -8450,22 +8455,20 @@ static bool l2l__hunt_batch(l2l__hunt *h)
 {
     l2l_inner *in = &h->in;
     const l2l_attack *a = h->attack;
-    int i, r;
     memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
     if (!l2l__inner_clean(in)) return false;
     l2l__look(in, 0, false);
-    for (i = 0; i < in->n && !in->context->status; i++) {
+    for (int i = 0; i < in->n && !in->context->status; i++) {
         if (!(fabs((double)in->loss[i]) <= DBL_MAX))
-            return l2l__fail(in->context, L2L_ERROR_NUMERIC,
-                             "attack %s: the loss of the clean image %d "
-                             "is %g: the model's numbers are not finite",
-                             a->name, (int)in->images[i], (double)in->loss[i]);
+            return l2l__fail(in->context, L2L_ERROR_NUMERIC, "attack %s: the loss of the clean "
+                             "image %d is %g: the model's numbers are not finite", a->name,
+                             (int)in->images[i], (double)in->loss[i]);
         h->records[i].clean = in->predicted[i];
         h->records[i].step = -1;
         h->records[i].forwards = (int)in->forwards;
     }
     if (a->search) return !in->context->status && a->search(h);
-    for (r = 0; r < a->restarts && !in->context->status; r++) {
+    for (int r = 0; r < a->restarts && !in->context->status; r++) {
         if (r > 0) l2l__hunt_leave(h);
         l2l__hunt_start(h, r);
         if (l2l__hunt_once(h, r) == 0 && !a->last_iterate) break;
@@ -8486,15 +8489,13 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
 {
     double linf = 0, l2 = l2l__norm2(adversarial, clean, one), x, d;
     bool pixel = a->norm == L2L_LINF && !a->minimal;
-    int64_t j;
-    for (j = 0; j < one; j++) {
+    for (int64_t j = 0; j < one; j++) {
         x = (double)adversarial[j];
         d = fabs(x - (double)clean[j]);
         if (!(x >= 0 && x <= 1 && (!pixel || d <= a->epsilon + 1e-6)))
-            return l2l__fail(c, L2L_ERROR_NUMERIC,
-                             "attack %s: pixel %z of image %d became %g, %g away "
-                             "from the clean one; epsilon is %g",
-                             a->name, j, image, x, d, a->epsilon);
+            return l2l__fail(c, L2L_ERROR_NUMERIC, "attack %s: pixel %z of image %d became %g, %g "
+                             "away from the clean one; epsilon is %g", a->name, j, image, x, d,
+                             a->epsilon);
         if (d > linf) linf = d;
     }
     b->linf = linf;
@@ -8522,8 +8523,7 @@ static bool l2l__hunt_end(l2l__hunt *h, const l2l_attack *attacks, int k, const 
     const l2l_model_options *o = &h->in.model->options;
     int64_t plane = (int64_t)o->height * o->width, one = plane * o->channels;
     l2l_real *out = (l2l_real *)l2l__arena_array(h->in.context, one, sizeof *out);
-    int i;
-    for (i = 0; out && i < n; i++) {
+    for (int i = 0; out && i < n; i++) {
         l2l_record *b = &h->records[i], *old = &records[list[i]];
         l2l__image_to_chw(h->best + i * one, o->channels, plane, out);
         if (!l2l__verify(h->in.context, a, images + list[i] * one, out, one, b, list[i]))
@@ -8553,9 +8553,7 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
     l2l_context *c = m->context;
     const l2l_model_options *o = &m->options;
     int64_t plane = (int64_t)o->height * o->width, one = plane * o->channels;
-    l2l__hunt h;
-    int i;
-    memset(&h, 0, sizeof h);
+    l2l__hunt h = L2L__ZERO;
     h.records = (l2l_record *)l2l__arena_array(c, n, sizeof *h.records);
     h.images = (uint32_t *)l2l__arena_array(c, n, sizeof *h.images);
     h.place = (int *)l2l__arena_array(c, n, 3 * sizeof *h.place);
@@ -8565,7 +8563,7 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
     memset(h.records, 0, (size_t)n * sizeof *h.records);
     h.labels = h.place + n;
     h.kept = h.labels + n;
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         h.place[i] = i;
         h.images[i] = a->first + (uint32_t)list[i];
         h.records[i].label = labels[list[i]];
@@ -8598,8 +8596,8 @@ static bool l2l__attack_list(l2l_model *m, const l2l_attack *attacks, int k,
     const l2l_attack *a = &attacks[k];
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
-    int first, batch;
-    for (first = 0; first < n && !c->status; first += batch) {
+    int batch;
+    for (int first = 0; first < n && !c->status; first += batch) {
         batch = n - first < a->batch ? n - first : a->batch;
         l2l__attack_batch(m, attacks, k, images, labels, list + first, batch, adversarial,
                           records);
@@ -8617,26 +8615,24 @@ static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_
                                  l2l_real *adversarial, l2l_record *records)
 {
     l2l_context *c = m ? m->context : NULL;
-    l2l_mark mark;
     l2l_mode mode;
-    int *list, i, k, standing;
-    bool was;
+    int *list, standing;
     if (!c || c->status) return false;
     if (n_attacks < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d attacks", n_attacks);
-    for (k = 0; k < n_attacks; k++) {
+    for (int k = 0; k < n_attacks; k++) {
         const l2l_attack *a = &attacks[k];
         if (!l2l__attack_ok(c, a, n) ||
-            (a->targets && !l2l__labels_ok(c, "attack: target", &m->options, a->targets, n)) ||
-            (a->init && !l2l__images_ok(c, "attack: init", &m->options, a->init, NULL, n)))
+            !l2l__images_ok(c, "attack: target", &m->options, NULL, a->targets, n) ||
+            !l2l__images_ok(c, "attack: init", &m->options, a->init, NULL, n))
             return false;
     }
     if (!l2l__images_ok(c, "attack", &m->options, images, labels, n)) return false;
-    mark = l2l_mark_here(c);
+    l2l_mark mark = l2l_mark_here(c);
     mode = m->mode;
-    was = c->recording;
+    bool was = c->recording;
     list = (int *)l2l__arena_array(c, n, sizeof *list);
-    for (k = 0; k < n_attacks && !c->status; k++) {
-        for (i = standing = 0; i < n; i++)
+    for (int k = 0; k < n_attacks && !c->status; k++) {
+        for (int i = standing = 0; i < n; i++)
             if (!records[i].success) list[standing++] = i;
         l2l__attack_list(m, attacks, k, images, labels, list, standing, adversarial, records);
     }
@@ -10278,7 +10274,9 @@ struct l2l_trainer {
     l2l_dataset data;
     l2l_train_options options;
     l2l_optimizer *optimizer;                /* of theta                                          */
+    void *held_memory;                       /* of the arrays and texts below                     */
     int n_theta;
+    int64_t theta_size;                      /* numbers in all of theta                           */
     l2l_real *good;                          /* theta of the last step with finite loss, gradient */
     bool has_good, sampled;
     l2l_tensor **theta, **found;             /* trainable parameters + x'_T, and their gradients  */
@@ -10304,7 +10302,7 @@ struct l2l_trainer {
     int plateau;
     int64_t log_bytes;
     char *log, *checkpoint;
-    double data_digest;                      /* tells a checkpoint of other data                  */
+    double data_digest, w_digest;            /* tell a checkpoint of other data, other weights    */
     const l2l_real *given;                   /* the caller's batch, for l2l_train_step            */
     const int *given_labels;
     int given_n;
@@ -10313,15 +10311,12 @@ struct l2l_trainer {
 static bool l2l__log_step(l2l_trainer *t);   /* chapter 12 */
 static bool l2l__log_begin(l2l_trainer *t);
 static bool l2l__maybe_resume(l2l_trainer *t);
-static bool l2l__image_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
-                          int label);
 
 /* -- methods: objective x maximizer x outer loss ----------------------------------------------- */
 
 static l2l_method l2l__method(const char *name, l2l_maximizer maximizer, l2l_start start)
 {
-    l2l_method m;
-    memset(&m, 0, sizeof m);
+    l2l_method m = L2L__ZERO;
     m.name = name;
     m.objective = l2l_objective_cross_entropy();
     m.maximizer = maximizer;
@@ -10334,17 +10329,14 @@ L2LADVDEF l2l_method l2l_method_plain(void)
 {
     return l2l__method("plain", l2l_maximizer_none(), L2L_START_CLEAN);
 }
-
 L2LADVDEF l2l_method l2l_method_advtrain(void)
 {
     return l2l__method("advtrain", l2l_maximizer_sign(), L2L_START_UNIFORM);
 }
-
 L2LADVDEF l2l_method l2l_method_advtrain_bls(void)
 {
     return l2l__method("advtrain-bls", l2l_maximizer_line_search(true), L2L_START_UNIFORM);
 }
-
 L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi)
 {
     return l2l__method("rnn-adv", l2l_learned_maximizer(phi), L2L_START_NORMAL);
@@ -10363,7 +10355,6 @@ L2LADVDEF l2l_method l2l_method_trades(double beta)
 {
     return l2l__method_kl("trades", l2l_maximizer_sign(), beta);
 }
-
 L2LADVDEF l2l_method l2l_method_rnn_trades(l2l_learned *phi, double beta)
 {
     return l2l__method_kl("rnn-trades", l2l_learned_maximizer(phi), beta);
@@ -10385,8 +10376,7 @@ L2LADVDEF l2l_method l2l_method_l2lda(l2l_generator *g)
 static void l2l__shuffle(int *order, int n, uint64_t seed, uint32_t purpose, uint32_t epoch)
 {
     l2l_stream s = l2l__stream(seed, purpose, epoch, 0, 0);
-    int i;
-    for (i = n - 1; i > 0; i--) {
+    for (int i = n - 1; i > 0; i--) {
         int j = (int)((uint64_t)l2l_random_bits(&s, (uint32_t)i) * (uint64_t)(i + 1) >> 32);
         int swap = order[i];
         order[i] = order[j];
@@ -10406,10 +10396,9 @@ static double l2l__epsilon_now(const l2l_trainer *t)
 static void l2l__crop(const l2l_dataset *d, const l2l_real *from, int top, int left, bool flip,
                       int h, int w, l2l_real *out)
 {
-    int k, i, j;
-    for (k = 0; k < d->channels; k++)
-        for (i = top; i < top + h; i++)
-            for (j = 0; j < w; j++) {
+    for (int k = 0; k < d->channels; k++)
+        for (int i = top; i < top + h; i++)
+            for (int j = 0; j < w; j++) {
                 int x = left + (flip ? w - 1 - j : j);
                 bool inside = i >= 0 && i < d->height && x >= 0 && x < d->width;
                 *out++ = inside ? from[((int64_t)k * d->height + i) * d->width + x] : 0;
@@ -10418,6 +10407,15 @@ static void l2l__crop(const l2l_dataset *d, const l2l_real *from, int top, int l
 
 /* Half of what is too much; halves are rounded to even, as torchvision's CenterCrop does. */
 static int l2l__margin(int more) { return more / 2 + (more % 4 == 3); }
+
+/* Image `index` as `fetch` or the caller gave it. */
+static bool l2l__fetched_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
+                            int label)
+{
+    int64_t n = (int64_t)d->channels * d->height * d->width;
+    return l2l__label_ok(d->context, who, label, index, d->classes) &&
+           l2l__image_ok(d->context, who, x, n, index);
+}
 
 /* Image `index`, checked, at the size of model `o`: as `a` says, by the numbers of stream `s`, or
    with NULL for both cut out of the centre. */
@@ -10443,7 +10441,7 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
     if (!d->fetch(d, index, x, label))
         l2l__fail(c, L2L_ERROR_CALLBACK, "%s: the data set's fetch failed for image %d", who,
                   index);
-    else if (l2l__image_ok(d, who, index, x, *label) && !whole)
+    else if (l2l__fetched_ok(d, who, index, x, *label) && !whole)
         l2l__crop(d, x, top, left, flip, o->height, o->width, chw);
     if (!whole) l2l__arena_drop(c, x);
     return !c->status;
@@ -10455,13 +10453,13 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
     l2l_context *c = t->context;
     const l2l_model_options *o = &t->model->options;
     int64_t plane = (int64_t)o->height * o->width, one = plane * o->channels;
-    int *labels = (int *)l2l__arena_array(c, n, sizeof *labels), i;
+    int *labels = (int *)l2l__arena_array(c, n, sizeof *labels);
     uint32_t *images = (uint32_t *)l2l__arena_array(c, n, sizeof *images);
     l2l_real *chw = (l2l_real *)l2l__arena_array(c, one, sizeof *chw);
     l2l_stream s = l2l__stream(t->options.seed, L2L_RANDOM_AUGMENT, (uint32_t)t->progress.epoch, 0,
                                0);
     in->x = l2l__new(c, "batch", l2l_shape_of(n, o->height, o->width, o->channels));
-    for (i = 0; i < n && !c->status; i++) {
+    for (int i = 0; i < n && !c->status; i++) {
         const l2l_real *from = t->given ? t->given + (in->first + i) * one : chw;
         images[i] = (uint32_t)(t->given ? in->first + i : which[i]);
         if (t->given) labels[i] = t->given_labels[in->first + i];
@@ -10471,10 +10469,7 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
                             &labels[i]))
                 return false;
         }
-        if (labels[i] < 0 || labels[i] >= o->classes)
-            return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                             "training: label %d of image %d is not in 0..%d", labels[i],
-                             (int)images[i], o->classes - 1);
+        if (!l2l__label_ok(c, "training", labels[i], (int)images[i], o->classes)) return false;
         l2l__image_to_hwc(from, o->channels, plane, in->x->data + i * one);
     }
     l2l__arena_drop(c, chw);
@@ -10486,8 +10481,7 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
 /* Running statistics are kept, so that a step that fails can take them back. */
 static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back)
 {
-    int i;
-    for (i = 0; at && i < t->model->n_slots; i++) {
+    for (int i = 0; at && i < t->model->n_slots; i++) {
         l2l__slot *p = t->model->slots[i];
         size_t n = (size_t)l2l_count(p->value.shape);
         if (p->trainable) continue;
@@ -10499,11 +10493,10 @@ static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back)
 /* Exchanges running statistics that were kept and those of now. */
 static void l2l__swap_buffers(l2l_trainer *t, l2l_real *at)
 {
-    int i;
-    for (i = 0; at && i < t->model->n_slots; i++) {
+    for (int i = 0; at && i < t->model->n_slots; i++) {
         l2l__slot *p = t->model->slots[i];
-        int64_t n = l2l_count(p->value.shape), k;
-        for (k = 0; k < n && !p->trainable; k++, at++) {
+        int64_t n = l2l_count(p->value.shape);
+        for (int64_t k = 0; k < n && !p->trainable; k++, at++) {
             l2l_real kept = *at;
             *at = p->value.data[k];
             p->value.data[k] = kept;
@@ -10551,10 +10544,9 @@ static void l2l__sample(l2l_trainer *t, l2l_inner *in)
 /* Room for the sum of the parts' gradients of theta. */
 static bool l2l__make_sum(l2l_trainer *t)
 {
-    int64_t n = 0;
-    int i;
-    for (i = 0; i < t->n_theta; i++) n += t->optimizer->sizes[i];
-    if (!t->sum) t->sum = (l2l_real *)l2l__allocate_array(t->context, n, sizeof *t->sum);
+    if (!t->sum)
+        t->sum = (l2l_real *)l2l__hold(t->context, &t->held_memory, t->theta_size,
+                                       sizeof *t->sum);
     return t->sum != NULL;
 }
 
@@ -10621,10 +10613,8 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
 
 static bool l2l__finite(l2l_real *const *arrays, const int64_t *sizes, int n)
 {
-    int i;
-    int64_t j;
-    for (i = 0; i < n; i++)
-        for (j = 0; j < sizes[i]; j++)
+    for (int i = 0; i < n; i++)
+        for (int64_t j = 0; j < sizes[i]; j++)
             if (!(fabs((double)arrays[i][j]) <= DBL_MAX)) return false;
     return true;
 }
@@ -10634,14 +10624,13 @@ static bool l2l__finite(l2l_real *const *arrays, const int64_t *sizes, int n)
 static void l2l__copy_theta(l2l_trainer *t, bool back)
 {
     l2l_real *at = t->good;
-    int i;
     if (back && !t->has_good) return;
-    for (i = 0; i < t->n_theta; i++) {
+    for (int i = 0; i < t->n_theta; i++) {
         size_t n = (size_t)t->optimizer->sizes[i];
         memcpy(back ? t->values[i] : at, back ? at : t->values[i], n * sizeof *at);
         at += n;
     }
-    for (i = 0; back && i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
+    for (int i = 0; back && i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
     t->has_good = true;
 }
 
@@ -10649,10 +10638,9 @@ static void l2l__copy_theta(l2l_trainer *t, bool back)
 static void l2l__share(l2l_trainer *t, l2l_inner *in)
 {
     double total = 0;
-    int i;
     l2l__ew_axpb(t->context, l2l_count(in->shape), (l2l_real)in->n, t->found[t->n_theta]->data, 0,
                  in->g[in->T]->data);
-    for (i = 0; i < in->n; i++) total += (double)in->loss[i];
+    for (int i = 0; i < in->n; i++) total += (double)in->loss[i];
     in->L_phi += in->w[in->T] * total;
 }
 
@@ -10660,8 +10648,7 @@ static void l2l__share(l2l_trainer *t, l2l_inner *in)
 static void l2l__add_gradient(l2l_trainer *t, const l2l_inner *in)
 {
     l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, *sum = t->sum;
-    int i;
-    for (i = 0; i < t->n_theta; i++) {
+    for (int i = 0; i < t->n_theta; i++) {
         int64_t n = t->optimizer->sizes[i], j;
         const l2l_real *g = t->found[i]->data;
         t->gradients[i] = t->found[i]->data;
@@ -10680,26 +10667,21 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
 {
     l2l_context *c = t->context;
     bool was, share = t->shares && t->options.method.maximizer.gradient;
-    l2l_tensor *loss;
     double value = 0;
     if (c->status) return 0;
     was = l2l_set_recording(c, true);
-    loss = l2l__outer_loss(t, in);
+    l2l_tensor *loss = l2l__outer_loss(t, in);
     if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the outer loss returned NULL");
     value = l2l_item(c, loss);
     if (!c->status && !(fabs(value) <= DBL_MAX))
-        l2l__fail(c, L2L_ERROR_NUMERIC,
-                  "the loss is %g at step %z; the parameters of the last good "
-                  "step were kept",
-                  value, t->step);
+        l2l__fail(c, L2L_ERROR_NUMERIC, "the loss is %g at step %z; the parameters of the last "
+                  "good step were kept", value, t->step);
     t->theta[t->n_theta] = in->adv;
     if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
         l2l__add_gradient(t, in);
         if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
-            l2l__fail(c, L2L_ERROR_NUMERIC,
-                      "the gradient is not finite at step %z; the parameters of "
-                      "the last good step were kept",
-                      t->step);
+            l2l__fail(c, L2L_ERROR_NUMERIC, "the gradient is not finite at step %z; the parameters "
+                      "of the last good step were kept", t->step);
         if (share) l2l__share(t, in);
     }
     l2l_set_recording(c, was);
@@ -10714,13 +10696,12 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
 static bool l2l__inner_gradient(l2l_trainer *t, l2l_inner *in)
 {
     const l2l_maximizer *m = &t->options.method.maximizer;
-    bool ok;
     if (in->context->status) return false;
     if (!m->gradient) return true;
     l2l__swap_buffers(t, t->part_buffers);
-    ok = m->gradient(m->self, in) ||
-         l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' found no gradient",
-                   m->name);
+    bool ok = m->gradient(m->self, in) ||
+              l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' found no gradient",
+                        m->name);
     l2l__swap_buffers(t, t->part_buffers);
     return ok;
 }
@@ -10735,11 +10716,10 @@ static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
 
 static bool l2l__descend(l2l_trainer *t)
 {
-    int i;
     if (t->context->status) return false;
     l2l__copy_theta(t, false);               /* every part's loss and gradient were finite        */
     if (!l2l_optimizer_step(t->optimizer, t->values, t->gradients, t->progress.rate)) return false;
-    for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
+    for (int i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
     return true;
 }
 
@@ -10751,8 +10731,8 @@ static bool l2l__validate(l2l_trainer *t)
     l2l_context *c = t->context;
     const l2l_model_options *o = &t->model->options;
     l2l_attack a = t->options.validation_attack;
-    int64_t one = (int64_t)o->channels * o->height * o->width;
-    int i, j, n, natural = 0, robust = 0, labels[100];
+    int64_t one = l2l__pixels(o);
+    int n, natural = 0, robust = 0, labels[100];
     int part = t->options.micro_batch ? t->options.micro_batch : t->options.batch;
     int most = part < 100 ? part : 100;      /* no more memory than training takes                */
     l2l_record records[100];
@@ -10760,14 +10740,14 @@ static bool l2l__validate(l2l_trainer *t)
     l2l_real *x = (l2l_real *)l2l__arena_array(c, most * one, sizeof *x);
     l2l_real *adversarial = (l2l_real *)l2l__arena_array(c, most * one, sizeof *adversarial);
     if (!a.name) a = l2l_attack_pgd(t->options.epsilon);
-    for (i = 0; i < t->n_held && !c->status; i += n) {
+    for (int i = 0; i < t->n_held && !c->status; i += n) {
         n = t->n_held - i < most ? t->n_held - i : most;
-        for (j = 0; j < n && !c->status; j++)
+        for (int j = 0; j < n && !c->status; j++)
             l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held[i + j], x + j * one,
                        &labels[j]);
         a.first = (uint32_t)i;
         if (!l2l_attack_run(t->model, &a, x, labels, n, adversarial, records)) break;
-        for (j = 0; j < n; j++) {
+        for (int j = 0; j < n; j++) {
             natural += records[j].clean == labels[j];
             robust += records[j].clean == labels[j] && !records[j].success;
         }
@@ -10804,12 +10784,9 @@ static bool l2l__plateau(l2l_trainer *t)
     if (!constant || fabs(t->progress.loss - log((double)classes)) > 0.02) t->plateau = 0;
     else t->plateau++;
     if (!t->options.stop_on_plateau || t->plateau < 300) return false;
-    l2l__fail(
-        t->context, L2L_ERROR_NUMERIC,
-        "training sits on a plateau: for %d steps the loss is ln %d "
-        "and one class is predicted for everything; try a longer epsilon_warm_up, a smaller rate "
-        "or another seed",
-        t->plateau, classes);
+    l2l__fail(t->context, L2L_ERROR_NUMERIC, "training sits on a plateau: for %d steps the loss is "
+              "ln %d and one class is predicted for everything; try a longer epsilon_warm_up, a "
+              "smaller rate or another seed", t->plateau, classes);
     return true;
 }
 
@@ -10817,17 +10794,17 @@ static bool l2l__plateau(l2l_trainer *t)
    and the predictions that were noted at line 14. */
 static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
 {
-    int64_t i, n = l2l_count(in->shape);
+    int64_t n = l2l_count(in->shape);
     l2l_real epsilon = (l2l_real)in->epsilon;
     if (t->context->status) return;
-    for (i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n; i++) {
         l2l_real x = in->x->data[i], z = in->adv->data[i];
         t->saturated += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
     }
-    for (i = 0; i < in->n; i++) t->end_loss += (double)in->loss[i];
+    for (int64_t i = 0; i < in->n; i++) t->end_loss += (double)in->loss[i];
     if (!t->noted) return;
     if (!in->first) t->guess = in->predicted[0];
-    for (i = 0; i < in->n; i++) {
+    for (int64_t i = 0; i < in->n; i++) {
         t->right += in->predicted[i] == in->labels[i];
         if (in->predicted[i] != t->guess) t->guess = -1;
     }
@@ -10858,9 +10835,8 @@ static bool l2l__last_finite(l2l_trainer *t)
     if (t->step < t->progress.steps || l2l__finite(t->values, t->optimizer->sizes, t->n_theta))
         return true;
     l2l__copy_theta(t, true);
-    return l2l__fail(t->context, L2L_ERROR_NUMERIC,
-                     "the last step's parameters are not finite; those "
-                     "of the step before were kept");
+    return l2l__fail(t->context, L2L_ERROR_NUMERIC, "the last step's parameters are not finite; "
+                     "those of the step before were kept");
 }
 
 /* Counts the step, ends epochs, reports, saves. True while there is more to do. */
@@ -10889,10 +10865,8 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double los
                           (o->checkpoint_steps > 0 && t->step % o->checkpoint_steps == 0)))
         l2l_trainer_save(t, t->checkpoint);
     if (!more)
-        l2l__fail(t->context, L2L_ERROR_CANCELLED,
-                  "training: stopped by the progress callback after "
-                  "step %z of %z",
-                  t->step, p->steps);
+        l2l__fail(t->context, L2L_ERROR_CANCELLED, "training: stopped by the progress callback "
+                  "after step %z of %z", t->step, p->steps);
     return !t->context->status && t->step < p->steps;
 }
 
@@ -10938,8 +10912,7 @@ static void l2l__algorithm1(l2l_trainer *trainer)
 
 L2LADVDEF l2l_train_options l2l_train_default(void)
 {
-    l2l_train_options o;
-    memset(&o, 0, sizeof o);
+    l2l_train_options o = L2L__ZERO;
     o.method = l2l_method_advtrain();
     o.epochs = 10;
     o.batch = 128;
@@ -10952,65 +10925,59 @@ L2LADVDEF l2l_train_options l2l_train_default(void)
     return o;
 }
 
+/* Images at least as large as the model's, and classes that it has. */
+static bool l2l__dataset_fits(l2l_context *c, const char *who, const l2l_dataset *d,
+                              const l2l_model_options *m)
+{
+    return (d->channels == m->channels && d->height >= m->height && d->width >= m->width &&
+            d->classes <= m->classes) ||
+           l2l__fail(c, L2L_ERROR_SHAPE, "%s: images of %dx%dx%d (CxHxW) and a model for %dx%dx%d; "
+                     "%d classes and %d", who, d->channels, d->height, d->width, m->channels,
+                     m->height, m->width, d->classes, m->classes);
+}
+
 static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_dataset *d,
                                   const l2l_train_options *o)
 {
     const l2l_model_options *a = &m->options;
     if (c->status) return false;
     if (!o->method.objective.loss || !o->method.outer.loss)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: the method lacks an objective or an outer "
-                         "loss");
-    if (d->channels != a->channels || d->height < a->height || d->width < a->width)
-        return l2l__fail(c, L2L_ERROR_SHAPE,
-                         "training: images of %dx%dx%d (CxHxW) and a model for "
-                         "%dx%dx%d",
-                         d->channels, d->height, d->width, a->channels, a->height, a->width);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: the method lacks an objective or an "
+                         "outer loss");
+    if (!l2l__dataset_fits(c, "training", d, a)) return false;
     if (o->augment.padding < 0 || o->augment.padding >= a->height ||
         o->augment.padding >= a->width)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: augment.padding %d is not in 0 to below "
                          "the model's %dx%d", o->augment.padding, a->height, a->width);
-    if (d->classes > a->classes)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "training: %d classes of data and a model for %d",
-                         d->classes, a->classes);
     if (o->epochs < 1 || o->batch < 1 || o->micro_batch < 0 || o->T < 0 || o->T > 10000)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: epochs %d and batch %d must be at least 1, micro_batch %d at "
-                         "least 0, T %d in 0..10000",
-                         o->epochs, o->batch, o->micro_batch, o->T);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epochs %d and batch %d must be at least "
+                         "1, micro_batch %d at least 0, T %d in 0..10000", o->epochs, o->batch,
+                         o->micro_batch, o->T);
     if (!o->method.maximizer.gradient != !o->method.maximizer.update)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: the maximizer '%s' needs both gradient and update, or neither",
-                         o->method.maximizer.name);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: the maximizer '%s' needs both gradient "
+                         "and update, or neither", o->method.maximizer.name);
     if (o->T < 1 && o->method.maximizer.update)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: T %d, but the maximizer '%s' learns from at least 1 step", o->T,
-                         o->method.maximizer.name);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: T %d, but the maximizer '%s' learns "
+                         "from at least 1 step", o->T, o->method.maximizer.name);
     if (!(o->epsilon >= 0 && o->epsilon <= 1))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: epsilon %g is not in [0,1]; pixels are in "
-                         "[0,1], so 8 of 255 is 8/255",
-                         o->epsilon);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epsilon %g is not in [0,1]; pixels are "
+                         "in [0,1], so 8 of 255 is 8/255", o->epsilon);
     if (!(o->epsilon_warm_up >= 0 && o->epsilon_warm_up <= 1) || !(o->step_size >= 0))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: epsilon_warm_up %g is not in [0,1], or step_size "
-                         "%g is negative",
-                         o->epsilon_warm_up, o->step_size);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epsilon_warm_up %g is not in [0,1], or "
+                         "step_size %g is negative", o->epsilon_warm_up, o->step_size);
     if (o->validation < 0 || o->validation >= d->count)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "training: validation %d must leave some of the %d images "
-                         "for training",
-                         o->validation, d->count);
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: validation %d must leave some of the %d "
+                         "images for training", o->validation, d->count);
     return true;
 }
 
 /* Splits off the held-out images: a shuffle of all indices by the seed, the last ones held out. */
 static void l2l__split(l2l_trainer *t)
 {
-    int i, n = t->data.count;
+    int n = t->data.count;
     t->n_held = t->options.validation;
     t->n_train = n - t->n_held;
-    for (i = 0; i < n; i++) t->train[i] = i;
+    for (int i = 0; i < n; i++) t->train[i] = i;
     if (t->n_held) l2l__shuffle(t->train, n, t->options.seed, L2L_RANDOM_SPLIT, 0);
     t->held = t->train + t->n_train;
 }
@@ -11019,55 +10986,35 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
 {
     l2l_context *c = t->context;
     l2l_model *m = t->model;
-    int64_t *sizes = (int64_t *)l2l__allocate_array(c, m->n_slots, sizeof *sizes), held = 0;
-    int64_t held_theta = 0;
-    int i, n = 0;
-    t->theta = (l2l_tensor **)l2l__allocate_array(c, m->n_slots + 1, sizeof *t->theta);
-    t->found = (l2l_tensor **)l2l__allocate_array(c, m->n_slots + 1, sizeof *t->found);
-    t->values = (l2l_real **)l2l__allocate_array(c, m->n_slots, sizeof *t->values);
-    t->gradients = (l2l_real **)l2l__allocate_array(c, m->n_slots, sizeof *t->gradients);
-    t->w = (double *)l2l__allocate_array(c, t->options.T + 1, sizeof *t->w);
-    t->train = (int *)l2l__allocate_array(c, t->data.count, sizeof *t->train);
-    t->order = (int *)l2l__allocate_array(c, t->data.count, sizeof *t->order);
-    for (i = 0; i < m->n_slots && !c->status; i++) {
+    void **all = &t->held_memory;
+    int64_t *sizes = (int64_t *)l2l__hold(c, all, m->n_slots, sizeof *sizes), held = 0;
+    int n = 0;
+    t->theta = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->theta);
+    t->found = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->found);
+    t->values = (l2l_real **)l2l__hold(c, all, m->n_slots, sizeof *t->values);
+    t->gradients = (l2l_real **)l2l__hold(c, all, m->n_slots, sizeof *t->gradients);
+    t->w = (double *)l2l__hold(c, all, t->options.T + 1, sizeof *t->w);
+    t->train = (int *)l2l__hold(c, all, t->data.count, sizeof *t->train);
+    t->order = (int *)l2l__hold(c, all, t->data.count, sizeof *t->order);
+    for (int i = 0; i < m->n_slots && !c->status; i++) {
         l2l__slot *p = m->slots[i];
         if (!p->trainable) {
             held += l2l_count(p->value.shape);
             continue;
         }
         sizes[n] = l2l_count(p->value.shape);
+        t->theta_size += sizes[n];
         t->theta[n] = &p->value;
         t->values[n++] = p->value.data;
     }
     t->n_theta = n;
-    for (i = 0; i < n && !c->status; i++) held_theta += sizes[i];
-    t->good = (l2l_real *)l2l__allocate_array(c, held_theta, sizeof *t->good);
-    if (held) t->buffers = (l2l_real *)l2l__allocate_array(c, 2 * held, sizeof *t->buffers);
+    t->good = (l2l_real *)l2l__hold(c, all, t->theta_size, sizeof *t->good);
+    if (held) t->buffers = (l2l_real *)l2l__hold(c, all, 2 * held, sizeof *t->buffers);
     if (t->buffers) t->part_buffers = t->buffers + held;
     if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
     if (t->optimizer && t->options.micro_batch && t->options.micro_batch < t->options.batch)
         l2l__make_sum(t);
-    l2l_free(c, sizes);
     return !c->status;
-}
-
-/* FNV-1a, 64 bits, begun at L2L__FNV. */
-#define L2L__FNV 14695981039346656037u
-static uint64_t l2l__fold(uint64_t h, const void *data, size_t bytes)
-{
-    const unsigned char *p = (const unsigned char *)data;
-    for (; bytes > 0; bytes--) h = (h ^ *p++) * 1099511628211u;
-    return h;
-}
-
-/* A number for bytes, to tell them apart (52 bits: exact in a double); 0 for NULL. */
-static double l2l__digest_bytes(const void *data, int64_t bytes)
-{
-    return data ? (double)(l2l__fold(L2L__FNV, data, (size_t)bytes) >> 12) : 0;
-}
-static double l2l__digest(const double *v, int64_t n)
-{
-    return l2l__digest_bytes(v, n * (int64_t)sizeof *v);
 }
 
 /* Of the pixels of four images spread over the data set: other data, another number. */
@@ -11077,8 +11024,8 @@ static double l2l__data_digest(const l2l_trainer *t)
     int64_t one = (int64_t)t->data.channels * t->data.height * t->data.width, j;
     l2l_real *x = (l2l_real *)l2l__arena_array(c, one, sizeof *x);
     double sums[4] = {0}, label_and_sum = 0;
-    int i, label = 0;
-    for (i = 0; x && i < 4; i++) {
+    int label = 0;
+    for (int i = 0; x && i < 4; i++) {
         int which = (int)((int64_t)(t->data.count - 1) * i / 3);
         if (!t->data.fetch(&t->data, which, x, &label)) continue;
         for (label_and_sum = label, j = 0; j < one; j++)
@@ -11086,19 +11033,20 @@ static double l2l__data_digest(const l2l_trainer *t)
         sums[i] = label_and_sum;
     }
     l2l__arena_drop(c, x);
-    return l2l__digest(sums, 4);
+    return l2l__digest_bytes(sums, (int64_t)sizeof sums);
 }
 
 /* options.loss_weights is copied, log and checkpoint names as well. */
 static bool l2l__trainer_own(l2l_trainer *t)
 {
     l2l_train_options *o = &t->options;
-    int i;
-    for (i = 1; i <= o->T; i++) t->w[i] = o->loss_weights ? o->loss_weights[i - 1] : i;
+    for (int i = 1; i <= o->T; i++) t->w[i] = o->loss_weights ? o->loss_weights[i - 1] : i;
+    t->w_digest = l2l__digest_bytes(t->w, (o->T + 1) * (int64_t)sizeof *t->w);
     o->loss_weights = NULL;
-    if (o->log && !(t->log = l2l__copy_text(t->context, o->log))) return false;
-    if (o->checkpoint && !(t->checkpoint = l2l__copy_text(t->context, o->checkpoint))) return false;
-    return true;
+    if (o->log) t->log = l2l__hold_text(t->context, &t->held_memory, o->log);
+    if (o->checkpoint)
+        t->checkpoint = l2l__hold_text(t->context, &t->held_memory, o->checkpoint);
+    return !t->context->status;
 }
 
 L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
@@ -11106,7 +11054,6 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
 {
     l2l_context *c = m ? m->context : NULL;
     l2l_trainer *t;
-    l2l_progress *p;
     if (!c || !l2l__train_options_ok(c, m, d, o) ||
         !(t = (l2l_trainer *)l2l__allocate(c, sizeof *t)))
         return NULL;
@@ -11128,7 +11075,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
         l2l_trainer_free(t);
         return NULL;
     }
-    p = &t->progress;
+    l2l_progress *p = &t->progress;
     p->epochs = o->epochs;
     p->steps_in_epoch = (t->n_train - 1) / o->batch + 1;
     p->steps = p->steps_in_epoch * o->epochs;
@@ -11138,23 +11085,11 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
 
 L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
 {
-    l2l_context *c;
     if (!t) return;
-    c = t->context;
+    l2l_context *c = t->context;
     l2l_model_free(t->best);
     l2l_optimizer_free(t->optimizer);
-    l2l_free(c, t->theta);
-    l2l_free(c, t->found);
-    l2l_free(c, t->values);
-    l2l_free(c, t->gradients);
-    l2l_free(c, t->w);
-    l2l_free(c, t->train);
-    l2l_free(c, t->order);
-    l2l_free(c, t->buffers);
-    l2l_free(c, t->good);
-    l2l_free(c, t->sum);
-    l2l_free(c, t->log);
-    l2l_free(c, t->checkpoint);
+    l2l__let_go(c, t->held_memory);
     l2l_free(c, t);
 }
 
@@ -11193,8 +11128,7 @@ L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t)
 
 L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
 {
-    l2l_evaluation_options o;
-    memset(&o, 0, sizeof o);
+    l2l_evaluation_options o = L2L__ZERO;
     o.batch = 100;
     o.norm = L2L_LINF;
     o.epsilon = -1;
@@ -11203,74 +11137,58 @@ L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
 
 /* An attack of an evaluation. By names and settings a state's file is known again, and attacks are
    compared that differ in steps and restarts only. */
-enum { L2L__STATE_ATTACKS = 60 };            /* by what metadata a file can hold                  */
-enum { L2L__STEPS, L2L__RESTARTS, L2L__NORM, L2L__EPSILON, L2L__STEP_SIZE, L2L__TARGETS,
-       L2L__SETTINGS = 22 };
 typedef struct l2l__ran {
     char name[32], parts[96];                /* "pgd"; "cross-entropy, sign"                      */
-    double settings[L2L__SETTINGS];          /* in the order of their names                       */
-    bool search, last_iterate;
-    bool flat;                               /* without gradient where it has got far enough      */
+    l2l_attack attack;                       /* its numbers; what it points to may be gone        */
+    double targets, init, learned;           /* digests                                           */
     l2l_result result;
     l2l_record *records;                     /* of all images; NULL once they are not needed      */
     int done;                                /* so many images have theirs                        */
     uint64_t digest;                         /* of these images, if there is a state              */
 } l2l__ran;
 
-#ifndef L2LADV_NO_STDIO
-static bool l2l__evaluation_load(l2l_evaluation *e);
+static bool l2l__evaluation_load(l2l_evaluation *e); /* chapter 12 */
 static bool l2l__evaluation_save(const l2l_evaluation *e);
-#endif
 
-static const char *const l2l__setting_names[L2L__SETTINGS] = {
-    "steps", "restarts", "norm", "epsilon", "step_size", "targets (a digest)", "start",
-    "last_iterate", "seed (low half)", "seed (high half)", "first", "minimal", "parameter 1",
-    "parameter 2", "confidence", "searches", "constant", "overshoot", "candidates", "share",
-    "learned numbers (a digest)", "init (a digest)"};
+enum { L2L__STATE_ATTACKS = 60, L2L__SETTINGS = 22 }; /* by what metadata a file can hold         */
+#define L2L__WHOLE(member, key) L2L__FIELD(l2l__ran, member, key, 'i', INT_MIN, INT_MAX, NULL)
+#define L2L__ANY(member, key) L2L__FIELD(l2l__ran, member, key, 'r', -HUGE_VAL, HUGE_VAL, NULL)
+static const l2l__field l2l__setting_fields[L2L__SETTINGS] = {
+    L2L__WHOLE(attack.steps, "steps"), L2L__WHOLE(attack.restarts, "restarts"),
+    L2L__WHOLE(attack.norm, "norm"), L2L__ANY(attack.epsilon, "epsilon"),
+    L2L__ANY(attack.step_size, "step_size"), L2L__ANY(targets, "targets (a digest)"),
+    L2L__WHOLE(attack.start, "start"), L2L__WHOLE(attack.last_iterate, "last_iterate"),
+    L2L__WHOLE(attack.first, "first"), L2L__WHOLE(attack.minimal, "minimal"),
+    L2L__SEED(l2l__ran, attack.seed), L2L__ANY(attack.maximizer.number[0], "parameter 1"),
+    L2L__ANY(attack.maximizer.number[1], "parameter 2"),
+    L2L__ANY(attack.objective.confidence, "confidence"),
+    L2L__WHOLE(attack.searches, "searches"), L2L__ANY(attack.constant, "constant"),
+    L2L__ANY(attack.overshoot, "overshoot"), L2L__WHOLE(attack.candidates, "candidates"),
+    L2L__ANY(attack.share, "share"), L2L__ANY(learned, "learned numbers (a digest)"),
+    L2L__ANY(init, "init (a digest)")};
 
 static void l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__ran *k)
 {
-    const l2l_model_options *o = &e->model->options;
     const l2l_maximizer *m = &a->maximizer;
-    int64_t pixels = (int64_t)o->channels * o->height * o->width * e->images;
     int64_t n = m->pack ? m->pack(m->self, NULL) : 0;
     double *v = n > 0 ? (double *)l2l__allocate_array(e->model->context, n, sizeof *v) : NULL;
-    double *s = k->settings;
     if (v) m->pack(m->self, v);
     l2l__format(k->name, sizeof k->name, "%s", a->name);
     l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, m->name);
-    k->search = a->search != NULL;
-    k->last_iterate = a->last_iterate;
-    k->flat = a->search || (a->objective.cut && a->last_iterate);
-    *s++ = a->steps;
-    *s++ = a->restarts;
-    *s++ = a->norm;
-    *s++ = a->epsilon;
-    *s++ = a->step_size;
-    *s++ = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
-    *s++ = a->start;
-    *s++ = a->last_iterate;
-    *s++ = (double)(a->seed & 0xffffffffu);
-    *s++ = (double)(a->seed >> 32);
-    *s++ = a->first;
-    *s++ = a->minimal;
-    *s++ = m->number[0];
-    *s++ = m->number[1];
-    *s++ = a->objective.confidence;
-    *s++ = a->searches;
-    *s++ = a->constant;
-    *s++ = a->overshoot;
-    *s++ = a->candidates;
-    *s++ = a->share;
-    *s++ = l2l__digest_bytes(v, n * (int64_t)sizeof *v);
-    *s++ = l2l__digest_bytes(a->init, pixels * (int64_t)sizeof(l2l_real));
+    k->attack = *a;
+    k->targets = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
+    k->init = l2l__digest_bytes(a->init, l2l__pixels(&e->model->options) * e->images *
+                                         (int64_t)sizeof(l2l_real));
+    k->learned = l2l__digest_bytes(v, n * (int64_t)sizeof *v);
     l2l_free(e->model->context, v);
 }
 
 /* The number of the first setting from `from` on that differs, or L2L__SETTINGS. */
 static int l2l__settings_differ(const l2l__ran *a, const l2l__ran *b, int from)
 {
-    while (from < L2L__SETTINGS && !(fabs(a->settings[from] - b->settings[from]) > 0)) from++;
+    const l2l__field *f = l2l__setting_fields + from;
+    while (from < L2L__SETTINGS && !(fabs(l2l__field_get(f, a) - l2l__field_get(f, b)) > 0))
+        f++, from++;
     return from;
 }
 
@@ -11280,11 +11198,11 @@ static int l2l__settings_differ(const l2l__ran *a, const l2l__ran *b, int from)
 static bool l2l__evaluation_fetch(l2l_evaluation *e, l2l__ran *k, int n, l2l_real *x)
 {
     const l2l_model_options *o = &e->model->options;
-    int64_t one = (int64_t)o->channels * o->height * o->width;
+    int64_t one = l2l__pixels(o);
     l2l_dataset data = *e->data;             /* errors and room are the model's context's         */
-    int i, *labels = e->labels + k->done;
+    int *labels = e->labels + k->done;
     data.context = e->model->context;
-    for (i = 0; i < n; i++)
+    for (int i = 0; i < n; i++)
         if (!l2l__fetch(&data, "evaluation", o, NULL, NULL, k->done + i, x + i * one, labels + i))
             return false;
     if (!e->options.state) return true;
@@ -11296,8 +11214,7 @@ static bool l2l__evaluation_fetch(l2l_evaluation *e, l2l__ran *k, int n, l2l_rea
 /* Clears the records of a batch but for the images that are to be spared. */
 static void l2l__spare(const l2l_evaluation *e, l2l__ran *k, int n)
 {
-    int i;
-    for (i = k->done; i < k->done + n; i++) {
+    for (int i = k->done; i < k->done + n; i++) {
         l2l_record *b = &k->records[i];
         memset(b, 0, sizeof *b);
         if (!e->options.skip_fooled || !k->result.counted || e->right[i]) continue;
@@ -11322,7 +11239,7 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
 {
     l2l_context *c = e->model->context;
     const l2l_model_options *o = &e->model->options;
-    int64_t one = (int64_t)o->channels * o->height * o->width;
+    int64_t one = l2l__pixels(o);
     int batch = e->options.batch < e->images ? e->options.batch : e->images, n;
     l2l_attack a = *attack;
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
@@ -11338,9 +11255,7 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
                                   k->records + k->done))
             break;
         k->done += n;
-#ifndef L2LADV_NO_STDIO
         if (e->options.state && e->ran && !l2l__evaluation_save(e)) break; /* ran: not the clean */
-#endif
         if (attack->progress && !attack->progress(attack->user, k->done, e->images))
             l2l__fail(c, L2L_ERROR_CANCELLED, "evaluation: cancelled after %d of %d images",
                       k->done, e->images);
@@ -11357,10 +11272,9 @@ enum { L2L__CHECKED = 20, L2L__PASSES = 5 }; /* images and passes               
 /* Rows of k numbers in [0,1] that sum to 1. */
 static bool l2l__probabilities(const l2l_real *z, int n, int k)
 {
-    int i, j;
-    for (i = 0; i < n; i++, z += k) {
+    for (int i = 0; i < n; i++, z += k) {
         double sum = 0;
-        for (j = 0; j < k; j++) {
+        for (int j = 0; j < k; j++) {
             if (!((double)z[j] >= -1e-5 && (double)z[j] <= 1 + 1e-5)) return false;
             sum += (double)z[j];
         }
@@ -11373,8 +11287,8 @@ static bool l2l__probabilities(const l2l_real *z, int n, int k)
 static bool l2l__elsewhere(const l2l_real *a, const l2l_real *b, int k)
 {
     double na = l2l__norm2(a, NULL, k) + 1e-10, nb = l2l__norm2(b, NULL, k) + 1e-10, sum = 0;
-    int j, first = 0, second = 0;
-    for (j = 0; j < k; j++) {
+    int first = 0, second = 0;
+    for (int j = 0; j < k; j++) {
         double d = (double)a[j] / na - (double)b[j] / nb;
         sum += d * d;
         if (a[j] > a[first]) first = j;
@@ -11389,26 +11303,26 @@ static bool l2l__evaluation_check(l2l_evaluation *e)
 {
     l2l_context *c = e->model->context;
     const l2l_model_options *o = &e->model->options;
-    int64_t one = (int64_t)o->channels * o->height * o->width, all;
-    int n = e->images < L2L__CHECKED ? e->images : L2L__CHECKED, i, label, pass;
+    int64_t one = l2l__pixels(o), all;
+    int n = e->images < L2L__CHECKED ? e->images : L2L__CHECKED, label;
     l2l_dataset data = *e->data;
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, n * one, sizeof *x);
     l2l_real *z = (l2l_real *)l2l__allocate_array(c, 2 * (int64_t)n * o->classes, sizeof *z);
     uint64_t h = L2L__FNV;
     data.context = c;
-    for (i = 0; i < n && !c->status; i++)
+    for (int i = 0; i < n && !c->status; i++)
         l2l__fetch(&data, "evaluation", o, NULL, NULL, i, x + i * one, &label);
     all = (int64_t)n * o->classes;
-    for (pass = 0; pass < L2L__PASSES && !c->status; pass++) {
+    for (int pass = 0; pass < L2L__PASSES && !c->status; pass++) {
         l2l_real *to = z + (pass ? all : 0);
         if (!l2l_model_logits(e->model, x, n, to)) break;
         if (!pass && l2l__probabilities(z, n, o->classes)) e->checked |= L2L_WARN_SOFTMAX;
-        for (i = 0; pass && i < n; i++)
+        for (int i = 0; pass && i < n; i++)
             if (l2l__elsewhere(z + (int64_t)i * o->classes, to + (int64_t)i * o->classes,
                                o->classes))
                 e->checked |= L2L_WARN_RANDOM;
     }
-    for (i = 0; e->options.state && i < e->model->n_slots; i++) {
+    for (int i = 0; e->options.state && i < e->model->n_slots; i++) {
         const l2l_tensor *t = &e->model->slots[i]->value;
         h = l2l__fold(h, t->data, (size_t)l2l_count(t->shape) * sizeof *t->data);
     }
@@ -11424,8 +11338,8 @@ static bool l2l__evaluation_check(l2l_evaluation *e)
 /* The share that is right so far, among all. */
 static void l2l__worst(l2l_evaluation *e)
 {
-    int i, right = 0;
-    for (i = 0; i < e->images; i++) right += e->right[i];
+    int right = 0;
+    for (int i = 0; i < e->images; i++) right += e->right[i];
     e->worst = (double)right / e->images;
 }
 
@@ -11433,26 +11347,10 @@ static bool l2l__evaluation_ok(l2l_context *c, const l2l_model *m, const l2l_dat
                                const l2l_evaluation_options *o)
 {
     if (o->limit < 0 || o->batch < 1 || d->count < 1)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "evaluation: limit %d must not be negative, batch %d and "
-                         "the data set's %d images at least 1",
-                         o->limit, o->batch, d->count);
-    if (d->channels != m->options.channels || d->height < m->options.height ||
-        d->width < m->options.width)
-        return l2l__fail(c, L2L_ERROR_SHAPE,
-                         "evaluation: images of %dx%dx%d (CxHxW) and a model for "
-                         "%dx%dx%d",
-                         d->channels, d->height, d->width, m->options.channels, m->options.height,
-                         m->options.width);
-    if (d->classes > m->options.classes)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "evaluation: %d classes of data and a model for %d",
-                         d->classes, m->options.classes);
-#ifdef L2LADV_NO_STDIO
-    if (o->state)
-        return l2l__fail(c, L2L_ERROR_UNSUPPORTED, "evaluation: the state %s needs stdio",
-                         o->state);
-#endif
-    return true;
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "evaluation: limit %d must not be negative, batch "
+                         "%d and the data set's %d images at least 1", o->limit, o->batch,
+                         d->count);
+    return l2l__dataset_fits(c, "evaluation", d, &m->options);
 }
 
 /* The clean images, by an attack that stays where it starts. */
@@ -11460,13 +11358,11 @@ static bool l2l__evaluation_clean(l2l_evaluation *e)
 {
     l2l_context *c = e->model->context;
     l2l_attack none = l2l__attack("none", 0, 0, 0, L2L_START_CLEAN);
-    l2l__ran k;
-    int i;
-    memset(&k, 0, sizeof k);
+    l2l__ran k = L2L__ZERO;
     k.digest = L2L__FNV;
     k.records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *k.records);
     if (k.records && l2l__evaluation_run(e, &none, &k, NULL)) {
-        for (i = 0; i < e->images; i++) {
+        for (int i = 0; i < e->images; i++) {
             e->clean[i] = k.records[i].clean;
             e->right[i] = e->clean[i] == e->labels[i];
             e->by_gradient[i] = e->by_query[i] = e->right[i];
@@ -11491,20 +11387,16 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
     e->norm = o->norm;
     e->epsilon = o->epsilon;
     e->images = o->limit && o->limit < d->count ? o->limit : d->count;
-    e->labels = (int *)l2l__allocate_array(c, e->images, sizeof *e->labels);
-    e->clean = (int *)l2l__allocate_array(c, e->images, sizeof *e->clean);
-    e->right = (bool *)l2l__allocate_array(c, e->images, 3 * sizeof *e->right);
-    if (e->right) {
-        e->by_gradient = e->right + e->images;
-        e->by_query = e->by_gradient + e->images;
-    }
+    e->labels = (int *)l2l__hold(c, &e->held, e->images, sizeof *e->labels);
+    e->clean = (int *)l2l__hold(c, &e->held, e->images, sizeof *e->clean);
+    e->right = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->right);
+    e->by_gradient = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->by_gradient);
+    e->by_query = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->by_query);
     if (c->status || !l2l__evaluation_clean(e) || !l2l__evaluation_check(e)) {
         l2l_evaluation_end(e);
         return false;
     }
-#ifndef L2LADV_NO_STDIO
     if (o->state && !l2l__evaluation_load(e)) l2l_evaluation_end(e);
-#endif
     return !c->status;
 }
 
@@ -11519,9 +11411,9 @@ static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran
 {
     l2l_result *r = &k->result;
     double zero = 0;
-    int i, right = 0, natural = 0, hits = 0;
-    for (i = 0; i < e->images; i++) r->attacked += k->records[i].predicted >= 0;
-    for (i = 0; i < e->images; i++) {
+    int right = 0, natural = 0, hits = 0;
+    for (int i = 0; i < e->images; i++) r->attacked += k->records[i].predicted >= 0;
+    for (int i = 0; i < e->images; i++) {
         const l2l_record *b = &k->records[i];
         if (b->predicted < 0) continue;
         right += !l2l__broken(a, b);
@@ -11549,8 +11441,7 @@ static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran
 static void l2l__evaluation_count(l2l_evaluation *e, const l2l_attack *a, const l2l__ran *k)
 {
     bool *by = k->result.backwards ? e->by_gradient : e->by_query;
-    int i;
-    for (i = 0; k->result.counted && i < e->images; i++) {
+    for (int i = 0; k->result.counted && i < e->images; i++) {
         const l2l_record *b = &k->records[i];
         if (b->predicted >= 0 && !l2l__broken(a, b)) continue;
         e->right[i] = false;
@@ -11570,36 +11461,39 @@ static bool l2l__evaluation_same(const l2l_evaluation *e, const l2l__ran *there,
                          "(%s)", e->options.state, at, there->name, there->parts, here->name,
                          here->parts);
     if (i == L2L__SETTINGS) return true;
-    l2l__number(a, there->settings[i], 16);
-    l2l__number(b, here->settings[i], 16);
+    l2l__number(a, l2l__field_get(l2l__setting_fields + i, there), 16);
+    l2l__number(b, l2l__field_get(l2l__setting_fields + i, here), 16);
     return l2l__fail(e->model->context, L2L_ERROR_MISMATCH, "%s: attack %d, %s, was made with %s "
-                     "%s, not %s", e->options.state, at, there->name, l2l__setting_names[i], a, b);
+                     "%s, not %s", e->options.state, at, there->name, l2l__setting_fields[i].key, a,
+                     b);
 }
 
 /* Room for the attack to come, with what the state's file knows of it; NULL after an error. */
 static l2l__ran *l2l__evaluation_next(l2l_evaluation *e, const l2l_attack *a)
 {
     l2l_context *c = e->model->context;
-    l2l__ran here, *all;
-    memset(&here, 0, sizeof here);
+    l2l__ran here = L2L__ZERO, *k = e->ran + e->n_ran;
     l2l__settings_of(e, a, &here);
-    if (e->n_ran < e->n_saved)
-        return l2l__evaluation_same(e, e->ran + e->n_ran, &here) ? e->ran + e->n_ran : NULL;
+    if (e->n_ran < e->n_saved) {
+        if (!l2l__evaluation_same(e, k, &here)) return NULL;
+        k->attack = *a;
+        return k;
+    }
     if (e->options.state && e->n_ran == L2L__STATE_ATTACKS)
         l2l__fail(c, L2L_ERROR_UNSUPPORTED, "%s: a state keeps %d attacks at most",
                   e->options.state, L2L__STATE_ATTACKS);
-    all = (l2l__ran *)l2l__allocate_array(c, e->n_ran + 1, sizeof *all);
+    k = (l2l__ran *)l2l__allocate_array(c, e->n_ran + 1, sizeof *k);
     here.records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *here.records);
     if (c->status) {
         l2l_free(c, here.records);
-        l2l_free(c, all);
+        l2l_free(c, k);
         return NULL;
     }
-    if (e->ran) memcpy(all, e->ran, (size_t)e->n_ran * sizeof *all);
+    if (e->ran) memcpy(k, e->ran, (size_t)e->n_ran * sizeof *k);
     l2l_free(c, e->ran);
-    e->ran = all;
-    all[e->n_saved++] = here;
-    return all + e->n_ran;
+    e->ran = k;
+    k[e->n_saved++] = here;
+    return k + e->n_ran;
 }
 
 /* Is the attack one on the ball that `worst` is about? The first one may say which. */
@@ -11639,15 +11533,11 @@ L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l
 
 L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
 {
-    l2l_context *c;
-    int i;
     if (!e->model) return;
-    c = e->model->context;
-    for (i = 0; i < e->n_saved; i++) l2l_free(c, e->ran[i].records);
+    l2l_context *c = e->model->context;
+    for (int i = 0; i < e->n_saved; i++) l2l_free(c, e->ran[i].records);
     l2l_free(c, e->ran);
-    l2l_free(c, e->labels);
-    l2l_free(c, e->clean);
-    l2l_free(c, e->right);
+    l2l__let_go(c, e->held);
     memset(e, 0, sizeof *e);
 }
 
@@ -11656,26 +11546,31 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
 /* "pgd (10 steps, 1 run)" */
 static const char *l2l__ran_text(const l2l__ran *k, char text[80])
 {
-    l2l__format(text, 80, "%s (%g steps, %g runs)", k->name, k->settings[L2L__STEPS],
-                k->settings[L2L__RESTARTS]);
+    l2l__format(text, 80, "%s (%d steps, %d runs)", k->name, k->attack.steps, k->attack.restarts);
     return text;
 }
 
 /* Is attack a the same as b with less of it, and yet stronger? Or one step as far as all of b's? */
 static bool l2l__suspicious(const l2l_evaluation *e, const l2l__ran *a, const l2l__ran *b)
 {
-    const double *s = a->settings, *t = b->settings;
+    const l2l_attack *p = &a->attack, *q = &b->attack;
     double by = b->result.accuracy - a->result.accuracy;
     if (a->result.attacked < e->images || b->result.attacked < e->images ||
-        strcmp(a->parts, b->parts) || a->search != b->search || by <= 0)
+        strcmp(a->parts, b->parts) || p->search != q->search || by <= 0)
         return false;
-    if (s[L2L__STEPS] <= t[L2L__STEPS] && s[L2L__RESTARTS] <= t[L2L__RESTARTS] &&
-        l2l__settings_differ(a, b, L2L__NORM) == L2L__SETTINGS)
-        return by > (a->last_iterate || a->search ? 0.005 : 0);
-    return !a->search && a->result.backwards && s[L2L__STEPS] <= 1 && t[L2L__STEPS] > 1 &&
-           !(fabs(s[L2L__NORM] - t[L2L__NORM]) > 0 || fabs(s[L2L__EPSILON] - t[L2L__EPSILON]) > 0 ||
-             fabs(s[L2L__TARGETS] - t[L2L__TARGETS]) > 0) &&
-           t[L2L__STEPS] * t[L2L__STEP_SIZE] >= s[L2L__STEP_SIZE] && by > 0.005;
+    if (p->steps <= q->steps && p->restarts <= q->restarts &&
+        l2l__settings_differ(a, b, 2) == L2L__SETTINGS) /* behind steps and restarts              */
+        return by > (p->last_iterate || p->search ? 0.005 : 0);
+    return !p->search && a->result.backwards && p->steps <= 1 && q->steps > 1 &&
+           p->norm == q->norm && !(fabs(p->epsilon - q->epsilon) > 0) &&
+           !(fabs(a->targets - b->targets) > 0) && q->steps * q->step_size >= p->step_size &&
+           by > 0.005;
+}
+
+/* Has it no gradient any more where it has got far enough? */
+static bool l2l__goes_flat(const l2l_attack *a)
+{
+    return a->search || (a->objective.cut && a->last_iterate);
 }
 
 /* Appends what the attacks look like; the worst case of each kind. */
@@ -11685,7 +11580,8 @@ static size_t l2l__warn_attacks(const l2l_evaluation *e, char *text, size_t capa
     const l2l__ran *zero = NULL, *a, *b, *end = e->ran + e->n_ran;
     char first[80], second[80];
     for (a = e->ran; a < end; a++)
-        if (!a->flat && a->result.zero_gradients > (zero ? zero->result.zero_gradients : 0.01))
+        if (!l2l__goes_flat(&a->attack) &&
+            a->result.zero_gradients > (zero ? zero->result.zero_gradients : 0.01))
             zero = a;
     if (zero) {
         *flags |= L2L_WARN_ZERO_GRADIENTS;
@@ -11708,10 +11604,10 @@ static size_t l2l__warn_attacks(const l2l_evaluation *e, char *text, size_t capa
 static size_t l2l__warn_queries(const l2l_evaluation *e, char *text, size_t capacity, size_t at,
                                 unsigned *flags)
 {
-    int i, gradients = 0, found = 0;
-    for (i = 0; i < e->n_ran; i++)
+    int gradients = 0, found = 0;
+    for (int i = 0; i < e->n_ran; i++)
         gradients += e->ran[i].result.counted && e->ran[i].result.backwards;
-    for (i = 0; i < e->images; i++) found += e->by_gradient[i] && !e->by_query[i];
+    for (int i = 0; i < e->images; i++) found += e->by_gradient[i] && !e->by_query[i];
     if (!gradients || found <= 0.002 * e->images) return at;
     *flags |= L2L_WARN_QUERIES;
     return l2l__append(text, capacity, at, "queries: attacks without gradients fool %g %% of the "
@@ -11739,11 +11635,11 @@ L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, 
 /* Of n images NxCxHxW: how many does the model get right? */
 static int l2l__count_right(l2l_model *m, const l2l_real *x, const int *labels, int n, l2l_real *z)
 {
-    int i, j, k = m->options.classes, right = 0;
+    int k = m->options.classes, right = 0;
     if (!l2l_model_logits(m, x, n, z)) return 0;
-    for (i = 0; i < n; i++, z += k) {
+    for (int i = 0; i < n; i++, z += k) {
         int best = 0;
-        for (j = 1; j < k; j++)
+        for (int j = 1; j < k; j++)
             if (z[j] > z[best]) best = j;
         right += best == labels[i];
     }
@@ -11775,25 +11671,23 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
 {
     l2l_context *c = n > 0 && models[0] ? models[0]->context : NULL;
     l2l_attack a = *attack;
-    l2l_evaluation e;
-    l2l__ran k;
+    l2l_evaluation e = L2L__ZERO;
+    l2l__ran k = L2L__ZERO;
     l2l_record *records;
     l2l_real *x, *adversarial, *z;
     int64_t one;
     int i, j, batch, m = 0;
     if (!c || c->status || !l2l__transfer_ok(models, n, d, o)) return false;
-    memset(&e, 0, sizeof e);
-    memset(&k, 0, sizeof k);
     e.model = models[0];
     e.data = d;
     e.images = o->limit && o->limit < d->count ? o->limit : d->count;
     one = (int64_t)e.model->options.channels * e.model->options.height * e.model->options.width;
     batch = o->batch < e.images ? o->batch : e.images;
-    e.labels = (int *)l2l__allocate_array(c, e.images, sizeof *e.labels);
-    records = (l2l_record *)l2l__allocate_array(c, batch, sizeof *records);
-    x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
-    adversarial = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *adversarial);
-    z = (l2l_real *)l2l__allocate_array(c, (int64_t)batch * e.model->options.classes, sizeof *z);
+    e.labels = (int *)l2l__hold(c, &e.held, e.images, sizeof *e.labels);
+    records = (l2l_record *)l2l__hold(c, &e.held, batch, sizeof *records);
+    x = (l2l_real *)l2l__hold(c, &e.held, batch * one, sizeof *x);
+    adversarial = (l2l_real *)l2l__hold(c, &e.held, batch * one, sizeof *adversarial);
+    z = (l2l_real *)l2l__hold(c, &e.held, (int64_t)batch * e.model->options.classes, sizeof *z);
     for (i = 0; i < n * n; i++) accuracies[i] = 0;
     a.progress = NULL;
     if (!a.search) a.last_iterate = true;
@@ -11810,11 +11704,7 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
                       "images", k.done + m, e.images);
     }
     for (i = 0; i < n * n; i++) accuracies[i] /= e.images;
-    l2l_free(c, e.labels);
-    l2l_free(c, records);
-    l2l_free(c, x);
-    l2l_free(c, adversarial);
-    l2l_free(c, z);
+    l2l__let_go(c, e.held);
     return !c->status;
 }
 
@@ -11911,8 +11801,7 @@ static const char *l2l__shape_text(char text[200], const l2l__entry *e)
 static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
 {
     uint64_t v = 0;
-    int i;
-    for (i = 0; i < size; i++) v |= (uint64_t)p[big ? size - 1 - i : i] << (8 * i);
+    for (int i = 0; i < size; i++) v |= (uint64_t)p[big ? size - 1 - i : i] << (8 * i);
     return v;
 }
 
@@ -11956,12 +11845,12 @@ static bool l2l__entry_integer(const l2l__file *f, const l2l__entry *e, int64_t 
 static void l2l__entry_write(const l2l__entry *e, int64_t i, int64_t n, unsigned char *p)
 {
     const uint16_t one = 1;
-    int size = l2l__dtypes[e->dtype].size, j;
+    int size = l2l__dtypes[e->dtype].size;
     const unsigned char *x = (const unsigned char *)e->data + i * size;
     unsigned char little;
     memcpy(&little, &one, 1);
     for (; n > 0; n--, p += size, x += size)
-        for (j = 0; j < size; j++) p[j] = x[little ? j : size - 1 - j];
+        for (int j = 0; j < size; j++) p[j] = x[little ? j : size - 1 - j];
 }
 
 /* -- whole files on disk ----------------------------------------------------------------------- */
@@ -12021,13 +11910,11 @@ static bool l2l__file_write(l2l_context *c, const char *path, bool append, const
     char *beside = (char *)l2l__allocate(c, strlen(path) + 5);
     l2l__file f = l2l__file_of(c, beside, NULL, 0);
     int64_t at, i, k, size;
-    FILE *out;
-    bool ok;
     if (!beside) return false;
     l2l__format(beside, strlen(path) + 5, append ? "%s" : "%s.tmp", path);
     errno = 0;
-    out = fopen(beside, append ? "ab" : "wb");
-    ok = out && (!length || fwrite(head, 1, length, out) == length);
+    FILE *out = fopen(beside, append ? "ab" : "wb");
+    bool ok = out && (!length || fwrite(head, 1, length, out) == length);
     for (at = (int64_t)length; ok && n > 0; n--, e++)
         for (size = l2l__dtypes[e->dtype].size, i = 0; ok && i < e->count; i += k, at += k * size) {
             k = (int64_t)sizeof block / size < e->count - i ? (int64_t)sizeof block / size
@@ -12232,29 +12119,8 @@ typedef struct l2l__bundle {
     int count, capacity;
     const char *metadata[L2L__MOST_METADATA][2]; /* keys and their texts                          */
     int pairs;
-    void *kept;                              /* memory that goes with it, each block to the next  */
+    void *kept;                              /* memory that goes with it                          */
 } l2l__bundle;
-
-/* Zeroed memory until the bundle is closed; NULL after an error. */
-static void *l2l__bundle_keep(l2l__bundle *b, int64_t count, size_t size)
-{
-    l2l_context *c = b->file.context;
-    size_t bytes = 0;
-    void **p = NULL;
-    if (!c->status && l2l__bytes(c, count, size, &bytes))
-        p = (void **)l2l__allocate(c, 2 * sizeof *p + bytes);
-    if (!p) return NULL;
-    p[0] = b->kept;
-    b->kept = p;
-    return p + 2;
-}
-
-static const char *l2l__bundle_copy(l2l__bundle *b, const char *text)
-{
-    size_t n = strlen(text) + 1;
-    void *copy = l2l__bundle_keep(b, (int64_t)n, 1);
-    return copy ? (const char *)memcpy(copy, text, n) : "";
-}
 
 /* Of a file, or none; with room for so many tensors. */
 static void l2l__bundle_begin(l2l__bundle *b, l2l__file f, int capacity)
@@ -12262,7 +12128,7 @@ static void l2l__bundle_begin(l2l__bundle *b, l2l__file f, int capacity)
     memset(b, 0, sizeof *b);
     b->file = f;
     b->capacity = capacity;
-    b->entries = (l2l__entry *)l2l__bundle_keep(b, capacity, sizeof *b->entries);
+    b->entries = (l2l__entry *)l2l__hold(f.context, &b->kept, capacity, sizeof *b->entries);
 }
 
 static void l2l__bundle_new(l2l_context *c, l2l__bundle *b, int capacity)
@@ -12272,19 +12138,14 @@ static void l2l__bundle_new(l2l_context *c, l2l__bundle *b, int capacity)
 
 static void l2l__bundle_close(l2l__bundle *b)
 {
-    void *p, *next;
-    for (p = b->kept; p; p = next) {
-        memcpy(&next, p, sizeof next);
-        l2l_free(b->file.context, p);
-    }
+    l2l__let_go(b->file.context, b->kept);
     l2l_free(b->file.context, b->file.owned);
 }
 
 /* NULL if there is no such tensor. */
 static const l2l__entry *l2l__bundle_find(const l2l__bundle *b, const char *name)
 {
-    int i;
-    for (i = 0; i < b->count; i++)
+    for (int i = 0; i < b->count; i++)
         if (!strcmp(b->entries[i].name, name)) return b->entries + i;
     return NULL;
 }
@@ -12292,8 +12153,7 @@ static const l2l__entry *l2l__bundle_find(const l2l__bundle *b, const char *name
 /* The key's text (of equal keys the first), or NULL. */
 static const char *l2l__bundle_text(const l2l__bundle *b, const char *key)
 {
-    int i;
-    for (i = 0; i < b->pairs; i++)
+    for (int i = 0; i < b->pairs; i++)
         if (!strcmp(b->metadata[i][0], key)) return b->metadata[i][1];
     return NULL;
 }
@@ -12352,14 +12212,13 @@ static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
     const l2l__entry *e;
     l2l__scan s;
     int n, texts = 0, i;
-    size_t at;
     l2l__bundle_begin(b, f, !ok ? 0 : length / 48 < L2L__MOST_ENTRIES ? (int)(length / 48) + 1
                                                                       : (int)L2L__MOST_ENTRIES);
     if (!ok)
         return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
                         "header", (int64_t)f.bytes, (int64_t)length);
-    at = b->first = 8 + (size_t)length;
-    if (!l2l__scan_begin(&s, &b->file, l2l__bundle_keep(b, (int64_t)length + 1, 1), 8,
+    size_t at = b->first = 8 + (size_t)length;
+    if (!l2l__scan_begin(&s, &b->file, l2l__hold(f.context, &b->kept, (int64_t)length + 1, 1), 8,
                          (size_t)length, false)) return false;
     l2l__scan_want(&s, '{');
     for (n = 0; l2l__scan_next(&s, '}', n); n++) {
@@ -12394,7 +12253,6 @@ static bool l2l__bundle_check(const l2l__bundle *b, const l2l__entry *want, int 
 {
     const l2l__file *f = &b->file;
     char there[200], here[200];
-    int64_t i;
     for (; n > 0; n--, want++) {
         const l2l__entry *e = l2l__bundle_find(b, want->name);
         double most = want->dtype == L2L__F32 ? (double)FLT_MAX : DBL_MAX;
@@ -12408,7 +12266,7 @@ static bool l2l__bundle_check(const l2l__bundle *b, const l2l__entry *want, int 
         if (e->dtype > L2L__BF16)
             return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not F32, "
                             "F64, F16 or BF16, of '%s'", l2l__dtypes[e->dtype].name, e->name);
-        for (i = 0; finite && i < e->count; i++)
+        for (int64_t i = 0; finite && i < e->count; i++)
             if (!(fabs(l2l__entry_real(f, e, i)) <= most))
                 return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin +
                                 i * l2l__dtypes[e->dtype].size, "not a finite number, in '%s'",
@@ -12420,10 +12278,9 @@ static bool l2l__bundle_check(const l2l__bundle *b, const l2l__entry *want, int 
 /* What has been checked comes to its place. */
 static void l2l__bundle_read(const l2l__bundle *b, const l2l__entry *want, int n)
 {
-    int64_t i;
     for (; n > 0; n--, want++) {
         const l2l__entry *e = l2l__bundle_find(b, want->name);
-        for (i = 0; i < want->count; i++) {
+        for (int64_t i = 0; i < want->count; i++) {
             double v = l2l__entry_real(&b->file, e, i);
             if (want->dtype == L2L__F32) ((float *)want->data)[i] = (float)v;
             else ((double *)want->data)[i] = v;
@@ -12446,8 +12303,11 @@ static void l2l__bundle_put(l2l__bundle *b, const char *key, const char *text)
     if (b->pairs == L2L__MOST_METADATA)
         l2l__fail(b->file.context, L2L_ERROR_ARGUMENT, "%s: too many texts for a file", key);
     if (b->file.context->status) return;
-    b->metadata[b->pairs][0] = l2l__bundle_copy(b, key);
-    b->metadata[b->pairs++][1] = l2l__bundle_copy(b, text);
+    key = l2l__hold_text(b->file.context, &b->kept, key);
+    text = l2l__hold_text(b->file.context, &b->kept, text);
+    if (b->file.context->status) return;
+    b->metadata[b->pairs][0] = key;
+    b->metadata[b->pairs++][1] = text;
 }
 
 /* A tensor of F32, F64 or I64. Its name is copied, its values are not: they stay at `data`, or are
@@ -12457,15 +12317,14 @@ static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype,
 {
     l2l_context *c = b->file.context;
     int64_t count;
-    l2l__entry *e;
     if (!l2l__product(shape, rank, &count))
         l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", name);
-    if (!c->status && !data) data = l2l__bundle_keep(b, count, (size_t)l2l__dtypes[dtype].size);
-    name = l2l__bundle_copy(b, name);
+    if (!c->status && !data)
+        data = l2l__hold(c, &b->kept, count, (size_t)l2l__dtypes[dtype].size);
     if (!c->status && b->count == b->capacity)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: too many tensors for a file", name);
-    if (c->status) return NULL;
-    e = b->entries + b->count++;
+    if (!(name = l2l__hold_text(c, &b->kept, name))) return NULL;
+    l2l__entry *e = b->entries + b->count++;
     e->name = name;
     e->dtype = (int)dtype;
     e->rank = rank;
@@ -12522,7 +12381,7 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
     l2l_context *c = b->file.context;
     int64_t rest;
     size_t n = l2l__bundle_header(b, NULL, 0, &rest);
-    char *head = (char *)l2l__bundle_keep(b, (int64_t)n + 9, 1);
+    char *head = (char *)l2l__hold(c, &b->kept, (int64_t)n + 9, 1);
     unsigned char *p = NULL;
     int i;
     if (head) {
@@ -12545,48 +12404,7 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
     return !c->status;
 }
 
-/* -- fields: members of a struct as texts of a bundle ------------------------------------------ */
-
-typedef struct l2l__field {
-    size_t offset, size;
-    const char *key;
-    char type;                               /* 's' text, 'r' double; 'i' integer, bool or enum   */
-    double low, high;
-    const char *const *names;                /* of the numbers 0..high, or NULL                   */
-} l2l__field;
-#define L2L__FIELD(in, member, key, type, low, high, names) \
-    {offsetof(in, member), sizeof(((in *)0)->member), key, type, low, high, names}
-
-/* A number's value; whole ones are exact up to 2^53. */
-static double l2l__field_get(const l2l__field *f, const void *in)
-{
-    const char *p = (const char *)in + f->offset;
-    double v;
-    int64_t wide;
-    int32_t i;
-    if (f->type == 'r') { memcpy(&v, p, sizeof v); return v; }
-    if (f->size == 1) return *(const unsigned char *)p;
-    if (f->size == 8) { memcpy(&wide, p, 8); return (double)wide; }
-    memcpy(&i, p, 4);
-    return i;
-}
-
-/* A value that fits. */
-static void l2l__field_set(const l2l__field *f, void *in, double v)
-{
-    char *p = (char *)in + f->offset;
-    int64_t wide = f->type == 'r' ? 0 : (int64_t)v;
-    int32_t i = (int32_t)wide;
-    if (f->type == 'r') memcpy(p, &v, sizeof v);
-    else if (f->size == 1) *p = (char)wide;
-    else if (f->size == 8) memcpy(p, &wide, 8);
-    else memcpy(p, &i, 4);
-}
-
-static bool l2l__field_fits(const l2l__field *f, double v)
-{
-    return v >= f->low && v <= f->high && (f->type == 'r' || !(v - floor(v) > 0));
-}
+/* -- fields as texts of a bundle --------------------------------------------------------------- */
 
 /* A value as it stands in a file; nine digits tell any two floats apart, `exact` is 16. */
 static const char *l2l__field_text(const l2l__field *f, const void *in, bool exact, char text[40])
@@ -12654,7 +12472,7 @@ static bool l2l__fields_match(const l2l__bundle *b, const l2l__field *f, int n, 
 
 /* Those that a file must agree with, if it has them; with more that are saved, and that make a
    model; with more that a checkpoint belongs to. */
-enum { L2L__MODEL_MATCH = 3, L2L__MODEL_SAVED = 7, L2L__MODEL_ALL = 9 };
+enum { L2L__MODEL_MATCH = 3, L2L__MODEL_SAVED = 7, L2L__MODEL_ALL = 11 };
 #define L2L__MODEL(member, key, type, low, high) \
     L2L__FIELD(l2l_model_options, member, key, type, low, high, NULL)
 static const l2l__field l2l__model_fields[L2L__MODEL_ALL] = {
@@ -12666,7 +12484,9 @@ static const l2l__field l2l__model_fields[L2L__MODEL_ALL] = {
     L2L__MODEL(height, "height", 'i', 1, 1 << 14),
     L2L__MODEL(width, "image_width", 'i', 1, 1 << 14),
     L2L__MODEL(dropout, "dropout", 'r', 0, 1),
-    L2L__MODEL(normalise, "normalise", 'i', 0, 4)};
+    L2L__MODEL(normalise, "normalise", 'i', 0, 4),
+    L2L__MODEL(mean, "mean", 'd', 0, 0),
+    L2L__MODEL(deviation, "deviation", 'd', 0, 0)};
 
 /* Where `end` begins at the end of the text, or NULL. */
 static const char *l2l__ending(const char *text, const char *end)
@@ -12679,9 +12499,8 @@ static const char *l2l__ending(const char *text, const char *end)
    entry i is parameter i. */
 static void l2l__model_bundle(const l2l_model *m, l2l__bundle *b)
 {
-    int i;
     l2l__bundle_new(m->context, b, 2 * m->n_slots);
-    for (i = 0; i < m->n_slots; i++) {
+    for (int i = 0; i < m->n_slots; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
         l2l_shape s = p.value->shape;
         int64_t shape[4];
@@ -12698,8 +12517,7 @@ static void l2l__list_put(l2l__bundle *b, const char *key, const double *v, int 
 {
     char text[160];
     size_t at = 0;
-    int i;
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         at += l2l__number(text + at, v[i], 9);
         text[at++] = ',';
     }
@@ -12714,10 +12532,10 @@ static bool l2l__model_save(const l2l_model *m, const char *path, void **data, s
     const l2l_model_options *o = l2l_model_info(m);
     char name[128];                          /* names of parameters have at most 95 characters    */
     l2l__bundle b;
-    int i, n = l2l_model_parameters(m);
+    int n = l2l_model_parameters(m);
     if (n < 1) return l2l__fail(c, L2L_ERROR_UNSUPPORTED, "a model without parameters to save");
     l2l__model_bundle(m, &b);
-    for (i = 0; i < n && !c->status; i++) {
+    for (int i = 0; i < n && !c->status; i++) {
         const char *variance = l2l__ending(b.entries[i].name, "running_var");
         l2l_parameter_get(m, i, (l2l_real *)b.entries[i].data);
         if (!variance) continue;
@@ -12735,11 +12553,11 @@ static bool l2l__model_save(const l2l_model *m, const char *path, void **data, s
 static bool l2l__normalisation_read(const l2l__bundle *b, l2l_model_options *o, int *n)
 {
     const char *texts[2];
-    int i, k, channels = o->channels;
+    int i, channels = o->channels;
     texts[0] = l2l__bundle_text(b, "mean");
     texts[1] = l2l__bundle_text(b, "deviation");
     *n = texts[0] || texts[1] ? channels : 0;
-    for (k = 0; *n && k < 2; k++) {
+    for (int k = 0; *n && k < 2; k++) {
         const char *s = texts[k] ? texts[k] : "";
         double *v = k ? o->deviation : o->mean;
         for (i = 0; i < channels && i < 4; i++, s++)
@@ -12758,11 +12576,10 @@ static bool l2l__model_take(l2l_model *m, const l2l__bundle *file, int *extra)
     int i, channels, n = l2l_model_parameters(m);
     l2l_model_options o = m->options;
     l2l__bundle b;
-    bool ok;
     if (!l2l__fields_match(file, l2l__model_fields, L2L__MODEL_MATCH, &o, false) ||
         !l2l__normalisation_read(file, &o, &channels)) return false;
     l2l__model_bundle(m, &b);
-    ok = l2l__bundle_take(file, &b);
+    bool ok = l2l__bundle_take(file, &b);
     for (i = 0; i < n && ok; i++) ok = l2l_parameter_set(m, i, (l2l_real *)b.entries[i].data);
     if (ok && channels) l2l__model_set_normalisation(m, channels, o.mean, o.deviation);
     l2l__bundle_close(&b);
@@ -12783,7 +12600,6 @@ L2LADVDEF bool l2l_model_load_memory(l2l_model *m, const void *data, size_t byte
 {
     return m && l2l__model_load(m, l2l__file_of(m->context, "memory", data, bytes), extra);
 }
-
 L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *bytes)
 {
     return m && l2l__model_save(m, NULL, data, bytes);
@@ -12841,20 +12657,18 @@ static bool l2l__phi_take(l2l_learned *m, const l2l__bundle *file)
     l2l_real *phi, *bias = NULL, *second = NULL;
     const l2l__entry *hh = l2l__bundle_find(file, "cell.bias_hh");
     l2l__bundle b;
-    bool ok;
-    int i;
     if (!l2l__fields_match(file, l2l__phi_fields, L2L__PHI_MATCH, m, false) ||
         !l2l__fields_read(file, l2l__phi_fields + L2L__PHI_TRAINED, 2, &found)) return false;
     if (!m->options.bias && (l2l__bundle_find(file, "cell.bias_ih") ||
                              l2l__bundle_find(file, "out.bias")))
         return l2l__bad(&file->file, L2L_ERROR_MISMATCH, -1, "bias is off here, but in the file");
     l2l__bundle_new(m->context, &b, 6);
-    phi = (l2l_real *)l2l__bundle_keep(&b, m->size, sizeof *phi);
+    phi = (l2l_real *)l2l__hold(b.file.context, &b.kept, m->size, sizeof *phi);
     if (phi) bias = l2l__phi_bundle(m, phi, &b);
     if (bias && hh) second = (l2l_real *)l2l__bundle_add(&b, hh->name, L2L__REAL, 1,
                                                          b.entries[0].shape, NULL);
-    ok = l2l__bundle_take(file, &b);
-    for (i = 0; ok && second && i < hh->count; i++) bias[i] += second[i];
+    bool ok = l2l__bundle_take(file, &b);
+    for (int i = 0; ok && second && i < hh->count; i++) bias[i] += second[i];
     if (ok) {
         memcpy(m->phi, phi, (size_t)m->size * sizeof *phi);
         l2l__learned_set_trained_with(m, found.trained_T, found.trained_epsilon);
@@ -12875,7 +12689,6 @@ L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t 
 {
     return m && l2l__phi_load(m, l2l__file_of(m->context, "memory", data, bytes));
 }
-
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes)
 {
     return m && l2l__phi_save(m, NULL, data, bytes);
@@ -12888,13 +12701,12 @@ static bool l2l__log_step(l2l_trainer *t)
 {
     const l2l_progress *p = &t->progress;
     char line[640];
-    size_t n;
     if (!t->log) return true;
-    n = l2l__append(line, sizeof line, 0,
-                    "{\"step\":%z,\"epoch\":%d,\"loss\":%g,\"accuracy\":%g,"
-                    "\"epsilon\":%g,\"rate\":%g,\"gain\":%g,\"saturated\":%g",
-                    p->step, p->epoch, p->loss, p->accuracy, p->epsilon,
-                    p->rate * t->options.optimizer.rate, p->gain, p->saturated);
+    size_t n = l2l__append(line, sizeof line, 0,
+                           "{\"step\":%z,\"epoch\":%d,\"loss\":%g,\"accuracy\":%g,"
+                           "\"epsilon\":%g,\"rate\":%g,\"gain\":%g,\"saturated\":%g",
+                           p->step, p->epoch, p->loss, p->accuracy, p->epsilon,
+                           p->rate * t->options.optimizer.rate, p->gain, p->saturated);
     if (p->epoch_ended)
         n = l2l__append(line, sizeof line, n,
                         ",\"epoch_loss\":%g,\"epoch_accuracy\":%g,"
@@ -12925,77 +12737,40 @@ static bool l2l__log_begin(l2l_trainer *t)
 
 /* The settings that a checkpoint belongs to, beside the model's. */
 #define L2L__SETTING(member, key, type) L2L__FIELD(l2l_trainer, member, key, type, 0, 0, NULL)
+#define L2L__OPTION(member, key, type) L2L__SETTING(options.member, key, type)
 static const l2l__field l2l__settings[] = {
-    L2L__SETTING(options.method.name, "method", 's'),
-    L2L__SETTING(options.method.objective.name, "objective", 's'),
-    L2L__SETTING(options.method.maximizer.name, "maximizer", 's'),
-    L2L__SETTING(options.method.outer.name, "outer loss", 's'),
-    L2L__SETTING(options.method.start, "start", 'i'), L2L__SETTING(data.count, "images", 'i'),
-    L2L__SETTING(data_digest, "data (a sample)", 'r'), L2L__SETTING(options.epochs, "epochs", 'i'),
-    L2L__SETTING(options.batch, "batch", 'i'),
-    L2L__SETTING(options.micro_batch, "micro_batch", 'i'),
-    L2L__SETTING(options.epsilon, "epsilon", 'r'), L2L__SETTING(options.T, "T", 'i'),
-    L2L__SETTING(options.step_size, "step_size", 'r'),
-    L2L__SETTING(options.epsilon_warm_up, "epsilon_warm_up", 'r'),
-    L2L__SETTING(options.inner_mode, "inner_mode", 'i'),
-    L2L__SETTING(options.augment.padding, "augment padding", 'i'),
-    L2L__SETTING(options.augment.flip, "augment flip", 'i'),
-    L2L__SETTING(options.optimizer.kind, "optimizer", 'i'),
-    L2L__SETTING(options.optimizer.rate, "rate", 'r'),
-    L2L__SETTING(options.optimizer.momentum, "momentum", 'r'),
-    L2L__SETTING(options.optimizer.weight_decay, "weight_decay", 'r'),
-    L2L__SETTING(options.optimizer.nesterov, "nesterov", 'i'),
-    L2L__SETTING(options.optimizer.beta1, "beta1", 'r'),
-    L2L__SETTING(options.optimizer.beta2, "beta2", 'r'),
-    L2L__SETTING(options.optimizer.epsilon, "adam epsilon", 'r'),
-    L2L__SETTING(options.optimizer.clip, "clip", 'r'),
-    L2L__SETTING(options.schedule.kind, "schedule", 'i'),
-    L2L__SETTING(options.schedule.warm_up, "warm_up", 'r'),
-    L2L__SETTING(options.schedule.factor, "factor", 'r'),
-    L2L__SETTING(options.schedule.final, "final", 'r'),
-    L2L__SETTING(options.stop_on_plateau, "stop_on_plateau", 'i'),
-    L2L__SETTING(options.validation, "validation", 'i'),
-    L2L__SETTING(options.validation_attack.name, "validation attack", 's'),
-    L2L__SETTING(options.validation_attack.steps, "validation steps", 'i'),
-    L2L__SETTING(options.validation_attack.epsilon, "validation epsilon", 'r'),
-    L2L__SETTING(options.validation_attack.step_size, "validation step_size", 'r'),
-    L2L__SETTING(options.method.outer.number[0], "parameter 1 of the outer loss", 'r'),
-    L2L__SETTING(options.method.outer.number[1], "parameter 2 of the outer loss", 'r'),
-    L2L__SETTING(options.method.maximizer.number[0], "parameter 1 of the maximizer", 'r'),
-    L2L__SETTING(options.method.maximizer.number[1], "parameter 2 of the maximizer", 'r')};
-
-/* Lists, each as one number, and a number as two. */
-typedef struct l2l__digests {
-    double milestones, loss_weights, mean, deviation, low, high;
-} l2l__digests;
-#define L2L__DIGEST(member, key) L2L__FIELD(l2l__digests, member, key, 'r', 0, 0, NULL)
-static const l2l__field l2l__digest_fields[] = {
-    L2L__DIGEST(milestones, "milestones"), L2L__DIGEST(loss_weights, "loss_weights"),
-    L2L__DIGEST(mean, "mean"), L2L__DIGEST(deviation, "deviation"),
-    L2L__DIGEST(low, "seed (low half)"), L2L__DIGEST(high, "seed (high half)")};
-
-/* Written into a checkpoint to be, or compared with one. */
-static bool l2l__fingerprint(const l2l_trainer *t, l2l__bundle *b, bool match)
-{
-    const l2l_train_options *o = &t->options;
-    const l2l_model_options *m = &t->model->options;
-    const l2l__field *fields[3] = {l2l__model_fields, l2l__settings, l2l__digest_fields};
-    const int n[3] = {L2L__MODEL_ALL, (int)(sizeof l2l__settings / sizeof *l2l__settings), 6};
-    const void *in[3];
-    l2l__digests d;
-    int i;
-    d.milestones = l2l__digest(o->schedule.milestones, 8);
-    d.loss_weights = l2l__digest(t->w, o->T + 1);
-    d.mean = l2l__digest(m->mean, 4);
-    d.deviation = l2l__digest(m->deviation, 4);
-    d.low = (double)(o->seed & 0xffffffffu);
-    d.high = (double)(o->seed >> 32);
-    in[0] = m; in[1] = t; in[2] = &d;
-    for (i = 0; i < 3; i++)
-        if (!match) l2l__fields_put(b, fields[i], n[i], in[i], true);
-        else if (!l2l__fields_match(b, fields[i], n[i], in[i], true)) return false;
-    return true;
-}
+    L2L__OPTION(method.name, "method", 's'), L2L__OPTION(method.objective.name, "objective", 's'),
+    L2L__OPTION(method.maximizer.name, "maximizer", 's'),
+    L2L__OPTION(method.outer.name, "outer loss", 's'), L2L__OPTION(method.start, "start", 'i'),
+    L2L__SETTING(data.count, "images", 'i'), L2L__SETTING(data_digest, "data (a sample)", 'r'),
+    L2L__OPTION(epochs, "epochs", 'i'), L2L__OPTION(batch, "batch", 'i'),
+    L2L__OPTION(micro_batch, "micro_batch", 'i'), L2L__OPTION(epsilon, "epsilon", 'r'),
+    L2L__OPTION(T, "T", 'i'), L2L__OPTION(step_size, "step_size", 'r'),
+    L2L__SETTING(w_digest, "loss_weights", 'r'),
+    L2L__OPTION(epsilon_warm_up, "epsilon_warm_up", 'r'),
+    L2L__OPTION(inner_mode, "inner_mode", 'i'),
+    L2L__OPTION(augment.padding, "augment padding", 'i'),
+    L2L__OPTION(augment.flip, "augment flip", 'i'), L2L__OPTION(optimizer.kind, "optimizer", 'i'),
+    L2L__OPTION(optimizer.rate, "rate", 'r'), L2L__OPTION(optimizer.momentum, "momentum", 'r'),
+    L2L__OPTION(optimizer.weight_decay, "weight_decay", 'r'),
+    L2L__OPTION(optimizer.nesterov, "nesterov", 'i'), L2L__OPTION(optimizer.beta1, "beta1", 'r'),
+    L2L__OPTION(optimizer.beta2, "beta2", 'r'), L2L__OPTION(optimizer.clip, "clip", 'r'),
+    L2L__OPTION(optimizer.epsilon, "adam epsilon", 'r'),
+    L2L__OPTION(schedule.kind, "schedule", 'i'), L2L__OPTION(schedule.warm_up, "warm_up", 'r'),
+    L2L__OPTION(schedule.milestones, "milestones", 'd'),
+    L2L__OPTION(schedule.factor, "factor", 'r'), L2L__OPTION(schedule.final, "final", 'r'),
+    L2L__OPTION(stop_on_plateau, "stop_on_plateau", 'i'),
+    L2L__OPTION(validation, "validation", 'i'),
+    L2L__OPTION(validation_attack.name, "validation attack", 's'),
+    L2L__OPTION(validation_attack.steps, "validation steps", 'i'),
+    L2L__OPTION(validation_attack.epsilon, "validation epsilon", 'r'),
+    L2L__OPTION(validation_attack.step_size, "validation step_size", 'r'),
+    L2L__OPTION(method.outer.number[0], "parameter 1 of the outer loss", 'r'),
+    L2L__OPTION(method.outer.number[1], "parameter 2 of the outer loss", 'r'),
+    L2L__OPTION(method.maximizer.number[0], "parameter 1 of the maximizer", 'r'),
+    L2L__OPTION(method.maximizer.number[1], "parameter 2 of the maximizer", 'r'),
+    L2L__SEED(l2l_trainer, options.seed)};
+enum { L2L__OPTIONS = sizeof l2l__settings / sizeof *l2l__settings };
 
 /* The numbers of the training's own state, which make one array with the optimizer's steps. */
 enum { L2L__STATE = 12 };
@@ -13016,7 +12791,7 @@ static const l2l__field l2l__state_fields[L2L__STATE] = {
     L2L__TRACK(progress.validation_robust, 'r', -1, 1),
     L2L__TRACK(has_good, 'i', 0, 1)};
 
-static const char l2l__checkpoint_format[] = "l2ladv checkpoint 3";
+static const char l2l__checkpoint_format[] = "l2ladv checkpoint 4";
 
 /* Its tensors: copies of the state and of what the maximizer packs, if it does; the arrays where
    they are: theta, the optimizer's moments, the best model, the last good theta. */
@@ -13024,32 +12799,31 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
 {
     static const char *const kinds[4] = {"theta", "first", "second", "best"};
     const l2l_maximizer *m = &t->options.method.maximizer;
-    int64_t n = L2L__STATE + 1, total = 0;
+    int64_t n = L2L__STATE + 1;
     l2l_real *data[4];
-    double *v;
     char name[128];
-    int i, k, j = 0;
+    int j = 0;
     l2l__bundle_new(t->context, b, 4 * t->model->n_slots + 3);
-    v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
-    for (i = 0; v && i < L2L__STATE; i++) v[i] = l2l__field_get(l2l__state_fields + i, t);
+    double *v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
+    if (v) l2l__fields_get(l2l__state_fields, L2L__STATE, t, v);
     if (v) v[L2L__STATE] = (double)t->optimizer->steps;
     n = m->pack ? m->pack(m->self, NULL) : 0;
     v = n > 0 ? (double *)l2l__bundle_add(b, "maximizer", L2L__F64, 1, &n, NULL) : NULL;
     if (v) m->pack(m->self, v);
-    for (i = 0; i < t->model->n_slots; i++) {
+    for (int i = 0; i < t->model->n_slots; i++) {
         l2l__slot *p = t->model->slots[i];
         n = l2l_count(p->value.shape);
         data[0] = p->value.data;
         data[1] = p->trainable ? t->optimizer->first[j] : NULL;
         data[2] = p->trainable ? t->optimizer->second[j] : NULL;
         data[3] = t->best ? t->best->slots[i]->value.data : NULL;
-        for (k = 0; k < 4; k++) {
+        for (int k = 0; k < 4; k++) {
             l2l__format(name, sizeof name, "%s/%s", kinds[k], p->name);
             if (data[k]) l2l__bundle_add(b, name, L2L__REAL, 1, &n, data[k]);
         }
-        if (p->trainable) total += t->optimizer->sizes[j++];
+        j += p->trainable;
     }
-    l2l__bundle_add(b, "good", L2L__REAL, 1, &total, t->good);
+    l2l__bundle_add(b, "good", L2L__REAL, 1, &t->theta_size, t->good);
 }
 
 L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
@@ -13059,7 +12833,8 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
     l2l__checkpoint_bundle(t, &b);
     l2l__bundle_put(&b, "format", l2l__checkpoint_format);
     l2l__bundle_put(&b, "best", t->best ? "yes" : "no");
-    l2l__fingerprint(t, &b, false);
+    l2l__fields_put(&b, l2l__model_fields, L2L__MODEL_ALL, &t->model->options, true);
+    l2l__fields_put(&b, l2l__settings, L2L__OPTIONS, t, true);
     return l2l__bundle_save(&b, path, NULL, NULL);
 }
 
@@ -13082,15 +12857,14 @@ static bool l2l__checkpoint_take(l2l_trainer *t, const l2l__bundle *file, const 
     const l2l_maximizer *m = &t->options.method.maximizer;
     const l2l__entry *e = b->entries;
     int i, packed = m->pack && m->pack(m->self, NULL) > 0;
-    const double *v;
     if (t->context->status || !l2l__bundle_check(file, e, b->count, false)) return false;
     l2l__bundle_read(file, e, 1 + packed);
-    v = (const double *)e->data;
+    const double *v = (const double *)e->data;
     if (!l2l__state_ok(t, &file->file, v) || (packed && m->unpack &&
         !m->unpack(m->self, (const double *)e[1].data, e[1].count))) return false;
     l2l__bundle_read(file, e + 1 + packed, b->count - 1 - packed);
-    for (i = 0; i < L2L__STATE; i++) l2l__field_set(l2l__state_fields + i, t, v[i]);
-    t->optimizer->steps = (int64_t)v[i];
+    l2l__fields_set(l2l__state_fields, L2L__STATE, t, v);
+    t->optimizer->steps = (int64_t)v[L2L__STATE];
     t->progress.step = t->step;
     for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
     for (i = 0; t->best && i < t->best->n_slots; i++) l2l__touch(t->best->slots[i]);
@@ -13101,14 +12875,15 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
 {
     const char *format, *best;
     l2l__bundle file, b;
-    bool ok;
     if (!t) return false;
-    ok = l2l__bundle_open(l2l__file_open(t->context, path), &file);
+    bool ok = l2l__bundle_open(l2l__file_open(t->context, path), &file);
     format = l2l__bundle_text(&file, "format");
     best = l2l__bundle_text(&file, "best");
     if (ok && (!format || strcmp(format, l2l__checkpoint_format) || !best))
         ok = l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "not a checkpoint of this version");
-    if (ok && l2l__fingerprint(t, &file, true)) {
+    if (ok && l2l__fields_match(&file, l2l__model_fields, L2L__MODEL_ALL, &t->model->options,
+                                true) &&
+        l2l__fields_match(&file, l2l__settings, L2L__OPTIONS, t, true)) {
         if (!strcmp(best, "yes") && !t->best) t->best = l2l_model_clone(t->context, t->model);
         l2l__checkpoint_bundle(t, &b);
         ok = l2l__checkpoint_take(t, &file, &b);
@@ -13152,9 +12927,8 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
     const l2l__images *s = (const l2l__images *)d->self;
     const l2l__shard *p = s->shards;
     size_t channels = (size_t)d->channels, plane = (size_t)d->height * (size_t)d->width;
-    size_t size = channels * plane, i, k, at = (size_t)index;
+    size_t size = channels * plane, i, at = (size_t)index;
     const unsigned char *from = s->one;
-    int64_t byte;
     if (index < 0 || index >= d->count)
         return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index,
                          d->count);
@@ -13170,11 +12944,11 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
             chw[i] = (l2l_real)from[i] / 255;
         return true;
     }
-    byte = p->first + (int64_t)(at * size);
+    int64_t byte = p->first + (int64_t)(at * size);
     if (!p->source.read_at(p->source.user, byte, s->one, size))
         return l2l__fail(d->context, L2L_ERROR_FILE, "images of shard %d, byte %z: cannot read "
                          "image %d", (int)(p - s->shards), byte, index);
-    for (k = 0; k < channels; k++)
+    for (size_t k = 0; k < channels; k++)
         for (i = 0; i < plane; i++) *chw++ = (l2l_real)from[i * channels + k] / 255;
     return true;
 }
@@ -13182,8 +12956,7 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
 static void l2l__images_release(l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)d->self;
-    int k;
-    for (k = 0; s->shards && k < s->n_shards; k++) l2l_free(d->context, s->shards[k].owned);
+    for (int k = 0; s->shards && k < s->n_shards; k++) l2l_free(d->context, s->shards[k].owned);
     l2l_free(d->context, s->shards);
     l2l_free(d->context, s->one);
     l2l_free(d->context, s->owned);
@@ -13218,7 +12991,7 @@ static void l2l__images_more(l2l_dataset *d, int64_t n, int64_t channels, int64_
     d->width = (int)width;
 }
 
-static bool l2l__label_ok(const l2l_dataset *d, const l2l__file *f, size_t at, int64_t i,
+static bool l2l__file_label_ok(const l2l_dataset *d, const l2l__file *f, size_t at, int64_t i,
                           int64_t label)
 {
     return (label >= 0 && label < d->classes) ||
@@ -13230,14 +13003,13 @@ static bool l2l__label_ok(const l2l_dataset *d, const l2l__file *f, size_t at, i
 static void l2l__shard_in_memory(l2l_dataset *d, l2l__shard *p, int n, const unsigned char *pixels,
                                  size_t step, const l2l__file *f, size_t at, size_t label_step)
 {
-    size_t i;
     p->count = n;
     p->pixels = pixels;
     p->step = step;
     p->labels = f->data + at;
     p->label_step = label_step;
-    for (i = 0; i < (size_t)n; i++, at += label_step)
-        if (!l2l__label_ok(d, f, at, (int64_t)i, f->data[at])) return;
+    for (size_t i = 0; i < (size_t)n; i++, at += label_step)
+        if (!l2l__file_label_ok(d, f, at, (int64_t)i, f->data[at])) return;
 }
 
 /* Whether it can be used; it is given back if not. */
@@ -13249,20 +13021,6 @@ static bool l2l__images_end(l2l_context *c, l2l_dataset *d)
     return !c->status;
 }
 
-static bool l2l__image_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
-                          int label)
-{
-    int64_t i, size = (int64_t)d->channels * d->height * d->width;
-    if (label < 0 || label >= d->classes)
-        return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "%s: label %d is %d, not in 0..%d", who,
-                         index, label, d->classes - 1);
-    for (i = 0; i < size; i++)
-        if (!(x[i] >= 0 && x[i] <= 1))       /* what is not a number fails both                   */
-            return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "%s: value %z of image %d is %g, not "
-                             "in [0,1]", who, i, index, (double)x[i]);
-    return true;
-}
-
 L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
                                        int n, int channels, int height, int width, int classes,
                                        l2l_dataset *d)
@@ -13270,7 +13028,6 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
     static const char who[] = "l2l_dataset_from_arrays";
     int64_t dims[4], count;
     l2l__images *s;
-    int i;
     memset(d, 0, sizeof *d);
     if (c->status) return false;
     dims[0] = n; dims[1] = channels; dims[2] = height; dims[3] = width;
@@ -13283,7 +13040,8 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
     s->reals = images;
     s->classes = labels;
     count /= n;
-    for (i = 0; i < n && l2l__image_ok(d, who, i, images + i * count, labels[i]); i++) continue;
+    for (int i = 0; i < n; i++)
+        if (!l2l__fetched_ok(d, who, i, images + i * count, labels[i])) break;
     return l2l__images_end(c, d);
 }
 
@@ -13299,15 +13057,14 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
     static const char who[] = "l2l_dataset_read";
     l2l_context *c = d->context;
     size_t size = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
-    int i;
     if (c->status) return false;
     if (n < 0 || first < 0 || n > d->count || first > d->count - n)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images from %d on, of %d", who, n, first,
                          d->count);
-    for (i = 0; i < n; i++, images += size) {
+    for (int i = 0; i < n; i++, images += size) {
         if (!d->fetch(d, first + i, images, labels + i))
             return l2l__fail(c, L2L_ERROR_CALLBACK, "%s: no image %d from fetch", who, first + i);
-        if (!l2l__image_ok(d, who, first + i, images, labels[i])) return false;
+        if (!l2l__fetched_ok(d, who, first + i, images, labels[i])) return false;
     }
     return true;
 }
@@ -13319,7 +13076,6 @@ static bool l2l__idx_sizes(const l2l__file *f, int rank, int64_t dims[3])
 {
     const unsigned char *p = f->data;
     int64_t total, first = 4 + 4 * rank, rest = (int64_t)f->bytes - first;
-    int i;
     if (f->bytes >= 2 && p[0] == 0x1F && p[1] == 0x8B)
         return l2l__bad(f, L2L_ERROR_FORMAT, 0, "this is a gzip file: unpack it first (gunzip)");
     if (f->bytes < 4 || p[0] || p[1] || p[2] != 8 || p[3] != rank)
@@ -13327,7 +13083,7 @@ static bool l2l__idx_sizes(const l2l__file *f, int rank, int64_t dims[3])
                         "%d", rank > 1 ? "images" : "labels", rank);
     if (rest < 0)
         return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)f->bytes, "truncated in the header");
-    for (i = 0; i < rank; i++) {
+    for (int i = 0; i < rank; i++) {
         dims[i] = (int64_t)l2l__get_bytes(p + 4 + 4 * i, 4, true);
         if (dims[i] < 1 || dims[i] > INT_MAX)
             return l2l__bad(f, L2L_ERROR_FORMAT, 4 + 4 * i, "size %d is %z, not 1 to %d", i,
@@ -13394,8 +13150,7 @@ L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *fil
 {
     l2l__images *s = l2l__images_create(c, n, 10, d);
     char label[40];
-    int k;
-    for (k = 0; k < n && !c->status; k++) {
+    for (int k = 0; k < n && !c->status; k++) {
         l2l__format(label, sizeof label, "file %d in memory", k);
         l2l__cifar10_add(d, s->shards + k, l2l__file_of(c, label, files[k], bytes[k]));
     }
@@ -13444,7 +13199,6 @@ static bool l2l__npy_open(const l2l__file *f, l2l__entry *e)
     const unsigned char *p = f->data;
     size_t start, n;
     l2l__scan s;
-    bool ok;
     int size;
     memset(e, 0, sizeof *e);
     if (f->context->status) return false;
@@ -13455,8 +13209,8 @@ static bool l2l__npy_open(const l2l__file *f, l2l__entry *e)
     if (n > f->bytes - start)
         return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes in a file of %z", (int64_t)n,
                         (int64_t)f->bytes);
-    ok = l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true) &&
-         l2l__npy_header(&s, n, e);
+    bool ok = l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true) &&
+              l2l__npy_header(&s, n, e);
     l2l_free(f->context, s.text);
     if (!ok) return false;
     e->begin = start + n;
@@ -13474,7 +13228,6 @@ static bool l2l__npy_read(l2l__file f, l2l_array *a)
 {
     l2l_context *c = f.context;
     l2l__entry e;
-    int64_t i;
     memset(a, 0, sizeof *a);
     if (l2l__npy_open(&f, &e)) {
         a->rank = e.rank;
@@ -13483,7 +13236,7 @@ static bool l2l__npy_read(l2l__file f, l2l_array *a)
         a->integer = e.dtype > L2L__BF16;
         if (a->integer) a->integers = (int64_t *)l2l__allocate_array(c, e.count, 8);
         else a->reals = (l2l_real *)l2l__allocate_array(c, e.count, sizeof *a->reals);
-        for (i = 0; i < e.count && !c->status; i++)
+        for (int64_t i = 0; i < e.count && !c->status; i++)
             if (a->integer) l2l__entry_integer(&f, &e, i, a->integers + i);
             else a->reals[i] = (l2l_real)l2l__entry_real(&f, &e, i);
     }
@@ -13533,12 +13286,10 @@ static void l2l__shard_images(l2l_dataset *d, l2l__shard *p, const l2l__file *f)
     char text[200];
     l2l__entry e;
     const int64_t *s = e.shape;              /* N, H, W, C                                        */
-    bool ok;
-    int i;
     if (!l2l__npy_open(f, &e)) return;
-    ok = e.dtype == L2L__U8 && (e.rank == 3 || e.rank == 4);
+    bool ok = e.dtype == L2L__U8 && (e.rank == 3 || e.rank == 4);
     if (e.rank == 3) e.shape[3] = 1;
-    for (i = 0; i < 4; i++) ok = ok && s[i] > 0 && s[i] <= INT_MAX;
+    for (int i = 0; i < 4; i++) ok = ok && s[i] > 0 && s[i] <= INT_MAX;
     if (!ok || s[0] > INT_MAX - d->count)
         l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected images of u1 as (N, H, W, C) or (N, H, W), not "
                  "%s as (%s)", l2l__dtypes[e.dtype].npy, l2l__shape_text(text, &e));
@@ -13556,15 +13307,14 @@ static void l2l__shard_labels(const l2l_dataset *d, const l2l__file *f, int n, i
 {
     l2l__entry e;
     int64_t v = 0;
-    int i;
     if (!l2l__npy_open(f, &e)) return;
     if (e.dtype <= L2L__BF16 || e.rank != 1 || e.count != n) {
         l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected %d integers as (N), a label for each image", n);
         return;
     }
-    for (i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         size_t at = e.begin + (size_t)(i * l2l__dtypes[e.dtype].size);
-        if (!l2l__entry_integer(f, &e, i, &v) || !l2l__label_ok(d, f, at, i, v)) return;
+        if (!l2l__entry_integer(f, &e, i, &v) || !l2l__file_label_ok(d, f, at, i, v)) return;
         out[i] = (int)v;
     }
 }
@@ -13584,8 +13334,8 @@ static bool l2l__shards_open(l2l_context *c, const char *prefix, const l2l_sourc
 {
     l2l__images *s = l2l__images_create(c, n, classes, d);
     char name[1024];
-    int *y = NULL, k;
-    for (k = 0; k < n && !c->status; k++) {
+    int *y = NULL;
+    for (int k = 0; k < n && !c->status; k++) {
         l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, "images"), images + k,
                                        L2L__NPY_HEAD);
         l2l__shard_images(d, s->shards + k, &f);
@@ -13598,7 +13348,7 @@ static bool l2l__shards_open(l2l_context *c, const char *prefix, const l2l_sourc
         s->one = (unsigned char *)l2l__allocate(c, (size_t)d->channels * (size_t)d->height *
                                                    (size_t)d->width);
     }
-    for (k = 0; k < n && !c->status; y += s->shards[k++].count) {
+    for (int k = 0; k < n && !c->status; y += s->shards[k++].count) {
         int m = s->shards[k].count;
         l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, "labels"), labels + k,
                                        L2L__NPY_HEAD + 8 * (int64_t)m);
@@ -13633,7 +13383,6 @@ L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra)
 {
     return m && l2l__model_load(m, l2l__file_open(l2l_model_context(m), path), extra);
 }
-
 L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path)
 {
     return m && l2l__model_save(m, path, NULL, NULL);
@@ -13686,10 +13435,9 @@ L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path)
     l2l_generator_options o = l2l_generator_default();
     l2l_generator *m = NULL;
     l2l__bundle file;
-    const char *arch;
     int extra;
     bool ok = l2l__bundle_open(l2l__file_open(c, path), &file);
-    arch = ok ? l2l__bundle_text(&file, "arch") : NULL;
+    const char *arch = ok ? l2l__bundle_text(&file, "arch") : NULL;
     if (ok && (!arch || strcmp(arch, l2l__unet_name)))
         l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "the metadata 'arch' is not '%s': create the "
                  "generator and use l2l_generator_load", l2l__unet_name);
@@ -13713,7 +13461,6 @@ L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path)
 {
     return m && l2l__phi_load(m, l2l__file_open(m->context, path));
 }
-
 L2LADVDEF bool l2l_learned_save(const l2l_learned *m, const char *path)
 {
     return m && l2l__phi_save(m, path, NULL, NULL);
@@ -13750,8 +13497,7 @@ L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *l
 L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d)
 {
     l2l__images *s = l2l__images_create(c, n, 10, d);
-    int k;
-    for (k = 0; k < n && !c->status; k++)
+    for (int k = 0; k < n && !c->status; k++)
         l2l__cifar10_add(d, s->shards + k, l2l__file_open(c, paths[k]));
     return l2l__images_end(c, d);
 }
@@ -13765,8 +13511,7 @@ static bool l2l__shards_read(void *user, int64_t offset, void *to, size_t bytes)
 static void l2l__shards_release(l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)d->self;
-    int k;
-    for (k = 0; k < s->n_shards; k++) fclose((FILE *)s->shards[k].source.user);
+    for (int k = 0; k < s->n_shards; k++) fclose((FILE *)s->shards[k].source.user);
     l2l__images_release(d);
 }
 
@@ -13785,21 +13530,19 @@ L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classe
 {
     char name[1024];
     l2l_source *s;
-    int n, k;
-    bool ok;
     memset(d, 0, sizeof *d);
     if (strlen(prefix) > 1000)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_dataset_shards: a prefix of %z characters",
                          (int64_t)strlen(prefix));
-    n = l2l__shards_count(prefix);
+    int n = l2l__shards_count(prefix);
     if (!(s = (l2l_source *)l2l__allocate_array(c, 2 * n, sizeof *s))) return false;
-    for (k = 0; k < 2 * n && !c->status; k++) {
+    for (int k = 0; k < 2 * n && !c->status; k++) {
         l2l__shard_name(name, prefix, k % n, k < n ? "images" : "labels");
         s[k].user = l2l__file_begin(c, name, &s[k].bytes);
         s[k].read_at = l2l__shards_read;
     }
-    ok = !c->status && l2l__shards_open(c, prefix, s, s + n, n, classes, d);
-    for (k = ok ? n : 0; k < 2 * n; k++)
+    bool ok = !c->status && l2l__shards_open(c, prefix, s, s + n, n, classes, d);
+    for (int k = ok ? n : 0; k < 2 * n; k++)
         if (s[k].user) fclose((FILE *)s[k].user);
     l2l_free(c, s);
     if (ok) d->release = l2l__shards_release;
@@ -13816,9 +13559,8 @@ static bool l2l__npy_save(l2l_context *c, const char *path, l2l__dtype dtype,
 {
     char head[384], list[200];
     size_t n, total;
-    l2l__entry e;
+    l2l__entry e = L2L__ZERO;
     if (c->status) return false;
-    memset(&e, 0, sizeof e);
     e.dtype = (int)dtype;
     memcpy(&e.data, &values, sizeof values); /* which are only read                               */
     if (rank < 0 || rank > 8 || !l2l__product(shape, e.rank = rank, &e.count))
@@ -13841,7 +13583,6 @@ L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_re
 {
     return l2l__npy_save(c, path, L2L__REAL, values, shape, rank);
 }
-
 L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int64_t *values,
                                      const int64_t *shape, int rank)
 {
@@ -13851,9 +13592,8 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 
 /* -- states of evaluations --------------------------------------------------------------------- */
 
-#ifndef L2LADV_NO_STDIO
 enum { L2L__EVALUATION_FIELDS = 6, L2L__RECORD = 10 };
-static const char l2l__state_format[] = "l2ladv evaluation 1";
+static const char l2l__state_format[] = "l2ladv evaluation 2";
 static const l2l__field l2l__evaluation_fields[L2L__EVALUATION_FIELDS] = {
     L2L__FIELD(l2l_evaluation, images, "images", 'i', 0, 0, NULL),
     L2L__FIELD(l2l_evaluation, model_digest, "weights (a digest)", 'r', 0, 0, NULL),
@@ -13862,25 +13602,15 @@ static const l2l__field l2l__evaluation_fields[L2L__EVALUATION_FIELDS] = {
     L2L__FIELD(l2l_evaluation, options.norm, "norm", 'i', 0, 0, NULL),
     L2L__FIELD(l2l_evaluation, options.epsilon, "epsilon", 'r', 0, 0, NULL)};
 
-/* What a record tells beyond label and clean prediction, as numbers. */
-static void l2l__record_numbers(const l2l_record *b, double v[L2L__RECORD])
-{
-    v[0] = b->predicted; v[1] = b->success; v[2] = b->step; v[3] = b->restart;
-    v[4] = b->forwards; v[5] = b->backwards; v[6] = b->zero_gradients;
-    v[7] = b->loss; v[8] = b->linf; v[9] = b->l2;
-}
-
-/* And back; false where a count is none. */
-static bool l2l__record_of(const double v[L2L__RECORD], l2l_record *b)
-{
-    int i;
-    for (i = 0; i < 7; i++)
-        if (!(v[i] >= -1 && v[i] <= INT_MAX)) return false;
-    b->predicted = (int)v[0]; b->success = v[1] > 0; b->step = (int)v[2]; b->restart = (int)v[3];
-    b->forwards = (int)v[4]; b->backwards = (int)v[5]; b->zero_gradients = (int)v[6];
-    b->loss = v[7]; b->linf = v[8]; b->l2 = v[9];
-    return true;
-}
+/* What a record tells beyond label and clean prediction. */
+#define L2L__TOLD(member, type, low, high) \
+    L2L__FIELD(l2l_record, member, #member, type, low, high, NULL)
+static const l2l__field l2l__record_fields[L2L__RECORD] = {
+    L2L__TOLD(predicted, 'i', -1, INT_MAX), L2L__TOLD(success, 'i', 0, 1),
+    L2L__TOLD(step, 'i', -1, INT_MAX), L2L__TOLD(restart, 'i', 0, INT_MAX),
+    L2L__TOLD(forwards, 'i', 0, INT_MAX), L2L__TOLD(backwards, 'i', 0, INT_MAX),
+    L2L__TOLD(zero_gradients, 'i', 0, INT_MAX), L2L__TOLD(loss, 'r', -HUGE_VAL, HUGE_VAL),
+    L2L__TOLD(linf, 'r', -HUGE_VAL, HUGE_VAL), L2L__TOLD(l2, 'r', -HUGE_VAL, HUGE_VAL)};
 
 /* "3/records" */
 static const char *l2l__ran_key(char key[40], int i, const char *what)
@@ -13906,18 +13636,17 @@ static bool l2l__evaluation_save(const l2l_evaluation *e)
     double *settings, *records;
     char key[40];
     l2l__bundle b;
-    int i, j;
     l2l__bundle_new(e->model->context, &b, 2 * e->n_saved);
     l2l__bundle_put(&b, "format", l2l__state_format);
     l2l__fields_put(&b, l2l__evaluation_fields, L2L__EVALUATION_FIELDS, e, true);
-    for (i = 0; i < e->n_saved; i++) {
+    for (int i = 0; i < e->n_saved; i++) {
         const l2l__ran *k = &e->ran[i];
         l2l__bundle_put(&b, l2l__ran_key(key, i, "name"), k->name);
         l2l__bundle_put(&b, l2l__ran_key(key, i, "parts"), k->parts);
         if (!(records = l2l__ran_bundle(&b, i, k->done, &settings))) break;
-        memcpy(settings, k->settings, sizeof k->settings);
-        for (j = 0; j < k->done; j++)
-            l2l__record_numbers(k->records + j, records + j * L2L__RECORD);
+        l2l__fields_get(l2l__setting_fields, L2L__SETTINGS, k, settings);
+        for (int j = 0; j < k->done; j++, records += L2L__RECORD)
+            l2l__fields_get(l2l__record_fields, L2L__RECORD, k->records + j, records);
     }
     return l2l__bundle_save(&b, e->options.state, NULL, NULL);
 }
@@ -13926,15 +13655,12 @@ static bool l2l__evaluation_save(const l2l_evaluation *e)
 static bool l2l__ran_read(const l2l_evaluation *e, const l2l__bundle *file, int i, l2l__ran *k)
 {
     l2l_context *c = e->model->context;
-    const char *name, *parts;
     double *settings, *records;
-    const l2l__entry *there;
     char key[40];
     l2l__bundle b;
-    int j;
-    name = l2l__bundle_text(file, l2l__ran_key(key, i, "name"));
-    parts = l2l__bundle_text(file, l2l__ran_key(key, i, "parts"));
-    there = l2l__bundle_find(file, l2l__ran_key(key, i, "records"));
+    const char *name = l2l__bundle_text(file, l2l__ran_key(key, i, "name"));
+    const char *parts = l2l__bundle_text(file, l2l__ran_key(key, i, "parts"));
+    const l2l__entry *there = l2l__bundle_find(file, l2l__ran_key(key, i, "records"));
     if (!name || !parts || !there) return false;
     l2l__format(k->name, sizeof k->name, "%s", name);
     l2l__format(k->parts, sizeof k->parts, "%s", parts);
@@ -13947,12 +13673,13 @@ static bool l2l__ran_read(const l2l_evaluation *e, const l2l__bundle *file, int 
     k->records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *k->records);
     if (!c->status && l2l__bundle_check(file, b.entries, b.count, false)) {
         l2l__bundle_read(file, b.entries, b.count);
-        memcpy(k->settings, settings, sizeof k->settings);
+        if (!l2l__fields_set(l2l__setting_fields, L2L__SETTINGS, k, settings))
+            l2l__bad(&file->file, L2L_ERROR_FORMAT, -1, "no settings are those of attack %d", i);
     }
-    for (j = 0; j < k->done && !c->status; j++) {
+    for (int j = 0; j < k->done && !c->status; j++, records += L2L__RECORD) {
         k->records[j].label = e->labels[j];
         k->records[j].clean = e->clean[j];
-        if (!l2l__record_of(records + j * L2L__RECORD, k->records + j))
+        if (!l2l__fields_set(l2l__record_fields, L2L__RECORD, k->records + j, records))
             l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)there->begin, "record %d of '%s' is "
                      "none", j, key);
     }
@@ -13967,9 +13694,7 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
     l2l_context *c = e->model->context;
     const char *format;
     l2l__bundle b;
-    FILE *f = fopen(e->options.state, "rb");
-    if (!f) return true;
-    fclose(f);
+    if (!l2l__file_exists(e->options.state)) return true;
     if (l2l__bundle_open(l2l__file_open(c, e->options.state), &b)) {
         format = l2l__bundle_text(&b, "format");
         if (!format || strcmp(format, l2l__state_format))
@@ -13982,7 +13707,6 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
     l2l__bundle_close(&b);
     return !c->status;
 }
-#endif
 
 #ifdef __cplusplus
 }
@@ -13992,7 +13716,7 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
 /* HISTORY
    0.3.0  (2026-11)  l2 balls, targets; MIM, PGD on the margin, C&W l2, DeepFool, Square, Sign-OPT,
                      line search; TRADES, RNN-TRADES, L2LDA; evaluations that warn and resume;
-                     transfer; checkpoints of format 3; kernels for few tiles and weight gradients
+                     transfer; checkpoints of format 4; kernels for few tiles and weight gradients
    0.2.0  (2026-11)  VGG-16, WideResNet and ResNet-18; CIFAR-10, streamed shards, crops and flips;
                      micro-batches (a maximizer's `update` is now `gradient` and `update`);
                      Winograd convolution
