@@ -661,6 +661,8 @@ typedef struct l2l_inner {
     int *predicted;           /* n classes at that point                                          */
     double L_phi;             /* sum over images and t of w[t] L(f(x'_t), y), earlier parts' too  */
     int64_t forwards, backwards; /* passes through the classifier so far                          */
+    int *trials;              /* n passes forward that a maximizer makes beyond the look at each  */
+                              /* x'_t, for the records of an attack; NULL in training             */
 } l2l_inner;
 
 /* A maximizer: gradients in, steps out. */
@@ -3988,8 +3990,8 @@ static l2l__matrix l2l__matrix_of(const l2l__geometry *g, int direction)
 }
 
 /* A layer of stride 1 with few output channels does badly by panels of those. But it is the input
-   gradient of the layer that leads from y to x, with the taps in reverse and the channels exchanged,
-   and that one's few channels are its input's. */
+   gradient of the layer that leads from y to x, with the taps in reverse and the channels
+   exchanged, and that one's few channels are its input's. */
 static bool l2l__better_turned(const l2l__geometry *g, l2l__geometry *turned)
 {
     *turned = *g;
@@ -5311,7 +5313,7 @@ L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s)
     return l2l__record1(c, l2l__view(c, x, s), &l2l__reshape_op, x);
 }
 
-/* -- scale and shift by channel (1x1x1xC), or by image and channel (Nx1x1xC) -------------------- */
+/* -- scale and shift by channel (1x1x1xC), or by image and channel (Nx1x1xC) ------------------- */
 
 static int64_t l2l__pixels(const l2l_tensor *x) { return l2l_count(x->shape) / x->shape.c; }
 
@@ -5681,8 +5683,8 @@ L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
     return o;
 }
 
-/* With t = dy behind the ReLU's mask and xhat = (x-mu) r, sums over a group: dgamma = sum t xhat,
-   dbeta = sum t; means over all pixels: dx = r (gamma t - mean(gamma t) - xhat mean(gamma t xhat)). */
+/* With t = dy behind the ReLU's mask, xhat = (x-mu) r and u = gamma t: dgamma = sum t xhat and
+   dbeta = sum t over a group; dx = r (u - mean(u) - xhat mean(u xhat)) over all pixels. */
 static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -7583,6 +7585,7 @@ static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, in
     if (!c->status) l2l__look(&some, in->t, false);
     in->forwards = some.forwards;
     for (k = 0; k < m && !c->status; k++) {
+        if (in->trials) in->trials[search[k]]++;
         const l2l_real *g = in->g[in->t]->data + search[k] * one, *x = in->adv->data;
         double rise = 0;
         for (x += search[k] * one, j = 0; j < one; j++)
@@ -7973,7 +7976,7 @@ static int l2l__hunt_once(l2l__hunt *h, int r)
 {
     l2l_inner *in = &h->in;
     const l2l_attack *a = h->attack;
-    int standing = in->n;
+    int standing = in->n, i;
     if (!l2l__begin(&a->maximizer, in)) return standing;
     for (in->t = 0; !in->context->status; in->t++) {
         bool last = in->t == in->T;
@@ -7983,9 +7986,12 @@ static int l2l__hunt_once(l2l__hunt *h, int r)
         standing = l2l__keep_best(h, in->t, r);
         if (last || (standing == 0 && !a->last_iterate)) break;
         l2l__hunt_leave(h);
+        memset(in->trials, 0, (size_t)in->n * sizeof *in->trials);
         if (!in->context->status && !a->maximizer.step(a->maximizer.self, in))
             l2l__fail(in->context, L2L_ERROR_CALLBACK, "attack: the maximizer '%s' failed",
                       a->maximizer.name);
+        for (i = 0; i < in->n; i++)
+            if (l2l__hunted(h, i)) h->records[h->place[i]].forwards += in->trials[i];
         l2l__move(in);
     }
     return standing;
@@ -8650,13 +8656,14 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
     memset(&h, 0, sizeof h);
     h.records = (l2l_record *)l2l__arena_array(c, n, sizeof *h.records);
     h.images = (uint32_t *)l2l__arena_array(c, n, sizeof *h.images);
-    h.place = (int *)l2l__arena_array(c, n, 3 * sizeof *h.place);
+    h.place = (int *)l2l__arena_array(c, n, 4 * sizeof *h.place);
     h.best = (l2l_real *)l2l__arena_array(c, n * one, sizeof *h.best);
     h.in.x = l2l__new(c, "attack", l2l_shape_of(n, o->height, o->width, o->channels));
     if (c->status) return false;
     memset(h.records, 0, (size_t)n * sizeof *h.records);
     h.labels = h.place + n;
     h.kept = h.labels + n;
+    h.in.trials = h.kept + n;
     for (i = 0; i < n; i++) {
         h.place[i] = i;
         h.images[i] = a->first + (uint32_t)list[i];
