@@ -444,7 +444,7 @@ def digits():
 
 
 def main():
-    images = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    images = int(sys.argv[1]) if len(sys.argv) > 1 else 120
     with tempfile.TemporaryDirectory(prefix="l2ladv-attacks.") as folder:
         path = os.path.join(folder, "model.safetensors")
         subprocess.check_call([os.path.join(ROOT, "examples", "bin", "train"), "--dataset", "embedded",
