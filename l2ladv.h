@@ -418,9 +418,9 @@ L2LADVDEF l2l_tensor *l2l_average_pool(l2l_context *c, l2l_tensor *x, int window
                                        int padding);
 L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x); /* Nx1x1xC          */
 
-/* Batch normalisation over N,H,W with gamma, beta 1x1x1xC. Training mode uses the batch's mean and
-   biased variance and moves the running ones (1x1x1xC, never differentiated) by `momentum`, the
-   variance unbiased, as PyTorch does; evaluation mode uses the running ones. */
+/* Batch normalisation over N,H,W with gamma, beta 1x1x1xC or, by image, Nx1x1xC. Training mode uses
+   the batch's mean and biased variance and moves the running ones (1x1x1xC, never differentiated)
+   by `momentum`, the variance unbiased, as PyTorch does; evaluation mode uses the running ones. */
 typedef struct l2l_batch_norm_options {
     l2l_tensor *gamma, *beta;
     l2l_tensor *running_mean, *running_variance;
@@ -655,6 +655,8 @@ typedef struct l2l_inner {
     int *predicted;           /* n classes at that point                                          */
     double L_phi;             /* sum over images and t of w[t] L(f(x'_t), y), earlier parts' too  */
     int64_t forwards, backwards; /* passes through the classifier so far                          */
+    int *trials;              /* n passes forward that a maximizer makes beyond the look at each  */
+                              /* x'_t, for the records of an attack; NULL in training             */
 } l2l_inner;
 
 /* A maximizer: gradients in, steps out. */
@@ -1396,8 +1398,8 @@ typedef struct l2l__heap_header {
     size_t size;
 } l2l__heap_header;
 
-/* Zeroed, aligned memory that lives until l2l_free; NULL and an error when there is none. */
-static void *l2l__allocate(l2l_context *c, size_t size)
+/* Aligned memory that lives until l2l_free; NULL and an error when there is none. */
+static void *l2l__allocate_raw(l2l_context *c, size_t size)
 {
     char *raw, *p;
     l2l__heap_header h;
@@ -1412,9 +1414,16 @@ static void *l2l__allocate(l2l_context *c, size_t size)
     p = raw + 2 * L2L__ALIGN - (size_t)((uintptr_t)raw % L2L__ALIGN);
     h.raw = raw;
     memcpy(p - sizeof h, &h, sizeof h);
-    memset(p, 0, size);
     c->used += h.size;
     if (c->used > c->peak) c->peak = c->used;
+    return p;
+}
+
+/* The same, zeroed. */
+static void *l2l__allocate(l2l_context *c, size_t size)
+{
+    void *p = l2l__allocate_raw(c, size);
+    if (p) memset(p, 0, size);
     return p;
 }
 
@@ -1518,10 +1527,10 @@ static l2l__block *l2l__arena_grow(l2l_context *c, size_t need)
 {
     size_t size = need > c->arena_size / 4 ? need : c->arena_size / 4;
     if (size < L2L__CHUNK) size = L2L__CHUNK;
-    l2l__chunk *chunk = (l2l__chunk *)l2l__allocate(c, size + L2L__ALIGN);
+    l2l__chunk *chunk = (l2l__chunk *)l2l__allocate_raw(c, size + L2L__ALIGN);
     if (!chunk && size > need) {             /* no room to grow ahead: just what is needed        */
         l2l_error_clear(c);
-        chunk = (l2l__chunk *)l2l__allocate(c, (size = need) + L2L__ALIGN);
+        chunk = (l2l__chunk *)l2l__allocate_raw(c, (size = need) + L2L__ALIGN);
     }
     if (!chunk) return NULL;
     chunk->next = c->chunks;
@@ -3261,7 +3270,8 @@ static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const 
     L2L__IN_PIECES(project(m, z + at, x + at, epsilon, out + at))
 }
 
-/* Drivers by pixels of n channels each; a pointer of NULL stays NULL. */
+/* Drivers by pixels of n channels each; a pointer of NULL stays NULL. Every `each` pixels in turn
+   have their own row of scales: those of one image, or all. */
 #define L2L__EACH_PIXEL(call)                                                                      \
     const l2l__kernels *kernels = c->kernels;                                                      \
     int64_t p;                                                                                     \
@@ -3269,46 +3279,62 @@ static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const 
     for (p = 0; p < pixels; p++) kernels->call;
 #define L2L__AT(x) ((x) ? (x) + p * n : NULL)
 
-static void l2l__channel_finish(l2l_context *c, int64_t pixels, int n, const l2l_real *x,
-                                const l2l__epilogue *e, l2l_real *y)
+/* e's scale and bias for pixel p. */
+static l2l__epilogue l2l__epilogue_at(const l2l__epilogue *e, int64_t p, int64_t each, int n)
 {
-    L2L__EACH_PIXEL(finish(n, x + p * n, e, p * n, y + p * n))
+    l2l__epilogue at = *e;
+    if (at.scale) at.scale += p / each * n;
+    if (at.bias) at.bias += p / each * n;
+    return at;
 }
 
-static void l2l__channel_gate(l2l_context *c, int64_t pixels, int n, const l2l_real *dy,
-                              const l2l_real *gate, const l2l_real *scale, l2l_real *out)
+static void l2l__channel_finish(l2l_context *c, int64_t pixels, int64_t each, int n,
+                                const l2l_real *x, const l2l__epilogue *e, l2l_real *y)
 {
-    L2L__EACH_PIXEL(gate_scale(n, dy + p * n, L2L__AT(gate), scale, out + p * n))
+    int64_t p;
+    L2L__PARALLEL(l2l__workers(c, pixels * n))
+    for (p = 0; p < pixels; p++) {
+        l2l__epilogue at = l2l__epilogue_at(e, p, each, n);
+        c->kernels->finish(n, x + p * n, &at, p * n, y + p * n);
+    }
 }
 
-static void l2l__channel_combine(l2l_context *c, int64_t pixels, int n, const l2l_real *dy,
-                                 const l2l_real *gate, const l2l_real *x, const l2l_real *by,
-                                 l2l_real *out)
+static void l2l__channel_gate(l2l_context *c, int64_t pixels, int64_t each, int n,
+                              const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
+                              l2l_real *out)
 {
-    L2L__EACH_PIXEL(combine(n, dy + p * n, L2L__AT(gate), x + p * n, by, out + p * n))
+    L2L__EACH_PIXEL(gate_scale(n, dy + p * n, L2L__AT(gate), scale + p / each * n, out + p * n))
 }
 
-/* Sums over all pixels into the doubles s0[0..n) and s1[0..n) (either may be NULL): runs of 32
-   pixels in l2l_real, the runs in double, in up to 16 parts that the shape alone decides. */
-static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int n, const l2l_real *dy,
-                                 const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
-                                 double *s0, double *s1)
+static void l2l__channel_combine(l2l_context *c, int64_t pixels, int64_t each, int n,
+                                 const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                                 const l2l_real *by, l2l_real *out)
+{
+    L2L__EACH_PIXEL(combine(n, dy + p * n, L2L__AT(gate), x + p * n, by + p / each * 4 * n,
+                            out + p * n))
+}
+
+/* Sums over every `each` pixels into the doubles s0[pixels/each][n] and s1 (either may be NULL):
+   runs of 32 pixels in l2l_real, the runs in double; in up to 16 parts if there is one sum only. */
+static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, int n,
+                                 const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                                 const l2l_real *mu, double *s0, double *s1)
 {
     enum { RUN = 32, PARTS = 16 };
     const l2l__kernels *kernels = c->kernels;
-    int64_t runs = (pixels + RUN - 1) / RUN, i;
-    int parts = runs < PARTS ? (int)runs : PARTS, part;
-    double *sums = (double *)l2l__arena_array(c, 2 * (int64_t)parts * n, sizeof *sums);
-    l2l_real *run = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)parts * n, sizeof *run);
+    int64_t runs = (each + RUN - 1) / RUN, groups = pixels / each, i, k;
+    int64_t parts = groups > 1 ? 1 : runs < PARTS ? runs : (int64_t)PARTS, part;
+    double *sums = (double *)l2l__arena_array(c, 2 * groups * parts * n, sizeof *sums);
+    l2l_real *run = (l2l_real *)l2l__arena_array(c, 2 * groups * parts * n, sizeof *run);
     L2L__PARALLEL(l2l__workers(c, run ? pixels * n : 0))
-    for (part = 0; part < (run ? parts : 0); part++) {
-        double *mine = sums + 2 * (int64_t)part * n;
-        l2l_real *f = run + 2 * (int64_t)part * n;
-        int64_t r, last = runs * (part + 1) / parts, p, k;
+    for (part = 0; part < (run ? groups * parts : 0); part++) {
+        double *mine = sums + 2 * part * n;
+        l2l_real *f = run + 2 * part * n;
+        int64_t r, last = runs * (part % parts + 1) / parts, p;
         memset(mine, 0, 2 * (size_t)n * sizeof *mine);
-        for (r = runs * part / parts; r < last; r++) {
-            int count = pixels - r * RUN < RUN ? (int)(pixels - r * RUN) : RUN;
-            p = r * RUN;
+        for (r = runs * (part % parts) / parts; r < last; r++) {
+            int count = each - r * RUN < RUN ? (int)(each - r * RUN) : RUN;
+            p = part / parts * each + r * RUN;
             memset(f, 0, 2 * (size_t)n * sizeof *f);
             kernels->moments(count, n, L2L__AT(dy), L2L__AT(gate), L2L__AT(x), mu,
                              s0 ? f : NULL, s1 ? f + n : NULL);
@@ -3316,9 +3342,12 @@ static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int n, const l2
         }
     }
     for (part = 1; run && part < parts; part++)
-        for (i = 0; i < 2 * n; i++) sums[i] += sums[2 * (int64_t)part * n + i];
-    if (run && s0) memcpy(s0, sums, (size_t)n * sizeof *s0);
-    if (run && s1) memcpy(s1, sums + n, (size_t)n * sizeof *s1);
+        for (i = 0; i < 2 * n; i++) sums[i] += sums[2 * part * n + i];
+    for (i = 0; run && i < groups; i++)
+        for (k = 0; k < n; k++) {
+            if (s0) s0[i * n + k] = sums[2 * i * n + k];
+            if (s1) s1[i * n + k] = sums[(2 * i + 1) * n + k];
+        }
     l2l__arena_drop(c, run);
     l2l__arena_drop(c, sums);
     return !c->status;
@@ -4046,11 +4075,54 @@ static l2l__matrix l2l__matrix_of(const l2l__geometry *g, int direction)
     return m;
 }
 
+/* A layer of stride 1 with few output channels does badly by panels of those. But it is the input
+   gradient of the layer that leads from y to x, with the taps in reverse and the channels
+   exchanged, and that one's few channels are its input's. */
+static bool l2l__better_turned(const l2l__geometry *g, l2l__geometry *turned)
+{
+    *turned = *g;
+    turned->h = g->oh; turned->w = g->ow; turned->c = g->k;
+    turned->oh = g->h; turned->ow = g->w; turned->k = g->c;
+    turned->padding = g->kh - 1 - g->padding;
+    return g->k <= L2L__FEW && g->c > L2L__FEW && g->stride == 1 && g->kh == g->kw && g->kh > 1 &&
+           turned->padding >= 0;
+}
+
+/* The weight w of layer g for the layer that is g turned, or the other way round. */
+static void l2l__turn_weight(const l2l__geometry *g, const l2l_real *w, l2l_real *turned)
+{
+    int taps = g->kh * g->kw, t, i, k;
+    for (t = 0; t < taps; t++)
+        for (i = 0; i < g->c; i++)
+            for (k = 0; k < g->k; k++)
+                turned[((int64_t)(taps - 1 - t) * g->k + k) * g->c + i] =
+                    w[((int64_t)t * g->c + i) * g->k + k];
+}
+
+static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
+                                     const l2l_tensor *w, l2l_real *dx);
+
+static bool l2l__turned_forward(l2l_context *c, const l2l__geometry *g, const l2l__geometry *turned,
+                                const l2l_real *x, const l2l_tensor *w, const l2l__epilogue *e,
+                                l2l_real *y)
+{
+    int64_t pixels = (int64_t)g->n * g->oh * g->ow;
+    l2l_tensor v;
+    memset(&v, 0, sizeof v);
+    v.data = (l2l_real *)l2l__arena_array(c, (int64_t)g->kh * g->kw * g->c * g->k, sizeof *v.data);
+    if (!v.data) return false;
+    l2l__turn_weight(g, w->data, v.data);
+    if (l2l__conv_input_gradient(c, turned, x, &v, y) && e)
+        l2l__channel_finish(c, pixels, pixels, g->k, y, e, y);
+    l2l__arena_drop(c, v.data);
+    return !c->status;
+}
+
 static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                               const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
 {
     const l2l__epilogue *last = e->scale || e->bias || e->residual || e->relu ? e : NULL;
-    l2l__geometry in = *g;
+    l2l__geometry in = *g, turned;
     l2l__indirect q;
     l2l__matrix m = l2l__matrix_of(g, 0);
     l2l_real *temporary, *padded = NULL;
@@ -4061,6 +4133,7 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_
         l2l__naive_conv_forward(c, g, x, w->data, e, y);
         return true;
     }
+    if (l2l__better_turned(g, &turned)) return l2l__turned_forward(c, g, &turned, x, w, last, y);
     if (side) {
         l2l__winograd v = l2l__winograd_of(c, side, g->n, g->h, g->w, g->c, g->oh, g->ow, g->k,
                                            g->padding);
@@ -4295,12 +4368,20 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
 {
     l2l_mark mark = l2l_mark_here(c);
     l2l__outer_plan q;
+    l2l__geometry turned;
     int64_t pixels = (int64_t)g->n * g->oh * g->ow;
     l2l_real *padded;
     int side;
     if (!c->kernels->tile) {
         l2l__naive_conv_weight_gradient(c, g, x, dy, dw);
         return true;
+    }
+    if (l2l__better_turned(g, &turned)) {
+        l2l_real *v = (l2l_real *)l2l__arena_array(c, (int64_t)g->kh * g->kw * g->c * g->k,
+                                                   sizeof *v);
+        if (v && l2l__conv_weight_gradient(c, &turned, dy, x, v)) l2l__turn_weight(&turned, v, dw);
+        l2l_release(c, mark);
+        return !c->status;
     }
     side = l2l__winograd_side(c->kernels, g->oh, g->ow, g->c, g->k, g->kh, g->kw, g->stride,
                               g->padding);
@@ -5096,9 +5177,9 @@ static bool l2l__sum_pixels(l2l_context *c, const l2l_tensor *x, const l2l_real 
 {
     int n = x->shape.c;
     double *sums = (double *)l2l__arena_array(c, n, sizeof *sums);
-    bool ok = sums && l2l__channel_moments(c, l2l_count(x->shape) / n, n, mu ? NULL : x->data,
-                                           NULL, mu ? x->data : NULL, mu, mu ? NULL : sums,
-                                           mu ? sums : NULL);
+    bool ok = sums && l2l__channel_moments(c, l2l_count(x->shape) / n, l2l_count(x->shape) / n,
+                                           n, mu ? NULL : x->data, NULL, mu ? x->data : NULL, mu,
+                                           mu ? NULL : sums, mu ? sums : NULL);
     for (int k = 0; ok && k < n; k++) y[k] = (l2l_real)sums[k];
     l2l__arena_drop(c, sums);
     return ok;
@@ -5117,11 +5198,12 @@ static void l2l__broadcast_into(l2l_context *c, const l2l_tensor *x, l2l_tensor 
 }
 
 /* `count` channels of every pixel, from channel `from` of x to channel `to` of y. */
-static void l2l__copy_channels(const l2l_tensor *x, int64_t from, l2l_tensor *y, int64_t to,
-                               int count)
+static void l2l__copy_channels(l2l_context *c, const l2l_tensor *x, int64_t from, l2l_tensor *y,
+                               int64_t to, int count)
 {
-    int64_t pixels = l2l_count(x->shape) / x->shape.c;
-    for (int64_t p = 0; p < pixels; p++)
+    int64_t p, pixels = l2l_count(x->shape) / x->shape.c;
+    L2L__PARALLEL(l2l__workers(c, pixels * count))
+    for (p = 0; p < pixels; p++)
         memcpy(y->data + p * y->shape.c + to, x->data + p * x->shape.c + from,
                (size_t)count * sizeof *y->data);
 }
@@ -5146,8 +5228,8 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
             l2l__sum_images(c, x->data, large, small, y->data);
         break;
     case L2L__BROADCAST: l2l__broadcast_into(c, x, y); break;
-    case L2L__SLICE: l2l__copy_channels(x, y->i[0], y, 0, small.c); break;
-    case L2L__PLACE: l2l__copy_channels(x, 0, y, y->i[0], small.c); break;
+    case L2L__SLICE: l2l__copy_channels(c, x, y->i[0], y, 0, small.c); break;
+    case L2L__PLACE: l2l__copy_channels(c, x, 0, y, y->i[0], small.c); break;
     case L2L__GATHER: l2l__pool_gather(c, &g, x->data, index, y->data); break;
     case L2L__UNPOOL: l2l__unpool(c, &g, x->data, index, y->data); break;
     case L2L__AVERAGE: l2l__average(c, &g, true, x->data, y->data); break;
@@ -5242,7 +5324,7 @@ L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n
     }
     if (!(y = l2l__new(c, where, s))) return NULL;
     for (int j = 0; j < n; from += parts[j++]->shape.c)
-        l2l__copy_channels(parts[j], 0, y, from, parts[j]->shape.c);
+        l2l__copy_channels(c, parts[j], 0, y, from, parts[j]->shape.c);
     return l2l__record(c, y, &l2l__concat_op, parts, n);
 }
 
@@ -5292,7 +5374,9 @@ L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s)
     return l2l__record(c, l2l__view(c, x, s), &l2l__reshape_op, &x, 1);
 }
 
-/* -- scale and shift by channel ---------------------------------------------------------------- */
+/* -- scale and shift by channel (1x1x1xC), or by image and channel (Nx1x1xC) ------------------- */
+
+static int64_t l2l__pixels(const l2l_tensor *x) { return l2l_count(x->shape) / x->shape.c; }
 
 /* dy where gate > 0 (everywhere without a gate), times scale: linear in dy and in scale. */
 static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *gate,
@@ -5315,7 +5399,7 @@ static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *g
     if (!l2l__ready(c, "gate_scale", dy) || (gate && !l2l__ready(c, "gate_scale", gate)) ||
         !l2l__ready(c, "gate_scale", scale) || !(y = l2l__new(c, "gate_scale", dy->shape)))
         return NULL;
-    l2l__channel_gate(c, l2l_count(dy->shape) / dy->shape.c, dy->shape.c, dy->data,
+    l2l__channel_gate(c, l2l__pixels(dy), l2l__pixels(dy) / scale->shape.n, dy->shape.c, dy->data,
                       gate ? gate->data : NULL, scale->data, y->data);
     in[0] = dy; in[1] = gate; in[2] = scale;
     return l2l__record(c, y, &l2l__gate_scale_op, in, 3);
@@ -5356,7 +5440,8 @@ static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *s
         !l2l__ready(c, "scale_shift", shift) || !(y = l2l__new(c, "scale_shift", x->shape)))
         return NULL;
     e = l2l__epilogue_of(NULL, scale->data, shift->data, residual ? residual->data : NULL, relu);
-    l2l__channel_finish(c, l2l_count(x->shape) / x->shape.c, x->shape.c, x->data, &e, y->data);
+    l2l__channel_finish(c, l2l__pixels(x), l2l__pixels(x) / scale->shape.n, x->shape.c, x->data, &e,
+                        y->data);
     y->i[3] = relu;
     in[L2L__X] = x; in[L2L__PRE_SCALE] = scale; in[L2L__PRE_SHIFT] = shift;
     in[L2L__RESIDUAL] = residual;
@@ -5643,7 +5728,8 @@ L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x)
 
 /* -- batch normalisation --------------------------------------------------------------------------
    Training: m = N*H*W, mu = sum x / m, var = sum (x-mu)^2 / m, r = (var + eps)^-1/2,
-   y = relu(gamma (x-mu) r + beta + residual). The node saves mu and r. */
+   y = relu(gamma (x-mu) r + beta + residual). The node saves mu and r. Gamma and beta may be rows
+   for each image: then there are N groups of pixels, else one. */
 
 L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
 {
@@ -5654,36 +5740,43 @@ L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
     return o;
 }
 
-/* With t = dy behind the ReLU's mask and xhat = (x-mu) r: dgamma = sum t xhat, dbeta = sum t,
-   dx = gamma r (t - mean(t) - xhat mean(t xhat)). */
+/* With t = dy behind the ReLU's mask, xhat = (x-mu) r and u = gamma t: dgamma = sum t xhat and
+   dbeta = sum t over a group; dx = r (u - mean(u) - xhat mean(u xhat)) over all pixels. */
 static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
     l2l_tensor *x = v->y->in[0], *gamma = v->y->in[1], *gate = v->y->i[3] ? v->y : NULL;
-    const int n = x->shape.c;
-    const l2l_real *mu = v->y->saved, *r = mu + n, *g = gate ? gate->data : NULL;
-    int64_t m = l2l_count(x->shape) / n;
-    double *sums = (double *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *sums);
-    l2l_real *by = (l2l_real *)l2l__arena_array(c, 4 * (int64_t)n, sizeof *by);
+    const int n = x->shape.c, groups = gamma->shape.n;
+    const l2l_real *mu = v->y->saved, *r = mu + n, *open = gate ? gate->data : NULL;
+    const int64_t m = l2l__pixels(x), rows = (int64_t)groups * n;
+    double *s0 = (double *)l2l__arena_array(c, 2 * rows, sizeof *s0), *s1;
+    l2l_real *by = (l2l_real *)l2l__arena_array(c, 4 * rows, sizeof *by);
     l2l_tensor *dx = v->need[0] ? l2l__new(c, "batch_norm", x->shape) : NULL;
     l2l_tensor *dgamma = l2l__new(c, "batch_norm", gamma->shape);
     l2l_tensor *dbeta = l2l__new(c, "batch_norm", gamma->shape);
-    if (!c->status &&
-        l2l__channel_moments(c, m, n, v->dy->data, g, x->data, mu, sums, sums + n)) {
+    if (!c->status && l2l__channel_moments(c, m, m / groups, n, v->dy->data, open, x->data, mu, s0,
+                                           s0 + rows)) {
+        s1 = s0 + rows;
         for (int k = 0; k < n; k++) {
-            double a = (double)gamma->data[k] * (double)r[k];
-            double h = sums[n + k] * (double)r[k];
-            dbeta->data[k] = (l2l_real)sums[k];
-            dgamma->data[k] = (l2l_real)h;
-            by[k] = mu[k];
-            by[n + k] = (l2l_real)a;
-            by[2 * n + k] = (l2l_real)(-a * (double)r[k] * h / (double)m);
-            by[3 * n + k] = (l2l_real)(-a * sums[k] / (double)m);
+            double mean0 = 0, mean1 = 0, rk = (double)r[k];
+            for (int64_t i = k; i < rows; i += n) {
+                mean0 += (double)gamma->data[i] * s0[i] / (double)m;
+                mean1 += (double)gamma->data[i] * s1[i] * rk / (double)m;
+            }
+            for (int64_t i = k; i < rows; i += n) {
+                l2l_real *to = by + (i - k) * 4 + k;
+                dbeta->data[i] = (l2l_real)s0[i];
+                dgamma->data[i] = (l2l_real)(s1[i] * rk);
+                to[0] = mu[k];
+                to[n] = (l2l_real)((double)gamma->data[i] * rk);
+                to[2 * n] = (l2l_real)(-rk * rk * mean1);
+                to[3 * n] = (l2l_real)(-rk * mean0);
+            }
         }
-        if (dx) l2l__channel_combine(c, m, n, v->dy->data, g, x->data, by, dx->data);
+        if (dx) l2l__channel_combine(c, m, m / groups, n, v->dy->data, open, x->data, by, dx->data);
     }
     l2l__arena_drop(c, by);
-    l2l__arena_drop(c, sums);
+    l2l__arena_drop(c, s0);
     v->dx[0] = dx;
     v->dx[1] = dgamma;
     v->dx[2] = dbeta;
@@ -5732,22 +5825,21 @@ static bool l2l__moments(l2l_context *c, const l2l_tensor *x, l2l_real *mu, l2l_
 static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
                                          const l2l_batch_norm_options *o)
 {
-    const int n = x->shape.c;
-    const int64_t m = l2l_count(x->shape) / n;
+    const int n = x->shape.c, groups = o->gamma->shape.n;
+    const int64_t m = l2l__pixels(x), rows = (int64_t)groups * n;
     const double a = o->momentum, unbiased = m > 1 ? (double)m / (double)(m - 1) : 1;
     l2l_tensor *y = l2l__new(c, "l2l_batch_norm", x->shape), *in[4];
-    l2l_real *scale = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *scale), *mu = NULL;
+    l2l_real *scale = (l2l_real *)l2l__arena_array(c, rows + n, sizeof *scale), *mu = NULL;
+    l2l_real *variance = scale ? scale + rows : NULL;
     l2l__epilogue e;
     if (y) y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *mu);
-    if (!c->status && l2l__moments(c, x, mu, scale + n)) {
-        l2l_real *r = mu + n, *variance = scale + n;
-        for (int k = 0; k < n; k++) {
-            r[k] = (l2l_real)(1 / sqrt((double)variance[k] + o->epsilon));
-            scale[k] = r[k] * o->gamma->data[k];
-        }
+    if (!c->status && l2l__moments(c, x, mu, variance)) {
+        l2l_real *r = mu + n;
+        for (int k = 0; k < n; k++) r[k] = (l2l_real)(1 / sqrt((double)variance[k] + o->epsilon));
+        for (int64_t i = 0; i < rows; i++) scale[i] = r[i % n] * o->gamma->data[i];
         e = l2l__epilogue_of(mu, scale, o->beta->data, o->residual ? o->residual->data : NULL,
                              o->relu);
-        l2l__channel_finish(c, m, n, x->data, &e, y->data);
+        l2l__channel_finish(c, m, m / groups, n, x->data, &e, y->data);
         y->f[0] = o->epsilon;
         y->i[3] = o->relu;
     }
@@ -5756,7 +5848,7 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
     for (int k = 0; y && o->update && k < n; k++) {
         l2l_real *mean = o->running_mean->data + k, *var = o->running_variance->data + k;
         *mean = (l2l_real)((1 - a) * (double)*mean + a * (double)mu[k]);
-        *var = (l2l_real)((1 - a) * (double)*var + a * unbiased * (double)scale[n + k]);
+        *var = (l2l_real)((1 - a) * (double)*var + a * unbiased * (double)variance[k]);
     }
     l2l__arena_drop(c, scale);
     return y;
@@ -5781,12 +5873,14 @@ L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_ba
     const char *where = "l2l_batch_norm";
     const l2l_tensor *vectors[4];
     l2l_tensor *s, *b;
-    if (!l2l__ready(c, where, x)) return NULL;
+    l2l_shape one;
+    if (!l2l__ready(c, where, x) || !l2l__ready(c, where, o->gamma)) return NULL;
+    one = l2l__channels(x->shape.c);
+    if (o->gamma->shape.n == x->shape.n) one.n = x->shape.n;
     vectors[0] = o->gamma; vectors[1] = o->beta;
     vectors[2] = o->running_mean; vectors[3] = o->running_variance;
-    for (int i = 0; i < 4; i++)
-        if (!l2l__ready(c, where, vectors[i]) ||
-            !l2l__equal(c, where, vectors[i]->shape, l2l__channels(x->shape.c)))
+    for (int i = 0; i < 4; i++, one.n = i < 2 ? one.n : 1)
+        if (!l2l__ready(c, where, vectors[i]) || !l2l__equal(c, where, vectors[i]->shape, one))
             return NULL;
     if (!l2l__optional(c, "l2l_batch_norm: residual", o->residual, x->shape)) return NULL;
     if (o->training) return l2l__batch_norm_train(c, x, o);
@@ -7259,7 +7353,7 @@ static bool l2l__inner_clean(l2l_inner *in)
 }
 
 /* The numbers of an image. */
-static int64_t l2l__pixels(const l2l_model_options *o)
+static int64_t l2l__image_size(const l2l_model_options *o)
 {
     return (int64_t)o->channels * o->height * o->width;
 }
@@ -7514,6 +7608,7 @@ static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, in
     for (int k = 0; k < m && !c->status; k++) {
         const l2l_real *g = in->g[in->t]->data + search[k] * one, *x = in->adv->data;
         double rise = 0;
+        if (in->trials) in->trials[search[k]]++;
         for (x += search[k] * one, j = 0; j < one; j++)
             rise += (double)g[j] * ((double)some.adv->data[k * one + j] - (double)x[j]);
         if (!((double)some.loss[k] >=
@@ -7740,7 +7835,7 @@ static bool l2l__image_ok(l2l_context *c, const char *where, const l2l_real *x, 
 static bool l2l__images_ok(l2l_context *c, const char *where, const l2l_model_options *o,
                            const l2l_real *images, const int *labels, int n)
 {
-    int64_t one = l2l__pixels(o);
+    int64_t one = l2l__image_size(o);
     for (int i = 0; labels && i < n; i++)
         if (!l2l__label_ok(c, where, labels[i], i, o->classes)) return false;
     for (int i = 0; images && i < n; i++)
@@ -7897,7 +7992,7 @@ static int l2l__hunt_once(l2l__hunt *h, int r)
 {
     l2l_inner *in = &h->in;
     const l2l_attack *a = h->attack;
-    int standing = in->n;
+    int standing = in->n, i;
     if (!l2l__begin(&a->maximizer, in)) return standing;
     for (in->t = 0; !in->context->status; in->t++) {
         bool last = in->t == in->T;
@@ -7907,9 +8002,12 @@ static int l2l__hunt_once(l2l__hunt *h, int r)
         standing = l2l__keep_best(h, in->t, r);
         if (last || (standing == 0 && !a->last_iterate)) break;
         l2l__hunt_leave(h);
+        memset(in->trials, 0, (size_t)in->n * sizeof *in->trials);
         if (!in->context->status && !a->maximizer.step(a->maximizer.self, in))
             l2l__fail(in->context, L2L_ERROR_CALLBACK, "attack: the maximizer '%s' failed",
                       a->maximizer.name);
+        for (i = 0; i < in->n; i++)
+            if (l2l__hunted(h, i)) h->records[h->place[i]].forwards += in->trials[i];
         l2l__move(in);
     }
     return standing;
@@ -8556,13 +8654,14 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
     l2l__hunt h = L2L__ZERO;
     h.records = (l2l_record *)l2l__arena_array(c, n, sizeof *h.records);
     h.images = (uint32_t *)l2l__arena_array(c, n, sizeof *h.images);
-    h.place = (int *)l2l__arena_array(c, n, 3 * sizeof *h.place);
+    h.place = (int *)l2l__arena_array(c, n, 4 * sizeof *h.place);
     h.best = (l2l_real *)l2l__arena_array(c, n * one, sizeof *h.best);
     h.in.x = l2l__new(c, "attack", l2l_shape_of(n, o->height, o->width, o->channels));
     if (c->status) return false;
     memset(h.records, 0, (size_t)n * sizeof *h.records);
     h.labels = h.place + n;
     h.kept = h.labels + n;
+    h.in.trials = h.kept + n;
     for (int i = 0; i < n; i++) {
         h.place[i] = i;
         h.images[i] = a->first + (uint32_t)list[i];
@@ -9654,13 +9753,14 @@ static l2l_tensor *l2l__unet_weight(l2l_model *m, const char *name, int kernel, 
 }
 
 /* Class-conditional batch norm: scale and shift are the label's row of a table plus its last row,
-   which all share; `rows` has ones at these two. */
-static l2l_tensor *l2l__unet_norm(l2l_model *m, const char *name, l2l_tensor *x, l2l_tensor *rows)
+   which all share; `rows` has ones at these two. Uses x up. */
+static l2l_tensor *l2l__unet_norm(l2l_model *m, const char *name, l2l_tensor *x, l2l_tensor *rows,
+                                  bool relu)
 {
     l2l_context *c = m->context;
     l2l_batch_norm_options o = l2l_batch_norm_default();
     l2l_shape one, table;
-    l2l_tensor *w, *b, *y;
+    l2l_tensor *w, *b;
     if (!l2l__ready(c, name, x)) return NULL;
     one = l2l__channels(x->shape.c);
     table = l2l_shape_of(1, 1, x->shape.c, m->options.classes + 1);
@@ -9668,17 +9768,15 @@ static l2l_tensor *l2l__unet_norm(l2l_model *m, const char *name, l2l_tensor *x,
     b = l2l__parameter(m, name, "bias", table, 2, true, 0, 0);
     o.running_mean = l2l__parameter(m, name, "running_mean", one, 1, false, 0, 0);
     o.running_variance = l2l__parameter(m, name, "running_var", one, 1, false, 0, 1);
-    o.gamma = l2l_full(c, one, 1);
-    o.beta = l2l_zeros(c, one);
+    one.n = x->shape.n;                      /* rows times the transposed table                   */
+    o.gamma = l2l_conv_input_grad(c, rows, w, one, 1, 0);
+    o.beta = l2l_conv_input_grad(c, rows, b, one, 1, 0);
     o.epsilon = 1e-10;
+    o.relu = relu;
     o.training = m->mode == L2L_TRAIN;
     o.update = !m->frozen && !m->creating;
-    one.n = x->shape.n;
-    y = l2l__then(c, x, l2l_batch_norm(c, x, &o));
-    w = l2l_conv_input_grad(c, rows, w, one, 1, 0); /* rows times the transposed table            */
-    b = l2l_conv_input_grad(c, rows, b, one, 1, 0);
-    y = l2l__then(c, y, l2l_mul(c, y, w));
-    return l2l__then(c, y, l2l_add(c, y, b));
+    x = l2l__then(c, x, l2l_batch_norm(c, x, &o));
+    return l2l__then(c, o.gamma, l2l__then(c, o.beta, x));
 }
 
 /* x and z in every pixel -> conv -> norm unless `rows` is NULL -> leaky ReLU */
@@ -9699,7 +9797,7 @@ static l2l_tensor *l2l__unet_down(l2l_model *m, const char *name, l2l_tensor *x,
     y = l2l__then(c, y, l2l_conv(c, y, l2l__unet_weight(m, layer, kernel, x->shape.c + L2L__Z,
                                                         channels), &o));
     l2l__format(layer, sizeof layer, "%s.norm", name);
-    if (rows) y = l2l__unet_norm(m, layer, y, rows);
+    if (rows) y = l2l__unet_norm(m, layer, y, rows, false);
     return l2l__then(c, y, l2l_leaky_relu(c, y, 0.2));
 }
 
@@ -9718,8 +9816,7 @@ static l2l_tensor *l2l__unet_up(l2l_model *m, const char *name, l2l_tensor *x, l
     y = l2l_conv_input_grad(c, x, l2l__unet_weight(m, layer, 4, channels, x->shape.c), s, 2, 1);
     y = l2l__then(c, x, y);
     l2l__format(layer, sizeof layer, "%s.norm", name);
-    y = l2l__unet_norm(m, layer, y, rows);
-    in[0] = l2l__then(c, y, l2l_relu(c, y));
+    in[0] = l2l__unet_norm(m, layer, y, rows, true);
     in[1] = skip;
     y = l2l__then(c, in[0], l2l_concat(c, in, 2));
     return l2l__then(c, skip, y);
@@ -10731,7 +10828,7 @@ static bool l2l__validate(l2l_trainer *t)
     l2l_context *c = t->context;
     const l2l_model_options *o = &t->model->options;
     l2l_attack a = t->options.validation_attack;
-    int64_t one = l2l__pixels(o);
+    int64_t one = l2l__image_size(o);
     int n, natural = 0, robust = 0, labels[100];
     int part = t->options.micro_batch ? t->options.micro_batch : t->options.batch;
     int most = part < 100 ? part : 100;      /* no more memory than training takes                */
@@ -11177,7 +11274,7 @@ static void l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__
     l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, m->name);
     k->attack = *a;
     k->targets = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
-    k->init = l2l__digest_bytes(a->init, l2l__pixels(&e->model->options) * e->images *
+    k->init = l2l__digest_bytes(a->init, l2l__image_size(&e->model->options) * e->images *
                                          (int64_t)sizeof(l2l_real));
     k->learned = l2l__digest_bytes(v, n * (int64_t)sizeof *v);
     l2l_free(e->model->context, v);
@@ -11198,7 +11295,7 @@ static int l2l__settings_differ(const l2l__ran *a, const l2l__ran *b, int from)
 static bool l2l__evaluation_fetch(l2l_evaluation *e, l2l__ran *k, int n, l2l_real *x)
 {
     const l2l_model_options *o = &e->model->options;
-    int64_t one = l2l__pixels(o);
+    int64_t one = l2l__image_size(o);
     l2l_dataset data = *e->data;             /* errors and room are the model's context's         */
     int *labels = e->labels + k->done;
     data.context = e->model->context;
@@ -11239,7 +11336,7 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
 {
     l2l_context *c = e->model->context;
     const l2l_model_options *o = &e->model->options;
-    int64_t one = l2l__pixels(o);
+    int64_t one = l2l__image_size(o);
     int batch = e->options.batch < e->images ? e->options.batch : e->images, n;
     l2l_attack a = *attack;
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
@@ -11303,7 +11400,7 @@ static bool l2l__evaluation_check(l2l_evaluation *e)
 {
     l2l_context *c = e->model->context;
     const l2l_model_options *o = &e->model->options;
-    int64_t one = l2l__pixels(o), all;
+    int64_t one = l2l__image_size(o), all;
     int n = e->images < L2L__CHECKED ? e->images : L2L__CHECKED, label;
     l2l_dataset data = *e->data;
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, n * one, sizeof *x);

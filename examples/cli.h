@@ -306,18 +306,22 @@ static inline bool cli_same_file(const char *a, const char *b)
 
 typedef struct {
     const char *flag, *path; /* path: NULL if the flag was not given */
-} cli_output;
+} cli_file;
 
-/* What a program is to write: each where it can be, no two in one file. */
-static inline void cli_check_outputs(const cli_output *outputs, int n)
+/* What a program is to write: each where it can be, no two in one file, none over what it reads,
+ * which is a list that ends with a flag of NULL. */
+static inline void cli_check_outputs(const cli_file *outputs, int n, const cli_file *inputs)
 {
     int i, j;
     for (i = 0; i < n; i++) {
-        const cli_output *o = &outputs[i];
+        const cli_file *o = &outputs[i];
         cli_check_output(o->flag, o->path);
         for (j = 0; j < i; j++)
             if (o->path && outputs[j].path && cli_same_file(outputs[j].path, o->path))
                 cli_fail("--%s %s: is the file of --%s, too", o->flag, o->path, outputs[j].flag);
+        for (j = 0; inputs[j].flag; j++)
+            if (o->path && inputs[j].path && cli_same_file(inputs[j].path, o->path))
+                cli_fail("--%s %s: is the file that --%s reads", o->flag, o->path, inputs[j].flag);
     }
 }
 

@@ -23,9 +23,12 @@ static struct {
 
 static void check_outputs(void)
 {
-    const cli_output outputs[] = {
+    const cli_file outputs[] = {
         {"dump-logits", set.dump_logits}, {"dump-adv", set.dump_adv}, {"state", set.state}};
-    cli_check_outputs(outputs, (int)(sizeof outputs / sizeof *outputs));
+    const cli_file inputs[] = {
+        {"model", set.model}, {"maximizer", set.maximizer}, {"generator", set.generator},
+        {"init", set.init}, {NULL, NULL}};
+    cli_check_outputs(outputs, (int)(sizeof outputs / sizeof *outputs), inputs);
 }
 
 static void parse(int argc, char **argv)

@@ -55,10 +55,12 @@ static void set_defaults(void)
 
 static void check_outputs(void)
 {
-    const cli_output outputs[] = {
+    const cli_file outputs[] = {
         {"save", set.save}, {"save-best", set.save_best}, {"save-maximizer", set.save_maximizer},
         {"checkpoint", set.checkpoint}, {"log", set.log}};
-    cli_check_outputs(outputs, (int)(sizeof outputs / sizeof *outputs));
+    const cli_file inputs[] = {
+        {"init", set.init}, {"init-maximizer", set.init_maximizer}, {NULL, NULL}};
+    cli_check_outputs(outputs, (int)(sizeof outputs / sizeof *outputs), inputs);
 }
 
 static bool method_is(const char *list) { return cli_listed(list, set.method, strlen(set.method)); }
@@ -168,6 +170,8 @@ static void parse(int argc, char **argv)
     refuse_idle(cli_given(argc, argv, flags, "beta"), "trades|rnn-trades");
     refuse_idle(cli_given(argc, argv, flags, "lambda|generator-width"), "l2lda");
     refuse_idle(cli_given(argc, argv, flags, "step-size"), "advtrain|trades");
+    refuse_idle(cli_given(argc, argv, flags, "steps|inner-mode|eps-warmup"),
+                "advtrain|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda");
     if (set.beta < 0) set.beta = photographs() ? 6 : 1;
     if (set.lambda < 0) set.lambda = photographs() ? 0.5 : 0.02;
     check_outputs();

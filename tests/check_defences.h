@@ -236,6 +236,15 @@ HELPER l2l_generator *small_generator(l2l_context *c, double rate)
     return l2l_generator_create(c, &o);
 }
 
+/* Parameter i of the generator as golden.py makes it. */
+static l2l_real *generator_numbers(int i)
+{
+    const golden_generator_tensor *p = &golden_generator[i];
+    l2l_real *v = test_array(p->count);
+    golden_fill(v, p->count, GOLDEN_GENERATOR_SEED + (uint32_t)i, p->low, p->high);
+    return v;
+}
+
 static l2l_generator *seeded_generator(l2l_context *c)
 {
     l2l_generator_options o = l2l_generator_default();
@@ -254,12 +263,10 @@ static l2l_generator *seeded_generator(l2l_context *c)
     for (i = 0; i < COUNT(golden_generator); i++) {
         const golden_generator_tensor *p = &golden_generator[i];
         l2l_parameter q = l2l_model_parameter(l2l_generator_network(g), i);
-        l2l_real *v = test_array(p->count);
+        l2l_real *v = generator_numbers(i);
         CHECK_TEXT(p->name, q.name);
-        if (CHECK_INT(p->count, l2l_count(q.value->shape))) {
-            golden_fill(v, p->count, GOLDEN_GENERATOR_SEED + (uint32_t)i, p->low, p->high);
+        if (CHECK_INT(p->count, l2l_count(q.value->shape)))
             CHECK(l2l_parameter_set(l2l_generator_network(g), i, v));
-        }
         free(v);
     }
     return g;
@@ -312,9 +319,8 @@ static void generator_step(void)
         CHECK_GOLDEN(golden_generator_f, fc, 400, TOLERANCE(2e-5, 1e-10));
         for (i = 0; i < COUNT(golden_generator); i++) {
             const golden_generator_tensor *q = &golden_generator[i];
-            l2l_real *v = test_array(q->count), *before = test_array(q->count);
+            l2l_real *v = test_array(q->count), *before = generator_numbers(i);
             CHECK(l2l_parameter_get(net, i, v));
-            golden_fill(before, q->count, GOLDEN_GENERATOR_SEED + (uint32_t)i, q->low, q->high);
             for (j = 0; j < q->count && l2l_model_parameter(net, i).trainable; j++)
                 v[j] = (l2l_real)(((double)before[j] - (double)v[j]) / 16);
             check_brief(q->name, q->value, v, q->count, TOLERANCE(1e-4, 1e-8));

@@ -1,6 +1,6 @@
 /* Attacks: closed forms on linear models, ball and range, the rules for what is returned, the same
    result for any batch and thread count, inputs that are refused. */
-#include "networks.h"
+#include "bench.h"
 
 enum { SIDE = 5, D = SIDE * SIDE, MANY = 40 };
 
@@ -95,62 +95,6 @@ static void project_into(double *z, const l2l_real *x, double epsilon)
 }
 
 /* -- the same images for all -------------------------------------------------------------------- */
-
-typedef struct bench {
-    l2l_context *c;
-    l2l_model *m;
-    int n, size, classes;
-    l2l_real *x, *adv;
-    int *labels;
-    l2l_record *records;
-} bench;
-
-static void bench_begin(bench *b, l2l_context *c, l2l_model *m, int n, uint32_t seed)
-{
-    int i;
-    const l2l_model_options *o;
-    b->c = c;
-    b->m = m;
-    b->n = n;
-    if (!CHECK(m != NULL)) { CHECK_OK(c); b->n = 0; b->size = 1; b->classes = 1; }
-    else {
-        o = l2l_model_info(m);
-        b->size = o->channels * o->height * o->width;
-        b->classes = o->classes;
-    }
-    b->x = test_array((int64_t)n * b->size);
-    b->adv = test_array((int64_t)n * b->size);
-    b->labels = (int *)test_memory((size_t)n * sizeof(int));
-    b->records = (l2l_record *)test_memory((size_t)n * sizeof(l2l_record));
-    golden_fill(b->x, (int64_t)n * b->size, seed, 0, 1);
-    for (i = 0; i < n; i++) b->labels[i] = i % b->classes;
-}
-static void bench_labels_right(bench *b) /* the model's own predictions, so that all start right */
-{
-    l2l_real *z = test_array((int64_t)b->n * b->classes);
-    int i, k;
-    if (b->n && CHECK(l2l_model_logits(b->m, b->x, b->n, z)))
-        for (i = 0; i < b->n; i++)
-            for (k = b->labels[i] = 0; k < b->classes; k++)
-                if (z[i * b->classes + k] > z[i * b->classes + b->labels[i]]) b->labels[i] = k;
-    free(z);
-}
-static bool bench_run(bench *b, const l2l_attack *a)
-{
-    memset(b->adv, 0, (size_t)b->n * (size_t)b->size * sizeof(l2l_real));
-    memset(b->records, 0, (size_t)b->n * sizeof(l2l_record));
-    return b->n && l2l_attack_run(b->m, a, b->x, b->labels, b->n, b->adv, b->records);
-}
-static void bench_end(bench *b)
-{
-    CHECK_OK(b->c);
-    free(b->x);
-    free(b->adv);
-    free(b->labels);
-    free(b->records);
-    l2l_model_free(b->m);
-    l2l_context_free(b->c);
-}
 
 /* Every returned image is in the attack's ball (if it keeps to one) and in [0,1], and the record
    tells its norms. Rounding of x +- epsilon is allowed: 1e-6 in float. */
@@ -1376,7 +1320,7 @@ static void external_models(void)
     outside o;
     bench b;
     l2l_context *c = test_context(1);
-    l2l_attack a = l2l_attack_pgd(0.1);
+    l2l_attack a = l2l_attack_bls(0.1);
     long forwards = 0, backwards = 0;
     int i;
     outside_fill(&o, 0);
@@ -1384,6 +1328,14 @@ static void external_models(void)
     bench_labels_right(&b);
     a.batch = 8;
     o.images = o.vjps = 0;
+    if (CHECK(bench_run(&b, &a)))            /* the trials of the line search, too                */
+        for (i = 0; i < b.n; i++) forwards += b.records[i].forwards;
+    CHECK(forwards > b.n * 2 + o.vjps);
+    CHECK_INT(forwards, o.images);
+    a = l2l_attack_pgd(0.1);
+    a.batch = 8;
+    o.images = o.vjps = 0;
+    forwards = 0;
     if (CHECK(bench_run(&b, &a))) {
         for (i = 0; i < b.n; i++) {
             forwards += b.records[i].forwards;

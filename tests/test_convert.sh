@@ -3,18 +3,7 @@
 # says to the files.
 #   usage: tests/test_convert.sh      CC=compiler   PYTHON=python   KEEP=1 keeps the working directory
 # Needs cc and PyTorch (python3-torch); without PyTorch it is skipped. The last line is "N passed, N failed".
-set -u
-LC_ALL=C
-export LC_ALL
-tests=$(cd "$(dirname "$0")" && pwd)
-examples=$(dirname "$tests")/examples
-passed=0
-failed=0
-finish() {
-    echo "$passed passed, $failed failed"
-    [ "$failed" -eq 0 ]
-    exit
-}
+. "$(dirname "$0")/shell.sh"
 
 python=
 for candidate in ${PYTHON:-python3 /usr/bin/python3}; do
@@ -24,32 +13,11 @@ if [ -z "$python" ]; then
     echo "skipped: convert.py needs PyTorch (python3-torch)"
     finish
 fi
-work=$(mktemp -d "${TMPDIR:-/tmp}/l2ladv-convert.XXXXXX") || exit 2
-trap '[ "${KEEP:-}" ] || rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
 PYTHONDONTWRITEBYTECODE=1
 PYTHONPATH=$tests/peer
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export PYTHONDONTWRITEBYTECODE PYTHONPATH OMP_NUM_THREADS
-cd "$work" || exit 2
 
-# verdict NAME STATUS: shows what was printed where the status is not 0.
-verdict() {
-    if [ "$2" -eq 0 ]; then
-        passed=$((passed + 1))
-        echo "ok: $1"
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $1"
-        tail -n 15 output | sed 's/^/    /'
-    fi
-}
-claim() { # claim NAME COMMAND...: the command succeeds
-    name=$1
-    shift
-    "$@" >output 2>&1
-    verdict "$name" $?
-}
 refused() { # refused NAME TEXT COMMAND...: it fails, says so in a line with TEXT, and not by a traceback
     name=$1
     text=$2
@@ -61,8 +29,8 @@ refused() { # refused NAME TEXT COMMAND...: it fails, says so in a line with TEX
 }
 convert() { "$python" "$examples/convert.py" "$@"; }
 
-claim "the implementation compiles" "${CC:-cc}" -std=c99 -O1 -c -o implementation.o "$examples/l2ladv.c"
-claim "examples/gradients.c" "${CC:-cc}" -std=c99 -O1 -o gradients "$examples/gradients.c" implementation.o -lm
+optimise=-O1
+compiled gradients
 cat >again.c <<'C'
 #include "l2ladv.h"
 int main(int argc, char **argv)

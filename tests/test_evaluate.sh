@@ -3,34 +3,8 @@
 # a killed run goes on from.
 #   usage: tests/test_evaluate.sh      CC=compiler   KEEP=1 keeps the working directory
 # The last line is "N passed, N failed".
-set -u
-LC_ALL=C
-export LC_ALL
-tests=$(cd "$(dirname "$0")" && pwd)
-examples=$(dirname "$tests")/examples
-passed=0
-failed=0
-work=$(mktemp -d "${TMPDIR:-/tmp}/l2ladv-evaluate.XXXXXX") || exit 2
-trap '[ "${KEEP:-}" ] || rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-cd "$work" || exit 2
+. "$(dirname "$0")/shell.sh"
 
-verdict() { # verdict NAME STATUS: shows what was printed where the status is not 0
-    if [ "$2" -eq 0 ]; then
-        passed=$((passed + 1))
-        echo "ok: $1"
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $1"
-        tail -n 15 output | sed 's/^/    /'
-    fi
-}
-claim() { # claim NAME COMMAND...: the command succeeds
-    name=$1
-    shift
-    "$@" >output 2>&1
-    verdict "$name" $?
-}
 says() { # says NAME TEXT COMMAND...: it succeeds and prints TEXT
     name=$1
     text=$2
@@ -48,16 +22,16 @@ refused() { # refused NAME TEXT COMMAND...: it fails, in good order, and says TE
     verdict "$name" $?
 }
 
-claim "the implementation compiles" "${CC:-cc}" -std=c99 -O2 -c -o implementation.o "$examples/l2ladv.c"
-for program in train evaluate; do
-    claim "$program compiles" "${CC:-cc}" -std=c99 -O2 -o $program "$examples/$program.c" implementation.o -lm
-done
+optimise=-O2
+compiled train evaluate
 learn() {
     ./train --data "$examples/data" --threads 1 --width 0.1 --lr 3e-3 --eps 0.1 "$@"
 }
 claim "one model" learn --method plain --epochs 6 --limit 600 --seed 1 --save a.safetensors
 claim "another" learn --method plain --epochs 6 --limit 600 --seed 2 --save b.safetensors
 claim "a maximizer" learn --method rnn-adv --steps 2 --epochs 1 --limit 100 --save-maximizer phi.safetensors
+claim "a generator" learn --method l2lda --steps 3 --epochs 2 --limit 100 --batch 50 --generator-width 0.125 \
+    --save-maximizer g.safetensors
 evaluate() {
     ./evaluate --data "$examples/data" --threads 1 --limit 60 --batch 10 --eps 0.1 "$@"
 }
@@ -87,6 +61,20 @@ says "l2 attacks have a radius of their own" "not in worst: l2, eps 1.5" a --att
 says "another radius is not in worst" "not in worst: l-infinity, eps 0.05 (12.75/255)" a --attack pgd:eps=0.05
 says "the mean norm of what a search found" "at l-infinity 0." a --attack deepfool
 says "steps trained and used" "7 steps, trained with 2" a --maximizer phi.safetensors --attack learned:steps=7
+json a --attack l2lda:steps=3,pgd:steps=1:step=0 --generator g.safetensors >output 2>&1
+cp output batches
+json a --attack l2lda:steps=3,pgd:steps=1:step=0 --generator g.safetensors --batch 7 --threads 2 |
+    sed 's/"threads":2/"threads":1/' >output 2>&1
+grep -q '"l2lda:steps=3":{"accuracy":' output && cmp -s output batches
+verdict "l2lda, the same in other batches and with other threads" $?
+claim "its images" a --attack l2lda --generator g.safetensors --dump-adv g.npy
+json a --attack l2lda --generator g.safetensors >output 2>&1
+generated=$(number accuracy)
+json a --attack transfer:images=g.npy >output 2>&1
+[ -n "$generated" ] && [ "$generated" = "$(number accuracy)" ]
+verdict "are what it is judged by: $generated" $?
+refused "l2lda without a generator" "--attack l2lda: needs --generator F" a --attack l2lda
+refused "a maximizer for a generator" "phi.safetensors" a --attack l2lda --generator phi.safetensors
 says "targets reached" "target reached for " a --attack pgd:target=next
 says "a query attack that wins" "warning: queries: attacks without gradients fool" a --attack ifgsm:step=0,square:steps=100
 says "--help" "sign-opt" evaluate --help
@@ -208,5 +196,4 @@ if script -qec true /dev/null >/dev/null 2>&1; then
     tr '\r' '\n' <output | grep -q 'pgd:steps=40  [0-9]*/60, .* left; all [0-9]* %, .* left'
     verdict "progress and the time left, on a terminal" $?
 fi
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+finish

@@ -2,35 +2,8 @@
 # What examples/train and examples/evaluate say to flags that do not go together.
 #   usage: tests/test_flags.sh        CC=compiler   KEEP=1 keeps the working directory
 # Needs cc. The last line is "N passed, N failed".
-set -u
-LC_ALL=C
-export LC_ALL
-tests=$(cd "$(dirname "$0")" && pwd)
-examples=$(dirname "$tests")/examples
-work=$(mktemp -d "${TMPDIR:-/tmp}/l2ladv-flags.XXXXXX") || exit 2
-trap '[ "${KEEP:-}" ] || rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-cd "$work" || exit 2
-passed=0
-failed=0
+. "$(dirname "$0")/shell.sh"
 
-# verdict NAME STATUS: shows what was printed where the status is not 0.
-verdict() {
-    if [ "$2" -eq 0 ]; then
-        passed=$((passed + 1))
-        echo "ok: $1"
-    else
-        failed=$((failed + 1))
-        echo "FAILED: $1"
-        tail -n 15 output | sed 's/^/    /'
-    fi
-}
-claim() { # claim NAME COMMAND...: the command succeeds
-    name=$1
-    shift
-    "$@" >output 2>&1
-    verdict "$name" $?
-}
 # refused NAME TEXT COMMAND...: it ends as wrong usage, in one line with TEXT, and leaves no file
 refused() {
     name=$1
@@ -44,10 +17,8 @@ refused() {
 }
 train() { ./train --data "$examples/data" --limit 40 --epochs 1 --batch 20 "$@"; }
 
-claim "the implementation compiles" "${CC:-cc}" -std=c99 -O1 -c -o l2ladv.o "$examples/l2ladv.c"
-for program in train evaluate; do
-    claim "examples/$program.c" "${CC:-cc}" -std=c99 -O1 -o $program "$examples/$program.c" l2ladv.o -lm
-done
+optimise=-O1
+compiled train evaluate
 mkdir folder
 : >output
 
@@ -77,6 +48,13 @@ claim "a maximizer that can only jump to the border" \
 grep -q 'warning: the maximizer leaves no pixel inside the ball' output
 verdict "is warned of" $?
 
+# -- flags of the inner steps where there are none ---------------------------------------------------
+for flag in "--steps 3" "--inner-mode train" "--eps-warmup 0.1" "--step-size 0.1"; do
+    # shellcheck disable=SC2086 # a flag and its value
+    refused "$flag with --method plain" "${flag%% *}: not for --method plain; it is for advtrain" \
+        train $flag --method plain
+done
+
 # -- one file for two outputs -----------------------------------------------------------------------
 set -- save save-best save-maximizer checkpoint log
 while [ $# -gt 1 ]; do
@@ -96,9 +74,22 @@ refused "the same file by a link" "link: is the file of --save, too" train --sav
 verdict "and it is as it was" $?
 refused "--dump-logits and --dump-adv" "--dump-adv ./z.npy: is the file of --dump-logits, too" \
     ./evaluate --model phi.safetensors --dump-logits z.npy --dump-adv ./z.npy
+for flag in save save-best save-maximizer checkpoint log; do
+    refused "--$flag over --init" "--$flag there: is the file that --init reads" \
+        train --init there --$flag there
+    refused "--$flag over --init-maximizer" "--$flag there: is the file that --init-maximizer reads" \
+        train --init-maximizer there --$flag there
+done
+for flag in model maximizer generator init; do
+    for output in dump-logits dump-adv state; do
+        refused "--$output over --$flag" "--$output link: is the file that --$flag reads" \
+            ./evaluate --$flag there --$output link
+    done
+done
+[ "$(cat there)" = kept ]
+verdict "and it is still as it was" $?
 claim "one name in two folders" \
     train --method plain --width 0.25 --save x.out --log folder/x.out --checkpoint y
 claim "what is no file may take any number" \
     train --method plain --width 0.25 --log /dev/null --save-best x --checkpoint z
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+finish

@@ -36,7 +36,9 @@ static const layer layers[] = {
     {2, 8, 8, 320, 64, 1, 1, 0}, {2, 4, 4, 320, 320, 3, 2, 1},
     /* first layers of few channels: patches gathered, gradients scattered */
     {2, 34, 34, 3, 64, 7, 2, 3}, {5, 28, 28, 1, 32, 3, 1, 0}, {2, 32, 32, 3, 16, 3, 1, 1},
-    {1, 9, 9, 4, 24, 5, 1, 2}};
+    {1, 9, 9, 4, 24, 5, 1, 2},
+    /* last layers of few channels: as the input gradient of the layer turned round */
+    {2, 28, 28, 128, 1, 3, 1, 1}, {5, 10, 7, 40, 3, 3, 1, 0}, {1, 9, 9, 24, 4, 5, 1, 2}};
 
 static l2l_context *context;
 static unsigned cpus[8];
@@ -379,11 +381,13 @@ static void any_batch_of(const layer *shape)
         }
 }
 
-/* Shapes of each way: F(4x4) kept, F(2x2) kept, on the way (F4, F2), direct, gathered, 1x1. */
+/* Shapes of each way: F(4x4) kept, F(2x2) kept, on the way (F4, F2), direct, gathered, 1x1,
+   turned round. */
 static const layer ways[] = {
     {5, 10, 10, 32, 64, 3, 1, 1}, {5, 7, 9, 24, 48, 3, 1, 0},  {5, 5, 5, 64, 64, 3, 1, 1},
     {5, 8, 8, 256, 272, 3, 1, 1}, {5, 2, 2, 256, 272, 3, 1, 1}, {5, 9, 9, 20, 24, 3, 1, 1},
-    {5, 9, 9, 32, 24, 3, 2, 1},   {5, 12, 12, 3, 24, 7, 2, 3},  {5, 6, 6, 48, 24, 1, 1, 0}};
+    {5, 9, 9, 32, 24, 3, 2, 1},   {5, 12, 12, 3, 24, 7, 2, 3},  {5, 6, 6, 48, 24, 1, 1, 0},
+    {5, 9, 7, 32, 3, 3, 1, 1}};
 
 static void any_batch(void)
 {

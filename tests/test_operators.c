@@ -316,7 +316,8 @@ static void tape_rules(void)
 enum { MOST_CHANNELS = 64, MOST_PIXELS = 1000 };
 static const int channel_counts[] = {1, 3, 8, 16, 17, 33, MOST_CHANNELS};
 
-/* Value, gradients of x, gamma, beta and the residual, running statistics, one after the other. */
+/* Value, gradients of x, gamma, beta and the residual, running statistics, one after the other. Of
+   `fused` 1 is a residual, 2 ReLU, 4 gamma and beta by image. */
 static int64_t norm_results(l2l_shape s, int training, int fused, l2l_real *out)
 {
     scope q = scope_begin();
@@ -325,8 +326,8 @@ static int64_t norm_results(l2l_shape s, int training, int fused, l2l_real *out)
     int64_t at = 0, n = l2l_count(s);
     int i, inputs = 3;
     in[0] = seeded(c, s.n, s.c, s.h, s.w, 40000, -1, 3);
-    in[1] = o.gamma = seeded_vector(c, s.c, 40001, 0.5, 1.5);
-    in[2] = o.beta = seeded_vector(c, s.c, 40002, -1, 1);
+    in[1] = o.gamma = seeded(c, fused & 4 ? s.n : 1, s.c, 1, 1, 40001, 0.5, 1.5);
+    in[2] = o.beta = seeded(c, fused & 4 ? s.n : 1, s.c, 1, 1, 40002, -1, 1);
     o.running_mean = seeded_vector(c, s.c, 40003, 0, 2);
     o.running_variance = seeded_vector(c, s.c, 40004, 0.5, 1.5);
     if (fused & 1) in[inputs++] = o.residual = seeded(c, s.n, s.c, s.h, s.w, 40005, -1, 1);
@@ -350,14 +351,14 @@ static void batch_norm_kernels(void)
 {
     static const l2l_shape pixels[] = {
         {1, 1, 1, 0}, {1, 31, 1, 0}, {2, 4, 4, 0}, {3, 1, 11, 0}, {10, 10, 10, 0}};
-    const int64_t most = 3 * MOST_PIXELS * MOST_CHANNELS + 4 * MOST_CHANNELS;
+    const int64_t most = 3 * MOST_PIXELS * MOST_CHANNELS + 22 * MOST_CHANNELS;
     l2l_real *expected = test_array(most), *got = test_array(most);
     unsigned cpus[8];
     int n = test_cpus(c, cpus), i, j, k, training, fused;
     for (i = 0; i < COUNT(pixels); i++)
         for (j = 0; j < COUNT(channel_counts); j++)
             for (training = 0; training < 2; training++)
-                for (fused = 0; fused < 4; fused++) {
+                for (fused = 0; fused < 8; fused++) {
                     l2l_shape s = pixels[i];
                     int64_t count, e;
                     s.c = channel_counts[j];

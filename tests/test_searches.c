@@ -1,6 +1,6 @@
 /* The searches: Carlini-Wagner, DeepFool, Square, Sign-OPT. Closed forms on linear models,
    PyTorch's distances on a convolutional one, models without gradients or without scores. */
-#include "networks.h"
+#include "bench.h"
 
 enum { SEARCHES = 5 };
 
@@ -103,59 +103,22 @@ static l2l_model *linear_model(l2l_context *c, linear *o, int gradient)
 
 /* -- images, and what came of them ------------------------------------------------------------- */
 
-typedef struct bench {
-    l2l_context *c;
-    l2l_model *m;
-    int n, size, classes;
-    l2l_real *x, *adv;
-    int *labels;
-    l2l_record *records;
-} bench;
-
 /* n images in [low,high), labelled as the model sees them. */
-static void bench_begin(bench *b, l2l_context *c, l2l_model *m, int n, double low, double high)
+static void begin(bench *b, l2l_context *c, l2l_model *m, int n, double low, double high)
 {
-    const l2l_model_options *o = l2l_model_info(m);
-    l2l_real *z;
-    int i, k;
-    b->c = c;
-    b->m = m;
-    b->n = n;
-    b->size = o->channels * o->height * o->width;
-    b->classes = o->classes;
-    b->x = test_array((int64_t)n * b->size);
-    b->adv = test_array((int64_t)n * b->size);
-    b->labels = (int *)test_memory((size_t)n * sizeof(int));
-    b->records = (l2l_record *)test_memory((size_t)n * sizeof(l2l_record));
-    golden_fill(b->x, (int64_t)n * b->size, 500, low, high);
-    z = test_array((int64_t)n * b->classes);
-    CHECK(l2l_model_logits(m, b->x, n, z));
-    for (i = 0; i < n; i++)
-        for (k = b->labels[i] = 0; k < b->classes; k++)
-            if (z[i * b->classes + k] > z[i * b->classes + b->labels[i]]) b->labels[i] = k;
-    free(z);
-}
-
-static void bench_end(bench *b)
-{
-    CHECK_OK(b->c);
-    free(b->x);
-    free(b->adv);
-    free(b->labels);
-    free(b->records);
-    l2l_model_free(b->m);
-    l2l_context_free(b->c);
+    bench_begin(b, c, m, n, 500);
+    golden_fill(b->x, (int64_t)b->n * b->size, 500, low, high);
+    bench_labels_right(b);
 }
 
 /* Runs and holds what is promised of every search: the record tells what the model says about the
    image that came back, and its norms; success is a wrong class (the target), no farther than
    epsilon; what is no success is the clean image, or in the ball. */
-static bool bench_run(bench *b, const l2l_attack *a)
+static bool checked_run(bench *b, const l2l_attack *a)
 {
     l2l_real *z = test_array((int64_t)b->n * b->classes);
     int i, j, k, minimal = strcmp(a->name, "square") != 0;
-    memset(b->records, 0, (size_t)b->n * sizeof(l2l_record));
-    if (!l2l_attack_run(b->m, a, b->x, b->labels, b->n, b->adv, b->records)) {
+    if (!bench_run(b, a)) {
         free(z);
         return false;
     }
@@ -232,10 +195,10 @@ static void deepfool_closed_form(void)
             l2l_context *c = test_context(2);
             linear *o = linear_new(5, 6, classes, 600, 1);
             l2l_attack a = search(kind, HUGE_VAL);
-            bench_begin(&b, c, linear_model(c, o, 1), 40, 0.45, 0.55);
+            begin(&b, c, linear_model(c, o, 1), 40, 0.45, 0.55);
             for (i = 0; i < classes; i++) o->b[i] = -linear_score(o, b.x, i); /* all are near     */
             for (i = 0; i < b.n; i++) b.labels[i] = linear_class(o, b.x + i * b.size);
-            if (CHECK(bench_run(&b, &a)))
+            if (CHECK(checked_run(&b, &a)))
                 for (i = 1; i < b.n; i++) {
                     const l2l_real *x = b.x + i * b.size;
                     int y = b.labels[i], nearest = -1, second = -1;
@@ -258,7 +221,7 @@ static void deepfool_closed_form(void)
                     CHECK_INT(classes - 1, b.records[i].backwards);
                 }
             a.candidates = 2;
-            if (CHECK(bench_run(&b, &a)))
+            if (CHECK(checked_run(&b, &a)))
                 for (i = 1; i < b.n; i++) CHECK(b.records[i].backwards <= b.records[i].step);
             bench_end(&b);
             free(o);
@@ -296,7 +259,7 @@ static void cw_closed_form(void)
         l2l_attack a = l2l_attack_cw_l2(HUGE_VAL);
         double w[30];
         int stuck = 0, moved = 0;
-        bench_begin(&b, c, linear_model(c, o, 1), 12, -0.3, 1.3);
+        begin(&b, c, linear_model(c, o, 1), 12, -0.3, 1.3);
         for (j = 0; j < b.n * b.size; j++) {
             b.x[j] = b.x[j] < 0 ? 0 : b.x[j] > 1 ? 1 : b.x[j];
             stuck += b.x[j] <= 0 || b.x[j] >= 1;
@@ -304,7 +267,7 @@ static void cw_closed_form(void)
         CHECK(stuck > b.n * b.size / 4);
         for (i = 0; i < b.n; i++) b.labels[i] = linear_class(o, b.x + i * b.size);
         if (kind) a.objective.confidence = 1;
-        if (CHECK(bench_run(&b, &a)))
+        if (CHECK(checked_run(&b, &a)))
             for (i = 0; i < b.n; i++) {
                 const l2l_real *x = b.x + i * b.size;
                 int y = b.labels[i];
@@ -338,7 +301,7 @@ static void golden_distances(void)
         l2l_attack a = search(k < 2 ? k : 2, HUGE_VAL);
         double mean = 0, expected = 0, tolerance = k < 2 ? 1e-4 : 0.02;
         l2l_real *z = test_array(8 * 4);
-        bench_begin(&b, c, smooth_model(c), 8, 0, 1);
+        begin(&b, c, smooth_model(c), 8, 0, 1);
         golden_fill(b.x, 8 * 72, 14000, 0, 1);
         for (i = 0; i < 8 * 72; i++)
             if (i % 36 < 6) b.x[i] = b.x[i] > (l2l_real)0.5 ? 1 : 0;
@@ -351,7 +314,7 @@ static void golden_distances(void)
         if (k >= 2) a.steps = 300;
         if (k == 3) a.objective.confidence = 2;
         if (k == 4) a.targets = targets;
-        if (CHECK(bench_run(&b, &a)))
+        if (CHECK(checked_run(&b, &a)))
             for (i = 0; i < 8; i++) {
                 double d = k ? b.records[i].l2 : b.records[i].linf;
                 CHECK_NEAR(golden[k][3 + i], d, tolerance * golden[k][3 + i]);
@@ -378,11 +341,11 @@ static void square_closed_form(void)
         l2l_attack a = l2l_attack_square(epsilon);
         for (j = 0; kind && j < 2 * o->size; j++) /* the same weight in blocks of 4x4             */
             o->w[j] = o->w[j - j / o->width % 4 * o->width - j % o->width % 4];
-        bench_begin(&b, c, linear_model(c, o, 0), 4, 0, 1);
+        begin(&b, c, linear_model(c, o, 0), 4, 0, 1);
         o->b[1] = 100;
         o->images = 0;
         for (i = 0; i < b.n; i++) b.labels[i] = 1;
-        if (CHECK(bench_run(&b, &a)))
+        if (CHECK(checked_run(&b, &a)))
             for (i = 0; i < b.n; i++) {
                 const l2l_real *x = b.x + i * b.size;
                 double clean = linear_score(o, x, 0) - linear_score(o, x, 1), gain = 0;
@@ -442,7 +405,7 @@ static void square_windows(void)
     windows *w = (windows *)test_memory(sizeof *w);
     l2l_attack a = l2l_attack_square(0.1);
     int k;
-    bench_begin(&b, c, linear_model(c, o, 0), 1, 0.2, 0.8);
+    begin(&b, c, linear_model(c, o, 0), 1, 0.2, 0.8);
     o->seen = windows_seen;
     o->user = w;
     b.labels[0] = 0; /* of two equal logits */
@@ -465,12 +428,12 @@ static void few_active(void)
         bench b;
         l2l_context *c = test_context(1);
         l2l_attack a = search(k, 0.2);
-        bench_begin(&b, c, tiny_model(c, 400), 6, 0, 1);
+        begin(&b, c, tiny_model(c, 400), 6, 0, 1);
         a.steps = 40;
         a.candidates = 5;
         CHECK(l2l_attack_run(b.m, &a, b.x, b.labels, 0, b.adv, b.records));
         for (i = 0; i < b.n; i++) b.labels[i] = (b.labels[i] + (i != 4)) % b.classes;
-        if (CHECK(bench_run(&b, &a)))
+        if (CHECK(checked_run(&b, &a)))
             for (i = 0; i < b.n; i++) {
                 if (i == 4) continue;
                 CHECK(b.records[i].success);
@@ -494,12 +457,12 @@ static void sign_opt_closed_form(void)
     l2l_attack a = l2l_attack_sign_opt(HUGE_VAL);
     l2l_real *init;
     int targets[10], i;
-    bench_begin(&b, c, linear_model(c, o, 0), 10, 0.4, 0.6);
+    begin(&b, c, linear_model(c, o, 0), 10, 0.4, 0.6);
     o->b[0] = linear_score(o, b.x, 1) - linear_score(o, b.x, 0);
     o->labels_only = true;
     for (i = 0; i < b.n; i++) b.labels[i] = linear_class(o, b.x + i * b.size);
     a.candidates = 60;
-    if (CHECK(bench_run(&b, &a)))
+    if (CHECK(checked_run(&b, &a)))
         for (i = 1; i < b.n; i++) {
             double d = boundary(o, b.x + i * b.size, b.labels[i], 1 - b.labels[i], L2L_L2);
             CHECK(b.records[i].success);
@@ -509,7 +472,7 @@ static void sign_opt_closed_form(void)
         }
     o->b[0] = 100; /* class 0 is all there is */
     for (i = 0; i < b.n; i++) b.labels[i] = 0;
-    if (CHECK(bench_run(&b, &a)))
+    if (CHECK(checked_run(&b, &a)))
         for (i = 0; i < b.n; i++) {
             CHECK(!b.records[i].success);
             CHECK_INT(101, b.records[i].forwards);
@@ -521,7 +484,7 @@ static void sign_opt_closed_form(void)
     for (i = 0; i < b.n; i++) targets[i] = 1;
     a.init = init;
     a.targets = targets;
-    if (CHECK(bench_run(&b, &a)))
+    if (CHECK(checked_run(&b, &a)))
         for (i = 0; i < b.n; i++) CHECK(b.records[i].success);
     free(init);
     bench_end(&b);
@@ -538,11 +501,11 @@ static void black_box_is_strong(void)
     l2l_attack square = l2l_attack_square(0.06), noise = l2l_attack_pgd(0.06);
     double near = 0, far = 0;
     int i, fooled = 0, by_noise = 0;
-    bench_begin(&b, c, tiny_model(c, 400), 20, 0, 1);
+    begin(&b, c, tiny_model(c, 400), 20, 0, 1);
     cw.steps = 200;
-    if (CHECK(bench_run(&b, &cw)))
+    if (CHECK(checked_run(&b, &cw)))
         for (i = 0; i < b.n; i++) near += b.records[i].l2;
-    if (CHECK(bench_run(&b, &sign_opt)))
+    if (CHECK(checked_run(&b, &sign_opt)))
         for (i = 0; i < b.n; i++) {
             CHECK(b.records[i].success);
             far += b.records[i].l2;
@@ -551,7 +514,7 @@ static void black_box_is_strong(void)
     if (test_complaints) printf("    mean l2: cw %g, sign_opt %g\n", near / b.n, far / b.n);
     square.steps = noise.restarts = 300;
     noise.steps = 0;
-    if (CHECK(bench_run(&b, &square)))
+    if (CHECK(checked_run(&b, &square)))
         for (i = 0; i < b.n; i++) fooled += b.records[i].success;
     if (CHECK(l2l_attack_run(b.m, &noise, b.x, b.labels, b.n, b.adv, b.records)))
         for (i = 0; i < b.n; i++) by_noise += b.records[i].success;
@@ -576,7 +539,7 @@ static void same_everywhere(void)
             bench b;
             l2l_context *c = test_context(threads[run]);
             l2l_attack a = search(k % SEARCHES, k % SEARCHES == 3 ? 0.05 : 1.0);
-            bench_begin(&b, c, tiny_model(c, 400), 20, 0, 1);
+            begin(&b, c, tiny_model(c, 400), 20, 0, 1);
             for (i = 0; i < b.n; i++) targets[i] = (b.labels[i] + 1) % b.classes;
             b.labels[3] = (b.labels[3] + 1) % b.classes;
             if (k >= SEARCHES) a.targets = targets;
@@ -586,7 +549,7 @@ static void same_everywhere(void)
             a.steps = k % SEARCHES < 2 ? 50 : k % SEARCHES == 2 ? 60 : 400;
             if (k % SEARCHES == 2) a.searches = 4;
             if (k % SEARCHES == 4) a.candidates = 30;
-            if (run < 3) CHECK(bench_run(&b, &a));
+            if (run < 3) CHECK(checked_run(&b, &a));
             else {
                 CHECK(l2l_attack_run(b.m, &a, b.x, b.labels, 5, b.adv, b.records));
                 a.first += 5;
@@ -617,7 +580,7 @@ static void passes_are_counted(void)
         l2l_attack a = search(k, 0.03);
         long forwards = 0, backwards = 0;
         size_t used;
-        bench_begin(&b, c, linear_model(c, o, 1), 12, 0, 1);
+        begin(&b, c, linear_model(c, o, 1), 12, 0, 1);
         b.labels[2] = (b.labels[2] + 1) % 5;
         a.batch = 5;
         a.steps = k == 2 ? 30 : 150;
@@ -645,10 +608,10 @@ static void passes_are_counted(void)
         l2l_model_free(b.m);
         b.m = linear_model(c, o, 0);
         if (k < 3) {
-            CHECK(!bench_run(&b, &a));
+            CHECK(!checked_run(&b, &a));
             CHECK_ERROR(c, L2L_ERROR_UNSUPPORTED, "vjp");
         } else
-            CHECK(bench_run(&b, &a));
+            CHECK(checked_run(&b, &a));
         bench_end(&b);
         free(o);
     }
@@ -664,8 +627,8 @@ static void no_gradient_at_all(void)
         linear *o = linear_new(5, 6, 3, 660, 0);
         l2l_attack a = search(k, 1);
         a.steps = 20;
-        bench_begin(&b, c, linear_model(c, o, 1), 3, 0, 1);
-        if (CHECK(bench_run(&b, &a)))
+        begin(&b, c, linear_model(c, o, 1), 3, 0, 1);
+        if (CHECK(checked_run(&b, &a)))
             for (i = 0; i < b.n; i++) {
                 CHECK(!b.records[i].success);
                 CHECK(b.records[i].zero_gradients > 0);
@@ -686,13 +649,13 @@ static void read_at_any_radius(void)
     l2l_evaluation e;
     l2l_evaluation_options o = l2l_evaluation_default();
     int i, k, kind, some = 0;
-    bench_begin(&b, c, tiny_model(c, 400), 30, 0, 1);
+    begin(&b, c, tiny_model(c, 400), 30, 0, 1);
     for (i = 0; i < 4; i++) b.labels[i] = (b.labels[i] + 1) % b.classes;
     CHECK(l2l_dataset_from_arrays(c, b.x, b.labels, b.n, 1, 8, 8, 5, &d));
     for (kind = 0; kind < 2; kind++) {
         l2l_attack all = search(kind, HUGE_VAL);
         l2l_record *found = (l2l_record *)test_memory((size_t)b.n * sizeof *found);
-        CHECK(bench_run(&b, &all));
+        CHECK(checked_run(&b, &all));
         memcpy(found, b.records, (size_t)b.n * sizeof *found);
         for (k = 0; k < COUNT(radii); k++) {
             l2l_attack a = search(kind, radii[k]);
@@ -724,7 +687,7 @@ static void refused(void)
     bench b;
     l2l_context *c = test_context(1);
     l2l_attack a;
-    bench_begin(&b, c, tiny_model(c, 400), 2, 0, 1);
+    begin(&b, c, tiny_model(c, 400), 2, 0, 1);
 #define REFUSED(set, text)                                                                         \
     do {                                                                                           \
         a = search(k, 0.1);                                                                        \

@@ -4,13 +4,22 @@
     make -C examples && python3 tests/peer/attacks.py [IMAGES]
 
 examples/bin/train makes the model, on the embedded digits; attacks.c makes a shared library of
-l2ladv.h. The first part goes step by step: PyTorch, in double precision, walks, and at each of its
-iterates l2ladv.h makes the same single step, in single precision. The second part runs both from the
-same starting points to the end and compares verdicts and losses, or distances. One line per figure;
-the last line is "N passed, N failed".
+l2ladv.h. The first part goes step by step: PyTorch walks, and at each of its iterates l2ladv.h makes
+the same single step. The second part runs both from the same starting points to the end and compares
+verdicts and losses, or distances. One line per figure; the last line is "N passed, N failed".
 
-The images are digits under a little noise. On the flat ground of a digit all four candidates of a
-max-pool are equal, up to rounding, and either of them has a right gradient; PyTorch takes the first.
+PyTorch computes in double precision, except that its iterates are rounded to single, as l2ladv.h's
+are. In single it is no reference: its p_y - 1 of an image that is surely y, and TRADES' p' - p beside
+x, are differences of nearly equal numbers. l2ladv.h computes in single, as it is used. What that
+leaves undecided, and is therefore not held against it in single steps:
+- On the flat ground of a digit all four candidates of a max-pool are equal, and any of them has a
+  right gradient. So the images are digits under a little noise.
+- Where a ReLU or a max-pool hangs on the last bits, the gradients of both sides are right. A pixel
+  that differs must then be where the gradient of a point 2e-6 away leads to.
+- A line search may accept a trial that misses Armijo's condition by less than 1e-5 of loss, or refuse
+  one that keeps it by less; at most 1 % of the steps may hang on that.
+- TRADES' first step: the logits of x' and x differ in their last digits only. As many signs may be
+  wrong as PyTorch itself gets wrong in single precision.
 """
 import ctypes
 import os
@@ -39,7 +48,7 @@ def verdict(what, figure, allowed):
     global passed, failed
     good = bool(figure <= allowed)  # false for NaN
     passed, failed = passed + good, failed + (not good)
-    print("%s  %-66s %9.3g, allowed %g" % ("ok  " if good else "FAIL", what, figure, allowed), flush=True)
+    print("%s  %-88s %9.3g, allowed %g" % ("ok  " if good else "FAIL", what, figure, allowed), flush=True)
 
 
 # ---- l2ladv.h ----
@@ -123,6 +132,8 @@ def project(adv, x, epsilon, l2):
 class Problem:
     """Images, labels or targets, and a loss to be raised."""
 
+    once = False  # one step of epsilon instead of steps of a quarter
+
     def __init__(self, net, x, y, epsilon, loss=cross_entropy, cut=None, l2=False, targeted=False):
         self.net, self.x, self.y, self.epsilon, self.l2 = net, x, y, epsilon, l2
         self.loss, self.cut, self.targeted = loss, cut, targeted
@@ -130,8 +141,10 @@ class Problem:
             self.clean = net(x)
 
     def some(self, which):
-        return Problem(self.net, self.x[which], self.y[which], self.epsilon, self.loss, self.cut, self.l2,
+        part = Problem(self.net, self.x[which], self.y[which], self.epsilon, self.loss, self.cut, self.l2,
                        self.targeted)
+        part.once = self.once
+        return part
 
     def look(self, adv, gradient=True):
         """Losses, whether each image is where it shall be, and the gradient of each image's own loss."""
@@ -246,54 +259,59 @@ def wrong_in_single(net, problem, adv, g):
     return int((wrong & (flat(g.abs()) >= 1e-5 * flat(g.abs()).max(1, keepdim=True)[0])).sum())
 
 
-def beside_kink(problem, adv, g):
-    """The pixels whose gradient is another a millionth away: a ReLU or max-pool hangs on the last bits."""
-    noise, largest = torch.Generator().manual_seed(4), flat(g.abs()).max(1, keepdim=True)[0]
-    other = torch.zeros(flat(g).shape, dtype=torch.bool)
+def beside_kink(problem, step, adv, value, t, memory, got):
+    """The pixels of `got` that the gradient of a point two millionths away leads to."""
+    noise = torch.Generator().manual_seed(4)
+    led = torch.zeros(flat(adv).shape, dtype=torch.bool)
     for _ in range(16):
-        near = adv + 2e-6 * torch.randn(adv.shape, generator=noise).to(adv.dtype)
-        other |= flat((problem.look(near)[2] - g).abs()) > 3e-5 * largest
-    return other
+        g = problem.look(adv + 2e-6 * torch.randn(adv.shape, generator=noise).to(adv.dtype))[2]
+        after = step(problem, adv, value, g, t, [m.clone() for m in memory])[0]
+        led |= flat((got - after).abs() <= 1e-5)
+    return led
 
 
 def compare_steps(ours, name, net, once, x, y):
     """net in double precision, once in single."""
     problem, step, steps = pose(name, net, x, y)
-    allowed = 0
+    single_too = None
     adv = single(starts(name, problem, 1))
     memory = [torch.zeros_like(adv), torch.zeros_like(adv)]
-    pixels = differing = unexcused = narrow = kinks = 0
+    differing = unexcused = narrow = kinks = 0
+    count = min(steps, 20)
     flat_x, flat_y = x.float().numpy(), y.numpy().astype(np.int32)
-    for t in range(min(steps, 20)):
+    for t in range(count):
         value, _, g = problem.look(adv)
         given = np.stack([single(m).float().numpy() for m in memory])
         memory = [single(m) for m in memory]
+        before = [m.clone() for m in memory]
         after, decisive = step(problem, adv, value, g, t, memory)
         got = ours.step(name, problem.epsilon, t, flat_x, flat_y, adv.float().numpy(), given)
-        apart = flat((torch.from_numpy(got).to(after.dtype) - after).abs() > 1e-5)
+        got = torch.from_numpy(got).to(after.dtype)
+        apart = flat((got - after).abs() > 1e-5)
         excused = flat(decisive.abs()) < 1e-5 * flat(decisive.abs()).max(1, keepdim=True)[0]
-        if name == "trades":  # beside x the logits differ in their last digits only
-            allowed += wrong_in_single(once, problem, adv, g)
         if name == "bls":  # which trial is accepted can hang on the last bits of L
             close = problem.narrow < 1e-5
             narrow += int(close.sum())
-            apart = apart[~close]
-            excused = excused[~close]
-        pixels += apart.numel()
+            apart[close] = False
         differing += int(apart.sum())
         left = torch.nonzero((apart & ~excused).any(1))[:, 0]
         if len(left):
-            which = left if name != "bls" else torch.nonzero(~close)[:, 0][left]
-            kink = beside_kink(problem.some(which), adv[which], g[which])
-            kinks += int((apart & ~excused)[left][kink].sum())
-            unexcused += int((apart & ~excused)[left][~kink].sum())
+            led = beside_kink(problem.some(left), step, adv[left], value[left], t, [m[left] for m in before], got[left])
+            kinks += int((apart & ~excused)[left][led].sum())
+            wrong = int((apart & ~excused)[left][~led].sum())
+            if name == "trades" and t == 0:  # beside x the logits differ in their last digits only
+                single_too = (wrong, wrong_in_single(once, problem, adv, g))
+                wrong = max(0, wrong - single_too[1])
+            unexcused += wrong
         adv = single(after)
-    verdict("%s, single steps: %% of pixels that differ by 1e-5" % name, 100 * differing / pixels, 0.1)
+    verdict("%s, single steps: %% of pixels that differ by 1e-5" % name, 100 * differing / adv.numel() / count, 0.1)
+    if single_too:
+        print("      %s, first step: %d signs of such gradients are wrong, in PyTorch in single precision %d" % (
+            name, *single_too))
     verdict("%s, of them with a gradient of 1e-5 of the largest or more%s" % (
-        name, "; as PyTorch's" if allowed else ""), unexcused, allowed)
-    verdict("%s, %% of pixels that differ beside a kink" % name, 100 * kinks / pixels, 0.05)
+        name, ", beside %d at kinks" % kinks if kinks else ""), unexcused, 0)
     if name == "bls":
-        verdict("bls, % of image steps that hang on less than 1e-5 of the loss", 100 * narrow / len(x) / steps, 1)
+        verdict("bls, % of image steps that hang on less than 1e-5 of the loss", 100 * narrow / len(x) / count, 1)
 
 
 # ---- to the end ----
@@ -313,23 +331,23 @@ def walk(name, net, x, y, adv, targeted=False):
             best[better], image[better] = value[better], adv[better]
             done |= there
         if t < steps:
-            adv = step(problem, adv, value, g, t, memory)[0]
+            adv = single(step(problem, adv, value, g, t, memory)[0])
     return done, best, image
 
 
 def compare_runs(ours, name, net, x, y, targets=None):
     problem, _, _ = pose(name, net, x, y)
-    adv = starts(name, problem, 2)
+    adv = single(starts(name, problem, 2))
     aims = y if targets is None else targets
     success, loss, _ = walk(name, net, x, aims, adv, targets is not None)
     arrays = [None if v is None else v.numpy().astype(np.int32) for v in (y, targets)]
-    _, got, got_loss, _, _ = ours.run(name, problem.epsilon, x.numpy(), arrays[0], adv.numpy(), arrays[1])
+    _, got, got_loss, _, _ = ours.run(name, problem.epsilon, x.float().numpy(), arrays[0], adv.float().numpy(),
+                                       arrays[1])
     what = name if targets is None else name + " with targets"
     print("      %s: %d of %d succeed, mean loss %.4f" % (what, int(success.sum()), len(x), float(loss.mean())))
     verdict("%s, whole: %% of images with another verdict" % what,
             100 * float(np.mean(got != success.numpy())), 1)
-    mean = float(loss.mean())  # with targets several times 1
-    verdict("%s, whole: difference of the mean losses" % what, abs(got_loss.mean() - mean) / max(1, abs(mean)), 1e-3)
+    verdict("%s, whole: difference of the mean losses" % what, abs(got_loss.mean() - float(loss.mean())), 1e-3)
 
 
 # ---- the nearest adversarial image ----
@@ -426,7 +444,7 @@ def digits():
 
 
 def main():
-    images = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    images = int(sys.argv[1]) if len(sys.argv) > 1 else 120
     with tempfile.TemporaryDirectory(prefix="l2ladv-attacks.") as folder:
         path = os.path.join(folder, "model.safetensors")
         subprocess.check_call([os.path.join(ROOT, "examples", "bin", "train"), "--dataset", "embedded",
@@ -453,11 +471,11 @@ def main():
         for name in walks:
             compare_steps(ours, name, twice, net, x[:few].double(), y[:few])
         for name in walks:
-            compare_runs(ours, name, net, x, y)
+            compare_runs(ours, name, twice, x.double(), y)
         targets = (y + 1 + torch.arange(len(y)) % 9) % 10
         for name in walks:
             if name in ("pgd", "pgd_l2", "mim", "cw_pgd"):
-                compare_runs(ours, name, net, x, y, targets)
+                compare_runs(ours, name, twice, x.double(), y, targets)
         for name, l2 in (("deepfool", False), ("deepfool_l2", True)):
             if name in known:
                 compare_distances(ours, name, net, x[:few], y[:few], deepfool(net, x[:few], y[:few], l2), l2)
