@@ -1861,8 +1861,8 @@ enum {
 };
 
 /* Packed copies of a parameter: [0] for the forward pass, [1] for the input gradient; [2] and [3]
-   the same in Winograd's domain (small layers). They are made anew when `version`, which every writer of the
-   parameter bumps, has moved on. */
+   the same in Winograd's domain (small layers). They are made anew when `version`, which every
+   writer of the parameter bumps, has moved on. */
 typedef struct l2l__packed {
     uint64_t version;
     uint64_t used[2];                        /* 1 + the version that a direction was last run for */
