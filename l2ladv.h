@@ -1910,6 +1910,8 @@ typedef struct l2l__kernels {
     /* y[r*columns + ...] (+)= sum over p < count of a[p*sa + r] * b[p*sb + ...] */
     void (*outer)(int rows, int count, const l2l_real *a, int64_t sa, const l2l_real *b, int64_t sb,
                   l2l_real *y, bool accumulate);
+    /* A tap of a panel: out[d*columns + q] = in[d*sd + q*sq]; 0 for columns from `valid` on. */
+    void (*pack)(int depth, int valid, const l2l_real *in, int64_t sd, int64_t sq, l2l_real *out);
     /* The epilogue of one pixel of n channels, whose residual begins at `from`. */
     void (*finish)(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from, l2l_real *y);
     /* One pixel: out = t * scale, where t is dy, or 0 where gate <= 0. A gate of NULL is open. */
@@ -1949,10 +1951,11 @@ enum {
 };
 
 /* Packed copies of a parameter: [0] for the forward pass, [1] for the input gradient; [2] and [3]
-   the same in Winograd's domain. They are made anew when `version`, which every writer of the
-   parameter bumps, has moved on. */
+   the same in Winograd's domain (small layers). They are made anew when `version`, which every
+   writer of the parameter bumps, has moved on. */
 typedef struct l2l__packed {
     uint64_t version;
+    uint64_t used[2];                        /* 1 + the version that a direction was last run for */
     struct {
         l2l_real *panels;
         int64_t count;
@@ -2220,6 +2223,7 @@ static void l2l__naive_pool_row(const l2l__geometry *g, const l2l_real *x, int o
 
 static const l2l__kernels l2l__naive_kernels = {L2L_CPU_PLAIN,
                                                 1,
+                                                NULL,
                                                 NULL,
                                                 NULL,
                                                 l2l__naive_finish,
@@ -2582,6 +2586,49 @@ L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t s
     }
 }
 
+/* out[r*2L + q] = in[q*step + r], four by four. */
+L2L__INLINE void L2L__NAME(turn)(const float *in, int64_t step, float *out)
+{
+    enum { L = L2L__LANES };
+#ifdef L2L__X86
+    __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + step);
+    __m128 c = _mm_loadu_ps(in + 2 * step), d = _mm_loadu_ps(in + 3 * step);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(out, a);
+    _mm_storeu_ps(out + 2 * L, b);
+    _mm_storeu_ps(out + 4 * L, c);
+    _mm_storeu_ps(out + 6 * L, d);
+#else
+    int r, q;
+    for (q = 0; q < 4; q++)
+        for (r = 0; r < 4; r++) out[r * 2 * L + q] = in[q * step + r];
+#endif
+}
+
+L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const float *in, int64_t sd, int64_t sq,
+                                 float *out)
+{
+    enum { L = L2L__LANES };
+    int q, d, quads = sd == 1 ? valid / 4 * 4 : 0, deep = depth / 4 * 4;
+    if (valid < 2 * L) memset(out, 0, (size_t)depth * 2 * L * sizeof *out);
+    if (valid == 2 * L && sq == 1) {
+        for (d = 0; d < depth; d++, in += sd, out += 2 * L) {
+            __builtin_prefetch(in + 8 * sd);
+            __builtin_prefetch(in + 8 * sd + L);
+            L2L__NAME(store)(out, L2L__NAME(load)(in));
+            L2L__NAME(store)(out + L, L2L__NAME(load)(in + L));
+        }
+        return;
+    }
+    for (q = 0; q < quads; q += 4)
+        for (d = 0; d < deep; d += 4) {
+            __builtin_prefetch(in + (q + 4 + d / 4 % 4) * sq + d); /* the rows of the next four   */
+            L2L__NAME(turn)(in + q * sq + d, sq, out + d * 2 * L + q);
+        }
+    for (q = 0; q < valid; q++)
+        for (d = q < quads ? deep : 0; d < depth; d++) out[d * 2 * L + q] = in[d * sd + q * sq];
+}
+
 /* Elementwise: whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
 #define L2L__WHOLE(n) ((n) / L2L__LANES * L2L__LANES)
 
@@ -2920,8 +2967,9 @@ L2L__KERNEL void L2L__NAME(pool_row)(const l2l__geometry *g, const float *x, int
 
 static const l2l__kernels L2L__NAME(kernels) = {
     L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
-    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(finish), L2L__NAME(gate_scale),
-    L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(relu), L2L__NAME(gate), L2L__NAME(add),
+    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
+    L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(relu),
+    L2L__NAME(gate), L2L__NAME(add),
     L2L__NAME(mul), l2l__naive_axpb, L2L__NAME(sign_step), L2L__NAME(project),
     L2L__NAME(winograd), L2L__NAME(pool_row)
 };
@@ -3361,31 +3409,36 @@ typedef struct l2l__matrix {
     int64_t st, sd, sq;
 } l2l__matrix;
 
-static void l2l__pack(const l2l_context *c, const l2l__matrix *m, const l2l_real *data, int width,
+/* Rows d0 .. d0+depth-1 of each tap of one panel. */
+static void l2l__pack_panel(const l2l__kernels *kernels, const l2l__matrix *m,
+                            const l2l_real *data, int panel, int d0, int depth, l2l_real *out)
+{
+    const int s = m->stride, width = kernels->columns, left = m->columns - panel * width;
+    int g, i, j;
+    data += d0 * m->sd + (int64_t)panel * width * m->sq;
+    for (g = 0; g < s * s; g++)
+        for (i = g / s; i < m->kh; i += s)
+            for (j = g % s; j < m->kw; j += s, out += (int64_t)depth * width)
+                kernels->pack(depth, left < width ? left : width,
+                              data + (i * m->kw + j) * m->st, m->sd, m->sq, out);
+}
+
+static void l2l__pack(const l2l_context *c, const l2l__matrix *m, const l2l_real *data,
                       l2l_real *panels)
 {
     int64_t rows = (int64_t)m->kh * m->kw * m->depth;
-    int p, count = (m->columns + width - 1) / width, s = m->stride;
+    int p, width = c->kernels->columns, count = (m->columns + width - 1) / width;
     L2L__PARALLEL(l2l__workers(c, rows * m->columns))
-    for (p = 0; p < count; p++) {
-        l2l_real *out = panels + p * rows * width;
-        int g, i, j, d, q, valid = m->columns - p * width < width ? m->columns - p * width : width;
-        for (g = 0; g < s * s; g++)
-            for (i = g / s; i < m->kh; i += s)
-                for (j = g % s; j < m->kw; j += s)
-                    for (d = 0; d < m->depth; d++, out += width) {
-                        const l2l_real *row = data + (int64_t)(i * m->kw + j) * m->st +
-                                              d * m->sd + p * width * m->sq;
-                        for (q = 0; q < valid; q++) out[q] = row[q * m->sq];
-                        for (; q < width; q++) out[q] = 0;
-                    }
-    }
+    for (p = 0; p < count; p++)
+        l2l__pack_panel(c->kernels, m, data, p, 0, m->depth, panels + p * rows * width);
 }
 
 /* Room for `count` numbers in a parameter's cache, and whether they must be made anew; NULL without
    a parameter, or after an error. */
-static l2l_real *l2l__cached(l2l_context *c, l2l__packed *p, int which, int64_t count, bool *fresh)
+static l2l_real *l2l__cached(l2l_context *c, l2l__packed *p, int which, int64_t count,
+                             const l2l__matrix *m, bool *fresh)
 {
+    int rows = m->kh * m->depth;
     *fresh = true;
     if (!p) return NULL;
     if (p->cache[which].count != count) {
@@ -3396,7 +3449,10 @@ static l2l_real *l2l__cached(l2l_context *c, l2l__packed *p, int which, int64_t 
         p->cache[which].count = count;
         p->cache[which].kernels = NULL;
     }
-    *fresh = p->cache[which].kernels != c->kernels || p->cache[which].version != p->version;
+    *fresh = p->cache[which].kernels != c->kernels || p->cache[which].version != p->version ||
+             p->cache[which].stride != m->stride || p->cache[which].rows != rows;
+    p->cache[which].stride = m->stride;
+    p->cache[which].rows = rows;
     p->cache[which].kernels = c->kernels;
     p->cache[which].version = p->version;
     return p->cache[which].panels;
@@ -3410,18 +3466,10 @@ static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2
     int width = c->kernels->columns;
     int64_t count = (int64_t)m->kh * m->kw * m->depth * ((m->columns + width - 1) / width) * width;
     bool fresh;
-    l2l_real *panels = l2l__cached(c, w->packed, direction, count, &fresh);
+    l2l_real *panels = l2l__cached(c, w->packed, direction, count, m, &fresh);
     *temporary = NULL;
-    if (panels) {
-        l2l__packed *p = w->packed;
-        int rows = m->kh * m->depth;
-        fresh = fresh || p->cache[direction].stride != m->stride ||
-                p->cache[direction].rows != rows;
-        p->cache[direction].stride = m->stride;
-        p->cache[direction].rows = rows;
-    }
     if (!w->packed) panels = *temporary = (l2l_real *)l2l__arena_array(c, count, sizeof *panels);
-    if (panels && fresh) l2l__pack(c, m, w->data, width, panels);
+    if (panels && fresh) l2l__pack(c, m, w->data, panels);
     return panels;
 }
 
@@ -3641,7 +3689,8 @@ typedef struct l2l__winograd {
     int mrow;                                /* m[point][tile][mrow]                              */
     bool turned;                             /* input gradient: taps in reverse                   */
     const l2l_real *source, *zero;
-    const l2l_real *panels;                  /* the weight, [panel][tap][c][columns]              */
+    const l2l_real *weight, *panels;         /* and, where they are kept, its panels              */
+    l2l__matrix matrix;                      /* how the weight stands there                       */
     const l2l_real *u;                       /* the same transformed, [panel][point][c][columns]  */
     const l2l__epilogue *epilogue;
     l2l_real *out;
@@ -3792,19 +3841,21 @@ static void l2l__winograd_product(const l2l__winograd *q, int count, const l2l_r
 }
 
 /* Channels d0 .. d0+depth-1 of a panel into Winograd's domain: u[point][d][columns], its points
-   `step` numbers apart. */
+   `step` numbers apart. `room` is for 9*depth*columns numbers. */
 static void l2l__winograd_weight(const l2l__winograd *q, int panel, int d0, int depth,
-                                 l2l_real *u, int64_t step)
+                                 l2l_real *room, l2l_real *u, int64_t step)
 {
     const l2l_real *from[9];
     l2l_real *to[36];
     int i, width = q->kernels->columns;
-    for (i = 0; i < 9; i++)
-        from[i] = q->panels +
-                  (((int64_t)panel * 9 + (q->turned ? 8 - i : i)) * q->c + d0) * width;
+    int64_t tap = (int64_t)(q->panels ? q->c : depth) * width;
+    const l2l_real *taps = room;
+    if (q->panels) taps = q->panels + panel * 9 * tap + (int64_t)d0 * width;
+    else l2l__pack_panel(q->kernels, &q->matrix, q->weight, panel, d0, depth, room);
+    for (i = 0; i < 9; i++) from[i] = taps + (q->turned ? 8 - i : i) * tap;
     for (i = 0; i < q->points; i++) to[i] = u + i * step;
-    q->kernels->winograd(q->transform + L2L__WIN_WEIGHT, (int64_t)depth * width, from, to, NULL,
-                         0, NULL);
+    q->kernels->winograd(q->transform + L2L__WIN_WEIGHT, (int64_t)depth * width, from, to, NULL, 0,
+                         NULL);
 }
 
 /* Small layers: a thread takes a block of tiles from patch to output. */
@@ -3851,7 +3902,7 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
     int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t, count, worker;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
     int copies = workers <= L2L__WIN_COPIES ? workers : 1;
-    int64_t us = (int64_t)L2L__WIN_SLAB * width + 16, vs, ms;
+    int64_t us = (int64_t)L2L__WIN_SLAB * width + 16, vs, ms, size;
     l2l_real *v, *space;
     q->most = q->tiles < L2L__WIN_CHUNK ? q->tiles : L2L__WIN_CHUNK;
     q->slab = q->vrow = L2L__WIN_SLAB;
@@ -3859,7 +3910,8 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
     vs = l2l__winograd_v(q);
     ms = l2l__winograd_m(q);
     v = (l2l_real *)l2l__arena_array(c, copies * (q->points * vs), sizeof *v);
-    space = (l2l_real *)l2l__arena_array(c, workers * (q->points * (us + ms)), sizeof *space);
+    size = q->points * (us + ms) + 9 * us;
+    space = (l2l_real *)l2l__arena_array(c, workers * size, sizeof *space);
     for (t0 = 0; v && space && t0 < q->tiles; t0 += count) {
         count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
         L2L__PARALLEL(workers)
@@ -3868,12 +3920,13 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
         L2L__PARALLEL(workers)
         for (worker = 0; worker < workers; worker++) {
             const l2l_real *mine = v + (copies > 1 ? worker : 0) * (q->points * vs);
-            l2l_real *u = space + worker * (q->points * (us + ms)), *m = u + q->points * us;
+            l2l_real *u = space + worker * size, *m = u + q->points * us;
+            l2l_real *room = m + q->points * ms;
             int p, j, d0, depth, k0;
             for (j = worker; j < panels; j += workers) {
                 for (d0 = 0; d0 < q->c; d0 += depth) {
                     depth = q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB;
-                    l2l__winograd_weight(q, j, d0, depth, u, us);
+                    l2l__winograd_weight(q, j, d0, depth, room, u, us);
                     for (p = 0; p < q->points; p++)
                         l2l__winograd_product(
                             q, count, mine + p * vs + (int64_t)d0 / q->slab * q->most * q->vrow,
@@ -3889,35 +3942,60 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
     return !c->status;
 }
 
-/* The weight's panels, transformed if the layer is small enough to keep them so; then the product.
-   direction 0: x to y; 1: dy to dx. */
+/* A small layer's weight, transformed: as it was kept, or made anew. */
+static bool l2l__winograd_transformed(l2l_context *c, l2l__winograd *q, const l2l_tensor *w,
+                                      int which)
+{
+    int width = q->kernels->columns, panels = (q->k + width - 1) / width, worker;
+    int64_t one = (int64_t)q->points * q->c * width, room = (int64_t)9 * L2L__WIN_SLAB * width;
+    int workers = l2l__workers(c, panels * one);
+    bool fresh;
+    l2l_real *u = l2l__cached(c, w->packed, which, panels * one, &q->matrix, &fresh),
+             *rooms;
+    if (!w->packed) u = (l2l_real *)l2l__arena_array(c, panels * one, sizeof *u);
+    q->u = u;
+    if (c->status || !fresh) return !c->status;
+    rooms = (l2l_real *)l2l__arena_array(c, workers * room, sizeof *rooms);
+    if (rooms) {
+        L2L__PARALLEL(workers)
+        for (worker = 0; worker < workers; worker++) {
+            int j, d0;
+            for (j = worker; j < panels; j += workers)
+                for (d0 = 0; d0 < q->c; d0 += L2L__WIN_SLAB)
+                    l2l__winograd_weight(q, j, d0,
+                                         q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB,
+                                         rooms + worker * room, u + j * one + (int64_t)d0 * width,
+                                         (int64_t)q->c * width);
+        }
+    } else if (w->packed) {
+        w->packed->cache[which].kernels = NULL; /* kept, but not filled                           */
+    }
+    l2l__arena_drop(c, rooms);
+    return !c->status;
+}
+
+/* direction 0: x to y; 1: dy to dx. A large layer's panels are kept from the second run with the
+   same weight on: an attack has many, a training step has one. */
 static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor *w,
                               const l2l__matrix *matrix, int direction)
 {
-    int width = q->kernels->columns, panels = (q->k + width - 1) / width, j;
-    int64_t one = (int64_t)q->points * q->c * width;
-    bool small = (int64_t)q->c * q->k <= L2L__CACHED, ok = false, fresh = true;
     l2l_mark mark = l2l_mark_here(c);
-    l2l_real *zero = (l2l_real *)l2l__arena_array(c, q->c, sizeof *zero), *temporary, *u = NULL;
-    if (!zero) return false;
-    memset(zero, 0, (size_t)q->c * sizeof *zero);
+    l2l_real *zero = (l2l_real *)l2l__arena_array(c, q->c, sizeof *zero), *none;
+    l2l__packed *p = w->packed;
+    bool ok = zero != NULL;
+    if (zero) memset(zero, 0, (size_t)q->c * sizeof *zero);
     q->zero = zero;
+    q->weight = w->data;
+    q->matrix = *matrix;
     q->turned = direction == 1;
-    if (small) u = l2l__cached(c, w->packed, 2 + direction, panels * one, &fresh);
-    if (!c->status && fresh) {
-        l2l_tensor bare = *w;                /* its untransformed panels need not be kept         */
-        if (small) bare.packed = NULL;
-        q->panels = l2l__panels(c, &bare, matrix, direction, &temporary);
+    if (ok && (int64_t)q->c * q->k <= L2L__CACHED) {
+        ok = l2l__winograd_transformed(c, q, w, 2 + direction) && l2l__winograd_blocks(c, q);
+    } else if (ok) {
+        if (p && p->used[direction] == p->version + 1)
+            q->panels = l2l__panels(c, w, matrix, direction, &none);
+        if (p) p->used[direction] = p->version + 1;
+        ok = !c->status && l2l__winograd_panels(c, q);
     }
-    if (!c->status && small && !u) u = (l2l_real *)l2l__arena_array(c, panels * one, sizeof *u);
-    if (!c->status && small && fresh) {
-        L2L__PARALLEL(l2l__workers(c, panels * one))
-        for (j = 0; j < panels; j++)
-            l2l__winograd_weight(q, j, 0, q->c, u + j * one, (int64_t)q->c * width);
-    }
-    q->u = u;
-    if (!c->status) ok = small ? l2l__winograd_blocks(c, q) : l2l__winograd_panels(c, q);
-    if (!ok && w->packed) w->packed->cache[2 + direction].kernels = NULL; /* perhaps not filled   */
     l2l_release(c, mark);
     return ok;
 }
@@ -6566,11 +6644,13 @@ static bool l2l__create_parameters(l2l_model *m)
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
     bool was = l2l_set_recording(c, false);
+    int i;
     l2l_tensor *x = l2l_zeros(c, l2l_shape_of(1, m->options.height, m->options.width,
                                               m->options.channels));
     m->creating = true;
     if (x) l2l_model_forward(m, x, L2L_EVALUATE);
     m->creating = false;
+    for (i = 0; i < m->n_slots; i++) l2l__touch(m->slots[i]); /* a run that does not count as one */
     l2l_set_recording(c, was);
     l2l_release(c, mark);
     return !c->status;
