@@ -442,6 +442,53 @@ static void copies(void)
     l2l_context_free(other);
 }
 
+/* Layers of 288 by 288 channels: their weights are packed on the way in the first run, kept from the
+   second on, and packed again once they are written to. */
+static void large_layers(void)
+{
+    l2l_context *c = test_context(2);
+    l2l_model_options o = l2l_model_default("vgg16");
+    l2l_model *m;
+    l2l_real *x = test_array(3072), *w, z[4][10], *g = test_array(4 * 3072);
+    l2l_parameter large = {NULL, NULL, 0, false};
+    int k, i;
+    golden_fill(x, 3072, 61, 0, 1);
+    o.width_multiplier = 0.5625;
+    m = l2l_model_create(c, &o);
+    for (k = 0; m && k < l2l_model_parameters(m); k++) {
+        large = l2l_model_parameter(m, k);
+        if (large.rank == 4 && (int64_t)large.value->shape.w * large.value->shape.c > 65536)
+            break;
+    }
+    if (CHECK(m && k < l2l_model_parameters(m))) {
+        w = test_array(l2l_count(large.value->shape));
+        for (i = 0; i < 3; i++) evaluate_rows(c, m, x, 0, 1, z[i], g + i * 3072);
+        CHECK_BYTES(z[1], z[0], sizeof z[0]);
+        CHECK_BYTES(z[2], z[0], sizeof z[0]);
+        CHECK_BYTES(g + 3072, g, 3072 * sizeof *g);
+        CHECK_BYTES(g + 2 * 3072, g, 3072 * sizeof *g);
+        CHECK(l2l_parameter_get(m, k, w));
+        w[7] += 1;
+        CHECK(l2l_parameter_set(m, k, w));
+        evaluate_rows(c, m, x, 0, 1, z[3], g + 3 * 3072);
+        CHECK(memcmp(z[3], z[0], sizeof z[0]) != 0);
+        w[7] -= 1;
+        CHECK(l2l_parameter_set(m, k, w));
+        for (i = 1; i < 3; i++) {
+            evaluate_rows(c, m, x, 0, 1, z[i], g + i * 3072);
+            CHECK_NEAR(z[0][3], z[i][3], 1e-5);
+        }
+        CHECK_BYTES(z[1], z[2], sizeof z[0]);
+        CHECK_BYTES(g + 3072, g + 2 * 3072, 3072 * sizeof *g);
+        free(w);
+    }
+    CHECK_OK(c);
+    free(x);
+    free(g);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
 static void input_normalisation(void)
 {
     l2l_context *c = test_context(1);
@@ -747,6 +794,7 @@ int main(void)
     RUN(modes, "training mode moves running statistics, evaluation mode is repeatable");
     RUN(initial_values, "initial values: Kaiming-normal, zero biases, N(0, 0.01^2) last, by seed");
     RUN(copies, "clones, copies and written parameters act at once");
+    RUN(large_layers, "a large layer gives the same bits while its weights are kept, others when not");
     RUN(input_normalisation, "inputs are normalised inside the model");
     RUN(summary, "the summary names the layers and respects its capacity");
     RUN(memory_estimate, "the memory estimate is within a factor 2 of what is used");
