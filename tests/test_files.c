@@ -663,7 +663,7 @@ static void maximizers_that_do_not_fit(void)
         static const char *const causes[] = {
             "cell is lstm here, but in the file rnn", "hidden is 10 here, but in the file 9",
             "input is sign here, but in the file l1", "output is tanh here, but in the file raw",
-            "there is no tensor 'cell.bias_ih' of shape [40]", "scale is 1 here, but in the file 2"};
+            "there is no tensor 'cell.bias_ih' of shape [40]", "scale is 0.25 here, but in the file 2"};
         l2l_learned *m;
         void *data = NULL;
         other = o;
