@@ -13891,7 +13891,7 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
-   0.4.0  (2026-11)  steps of the learned maximizer of at most eps/4, unless told otherwise (were eps);
+   0.4.0  (2026-11)  the learned maximizer's steps are eps/4 at most unless told otherwise, not eps;
                      batch norm by image; trials of a line search in records; less memory;
                      checkpoints of format 4, evaluations' states of format 2
    0.3.0  (2026-11)  l2 balls, targets; MIM, PGD on the margin, C&W l2, DeepFool, Square, Sign-OPT,
