@@ -770,11 +770,12 @@ L2LADVDEF l2l_attack l2l_attack_cw_pgd(double epsilon);
    (1) to the loss, so that all ten are this one. For comparison with those tables only. */
 L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon);
 
-/* Searches: attacks with a course of their own, without maximizer, start and restarts. An image
-   that is misclassified as it is comes back as it is. All but square look for the nearest
-   adversarial image in `norm`, in no ball, and return the nearest that they saw, or the clean image
-   if they saw none; epsilon only says how near is near enough: success is found, and no farther
-   than epsilon. So one run with INFINITY can be read at every radius, by record.linf or record.l2.
+/* Searches: attacks with a course of their own, without maximizer, start and restarts; they begin
+   at `init`, where given. An image that is misclassified as it is comes back as it is. All but
+   square look for the nearest adversarial image in `norm`, in no ball, and return the nearest that
+   they saw, or the clean image if they saw none; epsilon only says how near is near enough: success
+   is found, and no farther than epsilon. So one run with INFINITY can be read at every radius, by
+   record.linf or record.l2.
 
    Carlini and Wagner 2017, l2: Adam at rate step_size (0.01) in tanh space on |x'-x|^2 + constant *
    max(objective.confidence - margin, 0), `steps` (1,000; the authors' program 10,000) for each of
@@ -8093,19 +8094,29 @@ static int l2l__hunt_once(l2l__hunt *h, int r)
     return standing;
 }
 
+/* The caller's starting point of image i, into z; false if there is none. */
+static bool l2l__given_start(const l2l__hunt *h, int i, l2l_real *z)
+{
+    const l2l_inner *in = &h->in;
+    int64_t one = l2l_count(in->shape) / in->n;
+    const l2l_real *init = h->attack->init;
+    if (!init) return false;
+    l2l__image_to_hwc(init + (in->images[i] - h->attack->first) * one, in->shape.c,
+                      one / in->shape.c, z);
+    return true;
+}
+
 /* x'_0 of restart r: the caller's starting points for the first, noise for the others. */
 static void l2l__hunt_start(l2l__hunt *h, int r)
 {
     l2l_inner *in = &h->in;
-    int64_t one = l2l_count(in->shape) / in->n, plane = (int64_t)in->shape.h * in->shape.w;
-    const l2l_real *init = h->attack->init;
+    int64_t one = l2l_count(in->shape) / in->n;
     in->stream = l2l__stream(h->attack->seed, L2L_RANDOM_START, (uint32_t)r, 0, 0);
     if (r > 0 && h->attack->start == L2L_START_CLEAN) l2l__start(in, L2L_START_UNIFORM);
     else l2l__start(in, h->attack->start);
-    if (r > 0 || !init) return;
+    if (r > 0) return;
     for (int i = 0; i < in->n; i++)
-        l2l__image_to_hwc(init + (in->images[i] - h->attack->first) * one, in->shape.c, plane,
-                          in->adv->data + i * one);
+        if (!l2l__given_start(h, i, in->adv->data + i * one)) return;
     l2l__into_ball(in);
 }
 
@@ -8163,7 +8174,7 @@ static void l2l__clean_seen(const l2l__spot *p)
 /* At most so many passes, after that at the clean images: `before` (may be NULL) prepares the
    batch, `point` puts the next point of an image into in->adv, `seen` draws the conclusions. */
 static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
-                        void (*before)(l2l__hunt *h), void (*point)(const l2l__spot *p),
+                        void (*before)(l2l__hunt *h, int t), void (*point)(const l2l__spot *p),
                         void (*seen)(const l2l__spot *p))
 {
     l2l_inner *in = &h->in;
@@ -8176,7 +8187,7 @@ static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
     int standing = l2l__each(h, l2l__clean_seen, 0);
     for (int t = 1; t <= passes && standing && !c->status; t++) {
         l2l__hunt_leave(h);
-        if (before) before(h);
+        if (before) before(h, t);
         if (!c->status) l2l__each(h, point, t);
         l2l__look(in, 0, gradient);
         if (c->status) break;
@@ -8231,11 +8242,12 @@ static void l2l__cw_point(const l2l__spot *p)
         s->high = 1e10;
     }
     if (s->k == 0) {                         /* another constant: from the start                  */
+        const l2l_real *start = l2l__given_start(p->h, p->i, p->z) ? p->z : p->x;
         s->found = false;
         s->previous = HUGE_VAL;
         for (int64_t j = 0; j < p->one; j++) {
             p->m[0][j] = p->m[1][j] = 0;
-            p->d[j] = (l2l_real)atanh(2 * l2l__cw_base(p->x[j]) - 1);
+            p->d[j] = (l2l_real)atanh(2 * l2l__cw_base(start[j]) - 1);
         }
     }
     for (int64_t j = 0; j < p->one; j++) p->z[j] = (l2l_real)((tanh((double)p->d[j]) + 1) / 2);
@@ -8348,9 +8360,10 @@ static bool l2l__deepfool_rank(l2l__hunt *h, l2l_tensor *z)
 }
 
 /* One pass forward and, for each rank of the candidates, one back. */
-static void l2l__deepfool_before(l2l__hunt *h)
+static void l2l__deepfool_before(l2l__hunt *h, int t)
 {
     l2l_inner *in = &h->in;
+    if (t == 1 && h->attack->init) return;   /* a given start may be across the boundary already  */
     l2l_context *c = in->context;
     l2l_mark mark = l2l_mark_here(c), here;
     bool was = l2l_set_recording(c, true), frozen = in->model->frozen, more = true;
@@ -8381,10 +8394,13 @@ static void l2l__deepfool_before(l2l__hunt *h)
 /* To the boundary and 1e-4 more along w, or in l-infinity along its signs. */
 static void l2l__deepfool_point(const l2l__spot *p)
 {
-    bool l2 = p->attack->norm == L2L_L2;
+    bool l2 = p->attack->norm == L2L_L2, given = p->t == 1 && l2l__given_start(p->h, p->i, p->z);
     double step = p->s->at + 1e-4, over = 1 + p->attack->overshoot;
+    if (p->t == 1)
+        for (int64_t j = 0; j < p->one; j++)
+            p->d[j] = (l2l_real)(((double)p->z[j] - (double)p->x[j]) / over);
+    if (given) return;
     if (l2) step /= l2l__norm2(p->m[0], NULL, p->one);
-    if (p->t == 1) memset(p->d, 0, (size_t)p->one * sizeof *p->d);
     for (int64_t j = 0; j < p->one; j++) {
         l2l_real w = p->m[0][j];
         p->d[j] += (l2l_real)(step * (l2 ? (double)w : (w > 0) - (w < 0)));
@@ -8403,8 +8419,8 @@ static bool l2l__deepfool_search(l2l__hunt *h)
     if (h->in.targeted)
         return l2l__fail(h->in.context, L2L_ERROR_ARGUMENT, "attack %s: it has no targeted form",
                          h->attack->name);
-    return l2l__search(h, 1, h->attack->steps, false, l2l__deepfool_before, l2l__deepfool_point,
-                       l2l__deepfool_seen);
+    return l2l__search(h, 1, h->attack->steps + (h->attack->init != NULL), false,
+                       l2l__deepfool_before, l2l__deepfool_point, l2l__deepfool_seen);
 }
 
 L2LADVDEF l2l_attack l2l_attack_deepfool(double epsilon)
@@ -8430,11 +8446,18 @@ static int l2l__square_side(const l2l_attack *a, l2l_shape s, int window)
     return side < 1 ? 1 : side > most ? most : side;
 }
 
-/* First stripes, one pixel wide, at +-epsilon for each column and channel; from then on a window,
-   with a sign for each channel. */
+/* First stripes, one pixel wide, at +-epsilon for each column and channel, or the caller's start;
+   from then on a window, with a sign for each channel. */
 static void l2l__square_point(const l2l__spot *p)
 {
     const l2l_inner *in = &p->h->in;
+    if (p->t == 1 && l2l__given_start(p->h, p->i, p->z)) {
+        for (int64_t j = 0; j < p->one; j++) {
+            double x = (double)p->x[j], d = (double)p->z[j] - x;
+            p->z[j] = l2l__pixel(x + fmax(-in->epsilon, fmin(d, in->epsilon)));
+        }
+        return;
+    }
     l2l_shape s = in->shape;
     bool window = p->t > 1;
     int side = l2l__square_side(p->attack, s, p->t - 1), high = window ? side : s.h;
@@ -8508,10 +8531,7 @@ static void l2l__ray_turn(const l2l__spot *p, const l2l_stream *r)
     if (s->phase == L2L__LINE)
         for (int64_t j = 0; j < p->one; j++)
             v[j] = (l2l_real)((double)p->d[j] - s->alpha * (double)p->m[0][j]);
-    else if (p->attack->init && s->distance > DBL_MAX)
-        l2l__image_to_hwc(p->attack->init + (in->images[p->i] - p->attack->first) * p->one,
-                          in->shape.c, p->one / in->shape.c, v);
-    else
+    else if (s->distance < HUGE_VAL || !l2l__given_start(p->h, p->i, v))
         for (int64_t j = 0; j < p->one; j++) {
             u = l2l_random_uniform(r, l2l__chw(in->shape, j));
             v[j] = (l2l_real)(s->k % 2 ? u < share : u);

@@ -59,15 +59,15 @@ static void parse(int argc, char **argv)
         {"dump-logits", CLI_TEXT, &set.dump_logits, 0, 0, "F.npy", "file for the clean logits"},
         {"dump-adv", CLI_TEXT, &set.dump_adv, 0, 0, "F.npy",
          "file for the attacked images (of one attack)"},
-        {"init", CLI_TEXT, &set.init, 0, 0, "F.npy", "starting points NxCxHxW of the first run"},
+        {"init", CLI_TEXT, &set.init, 0, 0, "F.npy", "where the first run begins, NxCxHxW"},
         {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
     };
     char text[6000];
     int i, n = snprintf(text, sizeof text, "%s", about);
     for (i = 0; i < SPEC_KINDS; i++) {
         const struct spec_kind *k = &spec_kinds[i];
-        n += snprintf(text + n, sizeof text - (size_t)n, "  %-12s %-31s %.*s\n", k->name, k->help,
-                      spec_keys(k), k->keys);
+        n += snprintf(text + n, sizeof text - (size_t)n, "  %-12s %-31s %s\n", k->name, k->help,
+                      k->keys);
     }
     snprintf(text + n, sizeof text - (size_t)n, "%s", spec_about);
     set.dataset = "embedded";
@@ -214,8 +214,7 @@ static void check(const spec *specs, int n)
     int i, dumped = 0;
     for (i = 0; i < n; i++) {
         dumped += specs[i].kind->make != spec_none;
-        if (set.init && specs[i].kind->make != spec_none &&
-            (specs[i].transfer || !strstr(specs[i].kind->keys, "|init")))
+        if (set.init && *specs[i].images)
             cli_fail("--init: %s takes no starting points", specs[i].spec);
     }
     if (set.dump_adv && dumped != 1)

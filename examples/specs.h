@@ -33,7 +33,7 @@ static inline l2l_attack spec_l2lda(double eps)
 }
 
 /* Every attack, one line each. */
-#define SPEC_WALK "start|restarts|last|seed|eps|target|init"
+#define SPEC_WALK "start|restarts|last|seed|eps|target"
 static const struct spec_kind {
     const char *name;
     l2l_attack (*make)(double eps);
@@ -54,16 +54,10 @@ static const struct spec_kind {
     {"pgd-l2", l2l_attack_pgd_l2, "steps|step|" SPEC_WALK, "PGD in an l2 ball"},
     {"cw-l2", l2l_attack_cw_l2, "steps|step|searches|constant|confidence|eps|target", "nearest, l2"},
     {"deepfool-l2", l2l_attack_deepfool_l2, "steps|overshoot|candidates|eps", "nearest, l2"},
-    {"sign-opt", l2l_attack_sign_opt, "steps|candidates|seed|eps|target|init",
+    {"sign-opt", l2l_attack_sign_opt, "steps|candidates|seed|eps|target",
      "nearest, l2, by labels alone"},
     {"transfer", NULL, "from|attack|images", "images made for another model"},
 };
-/* "init" says that --init is taken; it is no key. How long the keys before it are. */
-static inline int spec_keys(const struct spec_kind *k)
-{
-    const char *init = strstr(k->keys, "|init");
-    return init ? (int)(init - k->keys) : (int)strlen(*k->keys ? k->keys : "none at all");
-}
 enum { SPEC_KINDS = (int)(sizeof spec_kinds / sizeof *spec_kinds) };
 
 static const char spec_about[] =
@@ -241,10 +235,9 @@ static inline void spec_parse(spec *s)
     s->attack.last_iterate |= s->transfer && !s->attack.search;
     for (i = 0; i < n; i++) {
         bool own = s->transfer && cli_listed("from|attack|images", keys[i], strlen(keys[i]));
-        if (!*keys[i] || !strcmp(keys[i], "init") ||
-            (!own && !cli_listed(s->kind->keys, keys[i], strlen(keys[i]))))
-            cli_fail("--attack %s: no key '%s'; %s takes %.*s", s->spec, keys[i], s->kind->name,
-                     spec_keys(s->kind), *s->kind->keys ? s->kind->keys : "none at all");
+        if (!*keys[i] || (!own && !cli_listed(s->kind->keys, keys[i], strlen(keys[i]))))
+            cli_fail("--attack %s: no key '%s'; %s takes %s", s->spec, keys[i], s->kind->name,
+                     *s->kind->keys ? s->kind->keys : "none at all");
         if (own || !strcmp(keys[i], "eps")) continue; /* that is in already */
         if (*s->images) cli_fail("--attack %s: images are made: no key '%s'", s->spec, keys[i]);
         allowed = spec_set(s, keys[i], values[i]);

@@ -100,7 +100,8 @@ grep -q "\"transfer\":\\[\\[[0-9.]*,[0-9.]*\\],\\[$from,[0-9.]*\\]\\]" output
 verdict "the same in the matrix" $?
 says "the matrix as a table" "made for  2" evaluate --transfer a.safetensors,b.safetensors --attack mim:steps=3
 says "images outside the ball" "images were outside the ball" a --attack transfer:images=b.npy:eps=0.05
-claim "starting points" a --attack pgd,sign-opt:steps=150 --init b.npy
+claim "starting points" a --init b.npy --attack \
+    pgd,sign-opt:steps=150,square:steps=3,deepfool,deepfool-l2,cw-l2:steps=9,transfer:from=b.safetensors
 json a --attack pgd:steps=1:step=0:last=1 --init b.npy >output 2>&1
 [ "$from" = "$(number accuracy)" ]
 verdict "are where an attack without steps stays" $?
@@ -183,7 +184,7 @@ transfer:images=b.npy:steps=3|images are made: no key 'steps'
 transfer:from=b.safetensors:attack=none|attack=none makes no images
 cw-l2:start=clean|no key 'start'
 LIST
-refused "starting points for a search" "square:steps=3 takes no starting points" a --attack square:steps=3 --init b.npy
+refused "starting points for images" "transfer:images=b.npy takes no starting points" a --attack transfer:images=b.npy --init b.npy
 refused "two attacks to dump" "--dump-adv needs exactly one attack, not 2" a --attack pgd,fgsm --dump-adv d.npy
 refused "dumping what is skipped" "images that are skipped are not made" a --skip-fooled --attack pgd --dump-adv d.npy
 refused "--transfer with a model" "--transfer takes its models itself" a --transfer a.safetensors,b.safetensors

@@ -17,7 +17,7 @@ static l2l_attack search(int k, double epsilon)
 
 enum { MOST = 28 * 28 * 5, CLASSES = 5 };
 typedef struct linear {
-    int height, width, size, classes;
+    int channels, height, width, size, classes;
     double w[MOST], b[CLASSES];
     int images, vjps, cancel_after;
     bool labels_only;
@@ -30,6 +30,7 @@ static linear *linear_new(int height, int width, int classes, uint32_t seed, dou
     linear *o = (linear *)test_memory(sizeof *o);
     l2l_real *w = test_array((int64_t)classes * height * width);
     int j;
+    o->channels = 1;
     o->height = height;
     o->width = width;
     o->size = height * width;
@@ -91,7 +92,7 @@ static l2l_model *linear_model(l2l_context *c, linear *o, int gradient)
 {
     l2l_external e;
     memset(&e, 0, sizeof e);
-    e.channels = 1;
+    e.channels = o->channels;
     e.height = o->height;
     e.width = o->width;
     e.classes = o->classes;
@@ -491,6 +492,75 @@ static void sign_opt_closed_form(void)
     free(o);
 }
 
+/* The second query of an attack; the first shows the clean images. */
+typedef struct second_query {
+    l2l_real *x;
+    int query, numbers;
+} second_query;
+
+static void second_seen(void *user, const l2l_real *x, int n)
+{
+    second_query *q = (second_query *)user;
+    if (q->query++ == 1) memcpy(q->x, x, (size_t)n * (size_t)q->numbers * sizeof *x);
+}
+
+/* `init` is what Carlini-Wagner, DeepFool and Square look at after the clean images: as it is but
+   for tanh space, which ends 5e-7 before 0 and 1, or in the ball. DeepFool goes on from there, in
+   one step across the boundary of a linear model, and stays where that was crossed already. */
+static void begins_where_told(void)
+{
+    enum { N = 12, CHANNELS = 3 };
+    int k, i, j;
+    for (k = 0; k < 4; k++) {
+        bench b;
+        l2l_context *c = test_context(1);
+        linear *o = linear_new(6, 5, 2, 645, 1);
+        l2l_attack a = search(k, k == 3 ? 0.1 : HUGE_VAL);
+        second_query q = {NULL, 0, 30};
+        l2l_real *init = test_array(N * 30);
+        int across = 0;
+        o->channels = CHANNELS;
+        o->height = 2;
+        begin(&b, c, linear_model(c, o, 1), N, 0.4, 0.6);
+        o->b[0] = linear_score(o, b.x, 1) - linear_score(o, b.x, 0);
+        for (i = 0; i < b.n; i++) b.labels[i] = linear_class(o, b.x + i * b.size);
+        golden_fill(init, N * 30, 646, k < 2 ? 0.3 : 0, k < 2 ? 0.7 : 1);
+        a.init = init;
+        a.steps = k == 2 ? 300 : k == 3 ? 200 : 1;
+        q.x = test_array(N * 30);
+        o->seen = second_seen;
+        o->user = &q;
+        if (!CHECK(l2l_attack_run(b.m, &a, b.x, b.labels, b.n, b.adv, b.records))) b.n = 0;
+        o->seen = NULL;
+        for (i = 0; i < b.n * b.size; i++) {
+            double x = (double)b.x[i], z = (double)init[i];
+            if (k == 3) z = fmin(fmax(fmin(fmax(z, x - 0.1), x + 0.1), 0), 1);
+            CHECK_NEAR(z, q.x[i], k < 2 ? 0 : 1e-6);
+        }
+        for (i = 0; i < b.n && k < 2; i++) {
+            const l2l_real *x = init + i * b.size;
+            int y = b.labels[i], crossed = linear_class(o, x) != y;
+            double d = 1.02 * (boundary(o, x, y, 1 - y, a.norm) + 1e-4), w2 = 0;
+            if (i == 0) continue;            /* on the boundary                                   */
+            across += crossed;
+            for (j = 0; j < 30; j++) w2 += pow(o->w[j] - o->w[30 + j], 2);
+            for (j = 0; j < 30; j++) {
+                double w = o->w[(1 - y) * 30 + j] - o->w[y * 30 + j];
+                double step = k ? w / sqrt(w2) : (w > 0) - (w < 0);
+                CHECK_NEAR((double)x[j] + (crossed ? 0 : d * step), b.adv[i * 30 + j], 1e-5);
+            }
+            CHECK(b.records[i].success);
+            CHECK_INT(crossed ? 2 : 4, b.records[i].forwards);
+            CHECK_INT(!crossed, b.records[i].backwards);
+        }
+        CHECK(k >= 2 || (across > 2 && across < N - 2));
+        free(init);
+        free(q.x);
+        bench_end(&b);
+        free(o);
+    }
+}
+
 /* On a network and by labels alone not much farther than what the gradient finds; Square fools more
    than noise does. */
 static void black_box_is_strong(void)
@@ -523,17 +593,19 @@ static void black_box_is_strong(void)
     bench_end(&b);
 }
 
-/* In batches of 1, 7 and all, by 1, 2 and 4 threads, in one call or two: the same bits. The model
-   is asked no more than the records say. */
+/* In batches of 1, 7 and all, by 1, 2 and 4 threads, in one call or two: the same bits; as they
+   are, with targets, from given starting points. */
 static void same_everywhere(void)
 {
     int k, i, run;
-    for (k = 0; k < 2 * SEARCHES; k++) {
-        l2l_real *adv;
+    for (k = 0; k < 3 * SEARCHES; k++) {
+        l2l_real *adv, *init;
         l2l_record records[20];
         int targets[20];
-        if (k >= SEARCHES && k % SEARCHES < 2) continue; /* DeepFool has no targets */
+        if (k / SEARCHES == 1 && k % SEARCHES < 2) continue; /* DeepFool has no targets */
         adv = test_array(20 * 64);
+        init = test_array(20 * 64);
+        golden_fill(init, 20 * 64, 648, 0, 1);
         for (run = 0; run < 4; run++) {
             static const int batches[] = {1, 7, 100, 3}, threads[] = {1, 2, 4, 1};
             bench b;
@@ -542,7 +614,8 @@ static void same_everywhere(void)
             begin(&b, c, tiny_model(c, 400), 20, 0, 1);
             for (i = 0; i < b.n; i++) targets[i] = (b.labels[i] + 1) % b.classes;
             b.labels[3] = (b.labels[3] + 1) % b.classes;
-            if (k >= SEARCHES) a.targets = targets;
+            if (k / SEARCHES == 1) a.targets = targets;
+            if (k / SEARCHES == 2) a.init = init;
             a.batch = batches[run];
             a.seed = 12;
             a.first = 30;
@@ -554,6 +627,7 @@ static void same_everywhere(void)
                 CHECK(l2l_attack_run(b.m, &a, b.x, b.labels, 5, b.adv, b.records));
                 a.first += 5;
                 if (a.targets) a.targets += 5;
+                if (a.init) a.init += 5 * 64;
                 CHECK(l2l_attack_run(b.m, &a, b.x + 5 * 64, b.labels + 5, 15, b.adv + 5 * 64,
                                      b.records + 5));
             }
@@ -567,6 +641,7 @@ static void same_everywhere(void)
             bench_end(&b);
         }
         free(adv);
+        free(init);
     }
 }
 
@@ -724,6 +799,7 @@ int main(void)
     RUN(square_windows, "Square's windows shrink as in AutoAttack and reach the last offset");
     RUN(few_active, "no image, one image, images that are wrong already");
     RUN(sign_opt_closed_form, "Sign-OPT finds a linear boundary by labels alone");
+    RUN(begins_where_told, "searches begin at given starting points");
     RUN(black_box_is_strong, "Sign-OPT comes near Carlini-Wagner, Square beats noise");
     RUN(same_everywhere, "results of searches do not depend on batch, threads or place");
     RUN(passes_are_counted, "an external model is asked as often as records say, and may stop");
