@@ -1897,6 +1897,7 @@ static l2l__epilogue l2l__epilogue_of(const l2l_real *mean, const l2l_real *scal
 enum {
     L2L__ROWS = 6,                           /* rows of a tile: pixels (or channels) at once      */
     L2L__SLAB = 256,                         /* depth of a pass: a panel of it stays in L1        */
+    L2L__SMALL_PLANE = 64,                   /* pixels of a plane that goes place by place        */
     L2L__PIXELS = 96,                        /* pixels of a block: a multiple of L2L__ROWS        */
     L2L__FEW = 4                             /* channels up to which a kernel's line is one tap   */
 };
@@ -3266,6 +3267,18 @@ static int l2l__workers(const l2l_context *c, int64_t work)
     return work < 32768 ? 1 : c->threads;
 }
 
+/* The next of the blocks that threads take one by one, so that whoever is slowed down by others on
+   the machine does fewer of them. A block's result does not depend on who does it. */
+static int l2l__next(int *taken)
+{
+    int mine;
+#ifdef L2L__PRAGMA
+    L2L__PRAGMA(omp critical(l2l__next))
+#endif
+    mine = (*taken)++;
+    return mine;
+}
+
 /* Elementwise drivers: blocks of 8192 numbers, shared out to the threads. */
 enum { L2L__PIECE = 8192 };
 #define L2L__IN_PIECES(call)                                                                       \
@@ -3479,12 +3492,15 @@ static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2
    over taps and channels. Nothing is copied, and strides, padding and odd sizes are all the
    pointer's affair. Where there are few channels, a line of the kernel over a source with its
    padding written out is one tap of kw*c numbers. The input gradient of a strided layer goes by
-   phases: all input lines of one remainder by the stride are reached through the same taps. */
+   phases: all input lines of one remainder by the stride are reached through the same taps. On a
+   small plane many taps are beyond the border, which changes no sum: rows that go together are the
+   same place of different images, and taps where all of them have zeros are left out. */
 typedef struct l2l__indirect {
     const l2l__kernels *kernels;
     const l2l__geometry *g;
     bool backward;                           /* false: x -> y; true: dy -> dx                     */
     bool wide;                               /* a line of the kernel is one tap                   */
+    bool by_place;                           /* pixels in the order h,w,n, not n,h,w              */
     int taps, depth, columns;                /* of the packed weight                              */
     int py, px, first, count;                /* the phase, and which taps it has                  */
     int oh, ow;                              /* the output plane, or the phase's part of it       */
@@ -3498,6 +3514,7 @@ typedef struct l2l__indirect {
 typedef struct l2l__bench {
     const l2l_real **pointers;
     l2l_real **targets, *tail;
+    int first[L2L__PIXELS / L2L__ROWS];      /* tap of each group that does not add but set       */
 } l2l__bench;
 
 /* The taps' pointers of output pixel (n,h,w), L2L__ROWS apart, in the order of l2l__pack; returns
@@ -3528,8 +3545,9 @@ static l2l_real *l2l__point_pixel(const l2l__indirect *q, int64_t n, int h, int 
    pixel. */
 static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
 {
-    int64_t n = p0 / q->ow / q->oh;
-    int h = (int)(p0 / q->ow % q->oh), w = (int)(p0 % q->ow), r;
+    int64_t images = q->g->n, place = q->by_place ? p0 / images : p0 % ((int64_t)q->oh * q->ow);
+    int64_t n = q->by_place ? p0 % images : p0 / q->ow / q->oh;
+    int h = (int)(place / q->ow), w = (int)(place % q->ow), r;
     const l2l_real **before = NULL;
     for (r = 0; r < m || r % L2L__ROWS; r++) {
         const l2l_real **at = b->pointers +
@@ -3542,10 +3560,19 @@ static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
             b->targets[r] = l2l__point_pixel(q, n, h, w, at);
         }
         before = at;
-        if (r + 1 >= m) continue;
+        if (r + 1 >= m || (q->by_place && ++n < images)) continue;
+        if (q->by_place) n = 0;
         if (++w == q->ow) { w = 0; h++; }
         if (h == q->oh) { h = 0; n++; }
     }
+}
+
+/* Do the rows of a group have anything but zeros at this tap? */
+static bool l2l__tap_used(const l2l__indirect *q, const l2l_real *const *rows)
+{
+    for (int r = 0; r < L2L__ROWS; r++)
+        if (rows[r] != q->zero) return true;
+    return false;
 }
 
 /* One block of up to L2L__PIXELS output pixels: every panel over every slab of the depth. */
@@ -3556,6 +3583,12 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
     int deep = q->depth < L2L__SLAB ? q->depth : L2L__SLAB;
     int tail = q->columns % width ? panels - 1 : -1;
     l2l__point(q, p0, m, b);
+    for (i = 0; i < m; i += L2L__ROWS) {     /* the first tap that counts: it sets the sums       */
+        const l2l_real **a = b->pointers + (int64_t)i * q->count;
+        for (r = 0; together == 1 && r < q->count - 1; r++)
+            if (l2l__tap_used(q, a + r * L2L__ROWS)) break;
+        b->first[i / L2L__ROWS] = r;
+    }
     for (t0 = 0; t0 < q->count; t0 += together)
         for (d0 = 0; d0 < q->depth; d0 += deep) {
             int taps = q->count - t0 < together ? q->count - t0 : together;
@@ -3565,14 +3598,14 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
                                                          q->depth + d0) * width;
                 for (i = 0; i < m; i += L2L__ROWS) {
                     l2l_real *y[L2L__ROWS];
-                    int rows = m - i < L2L__ROWS ? m - i : L2L__ROWS;
+                    int rows = m - i < L2L__ROWS ? m - i : L2L__ROWS, group = i / L2L__ROWS;
+                    const l2l_real **a = b->pointers + ((int64_t)group * q->count + t0) * L2L__ROWS;
+                    if (taps == 1 && t0 != b->first[group] && !l2l__tap_used(q, a)) continue;
                     for (r = 0; r < rows; r++)
                         y[r] = j == tail ? b->tail + (i + r) * width
                                          : b->targets[i + r] + j * width;
-                    q->kernels->tile(rows, taps, depth,
-                                     b->pointers +
-                                         ((int64_t)i / L2L__ROWS * q->count + t0) * L2L__ROWS,
-                                     d0, panel, q->depth, y, t0 + d0 > 0);
+                    q->kernels->tile(rows, taps, depth, a, d0, panel, q->depth, y,
+                                     d0 > 0 || t0 > b->first[group]);
                 }
             }
         }
@@ -3586,9 +3619,9 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
 
 static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
 {
-    int64_t blocks = (q->pixels + L2L__PIXELS - 1) / L2L__PIXELS;
     int64_t groups = L2L__PIXELS * (int64_t)q->count;
     int workers = l2l__workers(c, q->pixels * q->count * q->depth * q->columns), i;
+    int64_t blocks = (q->pixels + workers * L2L__PIXELS - 1) / (workers * L2L__PIXELS) * workers;
     int deepest = q->g->c > q->g->k ? q->g->c : q->g->k;
     l2l_mark mark = l2l_mark_here(c);
     l2l__bench *b = (l2l__bench *)l2l__arena_array(c, workers, sizeof *b);
@@ -3601,14 +3634,15 @@ static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
     }
     if (!c->status) {
         memset(zero, 0, (size_t)deepest * sizeof *zero);
+        int taken = 0, block = (int)((q->pixels + blocks - 1) / blocks);
         q->zero = zero;
+        q->by_place = !q->wide && q->count > 1 && (int64_t)q->oh * q->ow <= L2L__SMALL_PLANE;
         L2L__PARALLEL(workers)
         for (i = 0; i < workers; i++) {
-            int64_t block;
-            for (block = i; block < blocks; block += workers) {
-                int64_t p0 = block * L2L__PIXELS, m = q->pixels - p0;
-                l2l__indirect_block(q, p0, m < L2L__PIXELS ? (int)m : (int)L2L__PIXELS, &b[i]);
-            }
+            int64_t p0;
+            while ((p0 = (int64_t)l2l__next(&taken) * block) < q->pixels)
+                l2l__indirect_block(q, p0, q->pixels - p0 < block ? (int)(q->pixels - p0) : block,
+                                    &b[i]);
         }
     }
     l2l_release(c, mark);
@@ -3698,9 +3732,9 @@ typedef struct l2l__winograd {
 } l2l__winograd;
 
 enum {
-    L2L__CACHED = 1 << 16,                   /* c*k up to which transformed weights are kept      */
+    L2L__CACHED = 1 << 15,                   /* c*k up to which transformed weights are kept      */
     L2L__WIN_SLAB = 128,                     /* channels that are transformed at a time otherwise */
-    L2L__WIN_CHUNK = 192,                    /* tiles at a time then                              */
+    L2L__WIN_CHUNK = 128,                    /* tiles at a time then                              */
     L2L__WIN_COPIES = 4,                     /* threads up to which each transforms them itself   */
     L2L__WIN_GROUP = 48,                     /* channels of a weight gradient's block             */
     L2L__WIN_TILES = 64,                     /* tiles at a time where its sums come in parts      */
@@ -3713,7 +3747,9 @@ static int l2l__winograd_side(const l2l__kernels *kernels, int oh, int ow, int c
                               int kw, int stride, int padding)
 {
     int lanes = kernels->columns / 2;
-    double ck = (double)c * k, direct = 9.0 * oh * ow * ck;
+    bool small = (int64_t)oh * ow <= L2L__SMALL_PLANE && c > L2L__SLAB / 2;
+    int beyond = small ? 2 * padding : 0;    /* taps that the direct way leaves out               */
+    double ck = (double)c * k, direct = (3.0 * oh - beyond) * (3.0 * ow - beyond) * ck;
     double four = ((oh + 3) / 4) * (double)((ow + 3) / 4) * (36 * ck + 300.0 * c + 250.0 * k);
     double two = ((oh + 1) / 2) * (double)((ow + 1) / 2) * (16 * ck + 90.0 * c + 70.0 * k);
     if (!kernels->winograd || kh != 3 || kw != 3 || stride != 1 || padding > 2 || c % lanes ||
@@ -3862,13 +3898,15 @@ static void l2l__winograd_weight(const l2l__winograd *q, int panel, int d0, int 
 /* Small layers: a thread takes a block of tiles from patch to output. */
 static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
 {
-    int width = q->kernels->columns, panels = (q->k + width - 1) / width, blocks, worker;
+    int width = q->kernels->columns, panels = (q->k + width - 1) / width, blocks, worker, taken = 0;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
     int64_t vs, ms;
     l2l_real *space;
     q->most = q->c + q->k <= 128 ? 48 : 24;
     if (q->most > q->tiles) q->most = q->tiles;
     blocks = (q->tiles + q->most - 1) / q->most;
+    blocks = (blocks + workers - 1) / workers * workers;
+    q->most = (q->tiles + blocks - 1) / blocks;
     vs = l2l__winograd_v(q);
     ms = l2l__winograd_m(q);
     space = (l2l_real *)l2l__arena_array(c, workers * (q->points * (vs + ms)), sizeof *space);
@@ -3877,7 +3915,7 @@ static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
     for (worker = 0; worker < workers; worker++) {
         l2l_real *v = space + worker * (q->points * (vs + ms)), *m = v + q->points * vs;
         int block, p, j, d0;
-        for (block = worker; block < blocks; block += workers) {
+        for (block = l2l__next(&taken); block < blocks; block = l2l__next(&taken)) {
             int t0 = block * q->most, count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
             l2l__winograd_in(q, t0, count, 0, v);
             for (p = 0; p < q->points; p++)
@@ -3914,6 +3952,7 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
     size = q->points * (us + ms) + 9 * us;
     space = (l2l_real *)l2l__arena_array(c, workers * size, sizeof *space);
     for (t0 = 0; v && space && t0 < q->tiles; t0 += count) {
+        int taken = 0;
         count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
         L2L__PARALLEL(workers)
         for (t = 0; t < copies * count; t++)
@@ -3924,7 +3963,7 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
             l2l_real *u = space + worker * size, *m = u + q->points * us;
             l2l_real *room = m + q->points * ms;
             int p, j, d0, depth, k0;
-            for (j = worker; j < panels; j += workers) {
+            for (j = l2l__next(&taken); j < panels; j = l2l__next(&taken)) {
                 for (d0 = 0; d0 < q->c; d0 += depth) {
                     depth = q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB;
                     l2l__winograd_weight(q, j, d0, depth, room, u, us);
@@ -4463,7 +4502,7 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
         return !c->status;
     }
     side = l2l__winograd_side(c->kernels, g->oh, g->ow, g->c, g->k, g->kh, g->kw, g->stride,
-                              g->padding);
+                              0);            /* this direct way leaves nothing out                */
     if (side) {
         l2l__winograd v = l2l__winograd_of(c, side, g->n, g->h, g->w, g->c, g->oh, g->ow, g->k,
                                            g->padding);

@@ -24,16 +24,20 @@ static const layer layers[] = {
     /* F(2x2,3x3) */
     {5, 2, 2, 64, 64, 3, 1, 1}, {2, 5, 5, 64, 64, 3, 1, 1}, {1, 6, 6, 48, 160, 3, 1, 1},
     {2, 4, 36, 32, 64, 3, 1, 0}, {1, 2, 17, 64, 48, 3, 1, 1}, {2, 4, 4, 32, 48, 3, 1, 0},
-    {2, 2, 2, 320, 160, 3, 1, 1}, {1, 4, 4, 32, 32, 3, 1, 2},
-    /* c*k above 65,536: weights are transformed on the way; more than 192 tiles; both sizes */
+    {2, 2, 2, 96, 160, 3, 1, 1}, {1, 4, 4, 32, 32, 3, 1, 2},
+    /* c*k above 32,768: weights are transformed on the way; more than 128 tiles; both sizes */
     {2, 8, 8, 320, 320, 3, 1, 1}, {3, 34, 34, 272, 256, 3, 1, 1}, {5, 7, 7, 160, 416, 3, 1, 1},
-    {2, 2, 2, 512, 512, 3, 1, 1}, {1, 5, 6, 256, 264, 3, 1, 1}, {2, 6, 9, 256, 272, 3, 1, 2},
+    {2, 5, 5, 512, 512, 3, 1, 1}, {1, 5, 6, 256, 264, 3, 1, 1}, {2, 6, 9, 256, 272, 3, 1, 2},
     /* direct: too small a plane, channels that do not fit, strides, other kernels */
     {5, 1, 1, 64, 64, 3, 1, 1}, {2, 3, 3, 160, 24, 3, 1, 0}, {2, 5, 5, 16, 16, 3, 1, 1},
     {2, 9, 9, 20, 32, 3, 1, 1}, {1, 11, 8, 32, 9, 3, 1, 1}, {2, 16, 16, 64, 48, 3, 2, 1},
     {5, 9, 9, 32, 64, 3, 2, 1}, {2, 7, 8, 48, 16, 3, 2, 0}, {2, 9, 10, 24, 32, 5, 1, 2},
     {1, 12, 12, 16, 16, 5, 2, 0}, {2, 14, 14, 64, 160, 1, 1, 0}, {5, 10, 9, 48, 32, 1, 2, 0},
-    {2, 8, 8, 320, 64, 1, 1, 0}, {2, 4, 4, 320, 320, 3, 2, 1},
+    {2, 8, 8, 320, 64, 1, 1, 0},
+    /* direct, place by place: without the taps that are beyond the border for all images */
+    {64, 2, 2, 512, 64, 3, 1, 1}, {13, 2, 2, 160, 320, 3, 1, 1}, {2, 4, 4, 320, 320, 3, 2, 1},
+    {13, 14, 14, 144, 40, 3, 2, 1}, {7, 9, 3, 136, 24, 5, 1, 2}, {9, 3, 3, 160, 16, 3, 1, 2},
+    {13, 1, 1, 512, 32, 3, 1, 1}, {13, 3, 4, 272, 9, 3, 1, 0}, {7, 1, 1, 136, 24, 5, 3, 3},
     /* first layers of few channels: patches gathered, gradients scattered */
     {2, 34, 34, 3, 64, 7, 2, 3}, {5, 28, 28, 1, 32, 3, 1, 0}, {2, 32, 32, 3, 16, 3, 1, 1},
     {1, 9, 9, 4, 24, 5, 1, 2},
@@ -364,7 +368,6 @@ static void any_batch_of(const layer *shape)
             layer q = *shape;
             operands o, one;
             l2l_tensor *all, *alone;
-            q.n = 5;
             if (!affordable(&q, cpus[j])) continue;
             use(cpus[j], 2);
             o = one = operands_of(&q, 8000, 0);
@@ -382,16 +385,16 @@ static void any_batch_of(const layer *shape)
 }
 
 /* Shapes of each way: F(4x4) kept, F(2x2) kept, on the way (F4, F2), direct, gathered, 1x1,
-   turned round. */
+   turned round, place by place. */
 static const layer ways[] = {
     {5, 10, 10, 32, 64, 3, 1, 1}, {5, 7, 9, 24, 48, 3, 1, 0},  {5, 5, 5, 64, 64, 3, 1, 1},
-    {5, 8, 8, 256, 272, 3, 1, 1}, {5, 2, 2, 256, 272, 3, 1, 1}, {5, 9, 9, 20, 24, 3, 1, 1},
+    {5, 8, 8, 256, 272, 3, 1, 1}, {5, 5, 5, 256, 272, 3, 1, 1}, {5, 9, 9, 20, 24, 3, 1, 1},
     {5, 9, 9, 32, 24, 3, 2, 1},   {5, 12, 12, 3, 24, 7, 2, 3},  {5, 6, 6, 48, 24, 1, 1, 0},
-    {5, 9, 7, 32, 3, 3, 1, 1}};
+    {5, 9, 7, 32, 3, 3, 1, 1},    {25, 2, 2, 160, 320, 3, 1, 1}, {9, 7, 7, 136, 40, 3, 2, 1}};
 
 static void any_batch(void)
 {
-    static const layer large = {5, 30, 30, 256, 272, 3, 1, 1}; /* 64 tiles an image, 192 at once */
+    static const layer large = {5, 30, 30, 256, 272, 3, 1, 1}; /* 64 tiles an image, 128 at once */
     int i;
     for (i = 0; i < COUNT(ways); i++) any_batch_of(&ways[i]);
     any_batch_of(&large);
@@ -573,11 +576,12 @@ static void train_once(l2l_model *m, const layer *q)
     l2l_train_options o = l2l_train_default();
     int64_t n = (int64_t)q->n * q->c * q->h * q->w;
     l2l_real *images = test_array(n);
-    int labels[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    int labels[32], i;
     l2l_dataset data;
     l2l_trainer *t;
     l2l_progress p;
     golden_fill(images, n, 5, 0, 1);
+    for (i = 0; i < 32; i++) labels[i] = i % 10;
     l2l_dataset_from_arrays(context, images, labels, q->n, q->c, q->h, q->w, 10, &data);
     o.method = l2l_method_plain();
     o.batch = q->n;
