@@ -228,6 +228,46 @@ static void resuming(void)
     free(checkpoint);
 }
 
+/* A loop of one's own: steps on batches as they come, a checkpoint by hand. */
+static void own_loop(void)
+{
+    char *file = path("own.l2l"), *none = path("none.l2l");
+    int stop, i;
+    for (stop = 0; stop < 7; stop += 3) {    /* 0: in one go                                      */
+        static run whole;
+        run r;
+        l2l_trainer *t;
+        l2l_progress p;
+        if (!run_begin(&r, RNN_ADV, 1)) return;
+        t = l2l_trainer_create(r.m, &r.d, &r.o);
+        for (i = 0; i < 7 && CHECK(t != NULL); i++) {
+            if (stop && i == stop) {         /* into a new model, by a new trainer                */
+                CHECK(l2l_trainer_save(t, file));
+                l2l_trainer_free(t);
+                run_end(&r);
+                if (!run_begin(&r, RNN_ADV, 2)) return;
+                t = l2l_trainer_create(r.m, &r.d, &r.o);
+                CHECK(!l2l_trainer_resume(t, none));
+                CHECK_ERROR(r.c, L2L_ERROR_FILE, none);
+                CHECK(l2l_trainer_resume(t, file));
+            }
+            CHECK(l2l_train_step(t, r.x + 10 * i * SIZE, r.labels + 10 * i, 10, &p));
+            CHECK_INT(i + 1, p.step);
+        }
+        l2l_trainer_free(t);
+        if (!stop) {
+            whole = r;
+            continue;
+        }
+        check_same_run(&whole, &r);
+        run_end(&r);
+        if (stop == 6) run_end(&whole);
+    }
+    remove(file);
+    free(file);
+    free(none);
+}
+
 /* As after a kill: the checkpoint is of step 6, the log goes on to the end; it must be cut. */
 static void resuming_after_a_kill(void)
 {
@@ -1144,6 +1184,7 @@ int main(int argc, char **argv)
         directory[slash - argv[0] + 1] = 0;
     }
     RUN(resuming, "stopping and resuming gives the bits of never having stopped");
+    RUN(own_loop, "steps of a loop of one's own, saved and resumed, are those of one go");
     RUN(resuming_after_a_kill, "resuming from a periodic checkpoint cuts the log to its step");
     RUN(other_settings_refused, "a checkpoint of other settings is refused by name");
     RUN(impossible_states_refused, "a checkpoint with an impossible state is refused");
