@@ -386,18 +386,19 @@ static bool evaluate(const setup *s, const char *state, bool skip, int batches, 
     return k == ATTACKS;
 }
 
-/* Stopped after every possible batch, and gone on with: the same bits as in one go. */
-static void going_on(void)
+/* Stopped after every possible batch, and gone on with: the same bits and warnings as in one go. */
+static void going_on_with(l2l_model *(*make)(l2l_context *c), unsigned warnings, int step)
 {
     static outcome straight, stopped;
     setup s;
     char *state = beside("state");
     int skip, batches, stops;
-    if (begin(&s, plain))
+    if (begin(&s, make))
         for (skip = 0; skip < 2; skip++) {
             remove(state);
             CHECK(evaluate(&s, NULL, skip != 0, 0, &straight));
-            for (batches = 1; batches < 13; batches++) {
+            CHECK_INT((int)warnings, (int)straight.warnings);
+            for (batches = 1; batches < 13; batches += step) {
                 CHECK(!evaluate(&s, state, skip != 0, batches, &stopped));
                 CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "evaluation: cancelled after ");
                 for (stops = 0; stops < 20 && !evaluate(&s, state, skip != 0, 2, &stopped); stops++)
@@ -411,6 +412,13 @@ static void going_on(void)
         }
     end(&s);
     free(state);
+}
+
+static void going_on(void)
+{
+    going_on_with(plain, 0, 1);
+    going_on_with(flat, L2L_WARN_ZERO_GRADIENTS, 3);
+    going_on_with(softmax, L2L_WARN_SOFTMAX, 5);
 }
 
 static void states_refused(void)
