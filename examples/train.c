@@ -13,7 +13,7 @@
 /* What the flags set. A number that is 0 here is explained in its help text. */
 static struct {
     const char *dataset, *data, *arch, *method, *opt, *phi_opt, *schedule, *cell, *grad_input;
-    const char *inner_mode, *mean, *deviation, *loss_weights, *init, *init_maximizer, *save;
+    const char *start, *inner_mode, *mean, *deviation, *loss_weights, *init, *init_maximizer, *save;
     const char *save_best, *save_maximizer;
     const char *checkpoint, *log;
     int depth, epochs, batch, micro_batch, steps, hidden, val, threads, limit, checkpoint_steps;
@@ -98,6 +98,8 @@ static void parse(int argc, char **argv)
          "radius of the l-infinity ball [digits, clothes 0.3; photographs 8/255]"},
         {"steps", CLI_INTEGER, &set.steps, 1, 1000, "T", "inner steps"},
         {"step-size", CLI_NUMBER, &set.step_size, 0, 1, NULL, "of PGD; 0: eps/4"},
+        {"start", CLI_CHOICE, &set.start, 0, 0, "clean|uniform|normal",
+         "of the inner steps: x, anywhere in the ball, x + 0.001 N(0,1) [the method's own]"},
         {"inner-mode", CLI_CHOICE, &set.inner_mode, 0, 0, "evaluate|train",
          "statistics of batch norm in the inner steps"},
         {"eps-warmup", CLI_NUMBER, &set.eps_warmup, 0, 1, NULL,
@@ -170,7 +172,7 @@ static void parse(int argc, char **argv)
     refuse_idle(cli_given(argc, argv, flags, "beta"), "trades|rnn-trades");
     refuse_idle(cli_given(argc, argv, flags, "lambda|generator-width"), "l2lda");
     refuse_idle(cli_given(argc, argv, flags, "step-size"), "advtrain|trades");
-    refuse_idle(cli_given(argc, argv, flags, "steps|inner-mode|eps-warmup"),
+    refuse_idle(cli_given(argc, argv, flags, "steps|start|inner-mode|eps-warmup"),
                 "advtrain|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda");
     if (set.beta < 0) set.beta = photographs() ? 6 : 1;
     if (set.lambda < 0) set.lambda = photographs() ? 0.5 : 0.02;
@@ -498,6 +500,10 @@ int main(int argc, char **argv)
     if (l2l_error(c)) die(c);
 
     o.method = make_method(phi, g);
+    if (set.start)
+        o.method.start = !strcmp(set.start, "clean")     ? L2L_START_CLEAN
+                         : !strcmp(set.start, "uniform") ? L2L_START_UNIFORM
+                                                         : L2L_START_NORMAL;
     o.epochs = set.epochs;
     o.batch = set.batch;
     o.micro_batch = set.micro_batch;

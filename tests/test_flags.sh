@@ -49,10 +49,23 @@ grep -q 'warning: the maximizer leaves no pixel inside the ball' output
 verdict "is warned of" $?
 
 # -- flags of the inner steps where there are none ---------------------------------------------------
-for flag in "--steps 3" "--inner-mode train" "--eps-warmup 0.1" "--step-size 0.1"; do
+for flag in "--steps 3" "--start clean" "--inner-mode train" "--eps-warmup 0.1" "--step-size 0.1"; do
     # shellcheck disable=SC2086 # a flag and its value
     refused "$flag with --method plain" "${flag%% *}: not for --method plain; it is for advtrain" \
         train $flag --method plain
+done
+
+# -- where the inner steps start -----------------------------------------------------------------------
+loss() { sed -n 's/^epoch .*loss \([0-9.]*\).*/\1/p' output | tail -1; }
+for start in "" "--start normal" "--start uniform" "--start clean"; do
+    # shellcheck disable=SC2086 # a flag and its value, or nothing
+    claim "rnn-adv ${start:-as it is}" train --method rnn-adv --width 0.25 --steps 2 --hidden 4 $start
+    : "${own:=$(loss)}"
+    case $start in
+    *uniform) [ "$own" != "$(loss)" ] ;;
+    *normal) [ "$own" = "$(loss)" ] ;;
+    esac
+    verdict "has the loss that it should: $(loss)" $?
 done
 
 # -- one file for two outputs -----------------------------------------------------------------------
