@@ -783,7 +783,8 @@ L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon);
    gained less than 0.01 %. Nearest of all iterates of all descents. */
 L2LADVDEF l2l_attack l2l_attack_cw_l2(double epsilon);
 /* DeepFool (Moosavi-Dezfooli et al. 2016) in l-infinity and l2: at most 50 steps, each just across
-   the nearest of the linearised boundaries between the label and the candidates. No targets. */
+   the nearest of the linearised boundaries between the label and the candidates. No targets. An
+   `init` is looked at first, one pass more; where it is adversarial it is the answer. */
 L2LADVDEF l2l_attack l2l_attack_deepfool(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_deepfool_l2(double epsilon);
 /* The two that ask for no gradient. Square (Andriushchenko et al. 2020; l-infinity), in the ball
@@ -1897,8 +1898,8 @@ static l2l__epilogue l2l__epilogue_of(const l2l_real *mean, const l2l_real *scal
 enum {
     L2L__ROWS = 6,                           /* rows of a tile: pixels (or channels) at once      */
     L2L__SLAB = 256,                         /* depth of a pass: a panel of it stays in L1        */
-    L2L__SMALL_PLANE = 64,                   /* pixels of a plane that goes place by place        */
-    L2L__PIXELS = 96,                        /* pixels of a block: a multiple of L2L__ROWS        */
+    L2L__SMALL_PLANE = 64,                   /* pixels up to which a plane goes place by place    */
+    L2L__PIXELS = 96,                        /* pixels of a block at most: of L2L__ROWS each      */
     L2L__FEW = 4                             /* channels up to which a kernel's line is one tap   */
 };
 
@@ -3493,8 +3494,9 @@ static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2
    pointer's affair. Where there are few channels, a line of the kernel over a source with its
    padding written out is one tap of kw*c numbers. The input gradient of a strided layer goes by
    phases: all input lines of one remainder by the stride are reached through the same taps. On a
-   small plane many taps are beyond the border, which changes no sum: rows that go together are the
-   same place of different images, and taps where all of them have zeros are left out. */
+   small plane many taps are beyond the border: rows that go together are the same place of
+   different images, and taps where all of them have zeros are left out. With finite weights that
+   changes no sum, but the sign of a zero; so +0 is added to all. */
 typedef struct l2l__indirect {
     const l2l__kernels *kernels;
     const l2l__geometry *g;
@@ -3585,7 +3587,7 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
     l2l__point(q, p0, m, b);
     for (i = 0; i < m; i += L2L__ROWS) {     /* the first tap that counts: it sets the sums       */
         const l2l_real **a = b->pointers + (int64_t)i * q->count;
-        for (r = 0; together == 1 && r < q->count - 1; r++)
+        for (r = 0; q->by_place && together == 1 && r < q->count - 1; r++)
             if (l2l__tap_used(q, a + r * L2L__ROWS)) break;
         b->first[i / L2L__ROWS] = r;
     }
@@ -3600,7 +3602,8 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
                     l2l_real *y[L2L__ROWS];
                     int rows = m - i < L2L__ROWS ? m - i : L2L__ROWS, group = i / L2L__ROWS;
                     const l2l_real **a = b->pointers + ((int64_t)group * q->count + t0) * L2L__ROWS;
-                    if (taps == 1 && t0 != b->first[group] && !l2l__tap_used(q, a)) continue;
+                    if (q->by_place && taps == 1 && t0 != b->first[group] && !l2l__tap_used(q, a))
+                        continue;
                     for (r = 0; r < rows; r++)
                         y[r] = j == tail ? b->tail + (i + r) * width
                                          : b->targets[i + r] + j * width;
@@ -3612,6 +3615,8 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
     for (i = 0; tail >= 0 && i < m; i++)
         memcpy(b->targets[i] + tail * width, b->tail + i * width,
                (size_t)(q->columns % width) * sizeof *b->tail);
+    for (i = 0; q->by_place && i < m; i++)
+        q->kernels->add(q->columns, b->targets[i], q->zero, b->targets[i]);
     for (i = 0; q->epilogue && i < m; i++)
         q->kernels->finish(q->columns, b->targets[i], q->epilogue, b->targets[i] - q->out,
                            b->targets[i]);
@@ -3619,7 +3624,7 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
 
 static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
 {
-    int64_t groups = L2L__PIXELS * (int64_t)q->count;
+    int64_t pointers = L2L__PIXELS * (int64_t)q->count;
     int workers = l2l__workers(c, q->pixels * q->count * q->depth * q->columns), i;
     int64_t blocks = (q->pixels + workers * L2L__PIXELS - 1) / (workers * L2L__PIXELS) * workers;
     int deepest = q->g->c > q->g->k ? q->g->c : q->g->k;
@@ -3627,14 +3632,15 @@ static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
     l2l__bench *b = (l2l__bench *)l2l__arena_array(c, workers, sizeof *b);
     l2l_real *zero = (l2l_real *)l2l__arena_array(c, deepest, sizeof *zero);
     for (i = 0; zero && b && i < workers; i++) {
-        b[i].pointers = (const l2l_real **)l2l__arena_array(c, groups, sizeof *b[i].pointers);
+        b[i].pointers = (const l2l_real **)l2l__arena_array(c, pointers, sizeof *b[i].pointers);
         b[i].targets = (l2l_real **)l2l__arena_array(c, L2L__PIXELS, sizeof *b[i].targets);
         b[i].tail = (l2l_real *)l2l__arena_array(c, L2L__PIXELS * (int64_t)q->kernels->columns,
                                                  sizeof *b[i].tail);
     }
     if (!c->status) {
         memset(zero, 0, (size_t)deepest * sizeof *zero);
-        int taken = 0, block = (int)((q->pixels + blocks - 1) / blocks);
+        int taken = 0, groups = (int)((q->pixels + blocks * L2L__ROWS - 1) / (blocks * L2L__ROWS));
+        int block = groups * L2L__ROWS;
         q->zero = zero;
         q->by_place = !q->wide && q->count > 1 && (int64_t)q->oh * q->ow <= L2L__SMALL_PLANE;
         L2L__PARALLEL(workers)
@@ -3742,13 +3748,14 @@ enum {
 };
 
 /* Which way a layer goes, by its shape alone. The costs are vector operations for each tile: the
-   product, and what the transforms of input and output take. 0: the direct way. */
+   product, and what the transforms of input and output take. 0: the direct way, for which `border`
+   is how far the source's plane is padded. */
 static int l2l__winograd_side(const l2l__kernels *kernels, int oh, int ow, int c, int k, int kh,
-                              int kw, int stride, int padding)
+                              int kw, int stride, int padding, int border)
 {
     int lanes = kernels->columns / 2;
     bool small = (int64_t)oh * ow <= L2L__SMALL_PLANE && c > L2L__SLAB / 2;
-    int beyond = small ? 2 * padding : 0;    /* taps that the direct way leaves out               */
+    int beyond = small && border > 0 ? border * (border + 1) : 0; /* taps it leaves out, a side   */
     double ck = (double)c * k, direct = (3.0 * oh - beyond) * (3.0 * ow - beyond) * ck;
     double four = ((oh + 3) / 4) * (double)((ow + 3) / 4) * (36 * ck + 300.0 * c + 250.0 * k);
     double two = ((oh + 1) / 2) * (double)((ow + 1) / 2) * (16 * ck + 90.0 * c + 70.0 * k);
@@ -4245,7 +4252,7 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_
     l2l__matrix m = l2l__matrix_of(g, 0);
     l2l_real *temporary, *padded = NULL;
     int side = l2l__winograd_side(c->kernels, g->oh, g->ow, g->c, g->k, g->kh, g->kw, g->stride,
-                                  g->padding);
+                                  g->padding, g->padding);
     bool ok;
     if (!c->kernels->tile) {
         l2l__naive_conv_forward(c, g, x, w->data, e, y);
@@ -4363,7 +4370,7 @@ static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, con
     l2l__matrix m = l2l__matrix_of(g, 1);
     l2l_real *temporary;
     int side = l2l__winograd_side(c->kernels, g->h, g->w, g->k, g->c, g->kh, g->kw, g->stride,
-                                  g->padding);
+                                  g->padding, 2 - g->padding);
     bool ok;
     if (!c->kernels->tile) {
         l2l__naive_conv_input_gradient(c, g, dy, w->data, dx);
@@ -4502,7 +4509,7 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
         return !c->status;
     }
     side = l2l__winograd_side(c->kernels, g->oh, g->ow, g->c, g->k, g->kh, g->kw, g->stride,
-                              0);            /* this direct way leaves nothing out                */
+                              g->padding, 0); /* this direct way leaves nothing out               */
     if (side) {
         l2l__winograd v = l2l__winograd_of(c, side, g->n, g->h, g->w, g->c, g->oh, g->ow, g->k,
                                            g->padding);
@@ -8224,7 +8231,7 @@ static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
     if (c->status) return false;
     memset(h->courses, 0, (size_t)in->n * sizeof *h->courses);
     int standing = l2l__each(h, l2l__clean_seen, 0);
-    for (int t = 1; t <= passes && standing && !c->status; t++) {
+    for (int t = 1; t <= passes && t < INT_MAX && standing && !c->status; t++) {
         l2l__hunt_leave(h);
         if (before) before(h, t);
         if (!c->status) l2l__each(h, point, t);
@@ -8458,7 +8465,7 @@ static bool l2l__deepfool_search(l2l__hunt *h)
     if (h->in.targeted)
         return l2l__fail(h->in.context, L2L_ERROR_ARGUMENT, "attack %s: it has no targeted form",
                          h->attack->name);
-    return l2l__search(h, 1, h->attack->steps + (h->attack->init != NULL), false,
+    return l2l__search(h, 1, (int64_t)h->attack->steps + (h->attack->init != NULL), false,
                        l2l__deepfool_before, l2l__deepfool_point, l2l__deepfool_seen);
 }
 
