@@ -1,4 +1,4 @@
-/* l2ladv.h - v0.4.0 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.4.1 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
@@ -158,7 +158,7 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.4.0"
+#define L2LADV_VERSION "0.4.1"
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((unused))
@@ -251,7 +251,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.4.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.4.1, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -13957,6 +13957,8 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   0.4.1  (2026-11)  searches begin at given points; threads take blocks one by one; small planes go
+                     place by place, without taps beyond the border
    0.4.0  (2026-11)  the learned maximizer's steps are eps/4 at most unless told otherwise, not eps;
                      batch norm by image; trials of a line search in records; less memory;
                      checkpoints of format 4, evaluations' states of format 2
