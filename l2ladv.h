@@ -704,7 +704,8 @@ typedef struct l2l_outer {
                         void *user);
     void *user;       /* NULL: `loss` gets the address of `number`                                */
     double number[2]; /* parameters that are copied along                                         */
-    bool is_objective; /* is the mean of the inner cross-entropy at x'_T: one pass serves both    */
+    bool is_objective; /* of l2l_outer_cross_entropy alone, elsewhere without effect: one pass    */
+                       /* serves L_theta and the look at x'_T where both are the same function    */
 } l2l_outer;
 L2LADVDEF l2l_outer l2l_outer_cross_entropy(void); /* mean CE(f(x'_T), y)                         */
 /* TRADES (Zhang et al. 2019): mean of CE(f(x), y) + beta KL(f(x) || f(x'_T)), with the gradient
@@ -985,7 +986,9 @@ typedef struct l2l_train_options {
     l2l_mode inner_mode;        /* of the classifier during the inner steps: L2L_EVALUATE. In     */
                                 /* training mode, too, they leave running statistics alone        */
     int validation;             /* images split off for evaluation after each epoch: 0            */
-    l2l_attack validation_attack; /* name NULL: PGD-10 at epsilon                                 */
+    l2l_attack validation_attack; /* name NULL: PGD-10 at epsilon. Its targets and init, borrowed */
+                                /* until the trainer is freed, are of the held-out images in the  */
+                                /* order in which they are fetched                                */
     bool stop_on_plateau;       /* see l2l_train */
     uint64_t seed;
     bool (*progress)(void *user, const l2l_progress *p); /* after each step; false: stop          */
@@ -1065,7 +1068,7 @@ typedef struct l2l_evaluation {
     bool *by_gradient, *by_query; /* per image: right under all attacks with, without gradients   */
     unsigned checked;       /* warnings about the model itself                                    */
     void *held;             /* the memory of these arrays                                         */
-    double model_digest, data_digest;
+    double model_digest, data_digest, clean_digest;
 } l2l_evaluation;
 /* The model is also asked five times about its first images (up to 20), for the warnings. */
 L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
@@ -1793,35 +1796,116 @@ static double l2l__digest_bytes(const void *data, int64_t bytes)
     return data ? (double)(l2l__fold(L2L__FNV, data, (size_t)bytes) >> 12) : 0;
 }
 
-/* A member of a struct: its name in a file, what it can be. */
+/* -- options: one table for each struct ---------------------------------------------------------
+   What a member is called, where it is and what it can be. The checks of options, the metadata of
+   files, the fingerprints of checkpoints and evaluations and the states of maximizers read the same
+   tables: what can be made can be saved, and what was saved can be made again. */
 typedef struct l2l__field {
     size_t offset, size;
-    const char *key;
-    char type;                               /* 's' text, 'r' double, 'd' anything, by its digest */
+    const char *name;                        /* NULL ends a table                                 */
+    char type;                               /* 's' text, 'r' double, 'l' doubles, in files by    */
+                                             /* their digest; 't' a struct with a table;          */
                                              /* 'i' integer, bool or enum of 1, 4 or 8 bytes      */
-    double low, high;                        /* infinite: no bound, and not even a number         */
-    const char *const *names;                /* of the numbers 0..high, or NULL                   */
+    int use;                                 /* L2L__ABOVE and so on                              */
+    double low, high;
+    const char *const *names;                /* of the numbers 0..high; of 'r' a hint; or NULL    */
+    const struct l2l__field *table;          /* of 't'                                            */
+    const char *key;                         /* its name in a file, where that is another         */
 } l2l__field;
-#define L2L__FIELD(in, member, key, type, low, high, names) \
-    {offsetof(in, member), sizeof(((in *)0)->member), key, type, low, high, names}
+enum {
+    L2L__ABOVE = 1, L2L__BELOW = 2,          /* low, high themselves are not allowed              */
+    L2L__ANY = 4,                            /* any number, and not even a number                 */
+    L2L__FREE = 8,                           /* changes no result of what has been made           */
+    L2L__FILED = 16,                         /* stands in the file of a model or maximizer        */
+    L2L__AGREED = 32,                        /* and must be equal where such a file is loaded     */
+    L2L__SEARCH = 64,                        /* only searches look at it                          */
+    L2L__APART = 128                         /* is checked by itself                              */
+};
+#define L2L__MEMBER(in, member, name, type, use, low, high, names, table, key) \
+    {offsetof(in, member), sizeof(((in *)0)->member), name, type, use, low, high, names, table, key}
+#define L2L__INT(in, member, low, high, use) \
+    L2L__MEMBER(in, member, #member, 'i', use, low, high, NULL, NULL, NULL)
+#define L2L__BOOL(in, member, use) L2L__INT(in, member, 0, 1, use)
+#define L2L__NUMBER(in, member, low, high, use) \
+    L2L__MEMBER(in, member, #member, 'r', use, low, high, NULL, NULL, NULL)
+#define L2L__LIST(in, member, low, high, use) \
+    L2L__MEMBER(in, member, #member, 'l', use, low, high, NULL, NULL, NULL)
+#define L2L__TEXT(in, member, use) L2L__MEMBER(in, member, #member, 's', use, 0, 0, NULL, NULL, NULL)
+#define L2L__ENUM(in, member, names, use) \
+    L2L__MEMBER(in, member, #member, 'i', use, 0, (int)(sizeof names / sizeof *names) - 1, names, \
+                NULL, NULL)
+#define L2L__TABLE(in, member, table, use) \
+    L2L__MEMBER(in, member, #member, 't', use, 0, 0, NULL, table, NULL)
 /* Two fields of 4 bytes: a seed, all of whose bits shall count. */
-#define L2L__SEED(in, member) \
-    {offsetof(in, member), 4, "seed (one half)", 'i', INT_MIN, INT_MAX, NULL}, \
-    {offsetof(in, member) + 4, 4, "seed (other half)", 'i', INT_MIN, INT_MAX, NULL}
+#define L2L__SEED(in, member, use) \
+    {offsetof(in, member), 4, "seed (one half)", 'i', use, INT_MIN, INT_MAX, NULL, NULL, NULL}, \
+    {offsetof(in, member) + 4, 4, "seed (other half)", 'i', use, INT_MIN, INT_MAX, NULL, NULL, NULL}
+#define L2L__EXACT 9007199254740992.0        /* 2^53: whole doubles are exact up to here          */
+#define L2L__END {0, 0, NULL, 0, 0, 0, 0, NULL, NULL, NULL}
+static const char *const l2l__pixel_hint[] = {"pixels are in [0,1], so 8 of 255 is 8/255"};
+static const char *const l2l__norm_names[] = {"linf", "l2"};
+static const char *const l2l__start_names[] = {"clean", "uniform", "normal"};
+static const char *const l2l__mode_names[] = {"evaluate", "train"};
+
+/* A way through a table and those inside of it:
+       for (l2l__members w = l2l__members_of(table, "prefix"); l2l__next_member(&w, skip);) */
+typedef struct l2l__members {
+    const l2l__field *f;                     /* the member at hand,                               */
+    size_t base;                             /* where its struct begins in the outermost one,     */
+    char name[96];                           /* "prefix.inner.member"                             */
+    int depth;
+    struct { const l2l__field *next; size_t base, length; } level[5];
+} l2l__members;
+
+static l2l__members l2l__members_of(const l2l__field *table, const char *prefix)
+{
+    l2l__members w = L2L__ZERO;
+    w.level[0].next = table;
+    w.level[0].length = l2l__format(w.name, sizeof w.name, *prefix ? "%s." : "%s", prefix);
+    return w;
+}
+
+/* Leaves out what has one of the uses `skip`. */
+static bool l2l__next_member(l2l__members *w, int skip)
+{
+    while (w->depth >= 0) {
+        const l2l__field *f = w->level[w->depth].next++;
+        size_t at = w->level[w->depth].length, length;
+        if (!f->name) { w->depth--; continue; }
+        if (f->use & skip) continue;
+        length = at + l2l__format(w->name + at, sizeof w->name - at, "%s", f->name);
+        w->f = f;
+        w->base = w->level[w->depth].base;
+        if (f->type != 't') return true;
+        if (*f->name) length += l2l__format(w->name + length, sizeof w->name - length, ".");
+        w->level[++w->depth].next = f->table;
+        w->level[w->depth].base = w->base + f->offset;
+        w->level[w->depth].length = length;
+    }
+    return false;
+}
 
 /* A value as a number; whole ones are exact up to 2^53. */
 static double l2l__field_get(const l2l__field *f, const void *in)
 {
-    const char *p = (const char *)in + f->offset;
+    const char *p = (const char *)in + f->offset, *text;
     double v;
     int64_t wide;
     int32_t i;
-    if (f->type == 'd') return l2l__digest_bytes(p, (int64_t)f->size);
+    if (f->type == 'l') return l2l__digest_bytes(p, (int64_t)f->size);
+    if (f->type == 's') {
+        memcpy(&text, p, sizeof text);
+        return text ? l2l__digest_bytes(text, (int64_t)strlen(text)) : 0;
+    }
     if (f->type == 'r') { memcpy(&v, p, sizeof v); return v; }
     if (f->size == 1) return *(const unsigned char *)p;
     if (f->size == 8) { memcpy(&wide, p, 8); return (double)wide; }
     memcpy(&i, p, 4);
     return i;
+}
+static double l2l__member_get(const l2l__members *w, const void *in)
+{
+    return l2l__field_get(w->f, (const char *)in + w->base);
 }
 
 /* A value that fits. */
@@ -1839,22 +1923,90 @@ static void l2l__field_set(const l2l__field *f, void *in, double v)
 
 static bool l2l__field_fits(const l2l__field *f, double v)
 {
-    return f->high > DBL_MAX ||
-           (v >= f->low && v <= f->high && (f->type == 'r' || !(v - floor(v) > 0)));
+    if (f->use & L2L__ANY) return true;
+    return v >= f->low && v <= f->high && !(f->use & L2L__ABOVE && v <= f->low) &&
+           !(f->use & L2L__BELOW && v >= f->high) && (f->type != 'i' || !(v - floor(v) > 0));
 }
 
-/* n fields as numbers, and back; false where one does not fit. */
+/* "in [0,1)", "at least 1", "0 (sgd) or 1 (adam)" */
+static const char *l2l__allowed(const l2l__field *f, char text[160])
+{
+    const int last = f->type == 'i' && f->names ? (int)f->high : -1;
+    char low[40], high[40];
+    size_t n = 0;
+    for (int k = 0; k <= last; k++)
+        n += l2l__format(text + n, 160 - n, "%s%d (%s)", !k ? "" : k < last ? ", " : " or ", k,
+                         f->names[k]);
+    if (last >= 0) return text;
+    l2l__number(low, f->low, 10);
+    l2l__number(high, f->high, 10);
+    if (f->low < -(double)FLT_MAX)
+        n = l2l__format(text, 160, f->high > DBL_MAX ? "a number" : "a finite number");
+    else if (f->high >= INT_MAX)
+        n = l2l__format(text, 160, "%s %s%s", f->use & L2L__ABOVE ? "above" : "at least", low,
+                        f->type == 'i' || f->high > DBL_MAX ? "" : " and finite");
+    else
+        n = l2l__format(text, 160, "in %s%s,%s%s", f->use & L2L__ABOVE ? "(" : "[", low, high,
+                        f->use & L2L__BELOW ? ")" : "]");
+    if (f->names) l2l__format(text + n, 160 - n, "; %s", *f->names);
+    return text;
+}
+
+/* Whether all members but those with a use of `skip` are what they can be. */
+static bool l2l__options_ok(l2l_context *c, const char *who, const l2l__field *table,
+                            const void *in, int skip)
+{
+    char place[16], value[40], text[160];
+    if (c->status) return false;
+    for (l2l__members w = l2l__members_of(table, ""); l2l__next_member(&w, skip);) {
+        const l2l__field *f = w.f;
+        int n = f->type == 'l' ? (int)(f->size / sizeof(double)) : f->type == 's' ? 0 : 1;
+        for (int i = 0; i < n; i++) {
+            double v = f->type == 'l' ? 0 : l2l__member_get(&w, in);
+            if (f->type == 'l')
+                memcpy(&v, (const char *)in + w.base + f->offset + (size_t)i * sizeof v, sizeof v);
+            if (l2l__field_fits(f, v)) continue;
+            l2l__format(place, sizeof place, n > 1 ? "[%d]" : "", i);
+            l2l__number(value, v, f->type == 'i' ? 16 : 6);
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %s%s %s is not %s", who, w.name, place,
+                             value, l2l__allowed(f, text));
+        }
+    }
+    return true;
+}
+
+/* The settings that a state belongs to, as numbers: how many, and if `v` is there they themselves.
+   Equal settings have the same bytes. */
+static int l2l__options_pack(const l2l__field *table, const void *in, double *v)
+{
+    int n = 0;
+    for (l2l__members w = l2l__members_of(table, ""); l2l__next_member(&w, L2L__FREE); n++)
+        if (v) v[n] = l2l__member_get(&w, in);
+    return n;
+}
+
+/* The number of the first of n settings from `from` on that differs, or n; and its name. */
+static int l2l__options_differ(const l2l__field *table, const double *a, const double *b, int from,
+                               int n, char name[96])
+{
+    int i = from;
+    while (i < n && !memcmp(a + i, b + i, sizeof *a)) i++;
+    l2l__members w = l2l__members_of(table, "");
+    for (int k = 0; name && i < n && k <= i && l2l__next_member(&w, L2L__FREE); k++)
+        if (k == i) l2l__format(name, 96, "%s", w.name);
+    return i;
+}
+
+/* n fields of one struct as numbers, and back; the number of the first that does not fit, or n. */
 static void l2l__fields_get(const l2l__field *f, int n, const void *in, double *v)
 {
     for (int i = 0; i < n; i++) v[i] = l2l__field_get(f + i, in);
 }
-static bool l2l__fields_set(const l2l__field *f, int n, void *in, const double *v)
+static int l2l__fields_set(const l2l__field *f, int n, void *in, const double *v)
 {
-    for (int i = 0; i < n; i++) {
-        if (!l2l__field_fits(f + i, v[i])) return false;
-        l2l__field_set(f + i, in, v[i]);
-    }
-    return true;
+    int i;
+    for (i = 0; i < n && l2l__field_fits(f + i, v[i]); i++) l2l__field_set(f + i, in, v[i]);
+    return i;
 }
 
 /* ============================================================================================ */
@@ -4990,6 +5142,9 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
                          "recording on when it was computed?");
     if (cotangent && !l2l__equal(c, "l2l_vjp: the cotangent", cotangent->shape, output->shape))
         return false;
+    if (flags & ~(unsigned)(L2L_CREATE_GRAPH | L2L_FREE_GRAPH))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "gradient: flags %z are neither L2L_CREATE_GRAPH "
+                         "(1) nor L2L_FREE_GRAPH (2)", (int64_t)flags);
     if ((flags & L2L_CREATE_GRAPH) && (flags & L2L_FREE_GRAPH))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: L2L_CREATE_GRAPH needs the tape that "
                          "L2L_FREE_GRAPH gives back");
@@ -5409,7 +5564,7 @@ L2LADVDEF l2l_tensor *l2l_slice(l2l_context *c, l2l_tensor *x, int from, int cou
 {
     if (!l2l__ready(c, "l2l_slice", x)) return NULL;
     if (from < 0 || count < 1 || from > x->shape.c - count)
-        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_slice: channels %d to %d of %d", from, from + count,
+        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_slice: %d channels from %d of %d", count, from,
                   x->shape.c);
     return l2l__map(c, L2L__SLICE, x, l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, count),
                     from, 0, 0, NULL);
@@ -5418,7 +5573,7 @@ L2LADVDEF l2l_tensor *l2l_slice(l2l_context *c, l2l_tensor *x, int from, int cou
 L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int total)
 {
     if (!l2l__ready(c, "l2l_place", x)) return NULL;
-    if (from < 0 || from > total - x->shape.c)
+    if (from < 0 || total < x->shape.c || from > total - x->shape.c)
         l2l__fail(c, L2L_ERROR_SHAPE, "l2l_place: %d channels from %d into %d", x->shape.c, from,
                   total);
     return l2l__map(c, L2L__PLACE, x, l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, total),
@@ -6314,11 +6469,26 @@ static l2l_batch_norm_options l2l__norm(l2l_model *m, const char *name, int chan
     return o;
 }
 
+/* Whether `flags` is a sum of some of those that the layer knows. */
+static bool l2l__flags_ok(const l2l_model *m, const char *name, unsigned flags, unsigned known)
+{
+    static const char *const names[] = {"L2L_RELU (1)", "L2L_POOL (2)", "L2L_NO_BIAS (4)",
+                                        "L2L_LAST (8)"};
+    char text[80];
+    size_t n = 0;
+    if (!(flags & ~known)) return true;
+    for (unsigned k = 0; k < 4; k++)
+        if (known >> k & 1)
+            n += l2l__format(text + n, sizeof text - n, n ? ", %s" : "%s", names[k]);
+    return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "%s: flags %z are not a sum of those that "
+                     "such a layer knows: %s", name, (int64_t)flags, text);
+}
+
 L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_tensor *x,
                                            unsigned flags)
 {
     l2l_batch_norm_options o;
-    if (!l2l__ready(m->context, name, x)) return NULL;
+    if (!l2l__ready(m->context, name, x) || !l2l__flags_ok(m, name, flags, L2L_RELU)) return NULL;
     o = l2l__norm(m, name, x->shape.c);
     o.relu = (flags & L2L_RELU) != 0;
     return l2l_batch_norm(m->context, x, &o);
@@ -6361,7 +6531,8 @@ L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor 
     l2l_conv_options o = l2l_conv_default();
     l2l_batch_norm_options norm;
     l2l_tensor *w, *scale = NULL, *shift = NULL;
-    if (!l2l__ready(c, name, x)) return NULL;
+    if (!l2l__ready(c, name, x) ||
+        !l2l__flags_ok(m, name, u->flags, L2L_RELU | L2L_POOL | L2L_NO_BIAS)) return NULL;
     w = l2l__parameter(m, name, "weight",
                        l2l_shape_of(u->kernel, u->kernel, x->shape.c, u->channels), 4, true,
                        sqrt(2 / ((double)u->kernel * u->kernel * x->shape.c)), 0);
@@ -6399,7 +6570,8 @@ L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tenso
     l2l_tensor *w;
     l2l_shape s;
     double deviation = m->options.last_layer_deviation;
-    if (!l2l__ready(m->context, name, x)) return NULL;
+    if (!l2l__ready(m->context, name, x) ||
+        !l2l__flags_ok(m, name, flags, L2L_RELU | L2L_NO_BIAS | L2L_LAST)) return NULL;
     s = x->shape;                            /* the weight remembers the map it flattens          */
     if (!(flags & L2L_LAST)) deviation = sqrt(2 / ((double)s.h * s.w * s.c));
     w = l2l__parameter(m, name, "weight", l2l_shape_of(s.h, s.w, s.c, outputs), 2, true, deviation,
@@ -6418,6 +6590,11 @@ L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
     uint32_t *images;
     int i;
     if (!l2l__ready(c, "l2l_layer_dropout", x)) return NULL;
+    if (!(p >= 0 && p < 1)) {                /* in either mode                                    */
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_layer_dropout: the probability %g is not in [0,1)",
+                  p);
+        return NULL;
+    }
     if (l2l_model_mode(m) != L2L_TRAIN || p == 0) return l2l_reshape(c, x, x->shape);
     s.purpose = L2L_RANDOM_DROPOUT;
     s.seed += (uint64_t)0x9E3779B97F4A7C15u * m->draws++; /* each layer has its own draws         */
@@ -6595,10 +6772,36 @@ L2LADVDEF l2l_model_options l2l_model_default(const char *arch)
     return o;
 }
 
+/* The names of the first are those in files since the first version. */
+enum { L2L__MOST_SIZE = 1 << 24 };           /* of an axis: sums of a few are still an int        */
+static const l2l__field l2l__model_fields[] = {
+    L2L__TEXT(l2l_model_options, arch, L2L__FILED | L2L__AGREED),
+    L2L__INT(l2l_model_options, classes, 2, L2L__MOST_SIZE, L2L__FILED | L2L__AGREED),
+    L2L__MEMBER(l2l_model_options, width_multiplier, "width_multiplier", 'r',
+                L2L__ABOVE | L2L__FILED | L2L__AGREED, 0, 64, NULL, NULL, "width"),
+    L2L__INT(l2l_model_options, depth, 0, 10000, L2L__FILED),
+    L2L__INT(l2l_model_options, channels, 1, L2L__MOST_SIZE, L2L__FILED),
+    L2L__INT(l2l_model_options, height, 1, L2L__MOST_SIZE, L2L__FILED),
+    L2L__MEMBER(l2l_model_options, width, "width", 'i', L2L__FILED, 1, L2L__MOST_SIZE, NULL, NULL,
+                "image_width"),
+    L2L__NUMBER(l2l_model_options, dropout, 0, 1, L2L__BELOW),
+    L2L__INT(l2l_model_options, normalise, 0, 4, 0),
+    L2L__LIST(l2l_model_options, mean, 0, 0, L2L__ANY), /* as many as `normalise` says:           */
+    L2L__LIST(l2l_model_options, deviation, 0, 0, L2L__ANY), /* l2l__normal                       */
+    L2L__NUMBER(l2l_model_options, last_layer_deviation, 0, 1e6, L2L__BELOW | L2L__FREE),
+    L2L__SEED(l2l_model_options, seed, L2L__FREE),
+    L2L__END};
+
+/* What a channel can be normalised by, in l2l_real too. */
+static bool l2l__normal(double mean, double deviation)
+{
+    return fabs(mean) <= (double)FLT_MAX && deviation >= (double)FLT_MIN &&
+           deviation <= (double)FLT_MAX;
+}
+
 static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
 {
     const l2l_status bad = L2L_ERROR_ARGUMENT;
-    int i;
     if (c->status) return false;
     if (!o->arch || strlen(o->arch) >= 32)
         return l2l__fail(c, bad, "l2l_model_create: arch must be a name of at most 31 characters");
@@ -6606,25 +6809,15 @@ static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
         return l2l__fail(c, bad, "l2l_model_create: '%s' is not a known architecture (known: "
                          "smallcnn, vgg16, wrn, resnet18); for a network of your own set "
                          "`forward`", o->arch);
-    if (o->channels < 1 || o->height < 1 || o->width < 1 || o->classes < 2)
-        return l2l__fail(c, bad, "l2l_model_create: channels %d, height %d and width %d must be "
-                         "at least 1, classes %d at least 2", o->channels, o->height, o->width,
-                         o->classes);
-    if (!(o->width_multiplier > 0 && o->width_multiplier <= 64))
-        return l2l__fail(c, bad, "l2l_model_create: width_multiplier %g is not in (0,64]",
-                         o->width_multiplier);
-    if (!(o->dropout >= 0 && o->dropout < 1))
-        return l2l__fail(c, bad, "l2l_model_create: dropout %g is not in [0,1)", o->dropout);
-    if (!(o->last_layer_deviation >= 0 && o->last_layer_deviation < 1e6))
-        return l2l__fail(c, bad, "l2l_model_create: last_layer_deviation %g is not 0 or positive",
-                         o->last_layer_deviation);
-    if (o->normalise && (o->normalise != o->channels || o->normalise > 4))
+    if (!l2l__options_ok(c, "l2l_model_create", l2l__model_fields, o, 0)) return false;
+    if (o->normalise && o->normalise != o->channels)
         return l2l__fail(c, bad, "l2l_model_create: normalise %d must be 0 or the number of "
                          "channels (%d, at most 4)", o->normalise, o->channels);
-    for (i = 0; i < o->normalise; i++)
-        if (!(o->deviation[i] > 0))
-            return l2l__fail(c, bad, "l2l_model_create: deviation %g of channel %d is not positive",
-                             o->deviation[i], i);
+    for (int i = 0; i < o->normalise; i++)
+        if (!l2l__normal(o->mean[i], o->deviation[i]))
+            return l2l__fail(c, bad, "l2l_model_create: mean %g of channel %d is not finite, or "
+                             "deviation %g not above 0 and finite", o->mean[i], i,
+                             o->deviation[i]);
     return true;
 }
 
@@ -6666,6 +6859,11 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
     if (x->shape.h != o->height || x->shape.w != o->width || x->shape.c != o->channels) {
         l2l__fail(c, L2L_ERROR_SHAPE, "%s takes images of %dx%dx%d (HxWxC), not %dx%dx%d", m->arch,
                   o->height, o->width, o->channels, x->shape.h, x->shape.w, x->shape.c);
+        return NULL;
+    }
+    if (mode != L2L_EVALUATE && mode != L2L_TRAIN) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_forward: mode %d is neither L2L_EVALUATE (0) "
+                  "nor L2L_TRAIN (1)", (int)mode);
         return NULL;
     }
     m->mode = mode;
@@ -6712,6 +6910,7 @@ L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o
     m->options = *o;
     memcpy(m->arch, o->arch, strlen(o->arch) + 1);
     m->options.arch = m->arch;
+    for (int i = o->normalise; i < 4; i++) m->options.mean[i] = m->options.deviation[i] = 0;
     if (l2l__create_parameters(m)) return m;
     l2l_model_free(m);
     return NULL;
@@ -7276,27 +7475,18 @@ L2LADVDEF l2l_optimizer_options l2l_adam_default(void)
     return o;
 }
 
-static bool l2l__optimizer_ok(l2l_context *c, const l2l_optimizer_options *o)
-{
-    if (c->status) return false;
-    if (o->kind != L2L_SGD && o->kind != L2L_ADAM)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "optimizer: kind %d is neither L2L_SGD nor L2L_ADAM", (int)o->kind);
-    if (!(o->rate >= 0 && o->rate < 1e6))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: rate %g is not in [0,1e6)", o->rate);
-    if (!(o->momentum >= 0 && o->momentum < 1))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: momentum %g is not in [0,1)",
-                         o->momentum);
-    if (!(o->weight_decay >= 0) || !(o->clip >= 0))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT,
-                         "optimizer: weight_decay %g and clip %g must not be "
-                         "negative",
-                         o->weight_decay, o->clip);
-    if (!(o->beta1 >= 0 && o->beta1 < 1 && o->beta2 >= 0 && o->beta2 < 1 && o->epsilon > 0))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "optimizer: beta1 %g, beta2 %g must be in [0,1), "
-                         "epsilon %g positive", o->beta1, o->beta2, o->epsilon);
-    return true;
-}
+static const char *const l2l__optimizer_names[] = {"sgd", "adam"};
+static const l2l__field l2l__optimizer_fields[] = {
+    L2L__ENUM(l2l_optimizer_options, kind, l2l__optimizer_names, 0),
+    L2L__NUMBER(l2l_optimizer_options, rate, 0, 1e6, L2L__BELOW),
+    L2L__NUMBER(l2l_optimizer_options, momentum, 0, 1, L2L__BELOW),
+    L2L__NUMBER(l2l_optimizer_options, weight_decay, 0, (double)FLT_MAX, 0),
+    L2L__BOOL(l2l_optimizer_options, nesterov, 0),
+    L2L__NUMBER(l2l_optimizer_options, beta1, 0, 1, L2L__BELOW),
+    L2L__NUMBER(l2l_optimizer_options, beta2, 0, 1, L2L__BELOW),
+    L2L__NUMBER(l2l_optimizer_options, epsilon, 0, (double)FLT_MAX, L2L__ABOVE),
+    L2L__NUMBER(l2l_optimizer_options, clip, 0, DBL_MAX, 0),
+    L2L__END};
 
 L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o)
 {
@@ -7316,7 +7506,7 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
 {
     l2l_optimizer *o;
     bool adam = options->kind == L2L_ADAM;
-    if (!l2l__optimizer_ok(c, options)) return NULL;
+    if (!l2l__options_ok(c, "optimizer", l2l__optimizer_fields, options, 0)) return NULL;
     if (!(o = (l2l_optimizer *)l2l__allocate(c, sizeof *o))) return NULL;
     o->context = c;
     o->options = *options;
@@ -7380,6 +7570,9 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
 {
     double rate, norm, scale;
     if (!o || o->context->status) return false;
+    if (!(fabs(rate_factor) <= DBL_MAX))
+        return l2l__fail(o->context, L2L_ERROR_ARGUMENT, "l2l_optimizer_step: rate_factor %g is "
+                         "not a finite number", rate_factor);
     rate = o->options.rate * rate_factor;
     scale = l2l__clip_factor(o, gradients, &norm);
     if (!(norm <= DBL_MAX))                  /* also when it is not a number                      */
@@ -7398,6 +7591,15 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
 }
 
 /* -- schedules --------------------------------------------------------------------------------- */
+
+static const char *const l2l__schedule_names[] = {"constant", "steps", "cosine"};
+static const l2l__field l2l__schedule_fields[] = {
+    L2L__ENUM(l2l_schedule, kind, l2l__schedule_names, 0),
+    L2L__NUMBER(l2l_schedule, warm_up, 0, 1, 0),
+    L2L__LIST(l2l_schedule, milestones, 0, 1, 0),
+    L2L__NUMBER(l2l_schedule, factor, 0, 1e6, 0),
+    L2L__NUMBER(l2l_schedule, final, 0, 1e6, 0),
+    L2L__END};
 
 L2LADVDEF l2l_schedule l2l_schedule_default(void)
 {
@@ -7450,13 +7652,10 @@ static bool l2l__inner_open(l2l_inner *in, bool keep)
     in->clean_logits = NULL;
     in->adv = l2l__new(c, "inner problem", in->shape);
     in->delta = l2l_zeros(c, in->shape);
-    if (in->maximizer && (in->maximizer->memory < 0 || in->maximizer->memory > 2))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "the maximizer '%s' asks for %d tensors of memory, "
-                         "not 0, 1 or 2", in->maximizer->name, in->maximizer->memory);
     for (int t = 0; in->maximizer && t < in->maximizer->memory; t++)
         in->memory[t] = l2l__new(c, "inner problem", in->shape);
     in->start = keep ? l2l__new(c, "inner problem", in->shape) : NULL;
-    in->g = (l2l_tensor **)l2l__arena_array(c, in->T + 1, sizeof *in->g);
+    in->g = (l2l_tensor **)l2l__arena_array(c, (int64_t)in->T + 1, sizeof *in->g);
     in->loss = (l2l_real *)l2l__arena_array(c, in->n, sizeof *in->loss);
     in->predicted = (int *)l2l__arena_array(c, in->n, sizeof *in->predicted);
     for (int t = 0; in->g && t <= in->T; t++)
@@ -7901,42 +8100,62 @@ L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon)
 
 /* -- running an attack ------------------------------------------------------------------------- */
 
-static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
+/* Steps and restarts come first: attacks are compared that differ in nothing else. */
+static const l2l__field l2l__maximizer_fields[] = {
+    L2L__TEXT(l2l_maximizer, name, 0),
+    L2L__INT(l2l_maximizer, memory, 0, 2, 0),
+    L2L__NUMBER(l2l_maximizer, number[0], -HUGE_VAL, HUGE_VAL, 0),
+    L2L__NUMBER(l2l_maximizer, number[1], -HUGE_VAL, HUGE_VAL, 0),
+    L2L__END};
+static const l2l__field l2l__objective_fields[] = {
+    L2L__TEXT(l2l_objective, name, 0),
+    L2L__BOOL(l2l_objective, needs_clean, 0),
+    L2L__BOOL(l2l_objective, cut, 0),
+    L2L__NUMBER(l2l_objective, confidence, -DBL_MAX, DBL_MAX, 0),
+    L2L__END};
+static const l2l__field l2l__attack_fields[] = {
+    L2L__INT(l2l_attack, steps, 0, 1000000000, 0),
+    L2L__INT(l2l_attack, restarts, 1, INT_MAX, 0),
+    L2L__ENUM(l2l_attack, norm, l2l__norm_names, 0),
+    L2L__MEMBER(l2l_attack, epsilon, "epsilon", 'r', 0, 0, HUGE_VAL, l2l__pixel_hint, NULL, NULL),
+    L2L__NUMBER(l2l_attack, step_size, 0, (double)FLT_MAX, 0),
+    L2L__ENUM(l2l_attack, start, l2l__start_names, 0),
+    L2L__BOOL(l2l_attack, last_iterate, 0),
+    L2L__SEED(l2l_attack, seed, 0),
+    L2L__INT(l2l_attack, first, INT_MIN, INT_MAX, 0),
+    L2L__BOOL(l2l_attack, minimal, 0),
+    L2L__INT(l2l_attack, batch, 1, INT_MAX, L2L__FREE),
+    L2L__TABLE(l2l_attack, maximizer, l2l__maximizer_fields, 0),
+    L2L__TABLE(l2l_attack, objective, l2l__objective_fields, 0),
+    L2L__INT(l2l_attack, searches, 1, INT_MAX, L2L__SEARCH),
+    L2L__NUMBER(l2l_attack, constant, 0, 1e10, L2L__SEARCH | L2L__ABOVE),
+    L2L__NUMBER(l2l_attack, overshoot, 0, DBL_MAX, L2L__SEARCH),
+    L2L__INT(l2l_attack, candidates, 2, INT_MAX, L2L__SEARCH),
+    L2L__NUMBER(l2l_attack, share, 0, 1, L2L__SEARCH | L2L__ABOVE),
+    L2L__END};
+
+static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a, int n)
 {
-    if (a->norm != L2L_LINF && a->norm != L2L_L2)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: norm %d is neither L2L_LINF nor L2L_L2",
-                         (int)a->norm);
-    if (!(a->epsilon >= 0 && (a->minimal || a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX))))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: epsilon %g is not %s; pixels are in "
-                         "[0,1], so 8 of 255 is 8/255", a->epsilon,
-                         a->norm == L2L_LINF ? "in [0,1]" : "a number from 0");
-    if (!(a->step_size >= 0 && a->step_size <= DBL_MAX))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: step_size %g must not be negative",
-                         a->step_size);
-    if (a->steps < 0 || a->restarts < 1 || a->batch < 1)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: steps %d must be at least 0, restarts %d "
-                         "and batch %d at least 1", a->steps, a->restarts, a->batch);
+    const l2l_status bad = L2L_ERROR_ARGUMENT;
+    if (!l2l__options_ok(c, who, l2l__attack_fields, a, a->search ? 0 : L2L__SEARCH)) return false;
+    if (!a->minimal && !(a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX)))
+        return l2l__fail(c, bad, "%s: epsilon %g is not %s; %s", who, a->epsilon,
+                         a->norm == L2L_LINF ? "in [0,1]" : "finite", *l2l__pixel_hint);
     if (a->steps > 0 && !a->maximizer.step && !a->search)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d steps, but the maximizer '%s' has no "
-                         "step", a->steps, a->maximizer.name);
+        return l2l__fail(c, bad, "%s: %d steps, but the maximizer '%s' has no step", who, a->steps,
+                         a->maximizer.name);
     if (a->search && (a->restarts > 1 || a->last_iterate))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack %s: a search has neither restarts nor "
-                         "last_iterate", a->name);
-    if (a->search && !(a->searches >= 1 && a->constant > 0 && a->constant <= 1e10 &&
-                       a->overshoot >= 0 && a->candidates >= 2 && a->share > 0 && a->share <= 1 &&
-                       a->objective.confidence >= 0))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack %s: searches %d must be at least 1, "
-                         "constant %g in (0,1e10], overshoot %g and confidence %g not negative, "
-                         "candidates %d at least 2, share %g in (0,1]", a->name, a->searches,
-                         a->constant, a->overshoot, a->objective.confidence, a->candidates,
-                         a->share);
+        return l2l__fail(c, bad, "%s %s: a search has neither restarts nor last_iterate", who,
+                         a->name);
+    if (a->search && !(a->objective.confidence >= 0))
+        return l2l__fail(c, bad, "%s %s: objective.confidence %g is not at least 0", who, a->name,
+                         a->objective.confidence);
     if (!a->objective.loss)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: the objective has no loss function");
+        return l2l__fail(c, bad, "%s: the objective has no loss function", who);
     if (a->targets && a->objective.needs_clean)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: targets, but the objective '%s' does not "
-                         "look at labels", a->objective.name);
-    if (n < 0) return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d images", n);
-    return true;
+        return l2l__fail(c, bad, "%s: targets, but the objective '%s' does not look at labels", who,
+                         a->objective.name);
+    return n >= 0 || l2l__fail(c, bad, "%s: %d images", who, n);
 }
 
 static bool l2l__label_ok(l2l_context *c, const char *where, int label, int image, int classes)
@@ -8866,7 +9085,7 @@ static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_
     if (n_attacks < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d attacks", n_attacks);
     for (int k = 0; k < n_attacks; k++) {
         const l2l_attack *a = &attacks[k];
-        if (!l2l__attack_ok(c, a, n) ||
+        if (!l2l__attack_ok(c, "attack", a, n) ||
             !l2l__images_ok(c, "attack: target", &m->options, NULL, a->targets, n) ||
             !l2l__images_ok(c, "attack: init", &m->options, a->init, NULL, n))
             return false;
@@ -8965,24 +9184,27 @@ L2LADVDEF l2l_learned_options l2l_learned_default(void)
     return o;
 }
 
-static bool l2l__learned_check(l2l_context *c, const l2l_learned_options *o)
-{
-    const char *where = "l2l_learned_create";
-    if (c->status) return false;
-    if (o->cell != L2L_LSTM && o->cell != L2L_RNN)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: cell is %d, but must be L2L_LSTM or L2L_RNN",
-                         where, (int)o->cell);
-    if (o->hidden < 1 || o->hidden > L2L__MAX_HIDDEN)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: hidden is %d, but must be in 1..%d", where,
-                         o->hidden, (int)L2L__MAX_HIDDEN);
-    if ((int)o->input < (int)L2L_INPUT_SIGN || (int)o->input > (int)L2L_INPUT_RAW)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: input is %d, but must be one of L2L_INPUT_SIGN"
-                         " .. L2L_INPUT_RAW", where, (int)o->input);
-    if (!(o->scale > 0 && o->scale <= (double)FLT_MAX))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: scale is %g, but must be positive and finite",
-                         where, o->scale);
-    return true;
-}
+static const char *const l2l__cell_names[] = {"lstm", "rnn"};
+static const char *const l2l__input_names[] = {"sign", "l1", "linf", "log", "raw"};
+static const char *const l2l__output_names[] = {"tanh", "raw"};
+static const l2l__field l2l__learned_fields[] = {
+    L2L__ENUM(l2l_learned_options, cell, l2l__cell_names, L2L__FILED | L2L__AGREED),
+    L2L__INT(l2l_learned_options, hidden, 1, L2L__MAX_HIDDEN, L2L__FILED | L2L__AGREED),
+    L2L__BOOL(l2l_learned_options, bias, 0), /* a file tells by its tensors                       */
+    L2L__ENUM(l2l_learned_options, input, l2l__input_names, L2L__FILED | L2L__AGREED),
+    L2L__MEMBER(l2l_learned_options, raw_output, "raw_output", 'i', L2L__FILED | L2L__AGREED, 0, 1,
+                l2l__output_names, NULL, "output"),
+    L2L__NUMBER(l2l_learned_options, scale, 0, (double)FLT_MAX, L2L__ABOVE | L2L__FILED | L2L__AGREED),
+    L2L__BOOL(l2l_learned_options, second_order, L2L__FILED),
+    L2L__TABLE(l2l_learned_options, optimizer, l2l__optimizer_fields, 0),
+    L2L__SEED(l2l_learned_options, seed, L2L__FREE),
+    L2L__END};
+/* What it was trained with goes into its file and its state. */
+static const l2l__field l2l__trained_fields[] = {
+    L2L__MEMBER(l2l_learned, trained_T, "T", 'i', L2L__FILED, 0, INT_MAX, NULL, NULL, NULL),
+    L2L__MEMBER(l2l_learned, trained_epsilon, "epsilon", 'r', L2L__FILED, 0, DBL_MAX, NULL, NULL,
+                NULL),
+    L2L__END};
 
 /* Where number i of phi's file order (W_ih, W_hh, b_ih, W_out, b_out) stands in the kernels' array:
    W is GxZ with the columns bias, h, inputs; below it w_out, its bias first. */
@@ -9023,7 +9245,7 @@ L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_opti
     l2l_learned *m;
     l2l__cell k;
     int64_t size;
-    if (!l2l__learned_check(c, o)) return NULL;
+    if (!l2l__options_ok(c, "l2l_learned_create", l2l__learned_fields, o, 0)) return NULL;
     memset(&k, 0, sizeof k);
     k.lstm = o->cell == L2L_LSTM;
     k.squash = !o->raw_output;
@@ -9753,79 +9975,88 @@ static bool l2l__learned_update(void *self, l2l_inner *in)
     return true;
 }
 
-/* For checkpoints: the settings that a maximizer's state belongs to have to be the same when it is
-   taken back; those of its optimizer come last. */
-enum { L2L__OPTIMIZER_SETTINGS = 9 };
-static void l2l__optimizer_settings(const l2l_optimizer_options *a, double *v)
+/* A number for what a maximizer has learned; 0 if it packs nothing. */
+static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *digest)
 {
-    v[0] = a->kind; v[1] = a->rate; v[2] = a->momentum; v[3] = a->weight_decay; v[4] = a->nesterov;
-    v[5] = a->beta1; v[6] = a->beta2; v[7] = a->epsilon; v[8] = a->clip;
+    int64_t n = m->pack ? m->pack(m->self, NULL) : 0;
+    double *v = n > 0 ? (double *)l2l__allocate_array(c, n, sizeof *v) : NULL;
+    if (v) m->pack(m->self, v);
+    *digest = l2l__digest_bytes(v, n * (int64_t)sizeof *v);
+    l2l_free(c, v);
+    return !c->status;
 }
 
-/* n settings, of which the first `own` have these names, in a state of `count` numbers. */
-static bool l2l__settings_match(l2l_context *c, const char *const *names, int own,
-                                const double *there, const double *here, int n, int64_t count,
-                                int64_t expected)
+/* For checkpoints: the settings that a maximizer's state of `count` numbers begins with have to be
+   those of here; behind them comes an optimizer's count of steps, a whole number. Returns the
+   number behind that, or NULL. */
+enum { L2L__MOST_SETTINGS = 48 };            /* of one state                                      */
+static const double *l2l__state_of(l2l_context *c, const l2l__field *table, const void *options,
+                                   const double *numbers, int64_t count, int64_t expected)
 {
-    static const char *const optimizer[L2L__OPTIMIZER_SETTINGS] = {
-        "optimizer", "rate", "momentum", "weight_decay", "nesterov", "beta1", "beta2", "epsilon",
-        "clip"};
-    int i;
-    if (count != expected)
-        return l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: a maximizer of %z numbers, not %z",
-                         count, expected);
-    for (i = 0; i < n; i++)
-        if (there[i] < here[i] || there[i] > here[i])
-            return l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with a maximizer whose %s is "
-                             "%g, not %g", i < own ? names[i] : optimizer[i - own], there[i],
-                             here[i]);
+    double here[L2L__MOST_SETTINGS];
+    char name[96];
+    int n = l2l__options_pack(table, options, here), i;
+    if (count != expected) {
+        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: a maximizer of %z numbers, not %z", count,
+                  expected);
+    } else if ((i = l2l__options_differ(table, numbers, here, 0, n, name)) < n) {
+        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with a maximizer whose %s is %g, not %g",
+                  name, numbers[i], here[i]);
+    } else if (!(numbers[n] >= 0 && numbers[n] <= L2L__EXACT && !(numbers[n] > floor(numbers[n])))) {
+        l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %d of the tensor 'maximizer', the steps "
+                  "of its optimizer, is %g: not a whole number in [0,2^53]", n, numbers[n]);
+    }
+    return c->status ? NULL : numbers + n + 1;
+}
+
+/* An array of a state, which l2l_real can hold. */
+static bool l2l__state_array(l2l_context *c, const double *from, const double *numbers, int64_t n)
+{
+    const double most = sizeof(l2l_real) == 4 ? (double)FLT_MAX : DBL_MAX;
+    for (int64_t i = 0; i < n; i++)
+        if (fabs(from[i]) > most && fabs(from[i]) <= DBL_MAX)
+            return l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %z of the tensor 'maximizer' "
+                             "is %g: too large", (int64_t)(from - numbers) + i, from[i]);
     return true;
 }
 
-/* phi, the optimizer's two moments, its step count. */
-enum { L2L__PHI_SETTINGS = 7 + L2L__OPTIMIZER_SETTINGS };
-static void l2l__learned_settings(const l2l_learned *m, double v[L2L__PHI_SETTINGS])
-{
-    const l2l_learned_options *o = &m->options;
-    v[0] = o->cell; v[1] = o->hidden; v[2] = o->bias; v[3] = o->input; v[4] = o->raw_output;
-    v[5] = o->scale; v[6] = o->second_order;
-    l2l__optimizer_settings(&o->optimizer, v + 7);
-}
-
+/* Settings, the optimizer's steps, T and epsilon, phi, the optimizer's two moments. */
 static int64_t l2l__learned_pack_state(void *self, double *numbers)
 {
     l2l_learned *m = (l2l_learned *)self;
     const l2l_real *parts[3];
-    int i, j;
+    int i, j, n = l2l__options_pack(l2l__learned_fields, &m->options, numbers);
     parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
     if (numbers) {
-        l2l__learned_settings(m, numbers);
-        numbers += L2L__PHI_SETTINGS;
+        numbers[n] = (double)m->optimizer->steps;
+        l2l__fields_get(l2l__trained_fields, 2, m, numbers + n + 1);
+        numbers += n + 3;
         for (j = 0; j < 3; j++)
             for (i = 0; i < m->size; i++) *numbers++ = parts[j] ? (double)parts[j][i] : 0;
-        *numbers = (double)m->optimizer->steps;
     }
-    return L2L__PHI_SETTINGS + 3 * (int64_t)m->size + 1;
+    return n + 3 + 3 * (int64_t)m->size;
 }
 
-static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t n)
+/* Everything is checked before anything is changed. */
+static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t count)
 {
-    static const char *const names[] = {"cell", "hidden", "bias", "input", "raw_output", "scale",
-                                        "second_order"};
-    l2l_learned *m = (l2l_learned *)self;
-    double here[L2L__PHI_SETTINGS];
+    l2l_learned *m = (l2l_learned *)self, trained = *m;
+    const double *at = l2l__state_of(m->context, l2l__learned_fields, &m->options, numbers, count,
+                                     l2l__learned_pack_state(self, NULL));
     l2l_real *parts[3];
     int i, j;
-    l2l__learned_settings(m, here);
-    if (!l2l__settings_match(m->context, names, 7, numbers, here, L2L__PHI_SETTINGS, n,
-                             l2l__learned_pack_state(self, NULL)))
-        return false;
-    numbers += L2L__PHI_SETTINGS;
+    if (!at) return false;
+    if ((i = l2l__fields_set(l2l__trained_fields, 2, &trained, at)) < 2)
+        return l2l__fail(m->context, L2L_ERROR_FORMAT, "checkpoint: number %z of the tensor "
+                         "'maximizer', its %s, is %g: out of range", (int64_t)(at - numbers) + i,
+                         l2l__trained_fields[i].name, at[i]);
+    if (!l2l__state_array(m->context, at + 2, numbers, 3 * (int64_t)m->size)) return false;
+    m->optimizer->steps = (int64_t)at[-1];
+    l2l__learned_set_trained_with(m, trained.trained_T, trained.trained_epsilon);
     parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
-    for (j = 0; j < 3; j++)
-        for (i = 0; i < m->size; i++, numbers++)
-            if (parts[j]) parts[j][i] = (l2l_real)*numbers;
-    m->optimizer->steps = (int64_t)*numbers;
+    for (at += 2, j = 0; j < 3; j++)
+        for (i = 0; i < m->size; i++, at++)
+            if (parts[j]) parts[j][i] = (l2l_real)*at;
     return true;
 }
 
@@ -9890,6 +10121,17 @@ L2LADVDEF l2l_generator_options l2l_generator_default(void)
     o.optimizer.clip = 1;
     return o;
 }
+
+static const l2l__field l2l__generator_fields[] = {
+    L2L__INT(l2l_generator_options, channels, 1, L2L__MOST_SIZE, 0),
+    L2L__INT(l2l_generator_options, height, 1, L2L__MOST_SIZE, 0),
+    L2L__INT(l2l_generator_options, width, 1, L2L__MOST_SIZE, 0),
+    L2L__INT(l2l_generator_options, classes, 2, L2L__MOST_SIZE, 0),
+    L2L__NUMBER(l2l_generator_options, width_multiplier, 0, 64, L2L__ABOVE),
+    L2L__NUMBER(l2l_generator_options, diversity, 0, (double)FLT_MAX, 0),
+    L2L__TABLE(l2l_generator_options, optimizer, l2l__optimizer_fields, 0),
+    L2L__SEED(l2l_generator_options, seed, L2L__FREE),
+    L2L__END};
 
 /* A convolution's weight, N(0, 0.02^2). */
 static l2l_tensor *l2l__unet_weight(l2l_model *m, const char *name, int kernel, int from, int to)
@@ -10018,12 +10260,10 @@ static l2l_model *l2l__unet_make(l2l_context *c, const l2l_generator_options *o)
     l2l_model_options net = l2l_model_default(l2l__unet_name);
     l2l_model *m;
     int i, k;
+    if (!l2l__options_ok(c, "l2l_generator_create", l2l__generator_fields, o, 0)) return NULL;
     if (o->height % 4 || o->width % 4)
         l2l__fail(c, L2L_ERROR_SHAPE, "l2l_generator_create: images of %dx%d; height and width "
                   "must be multiples of 4 (it halves them twice)", o->height, o->width);
-    if (!(o->diversity >= 0))
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_generator_create: diversity %g must not be negative",
-                  o->diversity);
     net.forward = l2l__unet_create;
     net.channels = o->channels;
     net.height = o->height;
@@ -10416,14 +10656,7 @@ static l2l_tensor *l2l__generator_outer(l2l_model *f, l2l_tensor *x, l2l_tensor 
     return l2l_mean(c, l2l_cross_entropy(c, z, y));
 }
 
-/* For checkpoints: G with its running statistics, momentum, step count, and the settings. */
-enum { L2L__GENERATOR_SETTINGS = 2 + L2L__OPTIMIZER_SETTINGS };
-static void l2l__generator_settings(const l2l_generator *m, double *v)
-{
-    v[0] = m->options.width_multiplier;
-    v[1] = m->options.diversity;
-    l2l__optimizer_settings(&m->options.optimizer, v + 2);
-}
+/* For checkpoints: the settings, the optimizer's steps, G with its running statistics, momentum. */
 
 /* Array i of the state and its length; NULL after the last, or one that the optimizer lacks. */
 static l2l_real *l2l__generator_array(const l2l_generator *m, int i, int64_t *n)
@@ -10443,13 +10676,11 @@ static l2l_real *l2l__generator_array(const l2l_generator *m, int i, int64_t *n)
 static int64_t l2l__generator_pack(void *self, double *numbers)
 {
     const l2l_generator *m = (const l2l_generator *)self;
-    int64_t total = L2L__GENERATOR_SETTINGS + 1, n, j;
+    int64_t total = l2l__options_pack(l2l__generator_fields, &m->options, numbers), n, j;
     int i, arrays = m->net->n_slots + 2 * m->n_theta;
     l2l__generator_statistics(m, true);
-    if (numbers) {
-        l2l__generator_settings(m, numbers);
-        numbers[L2L__GENERATOR_SETTINGS] = (double)m->optimizer->steps;
-    }
+    if (numbers) numbers[total] = (double)m->optimizer->steps;
+    total++;
     for (i = 0; i < arrays; i++) {
         const l2l_real *v = l2l__generator_array(m, i, &n);
         if (!v) continue;
@@ -10461,20 +10692,17 @@ static int64_t l2l__generator_pack(void *self, double *numbers)
 
 static bool l2l__generator_unpack(void *self, const double *numbers, int64_t count)
 {
-    static const char *const names[] = {"width_multiplier", "diversity"};
     l2l_generator *m = (l2l_generator *)self;
-    double here[L2L__GENERATOR_SETTINGS];
+    const double *at = l2l__state_of(m->context, l2l__generator_fields, &m->options, numbers, count,
+                                     l2l__generator_pack(self, NULL));
     int64_t n, j;
     int i, arrays = m->net->n_slots + 2 * m->n_theta;
-    l2l__generator_settings(m, here);
-    if (!l2l__settings_match(m->context, names, 2, numbers, here, L2L__GENERATOR_SETTINGS, count,
-                             l2l__generator_pack(self, NULL)))
-        return false;
+    if (!at || !l2l__state_array(m->context, at, numbers, count - (at - numbers))) return false;
     m->kept[0] = 0;
-    m->optimizer->steps = (int64_t)numbers[L2L__GENERATOR_SETTINGS];
-    for (numbers += L2L__GENERATOR_SETTINGS + 1, i = 0; i < arrays; i++) {
+    m->optimizer->steps = (int64_t)at[-1];
+    for (i = 0; i < arrays; i++) {
         l2l_real *v = l2l__generator_array(m, i, &n);
-        for (j = 0; v && j < n; j++) v[j] = (l2l_real)*numbers++;
+        for (j = 0; v && j < n; j++) v[j] = (l2l_real)*at++;
     }
     for (i = 0; i < m->net->n_slots; i++) l2l__touch(m->net->slots[i]);
     return true;
@@ -10528,7 +10756,9 @@ struct l2l_trainer {
     l2l_real *buffers;                       /* running statistics before the step                */
     l2l_real *part_buffers;                  /* and before line 14 of the part at hand            */
     double *w;                               /* w[0..T]                                           */
-    bool shares;                             /* line 14's pass is also the look at x'_T           */
+    bool cross_entropy;                      /* line 14 is the library's own, which notes its     */
+                                             /* logits, and                                       */
+    bool shares;                             /* its pass is also the look at x'_T                 */
     int *order, *train, *held, n_train, n_held;
     int shuffled;                            /* the epoch whose order stands in `order`           */
     int64_t step;
@@ -10546,6 +10776,7 @@ struct l2l_trainer {
     int64_t log_bytes;
     char *log, *checkpoint;
     double data_digest, w_digest;            /* tell a checkpoint of other data, other weights    */
+    double held_digests[3];                  /* of validation_attack's targets, init, maximizer   */
     const l2l_real *given;                   /* the caller's batch, for l2l_train_step            */
     const int *given_labels;
     int given_n;
@@ -10832,6 +11063,19 @@ static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
 
 /* -- line 14 ----------------------------------------------------------------------------------- */
 
+/* What line 14 saw of the cross-entropy. Where that is the objective its losses are L(f(x'_T), y),
+   cut off as the objective is; else in->loss stays what a look at x'_T has left there. */
+static bool l2l__outer_note(l2l_inner *in, const l2l_tensor *logits, const l2l_tensor *loss)
+{
+    const l2l_objective *o = in->objective;
+    if (!logits || !loss) return false;
+    if (o->loss != l2l__objective_ce) return l2l_predict(in->context, logits, in->predicted);
+    if (!l2l__note(in, logits, loss)) return false;
+    for (int i = 0; o->cut && i < in->n; i++)
+        if ((double)in->loss[i] > o->confidence) in->loss[i] = (l2l_real)o->confidence;
+    return true;
+}
+
 /* L_theta / n on the tape, of the part's n images. The cross-entropy is computed here, where its
    logits give the accuracy. */
 static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
@@ -10839,7 +11083,7 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
     l2l_outer *outer = &t->options.method.outer;
     l2l_context *c = t->context;
     l2l_tensor *logits, *loss;
-    if (!outer->is_objective) {
+    if (!t->cross_entropy) {
         in->predicted[0] = -1;
         t->model->predicted = in->predicted;
         loss = outer->loss(t->model, in->x, in->adv, in->labels,
@@ -10851,7 +11095,7 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
     t->noted = true;
     logits = l2l_model_forward(t->model, in->adv, L2L_TRAIN);
     loss = logits ? l2l_cross_entropy(c, logits, in->labels) : NULL;
-    return l2l__note(in, logits, loss) ? l2l_mean(c, loss) : NULL;
+    return l2l__outer_note(in, logits, loss) ? l2l_mean(c, loss) : NULL;
 }
 
 static bool l2l__finite(l2l_real *const *arrays, const int64_t *sizes, int n)
@@ -10968,6 +11212,14 @@ static bool l2l__descend(l2l_trainer *t)
 
 /* -- line 17: what happens between two steps --------------------------------------------------- */
 
+/* *part becomes an attack for the images from number `first` on. */
+static void l2l__attack_from(l2l_attack *part, const l2l_attack *all, int first, int64_t one)
+{
+    part->first = all->first + (uint32_t)first;
+    part->init = all->init ? all->init + first * one : NULL;
+    part->targets = all->targets ? all->targets + first : NULL;
+}
+
 /* Natural and robust accuracy on the held-out images. */
 static bool l2l__validate(l2l_trainer *t)
 {
@@ -10982,13 +11234,12 @@ static bool l2l__validate(l2l_trainer *t)
     l2l_mark mark = l2l_mark_here(c);
     l2l_real *x = (l2l_real *)l2l__arena_array(c, most * one, sizeof *x);
     l2l_real *adversarial = (l2l_real *)l2l__arena_array(c, most * one, sizeof *adversarial);
-    if (!a.name) a = l2l_attack_pgd(t->options.epsilon);
     for (int i = 0; i < t->n_held && !c->status; i += n) {
         n = t->n_held - i < most ? t->n_held - i : most;
         for (int j = 0; j < n && !c->status; j++)
             l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held[i + j], x + j * one,
                        &labels[j]);
-        a.first = (uint32_t)i;
+        l2l__attack_from(&a, &t->options.validation_attack, i, one);
         if (!l2l_attack_run(t->model, &a, x, labels, n, adversarial, records)) break;
         for (int j = 0; j < n; j++) {
             natural += records[j].clean == labels[j];
@@ -11025,7 +11276,7 @@ static bool l2l__plateau(l2l_trainer *t)
     int classes = t->model->options.classes;
     bool constant = t->progress.accuracy >= 0 && t->guess >= 0;
     if (!constant || fabs(t->progress.loss - log((double)classes)) > 0.02) t->plateau = 0;
-    else t->plateau++;
+    else if (t->plateau < INT_MAX) t->plateau++;
     if (!t->options.stop_on_plateau || t->plateau < 300) return false;
     l2l__fail(t->context, L2L_ERROR_NUMERIC, "training sits on a plateau: for %d steps the loss is "
               "ln %d and one class is predicted for everything; try a longer epsilon_warm_up, a "
@@ -11058,8 +11309,8 @@ static void l2l__report(l2l_trainer *t, const l2l_inner *in, double loss)
     const l2l_method *m = &t->options.method;
     l2l_progress *p = &t->progress;
     int64_t one = l2l_count(in->shape) / in->n;
-    bool looked = m->outer.is_objective ? m->objective.loss == l2l__objective_ce
-                                        : m->maximizer.gradient != NULL;
+    bool looked = m->maximizer.gradient != NULL ||
+                  (t->cross_entropy && m->objective.loss == l2l__objective_ce);
     p->loss = loss;
     p->epsilon = in->epsilon;
     p->gain = in->T > 0 && looked ? (t->end_loss - t->start_loss) / in->batch : 0;
@@ -11179,39 +11430,82 @@ static bool l2l__dataset_fits(l2l_context *c, const char *who, const l2l_dataset
                      m->height, m->width, d->classes, m->classes);
 }
 
+static const l2l__field l2l__outer_fields[] = {
+    L2L__TEXT(l2l_outer, name, 0),
+    L2L__NUMBER(l2l_outer, number[0], -HUGE_VAL, HUGE_VAL, 0),
+    L2L__NUMBER(l2l_outer, number[1], -HUGE_VAL, HUGE_VAL, 0),
+    L2L__BOOL(l2l_outer, is_objective, 0),
+    L2L__END};
+static const l2l__field l2l__method_fields[] = {
+    L2L__TEXT(l2l_method, name, 0),
+    L2L__TABLE(l2l_method, objective, l2l__objective_fields, 0),
+    L2L__TABLE(l2l_method, maximizer, l2l__maximizer_fields, 0),
+    L2L__TABLE(l2l_method, outer, l2l__outer_fields, 0),
+    L2L__ENUM(l2l_method, start, l2l__start_names, 0),
+    L2L__END};
+static const l2l__field l2l__train_fields[] = {
+    L2L__TABLE(l2l_train_options, method, l2l__method_fields, 0),
+    L2L__INT(l2l_train_options, epochs, 1, INT_MAX, 0),
+    L2L__INT(l2l_train_options, batch, 1, INT_MAX, 0),
+    L2L__INT(l2l_train_options, micro_batch, 0, INT_MAX, 0),
+    L2L__MEMBER(l2l_train_options, epsilon, "epsilon", 'r', 0, 0, 1, l2l__pixel_hint, NULL, NULL),
+    L2L__INT(l2l_train_options, T, 0, 10000, 0),
+    L2L__NUMBER(l2l_train_options, step_size, 0, (double)FLT_MAX, 0),
+    L2L__NUMBER(l2l_train_options, epsilon_warm_up, 0, 1, 0),
+    L2L__TABLE(l2l_train_options, optimizer, l2l__optimizer_fields, 0),
+    L2L__TABLE(l2l_train_options, schedule, l2l__schedule_fields, 0),
+    L2L__INT(l2l_train_options, augment.padding, 0, INT_MAX, 0),
+    L2L__BOOL(l2l_train_options, augment.flip, 0),
+    L2L__ENUM(l2l_train_options, inner_mode, l2l__mode_names, 0),
+    L2L__INT(l2l_train_options, validation, 0, INT_MAX, 0),
+    L2L__TEXT(l2l_train_options, validation_attack.name, 0),
+    L2L__TABLE(l2l_train_options, validation_attack, l2l__attack_fields, L2L__APART),
+    L2L__BOOL(l2l_train_options, stop_on_plateau, 0),
+    L2L__SEED(l2l_train_options, seed, 0),
+    L2L__INT(l2l_train_options, checkpoint_steps, 0, INT_MAX, L2L__FREE),
+    L2L__BOOL(l2l_train_options, resume, L2L__FREE),
+    L2L__END};
+
 static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_dataset *d,
                                   const l2l_train_options *o)
 {
     const l2l_model_options *a = &m->options;
+    const l2l_attack *v = &o->validation_attack;
+    const double *w = o->schedule.milestones;
+    const l2l_status bad = L2L_ERROR_ARGUMENT;
     if (c->status) return false;
     if (!o->method.objective.loss || !o->method.outer.loss)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: the method lacks an objective or an "
-                         "outer loss");
-    if (!l2l__dataset_fits(c, "training", d, a)) return false;
-    if (o->augment.padding < 0 || o->augment.padding >= a->height ||
-        o->augment.padding >= a->width)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: augment.padding %d is not in 0 to below "
-                         "the model's %dx%d", o->augment.padding, a->height, a->width);
-    if (o->epochs < 1 || o->batch < 1 || o->micro_batch < 0 || o->T < 0 || o->T > 10000)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epochs %d and batch %d must be at least "
-                         "1, micro_batch %d at least 0, T %d in 0..10000", o->epochs, o->batch,
-                         o->micro_batch, o->T);
+        return l2l__fail(c, bad, "training: the method lacks an objective or an outer loss");
+    if (!l2l__dataset_fits(c, "training", d, a) ||
+        !l2l__options_ok(c, "training", l2l__train_fields, o, L2L__APART)) return false;
+    if (o->augment.padding >= a->height || o->augment.padding >= a->width)
+        return l2l__fail(c, bad, "training: augment.padding %d is not in 0 to below the model's "
+                         "%dx%d", o->augment.padding, a->height, a->width);
+    if (o->method.outer.loss == l2l__outer_trades && o->method.outer.user)
+        return l2l__fail(c, bad, "training: method.outer.user must be NULL for the loss of TRADES, "
+                         "which takes beta from number[0]");
     if (!o->method.maximizer.gradient != !o->method.maximizer.update)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: the maximizer '%s' needs both gradient "
-                         "and update, or neither", o->method.maximizer.name);
+        return l2l__fail(c, bad, "training: the maximizer '%s' needs both gradient and update, or "
+                         "neither", o->method.maximizer.name);
     if (o->T < 1 && o->method.maximizer.update)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: T %d, but the maximizer '%s' learns "
-                         "from at least 1 step", o->T, o->method.maximizer.name);
-    if (!(o->epsilon >= 0 && o->epsilon <= 1))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epsilon %g is not in [0,1]; pixels are "
-                         "in [0,1], so 8 of 255 is 8/255", o->epsilon);
-    if (!(o->epsilon_warm_up >= 0 && o->epsilon_warm_up <= 1) || !(o->step_size >= 0))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epsilon_warm_up %g is not in [0,1], or "
-                         "step_size %g is negative", o->epsilon_warm_up, o->step_size);
-    if (o->validation < 0 || o->validation >= d->count)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: validation %d must leave some of the %d "
-                         "images for training", o->validation, d->count);
-    return true;
+        return l2l__fail(c, bad, "training: T %d, but the maximizer '%s' learns from at least 1 "
+                         "step", o->T, o->method.maximizer.name);
+    for (int i = 0; i < o->T && o->loss_weights; i++)
+        if (!(fabs(o->loss_weights[i]) <= DBL_MAX))
+            return l2l__fail(c, bad, "training: loss_weights[%d] %g is not a finite number", i,
+                             o->loss_weights[i]);
+    for (int i = 1; i < 8; i++)
+        if (w[i] > 0 && !(w[i] >= w[i - 1] && w[i - 1] > 0))
+            return l2l__fail(c, bad, "training: schedule.milestones[%d] %g is not above the one "
+                             "before it, %g", i, w[i], w[i - 1]);
+    if (o->validation >= d->count)
+        return l2l__fail(c, bad, "training: validation %d must leave some of the %d images for "
+                         "training", o->validation, d->count);
+    return !o->validation || !v->name ||
+           (l2l__attack_ok(c, "training: validation_attack", v, o->validation) &&
+            l2l__images_ok(c, "training: validation_attack.targets", a, NULL, v->targets,
+                           o->validation) &&
+            l2l__images_ok(c, "training: validation_attack.init", a, v->init, NULL, o->validation));
 }
 
 /* Splits off the held-out images: a shuffle of all indices by the seed, the last ones held out. */
@@ -11260,29 +11554,47 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     return !c->status;
 }
 
-/* Of the pixels of four images spread over the data set: other data, another number. */
+/* Of images and labels: of all of them, or of as many, spread over the data set, as have four
+   million numbers, 16 at least. Other data, another number. */
 static double l2l__data_digest(const l2l_trainer *t)
 {
     l2l_context *c = t->context;
-    int64_t one = (int64_t)t->data.channels * t->data.height * t->data.width, j;
+    const l2l_dataset *d = &t->data;
+    int64_t one = (int64_t)d->channels * d->height * d->width, n = (1 << 22) / one;
     l2l_real *x = (l2l_real *)l2l__arena_array(c, one, sizeof *x);
-    double sums[4] = {0}, label_and_sum = 0;
+    uint64_t h = L2L__FNV;
     int label = 0;
-    for (int i = 0; x && i < 4; i++) {
-        int which = (int)((int64_t)(t->data.count - 1) * i / 3);
-        if (!t->data.fetch(&t->data, which, x, &label)) continue;
-        for (label_and_sum = label, j = 0; j < one; j++)
-            label_and_sum += (double)x[j] * (double)(j + 1);
-        sums[i] = label_and_sum;
+    if (n < 16) n = 16;
+    if (n > d->count) n = d->count;
+    for (int64_t i = 0; x && i < n; i++) {
+        int which = n > 1 ? (int)((d->count - 1) * i / (n - 1)) : 0;
+        if (!d->fetch(d, which, x, &label)) continue;
+        h = l2l__fold(h, x, (size_t)one * sizeof *x);
+        h = l2l__fold(h, &label, sizeof label);
     }
     l2l__arena_drop(c, x);
-    return l2l__digest_bytes(sums, (int64_t)sizeof sums);
+    return (double)(h >> 12);
+}
+
+/* Of what the held-out images are attacked with beside numbers: targets, init, and what a
+   maximizer that is not the training's own has learned. */
+static bool l2l__held_digests(l2l_trainer *t)
+{
+    const l2l_attack *a = &t->options.validation_attack;
+    const l2l_maximizer *m = &a->maximizer;
+    t->held_digests[0] = l2l__digest_bytes(a->targets, t->n_held * (int64_t)sizeof(int));
+    t->held_digests[1] = l2l__digest_bytes(a->init, t->n_held * (int64_t)sizeof(l2l_real) *
+                                                    l2l__image_size(&t->model->options));
+    return m->self == t->options.method.maximizer.self ||
+           l2l__learned_digest(t->context, m, &t->held_digests[2]);
 }
 
 /* options.loss_weights is copied, log and checkpoint names as well. */
 static bool l2l__trainer_own(l2l_trainer *t)
 {
     l2l_train_options *o = &t->options;
+    if (!o->validation) memset(&o->validation_attack, 0, sizeof o->validation_attack);
+    else if (!o->validation_attack.name) o->validation_attack = l2l_attack_pgd(o->epsilon);
     for (int i = 1; i <= o->T; i++) t->w[i] = o->loss_weights ? o->loss_weights[i - 1] : i;
     t->w_digest = l2l__digest_bytes(t->w, (o->T + 1) * (int64_t)sizeof *t->w);
     o->loss_weights = NULL;
@@ -11306,15 +11618,16 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->data.context = c;
     t->options = *o;
     t->best_score = t->shuffled = -1;
-    t->shares = o->method.outer.is_objective && o->method.objective.loss == l2l__objective_ce &&
-                !m->mode_matters;
+    t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
+    t->shares = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
+                !o->method.objective.cut && !m->mode_matters;
     if (!l2l__trainer_arrays(t) || !l2l__trainer_own(t)) {
         l2l_trainer_free(t);
         return NULL;
     }
     l2l__split(t);
     t->data_digest = l2l__data_digest(t);
-    if (c->status) {
+    if (!l2l__held_digests(t)) {
         l2l_trainer_free(t);
         return NULL;
     }
@@ -11384,6 +11697,8 @@ typedef struct l2l__ran {
     char name[32], parts[96];                /* "pgd"; "cross-entropy, sign"                      */
     l2l_attack attack;                       /* its numbers; what it points to may be gone        */
     double targets, init, learned;           /* digests                                           */
+    double settings[L2L__MOST_SETTINGS];     /* all these as numbers                              */
+    int n_settings;
     l2l_result result;
     l2l_record *records;                     /* of all images; NULL once they are not needed      */
     int done;                                /* so many images have theirs                        */
@@ -11393,46 +11708,26 @@ typedef struct l2l__ran {
 static bool l2l__evaluation_load(l2l_evaluation *e); /* chapter 12 */
 static bool l2l__evaluation_save(const l2l_evaluation *e);
 
-enum { L2L__STATE_ATTACKS = 60, L2L__SETTINGS = 22 }; /* by what metadata a file can hold         */
-#define L2L__WHOLE(member, key) L2L__FIELD(l2l__ran, member, key, 'i', INT_MIN, INT_MAX, NULL)
-#define L2L__ANY(member, key) L2L__FIELD(l2l__ran, member, key, 'r', -HUGE_VAL, HUGE_VAL, NULL)
-static const l2l__field l2l__setting_fields[L2L__SETTINGS] = {
-    L2L__WHOLE(attack.steps, "steps"), L2L__WHOLE(attack.restarts, "restarts"),
-    L2L__WHOLE(attack.norm, "norm"), L2L__ANY(attack.epsilon, "epsilon"),
-    L2L__ANY(attack.step_size, "step_size"), L2L__ANY(targets, "targets (a digest)"),
-    L2L__WHOLE(attack.start, "start"), L2L__WHOLE(attack.last_iterate, "last_iterate"),
-    L2L__WHOLE(attack.first, "first"), L2L__WHOLE(attack.minimal, "minimal"),
-    L2L__SEED(l2l__ran, attack.seed), L2L__ANY(attack.maximizer.number[0], "parameter 1"),
-    L2L__ANY(attack.maximizer.number[1], "parameter 2"),
-    L2L__ANY(attack.objective.confidence, "confidence"),
-    L2L__WHOLE(attack.searches, "searches"), L2L__ANY(attack.constant, "constant"),
-    L2L__ANY(attack.overshoot, "overshoot"), L2L__WHOLE(attack.candidates, "candidates"),
-    L2L__ANY(attack.share, "share"), L2L__ANY(learned, "learned numbers (a digest)"),
-    L2L__ANY(init, "init (a digest)")};
+enum { L2L__STATE_ATTACKS = 60 };            /* by what metadata a file can hold                  */
+static const l2l__field l2l__ran_fields[] = {
+    L2L__MEMBER(l2l__ran, attack, "", 't', 0, 0, 0, NULL, l2l__attack_fields, NULL),
+    L2L__MEMBER(l2l__ran, targets, "targets (a digest)", 'r', L2L__ANY, 0, 0, NULL, NULL, NULL),
+    L2L__MEMBER(l2l__ran, init, "init (a digest)", 'r', L2L__ANY, 0, 0, NULL, NULL, NULL),
+    L2L__MEMBER(l2l__ran, learned, "learned numbers (a digest)", 'r', L2L__ANY, 0, 0, NULL, NULL,
+                NULL),
+    L2L__END};
 
-static void l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__ran *k)
+static bool l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__ran *k)
 {
-    const l2l_maximizer *m = &a->maximizer;
-    int64_t n = m->pack ? m->pack(m->self, NULL) : 0;
-    double *v = n > 0 ? (double *)l2l__allocate_array(e->model->context, n, sizeof *v) : NULL;
-    if (v) m->pack(m->self, v);
     l2l__format(k->name, sizeof k->name, "%s", a->name);
-    l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, m->name);
+    l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, a->maximizer.name);
     k->attack = *a;
     k->targets = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
     k->init = l2l__digest_bytes(a->init, l2l__image_size(&e->model->options) * e->images *
                                          (int64_t)sizeof(l2l_real));
-    k->learned = l2l__digest_bytes(v, n * (int64_t)sizeof *v);
-    l2l_free(e->model->context, v);
-}
-
-/* The number of the first setting from `from` on that differs, or L2L__SETTINGS. */
-static int l2l__settings_differ(const l2l__ran *a, const l2l__ran *b, int from)
-{
-    const l2l__field *f = l2l__setting_fields + from;
-    while (from < L2L__SETTINGS && !(fabs(l2l__field_get(f, a) - l2l__field_get(f, b)) > 0))
-        f++, from++;
-    return from;
+    bool ok = l2l__learned_digest(e->model->context, &a->maximizer, &k->learned);
+    k->n_settings = l2l__options_pack(l2l__ran_fields, k, k->settings);
+    return ok;
 }
 
 /* -- running over the images ------------------------------------------------------------------- */
@@ -11466,14 +11761,6 @@ static void l2l__spare(const l2l_evaluation *e, l2l__ran *k, int n)
         b->predicted = b->step = -1;
         b->success = true;
     }
-}
-
-/* *part becomes an attack for the images from number `first` on. */
-static void l2l__attack_from(l2l_attack *part, const l2l_attack *all, int first, int64_t one)
-{
-    part->first = all->first + (uint32_t)first;
-    part->init = all->init ? all->init + first * one : NULL;
-    part->targets = all->targets ? all->targets + first : NULL;
 }
 
 /* Makes an attack on the images from k->done on. */
@@ -11566,11 +11853,15 @@ static bool l2l__evaluation_check(l2l_evaluation *e)
                 e->checked |= L2L_WARN_RANDOM;
     }
     for (int i = 0; e->options.state && i < e->model->n_slots; i++) {
-        const l2l_tensor *t = &e->model->slots[i]->value;
-        h = l2l__fold(h, t->data, (size_t)l2l_count(t->shape) * sizeof *t->data);
+        const l2l__slot *p = e->model->slots[i];
+        h = l2l__fold(h, p->name, strlen(p->name));
+        h = l2l__fold(h, &p->value.shape, sizeof p->value.shape);
+        h = l2l__fold(h, p->value.data, (size_t)l2l_count(p->value.shape) * sizeof *p->value.data);
     }
     if (e->model->n_slots == 0 && !c->status) h = l2l__fold(h, z, (size_t)all * sizeof *z);
     e->model_digest = (double)(h >> 12);
+    if (!(e->checked & L2L_WARN_RANDOM)) /* another forward function predicts otherwise           */
+        e->clean_digest = l2l__digest_bytes(e->clean, e->images * (int64_t)sizeof *e->clean);
     l2l_free(c, x);
     l2l_free(c, z);
     return !c->status;
@@ -11586,13 +11877,20 @@ static void l2l__worst(l2l_evaluation *e)
     e->worst = (double)right / e->images;
 }
 
+static const l2l__field l2l__evaluation_options_fields[] = {
+    L2L__INT(l2l_evaluation_options, limit, 0, INT_MAX, 0),
+    L2L__INT(l2l_evaluation_options, batch, 1, INT_MAX, L2L__FREE),
+    L2L__ENUM(l2l_evaluation_options, norm, l2l__norm_names, 0),
+    L2L__NUMBER(l2l_evaluation_options, epsilon, -DBL_MAX, HUGE_VAL, 0),
+    L2L__BOOL(l2l_evaluation_options, skip_fooled, 0),
+    L2L__END};
+
 static bool l2l__evaluation_ok(l2l_context *c, const l2l_model *m, const l2l_dataset *d,
                                const l2l_evaluation_options *o)
 {
-    if (o->limit < 0 || o->batch < 1 || d->count < 1)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "evaluation: limit %d must not be negative, batch "
-                         "%d and the data set's %d images at least 1", o->limit, o->batch,
-                         d->count);
+    if (!l2l__options_ok(c, "evaluation", l2l__evaluation_options_fields, o, 0)) return false;
+    if (d->count < 1)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "evaluation: a data set of %d images", d->count);
     return l2l__dataset_fits(c, "evaluation", d, &m->options);
 }
 
@@ -11697,27 +11995,28 @@ static void l2l__evaluation_count(l2l_evaluation *e, const l2l_attack *a, const 
 static bool l2l__evaluation_same(const l2l_evaluation *e, const l2l__ran *there,
                                  const l2l__ran *here)
 {
-    int at = e->n_ran + 1, i = l2l__settings_differ(there, here, 0);
-    char a[40], b[40];
+    int at = e->n_ran + 1, n = here->n_settings, i;
+    char a[40], b[40], name[96];
     if (strcmp(there->name, here->name) || strcmp(there->parts, here->parts))
         return l2l__fail(e->model->context, L2L_ERROR_MISMATCH, "%s: attack %d was %s (%s), not %s "
                          "(%s)", e->options.state, at, there->name, there->parts, here->name,
                          here->parts);
-    if (i == L2L__SETTINGS) return true;
-    l2l__number(a, l2l__field_get(l2l__setting_fields + i, there), 16);
-    l2l__number(b, l2l__field_get(l2l__setting_fields + i, here), 16);
+    i = l2l__options_differ(l2l__ran_fields, there->settings, here->settings, 0, n, name);
+    if (i == n) return true;
+    l2l__number(a, there->settings[i], 16);
+    l2l__number(b, here->settings[i], 16);
     return l2l__fail(e->model->context, L2L_ERROR_MISMATCH, "%s: attack %d, %s, was made with %s "
-                     "%s, not %s", e->options.state, at, there->name, l2l__setting_fields[i].key, a,
-                     b);
+                     "%s, not %s", e->options.state, at, there->name, name, a, b);
 }
 
 /* Room for the attack to come, with what the state's file knows of it; NULL after an error. */
 static l2l__ran *l2l__evaluation_next(l2l_evaluation *e, const l2l_attack *a)
 {
     l2l_context *c = e->model->context;
-    l2l__ran here = L2L__ZERO, *k = e->ran + e->n_ran;
-    l2l__settings_of(e, a, &here);
+    l2l__ran here = L2L__ZERO, *k;
+    if (!l2l__settings_of(e, a, &here)) return NULL;
     if (e->n_ran < e->n_saved) {
+        k = e->ran + e->n_ran;
         if (!l2l__evaluation_same(e, k, &here)) return NULL;
         k->attack = *a;
         return k;
@@ -11802,7 +12101,8 @@ static bool l2l__suspicious(const l2l_evaluation *e, const l2l__ran *a, const l2
         strcmp(a->parts, b->parts) || p->search != q->search || by <= 0)
         return false;
     if (p->steps <= q->steps && p->restarts <= q->restarts &&
-        l2l__settings_differ(a, b, 2) == L2L__SETTINGS) /* behind steps and restarts              */
+        l2l__options_differ(l2l__ran_fields, a->settings, b->settings, 2, a->n_settings, NULL) ==
+            a->n_settings)                   /* behind steps and restarts                         */
         return by > (p->last_iterate || p->search ? 0.005 : 0);
     return !p->search && a->result.backwards && p->steps <= 1 && q->steps > 1 &&
            p->norm == q->norm && !(fabs(p->epsilon - q->epsilon) > 0) &&
@@ -11820,7 +12120,7 @@ static bool l2l__goes_flat(const l2l_attack *a)
 static size_t l2l__warn_attacks(const l2l_evaluation *e, char *text, size_t capacity, size_t at,
                                 unsigned *flags)
 {
-    const l2l__ran *zero = NULL, *a, *b, *end = e->ran + e->n_ran;
+    const l2l__ran *zero = NULL, *a, *b, *end = e->ran ? e->ran + e->n_ran : NULL;
     char first[80], second[80];
     for (a = e->ran; a < end; a++)
         if (!l2l__goes_flat(&a->attack) &&
@@ -11931,7 +12231,8 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
     x = (l2l_real *)l2l__hold(c, &e.held, batch * one, sizeof *x);
     adversarial = (l2l_real *)l2l__hold(c, &e.held, batch * one, sizeof *adversarial);
     z = (l2l_real *)l2l__hold(c, &e.held, (int64_t)batch * e.model->options.classes, sizeof *z);
-    for (i = 0; i < n * n; i++) accuracies[i] = 0;
+    for (i = 0; i < n; i++)
+        for (j = 0; j < n; j++) accuracies[(int64_t)i * n + j] = 0;
     a.progress = NULL;
     if (!a.search) a.last_iterate = true;
     for (; k.done < e.images && !c->status; k.done += m) {
@@ -11941,12 +12242,13 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
         l2l__attack_from(&a, attack, k.done, one);
         for (i = 0; i < n && l2l_attack_run(models[i], &a, x, labels, m, adversarial, records); i++)
             for (j = 0; j < n; j++)
-                accuracies[i * n + j] += l2l__count_right(models[j], adversarial, labels, m, z);
+                accuracies[(int64_t)i * n + j] += l2l__count_right(models[j], adversarial, labels, m, z);
         if (attack->progress && !attack->progress(attack->user, k.done + m, e.images))
             l2l__fail(c, L2L_ERROR_CANCELLED, "l2l_transfer_matrix: cancelled after %d of %d "
                       "images", k.done + m, e.images);
     }
-    for (i = 0; i < n * n; i++) accuracies[i] /= e.images;
+    for (i = 0; i < n; i++)
+        for (j = 0; j < n; j++) accuracies[(int64_t)i * n + j] /= e.images;
     l2l__let_go(c, e.held);
     return !c->status;
 }
@@ -12351,7 +12653,7 @@ static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
 /* -- bundles: named tensors and texts, in safetensors files ------------------------------------ */
 
 /* Enough for any model here; few enough that looking through all of them for each is nothing. */
-enum { L2L__MOST_ENTRIES = 8192, L2L__MOST_METADATA = 128 };
+enum { L2L__MOST_ENTRIES = 8192, L2L__MOST_METADATA = 192 };
 
 /* Made from a file (l2l__bundle_open), or by l2l__bundle_new, _put and _add: to be saved then, or
    as the list of what a file must have and where it goes (l2l__bundle_take). To be closed. */
@@ -12653,7 +12955,7 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
 static const char *l2l__field_text(const l2l__field *f, const void *in, bool exact, char text[40])
 {
     const char *s = text;
-    if (f->names) return f->names[(int)l2l__field_get(f, in)];
+    if (f->type == 'i' && f->names) return f->names[(int)l2l__field_get(f, in)];
     if (f->type == 's') memcpy(&s, (const char *)in + f->offset, sizeof s);
     else l2l__number(text, l2l__field_get(f, in), exact || f->type == 'i' ? 16 : 9);
     return s ? s : "";
@@ -12662,74 +12964,85 @@ static const char *l2l__field_text(const l2l__field *f, const void *in, bool exa
 /* False where the text is not a value of this field. */
 static bool l2l__field_value(const l2l__field *f, const char *text, double *v)
 {
-    for (*v = 0; f->names && *v <= f->high; ++*v)
+    for (*v = 0; f->type == 'i' && f->names && *v <= f->high; ++*v)
         if (!strcmp(text, f->names[(int)*v])) return true;
-    return !f->names && f->type != 's' && l2l__scan_real(&text, v) && !*text &&
+    return !(f->type == 'i' && f->names) && f->type != 's' && l2l__scan_real(&text, v) && !*text &&
            l2l__field_fits(f, *v);
 }
 
-/* Writes n fields; where they need not be exact, the file is one for PyTorch too. */
-static void l2l__fields_put(l2l__bundle *b, const l2l__field *f, int n, const void *in, bool exact)
+/* The key that a file of a model or maximizer has for a member. */
+static const char *l2l__field_key(const l2l__field *f) { return f->key ? f->key : f->name; }
+
+/* Texts of such a file, which is one for PyTorch too. */
+static void l2l__fields_put(l2l__bundle *b, const l2l__field *table, const void *in)
 {
     char text[40];
-    if (!exact) l2l__bundle_put(b, "format", "pt");
-    if (!exact) l2l__bundle_put(b, "l2ladv.version", L2LADV_VERSION);
-    for (; n > 0; n--, f++) l2l__bundle_put(b, f->key, l2l__field_text(f, in, exact, text));
+    if (!b->pairs) l2l__bundle_put(b, "format", "pt");
+    if (b->pairs == 1) l2l__bundle_put(b, "l2ladv.version", L2LADV_VERSION);
+    for (const l2l__field *f = table; f->name; f++)
+        if (f->use & L2L__FILED)
+            l2l__bundle_put(b, l2l__field_key(f), l2l__field_text(f, in, false, text));
 }
 
-/* The values of n fields; those that the file does not have stay as they are. */
-static bool l2l__fields_read(const l2l__bundle *b, const l2l__field *f, int n, void *in)
+/* Their values; those that the file does not have stay as they are. */
+static bool l2l__fields_read(const l2l__bundle *b, const l2l__field *table, void *in)
 {
+    char allowed[160];
     double v;
-    for (; n > 0; n--, f++) {
-        const char *text = l2l__bundle_text(b, f->key);
-        if (text && !l2l__field_value(f, text, &v))
-            return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata %s is '%s': expected a known "
-                            "name or a %snumber from %g to %g", f->key, text,
-                            f->type == 'i' ? "whole " : "", f->low, f->high);
-        if (text) l2l__field_set(f, in, v);
+    for (const l2l__field *f = table; f->name; f++) {
+        const char *text = f->use & L2L__FILED ? l2l__bundle_text(b, l2l__field_key(f)) : NULL;
+        if (!text || f->type == 's') continue;
+        if (!l2l__field_value(f, text, &v))
+            return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata %s is '%s', not a %snumber "
+                            "%s%s", l2l__field_key(f), text, f->type == 'i' ? "whole " : "",
+                            f->names ? "or name of " : "", l2l__allowed(f, allowed));
+        l2l__field_set(f, in, v);
     }
     return true;
 }
 
-/* Whether the file's fields are those here. `exact`: all of them, to the letter; else those that it
-   has, however their numbers are written. */
-static bool l2l__fields_match(const l2l__bundle *b, const l2l__field *f, int n, const void *in,
-                              bool exact)
+/* Whether those that the file has and that must agree do, however their numbers are written. */
+static bool l2l__fields_agree(const l2l__bundle *b, const l2l__field *table, const void *in)
 {
     char text[40];
     double v;
-    for (; n > 0; n--, f++) {
-        const char *there = l2l__bundle_text(b, f->key);
-        const char *here = l2l__field_text(f, in, exact, text);
-        if (there ? !strcmp(there, here) : !exact) continue;
-        if (!exact && l2l__field_value(f, there, &v) &&
+    for (const l2l__field *f = table; f->name; f++) {
+        const char *there = f->use & L2L__AGREED ? l2l__bundle_text(b, l2l__field_key(f)) : NULL;
+        const char *here = there ? l2l__field_text(f, in, false, text) : NULL;
+        if (!there || !strcmp(there, here)) continue;
+        if (l2l__field_value(f, there, &v) &&
             fabs(v - l2l__field_get(f, in)) <= 1e-8 * fabs(v)) continue;
         return l2l__bad(&b->file, L2L_ERROR_MISMATCH, 8, "%s is %s here, but in the file %s",
-                        f->key, here, there ? there : "(none)");
+                        l2l__field_key(f), here, there);
+    }
+    return true;
+}
+
+/* A fingerprint: every member of a struct that matters, as "prefix.member". Written; or compared
+   to the letter. */
+static void l2l__fingerprint_put(l2l__bundle *b, const char *prefix, const l2l__field *table,
+                                 const void *in)
+{
+    char text[40];
+    for (l2l__members w = l2l__members_of(table, prefix); l2l__next_member(&w, L2L__FREE);)
+        l2l__bundle_put(b, w.name, l2l__field_text(w.f, (const char *)in + w.base, true, text));
+}
+static bool l2l__fingerprint_matches(const l2l__bundle *b, const char *prefix,
+                                     const l2l__field *table, const void *in)
+{
+    char text[40];
+    for (l2l__members w = l2l__members_of(table, prefix); l2l__next_member(&w, L2L__FREE);) {
+        const char *there = l2l__bundle_text(b, w.name);
+        const char *here = l2l__field_text(w.f, (const char *)in + w.base, true, text);
+        if (!there || strcmp(there, here))
+            return l2l__bad(&b->file, L2L_ERROR_MISMATCH, 8, "%s%s is %s here, but in the file %s",
+                            w.name, w.f->type == 'l' ? " (a digest)" : "", here,
+                            there ? there : "(none)");
     }
     return true;
 }
 
 /* -- models ------------------------------------------------------------------------------------ */
-
-/* Those that a file must agree with, if it has them; with more that are saved, and that make a
-   model; with more that a checkpoint belongs to. */
-enum { L2L__MODEL_MATCH = 3, L2L__MODEL_SAVED = 7, L2L__MODEL_ALL = 11 };
-#define L2L__MODEL(member, key, type, low, high) \
-    L2L__FIELD(l2l_model_options, member, key, type, low, high, NULL)
-static const l2l__field l2l__model_fields[L2L__MODEL_ALL] = {
-    L2L__MODEL(arch, "arch", 's', 0, 0),
-    L2L__MODEL(classes, "classes", 'i', 1, 1 << 20),
-    L2L__MODEL(width_multiplier, "width", 'r', 1e-3, 1000),
-    L2L__MODEL(depth, "depth", 'i', 0, 10000),
-    L2L__MODEL(channels, "channels", 'i', 1, 1 << 12),
-    L2L__MODEL(height, "height", 'i', 1, 1 << 14),
-    L2L__MODEL(width, "image_width", 'i', 1, 1 << 14),
-    L2L__MODEL(dropout, "dropout", 'r', 0, 1),
-    L2L__MODEL(normalise, "normalise", 'i', 0, 4),
-    L2L__MODEL(mean, "mean", 'd', 0, 0),
-    L2L__MODEL(deviation, "deviation", 'd', 0, 0)};
 
 /* Where `end` begins at the end of the text, or NULL. */
 static const char *l2l__ending(const char *text, const char *end)
@@ -12786,7 +13099,7 @@ static bool l2l__model_save(const l2l_model *m, const char *path, void **data, s
         l2l__format(name + (variance - b.entries[i].name), 32, "num_batches_tracked");
         l2l__bundle_add(&b, name, L2L__I64, 0, NULL, NULL);
     }
-    l2l__fields_put(&b, l2l__model_fields, L2L__MODEL_SAVED, o, false);
+    l2l__fields_put(&b, l2l__model_fields, o);
     l2l__list_put(&b, "mean", o->mean, o->normalise);
     l2l__list_put(&b, "deviation", o->deviation, o->normalise);
     return l2l__bundle_save(&b, path, data, bytes);
@@ -12805,7 +13118,7 @@ static bool l2l__normalisation_read(const l2l__bundle *b, l2l_model_options *o, 
         double *v = k ? o->deviation : o->mean;
         for (i = 0; i < channels && i < 4; i++, s++)
             if (!l2l__scan_real(&s, v + i) || *s != (i + 1 < channels ? ',' : 0) ||
-                (k && !(v[i] > 0))) break;
+                !l2l__normal(k ? 0 : v[i], k ? v[i] : 1)) break;
         if (i < channels)
             return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata %s is '%s', not one number "
                             "(a deviation above 0) for each of %d channels, with commas between",
@@ -12819,7 +13132,7 @@ static bool l2l__model_take(l2l_model *m, const l2l__bundle *file, int *extra)
     int i, channels, n = l2l_model_parameters(m);
     l2l_model_options o = m->options;
     l2l__bundle b;
-    if (!l2l__fields_match(file, l2l__model_fields, L2L__MODEL_MATCH, &o, false) ||
+    if (!l2l__fields_agree(file, l2l__model_fields, &o) ||
         !l2l__normalisation_read(file, &o, &channels)) return false;
     l2l__model_bundle(m, &b);
     bool ok = l2l__bundle_take(file, &b);
@@ -12850,21 +13163,6 @@ L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *by
 
 /* -- maximizers -------------------------------------------------------------------------------- */
 
-static const char *const l2l__phi_cells[] = {"lstm", "rnn"};
-static const char *const l2l__phi_inputs[] = {"sign", "l1", "linf", "log", "raw"};
-static const char *const l2l__phi_outputs[] = {"tanh", "raw"};
-/* Those that a file must agree with; with more that make a maximizer; what it was trained with. */
-enum { L2L__PHI_MATCH = 5, L2L__PHI_TRAINED = 6, L2L__PHI_ALL = 8 };
-static const l2l__field l2l__phi_fields[L2L__PHI_ALL] = {
-    L2L__FIELD(l2l_learned, options.cell, "cell", 'i', 0, 1, l2l__phi_cells),
-    L2L__FIELD(l2l_learned, options.hidden, "hidden", 'i', 1, L2L__MAX_HIDDEN, NULL),
-    L2L__FIELD(l2l_learned, options.input, "input", 'i', 0, 4, l2l__phi_inputs),
-    L2L__FIELD(l2l_learned, options.raw_output, "output", 'i', 0, 1, l2l__phi_outputs),
-    L2L__FIELD(l2l_learned, options.scale, "scale", 'r', -DBL_MAX, DBL_MAX, NULL),
-    L2L__FIELD(l2l_learned, options.second_order, "second_order", 'i', 0, 1, NULL),
-    L2L__FIELD(l2l_learned, trained_T, "T", 'i', 0, INT_MAX, NULL),
-    L2L__FIELD(l2l_learned, trained_epsilon, "epsilon", 'r', 0, DBL_MAX, NULL)};
-
 /* The tensors that the array phi is cut into. Returns b_ih, NULL if there is none. */
 static l2l_real *l2l__phi_bundle(const l2l_learned *m, l2l_real *phi, l2l__bundle *b)
 {
@@ -12888,7 +13186,8 @@ static bool l2l__phi_save(const l2l_learned *m, const char *path, void **data, s
 {
     l2l__bundle b;
     l2l__bundle_new(m->context, &b, 6);
-    l2l__fields_put(&b, l2l__phi_fields, L2L__PHI_ALL, m, false);
+    l2l__fields_put(&b, l2l__learned_fields, &m->options);
+    l2l__fields_put(&b, l2l__trained_fields, m);
     l2l__phi_bundle(m, m->phi, &b);
     return l2l__bundle_save(&b, path, data, bytes);
 }
@@ -12900,8 +13199,8 @@ static bool l2l__phi_take(l2l_learned *m, const l2l__bundle *file)
     l2l_real *phi, *bias = NULL, *second = NULL;
     const l2l__entry *hh = l2l__bundle_find(file, "cell.bias_hh");
     l2l__bundle b;
-    if (!l2l__fields_match(file, l2l__phi_fields, L2L__PHI_MATCH, m, false) ||
-        !l2l__fields_read(file, l2l__phi_fields + L2L__PHI_TRAINED, 2, &found)) return false;
+    if (!l2l__fields_agree(file, l2l__learned_fields, &m->options) ||
+        !l2l__fields_read(file, l2l__trained_fields, &found)) return false;
     if (!m->options.bias && (l2l__bundle_find(file, "cell.bias_ih") ||
                              l2l__bundle_find(file, "out.bias")))
         return l2l__bad(&file->file, L2L_ERROR_MISMATCH, -1, "bias is off here, but in the file");
@@ -12978,63 +13277,41 @@ static bool l2l__log_begin(l2l_trainer *t)
 
 /* -- checkpoints: everything that a training needs to go on with the same bits ----------------- */
 
-/* The settings that a checkpoint belongs to, beside the model's. */
-#define L2L__SETTING(member, key, type) L2L__FIELD(l2l_trainer, member, key, type, 0, 0, NULL)
-#define L2L__OPTION(member, key, type) L2L__SETTING(options.member, key, type)
-static const l2l__field l2l__settings[] = {
-    L2L__OPTION(method.name, "method", 's'), L2L__OPTION(method.objective.name, "objective", 's'),
-    L2L__OPTION(method.maximizer.name, "maximizer", 's'),
-    L2L__OPTION(method.outer.name, "outer loss", 's'), L2L__OPTION(method.start, "start", 'i'),
-    L2L__SETTING(data.count, "images", 'i'), L2L__SETTING(data_digest, "data (a sample)", 'r'),
-    L2L__OPTION(epochs, "epochs", 'i'), L2L__OPTION(batch, "batch", 'i'),
-    L2L__OPTION(micro_batch, "micro_batch", 'i'), L2L__OPTION(epsilon, "epsilon", 'r'),
-    L2L__OPTION(T, "T", 'i'), L2L__OPTION(step_size, "step_size", 'r'),
-    L2L__SETTING(w_digest, "loss_weights", 'r'),
-    L2L__OPTION(epsilon_warm_up, "epsilon_warm_up", 'r'),
-    L2L__OPTION(inner_mode, "inner_mode", 'i'),
-    L2L__OPTION(augment.padding, "augment padding", 'i'),
-    L2L__OPTION(augment.flip, "augment flip", 'i'), L2L__OPTION(optimizer.kind, "optimizer", 'i'),
-    L2L__OPTION(optimizer.rate, "rate", 'r'), L2L__OPTION(optimizer.momentum, "momentum", 'r'),
-    L2L__OPTION(optimizer.weight_decay, "weight_decay", 'r'),
-    L2L__OPTION(optimizer.nesterov, "nesterov", 'i'), L2L__OPTION(optimizer.beta1, "beta1", 'r'),
-    L2L__OPTION(optimizer.beta2, "beta2", 'r'), L2L__OPTION(optimizer.clip, "clip", 'r'),
-    L2L__OPTION(optimizer.epsilon, "adam epsilon", 'r'),
-    L2L__OPTION(schedule.kind, "schedule", 'i'), L2L__OPTION(schedule.warm_up, "warm_up", 'r'),
-    L2L__OPTION(schedule.milestones, "milestones", 'd'),
-    L2L__OPTION(schedule.factor, "factor", 'r'), L2L__OPTION(schedule.final, "final", 'r'),
-    L2L__OPTION(stop_on_plateau, "stop_on_plateau", 'i'),
-    L2L__OPTION(validation, "validation", 'i'),
-    L2L__OPTION(validation_attack.name, "validation attack", 's'),
-    L2L__OPTION(validation_attack.steps, "validation steps", 'i'),
-    L2L__OPTION(validation_attack.epsilon, "validation epsilon", 'r'),
-    L2L__OPTION(validation_attack.step_size, "validation step_size", 'r'),
-    L2L__OPTION(method.outer.number[0], "parameter 1 of the outer loss", 'r'),
-    L2L__OPTION(method.outer.number[1], "parameter 2 of the outer loss", 'r'),
-    L2L__OPTION(method.maximizer.number[0], "parameter 1 of the maximizer", 'r'),
-    L2L__OPTION(method.maximizer.number[1], "parameter 2 of the maximizer", 'r'),
-    L2L__SEED(l2l_trainer, options.seed)};
-enum { L2L__OPTIONS = sizeof l2l__settings / sizeof *l2l__settings };
+/* What a checkpoint belongs to, beside the model. */
+static const l2l__field l2l__training_fields[] = {
+    L2L__MEMBER(l2l_trainer, options, "", 't', 0, 0, 0, NULL, l2l__train_fields, NULL),
+    L2L__MEMBER(l2l_trainer, w_digest, "loss_weights (a digest)", 'r', 0, 0, 0, NULL, NULL, NULL),
+    L2L__INT(l2l_trainer, data.count, 0, 0, 0),
+    L2L__INT(l2l_trainer, data.height, 0, 0, 0),
+    L2L__INT(l2l_trainer, data.width, 0, 0, 0),
+    L2L__INT(l2l_trainer, data.classes, 0, 0, 0),
+    L2L__MEMBER(l2l_trainer, data_digest, "data (a digest)", 'r', 0, 0, 0, NULL, NULL, NULL),
+    L2L__MEMBER(l2l_trainer, held_digests[0], "validation_attack.targets (a digest)", 'r', 0, 0, 0,
+                NULL, NULL, NULL),
+    L2L__MEMBER(l2l_trainer, held_digests[1], "validation_attack.init (a digest)", 'r', 0, 0, 0,
+                NULL, NULL, NULL),
+    L2L__MEMBER(l2l_trainer, held_digests[2], "validation_attack.maximizer (a digest)", 'r', 0, 0,
+                0, NULL, NULL, NULL),
+    L2L__END};
 
 /* The numbers of the training's own state, which make one array with the optimizer's steps. */
-enum { L2L__STATE = 12 };
-#define L2L__EXACT 9007199254740992.0        /* 2^53: whole doubles are exact up to here          */
-#define L2L__TRACK(member, type, low, high) \
-    L2L__FIELD(l2l_trainer, member, #member, type, low, high, NULL)
-static const l2l__field l2l__state_fields[L2L__STATE] = {
-    L2L__TRACK(step, 'i', 0, L2L__EXACT),
-    L2L__TRACK(progress.epoch, 'i', 0, INT_MAX),
-    L2L__TRACK(progress.step_in_epoch, 'i', 0, INT_MAX),
-    L2L__TRACK(epoch_loss, 'r', -DBL_MAX, DBL_MAX),
-    L2L__TRACK(epoch_right, 'r', -DBL_MAX, DBL_MAX),
-    L2L__TRACK(epoch_seen, 'i', 0, INT_MAX),
-    L2L__TRACK(best_score, 'r', -1, 1),
-    L2L__TRACK(plateau, 'i', 0, INT_MAX),
-    L2L__TRACK(log_bytes, 'i', 0, L2L__EXACT),
-    L2L__TRACK(progress.validation_natural, 'r', -1, 1),
-    L2L__TRACK(progress.validation_robust, 'r', -1, 1),
-    L2L__TRACK(has_good, 'i', 0, 1)};
+static const l2l__field l2l__state_fields[] = {
+    L2L__INT(l2l_trainer, step, 0, L2L__EXACT, 0),
+    L2L__INT(l2l_trainer, progress.epoch, 0, INT_MAX, 0),
+    L2L__INT(l2l_trainer, progress.step_in_epoch, 0, INT_MAX, 0),
+    L2L__NUMBER(l2l_trainer, epoch_loss, -DBL_MAX, DBL_MAX, 0),
+    L2L__NUMBER(l2l_trainer, epoch_right, 0, INT_MAX, 0),
+    L2L__INT(l2l_trainer, epoch_seen, 0, INT_MAX, 0),
+    L2L__NUMBER(l2l_trainer, best_score, -1, 1, 0),
+    L2L__INT(l2l_trainer, plateau, 0, INT_MAX, 0),
+    L2L__INT(l2l_trainer, log_bytes, 0, L2L__EXACT, 0),
+    L2L__NUMBER(l2l_trainer, progress.validation_natural, -1, 1, 0),
+    L2L__NUMBER(l2l_trainer, progress.validation_robust, -1, 1, 0),
+    L2L__BOOL(l2l_trainer, has_good, 0),
+    L2L__END};
+enum { L2L__STATE = sizeof l2l__state_fields / sizeof *l2l__state_fields - 1 };
 
-static const char l2l__checkpoint_format[] = "l2ladv checkpoint 4";
+static const char l2l__checkpoint_format[] = "l2ladv checkpoint 5";
 
 /* Its tensors: copies of the state and of what the maximizer packs, if it does; the arrays where
    they are: theta, the optimizer's moments, the best model, the last good theta. */
@@ -13076,22 +13353,28 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
     l2l__checkpoint_bundle(t, &b);
     l2l__bundle_put(&b, "format", l2l__checkpoint_format);
     l2l__bundle_put(&b, "best", t->best ? "yes" : "no");
-    l2l__fields_put(&b, l2l__model_fields, L2L__MODEL_ALL, &t->model->options, true);
-    l2l__fields_put(&b, l2l__settings, L2L__OPTIONS, t, true);
+    l2l__fingerprint_put(&b, "model", l2l__model_fields, &t->model->options);
+    l2l__fingerprint_put(&b, "", l2l__training_fields, t);
     return l2l__bundle_save(&b, path, NULL, NULL);
 }
 
-/* Whether an array that has been read can be a state. */
-static bool l2l__state_ok(const l2l_trainer *t, const l2l__file *f, const double *v)
+/* Whether an array that has been read, the tensor `e`, can be a state. */
+static bool l2l__state_ok(const l2l_trainer *t, const l2l__bundle *file, const l2l__entry *e)
 {
-    int i;
-    for (i = 0; i < L2L__STATE; i++)
-        if (!l2l__field_fits(l2l__state_fields + i, v[i]) ||
-            (i == 2 && v[i] >= (double)t->progress.steps_in_epoch))
-            return l2l__bad(f, L2L_ERROR_FORMAT, -1, "%s is %g: out of range",
-                            l2l__state_fields[i].key, v[i]);
-    return (v[i] >= 0 && v[i] <= L2L__EXACT) ||
-           l2l__bad(f, L2L_ERROR_FORMAT, -1, "%g steps of the optimizer: out of range", v[i]);
+    const l2l__entry *there = l2l__bundle_find(file, e->name);
+    const l2l_progress *p = &t->progress;
+    const double *v = (const double *)e->data;
+    const char *name = "optimizer.steps";
+    int i = 0;
+    while (i < L2L__STATE && l2l__field_fits(l2l__state_fields + i, v[i]) &&
+           !(i == 1 && v[1] > p->epochs) &&  /* all of it in the training at hand                 */
+           !(i == 2 && (v[2] >= (double)p->steps_in_epoch || (v[2] > 0 && !(v[1] < p->epochs)) ||
+                        v[0] < v[1] * (double)p->steps_in_epoch + v[2]))) i++;
+    if (i < L2L__STATE) name = l2l__state_fields[i].name;
+    else if (v[i] >= 0 && v[i] <= L2L__EXACT && !(v[i] > floor(v[i]))) return true;
+    return l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)there->begin +
+                    i * l2l__dtypes[there->dtype].size, "%s is %g: out of range, in '%s'", name,
+                    v[i], e->name);
 }
 
 /* Everything is checked before anything is changed. */
@@ -13103,7 +13386,7 @@ static bool l2l__checkpoint_take(l2l_trainer *t, const l2l__bundle *file, const 
     if (t->context->status || !l2l__bundle_check(file, e, b->count, false)) return false;
     l2l__bundle_read(file, e, 1 + packed);
     const double *v = (const double *)e->data;
-    if (!l2l__state_ok(t, &file->file, v) || (packed && m->unpack &&
+    if (!l2l__state_ok(t, file, e) || (packed && m->unpack &&
         !m->unpack(m->self, (const double *)e[1].data, e[1].count))) return false;
     l2l__bundle_read(file, e + 1 + packed, b->count - 1 - packed);
     l2l__fields_set(l2l__state_fields, L2L__STATE, t, v);
@@ -13123,10 +13406,11 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
     format = l2l__bundle_text(&file, "format");
     best = l2l__bundle_text(&file, "best");
     if (ok && (!format || strcmp(format, l2l__checkpoint_format) || !best))
-        ok = l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "not a checkpoint of this version");
-    if (ok && l2l__fields_match(&file, l2l__model_fields, L2L__MODEL_ALL, &t->model->options,
-                                true) &&
-        l2l__fields_match(&file, l2l__settings, L2L__OPTIONS, t, true)) {
+        ok = l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "not a checkpoint of this version: its "
+                      "format is '%s', not '%s'; the version that wrote it can go on with it",
+                      format, l2l__checkpoint_format);
+    if (ok && l2l__fingerprint_matches(&file, "model", l2l__model_fields, &t->model->options) &&
+        l2l__fingerprint_matches(&file, "", l2l__training_fields, t)) {
         if (!strcmp(best, "yes") && !t->best) t->best = l2l_model_clone(t->context, t->model);
         l2l__checkpoint_bundle(t, &b);
         ok = l2l__checkpoint_take(t, &file, &b);
@@ -13556,7 +13840,7 @@ static void l2l__shard_labels(const l2l_dataset *d, const l2l__file *f, int n, i
         return;
     }
     for (int i = 0; i < n; i++) {
-        size_t at = e.begin + (size_t)(i * l2l__dtypes[e.dtype].size);
+        size_t at = e.begin + (size_t)i * (size_t)l2l__dtypes[e.dtype].size;
         if (!l2l__entry_integer(f, &e, i, &v) || !l2l__file_label_ok(d, f, at, i, v)) return;
         out[i] = (int)v;
     }
@@ -13641,7 +13925,7 @@ static bool l2l__model_options_of(const l2l__bundle *b, l2l_model_options *o)
     if (!o->forward)
         return l2l__bad(&b->file, L2L_ERROR_UNSUPPORTED, 8, "an architecture that is not known "
                         "here (create the model and use l2l_model_load): '%s'", arch);
-    return l2l__fields_read(b, l2l__model_fields + 1, L2L__MODEL_SAVED - 1, o) &&
+    return l2l__fields_read(b, l2l__model_fields, o) &&
            l2l__normalisation_read(b, o, &o->normalise);
 }
 
@@ -13684,7 +13968,7 @@ L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path)
     if (ok && (!arch || strcmp(arch, l2l__unet_name)))
         l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "the metadata 'arch' is not '%s': create the "
                  "generator and use l2l_generator_load", l2l__unet_name);
-    else if (ok && l2l__fields_read(&file, l2l__model_fields + 1, L2L__MODEL_SAVED - 1, &sizes)) {
+    else if (ok && l2l__fields_read(&file, l2l__model_fields, &sizes)) {
         o.classes = sizes.classes;
         o.width_multiplier = sizes.width_multiplier;
         o.channels = sizes.channels;
@@ -13711,17 +13995,15 @@ L2LADVDEF bool l2l_learned_save(const l2l_learned *m, const char *path)
 
 L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
 {
-    l2l_learned any, *m = NULL;
+    l2l_learned_options o = l2l_learned_default();
+    l2l_learned *m = NULL;
     l2l__bundle file;
     bool ok = l2l__bundle_open(l2l__file_open(c, path), &file);
     if (ok && !l2l__bundle_text(&file, "cell"))
         ok = l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "there is no metadata 'cell': create the "
                       "maximizer and use l2l_learned_load");
-    memset(&any, 0, sizeof any);
-    any.options = l2l_learned_default();
-    any.options.bias = l2l__bundle_find(&file, "cell.bias_ih") != NULL;
-    if (ok && l2l__fields_read(&file, l2l__phi_fields, L2L__PHI_ALL, &any))
-        m = l2l_learned_create(c, &any.options);
+    o.bias = l2l__bundle_find(&file, "cell.bias_ih") != NULL;
+    if (ok && l2l__fields_read(&file, l2l__learned_fields, &o)) m = l2l_learned_create(c, &o);
     if (m && !l2l__phi_take(m, &file)) {
         l2l_learned_free(m);
         m = NULL;
@@ -13835,25 +14117,27 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 
 /* -- states of evaluations --------------------------------------------------------------------- */
 
-enum { L2L__EVALUATION_FIELDS = 6, L2L__RECORD = 10 };
-static const char l2l__state_format[] = "l2ladv evaluation 2";
-static const l2l__field l2l__evaluation_fields[L2L__EVALUATION_FIELDS] = {
-    L2L__FIELD(l2l_evaluation, images, "images", 'i', 0, 0, NULL),
-    L2L__FIELD(l2l_evaluation, model_digest, "weights (a digest)", 'r', 0, 0, NULL),
-    L2L__FIELD(l2l_evaluation, data_digest, "data (a digest)", 'r', 0, 0, NULL),
-    L2L__FIELD(l2l_evaluation, options.skip_fooled, "skip_fooled", 'i', 0, 0, NULL),
-    L2L__FIELD(l2l_evaluation, options.norm, "norm", 'i', 0, 0, NULL),
-    L2L__FIELD(l2l_evaluation, options.epsilon, "epsilon", 'r', 0, 0, NULL)};
+static const char l2l__evaluation_format[] = "l2ladv evaluation 3";
+static const l2l__field l2l__evaluation_fields[] = {
+    L2L__INT(l2l_evaluation, images, 0, 0, 0),
+    L2L__MEMBER(l2l_evaluation, model_digest, "weights (a digest)", 'r', 0, 0, 0, NULL, NULL, NULL),
+    L2L__MEMBER(l2l_evaluation, data_digest, "data (a digest)", 'r', 0, 0, 0, NULL, NULL, NULL),
+    L2L__MEMBER(l2l_evaluation, clean_digest, "clean predictions (a digest)", 'r', 0, 0, 0, NULL,
+                NULL, NULL),
+    L2L__MEMBER(l2l_evaluation, options.skip_fooled, "skip_fooled", 'i', 0, 0, 1, NULL, NULL, NULL),
+    L2L__MEMBER(l2l_evaluation, options.norm, "norm", 'i', 0, 0, 1, l2l__norm_names, NULL, NULL),
+    L2L__MEMBER(l2l_evaluation, options.epsilon, "epsilon", 'r', 0, 0, 0, NULL, NULL, NULL),
+    L2L__END};
 
 /* What a record tells beyond label and clean prediction. */
-#define L2L__TOLD(member, type, low, high) \
-    L2L__FIELD(l2l_record, member, #member, type, low, high, NULL)
-static const l2l__field l2l__record_fields[L2L__RECORD] = {
-    L2L__TOLD(predicted, 'i', -1, INT_MAX), L2L__TOLD(success, 'i', 0, 1),
-    L2L__TOLD(step, 'i', -1, INT_MAX), L2L__TOLD(restart, 'i', 0, INT_MAX),
-    L2L__TOLD(forwards, 'i', 0, INT_MAX), L2L__TOLD(backwards, 'i', 0, INT_MAX),
-    L2L__TOLD(zero_gradients, 'i', 0, INT_MAX), L2L__TOLD(loss, 'r', -HUGE_VAL, HUGE_VAL),
-    L2L__TOLD(linf, 'r', -HUGE_VAL, HUGE_VAL), L2L__TOLD(l2, 'r', -HUGE_VAL, HUGE_VAL)};
+static const l2l__field l2l__record_fields[] = {
+    L2L__INT(l2l_record, predicted, -1, INT_MAX, 0), L2L__BOOL(l2l_record, success, 0),
+    L2L__INT(l2l_record, step, -1, INT_MAX, 0), L2L__INT(l2l_record, restart, 0, INT_MAX, 0),
+    L2L__INT(l2l_record, forwards, 0, INT_MAX, 0), L2L__INT(l2l_record, backwards, 0, INT_MAX, 0),
+    L2L__INT(l2l_record, zero_gradients, 0, INT_MAX, 0), L2L__NUMBER(l2l_record, loss, 0, 0, L2L__ANY),
+    L2L__NUMBER(l2l_record, linf, 0, 0, L2L__ANY), L2L__NUMBER(l2l_record, l2, 0, 0, L2L__ANY),
+    L2L__END};
+enum { L2L__RECORD = sizeof l2l__record_fields / sizeof *l2l__record_fields - 1 };
 
 /* "3/records" */
 static const char *l2l__ran_key(char key[40], int i, const char *what)
@@ -13862,32 +14146,31 @@ static const char *l2l__ran_key(char key[40], int i, const char *what)
     return key;
 }
 
-/* Room in *b for the numbers of attack i with so many records; NULL after an error. */
-static double *l2l__ran_bundle(l2l__bundle *b, int i, int done, double **settings)
+/* The settings of attack i and room for so many records in *b; NULL after an error. */
+static double *l2l__ran_bundle(l2l__bundle *b, int i, l2l__ran *k)
 {
-    int64_t n = L2L__SETTINGS, shape[2];
+    int64_t n = k->n_settings, shape[2];
     char key[40];
-    shape[0] = done;
+    shape[0] = k->done;
     shape[1] = L2L__RECORD;
-    *settings = (double *)l2l__bundle_add(b, l2l__ran_key(key, i, "settings"), L2L__F64, 1, &n,
-                                          NULL);
+    l2l__bundle_add(b, l2l__ran_key(key, i, "settings"), L2L__F64, 1, &n, k->settings);
     return (double *)l2l__bundle_add(b, l2l__ran_key(key, i, "records"), L2L__F64, 2, shape, NULL);
 }
 
 static bool l2l__evaluation_save(const l2l_evaluation *e)
 {
-    double *settings, *records;
+    double *records;
     char key[40];
     l2l__bundle b;
     l2l__bundle_new(e->model->context, &b, 2 * e->n_saved);
-    l2l__bundle_put(&b, "format", l2l__state_format);
-    l2l__fields_put(&b, l2l__evaluation_fields, L2L__EVALUATION_FIELDS, e, true);
+    l2l__bundle_put(&b, "format", l2l__evaluation_format);
+    l2l__fingerprint_put(&b, "model", l2l__model_fields, &e->model->options);
+    l2l__fingerprint_put(&b, "", l2l__evaluation_fields, e);
     for (int i = 0; i < e->n_saved; i++) {
-        const l2l__ran *k = &e->ran[i];
+        l2l__ran *k = &e->ran[i];
         l2l__bundle_put(&b, l2l__ran_key(key, i, "name"), k->name);
         l2l__bundle_put(&b, l2l__ran_key(key, i, "parts"), k->parts);
-        if (!(records = l2l__ran_bundle(&b, i, k->done, &settings))) break;
-        l2l__fields_get(l2l__setting_fields, L2L__SETTINGS, k, settings);
+        if (!(records = l2l__ran_bundle(&b, i, k))) break;
         for (int j = 0; j < k->done; j++, records += L2L__RECORD)
             l2l__fields_get(l2l__record_fields, L2L__RECORD, k->records + j, records);
     }
@@ -13898,7 +14181,7 @@ static bool l2l__evaluation_save(const l2l_evaluation *e)
 static bool l2l__ran_read(const l2l_evaluation *e, const l2l__bundle *file, int i, l2l__ran *k)
 {
     l2l_context *c = e->model->context;
-    double *settings, *records;
+    double *records;
     char key[40];
     l2l__bundle b;
     const char *name = l2l__bundle_text(file, l2l__ran_key(key, i, "name"));
@@ -13912,19 +14195,20 @@ static bool l2l__ran_read(const l2l_evaluation *e, const l2l__bundle *file, int 
                         "of 0 to %d images", key, e->images);
     k->done = (int)there->shape[0];
     l2l__bundle_new(c, &b, 2);
-    records = l2l__ran_bundle(&b, i, k->done, &settings);
+    k->n_settings = l2l__options_pack(l2l__ran_fields, k, NULL);
+    records = l2l__ran_bundle(&b, i, k);
     k->records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *k->records);
-    if (!c->status && l2l__bundle_check(file, b.entries, b.count, false)) {
+    if (!c->status && l2l__bundle_check(file, b.entries, b.count, false))
         l2l__bundle_read(file, b.entries, b.count);
-        if (!l2l__fields_set(l2l__setting_fields, L2L__SETTINGS, k, settings))
-            l2l__bad(&file->file, L2L_ERROR_FORMAT, -1, "no settings are those of attack %d", i);
-    }
     for (int j = 0; j < k->done && !c->status; j++, records += L2L__RECORD) {
+        const int m = l2l__fields_set(l2l__record_fields, L2L__RECORD, k->records + j, records);
         k->records[j].label = e->labels[j];
         k->records[j].clean = e->clean[j];
-        if (!l2l__fields_set(l2l__record_fields, L2L__RECORD, k->records + j, records))
-            l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)there->begin, "record %d of '%s' is "
-                     "none", j, key);
+        if (m < L2L__RECORD || k->records[j].predicted >= e->model->options.classes)
+            l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)there->begin +
+                     ((int64_t)j * L2L__RECORD + m % L2L__RECORD) * l2l__dtypes[there->dtype].size,
+                     "%s of record %d in '%s' is %g: out of range",
+                     l2l__record_fields[m % L2L__RECORD].name, j, key, records[m % L2L__RECORD]);
     }
     l2l__bundle_close(&b);
     if (c->status) l2l_free(c, k->records);
@@ -13940,9 +14224,11 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
     if (!l2l__file_exists(e->options.state)) return true;
     if (l2l__bundle_open(l2l__file_open(c, e->options.state), &b)) {
         format = l2l__bundle_text(&b, "format");
-        if (!format || strcmp(format, l2l__state_format))
-            l2l__bad(&b.file, L2L_ERROR_FORMAT, 8, "not an evaluation's state of this version");
-        else if (l2l__fields_match(&b, l2l__evaluation_fields, L2L__EVALUATION_FIELDS, e, true))
+        if (!format || strcmp(format, l2l__evaluation_format))
+            l2l__bad(&b.file, L2L_ERROR_FORMAT, 8, "not an evaluation's state of this version: its "
+                     "format is '%s', not '%s'", format, l2l__evaluation_format);
+        else if (l2l__fingerprint_matches(&b, "", l2l__evaluation_fields, e) &&
+                 l2l__fingerprint_matches(&b, "model", l2l__model_fields, &e->model->options))
             e->ran = (l2l__ran *)l2l__allocate_array(c, b.count, sizeof *e->ran);
     }
     while (e->ran && e->n_saved < b.count && l2l__ran_read(e, &b, e->n_saved, e->ran + e->n_saved))

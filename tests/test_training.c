@@ -320,9 +320,9 @@ static void other_settings_refused(void)
     run_end(&a);
     for (i = 0; i < 10; i++) {
         static const char *const names[] = {"epsilon", "batch", "T", "seed", "rate", "method",
-                                            "augment padding", "augment flip",
+                                            "augment.padding", "augment.flip",
                                             "micro_batch is 4 here, but in the file 0",
-                                            "parameter 1 of the outer loss is 2 here, but in the "
+                                            "method.outer.number[0] is 2 here, but in the "
                                             "file 0"};
         run b;
         l2l_real *before, *after;
@@ -359,7 +359,7 @@ static void impossible_states_refused(void)
     static const struct { int number; double value; const char *name; } cases[] = {
         {0, -1, "step is -1"}, {1, 0.5, "epoch is 0.5"}, {1, 1e300, "epoch is 1e300"},
         {2, 5, "step_in_epoch is 5"}, {5, (double)NAN, "epoch_seen is nan"},
-        {6, 2, "best_score is 2"}, {8, 1e17, "log_bytes is 1e17"}, {12, -1, "-1 steps"}};
+        {6, 2, "best_score is 2"}, {8, 1e17, "log_bytes is 1e17"}, {12, -1, "optimizer.steps is -1"}};
     char *checkpoint = path("state.l2l"), *broken = path("broken.l2l");
     long at = 0;
     int i;
