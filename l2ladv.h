@@ -11619,6 +11619,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->options = *o;
     t->best_score = t->shuffled = -1;
     t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
+    t->options.method.outer.is_objective = t->cross_entropy;
     t->shares = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
                 !o->method.objective.cut && !m->mode_matters;
     if (!l2l__trainer_arrays(t) || !l2l__trainer_own(t)) {
@@ -14227,8 +14228,8 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
         if (!format || strcmp(format, l2l__evaluation_format))
             l2l__bad(&b.file, L2L_ERROR_FORMAT, 8, "not an evaluation's state of this version: its "
                      "format is '%s', not '%s'", format, l2l__evaluation_format);
-        else if (l2l__fingerprint_matches(&b, "", l2l__evaluation_fields, e) &&
-                 l2l__fingerprint_matches(&b, "model", l2l__model_fields, &e->model->options))
+        else if (l2l__fingerprint_matches(&b, "model", l2l__model_fields, &e->model->options) &&
+                 l2l__fingerprint_matches(&b, "", l2l__evaluation_fields, e))
             e->ran = (l2l__ran *)l2l__allocate_array(c, b.count, sizeof *e->ran);
     }
     while (e->ran && e->n_saved < b.count && l2l__ran_read(e, &b, e->n_saved, e->ran + e->n_saved))

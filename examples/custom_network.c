@@ -106,7 +106,6 @@ int main(int argc, char **argv)
     train.method.objective.loss = inner;
     train.method.outer.name = "clean and attacked";
     train.method.outer.loss = outer;
-    train.method.outer.is_objective = false; /* it is not the inner cross-entropy */
     train.epochs = 5;
     train.batch = 32;
     train.epsilon = 0.2;
