@@ -1830,7 +1830,8 @@ enum {
     L2L__MEMBER(in, member, #member, 'r', use, low, high, NULL, NULL, NULL)
 #define L2L__LIST(in, member, low, high, use) \
     L2L__MEMBER(in, member, #member, 'l', use, low, high, NULL, NULL, NULL)
-#define L2L__TEXT(in, member, use) L2L__MEMBER(in, member, #member, 's', use, 0, 0, NULL, NULL, NULL)
+#define L2L__TEXT(in, member, use) \
+    L2L__MEMBER(in, member, #member, 's', use, 0, 0, NULL, NULL, NULL)
 #define L2L__ENUM(in, member, names, use) \
     L2L__MEMBER(in, member, #member, 'i', use, 0, (int)(sizeof names / sizeof *names) - 1, names, \
                 NULL, NULL)
@@ -6163,6 +6164,11 @@ L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_ba
         if (!l2l__ready(c, where, vectors[i]) || !l2l__equal(c, where, vectors[i]->shape, one))
             return NULL;
     if (!l2l__optional(c, "l2l_batch_norm: residual", o->residual, x->shape)) return NULL;
+    if (!(o->epsilon >= 0 && o->epsilon <= DBL_MAX && o->momentum >= 0 && o->momentum <= 1)) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_batch_norm: epsilon %g is not 0 or positive and "
+                  "finite, or momentum %g not in [0,1]", o->epsilon, o->momentum);
+        return NULL;
+    }
     if (o->training) return l2l__batch_norm_train(c, x, o);
     if (!l2l__batch_norm_constants(c, o, NULL, &s, &b)) return NULL;
     return l2l__then(c, s, l2l__then(c, b, l2l__scale_shift(c, x, s, b, o->residual, o->relu)));
@@ -9194,7 +9200,8 @@ static const l2l__field l2l__learned_fields[] = {
     L2L__ENUM(l2l_learned_options, input, l2l__input_names, L2L__FILED | L2L__AGREED),
     L2L__MEMBER(l2l_learned_options, raw_output, "raw_output", 'i', L2L__FILED | L2L__AGREED, 0, 1,
                 l2l__output_names, NULL, "output"),
-    L2L__NUMBER(l2l_learned_options, scale, 0, (double)FLT_MAX, L2L__ABOVE | L2L__FILED | L2L__AGREED),
+    L2L__NUMBER(l2l_learned_options, scale, 0, (double)FLT_MAX,
+                L2L__ABOVE | L2L__FILED | L2L__AGREED),
     L2L__BOOL(l2l_learned_options, second_order, L2L__FILED),
     L2L__TABLE(l2l_learned_options, optimizer, l2l__optimizer_fields, 0),
     L2L__SEED(l2l_learned_options, seed, L2L__FREE),
@@ -10002,7 +10009,7 @@ static const double *l2l__state_of(l2l_context *c, const l2l__field *table, cons
     } else if ((i = l2l__options_differ(table, numbers, here, 0, n, name)) < n) {
         l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with a maximizer whose %s is %g, not %g",
                   name, numbers[i], here[i]);
-    } else if (!(numbers[n] >= 0 && numbers[n] <= L2L__EXACT && !(numbers[n] > floor(numbers[n])))) {
+    } else if (!(numbers[n] >= 0 && numbers[n] <= L2L__EXACT && numbers[n] <= floor(numbers[n]))) {
         l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %d of the tensor 'maximizer', the steps "
                   "of its optimizer, is %g: not a whole number in [0,2^53]", n, numbers[n]);
     }
@@ -10656,7 +10663,7 @@ static l2l_tensor *l2l__generator_outer(l2l_model *f, l2l_tensor *x, l2l_tensor 
     return l2l_mean(c, l2l_cross_entropy(c, z, y));
 }
 
-/* For checkpoints: the settings, the optimizer's steps, G with its running statistics, momentum. */
+/* For checkpoints: settings, the optimizer's steps, G with its running statistics, momentum. */
 
 /* Array i of the state and its length; NULL after the last, or one that the optimizer lacks. */
 static l2l_real *l2l__generator_array(const l2l_generator *m, int i, int64_t *n)
@@ -11423,6 +11430,7 @@ L2LADVDEF l2l_train_options l2l_train_default(void)
 static bool l2l__dataset_fits(l2l_context *c, const char *who, const l2l_dataset *d,
                               const l2l_model_options *m)
 {
+    if (!l2l__shape_ok(c, who, l2l_shape_of(1, d->height, d->width, d->channels))) return false;
     return (d->channels == m->channels && d->height >= m->height && d->width >= m->width &&
             d->classes <= m->classes) ||
            l2l__fail(c, L2L_ERROR_SHAPE, "%s: images of %dx%dx%d (CxHxW) and a model for %dx%dx%d; "
@@ -11585,8 +11593,9 @@ static bool l2l__held_digests(l2l_trainer *t)
     t->held_digests[0] = l2l__digest_bytes(a->targets, t->n_held * (int64_t)sizeof(int));
     t->held_digests[1] = l2l__digest_bytes(a->init, t->n_held * (int64_t)sizeof(l2l_real) *
                                                     l2l__image_size(&t->model->options));
-    return m->self == t->options.method.maximizer.self ||
-           l2l__learned_digest(t->context, m, &t->held_digests[2]);
+    if (m->self != t->options.method.maximizer.self)
+        l2l__learned_digest(t->context, m, &t->held_digests[2]);
+    return !t->context->status;
 }
 
 /* options.loss_weights is copied, log and checkpoint names as well. */
@@ -12243,7 +12252,8 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
         l2l__attack_from(&a, attack, k.done, one);
         for (i = 0; i < n && l2l_attack_run(models[i], &a, x, labels, m, adversarial, records); i++)
             for (j = 0; j < n; j++)
-                accuracies[(int64_t)i * n + j] += l2l__count_right(models[j], adversarial, labels, m, z);
+                accuracies[(int64_t)i * n + j] +=
+                    l2l__count_right(models[j], adversarial, labels, m, z);
         if (attack->progress && !attack->progress(attack->user, k.done + m, e.images))
             l2l__fail(c, L2L_ERROR_CANCELLED, "l2l_transfer_matrix: cancelled after %d of %d "
                       "images", k.done + m, e.images);
@@ -14135,7 +14145,8 @@ static const l2l__field l2l__record_fields[] = {
     L2L__INT(l2l_record, predicted, -1, INT_MAX, 0), L2L__BOOL(l2l_record, success, 0),
     L2L__INT(l2l_record, step, -1, INT_MAX, 0), L2L__INT(l2l_record, restart, 0, INT_MAX, 0),
     L2L__INT(l2l_record, forwards, 0, INT_MAX, 0), L2L__INT(l2l_record, backwards, 0, INT_MAX, 0),
-    L2L__INT(l2l_record, zero_gradients, 0, INT_MAX, 0), L2L__NUMBER(l2l_record, loss, 0, 0, L2L__ANY),
+    L2L__INT(l2l_record, zero_gradients, 0, INT_MAX, 0),
+    L2L__NUMBER(l2l_record, loss, 0, 0, L2L__ANY),
     L2L__NUMBER(l2l_record, linf, 0, 0, L2L__ANY), L2L__NUMBER(l2l_record, l2, 0, 0, L2L__ANY),
     L2L__END};
 enum { L2L__RECORD = sizeof l2l__record_fields / sizeof *l2l__record_fields - 1 };

@@ -329,40 +329,38 @@ static void layer_flags(void)
     l2l_context_free(c);
 }
 
-/* Sizes at the ends of int: errors of shape or memory, and (under UBSan) no overflow. */
+/* Sizes at the ends of int: errors of shape or memory, and (under UBSan) no overflow. Nothing that
+   could be had is asked for. */
 static void extreme_sizes(void)
 {
-    static const int sizes[] = {-2147483647 - 1, -2147483647, -1, 0, 46341, 65536, 1 << 24,
-                                2147483646, 2147483647};
+    static const int sizes[] = {-2147483647 - 1, -2147483647, -1, 46341, 65536, 2147483646,
+                                2147483647};
     l2l_context *c = test_context(1);
-    l2l_tensor *x = l2l_zeros(c, l2l_shape_of(2, 3, 3, 4)), *w = l2l_zeros(c, l2l_shape_of(3, 3, 4, 2));
+    l2l_tensor *x = l2l_zeros(c, l2l_shape_of(2, 3, 3, 4));
+    l2l_tensor *w = l2l_zeros(c, l2l_shape_of(3, 3, 4, 2)), *got;
     l2l_tensor *rows = l2l_zeros(c, l2l_shape_of(2, 1, 1, 4));
     const int classes[2] = {0, 1};
     int i, j, k;
     for (i = 0; i < COUNT(sizes); i++)
         for (j = 0; j < COUNT(sizes); j++) {
             int a = sizes[i], b = sizes[j];
-            l2l_mark mark = l2l_mark_here(c);
             l2l_conv_options o = l2l_conv_default();
             o.stride = a;
             o.padding = b;
-            for (k = 0; k < 12; k++) {
-                if (a * (double)(b ? b : 1) > 0 && a > 0 && b > 0 && a < 1 << 24 && b < 1 << 24 && k > 1)
-                    continue; /* what could be had, at length */
-                switch (k) {
-                case 0: l2l_slice(c, x, a, b); break;
-                case 1: if (b < 65536 || b > 1 << 24) l2l_place(c, x, a, b); break;
-                case 2: l2l_conv(c, x, w, &o); break;
-                case 3: l2l_max_pool(c, x, a, b, 0); break;
-                case 4: l2l_max_pool(c, x, 2, a, b); break;
-                case 5: l2l_average_pool(c, x, a, 1, b); break;
-                case 6: l2l_reshape(c, x, l2l_shape_of(a, b, a, b)); break;
-                case 7: l2l_sum_to(c, x, l2l_shape_of(a, 1, 1, b)); break;
-                case 8: l2l_broadcast_to(c, rows, l2l_shape_of(2, a, b, 4)); break;
-                case 9: l2l_conv_input_grad(c, x, w, l2l_shape_of(2, a, b, 4), 1, 0); break;
-                case 10: l2l_conv_weight_grad(c, x, x, l2l_shape_of(a, b, 4, 4), 1, 1); break;
-                default: if (a < 1 || a > 1 << 24) l2l_unpick(c, l2l_zeros(c, l2l_shape_of(2, 1, 1, 1)), classes, a);
-                }
+            for (k = 0; k < 9; k++) {
+                l2l_mark mark = l2l_mark_here(c);
+                bool minus = a < 0 || b < 0;
+                got = k == 0   ? l2l_slice(c, x, a, b)
+                      : k == 1 ? (a > (double)b - 4 ? l2l_place(c, x, a, b) : NULL)
+                      : k == 2 ? (minus ? l2l_conv(c, x, w, &o) : NULL)
+                      : k == 3 ? l2l_max_pool(c, x, a, b, 0)
+                      : k == 4 ? l2l_average_pool(c, x, 2, a, b)
+                      : k == 5 ? l2l_reshape(c, x, l2l_shape_of(a, b, a, b))
+                      : k == 6 ? (minus ? l2l_broadcast_to(c, rows, l2l_shape_of(2, a, b, 4)) : NULL)
+                      : k == 7 ? (minus ? l2l_conv_input_grad(c, x, w, l2l_shape_of(2, a, b, 4), 1,
+                                                              0) : NULL)
+                               : (a < 0 ? l2l_unpick(c, x, classes, a) : NULL);
+                CHECK(!got);
                 l2l_error_clear(c);
                 l2l_release(c, mark);
             }
@@ -514,10 +512,11 @@ static bool watch(void *self, l2l_inner *in)
     for (i = 0; i < in->n; i++) {
         uint32_t k = in->images[i] - by_image.first;
         by_image.seen++;
-        by_image.wrong += in->labels[i] != by_image.targets[k] ||
-                          (in->t == 0 && in->stream.epoch == 0 &&
-                           memcmp(in->adv->data + i * one, by_image.init + k * one,
-                                  (size_t)one * sizeof(l2l_real)) != 0);
+        if (k >= IMAGES) by_image.wrong++;
+        else by_image.wrong += in->labels[i] != by_image.targets[k] ||
+                               (in->t == 0 && in->stream.epoch == 0 &&
+                                memcmp(in->adv->data + i * one, by_image.init + k * one,
+                                       (size_t)one * sizeof(l2l_real)) != 0);
     }
     memset(in->delta->data, 0, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
     return true;
