@@ -63,15 +63,21 @@ typedef struct member {
 
 #define M(in, type, member, kind, bad) {in, offsetof(type, member), kind, #member, bad}
 static const member members[] = {
-    M(MODEL, l2l_model_options, channels, 'i', "mzhl"), M(MODEL, l2l_model_options, height, 'i', "mzhl"),
-    M(MODEL, l2l_model_options, width, 'i', "mzhl"), M(MODEL, l2l_model_options, classes, 'i', "mzhl"),
+    M(MODEL, l2l_model_options, channels, 'i', "mzhl"),
+    M(MODEL, l2l_model_options, height, 'i', "mzhl"),
+    M(MODEL, l2l_model_options, width, 'i', "mzhl"),
+    M(MODEL, l2l_model_options, classes, 'i', "mzhl"),
     M(MODEL, l2l_model_options, width_multiplier, 'r', "n+-hmz"),
-    M(MODEL, l2l_model_options, depth, 'i', "mhl"), M(MODEL, l2l_model_options, dropout, 'r', "n+-hm2"),
+    M(MODEL, l2l_model_options, depth, 'i', "mhl"),
+    M(MODEL, l2l_model_options, dropout, 'r', "n+-hm2"),
     M(MODEL, l2l_model_options, last_layer_deviation, 'r', "n+-hm"),
     M(MODEL, l2l_model_options, normalise, 'i', "mhl2"),
-    M(MODEL, l2l_model_options, mean, 'r', "n+-h"), M(MODEL, l2l_model_options, deviation, 'r', "n+-hmz"),
-    M(LEARNED, l2l_learned_options, cell, 'i', "mehl"), M(LEARNED, l2l_learned_options, hidden, 'i', "mzhl"),
-    M(LEARNED, l2l_learned_options, bias, 'b', "e"), M(LEARNED, l2l_learned_options, input, 'i', "mehl"),
+    M(MODEL, l2l_model_options, mean, 'r', "n+-h"),
+    M(MODEL, l2l_model_options, deviation, 'r', "n+-hmz"),
+    M(LEARNED, l2l_learned_options, cell, 'i', "mehl"),
+    M(LEARNED, l2l_learned_options, hidden, 'i', "mzhl"),
+    M(LEARNED, l2l_learned_options, bias, 'b', "e"),
+    M(LEARNED, l2l_learned_options, input, 'i', "mehl"),
     M(LEARNED, l2l_learned_options, raw_output, 'b', "e"),
     M(LEARNED, l2l_learned_options, scale, 'r', "n+-hmz"),
     M(LEARNED, l2l_learned_options, second_order, 'b', "e"),
@@ -124,7 +130,8 @@ static const member members[] = {
     M(TRAIN, l2l_train_options, stop_on_plateau, 'b', "e"),
     M(TRAIN, l2l_train_options, checkpoint_steps, 'i', "ml"),
     M(TRAIN, l2l_train_options, resume, 'b', "e"),
-    M(ATTACK, l2l_attack, objective.cut, 'b', "e"), M(ATTACK, l2l_attack, objective.confidence, 'r', "n+-"),
+    M(ATTACK, l2l_attack, objective.cut, 'b', "e"),
+    M(ATTACK, l2l_attack, objective.confidence, 'r', "n+-"),
     M(ATTACK, l2l_attack, maximizer.memory, 'i', "mehl"),
     M(ATTACK, l2l_attack, maximizer.number[0], 'r', "n"),
     M(ATTACK, l2l_attack, norm, 'i', "mehl"), M(ATTACK, l2l_attack, epsilon, 'r', "n+-hm2"),
@@ -250,14 +257,15 @@ static void what_is_named(void)
     w.o.validation_attack = a;
     REFUSED(w.o.validation_attack.start = (l2l_start)9, "validation_attack: start 9 is not");
     REFUSED(w.o.validation_attack.epsilon = 3, "validation_attack: epsilon 3 is not in [0,1]");
-    REFUSED(w.o.validation_attack.targets = targets, "validation_attack.targets: label 5 of image 5");
+    REFUSED(w.o.validation_attack.targets = targets,
+            "validation_attack.targets: label 5 of image 5");
     w.o.validation = 0; /* nobody looks at it then */
     w.o.validation_attack.start = (l2l_start)9;
     l2l_trainer_free(l2l_trainer_create(w.m, &w.d, &w.o));
     CHECK_OK(w.c);
     a.start = (l2l_start)9;
     CHECK(!l2l_attack_run(w.m, &a, w.x, w.labels, 4, adversarial, r));
-    CHECK_ERROR(w.c, L2L_ERROR_ARGUMENT, "attack: start 9 is not 0 (clean), 1 (uniform) or 2 (norm");
+    CHECK_ERROR(w.c, L2L_ERROR_ARGUMENT, "attack: start 9 is not 0 (clean), 1 (uniform) or 2");
     {
         const int64_t size = 2;
         l2l_optimizer_options o = l2l_sgd_default();
@@ -290,7 +298,7 @@ static void layer_flags(void)
     static const struct { unsigned flags[4]; const char *name; } bad[] = {
         {{16, 0, 0, 0}, "conv: flags 16"}, {{L2L_LAST, 0, 0, 0}, "conv: flags 8"},
         {{0x80000000u, 0, 0, 0}, "conv: flags 2147483648"},
-        {{0, L2L_POOL, 0, 0}, "bn: flags 2 are not a sum of those that such a layer knows: L2L_RELU"},
+        {{0, L2L_POOL, 0, 0}, "bn: flags 2 are not a sum of those that such a layer knows: L2L_R"},
         {{0, 0, L2L_POOL, 0}, "a: flags 2"}, {{0, 0, L2L_RELU | 64, 0}, "a: flags 65"},
         {{0, 0, 0, L2L_POOL}, "b: flags 10"}};
     l2l_context *c = test_context(1);
@@ -356,7 +364,8 @@ static void extreme_sizes(void)
                       : k == 3 ? l2l_max_pool(c, x, a, b, 0)
                       : k == 4 ? l2l_average_pool(c, x, 2, a, b)
                       : k == 5 ? l2l_reshape(c, x, l2l_shape_of(a, b, a, b))
-                      : k == 6 ? (minus ? l2l_broadcast_to(c, rows, l2l_shape_of(2, a, b, 4)) : NULL)
+                      : k == 6 ? (minus ? l2l_broadcast_to(c, rows, l2l_shape_of(2, a, b, 4))
+                                        : NULL)
                       : k == 7 ? (minus ? l2l_conv_input_grad(c, x, w, l2l_shape_of(2, a, b, 4), 1,
                                                               0) : NULL)
                                : (a < 0 ? l2l_unpick(c, x, classes, a) : NULL);
@@ -415,7 +424,8 @@ static void own_outer_loss(void)
 /* -- a cut objective where line 14's pass could be shared -------------------------------------- */
 
 /* One step of RNN-Adv: what phi moved by, and the gain. */
-static void phi_step(int cut, double confidence, int micro, bool shared, double *moved, double *gain)
+static void phi_step(int cut, double confidence, int micro, bool shared, double *moved,
+                     double *gain)
 {
     world w;
     l2l_progress p;
@@ -428,7 +438,8 @@ static void phi_step(int cut, double confidence, int micro, bool shared, double 
     w.lo.optimizer.rate = 1;
     l2l_learned_free(w.phi);
     w.phi = l2l_learned_create(w.c, &w.lo);
-    for (i = 0; i < l2l_learned_size(w.phi); i++) moved[i] = -(double)l2l_learned_parameters(w.phi)[i];
+    for (i = 0; i < l2l_learned_size(w.phi); i++)
+        moved[i] = -(double)l2l_learned_parameters(w.phi)[i];
     w.o.method = l2l_method_rnn_adv(w.phi);
     w.o.method.objective.cut = cut;
     w.o.method.objective.confidence = confidence;
@@ -439,7 +450,8 @@ static void phi_step(int cut, double confidence, int micro, bool shared, double 
     }
     t = l2l_trainer_create(w.m, &w.d, &w.o);
     if (CHECK(l2l_train_step(t, w.x, w.labels, 12, &p))) *gain = p.gain;
-    for (i = 0; i < l2l_learned_size(w.phi); i++) moved[i] += (double)l2l_learned_parameters(w.phi)[i];
+    for (i = 0; i < l2l_learned_size(w.phi); i++)
+        moved[i] += (double)l2l_learned_parameters(w.phi)[i];
     l2l_trainer_free(t);
     world_end(&w);
 }
@@ -744,7 +756,7 @@ static void fingerprint(void)
             const char *name;
             int64_t n;
             if (search && k >= 0 && (k < 42 || k > 65)) continue;
-            if (search && (k == 51 || k == 54 || k == 56)) continue; /* a search has none of these */
+            if (search && (k == 51 || k == 54 || k == 56)) continue; /* searches have none */
             if (!world_begin(&w)) return;
             base(&w, search);
             if (k < 0) {
@@ -882,10 +894,16 @@ static void patch(const char *from, const char *to, long at, double value)
 static void numbers_of_a_checkpoint(void)
 {
     enum { SETTINGS = 16 }; /* of a learned maximizer, before its numbers */
-    static const struct { const char *tensor; int number; double value; const char *name; } cases[] = {
+    static const struct {
+        const char *tensor;
+        int number;
+        double value;
+        const char *name;
+    } cases[] = {
         {"state", 0, 1e107, "step is"}, {"state", 0, 2, "step_in_epoch is"},
         {"state", 1, 2147483647, "epoch is 2.147"},
-        {"state", 1, 3, "epoch is 3"}, {"state", 1, 2, "step_in_epoch is"}, {"state", 1, NAN, "epoch is nan"},
+        {"state", 1, 3, "epoch is 3"}, {"state", 1, 2, "step_in_epoch is"},
+        {"state", 1, NAN, "epoch is nan"},
         {"state", 2, 2147483647, "step_in_epoch is"}, {"state", 3, HUGE_VAL, "epoch_loss is inf"},
         {"state", 4, -1, "epoch_right is -1"}, {"state", 7, 1e10, "plateau is"},
         {"state", 8, -1, "log_bytes is -1"}, {"state", 9, 1.5, "validation_natural is"},
@@ -895,7 +913,8 @@ static void numbers_of_a_checkpoint(void)
         {"maximizer", SETTINGS, -1, "the steps of its optimizer, is -1"},
         {"maximizer", SETTINGS, NAN, "the steps of its optimizer, is nan"},
         {"maximizer", SETTINGS, 1.5, "the steps of its optimizer, is 1.5"},
-        {"maximizer", SETTINGS + 1, 1e10, "its T, is"}, {"maximizer", SETTINGS + 1, -1, "its T, is -1"},
+        {"maximizer", SETTINGS + 1, 1e10, "its T, is"},
+        {"maximizer", SETTINGS + 1, -1, "its T, is -1"},
         {"maximizer", SETTINGS + 2, NAN, "its epsilon, is nan"},
         {"maximizer", SETTINGS + 3, 1e300, "is 1e300: too large"}};
     int i;
@@ -1055,7 +1074,7 @@ static void made_saved_and_opened(void)
 
 int main(void)
 {
-    RUN(every_member, "every member of every options struct is checked and named, and nothing broken by it");
+    RUN(every_member, "every member of every options struct is checked and named");
     RUN(what_is_named, "errors name member, value and what is allowed");
     RUN(layer_flags, "unknown flags and modes are refused by layer and bit");
     RUN(extreme_sizes, "sizes at the ends of int are errors");
@@ -1066,7 +1085,7 @@ int main(void)
     RUN(fingerprint, "a checkpoint of any other setting is refused by name");
     RUN(fingerprint_of_the_model, "a checkpoint of another model is refused by name");
     RUN(resumes, "the same settings go on with the same bits; T and epsilon of phi come back");
-    RUN(numbers_of_a_checkpoint, "numbers of a checkpoint that cannot be are refused, nothing changes");
+    RUN(numbers_of_a_checkpoint, "numbers that no checkpoint has are refused, nothing changes");
     RUN(states_of_other_models, "the state of another model's evaluation is refused by name");
     RUN(made_saved_and_opened, "what can be made can be saved and opened");
     return test_end();
