@@ -492,7 +492,8 @@ L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from);      /* sam
 L2LADVDEF void l2l_model_free(l2l_model *m);
 L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m);
 
-/* Layers, for use inside a forward function. `flags` is a sum of the following. */
+/* Layers, for use inside a forward function. `flags` is a sum of the following; one that a layer
+   does not know (L2L_POOL of a linear one) is an error. */
 enum { L2L_RELU = 1, L2L_POOL = 2, L2L_NO_BIAS = 4, L2L_LAST = 8 };
 L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor *x, int channels,
                                      int kernel, int stride, int padding, unsigned flags);
@@ -1016,7 +1017,9 @@ L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int 
    the last epoch). To be freed by the caller. */
 L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t);
 L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path);   /* a checkpoint, now         */
-L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path); /* same settings only        */
+/* A checkpoint of other settings, another model or other data is refused by the setting's name;
+   what changes no result (checkpoint_steps, log, an attack's batch) may differ. */
+L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path);
 
 /* -- 2.13 Evaluation ---------------------------------------------------------------- >>evaluate --
    One object per model and data set: natural accuracy first, then any number of attacks, and the
