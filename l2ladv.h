@@ -11395,9 +11395,6 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     if (!o->method.objective.loss || !o->method.outer.loss)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: the method lacks an objective or an "
                          "outer loss");
-    if (o->T > 0 && !o->method.maximizer.step)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: T is %d, but the maximizer '%s' has no "
-                         "step", o->T, o->method.maximizer.name);
     if (!l2l__dataset_fits(c, "training", d, a)) return false;
     if (o->augment.padding < 0 || o->augment.padding >= a->height ||
         o->augment.padding >= a->width)

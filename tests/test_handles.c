@@ -32,13 +32,7 @@ typedef struct world {
     size_t size;
 } world;
 
-static void *at_hole(const world *w, int k, const void *p)
-{
-    union { const void *from; void *to; } u;
-    u.from = w->hole == ALL || w->hole == k ? NULL : p;
-    return u.to;
-}
-static bool at_hole_of(const world *w, int k) { return w->hole == ALL || w->hole == k; }
+static bool at_hole(const world *w, int k) { return w->hole == ALL || w->hole == k; }
 /* Pointer number k of a call. */
 #define P(k, p) (w->hole == ALL || w->hole == (k) ? NULL : (p))
 /* The call's result, a pointer, a bool or a number that is not 0 after success. */
@@ -393,11 +387,22 @@ static void cifar_memory(world *w)
                                            P(9, &w->other)));
 }
 
-/* .npy files in memory: an image of 1x1x2 bytes and its label. */
-static const char npy_images[] = "\x93NUMPY\1\0\x76\0{'descr': '|u1', 'fortran_order': False, "
-    "'shape': (1, 1, 2), }                                                         \n\7\11";
-static const char npy_labels[] = "\x93NUMPY\1\0\x76\0{'descr': '|u1', 'fortran_order': False, "
-    "'shape': (1,), }                                                              \n\2";
+/* .npy files: an image of 1x1x2 bytes and its label. */
+static unsigned char npy_images[130], npy_labels[129];
+static void npy_header(unsigned char *to, const char *head)
+{
+    memset(to, ' ', 128);
+    memcpy(to, "\x93NUMPY\1\0\x76\0", 10);
+    memcpy(to + 10, head, strlen(head));
+    to[127] = '\n';
+}
+static void npy_files(void)
+{
+    npy_header(npy_images, "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1, 2), }");
+    npy_header(npy_labels, "{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }");
+    npy_images[128] = 7;
+    npy_labels[128] = 2;
+}
 static bool read_npy(void *user, int64_t offset, void *to, size_t bytes)
 {
     memcpy(to, (const char *)user + offset, bytes);
@@ -409,10 +414,10 @@ static void shards_source(world *w)
     memset(images, 0, sizeof images);
     images[0].bytes = 130;
     images[0].read_at = w->hole == ALL || w->hole == 3 ? NULL : read_npy;
-    images[0].user = at_hole(w, 99, npy_images);
+    images[0].user = npy_images;
     labels[0] = images[0];
     labels[0].bytes = 129;
-    labels[0].user = at_hole(w, 99, npy_labels);
+    labels[0].user = npy_labels;
     data_end(w, l2l_dataset_shards_source(P(0, w->c), P(1, images), P(2, labels), 1, 3,
                                           P(9, &w->other)));
 }
@@ -700,7 +705,7 @@ static void npy(world *w, bool from_file)
     F(l2l_generator_save_memory, SAVE(l2l_generator_save_memory, generator_of(w))) \
     F(l2l_free, SAVED(l2l_model_save_memory, model_of(w)); \
       if (w->c) l2l_free(P(1, w->c), P(0, w->memory)); \
-      if (!at_hole_of(w, 0) && !at_hole_of(w, 1)) w->memory = NULL) \
+      if (!at_hole(w, 0) && !at_hole(w, 1)) w->memory = NULL) \
     F(l2l_npy_load_memory, npy(w, false)) \
     F(l2l_array_free, l2l_array a; memset(&a, 0, sizeof a); l2l_array_free(C, P(1, &a))) \
     F(l2l_dataset_idx, idx(w)) \
@@ -883,6 +888,7 @@ static void zeroed_structs(void)
 
 int main(int argc, char **argv)
 {
+    npy_files();
     only = argc > 1 ? argv[1] : NULL;
     RUN(all_valid, "each public function does its work in a small world");
     RUN(handles_null, "a function whose context or object is NULL returns NULL, false or 0");
