@@ -140,7 +140,11 @@ int main(void)
    macro                      where to define it          effect
    L2LADV_IMPLEMENTATION      in exactly one file         compiles the bodies (chapters 3 to 12)
    L2LADV_STATIC              in the implementing file    everything becomes static to that file
-   L2LADV_DOUBLE              everywhere                  l2l_real is double, on the plain kernels
+   L2LADVDEF                  everywhere                  what stands before public functions, to
+                                                          export them from a shared library: extern
+                                                          __attribute__((visibility("default")))
+   L2LADV_DOUBLE              everywhere                  l2l_real is double, on the plain kernels;
+                                                          files without it do not link
    L2LADV_NO_STDIO            everywhere                  no FILE: only the from-memory loaders
    L2LADV_NO_SIMD             in the implementing file    plain C kernels only
    L2LADV_HEADER              in the implementing file    this file's name for an #include, if you
@@ -161,11 +165,12 @@ int main(void)
 #define L2LADV_VERSION "0.4.1"
 
 #if defined(__GNUC__) || defined(__clang__)
-#define L2L__MAYBE_UNUSED __attribute__((unused))
+#define L2L__MAYBE_UNUSED __attribute__((__unused__))
 #else
 #define L2L__MAYBE_UNUSED
 #endif
-#ifdef L2LADV_STATIC
+#ifdef L2LADVDEF
+#elif defined(L2LADV_STATIC)
 #define L2LADVDEF static L2L__MAYBE_UNUSED
 #else
 #define L2LADVDEF extern
@@ -182,6 +187,19 @@ extern "C" {
 /* The element of every tensor: float, or double under L2LADV_DOUBLE (for gradient checks). */
 #ifdef L2LADV_DOUBLE
 typedef double l2l_real;
+/* Other symbols for what numbers pass through: a file that has the other element does not link. */
+#define l2l_context_create l2l_context_create_double
+#define l2l_model_context l2l_model_context_double
+#define l2l_from_nchw l2l_from_nchw_double
+#define l2l_to_nchw l2l_to_nchw_double
+#define l2l_model_logits l2l_model_logits_double
+#define l2l_parameter_get l2l_parameter_get_double
+#define l2l_parameter_set l2l_parameter_set_double
+#define l2l_attack_run l2l_attack_run_double
+#define l2l_dataset_from_arrays l2l_dataset_from_arrays_double
+#define l2l_dataset_read l2l_dataset_read_double
+#define l2l_train_step l2l_train_step_double
+#define l2l_npy_load l2l_npy_load_double
 #else
 typedef float l2l_real;
 #endif
@@ -1191,6 +1209,11 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 #endif /* L2LADV_H */
 #if defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED) && !defined(L2L__LANES)
 
+#ifdef slots                                 /* a word of Qt's for nothing; restored at the end    */
+#pragma push_macro("slots")
+#undef slots
+#define L2L__POP_SLOTS
+#endif
 #ifndef L2LADV_NO_STDIO
 #include <errno.h>
 #include <stdio.h>
@@ -1832,7 +1855,7 @@ typedef struct l2l__field {
     const char *key;
     char type;                               /* 's' text, 'r' double, 'd' anything, by its digest */
                                              /* 'i' integer, bool or enum of 1, 4 or 8 bytes      */
-    double low, high;                        /* infinite: no bound, and not even a number         */
+    double low, high;                        /* high infinite: no bound, and not even a number    */
     const char *const *names;                /* of the numbers 0..high, or NULL                   */
 } l2l__field;
 #define L2L__FIELD(in, member, key, type, low, high, names) \
@@ -2400,7 +2423,9 @@ static const l2l__cell_kernels l2l__cell_plain = {
 /* -- 4.3 vector kernels ------------------------------------------------------------------------ */
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(L2LADV_DOUBLE) && !defined(L2LADV_NO_SIMD)
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(_WIN32) && !defined(__OPTIMIZE__)
+/* On Windows the stack is aligned to 16 bytes, which gcc's long vectors at -O0 do not survive. */
+#elif defined(__x86_64__) || defined(__i386__)
 #define L2L__X86
 #define L2L__VECTORS
 #elif defined(__ARM_NEON)
@@ -2419,8 +2444,8 @@ static const l2l__cell_kernels l2l__cell_plain = {
 #endif
 #define L2L__PASTE2(a, b) a##_##b
 #define L2L__PASTE(a, b) L2L__PASTE2(a, b)
-#define L2L__INLINE static inline __attribute__((always_inline)) L2L__TARGET L2L__MAYBE_UNUSED
-#define L2L__KERNEL static __attribute__((noinline)) L2L__TARGET
+#define L2L__INLINE static inline __attribute__((__always_inline__)) L2L__TARGET L2L__MAYBE_UNUSED
+#define L2L__KERNEL static __attribute__((__noinline__)) L2L__TARGET
 #ifdef __clang__
 #define L2L__UNROLL _Pragma("unroll")
 #elif __GNUC__ >= 8
@@ -2443,15 +2468,15 @@ extern "C" {
 #ifdef L2L__X86
 #define L2L__LANES 4
 #define L2L__SUFFIX sse2
-#define L2L__TARGET __attribute__((target("sse2")))
+#define L2L__TARGET __attribute__((__target__("sse2")))
 #include L2LADV_HEADER
 #define L2L__LANES 8
 #define L2L__SUFFIX avx2
-#define L2L__TARGET __attribute__((target("avx2,fma")))
+#define L2L__TARGET __attribute__((__target__("avx2,fma")))
 #include L2LADV_HEADER
 #define L2L__LANES 16
 #define L2L__SUFFIX avx512
-#define L2L__TARGET __attribute__((target("avx512f,avx2,fma")))
+#define L2L__TARGET __attribute__((__target__("avx512f,avx2,fma")))
 #include L2LADV_HEADER
 #else
 #define L2L__LANES 4
@@ -2469,8 +2494,8 @@ extern "C" {
 #define L2L__V L2L__NAME(v)
 #define L2L__I L2L__NAME(i)
 
-typedef float L2L__V __attribute__((vector_size(4 * L2L__LANES), aligned(4), may_alias));
-typedef int L2L__I __attribute__((vector_size(4 * L2L__LANES), aligned(4), may_alias));
+typedef float L2L__V __attribute__((__vector_size__(4 * L2L__LANES), __aligned__(4), __may_alias__));
+typedef int L2L__I __attribute__((__vector_size__(4 * L2L__LANES), __aligned__(4), __may_alias__));
 
 L2L__INLINE L2L__V L2L__NAME(load)(const float *p) { return *(const L2L__V *)(const void *)p; }
 L2L__INLINE void L2L__NAME(store)(float *p, L2L__V x) { *(L2L__V *)(void *)p = x; }
@@ -3788,8 +3813,8 @@ static int l2l__winograd_side(const l2l__kernels *kernels, int oh, int ow, int c
                               int kw, int stride, int padding, int border)
 {
     int lanes = kernels->columns / 2;
-    bool small = (int64_t)oh * ow <= L2L__SMALL_PLANE && c > L2L__SLAB / 2;
-    int beyond = small && border > 0 ? border * (border + 1) : 0; /* taps it leaves out, a side   */
+    bool little = (int64_t)oh * ow <= L2L__SMALL_PLANE && c > L2L__SLAB / 2;
+    int beyond = little && border > 0 ? border * (border + 1) : 0; /* taps it leaves out, a side   */
     double ck = (double)c * k, direct = (3.0 * oh - beyond) * (3.0 * ow - beyond) * ck;
     double four = ((oh + 3) / 4) * (double)((ow + 3) / 4) * (36 * ck + 300.0 * c + 250.0 * k);
     double two = ((oh + 1) / 2) * (double)((ow + 1) / 2) * (16 * ck + 90.0 * c + 70.0 * k);
@@ -5097,12 +5122,12 @@ L2LADVDEF bool l2l_grad(l2l_context *c, l2l_tensor *output, l2l_tensor *const *i
 
 /* -- elementwise, two operands ----------------------------------------------------------------- */
 
-/* Every axis of `small` is that of `large`, or 1 and so repeated to it; else an error. */
-static bool l2l__fits(l2l_context *c, const char *where, l2l_shape small, l2l_shape large)
+/* Every axis of `less` is that of `more`, or 1 and so repeated to it; else an error. */
+static bool l2l__fits(l2l_context *c, const char *where, l2l_shape less, l2l_shape more)
 {
-    return ((small.n == large.n || small.n == 1) && (small.h == large.h || small.h == 1) &&
-            (small.w == large.w || small.w == 1) && (small.c == large.c || small.c == 1)) ||
-           l2l__shapes_differ(c, where, small, large);
+    return ((less.n == more.n || less.n == 1) && (less.h == more.h || less.h == 1) &&
+            (less.w == more.w || less.w == 1) && (less.c == more.c || less.c == 1)) ||
+           l2l__shapes_differ(c, where, less, more);
 }
 
 /* Where x's row of channels for pixel p of s begins, x being broadcast to s. */
@@ -5404,10 +5429,10 @@ static void l2l__copy_channels(l2l_context *c, const l2l_tensor *x, int64_t from
 static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_tensor *y,
                           const int *index)
 {
-    const l2l_shape large = kind & 1 ? y->shape : x->shape, small = kind & 1 ? x->shape : y->shape;
+    const l2l_shape large = kind & 1 ? y->shape : x->shape, less = kind & 1 ? x->shape : y->shape;
     l2l__geometry g;
     g.n = large.n; g.h = large.h; g.w = large.w; g.c = g.k = large.c;
-    g.oh = small.h; g.ow = small.w;
+    g.oh = less.h; g.ow = less.w;
     g.kh = g.kw = (int)y->i[0];
     g.stride = (int)y->i[1];
     g.padding = (int)y->i[2];
@@ -5415,14 +5440,14 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
         memset(y->data, 0, (size_t)l2l_count(large) * sizeof *y->data);
     switch (kind) {
     case L2L__SUM:                           /* one image as each of a batch: N,1,1,C and 1,1,1,C */
-        if (x->shape.n > 1 && l2l__same(small, l2l__channels(x->shape.c))) /* are the same then   */
+        if (x->shape.n > 1 && l2l__same(less, l2l__channels(x->shape.c))) /* are the same then   */
             l2l__sum_pixels(c, x, NULL, y->data);
         else
-            l2l__sum_images(c, x->data, large, small, y->data);
+            l2l__sum_images(c, x->data, large, less, y->data);
         break;
     case L2L__BROADCAST: l2l__broadcast_into(c, x, y); break;
-    case L2L__SLICE: l2l__copy_channels(c, x, y->i[0], y, 0, small.c); break;
-    case L2L__PLACE: l2l__copy_channels(c, x, 0, y, y->i[0], small.c); break;
+    case L2L__SLICE: l2l__copy_channels(c, x, y->i[0], y, 0, less.c); break;
+    case L2L__PLACE: l2l__copy_channels(c, x, 0, y, y->i[0], less.c); break;
     case L2L__GATHER: l2l__pool_gather(c, &g, x->data, index, y->data); break;
     case L2L__UNPOOL: l2l__unpool(c, &g, x->data, index, y->data); break;
     case L2L__AVERAGE: l2l__average(c, &g, true, x->data, y->data); break;
@@ -5767,7 +5792,7 @@ static void l2l__conv_vjp(l2l__vjp *v)
     const bool at_once = relu && !pool && scale && !v->need[L2L__RESIDUAL] &&
                          !v->need[L2L__BIAS] && !v->need[L2L__SCALE];
     const int stride = (int)y->i[0], padding = (int)y->i[1];
-    l2l__geometry g;
+    l2l__geometry g = L2L__ZERO;
     if (!l2l__geometry_of(c, "l2l_conv", x->shape, w->shape, stride, padding, &g)) return;
     if (relu && !at_once)                    /* max and ReLU commute: mask by the pooled output   */
         t = l2l__then(c, t, l2l__gate(c, t, y, 0));
@@ -7849,13 +7874,13 @@ static bool l2l__adam_step(void *self, l2l_inner *in)
     memset(in->delta->data, 0, (size_t)count * sizeof(l2l_real));
     L2L__PARALLEL(l2l__workers(in->context, count))
     for (n = 0; n < in->n; n++) {
-        int64_t at = n * one, far = 0;
+        int64_t at = n * one, most = 0;
         const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
         l2l_real *g = in->g[in->t]->data + at; /* ours to change: nobody reads it any more        */
         for (int64_t j = 1; j < one; j++)
-            if (fabs((double)(z[j] - x[j])) > fabs((double)(z[far] - x[far]))) far = j;
-        if (fabs((double)(z[far] - x[far])) > in->maximizer->number[0])
-            g[far] -= z[far] > x[far] ? (l2l_real)1 : (l2l_real)-1;
+            if (fabs((double)(z[j] - x[j])) > fabs((double)(z[most] - x[most]))) most = j;
+        if (fabs((double)(z[most] - x[most])) > in->maximizer->number[0])
+            g[most] -= z[most] > x[most] ? (l2l_real)1 : (l2l_real)-1;
         l2l__adam(&o, one, in->delta->data + at, g, in->memory[0]->data + at,
                   in->memory[1]->data + at, in->step_size, -1, in->t + 1);
     }
@@ -8763,7 +8788,7 @@ static void l2l__ray_point(const l2l__spot *p)
     l2l_real *v = p->m[1];
     l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, 0, p->h->in.images[p->i],
                                (uint32_t)p->t);
-    double far = s->at;
+    double away = s->at;
     int64_t j;
     if (p->t == 1) {
         s->alpha = 0.02;
@@ -8774,13 +8799,13 @@ static void l2l__ray_point(const l2l__spot *p)
             v[j] = (l2l_real)l2l_random_normal(&r, l2l__chw(p->h->in.shape, j));
         l2l__unit_vector(v, p->one);
         for (j = 0; j < p->one; j++) p->z[j] = (l2l_real)((double)p->d[j] + s->beta * (double)v[j]);
-        far = s->radius / l2l__norm2(p->z, NULL, p->one);
+        away = s->radius / l2l__norm2(p->z, NULL, p->one);
     } else {
         if (s->stride <= 0) l2l__ray_turn(p, &r);
         memcpy(p->z, v, (size_t)p->one * sizeof *v);
-        far = s->at;
+        away = s->at;
     }
-    for (j = 0; j < p->one; j++) p->z[j] = l2l__pixel((double)p->x[j] + far * (double)p->z[j]);
+    for (j = 0; j < p->one; j++) p->z[j] = l2l__pixel((double)p->x[j] + away * (double)p->z[j]);
 }
 
 /* The direction tried led to the boundary at s->high, or no nearer to it than before: what next? On
@@ -8902,11 +8927,11 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
                         const l2l_real *adversarial, int64_t one, l2l_record *b, int image)
 {
     double linf = 0, l2 = l2l__norm2(adversarial, clean, one), x, d;
-    bool pixel = a->norm == L2L_LINF && !a->minimal;
+    bool boxed = a->norm == L2L_LINF && !a->minimal;
     for (int64_t j = 0; j < one; j++) {
         x = (double)adversarial[j];
         d = fabs(x - (double)clean[j]);
-        if (!(x >= 0 && x <= 1 && (!pixel || d <= a->epsilon + 1e-6)))
+        if (!(x >= 0 && x <= 1 && (!boxed || d <= a->epsilon + 1e-6)))
             return l2l__fail(c, L2L_ERROR_NUMERIC, "attack %s: pixel %z of image %d became %g, %g "
                              "away from the clean one; epsilon is %g", a->name, j, image, x, d,
                              a->epsilon);
@@ -9169,9 +9194,9 @@ static bool l2l__learned_check(l2l_context *c, const l2l_learned_options *o)
    W is GxZ with the columns bias, h, inputs; below it w_out, its bias first. */
 static int l2l__phi_place(const l2l_learned *m, int i)
 {
-    int G = m->cell.gates, H = m->cell.hidden, I = m->cell.inputs, Z = m->cell.columns;
-    if (i < G * I) return i / I * Z + 1 + H + i % I;
-    i -= G * I;
+    int G = m->cell.gates, H = m->cell.hidden, N = m->cell.inputs, Z = m->cell.columns;
+    if (i < G * N) return i / N * Z + 1 + H + i % N;
+    i -= G * N;
     if (i < G * H) return i / H * Z + 1 + i % H;
     i -= G * H;
     if (m->options.bias) {
@@ -9368,9 +9393,9 @@ static l2l_real *l2l__cut_rows(l2l_real **p, int64_t rows)
 
 static bool l2l__sweep_make(const l2l_learned *m, int64_t steps, int lanes, l2l__sweep *s)
 {
-    int64_t G = m->cell.gates, H = m->cell.hidden, I = m->cell.inputs, Z = m->cell.columns, i;
+    int64_t G = m->cell.gates, H = m->cell.hidden, N = m->cell.inputs, Z = m->cell.columns, i;
     int64_t sums = ((int64_t)m->cell_size * lanes + L2L__COORDS - 1) / L2L__COORDS;
-    int64_t rows = (steps + 1) * (Z + H) + steps * (G + H + 2) + 2 * H + I + sums;
+    int64_t rows = (steps + 1) * (Z + H) + steps * (G + H + 2) + 2 * H + N + sums;
     l2l_real *p = (l2l_real *)l2l__arena_array(m->context, rows, L2L__COORDS * sizeof *p);
     if (!p) return false;
     memset(p, 0, (size_t)rows * L2L__COORDS * sizeof *p);
@@ -9380,7 +9405,7 @@ static bool l2l__sweep_make(const l2l_learned *m, int64_t steps, int lanes, l2l_
     s->tanh_c = l2l__cut_rows(&p, steps * H);
     s->y = l2l__cut_rows(&p, steps);
     s->mask = l2l__cut_rows(&p, steps);
-    s->dh = l2l__cut_rows(&p, H + I);
+    s->dh = l2l__cut_rows(&p, H + N);
     s->dc = l2l__cut_rows(&p, H);
     s->sums = p;
     for (i = 0; i < (steps + 1) * L2L__COORDS; i++) /* the 1 of every z_t                         */
@@ -11608,7 +11633,7 @@ static bool l2l__evaluation_save(const l2l_evaluation *e);
 
 enum { L2L__STATE_ATTACKS = 60, L2L__SETTINGS = 22 }; /* by what metadata a file can hold         */
 #define L2L__WHOLE(member, key) L2L__FIELD(l2l__ran, member, key, 'i', INT_MIN, INT_MAX, NULL)
-#define L2L__ANY(member, key) L2L__FIELD(l2l__ran, member, key, 'r', -HUGE_VAL, HUGE_VAL, NULL)
+#define L2L__ANY(member, key) L2L__FIELD(l2l__ran, member, key, 'r', 0, HUGE_VAL, NULL)
 static const l2l__field l2l__setting_fields[L2L__SETTINGS] = {
     L2L__WHOLE(attack.steps, "steps"), L2L__WHOLE(attack.restarts, "restarts"),
     L2L__WHOLE(attack.norm, "norm"), L2L__ANY(attack.epsilon, "epsilon"),
@@ -12330,6 +12355,67 @@ static void l2l__entry_write(const l2l__entry *e, int64_t i, int64_t n, unsigned
 /* -- whole files on disk ----------------------------------------------------------------------- */
 
 #ifndef L2LADV_NO_STDIO
+/* The system's own: names are UTF-8, and files may be longer than a long tells. On Windows, where
+   neither is so with the functions of ISO C, by those of its C library. */
+#ifdef _WIN32
+#include <wchar.h>
+enum { L2L__PATH = 1024 };
+
+/* UTF-8 as UTF-16; what is not UTF-8 is taken byte by byte, and what is too long is no name. */
+static const wchar_t *l2l__wide(const char *path, wchar_t w[L2L__PATH])
+{
+    const unsigned char *p = (const unsigned char *)path;
+    int n = 0;
+    while (*p && n < L2L__PATH - 2) {
+        uint32_t u = *p;
+        int more = u >= 0xF0 && u < 0xF5 ? 3 : u >= 0xE0 && u < 0xF0 ? 2 : u >= 0xC2 && u < 0xE0;
+        uint32_t v = more ? u & (63u >> more) : u;
+        int i = 1;
+        for (; i <= more && (p[i] & 0xC0) == 0x80; i++) v = v << 6 | (p[i] & 63u);
+        if (i <= more) { v = u; more = 0; }
+        if (v > 0xFFFF) {
+            w[n++] = (wchar_t)(0xD800 + ((v - 0x10000) >> 10));
+            v = 0xDC00 + (v & 1023);
+        }
+        w[n++] = (wchar_t)v;
+        p += more + 1;
+    }
+    if (*p) n = 0;
+    w[n] = 0;
+    return w;
+}
+static FILE *l2l__open(const char *path, const char *mode)
+{
+    wchar_t w[L2L__PATH], m[L2L__PATH];
+    return _wfopen(l2l__wide(path, w), l2l__wide(mode, m));
+}
+static int l2l__remove(const char *path)
+{
+    wchar_t w[L2L__PATH];
+    return _wremove(l2l__wide(path, w));
+}
+static int l2l__rename(const char *from, const char *to)
+{
+    wchar_t w[L2L__PATH], v[L2L__PATH];
+    return _wrename(l2l__wide(from, w), l2l__wide(to, v));
+}
+static int l2l__seek(FILE *f, int64_t to, int from) { return _fseeki64(f, to, from); }
+static int64_t l2l__tell(FILE *f) { return _ftelli64(f); }
+#else
+static FILE *l2l__open(const char *path, const char *mode) { return fopen(path, mode); }
+static int l2l__remove(const char *path) { return remove(path); }
+static int l2l__rename(const char *from, const char *to) { return rename(from, to); }
+static int l2l__seek(FILE *f, int64_t to, int from)
+{
+    return to > LONG_MAX ? -1 : fseek(f, (long)to, from);
+}
+static int64_t l2l__tell(FILE *f)
+{
+    long at = ftell(f);                      /* LONG_MAX is what some systems say of a directory  */
+    return at < LONG_MAX ? at : -1;
+}
+#endif
+
 static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
 {
     return l2l__bad(f, L2L_ERROR_FILE, at, "cannot %s: %s", what,
@@ -12338,7 +12424,7 @@ static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
 
 static bool l2l__file_exists(const char *path)
 {
-    FILE *f = fopen(path, "rb");
+    FILE *f = l2l__open(path, "rb");
     return f && !fclose(f);
 }
 
@@ -12349,12 +12435,12 @@ static FILE *l2l__file_begin(l2l_context *c, const char *path, int64_t *bytes)
     FILE *in;
     if (c->status || !l2l__given(c, "a file", "its path", path)) return NULL;
     errno = 0;
-    if (!(in = fopen(path, "rb"))) {
+    if (!(in = l2l__open(path, "rb"))) {
         l2l__file_cannot(&f, "open it", -1);
         return NULL;
     }
-    *bytes = fseek(in, 0, SEEK_END) ? -1 : ftell(in);
-    if (*bytes >= 0 && *bytes < LONG_MAX) return in;
+    *bytes = l2l__seek(in, 0, SEEK_END) ? -1 : l2l__tell(in);
+    if (*bytes >= 0 && (uint64_t)*bytes < SIZE_MAX) return in;
     l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
     fclose(in);
     return NULL;
@@ -12387,7 +12473,7 @@ static bool l2l__file_write(l2l_context *c, const char *path, bool append, const
     if (!beside) return false;
     l2l__format(beside, strlen(path) + 5, append ? "%s" : "%s.tmp", path);
     errno = 0;
-    FILE *out = fopen(beside, append ? "ab" : "wb");
+    FILE *out = l2l__open(beside, append ? "ab" : "wb");
     bool ok = out && (!length || fwrite(head, 1, length, out) == length);
     for (at = (int64_t)length; ok && n > 0; n--, e++)
         for (size = l2l__dtypes[e->dtype].size, i = 0; ok && i < e->count; i += k, at += k * size) {
@@ -12399,13 +12485,13 @@ static bool l2l__file_write(l2l_context *c, const char *path, bool append, const
     if (out && fclose(out)) ok = false;      /* which also writes what is not written yet         */
     if (!ok) l2l__file_cannot(&f, out ? "write on" : "open it to write", out ? at : -1);
 #ifdef _WIN32
-    if (ok && !append) remove(path);         /* rename does not replace a file there              */
+    if (ok && !append) l2l__remove(path);         /* rename does not replace a file there              */
 #endif
-    if (ok && !append && rename(beside, path)) {
+    if (ok && !append && l2l__rename(beside, path)) {
         f.label = path;
         ok = l2l__file_cannot(&f, "put the new file in its place", -1);
     }
-    if (out && !ok && !append) remove(beside);
+    if (out && !ok && !append) l2l__remove(beside);
     l2l_free(c, beside);
     return ok;
 }
@@ -13422,10 +13508,10 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
             chw[i] = (l2l_real)from[i] / 255;
         return true;
     }
-    int64_t byte = p->first + (int64_t)(at * size);
-    if (!p->source.read_at(p->source.user, byte, s->one, size))
+    int64_t begin = p->first + (int64_t)(at * size);
+    if (!p->source.read_at(p->source.user, begin, s->one, size))
         return l2l__fail(d->context, L2L_ERROR_FILE, "images of shard %d, byte %z: cannot read "
-                         "image %d", (int)(p - s->shards), byte, index);
+                         "image %d", (int)(p - s->shards), begin, index);
     for (size_t k = 0; k < channels; k++)
         for (i = 0; i < plane; i++) *chw++ = (l2l_real)from[i * channels + k] / 255;
     return true;
@@ -13591,7 +13677,7 @@ static bool l2l__idx_sizes(const l2l__file *f, int rank, int64_t dims[3])
 static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_dataset *d)
 {
     l2l_context *c = images.context;
-    int64_t dims[3], n[3];
+    int64_t dims[3] = {0}, n[3] = {0};
     l2l__images *s = l2l__images_create(c, 1, classes, d);
     if (!s) {
         l2l_free(c, images.owned);
@@ -14009,7 +14095,7 @@ L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int
 
 static bool l2l__shards_read(void *user, int64_t offset, void *to, size_t bytes)
 {
-    return offset <= LONG_MAX && !fseek((FILE *)user, (long)offset, SEEK_SET) &&
+    return !l2l__seek((FILE *)user, offset, SEEK_SET) &&
            fread(to, 1, bytes, (FILE *)user) == bytes;
 }
 
@@ -14119,8 +14205,8 @@ static const l2l__field l2l__record_fields[L2L__RECORD] = {
     L2L__TOLD(predicted, 'i', -1, INT_MAX), L2L__TOLD(success, 'i', 0, 1),
     L2L__TOLD(step, 'i', -1, INT_MAX), L2L__TOLD(restart, 'i', 0, INT_MAX),
     L2L__TOLD(forwards, 'i', 0, INT_MAX), L2L__TOLD(backwards, 'i', 0, INT_MAX),
-    L2L__TOLD(zero_gradients, 'i', 0, INT_MAX), L2L__TOLD(loss, 'r', -HUGE_VAL, HUGE_VAL),
-    L2L__TOLD(linf, 'r', -HUGE_VAL, HUGE_VAL), L2L__TOLD(l2, 'r', -HUGE_VAL, HUGE_VAL)};
+    L2L__TOLD(zero_gradients, 'i', 0, INT_MAX), L2L__TOLD(loss, 'r', 0, HUGE_VAL),
+    L2L__TOLD(linf, 'r', 0, HUGE_VAL), L2L__TOLD(l2, 'r', 0, HUGE_VAL)};
 
 /* "3/records" */
 static const char *l2l__ran_key(char key[40], int i, const char *what)
@@ -14220,6 +14306,9 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
 
 #ifdef __cplusplus
 }
+#endif
+#ifdef L2L__POP_SLOTS
+#pragma pop_macro("slots")
 #endif
 #endif /* L2LADV_IMPLEMENTATION */
 
