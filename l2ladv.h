@@ -253,7 +253,8 @@ typedef struct l2l_options {
 L2LADVDEF l2l_options l2l_options_default(void);
 /* NULL only if there is no memory, or if `allocator` has one function without the other: the one
    result to check at once. Objects that are NULL after an error may be handed on: the calls that
-   get them return NULL or false. */
+   get them return NULL or false. In all of this interface NULL means the defaults for options and
+   "not wanted" for an output beside others; where a NULL can mean neither it is an error. */
 L2LADVDEF l2l_context *l2l_context_create(const l2l_options *options);
 /* Objects made with the context (models, data sets, ...) are freed before it. */
 L2LADVDEF void l2l_context_free(l2l_context *c);
@@ -346,7 +347,8 @@ L2LADVDEF l2l_tensor *l2l_from_nchw(l2l_context *c, const l2l_real *values, l2l_
 L2LADVDEF bool l2l_to_nchw(l2l_context *c, const l2l_tensor *x, l2l_real *values);
 /* The only number of a 1x1x1x1 tensor. */
 L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x);
-/* Gives a temporary back in forward-only code. Does nothing to what the tape still needs. */
+/* Gives a temporary back in forward-only code. What the tape still needs goes when that is
+   released; what a callback was lent (a network's input, a loss's logits) is not its to drop. */
 L2LADVDEF void l2l_drop(l2l_context *c, l2l_tensor *x);
 
 L2LADVDEF bool l2l_recording(const l2l_context *c);
@@ -509,6 +511,7 @@ L2LADVDEF l2l_model_options l2l_model_default(const char *arch);
 L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o);
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m); /* also into another c  */
 L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from);      /* same architecture    */
+/* A tape that still needs the model keeps it until it is released. */
 L2LADVDEF void l2l_model_free(l2l_model *m);
 L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m);
 
@@ -827,8 +830,8 @@ typedef struct l2l_record {
     int forwards, backwards;     /* passes through the model until this image was fooled          */
     int zero_gradients;          /* iterates of this image whose gradient was exactly zero        */
 } l2l_record;
-/* Attacks n images (NxCxHxW, values in [0,1]); `adversarial` gets n images, `records` n records.
-   Images, labels and ranges are checked on entry. */
+/* Attacks n images (NxCxHxW, values in [0,1]); `adversarial` gets n images, `records` n records
+   (NULL: not wanted). Images, labels and ranges are checked on entry. */
 L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real *images,
                               const int *labels, int n, l2l_real *adversarial,
                               l2l_record *records);
@@ -924,7 +927,8 @@ typedef struct l2l_dataset {
     void (*release)(struct l2l_dataset *d); /* frees self; may be NULL */
     void *self;
 } l2l_dataset;
-/* n images NxCxHxW in [0,1] and their labels, borrowed: they must outlive the data set. */
+/* n images NxCxHxW in [0,1] and their labels, borrowed: they must outlive the data set. Whatever
+   makes a data set leaves an empty one when it fails, of which only `context` is set. */
 L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
                                        int n, int channels, int height, int width, int classes,
                                        l2l_dataset *d);
@@ -1209,7 +1213,7 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 #endif /* L2LADV_H */
 #if defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED) && !defined(L2L__LANES)
 
-#ifdef slots                                 /* a word of Qt's for nothing; restored at the end    */
+#ifdef slots                                 /* a word of Qt's for nothing; restored at the end   */
 #pragma push_macro("slots")
 #undef slots
 #define L2L__POP_SLOTS
@@ -2494,8 +2498,10 @@ extern "C" {
 #define L2L__V L2L__NAME(v)
 #define L2L__I L2L__NAME(i)
 
-typedef float L2L__V __attribute__((__vector_size__(4 * L2L__LANES), __aligned__(4), __may_alias__));
-typedef int L2L__I __attribute__((__vector_size__(4 * L2L__LANES), __aligned__(4), __may_alias__));
+#define L2L__LONG __attribute__((__vector_size__(4 * L2L__LANES), __aligned__(4), __may_alias__))
+typedef float L2L__V L2L__LONG;
+typedef int L2L__I L2L__LONG;
+#undef L2L__LONG
 
 L2L__INLINE L2L__V L2L__NAME(load)(const float *p) { return *(const L2L__V *)(const void *)p; }
 L2L__INLINE void L2L__NAME(store)(float *p, L2L__V x) { *(L2L__V *)(void *)p = x; }
@@ -3814,7 +3820,7 @@ static int l2l__winograd_side(const l2l__kernels *kernels, int oh, int ow, int c
 {
     int lanes = kernels->columns / 2;
     bool little = (int64_t)oh * ow <= L2L__SMALL_PLANE && c > L2L__SLAB / 2;
-    int beyond = little && border > 0 ? border * (border + 1) : 0; /* taps it leaves out, a side   */
+    int beyond = little && border > 0 ? border * (border + 1) : 0; /* taps it leaves out, a side  */
     double ck = (double)c * k, direct = (3.0 * oh - beyond) * (3.0 * ow - beyond) * ck;
     double four = ((oh + 3) / 4) * (double)((ow + 3) / 4) * (36 * ck + 300.0 * c + 250.0 * k);
     double two = ((oh + 1) / 2) * (double)((ow + 1) / 2) * (16 * ck + 90.0 * c + 70.0 * k);
@@ -6775,6 +6781,7 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
 {
     l2l_context *c = l2l_model_context(m);
     const l2l_model_options *o;
+    const char *what = "the logits of the forward function";
     l2l_tensor *input, *logits;
     l2l_mark mark;
     bool lent;
@@ -6796,8 +6803,8 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
     l2l__lend(input, lent);
     if (c->status) logits = NULL;            /* also if the forward function missed its error     */
     if (input != x && input != logits) l2l_drop(c, input);
-    if (!logits || !l2l__ready(c, "the logits of the forward function", logits) || !l2l__equal(c, "the logits of the forward function", logits->shape,
-                               l2l_shape_of(x->shape.n, 1, 1, o->classes))) {
+    if (!logits || !l2l__ready(c, what, logits) ||
+        !l2l__equal(c, what, logits->shape, l2l_shape_of(x->shape.n, 1, 1, o->classes))) {
         l2l__fail(c, L2L_ERROR_CALLBACK, "the forward function of %s returned NULL", m->arch);
         l2l_release(c, mark);
         return NULL;
@@ -12485,7 +12492,7 @@ static bool l2l__file_write(l2l_context *c, const char *path, bool append, const
     if (out && fclose(out)) ok = false;      /* which also writes what is not written yet         */
     if (!ok) l2l__file_cannot(&f, out ? "write on" : "open it to write", out ? at : -1);
 #ifdef _WIN32
-    if (ok && !append) l2l__remove(path);         /* rename does not replace a file there              */
+    if (ok && !append) l2l__remove(path);    /* rename does not replace a file there              */
 #endif
     if (ok && !append && l2l__rename(beside, path)) {
         f.label = path;
@@ -13533,7 +13540,7 @@ static l2l__images *l2l__images_create(l2l_context *c, int n_shards, int classes
     l2l__images *s;
     if (!l2l__given(c, "a data set", "the place for it", d)) return NULL;
     memset(d, 0, sizeof *d);
-    d->context = c;                          /* stays, so that later calls know where the error is */
+    d->context = c;                          /* stays: later calls know where the error is        */
     if (n_shards < 0) l2l__fail(c, L2L_ERROR_ARGUMENT, "a data set of %d files", n_shards);
     if (!(s = (l2l__images *)l2l__allocate(c, sizeof *s))) return NULL;
     d->classes = classes;
@@ -13728,7 +13735,8 @@ L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *fil
     l2l__images *s = l2l__images_create(c, n, 10, d);
     char label[40];
     for (int k = 0; s && k < n && !c->status; k++) {
-        if (!l2l__given(c, "CIFAR-10", "files", files) || !l2l__given(c, "CIFAR-10", "bytes", bytes))
+        if (!l2l__given(c, "CIFAR-10", "files", files) ||
+            !l2l__given(c, "CIFAR-10", "bytes", bytes))
             break;
         l2l__format(label, sizeof label, "file %d in memory", k);
         l2l__cifar10_add(d, s->shards + k, l2l__file_of(c, label, files[k], bytes[k]));
