@@ -1859,7 +1859,7 @@ typedef struct l2l__field {
     const char *key;
     char type;                               /* 's' text, 'r' double, 'd' anything, by its digest */
                                              /* 'i' integer, bool or enum of 1, 4 or 8 bytes      */
-    double low, high;                        /* high infinite: no bound, and not even a number    */
+    double low, high;                        /* low above high: no bound, and not even a number   */
     const char *const *names;                /* of the numbers 0..high, or NULL                   */
 } l2l__field;
 #define L2L__FIELD(in, member, key, type, low, high, names) \
@@ -1899,7 +1899,7 @@ static void l2l__field_set(const l2l__field *f, void *in, double v)
 
 static bool l2l__field_fits(const l2l__field *f, double v)
 {
-    return f->high > DBL_MAX ||
+    return f->low > f->high ||
            (v >= f->low && v <= f->high && (f->type == 'r' || !(v - floor(v) > 0)));
 }
 
@@ -11640,7 +11640,7 @@ static bool l2l__evaluation_save(const l2l_evaluation *e);
 
 enum { L2L__STATE_ATTACKS = 60, L2L__SETTINGS = 22 }; /* by what metadata a file can hold         */
 #define L2L__WHOLE(member, key) L2L__FIELD(l2l__ran, member, key, 'i', INT_MIN, INT_MAX, NULL)
-#define L2L__ANY(member, key) L2L__FIELD(l2l__ran, member, key, 'r', 0, HUGE_VAL, NULL)
+#define L2L__ANY(member, key) L2L__FIELD(l2l__ran, member, key, 'r', 1, 0, NULL)
 static const l2l__field l2l__setting_fields[L2L__SETTINGS] = {
     L2L__WHOLE(attack.steps, "steps"), L2L__WHOLE(attack.restarts, "restarts"),
     L2L__WHOLE(attack.norm, "norm"), L2L__ANY(attack.epsilon, "epsilon"),
@@ -14213,8 +14213,8 @@ static const l2l__field l2l__record_fields[L2L__RECORD] = {
     L2L__TOLD(predicted, 'i', -1, INT_MAX), L2L__TOLD(success, 'i', 0, 1),
     L2L__TOLD(step, 'i', -1, INT_MAX), L2L__TOLD(restart, 'i', 0, INT_MAX),
     L2L__TOLD(forwards, 'i', 0, INT_MAX), L2L__TOLD(backwards, 'i', 0, INT_MAX),
-    L2L__TOLD(zero_gradients, 'i', 0, INT_MAX), L2L__TOLD(loss, 'r', 0, HUGE_VAL),
-    L2L__TOLD(linf, 'r', 0, HUGE_VAL), L2L__TOLD(l2, 'r', 0, HUGE_VAL)};
+    L2L__TOLD(zero_gradients, 'i', 0, INT_MAX), L2L__TOLD(loss, 'r', 1, 0),
+    L2L__TOLD(linf, 'r', 1, 0), L2L__TOLD(l2, 'r', 1, 0)};
 
 /* "3/records" */
 static const char *l2l__ran_key(char key[40], int i, const char *what)
