@@ -140,7 +140,11 @@ int main(void)
    macro                      where to define it          effect
    L2LADV_IMPLEMENTATION      in exactly one file         compiles the bodies (chapters 3 to 12)
    L2LADV_STATIC              in the implementing file    everything becomes static to that file
-   L2LADV_DOUBLE              everywhere                  l2l_real is double, on the plain kernels
+   L2LADVDEF                  everywhere                  what stands before public functions, to
+                                                          export them from a shared library: extern
+                                                          __attribute__((visibility("default")))
+   L2LADV_DOUBLE              everywhere                  l2l_real is double, on the plain kernels;
+                                                          files without it do not link
    L2LADV_NO_STDIO            everywhere                  no FILE: only the from-memory loaders
    L2LADV_NO_SIMD             in the implementing file    plain C kernels only
    L2LADV_HEADER              in the implementing file    this file's name for an #include, if you
@@ -161,11 +165,12 @@ int main(void)
 #define L2LADV_VERSION "0.4.1"
 
 #if defined(__GNUC__) || defined(__clang__)
-#define L2L__MAYBE_UNUSED __attribute__((unused))
+#define L2L__MAYBE_UNUSED __attribute__((__unused__))
 #else
 #define L2L__MAYBE_UNUSED
 #endif
-#ifdef L2LADV_STATIC
+#ifdef L2LADVDEF
+#elif defined(L2LADV_STATIC)
 #define L2LADVDEF static L2L__MAYBE_UNUSED
 #else
 #define L2LADVDEF extern
@@ -182,6 +187,19 @@ extern "C" {
 /* The element of every tensor: float, or double under L2LADV_DOUBLE (for gradient checks). */
 #ifdef L2LADV_DOUBLE
 typedef double l2l_real;
+/* Other symbols for what numbers pass through: a file that has the other element does not link. */
+#define l2l_context_create l2l_context_create_double
+#define l2l_model_context l2l_model_context_double
+#define l2l_from_nchw l2l_from_nchw_double
+#define l2l_to_nchw l2l_to_nchw_double
+#define l2l_model_logits l2l_model_logits_double
+#define l2l_parameter_get l2l_parameter_get_double
+#define l2l_parameter_set l2l_parameter_set_double
+#define l2l_attack_run l2l_attack_run_double
+#define l2l_dataset_from_arrays l2l_dataset_from_arrays_double
+#define l2l_dataset_read l2l_dataset_read_double
+#define l2l_train_step l2l_train_step_double
+#define l2l_npy_load l2l_npy_load_double
 #else
 typedef float l2l_real;
 #endif
@@ -235,7 +253,8 @@ typedef struct l2l_options {
 L2LADVDEF l2l_options l2l_options_default(void);
 /* NULL only if there is no memory, or if `allocator` has one function without the other: the one
    result to check at once. Objects that are NULL after an error may be handed on: the calls that
-   get them return NULL or false. */
+   get them return NULL or false. In all of this interface NULL means the defaults for options and
+   "not wanted" for an output beside others; where a NULL can mean neither it is an error. */
 L2LADVDEF l2l_context *l2l_context_create(const l2l_options *options);
 /* Objects made with the context (models, data sets, ...) are freed before it. */
 L2LADVDEF void l2l_context_free(l2l_context *c);
@@ -309,6 +328,8 @@ typedef struct l2l_tensor {
     struct l2l_tensor *in[8];
     struct l2l_tensor *base; /* whose data this one shows (a view), or NULL                       */
     int tape, references;
+    bool lent;               /* to a callback, which cannot drop it                               */
+    l2l_context *context;
     int *index;              /* saved positions: pooling, picking, labels                         */
     l2l_real *saved;         /* whatever else the VJP needs                                       */
     int64_t i[8];            /* attributes of the operation                                       */
@@ -326,7 +347,8 @@ L2LADVDEF l2l_tensor *l2l_from_nchw(l2l_context *c, const l2l_real *values, l2l_
 L2LADVDEF bool l2l_to_nchw(l2l_context *c, const l2l_tensor *x, l2l_real *values);
 /* The only number of a 1x1x1x1 tensor. */
 L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x);
-/* Gives a temporary back in forward-only code. Does nothing to what the tape still needs. */
+/* Gives a temporary back in forward-only code. What the tape still needs goes when that is
+   released; what a callback was lent (a network's input, a loss's logits) is not its to drop. */
 L2LADVDEF void l2l_drop(l2l_context *c, l2l_tensor *x);
 
 L2LADVDEF bool l2l_recording(const l2l_context *c);
@@ -489,6 +511,7 @@ L2LADVDEF l2l_model_options l2l_model_default(const char *arch);
 L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o);
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m); /* also into another c  */
 L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from);      /* same architecture    */
+/* A tape that still needs the model keeps it until it is released. */
 L2LADVDEF void l2l_model_free(l2l_model *m);
 L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m);
 
@@ -809,8 +832,8 @@ typedef struct l2l_record {
     int forwards, backwards;     /* passes through the model until this image was fooled          */
     int zero_gradients;          /* iterates of this image whose gradient was exactly zero        */
 } l2l_record;
-/* Attacks n images (NxCxHxW, values in [0,1]); `adversarial` gets n images, `records` n records.
-   Images, labels and ranges are checked on entry. */
+/* Attacks n images (NxCxHxW, values in [0,1]); `adversarial` gets n images, `records` n records
+   (NULL: not wanted). Images, labels and ranges are checked on entry. */
 L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real *images,
                               const int *labels, int n, l2l_real *adversarial,
                               l2l_record *records);
@@ -906,7 +929,8 @@ typedef struct l2l_dataset {
     void (*release)(struct l2l_dataset *d); /* frees self; may be NULL */
     void *self;
 } l2l_dataset;
-/* n images NxCxHxW in [0,1] and their labels, borrowed: they must outlive the data set. */
+/* n images NxCxHxW in [0,1] and their labels, borrowed: they must outlive the data set. Whatever
+   makes a data set leaves an empty one when it fails, of which only `context` is set. */
 L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
                                        int n, int channels, int height, int width, int classes,
                                        l2l_dataset *d);
@@ -1063,6 +1087,7 @@ typedef struct l2l_evaluation {
     int *labels, *clean;    /* per image: true class, prediction                                  */
     bool *right;            /* per image: right so far                                            */
     /* private */
+    l2l_context *context;
     l2l_model *model;
     const l2l_dataset *data;
     l2l_evaluation_options options;
@@ -1194,6 +1219,11 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 #endif /* L2LADV_H */
 #if defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED) && !defined(L2L__LANES)
 
+#ifdef slots                                 /* a word of Qt's for nothing; restored at the end   */
+#pragma push_macro("slots")
+#undef slots
+#define L2L__POP_SLOTS
+#endif
 #ifndef L2LADV_NO_STDIO
 #include <errno.h>
 #include <stdio.h>
@@ -1258,6 +1288,7 @@ struct l2l_context {
     l2l_tensor **tape;                       /* nodes in the order of their making                */
     int tape_length, tape_capacity;
     bool recording;
+    l2l_model *freed;                        /* models that the tape still needs                  */
 };
 
 /* -- errors ------------------------------------------------------------------------------------ */
@@ -1351,7 +1382,7 @@ static size_t l2l__format(char *out, size_t capacity, const char *format, ...)
 /* Keeps the first error. Always false, so that `return l2l__fail(...)` reads well. */
 static bool l2l__fail(l2l_context *c, l2l_status status, const char *format, ...)
 {
-    if (!c->status) {
+    if (c && !c->status) {
         va_list a;
         va_start(a, format);
         c->status = status;
@@ -1368,8 +1399,16 @@ L2LADVDEF const char *l2l_error_text(const l2l_context *c)
     return c ? c->text : "no context: out of memory";
 }
 
+/* An argument that cannot be left out; false, and an error, if it is NULL. */
+static bool l2l__given(l2l_context *c, const char *where, const char *what, const void *argument)
+{
+    return argument != NULL ||
+           l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %s is NULL", where, what);
+}
+
 L2LADVDEF void l2l_error_clear(l2l_context *c)
 {
+    if (!c) return;
     c->status = L2L_OK;
     c->text[0] = 0;
 }
@@ -1411,7 +1450,7 @@ static void *l2l__allocate_raw(l2l_context *c, size_t size)
 {
     char *raw, *p;
     l2l__heap_header h;
-    if (c->status) return NULL;
+    if (!c || c->status) return NULL;
     h.size = size + 2 * L2L__ALIGN;
     raw = h.size < size ? NULL : (char *)c->allocator.allocate(c->allocator.user, h.size);
     if (!raw) {
@@ -1438,13 +1477,13 @@ static void *l2l__allocate(l2l_context *c, size_t size)
 static void *l2l__allocate_array(l2l_context *c, int64_t count, size_t size)
 {
     size_t bytes = 0;
-    return !c->status && l2l__bytes(c, count, size, &bytes) ? l2l__allocate(c, bytes) : NULL;
+    return c && !c->status && l2l__bytes(c, count, size, &bytes) ? l2l__allocate(c, bytes) : NULL;
 }
 
 L2LADVDEF void l2l_free(l2l_context *c, void *memory)
 {
     l2l__heap_header h;
-    if (!memory) return;
+    if (!c || !memory) return;
     memcpy(&h, (char *)memory - sizeof h, sizeof h);
     c->used -= h.size;
     c->allocator.release(c->allocator.user, h.raw);
@@ -1467,7 +1506,7 @@ static void *l2l__hold(l2l_context *c, void **list, int64_t count, size_t size)
 {
     size_t bytes = 0;
     void **p = NULL;
-    if (!c->status && l2l__bytes(c, count, size, &bytes))
+    if (c && !c->status && l2l__bytes(c, count, size, &bytes))
         p = (void **)l2l__allocate(c, L2L__ALIGN + bytes);
     if (!p) return NULL;
     *p = *list;                              /* each block leads to the one before                */
@@ -1490,8 +1529,8 @@ static char *l2l__hold_text(l2l_context *c, void **list, const char *text)
     return copy ? (char *)memcpy(copy, text, n) : NULL;
 }
 
-L2LADVDEF size_t l2l_memory_used(const l2l_context *c) { return c->used; }
-L2LADVDEF size_t l2l_memory_peak(const l2l_context *c) { return c->peak; }
+L2LADVDEF size_t l2l_memory_used(const l2l_context *c) { return c ? c->used : 0; }
+L2LADVDEF size_t l2l_memory_peak(const l2l_context *c) { return c ? c->peak : 0; }
 
 /* -- the arena ----------------------------------------------------------------------------------
    Chunks from the allocator, cut into blocks; neighbours that are free are merged, and an
@@ -1503,6 +1542,7 @@ struct l2l__block {
     l2l__block *older, *newer;               /* live: by age; free: neighbours in the free list   */
     uint64_t serial;
     bool is_free, is_last;
+    bool is_view;                            /* a tensor that holds another, its base             */
 };
 struct l2l__chunk {
     l2l__chunk *next;
@@ -1578,6 +1618,7 @@ static void *l2l__arena(l2l_context *c, size_t size)
         if (after) after->before = rest;
         l2l__free_list_add(c, rest);
     }
+    best->is_view = false;
     best->serial = ++c->serial;
     best->older = c->newest;
     best->newer = NULL;
@@ -1594,11 +1635,16 @@ static void *l2l__arena_array(l2l_context *c, int64_t count, size_t size)
     return !c->status && l2l__bytes(c, count, size, &bytes) ? l2l__arena(c, bytes) : NULL;
 }
 
+static l2l__block *l2l__block_of(void *memory)
+{
+    return (l2l__block *)(void *)((char *)memory - L2L__BLOCK);
+}
+
 static void l2l__arena_drop(l2l_context *c, void *memory)
 {
     l2l__block *b, *n;
     if (!memory) return;
-    b = (l2l__block *)(void *)((char *)memory - L2L__BLOCK);
+    b = l2l__block_of(memory);
     L2LADV_ASSERT(!b->is_free);
     c->arena_live -= b->size;
     if (b->older) b->older->newer = b->newer;
@@ -1633,21 +1679,29 @@ static void l2l__arena_free_chunks(l2l_context *c)
 L2LADVDEF l2l_mark l2l_mark_here(const l2l_context *c)
 {
     l2l_mark m;
-    m.serial = c->serial; m.tape = c->tape_length;
+    m.serial = c ? c->serial : 0;
+    m.tape = c ? c->tape_length : 0;
     return m;
 }
 
+static void l2l__unhold(l2l_context *c, l2l_tensor *x);
+static void l2l__bury(l2l_context *c);       /* chapters 5 and 6                                  */
+
+/* Tensors older than the mark are no longer needed by what is released: what was dropped meanwhile
+   goes now. A base is older than its view, so it is still there when the view's turn comes. */
 L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark)
 {
-    for (int i = mark.tape; i < c->tape_length; i++) { /* inputs may be older than the mark       */
-        l2l_tensor *y = c->tape[i];
-        for (int j = 0; j < 8; j++)
-            if (y->in[j] && y->in[j]->references > 1) y->in[j]->references--;
-        if (y->base && y->base->references > 1) y->base->references--;
-    }
+    if (!c) return;
+    for (int i = c->tape_length - 1; i >= mark.tape; i--)
+        for (int j = 0; j < 8; j++) l2l__unhold(c, c->tape[i]->in[j]);
     if (c->tape_length > mark.tape) c->tape_length = mark.tape;
-    while (c->newest && c->newest->serial > mark.serial)
-        l2l__arena_drop(c, (char *)c->newest + L2L__BLOCK);
+    while (c->newest && c->newest->serial > mark.serial) {
+        l2l_tensor *y = (l2l_tensor *)(void *)((char *)c->newest + L2L__BLOCK);
+        l2l_tensor *base = c->newest->is_view ? y->base : NULL;
+        l2l__arena_drop(c, y);
+        l2l__unhold(c, base);
+    }
+    l2l__bury(c);
     if (!c->newest && c->chunks && c->chunks->next) {
         /* Empty, but in pieces: make it one, so that the next round finds the room in one place:
            somewhat more than ever lived at once or, where that did not do before (the room was in
@@ -1684,7 +1738,8 @@ L2LADVDEF l2l_options l2l_options_default(void)
 
 L2LADVDEF l2l_context *l2l_context_create(const l2l_options *options)
 {
-    l2l_allocator a = options->allocator;
+    l2l_options o = options ? *options : l2l_options_default();
+    l2l_allocator a = o.allocator;
     l2l_context *c;
     if (!a.allocate != !a.release) return NULL;
     if (!a.allocate) {
@@ -1696,24 +1751,28 @@ L2LADVDEF l2l_context *l2l_context_create(const l2l_options *options)
     memset(c, 0, sizeof *c);
     c->allocator = a;
     c->used = c->peak = sizeof *c;
-    l2l_set_threads(c, options->threads);
-    l2l_set_cpu(c, options->cpu);
+    l2l_set_threads(c, o.threads);
+    l2l_set_cpu(c, o.cpu);
     return c;
 }
 
 L2LADVDEF void l2l_context_free(l2l_context *c)
 {
     if (!c) return;
+    c->newest = NULL;
+    c->tape_length = 0;
+    l2l__bury(c);
     l2l__arena_free_chunks(c);
     l2l_free(c, c->tape);
     c->allocator.release(c->allocator.user, c);
 }
 
-L2LADVDEF int l2l_threads(const l2l_context *c) { return c->threads; }
-L2LADVDEF unsigned l2l_cpu(const l2l_context *c) { return c->cpu; }
+L2LADVDEF int l2l_threads(const l2l_context *c) { return c ? c->threads : 0; }
+L2LADVDEF unsigned l2l_cpu(const l2l_context *c) { return c ? c->cpu : 0; }
 
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads)
 {
+    if (!c) return;
 #ifdef _OPENMP
     c->threads = threads > 0 ? (threads < 1024 ? threads : 1024) : omp_get_max_threads();
 #else
@@ -1724,6 +1783,7 @@ L2LADVDEF void l2l_set_threads(l2l_context *c, int threads)
 
 L2LADVDEF const char *l2l_describe(l2l_context *c)
 {
+    if (!c) return "no context";
     l2l__format(c->description, sizeof c->description, "l2ladv %s, %s, %s kernels, %d thread%s",
                 L2LADV_VERSION, sizeof(l2l_real) == 4 ? "float" : "double", l2l__cpu_name(c->cpu),
                 c->threads, c->threads == 1 ? "" : "s");
@@ -1752,8 +1812,8 @@ static double l2l__unit(uint32_t bits) { return (bits >> 8) * (1.0 / 16777216.0)
 
 L2LADVDEF uint32_t l2l_random_bits(const l2l_stream *s, uint32_t element)
 {
-    uint32_t x[4];
-    l2l__random_four(s, element, x);
+    uint32_t x[4] = {0};
+    if (s) l2l__random_four(s, element, x);
     return x[element & 3];
 }
 
@@ -1765,10 +1825,10 @@ L2LADVDEF double l2l_random_uniform(const l2l_stream *s, uint32_t element)
 /* Box-Muller on a pair; 1-u is never 0. */
 L2LADVDEF double l2l_random_normal(const l2l_stream *s, uint32_t element)
 {
-    uint32_t x[4];
+    uint32_t x[4] = {0};
     const uint32_t *p = x + (element & 2);
     double r, a;
-    l2l__random_four(s, element, x);
+    if (s) l2l__random_four(s, element, x);
     r = sqrt(-2.0 * log(1.0 - l2l__unit(p[0])));
     a = 6.283185307179586 * l2l__unit(p[1]);
     return r * (element & 1 ? sin(a) : cos(a));
@@ -1961,7 +2021,7 @@ static bool l2l__options_ok(l2l_context *c, const char *who, const l2l__field *t
                             const void *in, int skip)
 {
     char place[16], value[40], text[160];
-    if (c->status) return false;
+    if (!c || c->status || !l2l__given(c, who, "the options", in)) return false;
     for (l2l__members w = l2l__members_of(table, ""); l2l__next_member(&w, skip);) {
         const l2l__field *f = w.f;
         int n = f->type == 'l' ? (int)(f->size / sizeof(double)) : f->type == 's' ? 0 : 1;
@@ -2523,7 +2583,9 @@ static const l2l__cell_kernels l2l__cell_plain = {
 /* -- 4.3 vector kernels ------------------------------------------------------------------------ */
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(L2LADV_DOUBLE) && !defined(L2LADV_NO_SIMD)
-#if defined(__x86_64__) || defined(__i386__)
+#if defined(_WIN32) && !defined(__OPTIMIZE__)
+/* On Windows the stack is aligned to 16 bytes, which gcc's long vectors at -O0 do not survive. */
+#elif defined(__x86_64__) || defined(__i386__)
 #define L2L__X86
 #define L2L__VECTORS
 #elif defined(__ARM_NEON)
@@ -2542,8 +2604,8 @@ static const l2l__cell_kernels l2l__cell_plain = {
 #endif
 #define L2L__PASTE2(a, b) a##_##b
 #define L2L__PASTE(a, b) L2L__PASTE2(a, b)
-#define L2L__INLINE static inline __attribute__((always_inline)) L2L__TARGET L2L__MAYBE_UNUSED
-#define L2L__KERNEL static __attribute__((noinline)) L2L__TARGET
+#define L2L__INLINE static inline __attribute__((__always_inline__)) L2L__TARGET L2L__MAYBE_UNUSED
+#define L2L__KERNEL static __attribute__((__noinline__)) L2L__TARGET
 #ifdef __clang__
 #define L2L__UNROLL _Pragma("unroll")
 #elif __GNUC__ >= 8
@@ -2566,15 +2628,15 @@ extern "C" {
 #ifdef L2L__X86
 #define L2L__LANES 4
 #define L2L__SUFFIX sse2
-#define L2L__TARGET __attribute__((target("sse2")))
+#define L2L__TARGET __attribute__((__target__("sse2")))
 #include L2LADV_HEADER
 #define L2L__LANES 8
 #define L2L__SUFFIX avx2
-#define L2L__TARGET __attribute__((target("avx2,fma")))
+#define L2L__TARGET __attribute__((__target__("avx2,fma")))
 #include L2LADV_HEADER
 #define L2L__LANES 16
 #define L2L__SUFFIX avx512
-#define L2L__TARGET __attribute__((target("avx512f,avx2,fma")))
+#define L2L__TARGET __attribute__((__target__("avx512f,avx2,fma")))
 #include L2LADV_HEADER
 #else
 #define L2L__LANES 4
@@ -2592,8 +2654,10 @@ extern "C" {
 #define L2L__V L2L__NAME(v)
 #define L2L__I L2L__NAME(i)
 
-typedef float L2L__V __attribute__((vector_size(4 * L2L__LANES), aligned(4), may_alias));
-typedef int L2L__I __attribute__((vector_size(4 * L2L__LANES), aligned(4), may_alias));
+#define L2L__LONG __attribute__((__vector_size__(4 * L2L__LANES), __aligned__(4), __may_alias__))
+typedef float L2L__V L2L__LONG;
+typedef int L2L__I L2L__LONG;
+#undef L2L__LONG
 
 L2L__INLINE L2L__V L2L__NAME(load)(const float *p) { return *(const L2L__V *)(const void *)p; }
 L2L__INLINE void L2L__NAME(store)(float *p, L2L__V x) { *(L2L__V *)(void *)p = x; }
@@ -3405,6 +3469,7 @@ static const l2l__kernels *l2l__kernels_of(unsigned cpu)
 
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu)
 {
+    if (!c) return;
     c->cpu = cpu & l2l__cpu_detect();
     c->kernels = l2l__kernels_of(c->cpu);
 }
@@ -3910,8 +3975,8 @@ static int l2l__winograd_side(const l2l__kernels *kernels, int oh, int ow, int c
                               int kw, int stride, int padding, int border)
 {
     int lanes = kernels->columns / 2;
-    bool small = (int64_t)oh * ow <= L2L__SMALL_PLANE && c > L2L__SLAB / 2;
-    int beyond = small && border > 0 ? border * (border + 1) : 0; /* taps it leaves out, a side   */
+    bool little = (int64_t)oh * ow <= L2L__SMALL_PLANE && c > L2L__SLAB / 2;
+    int beyond = little && border > 0 ? border * (border + 1) : 0; /* taps it leaves out, a side  */
     double ck = (double)c * k, direct = (3.0 * oh - beyond) * (3.0 * ow - beyond) * ck;
     double four = ((oh + 3) / 4) * (double)((ow + 3) / 4) * (36 * ck + 300.0 * c + 250.0 * k);
     double two = ((oh + 1) / 2) * (double)((ow + 1) / 2) * (16 * ck + 90.0 * c + 70.0 * k);
@@ -4840,7 +4905,7 @@ static l2l_shape l2l__channels(int channels) { return l2l_shape_of(1, 1, 1, chan
 static bool l2l__shape_ok(l2l_context *c, const char *where, l2l_shape s)
 {
     int64_t a, b;
-    if (c->status) return false;
+    if (!c || c->status) return false;
     if (s.n < 1 || s.h < 1 || s.w < 1 || s.c < 1)
         return l2l__fail(c, L2L_ERROR_SHAPE, "%s: every axis must be at least 1, not %dx%dx%dx%d",
                          where, s.n, s.h, s.w, s.c);
@@ -4866,8 +4931,10 @@ static bool l2l__equal(l2l_context *c, const char *where, l2l_shape a, l2l_shape
 /* Every operation begins with this: no earlier error, and data to work on. */
 static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x)
 {
-    if (c->status) return false;
+    if (!c || c->status) return false;
     if (!x) return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input tensor is NULL", where);
+    if (x->context && x->context != c)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input tensor is another context's", where);
     for (; x; x = x->base)                   /* a view stands and falls with its base             */
         if (!x->data)
             return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input's data were given back (dropped, "
@@ -4880,6 +4947,7 @@ static l2l_tensor *l2l__header(l2l_context *c, l2l_shape s)
     l2l_tensor *x = (l2l_tensor *)l2l__arena(c, sizeof *x);
     if (!x) return NULL;
     memset(x, 0, sizeof *x);
+    x->context = c;
     x->shape = s;
     x->tape = -1;
     x->references = 1;
@@ -4920,15 +4988,30 @@ static l2l_tensor *l2l__retain(l2l_tensor *x)
     return x;
 }
 
-/* Recorded nodes live as long as the tape; parameters (references 0) as long as their model. */
-L2LADVDEF void l2l_drop(l2l_context *c, l2l_tensor *x)
+/* One reference less: of an owner, of a node of the tape, of a view. The last one frees it. */
+static void l2l__unhold(l2l_context *c, l2l_tensor *x)
 {
-    while (x && x->tape == -1 && x->references > 0 && --x->references == 0) {
+    while (x && x->references > 0 && --x->references == 0) {
         l2l_tensor *base = x->base;
         l2l__drop_data(c, x);
         l2l__arena_drop(c, x);
         x = base;
     }
+}
+
+/* Recorded nodes live as long as the tape; parameters (references 0) as long as their model; what a
+   callback was lent is not its to drop. */
+L2LADVDEF void l2l_drop(l2l_context *c, l2l_tensor *x)
+{
+    if (c && x && x->tape == -1 && !x->lent) l2l__unhold(c, x);
+}
+
+/* Lends a tensor to a callback, or takes it back; returns what it was. */
+static bool l2l__lend(l2l_tensor *x, bool lent)
+{
+    bool was = x && x->lent;
+    if (x) x->lent = lent;
+    return was;
 }
 
 /* y, made of `used`, which is dropped. */
@@ -4946,6 +5029,7 @@ static l2l_tensor *l2l__view(l2l_context *c, l2l_tensor *x, l2l_shape s)
     y->data = x->data;
     y->packed = x->packed;
     y->base = l2l__retain(x);
+    l2l__block_of(y)->is_view = true;
     return y;
 }
 
@@ -4979,12 +5063,12 @@ static l2l_tensor *l2l__record2(l2l_context *c, l2l_tensor *y, const l2l__operat
     return l2l__record(c, y, op, in, 2);
 }
 
-L2LADVDEF bool l2l_recording(const l2l_context *c) { return c->recording; }
+L2LADVDEF bool l2l_recording(const l2l_context *c) { return c && c->recording; }
 
 L2LADVDEF bool l2l_set_recording(l2l_context *c, bool on)
 {
-    bool was = c->recording;
-    c->recording = on;
+    bool was = l2l_recording(c);
+    if (c) c->recording = on;
     return was;
 }
 
@@ -5021,7 +5105,8 @@ static void l2l__image_to_chw(const l2l_real *hwc, int channels, int64_t plane, 
 
 L2LADVDEF l2l_tensor *l2l_from_nchw(l2l_context *c, const l2l_real *values, l2l_shape s)
 {
-    l2l_tensor *x = l2l__new(c, "l2l_from_nchw", s);
+    l2l_tensor *x = l2l__given(c, "l2l_from_nchw", "values", values)
+                        ? l2l__new(c, "l2l_from_nchw", s) : NULL;
     int64_t plane = (int64_t)s.h * s.w, one = plane * s.c;
     int n = x ? s.n : 0;
     for (int i = 0; i < n; i++) l2l__image_to_hwc(values + i * one, s.c, plane, x->data + i * one);
@@ -5031,7 +5116,8 @@ L2LADVDEF l2l_tensor *l2l_from_nchw(l2l_context *c, const l2l_real *values, l2l_
 L2LADVDEF bool l2l_to_nchw(l2l_context *c, const l2l_tensor *x, l2l_real *values)
 {
     int64_t plane, one;
-    if (!l2l__ready(c, "l2l_to_nchw", x)) return false;
+    if (!l2l__ready(c, "l2l_to_nchw", x) || !l2l__given(c, "l2l_to_nchw", "values", values))
+        return false;
     plane = (int64_t)x->shape.h * x->shape.w;
     one = plane * x->shape.c;
     for (int i = 0; i < x->shape.n; i++)
@@ -5069,6 +5155,11 @@ typedef struct l2l__walk {
     l2l_tensor **slots;                      /* cotangents so far: of nodes 0..last, of inputs    */
     unsigned char *need;                     /* per node: 1 a path to an input, 2 an input itself */
 } l2l__walk;
+
+static bool l2l__on_tape(const l2l_context *c, const l2l_tensor *x)
+{
+    return x->tape >= 0 && x->tape < c->tape_length && c->tape[x->tape] == x;
+}
 
 static l2l_tensor **l2l__walk_slot(l2l__walk *w, l2l_tensor *x)
 {
@@ -5121,7 +5212,9 @@ static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l
 {
     l2l__walk_mark(c, w);
     l2l_tensor **slot = l2l__walk_slot(w, output);
-    if (slot) *slot = cotangent ? l2l__retain(cotangent) : l2l_full(c, output->shape, 1);
+    if (slot)                                /* a view: l2l_release lets go of what it shows      */
+        *slot = cotangent ? l2l_reshape(c, cotangent, output->shape)
+                          : l2l_full(c, output->shape, 1);
     for (int i = w->last; i >= 0 && !c->status; i--)
         if ((w->need[i] & 1) && w->slots[i]) l2l__walk_node(c, w, c->tape[i], flags);
     for (int i = 0; i < w->n && !c->status; i++) {
@@ -5136,14 +5229,20 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
                        unsigned flags)
 {
     l2l_mark mark = l2l_mark_here(c);
-    bool was = c->recording;
+    bool was = l2l_recording(c);
     l2l__walk w;
     int *saved;
-    for (int i = 0; i < n_inputs; i++) gradients[i] = NULL;
+    for (int i = 0; gradients && i < n_inputs; i++) gradients[i] = NULL;
     if (!l2l__ready(c, "l2l_vjp", output)) return false;
-    if (output->tape < 0)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: the output is not on the tape: was "
-                         "recording on when it was computed?");
+    if (n_inputs < 0)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: %d inputs", n_inputs);
+    if (n_inputs > 0 && (!l2l__given(c, "l2l_vjp", "inputs", inputs) ||
+                         !l2l__given(c, "l2l_vjp", "gradients", gradients)))
+        return false;
+    if (!l2l__on_tape(c, output))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: the output is not on this context's "
+                         "tape: was recording on when it was computed?");
+    if (cotangent && !l2l__ready(c, "l2l_vjp: the cotangent", cotangent)) return false;
     if (cotangent && !l2l__equal(c, "l2l_vjp: the cotangent", cotangent->shape, output->shape))
         return false;
     if (flags & ~(unsigned)(L2L_CREATE_GRAPH | L2L_FREE_GRAPH))
@@ -5188,12 +5287,12 @@ L2LADVDEF bool l2l_grad(l2l_context *c, l2l_tensor *output, l2l_tensor *const *i
 
 /* -- elementwise, two operands ----------------------------------------------------------------- */
 
-/* Every axis of `small` is that of `large`, or 1 and so repeated to it; else an error. */
-static bool l2l__fits(l2l_context *c, const char *where, l2l_shape small, l2l_shape large)
+/* Every axis of `less` is that of `more`, or 1 and so repeated to it; else an error. */
+static bool l2l__fits(l2l_context *c, const char *where, l2l_shape less, l2l_shape more)
 {
-    return ((small.n == large.n || small.n == 1) && (small.h == large.h || small.h == 1) &&
-            (small.w == large.w || small.w == 1) && (small.c == large.c || small.c == 1)) ||
-           l2l__shapes_differ(c, where, small, large);
+    return ((less.n == more.n || less.n == 1) && (less.h == more.h || less.h == 1) &&
+            (less.w == more.w || less.w == 1) && (less.c == more.c || less.c == 1)) ||
+           l2l__shapes_differ(c, where, less, more);
 }
 
 /* Where x's row of channels for pixel p of s begins, x being broadcast to s. */
@@ -5495,10 +5594,10 @@ static void l2l__copy_channels(l2l_context *c, const l2l_tensor *x, int64_t from
 static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_tensor *y,
                           const int *index)
 {
-    const l2l_shape large = kind & 1 ? y->shape : x->shape, small = kind & 1 ? x->shape : y->shape;
+    const l2l_shape large = kind & 1 ? y->shape : x->shape, less = kind & 1 ? x->shape : y->shape;
     l2l__geometry g;
     g.n = large.n; g.h = large.h; g.w = large.w; g.c = g.k = large.c;
-    g.oh = small.h; g.ow = small.w;
+    g.oh = less.h; g.ow = less.w;
     g.kh = g.kw = (int)y->i[0];
     g.stride = (int)y->i[1];
     g.padding = (int)y->i[2];
@@ -5506,14 +5605,14 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
         memset(y->data, 0, (size_t)l2l_count(large) * sizeof *y->data);
     switch (kind) {
     case L2L__SUM:                           /* one image as each of a batch: N,1,1,C and 1,1,1,C */
-        if (x->shape.n > 1 && l2l__same(small, l2l__channels(x->shape.c))) /* are the same then   */
+        if (x->shape.n > 1 && l2l__same(less, l2l__channels(x->shape.c))) /* are the same then   */
             l2l__sum_pixels(c, x, NULL, y->data);
         else
-            l2l__sum_images(c, x->data, large, small, y->data);
+            l2l__sum_images(c, x->data, large, less, y->data);
         break;
     case L2L__BROADCAST: l2l__broadcast_into(c, x, y); break;
-    case L2L__SLICE: l2l__copy_channels(c, x, y->i[0], y, 0, small.c); break;
-    case L2L__PLACE: l2l__copy_channels(c, x, 0, y, y->i[0], small.c); break;
+    case L2L__SLICE: l2l__copy_channels(c, x, y->i[0], y, 0, less.c); break;
+    case L2L__PLACE: l2l__copy_channels(c, x, 0, y, y->i[0], less.c); break;
     case L2L__GATHER: l2l__pool_gather(c, &g, x->data, index, y->data); break;
     case L2L__UNPOOL: l2l__unpool(c, &g, x->data, index, y->data); break;
     case L2L__AVERAGE: l2l__average(c, &g, true, x->data, y->data); break;
@@ -5599,6 +5698,7 @@ L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n
     l2l_tensor *y;
     int from = 0;
     if (n < 1 || n > 8) l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d tensors, not 1 to 8", where, n);
+    if (!l2l__given(c, where, "parts", parts)) return NULL;
     for (int j = 0; j < n; j++, s = one) {
         if (!l2l__ready(c, where, parts[j])) return NULL;
         one = parts[j]->shape;
@@ -5857,7 +5957,7 @@ static void l2l__conv_vjp(l2l__vjp *v)
     const bool at_once = relu && !pool && scale && !v->need[L2L__RESIDUAL] &&
                          !v->need[L2L__BIAS] && !v->need[L2L__SCALE];
     const int stride = (int)y->i[0], padding = (int)y->i[1];
-    l2l__geometry g;
+    l2l__geometry g = L2L__ZERO;
     if (!l2l__geometry_of(c, "l2l_conv", x->shape, w->shape, stride, padding, &g)) return;
     if (relu && !at_once)                    /* max and ReLU commute: mask by the pooled output   */
         t = l2l__then(c, t, l2l__gate(c, t, y, 0));
@@ -5929,9 +6029,11 @@ static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, const l
 L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                const l2l_conv_options *o)
 {
+    const l2l_conv_options plain = l2l_conv_default();
     l2l__geometry g;
     l2l_tensor *in[7], *p = x, *y;
-    bool was = c->recording;
+    bool was = l2l_recording(c);
+    if (!o) o = &plain;
     if (!l2l__ready(c, "l2l_conv", x) || !l2l__ready(c, "l2l_conv: weight", w) ||
         !l2l__geometry_of(c, "l2l_conv", x->shape, w->shape, o->stride, o->padding, &g) ||
         !l2l__shape_ok(c, "l2l_conv", l2l__output_of(&g)) || !l2l__conv_check(c, o, &g))
@@ -6158,7 +6260,9 @@ L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_ba
     const l2l_tensor *vectors[4];
     l2l_tensor *s, *b;
     l2l_shape one;
-    if (!l2l__ready(c, where, x) || !l2l__ready(c, where, o->gamma)) return NULL;
+    if (!l2l__ready(c, where, x) || !l2l__given(c, where, "options", o) ||
+        !l2l__ready(c, where, o->gamma))
+        return NULL;
     one = l2l__channels(x->shape.c);
     if (o->gamma->shape.n == x->shape.n) one.n = x->shape.n;
     vectors[0] = o->gamma; vectors[1] = o->beta;
@@ -6184,7 +6288,9 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
 {
     l2l_tensor *mask;
     int n, k;
-    if (!l2l__ready(c, "l2l_dropout", x)) return NULL;
+    if (!l2l__ready(c, "l2l_dropout", x) || !l2l__given(c, "l2l_dropout", "stream", s) ||
+        !l2l__given(c, "l2l_dropout", "images", images))
+        return NULL;
     if (!(p >= 0 && p < 1)) {
         l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_dropout: the probability %g is not in [0,1)", p);
         return NULL;
@@ -6273,7 +6379,7 @@ L2LADVDEF l2l_tensor *l2l_log_softmax(l2l_context *c, l2l_tensor *logits)
 static bool l2l__save_classes(l2l_context *c, const char *where, l2l_tensor *y, const int *classes,
                               int n, int k)
 {
-    if (!y) return false;
+    if (!y || !l2l__given(c, where, "the list of classes", classes)) return false;
     y->index = (int *)l2l__arena_array(c, n, sizeof *y->index);
     if (!y->index) return false;
     for (int i = 0; i < n; i++) {
@@ -6333,6 +6439,7 @@ struct l2l_model {
     uint32_t draws;                          /* dropout layers so far in this run                 */
     int *predicted;                          /* where an outer loss may note its predictions      */
     l2l_external external;
+    l2l_model *next;                         /* in the context's list of those freed too early    */
 };
 
 /* -- file layout: KxCxkhxkw against khxkwxCxK -------------------------------------------------- */
@@ -6414,6 +6521,8 @@ static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int
     p->trainable = trainable;
     p->value.shape = s;
     p->value.tape = -1;                      /* references stay 0: owned by the model             */
+    p->value.context = c;
+    p->value.p = m;
     p->value.data = (l2l_real *)l2l__allocate_array(c, l2l_count(s), sizeof(l2l_real));
     if (rank > 1)
         p->value.packed = (struct l2l__packed *)l2l__allocate(c, sizeof *p->value.packed);
@@ -6454,14 +6563,22 @@ L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m) { return m ? m->con
 
 L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m)
 {
+    if (!m) return L2L_EVALUATE;
     m->mode_matters = true;
     return m->mode;
 }
 
 L2LADVDEF void l2l_model_scope(l2l_model *m, const char *prefix)
 {
-    if (l2l__format(m->scope, sizeof m->scope, "%s", prefix) >= sizeof m->scope)
+    if (m && l2l__format(m->scope, sizeof m->scope, "%s", prefix ? prefix : "") >= sizeof m->scope)
         l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_model_scope: '%s' is too long", prefix);
+}
+
+/* What every layer begins with: a model, a name and an input. */
+static bool l2l__layer_ready(const l2l_model *m, const char *name, const l2l_tensor *x)
+{
+    return m && l2l__given(m->context, "a layer", "the name", name) &&
+           l2l__ready(m->context, name, x);
 }
 
 /* The parameters of a batch norm over so many channels, and how it runs now. */
@@ -6497,7 +6614,7 @@ L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_t
                                            unsigned flags)
 {
     l2l_batch_norm_options o;
-    if (!l2l__ready(m->context, name, x) || !l2l__flags_ok(m, name, flags, L2L_RELU)) return NULL;
+    if (!l2l__layer_ready(m, name, x) || !l2l__flags_ok(m, name, flags, L2L_RELU)) return NULL;
     o = l2l__norm(m, name, x->shape.c);
     o.relu = (flags & L2L_RELU) != 0;
     return l2l_batch_norm(m->context, x, &o);
@@ -6536,11 +6653,11 @@ static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l
 L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor *x,
                                      const l2l_unit *u)
 {
-    l2l_context *c = m->context;
+    l2l_context *c = l2l_model_context(m);
     l2l_conv_options o = l2l_conv_default();
     l2l_batch_norm_options norm;
     l2l_tensor *w, *scale = NULL, *shift = NULL;
-    if (!l2l__ready(c, name, x) ||
+    if (!l2l__layer_ready(m, name, x) || !l2l__given(c, name, "the unit", u) ||
         !l2l__flags_ok(m, name, u->flags, L2L_RELU | L2L_POOL | L2L_NO_BIAS)) return NULL;
     w = l2l__parameter(m, name, "weight",
                        l2l_shape_of(u->kernel, u->kernel, x->shape.c, u->channels), 4, true,
@@ -6578,11 +6695,12 @@ L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tenso
     l2l_conv_options o = l2l_conv_default();
     l2l_tensor *w;
     l2l_shape s;
-    double deviation = m->options.last_layer_deviation;
-    if (!l2l__ready(m->context, name, x) ||
+    double deviation;
+    if (!l2l__layer_ready(m, name, x) ||
         !l2l__flags_ok(m, name, flags, L2L_RELU | L2L_NO_BIAS | L2L_LAST)) return NULL;
     s = x->shape;                            /* the weight remembers the map it flattens          */
-    if (!(flags & L2L_LAST)) deviation = sqrt(2 / ((double)s.h * s.w * s.c));
+    deviation = flags & L2L_LAST ? m->options.last_layer_deviation
+                                 : sqrt(2 / ((double)s.h * s.w * s.c));
     w = l2l__parameter(m, name, "weight", l2l_shape_of(s.h, s.w, s.c, outputs), 2, true, deviation,
                        0);
     if (!(flags & L2L_NO_BIAS))
@@ -6593,17 +6711,18 @@ L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tenso
 
 L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
 {
-    l2l_context *c = m->context;
-    l2l_stream s = m->stream;
+    const char *where = "l2l_layer_dropout";
+    l2l_context *c = l2l_model_context(m);
+    l2l_stream s;
     l2l_tensor *y;
     uint32_t *images;
     int i;
-    if (!l2l__ready(c, "l2l_layer_dropout", x)) return NULL;
+    if (!l2l__layer_ready(m, where, x)) return NULL;
     if (!(p >= 0 && p < 1)) {                /* in either mode                                    */
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_layer_dropout: the probability %g is not in [0,1)",
-                  p);
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: the probability %g is not in [0,1)", where, p);
         return NULL;
     }
+    s = m->stream;
     if (l2l_model_mode(m) != L2L_TRAIN || p == 0) return l2l_reshape(c, x, x->shape);
     s.purpose = L2L_RANDOM_DROPOUT;
     s.seed += (uint64_t)0x9E3779B97F4A7C15u * m->draws++; /* each layer has its own draws         */
@@ -6770,7 +6889,7 @@ L2LADVDEF l2l_model_options l2l_model_default(const char *arch)
     o.width_multiplier = 1;
     o.last_layer_deviation = 0.01;
     for (i = 0; i < sizeof known / sizeof *known; i++)
-        if (strcmp(arch, known[i].name) == 0) {
+        if (arch && strcmp(arch, known[i].name) == 0) {
             o.forward = known[i].forward;
             o.channels = known[i].channels;
             o.height = o.width = known[i].size;
@@ -6811,7 +6930,10 @@ static bool l2l__normal(double mean, double deviation)
 static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
 {
     const l2l_status bad = L2L_ERROR_ARGUMENT;
-    if (c->status) return false;
+    if (!c || c->status) return false;
+    if (!o)
+        return l2l__fail(c, bad, "l2l_model_create: the options are NULL, and there is no default "
+                         "architecture: begin with l2l_model_default(\"smallcnn\")");
     if (!o->arch || strlen(o->arch) >= 32)
         return l2l__fail(c, bad, "l2l_model_create: arch must be a name of at most 31 characters");
     if (!o->forward)
@@ -6858,10 +6980,12 @@ static void l2l__model_set_normalisation(l2l_model *m, int channels, const doubl
 
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode)
 {
-    l2l_context *c = m ? m->context : NULL;
+    l2l_context *c = l2l_model_context(m);
     const l2l_model_options *o;
+    const char *what = "the logits of the forward function";
     l2l_tensor *input, *logits;
     l2l_mark mark;
+    bool lent;
     if (!c || !l2l__ready(c, "l2l_model_forward", x)) return NULL;
     o = &m->options;
     mark = l2l_mark_here(c);
@@ -6880,11 +7004,13 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
     m->cursor = 0;
     m->scope[0] = 0;
     input = l2l__normalise(m, x);
+    lent = l2l__lend(input, true);
     logits = input ? o->forward(m, input, o->user) : NULL;
+    l2l__lend(input, lent);
     if (c->status) logits = NULL;            /* also if the forward function missed its error     */
-    if (input != x) l2l_drop(c, input);
-    if (!logits || !l2l__equal(c, "the logits of the forward function", logits->shape,
-                               l2l_shape_of(x->shape.n, 1, 1, o->classes))) {
+    if (input != x && input != logits) l2l_drop(c, input);
+    if (!logits || !l2l__ready(c, what, logits) ||
+        !l2l__equal(c, what, logits->shape, l2l_shape_of(x->shape.n, 1, 1, o->classes))) {
         l2l__fail(c, L2L_ERROR_CALLBACK, "the forward function of %s returned NULL", m->arch);
         l2l_release(c, mark);
         return NULL;
@@ -6925,13 +7051,54 @@ L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o
     return NULL;
 }
 
-L2LADVDEF void l2l_model_free(l2l_model *m)
+/* Does a tensor show a parameter of the model? */
+static bool l2l__shows(const l2l_tensor *x, const l2l_model *m)
+{
+    for (; x; x = x->base)
+        if (x->references == 0 && x->p == m) return true;
+    return false;
+}
+
+/* The tape, or a view in the arena, may still need a model. */
+static bool l2l__model_needed(const l2l_model *m)
+{
+    const l2l_context *c = m->context;
+    for (int i = 0; i < c->tape_length; i++) {
+        if (c->tape[i]->p == &m->external) return true;
+        for (int j = 0; j < 8; j++)
+            if (l2l__shows(c->tape[i]->in[j], m)) return true;
+    }
+    for (l2l__block *b = c->newest; b; b = b->older)
+        if (b->is_view && l2l__shows((l2l_tensor *)(void *)((char *)b + L2L__BLOCK), m))
+            return true;
+    return false;
+}
+
+static void l2l__model_destroy(l2l_model *m)
 {
     int i;
-    if (!m) return;
     for (i = 0; i < m->n_slots; i++) l2l__free_slot(m->context, m->slots[i]);
     l2l_free(m->context, m->slots);
     l2l_free(m->context, m);
+}
+
+/* Those that were freed while the tape needed them, and that it needs no longer. */
+static void l2l__bury(l2l_context *c)
+{
+    for (l2l_model **at = &c->freed, *m; (m = *at) != NULL;)
+        if (l2l__model_needed(m)) at = &m->next;
+        else {
+            *at = m->next;
+            l2l__model_destroy(m);
+        }
+}
+
+L2LADVDEF void l2l_model_free(l2l_model *m)
+{
+    if (!m) return;
+    m->next = m->context->freed;
+    m->context->freed = m;
+    l2l__bury(m->context);
 }
 
 L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m)
@@ -6966,7 +7133,8 @@ L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
 
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m)
 {
-    l2l_model *clone = m ? l2l_model_create(c, &m->options) : NULL;
+    l2l_model *clone = l2l__given(c, "l2l_model_clone", "the model", m)
+                           ? l2l_model_create(c, &m->options) : NULL;
     if (!clone) return NULL;
     clone->external = m->external;
     if (m->options.user == (const void *)m) clone->options.user = clone; /* an external model */
@@ -6983,6 +7151,10 @@ L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l
     int i, batch;
     bool was;
     if (!c || c->status) return false;
+    if (n < 0) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_logits: %d images", n);
+    if (n > 0 && (!l2l__given(c, "l2l_model_logits", "images", images) ||
+                  !l2l__given(c, "l2l_model_logits", "logits", logits)))
+        return false;
     o = &m->options;
     one = (int64_t)o->channels * o->height * o->width;
     for (i = 0; i < n; i += batch) {
@@ -7035,14 +7207,16 @@ static bool l2l__slot_number(const l2l_model *m, int i)
 
 L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values)
 {
-    if (!l2l__slot_number(m, i)) return false;
+    if (!l2l__slot_number(m, i) || !l2l__given(m->context, "l2l_parameter_get", "values", values))
+        return false;
     l2l__to_file(m->slots[i]->value.shape, m->slots[i]->value.data, values);
     return true;
 }
 
 L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values)
 {
-    if (!l2l__slot_number(m, i)) return false;
+    if (!l2l__slot_number(m, i) || !l2l__given(m->context, "l2l_parameter_set", "values", values))
+        return false;
     l2l__from_file(m->slots[i]->value.shape, values, m->slots[i]->value.data);
     l2l__touch(m->slots[i]);
     return true;
@@ -7079,6 +7253,7 @@ L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capaci
     const l2l_model_options *o = m ? &m->options : NULL;
     size_t at;
     int i;
+    if (!text) capacity = 0;
     if (!m) return l2l__append(text, capacity, 0, "no model\n");
     at = l2l__append(text, capacity, 0, "%s: images %dx%dx%d, %d classes\n", m->arch, o->channels,
                      o->height, o->width, o->classes);
@@ -7204,6 +7379,7 @@ L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e)
 {
     l2l_model_options o = l2l_model_default("external");
     l2l_model *m;
+    if (!l2l__given(c, "l2l_model_external", "the description", e)) return NULL;
     if (!e->logits)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_external: the logits callback is missing");
     o.forward = l2l__external_forward;
@@ -7339,7 +7515,9 @@ L2LADVDEF l2l_tensor *l2l_margin(l2l_context *c, l2l_tensor *logits, const int *
 
 L2LADVDEF bool l2l_predict(l2l_context *c, const l2l_tensor *logits, int *classes)
 {
-    if (!l2l__rows_ready(c, "l2l_predict", logits)) return false;
+    if (!l2l__rows_ready(c, "l2l_predict", logits) ||
+        !l2l__given(c, "l2l_predict", "classes", classes))
+        return false;
     for (int i = 0; i < logits->shape.n; i++)
         classes[i] = l2l__argmax(logits->data + (int64_t)i * logits->shape.c, logits->shape.c, -1);
     return true;
@@ -7513,9 +7691,14 @@ L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o)
 L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimizer_options *options,
                                               const int64_t *sizes, int n)
 {
+    const l2l_optimizer_options usual = l2l_adam_default();
     l2l_optimizer *o;
-    bool adam = options->kind == L2L_ADAM;
+    bool adam;
+    if (!options) options = &usual;
     if (!l2l__options_ok(c, "optimizer", l2l__optimizer_fields, options, 0)) return NULL;
+    adam = options->kind == L2L_ADAM;
+    if (n < 0) l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_optimizer_create: %d arrays", n);
+    if (n > 0 && !l2l__given(c, "l2l_optimizer_create", "sizes", sizes)) return NULL;
     if (!(o = (l2l_optimizer *)l2l__allocate(c, sizeof *o))) return NULL;
     o->context = c;
     o->options = *options;
@@ -7574,11 +7757,24 @@ static void l2l__adam(const l2l_optimizer_options *o, int64_t n, l2l_real *x, co
     }
 }
 
+/* As many arrays as the optimizer is for. */
+static bool l2l__arrays_given(const l2l_optimizer *o, const char *what, l2l_real *const *arrays)
+{
+    const char *where = "l2l_optimizer_step";
+    for (int i = 0; i < o->n; i++)
+        if (!l2l__given(o->context, where, what, arrays) ||
+            (o->sizes[i] > 0 && !l2l__given(o->context, where, what, arrays[i])))
+            return false;
+    return true;
+}
+
 L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double rate_factor)
 {
     double rate, norm, scale;
-    if (!o || o->context->status) return false;
+    if (!o || o->context->status || !l2l__arrays_given(o, "values", values) ||
+        !l2l__arrays_given(o, "gradients", gradients))
+        return false;
     if (!(fabs(rate_factor) <= DBL_MAX))
         return l2l__fail(o->context, L2L_ERROR_ARGUMENT, "l2l_optimizer_step: rate_factor %g is "
                          "not a finite number", rate_factor);
@@ -7620,6 +7816,7 @@ L2LADVDEF l2l_schedule l2l_schedule_default(void)
 L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_t total)
 {
     double at = total > 0 ? (double)step / (double)total : 0, factor = 1;
+    if (!s) return 1;                        /* the default: constant                             */
     if (s->kind == L2L_STEPS) {
         for (int i = 0; i < 8 && s->milestones[i] > 0; i++)
             if (at >= s->milestones[i]) factor *= s->factor;
@@ -7777,7 +7974,7 @@ static void l2l__start(l2l_inner *in, l2l_start kind)
 static bool l2l__note(l2l_inner *in, const l2l_tensor *logits, const l2l_tensor *loss)
 {
     l2l_context *c = in->context;
-    if (!logits || !loss) return false;
+    if (!logits || !loss || !l2l__ready(c, "the inner objective's loss", loss)) return false;
     if (!l2l__same(loss->shape, l2l_shape_of(in->n, 1, 1, 1)))
         return l2l__shapes_differ(c, "the inner objective's loss", loss->shape,
                                   l2l_shape_of(in->n, 1, 1, 1));
@@ -7790,7 +7987,10 @@ static l2l_tensor *l2l__inner_loss(l2l_inner *in, l2l_tensor *logits)
 {
     l2l_context *c = in->context;
     const l2l_objective *o = in->objective;
+    bool lent = l2l__lend(logits, true), clean = l2l__lend(in->clean_logits, true);
     l2l_tensor *L = logits ? o->loss(c, logits, in->clean_logits, in->labels, o->user) : NULL;
+    l2l__lend(logits, lent);
+    l2l__lend(in->clean_logits, clean);
     if (L && in->targeted) L = l2l_affine(c, L, -1, 0);
     if (L && o->cut) L = l2l_sub(c, L, l2l_relu(c, l2l_affine(c, L, 1, -o->confidence)));
     return L;
@@ -7888,13 +8088,13 @@ static bool l2l__adam_step(void *self, l2l_inner *in)
     memset(in->delta->data, 0, (size_t)count * sizeof(l2l_real));
     L2L__PARALLEL(l2l__workers(in->context, count))
     for (n = 0; n < in->n; n++) {
-        int64_t at = n * one, far = 0;
+        int64_t at = n * one, most = 0;
         const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
         l2l_real *g = in->g[in->t]->data + at; /* ours to change: nobody reads it any more        */
         for (int64_t j = 1; j < one; j++)
-            if (fabs((double)(z[j] - x[j])) > fabs((double)(z[far] - x[far]))) far = j;
-        if (fabs((double)(z[far] - x[far])) > in->maximizer->number[0])
-            g[far] -= z[far] > x[far] ? (l2l_real)1 : (l2l_real)-1;
+            if (fabs((double)(z[j] - x[j])) > fabs((double)(z[most] - x[most]))) most = j;
+        if (fabs((double)(z[most] - x[most])) > in->maximizer->number[0])
+            g[most] -= z[most] > x[most] ? (l2l_real)1 : (l2l_real)-1;
         l2l__adam(&o, one, in->delta->data + at, g, in->memory[0]->data + at,
                   in->memory[1]->data + at, in->step_size, -1, in->t + 1);
     }
@@ -8113,8 +8313,8 @@ L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon)
 static const l2l__field l2l__maximizer_fields[] = {
     L2L__TEXT(l2l_maximizer, name, 0),
     L2L__INT(l2l_maximizer, memory, 0, 2, 0),
-    L2L__NUMBER(l2l_maximizer, number[0], -HUGE_VAL, HUGE_VAL, 0),
-    L2L__NUMBER(l2l_maximizer, number[1], -HUGE_VAL, HUGE_VAL, 0),
+    L2L__NUMBER(l2l_maximizer, number[0], -DBL_MAX, DBL_MAX, 0),
+    L2L__NUMBER(l2l_maximizer, number[1], -DBL_MAX, DBL_MAX, 0),
     L2L__END};
 static const l2l__field l2l__objective_fields[] = {
     L2L__TEXT(l2l_objective, name, 0),
@@ -8146,6 +8346,7 @@ static const l2l__field l2l__attack_fields[] = {
 static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a, int n)
 {
     const l2l_status bad = L2L_ERROR_ARGUMENT;
+    if (!l2l__given(c, who, "the attack", a)) return false;
     if (!l2l__options_ok(c, who, l2l__attack_fields, a, a->search ? 0 : L2L__SEARCH)) return false;
     if (!a->minimal && !(a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX)))
         return l2l__fail(c, bad, "%s: epsilon %g is not %s; %s", who, a->epsilon,
@@ -8821,7 +9022,7 @@ static void l2l__ray_point(const l2l__spot *p)
     l2l_real *v = p->m[1];
     l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, 0, p->h->in.images[p->i],
                                (uint32_t)p->t);
-    double far = s->at;
+    double away = s->at;
     int64_t j;
     if (p->t == 1) {
         s->alpha = 0.02;
@@ -8832,13 +9033,13 @@ static void l2l__ray_point(const l2l__spot *p)
             v[j] = (l2l_real)l2l_random_normal(&r, l2l__chw(p->h->in.shape, j));
         l2l__unit_vector(v, p->one);
         for (j = 0; j < p->one; j++) p->z[j] = (l2l_real)((double)p->d[j] + s->beta * (double)v[j]);
-        far = s->radius / l2l__norm2(p->z, NULL, p->one);
+        away = s->radius / l2l__norm2(p->z, NULL, p->one);
     } else {
         if (s->stride <= 0) l2l__ray_turn(p, &r);
         memcpy(p->z, v, (size_t)p->one * sizeof *v);
-        far = s->at;
+        away = s->at;
     }
-    for (j = 0; j < p->one; j++) p->z[j] = l2l__pixel((double)p->x[j] + far * (double)p->z[j]);
+    for (j = 0; j < p->one; j++) p->z[j] = l2l__pixel((double)p->x[j] + away * (double)p->z[j]);
 }
 
 /* The direction tried led to the boundary at s->high, or no nearer to it than before: what next? On
@@ -8960,11 +9161,11 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
                         const l2l_real *adversarial, int64_t one, l2l_record *b, int image)
 {
     double linf = 0, l2 = l2l__norm2(adversarial, clean, one), x, d;
-    bool pixel = a->norm == L2L_LINF && !a->minimal;
+    bool boxed = a->norm == L2L_LINF && !a->minimal;
     for (int64_t j = 0; j < one; j++) {
         x = (double)adversarial[j];
         d = fabs(x - (double)clean[j]);
-        if (!(x >= 0 && x <= 1 && (!pixel || d <= a->epsilon + 1e-6)))
+        if (!(x >= 0 && x <= 1 && (!boxed || d <= a->epsilon + 1e-6)))
             return l2l__fail(c, L2L_ERROR_NUMERIC, "attack %s: pixel %z of image %d became %g, %g "
                              "away from the clean one; epsilon is %g", a->name, j, image, x, d,
                              a->epsilon);
@@ -9007,7 +9208,8 @@ static bool l2l__hunt_end(l2l__hunt *h, const l2l_attack *attacks, int k, const 
         if (k == 0 || b->success ||
             (l2l__astray(a, b) && !l2l__astray(&attacks[old->attack], old))) {
             *old = *b;
-            memcpy(adversarial + list[i] * one, out, (size_t)one * sizeof *out);
+            if (adversarial)
+                memcpy(adversarial + list[i] * one, out, (size_t)one * sizeof *out);
         }
         old->forwards = b->forwards;
         old->backwards = b->backwards;
@@ -9093,12 +9295,15 @@ static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_
     if (!c || c->status) return false;
     if (n_attacks < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d attacks", n_attacks);
     for (int k = 0; k < n_attacks; k++) {
-        const l2l_attack *a = &attacks[k];
+        const l2l_attack *a = attacks ? &attacks[k] : NULL;
         if (!l2l__attack_ok(c, "attack", a, n) ||
             !l2l__images_ok(c, "attack: target", &m->options, NULL, a->targets, n) ||
             !l2l__images_ok(c, "attack: init", &m->options, a->init, NULL, n))
             return false;
     }
+    if (n > 0 && (!l2l__given(c, "attack", "images", images) ||
+                  !l2l__given(c, "attack", "labels", labels)))
+        return false;
     if (!l2l__images_ok(c, "attack", &m->options, images, labels, n)) return false;
     l2l_mark mark = l2l_mark_here(c);
     mode = m->mode;
@@ -9119,8 +9324,15 @@ L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_a
                                 const l2l_real *images, const int *labels, int n,
                                 l2l_real *adversarial, l2l_record *records)
 {
-    if (n > 0) memset(records, 0, (size_t)n * sizeof *records);
-    return l2l__attack_standing(m, attacks, n_attacks, images, labels, n, adversarial, records);
+    l2l_record *own = NULL;                  /* where the caller wants none                       */
+    bool ok;
+    if (n > 0 && records) memset(records, 0, (size_t)n * sizeof *records);
+    if (!m || m->context->status) return false;
+    if (!records && n > 0)
+        records = own = (l2l_record *)l2l__allocate_array(m->context, n, sizeof *own);
+    ok = l2l__attack_standing(m, attacks, n_attacks, images, labels, n, adversarial, records);
+    l2l_free(m->context, own);
+    return ok;
 }
 
 L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real *images,
@@ -9220,9 +9432,9 @@ static const l2l__field l2l__trained_fields[] = {
    W is GxZ with the columns bias, h, inputs; below it w_out, its bias first. */
 static int l2l__phi_place(const l2l_learned *m, int i)
 {
-    int G = m->cell.gates, H = m->cell.hidden, I = m->cell.inputs, Z = m->cell.columns;
-    if (i < G * I) return i / I * Z + 1 + H + i % I;
-    i -= G * I;
+    int G = m->cell.gates, H = m->cell.hidden, N = m->cell.inputs, Z = m->cell.columns;
+    if (i < G * N) return i / N * Z + 1 + H + i % N;
+    i -= G * N;
     if (i < G * H) return i / H * Z + 1 + i % H;
     i -= G * H;
     if (m->options.bias) {
@@ -9252,9 +9464,11 @@ static void l2l__learned_initialise(l2l_learned *m)
 
 L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_options *o)
 {
+    const l2l_learned_options usual = l2l_learned_default();
     l2l_learned *m;
     l2l__cell k;
     int64_t size;
+    if (!o) o = &usual;
     if (!l2l__options_ok(c, "l2l_learned_create", l2l__learned_fields, o, 0)) return NULL;
     memset(&k, 0, sizeof k);
     k.lstm = o->cell == L2L_LSTM;
@@ -9304,8 +9518,8 @@ L2LADVDEF l2l_real *l2l_learned_parameters(l2l_learned *m) { return m ? m->phi :
 /* What phi was trained with, for its file. */
 L2LADVDEF void l2l_learned_trained_with(const l2l_learned *m, int *T, double *epsilon)
 {
-    *T = m->trained_T;
-    *epsilon = m->trained_epsilon;
+    if (T) *T = m ? m->trained_T : 0;
+    if (epsilon) *epsilon = m ? m->trained_epsilon : 0;
 }
 
 static void l2l__learned_set_trained_with(l2l_learned *m, int T, double epsilon)
@@ -9417,9 +9631,9 @@ static l2l_real *l2l__cut_rows(l2l_real **p, int64_t rows)
 
 static bool l2l__sweep_make(const l2l_learned *m, int64_t steps, int lanes, l2l__sweep *s)
 {
-    int64_t G = m->cell.gates, H = m->cell.hidden, I = m->cell.inputs, Z = m->cell.columns, i;
+    int64_t G = m->cell.gates, H = m->cell.hidden, N = m->cell.inputs, Z = m->cell.columns, i;
     int64_t sums = ((int64_t)m->cell_size * lanes + L2L__COORDS - 1) / L2L__COORDS;
-    int64_t rows = (steps + 1) * (Z + H) + steps * (G + H + 2) + 2 * H + I + sums;
+    int64_t rows = (steps + 1) * (Z + H) + steps * (G + H + 2) + 2 * H + N + sums;
     l2l_real *p = (l2l_real *)l2l__arena_array(m->context, rows, L2L__COORDS * sizeof *p);
     if (!p) return false;
     memset(p, 0, (size_t)rows * L2L__COORDS * sizeof *p);
@@ -9429,7 +9643,7 @@ static bool l2l__sweep_make(const l2l_learned *m, int64_t steps, int lanes, l2l_
     s->tanh_c = l2l__cut_rows(&p, steps * H);
     s->y = l2l__cut_rows(&p, steps);
     s->mask = l2l__cut_rows(&p, steps);
-    s->dh = l2l__cut_rows(&p, H + I);
+    s->dh = l2l__cut_rows(&p, H + N);
     s->dc = l2l__cut_rows(&p, H);
     s->sums = p;
     for (i = 0; i < (steps + 1) * L2L__COORDS; i++) /* the 1 of every z_t                         */
@@ -9478,8 +9692,9 @@ static int l2l__at_most(int a, int64_t b) { return b < a ? (int)b : a; }
 
 static bool l2l__learned_ready(const l2l_learned *m, const l2l_inner *in)
 {
-    if (in->context->status) return false;
-    if (!m || in->context != m->context)
+    if (in->context->status || !l2l__given(in->context, "l2l_learned", "the maximizer", m))
+        return false;
+    if (in->context != m->context)
         return l2l__fail(in->context, L2L_ERROR_ARGUMENT, "l2l_learned: the maximizer belongs to "
                          "another context than the inner problem");
     return true;
@@ -9946,7 +10161,11 @@ static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool greedy, dou
 
 L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient)
 {
-    l2l_context *c = in->context;
+    const char *where = "l2l_learned_gradient";
+    l2l_context *c = in ? in->context : m ? m->context : NULL;
+    if (!c || c->status || !l2l__given(c, where, "the inner problem", in) ||
+        !l2l__given(c, where, "gradient", gradient) || !l2l__learned_ready(m, in))
+        return false;
     l2l_mark mark = l2l_mark_here(c);
     double *exact = (double *)l2l__arena_array(c, l2l_learned_size(m), sizeof *exact);
     int i;
@@ -10035,7 +10254,9 @@ static int64_t l2l__learned_pack_state(void *self, double *numbers)
 {
     l2l_learned *m = (l2l_learned *)self;
     const l2l_real *parts[3];
-    int i, j, n = l2l__options_pack(l2l__learned_fields, &m->options, numbers);
+    int i, j, n;
+    if (!m) return 0;                        /* its creation failed: `begin` says so              */
+    n = l2l__options_pack(l2l__learned_fields, &m->options, numbers);
     parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
     if (numbers) {
         numbers[n] = (double)m->optimizer->steps;
@@ -10050,12 +10271,15 @@ static int64_t l2l__learned_pack_state(void *self, double *numbers)
 /* Everything is checked before anything is changed. */
 static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t count)
 {
-    l2l_learned *m = (l2l_learned *)self, trained = *m;
-    const double *at = l2l__state_of(m->context, l2l__learned_fields, &m->options, numbers, count,
-                                     l2l__learned_pack_state(self, NULL));
+    l2l_learned *m = (l2l_learned *)self, trained;
+    const double *at;
     l2l_real *parts[3];
     int i, j;
+    if (!m) return false;
+    at = l2l__state_of(m->context, l2l__learned_fields, &m->options, numbers, count,
+                       l2l__learned_pack_state(self, NULL));
     if (!at) return false;
+    trained = *m;
     if ((i = l2l__fields_set(l2l__trained_fields, 2, &trained, at)) < 2)
         return l2l__fail(m->context, L2L_ERROR_FORMAT, "checkpoint: number %z of the tensor "
                          "'maximizer', its %s, is %g: out of range", (int64_t)(at - numbers) + i,
@@ -10292,6 +10516,8 @@ static l2l_model *l2l__unet_make(l2l_context *c, const l2l_generator_options *o)
 
 L2LADVDEF l2l_generator *l2l_generator_create(l2l_context *c, const l2l_generator_options *o)
 {
+    const l2l_generator_options usual = l2l_generator_default();
+    if (!o) o = &usual;
     l2l_model *net = l2l__unet_make(c, o);
     l2l_generator *m = net ? (l2l_generator *)l2l__allocate(c, sizeof *m) : NULL;
     int64_t sizes[16], statistics = 1;
@@ -10469,8 +10695,8 @@ static bool l2l__generator_begin(void *self, l2l_inner *in)
     l2l_generator *m = (l2l_generator *)self;
     l2l_context *c = in->context;
     const l2l_model_options *o = m ? &m->net->options : NULL;
-    if (c->status) return false;
-    if (!m || c != m->context || in->norm != L2L_LINF || in->targeted)
+    if (c->status || !l2l__given(c, "l2lda", "the generator", m)) return false;
+    if (c != m->context || in->norm != L2L_LINF || in->targeted)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "the generator belongs to another context, or the "
                          "attack has targets or another ball than l-infinity's");
     if (in->shape.h != o->height || in->shape.w != o->width || in->shape.c != o->channels ||
@@ -10641,7 +10867,7 @@ static l2l_tensor *l2l__generator_outer(l2l_model *f, l2l_tensor *x, l2l_tensor 
     int64_t one = l2l_count(s);
     int n = s.n, *y = (int *)l2l__arena_array(c, n, 3 * sizeof *y), i;
     uint32_t *images = (uint32_t *)l2l__arena_array(c, n, 3 * sizeof *images);
-    if (!m->training || m->b.x != x) {
+    if (!m || !m->training || m->b.x != x) {
         l2l__fail(c, L2L_ERROR_ARGUMENT, "l2lda: its outer loss needs its own maximizer");
         return NULL;
     }
@@ -10686,8 +10912,11 @@ static l2l_real *l2l__generator_array(const l2l_generator *m, int i, int64_t *n)
 static int64_t l2l__generator_pack(void *self, double *numbers)
 {
     const l2l_generator *m = (const l2l_generator *)self;
-    int64_t total = l2l__options_pack(l2l__generator_fields, &m->options, numbers), n, j;
-    int i, arrays = m->net->n_slots + 2 * m->n_theta;
+    int64_t total, n, j;
+    int i, arrays;
+    if (!m) return 0;                        /* its creation failed: `begin` says so              */
+    total = l2l__options_pack(l2l__generator_fields, &m->options, numbers);
+    arrays = m->net->n_slots + 2 * m->n_theta;
     l2l__generator_statistics(m, true);
     if (numbers) numbers[total] = (double)m->optimizer->steps;
     total++;
@@ -10703,10 +10932,13 @@ static int64_t l2l__generator_pack(void *self, double *numbers)
 static bool l2l__generator_unpack(void *self, const double *numbers, int64_t count)
 {
     l2l_generator *m = (l2l_generator *)self;
-    const double *at = l2l__state_of(m->context, l2l__generator_fields, &m->options, numbers, count,
-                                     l2l__generator_pack(self, NULL));
+    const double *at;
     int64_t n, j;
-    int i, arrays = m->net->n_slots + 2 * m->n_theta;
+    int i, arrays;
+    if (!m) return false;
+    at = l2l__state_of(m->context, l2l__generator_fields, &m->options, numbers, count,
+                       l2l__generator_pack(self, NULL));
+    arrays = m->net->n_slots + 2 * m->n_theta;
     if (!at || !l2l__state_array(m->context, at, numbers, count - (at - numbers))) return false;
     m->kept[0] = 0;
     m->optimizer->steps = (int64_t)at[-1];
@@ -11096,8 +11328,12 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
     if (!t->cross_entropy) {
         in->predicted[0] = -1;
         t->model->predicted = in->predicted;
+        l2l__lend(in->x, true);
+        l2l__lend(in->adv, true);
         loss = outer->loss(t->model, in->x, in->adv, in->labels,
                            outer->user ? outer->user : outer->number);
+        l2l__lend(in->x, false);
+        l2l__lend(in->adv, false);
         t->model->predicted = NULL;
         t->noted = in->predicted[0] >= 0;
         return loss;
@@ -11429,11 +11665,21 @@ L2LADVDEF l2l_train_options l2l_train_default(void)
     return o;
 }
 
+/* Is there a data set to fetch from? One that could not be opened is empty. */
+static bool l2l__dataset_ok(l2l_context *c, const char *who, const l2l_dataset *d)
+{
+    if (c->status || !l2l__given(c, who, "the data set", d)) return false;
+    return (d->count > 0 && d->fetch) ||
+           l2l__fail(c, L2L_ERROR_ARGUMENT, d->count > 0 ? "%s: the data set has no `fetch`"
+                     : "%s: the data set is empty: was it opened?", who);
+}
+
 /* Images at least as large as the model's, and classes that it has. */
 static bool l2l__dataset_fits(l2l_context *c, const char *who, const l2l_dataset *d,
                               const l2l_model_options *m)
 {
-    if (!l2l__shape_ok(c, who, l2l_shape_of(1, d->height, d->width, d->channels))) return false;
+    if (!l2l__dataset_ok(c, who, d) ||
+        !l2l__shape_ok(c, who, l2l_shape_of(1, d->height, d->width, d->channels))) return false;
     return (d->channels == m->channels && d->height >= m->height && d->width >= m->width &&
             d->classes <= m->classes) ||
            l2l__fail(c, L2L_ERROR_SHAPE, "%s: images of %dx%dx%d (CxHxW) and a model for %dx%dx%d; "
@@ -11443,8 +11689,8 @@ static bool l2l__dataset_fits(l2l_context *c, const char *who, const l2l_dataset
 
 static const l2l__field l2l__outer_fields[] = {
     L2L__TEXT(l2l_outer, name, 0),
-    L2L__NUMBER(l2l_outer, number[0], -HUGE_VAL, HUGE_VAL, 0),
-    L2L__NUMBER(l2l_outer, number[1], -HUGE_VAL, HUGE_VAL, 0),
+    L2L__NUMBER(l2l_outer, number[0], -DBL_MAX, DBL_MAX, 0),
+    L2L__NUMBER(l2l_outer, number[1], -DBL_MAX, DBL_MAX, 0),
     L2L__BOOL(l2l_outer, is_objective, 0),
     L2L__END};
 static const l2l__field l2l__method_fields[] = {
@@ -11619,8 +11865,10 @@ static bool l2l__trainer_own(l2l_trainer *t)
 L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
                                           const l2l_train_options *o)
 {
-    l2l_context *c = m ? m->context : NULL;
+    const l2l_train_options usual = l2l_train_default();
+    l2l_context *c = l2l_model_context(m);
     l2l_trainer *t;
+    if (!o) o = &usual;
     if (!c || !l2l__train_options_ok(c, m, d, o) ||
         !(t = (l2l_trainer *)l2l__allocate(c, sizeof *t)))
         return NULL;
@@ -11673,16 +11921,19 @@ L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int 
                               l2l_progress *p)
 {
     l2l_context *c = t ? t->context : NULL;
-    memset(p, 0, sizeof *p);
+    if (p) memset(p, 0, sizeof *p);
     if (!c || c->status) return false;
     if (n < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_train_step: %d images", n);
+    if (!l2l__given(c, "l2l_train_step", "images", images) ||
+        !l2l__given(c, "l2l_train_step", "labels", labels))
+        return false;
     if (!l2l__images_ok(c, "l2l_train_step", &t->model->options, images, labels, n)) return false;
     t->given = images;
     t->given_labels = labels;
     t->given_n = n;
     l2l__algorithm1(t);
     t->given = NULL;
-    *p = t->progress;
+    if (p) *p = t->progress;
     return !c->status;
 }
 
@@ -11902,8 +12153,6 @@ static bool l2l__evaluation_ok(l2l_context *c, const l2l_model *m, const l2l_dat
                                const l2l_evaluation_options *o)
 {
     if (!l2l__options_ok(c, "evaluation", l2l__evaluation_options_fields, o, 0)) return false;
-    if (d->count < 1)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "evaluation: a data set of %d images", d->count);
     return l2l__dataset_fits(c, "evaluation", d, &m->options);
 }
 
@@ -11932,8 +12181,12 @@ static bool l2l__evaluation_clean(l2l_evaluation *e)
 L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
                                     const l2l_evaluation_options *o, l2l_evaluation *e)
 {
-    l2l_context *c = m ? m->context : NULL;
+    const l2l_evaluation_options usual = l2l_evaluation_default();
+    l2l_context *c = l2l_model_context(m);
+    if (!l2l__given(c, "l2l_evaluation_begin", "the evaluation", e)) return false;
+    if (!o) o = &usual;
     memset(e, 0, sizeof *e);
+    e->context = c;
     if (!c || c->status || !l2l__evaluation_ok(c, m, d, o)) return false;
     e->model = m;
     e->data = d;
@@ -11946,12 +12199,12 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
     e->right = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->right);
     e->by_gradient = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->by_gradient);
     e->by_query = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->by_query);
-    if (c->status || !l2l__evaluation_clean(e) || !l2l__evaluation_check(e)) {
-        l2l_evaluation_end(e);
-        return false;
-    }
-    if (o->state && !l2l__evaluation_load(e)) l2l_evaluation_end(e);
-    return !c->status;
+    if (!c->status && l2l__evaluation_clean(e) && l2l__evaluation_check(e) &&
+        (!o->state || l2l__evaluation_load(e)))
+        return true;
+    l2l_evaluation_end(e);
+    e->context = c;                          /* so that later calls know where the error is       */
+    return false;
 }
 
 /* Is image i wrong? An adversarial image farther away than epsilon leaves it right. */
@@ -12064,10 +12317,15 @@ static bool l2l__evaluation_counts(l2l_evaluation *e, const l2l_attack *a)
 L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
                                      l2l_record *records, l2l_real *adversarial)
 {
-    l2l_context *c = e->model ? e->model->context : NULL;
+    l2l_context *c = e ? e->context : NULL;
     l2l__ran *k;
-    memset(r, 0, sizeof *r);
-    if (!c || c->status || !(k = l2l__evaluation_next(e, a))) return false;
+    if (r) memset(r, 0, sizeof *r);
+    if (!c || c->status) return false;
+    if (!e->model)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_evaluation_attack: the evaluation has not "
+                         "begun");
+    if (!l2l__attack_ok(c, "attack", a, e->images) || !(k = l2l__evaluation_next(e, a)))
+        return false;
     memset(&k->result, 0, sizeof k->result);
     k->result.counted = l2l__evaluation_counts(e, a);
     if (adversarial || !e->options.state) k->done = 0;
@@ -12075,7 +12333,7 @@ L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l
         l2l__evaluation_sum(e, a, k);
         l2l__evaluation_count(e, a, k);
         if (records) memcpy(records, k->records, (size_t)e->images * sizeof *records);
-        *r = k->result;
+        if (r) *r = k->result;
         e->n_ran++;
     }
     if (!e->options.state || (c->status && !k->done)) { /* the file needs them no more            */
@@ -12088,8 +12346,8 @@ L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l
 
 L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
 {
-    if (!e->model) return;
-    l2l_context *c = e->model->context;
+    if (!e || !e->context) return;
+    l2l_context *c = e->context;
     for (int i = 0; i < e->n_saved; i++) l2l_free(c, e->ran[i].records);
     l2l_free(c, e->ran);
     l2l__let_go(c, e->held);
@@ -12173,8 +12431,11 @@ static size_t l2l__warn_queries(const l2l_evaluation *e, char *text, size_t capa
 
 L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, size_t capacity)
 {
-    unsigned flags = e->checked;
-    size_t at = l2l__append(text, capacity, 0, "");
+    unsigned flags = e ? e->checked : 0;
+    size_t at;
+    if (!text) capacity = 0;
+    at = l2l__append(text, capacity, 0, "");
+    if (!e) return 0;
     if (flags & L2L_WARN_SOFTMAX)
         at = l2l__append(text, capacity, at, "softmax-output: the model's outputs are "
                          "probabilities; the losses want logits, or gradients vanish\n");
@@ -12205,10 +12466,10 @@ static int l2l__count_right(l2l_model *m, const l2l_real *x, const int *labels, 
 static bool l2l__transfer_ok(l2l_model *const *models, int n, const l2l_dataset *d,
                              const l2l_evaluation_options *o)
 {
-    l2l_context *c = models[0]->context;
-    const l2l_model_options *p = &models[0]->options;
+    l2l_context *c = models[0] ? models[0]->context : NULL;
+    const l2l_model_options *p = models[0] ? &models[0]->options : NULL;
     int i;
-    for (i = 0; i < n && models[i]; i++) {
+    for (i = 0; i < n && models[i] && p; i++) {
         const l2l_model_options *q = &models[i]->options;
         if (models[i]->context != c || p->channels != q->channels || p->height != q->height ||
             p->width != q->width || p->classes != q->classes)
@@ -12217,6 +12478,7 @@ static bool l2l__transfer_ok(l2l_model *const *models, int n, const l2l_dataset 
                              i, q->channels, q->height, q->width, q->classes, p->channels,
                              p->height, p->width, p->classes);
     }
+    for (int k = 1; k < n && !c; k++) c = l2l_model_context(models[k]);
     if (i < n) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_transfer_matrix: model %d is NULL", i);
     return l2l__evaluation_ok(c, models[0], d, o);
 }
@@ -12225,15 +12487,22 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
                                    const l2l_attack *attack, const l2l_evaluation_options *o,
                                    double *accuracies)
 {
-    l2l_context *c = n > 0 && models[0] ? models[0]->context : NULL;
-    l2l_attack a = *attack;
+    const l2l_evaluation_options usual = l2l_evaluation_default();
+    l2l_context *c;
+    l2l_attack a;
     l2l_evaluation e = L2L__ZERO;
     l2l__ran k = L2L__ZERO;
     l2l_record *records;
     l2l_real *x, *adversarial, *z;
     int64_t one;
     int i, j, batch, m = 0;
-    if (!c || c->status || !l2l__transfer_ok(models, n, d, o)) return false;
+    if (!o) o = &usual;
+    if (n < 1 || !models || !l2l__transfer_ok(models, n, d, o)) return false;
+    c = models[0]->context;
+    if (!l2l__given(c, "l2l_transfer_matrix", "accuracies", accuracies) ||
+        !l2l__given(c, "l2l_transfer_matrix", "the attack", attack))
+        return false;
+    a = *attack;
     e.model = models[0];
     e.data = d;
     e.images = o->limit && o->limit < d->count ? o->limit : d->count;
@@ -12290,7 +12559,7 @@ static l2l__file l2l__file_of(l2l_context *c, const char *label, const void *dat
     f.context = c;
     f.label = label;
     f.data = (const unsigned char *)data;
-    f.bytes = bytes;
+    f.bytes = data ? bytes : 0;
     f.owned = NULL;
     return f;
 }
@@ -12415,6 +12684,67 @@ static void l2l__entry_write(const l2l__entry *e, int64_t i, int64_t n, unsigned
 /* -- whole files on disk ----------------------------------------------------------------------- */
 
 #ifndef L2LADV_NO_STDIO
+/* The system's own: names are UTF-8, and files may be longer than a long tells. On Windows, where
+   neither is so with the functions of ISO C, by those of its C library. */
+#ifdef _WIN32
+#include <wchar.h>
+enum { L2L__PATH = 1024 };
+
+/* UTF-8 as UTF-16; what is not UTF-8 is taken byte by byte, and what is too long is no name. */
+static const wchar_t *l2l__wide(const char *path, wchar_t w[L2L__PATH])
+{
+    const unsigned char *p = (const unsigned char *)path;
+    int n = 0;
+    while (*p && n < L2L__PATH - 2) {
+        uint32_t u = *p;
+        int more = u >= 0xF0 && u < 0xF5 ? 3 : u >= 0xE0 && u < 0xF0 ? 2 : u >= 0xC2 && u < 0xE0;
+        uint32_t v = more ? u & (63u >> more) : u;
+        int i = 1;
+        for (; i <= more && (p[i] & 0xC0) == 0x80; i++) v = v << 6 | (p[i] & 63u);
+        if (i <= more) { v = u; more = 0; }
+        if (v > 0xFFFF) {
+            w[n++] = (wchar_t)(0xD800 + ((v - 0x10000) >> 10));
+            v = 0xDC00 + (v & 1023);
+        }
+        w[n++] = (wchar_t)v;
+        p += more + 1;
+    }
+    if (*p) n = 0;
+    w[n] = 0;
+    return w;
+}
+static FILE *l2l__open(const char *path, const char *mode)
+{
+    wchar_t w[L2L__PATH], m[L2L__PATH];
+    return _wfopen(l2l__wide(path, w), l2l__wide(mode, m));
+}
+static int l2l__remove(const char *path)
+{
+    wchar_t w[L2L__PATH];
+    return _wremove(l2l__wide(path, w));
+}
+static int l2l__rename(const char *from, const char *to)
+{
+    wchar_t w[L2L__PATH], v[L2L__PATH];
+    return _wrename(l2l__wide(from, w), l2l__wide(to, v));
+}
+static int l2l__seek(FILE *f, int64_t to, int from) { return _fseeki64(f, to, from); }
+static int64_t l2l__tell(FILE *f) { return _ftelli64(f); }
+#else
+static FILE *l2l__open(const char *path, const char *mode) { return fopen(path, mode); }
+static int l2l__remove(const char *path) { return remove(path); }
+static int l2l__rename(const char *from, const char *to) { return rename(from, to); }
+static int l2l__seek(FILE *f, int64_t to, int from)
+{
+    return to > LONG_MAX ? -1 : fseek(f, (long)to, from);
+}
+static int64_t l2l__tell(FILE *f)
+{
+    long at = ftell(f);                      /* LONG_MAX is what some systems say of a directory  */
+    return at < LONG_MAX ? at : -1;
+}
+#endif
+
 static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
 {
     return l2l__bad(f, L2L_ERROR_FILE, at, "cannot %s: %s", what,
@@ -12423,7 +12753,7 @@ static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
 
 static bool l2l__file_exists(const char *path)
 {
-    FILE *f = fopen(path, "rb");
+    FILE *f = l2l__open(path, "rb");
     return f && !fclose(f);
 }
 
@@ -12432,14 +12762,14 @@ static FILE *l2l__file_begin(l2l_context *c, const char *path, int64_t *bytes)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
     FILE *in;
-    if (c->status) return NULL;
+    if (c->status || !l2l__given(c, "a file", "its path", path)) return NULL;
     errno = 0;
-    if (!(in = fopen(path, "rb"))) {
+    if (!(in = l2l__open(path, "rb"))) {
         l2l__file_cannot(&f, "open it", -1);
         return NULL;
     }
-    *bytes = fseek(in, 0, SEEK_END) ? -1 : ftell(in);
-    if (*bytes >= 0 && *bytes < LONG_MAX) return in;
+    *bytes = l2l__seek(in, 0, SEEK_END) ? -1 : l2l__tell(in);
+    if (*bytes >= 0 && (uint64_t)*bytes < SIZE_MAX) return in;
     l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
     fclose(in);
     return NULL;
@@ -12472,7 +12802,7 @@ static bool l2l__file_write(l2l_context *c, const char *path, bool append, const
     if (!beside) return false;
     l2l__format(beside, strlen(path) + 5, append ? "%s" : "%s.tmp", path);
     errno = 0;
-    FILE *out = fopen(beside, append ? "ab" : "wb");
+    FILE *out = l2l__open(beside, append ? "ab" : "wb");
     bool ok = out && (!length || fwrite(head, 1, length, out) == length);
     for (at = (int64_t)length; ok && n > 0; n--, e++)
         for (size = l2l__dtypes[e->dtype].size, i = 0; ok && i < e->count; i += k, at += k * size) {
@@ -12484,13 +12814,13 @@ static bool l2l__file_write(l2l_context *c, const char *path, bool append, const
     if (out && fclose(out)) ok = false;      /* which also writes what is not written yet         */
     if (!ok) l2l__file_cannot(&f, out ? "write on" : "open it to write", out ? at : -1);
 #ifdef _WIN32
-    if (ok && !append) remove(path);         /* rename does not replace a file there              */
+    if (ok && !append) l2l__remove(path);    /* rename does not replace a file there              */
 #endif
-    if (ok && !append && rename(beside, path)) {
+    if (ok && !append && l2l__rename(beside, path)) {
         f.label = path;
         ok = l2l__file_cannot(&f, "put the new file in its place", -1);
     }
-    if (out && !ok && !append) remove(beside);
+    if (out && !ok && !append) l2l__remove(beside);
     l2l_free(c, beside);
     return ok;
 }
@@ -12940,6 +13270,9 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
     l2l_context *c = b->file.context;
     int64_t rest;
     size_t n = l2l__bundle_header(b, NULL, 0, &rest);
+    if (!path && (!data || !bytes))          /* a path that is NULL has NULL for these two        */
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "saving: the path, or the place for data or bytes, is "
+                  "NULL");
     char *head = (char *)l2l__hold(c, &b->kept, (int64_t)n + 9, 1);
     unsigned char *p = NULL;
     int i;
@@ -13153,7 +13486,8 @@ static bool l2l__model_take(l2l_model *m, const l2l__bundle *file, int *extra)
     for (i = 0; i < n && ok; i++) ok = l2l_parameter_set(m, i, (l2l_real *)b.entries[i].data);
     if (ok && channels) l2l__model_set_normalisation(m, channels, o.mean, o.deviation);
     l2l__bundle_close(&b);
-    for (*extra = -n, i = 0; i < file->count; i++)
+    if (extra) *extra = -n;
+    for (i = 0; extra && i < file->count; i++)
         *extra += !l2l__ending(file->entries[i].name, "num_batches_tracked");
     return ok;
 }
@@ -13485,10 +13819,10 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
             chw[i] = (l2l_real)from[i] / 255;
         return true;
     }
-    int64_t byte = p->first + (int64_t)(at * size);
-    if (!p->source.read_at(p->source.user, byte, s->one, size))
+    int64_t begin = p->first + (int64_t)(at * size);
+    if (!p->source.read_at(p->source.user, begin, s->one, size))
         return l2l__fail(d->context, L2L_ERROR_FILE, "images of shard %d, byte %z: cannot read "
-                         "image %d", (int)(p - s->shards), byte, index);
+                         "image %d", (int)(p - s->shards), begin, index);
     for (size_t k = 0; k < channels; k++)
         for (i = 0; i < plane; i++) *chw++ = (l2l_real)from[i * channels + k] / 255;
     return true;
@@ -13507,10 +13841,12 @@ static void l2l__images_release(l2l_dataset *d)
 /* A data set in the making; NULL, and empty, after an error. */
 static l2l__images *l2l__images_create(l2l_context *c, int n_shards, int classes, l2l_dataset *d)
 {
-    l2l__images *s = (l2l__images *)l2l__allocate(c, sizeof *s);
+    l2l__images *s;
+    if (!l2l__given(c, "a data set", "the place for it", d)) return NULL;
     memset(d, 0, sizeof *d);
-    if (!s) return NULL;
-    d->context = c;
+    d->context = c;                          /* stays: later calls know where the error is        */
+    if (n_shards < 0) l2l__fail(c, L2L_ERROR_ARGUMENT, "a data set of %d files", n_shards);
+    if (!(s = (l2l__images *)l2l__allocate(c, sizeof *s))) return NULL;
     d->classes = classes;
     d->fetch = l2l__images_fetch;
     d->release = l2l__images_release;
@@ -13519,6 +13855,7 @@ static l2l__images *l2l__images_create(l2l_context *c, int n_shards, int classes
     s->shards = (l2l__shard *)l2l__allocate_array(c, n_shards, sizeof *s->shards);
     if (s->shards) return s;
     l2l_dataset_free(d);
+    d->context = c;
     return NULL;
 }
 
@@ -13556,10 +13893,13 @@ static void l2l__shard_in_memory(l2l_dataset *d, l2l__shard *p, int n, const uns
 /* Whether it can be used; it is given back if not. */
 static bool l2l__images_end(l2l_context *c, l2l_dataset *d)
 {
+    if (!c) return false;
     if (!c->status && d->count < 1)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "data set: made from no files");
-    if (c->status) l2l_dataset_free(d);
-    return !c->status;
+    if (!c->status) return true;
+    l2l_dataset_free(d);
+    if (d) d->context = c;
+    return false;
 }
 
 L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
@@ -13569,8 +13909,11 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
     static const char who[] = "l2l_dataset_from_arrays";
     int64_t dims[4], count;
     l2l__images *s;
-    memset(d, 0, sizeof *d);
-    if (c->status) return false;
+    if (d) memset(d, 0, sizeof *d);
+    if (d) d->context = c;
+    if (!c || c->status || !l2l__given(c, who, "the place for the data set", d) ||
+        !l2l__given(c, who, "images", images) || !l2l__given(c, who, "labels", labels))
+        return false;
     dims[0] = n; dims[1] = channels; dims[2] = height; dims[3] = width;
     if (n < 1 || channels < 1 || height < 1 || width < 1 || classes < 1 ||
         !l2l__product(dims, 4, &count))
@@ -13588,6 +13931,7 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
 
 L2LADVDEF void l2l_dataset_free(l2l_dataset *d)
 {
+    if (!d) return;
     if (d->release) d->release(d);
     memset(d, 0, sizeof *d);
 }
@@ -13596,9 +13940,12 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
                                 int *labels)
 {
     static const char who[] = "l2l_dataset_read";
-    l2l_context *c = d->context;
-    size_t size = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
-    if (c->status) return false;
+    l2l_context *c = d ? d->context : NULL;
+    size_t size;
+    if (!c || !l2l__dataset_ok(c, who, d)) return false;
+    size = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
+    if (n > 0 && (!l2l__given(c, who, "images", images) || !l2l__given(c, who, "labels", labels)))
+        return false;
     if (n < 0 || first < 0 || n > d->count || first > d->count - n)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images from %d on, of %d", who, n, first,
                          d->count);
@@ -13641,7 +13988,7 @@ static bool l2l__idx_sizes(const l2l__file *f, int rank, int64_t dims[3])
 static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_dataset *d)
 {
     l2l_context *c = images.context;
-    int64_t dims[3], n[3];
+    int64_t dims[3] = {0}, n[3] = {0};
     l2l__images *s = l2l__images_create(c, 1, classes, d);
     if (!s) {
         l2l_free(c, images.owned);
@@ -13691,7 +14038,10 @@ L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *fil
 {
     l2l__images *s = l2l__images_create(c, n, 10, d);
     char label[40];
-    for (int k = 0; k < n && !c->status; k++) {
+    for (int k = 0; s && k < n && !c->status; k++) {
+        if (!l2l__given(c, "CIFAR-10", "files", files) ||
+            !l2l__given(c, "CIFAR-10", "bytes", bytes))
+            break;
         l2l__format(label, sizeof label, "file %d in memory", k);
         l2l__cifar10_add(d, s->shards + k, l2l__file_of(c, label, files[k], bytes[k]));
     }
@@ -13769,7 +14119,6 @@ static bool l2l__npy_read(l2l__file f, l2l_array *a)
 {
     l2l_context *c = f.context;
     l2l__entry e;
-    memset(a, 0, sizeof *a);
     if (l2l__npy_open(&f, &e)) {
         a->rank = e.rank;
         memcpy(a->shape, e.shape, sizeof a->shape);
@@ -13786,13 +14135,22 @@ static bool l2l__npy_read(l2l__file f, l2l_array *a)
     return !c->status;
 }
 
+/* An empty array to load into. */
+static bool l2l__array_begin(l2l_context *c, l2l_array *a)
+{
+    if (!l2l__given(c, "l2l_npy_load", "the array", a)) return false;
+    memset(a, 0, sizeof *a);
+    return c != NULL;
+}
+
 L2LADVDEF bool l2l_npy_load_memory(l2l_context *c, const void *data, size_t bytes, l2l_array *a)
 {
-    return l2l__npy_read(l2l__file_of(c, "memory", data, bytes), a);
+    return l2l__array_begin(c, a) && l2l__npy_read(l2l__file_of(c, "memory", data, bytes), a);
 }
 
 L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a)
 {
+    if (!a) return;
     l2l_free(c, a->reals);
     l2l_free(c, a->integers);
     memset(a, 0, sizeof *a);
@@ -13809,6 +14167,7 @@ static l2l__file l2l__source_open(l2l_context *c, const char *label, const l2l_s
     l2l__file f = l2l__file_of(c, label, NULL, 0);
     size_t n = (size_t)(s->bytes < most ? s->bytes : most);
     const unsigned char *p;
+    if (!s->read_at) l2l__bad(&f, L2L_ERROR_ARGUMENT, -1, "its source has no read_at");
     if (s->bytes < 0 || (uint64_t)s->bytes > SIZE_MAX / 2)
         l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", s->bytes);
     if (!(f.owned = l2l__allocate(c, n))) return f;
@@ -13876,6 +14235,9 @@ static bool l2l__shards_open(l2l_context *c, const char *prefix, const l2l_sourc
     l2l__images *s = l2l__images_create(c, n, classes, d);
     char name[1024];
     int *y = NULL;
+    if (!s || !l2l__given(c, "shards", "images", images) ||
+        !l2l__given(c, "shards", "labels", labels))
+        return l2l__images_end(c, d);
     for (int k = 0; k < n && !c->status; k++) {
         l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, "images"), images + k,
                                        L2L__NPY_HEAD);
@@ -13910,8 +14272,7 @@ L2LADVDEF bool l2l_dataset_shards_source(l2l_context *c, const l2l_source *image
 
 L2LADVDEF bool l2l_generator_load_memory(l2l_generator *m, const void *data, size_t bytes)
 {
-    int extra;
-    return l2l_model_load_memory(l2l_generator_network(m), data, bytes, &extra);
+    return l2l_model_load_memory(l2l_generator_network(m), data, bytes, NULL);
 }
 
 L2LADVDEF bool l2l_generator_save_memory(const l2l_generator *m, void **data, size_t *bytes)
@@ -13948,10 +14309,10 @@ L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
     l2l_model_options o;
     l2l__bundle file;
     l2l_model *m = NULL;
-    int extra;
+    if (!c) return NULL;
     if (l2l__bundle_open(l2l__file_open(c, path), &file) && l2l__model_options_of(&file, &o))
         m = l2l_model_create(c, &o);
-    if (m && !l2l__model_take(m, &file, &extra)) {
+    if (m && !l2l__model_take(m, &file, NULL)) {
         l2l_model_free(m);
         m = NULL;
     }
@@ -13961,8 +14322,7 @@ L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
 
 L2LADVDEF bool l2l_generator_load(l2l_generator *m, const char *path)
 {
-    int extra;
-    return l2l_model_load(l2l_generator_network(m), path, &extra);
+    return l2l_model_load(l2l_generator_network(m), path, NULL);
 }
 
 L2LADVDEF bool l2l_generator_save(const l2l_generator *m, const char *path)
@@ -13976,7 +14336,7 @@ L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path)
     l2l_generator_options o = l2l_generator_default();
     l2l_generator *m = NULL;
     l2l__bundle file;
-    int extra;
+    if (!c) return NULL;
     bool ok = l2l__bundle_open(l2l__file_open(c, path), &file);
     const char *arch = ok ? l2l__bundle_text(&file, "arch") : NULL;
     if (ok && (!arch || strcmp(arch, l2l__unet_name)))
@@ -13990,7 +14350,7 @@ L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path)
         o.width = sizes.width;
         m = l2l_generator_create(c, &o);
     }
-    if (m && !l2l__model_take(m->net, &file, &extra)) {
+    if (m && !l2l__model_take(m->net, &file, NULL)) {
         l2l_generator_free(m);
         m = NULL;
     }
@@ -14012,6 +14372,7 @@ L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
     l2l_learned_options o = l2l_learned_default();
     l2l_learned *m = NULL;
     l2l__bundle file;
+    if (!c) return NULL;
     bool ok = l2l__bundle_open(l2l__file_open(c, path), &file);
     if (ok && !l2l__bundle_text(&file, "cell"))
         ok = l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "there is no metadata 'cell': create the "
@@ -14029,6 +14390,7 @@ L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d)
 {
+    if (!c) return l2l__images_create(c, 0, 0, d) != NULL;
     l2l__file f = l2l__file_open(c, images);
     return l2l__idx_open(f, l2l__file_open(c, labels), classes, d);
 }
@@ -14036,14 +14398,14 @@ L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *l
 L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d)
 {
     l2l__images *s = l2l__images_create(c, n, 10, d);
-    for (int k = 0; k < n && !c->status; k++)
+    for (int k = 0; s && k < n && l2l__given(c, "CIFAR-10", "paths", paths) && !c->status; k++)
         l2l__cifar10_add(d, s->shards + k, l2l__file_open(c, paths[k]));
     return l2l__images_end(c, d);
 }
 
 static bool l2l__shards_read(void *user, int64_t offset, void *to, size_t bytes)
 {
-    return offset <= LONG_MAX && !fseek((FILE *)user, (long)offset, SEEK_SET) &&
+    return !l2l__seek((FILE *)user, offset, SEEK_SET) &&
            fread(to, 1, bytes, (FILE *)user) == bytes;
 }
 
@@ -14069,7 +14431,9 @@ L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classe
 {
     char name[1024];
     l2l_source *s;
-    memset(d, 0, sizeof *d);
+    if (d) memset(d, 0, sizeof *d);
+    if (d) d->context = c;
+    if (!c || c->status || !l2l__given(c, "l2l_dataset_shards", "the prefix", prefix)) return false;
     if (strlen(prefix) > 1000)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_dataset_shards: a prefix of %z characters",
                          (int64_t)strlen(prefix));
@@ -14090,7 +14454,7 @@ L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classe
 
 L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)
 {
-    return l2l__npy_read(l2l__file_open(c, path), a);
+    return l2l__array_begin(c, a) && l2l__npy_read(l2l__file_open(c, path), a);
 }
 
 static bool l2l__npy_save(l2l_context *c, const char *path, l2l__dtype dtype,
@@ -14099,11 +14463,14 @@ static bool l2l__npy_save(l2l_context *c, const char *path, l2l__dtype dtype,
     char head[384], list[200];
     size_t n, total;
     l2l__entry e = L2L__ZERO;
-    if (c->status) return false;
+    if (!c || c->status || !l2l__given(c, "saving", "the path", path) ||
+        (rank > 0 && !l2l__given(c, path, "shape", shape)))
+        return false;
     e.dtype = (int)dtype;
     memcpy(&e.data, &values, sizeof values); /* which are only read                               */
     if (rank < 0 || rank > 8 || !l2l__product(shape, e.rank = rank, &e.count))
         return l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", path);
+    if (e.count && !l2l__given(c, path, "values", values)) return false;
     if (rank) memcpy(e.shape, shape, (size_t)rank * sizeof *shape);
     memcpy(head, "\x93NUMPY\x01", 8);        /* the text's own zero ends the version, 1.0         */
     n = 10 + l2l__format(head + 10, sizeof head - 10,
@@ -14254,6 +14621,9 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
 
 #ifdef __cplusplus
 }
+#endif
+#ifdef L2L__POP_SLOTS
+#pragma pop_macro("slots")
 #endif
 #endif /* L2LADV_IMPLEMENTATION */
 

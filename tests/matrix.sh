@@ -1,9 +1,11 @@
 #!/bin/sh
 # The compile matrix: compilers x standards x OpenMP x optimisation, each documented macro once,
-# double inclusion, several units, 32 bits; all with the strict warnings as errors.
+# double inclusion, several units, shared libraries, the macros of other headers, 32 bits, musl,
+# tcc, Windows; all with the strict warnings as errors.
 #   usage: tests/matrix.sh            JOBS=n   jobs at a time (default: as many as cores)
 #                                     KEEP=1   keep the working directory
-# Needs cc; uses gcc, clang, g++, clang++ and -m32 where they are, and names what is not.
+# Needs cc; uses gcc, clang, g++, clang++, -m32, musl-gcc, tcc, x86_64-w64-mingw32-gcc and wine where
+# they are, and names what is not.
 # The last line is "N passed, N failed"; the exit status is 0 if none failed.
 set -u
 tests=$(cd "$(dirname "$0")" && pwd)
@@ -68,6 +70,14 @@ for compiler in gcc clang; do
         skip "$compiler (not installed)"
     fi
 done
+# A release build of other people's: -O3 finds more that may be uninitialised.
+for compiler in gcc clang; do
+    ! have $compiler ||
+        job "$compiler -O3 -Wall -Wextra" "$compiler -std=c99 -O3 -Wall -Wextra -Werror \
+            -I'$root' -c '$tests/implementation.c' -o x.o"
+done
+! have g++ || job "g++ -O3 -Wall -Wextra" "g++ -xc++ -std=c++11 -O3 -Wall -Wextra -Werror \
+    -I'$root' -c '$tests/implementation.c' -o x.o"
 for compiler in g++ clang++; do
     if have $compiler; then
         row $compiler -xc++ c++11 older
@@ -145,6 +155,79 @@ if have "$cxx_compiler"; then
     job "included three times in one unit, C++" "$cxx '$units/twice.c' -o x -lm && ./x"
     two "two units, C++" "$cxx" "$cxx" "$cxx_compiler"
     two "two units, bodies in C and user in C++" "$c" "$cxx" "$cxx_compiler"
+fi
+
+job "L2LADV_DOUBLE in one of two units does not link" "
+    $c -DL2LADV_DOUBLE -c '$units/two_units_a.c' -o a.o
+    $c -c '$units/two_units_b.c' -o b.o
+    if $c_compiler a.o b.o -o x -lm 2>log; then echo 'it linked'; exit 1; fi
+    grep 'l2l_context_create' log || { cat log; exit 1; }"
+case $(uname -s) in
+Linux)
+    job "L2LADVDEF: a shared library with hidden symbols exports the interface" "
+    $plain -I'$root' -O0 -c '$tests/implementation.c' -o all.o
+    nm all.o | sed -n 's/.* T \(l2l_.*\)/\1/p' | sort >all
+    $plain -I'$root' -O0 -shared -fPIC -fvisibility=hidden \
+        '-DL2LADVDEF=extern __attribute__((visibility(\"default\")))' \
+        '$tests/implementation.c' -o x.so -lm
+    nm -D x.so | sed -n 's/.* T \(.*\)/\1/p' | sort >exported
+    test \$(wc -l <all) -gt 150
+    diff all exported" ;;
+*) skip "symbols of a shared library (not on Linux)" ;;
+esac
+
+# -- what other headers make macros of ----------------------------------------------------------
+job "behind the macros of other headers, C" "$c '$units/macros.c' -o x -lm && ./x"
+job "behind the macros of other headers, C, OpenMP off, plain kernels" \
+    "$c -DL2LADV_DOUBLE -c '$units/macros.c' -o x.o"
+job "declarations behind the macros of other headers, C" \
+    "$c -c '$units/macros_declarations.c' -o x.o"
+if have "$cxx_compiler"; then
+    job "behind the macros of other headers, C++" "$cxx '$units/macros.c' -o x -lm && ./x"
+    job "declarations behind the macros of other headers, C++" \
+        "$cxx -c '$units/macros_declarations.c' -o x.o"
+fi
+
+# -- other C libraries, compilers and systems ---------------------------------------------------
+job "files over 2 GB, names beyond ASCII" "$c_compiler -std=c99 -I'$root' '$units/large.c' -o x -lm
+    ./x ."
+if have musl-gcc; then
+    job "musl" "musl-gcc -std=c99 $strict $prototypes -I'$root' '$units/twice.c' -o x -lm && ./x"
+else
+    skip "musl (musl-gcc is not installed)"
+fi
+if have tcc; then
+    job "tcc" "tcc -I'$root' '$units/twice.c' -o x -lm && ./x"
+    job "tcc, run" "
+    tcc -I'$root' -c '$units/two_units_a.c' -o a.o
+    tcc -I'$root' -c '$units/two_units_b.c' -o b.o
+    tcc a.o b.o -o x -lm && ./x"
+else
+    skip "tcc (not installed)"
+fi
+mingw=x86_64-w64-mingw32-gcc
+if have $mingw; then
+    windows="$mingw -std=c99 $strict -I'$root'"
+    job "mingw-w64 -O0, behind windows.h" "printf '%s\n' '#include <windows.h>' \
+        '#define L2LADV_IMPLEMENTATION' '#include \"l2ladv.h\"' >unit.c
+    $windows -Wno-cast-function-type -O0 -c unit.c -o x.o"
+    if have wine; then
+        # One prefix for all, made by one process; wine wants a home of its own.
+        job "mingw-w64 -O2, under wine: operators, handles, files over 2 GB, names beyond ASCII" "
+        export WINEPREFIX=\$PWD/wine WINEDEBUG=-all HOME=\$PWD
+        $windows -O2 -c '$tests/implementation.c' -o x.o
+        for t in operators handles; do
+            $mingw -std=c99 -O1 '$tests'/test_\$t.c x.o -o \$t.exe -lm
+            timeout 300 wine ./\$t.exe
+        done
+        $mingw -std=c99 -O0 -I'$root' '$units/large.c' -o large.exe -lm
+        timeout 300 wine ./large.exe ."
+    else
+        job "mingw-w64 -O2" "$windows -O2 -c '$tests/implementation.c' -o x.o"
+        skip "tests on Windows (wine is not installed)"
+    fi
+else
+    skip "Windows ($mingw is not installed)"
 fi
 
 # -- 32 bits ------------------------------------------------------------------------------------

@@ -1034,6 +1034,7 @@ static void broken_idx(void)
     int i;
     memset(&d, 0, sizeof d);
     kept = d;
+    kept.context = c;          /* empty, but it knows where the error is */
     for (i = 0; i < COUNT(cases); i++) {
         bytes b = idx(cases[i].magic, cases[i].rank, cases[i].sizes, cases[i].n, 0);
         const bytes *p = cases[i].labels ? &images : &b, *q = cases[i].labels ? &b : &labels;
@@ -1162,6 +1163,7 @@ static void broken_cifar10(void)
     l2l_dataset d, kept;
     int i;
     memset(&kept, 0, sizeof kept);
+    kept.context = c;          /* empty, but it knows where the error is */
     names[0] = name[0] = path("good.bin");
     names[1] = name[1] = path("broken.bin");
     write_file(name[0], good.data, good.size);
@@ -1657,6 +1659,7 @@ static void broken_shards(void)
     long all, k;
     int i;
     memset(&kept, 0, sizeof kept);
+    kept.context = c;          /* empty, but it knows where the error is */
     for (i = 0; i < 4; i++)
         good[i] = i < 2 ? integers("|u1", "2, 2, 3, 1", 12, 0, 5, 256)
                         : integers("|u1", "2,", 2, 0, 1, 256);

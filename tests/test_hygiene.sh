@@ -55,7 +55,7 @@ awk '/\t/ { print "line " NR ": a tab" } /[ \t]$/ { print "line " NR ": trailing
 verdict "no tabs, no trailing blanks, no carriage returns" "$complaints"
 
 sed -n 's/^[ \t]*#[ \t]*include[ \t]*<\([^>]*\)>.*/\1/p' "$header" | sort -u >"$work/includes"
-grep -vxE '(assert|ctype|errno|float|limits|math|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|omp|immintrin|arm_neon)\.h' \
+grep -vxE '(assert|ctype|errno|float|limits|math|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|wchar|omp|immintrin|arm_neon)\.h' \
     "$work/includes" >"$complaints"
 verdict "only headers of ISO C and of the compiler are included" "$complaints"
 
