@@ -461,7 +461,7 @@ L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, cons
 L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tensor *q);
 /* max over j != y of z_j, minus z_y: positive when the image is misclassified (Carlini-Wagner). */
 L2LADVDEF l2l_tensor *l2l_margin(l2l_context *c, l2l_tensor *logits, const int *labels);
-/* Row-wise argmax, the lowest index on ties. NaN in a row is an L2L_ERROR_NUMERIC that names the row;
+/* Row-wise argmax, the lowest index on ties. NaN in a row is an L2L_ERROR_NUMERIC that names it;
    the losses pass NaN on. */
 L2LADVDEF bool l2l_predict(l2l_context *c, const l2l_tensor *logits, int *classes);
 
@@ -736,10 +736,10 @@ L2LADVDEF l2l_outer l2l_outer_trades(double beta);
    not so with a maximizer of your own without `keep` (2.8).
 
    What is not finite is neither robust nor fooled: logits, losses, gradients or steps with NaN or
-   infinity in them, in an image that is still attacked, end the attack with an L2L_ERROR_NUMERIC. It
-   names the image by its index in the data set (first + i), the step (of a search: the pass), what
-   is not finite and, of logits, the class: those of the first such image, whatever the batch is. So
-   a model that rules a class out gives it a large negative logit, -1e30, and not -INFINITY.
+   infinity in them, in an image that is still attacked, end the attack with an L2L_ERROR_NUMERIC.
+   It names the image by its index in the data set (first + i), the step (of a search: the pass),
+   what is not finite and, of logits, the class: those of the first such image, whatever the batch
+   is. So a model that rules a class out gives it a large negative logit, -1e30, not -INFINITY.
 
    With targets, an image whose target is its own label is left alone: it comes back as it is, with
    success false (l2l_evaluation_warnings tells how many there were). */
@@ -1227,7 +1227,7 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 #include <string.h>
 #if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__FAST_MATH__) || \
     defined(_M_FP_FAST)
-#error "l2ladv: -ffinite-math-only (in -ffast-math, -Ofast) takes every check for NaN away: leave it out"
+#error "l2ladv: -ffinite-math-only (part of -ffast-math and -Ofast) takes the checks for NaN away"
 #endif
 #if defined(L2LADV_MALLOC) != defined(L2LADV_FREE)
 #error "l2ladv: define both L2LADV_MALLOC and L2LADV_FREE, or neither"
@@ -6686,6 +6686,8 @@ static void l2l__model_set_normalisation(l2l_model *m, int channels, const doubl
     memcpy(m->options.deviation, deviation, (size_t)channels * sizeof *deviation);
 }
 
+static bool l2l__outer_logits_ok(const l2l_model *m, const l2l_tensor *z);
+
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode)
 {
     l2l_context *c = m ? m->context : NULL;
@@ -6714,7 +6716,7 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
         l2l_release(c, mark);
         return NULL;
     }
-    return logits;
+    return l2l__outer_logits_ok(m, logits) ? logits : NULL;
 }
 
 /* The first run, on one image of zeros, makes the parameters. */
@@ -7152,16 +7154,17 @@ static int l2l__argmax(const l2l_real *z, int k, int except)
     return best;
 }
 
-/* Logits are finite, or an error names class and image (images[i], or with NULL i) of the first one
-   that is not. The n images may stand there several times. */
-static bool l2l__logits_ok(l2l_context *c, const char *where, const l2l_tensor *z,
-                           const uint32_t *images, int n)
+/* Logits of a pass of an outer loss are finite, or an error names class and image of the first that
+   is not. (L2LDA has an image three times, in the highest bits.) */
+static bool l2l__outer_logits_ok(const l2l_model *m, const l2l_tensor *z)
 {
-    int64_t at = z ? l2l__not_finite_at(z->data, l2l_count(z->shape)) : 0;
-    if (!z || at == l2l_count(z->shape)) return !c->status;
-    int i = (int)(at / z->shape.c) % n;
-    return l2l__fail(c, L2L_ERROR_NUMERIC, "%s: the logit of class %d of image %d is %g, not finite",
-                     where, (int)(at % z->shape.c), images ? (int)images[i] : i,
+    int64_t all = l2l_count(z->shape), at = m->predicted ? l2l__not_finite_at(z->data, all) : all;
+    int i = (int)(at / z->shape.c);
+    return at == all ||
+           l2l__fail(m->context, L2L_ERROR_NUMERIC, "training, step %d, image %d, outer loss: the "
+                     "logit of class %d is %g, not finite; the parameters of the last good step "
+                     "were kept", (int)m->stream.step,
+                     m->images ? (int)(m->images[i] & 0x3fffffff) : i, (int)(at % z->shape.c),
                      (double)z->data[at]);
 }
 
@@ -7272,9 +7275,7 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
 /* For the report: an outer loss that has the logits at x'_T notes what they predict. */
 static void l2l__outer_saw(l2l_model *m, const l2l_tensor *logits)
 {
-    if (!l2l__logits_ok(m->context, "the outer loss at x'_T", logits, m->images, logits->shape.n))
-        return;
-    if (m->predicted) l2l_predict(m->context, logits, m->predicted);
+    if (m->predicted && logits) l2l_predict(m->context, logits, m->predicted);
 }
 
 /* Where the mode does not matter the third pass would be the first one again, and is. */
@@ -7295,10 +7296,6 @@ static l2l_tensor *l2l__outer_trades(l2l_model *m, l2l_tensor *x, l2l_tensor *ad
     m->stream.seed += 0xD1B54A32D192ED03u;
     again = m->mode_matters ? l2l_model_forward(m, x, L2L_TRAIN) : first;
     m->stream.seed = seed;
-    if (!first || !attacked || !again ||
-        !l2l__logits_ok(c, "the outer loss at x", first, m->images, first->shape.n) ||
-        !l2l__logits_ok(c, "the outer loss at x", again, m->images, again->shape.n))
-        return NULL;
     l2l__outer_saw(m, attacked);
     return l2l_add(c, l2l_mean(c, l2l_cross_entropy(c, first, labels)),
                    l2l_affine(c, l2l_mean(c, l2l_kl_divergence(c, again, attacked)), beta, 0));
@@ -7680,7 +7677,8 @@ static void l2l__finite_images(l2l_inner *in, const char *what, l2l_tensor *x)
     }
 }
 
-static const char l2l__a_logit[] = "the logit of class", l2l__a_gradient[] = "the gradient of pixel";
+static const char l2l__a_logit[] = "the logit of class";
+static const char l2l__a_gradient[] = "the gradient of pixel";
 
 /* Losses and predictions of a pass go into `in`. */
 static bool l2l__note(l2l_inner *in, const l2l_tensor *logits, l2l_tensor *loss)
@@ -9713,9 +9711,8 @@ static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_te
     bool was = l2l_set_recording(c, true), frozen = in->model->frozen;
     l2l_tensor *x = l2l__copy(c, adv), *logits, *loss, *g = NULL, *hv = NULL;
     in->model->frozen = true;
-    logits = l2l_model_forward(in->model, x, in->mode);
+    logits = x ? l2l__inner_forward(in, x, in->mode) : NULL;
     loss = l2l__inner_loss(in, logits);
-    in->forwards++;
     in->backwards += 2;
     if (loss && l2l_grad(c, loss, &x, 1, &g, L2L_CREATE_GRAPH) &&
         l2l_vjp(c, g, v, &x, 1, &hv, L2L_FREE_GRAPH))
@@ -9794,6 +9791,7 @@ static bool l2l__exact_couple(const l2l__adjoint *a, int t)
         for (i = 0; i < a->in->shape.n; i++)
             l2l__norm_vjp(m->options.input, a->in->g[t]->data + i * a->d, norms[i], a->d,
                           a->v->data + i * a->d);
+    a->in->t = t;                            /* for errors                                        */
     return l2l__add_hessian_vector(a->in, a->adv[t], a->v, a->a);
 }
 
@@ -10606,7 +10604,7 @@ static l2l_tensor *l2l__generator_outer(l2l_model *f, l2l_tensor *x, l2l_tensor 
     f->images = images;
     z = l2l_model_forward(f, all, L2L_TRAIN);
     f->images = kept;
-    if (!z || !l2l__logits_ok(c, "the outer loss", z, kept, n)) return NULL;
+    if (!z) return NULL;
     attacked = *z;
     attacked.shape.n = n;
     attacked.data += (int64_t)n * z->shape.c;
@@ -11116,14 +11114,14 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
     if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the outer loss returned NULL");
     value = l2l_item(c, loss);
     if (!c->status && !(fabs(value) <= DBL_MAX))
-        l2l__fail(c, L2L_ERROR_NUMERIC, "the outer loss is %g at step %z; the parameters of the last "
-                  "good step were kept", value, t->step);
+        l2l__fail(c, L2L_ERROR_NUMERIC, "training, step %z: the outer loss is %g; the parameters "
+                  "of the last good step were kept", t->step, value);
     t->theta[t->n_theta] = in->adv;
     if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
         l2l__add_gradient(t, in);
         if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
-            l2l__fail(c, L2L_ERROR_NUMERIC, "the outer loss' gradient is not finite at step %z; the parameters "
-                      "of the last good step were kept", t->step);
+            l2l__fail(c, L2L_ERROR_NUMERIC, "training, step %z: the gradient of the outer loss is "
+                      "not finite; the parameters of the last good step were kept", t->step);
         if (share) l2l__share(t, in);
     }
     l2l_set_recording(c, was);
@@ -12064,11 +12062,12 @@ static size_t l2l__warn_attacks(const l2l_evaluation *e, char *text, size_t capa
     }
     if (zero) {
         *flags |= L2L_WARN_ZERO_GRADIENTS;
-        at = l2l__append(text, capacity, at, "zero-gradients: %g %% of the %s of %s had %s gradient "
-                         "%s exactly zero (more than 1 %%): masked, perhaps, not robust\n",
-                         100 * most, zero->stuck ? "images" : "iterates",
-                         l2l__ran_text(zero, first), zero->stuck ? "no" : "a",
-                         zero->stuck ? "but" : "of");
+        at = l2l__append(text, capacity, at, zero->stuck
+                         ? "zero-gradients: %g %% of the images of %s had no gradient but exactly "
+                           "zero (more than 1 %%): masked, perhaps, not robust\n"
+                         : "zero-gradients: %g %% of the iterates of %s had a gradient of exactly "
+                           "zero (more than 1 %%): masked, perhaps, not robust\n",
+                         100 * most, l2l__ran_text(zero, first));
     }
     if (own) {
         *flags |= L2L_WARN_TARGETS;
