@@ -7161,11 +7161,9 @@ static bool l2l__outer_logits_ok(const l2l_model *m, const l2l_tensor *z)
     int64_t all = l2l_count(z->shape), at = m->predicted ? l2l__not_finite_at(z->data, all) : all;
     int i = (int)(at / z->shape.c);
     return at == all ||
-           l2l__fail(m->context, L2L_ERROR_NUMERIC, "training, step %d, image %d, outer loss: the "
-                     "logit of class %d is %g, not finite; the parameters of the last good step "
-                     "were kept", (int)m->stream.step,
-                     m->images ? (int)(m->images[i] & 0x3fffffff) : i, (int)(at % z->shape.c),
-                     (double)z->data[at]);
+           l2l__fail(m->context, L2L_ERROR_NUMERIC, "image %d, outer loss: the logit of class %d is "
+                     "%g, not finite", m->images ? (int)(m->images[i] & 0x3fffffff) : i,
+                     (int)(at % z->shape.c), (double)z->data[at]);
 }
 
 L2LADVDEF l2l_tensor *l2l_margin(l2l_context *c, l2l_tensor *logits, const int *labels)
@@ -7669,9 +7667,7 @@ static void l2l__finite_images(l2l_inner *in, const char *what, l2l_tensor *x)
             l2l__format(text, sizeof text, "image %d, %s: %s%s is %g, not finite",
                         (int)in->images[i], when, what, number, (double)v[at]);
             if (in->hunt) l2l__hunt_lose(in->hunt, in->images[i], text);
-            else
-                l2l__fail(in->context, L2L_ERROR_NUMERIC, "training, step %d, %s; the parameters "
-                          "of the last good step were kept", (int)in->stream.step, text);
+            else l2l__fail(in->context, L2L_ERROR_NUMERIC, "%s", text);
         }
         memset(v, 0, (size_t)one * sizeof *v);
     }
@@ -9898,7 +9894,7 @@ static bool l2l__phi_finite(const l2l_learned *m, const char *what, const l2l_re
 {
     int i = (int)l2l__not_finite_at(v, m->size);
     return i == m->size || l2l__fail(m->context, L2L_ERROR_NUMERIC, "l2l_learned: the %s of phi is "
-                                     "not finite at its number %d; phi was left as it is", what, i);
+                                     "not finite at its number %d", what, i);
 }
 
 L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient)
@@ -11114,14 +11110,12 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
     if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the outer loss returned NULL");
     value = l2l_item(c, loss);
     if (!c->status && !(fabs(value) <= DBL_MAX))
-        l2l__fail(c, L2L_ERROR_NUMERIC, "training, step %z: the outer loss is %g; the parameters "
-                  "of the last good step were kept", t->step, value);
+        l2l__fail(c, L2L_ERROR_NUMERIC, "the outer loss is %g, not finite", value);
     t->theta[t->n_theta] = in->adv;
     if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
         l2l__add_gradient(t, in);
         if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
-            l2l__fail(c, L2L_ERROR_NUMERIC, "training, step %z: the gradient of the outer loss is "
-                      "not finite; the parameters of the last good step were kept", t->step);
+            l2l__fail(c, L2L_ERROR_NUMERIC, "the gradient of the outer loss is not finite");
         if (share) l2l__share(t, in);
     }
     l2l_set_recording(c, was);
@@ -11166,10 +11160,16 @@ static bool l2l__descend(l2l_trainer *t)
 
 /* After a step that failed: running statistics as before it and, if its numbers were not finite,
    theta for which they last were. */
-static void l2l__go_back(l2l_trainer *t)
+static void l2l__go_back(l2l_trainer *t, const char *what)
 {
+    l2l_context *c = t->context;
+    char text[sizeof c->text];
     if (t->sampled) l2l__copy_buffers(t, t->buffers, true);
-    if (t->context->status == L2L_ERROR_NUMERIC) l2l__copy_theta(t, true);
+    if (c->status != L2L_ERROR_NUMERIC) return;
+    l2l__copy_theta(t, true);
+    memcpy(text, c->text, sizeof text);
+    l2l__format(c->text, sizeof c->text, "training, %s %z, %s; the parameters of the last good step "
+                "were kept", what, t->step, text);
 }
 
 /* Natural and robust accuracy on the held-out images. */
@@ -11202,7 +11202,7 @@ static bool l2l__validate(l2l_trainer *t)
     t->progress.validation_natural = (double)natural / t->n_held;
     t->progress.validation_robust = (double)robust / t->n_held;
     l2l_release(c, mark);
-    if (c->status == L2L_ERROR_NUMERIC) l2l__go_back(t);
+    if (c->status == L2L_ERROR_NUMERIC) l2l__go_back(t, "validation after step");
     return !c->status;
 }
 
@@ -11294,7 +11294,7 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double los
     const l2l_train_options *o = &t->options;
     bool more = true, ended, ok;
     if (t->context->status) {
-        l2l__go_back(t);
+        l2l__go_back(t, "step");
         return false;
     }
     l2l__report(t, in, loss);

@@ -1,2 +1,8 @@
-/* The sweep of test_not_finite.c in double, whose subnormal numbers and squares lie elsewhere. */
-#include "test_not_finite.c"
+/* What is not finite in the double build, whose subnormal numbers and squares lie elsewhere. */
+#include "check_not_finite.h"
+
+int main(void)
+{
+    run_not_finite();
+    return test_end();
+}

@@ -37,7 +37,7 @@ refused "a model whose loss is infinite" "the clean image: the loss is inf" \
 refused "transfer from and to it" "the clean image: the loss is inf" \
     ./evaluate --data "$examples/data" --limit 60 --transfer model.safetensors,broken.safetensors --attack pgd
 refused "a training that leaves the finite numbers" "the parameters of the last good step were kept" \
-    ./train --data "$examples/data" --threads 1 --width 0.1 --opt sgd --lr 1000 --weight-decay 1 --epochs 1 \
+    ./train --data "$examples/data" --threads 1 --width 0.1 --method plain --opt sgd --lr 1000 --weight-decay 1 --epochs 1 \
     --limit 600 --batch 50 --save after.safetensors
 claim "what it saved is finite" \
     ./evaluate --data "$examples/data" --limit 10 --model after.safetensors --attack pgd
