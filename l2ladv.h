@@ -530,7 +530,8 @@ typedef enum l2l_mode { L2L_EVALUATE = 0, L2L_TRAIN = 1 } l2l_mode;
 L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m);
 /* Logits Nx1x1xK of a batch NxHxWxC in [0,1]. */
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode);
-/* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time. */
+/* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time; as the
+   model gives them, NaN and infinity too. */
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits);
 
 /* Parameters and buffers (running statistics) in the order of the layers. */

@@ -315,6 +315,18 @@ static void fooled_before(void)
         CHECK_OK(c);
         CHECK(records[BAD].success && records[BAD].step == 0);
     }
+    for (k = 0; k < 3; k++) { /* nor where it has to stay in the batch, and starts again */
+        a = attack_number(k == 2 ? 3 : 12, NULL);
+        a.maximizer.self = &b;
+        a.restarts = 3;
+        a.start = k ? L2L_START_CLEAN : L2L_START_UNIFORM;
+        b.beyond = k ? 1e-6 : 0.199;
+        b.times = 0;
+        CHECK(l2l_attack_run(m, &a, b.x, b.labels, IMAGES, adv, records));
+        CHECK_OK(c);
+        CHECK(b.times > 0);
+        CHECK(records[BAD].success && records[BAD].step == 0);
+    }
     l2l_model_free(m);
     l2l_context_free(c);
 }
