@@ -320,7 +320,7 @@ static void fooled_before(void)
         a.maximizer.self = &b;
         a.restarts = 3;
         a.start = k ? L2L_START_CLEAN : L2L_START_UNIFORM;
-        b.beyond = k ? 1e-6 : 0.199;
+        b.beyond = k ? 1e-6 : 0.1999;
         b.times = 0;
         CHECK(l2l_attack_run(m, &a, b.x, b.labels, IMAGES, adv, records));
         CHECK_OK(c);
