@@ -530,8 +530,8 @@ typedef enum l2l_mode { L2L_EVALUATE = 0, L2L_TRAIN = 1 } l2l_mode;
 L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m);
 /* Logits Nx1x1xK of a batch NxHxWxC in [0,1]. */
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode);
-/* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time; as the
-   model gives them, NaN and infinity too. */
+/* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time; as
+   the model gives them, NaN and infinity too. */
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits);
 
 /* Parameters and buffers (running statistics) in the order of the layers. */
@@ -7133,14 +7133,17 @@ L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tenso
     return l2l__record2(c, y, &l2l__kl_op, p, q);
 }
 
-/* Of n numbers the first that is not finite, or n. Two passes: the first one can be vectors. */
+/* Of n numbers the first that is not finite, or n. x - x is 0, or NaN, which sums keep: eight of
+   them, which compilers make vectors of, tell whether there is one to look for. */
 static int64_t l2l__not_finite_at(const l2l_real *x, int64_t n)
 {
+    l2l_real sums[8] = {0}, sum = 0;
     int64_t i;
-    int bad = 0;
-    for (i = 0; i < n; i++) bad |= x[i] - x[i] != 0;
-    for (i = 0; bad && x[i] - x[i] == 0; i++) { }
-    return bad ? i : n;
+    for (i = 0; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++) sums[j] += x[i + j] - x[i + j];
+    for (int j = 0; j < 8; j++) sum += sums[j];
+    for (i = sum == 0 ? i : 0; i < n && x[i] - x[i] == 0; i++) { }
+    return i;
 }
 
 /* Row-wise argmax without column `except` (-1: all columns); the first NaN, if there is one. */
@@ -7162,8 +7165,8 @@ static bool l2l__outer_logits_ok(const l2l_model *m, const l2l_tensor *z)
     int64_t all = l2l_count(z->shape), at = m->predicted ? l2l__not_finite_at(z->data, all) : all;
     int i = (int)(at / z->shape.c);
     return at == all ||
-           l2l__fail(m->context, L2L_ERROR_NUMERIC, "image %d, outer loss: the logit of class %d is "
-                     "%g, not finite", m->images ? (int)(m->images[i] & 0x3fffffff) : i,
+           l2l__fail(m->context, L2L_ERROR_NUMERIC, "image %d, outer loss: the logit of class %d "
+                     "is %g, not finite", m->images ? (int)(m->images[i] & 0x3fffffff) : i,
                      (int)(at % z->shape.c), (double)z->data[at]);
 }
 
@@ -11169,8 +11172,8 @@ static void l2l__go_back(l2l_trainer *t, const char *what)
     if (c->status != L2L_ERROR_NUMERIC) return;
     l2l__copy_theta(t, true);
     memcpy(text, c->text, sizeof text);
-    l2l__format(c->text, sizeof c->text, "training, %s %z, %s; the parameters of the last good step "
-                "were kept", what, t->step, text);
+    l2l__format(c->text, sizeof c->text, "training, %s %z, %s; the parameters of the last good "
+                "step were kept", what, t->step, text);
 }
 
 /* Natural and robust accuracy on the held-out images. */
