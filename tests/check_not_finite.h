@@ -715,6 +715,47 @@ static void training_ends(void)
     printf("%d trainings that ended\n", cases);
 }
 
+/* Held-out images, after the only step: the parameters go back to before it. */
+static void validation_ends(void)
+{
+    int v;
+    for (v = 0; v < COUNT(values); v++) {
+        injection j = {1, 1, 2, 0, 0, false, true};
+        l2l_context *c = test_context(1);
+        broken b;
+        l2l_model_options o = own_options("own", injected_forward, 1, SIDE, CLASSES);
+        l2l_train_options t = l2l_train_default();
+        l2l_trainer *trainer;
+        l2l_dataset d;
+        l2l_model *m;
+        l2l_real *before, *after;
+        int64_t n;
+        broken_fill(&b);
+        o.user = &j;
+        m = l2l_model_create(c, &o);
+        l2l_dataset_from_arrays(c, b.x, b.labels, IMAGES, 1, SIDE, SIDE, CLASSES, &d);
+        t.method = l2l_method_plain();
+        t.epochs = 1;
+        t.validation = 2;
+        trainer = l2l_trainer_create(m, &d, &t);
+        before = all_parameters(m, &n);
+        j.off = false;
+        j.passes = 0;
+        j.value = values[v];
+        CHECK(!l2l_train(trainer));
+        CHECK_CONTAINS("the logit of class 2 is ", l2l_error_text(c));
+        CHECK_ERROR(c, L2L_ERROR_NUMERIC, "training, validation after step 1, attack pgd: image 1, ");
+        after = all_parameters(m, &n);
+        CHECK_BYTES(before, after, (size_t)n * sizeof *before);
+        free(before);
+        free(after);
+        l2l_trainer_free(trainer);
+        l2l_model_free(m);
+        l2l_dataset_free(&d);
+        l2l_context_free(c);
+    }
+}
+
 /* The custom maximizer's step, the objective's loss, and gradients alone. */
 static void training_ends_in_parts(void)
 {
@@ -890,6 +931,7 @@ HELPER void run_not_finite(void)
     RUN(subnormal_is_ordinary, "subnormal gradients and logits are like others");
     RUN(training_ends, "what is not finite in any pass ends every training, with the parameters of "
                        "the last good step");
+    RUN(validation_ends, "so does what is not finite in validation");
     RUN(training_ends_in_parts, "steps, losses and gradients that are not finite end a training");
     RUN(searches_without_gradient, "searches without any gradient are warned of, sound ones not");
     RUN(own_targets, "images whose target is their label are left alone, told of and no success");
