@@ -154,7 +154,13 @@ int main(void)
    L2LADV_FREE(p)                                         malloc and free; define both or none
    L2LADV_ASSERT(x)           in the implementing file    checks of the library's own invariants;
                                                           nothing by default
-   A context can also be given an allocator at run time, see l2l_options. */
+   A context can also be given an allocator at run time, see l2l_options.
+
+   The implementing file is not to be compiled with -ffast-math or -Ofast: without NaN and infinity
+   every check for them is gone, so that is an #error. -funsafe-math-optimizations and its parts
+   (-fassociative-math, ...) do compile, but the promises about bits (the same for any batch and any
+   number of threads) do not hold under them, and -ffast-math at the linking of a program makes the
+   whole process flush subnormal numbers to zero. */
 #ifndef L2LADV_H
 #define L2LADV_H
 
@@ -221,7 +227,8 @@ typedef enum l2l_status {
     L2L_ERROR_FILE,        /* a file could not be opened, read, written or renamed                */
     L2L_ERROR_FORMAT,      /* a file that is not what it should be; the text has the byte offset  */
     L2L_ERROR_MISMATCH,    /* a file of other settings; the text names the setting                */
-    L2L_ERROR_NUMERIC,     /* a loss is no longer finite; the last good state was kept            */
+    L2L_ERROR_NUMERIC,     /* NaN or infinity where a number shall be; the text says what, and in */
+                           /* which image and step; training keeps the last good parameters       */
     L2L_ERROR_CANCELLED,   /* a callback asked to stop                                            */
     L2L_ERROR_CALLBACK,    /* a callback reported failure                                         */
     L2L_ERROR_UNSUPPORTED  /* not to be had here, e.g. the gradient of a model that offers none   */
@@ -476,7 +483,8 @@ L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, cons
 L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tensor *q);
 /* max over j != y of z_j, minus z_y: positive when the image is misclassified (Carlini-Wagner). */
 L2LADVDEF l2l_tensor *l2l_margin(l2l_context *c, l2l_tensor *logits, const int *labels);
-/* Row-wise argmax, the lowest index on ties. */
+/* Row-wise argmax, the lowest index on ties. NaN in a row is an L2L_ERROR_NUMERIC that names it;
+   the losses pass NaN on. */
 L2LADVDEF bool l2l_predict(l2l_context *c, const l2l_tensor *logits, int *classes);
 
 /* -- 2.6 Classifiers ------------------------------------------------------------------ >>models --
@@ -546,7 +554,8 @@ typedef enum l2l_mode { L2L_EVALUATE = 0, L2L_TRAIN = 1 } l2l_mode;
 L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m);
 /* Logits Nx1x1xK of a batch NxHxWxC in [0,1]. */
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode);
-/* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time. */
+/* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time; as
+   the model gives them, NaN and infinity too. */
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits);
 
 /* Parameters and buffers (running statistics) in the order of the layers. */
@@ -647,6 +656,7 @@ typedef enum l2l_norm { L2L_LINF = 0, L2L_L2 = 1 } l2l_norm;
 /* The inner problem, as a maximizer sees it: n images, channels last. In training they are the
    mini-batch or, with micro_batch, a part of it; in an attack those that are not fooled yet, and
    perhaps others. */
+struct l2l__hunt;
 typedef struct l2l_inner {
     l2l_context *context;
     l2l_model *model;
@@ -681,6 +691,9 @@ typedef struct l2l_inner {
     int64_t forwards, backwards; /* passes through the classifier so far                          */
     int *trials;              /* n passes forward that a maximizer makes beyond the look at each  */
                               /* x'_t, for the records of an attack; NULL in training             */
+    /* private */
+    struct l2l__hunt *hunt;   /* the attack; NULL in training                                     */
+    bool *done;               /* n: images that are not attacked any more; NULL: there are none   */
 } l2l_inner;
 
 /* A maximizer: gradients in, steps out. */
@@ -746,8 +759,16 @@ L2LADVDEF l2l_outer l2l_outer_trades(double beta);
    Returned is the first iterate that is misclassified, else the one with the largest loss over all
    restarts (so that more steps from the same start are never weaker); with last_iterate the
    last. Without last_iterate fooled images leave the batch, so that a pass costs less and less;
-   not so with a maximizer of your own without `keep` (2.8). */
-struct l2l__hunt;
+   not so with a maximizer of your own without `keep` (2.8).
+
+   What is not finite is neither robust nor fooled: logits, losses, gradients or steps with NaN or
+   infinity in them, in an image that is still attacked, end the attack with an L2L_ERROR_NUMERIC.
+   It names the image by its index in the data set (first + i), the step (of a search: the pass),
+   what is not finite and, of logits, the class: those of the first such image, whatever the batch
+   is. So a model that rules a class out gives it a large negative logit, -1e30, not -INFINITY.
+
+   With targets, an image whose target is its own label is left alone: it comes back as it is, with
+   success false (l2l_evaluation_warnings tells how many there were). */
 typedef struct l2l_attack {
     const char *name;
     l2l_maximizer maximizer;
@@ -823,7 +844,8 @@ L2LADVDEF l2l_attack l2l_attack_sign_opt(double epsilon);
 
 typedef struct l2l_record {
     int label, clean, predicted; /* true class, prediction on the clean and the returned image    */
-    bool success;                /* predicted != label; with targets: predicted is the target     */
+    bool success;                /* predicted != label; with targets: predicted is the target,    */
+                                 /* and that is not the label                                     */
     int attack;                  /* which of several: l2l_attack_worst                            */
     int step;                    /* of the returned iterate; 0 is the start                       */
     int restart;
@@ -1030,8 +1052,9 @@ typedef struct l2l_trainer l2l_trainer;
 L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
                                           const l2l_train_options *o);
 L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
-/* Runs to the end; true when it got there. A progress callback that says stop, a loss that is not
-   finite (the parameters for which it last was are kept) or, with stop_on_plateau, a loss within
+/* Runs to the end; true when it got there. A progress callback that says stop, numbers that are not
+   finite (2.9: in the inner steps, in the losses and gradients of theta and phi; the parameters for
+   which they last were are kept) or, with stop_on_plateau, a loss within
    0.02 of ln K for 300 steps while one class is predicted for everything, ends it with an error. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
 /* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are. */
@@ -1069,7 +1092,8 @@ typedef struct l2l_result {
     int attacked;           /* images                                                             */
     bool counted;           /* in `worst`                                                         */
     double success;         /* share of the images right at first that the attack led astray (to  */
-                            /* the target, if there is one), however far, and                     */
+                            /* the target, if there is one), however far, of those that it did    */
+                            /* not leave alone because their target is their label; and           */
     double success_linf, success_l2; /* the mean norms of its perturbation there                  */
     double mean_loss;       /* of the attack's objective                                          */
     double mean_linf;
@@ -1113,15 +1137,20 @@ enum {
                                  /* to 1, within 1e-5): the losses want logits                    */
     L2L_WARN_RANDOM = 2,         /* of five passes over the same images one predicts otherwise,   */
                                  /* or z/|z|_2 moves by more than 1e-4                            */
-    L2L_WARN_ZERO_GRADIENTS = 4, /* over 1 % of the iterates of a gradient attack had none        */
+    L2L_WARN_ZERO_GRADIENTS = 4, /* over 1 % of the iterates of a gradient attack had none; of a  */
+                                 /* search by gradients or CW-L2LDA: over 1 % of the images       */
+                                 /* withstood it and never had one, or DeepFool ended for want of */
+                                 /* one                                                           */
     L2L_WARN_QUERIES = 8,        /* attacks without gradients fool over 0.2 % of the images that  */
                                  /* withstood all those with gradients                            */
-    L2L_WARN_ORDER = 16          /* more steps or restarts of the same were weaker (with          */
+    L2L_WARN_ORDER = 16,         /* more steps or restarts of the same were weaker (with          */
                                  /* last_iterate by over 0.5 points); or one step of the length   */
                                  /* of several was stronger than they, by over 0.5 points         */
+    L2L_WARN_TARGETS = 32        /* images were left alone: their target is their label           */
 };
 /* Their sum, and a line for each as text, cut to `capacity` bytes with its final zero: the name
-   ("softmax-output", "random", "zero-gradients", "queries", "order"), a colon and what was seen. */
+   ("softmax-output", "random", "zero-gradients", "targets", "order", "queries"), a colon and what
+   was seen. */
 L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, size_t capacity);
 L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
 
@@ -1233,6 +1262,10 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
+#if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__FAST_MATH__) || \
+    defined(_M_FP_FAST)
+#error "l2ladv: -ffinite-math-only (part of -ffast-math and -Ofast) takes the checks for NaN away"
+#endif
 #if defined(L2LADV_MALLOC) != defined(L2LADV_FREE)
 #error "l2ladv: define both L2LADV_MALLOC and L2LADV_FREE, or neither"
 #endif
@@ -5388,7 +5421,7 @@ static double l2l__value(int kind, double x, double a, double b)
     case L2L__LOG: return log(x);
     case L2L__POWER: return pow(x, a);
     case L2L__ABS: return fabs(x);
-    case L2L__SIGN: return x > 0 ? 1 : x < 0 ? -1 : 0;
+    case L2L__SIGN: return x > 0 ? 1 : x < 0 ? -1 : x != x ? x : 0;
     case L2L__CLAMP: return x < a ? a : x > b ? b : x;
     default: return x >= a && x <= b;        /* L2L__INSIDE                                       */
     }
@@ -6978,6 +7011,8 @@ static void l2l__model_set_normalisation(l2l_model *m, int channels, const doubl
     memcpy(m->options.deviation, deviation, (size_t)channels * sizeof *deviation);
 }
 
+static bool l2l__outer_logits_ok(const l2l_model *m, const l2l_tensor *z);
+
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode)
 {
     l2l_context *c = l2l_model_context(m);
@@ -7015,7 +7050,7 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
         l2l_release(c, mark);
         return NULL;
     }
-    return logits;
+    return l2l__outer_logits_ok(m, logits) ? logits : NULL;
 }
 
 /* The first run, on one image of zeros, makes the parameters. */
@@ -7482,13 +7517,41 @@ L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tenso
     return l2l__record2(c, y, &l2l__kl_op, p, q);
 }
 
-/* Row-wise argmax without column `except` (-1: all columns). */
+/* Of n numbers the first that is not finite, or n. x - x is 0, or NaN, which sums keep: eight of
+   them, which compilers make vectors of, tell whether there is one to look for. */
+static int64_t l2l__not_finite_at(const l2l_real *x, int64_t n)
+{
+    l2l_real sums[8] = {0}, sum = 0;
+    int64_t i;
+    for (i = 0; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++) sums[j] += x[i + j] - x[i + j];
+    for (int j = 0; j < 8; j++) sum += sums[j];
+    for (i = sum == 0 ? i : 0; i < n && x[i] - x[i] == 0; i++) { }
+    return i;
+}
+
+/* Row-wise argmax without column `except` (-1: all columns); the first NaN, if there is one. */
 static int l2l__argmax(const l2l_real *z, int k, int except)
 {
     int best = except == 0 ? 1 : 0;
-    for (int j = best + 1; j < k; j++)
-        if (j != except && z[j] > z[best]) best = j;
+    for (int j = best; j < k; j++) {
+        if (j == except) continue;
+        if (z[j] != z[j]) return j;
+        if (z[j] > z[best]) best = j;
+    }
     return best;
+}
+
+/* Logits of a pass of an outer loss are finite, or an error names class and image of the first that
+   is not. (L2LDA has an image three times, in the highest bits.) */
+static bool l2l__outer_logits_ok(const l2l_model *m, const l2l_tensor *z)
+{
+    int64_t all = l2l_count(z->shape), at = m->predicted ? l2l__not_finite_at(z->data, all) : all;
+    int i = (int)(at / z->shape.c);
+    return at == all ||
+           l2l__fail(m->context, L2L_ERROR_NUMERIC, "image %d, outer loss: the logit of class %d "
+                     "is %g, not finite", m->images ? (int)(m->images[i] & 0x3fffffff) : i,
+                     (int)(at % z->shape.c), (double)z->data[at]);
 }
 
 L2LADVDEF l2l_tensor *l2l_margin(l2l_context *c, l2l_tensor *logits, const int *labels)
@@ -7518,8 +7581,13 @@ L2LADVDEF bool l2l_predict(l2l_context *c, const l2l_tensor *logits, int *classe
     if (!l2l__rows_ready(c, "l2l_predict", logits) ||
         !l2l__given(c, "l2l_predict", "classes", classes))
         return false;
-    for (int i = 0; i < logits->shape.n; i++)
-        classes[i] = l2l__argmax(logits->data + (int64_t)i * logits->shape.c, logits->shape.c, -1);
+    for (int i = 0; i < logits->shape.n; i++) {
+        const l2l_real *z = logits->data + (int64_t)i * logits->shape.c;
+        classes[i] = l2l__argmax(z, logits->shape.c, -1);
+        if (z[classes[i]] != z[classes[i]])
+            return l2l__fail(c, L2L_ERROR_NUMERIC, "l2l_predict: class %d of row %d is %g",
+                             classes[i], i, (double)z[classes[i]]);
+    }
     return true;
 }
 
@@ -7768,6 +7836,9 @@ static bool l2l__arrays_given(const l2l_optimizer *o, const char *what, l2l_real
     return true;
 }
 
+/* sqrt of FLT_MAX or DBL_MAX: Adam's v would be infinite beyond, and the parameter stand still. */
+static const double l2l__root_of_most = sizeof(l2l_real) == 4 ? 1.8446743e19 : 1.3407807e154;
+
 L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double rate_factor)
 {
@@ -7782,8 +7853,12 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
     scale = l2l__clip_factor(o, gradients, &norm);
     if (!(norm <= DBL_MAX))                  /* also when it is not a number                      */
         return l2l__fail(o->context, L2L_ERROR_NUMERIC,
-                         "the gradient is not finite; the parameters "
+                         "optimizer: the gradient is not finite; the parameters "
                          "stay as they were");
+    if (o->options.kind == L2L_ADAM && norm * scale > l2l__root_of_most)
+        return l2l__fail(o->context, L2L_ERROR_NUMERIC, "optimizer: a gradient of length %g is too "
+                         "large for Adam, its square is infinite; the parameters stay as they were",
+                         norm * scale);
     o->steps++;
     for (int i = 0; i < o->n; i++)
         if (o->options.kind == L2L_SGD)
@@ -7869,6 +7944,8 @@ static bool l2l__inner_open(l2l_inner *in, bool keep)
     return !c->status;
 }
 
+static l2l_tensor *l2l__inner_forward(l2l_inner *in, l2l_tensor *x, l2l_mode mode);
+
 /* The clean logits of objectives that compare with them: a constant of the inner problem. */
 static bool l2l__inner_clean(l2l_inner *in)
 {
@@ -7877,10 +7954,9 @@ static bool l2l__inner_clean(l2l_inner *in)
     if (!in->objective->needs_clean) return !c->status;
     was = l2l_set_recording(c, false);
     in->model->frozen = true;
-    in->clean_logits = l2l_model_forward(in->model, in->x, in->mode);
+    in->clean_logits = l2l__inner_forward(in, in->x, in->mode);
     in->model->frozen = frozen;
     l2l_set_recording(c, was);
-    in->forwards++;
     return !c->status;
 }
 
@@ -7888,6 +7964,19 @@ static bool l2l__inner_clean(l2l_inner *in)
 static int64_t l2l__image_size(const l2l_model_options *o)
 {
     return (int64_t)o->channels * o->height * o->width;
+}
+
+/* The same of numbers whose squares leave the range of double, as those of no float but 0 do. */
+static double l2l__norm2_scaled(const l2l_real *x, const l2l_real *y, int64_t n)
+{
+    double sum = 0, most = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = fmax(most, fabs((double)x[i] - (y ? (double)y[i] : 0)));
+    for (int64_t i = 0; i < n && most > 0; i++) {
+        double d = ((double)x[i] - (y ? (double)y[i] : 0)) / most;
+        sum += d * d;
+    }
+    return most * sqrt(sum);
 }
 
 /* |x|_2 of one image; with y of x - y. */
@@ -7898,7 +7987,7 @@ static double l2l__norm2(const l2l_real *x, const l2l_real *y, int64_t n)
         double d = (double)x[i] - (y ? (double)y[i] : 0);
         sum += d * d;
     }
-    return sqrt(sum);
+    return sum <= 1e-280 || sum > DBL_MAX ? l2l__norm2_scaled(x, y, n) : sqrt(sum);
 }
 
 /* Proj: x' into the ball around x, then into [0,1], which leads no pixel away from x. */
@@ -7970,16 +8059,52 @@ static void l2l__start(l2l_inner *in, l2l_start kind)
         memcpy(in->start->data, in->adv->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
 }
 
+static void l2l__hunt_lose(struct l2l__hunt *h, uint32_t image, const char *text);
+
+/* All numbers of x, `what` they are, are finite. An image where they are not ends training, or the
+   attack on it unless it is done; zeros stand for them, so that nothing else is spoilt. */
+static void l2l__finite_images(l2l_inner *in, const char *what, l2l_tensor *x)
+{
+    int64_t one = l2l_count(x->shape) / x->shape.n, at;
+    char when[32] = "the clean image", number[24] = "", text[160];
+    for (int i = 0; i < x->shape.n && !in->context->status; i++) {
+        l2l_real *v = x->data + i * one;
+        if ((at = l2l__not_finite_at(v, one)) == one) continue;
+        if (!in->done || !in->done[i]) {
+            if (in->t >= 0) l2l__format(when, sizeof when, "step %d", in->t);
+            if (one > 1) l2l__format(number, sizeof number, " %d", (int)l2l__chw(x->shape, at));
+            l2l__format(text, sizeof text, "image %d, %s: %s%s is %g, not finite",
+                        (int)in->images[i], when, what, number, (double)v[at]);
+            if (in->hunt) l2l__hunt_lose(in->hunt, in->images[i], text);
+            else l2l__fail(in->context, L2L_ERROR_NUMERIC, "%s", text);
+        }
+        memset(v, 0, (size_t)one * sizeof *v);
+    }
+}
+
+static const char l2l__a_logit[] = "the logit of class";
+static const char l2l__a_gradient[] = "the gradient of pixel";
+
 /* Losses and predictions of a pass go into `in`. */
-static bool l2l__note(l2l_inner *in, const l2l_tensor *logits, const l2l_tensor *loss)
+static bool l2l__note(l2l_inner *in, const l2l_tensor *logits, l2l_tensor *loss)
 {
     l2l_context *c = in->context;
     if (!logits || !loss || !l2l__ready(c, "the inner objective's loss", loss)) return false;
     if (!l2l__same(loss->shape, l2l_shape_of(in->n, 1, 1, 1)))
         return l2l__shapes_differ(c, "the inner objective's loss", loss->shape,
                                   l2l_shape_of(in->n, 1, 1, 1));
+    l2l__finite_images(in, "the loss", loss);
     memcpy(in->loss, loss->data, (size_t)in->n * sizeof *in->loss);
-    return l2l_predict(c, logits, in->predicted);
+    return !c->status && l2l_predict(c, logits, in->predicted);
+}
+
+/* Logits at x. */
+static l2l_tensor *l2l__inner_forward(l2l_inner *in, l2l_tensor *x, l2l_mode mode)
+{
+    l2l_tensor *z = in->context->status ? NULL : l2l_model_forward(in->model, x, mode);
+    in->forwards++;
+    if (z) l2l__finite_images(in, l2l__a_logit, z);
+    return in->context->status ? NULL : z;
 }
 
 /* L: the objective, with targets minus it, and cut off. */
@@ -8006,14 +8131,15 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
     l2l_tensor *logits, *loss, *sum, *g;
     double total = 0;
     in->model->frozen = true;                /* looking leaves no trace in running statistics     */
-    logits = c->status ? NULL : l2l_model_forward(in->model, in->adv, in->mode);
+    logits = l2l__inner_forward(in, in->adv, in->mode);
     loss = l2l__inner_loss(in, logits);
-    in->forwards++;
     if (l2l__note(in, logits, loss) && gradient) {
         sum = l2l_sum(c, loss);
         in->backwards++;
-        if (sum && l2l_grad(c, sum, &in->adv, 1, &g, L2L_FREE_GRAPH))
+        if (sum && l2l_grad(c, sum, &in->adv, 1, &g, L2L_FREE_GRAPH)) {
+            l2l__finite_images(in, l2l__a_gradient, g);
             memcpy(in->g[t]->data, g->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
+        }
     }
     in->model->frozen = frozen;
     l2l_set_recording(c, was);
@@ -8027,6 +8153,7 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
 static void l2l__move(l2l_inner *in)
 {
     if (in->context->status) return;
+    l2l__finite_images(in, "the maximizer's step of pixel", in->delta);
     l2l__ew_add(in->context, l2l_count(in->shape), in->adv->data, in->delta->data, in->adv->data);
     l2l__into_ball(in);
 }
@@ -8050,9 +8177,10 @@ static bool l2l__gradient_step(void *self, l2l_inner *in)
     L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
     for (n = 0; n < in->n; n++) {
         const l2l_real *g = in->g[in->t]->data + n * one;
-        double norm = l2l__norm2(g, NULL, one), scale = norm > 0 ? in->step_size / norm : 0;
+        double norm = l2l__norm2(g, NULL, one), up = norm < 1e-280 ? 1e280 : 1;
+        double scale = norm > 0 ? in->step_size / (up * norm) : 0;
         for (int64_t j = 0; j < one; j++)
-            in->delta->data[n * one + j] = (l2l_real)(scale * (double)g[j]);
+            in->delta->data[n * one + j] = (l2l_real)(scale * (up * (double)g[j]));
     }
     return true;
 }
@@ -8078,6 +8206,9 @@ static bool l2l__momentum_step(void *self, l2l_inner *in)
     return true;
 }
 
+/* Beyond sqrt(FLT_MAX) a gradient's square is infinite, and Adam would stand still. */
+static const char l2l__a_square[] = "the gradient is too large: Adam's mean of its square at pixel";
+
 /* The penalty's gradient is that of the pixel that is farthest away, the first of several. */
 static bool l2l__adam_step(void *self, l2l_inner *in)
 {
@@ -8098,7 +8229,8 @@ static bool l2l__adam_step(void *self, l2l_inner *in)
         l2l__adam(&o, one, in->delta->data + at, g, in->memory[0]->data + at,
                   in->memory[1]->data + at, in->step_size, -1, in->t + 1);
     }
-    return true;
+    l2l__finite_images(in, l2l__a_square, in->memory[1]);
+    return !in->context->status;
 }
 
 /* A trial of the images numbered search[0..m-1]: delta = alpha d, and L at what it leads to by one
@@ -8111,7 +8243,10 @@ static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, in
     l2l_tensor *z = in->clean_logits;
     int64_t one = l2l_count(in->shape) / in->n, j;
     int *ints = (int *)l2l__arena_array(c, m, 2 * sizeof *ints), left = 0;
+    uint32_t *images = (uint32_t *)l2l__arena_array(c, m, sizeof *images);
     some.n = some.shape.n = m;
+    some.done = NULL;
+    some.images = images;
     some.x = l2l__new(c, "line search", some.shape);
     some.adv = l2l__new(c, "line search", some.shape);
     some.delta = l2l__new(c, "line search", some.shape);
@@ -8134,6 +8269,7 @@ static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, in
                    z->data + (int64_t)search[k] * z->shape.c,
                    (size_t)z->shape.c * sizeof(l2l_real));
         ints[k] = in->labels[search[k]];
+        images[k] = in->images[search[k]];
     }
     some.labels = ints;
     some.predicted = ints ? ints + m : NULL;
@@ -8160,7 +8296,7 @@ static bool l2l__line_search(l2l_inner *in, bool sign)
 {
     l2l_context *c = in->context;
     l2l_mark mark = l2l_mark_here(c);
-    int *search = (int *)l2l__arena_array(c, in->n, sizeof *search), n = in->n, trial, i;
+    int *search = (int *)l2l__arena_array(c, in->n, sizeof *search), n = 0, trial, i;
     int64_t one = l2l_count(in->shape) / in->n;
     double rho = in->maximizer->number[0], alpha = in->epsilon;
     if (in->mode == L2L_TRAIN && in->model->mode_matters)
@@ -8169,7 +8305,10 @@ static bool l2l__line_search(l2l_inner *in, bool sign)
     if (!(rho > 0 && rho < 1 && in->maximizer->number[1] >= 0))
         l2l__fail(c, L2L_ERROR_ARGUMENT, "line search: rho %g (number[0]) is not in (0,1), or c %g "
                   "(number[1]) is negative", rho, in->maximizer->number[1]);
-    for (i = 0; search && i < n; i++) search[i] = i;
+    for (i = 0; search && i < in->n; i++)
+        if (in->done && in->done[i])
+            memset(in->delta->data + i * one, 0, (size_t)one * sizeof(l2l_real));
+        else search[n++] = i;
     for (trial = 0; trial < L2L__TRIALS && n > 0 && !c->status; trial++, alpha *= rho)
         n = l2l__try_step(in, alpha, sign, search, n);
     for (i = 0; i < n && !c->status; i++)    /* no step is long enough and good: stay             */
@@ -8421,6 +8560,8 @@ typedef struct l2l__hunt {
     int *labels, *kept;                      /* in->labels; room for a list of images             */
     uint32_t *images;                        /* in->images                                        */
     struct l2l__course *courses;             /* of a search, of the whole batch; else NULL        */
+    uint32_t lost;                           /* the first of the caller's images with a number    */
+    char text[160];                          /* that is not finite, which this tells; else none   */
 } l2l__hunt;
 
 /* Where a search is with one image. */
@@ -8435,12 +8576,34 @@ typedef struct l2l__course {
     double radius, alpha, beta, stride; /* of sign_opt                                            */
 } l2l__course;
 
+/* Is its own label the target of image i? */
+static bool l2l__own_target(const l2l__hunt *h, int i)
+{
+    return h->in.targeted && h->labels[i] == h->records[h->place[i]].label;
+}
+
 /* Is image i still being attacked? Its passes count until it is fooled, whatever else is in the
    batch. */
 static bool l2l__hunted(const l2l__hunt *h, int i)
 {
+    if (h->images[i] - h->attack->first >= h->lost || l2l__own_target(h, i)) return false;
     if (h->courses) return !h->courses[h->place[i]].done;
     return h->attack->last_iterate || !h->records[h->place[i]].success;
+}
+
+static void l2l__hunt_done(l2l__hunt *h)
+{
+    for (int i = 0; i < h->in.n; i++) h->in.done[i] = !l2l__hunted(h, i);
+}
+
+/* Image number `image` is lost, and with it those behind it, of which the caller will not hear: the
+   error is that of the first one, which the batch has no say in. */
+static void l2l__hunt_lose(l2l__hunt *h, uint32_t image, const char *text)
+{
+    if (image - h->attack->first >= h->lost) return;
+    h->lost = image - h->attack->first;
+    l2l__format(h->text, sizeof h->text, "%s", text);
+    l2l__hunt_done(h);
 }
 
 /* Of a tensor's images those in `kept` move to the front; the others are gone. */
@@ -8457,7 +8620,7 @@ static void l2l__keep_images(l2l_tensor *x, const int *kept, int n)
    too, so some have to come together. (A maximizer of the caller's may have state by image: it
    needs `keep` for this.) */
 enum { L2L__LEAVE = 32 };                    /* at least one in so many                           */
-static void l2l__hunt_leave(l2l__hunt *h)
+static void l2l__hunt_move(l2l__hunt *h)
 {
     l2l_inner *in = &h->in;
     const l2l_maximizer *m = &h->attack->maximizer;
@@ -8486,6 +8649,12 @@ static void l2l__hunt_leave(l2l__hunt *h)
         in->predicted[i] = in->predicted[kept[i]];
     }
     in->n = in->batch = in->shape.n = n;
+}
+
+static void l2l__hunt_leave(l2l__hunt *h)
+{
+    l2l__hunt_move(h);
+    l2l__hunt_done(h);
 }
 
 /* Passes of the images still attacked; and an image without gradient does not move: count those
@@ -8525,20 +8694,21 @@ static void l2l__keep(l2l__hunt *h, int i, bool success, int t, int r)
 }
 
 /* Keeps iterate t of restart r where it is better: the first success, else the largest loss.
-   Returns how many images are not fooled yet. */
+   Returns how many images are still attacked. */
 static int l2l__keep_best(l2l__hunt *h, int t, int r)
 {
     l2l_inner *in = &h->in;
     int standing = 0;
     for (int i = 0; i < in->n; i++) {
         l2l_record *b = &h->records[h->place[i]];
+        if (!l2l__hunted(h, i)) continue;
         bool success = l2l__fooled(h, i);
         double loss = (double)in->loss[i];
         bool better = b->step < 0 || (success && !b->success) ||
                       (success == b->success && !success && loss > b->loss);
         if (h->attack->last_iterate && t < in->T) better = false;
         if (better) l2l__keep(h, i, success, t, r);
-        standing += !b->success;
+        standing += l2l__hunted(h, i);
     }
     return standing;
 }
@@ -8556,7 +8726,7 @@ static int l2l__hunt_once(l2l__hunt *h, int r)
         if (in->context->status) break;
         l2l__count_passes(h, in->t, !last);
         standing = l2l__keep_best(h, in->t, r);
-        if (last || (standing == 0 && !a->last_iterate)) break;
+        if (last || standing == 0) break;
         l2l__hunt_leave(h);
         memset(in->trials, 0, (size_t)in->n * sizeof *in->trials);
         if (!in->context->status && !a->maximizer.step(a->maximizer.self, in))
@@ -8662,8 +8832,10 @@ static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
     int standing = l2l__each(h, l2l__clean_seen, 0);
     for (int t = 1; t <= passes && t < INT_MAX && standing && !c->status; t++) {
         l2l__hunt_leave(h);
+        in->t = t;
         if (before) before(h, t);
         if (!c->status) l2l__each(h, point, t);
+        l2l__finite_images(in, "the search's pixel", in->adv);
         l2l__look(in, 0, gradient);
         if (c->status) break;
         l2l__count_passes(h, 0, gradient);
@@ -8769,10 +8941,15 @@ static void l2l__cw_seen(const l2l__spot *p)
     s->done = ++s->phase == a->searches;
 }
 
+static void l2l__cw_before(l2l__hunt *h, int t)
+{
+    if (t > 1) l2l__finite_images(&h->in, l2l__a_square, h->in.memory[1]);
+}
+
 static bool l2l__cw_search(l2l__hunt *h)
 {
-    return l2l__search(h, 2, (int64_t)h->attack->searches * h->attack->steps, true, NULL,
-                       l2l__cw_point, l2l__cw_seen);
+    return l2l__search(h, 2, (int64_t)h->attack->searches * h->attack->steps, true,
+                       l2l__cw_before, l2l__cw_point, l2l__cw_seen);
 }
 
 L2LADVDEF l2l_attack l2l_attack_cw_l2(double epsilon)
@@ -8794,7 +8971,7 @@ static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
         if (last >= 0 && (z[k] > z[last] || (!(z[k] < z[last]) && k < last))) continue;
         if (best < 0 || z[k] > z[best]) best = k;
     }
-    return best < 0 ? (label + 1) % classes : best; /* not numbers: any                           */
+    return best < 0 ? (label + 1) % classes : best; /* a lost image: any                          */
 }
 
 static double l2l__dual(l2l_norm norm, const l2l_real *w, int64_t n)
@@ -8822,6 +8999,7 @@ static bool l2l__deepfool_rank(l2l__hunt *h, l2l_tensor *z)
     }
     in->backwards++;
     if (!dz || !l2l_vjp(in->context, z, dz, &in->adv, 1, &g, 0)) return false;
+    l2l__finite_images(in, l2l__a_gradient, g);
     for (int i = 0; i < in->n; i++) {
         const l2l_real *row = z->data + i * classes, *w = g->data + i * one;
         l2l__course *s = &h->courses[h->place[i]];
@@ -8844,9 +9022,8 @@ static void l2l__deepfool_before(l2l__hunt *h, int t)
     bool was = l2l_set_recording(c, true), frozen = in->model->frozen, more = true;
     int classes = in->model->options.classes, i, rank;
     in->model->frozen = true;
-    l2l_tensor *z = l2l_model_forward(in->model, in->adv, in->mode);
+    l2l_tensor *z = l2l__inner_forward(in, in->adv, in->mode);
     in->model->frozen = frozen;
-    in->forwards++;
     for (i = 0; i < in->n; i++) {
         h->kept[i] = -1;
         h->courses[h->place[i]].at = HUGE_VAL;
@@ -8870,7 +9047,7 @@ static void l2l__deepfool_before(l2l__hunt *h, int t)
 static void l2l__deepfool_point(const l2l__spot *p)
 {
     bool l2 = p->attack->norm == L2L_L2, given = p->t == 1 && l2l__given_start(p->h, p->i, p->z);
-    double step = p->s->at + 1e-4, over = 1 + p->attack->overshoot;
+    double step = fmin(p->s->at, 1e30) + 1e-4, over = 1 + p->attack->overshoot;
     if (p->t == 1)
         for (int64_t j = 0; j < p->one; j++)
             p->d[j] = (l2l_real)(((double)p->z[j] - (double)p->x[j]) / over);
@@ -9129,24 +9306,24 @@ static bool l2l__hunt_batch(l2l__hunt *h)
     l2l_inner *in = &h->in;
     const l2l_attack *a = h->attack;
     memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
+    in->t = -1;
     if (!l2l__inner_clean(in)) return false;
     l2l__look(in, 0, false);
     for (int i = 0; i < in->n && !in->context->status; i++) {
-        if (!(fabs((double)in->loss[i]) <= DBL_MAX))
-            return l2l__fail(in->context, L2L_ERROR_NUMERIC, "attack %s: the loss of the clean "
-                             "image %d is %g: the model's numbers are not finite", a->name,
-                             (int)in->images[i], (double)in->loss[i]);
         h->records[i].clean = in->predicted[i];
         h->records[i].step = -1;
         h->records[i].forwards = (int)in->forwards;
+        if (l2l__own_target(h, i)) l2l__keep(h, i, false, 0, 0);
     }
-    if (a->search) return !in->context->status && a->search(h);
-    for (int r = 0; r < a->restarts && !in->context->status; r++) {
+    l2l__hunt_done(h);
+    if (a->search && !in->context->status) a->search(h);
+    for (int r = 0; !a->search && r < a->restarts && !in->context->status; r++) {
         if (r > 0) l2l__hunt_leave(h);
         l2l__hunt_start(h, r);
-        if (l2l__hunt_once(h, r) == 0 && !a->last_iterate) break;
+        if (l2l__hunt_once(h, r) == 0) break;
     }
-    return !in->context->status;
+    return h->lost == UINT32_MAX || l2l__fail(in->context, L2L_ERROR_NUMERIC, "attack %s: %s",
+                                              a->name, h->text);
 }
 
 /* A minimal-norm attack counts up to epsilon. */
@@ -9232,9 +9409,13 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
     h.images = (uint32_t *)l2l__arena_array(c, n, sizeof *h.images);
     h.place = (int *)l2l__arena_array(c, n, 4 * sizeof *h.place);
     h.best = (l2l_real *)l2l__arena_array(c, n * one, sizeof *h.best);
+    h.in.done = (bool *)l2l__arena_array(c, n, sizeof *h.in.done);
     h.in.x = l2l__new(c, "attack", l2l_shape_of(n, o->height, o->width, o->channels));
     if (c->status) return false;
     memset(h.records, 0, (size_t)n * sizeof *h.records);
+    memset(h.in.done, 0, (size_t)n * sizeof *h.in.done);
+    h.in.hunt = &h;
+    h.lost = UINT32_MAX;
     h.labels = h.place + n;
     h.kept = h.labels + n;
     h.in.trials = h.kept + n;
@@ -9977,9 +10158,8 @@ static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_te
     bool was = l2l_set_recording(c, true), frozen = in->model->frozen;
     l2l_tensor *x = l2l__copy(c, adv), *logits, *loss, *g = NULL, *hv = NULL;
     in->model->frozen = true;
-    logits = l2l_model_forward(in->model, x, in->mode);
+    logits = x ? l2l__inner_forward(in, x, in->mode) : NULL;
     loss = l2l__inner_loss(in, logits);
-    in->forwards++;
     in->backwards += 2;
     if (loss && l2l_grad(c, loss, &x, 1, &g, L2L_CREATE_GRAPH) &&
         l2l_vjp(c, g, v, &x, 1, &hv, L2L_FREE_GRAPH))
@@ -10058,6 +10238,7 @@ static bool l2l__exact_couple(const l2l__adjoint *a, int t)
         for (i = 0; i < a->in->shape.n; i++)
             l2l__norm_vjp(m->options.input, a->in->g[t]->data + i * a->d, norms[i], a->d,
                           a->v->data + i * a->d);
+    a->in->t = t;                            /* for errors                                        */
     return l2l__add_hessian_vector(a->in, a->adv[t], a->v, a->a);
 }
 
@@ -10159,6 +10340,14 @@ static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool greedy, dou
     return !m->context->status;
 }
 
+/* The numbers of phi, or of its gradient. */
+static bool l2l__phi_finite(const l2l_learned *m, const char *what, const l2l_real *v)
+{
+    int i = (int)l2l__not_finite_at(v, m->size);
+    return i == m->size || l2l__fail(m->context, L2L_ERROR_NUMERIC, "l2l_learned: the %s of phi is "
+                                     "not finite at its number %d", what, i);
+}
+
 L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient)
 {
     const char *where = "l2l_learned_gradient";
@@ -10169,8 +10358,10 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
     l2l_mark mark = l2l_mark_here(c);
     double *exact = (double *)l2l__arena_array(c, l2l_learned_size(m), sizeof *exact);
     int i;
-    if (exact && l2l__learned_adjoint(m, in, false, exact))
+    if (exact && l2l__learned_adjoint(m, in, false, exact)) {
         for (i = 0; i < m->size; i++) gradient[i] = (l2l_real)exact[i];
+        l2l__phi_finite(m, "gradient", gradient);
+    }
     l2l_release(c, mark);
     return !c->status;
 }
@@ -10194,12 +10385,17 @@ static bool l2l__learned_gradient(void *self, l2l_inner *in)
 static bool l2l__learned_update(void *self, l2l_inner *in)
 {
     l2l_learned *m = (l2l_learned *)self;
-    int i;
-    for (i = 0; i < m->size; i++)
-        if (!(fabs((double)m->descent[i]) <= DBL_MAX))
-            return l2l__fail(m->context, L2L_ERROR_NUMERIC, "l2l_learned: the gradient of phi is "
-                             "not finite at its number %d; phi was left as it is", i);
-    if (!l2l_optimizer_step(m->optimizer, &m->phi, &m->descent, 1)) return false;
+    l2l_context *c = m->context;
+    size_t bytes = (size_t)m->size * sizeof *m->phi;
+    l2l_real *was = (l2l_real *)l2l__arena_array(c, m->size, sizeof *was);
+    if (was && l2l__phi_finite(m, "gradient", m->descent)) {
+        memcpy(was, m->phi, bytes);
+        if (l2l_optimizer_step(m->optimizer, &m->phi, &m->descent, 1) &&
+            !l2l__phi_finite(m, "next step", m->phi))
+            memcpy(m->phi, was, bytes);
+    }
+    l2l__arena_drop(c, was);
+    if (c->status) return false;
     l2l__learned_set_trained_with(m, in->T, in->epsilon);
     return true;
 }
@@ -11307,7 +11503,7 @@ static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
 
 /* What line 14 saw of the cross-entropy. Where that is the objective its losses are L(f(x'_T), y),
    cut off as the objective is; else in->loss stays what a look at x'_T has left there. */
-static bool l2l__outer_note(l2l_inner *in, const l2l_tensor *logits, const l2l_tensor *loss)
+static bool l2l__outer_note(l2l_inner *in, const l2l_tensor *logits, l2l_tensor *loss)
 {
     const l2l_objective *o = in->objective;
     if (!logits || !loss) return false;
@@ -11339,7 +11535,8 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
         return loss;
     }
     t->noted = true;
-    logits = l2l_model_forward(t->model, in->adv, L2L_TRAIN);
+    logits = l2l__inner_forward(in, in->adv, L2L_TRAIN);
+    in->forwards--;                          /* not of the inner problem                          */
     loss = logits ? l2l_cross_entropy(c, logits, in->labels) : NULL;
     return l2l__outer_note(in, logits, loss) ? l2l_mean(c, loss) : NULL;
 }
@@ -11347,8 +11544,7 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
 static bool l2l__finite(l2l_real *const *arrays, const int64_t *sizes, int n)
 {
     for (int i = 0; i < n; i++)
-        for (int64_t j = 0; j < sizes[i]; j++)
-            if (!(fabs((double)arrays[i][j]) <= DBL_MAX)) return false;
+        if (l2l__not_finite_at(arrays[i], sizes[i]) < sizes[i]) return false;
     return true;
 }
 
@@ -11373,6 +11569,7 @@ static void l2l__share(l2l_trainer *t, l2l_inner *in)
     double total = 0;
     l2l__ew_axpb(t->context, l2l_count(in->shape), (l2l_real)in->n, t->found[t->n_theta]->data, 0,
                  in->g[in->T]->data);
+    l2l__finite_images(in, l2l__a_gradient, in->g[in->T]);
     for (int i = 0; i < in->n; i++) total += (double)in->loss[i];
     in->L_phi += in->w[in->T] * total;
 }
@@ -11407,18 +11604,15 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
     if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the outer loss returned NULL");
     value = l2l_item(c, loss);
     if (!c->status && !(fabs(value) <= DBL_MAX))
-        l2l__fail(c, L2L_ERROR_NUMERIC, "the loss is %g at step %z; the parameters of the last "
-                  "good step were kept", value, t->step);
+        l2l__fail(c, L2L_ERROR_NUMERIC, "the outer loss is %g, not finite", value);
     t->theta[t->n_theta] = in->adv;
     if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
         l2l__add_gradient(t, in);
         if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
-            l2l__fail(c, L2L_ERROR_NUMERIC, "the gradient is not finite at step %z; the parameters "
-                      "of the last good step were kept", t->step);
+            l2l__fail(c, L2L_ERROR_NUMERIC, "the gradient of the outer loss is not finite");
         if (share) l2l__share(t, in);
     }
     l2l_set_recording(c, was);
-    if (c->status == L2L_ERROR_NUMERIC) l2l__copy_theta(t, true);
     return value * ((double)in->n / in->batch);
 }
 
@@ -11466,6 +11660,20 @@ static void l2l__attack_from(l2l_attack *part, const l2l_attack *all, int first,
     part->targets = all->targets ? all->targets + first : NULL;
 }
 
+/* After a step that failed: running statistics as before it and, if its numbers were not finite,
+   theta for which they last were. */
+static void l2l__go_back(l2l_trainer *t, const char *what)
+{
+    l2l_context *c = t->context;
+    char text[sizeof c->text];
+    if (t->sampled) l2l__copy_buffers(t, t->buffers, true);
+    if (c->status != L2L_ERROR_NUMERIC) return;
+    l2l__copy_theta(t, true);
+    memcpy(text, c->text, sizeof text);
+    l2l__format(c->text, sizeof c->text, "training, %s %z, %s; the parameters of the last good "
+                "step were kept", what, t->step, text);
+}
+
 /* Natural and robust accuracy on the held-out images. */
 static bool l2l__validate(l2l_trainer *t)
 {
@@ -11495,6 +11703,7 @@ static bool l2l__validate(l2l_trainer *t)
     t->progress.validation_natural = (double)natural / t->n_held;
     t->progress.validation_robust = (double)robust / t->n_held;
     l2l_release(c, mark);
+    if (c->status == L2L_ERROR_NUMERIC) l2l__go_back(t, "validation after step");
     return !c->status;
 }
 
@@ -11586,7 +11795,7 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double los
     const l2l_train_options *o = &t->options;
     bool more = true, ended, ok;
     if (t->context->status) {
-        if (t->sampled) l2l__copy_buffers(t, t->buffers, true);
+        l2l__go_back(t, "step");
         return false;
     }
     l2l__report(t, in, loss);
@@ -11964,6 +12173,7 @@ typedef struct l2l__ran {
     double settings[L2L__MOST_SETTINGS];     /* all these as numbers                              */
     int n_settings;
     l2l_result result;
+    int own_target, stuck;                   /* images left alone; without gradient all the way   */
     l2l_record *records;                     /* of all images; NULL once they are not needed      */
     int done;                                /* so many images have theirs                        */
     uint64_t digest;                         /* of these images, if there is a state              */
@@ -12063,6 +12273,19 @@ static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l
 
 enum { L2L__CHECKED = 20, L2L__PASSES = 5 }; /* images and passes                                 */
 
+/* Finite logits of n images, the first of which is number `first` of the data set. */
+static bool l2l__logits_of(l2l_model *m, const char *where, const l2l_real *x, int n, int first,
+                           l2l_real *z)
+{
+    int k = m->options.classes;
+    int64_t all = (int64_t)n * k, at;
+    if (!l2l_model_logits(m, x, n, z)) return false;
+    at = l2l__not_finite_at(z, all);
+    return at == all || l2l__fail(m->context, L2L_ERROR_NUMERIC, "%s: the logit of class %d of "
+                                  "image %d is %g, not finite", where, (int)(at % k),
+                                  first + (int)(at / k), (double)z[at]);
+}
+
 /* Rows of k numbers in [0,1] that sum to 1. */
 static bool l2l__probabilities(const l2l_real *z, int n, int k)
 {
@@ -12081,14 +12304,11 @@ static bool l2l__probabilities(const l2l_real *z, int n, int k)
 static bool l2l__elsewhere(const l2l_real *a, const l2l_real *b, int k)
 {
     double na = l2l__norm2(a, NULL, k) + 1e-10, nb = l2l__norm2(b, NULL, k) + 1e-10, sum = 0;
-    int first = 0, second = 0;
     for (int j = 0; j < k; j++) {
         double d = (double)a[j] / na - (double)b[j] / nb;
         sum += d * d;
-        if (a[j] > a[first]) first = j;
-        if (b[j] > b[second]) second = j;
     }
-    return first != second || sqrt(sum) > 1e-4;
+    return l2l__argmax(a, k, -1) != l2l__argmax(b, k, -1) || sqrt(sum) > 1e-4;
 }
 
 /* Asks the model several times about its first images. Without parameters (an external model) what
@@ -12109,7 +12329,7 @@ static bool l2l__evaluation_check(l2l_evaluation *e)
     all = (int64_t)n * o->classes;
     for (int pass = 0; pass < L2L__PASSES && !c->status; pass++) {
         l2l_real *to = z + (pass ? all : 0);
-        if (!l2l_model_logits(e->model, x, n, to)) break;
+        if (!l2l__logits_of(e->model, "evaluation", x, n, 0, to)) break;
         if (!pass && l2l__probabilities(z, n, o->classes)) e->checked |= L2L_WARN_SOFTMAX;
         for (int i = 0; pass && i < n; i++)
             if (l2l__elsewhere(z + (int64_t)i * o->classes, to + (int64_t)i * o->classes,
@@ -12213,25 +12433,44 @@ static bool l2l__broken(const l2l_attack *a, const l2l_record *b)
     return b->predicted != b->label && l2l__near_enough(a, b);
 }
 
+/* Has it no gradient any more where it has got far enough? */
+static bool l2l__goes_flat(const l2l_attack *a)
+{
+    return a->search || (a->objective.cut && a->last_iterate);
+}
+
+/* Did such an attack lead image i nowhere, having had no gradient in any iterate? (DeepFool ends at
+   the first one without.) */
+static bool l2l__stuck(const l2l_attack *a, const l2l_record *b, const int *target)
+{
+    bool fooled = target ? b->predicted == *target : b->predicted != b->label;
+    return l2l__goes_flat(a) && !fooled && b->zero_gradients > 0 &&
+           (a->search == l2l__deepfool_search || b->zero_gradients == b->backwards);
+}
+
 /* The results of an attack, from its records. */
 static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran *k)
 {
     l2l_result *r = &k->result;
     double zero = 0;
     int right = 0, natural = 0, hits = 0;
+    k->own_target = k->stuck = 0;
     for (int i = 0; i < e->images; i++) r->attacked += k->records[i].predicted >= 0;
     for (int i = 0; i < e->images; i++) {
         const l2l_record *b = &k->records[i];
+        const bool own = a->targets && a->targets[i] == b->label;
         if (b->predicted < 0) continue;
+        k->own_target += own;
+        k->stuck += l2l__stuck(a, b, a->targets ? a->targets + i : NULL);
         right += !l2l__broken(a, b);
-        natural += b->clean == b->label;
+        natural += b->clean == b->label && !own;
         r->mean_loss += b->loss / r->attacked;
         r->mean_linf += b->linf / r->attacked;
         r->forwards += b->forwards;
         r->backwards += b->backwards;
         zero += b->zero_gradients;
         if (b->clean != b->label || b->predicted == b->label ||
-            (a->targets && b->predicted != a->targets[i]))
+            (a->targets && (own || b->predicted != a->targets[i])))
             continue;
         hits++;
         r->success_linf += b->linf;
@@ -12381,27 +12620,35 @@ static bool l2l__suspicious(const l2l_evaluation *e, const l2l__ran *a, const l2
            by > 0.005;
 }
 
-/* Has it no gradient any more where it has got far enough? */
-static bool l2l__goes_flat(const l2l_attack *a)
-{
-    return a->search || (a->objective.cut && a->last_iterate);
-}
-
 /* Appends what the attacks look like; the worst case of each kind. */
 static size_t l2l__warn_attacks(const l2l_evaluation *e, char *text, size_t capacity, size_t at,
                                 unsigned *flags)
 {
-    const l2l__ran *zero = NULL, *a, *b, *end = e->ran ? e->ran + e->n_ran : NULL;
+    const l2l__ran *zero = NULL, *own = NULL, *a, *b, *end = e->ran ? e->ran + e->n_ran : NULL;
     char first[80], second[80];
-    for (a = e->ran; a < end; a++)
-        if (!l2l__goes_flat(&a->attack) &&
-            a->result.zero_gradients > (zero ? zero->result.zero_gradients : 0.01))
-            zero = a;
+    double most = 0.01, share;
+    for (a = e->ran; a < end; a++) {
+        if (a->own_target > (own ? own->own_target : 0)) own = a;
+        share = !l2l__goes_flat(&a->attack) ? a->result.zero_gradients
+                                            : a->stuck / (double)(a->result.attacked + 1e-300);
+        if (share <= most) continue;
+        most = share;
+        zero = a;
+    }
     if (zero) {
         *flags |= L2L_WARN_ZERO_GRADIENTS;
-        at = l2l__append(text, capacity, at, "zero-gradients: %g %% of the iterates of %s had a "
-                         "gradient of exactly zero (more than 1 %%): masked, perhaps, not robust\n",
-                         100 * zero->result.zero_gradients, l2l__ran_text(zero, first));
+        at = l2l__append(text, capacity, at, zero->stuck
+                         ? "zero-gradients: %g %% of the images of %s had no gradient but exactly "
+                           "zero (more than 1 %%): masked, perhaps, not robust\n"
+                         : "zero-gradients: %g %% of the iterates of %s had a gradient of exactly "
+                           "zero (more than 1 %%): masked, perhaps, not robust\n",
+                         100 * most, l2l__ran_text(zero, first));
+    }
+    if (own) {
+        *flags |= L2L_WARN_TARGETS;
+        at = l2l__append(text, capacity, at, "targets: %d of the images have their own label for a "
+                         "target of %s: left as they are, and never a success\n", own->own_target,
+                         l2l__ran_text(own, first));
     }
     for (a = e->ran; a < end && !(*flags & L2L_WARN_ORDER); a++)
         for (b = e->ran; b < end && !(*flags & L2L_WARN_ORDER); b++) {
@@ -12449,17 +12696,13 @@ L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, 
 
 /* -- transfer ---------------------------------------------------------------------------------- */
 
-/* Of n images NxCxHxW: how many does the model get right? */
-static int l2l__count_right(l2l_model *m, const l2l_real *x, const int *labels, int n, l2l_real *z)
+/* Of n images NxCxHxW, number `first` and up: how many does the model get right? */
+static int l2l__count_right(l2l_model *m, const l2l_real *x, const int *labels, int n, int first,
+                            l2l_real *z)
 {
     int k = m->options.classes, right = 0;
-    if (!l2l_model_logits(m, x, n, z)) return 0;
-    for (int i = 0; i < n; i++, z += k) {
-        int best = 0;
-        for (int j = 1; j < k; j++)
-            if (z[j] > z[best]) best = j;
-        right += best == labels[i];
-    }
+    if (!l2l__logits_of(m, "l2l_transfer_matrix", x, n, first, z)) return 0;
+    for (int i = 0; i < n; i++, z += k) right += l2l__argmax(z, k, -1) == labels[i];
     return right;
 }
 
@@ -12524,8 +12767,8 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
         l2l__attack_from(&a, attack, k.done, one);
         for (i = 0; i < n && l2l_attack_run(models[i], &a, x, labels, m, adversarial, records); i++)
             for (j = 0; j < n; j++)
-                accuracies[(int64_t)i * n + j] +=
-                    l2l__count_right(models[j], adversarial, labels, m, z);
+                accuracies[(int64_t)i * n + j] += l2l__count_right(models[j], adversarial, labels,
+                                                                   m, (int)a.first, z);
         if (attack->progress && !attack->progress(attack->user, k.done + m, e.images))
             l2l__fail(c, L2L_ERROR_CANCELLED, "l2l_transfer_matrix: cancelled after %d of %d "
                       "images", k.done + m, e.images);
