@@ -62,6 +62,15 @@ static inline void die(const l2l_context *c)
     exit(1);
 }
 
+/* Is it this file, as a program named it, that could not be read or written? */
+static inline bool cli_error_names(const l2l_context *c, const char *path)
+{
+    const char *text = l2l_error_text(c);
+    size_t n = path ? strlen(path) : 0;
+    return n && l2l_error(c) == L2L_ERROR_FILE && !strncmp(text, path, n) &&
+           (text[n] == ':' || text[n] == ',');
+}
+
 /* The context holds an error that other results need not suffer from: it is told, once, and cleared.
  * The exit status that follows: 0 without an error. */
 static inline int cli_complain(l2l_context *c)
@@ -337,6 +346,14 @@ static inline void cli_check_output(const char *flag, const char *path)
     cli_folder(real ? real : path, folder, sizeof folder);
     free(real);
     if (access(folder, W_OK)) cli_fail("--%s %s: %s: %s", flag, path, folder, strerror(errno));
+}
+
+/* Neither should an input file that is read late be found to be missing then. */
+static inline void cli_check_input(const char *flag, const char *path)
+{
+    if (!access(path, R_OK)) return;
+    fprintf(stderr, "%s: %s %s: cannot open it: %s\n", cli_program, flag, path, strerror(errno));
+    exit(1);
 }
 
 /* Do two paths lead to one regular file, whether it is there or yet to be made? */

@@ -468,15 +468,6 @@ static int save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_
     return status;
 }
 
-/* Is it the checkpoint that the context's error is about? */
-static bool checkpoint_failed(const l2l_context *c)
-{
-    size_t n = set.checkpoint ? strlen(set.checkpoint) : 0;
-    const char *text = l2l_error_text(c);
-    return n && l2l_error(c) == L2L_ERROR_FILE && !strncmp(text, set.checkpoint, n) &&
-           (text[n] == ':' || text[n] == ',');
-}
-
 /* Trains to the end, also where a checkpoint cannot be written: the next one may. */
 static bool train(l2l_context *c, l2l_trainer *t, const display *s, int *status)
 {
@@ -484,7 +475,7 @@ static bool train(l2l_context *c, l2l_trainer *t, const display *s, int *status)
     do {
         before = s->step;
         if (l2l_train(t)) return true;
-        if (!checkpoint_failed(c) || s->step == before || stop_signal) return false;
+        if (!cli_error_names(c, set.checkpoint) || s->step == before || stop_signal) return false;
         if (s->terminal) printf("\r\033[K");
         *status = cli_complain(c);
     } while (s->step < s->steps);
@@ -497,7 +488,7 @@ static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_
                         l2l_generator *g, const display *s)
 {
     l2l_status status = l2l_error(c);
-    bool in_vain = checkpoint_failed(c);
+    bool in_vain = cli_error_names(c, set.checkpoint);
     if (s->terminal) printf("\r\033[K");
     if (status == L2L_ERROR_CANCELLED && unheard()) return 1;
     if (status == L2L_ERROR_CANCELLED && stop_signal) {
