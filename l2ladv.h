@@ -12182,6 +12182,7 @@ static bool l2l__target_find(l2l__target *t, const char *path)
                       !strncmp(t->path, "/proc/", 6);
         ssize_t length = t->in_place ? -1 : readlink(t->path, to, sizeof to);
         if (length < 0) {
+            if (!t->in_place && errno != EINVAL && errno != ENOENT) return false;
             t->there = !stat(t->path, &t->old);
             t->in_place = t->in_place || (t->there && !S_ISREG(t->old.st_mode));
             return t->there || errno == ENOENT;
@@ -12230,8 +12231,8 @@ static FILE *l2l__target_open(l2l__target *t, const char *path)
             errno = EEXIST;
             continue;
         }
-        flock(t->lock, LOCK_EX | LOCK_NB);   /* some network disks cannot: then none is stale     */
-        if (l2l__same_file(t->lock, t->beside)) break;
+        if ((!flock(t->lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) && /* some disks cannot:  */
+            l2l__same_file(t->lock, t->beside)) break; /* on those no file is ever taken for stale */
         close(t->lock);
         t->lock = -1;
     }
