@@ -1008,10 +1008,10 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
 /* Runs to the end; true when it got there. A progress callback that says stop, a loss that is not
    finite (the parameters for which it last was are kept) or, with stop_on_plateau, a loss within
    0.02 of ln K for 300 steps while one class is predicted for everything, ends it with an error.
-   So does a log or a checkpoint that cannot be written, behind a whole step: model and maximizer can
-   be saved, and with the error cleared l2l_train goes on, beginning with the line that the log
-   lacks, which a checkpoint made meanwhile knows, too. Regular files of a log are cut when a training
-   goes on; pipes and devices are not. */
+   So does a log or a checkpoint that cannot be written, behind a whole step: model and maximizer
+   can be saved, and with the error cleared l2l_train goes on, beginning with the line that the log
+   lacks, which a checkpoint made meanwhile knows, too. A log that is a regular file is cut when a
+   training goes on; a pipe or a device is not. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
 /* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
@@ -12139,7 +12139,7 @@ static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
                     errno ? strerror(errno) : "unknown cause");
 }
 
-/* -- where a file is written: the one place that asks more of a system than ISO C has ----------- */
+/* -- where a file is written: the one place that asks more of a system than ISO C has ---------- */
 
 typedef struct l2l__target {
     char path[4096];                         /* the file to be replaced, links followed           */
@@ -12231,8 +12231,9 @@ static FILE *l2l__target_open(l2l__target *t, const char *path)
             errno = EEXIST;
             continue;
         }
-        if ((!flock(t->lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) && /* some disks cannot:  */
-            l2l__same_file(t->lock, t->beside)) break; /* on those no file is ever taken for stale */
+        /* Some disks know no locks; on them no file is ever taken for stale. */
+        if ((!flock(t->lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) &&
+            l2l__same_file(t->lock, t->beside)) break;
         close(t->lock);
         t->lock = -1;
     }
@@ -13176,9 +13177,9 @@ static void l2l__log_line(l2l_trainer *t)
     l2l__append(t->line, sizeof t->line, n, "}\n");
 }
 
-/* A new training begins a new log; one that goes on cuts it to what was written for sure, or to where
-   the checkpoint was made. What is no regular file keeps what it has. It stays open: whoever reads
-   a FIFO would take its closing for the end. */
+/* A new training begins a new log; one that goes on cuts it to what was written for sure, or to
+   where the checkpoint was made. What is no regular file keeps what it has. It stays open: whoever
+   reads a FIFO would take its closing for the end. */
 static bool l2l__log_begin(l2l_trainer *t)
 {
     l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
