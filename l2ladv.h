@@ -12260,13 +12260,21 @@ static void l2l__target_close(const l2l__target *t, bool ok)
     close(t->lock);
 }
 
-/* Without opening it: a FIFO would wait for a writer. */
+/* Without opening it: that would wait for a writer. */
+static bool l2l__is_pipe(const char *path)
+{
+    struct stat s;
+    return !stat(path, &s) && S_ISFIFO(s.st_mode);
+}
+
 static bool l2l__file_exists(const char *path)
 {
     struct stat s;
     return !stat(path, &s) || errno != ENOENT;
 }
 #else
+static bool l2l__is_pipe(const char *path) { L2L__UNUSED(path); return false; }
+
 static bool l2l__target_find(l2l__target *t, const char *path)
 {
     size_t n = strlen(path);
@@ -12313,17 +12321,18 @@ static bool l2l__file_exists(const char *path)
 static FILE *l2l__file_begin(l2l_context *c, const char *path, int64_t *bytes)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
+    bool fifo = l2l__is_pipe(path);
     FILE *in;
     if (c->status) return NULL;
     errno = 0;
-    if (!(in = fopen(path, "rb"))) {
+    if (!fifo && !(in = fopen(path, "rb"))) {
         l2l__file_cannot(&f, "open it", -1);
         return NULL;
     }
-    *bytes = fseek(in, 0, SEEK_END) ? -1 : ftell(in);
+    *bytes = fifo || fseek(in, 0, SEEK_END) ? -1 : ftell(in);
     if (*bytes >= 0 && *bytes < LONG_MAX) return in;
     l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
-    fclose(in);
+    if (!fifo) fclose(in);
     return NULL;
 }
 

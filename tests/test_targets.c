@@ -559,7 +559,9 @@ static void a_log_behind_a_link(void)
 
 int main(void)
 {
-    char folder[] = "/tmp/l2ladv-targets.XXXXXX", remover[80];
+    const char *temporary = getenv("TMPDIR");
+    char folder[4000], remover[4096];
+    snprintf(folder, sizeof folder, "%s/l2ladv-targets.XXXXXX", temporary ? temporary : "/tmp");
     if (!mkdtemp(folder) || chdir(folder)) { printf("no folder to work in\n"); return 2; }
     signal(SIGXFSZ, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
@@ -582,7 +584,7 @@ int main(void)
     l2l_dataset_free(&data);
     l2l_model_free(model);
     l2l_context_free(c);
-    snprintf(remover, sizeof remover, "rm -rf %s", folder);
+    snprintf(remover, sizeof remover, "rm -rf '%s'", folder);
     if (chdir("/") || system(remover)) printf("%s stays\n", folder);
     return test_end();
 }
