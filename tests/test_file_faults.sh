@@ -92,7 +92,7 @@ while [ $n -lt "$calls" ]; do
         grep -qF "$file" said || complain "the file is not named"
         case $file in
         log) # the training stops, and all that it has is saved
-            if old log; then
+            if old log || [ ! -s log ]; then # at most it was begun, and no step was made
                 [ ! -e checkpoint ] && old save && old best && old phi || complain "begun, but no log"
             else
                 for name in save best phi; do ! old $name || complain "$name is the old one"; done
@@ -101,7 +101,8 @@ while [ $n -lt "$calls" ]; do
                     complain "another log"
             fi
             train --resume >said 2>&1 || complain "it does not go on"
-            for name in save best log checkpoint; do new $name || complain "gone on to another $name"; done
+            for name in save best log; do new $name || complain "gone on to another $name"; done
+            new checkpoint || grep -q 'not in the log yet' checkpoint || complain "gone on to another checkpoint"
             ;;
         checkpoint)
             for name in save best phi log; do new $name || old $name || complain "another $name"; done
@@ -111,7 +112,8 @@ while [ $n -lt "$calls" ]; do
         save | best | phi)
             for name in save best phi log checkpoint; do
                 if [ $name = $file ]; then new $name || old $name || complain "$name is neither old nor new"
-                else new $name || { [ ! -e checkpoint ] && old $name; } || complain "another $name"
+                else new $name || { [ ! -e checkpoint ] && { [ $name = checkpoint ] || old $name; }; } ||
+                    complain "another $name"
                 fi
             done
             ;;

@@ -103,9 +103,13 @@ done
 verdict "and it is still as it was" $?
 claim "one name in two folders" \
     train --method plain --width 0.25 --save x.out --log folder/x.out --checkpoint y
-mkfifo pipe && { cat pipe >got & }          # a pipe of its own: never a device of the machine
+mkfifo pipe                                 # a pipe of its own: never a device of the machine
+cat pipe >got &
+reader=$!
 claim "a log into a pipe" train --method plain --width 0.25 --log pipe --save-best x --checkpoint z
-wait
+i=0
+while kill -0 $reader 2>/dev/null && [ $i -lt 50 ]; do sleep 0.1; i=$((i + 1)); done
+kill $reader 2>/dev/null
 train --method plain --width 0.25 --log file >output 2>&1
 cmp got file >>output 2>&1
 verdict "whose reader gets every line" $?

@@ -523,6 +523,7 @@ static void a_checkpoint_that_fails(void)
 static void a_log_into_a_pipe(void)
 {
     l2l_train_options o = training();
+    struct stat s;
     pid_t child;
     int status = 0;
     o.checkpoint = NULL;
@@ -538,6 +539,7 @@ static void a_log_into_a_pipe(void)
     CHECK_OK(c);
     waitpid(child, &status, 0);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK(!stat("log", &s) && S_ISFIFO(s.st_mode));
     remove("log");
     remove("whole");
 }
