@@ -996,7 +996,8 @@ typedef struct l2l_train_options {
     int checkpoint_steps;       /* and every so many steps; 0: no                                 */
     bool resume;                /* go on from `checkpoint` if the file is there; one that cannot  */
                                 /* be opened is an error                                          */
-    const char *log;            /* file of JSON lines, NULL: none                                 */
+    const char *log;            /* file of JSON lines, NULL: none; refused while another training */
+                                /* writes to it (POSIX)                                           */
 } l2l_train_options;
 L2LADVDEF l2l_train_options l2l_train_default(void);
 
@@ -10572,6 +10573,7 @@ struct l2l_trainer {
     char *log, *checkpoint;
     void *log_file;                          /* a FILE, while l2l_train runs                      */
     bool log_in_place;
+    int log_lock;                            /* so that it has one writer; below 0: none          */
     int64_t log_bytes;                       /* written to it, if it can be cut                   */
     char line[640];                          /* of the last step, if it could not be written      */
     double data_digest, w_digest;            /* tell a checkpoint of other data, other weights    */
@@ -11337,7 +11339,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->data = *d;
     t->data.context = c;
     t->options = *o;
-    t->best_score = t->shuffled = -1;
+    t->best_score = t->shuffled = t->log_lock = -1;
     t->shares = o->method.outer.is_objective && o->method.objective.loss == l2l__objective_ce &&
                 !m->mode_matters;
     if (!l2l__trainer_arrays(t) || !l2l__trainer_own(t)) {
@@ -12272,7 +12274,20 @@ static bool l2l__file_exists(const char *path)
     struct stat s;
     return !stat(path, &s) || errno != ENOENT;
 }
+
+/* A lock on a file that is there: -1 if it is not, or on a disk without locks; -2: it is taken. */
+static int l2l__lock(const char *path)
+{
+    int f = open(path, O_WRONLY | O_NONBLOCK);
+    if (f < 0 || !flock(f, LOCK_EX | LOCK_NB)) return f;
+    bool taken = errno == EWOULDBLOCK;
+    close(f);
+    return taken ? -2 : -1;
+}
+static void l2l__unlock(int lock) { if (lock >= 0) close(lock); }
 #else
+static int l2l__lock(const char *path) { L2L__UNUSED(path); return -1; }
+static void l2l__unlock(int lock) { L2L__UNUSED(lock); }
 static bool l2l__is_pipe(const char *path) { L2L__UNUSED(path); return false; }
 
 static bool l2l__target_find(l2l__target *t, const char *path)
@@ -13193,11 +13208,14 @@ static bool l2l__log_begin(l2l_trainer *t)
 {
     l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
     size_t keep = (size_t)t->log_bytes;
-    bool ok = true;
+    bool ok = true, cut;
     if (!t->log) return true;
 #ifndef L2LADV_NO_STDIO
     l2l__target to;
     t->log_in_place = l2l__target_find(&to, t->log) && to.in_place;
+    t->log_lock = t->log_in_place ? -1 : l2l__lock(t->log);
+    if (t->log_lock == -2)
+        return l2l__bad(&f, L2L_ERROR_FILE, -1, "another training writes to it");
 #endif
     if (!t->log_in_place && keep) {
         f = l2l__file_open(t->context, t->log);
@@ -13205,10 +13223,14 @@ static bool l2l__log_begin(l2l_trainer *t)
                                          "checkpoint was made at %z", (int64_t)f.bytes,
                                          t->log_bytes);
     }
-    if (ok && !t->log_in_place && (!keep || f.bytes > keep))
-        ok = l2l__file_write(t->context, t->log, f.data, keep, NULL, 0);
+    cut = ok && !t->log_in_place && (!keep || f.bytes > keep);
+    if (cut) ok = l2l__file_write(t->context, t->log, f.data, keep, NULL, 0);
     l2l_free(t->context, f.owned);
 #ifndef L2LADV_NO_STDIO
+    if (cut && ok) {                         /* it is another file now                            */
+        l2l__unlock(t->log_lock);
+        t->log_lock = l2l__lock(t->log);
+    }
     errno = 0;
     if (ok && !(t->log_file = fopen(t->log, "ab"))) l2l__file_cannot(&f, "open it to write", -1);
     ok = t->log_file && l2l__log_write(t);
@@ -13220,8 +13242,10 @@ static void l2l__log_end(l2l_trainer *t)
 {
 #ifndef L2LADV_NO_STDIO
     if (t->log_file) fclose((FILE *)t->log_file); /* every line has been flushed                  */
+    l2l__unlock(t->log_lock);
 #endif
     t->log_file = NULL;
+    t->log_lock = -1;
 }
 
 /* -- checkpoints: everything that a training needs to go on with the same bits ----------------- */

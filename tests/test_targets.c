@@ -544,6 +544,24 @@ static void a_log_into_a_pipe(void)
     remove("whole");
 }
 
+static void a_log_with_two_writers(void)
+{
+    l2l_train_options o = training();
+    int other, k;
+    o.checkpoint = NULL;
+    put_text("log", "another's");
+    other = open("log", O_WRONLY);
+    CHECK(!flock(other, LOCK_EX));
+    CHECK_INT(L2L_ERROR_FILE, train(&o, NULL));
+    CHECK_ERROR(c, L2L_ERROR_FILE, "log: another training writes to it");
+    CHECK_INT(9, size_of("log"));
+    close(other);
+    for (k = 0; k < 2; k++) CHECK_INT(L2L_OK, train(&o, NULL)); /* nothing of our own is in the way */
+    CHECK_OK(c);
+    CHECK(size_of("log") > 100);
+    remove("log");
+}
+
 static void a_log_behind_a_link(void)
 {
     l2l_train_options o = training();
@@ -582,6 +600,7 @@ int main(void)
     RUN(a_log_that_fails, "a line that the log had no room for is written later");
     RUN(a_checkpoint_that_fails, "training goes on after a checkpoint that could not be written");
     RUN(a_log_into_a_pipe, "a log into a FIFO reaches its reader, line by line");
+    RUN(a_log_with_two_writers, "a log that another training writes to is refused, and stays");
     RUN(a_log_behind_a_link, "a log behind a link, with its mode");
     l2l_dataset_free(&data);
     l2l_model_free(model);
