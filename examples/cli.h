@@ -5,12 +5,14 @@
 #ifndef CLI_H
 #define CLI_H
 
-#ifndef _POSIX_C_SOURCE
-#define _POSIX_C_SOURCE 200809L
+#ifndef _XOPEN_SOURCE
+#define _XOPEN_SOURCE 700 /* POSIX of 2008, with realpath */
 #endif
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,6 +62,30 @@ static inline void die(const l2l_context *c)
     exit(1);
 }
 
+/* Is it this file, as a program named it, that could not be read or written? */
+static inline bool cli_error_names(const l2l_context *c, const char *path)
+{
+    const char *text = l2l_error_text(c);
+    size_t n = path ? strlen(path) : 0;
+    return n && l2l_error(c) == L2L_ERROR_FILE && !strncmp(text, path, n) &&
+           (text[n] == ':' || text[n] == ',');
+}
+
+/* The context holds an error that other results need not suffer from: it is told, once, and cleared.
+ * The exit status that follows: 0 without an error. */
+static inline int cli_complain(l2l_context *c)
+{
+    static char told[512];
+    if (!l2l_error(c)) return 0;
+    fflush(stdout);
+    if (strcmp(told, l2l_error_text(c)))
+        fprintf(stderr, "%s: %s (%s)\n", cli_program, l2l_error_text(c),
+                l2l_status_name(l2l_error(c)));
+    snprintf(told, sizeof told, "%s", l2l_error_text(c));
+    l2l_error_clear(c);
+    return 1;
+}
+
 static inline void *cli_allocate(size_t count, size_t size)
 {
     void *p = calloc(count ? count : 1, size);
@@ -73,8 +99,31 @@ static inline void *cli_allocate(size_t count, size_t size)
 /* The exit status of a program that came to its end: was everything printed? */
 static inline int cli_end(void)
 {
-    if (fflush(stdout) || ferror(stdout)) cli_die_errno("standard output");
-    return 0;
+    bool bad = ferror(stdout) != 0;
+    errno = 0;
+    if (!fclose(stdout) && !bad) return 0;
+    fprintf(stderr, "%s: standard output: %s\n", cli_program,
+            errno ? strerror(errno) : "not all of it could be written");
+    return 1;
+}
+
+/* Where a standard stream is closed, the next file that is opened would take its place, and what is
+ * printed would go there: something that can be neither read nor written keeps the place. */
+static inline void cli_keep_standard(void)
+{
+    int i;
+    for (i = 0; i < 3; i++)
+        if (fcntl(i, F_GETFD) < 0) (void)!open("/dev/null", i ? O_RDONLY : O_WRONLY);
+}
+
+/* A reader that is gone, a limit on the size of files: failed writes, not ends of the program with
+ * all that it has. */
+static inline void cli_survive_writes(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+#ifdef SIGXFSZ
+    signal(SIGXFSZ, SIG_IGN);
+#endif
 }
 
 /* ---- flags: a table, one row for each, closed by a row of zeros ---- */
@@ -231,6 +280,7 @@ static inline void cli_parse(int argc, char **argv, const char *about, const cli
 {
     char text[256];
     int i;
+    cli_keep_standard();
     cli_path = argc > 0 ? argv[0] : "";
     cli_program = strrchr(cli_path, '/') ? strrchr(cli_path, '/') + 1 : cli_path;
     for (i = 1; i < argc; i++) {
@@ -255,6 +305,7 @@ static inline void cli_parse(int argc, char **argv, const char *about, const cli
         if (!value) cli_fail("--%s needs a value: %s", f->name, text);
         if (!cli_store(f, value)) cli_fail("--%s '%s': allowed is %s", f->name, value, text);
     }
+    cli_survive_writes();
 }
 
 /* The first of the flags in the list "a|b|c" that is among the arguments, which cli_parse took. */
@@ -278,15 +329,31 @@ static inline const char *cli_folder(const char *path, char *folder, size_t size
     return folder;
 }
 
-/* An output file whose directory is not there should be known of before hours of work. */
+/* An output file that cannot be written should be known of before hours of work: one that is there
+ * must be writable; a regular file is replaced, which takes its folder, behind links. */
 static inline void cli_check_output(const char *flag, const char *path)
 {
-    char folder[4096];
+    char folder[4096], *real;
     struct stat s;
+    bool there;
     if (!path) return;
-    cli_folder(path, folder, sizeof folder);
+    there = !stat(path, &s);
+    if (!there && errno != ENOENT) cli_fail("--%s %s: %s", flag, path, strerror(errno));
+    if (there && S_ISDIR(s.st_mode)) cli_fail("--%s %s: is a folder", flag, path);
+    if (there && access(path, W_OK)) cli_fail("--%s %s: %s", flag, path, strerror(errno));
+    if (there && (!S_ISREG(s.st_mode) || !strncmp(path, "/dev/", 5))) return;
+    real = there ? realpath(path, NULL) : NULL;
+    cli_folder(real ? real : path, folder, sizeof folder);
+    free(real);
     if (access(folder, W_OK)) cli_fail("--%s %s: %s: %s", flag, path, folder, strerror(errno));
-    if (!stat(path, &s) && S_ISDIR(s.st_mode)) cli_fail("--%s %s: is a folder", flag, path);
+}
+
+/* Neither should an input file that is read late be found to be missing then. */
+static inline void cli_check_input(const char *flag, const char *path)
+{
+    if (!access(path, R_OK)) return;
+    fprintf(stderr, "%s: %s %s: cannot open it: %s\n", cli_program, flag, path, strerror(errno));
+    exit(1);
 }
 
 /* Do two paths lead to one regular file, whether it is there or yet to be made? */
@@ -418,7 +485,7 @@ static inline void cli_shards(l2l_context *c, const char *folder, bool training,
     snprintf(train, sizeof train, "%s/train", folder);
     snprintf(val, sizeof val, "%s/val", folder);
     snprintf(first, sizeof first, "%s-00000-images.npy", val);
-    if (!training && access(first, F_OK)) {
+    if (!training && access(first, F_OK) && errno == ENOENT) {
         fprintf(stderr, "%s: there is no %s: taking the images of training\n", cli_program, first);
         training = true;
     }

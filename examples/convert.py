@@ -12,11 +12,14 @@ plain state_dict, for net.load_state_dict(torch.load(...)). Needs PyTorch, nothi
 """
 import argparse
 import ctypes
+import errno
 import inspect
 import json
 import os
+import stat
 import struct
 import sys
+import tempfile
 
 import torch
 
@@ -72,6 +75,8 @@ def describe(a, tensors):
     if first not in tensors or last not in tensors or tensors[last].dim() != 2:
         fail(a.source, "not a %s, which has '%s' and '%s'; this file begins with '%s'" % (
             a.arch, first, last, next(iter(tensors))))
+    if tensors[first].dim() != 4:
+        fail(a.source, "not a %s: '%s' has %d dimensions, not 4" % (a.arch, first, tensors[first].dim()))
     blocks = len([n for n in tensors if n.startswith("block1.layer.") and n.endswith(".conv1.weight")])
     channels = tensors[first].shape[1]
     known = {"classes": a.classes or tensors[last].shape[0], "width": a.width or tensors[last].shape[1] / unit,
@@ -85,7 +90,30 @@ def describe(a, tensors):
     return metadata
 
 
-def save_safetensors(path, tensors, metadata):
+def place(path, write):
+    """Writes a file as l2ladv.h does: whole or not at all, behind a link, with the old file's mode; what is
+    no regular file in place."""
+    there = os.path.exists(path)
+    if there and (not os.path.isfile(path) or path.startswith(("/dev/", "/proc/"))):
+        with open(path, "wb") as f:
+            return write(f)
+    path = os.path.realpath(path)
+    if there and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    descriptor, beside = tempfile.mkstemp(".tmp", os.path.basename(path)[:50] + ".", os.path.dirname(path))
+    try:
+        with os.fdopen(descriptor, "wb") as f:
+            write(f)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(beside, stat.S_IMODE(os.stat(path).st_mode) & 0o777 if there else 0o666 & ~mask)
+        os.replace(beside, path)
+    except BaseException:  # also ctrl-C
+        os.unlink(beside)
+        raise
+
+
+def save_safetensors(f, tensors, metadata):
     header, offset = {"__metadata__": metadata}, 0
     for name, t in tensors.items():
         end = offset + t.numel() * t.element_size()
@@ -93,10 +121,9 @@ def save_safetensors(path, tensors, metadata):
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text)
-        for t in tensors.values():
-            f.write(ctypes.string_at(t.data_ptr(), t.numel() * t.element_size()))
+    f.write(struct.pack("<Q", len(text)) + text)
+    for t in tensors.values():
+        f.write(ctypes.string_at(t.data_ptr(), t.numel() * t.element_size()))
 
 
 def load_safetensors(path):
@@ -105,7 +132,11 @@ def load_safetensors(path):
             data = f.read()
         length = struct.unpack_from("<Q", data)[0]
         header, data = json.loads(data[8:8 + length].decode()), data[8 + length:]
+        if not isinstance(header, dict):
+            fail(path, "the header is no dictionary, but %s" % type(header).__name__)
         metadata, tensors, total = header.pop("__metadata__", {}), {}, 0
+        if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+            fail(path, "__metadata__ is no dictionary of texts")
         for name, entry in header.items():
             begin, end = entry["data_offsets"]
             t = torch.empty(entry["shape"], dtype=TYPES[entry["dtype"]])
@@ -121,6 +152,16 @@ def load_safetensors(path):
     if total != len(data):
         fail(path, "%d bytes of data, but the tensors take %d" % (len(data), total))
     return tensors, metadata
+
+
+def tell(text):
+    if sys.stdout is None:
+        fail("standard output", "is closed")
+    try:
+        print(text, flush=True)
+    except OSError as e:  # nothing more is tried at the end of the program
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        fail("standard output", e.strerror or e)
 
 
 def numbers(text):
@@ -150,13 +191,17 @@ def main():
         p.error("--mean and --deviation go together, and deviations are above 0")
     if sys.byteorder != "little":
         sys.exit("convert.py: copies bytes as they are and needs a little-endian machine")
+    if os.path.exists(a.target) and os.path.exists(a.source) and os.path.samefile(a.source, a.target):
+        fail(a.target, "is the file that is read")
     tensors, metadata = load_safetensors(a.source) if back else (load_checkpoint(a.source, a.trust), None)
     metadata = metadata if back else describe(a, tensors)
     try:
-        torch.save(tensors, a.target) if back else save_safetensors(a.target, tensors, metadata)
-    except (OSError, RuntimeError) as e:
+        place(a.target, lambda f: torch.save(tensors, f) if back else save_safetensors(f, tensors, metadata))
+    except OSError as e:
+        fail(a.target, e.strerror or e)
+    except RuntimeError as e:
         fail(a.target, e)
-    print("%s: %d tensors%s" % (a.target, len(tensors), "".join(", %s %s" % m for m in metadata.items())))
+    tell("%s: %d tensors%s" % (a.target, len(tensors), "".join(", %s %s" % m for m in metadata.items())))
 
 
 if __name__ == "__main__":

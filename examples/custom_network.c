@@ -131,5 +131,5 @@ int main(int argc, char **argv)
     l2l_dataset_free(&test);
     l2l_dataset_free(&digits);
     l2l_context_free(c);
-    return 0;
+    return ferror(stdout) || fclose(stdout); /* a full disk, a reader that is gone */
 }

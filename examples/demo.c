@@ -59,6 +59,7 @@ static void name_pictures(void)
     snprintf(sheet, sizeof sheet, "%s/demo.png", folder);
     snprintf(curves, sizeof curves, "%s/demo.svg", folder);
     cli_check_output("out", sheet);
+    cli_check_output("out", curves);
 }
 
 /* ---- training ---- */
@@ -203,7 +204,7 @@ static void draw_name(pic_canvas *p, int y, const char *name, const char *row)
     pic_text(p, 10, y + 20, 1, 0x666666, row);
 }
 
-static void draw_sheet(const competitor *r, const l2l_real *clean, const char *path)
+static int draw_sheet(l2l_context *c, const competitor *r, const l2l_real *clean, const char *path)
 {
     const int block = LINE + 2 * STEP + LINE;
     pic_canvas *p = pic_create(LEFT + DIGITS * STEP, TOP + STEP + METHODS * block + 8, 0xFFFFFF);
@@ -221,12 +222,13 @@ static void draw_sheet(const competitor *r, const l2l_real *clean, const char *p
         draw_images(p, y + LINE / 2 + STEP, r[k].adversarial, NULL);
         draw_labels(p, y + LINE / 2 + 2 * STEP - 6, r[k].records);
     }
-    if (pic_write_png(p, path)) cli_die_errno(path);
-    printf("wrote %s\n", path);
+    if (!pic_write_png(c, p, path)) printf("wrote %s\n", path);
+    else if (!l2l_error(c)) cli_die_errno("picture");
     pic_free(p);
+    return cli_complain(c);
 }
 
-static void draw_curves(const competitor *r, const char *path)
+static int draw_curves(l2l_context *c, const competitor *r, const char *path)
 {
     pic_series series[METHODS];
     pic_plot plot = {"Robustness while training", "epoch", "accuracy under PGD-10, held out (%)",
@@ -239,21 +241,22 @@ static void draw_curves(const competitor *r, const char *path)
         series[k].n = r[k].epochs;
         series[k].rgb = pic_colour(k);
     }
-    if (pic_write_svg(&plot, path)) cli_die_errno(path);
-    printf("wrote %s\n", path);
+    if (!pic_write_svg(c, &plot, path)) printf("wrote %s\n", path);
+    else if (!l2l_error(c)) cli_die_errno("picture");
+    return cli_complain(c);
 }
 
-static void draw(l2l_context *c, const l2l_dataset *test, l2l_learned *phi, competitor *r)
+static int draw(l2l_context *c, const l2l_dataset *test, l2l_learned *phi, competitor *r)
 {
     static l2l_real clean[DIGITS * PIXELS];
     l2l_attack a = make_attack(LEARNED, phi);
-    int labels[DIGITS], k;
+    int labels[DIGITS], k, status;
     l2l_dataset_read(test, 0, DIGITS, clean, labels);
     for (k = 0; k < METHODS; k++)
         l2l_attack_run(r[k].model, &a, clean, labels, DIGITS, r[k].adversarial, r[k].records);
     if (l2l_error(c)) die(c);
-    draw_sheet(r, clean, sheet);
-    draw_curves(r, curves);
+    status = draw_sheet(c, r, clean, sheet);
+    return draw_curves(c, r, curves) | status;
 }
 
 int main(int argc, char **argv)
@@ -263,7 +266,7 @@ int main(int argc, char **argv)
     l2l_learned *phi;
     l2l_context *c;
     l2l_dataset digits, test;
-    int k;
+    int k, status;
 
     parse(argc, argv);
     name_pictures();
@@ -282,12 +285,12 @@ int main(int argc, char **argv)
     }
     for (k = 0; k < METHODS; k++) attack(&test, phi, &results[k]);
     print_results(results, test.count);
-    draw(c, &test, phi, results);
+    status = draw(c, &test, phi, results);
 
     for (k = 0; k < METHODS; k++) l2l_model_free(results[k].model);
     l2l_learned_free(phi);
     l2l_dataset_free(&test);
     l2l_dataset_free(&digits);
     l2l_context_free(c);
-    return cli_end();
+    return status | cli_end();
 }

@@ -29,6 +29,7 @@ static void check_outputs(void)
         {"model", set.model}, {"maximizer", set.maximizer}, {"generator", set.generator},
         {"init", set.init}, {NULL, NULL}};
     cli_check_outputs(outputs, (int)(sizeof outputs / sizeof *outputs), inputs);
+    if (set.init) cli_check_input("--init", set.init);
 }
 
 static void parse(int argc, char **argv)
@@ -87,6 +88,8 @@ static void parse(int argc, char **argv)
                  "--dump-adv, --state, --skip-fooled");
 }
 
+static int failed; /* the exit status that an output which could not be written leads to */
+
 /* ---- arrays ---- */
 
 /* Room for the images of an evaluation, which have the model's size. */
@@ -102,6 +105,7 @@ static void save_images(const char *path, const l2l_real *x, const l2l_evaluatio
     const l2l_model_options *o = l2l_model_info(e->model);
     const int64_t shape[4] = {e->images, o->channels, o->height, o->width};
     l2l_npy_save_reals(e->data->context, path, x, shape, 4);
+    failed |= cli_complain(e->data->context);
 }
 
 static void load_images(const char *flag, const char *path, const l2l_evaluation *e, l2l_array *a)
@@ -138,6 +142,7 @@ static void dump_logits(const l2l_evaluation *e, const l2l_real *z)
 {
     const int64_t shape[2] = {e->images, l2l_model_info(e->model)->classes};
     l2l_npy_save_reals(e->data->context, set.dump_logits, z, shape, 2);
+    failed |= cli_complain(e->data->context);
 }
 
 /* ---- attacks ---- */
@@ -181,6 +186,18 @@ static void transfer(spec *s, l2l_real *x)
     s->attack = given;
 }
 
+/* With a state that cannot be written the attack goes on: with the next batch or, where its images
+ * are wanted, which a state does not hold, once more without one. */
+static void attack(l2l_evaluation *e, spec *s, l2l_real *adversarial)
+{
+    l2l_context *c = e->data->context;
+    while (!l2l_evaluation_attack(e, &s->attack, &s->result, NULL, adversarial) &&
+           cli_error_names(c, e->options.state)) {
+        failed |= cli_complain(c);
+        if (adversarial) e->options.state = NULL;
+    }
+}
+
 static void run(l2l_evaluation *e, spec *s, const l2l_real *init, const l2l_real *logits)
 {
     int *targets = spec_targets(s, e, logits);
@@ -192,7 +209,7 @@ static void run(l2l_evaluation *e, spec *s, const l2l_real *init, const l2l_real
     s->attack.batch = set.batch;
     s->attack.progress = progress;
     if (s->transfer) transfer(s, foreign = foreign_images(e, s));
-    l2l_evaluation_attack(e, &s->attack, &s->result, NULL, adv);
+    attack(e, s, adv);
     s->seconds = cli_seconds() - begin;
     show_end();
     if (*s->images && !l2l_error(e->data->context)) {
@@ -214,6 +231,8 @@ static void check(const spec *specs, int n)
     int i, dumped = 0;
     for (i = 0; i < n; i++) {
         dumped += specs[i].kind->make != spec_none;
+        if (*specs[i].images) cli_check_input("images", specs[i].images);
+        if (*specs[i].from) cli_check_input("from", specs[i].from);
         if (set.init && *specs[i].images)
             cli_fail("--init: %s takes no starting points", specs[i].spec);
     }
@@ -508,5 +527,6 @@ int main(int argc, char **argv)
     l2l_learned_free(spec_defaults.phi);
     l2l_generator_free(spec_defaults.generator);
     l2l_context_free(c);
-    return status ? status : cli_end();
+    failed |= cli_end();
+    return status ? status : failed;
 }

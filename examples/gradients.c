@@ -40,12 +40,16 @@ static void make_folder(const char *name)
     if (mkdir(path, 0777) && errno != EEXIST) cli_die_errno(path);
 }
 
+static int failed; /* the exit status that a file which could not be written leads to */
+
 static void save(l2l_context *c, const char *folder, const char *name, const l2l_real *values,
                  const int64_t *shape, int rank)
 {
     char path[4096];
+    if (l2l_error(c)) return; /* there is nothing to be written, and why is told at the end */
     snprintf(path, sizeof path, "%s/%s%s.npy", set.out, folder, name);
     l2l_npy_save_reals(c, path, values, shape, rank);
+    failed |= cli_complain(c);
 }
 
 /* ---- input ---- */
@@ -210,5 +214,5 @@ int main(int argc, char **argv)
     l2l_array_free(c, &images);
     l2l_model_free(m);
     l2l_context_free(c);
-    return cli_end();
+    return failed | cli_end();
 }

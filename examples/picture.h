@@ -1,57 +1,32 @@
 /* picture.h - pictures and line charts for the example programs: a canvas written as PNG and a
- * plot written as SVG, from nothing but libc. C99 and C++11. Not part of the library.
+ * plot written as SVG. C99 and POSIX. Include cli.h first. Not part of the library.
  *
- * Functions that return int give 0 on success and nonzero, with errno set, on failure.
+ * Functions that return int give 0 on success and nonzero, with errno set, on failure; those that
+ * write a file leave an error in the context instead.
  * Text on a canvas is ASCII; text in a plot is UTF-8. Colours are 0xRRGGBB. */
 #ifndef PICTURE_H
 #define PICTURE_H
 
-#include <errno.h>
-#include <math.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "cli.h"
 
 enum { PIC_FONT_W = 6, PIC_FONT_H = 8 }; /* one character cell at scale 1 */
 
-/* A file appears under its name only when it is complete, so that a reader (or a crash) never
- * meets half a picture. */
-static inline FILE *pic_open(const char *path, char **temporary)
-{
-    size_t n = strlen(path);
-    FILE *f = NULL;
-    *temporary = (char *)malloc(n + 5);
-    if (!*temporary) {
-        errno = ENOMEM; /* C itself does not promise this */
-        return NULL;
-    }
-    memcpy(*temporary, path, n);
-    memcpy(*temporary + n, ".tmp", 5);
-    errno = 0;
-    f = fopen(*temporary, "wb");
-    if (!f) {
-        if (!errno) errno = EIO;
-        free(*temporary);
-    }
-    return f;
-}
+/* A picture is made in memory, and its file written by the library, as all files are. */
+typedef struct {
+    char *bytes;
+    size_t size;
+} pic_memory;
 
-static inline int pic_close(FILE *f, char *temporary, const char *path)
+static inline int pic_close(l2l_context *c, FILE *f, pic_memory *m, const char *path)
 {
-    int bad = ferror(f), e;
-    if (fclose(f)) bad = 1; /* a full disk may show only here */
-#ifdef _WIN32
-    if (!bad) remove(path); /* rename does not replace a file there */
-#endif
-    if (!bad && rename(temporary, path)) bad = 1;
-    e = errno ? errno : EIO;
-    if (bad) {
-        remove(temporary);
-        errno = e;
+    int bad = ferror(f);
+    if (fclose(f) || bad) {
+        errno = ENOMEM;
+        cli_die_errno("picture");
     }
-    free(temporary);
-    return bad != 0;
+    bad = !l2l_save_bytes(c, path, m->bytes, m->size);
+    free(m->bytes);
+    return bad;
 }
 
 /* ---- canvas ---- */
@@ -294,7 +269,7 @@ static inline void pic_chunk(FILE *f, const char *type, const unsigned char *dat
     fwrite(tail, 1, 4, f);
 }
 
-static inline int pic_write_png(const pic_canvas *p, const char *path)
+static inline int pic_write_png(l2l_context *c, const pic_canvas *p, const char *path)
 {
     static const unsigned char magic[8] = {137, 'P', 'N', 'G', 13, 10, 26, 10};
     unsigned char head[13] = {0, 0, 0, 0, 0, 0, 0, 0, 8, 2, 0, 0, 0}; /* 8 bits, RGB */
@@ -303,13 +278,13 @@ static inline int pic_write_png(const pic_canvas *p, const char *path)
     size_t *last = (size_t *)calloc(32768, sizeof *last);
     pic_bits b = {NULL, 0, 0, 0};
     uint32_t s1 = 1, s2 = 0; /* Adler-32 */
-    char *temporary;
+    pic_memory m;
     FILE *f;
     int bad = 1;
     b.p = (unsigned char *)malloc(n + n / 8 + 64); /* no byte takes more than nine bits */
     if (!raw || !last || !b.p)
         errno = ENOMEM;
-    else if ((f = pic_open(path, &temporary)) != NULL) {
+    else if ((f = open_memstream(&m.bytes, &m.size)) != NULL) {
         for (i = 0; i < (size_t)p->h; i++) {
             raw[i * (row + 1)] = 0; /* no filter */
             memcpy(raw + i * (row + 1) + 1, p->rgb + i * row, row);
@@ -328,7 +303,7 @@ static inline int pic_write_png(const pic_canvas *p, const char *path)
         pic_chunk(f, "IHDR", head, 13);
         pic_chunk(f, "IDAT", b.p, b.n + 4);
         pic_chunk(f, "IEND", head, 0);
-        bad = pic_close(f, temporary, path);
+        bad = pic_close(c, f, &m, path);
     }
     free(raw);
     free(last);
@@ -450,12 +425,13 @@ static inline void pic_tick(char out[32], const pic_axis *a, int i)
     pic_number(out, (floor(a->lo / a->step + 0.5) + i) * a->step); /* an exact 0 at 0 */
 }
 
-static inline int pic_write_svg(const pic_plot *p, const char *path)
+static inline int pic_write_svg(l2l_context *c, const pic_plot *p, const char *path)
 {
     pic_axis ax = pic_scale(p, 0), ay = pic_scale(p, 1);
     double left = 0, right = 0, top = 52, bottom = 378, x, y, at, row;
-    char number[32], *temporary;
-    FILE *f = pic_open(path, &temporary);
+    char number[32];
+    pic_memory m;
+    FILE *f = open_memstream(&m.bytes, &m.size);
     int i, k, pen;
     if (!f) return 1;
     for (i = 0; i <= pic_ticks(&ay); i++) { /* room for the labels of the y axis */
@@ -525,7 +501,7 @@ static inline int pic_write_svg(const pic_plot *p, const char *path)
         }
     }
     fputs("</svg>\n", f);
-    return pic_close(f, temporary, path);
+    return pic_close(c, f, &m, path);
 }
 
 #endif /* PICTURE_H */

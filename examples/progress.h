@@ -4,7 +4,6 @@
 #define PROGRESS_H
 
 #include "cli.h"
-#include <signal.h>
 
 static struct {
     bool terminal, stoppable;    /* shown there; ended by a signal in good order */

@@ -2,8 +2,6 @@
  * TRADES, or against a learned maximizer that is trained with it. train --help lists the flags. */
 #include "cli.h"
 
-#include <signal.h>
-
 #define METHODS "plain|advtrain|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda"
 #define MAXIMIZER_FLAGS \
     "cell|hidden|bias|phi-lr|phi-opt|phi-decay|grad-input|delta-scale|loss-weights|second-order|" \
@@ -384,6 +382,13 @@ static void show_step(const display *s, const l2l_progress *p, double now)
     printf("  eps %.3f  gain %.3f  ETA %s", p->epsilon, p->gain, cli_duration(left).text);
 }
 
+/* Is all that there will be to see printed, and nobody there to see it? */
+static bool unheard(void)
+{
+    return ferror(stdout) && !set.save && !set.save_best && !set.save_maximizer &&
+           !set.checkpoint && !set.log;
+}
+
 /* On a terminal one line that is written over and over; else a line every now and then. */
 static bool progress(void *user, const l2l_progress *p)
 {
@@ -412,7 +417,7 @@ static bool progress(void *user, const l2l_progress *p)
         s->epoch_steps++;
     }
     fflush(stdout);
-    return !stop_signal;
+    return !stop_signal && !unheard();
 }
 
 static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const l2l_learned *phi,
@@ -440,27 +445,52 @@ static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const 
 
 /* ---- the end ---- */
 
-static void save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi,
-                         l2l_generator *g)
+static int saved(l2l_context *c, bool ok, const char *path)
 {
-    if (set.save && l2l_model_save(m, set.save)) printf("saved %s\n", set.save);
-    if (set.save_best) {
-        l2l_model *best = l2l_trainer_best(t);
-        if (best && l2l_model_save(best, set.save_best)) printf("saved %s\n", set.save_best);
-        l2l_model_free(best);
-    }
-    if (set.save_maximizer && (g ? l2l_generator_save(g, set.save_maximizer)
-                                 : l2l_learned_save(phi, set.save_maximizer)))
-        printf("saved %s\n", set.save_maximizer);
-    if (l2l_error(c)) die(c);
+    if (ok) printf("saved %s\n", path);
+    return cli_complain(c);
 }
 
-/* Training ended early. Exit status 130 after ctrl-C; else 1, with the last good state saved. */
+/* What one file's disk has no room for does not keep the others from being written. */
+static int save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi,
+                        l2l_generator *g)
+{
+    int status = 0;
+    if (set.save) status |= saved(c, l2l_model_save(m, set.save), set.save);
+    if (set.save_best) {
+        l2l_model *best = l2l_trainer_best(t);
+        status |= saved(c, best && l2l_model_save(best, set.save_best), set.save_best);
+        l2l_model_free(best);
+    }
+    if (set.save_maximizer)
+        status |= saved(c, g ? l2l_generator_save(g, set.save_maximizer)
+                             : l2l_learned_save(phi, set.save_maximizer), set.save_maximizer);
+    return status;
+}
+
+/* Trains to the end, also where a checkpoint cannot be written: the next one may. */
+static bool train(l2l_context *c, l2l_trainer *t, const display *s, int *status)
+{
+    int64_t before;
+    do {
+        before = s->step;
+        if (l2l_train(t)) return true;
+        if (!cli_error_names(c, set.checkpoint) || s->step == before || stop_signal) return false;
+        if (s->terminal) printf("\r\033[K");
+        *status = cli_complain(c);
+    } while (s->step < s->steps);
+    return true;
+}
+
+/* Training ended early. Exit status 130 after ctrl-C; else 1, with what there is saved: the last good
+ * state, or, where the log could not be written, a checkpoint to go on from. */
 static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi,
                         l2l_generator *g, const display *s)
 {
     l2l_status status = l2l_error(c);
+    bool in_vain = cli_error_names(c, set.checkpoint);
     if (s->terminal) printf("\r\033[K");
+    if (status == L2L_ERROR_CANCELLED && unheard()) return 1;
     if (status == L2L_ERROR_CANCELLED && stop_signal) {
         printf("stopped after step %ld of %ld\n", (long)s->step, (long)s->steps);
         if (set.checkpoint)
@@ -470,9 +500,15 @@ static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_
             printf("nothing is kept: with --checkpoint F it could go on later\n");
         return 128 + (int)stop_signal;
     }
-    if (status != L2L_ERROR_NUMERIC) die(c);
-    fprintf(stderr, "%s: %s\n", cli_program, l2l_error_text(c));
-    l2l_error_clear(c);
+    if (status != L2L_ERROR_NUMERIC && (status != L2L_ERROR_FILE || s->first < 0)) die(c);
+    cli_complain(c);
+    if (status == L2L_ERROR_FILE) {
+        printf("stopped after step %ld of %ld\n", (long)s->step, (long)s->steps);
+        if (set.checkpoint && !in_vain && l2l_trainer_save(t, set.checkpoint))
+            printf("the checkpoint is %s; the same command with --resume goes on\n",
+                   set.checkpoint);
+        cli_complain(c);
+    }
     save_results(c, m, t, phi, g);
     return 1;
 }
@@ -535,9 +571,9 @@ int main(int argc, char **argv)
     s.terminal = isatty(STDOUT_FILENO);
     s.begin = s.epoch_begin = s.shown = cli_seconds();
     catch_signals();
-    if (l2l_train(t)) {
+    if (train(c, t, &s, &status)) {
         printf("trained in %s\n", cli_duration(cli_seconds() - s.begin).text);
-        save_results(c, m, t, phi, g);
+        status |= save_results(c, m, t, phi, g);
     } else {
         status = explain_stop(c, m, t, phi, g, &s);
     }

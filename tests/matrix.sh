@@ -111,6 +111,7 @@ both L2LADV_DOUBLE -DL2LADV_DOUBLE
 both L2LADV_NO_SIMD -DL2LADV_NO_SIMD
 both "all switches at once" "-DL2LADV_STATIC -DL2LADV_DOUBLE -DL2LADV_NO_SIMD -DL2LADV_NO_STDIO"
 both "L2LADV_NO_STDIO" -DL2LADV_NO_STDIO
+both "L2LADV_NO_POSIX" -DL2LADV_NO_POSIX
 job "L2LADV_NO_STDIO, run" "$c -DL2LADV_NO_STDIO '$units/no_stdio.c' -o x -lm && ./x"
 job "L2LADV_MALLOC and L2LADV_FREE, run" "$c '$units/allocator.c' -o x -lm && ./x"
 job "L2LADV_ASSERT, run" "$c '$units/assert.c' -o x -lm && ./x"

@@ -145,6 +145,25 @@ refused "a file that is not there" "nowhere.pt: No such file" convert nowhere.pt
 refused "a model file that is not there" "nowhere.safetensors: No such file" convert nowhere.safetensors o.pt
 refused "a folder that is not there" "nowhere/o.safetensors" convert vgg16.pt nowhere/o.safetensors
 refused "a folder that is not there, on the way back" "nowhere/o.pt" convert vgg16.safetensors nowhere/o.pt
+mkdir there
+echo old >there/file.safetensors
+chmod 640 there/file.safetensors
+ln -s there/file.safetensors link.safetensors
+claim "to a file behind a link" convert vgg16.pt link.safetensors --arch vgg16
+claim "which stays a link" test -L link.safetensors
+claim "to the same bytes" cmp there/file.safetensors vgg16.safetensors
+claim "with the mode of the old file, and nothing beside it" \
+    sh -c 'ls -l there | grep -q "^-rw-r----- .*file.safetensors" && [ "$(ls there | wc -l)" -eq 1 ]'
+mkfifo pipe.safetensors
+cat pipe.safetensors >got &
+claim "into a pipe" convert vgg16.pt pipe.safetensors --arch vgg16
+wait
+claim "whose reader gets it" cmp got vgg16.safetensors
+claim "and which stays one" test -p pipe.safetensors
+(ulimit -f 8 && trap '' XFSZ && convert vgg16.pt there/file.safetensors) >output 2>&1
+[ $? -eq 1 ] && grep -q 'convert.py: there/file.safetensors: ' output && ! grep -q Traceback output &&
+    cmp -s there/file.safetensors vgg16.safetensors && [ "$(ls there | wc -l)" -eq 1 ]
+verdict "a full disk leaves the old file, and nothing beside it" $?
 refused "two model files" "must end in .safetensors" convert vgg16.safetensors o.safetensors
 refused "another architecture" "not a resnet18" convert vgg16.pt o.safetensors --arch resnet18
 refused "a width without an architecture" "need --arch" convert vgg16.pt o.safetensors --width 2
@@ -161,5 +180,21 @@ cp vgg16.pt posing.safetensors
 refused "a checkpoint that poses as a model file" "not a safetensors file" convert posing.safetensors o.pt
 cp vgg16.safetensors posing.pt
 refused "a model file that poses as a checkpoint" "posing.pt: damaged" convert posing.pt o.safetensors
+bytes() { "$python" -c 'import struct, sys; t = sys.argv[1].encode(); sys.stdout.buffer.write(struct.pack("<Q", len(t)) + t)' "$1"; }
+for header in '{"__metadata__": [1]}' '{"__metadata__": "x"}' '{"__metadata__": {"arch": 1}}' '{"__metadata__": null}' \
+    '[]' '3' '"x"' 'null' '{"a": 1}' '{"a": {"dtype": "F32", "shape": 1, "data_offsets": [0, 0]}}' \
+    '{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 0]}}' '{"a": {"dtype": [], "shape": [], "data_offsets": 0}}'; do
+    bytes "$header" >odd.safetensors
+    refused "a model file with the header $header" "convert.py: odd.safetensors: " convert odd.safetensors o.pt
+done
+"$python" -c 'import torch; torch.save({n: torch.ones(2) for n in ("features.0.weight", "classifier.weight")}, "flat.pt"); torch.save({"features.0.weight": torch.ones(2), "classifier.weight": torch.ones(2, 2)}, "flat2.pt")'
+refused "layers without dimensions" "not a vgg16" convert flat.pt o.safetensors --arch vgg16
+refused "a first layer without dimensions" "has 1 dimensions, not 4" convert flat2.pt o.safetensors --arch vgg16
+cp vgg16.pt input.pt
+ln -s input.pt itself.safetensors
+ln input.pt hard.safetensors
+refused "writing over the input, by a link" "is the file that is read" convert input.pt itself.safetensors
+refused "by another name of it" "is the file that is read" convert input.pt hard.safetensors
+claim "which stays as it was" cmp input.pt vgg16.pt
 claim "what is refused leaves no file" sh -c "! ls o.safetensors o.pt"
 finish

@@ -103,7 +103,88 @@ done
 verdict "and it is still as it was" $?
 claim "one name in two folders" \
     train --method plain --width 0.25 --save x.out --log folder/x.out --checkpoint y
-mkfifo pipe && { cat pipe >got & }          # a pipe of its own: never a device of the machine
-claim "what is no file may take any number" \
-    train --method plain --width 0.25 --log pipe --save-best x --checkpoint z
+mkfifo pipe                                 # a pipe of its own: never a device of the machine
+cat pipe >got &
+reader=$!
+claim "a log into a pipe" train --method plain --width 0.25 --log pipe --save-best x --checkpoint z
+i=0
+while kill -0 $reader 2>/dev/null && [ $i -lt 50 ]; do sleep 0.1; i=$((i + 1)); done
+kill $reader 2>/dev/null
+train --method plain --width 0.25 --log file >output 2>&1
+cmp got file >>output 2>&1
+verdict "whose reader gets every line" $?
+claim "and which stays one" test -p pipe
+
+# -- outputs that fail: the others are written, and the exit status tells ----------------------------
+# An output that fails is a pipe whose reader leaves at once.
+fails() { # fails NAME TEXT COMMAND...: with status 1, and a line with TEXT
+    name=$1
+    text=$2
+    shift 2
+    "$@" 2>output
+    status=$?
+    [ $status -eq 1 ] && grep -qF -e "$text" output
+    verdict "$name" $?
+}
+outputs() { # the four files of a training, each new
+    rm -f save best phi log checkpoint
+    train --method rnn-adv --steps 2 --width 0.5 --val 10 --save save --save-best best --save-maximizer phi "$@"
+}
+made() { # made FILE...: they are there, and no other of them
+    for file in save best phi; do
+        case " $* " in
+        *" $file "*) [ -s $file ] || return 1 ;;
+        *) [ ! -e $file ] || return 1 ;;
+        esac
+    done
+}
+outputs >output 2>&1
+verdict "a training" $?
+cp save whole
+: <pipe &
+fails "a model that cannot be saved" "pipe" outputs --save pipe >said
+claim "costs neither the best one nor the maximizer" made best phi
+claim "and leaves the pipe" test -p pipe
+: <pipe &
+fails "a checkpoint that cannot be written" "pipe" outputs --checkpoint pipe >said
+claim "costs nothing else" made save best phi
+claim "and no step of the training" cmp save whole
+{ read -r line; } <pipe &
+fails "a log that cannot be written" "pipe" outputs --log pipe --epochs 40 --limit 400 --val 2 >said
+claim "costs no model, no maximizer" made save best phi
+grep -q 'stopped after step' said
+verdict "and is told of" $?
+ln -s nowhere/x dangling # into a folder that is not there
+for output in save save-best save-maximizer; do
+    fails "--$output into a folder that is not there" "dangling: cannot " outputs --$output dangling --checkpoint checkpoint >said
+    case $output in save) other="best phi" ;; save-best) other="save phi" ;; *) other="save best" ;; esac
+    # shellcheck disable=SC2086 # two names
+    made $other && [ -s checkpoint ] && [ -L dangling ] && [ ! -e nowhere ]
+    verdict "costs no other one" $?
+done
+for closed in '>&-' '| head -n 1 >said' '| :'; do
+    rm -f save best phi log checkpoint
+    ( eval "{ outputs --checkpoint checkpoint --log log 2>errors; echo \$? >status; } $closed" )
+    cat errors >output
+    [ "$(cat status)" = 1 ] && made save best phi && cmp -s save whole && [ "$(wc -l <log)" -eq 2 ] &&
+        [ -s checkpoint ] && grep -q 'train: standard output: ' errors
+    verdict "train $closed: everything is saved, and the status is 1" $?
+    case $closed in *head*) continue ;; esac # which takes the one line of JSON
+    for program in "./evaluate --data $examples/data --limit 20 --batch 10 --model whole --attack fgsm --dump-adv adv.npy \
+        --dump-logits logits.npy --json"; do
+        rm -f adv.npy logits.npy
+        ( eval "{ $program 2>errors; echo \$? >status; } $closed" )
+        cat errors >output
+        [ "$(cat status)" = 1 ] && [ -s adv.npy ] && [ -s logits.npy ] && grep -q 'evaluate: standard output: ' errors
+        verdict "evaluate $closed: its files are written, and the status is 1" $?
+    done
+done
+for output in dump-logits dump-adv state; do
+    rm -f adv.npy logits.npy state
+    case $output in dump-logits) flag=--dump-adv other=adv.npy ;; *) flag=--dump-logits other=logits.npy ;; esac
+    fails "evaluate --$output that cannot be written" "dangling: cannot " ./evaluate --data "$examples/data" --limit 20 \
+        --batch 10 --model whole --attack fgsm --json --$output dangling $flag $other >said
+    [ -s $other ] && grep -q '"worst":' said
+    verdict "costs neither the result nor --${other%.npy}" $?
+done
 finish

@@ -55,9 +55,12 @@ awk '/\t/ { print "line " NR ": a tab" } /[ \t]$/ { print "line " NR ": trailing
 verdict "no tabs, no trailing blanks, no carriage returns" "$complaints"
 
 sed -n 's/^[ \t]*#[ \t]*include[ \t]*<\([^>]*\)>.*/\1/p' "$header" | sort -u >"$work/includes"
-grep -vxE '(assert|ctype|errno|float|limits|math|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|wchar|omp|immintrin|arm_neon)\.h' \
-    "$work/includes" >"$complaints"
-verdict "only headers of ISO C and of the compiler are included" "$complaints"
+iso='(assert|ctype|errno|float|limits|math|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|wchar|omp|immintrin|arm_neon)\.h'
+grep -vxE "$iso|(fcntl|unistd|sys/file|sys/stat|sys/types)\.h" "$work/includes" >"$complaints"
+awk '/^#define L2L__POSIX/ { on = 1 } /^#endif/ { on = 0 } !on' "$header" |
+    sed -n 's/^[ \t]*#[ \t]*include[ \t]*<\([^>]*\)>.*/\1/p' | grep -vxE "$iso" >>"$complaints"
+verdict "only headers of ISO C and of the compiler are included, and in one place some of POSIX" \
+    "$complaints"
 
 # The public functions, from the declarations: comments out, then every L2LADVDEF up to its ';'.
 sed -n '/^#ifndef L2LADV_H$/,/^#endif .*L2LADV_H /p' "$header" >"$work/interface"
