@@ -203,9 +203,10 @@ typedef float l2l_real;
      libraries linked with -ffast-math do for the whole process). Each thread has its own. The
      library needs the default one: l2l_model_forward and l2l_vjp, which every attack and training
      goes through, look at all threads and fail with L2L_ERROR_UNSUPPORTED otherwise.
-   - Keep the cores busy. Threads that wait for each other then spin in vain, by default: the same
-     work once took 16.9 s on two threads and 0.62 s on one. OMP_WAIT_POLICY=passive, set before the
-     program starts, or fewer threads help.
+   - Keep the cores busy. Threads that wait for each other then spin in vain, by default: beside
+     two busy programs on two cores the same work took 7.2 s on two threads, 0.26 s on one, and 0.05 s
+     on two with OMP_WAIT_POLICY=passive, which must be set before the program starts (OpenMP reads
+     it then).
    Numbers below 1e-38 in magnitude, subnormal ones, are computed with exactly; on some processors
    that makes a convolution of nothing but such numbers up to 77 times slower, on others (AMD Zen 5)
    at most 1.1 times with FMA and 3.5 times without. */
