@@ -204,9 +204,9 @@ typedef float l2l_real;
      library needs the default one: l2l_model_forward and l2l_vjp, which every attack and training
      goes through, look at all threads and fail with L2L_ERROR_UNSUPPORTED otherwise.
    - Keep the cores busy. Threads that wait for each other then spin in vain, by default: beside
-     two busy programs on two cores the same work took 7.2 s on two threads, 0.26 s on one, and 0.05 s
-     on two with OMP_WAIT_POLICY=passive, which must be set before the program starts (OpenMP reads
-     it then).
+     two busy programs on two cores the same work took 7.2 s on two threads, 0.26 s on one, and
+     0.05 s on two with OMP_WAIT_POLICY=passive, which must be set before the program starts (OpenMP
+     reads it then).
    Numbers below 1e-38 in magnitude, subnormal ones, are computed with exactly; on some processors
    that makes a convolution of nothing but such numbers up to 77 times slower, on others (AMD Zen 5)
    at most 1.1 times with FMA and 3.5 times without. */
@@ -3029,8 +3029,8 @@ L2L__INLINE unsigned L2L__NAME(beyond)(L2L__V d, L2L__V t)
 L2L__INLINE bool L2L__NAME(glance)(const float *a, const float *b)
 {
     L2L__V u = L2L__NAME(load)(a), v = L2L__NAME(load)(b);
-    unsigned m = L2L__NAME(beyond)(L2L__NAME(size)(u - v), (L2L__NAME(size)(u) + L2L__NAME(size)(v)) *
-                                                               L2L__NAME(all)(1.0f / 4096));
+    L2L__V both = L2L__NAME(size)(u) + L2L__NAME(size)(v);
+    unsigned m = L2L__NAME(beyond)(L2L__NAME(size)(u - v), both * L2L__NAME(all)(1.0f / 4096));
     return (m & (m - 1)) == 0;
 }
 
@@ -3404,8 +3404,8 @@ static int l2l__workers(const l2l_context *c, int64_t work)
     return work < 32768 ? 1 : c->threads;
 }
 
-/* What is wrong with this thread's arithmetic, NULL if nothing. Volatile, or the compiler would know
-   the answers. */
+/* What is wrong with this thread's arithmetic, NULL if nothing. Volatile, or the compiler would
+   know the answers. */
 static const char *l2l__arithmetic(void)
 {
     volatile float one = 1, little = FLT_EPSILON / 8, least = FLT_MIN, half = 0.5f, up, down, tiny;
@@ -6223,8 +6223,8 @@ static l2l_tensor *l2l__batch_norm(l2l_context *c, const char *where, l2l_tensor
             return NULL;
     if (!l2l__optional(c, "l2l_batch_norm: residual", o->residual, x->shape)) return NULL;
     if (o->training && l2l__pixels(x) < 2) {
-        l2l__fail(c, L2L_ERROR_SHAPE, "%s: batch norm in training mode expects more than one number "
-                  "per channel, not a single image of 1x1", where);
+        l2l__fail(c, L2L_ERROR_SHAPE, "%s: batch norm in training mode expects more than one "
+                  "number per channel, not a single image of 1x1", where);
         return NULL;
     }
     if (o->training) return l2l__batch_norm_train(c, x, o);
@@ -11583,7 +11583,8 @@ static bool l2l__parts_ok(l2l_trainer *t)
 
 L2LADVDEF bool l2l_train(l2l_trainer *t)
 {
-    if (!t || t->context->status || !l2l__parts_ok(t) || !l2l__maybe_resume(t) || !l2l__log_begin(t))
+    if (!t || t->context->status || !l2l__parts_ok(t) || !l2l__maybe_resume(t) ||
+        !l2l__log_begin(t))
         return false;
     if (t->step < t->progress.steps) l2l__algorithm1(t);
     return !t->context->status;
