@@ -218,7 +218,24 @@ typedef float l2l_real;
 
    Errors are sticky. The first error stays in the context as a code and a text; from then on every
    call on that context returns NULL or false at once until l2l_error_clear. So a chain of calls is
-   checked once, at its end. Nothing in this file exits, aborts or prints. */
+   checked once, at its end. Nothing in this file exits, aborts or prints.
+
+   Threads are OpenMP's, and results have the same bits for any number of them. Three things that a
+   program may do to them:
+   - fork. GNU's libgomp does not survive it: once the parent has used several threads, a child that
+     uses several hangs, with a new context too. Call l2l_set_threads(c, 1) in the child, or fork
+     first. LLVM's libomp has no such limit.
+   - Change the floating-point environment (fesetround; flushing subnormal numbers to zero, as
+     libraries linked with -ffast-math do for the whole process). Each thread has its own. The
+     library needs the default one: l2l_model_forward and l2l_vjp, which every attack and training
+     goes through, look at all threads and fail with L2L_ERROR_UNSUPPORTED otherwise.
+   - Keep the cores busy. Threads that wait for each other then spin in vain, by default: beside
+     two busy programs on two cores the same work took 7.2 s on two threads, 0.26 s on one, and
+     0.05 s on two with OMP_WAIT_POLICY=passive, which must be set before the program starts (OpenMP
+     reads it then).
+   Numbers below 1e-38 in magnitude, subnormal ones, are computed with exactly; on some processors
+   that makes a convolution of nothing but such numbers up to 77 times slower, on others (AMD Zen 5)
+   at most 1.1 times with FMA and 3.5 times without. */
 typedef struct l2l_context l2l_context;
 
 typedef enum l2l_status {
@@ -381,7 +398,19 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
 /* -- 2.4 Operations -------------------------------------------------------------- >>operations --
    Each returns a new tensor, or NULL after an error. Each can be differentiated any number of times
    where a derivative exists. Conventions at kinks: relu'(0) = 0, the first maximum wins, clamp's
-   derivative is 1 on its bounds, sign' = 0. */
+   derivative is 1 on its bounds, sign' = 0.
+
+   The vector kernels compute most 3x3 convolutions of stride 1 with 16 channels or more in tiles of
+   6x6 or 4x4 inputs (Winograd's algorithm), which rounds otherwise than the plain sum:
+   - An output's error is relative to the largest number in its tile, not in its own patch: at most
+     1e-6 of that times the sum of its weights' magnitudes (measured: 1e-7). Infinity or
+     not-a-number reaches all outputs of the tile as not-a-number. Other tiles see nothing of it.
+   - What is exactly 0 in the plain sum may come out as a number of that error's size, on either
+     side of a kink: a gradient of 1e-12 has a sign, where one of 0 has none.
+   - Outputs of equal patches would differ by it. Within the 2x2 windows of a pooling with stride 2
+     and without padding, by `pool` of l2l_conv or after it, they are made equal again (equal: to
+     4e-6 of their largest number), so that the first maximum wins on plain backgrounds as well.
+     Under max pooling of other windows such ties fall at random. */
 
 /* Convolution, in one node: y = pool(relu(scale * conv(p(x), w) + bias + residual)), where
    p(x) = relu(pre_scale * x + pre_shift) if pre_scale is given and x otherwise.
@@ -451,7 +480,8 @@ L2LADVDEF l2l_tensor *l2l_global_average_pool(l2l_context *c, l2l_tensor *x); /*
 
 /* Batch normalisation over N,H,W with gamma, beta 1x1x1xC or, by image, Nx1x1xC. Training mode uses
    the batch's mean and biased variance and moves the running ones (1x1x1xC, never differentiated)
-   by `momentum`, the variance unbiased, as PyTorch does; evaluation mode uses the running ones. */
+   by `momentum`, the variance unbiased, as PyTorch does, and wants more than one number per channel
+   (L2L_ERROR_SHAPE); evaluation mode uses the running ones. */
 typedef struct l2l_batch_norm_options {
     l2l_tensor *gamma, *beta;
     l2l_tensor *running_mean, *running_variance;
@@ -2159,7 +2189,7 @@ typedef struct l2l__geometry {
 /* y = relu(scale * (x - mean) + bias + residual), channel by channel; NULL is left out. */
 typedef struct l2l__epilogue {
     const l2l_real *mean, *scale, *bias, *residual;
-    bool relu;
+    bool relu, ties;                         /* ties: windows of 2x2 may be pooled, see l2l__tie  */
 } l2l__epilogue;
 
 static l2l__epilogue l2l__epilogue_of(const l2l_real *mean, const l2l_real *scale,
@@ -2168,6 +2198,7 @@ static l2l__epilogue l2l__epilogue_of(const l2l_real *mean, const l2l_real *scal
     l2l__epilogue e;
     e.mean = mean; e.scale = scale; e.bias = bias; e.residual = residual;
     e.relu = relu;
+    e.ties = false;
     return e;
 }
 
@@ -2217,7 +2248,13 @@ typedef struct l2l__kernels {
                      const l2l__epilogue *e, int k0, const l2l_real *base);
     /* Output row oh of an image: the maxima, and at which pixels they stand. */
     void (*pool_row)(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y, int *index);
+    /* Are some of the 3x3 patches equal behind the 2x2 window of outputs at (y, x)? For each of the
+       four the first that is like it, two bits each. `zero` stands outside the image. */
+    unsigned (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
+                     int x);
 } l2l__kernels;
+
+enum { L2L__NO_TIES = 1 << 2 | 2 << 4 | 3 << 6 };
 
 /* Winograd's transforms along one side: outputs, and the lengths they lead from and to. */
 enum {
@@ -2517,7 +2554,8 @@ static const l2l__kernels l2l__naive_kernels = {L2L_CPU_PLAIN,
                                                 l2l__naive_sign_step,
                                                 l2l__naive_project,
                                                 NULL,
-                                                l2l__naive_pool_row};
+                                                l2l__naive_pool_row,
+                                                NULL};
 
 /* -- the cell of the learned maximizer ------------------------------------------------ >>cell --
    Chapter 9's kernels. All coordinates share one small network, so it runs on blocks of L2L__COORDS
@@ -3248,13 +3286,111 @@ L2L__KERNEL void L2L__NAME(pool_row)(const l2l__geometry *g, const float *x, int
     if (whole < g->c) l2l__pool_from(whole, g, x, oh, y, index);
 }
 
+/* Equal patches, for l2l__tie_windows. Equal is what differs by a few roundings: Winograd's layers
+   in front have left theirs. */
+L2L__INLINE L2L__V L2L__NAME(size)(L2L__V x) { return (L2L__V)((L2L__I)x & 0x7fffffff); }
+
+/* A bit for each lane of d that is not at most t. */
+L2L__INLINE unsigned L2L__NAME(beyond)(L2L__V d, L2L__V t)
+{
+#if L2L__LANES == 16
+    return _mm512_cmp_ps_mask((__m512)d, (__m512)t, _CMP_NLE_UQ);
+#elif L2L__LANES == 8
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps((__m256)d, (__m256)t, _CMP_NLE_UQ));
+#elif defined(L2L__X86)
+    return (unsigned)_mm_movemask_ps(_mm_cmpnle_ps((__m128)d, (__m128)t));
+#else
+    L2L__I m = ~(d <= t);
+    return (unsigned)((m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8));
+#endif
+}
+
+/* Do the first channels of two pixels look alike, all but one? */
+L2L__INLINE bool L2L__NAME(glance)(const float *a, const float *b)
+{
+    L2L__V u = L2L__NAME(load)(a), v = L2L__NAME(load)(b);
+    L2L__V both = L2L__NAME(size)(u) + L2L__NAME(size)(v);
+    unsigned m = L2L__NAME(beyond)(L2L__NAME(size)(u - v), both * L2L__NAME(all)(1.0f / 4096));
+    return (m & (m - 1)) == 0;
+}
+
+/* Are the runs of `lines` x `columns` pixels of the 4x4 from a and from b on equal? */
+L2L__INLINE bool L2L__NAME(alike)(int n, const float *const *at, int a, int b, int lines,
+                                  int columns, L2L__V most)
+{
+    int i, j, k;
+    for (i = 0; i < lines; i++)
+        for (j = 4 * i; j < 4 * i + columns; j++)
+            for (k = 0; k < n; k += L2L__LANES) {
+                L2L__V d = L2L__NAME(load)(at[a + j] + k) - L2L__NAME(load)(at[b + j] + k);
+                if (L2L__NAME(beyond)(L2L__NAME(size)(d), most)) return false;
+            }
+    return true;
+}
+
+/* The ties of one window. All 16 pixels are first held against one, as on a plain background; then
+   pair by pair. */
+L2L__INLINE unsigned L2L__NAME(window)(int n, const float *const *at)
+{
+    float sizes[L2L__LANES], largest = 0;
+    L2L__V size = L2L__NAME(all)(0), most;
+    bool top, left, right, bottom, fall, rise;
+    unsigned differ = 0;
+    int i, k;
+    for (k = 0; k < n; k += L2L__LANES) {
+        L2L__V v = L2L__NAME(size)(L2L__NAME(load)(at[5] + k));
+        size = L2L__NAME(pick)(v > size, v, size);
+    }
+    L2L__NAME(store)(sizes, size);
+    for (i = 0; i < L2L__LANES; i++) if (sizes[i] > largest) largest = sizes[i];
+    most = L2L__NAME(all)(largest * (1.0f / 262144));
+    for (k = 0; k < n && !differ; k += L2L__LANES) {
+        const L2L__V middle = L2L__NAME(load)(at[5] + k);
+        for (i = 0; i < 16; i++) {
+            L2L__V d = L2L__NAME(load)(at[i] + k) - middle;
+            differ |= L2L__NAME(beyond)(L2L__NAME(size)(d), most);
+        }
+    }
+    if (!differ) return 0;
+    top = L2L__NAME(alike)(n, at, 0, 1, 3, 3, most);
+    bottom = L2L__NAME(alike)(n, at, 4, 5, 3, 3, most);
+    left = L2L__NAME(alike)(n, at, 0, 4, 3, 3, most);
+    right = L2L__NAME(alike)(n, at, 1, 5, 3, 3, most);
+    fall = (top && right) || (left && bottom) || L2L__NAME(alike)(n, at, 0, 5, 3, 3, most);
+    rise = L2L__NAME(alike)(n, at, 1, 4, 3, 3, most);
+    return (top ? 0u : 1u << 2) | (left ? 0u : rise ? (top ? 0u : 1u << 4) : 2u << 4) |
+           (fall ? 0u : right ? (top ? 0u : 1u << 6) : bottom ? (left ? 0u : 2u << 6) : 3u << 6);
+}
+
+/* The four patches share the inner 2x2 of their 4x4 pixels, of which on most images a glance tells
+   that no two are alike. */
+L2L__KERNEL unsigned L2L__NAME(ties)(const l2l__geometry *g, const float *image, const float *zero,
+                                     int y, int x)
+{
+    const int n = g->c, h = y - g->padding, w = x - g->padding;
+    const int64_t line = (int64_t)g->w * n;
+    const float *at[16];
+    int i;
+    if (h >= -1 && w >= -1 && h + 2 < g->h && w + 2 < g->w) {
+        const float *p = image + (h + 1) * line + (int64_t)(w + 1) * n;
+        if (!L2L__NAME(glance)(p, p + n) && !L2L__NAME(glance)(p, p + line) &&
+            !L2L__NAME(glance)(p, p + line + n) && !L2L__NAME(glance)(p + n, p + line))
+            return L2L__NO_TIES;
+    }
+    for (i = 0; i < 16; i++) {
+        int a = h + i / 4, b = w + i % 4;
+        at[i] = a < 0 || a >= g->h || b < 0 || b >= g->w ? zero : image + a * line + (int64_t)b * n;
+    }
+    return L2L__NAME(window)(n, at);
+}
+
 static const l2l__kernels L2L__NAME(kernels) = {
     L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
     2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
     L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(relu),
     L2L__NAME(gate), L2L__NAME(add),
     L2L__NAME(mul), l2l__naive_axpb, L2L__NAME(sign_step), L2L__NAME(project),
-    L2L__NAME(winograd), L2L__NAME(pool_row)
+    L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties)
 };
 
 /* -- the cell of the learned maximizer, in vectors of coordinates ------------------------------ */
@@ -3547,6 +3683,36 @@ static const char *l2l__cpu_name(unsigned cpu)
 static int l2l__workers(const l2l_context *c, int64_t work)
 {
     return work < 32768 ? 1 : c->threads;
+}
+
+/* What is wrong with this thread's arithmetic, NULL if nothing. Volatile, or the compiler would
+   know the answers. */
+static const char *l2l__arithmetic(void)
+{
+    volatile float one = 1, little = FLT_EPSILON / 8, least = FLT_MIN, half = 0.5f, up, down, tiny;
+    up = one + little;
+    down = one - little;
+    tiny = least * half;
+    if (up > one || down < one) return "rounds otherwise than to nearest (fesetround)";
+    return tiny > 0 ? NULL : "takes subnormal numbers for 0 (a library built with -ffast-math?)";
+}
+
+/* The caller's and its threads': each has its own, so that results would depend on their number. */
+static bool l2l__arithmetic_ok(l2l_context *c)
+{
+    const char *wrong = NULL;
+    int i;
+    L2L__PARALLEL(c->threads)
+    for (i = 0; i < c->threads; i++) {
+        const char *mine = l2l__arithmetic();
+        if (!mine) continue;
+#ifdef L2L__PRAGMA
+        L2L__PRAGMA(omp critical(l2l__arithmetic))
+#endif
+        wrong = mine;
+    }
+    return !wrong || l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the floating-point environment of this "
+                               "thread or of those that work for it %s", wrong);
 }
 
 /* The next of the blocks that threads take one by one, so that whoever is slowed down by others on
@@ -4015,6 +4181,7 @@ typedef struct l2l__winograd {
     l2l__matrix matrix;                      /* how the weight stands there                       */
     const l2l_real *u;                       /* the same transformed, [panel][point][c][columns]  */
     const l2l__epilogue *epilogue;
+    const l2l__geometry *geometry;           /* the layer's, if ties are kept; or NULL            */
     l2l_real *out;
 } l2l__winograd;
 
@@ -4146,6 +4313,38 @@ static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int k0,
     }
 }
 
+/* Equal patches of the input give equal outputs, and max pooling meets exact ties wherever the
+   background is plain. Winograd's rounding depends on an output's place in its tile and would break
+   them at random: so the outputs of a 2x2 window whose patches are equal take the first one's
+   numbers. Windows lie within tiles, and this is done while those are in the cache. */
+static void l2l__tie(const l2l__winograd *q, unsigned ties, int64_t pixel)
+{
+    const l2l_real *residual = q->epilogue->residual;
+    int64_t at[4], k = q->k, from;
+    size_t size = (size_t)k * sizeof *q->out;
+    int i;
+    for (i = 0; i < 4; i++) {
+        at[i] = (pixel + (int64_t)(i / 2) * q->ow + i % 2) * k;
+        from = at[i ? ties >> 2 * i & 3 : 0];
+        if (from != at[i] && (!residual || !memcmp(residual + from, residual + at[i], size)))
+            memcpy(q->out + at[i], q->out + from, size);
+    }
+}
+
+static void l2l__tie_tiles(const l2l__winograd *q, int t0, int count)
+{
+    int t, y0, x0, y, x;
+    for (t = t0; q->geometry && t < t0 + count; t++) {
+        int64_t n = l2l__tile_place(q, t, &y0, &x0);
+        for (y = y0; y < y0 + q->f && y + 1 < q->oh; y += 2)
+            for (x = x0; x < x0 + q->f && x + 1 < q->ow; x += 2) {
+                unsigned ties = q->kernels->ties(
+                    q->geometry, q->source + n * q->h * q->w * q->c, q->zero, y, x);
+                if (ties != L2L__NO_TIES) l2l__tie(q, ties, (n * q->oh + y) * q->ow + x);
+            }
+    }
+}
+
 /* The product of one point over a slab of channels, for all tiles: v[tile][0..depth) b to
    m[tile][a panel's columns]. */
 static void l2l__winograd_product(const l2l__winograd *q, int count, const l2l_real *v, int depth,
@@ -4215,6 +4414,7 @@ static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
                             q->u + (((int64_t)j * q->points + p) * q->c + d0) * width,
                             m + p * ms + j * width, d0 > 0);
             l2l__winograd_out(q, t0, count, 0, q->k, m);
+            l2l__tie_tiles(q, t0, count);
         }
     }
     l2l__arena_drop(c, space);
@@ -4264,6 +4464,8 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
                 l2l__winograd_out(q, t0, count, k0, q->k - k0 < width ? q->k - k0 : width, m);
             }
         }
+        L2L__PARALLEL(workers)
+        for (t = 0; t < (q->geometry ? count : 0); t++) l2l__tie_tiles(q, t0 + t, 1);
     }
     l2l__arena_drop(c, space);
     l2l__arena_drop(c, v);
@@ -4545,7 +4747,8 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_
                                            g->padding);
         v.source = x;
         v.out = y;
-        v.epilogue = last;
+        v.epilogue = last || e->ties ? e : NULL;
+        v.geometry = e->ties ? g : NULL;
         return l2l__winograd_run(c, &v, w, &m, 0);
     }
     memset(&q, 0, sizeof q);
@@ -5293,7 +5496,7 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     l2l__walk w;
     int *saved;
     for (int i = 0; gradients && i < n_inputs; i++) gradients[i] = NULL;
-    if (!l2l__ready(c, "l2l_vjp", output)) return false;
+    if (!l2l__ready(c, "l2l_vjp", output) || !l2l__arithmetic_ok(c)) return false;
     if (n_inputs < 0)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: %d inputs", n_inputs);
     if (n_inputs > 0 && (!l2l__given(c, "l2l_vjp", "inputs", inputs) ||
@@ -6068,9 +6271,10 @@ static bool l2l__conv_check(l2l_context *c, const l2l_conv_options *o, const l2l
            l2l__optional(c, "l2l_conv: pre_shift", o->pre_shift, before);
 }
 
-/* Runs the convolution and its epilogue into a new tensor, pooled or not. */
+/* Runs the convolution and its epilogue into a new tensor, pooled or not; with `ties` kept for 2x2
+   windows. */
 static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, const l2l_tensor *p,
-                                 const l2l_tensor *w, const l2l_conv_options *o)
+                                 const l2l_tensor *w, const l2l_conv_options *o, bool ties)
 {
     l2l_tensor *y = l2l__new(c, "l2l_conv", l2l__output_of(g));
     l2l__epilogue e;
@@ -6078,6 +6282,7 @@ static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, const l
     if (!y) return NULL;
     e = l2l__epilogue_of(NULL, o->scale ? o->scale->data : NULL, o->bias ? o->bias->data : NULL,
                          o->residual ? o->residual->data : NULL, o->relu);
+    e.ties = ties;
     if (!l2l__conv_forward(c, g, p->data, w, &e, y->data) || !o->pool) return y;
     pool.h = g->oh; pool.w = g->ow; pool.c = g->k;
     pool.kh = pool.kw = pool.stride = 2;
@@ -6086,8 +6291,9 @@ static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, const l
     return l2l__then(c, y, l2l__pool(c, "l2l_conv", &pool, y->data));
 }
 
-L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
-                               const l2l_conv_options *o)
+/* l2l_conv; without `ties` no pooling follows. */
+static l2l_tensor *l2l__conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
+                             const l2l_conv_options *o, bool ties)
 {
     const l2l_conv_options plain = l2l_conv_default();
     l2l__geometry g;
@@ -6104,7 +6310,7 @@ L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
         c->recording = was;
         if (!p) return NULL;
     }
-    y = l2l__conv_run(c, &g, p, w, o);
+    y = l2l__conv_run(c, &g, p, w, o, ties);
     if (p != x) l2l_drop(c, p);
     if (!y) return NULL;
     y->i[0] = o->stride;
@@ -6114,6 +6320,12 @@ L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     in[L2L__RESIDUAL] = o->residual; in[L2L__PRE_SCALE] = o->pre_scale;
     in[L2L__PRE_SHIFT] = o->pre_shift;
     return l2l__record(c, y, &l2l__conv_op, in, 7);
+}
+
+L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
+                               const l2l_conv_options *o)
+{
+    return l2l__conv(c, x, w, o, true);
 }
 
 /* A linear layer is a 1x1 convolution of one pixel with H*W*C channels. */
@@ -6314,9 +6526,11 @@ static bool l2l__batch_norm_constants(l2l_context *c, const l2l_batch_norm_optio
     return !c->status;
 }
 
-L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_batch_norm_options *o)
+/* In training mode each channel needs two numbers at least: of one its mean is itself, and whatever
+   it is, nothing of it is left. Errors name `where`, a layer. */
+static l2l_tensor *l2l__batch_norm(l2l_context *c, const char *where, l2l_tensor *x,
+                                   const l2l_batch_norm_options *o)
 {
-    const char *where = "l2l_batch_norm";
     const l2l_tensor *vectors[4];
     l2l_tensor *s, *b;
     l2l_shape one;
@@ -6336,9 +6550,19 @@ L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_ba
                   "finite, or momentum %g not in [0,1]", o->epsilon, o->momentum);
         return NULL;
     }
+    if (o->training && l2l__pixels(x) < 2) {
+        l2l__fail(c, L2L_ERROR_SHAPE, "%s: batch norm in training mode expects more than one "
+                  "number per channel, not a single image of 1x1", where);
+        return NULL;
+    }
     if (o->training) return l2l__batch_norm_train(c, x, o);
     if (!l2l__batch_norm_constants(c, o, NULL, &s, &b)) return NULL;
     return l2l__then(c, s, l2l__then(c, b, l2l__scale_shift(c, x, s, b, o->residual, o->relu)));
+}
+
+L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_batch_norm_options *o)
+{
+    return l2l__batch_norm(c, "l2l_batch_norm", x, o);
 }
 
 /* -- dropout ----------------------------------------------------------------------------------- */
@@ -6677,7 +6901,7 @@ L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_t
     if (!l2l__layer_ready(m, name, x) || !l2l__flags_ok(m, name, flags, L2L_RELU)) return NULL;
     o = l2l__norm(m, name, x->shape.c);
     o.relu = (flags & L2L_RELU) != 0;
-    return l2l_batch_norm(m->context, x, &o);
+    return l2l__batch_norm(m->context, name, x, &o);
 }
 
 L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel)
@@ -6703,8 +6927,8 @@ static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l
     o->bias = NULL;
     norm->residual = u->residual;
     norm->relu = (u->flags & L2L_RELU) != 0;
-    y = l2l_conv(c, x, w, o);
-    y = l2l__then(c, y, l2l_batch_norm(c, y, norm));
+    y = l2l__conv(c, x, w, o, (u->flags & L2L_POOL) != 0);
+    y = l2l__then(c, y, l2l__batch_norm(c, u->norm, y, norm));
     for (k = 0; y && bias && norm->update && k < u->channels; k++)
         norm->running_mean->data[k] += (l2l_real)norm->momentum * bias->data[k];
     return u->flags & L2L_POOL ? l2l__then(c, y, l2l_max_pool(c, y, 2, 2, 0)) : y;
@@ -6736,7 +6960,7 @@ L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor 
     o.residual = u->residual;
     o.relu = (u->flags & L2L_RELU) != 0;
     o.pool = (u->flags & L2L_POOL) != 0;
-    return l2l__then(c, scale, l2l__then(c, shift, l2l_conv(c, x, w, &o)));
+    return l2l__then(c, scale, l2l__then(c, shift, l2l__conv(c, x, w, &o, o.pool)));
 }
 
 L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor *x, int channels,
@@ -7048,7 +7272,7 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
     l2l_tensor *input, *logits;
     l2l_mark mark;
     bool lent;
-    if (!c || !l2l__ready(c, "l2l_model_forward", x)) return NULL;
+    if (!c || !l2l__ready(c, "l2l_model_forward", x) || !l2l__arithmetic_ok(c)) return NULL;
     o = &m->options;
     mark = l2l_mark_here(c);
     if (x->shape.h != o->height || x->shape.w != o->width || x->shape.c != o->channels) {
@@ -7385,7 +7609,7 @@ L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
     if (m->external.logits)                  /* is not run for this: four copies of its images    */
         return (size_t)batch * sizeof(l2l_real) * 4 * (size_t)m->options.channels *
                (size_t)m->options.height * (size_t)m->options.width;
-    l2l__pass_peak(m, 1, mode);              /* packs the weights, which is not for every pass    */
+    l2l__pass_peak(m, batch < 2 ? 1 : 2, mode); /* packs the weights, which is not for every pass */
     some = batch <= 16 ? 0 : l2l__pass_peak(m, 8, mode);
     more = l2l__pass_peak(m, batch <= 16 ? batch : 16, mode);
     if (more < some) more = some;
@@ -10620,7 +10844,7 @@ static l2l_tensor *l2l__unet_norm(l2l_model *m, const char *name, l2l_tensor *x,
     o.relu = relu;
     o.training = m->mode == L2L_TRAIN;
     o.update = !m->frozen && !m->creating;
-    x = l2l__then(c, x, l2l_batch_norm(c, x, &o));
+    x = l2l__then(c, x, l2l__batch_norm(c, name, x, &o));
     return l2l__then(c, o.gamma, l2l__then(c, o.beta, x));
 }
 
@@ -12153,10 +12377,32 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
     l2l_free(c, t);
 }
 
+/* Will the network take all parts of all batches? A batch norm on a map of 1x1 takes no single
+   image: that is said now rather than at the end of an epoch. */
+static bool l2l__parts_ok(l2l_trainer *t)
+{
+    l2l_context *c = t->context;
+    const l2l_train_options *o = &t->options;
+    const l2l_model_options *m = &t->model->options;
+    int whole = o->batch < t->n_train ? o->batch : t->n_train, last = t->n_train % o->batch;
+    int part = o->micro_batch ? o->micro_batch : o->batch;
+    bool frozen = t->model->frozen;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *x;
+    if (part > 1 && whole % part != 1 && last % part != 1) return true;
+    x = l2l_zeros(c, l2l_shape_of(1, m->height, m->width, m->channels));
+    t->model->frozen = true;
+    if (x) l2l_model_forward(t->model, x, L2L_TRAIN);
+    t->model->frozen = frozen;
+    l2l_release(c, mark);
+    return !c->status;
+}
+
 L2LADVDEF bool l2l_train(l2l_trainer *t)
 {
     if (!t || t->context->status) return false;
-    if (l2l__maybe_resume(t) && l2l__log_begin(t) && t->step < t->progress.steps)
+    if (l2l__parts_ok(t) && l2l__maybe_resume(t) && l2l__log_begin(t) &&
+        t->step < t->progress.steps)
         l2l__algorithm1(t);
     l2l__log_end(t);
     return !t->context->status;

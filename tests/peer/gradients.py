@@ -11,7 +11,8 @@ tensors; the last line is "N passed, N failed". --full adds the large networks a
 
 A ReLU or a max-pool whose decision hangs on the last bit has two right gradients. So the random
 networks are moved away from such places before they are written (see settle), by what PyTorch in
-double precision says alone; the tolerances make no allowance for them.
+double precision says alone; the tolerances make no allowance for them. Exact ties, as plain
+backgrounds give them, are avoided by the random images too: tests/test_ties.c is about those.
 """
 import argparse
 import json

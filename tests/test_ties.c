@@ -1,0 +1,154 @@
+/* What Winograd's tiles may not change: the exact ties that max pooling meets on plain backgrounds;
+   and what they do change: how far one large number reaches. */
+#include "support.h"
+
+static l2l_context *c;
+static unsigned cpus[8];
+static int n_cpus;
+
+/* Plain regions with edges between them, and a corner of noise. */
+static l2l_tensor *blocks(int n, int size, int channels)
+{
+    l2l_tensor *x = seeded(c, n, channels, size, size, 7, 0.1, 1);
+    int i, h, w, k;
+    for (i = 0; i < n; i++)
+        for (h = 0; h < size; h++)
+            for (w = 0; w < size; w++)
+                for (k = 0; k < channels && (h < size / 2 || w < size / 2); k++)
+                    x->data[((i * size + h) * size + w) * channels + k] =
+                        (l2l_real)((w < size / 3 ? 0.3 : 0.7) + 0.05 * (k % 7));
+    return x;
+}
+
+static void windows(void)
+{
+    static const int sizes[] = {26, 12, 7, 4};
+    int s, padding, i, h, w, k, j;
+    for (s = 0; s < COUNT(sizes); s++)
+        for (padding = 0; padding <= 2; padding++) {
+            l2l_mark mark = l2l_mark_here(c);
+            l2l_conv_options o = l2l_conv_default();
+            l2l_tensor *x = blocks(2, sizes[s], 32), *plain;
+            l2l_tensor *weight = seeded_weight(c, 64, 32, 3, 3, 3, -0.1, 0.1);
+            int ties = 0;
+            o.padding = padding;
+            o.bias = seeded_vector(c, 64, 5, -0.2, 0.2);
+            l2l_set_cpu(c, L2L_CPU_PLAIN);
+            plain = l2l_conv(c, x, weight, &o);
+            for (i = 0; i < n_cpus; i++) {
+                l2l_tensor *y;
+                int wrong = 0;
+                l2l_set_cpu(c, cpus[i]);
+                y = l2l_conv(c, x, weight, &o);
+                for (h = 0; h + 1 < y->shape.h; h += 2)
+                    for (w = 0; w + 1 < y->shape.w; w += 2)
+                        for (k = 0; k < 64; k++)
+                            for (j = 1; j < 4; j++) {
+                                int a = (h * y->shape.w + w) * 64 + k;
+                                int b = a + (j / 2 * y->shape.w + j % 2) * 64;
+                                if (plain->data[a] != plain->data[b]) continue;
+                                ties++;
+                                wrong += y->data[a] != y->data[b];
+                            }
+                CHECK_INT(0, wrong);
+            }
+            if (sizes[s] > 4) CHECK(ties > 0);
+            CHECK_OK(c);
+            l2l_release(c, mark);
+        }
+}
+
+/* The images' gradient of a network in which convolutions follow one another and are pooled. */
+static void input_gradient(l2l_model *m, const l2l_real *images, int n, l2l_real *out)
+{
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *x = l2l_from_nchw(c, images, l2l_shape_of(n, 28, 28, 1)), *dx = NULL;
+    int labels[8] = {0, 1, 2, 3, 4, 5, 6, 7};
+    bool was = l2l_set_recording(c, true);
+    l2l_grad(c, l2l_sum(c, l2l_cross_entropy(c, l2l_model_forward(m, x, L2L_EVALUATE), labels)), &x,
+             1, &dx, 0);
+    l2l_set_recording(c, was);
+    if (dx) l2l_to_nchw(c, dx, out);
+    l2l_release(c, mark);
+}
+
+static void gradients(void)
+{
+    enum { N = 8, SIZE = 784 };
+    static l2l_real images[N * SIZE], plain[N * SIZE], got[N * SIZE], other[N * SIZE];
+    l2l_model_options o = l2l_model_default("smallcnn");
+    l2l_model *m;
+    int i, j, n;
+    golden_fill(images, N * SIZE, 9, 0, 1);
+    for (i = 0; i < N * SIZE; i++)           /* a noisy square on a plain background              */
+        if (i % 28 < 10 || i % 28 > 17 || i / 28 % 28 < 9 || i / 28 % 28 > 18)
+            images[i] = (l2l_real)0.25;
+    m = l2l_model_create(c, &o);
+    l2l_set_cpu(c, L2L_CPU_PLAIN);
+    input_gradient(m, images, N, plain);
+    for (i = 0; i < n_cpus; i++) {
+        l2l_set_cpu(c, cpus[i]);
+        input_gradient(m, images, N, got);
+        for (n = 0; n < N; n++) {
+            double largest = 0, worst = 0;
+            for (j = n * SIZE; j < (n + 1) * SIZE; j++) {
+                largest = fmax(largest, fabs((double)plain[j]));
+                worst = fmax(worst, fabs((double)(plain[j] - got[j])));
+            }
+            CHECK_NEAR(0, worst / largest, 1e-4);
+            input_gradient(m, images + n * SIZE, 1, other); /* label 0: only the first is alike */
+            if (n == 0) CHECK_BYTES(got, other, SIZE * sizeof *got);
+        }
+        l2l_set_threads(c, 1);
+        input_gradient(m, images, N, other);
+        l2l_set_threads(c, 3);
+        CHECK_BYTES(got, other, sizeof got);
+    }
+    CHECK_OK(c);
+    l2l_model_free(m);
+}
+
+/* 10^6 in one pixel of one channel, or infinity. */
+static void locality(void)
+{
+    enum { SIZE = 16, C = 32 };
+    int pass, i, k, h, w;
+    for (pass = 0; pass < 2; pass++) {
+        l2l_tensor *x = seeded(c, 1, C, SIZE, SIZE, 1, 0, 1), *plain;
+        l2l_tensor *weight = seeded_weight(c, C, C, 3, 3, 2, -0.2, 0.2);
+        l2l_conv_options o = l2l_conv_default();
+        double sums[C] = {0};
+        o.padding = 1;
+        for (i = 0; i < 9; i++)              /* of channel 0's weights to each output             */
+            for (k = 0; k < C; k++) sums[k] += fabs((double)weight->data[i * C * C + k]);
+        x->data[(8 * SIZE + 8) * C] = pass ? (l2l_real)HUGE_VAL : (l2l_real)1e6;
+        l2l_set_cpu(c, L2L_CPU_PLAIN);
+        plain = l2l_conv(c, x, weight, &o);
+        for (i = 0; i < n_cpus; i++) {
+            l2l_tensor *y;
+            l2l_set_cpu(c, cpus[i]);
+            y = l2l_conv(c, x, weight, &o);
+            for (h = 0; h < SIZE; h++)
+                for (w = 0; w < SIZE; w++)
+                    for (k = 0; k < C; k++) {
+                        int at = (h * SIZE + w) * C + k;
+                        bool tile = h >= 4 && h < 12 && w >= 4 && w < 12; /* its tiles reach here */
+                        if (tile && pass) continue;
+                        CHECK_NEAR((double)plain->data[at], (double)y->data[at],
+                                   tile ? 1e-6 * 1e6 * sums[k] : 1e-5);
+                    }
+        }
+        CHECK_OK(c);
+    }
+}
+
+int main(void)
+{
+    c = test_context(3);
+    n_cpus = test_cpus(c, cpus);
+    RUN(windows, "equal patches behind a window give equal outputs on every instruction set");
+    RUN(gradients, "ties of plain backgrounds go where the plain kernels' go, any batch and threads");
+    RUN(locality, "a large number adds 1e-6 of it to the error of its tiles and nothing elsewhere");
+    l2l_context_free(c);
+    return test_end();
+}
