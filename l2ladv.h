@@ -1256,49 +1256,168 @@ struct l2l_context {
 
 /* -- errors ------------------------------------------------------------------------------------ */
 
-/* Writes `value` with up to `digits` significant digits (at most 17), the same in every locale. */
+static size_t l2l__format(char *out, size_t capacity, const char *format, ...);
+
+/* Between doubles and decimals, exactly and the same in every locale: whoever saves a number reads
+   the same bits back. A double is m * 2^e, whose digits end: 768 at most with its midpoints. */
+enum { L2L__DIGITS = 800 };
+typedef struct l2l__decimal {
+    char d[L2L__DIGITS];                     /* d[0] . d[1] d[2] ... d[n-1], 0 neither first ...  */
+    int n, exponent;                         /* ... nor last, times 10^exponent                   */
+} l2l__decimal;
+
+/* The decimal of m * 2^e: m times 2^e, or times 5^-e and 10^e, in parts of nine digits. */
+static void l2l__decimal_of(uint64_t m, int e, l2l__decimal *x)
+{
+    uint32_t part[L2L__DIGITS / 9];
+    int parts = 0, step, i, left = e < 0 ? -e : e;
+    for (; m; m /= 1000000000) part[parts++] = (uint32_t)(m % 1000000000);
+    for (; left > 0; left -= step) {
+        uint64_t factor = 1, carry = 0;
+        for (step = 0; step < left && step < 12; step++) factor *= e < 0 ? 5 : 2;
+        for (i = 0; i < parts; i++, carry /= 1000000000) {
+            carry += part[i] * factor;
+            part[i] = (uint32_t)(carry % 1000000000);
+        }
+        if (carry) part[parts++] = (uint32_t)carry;
+    }
+    x->n = 0;
+    x->exponent = 9 * parts - 1 + (e < 0 ? e : 0);
+    for (i = 9 * parts; i > 0; i--) {        /* digit i-1 of the whole, from the front            */
+        uint32_t v = part[(i - 1) / 9];
+        for (step = (i - 1) % 9; step > 0; step--) v /= 10;
+        if (x->n || v % 10) x->d[x->n++] = (char)('0' + v % 10);
+        else x->exponent--;
+    }
+    while (x->n && x->d[x->n - 1] == '0') x->n--;
+}
+
+/* The double with these bits, without its sign, as m * 2^e; `half`: what lies half way to the next
+   one, above it. */
+static void l2l__decimal_of_bits(uint64_t bits, bool half, l2l__decimal *x)
+{
+    uint64_t m = bits & (((uint64_t)1 << 52) - 1);
+    int e = (int)(bits >> 52 & 2047);
+    if (e) m |= (uint64_t)1 << 52;
+    e = (e ? e : 1) - 1075;
+    if (half) l2l__decimal_of(2 * m + 1, e - 1, x);
+    else l2l__decimal_of(m, e, x);
+}
+
+/* Below, at or above 0: as the number in the text, whose first digit counts 10^exponent, is to x. */
+static int l2l__decimal_order(const char *digits, int exponent, const l2l__decimal *x)
+{
+    if (exponent != x->exponent) return exponent < x->exponent ? -1 : 1;
+    for (int i = 0;; i++) {
+        digits += *digits == '.';
+        bool more = *digits >= '0' && *digits <= '9';
+        if (!more && i >= x->n) return 0;
+        int there = more ? *digits : '0', here = i < x->n ? x->d[i] : '0';
+        if (there != here) return there < here ? -1 : 1;
+        digits += more;
+    }
+}
+
+/* A decimal number, read to the nearest double, of two as near to the even one; *s moves behind it.
+   False if there is none, or none that is finite. */
+static bool l2l__scan_real(const char **s, double *v)
+{
+    const char *p = *s, *first = NULL;       /* the first digit that is not 0                     */
+    double m = 0;
+    int64_t e = 0, x = 0;                    /* m * 10^e is a first guess                         */
+    int taken = 0, order;
+    uint64_t bits;
+    bool negative = *p == '-', any = false, point = false, down;
+    l2l__decimal middle;
+    for (p += negative; (*p >= '0' && *p <= '9') || (*p == '.' && !point); p++) {
+        if (*p == '.') { point = true; continue; }
+        any = true;
+        if (!first && *p != '0') first = p;
+        if (taken < 18 && first) { m = m * 10 + (*p - '0'); taken++; e -= point; }
+        else e += (first != NULL) - point;
+    }
+    if (any && (*p == 'e' || *p == 'E')) {
+        down = *++p == '-';
+        p += *p == '-' || *p == '+';
+        for (any = false; *p >= '0' && *p <= '9'; p++, any = true)
+            if (x < 1000000000) x = x * 10 + (*p - '0');
+        e += down ? -x : x;
+    }
+    *s = p;
+    x = e + taken - 1;                       /* the first digit counts 10^x                       */
+    if (!any || (first && x > 308)) return false;
+    if (!first || x < -324) m = 0;
+    if (e < -300 && m > 0) { m /= 1e300; e += 300; }
+    if (m > 0) m = e < 0 ? m / pow(10.0, (double)-e) : m * pow(10.0, (double)e);
+    if (m > DBL_MAX) m = DBL_MAX;
+    memcpy(&bits, &m, sizeof bits);          /* doubles of one sign are ordered as their bits     */
+    for (; (m > 0 || (first && x == -324)) && bits >> 52 < 2047; bits++) {
+        l2l__decimal_of_bits(bits, true, &middle);
+        order = l2l__decimal_order(first, (int)x, &middle);
+        if (order < 0 || (!order && !(bits & 1))) break;
+    }
+    for (; bits; bits--) {
+        l2l__decimal_of_bits(bits - 1, true, &middle);
+        order = l2l__decimal_order(first, (int)x, &middle);
+        if (order > 0 || (!order && !(bits & 1))) break;
+    }
+    if (bits >> 52 == 2047) return false;
+    bits |= (uint64_t)negative << 63;
+    memcpy(v, &bits, sizeof bits);
+    return true;
+}
+
+/* The first n digits, rounded to nearest, of two as near to the even one. */
+static void l2l__decimal_round(l2l__decimal *x, int n)
+{
+    if (n >= x->n) return;
+    bool up = x->d[n] > '5' || (x->d[n] == '5' && (x->n > n + 1 || (x->d[n - 1] & 1)));
+    for (x->n = n; up && x->n > 0 && x->d[x->n - 1] == '9';) x->n--;
+    if (up && x->n > 0) x->d[x->n - 1]++;
+    else if (up) { x->d[x->n++] = '1'; x->exponent++; }
+    while (x->n && x->d[x->n - 1] == '0') x->n--;
+}
+
+/* Writes `value` with up to `digits` significant digits; with 0 for `digits`, as many as tell it
+   from every other double: up to 15 or, if those do not lead back to it, 16 or 17. Room for 40. */
 static size_t l2l__number(char *out, double value, int digits)
 {
+    const int most = digits ? digits : 17;
     char *o = out;
-    char d[20] = {0};
-    int e = 0, i, last, point;               /* digits d[0..last], the point after d[point]       */
-    double scaled = 0;
-    if (value != value) { memcpy(out, "nan", 4); return 3; }
-    if (value < 0) { *o++ = '-'; value = -value; }
-    if (value > DBL_MAX) { memcpy(o, "inf", 4); return (size_t)(o - out) + 3; }
-    if (value > 0) {
-        e = (int)floor(log10(value));
-        scaled = e < -300 ? value * 1e300 / pow(10.0, e + 300) : value / pow(10.0, e);
-        if (scaled < 1) { scaled *= 10; e--; }
-        scaled += 0.5 * pow(10.0, 1 - digits);
-        if (scaled >= 10) { scaled /= 10; e++; }
+    uint64_t bits;
+    l2l__decimal x;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits >> 52 & 2047) == 2047) {
+        l2l__format(out, 5, bits << 12 ? "nan" : bits >> 63 ? "-inf" : "inf");
+        return strlen(out);
     }
-    for (i = 0, last = 0; i < digits; i++) {
-        int digit = (int)scaled;
-        if (digit > 9) digit = 9;
-        d[i] = (char)('0' + digit);
-        if (digit) last = i;
-        scaled = (scaled - digit) * 10;
+    if (bits >> 63) *o++ = '-';
+    l2l__decimal_of_bits(bits, false, &x);
+    if (!digits && x.n > 15) {
+        double back = 0;
+        for (digits = 15; digits < 17; digits++) {
+            const char *s = out;
+            l2l__number(out, value, digits);
+            if (l2l__scan_real(&s, &back) && !memcmp(&back, &value, sizeof back)) break;
+        }
     }
-    point = e < -5 || e >= digits ? 0 : e;   /* 0: d.ddde+xx                                      */
-    if (point < 0) {
+    if (digits) l2l__decimal_round(&x, digits);
+    if (!x.n) { x.d[x.n++] = '0'; x.exponent = 0; }
+    int e = x.exponent, last = x.n - 1, i, point = e < -5 || e >= most ? 0 : e;
+    if (point < 0) {                         /* 0.00ddd, ddd.ddd or d.dddex                       */
         *o++ = '0'; *o++ = '.';
         for (i = -1; i > point; i--) *o++ = '0';
     }
     for (i = 0; i <= last || i <= point; i++) {
-        *o++ = d[i];
+        *o++ = i <= last ? x.d[i] : '0';
         if (i == point && last > i) *o++ = '.';
     }
-    if (point != e) {
-        *o++ = 'e';
-        if (e < 0) { *o++ = '-'; e = -e; }
-        for (i = 100; i; i /= 10) if (e >= i || i == 1) *o++ = (char)('0' + e / i % 10);
-    }
     *o = 0;
-    return (size_t)(o - out);
+    return (size_t)(o - out) + (point == e ? 0 : l2l__format(o, 6, "e%d", e));
 }
 
-/* A small vsnprintf: %s string, %d int, %z int64_t, %g double, %%; returns the untruncated length.
+/* A small vsnprintf: %s string, %d int, %z int64_t, %g double, %r double to its last bit (in JSON:
+   null where it is no number), %%; returns the untruncated length.
    It exists because stdio may be switched off and printf's %g follows the locale. */
 static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_list a)
 {
@@ -1317,6 +1436,10 @@ static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_li
             buffer[0] = '%';
         } else if (*format == 'g') {
             length = l2l__number(buffer, va_arg(a, double), 6);
+        } else if (*format == 'r') {
+            double v = va_arg(a, double);
+            length = fabs(v) <= DBL_MAX ? l2l__number(buffer, v, 0)
+                                        : l2l__format(buffer, sizeof buffer, "null");
         } else {
             int64_t v = *format == 'd' ? va_arg(a, int) : va_arg(a, int64_t);
             uint64_t u = v < 0 ? 0u - (uint64_t)v : (uint64_t)v;
@@ -9777,7 +9900,7 @@ static bool l2l__settings_match(l2l_context *c, const char *const *names, int ow
     for (i = 0; i < n; i++)
         if (there[i] < here[i] || there[i] > here[i])
             return l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with a maximizer whose %s is "
-                             "%g, not %g", i < own ? names[i] : optimizer[i - own], there[i],
+                             "%r, not %r", i < own ? names[i] : optimizer[i - own], there[i],
                              here[i]);
     return true;
 }
@@ -11704,8 +11827,8 @@ static bool l2l__evaluation_same(const l2l_evaluation *e, const l2l__ran *there,
                          "(%s)", e->options.state, at, there->name, there->parts, here->name,
                          here->parts);
     if (i == L2L__SETTINGS) return true;
-    l2l__number(a, l2l__field_get(l2l__setting_fields + i, there), 16);
-    l2l__number(b, l2l__field_get(l2l__setting_fields + i, here), 16);
+    l2l__number(a, l2l__field_get(l2l__setting_fields + i, there), 0);
+    l2l__number(b, l2l__field_get(l2l__setting_fields + i, here), 0);
     return l2l__fail(e->model->context, L2L_ERROR_MISMATCH, "%s: attack %d, %s, was made with %s "
                      "%s, not %s", e->options.state, at, there->name, l2l__setting_fields[i].key, a,
                      b);
@@ -12197,34 +12320,6 @@ static bool l2l__file_write(l2l_context *c, const char *path, bool append, const
 
 /* -- a scanner for the headers of safetensors (JSON) and .npy (a Python literal) --------------- */
 
-/* A decimal number, the same in every locale, to about one unit in the 16th digit; *s moves behind
-   it. False if there is none, or none that is finite. */
-static bool l2l__scan_real(const char **s, double *v)
-{
-    const char *p = *s;
-    double m = 0;
-    int e = 0, x = 0;
-    bool negative = *p == '-', any = false, point = false, down;
-    for (p += negative; (*p >= '0' && *p <= '9') || (*p == '.' && !point); p++) {
-        if (*p == '.') { point = true; continue; }
-        m = m * 10 + (*p - '0');
-        e -= point;
-        any = true;
-    }
-    if (any && (*p == 'e' || *p == 'E')) {
-        down = *++p == '-';
-        p += *p == '-' || *p == '+';
-        for (any = false; *p >= '0' && *p <= '9'; p++, any = true)
-            if (x < 100000) x = x * 10 + (*p - '0');
-        e += down ? -x : x;
-    }
-    if (e < -300) { m /= 1e300; e += 300; }
-    if (m > 0) m = e < 0 ? m / pow(10.0, -e) : m * pow(10.0, e);
-    *s = p;
-    *v = negative ? -m : m;
-    return any && m <= DBL_MAX;
-}
-
 /* Text that is parsed, and overwritten, in place; it ends with a zero, which no rule accepts. The
    first error stays in the context and ends every list, so few results need a look. */
 typedef struct l2l__scan {
@@ -12649,13 +12744,13 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
 
 /* -- fields as texts of a bundle --------------------------------------------------------------- */
 
-/* A value as it stands in a file; nine digits tell any two floats apart, `exact` is 16. */
-static const char *l2l__field_text(const l2l__field *f, const void *in, bool exact, char text[40])
+/* A value as it stands in a file. */
+static const char *l2l__field_text(const l2l__field *f, const void *in, char text[40])
 {
     const char *s = text;
     if (f->names) return f->names[(int)l2l__field_get(f, in)];
     if (f->type == 's') memcpy(&s, (const char *)in + f->offset, sizeof s);
-    else l2l__number(text, l2l__field_get(f, in), exact || f->type == 'i' ? 16 : 9);
+    else l2l__number(text, l2l__field_get(f, in), 0);
     return s ? s : "";
 }
 
@@ -12668,13 +12763,13 @@ static bool l2l__field_value(const l2l__field *f, const char *text, double *v)
            l2l__field_fits(f, *v);
 }
 
-/* Writes n fields; where they need not be exact, the file is one for PyTorch too. */
-static void l2l__fields_put(l2l__bundle *b, const l2l__field *f, int n, const void *in, bool exact)
+/* Writes n fields; `shared`: into a file that is one for PyTorch too. */
+static void l2l__fields_put(l2l__bundle *b, const l2l__field *f, int n, const void *in, bool shared)
 {
     char text[40];
-    if (!exact) l2l__bundle_put(b, "format", "pt");
-    if (!exact) l2l__bundle_put(b, "l2ladv.version", L2LADV_VERSION);
-    for (; n > 0; n--, f++) l2l__bundle_put(b, f->key, l2l__field_text(f, in, exact, text));
+    if (shared) l2l__bundle_put(b, "format", "pt");
+    if (shared) l2l__bundle_put(b, "l2ladv.version", L2LADV_VERSION);
+    for (; n > 0; n--, f++) l2l__bundle_put(b, f->key, l2l__field_text(f, in, text));
 }
 
 /* The values of n fields; those that the file does not have stay as they are. */
@@ -12701,7 +12796,7 @@ static bool l2l__fields_match(const l2l__bundle *b, const l2l__field *f, int n, 
     double v;
     for (; n > 0; n--, f++) {
         const char *there = l2l__bundle_text(b, f->key);
-        const char *here = l2l__field_text(f, in, exact, text);
+        const char *here = l2l__field_text(f, in, text);
         if (there ? !strcmp(there, here) : !exact) continue;
         if (!exact && l2l__field_value(f, there, &v) &&
             fabs(v - l2l__field_get(f, in)) <= 1e-8 * fabs(v)) continue;
@@ -12761,7 +12856,7 @@ static void l2l__list_put(l2l__bundle *b, const char *key, const double *v, int 
     char text[160];
     size_t at = 0;
     for (int i = 0; i < n; i++) {
-        at += l2l__number(text + at, v[i], 9);
+        at += l2l__number(text + at, v[i], 0);
         text[at++] = ',';
     }
     if (n > 0) text[at - 1] = 0;
@@ -12786,7 +12881,7 @@ static bool l2l__model_save(const l2l_model *m, const char *path, void **data, s
         l2l__format(name + (variance - b.entries[i].name), 32, "num_batches_tracked");
         l2l__bundle_add(&b, name, L2L__I64, 0, NULL, NULL);
     }
-    l2l__fields_put(&b, l2l__model_fields, L2L__MODEL_SAVED, o, false);
+    l2l__fields_put(&b, l2l__model_fields, L2L__MODEL_SAVED, o, true);
     l2l__list_put(&b, "mean", o->mean, o->normalise);
     l2l__list_put(&b, "deviation", o->deviation, o->normalise);
     return l2l__bundle_save(&b, path, data, bytes);
@@ -12888,7 +12983,7 @@ static bool l2l__phi_save(const l2l_learned *m, const char *path, void **data, s
 {
     l2l__bundle b;
     l2l__bundle_new(m->context, &b, 6);
-    l2l__fields_put(&b, l2l__phi_fields, L2L__PHI_ALL, m, false);
+    l2l__fields_put(&b, l2l__phi_fields, L2L__PHI_ALL, m, true);
     l2l__phi_bundle(m, m->phi, &b);
     return l2l__bundle_save(&b, path, data, bytes);
 }
@@ -12946,14 +13041,14 @@ static bool l2l__log_step(l2l_trainer *t)
     char line[640];
     if (!t->log) return true;
     size_t n = l2l__append(line, sizeof line, 0,
-                           "{\"step\":%z,\"epoch\":%d,\"loss\":%g,\"accuracy\":%g,"
-                           "\"epsilon\":%g,\"rate\":%g,\"gain\":%g,\"saturated\":%g",
+                           "{\"step\":%z,\"epoch\":%d,\"loss\":%r,\"accuracy\":%r,"
+                           "\"epsilon\":%r,\"rate\":%r,\"gain\":%r,\"saturated\":%r",
                            p->step, p->epoch, p->loss, p->accuracy, p->epsilon,
                            p->rate * t->options.optimizer.rate, p->gain, p->saturated);
     if (p->epoch_ended)
         n = l2l__append(line, sizeof line, n,
-                        ",\"epoch_loss\":%g,\"epoch_accuracy\":%g,"
-                        "\"validation_natural\":%g,\"validation_robust\":%g,\"best\":%s",
+                        ",\"epoch_loss\":%r,\"epoch_accuracy\":%r,"
+                        "\"validation_natural\":%r,\"validation_robust\":%r,\"best\":%s",
                         p->epoch_loss, p->epoch_accuracy, p->validation_natural,
                         p->validation_robust, p->best ? "true" : "false");
     n = l2l__append(line, sizeof line, n, "}\n");
@@ -13076,8 +13171,8 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
     l2l__checkpoint_bundle(t, &b);
     l2l__bundle_put(&b, "format", l2l__checkpoint_format);
     l2l__bundle_put(&b, "best", t->best ? "yes" : "no");
-    l2l__fields_put(&b, l2l__model_fields, L2L__MODEL_ALL, &t->model->options, true);
-    l2l__fields_put(&b, l2l__settings, L2L__OPTIONS, t, true);
+    l2l__fields_put(&b, l2l__model_fields, L2L__MODEL_ALL, &t->model->options, false);
+    l2l__fields_put(&b, l2l__settings, L2L__OPTIONS, t, false);
     return l2l__bundle_save(&b, path, NULL, NULL);
 }
 
@@ -13881,7 +13976,7 @@ static bool l2l__evaluation_save(const l2l_evaluation *e)
     l2l__bundle b;
     l2l__bundle_new(e->model->context, &b, 2 * e->n_saved);
     l2l__bundle_put(&b, "format", l2l__state_format);
-    l2l__fields_put(&b, l2l__evaluation_fields, L2L__EVALUATION_FIELDS, e, true);
+    l2l__fields_put(&b, l2l__evaluation_fields, L2L__EVALUATION_FIELDS, e, false);
     for (int i = 0; i < e->n_saved; i++) {
         const l2l__ran *k = &e->ran[i];
         l2l__bundle_put(&b, l2l__ran_key(key, i, "name"), k->name);
