@@ -1305,25 +1305,26 @@ static void l2l__decimal_of_bits(uint64_t bits, bool half, l2l__decimal *x)
     else l2l__decimal_of(m, e, x);
 }
 
-/* Below, at or above 0, as the text's number, whose first digit counts 10^exponent, is to x. */
-static int l2l__decimal_order(const char *digits, int exponent, const l2l__decimal *x)
+/* Below, at or above 0, as the digits up to `end`, a point among them or not, of which the first
+   counts 10^exponent, are to x. */
+static int l2l__decimal_order(const char *digits, const char *end, int exponent,
+                              const l2l__decimal *x)
 {
     if (exponent != x->exponent) return exponent < x->exponent ? -1 : 1;
-    for (int i = 0;; i++) {
-        digits += *digits == '.';
-        bool more = *digits >= '0' && *digits <= '9';
-        if (!more && i >= x->n) return 0;
-        int there = more ? *digits : '0', here = i < x->n ? x->d[i] : '0';
+    for (int i = 0; digits < end || i < x->n; digits += digits < end) {
+        if (digits < end && *digits == '.') continue;
+        int there = digits < end ? *digits : '0', here = i < x->n ? x->d[i] : '0';
         if (there != here) return there < here ? -1 : 1;
-        digits += more;
+        i++;
     }
+    return 0;
 }
 
 /* A decimal number, read to the nearest double, of two as near to the even one; *s moves behind it.
    False if there is none, or none that is finite. */
 static bool l2l__scan_real(const char **s, double *v)
 {
-    const char *p = *s, *first = NULL;       /* the first digit that is not 0                     */
+    const char *p = *s, *first = NULL, *end; /* first: the first digit that is not 0              */
     double m = 0;
     int64_t e = 0, x = 0;                    /* m * 10^e is a first guess                         */
     int taken = 0, order;
@@ -1337,6 +1338,7 @@ static bool l2l__scan_real(const char **s, double *v)
         if (taken < 18 && first) { m = m * 10 + (*p - '0'); taken++; e -= point; }
         else e += (first != NULL) - point;
     }
+    end = p;
     if (any && (*p == 'e' || *p == 'E')) {
         down = *++p == '-';
         p += *p == '-' || *p == '+';
@@ -1354,12 +1356,12 @@ static bool l2l__scan_real(const char **s, double *v)
     memcpy(&bits, &m, sizeof bits);          /* doubles of one sign are ordered as their bits     */
     for (; (m > 0 || (first && x == -324)) && bits >> 52 < 2047; bits++) {
         l2l__decimal_of_bits(bits, true, &middle);
-        order = l2l__decimal_order(first, (int)x, &middle);
+        order = l2l__decimal_order(first, end, (int)x, &middle);
         if (order < 0 || (!order && !(bits & 1))) break;
     }
     for (; bits; bits--) {
         l2l__decimal_of_bits(bits - 1, true, &middle);
-        order = l2l__decimal_order(first, (int)x, &middle);
+        order = l2l__decimal_order(first, end, (int)x, &middle);
         if (order > 0 || (!order && !(bits & 1))) break;
     }
     if (bits >> 52 == 2047) return false;
@@ -1379,14 +1381,14 @@ static void l2l__decimal_round(l2l__decimal *x, int n)
     while (x->n && x->d[x->n - 1] == '0') x->n--;
 }
 
-/* Writes `value` with up to `digits` significant digits; with 0 for `digits`, as many as tell it
-   from every other double: up to 15 or, if those do not lead back to it, 16 or 17. Room for 40. */
+/* Writes `value` with up to `digits` significant digits; with 0 for `digits`, as many as lead back
+   to it: up to 15 or, if it is not the nearest double to those, 16 or 17. Room for 40. */
 static size_t l2l__number(char *out, double value, int digits)
 {
     const int most = digits ? digits : 17;
     char *o = out;
     uint64_t bits;
-    l2l__decimal x;
+    l2l__decimal x, low, high, part;
     memcpy(&bits, &value, sizeof bits);
     if ((bits >> 52 & 2047) == 2047) {
         l2l__format(out, 5, bits << 12 ? "nan" : bits >> 63 ? "-inf" : "inf");
@@ -1395,11 +1397,14 @@ static size_t l2l__number(char *out, double value, int digits)
     if (bits >> 63) *o++ = '-';
     l2l__decimal_of_bits(bits, false, &x);
     if (!digits && x.n > 15) {
-        double back = 0;
+        l2l__decimal_of_bits(bits - 1, true, &low);
+        l2l__decimal_of_bits(bits, true, &high);
         for (digits = 15; digits < 17; digits++) {
-            const char *s = out;
-            l2l__number(out, value, digits);
-            if (l2l__scan_real(&s, &back) && !memcmp(&back, &value, sizeof back)) break;
+            part = x;
+            l2l__decimal_round(&part, digits);
+            const char *end = part.d + part.n;
+            if (l2l__decimal_order(part.d, end, part.exponent, &low) > 0 &&
+                l2l__decimal_order(part.d, end, part.exponent, &high) < 0) break;
         }
     }
     if (digits) l2l__decimal_round(&x, digits);
@@ -11579,7 +11584,7 @@ typedef struct l2l__ran {
 static bool l2l__evaluation_load(l2l_evaluation *e); /* chapter 12 */
 static bool l2l__evaluation_save(const l2l_evaluation *e);
 
-enum { L2L__STATE_ATTACKS = 60, L2L__SETTINGS = 22 }; /* by what metadata a file can hold         */
+enum { L2L__SETTINGS = 22 };
 #define L2L__WHOLE(member, key) L2L__FIELD(l2l__ran, member, key, 'i', INT_MIN, INT_MAX, NULL)
 #define L2L__ANY(member, key) L2L__FIELD(l2l__ran, member, key, 'r', -HUGE_VAL, HUGE_VAL, NULL)
 static const l2l__field l2l__setting_fields[L2L__SETTINGS] = {
@@ -11903,16 +11908,16 @@ static l2l__ran *l2l__evaluation_next(l2l_evaluation *e, const l2l_attack *a)
     l2l_context *c = e->model->context;
     l2l__ran here = L2L__ZERO, *k = e->ran + e->n_ran;
     l2l__settings_of(e, a, &here);
-    if (e->n_ran < e->n_saved) {
-        if (!l2l__evaluation_same(e, k, &here)) return NULL;
+    if (e->n_ran < e->n_saved && !l2l__evaluation_same(e, k, &here)) return NULL;
+    here.records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *here.records);
+    if (e->n_ran < e->n_saved && here.records) { /* the file told of k->done                      */
+        memcpy(here.records, k->records, (size_t)k->done * sizeof *here.records);
+        l2l_free(c, k->records);
+        k->records = here.records;
         k->attack = *a;
         return k;
     }
-    if (e->options.state && e->n_ran == L2L__STATE_ATTACKS)
-        l2l__fail(c, L2L_ERROR_UNSUPPORTED, "%s: a state keeps %d attacks at most",
-                  e->options.state, L2L__STATE_ATTACKS);
     k = (l2l__ran *)l2l__allocate_array(c, e->n_ran + 1, sizeof *k);
-    here.records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *here.records);
     if (c->status) {
         l2l_free(c, here.records);
         l2l_free(c, k);
@@ -14289,7 +14294,7 @@ static bool l2l__ran_read(const l2l_evaluation *e, l2l__bundle *file, int i, l2l
     k->done = (int)there->shape[0];
     l2l__bundle_new(c, &b, 2);
     records = l2l__ran_bundle(&b, i, k->done, &settings);
-    k->records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *k->records);
+    k->records = (l2l_record *)l2l__allocate_array(c, k->done, sizeof *k->records);
     if (!c->status && l2l__bundle_check(file, b.entries, b.count, false)) {
         l2l__bundle_read(file, b.entries, b.count);
         if (!l2l__fields_set(l2l__setting_fields, L2L__SETTINGS, k, settings))
