@@ -1386,6 +1386,7 @@ static void l2l__decimal_round(l2l__decimal *x, int n)
 static size_t l2l__number(char *out, double value, int digits)
 {
     const int most = digits ? digits : 17;
+    int even;
     char *o = out;
     uint64_t bits;
     l2l__decimal x, low, high, part;
@@ -1397,14 +1398,15 @@ static size_t l2l__number(char *out, double value, int digits)
     if (bits >> 63) *o++ = '-';
     l2l__decimal_of_bits(bits, false, &x);
     if (!digits && x.n > 15) {
+        even = !(bits & 1);                  /* such a one is nearest where it is half way, too   */
         l2l__decimal_of_bits(bits - 1, true, &low);
         l2l__decimal_of_bits(bits, true, &high);
         for (digits = 15; digits < 17; digits++) {
             part = x;
             l2l__decimal_round(&part, digits);
             const char *end = part.d + part.n;
-            if (l2l__decimal_order(part.d, end, part.exponent, &low) > 0 &&
-                l2l__decimal_order(part.d, end, part.exponent, &high) < 0) break;
+            if (l2l__decimal_order(part.d, end, part.exponent, &low) + even > 0 &&
+                l2l__decimal_order(part.d, end, part.exponent, &high) - even < 0) break;
         }
     }
     if (digits) l2l__decimal_round(&x, digits);
