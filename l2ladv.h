@@ -1379,53 +1379,180 @@ struct l2l_context {
     int tape_length, tape_capacity;
     bool recording;
     l2l_model *freed;                        /* models that the tape still needs                  */
+    l2l_tensor *outline;                     /* while a model is opened: see l2l__outlined        */
 };
 
 /* -- errors ------------------------------------------------------------------------------------ */
 
-/* Writes `value` with up to `digits` significant digits (at most 17), the same in every locale. */
+static size_t l2l__format(char *out, size_t capacity, const char *format, ...);
+
+/* Between doubles and decimals, exactly and the same in every locale: whoever saves a number reads
+   the same bits back. A double is m * 2^e, whose digits end: 768 at most with its midpoints. */
+enum { L2L__DIGITS = 800 };
+typedef struct l2l__decimal {
+    char d[L2L__DIGITS];                     /* d[0] . d[1] d[2] ... d[n-1], 0 neither first ...  */
+    int n, exponent;                         /* ... nor last, times 10^exponent                   */
+} l2l__decimal;
+
+/* The decimal of m * 2^e: m times 2^e, or times 5^-e and 10^e, in parts of nine digits. */
+static void l2l__decimal_of(uint64_t m, int e, l2l__decimal *x)
+{
+    uint32_t part[L2L__DIGITS / 9];
+    int parts = 0, step, i, left = e < 0 ? -e : e;
+    for (; m; m /= 1000000000) part[parts++] = (uint32_t)(m % 1000000000);
+    for (; left > 0; left -= step) {
+        uint64_t factor = 1, carry = 0;
+        for (step = 0; step < left && step < 12; step++) factor *= e < 0 ? 5 : 2;
+        for (i = 0; i < parts; i++, carry /= 1000000000) {
+            carry += part[i] * factor;
+            part[i] = (uint32_t)(carry % 1000000000);
+        }
+        if (carry) part[parts++] = (uint32_t)carry;
+    }
+    x->n = 0;
+    x->exponent = 9 * parts - 1 + (e < 0 ? e : 0);
+    for (i = 9 * parts; i > 0; i--) {        /* digit i-1 of the whole, from the front            */
+        uint32_t v = part[(i - 1) / 9];
+        for (step = (i - 1) % 9; step > 0; step--) v /= 10;
+        if (x->n || v % 10) x->d[x->n++] = (char)('0' + v % 10);
+        else x->exponent--;
+    }
+    while (x->n && x->d[x->n - 1] == '0') x->n--;
+}
+
+/* The double with these bits, without its sign, as m * 2^e; `half`: what lies half way to the next
+   one, above it. */
+static void l2l__decimal_of_bits(uint64_t bits, bool half, l2l__decimal *x)
+{
+    uint64_t m = bits & (((uint64_t)1 << 52) - 1);
+    int e = (int)(bits >> 52 & 2047);
+    if (e) m |= (uint64_t)1 << 52;
+    e = (e ? e : 1) - 1075;
+    if (half) l2l__decimal_of(2 * m + 1, e - 1, x);
+    else l2l__decimal_of(m, e, x);
+}
+
+/* Below, at or above 0, as the digits up to `end`, a point among them or not, of which the first
+   counts 10^exponent, are to x. */
+static int l2l__decimal_order(const char *digits, const char *end, int exponent,
+                              const l2l__decimal *x)
+{
+    if (exponent != x->exponent) return exponent < x->exponent ? -1 : 1;
+    for (int i = 0; digits < end || i < x->n; digits += digits < end) {
+        if (digits < end && *digits == '.') continue;
+        int there = digits < end ? *digits : '0', here = i < x->n ? x->d[i] : '0';
+        if (there != here) return there < here ? -1 : 1;
+        i++;
+    }
+    return 0;
+}
+
+/* A decimal number, read to the nearest double, of two as near to the even one; *s moves behind it.
+   False if there is none, or none that is finite. */
+static bool l2l__scan_real(const char **s, double *v)
+{
+    const char *p = *s, *first = NULL, *end; /* first: the first digit that is not 0              */
+    double m = 0;
+    int64_t e = 0, x = 0;                    /* m * 10^e is a first guess                         */
+    int taken = 0, order;
+    uint64_t bits;
+    bool negative = *p == '-', any = false, point = false, down;
+    l2l__decimal middle;
+    for (p += negative; (*p >= '0' && *p <= '9') || (*p == '.' && !point); p++) {
+        if (*p == '.') { point = true; continue; }
+        any = true;
+        if (!first && *p != '0') first = p;
+        if (taken < 18 && first) { m = m * 10 + (*p - '0'); taken++; e -= point; }
+        else e += (first != NULL) - point;
+    }
+    end = p;
+    if (any && (*p == 'e' || *p == 'E')) {
+        down = *++p == '-';
+        p += *p == '-' || *p == '+';
+        for (any = false; *p >= '0' && *p <= '9'; p++, any = true)
+            if (x < 1000000000) x = x * 10 + (*p - '0');
+        e += down ? -x : x;
+    }
+    *s = p;
+    x = e + taken - 1;                       /* the first digit counts 10^x                       */
+    if (!any || (first && x > 308)) return false;
+    if (!first || x < -324) m = 0;
+    if (e < -300 && m > 0) { m /= 1e300; e += 300; }
+    if (m > 0) m = e < 0 ? m / pow(10.0, (double)-e) : m * pow(10.0, (double)e);
+    if (m > DBL_MAX) m = DBL_MAX;
+    memcpy(&bits, &m, sizeof bits);          /* doubles of one sign are ordered as their bits     */
+    for (; (m > 0 || (first && x == -324)) && bits >> 52 < 2047; bits++) {
+        l2l__decimal_of_bits(bits, true, &middle);
+        order = l2l__decimal_order(first, end, (int)x, &middle);
+        if (order < 0 || (!order && !(bits & 1))) break;
+    }
+    for (; bits; bits--) {
+        l2l__decimal_of_bits(bits - 1, true, &middle);
+        order = l2l__decimal_order(first, end, (int)x, &middle);
+        if (order > 0 || (!order && !(bits & 1))) break;
+    }
+    if (bits >> 52 == 2047) return false;
+    bits |= (uint64_t)negative << 63;
+    memcpy(v, &bits, sizeof bits);
+    return true;
+}
+
+/* The first n digits, rounded to nearest, of two as near to the even one. */
+static void l2l__decimal_round(l2l__decimal *x, int n)
+{
+    if (n >= x->n) return;
+    bool up = x->d[n] > '5' || (x->d[n] == '5' && (x->n > n + 1 || (x->d[n - 1] & 1)));
+    for (x->n = n; up && x->n > 0 && x->d[x->n - 1] == '9';) x->n--;
+    if (up && x->n > 0) x->d[x->n - 1]++;
+    else if (up) { x->d[x->n++] = '1'; x->exponent++; }
+    while (x->n && x->d[x->n - 1] == '0') x->n--;
+}
+
+/* Writes `value` with up to `digits` significant digits; with 0 for `digits`, as many as lead back
+   to it: up to 15 or, if it is not the nearest double to those, 16 or 17. Room for 40. */
 static size_t l2l__number(char *out, double value, int digits)
 {
+    const int most = digits ? digits : 17;
+    int even;
     char *o = out;
-    char d[20] = {0};
-    int e = 0, i, last, point;               /* digits d[0..last], the point after d[point]       */
-    double scaled = 0;
-    if (value != value) { memcpy(out, "nan", 4); return 3; }
-    if (value < 0) { *o++ = '-'; value = -value; }
-    if (value > DBL_MAX) { memcpy(o, "inf", 4); return (size_t)(o - out) + 3; }
-    if (value > 0) {
-        e = (int)floor(log10(value));
-        scaled = e < -300 ? value * 1e300 / pow(10.0, e + 300) : value / pow(10.0, e);
-        if (scaled < 1) { scaled *= 10; e--; }
-        scaled += 0.5 * pow(10.0, 1 - digits);
-        if (scaled >= 10) { scaled /= 10; e++; }
+    uint64_t bits;
+    l2l__decimal x, low, high, part;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits >> 52 & 2047) == 2047) {
+        l2l__format(out, 5, bits << 12 ? "nan" : bits >> 63 ? "-inf" : "inf");
+        return strlen(out);
     }
-    for (i = 0, last = 0; i < digits; i++) {
-        int digit = (int)scaled;
-        if (digit > 9) digit = 9;
-        d[i] = (char)('0' + digit);
-        if (digit) last = i;
-        scaled = (scaled - digit) * 10;
+    if (bits >> 63) *o++ = '-';
+    l2l__decimal_of_bits(bits, false, &x);
+    if (!digits && x.n > 15) {
+        even = !(bits & 1);                  /* such a one is nearest where it is half way, too   */
+        l2l__decimal_of_bits(bits - 1, true, &low);
+        l2l__decimal_of_bits(bits, true, &high);
+        for (digits = 15; digits < 17; digits++) {
+            part = x;
+            l2l__decimal_round(&part, digits);
+            const char *end = part.d + part.n;
+            if (l2l__decimal_order(part.d, end, part.exponent, &low) + even > 0 &&
+                l2l__decimal_order(part.d, end, part.exponent, &high) - even < 0) break;
+        }
     }
-    point = e < -5 || e >= digits ? 0 : e;   /* 0: d.ddde+xx                                      */
-    if (point < 0) {
+    if (digits) l2l__decimal_round(&x, digits);
+    if (!x.n) { x.d[x.n++] = '0'; x.exponent = 0; }
+    int e = x.exponent, last = x.n - 1, i, point = e < -5 || e >= most ? 0 : e;
+    if (point < 0) {                         /* 0.00ddd, ddd.ddd or d.dddex                       */
         *o++ = '0'; *o++ = '.';
         for (i = -1; i > point; i--) *o++ = '0';
     }
     for (i = 0; i <= last || i <= point; i++) {
-        *o++ = d[i];
+        *o++ = i <= last ? x.d[i] : '0';
         if (i == point && last > i) *o++ = '.';
     }
-    if (point != e) {
-        *o++ = 'e';
-        if (e < 0) { *o++ = '-'; e = -e; }
-        for (i = 100; i; i /= 10) if (e >= i || i == 1) *o++ = (char)('0' + e / i % 10);
-    }
     *o = 0;
-    return (size_t)(o - out);
+    return (size_t)(o - out) + (point == e ? 0 : l2l__format(o, 6, "e%d", e));
 }
 
-/* A small vsnprintf: %s string, %d int, %z int64_t, %g double, %%; returns the untruncated length.
+/* A small vsnprintf: %s string, %d int, %z int64_t, %g double, %r double to its last bit (in JSON:
+   null where it is no number), %%; returns the untruncated length.
    It exists because stdio may be switched off and printf's %g follows the locale. */
 static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_list a)
 {
@@ -1444,6 +1571,10 @@ static size_t l2l__vformat(char *out, size_t capacity, const char *format, va_li
             buffer[0] = '%';
         } else if (*format == 'g') {
             length = l2l__number(buffer, va_arg(a, double), 6);
+        } else if (*format == 'r') {
+            double v = va_arg(a, double);
+            length = fabs(v) <= DBL_MAX ? l2l__number(buffer, v, 0)
+                                        : l2l__format(buffer, sizeof buffer, "null");
         } else {
             int64_t v = *format == 'd' ? va_arg(a, int) : va_arg(a, int64_t);
             uint64_t u = v < 0 ? 0u - (uint64_t)v : (uint64_t)v;
@@ -5296,6 +5427,17 @@ static l2l_tensor *l2l__view(l2l_context *c, l2l_tensor *x, l2l_shape s)
     return y;
 }
 
+/* Opening a model needs the shapes of its activations only. Then they are outlines, views of one
+   number that stands for all (c->outline), and what the classifiers are made of does not compute.
+   True for such an x; *y is one of the result's shape, then (NULL after an error). */
+static bool l2l__outlined(l2l_context *c, l2l_tensor *x, l2l_shape s, l2l_tensor **y)
+{
+    while (c->outline && x && x != c->outline) x = x->base;
+    if (!c->outline || !x) return false;
+    *y = l2l__shape_ok(c, "opening a model", s) ? l2l__view(c, x, s) : NULL;
+    return true;
+}
+
 /* The end of every operation: drops y after an error, else puts it on the tape, while that records,
    as op(in[0], in[1], ...). What the tape refers to cannot be dropped. */
 static l2l_tensor *l2l__record(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
@@ -5666,9 +5808,9 @@ static l2l_tensor *l2l__pointwise(l2l_context *c, int kind, const char *where, l
     l2l_tensor *y;
     int64_t i, n;
     if (!l2l__ready(c, where, x) || (kind >= L2L__GATE && !l2l__ready(c, where, other)) ||
-        (other && !l2l__equal(c, where, x->shape, other->shape)) ||
-        !(y = l2l__new(c, where, x->shape)))
+        (other && !l2l__equal(c, where, x->shape, other->shape)))
         return NULL;
+    if (l2l__outlined(c, x, x->shape, &y) || !(y = l2l__new(c, where, x->shape))) return y;
     n = l2l_count(x->shape);
     switch (kind) {
     case L2L__AFFINE: l2l__ew_axpb(c, n, (l2l_real)a, x->data, (l2l_real)b, y->data); break;
@@ -5909,9 +6051,9 @@ static l2l_tensor *l2l__map(l2l_context *c, int kind, l2l_tensor *x, l2l_shape s
     l2l_tensor *y;
     if (!l2l__ready(c, where, x) || (positions && !l2l__ready(c, where, positions)) ||
         (kind == L2L__SUM && !l2l__fits(c, where, s, x->shape)) ||
-        (kind == L2L__BROADCAST && !l2l__fits(c, where, x->shape, s)) ||
-        !(y = l2l__new(c, where, s)))
+        (kind == L2L__BROADCAST && !l2l__fits(c, where, x->shape, s)))
         return NULL;
+    if (l2l__outlined(c, x, s, &y) || !(y = l2l__new(c, where, s))) return y;
     y->i[0] = i0; y->i[1] = i1; y->i[2] = i2; y->i[3] = kind;
     l2l__map_into(c, kind, x, y, positions ? positions->index : NULL);
     return l2l__record2(c, y, &l2l__map_op, x, positions);
@@ -5969,7 +6111,7 @@ L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n
             l2l__shapes_differ(c, where, one, s);
         else one.c += s.c;
     }
-    if (!(y = l2l__new(c, where, s))) return NULL;
+    if (l2l__outlined(c, parts[0], s, &y) || !(y = l2l__new(c, where, s))) return y;
     for (int j = 0; j < n; from += parts[j++]->shape.c)
         l2l__copy_channels(c, parts[j], 0, y, from, parts[j]->shape.c);
     return l2l__record(c, y, &l2l__concat_op, parts, n);
@@ -6084,8 +6226,9 @@ static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *s
     l2l_tensor *y, *in[7] = {0};
     l2l__epilogue e;
     if (!l2l__ready(c, "scale_shift", x) || !l2l__ready(c, "scale_shift", scale) ||
-        !l2l__ready(c, "scale_shift", shift) || !(y = l2l__new(c, "scale_shift", x->shape)))
+        !l2l__ready(c, "scale_shift", shift))
         return NULL;
+    if (l2l__outlined(c, x, x->shape, &y) || !(y = l2l__new(c, "scale_shift", x->shape))) return y;
     e = l2l__epilogue_of(NULL, scale->data, shift->data, residual ? residual->data : NULL, relu);
     l2l__channel_finish(c, l2l__pixels(x), l2l__pixels(x) / scale->shape.n, x->shape.c, x->data, &e,
                         y->data);
@@ -6177,8 +6320,8 @@ static l2l_tensor *l2l__conv_adjoint(l2l_context *c, const l2l__operation *op, l
                           &g))
         return NULL;
     l2l_shape dy = in_x ? a->shape : b->shape;
-    if (!l2l__equal(c, op->name, dy, l2l__output_of(&g)) || !(y = l2l__new(c, op->name, s)))
-        return NULL;
+    if (!l2l__equal(c, op->name, dy, l2l__output_of(&g))) return NULL;
+    if (l2l__outlined(c, a, s, &y) || !(y = l2l__new(c, op->name, s))) return y;
     if (in_x) l2l__conv_input_gradient(c, &g, a->data, b, y->data);
     else l2l__conv_weight_gradient(c, &g, a->data, b->data, y->data);
     y->i[0] = stride;
@@ -6199,12 +6342,13 @@ L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_te
 
 /* The maxima of x, of the geometry's output shape, with their places in y->index. */
 static l2l_tensor *l2l__pool(l2l_context *c, const char *where, const l2l__geometry *g,
-                             const l2l_real *x)
+                             l2l_tensor *x)
 {
-    l2l_tensor *y = l2l__new(c, where, l2l__output_of(g));
-    if (!y) return NULL;
+    l2l_tensor *y;
+    if (l2l__outlined(c, x, l2l__output_of(g), &y) || !(y = l2l__new(c, where, l2l__output_of(g))))
+        return y;
     y->index = (int *)l2l__arena_array(c, l2l_count(y->shape), sizeof *y->index);
-    if (y->index) l2l__max_pool_forward(c, g, x, y->data, y->index);
+    if (y->index) l2l__max_pool_forward(c, g, x->data, y->data, y->index);
     y->i[0] = g->kh; y->i[1] = g->stride; y->i[2] = g->padding; y->i[3] = L2L__GATHER;
     return y;
 }
@@ -6273,22 +6417,26 @@ static bool l2l__conv_check(l2l_context *c, const l2l_conv_options *o, const l2l
 
 /* Runs the convolution and its epilogue into a new tensor, pooled or not; with `ties` kept for 2x2
    windows. */
-static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, const l2l_tensor *p,
+static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, l2l_tensor *p,
                                  const l2l_tensor *w, const l2l_conv_options *o, bool ties)
 {
-    l2l_tensor *y = l2l__new(c, "l2l_conv", l2l__output_of(g));
+    l2l_tensor *y;
     l2l__epilogue e;
     l2l__geometry pool = *g;
-    if (!y) return NULL;
-    e = l2l__epilogue_of(NULL, o->scale ? o->scale->data : NULL, o->bias ? o->bias->data : NULL,
-                         o->residual ? o->residual->data : NULL, o->relu);
-    e.ties = ties;
-    if (!l2l__conv_forward(c, g, p->data, w, &e, y->data) || !o->pool) return y;
+    if (!l2l__outlined(c, p, l2l__output_of(g), &y)) {
+        if (!(y = l2l__new(c, "l2l_conv", l2l__output_of(g)))) return NULL;
+        e = l2l__epilogue_of(NULL, o->scale ? o->scale->data : NULL,
+                             o->bias ? o->bias->data : NULL,
+                             o->residual ? o->residual->data : NULL, o->relu);
+        e.ties = ties;
+        if (!l2l__conv_forward(c, g, p->data, w, &e, y->data)) return y;
+    }
+    if (!y || !o->pool) return y;
     pool.h = g->oh; pool.w = g->ow; pool.c = g->k;
     pool.kh = pool.kw = pool.stride = 2;
     pool.padding = 0;
     pool.oh = g->oh / 2; pool.ow = g->ow / 2;
-    return l2l__then(c, y, l2l__pool(c, "l2l_conv", &pool, y->data));
+    return l2l__then(c, y, l2l__pool(c, "l2l_conv", &pool, y));
 }
 
 /* l2l_conv; without `ties` no pooling follows. */
@@ -6367,7 +6515,7 @@ L2LADVDEF l2l_tensor *l2l_max_pool(l2l_context *c, l2l_tensor *x, int window, in
 {
     l2l__geometry g;
     if (!l2l__pool_shape(c, "l2l_max_pool", x, window, stride, padding, &g)) return NULL;
-    return l2l__record(c, l2l__pool(c, "l2l_max_pool", &g, x->data), &l2l__map_op, &x, 1);
+    return l2l__record(c, l2l__pool(c, "l2l_max_pool", &g, x), &l2l__map_op, &x, 1);
 }
 
 L2LADVDEF l2l_tensor *l2l_average_pool(l2l_context *c, l2l_tensor *x, int window, int stride,
@@ -6714,7 +6862,8 @@ struct l2l_model {
     char arch[32], scope[64];
     l2l__slot **slots;                       /* in the order of the first run                     */
     int n_slots, capacity, cursor;           /* cursor: where the next look-up begins             */
-    bool creating;                           /* the first run: layers make what they miss         */
+    bool creating;                           /* the first run: layers make what they miss ...     */
+    const struct l2l__bundle *from;          /* ... if this file, when there is one, has it       */
     l2l_mode mode;
     bool frozen;                             /* training mode without moving running statistics   */
     bool mode_matters;                       /* some layer has asked for the mode                 */
@@ -6755,6 +6904,11 @@ static void l2l__touch(l2l__slot *p)
 {
     if (p->value.packed) p->value.packed->version++;
 }
+
+/* Chapter 12: an error unless the file has the parameter that a model is about to make. */
+static bool l2l__bundle_has(const struct l2l__bundle *b, const char *name, l2l_shape s, int rank);
+/* And: whether files can hold a text, which is UTF-8 there. */
+static bool l2l__is_utf8(const char *text);
 
 static l2l__slot *l2l__find_slot(l2l_model *m, const char *name)
 {
@@ -6832,8 +6986,12 @@ static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *p
     p = l2l__find_slot(m, name);
     if (m->creating) {
         if (p) l2l__fail(c, L2L_ERROR_ARGUMENT, "two layers are named '%s%s'", m->scope, layer);
+        if (!l2l__is_utf8(name))
+            l2l__fail(c, L2L_ERROR_ARGUMENT, "the layer's name '%s%s' is not UTF-8, which files "
+                      "are written in", m->scope, layer);
+        if (m->from && !l2l__bundle_has(m->from, name, s, rank)) return NULL;
         p = l2l__add_slot(m, name, s, rank, trainable);
-        if (p) l2l__initialise(m, p, deviation, fill);
+        if (p && !m->from) l2l__initialise(m, p, deviation, fill);
     } else if (!p) {
         l2l__fail(c, L2L_ERROR_ARGUMENT, "the model has no parameter '%s': did its forward "
                   "function change?", name);
@@ -7218,8 +7376,9 @@ static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
     if (!o)
         return l2l__fail(c, bad, "l2l_model_create: the options are NULL, and there is no default "
                          "architecture: begin with l2l_model_default(\"smallcnn\")");
-    if (!o->arch || strlen(o->arch) >= 32)
-        return l2l__fail(c, bad, "l2l_model_create: arch must be a name of at most 31 characters");
+    if (!o->arch || strlen(o->arch) >= 32 || !l2l__is_utf8(o->arch))
+        return l2l__fail(c, bad, "l2l_model_create: arch must be a name of at most 31 characters "
+                         "(bytes of UTF-8)");
     if (!o->forward)
         return l2l__fail(c, bad, "l2l_model_create: '%s' is not a known architecture (known: "
                          "smallcnn, vgg16, wrn, resnet18); for a network of your own set "
@@ -7304,37 +7463,59 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
     return l2l__outer_logits_ok(m, logits) ? logits : NULL;
 }
 
-/* The first run, on one image of zeros, makes the parameters. */
+/* The first run, on one image of zeros or only its outline, makes the parameters. */
 static bool l2l__create_parameters(l2l_model *m)
 {
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
     bool was = l2l_set_recording(c, false);
     int i;
-    l2l_tensor *x = l2l_zeros(c, l2l_shape_of(1, m->options.height, m->options.width,
-                                              m->options.channels));
+    l2l_shape s = l2l_shape_of(1, m->options.height, m->options.width, m->options.channels);
+    l2l_tensor *x = l2l_zeros(c, m->from ? l2l__channels(1) : s), *one = x;
+    if (x && m->from) {
+        c->outline = one;
+        l2l__outlined(c, one, s, &x);
+    }
     m->creating = true;
     if (x) l2l_model_forward(m, x, L2L_EVALUATE);
     m->creating = false;
+    c->outline = NULL;
     for (i = 0; i < m->n_slots; i++) l2l__touch(m->slots[i]); /* a run that does not count as one */
     l2l_set_recording(c, was);
     l2l_release(c, mark);
     return !c->status;
 }
 
-L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o)
+/* A model without parameters yet. */
+static l2l_model *l2l__model_begin(l2l_context *c, const l2l_model_options *o)
 {
-    l2l_model *m;
-    if (!l2l__model_options_ok(c, o) || !(m = (l2l_model *)l2l__allocate(c, sizeof *m)))
-        return NULL;
+    l2l_model *m = l2l__model_options_ok(c, o) ? (l2l_model *)l2l__allocate(c, sizeof *m) : NULL;
+    if (!m) return NULL;
     m->context = c;
     m->options = *o;
     memcpy(m->arch, o->arch, strlen(o->arch) + 1);
     m->options.arch = m->arch;
     for (int i = o->normalise; i < 4; i++) m->options.mean[i] = m->options.deviation[i] = 0;
-    if (l2l__create_parameters(m)) return m;
+    return m;
+}
+
+/* From a file: its parameters are those that the file has, still zero. */
+static l2l_model *l2l__model_make(l2l_context *c, const l2l_model_options *o,
+                                  const struct l2l__bundle *from)
+{
+    l2l_model *m = l2l__model_begin(c, o);
+    if (!m) return NULL;
+    m->from = from;
+    bool ok = l2l__create_parameters(m);
+    m->from = NULL;
+    if (ok) return m;
     l2l_model_free(m);
     return NULL;
+}
+
+L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o)
+{
+    return l2l__model_make(c, o, NULL);
 }
 
 /* Does a tensor show a parameter of the model? */
@@ -7420,11 +7601,16 @@ L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m)
 {
     l2l_model *clone = l2l__given(c, "l2l_model_clone", "the model", m)
-                           ? l2l_model_create(c, &m->options) : NULL;
+                           ? l2l__model_begin(c, &m->options) : NULL;
     if (!clone) return NULL;
+    for (int i = 0; i < m->n_slots && !c->status; i++) {
+        const l2l__slot *p = m->slots[i];
+        l2l__add_slot(clone, p->name, p->value.shape, p->rank, p->trainable);
+    }
+    clone->mode_matters = m->mode_matters;
     clone->external = m->external;
     if (m->options.user == (const void *)m) clone->options.user = clone; /* an external model */
-    if (l2l_model_copy(clone, m)) return clone;
+    if (!c->status && l2l_model_copy(clone, m)) return clone;
     l2l_model_free(clone);
     return NULL;
 }
@@ -10676,7 +10862,7 @@ static const double *l2l__state_of(l2l_context *c, const l2l__field *table, cons
         l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: a maximizer of %z numbers, not %z", count,
                   expected);
     } else if ((i = l2l__options_differ(table, numbers, here, 0, n, name)) < n) {
-        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with a maximizer whose %s is %g, not %g",
+        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with a maximizer whose %s is %r, not %r",
                   name, numbers[i], here[i]);
     } else if (!(numbers[n] >= 0 && numbers[n] <= L2L__EXACT && numbers[n] <= floor(numbers[n]))) {
         l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %d of the tensor 'maximizer', the steps "
@@ -10936,7 +11122,8 @@ static l2l_tensor *l2l__unet_create(l2l_model *m, l2l_tensor *x, void *user)
 
 static const char l2l__unet_name[] = "l2lda generator";
 
-static l2l_model *l2l__unet_make(l2l_context *c, const l2l_generator_options *o)
+static l2l_model *l2l__unet_make(l2l_context *c, const l2l_generator_options *o,
+                                 const struct l2l__bundle *from)
 {
     l2l_model_options net = l2l_model_default(l2l__unet_name);
     l2l_model *m;
@@ -10952,8 +11139,8 @@ static l2l_model *l2l__unet_make(l2l_context *c, const l2l_generator_options *o)
     net.classes = o->classes;
     net.width_multiplier = o->width_multiplier;
     net.seed = o->seed;
-    if (!(m = l2l_model_create(c, &net))) return NULL;
-    for (i = 0; i < m->n_slots; i++) {       /* scales begin near 1, by their shared row          */
+    if (!(m = l2l__model_make(c, &net, from))) return NULL;
+    for (i = 0; i < m->n_slots && !from; i++) { /* scales begin near 1, by their shared row       */
         l2l_tensor *w = &m->slots[i]->value;
         const char *dot = strstr(m->slots[i]->name, ".norm.weight");
         for (k = 1; dot && k <= w->shape.w; k++) w->data[k * w->shape.c - 1] += 1;
@@ -10961,11 +11148,12 @@ static l2l_model *l2l__unet_make(l2l_context *c, const l2l_generator_options *o)
     return m;
 }
 
-L2LADVDEF l2l_generator *l2l_generator_create(l2l_context *c, const l2l_generator_options *o)
+static l2l_generator *l2l__generator_make(l2l_context *c, const l2l_generator_options *o,
+                                          const struct l2l__bundle *from)
 {
     const l2l_generator_options usual = l2l_generator_default();
     if (!o) o = &usual;
-    l2l_model *net = l2l__unet_make(c, o);
+    l2l_model *net = l2l__unet_make(c, o, from);
     l2l_generator *m = net ? (l2l_generator *)l2l__allocate(c, sizeof *m) : NULL;
     int64_t sizes[16], statistics = 1;
     int i, n = 0;
@@ -11001,6 +11189,11 @@ L2LADVDEF l2l_generator *l2l_generator_create(l2l_context *c, const l2l_generato
     if (!c->status) return m;
     l2l_generator_free(m);
     return NULL;
+}
+
+L2LADVDEF l2l_generator *l2l_generator_create(l2l_context *c, const l2l_generator_options *o)
+{
+    return l2l__generator_make(c, o, NULL);
 }
 
 L2LADVDEF void l2l_generator_free(l2l_generator *m)
@@ -12464,7 +12657,6 @@ typedef struct l2l__ran {
 static bool l2l__evaluation_load(l2l_evaluation *e); /* chapter 12 */
 static bool l2l__evaluation_save(const l2l_evaluation *e);
 
-enum { L2L__STATE_ATTACKS = 60 };            /* by what metadata a file can hold                  */
 static const l2l__field l2l__ran_fields[] = {
     L2L__MEMBER(l2l__ran, attack, "", 't', 0, 0, 0, NULL, l2l__attack_fields, NULL),
     L2L__MEMBER(l2l__ran, targets, "targets (a digest)", 'r', L2L__ANY, 0, 0, NULL, NULL, NULL),
@@ -12790,8 +12982,8 @@ static bool l2l__evaluation_same(const l2l_evaluation *e, const l2l__ran *there,
                          here->parts);
     i = l2l__options_differ(l2l__ran_fields, there->settings, here->settings, 0, n, name);
     if (i == n) return true;
-    l2l__number(a, there->settings[i], 16);
-    l2l__number(b, here->settings[i], 16);
+    l2l__number(a, there->settings[i], 0);
+    l2l__number(b, here->settings[i], 0);
     return l2l__fail(e->model->context, L2L_ERROR_MISMATCH, "%s: attack %d, %s, was made with %s "
                      "%s, not %s", e->options.state, at, there->name, name, a, b);
 }
@@ -12802,17 +12994,17 @@ static l2l__ran *l2l__evaluation_next(l2l_evaluation *e, const l2l_attack *a)
     l2l_context *c = e->model->context;
     l2l__ran here = L2L__ZERO, *k;
     if (!l2l__settings_of(e, a, &here)) return NULL;
-    if (e->n_ran < e->n_saved) {
-        k = e->ran + e->n_ran;
-        if (!l2l__evaluation_same(e, k, &here)) return NULL;
+    k = e->ran ? e->ran + e->n_ran : NULL;
+    if (e->n_ran < e->n_saved && !l2l__evaluation_same(e, k, &here)) return NULL;
+    here.records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *here.records);
+    if (e->n_ran < e->n_saved && here.records) { /* the file told of k->done                      */
+        memcpy(here.records, k->records, (size_t)k->done * sizeof *here.records);
+        l2l_free(c, k->records);
+        k->records = here.records;
         k->attack = *a;
         return k;
     }
-    if (e->options.state && e->n_ran == L2L__STATE_ATTACKS)
-        l2l__fail(c, L2L_ERROR_UNSUPPORTED, "%s: a state keeps %d attacks at most",
-                  e->options.state, L2L__STATE_ATTACKS);
     k = (l2l__ran *)l2l__allocate_array(c, e->n_ran + 1, sizeof *k);
-    here.records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *here.records);
     if (c->status) {
         l2l_free(c, here.records);
         l2l_free(c, k);
@@ -13069,23 +13261,25 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
    models, maximizers and checkpoints are bundles. Then data sets and .npy. Whatever takes a path is
    at the end and stands on what works from memory or a source. */
 
-/* The bytes of a file: borrowed, or (owned) read into memory of ours. */
+/* The bytes of a file: borrowed, or (owned) read into memory of ours, as many as are needed. What
+   is in front is looked at before memory for the rest is asked for. */
 typedef struct l2l__file {
     l2l_context *context;
     const char *label;                       /* path or "memory", borrowed                        */
-    const unsigned char *data;
-    size_t bytes;
+    const unsigned char *data;               /* the first `held` of its bytes                     */
+    size_t bytes, held;
     void *owned;                             /* to be given back with l2l_free, or NULL           */
+    l2l_source source;                       /* where the others are read                         */
+    void *stream;                            /* a FILE of ours, or NULL                           */
 } l2l__file;
 
 static l2l__file l2l__file_of(l2l_context *c, const char *label, const void *data, size_t bytes)
 {
-    l2l__file f;
+    l2l__file f = L2L__ZERO;
     f.context = c;
     f.label = label;
     f.data = (const unsigned char *)data;
-    f.bytes = data ? bytes : 0;
-    f.owned = NULL;
+    f.bytes = f.held = data ? bytes : 0;
     return f;
 }
 
@@ -13108,23 +13302,37 @@ static bool l2l__bad(const l2l__file *f, l2l_status status, int64_t at, const ch
     return false;
 }
 
+/* What a source gives, of which nothing has been read yet. */
+static l2l__file l2l__file_from(l2l_context *c, const char *label, const l2l_source *s)
+{
+    l2l__file f = l2l__file_of(c, label, NULL, 0);
+    if (s->bytes < 0 || (uint64_t)s->bytes > SIZE_MAX / 2)
+        l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", s->bytes);
+    else f.bytes = (size_t)s->bytes;
+    f.source = *s;
+    return f;
+}
+
 /* -- arrays of numbers in a file --------------------------------------------------------------- */
 
-/* Of types without a name in .npy, and of all behind BF16 in safetensors, only the size is used. */
+/* The types of safetensors (of those behind BF16 only the size is used; a file may have others, all
+   of them L2L__DTYPES here) and, by two names, of .npy. */
 typedef enum l2l__dtype {
     L2L__F32, L2L__F64, L2L__F16, L2L__BF16, L2L__I64, L2L__U8 = 8, L2L__DTYPES = 15,
     L2L__REAL = sizeof(l2l_real) / 8         /* the type of l2l_real                              */
 } l2l__dtype;
-static const struct { char name[8], npy[3]; int size; } l2l__dtypes[L2L__DTYPES] = {
-    {"F32", "f4", 4}, {"F64", "f8", 8}, {"F16", "", 2}, {"BF16", "", 2}, {"I64", "i8", 8},
-    {"I32", "i4", 4}, {"I16", "i2", 2}, {"I8", "i1", 1}, {"U8", "u1", 1}, {"U16", "u2", 2},
-    {"U32", "u4", 4}, {"U64", "u8", 8}, {"BOOL", "b1", 1}, {"F8_E5M2", "", 1}, {"F8_E4M3", "", 1}};
+static const struct { char name[8], npy[3], letter[2]; int size; } l2l__dtypes[L2L__DTYPES] = {
+    {"F32", "f4", "f", 4}, {"F64", "f8", "d", 8}, {"F16", "f2", "e", 2}, {"BF16", "", "", 2},
+    {"I64", "i8", "q", 8}, {"I32", "i4", "i", 4}, {"I16", "i2", "h", 2}, {"I8", "i1", "b", 1},
+    {"U8", "u1", "B", 1}, {"U16", "u2", "H", 2}, {"U32", "u4", "I", 4}, {"U64", "u8", "Q", 8},
+    {"BOOL", "b1", "?", 1}, {"F8_E5M2", "", "", 1}, {"F8_E4M3", "", "", 1}};
 
 /* An array: in a file from byte `begin` on, or here at `data`, to be written or read into. */
 typedef struct l2l__entry {
-    const char *name;
+    const char *name;                        /* must be first: see l2l__named                     */
+    const char *type;                        /* as a safetensors file says it                     */
     int dtype, rank;
-    bool big;                                /* big-endian, in a file                             */
+    bool big, fortran;                       /* in a file: big-endian, first axis the fastest     */
     int64_t shape[8], count;
     size_t begin, end;
     void *data;
@@ -13145,9 +13353,23 @@ static const char *l2l__shape_text(char text[200], const l2l__entry *e)
 {
     size_t n = 0;
     int i;
-    for (text[0] = 0, i = 0; i < e->rank; i++)
+    for (text[0] = 0, i = 0; i < e->rank && i < 8; i++)
         n = l2l__append(text, 200, n, i ? ", %z" : "%z", e->shape[i]);
+    if (e->rank > 8) l2l__append(text, 200, n, ", ...");
     return text;
+}
+
+/* Where element i, counted with the last axis the fastest, stands in the file's order. */
+static int64_t l2l__entry_place(const l2l__entry *e, int64_t i)
+{
+    int64_t step = e->count, place = 0;
+    if (!e->fortran) return i;
+    for (int k = e->rank - 1; k >= 0; k--) {
+        step /= e->shape[k];
+        place += i % e->shape[k] * step;
+        i /= e->shape[k];
+    }
+    return place;
 }
 
 /* An integer of 1 to 8 bytes, by shifts: right on a machine of any byte order. */
@@ -13194,16 +13416,22 @@ static bool l2l__entry_integer(const l2l__file *f, const l2l__entry *e, int64_t 
                     "(unsigned: below 2^63, boolean: 0 or 1)", i);
 }
 
+static bool l2l__big_endian(void)
+{
+    const uint16_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return !first;
+}
+
 /* n elements of an array here, from i on, as little-endian bytes. */
 static void l2l__entry_write(const l2l__entry *e, int64_t i, int64_t n, unsigned char *p)
 {
-    const uint16_t one = 1;
     int size = l2l__dtypes[e->dtype].size;
     const unsigned char *x = (const unsigned char *)e->data + i * size;
-    unsigned char little;
-    memcpy(&little, &one, 1);
+    const bool big = l2l__big_endian();
     for (; n > 0; n--, p += size, x += size)
-        for (int j = 0; j < size; j++) p[j] = x[little ? j : size - 1 - j];
+        for (int j = 0; j < size; j++) p[j] = x[big ? size - 1 - j : j];
 }
 
 /* -- whole files on disk ----------------------------------------------------------------------- */
@@ -13486,19 +13714,28 @@ static FILE *l2l__file_begin(l2l_context *c, const char *path, int64_t *bytes)
     return NULL;
 }
 
-/* A whole file in memory; after an error without bytes or with fewer. */
+static bool l2l__stream_read(void *user, int64_t offset, void *to, size_t bytes)
+{
+    errno = 0;
+    return !l2l__seek((FILE *)user, offset, SEEK_SET) &&
+           fread(to, 1, bytes, (FILE *)user) == bytes;
+}
+
+/* A file of which nothing has been read yet; after an error without bytes. */
 static l2l__file l2l__file_open(l2l_context *c, const char *path)
 {
-    l2l__file f = l2l__file_of(c, path, NULL, 0);
-    int64_t bytes = 0;
-    FILE *in = l2l__file_begin(c, path, &bytes);
-    if (!in) return f;
-    rewind(in);
-    f.data = (unsigned char *)(f.owned = l2l__allocate(c, (size_t)bytes));
-    if (f.owned) f.bytes = fread(f.owned, 1, (size_t)bytes, in);
-    if (f.owned && f.bytes != (size_t)bytes) l2l__file_cannot(&f, "read on", (int64_t)f.bytes);
-    fclose(in);
+    l2l_source s = L2L__ZERO;
+    s.user = l2l__file_begin(c, path, &s.bytes);
+    s.read_at = l2l__stream_read;
+    l2l__file f = l2l__file_from(c, path, &s);
+    f.stream = s.user;
     return f;
+}
+
+static void l2l__file_shut(l2l__file *f)
+{
+    if (f->stream) fclose((FILE *)f->stream);
+    f->stream = NULL;
 }
 
 /* Bytes, and then n arrays, as a file or instead of one: see 2.14. */
@@ -13542,11 +13779,16 @@ static bool l2l__file_write(l2l_context *c, const char *path, const void *head, 
 }
 #else
 static bool l2l__file_exists(const char *path) { return path != NULL; }
+static void l2l__file_shut(l2l__file *f) { L2L__UNUSED(f); }
 static l2l__file l2l__file_open(l2l_context *c, const char *path)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
     l2l__bad(&f, L2L_ERROR_UNSUPPORTED, -1, "a file needs stdio");
     return f;
+}
+static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
+{
+    return l2l__bad(f, L2L_ERROR_FILE, at, "cannot %s", what);
 }
 static bool l2l__file_write(l2l_context *c, const char *path, const void *head, size_t length,
                             const l2l__entry *e, int n)
@@ -13557,35 +13799,33 @@ static bool l2l__file_write(l2l_context *c, const char *path, const void *head, 
 }
 #endif
 
-/* -- a scanner for the headers of safetensors (JSON) and .npy (a Python literal) --------------- */
-
-/* A decimal number, the same in every locale, to about one unit in the 16th digit; *s moves behind
-   it. False if there is none, or none that is finite. */
-static bool l2l__scan_real(const char **s, double *v)
+/* The first n bytes (or all, if there are fewer) come to f->data; false after an error. */
+static bool l2l__file_hold(l2l__file *f, size_t n)
 {
-    const char *p = *s;
-    double m = 0;
-    int e = 0, x = 0;
-    bool negative = *p == '-', any = false, point = false, down;
-    for (p += negative; (*p >= '0' && *p <= '9') || (*p == '.' && !point); p++) {
-        if (*p == '.') { point = true; continue; }
-        m = m * 10 + (*p - '0');
-        e -= point;
-        any = true;
-    }
-    if (any && (*p == 'e' || *p == 'E')) {
-        down = *++p == '-';
-        p += *p == '-' || *p == '+';
-        for (any = false; *p >= '0' && *p <= '9'; p++, any = true)
-            if (x < 100000) x = x * 10 + (*p - '0');
-        e += down ? -x : x;
-    }
-    if (e < -300) { m /= 1e300; e += 300; }
-    if (m > 0) m = e < 0 ? m / pow(10.0, -e) : m * pow(10.0, e);
-    *s = p;
-    *v = negative ? -m : m;
-    return any && m <= DBL_MAX;
+    unsigned char *all;
+    if (n > f->bytes) n = f->bytes;
+    if (f->context->status || n <= f->held) return !f->context->status;
+    if (!(all = (unsigned char *)l2l__allocate_raw(f->context, n))) return false;
+    if (f->held) memcpy(all, f->data, f->held);
+    l2l_free(f->context, f->owned);
+    f->owned = all;
+    f->data = all;
+    if (!f->source.read_at(f->source.user, (int64_t)f->held, all + f->held, n - f->held))
+        return f->stream ? l2l__file_cannot(f, "read on", (int64_t)f->held)
+                         : l2l__bad(f, L2L_ERROR_FILE, (int64_t)f->held, "cannot read %z bytes",
+                                    (int64_t)(n - f->held));
+    f->held = n;
+    if (n == f->bytes) l2l__file_shut(f);
+    return true;
 }
+
+static void l2l__file_close(l2l__file *f)
+{
+    l2l__file_shut(f);
+    l2l_free(f->context, f->owned);
+}
+
+/* -- a scanner for the headers of safetensors (JSON) and .npy (a Python literal) --------------- */
 
 /* Text that is parsed, and overwritten, in place; it ends with a zero, which no rule accepts. The
    first error stays in the context and ends every list, so few results need a look. */
@@ -13594,6 +13834,7 @@ typedef struct l2l__scan {
     char *text, *at;
     size_t base;                             /* where the text lies in the file                   */
     bool python;                             /* 'text', and a comma before a closing bracket      */
+    bool longs;                              /* and whole numbers as Python 2 wrote them: 3L      */
     bool comma;                              /* whether one was behind the last element           */
 } l2l__scan;
 
@@ -13604,7 +13845,7 @@ static bool l2l__scan_begin(l2l__scan *s, const l2l__file *f, void *room, size_t
     s->file = f;
     s->base = base;
     s->python = python;
-    s->comma = false;
+    s->longs = s->comma = false;
     s->text = s->at = (char *)room;
     if (room) memcpy(room, f->data + base, length);
     return room != NULL;
@@ -13652,21 +13893,68 @@ static bool l2l__scan_end(l2l__scan *s, size_t length)
 
 static const char l2l__escapes[] = "/\"\\bfnrt", l2l__escaped[] = "/\"\\\b\f\n\r\t";
 
-/* A string, decoded in place (it only gets shorter), \uXXXX stays as it is; "" after an error. */
+/* The code point v in UTF-8; 0 gets two bytes, so that it ends no text. How many bytes. */
+static int l2l__utf8(uint32_t v, char *out)
+{
+    int n = v && v < 0x80 ? 1 : v < 0x800 ? 2 : v < 0x10000 ? 3 : 4, i;
+    for (i = n - 1; i > 0; i--, v >>= 6) out[i] = (char)(0x80 | (v & 63));
+    out[0] = (char)(n == 1 ? v : (0xF00u >> n & 255) | v);
+    return n;
+}
+
+/* RFC 3629: no overlong forms, no halves of surrogate pairs, nothing beyond U+10FFFF. */
+static bool l2l__is_utf8(const char *text)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    for (int n; *p; p += n) {
+        n = *p < 0x80 ? 1 : *p < 0xC2 ? 0 : *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : *p < 0xF5 ? 4 : 0;
+        for (int i = 1; i < n; i++)
+            if ((p[i] & 0xC0) != 0x80) return false;
+        if (!n || (*p == 0xE0 && p[1] < 0xA0) || (*p == 0xED && p[1] > 0x9F) ||
+            (*p == 0xF0 && p[1] < 0x90) || (*p == 0xF4 && p[1] > 0x8F)) return false;
+    }
+    return true;
+}
+
+/* What \uXXXX stands for here, a pair of surrogates together; *used: its length. 0x110000 if that
+   is no character. */
+static uint32_t l2l__scan_unicode(const char *s, int *used)
+{
+    static const char digits[] = "0123456789abcdefABCDEF";
+    uint32_t v[2] = {0, 0};
+    for (int half = 0; half < 2; half++, s += 6) {
+        *used = 6 * (half + 1);
+        for (int i = 2; i < 6; i++) {
+            const char *p = s[0] == '\\' && s[1] == 'u' && s[i] ? strchr(digits, s[i]) : NULL;
+            if (!p) return 0x110000;
+            v[half] = 16 * v[half] + (uint32_t)(p - digits < 16 ? p - digits : p - digits - 6);
+        }
+        if (!half && (v[0] < 0xD800 || v[0] > 0xDFFF)) return v[0];
+    }
+    return v[0] > 0xDBFF || v[1] < 0xDC00 || v[1] > 0xDFFF ? 0x110000
+         : 0x10000 + ((v[0] - 0xD800) << 10) + (v[1] - 0xDC00);
+}
+
+/* A string, decoded in place (it only gets shorter); "" after an error. */
 static const char *l2l__scan_string(l2l__scan *s)
 {
+    if (s->python) l2l__scan_take(s, 'u');   /* Python 2: u'text'                                 */
     char quote = s->python && l2l__scan_take(s, '\'') ? '\'' : '"', *start, *out;
     if (quote == '"' && !l2l__scan_want(s, '"')) return "";
-    for (start = out = s->at; *s->at != quote; s->at++) {
-        const char *p = s->at[0] == '\\' && s->at[1] ? strchr(l2l__escapes, s->at[1]) : NULL;
-        if ((unsigned char)*s->at < 32 || (*s->at == '\\' && !p && (s->at[1] != 'u' ||
-            strspn(s->at + 2, "0123456789abcdefABCDEF") < 4))) {
+    for (start = out = s->at; *s->at != quote;) {
+        const bool escape = *s->at == '\\';
+        const char *p = escape && s->at[1] ? strchr(l2l__escapes, s->at[1]) : NULL;
+        int used = escape ? 2 : 1;
+        uint32_t v = escape && s->at[1] == 'u' ? l2l__scan_unicode(s->at, &used) : 0;
+        if ((unsigned char)*s->at < 32 || v > 0x10FFFF || (escape && !p && s->at[1] != 'u')) {
             l2l__scan_fail(s, "a string without an end, with a control character or with \\ before "
-                           "neither \" \\ / b f n r t nor u and four hexadecimal digits", NULL);
+                           "neither \" \\ / b f n r t nor u and four hexadecimal digits of a "
+                           "character (of two, if it is one of a pair of surrogates)", NULL);
             return "";
         }
-        *out++ = p ? l2l__escaped[p - l2l__escapes] : *s->at;
-        s->at += p != NULL;
+        if (escape && !p) out += l2l__utf8(v, out);
+        else *out++ = p ? l2l__escaped[p - l2l__escapes] : *s->at;
+        s->at += used;
     }
     s->at++;
     *out = 0;
@@ -13687,7 +13975,7 @@ static int l2l__scan_key(l2l__scan *s, const char *const keys[3], bool seen[3])
     return l2l__scan_want(s, ':') ? i : -1;
 }
 
-/* A list, in Python a tuple, of at most `most` whole numbers; how many. */
+/* A list, in Python a tuple, of whole numbers, of which the first `most` are kept; how many. */
 static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
 {
     char close = s->python ? ')' : ']';
@@ -13695,16 +13983,16 @@ static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
     int n, digit;
     l2l__scan_want(s, s->python ? '(' : '[');
     for (n = 0; l2l__scan_next(s, close, n); n++) {
-        if (n == most) l2l__scan_fail(s, "too long a list (more than 8 axes or 2 offsets)", NULL);
-        if (n == most) return n;
+        int64_t other, *to = n < most ? v + n : &other;
         l2l__scan_take(s, 0);
-        for (v[n] = 0, start = s->at; *s->at >= '0' && *s->at <= '9'; s->at++) {
+        for (*to = 0, start = s->at; *s->at >= '0' && *s->at <= '9'; s->at++) {
             digit = *s->at - '0';
-            if (v[n] > (INT64_MAX - digit) / 10) l2l__scan_fail(s, "a number beyond 2^63-1", NULL);
-            else v[n] = v[n] * 10 + digit;
+            if (*to > (INT64_MAX - digit) / 10) l2l__scan_fail(s, "a number beyond 2^63-1", NULL);
+            else *to = *to * 10 + digit;
         }
         if (s->at == start || (*start == '0' && s->at > start + 1))
             l2l__scan_fail(s, "expected a whole number, not negative, no leading zeros", NULL);
+        s->at += s->longs && *s->at == 'L';
     }
     if (s->python && n == 1 && !s->comma) l2l__scan_fail(s, "a tuple of one needs a comma", NULL);
     return n;
@@ -13712,20 +14000,62 @@ static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
 
 /* -- bundles: named tensors and texts, in safetensors files ------------------------------------ */
 
-/* Enough for any model here; few enough that looking through all of them for each is nothing. */
-enum { L2L__MOST_ENTRIES = 8192, L2L__MOST_METADATA = 192 };
+/* A text of a file's metadata. */
+typedef struct l2l__pair {
+    const char *key, *text;                  /* the key must be first: see l2l__named             */
+} l2l__pair;
 
 /* Made from a file (l2l__bundle_open), or by l2l__bundle_new, _put and _add: to be saved then, or
    as the list of what a file must have and where it goes (l2l__bundle_take). To be closed. */
 typedef struct l2l__bundle {
     l2l__file file;
     size_t first;                            /* where the tensors' bytes begin in it              */
-    l2l__entry *entries;                     /* from a file: in the order of their bytes          */
+    l2l__entry *entries;
     int count, capacity;
-    const char *metadata[L2L__MOST_METADATA][2]; /* keys and their texts                          */
-    int pairs;
+    l2l__pair *metadata;
+    int pairs, pair_capacity;
+    const void **by_name, **by_key;          /* of a file: entries and metadata, sorted           */
     void *kept;                              /* memory that goes with it                          */
 } l2l__bundle;
+
+/* Sorts n pointers; equals stay in their order. A merge sort: no file makes it slow. */
+static void l2l__sort(const void **p, const void **room, int64_t n,
+                      int (*order)(const void *, const void *))
+{
+    for (int64_t width = 1; width < n; width *= 2) {
+        for (int64_t i = 0; i < n;) {
+            int64_t middle = i + width < n ? i + width : n, a = i, b = middle;
+            int64_t end = middle + width < n ? middle + width : n;
+            for (; i < end; i++)
+                room[i] = a < middle && (b == end || order(p[a], p[b]) <= 0) ? p[a++] : p[b++];
+        }
+        memcpy(p, room, (size_t)n * sizeof *p);
+    }
+}
+
+/* By what both kinds of structs begin with, a name. */
+static int l2l__order_of_names(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+static int l2l__order_of_places(const void *a, const void *b)
+{
+    const l2l__entry *x = (const l2l__entry *)a, *y = (const l2l__entry *)b;
+    return x->begin != y->begin ? (x->begin < y->begin ? -1 : 1)
+         : x->end != y->end ? (x->end < y->end ? -1 : 1) : 0;
+}
+
+/* The first of that name, or NULL. */
+static const void *l2l__named(const void *const *sorted, int n, const char *name)
+{
+    int low = 0, high = n, middle;
+    while (low < high) {
+        middle = low + (high - low) / 2;
+        if (l2l__order_of_names(sorted[middle], &name) < 0) low = middle + 1;
+        else high = middle;
+    }
+    return low < n && !l2l__order_of_names(sorted[low], &name) ? sorted[low] : NULL;
+}
 
 /* Of a file, or none; with room for so many tensors. */
 static void l2l__bundle_begin(l2l__bundle *b, l2l__file f, int capacity)
@@ -13744,23 +14074,18 @@ static void l2l__bundle_new(l2l_context *c, l2l__bundle *b, int capacity)
 static void l2l__bundle_close(l2l__bundle *b)
 {
     l2l__let_go(b->file.context, b->kept);
-    l2l_free(b->file.context, b->file.owned);
+    l2l__file_close(&b->file);
 }
 
-/* NULL if there is no such tensor. */
+/* NULL if the file has no such tensor, or text (of equal keys the first). */
 static const l2l__entry *l2l__bundle_find(const l2l__bundle *b, const char *name)
 {
-    for (int i = 0; i < b->count; i++)
-        if (!strcmp(b->entries[i].name, name)) return b->entries + i;
-    return NULL;
+    return (const l2l__entry *)l2l__named(b->by_name, b->by_name ? b->count : 0, name);
 }
-
-/* The key's text (of equal keys the first), or NULL. */
 static const char *l2l__bundle_text(const l2l__bundle *b, const char *key)
 {
-    for (int i = 0; i < b->pairs; i++)
-        if (!strcmp(b->metadata[i][0], key)) return b->metadata[i][1];
-    return NULL;
+    const void *p = l2l__named(b->by_key, b->by_key ? b->pairs : 0, key);
+    return p ? ((const l2l__pair *)p)->text : NULL;
 }
 
 /* A tensor of a file's header. Every size is checked before anything is asked for by it. */
@@ -13769,20 +14094,17 @@ static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
     static const char *const keys[3] = {"dtype", "shape", "data_offsets"};
     bool seen[3] = {false, false, false};
     int64_t span[2] = {0, 0}, room = (int64_t)(b->file.bytes - b->first), bytes;
-    const char *type, *wrong;
+    const char *wrong;
     int offsets = 0, n;
-    l2l__entry e, *p;
+    l2l__entry e;
     memset(&e, 0, sizeof e);
     e.name = name;
     l2l__scan_want(s, '{');
     for (n = 0; l2l__scan_next(s, '}', n); n++)
         switch (l2l__scan_key(s, keys, seen)) {
         case 0:
-            for (type = l2l__scan_string(s); strcmp(l2l__dtypes[e.dtype].name, type); e.dtype++) {
-                if (e.dtype < L2L__DTYPES - 1) continue;
-                l2l__scan_fail(s, "unknown dtype '%s'", type);
-                return;
-            }
+            e.type = l2l__scan_string(s);
+            while (e.dtype < L2L__DTYPES && strcmp(l2l__dtypes[e.dtype].name, e.type)) e.dtype++;
             break;
         case 1: e.rank = l2l__scan_integers(s, e.shape, 8); break;
         default: offsets = l2l__scan_integers(s, span, 2);
@@ -13790,39 +14112,97 @@ static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
     bytes = span[1] - span[0];
     wrong = n != 3 || offsets != 2 ? "dtype, shape and two data_offsets are needed, of '%s'"
           : bytes < 0 || span[1] > room ? "data_offsets that are not in the file's data, of '%s'"
-          : !l2l__product(e.shape, e.rank, &e.count) || bytes % l2l__dtypes[e.dtype].size ||
-            e.count != bytes / l2l__dtypes[e.dtype].size
+          : e.rank <= 8 && e.dtype < L2L__DTYPES &&
+            (!l2l__product(e.shape, e.rank, &e.count) || bytes % l2l__dtypes[e.dtype].size ||
+             e.count != bytes / l2l__dtypes[e.dtype].size)
                 ? "the bytes are not what shape and dtype ask for, of '%s'"
           : !*name ? "a tensor without a name"
-          : l2l__bundle_find(b, name) ? "two tensors are called '%s'"
           : b->count == b->capacity ? "no room for so many tensors as to hold '%s'" : NULL;
     if (wrong) l2l__scan_fail(s, wrong, name);
     if (wrong || b->file.context->status) return;
-    p = b->entries + b->count++;
     e.begin = b->first + (size_t)span[0];
     e.end = b->first + (size_t)span[1];
-    for (; p > b->entries; p--) {            /* most files are in order already                   */
-        if (p[-1].begin < e.begin || (p[-1].begin == e.begin && p[-1].end <= e.end)) break;
-        *p = p[-1];
-    }
-    *p = e;
+    b->entries[b->count++] = e;
 }
 
+/* The header is read: sorts what it has. The tensors must cover the rest of the file without holes
+   and overlap, as the reference demands, and have different names. */
+static bool l2l__bundle_sort(l2l__bundle *b)
+{
+    const void **room;
+    int i, n = b->count > b->pairs ? b->count : b->pairs;
+    size_t at = b->first;
+    b->by_name = (const void **)l2l__hold(b->file.context, &b->kept, b->count, sizeof(void *));
+    b->by_key = (const void **)l2l__hold(b->file.context, &b->kept, b->pairs, sizeof(void *));
+    room = (const void **)l2l__hold(b->file.context, &b->kept, n, sizeof(void *));
+    if (!room) return false;
+    for (i = 0; i < b->pairs; i++) b->by_key[i] = b->metadata + i;
+    l2l__sort(b->by_key, room, b->pairs, l2l__order_of_names);
+    for (i = 0; i < b->count; i++) b->by_name[i] = b->entries + i;
+    l2l__sort(b->by_name, room, b->count, l2l__order_of_places);
+    for (i = 0; i < b->count; i++) {
+        const l2l__entry *e = (const l2l__entry *)b->by_name[i];
+        if (e->begin != at)
+            return l2l__bad(&b->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "'%s' begins here, but "
+                            "the tensor before it ends at byte %z", e->name, (int64_t)at);
+        at = e->end;
+    }
+    if (at != b->file.bytes)
+        return l2l__bad(&b->file, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no "
+                        "tensor", (int64_t)(b->file.bytes - at));
+    l2l__sort(b->by_name, room, b->count, l2l__order_of_names);
+    for (i = 1; i < b->count; i++)
+        if (!l2l__order_of_names(b->by_name[i - 1], b->by_name[i]))
+            return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "two tensors are called '%s'",
+                            ((const l2l__entry *)b->by_name[i])->name);
+    return true;
+}
+
+/* Room for a text, which the caller sets; NULL after an error. */
+static l2l__pair *l2l__bundle_pair(l2l__bundle *b)
+{
+    if (b->pairs == b->pair_capacity) {
+        int more = 2 * b->pair_capacity + 32;
+        l2l__pair *all = (l2l__pair *)l2l__hold(b->file.context, &b->kept, more, sizeof *all);
+        if (!all) return NULL;
+        if (b->pairs) memcpy(all, b->metadata, (size_t)b->pairs * sizeof *all);
+        b->metadata = all;
+        b->pair_capacity = more;
+    }
+    return b->file.context->status ? NULL : b->metadata + b->pairs++;
+}
+
+static bool l2l__parse_metadata(l2l__bundle *b, l2l__scan *s)
+{
+    l2l__scan_want(s, '{');
+    for (int64_t i = 0; l2l__scan_next(s, '}', i); i++) {
+        l2l__pair *p = l2l__bundle_pair(b);
+        if (!p) return false;
+        p->key = l2l__scan_string(s);
+        l2l__scan_want(s, ':');
+        p->text = l2l__scan_string(s);
+    }
+    return true;
+}
+
+enum { L2L__MOST_HEADER = 100000000 };       /* the reference's limit                             */
+
 /* Reads the header, JSON behind eight bytes of its length, of a file, which belongs to the bundle
-   then. The tensors must cover the rest without holes and overlap, as the reference demands. */
+   then. */
 static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
 {
-    uint64_t length = f.bytes < 8 ? 0 : l2l__get_bytes(f.data, 8, false);
-    bool ok = length >= 2 && length <= f.bytes - 8 && length <= 100000000; /* reference's limit */
-    const l2l__entry *e;
+    uint64_t length = l2l__file_hold(&f, 9) && f.bytes >= 10 ? l2l__get_bytes(f.data, 8, false) : 0;
+    bool ok = length >= 2 && length <= f.bytes - 8 && length <= L2L__MOST_HEADER &&
+              ((f.data[8] && strchr(" \t\r\n{", f.data[8])) ||
+               l2l__bad(&f, L2L_ERROR_FORMAT, 8, "expected { here")) &&
+              l2l__file_hold(&f, 8 + (size_t)length);
     l2l__scan s;
-    int n, texts = 0, i;
-    l2l__bundle_begin(b, f, !ok ? 0 : length / 48 < L2L__MOST_ENTRIES ? (int)(length / 48) + 1
-                                                                      : (int)L2L__MOST_ENTRIES);
+    int n, texts = 0;
+    l2l__bundle_begin(b, f, ok ? (int)(length / 48) + 1 : 0);
     if (!ok)
         return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
                         "header", (int64_t)f.bytes, (int64_t)length);
-    size_t at = b->first = 8 + (size_t)length;
+    b->first = 8 + (size_t)length;
     if (!l2l__scan_begin(&s, &b->file, l2l__hold(f.context, &b->kept, (int64_t)length + 1, 1), 8,
                          (size_t)length, false)) return false;
     l2l__scan_want(&s, '{');
@@ -13834,44 +14214,40 @@ static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
             continue;
         }
         if (texts++) l2l__scan_fail(&s, "__metadata__ a second time", NULL);
-        for (l2l__scan_want(&s, '{'), i = 0; l2l__scan_next(&s, '}', i); i++) {
-            if (i == L2L__MOST_METADATA)
-                return l2l__scan_fail(&s, "too many keys in __metadata__", NULL);
-            b->metadata[i][0] = l2l__scan_string(&s);
-            l2l__scan_want(&s, ':');
-            b->metadata[i][1] = l2l__scan_string(&s);
-            b->pairs = i + 1;
-        }
+        if (!l2l__parse_metadata(b, &s)) return false;
     }
-    if (!l2l__scan_end(&s, (size_t)length)) return false;
-    for (e = b->entries, n = b->count; n > 0; n--, at = e++->end)
-        if (e->begin != at)
-            return l2l__bad(&b->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "'%s' begins here, but "
-                            "the tensor before it ends at byte %z", e->name, (int64_t)at);
-    return at == f.bytes ||
-           l2l__bad(&b->file, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no tensor",
-                    (int64_t)(f.bytes - at));
+    return l2l__scan_end(&s, (size_t)length) && l2l__bundle_sort(b);
 }
 
-/* Whether the file has these tensors, of any type of real numbers; `finite`: and only such. */
-static bool l2l__bundle_check(const l2l__bundle *b, const l2l__entry *want, int n, bool finite)
+/* Whether the file has a tensor, of any type of real numbers. */
+static bool l2l__bundle_fits(const l2l__bundle *b, const l2l__entry *want)
 {
     const l2l__file *f = &b->file;
+    const l2l__entry *e = l2l__bundle_find(b, want->name);
     char there[200], here[200];
-    for (; n > 0; n--, want++) {
+    l2l__shape_text(here, want);
+    if (!e)
+        return l2l__bad(f, L2L_ERROR_MISMATCH, -1, "there is no tensor '%s' of shape [%s]",
+                        want->name, here);
+    if (e->rank != want->rank || memcmp(e->shape, want->shape, sizeof e->shape))
+        return l2l__bad(f, L2L_ERROR_SHAPE, (int64_t)e->begin, "'%s' has the shape [%s] in the "
+                        "file and [%s] here", e->name, l2l__shape_text(there, e), here);
+    return e->dtype <= L2L__BF16 ||
+           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not F32, F64, "
+                    "F16 or BF16, of '%s'", e->type, e->name);
+}
+
+/* Whether it has n; `finite`: and only such numbers. These are read from the file now. */
+static bool l2l__bundle_check(l2l__bundle *b, const l2l__entry *want, int n, bool finite)
+{
+    l2l__file *f = &b->file;
+    for (int k = 0; k < n; k++)
+        if (!l2l__bundle_fits(b, want + k)) return false;
+    if (!l2l__file_hold(f, f->bytes)) return false;
+    for (; n > 0 && finite; n--, want++) {
         const l2l__entry *e = l2l__bundle_find(b, want->name);
         double most = want->dtype == L2L__F32 ? (double)FLT_MAX : DBL_MAX;
-        l2l__shape_text(here, want);
-        if (!e)
-            return l2l__bad(f, L2L_ERROR_MISMATCH, -1, "there is no tensor '%s' of shape [%s]",
-                            want->name, here);
-        if (e->rank != want->rank || memcmp(e->shape, want->shape, sizeof e->shape))
-            return l2l__bad(f, L2L_ERROR_SHAPE, (int64_t)e->begin, "'%s' has the shape [%s] in "
-                            "the file and [%s] here", e->name, l2l__shape_text(there, e), here);
-        if (e->dtype > L2L__BF16)
-            return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not F32, "
-                            "F64, F16 or BF16, of '%s'", l2l__dtypes[e->dtype].name, e->name);
-        for (int64_t i = 0; finite && i < e->count; i++)
+        for (int64_t i = 0; i < e->count; i++)
             if (!(fabs(l2l__entry_real(f, e, i)) <= most))
                 return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin +
                                 i * l2l__dtypes[e->dtype].size, "not a finite number, in '%s'",
@@ -13894,7 +14270,7 @@ static void l2l__bundle_read(const l2l__bundle *b, const l2l__entry *want, int n
 }
 
 /* All of `want`, finite, or none and an error that says what is wrong. */
-static bool l2l__bundle_take(const l2l__bundle *b, const l2l__bundle *want)
+static bool l2l__bundle_take(l2l__bundle *b, const l2l__bundle *want)
 {
     if (b->file.context->status || !l2l__bundle_check(b, want->entries, want->count, true))
         return false;
@@ -13905,14 +14281,12 @@ static bool l2l__bundle_take(const l2l__bundle *b, const l2l__bundle *want)
 /* A text to be written, with its key; both are copied. */
 static void l2l__bundle_put(l2l__bundle *b, const char *key, const char *text)
 {
-    if (b->pairs == L2L__MOST_METADATA)
-        l2l__fail(b->file.context, L2L_ERROR_ARGUMENT, "%s: too many texts for a file", key);
-    if (b->file.context->status) return;
     key = l2l__hold_text(b->file.context, &b->kept, key);
     text = l2l__hold_text(b->file.context, &b->kept, text);
-    if (b->file.context->status) return;
-    b->metadata[b->pairs][0] = key;
-    b->metadata[b->pairs++][1] = text;
+    l2l__pair *p = l2l__bundle_pair(b);
+    if (!p) return;
+    p->key = key;
+    p->text = text;
 }
 
 /* A tensor of F32, F64 or I64. Its name is copied, its values are not: they stay at `data`, or are
@@ -13938,15 +14312,19 @@ static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype,
     return e->data = data;
 }
 
-/* A JSON string, appended; control characters without an escape of their own become '?'. */
+/* A JSON string, appended; control characters without an escape of their own as \u00XX. */
 static size_t l2l__append_quoted(char *text, size_t room, size_t n, const char *s)
 {
-    char one[2] = {0, 0};
+    char one[7] = "u00XX";
     n = l2l__append(text, room, n, "\"");
     for (; *s; s++) {
         const char *p = strchr(l2l__escaped + 1, *s);
-        one[0] = p ? l2l__escapes[p - l2l__escaped] : (unsigned char)*s < 32 ? '?' : *s;
-        n = l2l__append(text, room, n, p ? "\\%s" : "%s", one);
+        bool control = !p && (unsigned char)*s < 32;
+        one[0] = control ? 'u' : p ? l2l__escapes[p - l2l__escaped] : *s;
+        one[1] = control ? '0' : 0;
+        one[3] = (char)('0' + (*s >> 4 & 1));
+        one[4] = "0123456789abcdef"[*s & 15];
+        n = l2l__append(text, room, n, p || control ? "\\%s" : "%s", one);
     }
     return l2l__append(text, room, n, "\"");
 }
@@ -13961,9 +14339,9 @@ static size_t l2l__bundle_header(const l2l__bundle *b, char *text, size_t room, 
     int64_t at;
     int i;
     for (i = 0; i < b->pairs; i++) {
-        n = l2l__append_quoted(text, room, n, b->metadata[i][0]);
+        n = l2l__append_quoted(text, room, n, b->metadata[i].key);
         n = l2l__append(text, room, n, ":");
-        n = l2l__append_quoted(text, room, n, b->metadata[i][1]);
+        n = l2l__append_quoted(text, room, n, b->metadata[i].text);
         if (i + 1 < b->pairs) n = l2l__append(text, room, n, ",");
     }
     for (*bytes = 0, i = 0; i < b->count; i++, e++) {
@@ -13989,6 +14367,9 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
     if (!path && (!data || !bytes))          /* a path that is NULL has NULL for these two        */
         l2l__fail(c, L2L_ERROR_ARGUMENT, "saving: the path, or the place for data or bytes, is "
                   "NULL");
+    if (n > L2L__MOST_HEADER)
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: more names and texts than a file can have",
+                  path ? path : "memory");
     char *head = (char *)l2l__hold(c, &b->kept, (int64_t)n + 9, 1);
     unsigned char *p = NULL;
     int i;
@@ -14014,13 +14395,13 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
 
 /* -- fields as texts of a bundle --------------------------------------------------------------- */
 
-/* A value as it stands in a file; nine digits tell any two floats apart, `exact` is 16. */
-static const char *l2l__field_text(const l2l__field *f, const void *in, bool exact, char text[40])
+/* A value as it stands in a file. */
+static const char *l2l__field_text(const l2l__field *f, const void *in, char text[40])
 {
     const char *s = text;
     if (f->type == 'i' && f->names) return f->names[(int)l2l__field_get(f, in)];
     if (f->type == 's') memcpy(&s, (const char *)in + f->offset, sizeof s);
-    else l2l__number(text, l2l__field_get(f, in), exact || f->type == 'i' ? 16 : 9);
+    else l2l__number(text, l2l__field_get(f, in), 0);
     return s ? s : "";
 }
 
@@ -14044,7 +14425,7 @@ static void l2l__fields_put(l2l__bundle *b, const l2l__field *table, const void 
     if (b->pairs == 1) l2l__bundle_put(b, "l2ladv.version", L2LADV_VERSION);
     for (const l2l__field *f = table; f->name; f++)
         if (f->use & L2L__FILED)
-            l2l__bundle_put(b, l2l__field_key(f), l2l__field_text(f, in, false, text));
+            l2l__bundle_put(b, l2l__field_key(f), l2l__field_text(f, in, text));
 }
 
 /* Their values; those that the file does not have stay as they are. */
@@ -14071,7 +14452,7 @@ static bool l2l__fields_agree(const l2l__bundle *b, const l2l__field *table, con
     double v;
     for (const l2l__field *f = table; f->name; f++) {
         const char *there = f->use & L2L__AGREED ? l2l__bundle_text(b, l2l__field_key(f)) : NULL;
-        const char *here = there ? l2l__field_text(f, in, false, text) : NULL;
+        const char *here = there ? l2l__field_text(f, in, text) : NULL;
         if (!there || !strcmp(there, here)) continue;
         if (l2l__field_value(f, there, &v) &&
             fabs(v - l2l__field_get(f, in)) <= 1e-8 * fabs(v)) continue;
@@ -14088,7 +14469,7 @@ static void l2l__fingerprint_put(l2l__bundle *b, const char *prefix, const l2l__
 {
     char text[40];
     for (l2l__members w = l2l__members_of(table, prefix); l2l__next_member(&w, L2L__FREE);)
-        l2l__bundle_put(b, w.name, l2l__field_text(w.f, (const char *)in + w.base, true, text));
+        l2l__bundle_put(b, w.name, l2l__field_text(w.f, (const char *)in + w.base, text));
 }
 static bool l2l__fingerprint_matches(const l2l__bundle *b, const char *prefix,
                                      const l2l__field *table, const void *in)
@@ -14096,7 +14477,7 @@ static bool l2l__fingerprint_matches(const l2l__bundle *b, const char *prefix,
     char text[40];
     for (l2l__members w = l2l__members_of(table, prefix); l2l__next_member(&w, L2L__FREE);) {
         const char *there = l2l__bundle_text(b, w.name);
-        const char *here = l2l__field_text(w.f, (const char *)in + w.base, true, text);
+        const char *here = l2l__field_text(w.f, (const char *)in + w.base, text);
         if (!there || strcmp(there, here))
             return l2l__bad(&b->file, L2L_ERROR_MISMATCH, 8, "%s%s is %s here, but in the file %s",
                             w.name, w.f->type == 'l' ? " (a digest)" : "", here,
@@ -14114,19 +14495,34 @@ static const char *l2l__ending(const char *text, const char *end)
     return n >= m && !strcmp(text + n - m, end) ? text + n - m : NULL;
 }
 
-/* The parameters in PyTorch's layouts (KxCxkhxkw, Kx(C*H*W) or K of a khxkwxCxK tensor), all zero;
-   entry i is parameter i. */
+/* The shape in PyTorch's layouts: KxCxkhxkw, Kx(C*H*W) or K of a khxkwxCxK tensor. */
+static void l2l__file_shape(l2l_shape s, int rank, int64_t shape[4])
+{
+    shape[0] = s.c;
+    shape[1] = rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
+    shape[2] = s.n;
+    shape[3] = s.h;
+}
+
+static bool l2l__bundle_has(const l2l__bundle *b, const char *name, l2l_shape s, int rank)
+{
+    l2l__entry want = L2L__ZERO;
+    int64_t shape[4];
+    want.name = name;
+    want.rank = rank;
+    l2l__file_shape(s, rank, shape);
+    memcpy(want.shape, shape, (size_t)rank * sizeof *shape);
+    return l2l__bundle_fits(b, &want);
+}
+
+/* The parameters in these layouts, all zero; entry i is parameter i. */
 static void l2l__model_bundle(const l2l_model *m, l2l__bundle *b)
 {
     l2l__bundle_new(m->context, b, 2 * m->n_slots);
     for (int i = 0; i < m->n_slots; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
-        l2l_shape s = p.value->shape;
         int64_t shape[4];
-        shape[0] = s.c;
-        shape[1] = p.rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
-        shape[2] = s.n;
-        shape[3] = s.h;
+        l2l__file_shape(p.value->shape, p.rank, shape);
         l2l__bundle_add(b, p.name, L2L__REAL, p.rank, shape, NULL);
     }
 }
@@ -14137,7 +14533,7 @@ static void l2l__list_put(l2l__bundle *b, const char *key, const double *v, int 
     char text[160];
     size_t at = 0;
     for (int i = 0; i < n; i++) {
-        at += l2l__number(text + at, v[i], 9);
+        at += l2l__number(text + at, v[i], 0);
         text[at++] = ',';
     }
     if (n > 0) text[at - 1] = 0;
@@ -14190,7 +14586,7 @@ static bool l2l__normalisation_read(const l2l__bundle *b, l2l_model_options *o, 
     return true;
 }
 
-static bool l2l__model_take(l2l_model *m, const l2l__bundle *file, int *extra)
+static bool l2l__model_take(l2l_model *m, l2l__bundle *file, int *extra)
 {
     int i, channels, n = l2l_model_parameters(m);
     l2l_model_options o = m->options;
@@ -14257,7 +14653,7 @@ static bool l2l__phi_save(const l2l_learned *m, const char *path, void **data, s
 }
 
 /* PyTorch's cells have a second bias, which ours keep in the first. */
-static bool l2l__phi_take(l2l_learned *m, const l2l__bundle *file)
+static bool l2l__phi_take(l2l_learned *m, l2l__bundle *file)
 {
     l2l_learned found = *m;
     l2l_real *phi, *bias = NULL, *second = NULL;
@@ -14324,14 +14720,14 @@ static void l2l__log_line(l2l_trainer *t)
     const l2l_progress *p = &t->progress;
     if (!t->log) return;
     size_t n = l2l__append(t->line, sizeof t->line, 0,
-                           "{\"step\":%z,\"epoch\":%d,\"loss\":%g,\"accuracy\":%g,"
-                           "\"epsilon\":%g,\"rate\":%g,\"gain\":%g,\"saturated\":%g",
+                           "{\"step\":%z,\"epoch\":%d,\"loss\":%r,\"accuracy\":%r,"
+                           "\"epsilon\":%r,\"rate\":%r,\"gain\":%r,\"saturated\":%r",
                            p->step, p->epoch, p->loss, p->accuracy, p->epsilon,
                            p->rate * t->options.optimizer.rate, p->gain, p->saturated);
     if (p->epoch_ended)
         n = l2l__append(t->line, sizeof t->line, n,
-                        ",\"epoch_loss\":%g,\"epoch_accuracy\":%g,"
-                        "\"validation_natural\":%g,\"validation_robust\":%g,\"best\":%s",
+                        ",\"epoch_loss\":%r,\"epoch_accuracy\":%r,"
+                        "\"validation_natural\":%r,\"validation_robust\":%r,\"best\":%s",
                         p->epoch_loss, p->epoch_accuracy, p->validation_natural,
                         p->validation_robust, p->best ? "true" : "false");
     l2l__append(t->line, sizeof t->line, n, "}\n");
@@ -14358,10 +14754,12 @@ static bool l2l__log_begin(l2l_trainer *t)
         ok = f.bytes >= keep || l2l__bad(&f, L2L_ERROR_MISMATCH, -1, "the log has %z bytes, the "
                                          "checkpoint was made at %z", (int64_t)f.bytes,
                                          t->log_bytes);
+        ok = ok && l2l__file_hold(&f, keep);
+        l2l__file_shut(&f);
     }
     cut = ok && !t->log_in_place && (!keep || f.bytes > keep);
     if (cut) ok = l2l__file_write(t->context, t->log, f.data, keep, NULL, 0);
-    l2l_free(t->context, f.owned);
+    l2l__file_close(&f);
 #ifndef L2LADV_NO_STDIO
     if (cut && ok) {                         /* it is another file now                            */
         l2l__unlock(t->log_lock);
@@ -14489,7 +14887,7 @@ static bool l2l__state_ok(const l2l_trainer *t, const l2l__bundle *file, const l
 }
 
 /* Everything is checked before anything is changed. */
-static bool l2l__checkpoint_take(l2l_trainer *t, const l2l__bundle *file, const l2l__bundle *b)
+static bool l2l__checkpoint_take(l2l_trainer *t, l2l__bundle *file, const l2l__bundle *b)
 {
     const l2l_maximizer *m = &t->options.method.maximizer;
     const l2l__entry *e = b->entries;
@@ -14725,10 +15123,11 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
 /* -- IDX --------------------------------------------------------------------------------------- */
 
 /* The sizes of labels (rank 1) or images (rank 3: NxHxW), checked against the length. */
-static bool l2l__idx_sizes(const l2l__file *f, int rank, int64_t dims[3])
+static bool l2l__idx_sizes(l2l__file *f, int rank, int64_t dims[3])
 {
-    const unsigned char *p = f->data;
     int64_t total, first = 4 + 4 * rank, rest = (int64_t)f->bytes - first;
+    if (!l2l__file_hold(f, (size_t)first)) return false;
+    const unsigned char *p = f->data;
     if (f->bytes >= 2 && p[0] == 0x1F && p[1] == 0x8B)
         return l2l__bad(f, L2L_ERROR_FORMAT, 0, "this is a gzip file: unpack it first (gunzip)");
     if (f->bytes < 4 || p[0] || p[1] || p[2] != 8 || p[3] != rank)
@@ -14755,6 +15154,10 @@ static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_d
     l2l_context *c = images.context;
     int64_t dims[3] = {0}, n[3] = {0};
     l2l__images *s = l2l__images_create(c, 1, classes, d);
+    bool ok = s && l2l__idx_sizes(&images, 3, dims) && l2l__idx_sizes(&labels, 1, n) &&
+              l2l__file_hold(&images, images.bytes) && l2l__file_hold(&labels, labels.bytes);
+    l2l__file_shut(&images);
+    l2l__file_shut(&labels);
     if (!s) {
         l2l_free(c, images.owned);
         l2l_free(c, labels.owned);
@@ -14762,7 +15165,7 @@ static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_d
     }
     s->shards->owned = images.owned;
     s->owned = labels.owned;
-    if (l2l__idx_sizes(&images, 3, dims) && l2l__idx_sizes(&labels, 1, n)) {
+    if (ok) {
         l2l__images_more(d, dims[0], 1, dims[1], dims[2]);
         if (n[0] != dims[0])
             l2l__bad(&labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0], dims[0],
@@ -14789,10 +15192,12 @@ static void l2l__cifar10_add(l2l_dataset *d, l2l__shard *p, l2l__file f)
 {
     const size_t record = 1 + 3 * 32 * 32;
     size_t n = f.bytes / record;
-    p->owned = f.owned;
     if (f.bytes % record || n < 1 || n > (size_t)(INT_MAX - d->count))
         l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(n * record), "truncated, or not a file of CIFAR-10"
                  ": %z bytes are not a number of records of %d", (int64_t)f.bytes, (int)record);
+    else l2l__file_hold(&f, f.bytes);
+    l2l__file_shut(&f);
+    p->owned = f.owned;
     if (f.context->status) return;
     l2l__images_more(d, (int64_t)n, 3, 32, 32);
     l2l__shard_in_memory(d, p, (int)n, f.data + 1, record, &f, 0, record);
@@ -14816,23 +15221,23 @@ L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *fil
 /* -- .npy -------------------------------------------------------------------------------------- */
 
 /* The header's dictionary. */
-static bool l2l__npy_header(l2l__scan *s, size_t length, l2l__entry *e)
+static bool l2l__npy_header(l2l__scan *s, size_t length, int version, l2l__entry *e)
 {
     static const char *const keys[3] = {"descr", "fortran_order", "shape"};
     bool seen[3] = {false, false, false}, fortran = false;
     int n;
+    s->longs = version < 3;
     l2l__scan_want(s, '{');
     for (n = 0; l2l__scan_next(s, '}', n); n++) {
         int key = l2l__scan_key(s, keys, seen);
-        if (key == 0) {
-            const char *t = l2l__scan_string(s);
-            e->big = *t == '>';
-            while (e->dtype < L2L__DTYPES && (!*t || strcmp(l2l__dtypes[e->dtype].npy, t + 1)))
-                e->dtype++;
-            if (e->dtype == L2L__DTYPES || !strchr("<>|", *t) ||
-                (*t == '|' && l2l__dtypes[e->dtype].size > 1) || !t[1])
-                l2l__scan_fail(s, "unsupported descr (known: f4, f8, i1 to i8, u1 to u8, b1): '%s'",
-                               t);
+        if (key == 0) {                      /* without a mark, or with = or |: as the machine    */
+            const char *t = l2l__scan_string(s), *name = t + (*t && strchr("<>=|", *t));
+            e->big = *t == '>' || (*t != '<' && l2l__big_endian());
+            while (e->dtype < L2L__DTYPES && strcmp(l2l__dtypes[e->dtype].npy, name) &&
+                   strcmp(l2l__dtypes[e->dtype].letter, name)) e->dtype++;
+            if (e->dtype == L2L__DTYPES || !*name)
+                l2l__scan_fail(s, "unsupported descr (known: f2, f4, f8, i1 to i8, u1 to u8, b1): "
+                               "'%s'", t);
         }
         if (key == 1) {
             l2l__scan_take(s, 0);
@@ -14843,21 +15248,22 @@ static bool l2l__npy_header(l2l__scan *s, size_t length, l2l__entry *e)
         }
         if (key == 2) e->rank = l2l__scan_integers(s, e->shape, 8);
     }
+    if (e->rank > 8) l2l__scan_fail(s, "too long a shape (more than 8 axes)", NULL);
     if (n != 3) l2l__scan_fail(s, "descr, fortran_order and shape are all needed", NULL);
-    if (fortran && e->rank > 1)
-        l2l__scan_fail(s, "fortran_order is True: save it with numpy.ascontiguousarray", NULL);
+    e->fortran = fortran && e->rank > 1;
     return l2l__scan_end(s, length);
 }
 
 /* Where a file's array is and what it is, checked against the file's length. */
-static bool l2l__npy_open(const l2l__file *f, l2l__entry *e)
+static bool l2l__npy_open(l2l__file *f, l2l__entry *e)
 {
-    const unsigned char *p = f->data;
+    const unsigned char *p;
     size_t start, n;
     l2l__scan s;
     int size;
     memset(e, 0, sizeof *e);
-    if (f->context->status) return false;
+    if (!l2l__file_hold(f, 12)) return false;
+    p = f->data;
     if (f->bytes < 12 || memcmp(p, "\x93NUMPY", 6) || p[6] < 1 || p[6] > 3 || p[7])
         return l2l__bad(f, L2L_ERROR_FORMAT, 0, "not a .npy file of version 1.0 to 3.0");
     start = p[6] == 1 ? 10 : 12;
@@ -14865,8 +15271,10 @@ static bool l2l__npy_open(const l2l__file *f, l2l__entry *e)
     if (n > f->bytes - start)
         return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes in a file of %z", (int64_t)n,
                         (int64_t)f->bytes);
+    if (n > 65535) return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of more than 65535 bytes");
+    if (!l2l__file_hold(f, start + n)) return false;
     bool ok = l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true) &&
-              l2l__npy_header(&s, n, e);
+              l2l__npy_header(&s, n, f->data[6], e);
     l2l_free(f->context, s.text);
     if (!ok) return false;
     e->begin = start + n;
@@ -14884,18 +15292,20 @@ static bool l2l__npy_read(l2l__file f, l2l_array *a)
 {
     l2l_context *c = f.context;
     l2l__entry e;
-    if (l2l__npy_open(&f, &e)) {
+    if (l2l__npy_open(&f, &e) && l2l__file_hold(&f, f.bytes)) {
         a->rank = e.rank;
         memcpy(a->shape, e.shape, sizeof a->shape);
         a->count = e.count;
         a->integer = e.dtype > L2L__BF16;
         if (a->integer) a->integers = (int64_t *)l2l__allocate_array(c, e.count, 8);
         else a->reals = (l2l_real *)l2l__allocate_array(c, e.count, sizeof *a->reals);
-        for (int64_t i = 0; i < e.count && !c->status; i++)
-            if (a->integer) l2l__entry_integer(&f, &e, i, a->integers + i);
-            else a->reals[i] = (l2l_real)l2l__entry_real(&f, &e, i);
+        for (int64_t i = 0; i < e.count && !c->status; i++) {
+            int64_t at = l2l__entry_place(&e, i);
+            if (a->integer) l2l__entry_integer(&f, &e, at, a->integers + i);
+            else a->reals[i] = (l2l_real)l2l__entry_real(&f, &e, at);
+        }
     }
-    l2l_free(c, f.owned);
+    l2l__file_close(&f);
     if (c->status) l2l_array_free(c, a);
     return !c->status;
 }
@@ -14923,41 +15333,19 @@ L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a)
 
 /* -- shards: pairs of .npy, of which the images stay where they are ---------------------------- */
 
-enum { L2L__NPY_HEAD = 12 + 65535 };         /* the longest header that is read                   */
-
-/* A file of which no more than `most` bytes are read into memory, to be given back. */
-static l2l__file l2l__source_open(l2l_context *c, const char *label, const l2l_source *s,
-                                  int64_t most)
-{
-    l2l__file f = l2l__file_of(c, label, NULL, 0);
-    size_t n = (size_t)(s->bytes < most ? s->bytes : most);
-    const unsigned char *p;
-    if (!s->read_at) l2l__bad(&f, L2L_ERROR_ARGUMENT, -1, "its source has no read_at");
-    if (s->bytes < 0 || (uint64_t)s->bytes > SIZE_MAX / 2)
-        l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", s->bytes);
-    if (!(f.owned = l2l__allocate(c, n))) return f;
-    f.data = p = (const unsigned char *)f.owned;
-    f.bytes = (size_t)s->bytes;
-    if (!s->read_at(s->user, 0, f.owned, n))
-        l2l__bad(&f, L2L_ERROR_FILE, 0, "cannot read %z bytes", (int64_t)n);
-    else if (n >= 12 && l2l__get_bytes(p + 8, p[6] == 1 ? 2 : 4, false) > 65535)
-        l2l__bad(&f, L2L_ERROR_FORMAT, 8, "a header of more than 65535 bytes");
-    return f;
-}
-
 /* The header of a shard's images. The first shard says what size all have. */
-static void l2l__shard_images(l2l_dataset *d, l2l__shard *p, const l2l__file *f)
+static void l2l__shard_images(l2l_dataset *d, l2l__shard *p, l2l__file *f)
 {
     char text[200];
     l2l__entry e;
     const int64_t *s = e.shape;              /* N, H, W, C                                        */
     if (!l2l__npy_open(f, &e)) return;
-    bool ok = e.dtype == L2L__U8 && (e.rank == 3 || e.rank == 4);
+    bool ok = e.dtype == L2L__U8 && (e.rank == 3 || e.rank == 4) && !e.fortran;
     if (e.rank == 3) e.shape[3] = 1;
     for (int i = 0; i < 4; i++) ok = ok && s[i] > 0 && s[i] <= INT_MAX;
     if (!ok || s[0] > INT_MAX - d->count)
-        l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected images of u1 as (N, H, W, C) or (N, H, W), not "
-                 "%s as (%s)", l2l__dtypes[e.dtype].npy, l2l__shape_text(text, &e));
+        l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected images of u1 as (N, H, W, C) or (N, H, W) in "
+                 "C order, not %s as (%s)", l2l__dtypes[e.dtype].npy, l2l__shape_text(text, &e));
     else if (d->count && (d->height != s[1] || d->width != s[2] || d->channels != s[3]))
         l2l__bad(f, L2L_ERROR_FORMAT, 10, "images of %zx%zx%z (CxHxW) after some of %dx%dx%d", s[3],
                  s[1], s[2], d->channels, d->height, d->width);
@@ -14968,7 +15356,7 @@ static void l2l__shard_images(l2l_dataset *d, l2l__shard *p, const l2l__file *f)
     }
 }
 
-static void l2l__shard_labels(const l2l_dataset *d, const l2l__file *f, int n, int *out)
+static void l2l__shard_labels(const l2l_dataset *d, l2l__file *f, int n, int *out)
 {
     l2l__entry e;
     int64_t v = 0;
@@ -14977,6 +15365,7 @@ static void l2l__shard_labels(const l2l_dataset *d, const l2l__file *f, int n, i
         l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected %d integers as (N), a label for each image", n);
         return;
     }
+    if (!l2l__file_hold(f, f->bytes)) return;
     for (int i = 0; i < n; i++) {
         size_t at = e.begin + (size_t)i * (size_t)l2l__dtypes[e.dtype].size;
         if (!l2l__entry_integer(f, &e, i, &v) || !l2l__file_label_ok(d, f, at, i, v)) return;
@@ -15004,10 +15393,9 @@ static bool l2l__shards_open(l2l_context *c, const char *prefix, const l2l_sourc
         !l2l__given(c, "shards", "labels", labels))
         return l2l__images_end(c, d);
     for (int k = 0; k < n && !c->status; k++) {
-        l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, "images"), images + k,
-                                       L2L__NPY_HEAD);
+        l2l__file f = l2l__file_from(c, l2l__shard_name(name, prefix, k, "images"), images + k);
         l2l__shard_images(d, s->shards + k, &f);
-        l2l_free(c, f.owned);
+        l2l__file_close(&f);
         s->shards[k].source = images[k];
     }
     if (!c->status) {
@@ -15018,10 +15406,9 @@ static bool l2l__shards_open(l2l_context *c, const char *prefix, const l2l_sourc
     }
     for (int k = 0; k < n && !c->status; y += s->shards[k++].count) {
         int m = s->shards[k].count;
-        l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, "labels"), labels + k,
-                                       L2L__NPY_HEAD + 8 * (int64_t)m);
+        l2l__file f = l2l__file_from(c, l2l__shard_name(name, prefix, k, "labels"), labels + k);
         l2l__shard_labels(d, &f, m, y);
-        l2l_free(c, f.owned);
+        l2l__file_close(&f);
     }
     return l2l__images_end(c, d);
 }
@@ -15076,7 +15463,7 @@ L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
     l2l_model *m = NULL;
     if (!c) return NULL;
     if (l2l__bundle_open(l2l__file_open(c, path), &file) && l2l__model_options_of(&file, &o))
-        m = l2l_model_create(c, &o);
+        m = l2l__model_make(c, &o, &file);
     if (m && !l2l__model_take(m, &file, NULL)) {
         l2l_model_free(m);
         m = NULL;
@@ -15113,7 +15500,7 @@ L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path)
         o.channels = sizes.channels;
         o.height = sizes.height;
         o.width = sizes.width;
-        m = l2l_generator_create(c, &o);
+        m = l2l__generator_make(c, &o, &file);
     }
     if (m && !l2l__model_take(m->net, &file, NULL)) {
         l2l_generator_free(m);
@@ -15168,12 +15555,6 @@ L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int
     return l2l__images_end(c, d);
 }
 
-static bool l2l__shards_read(void *user, int64_t offset, void *to, size_t bytes)
-{
-    return !l2l__seek((FILE *)user, offset, SEEK_SET) &&
-           fread(to, 1, bytes, (FILE *)user) == bytes;
-}
-
 static void l2l__shards_release(l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)d->self;
@@ -15207,7 +15588,7 @@ L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classe
     for (int k = 0; k < 2 * n && !c->status; k++) {
         l2l__shard_name(name, prefix, k % n, k < n ? "images" : "labels");
         s[k].user = l2l__file_begin(c, name, &s[k].bytes);
-        s[k].read_at = l2l__shards_read;
+        s[k].read_at = l2l__stream_read;
     }
     bool ok = !c->status && l2l__shards_open(c, prefix, s, s + n, n, classes, d);
     for (int k = ok ? n : 0; k < 2 * n; k++)
@@ -15330,7 +15711,7 @@ static bool l2l__evaluation_save(const l2l_evaluation *e)
 }
 
 /* Attack i of the file into *k; false without an error behind the last. */
-static bool l2l__ran_read(const l2l_evaluation *e, const l2l__bundle *file, int i, l2l__ran *k)
+static bool l2l__ran_read(const l2l_evaluation *e, l2l__bundle *file, int i, l2l__ran *k)
 {
     l2l_context *c = e->model->context;
     double *records;
@@ -15349,7 +15730,7 @@ static bool l2l__ran_read(const l2l_evaluation *e, const l2l__bundle *file, int 
     l2l__bundle_new(c, &b, 2);
     k->n_settings = l2l__options_pack(l2l__ran_fields, k, NULL);
     records = l2l__ran_bundle(&b, i, k);
-    k->records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *k->records);
+    k->records = (l2l_record *)l2l__allocate_array(c, k->done, sizeof *k->records);
     if (!c->status && l2l__bundle_check(file, b.entries, b.count, false))
         l2l__bundle_read(file, b.entries, b.count);
     for (int j = 0; j < k->done && !c->status; j++, records += L2L__RECORD) {

@@ -277,23 +277,36 @@ static int trained_steps(const spec *s)
     return T;
 }
 
+/* A number for JSON: as many digits as lead back to it, null where it is none. */
+typedef struct number { char text[32]; } number;
+static number json(double v)
+{
+    number n;
+    int digits = 15;
+    do snprintf(n.text, sizeof n.text, "%.*g", digits, v);
+    while (strtod(n.text, NULL) != v && ++digits <= 17);
+    if (!(v - v == 0)) snprintf(n.text, sizeof n.text, "null");
+    return n;
+}
+
 static void print_json(const l2l_evaluation *e, const spec *specs, int n)
 {
     char warnings[4096];
     int i;
     l2l_evaluation_warnings(e, warnings, sizeof warnings);
-    printf("{\"images\":%d,\"natural\":%.9g,\"attacks\":{", e->images, e->natural);
+    printf("{\"images\":%d,\"natural\":%s,\"attacks\":{", e->images, json(e->natural).text);
     for (i = 0; i < n; i++) {
         const spec *s = &specs[i];
         const l2l_result *r = &s->result;
         if (i) putchar(',');
         print_string(s->spec);
-        printf(":{\"accuracy\":%.9g,\"seconds\":%.6g,\"zero_gradients\":%.9g", r->accuracy,
-               s->seconds, r->zero_gradients);
-        printf(",\"attacked\":%d,\"in_worst\":%s,\"norm\":\"%s\",\"epsilon\":%.9g,\"success\":%.9g,"
-               "\"success_linf\":%.9g,\"success_l2\":%.9g",
+        printf(":{\"accuracy\":%s,\"seconds\":%.6g,\"zero_gradients\":%s", json(r->accuracy).text,
+               s->seconds, json(r->zero_gradients).text);
+        printf(",\"attacked\":%d,\"in_worst\":%s,\"norm\":\"%s\",\"epsilon\":%s,\"success\":%s,"
+               "\"success_linf\":%s,\"success_l2\":%s",
                r->attacked, r->counted ? "true" : "false", s->attack.norm == L2L_L2 ? "l2" : "linf",
-               s->attack.epsilon, r->success, r->success_linf, r->success_l2);
+               json(s->attack.epsilon).text, json(r->success).text, json(r->success_linf).text,
+               json(r->success_l2).text);
         printf(",\"forwards\":%.17g,\"backwards\":%.17g", (double)r->forwards,
                (double)r->backwards);
         if (trained_steps(s))
@@ -301,8 +314,8 @@ static void print_json(const l2l_evaluation *e, const spec *specs, int n)
         if (*s->images) printf(",\"outside\":%d", s->outside);
         printf("}");
     }
-    printf("},\"worst\":%.9g,\"epsilon\":%.9g,\"seed\":%llu,\"threads\":%d,\"skip_fooled\":%s,"
-           "\"warnings\":", e->worst, set.eps, (unsigned long long)set.seed,
+    printf("},\"worst\":%s,\"epsilon\":%s,\"seed\":%llu,\"threads\":%d,\"skip_fooled\":%s,"
+           "\"warnings\":", json(e->worst).text, json(set.eps).text, (unsigned long long)set.seed,
            l2l_threads(e->data->context), set.skip_fooled ? "true" : "false");
     print_warnings(warnings);
     printf("}\n");
@@ -383,15 +396,15 @@ static void print_matrix(l2l_context *c, const l2l_dataset *d, l2l_model *const 
             print_string(names[i]);
         }
         printf("],\"natural\":[");
-        for (i = 0; i < n; i++) printf(i ? ",%.9g" : "%.9g", natural[i]);
+        for (i = 0; i < n; i++) printf(i ? ",%s" : "%s", json(natural[i]).text);
         printf("],\"transfer\":[");
         for (i = 0; i < n; i++) {
             printf(i ? ",[" : "[");
-            for (j = 0; j < n; j++) printf(j ? ",%.9g" : "%.9g", accuracies[i * n + j]);
+            for (j = 0; j < n; j++) printf(j ? ",%s" : "%s", json(accuracies[i * n + j]).text);
             printf("]");
         }
-        printf("],\"seconds\":%.6g,\"epsilon\":%.9g,\"seed\":%llu,\"threads\":%d}\n", s->seconds,
-               s->attack.epsilon, (unsigned long long)set.seed, l2l_threads(c));
+        printf("],\"seconds\":%.6g,\"epsilon\":%s,\"seed\":%llu,\"threads\":%d}\n", s->seconds,
+               json(s->attack.epsilon).text, (unsigned long long)set.seed, l2l_threads(c));
         return;
     }
     for (i = 0; i < n; i++)

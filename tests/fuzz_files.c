@@ -1,19 +1,24 @@
-/* Feeds broken files to every loader that reads from memory, and uses what was loaded.
+/* Feeds broken files to every loader, and uses what was loaded: logits and a step of an attack, a
+   step of a resumed training, an evaluation that goes on. No more than 512 MiB are to be had.
 
    With libFuzzer:  clang -g -O1 -fsanitize=fuzzer,address,undefined fuzz_files.c -lm
    Without:         cc -g -O1 -fsanitize=address,undefined -DFUZZ_MAIN fuzz_files.c -lm
                     ./a.out [rounds [seed]]      mutates files that it writes itself
+                    ./a.out --seeds FOLDER       writes files for libFuzzer to begin with
                     ./a.out file...              runs inputs kept from earlier
 
    The first byte of an input chooses the loader; for data sets two more give the length of the
    labels, or of the first file. */
+#define _POSIX_C_SOURCE 200809L
 #define L2LADV_IMPLEMENTATION
 #include "../l2ladv.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
-enum { MODEL, LEARNED, NPY, IDX, CIFAR10, SHARDS, LOADERS };
+enum { MODEL, LEARNED, OPEN_MODEL, OPEN_LEARNED, OPEN_GENERATOR, CHECKPOINT, STATE, /* tensors */
+       NPY, IDX, CIFAR10, SHARDS, LOADERS };
 enum { CLASSES = 3 };
 
 static void check(bool good, const char *what)
@@ -31,11 +36,34 @@ static l2l_tensor *forward(l2l_model *m, l2l_tensor *x, void *user)
     return l2l_layer_linear(m, "fc", x, CLASSES, L2L_LAST);
 }
 
+enum { BLOCK = 64 };
+static size_t in_use;
+static void *limited(void *user, size_t size)
+{
+    const size_t most = (size_t)512 << 20;
+    char *p;
+    (void)user;
+    if (size > most || in_use > most - size || !(p = (char *)malloc(size + BLOCK))) return NULL;
+    memcpy(p, &size, sizeof size);
+    in_use += size;
+    return p + BLOCK;
+}
+static void given_back(void *user, void *memory)
+{
+    size_t size;
+    (void)user;
+    memcpy(&size, (char *)memory - BLOCK, sizeof size);
+    in_use -= size;
+    free((char *)memory - BLOCK);
+}
+
 static l2l_context *context(void)
 {
     l2l_options o = l2l_options_default();
     l2l_context *c;
     o.threads = 1;
+    o.allocator.allocate = limited;
+    o.allocator.release = given_back;
     c = l2l_context_create(&o);
     check(c != NULL, "no context");
     return c;
@@ -167,6 +195,189 @@ static bool try_npy(l2l_context *c, const uint8_t *data, size_t size)
     return true;
 }
 
+/* -- what takes a path, and its use ------------------------------------------------------------- */
+
+static char path[64];                        /* in the folder that the fuzzer runs in             */
+static void write_path(const uint8_t *data, size_t size)
+{
+    FILE *f;
+    if (!*path) snprintf(path, sizeof path, "fuzz-%ld.tmp", (long)getpid());
+    f = fopen(path, "wb");
+    check(f && fwrite(data, 1, size, f) == size && !fclose(f), "cannot write the file");
+}
+
+/* What was loaded may have any numbers: its use may fail, with an error that is one. */
+static void may_fail(l2l_context *c, bool ok)
+{
+    check(ok == (l2l_error(c) == L2L_OK), "a use that does not agree with the error");
+    check(ok || *l2l_error_text(c), "an error without a text");
+    l2l_error_clear(c);
+}
+
+static void use_model(l2l_context *c, l2l_model *m, l2l_attack a)
+{
+    const l2l_model_options *o = l2l_model_info(m);
+    int64_t n = (int64_t)o->channels * o->height * o->width, i;
+    l2l_real *x, *adversarial, *z;
+    l2l_record record;
+    int label = o->classes - 1;
+    if (n > 1 << 12) return;                 /* runs for long, and may                            */
+    x = (l2l_real *)malloc((size_t)n * sizeof *x);
+    adversarial = (l2l_real *)malloc((size_t)n * sizeof *x);
+    z = (l2l_real *)malloc((size_t)o->classes * sizeof *z);
+    check(x && adversarial && z, "no memory");
+    for (i = 0; i < n; i++) x[i] = (l2l_real)(i % 7) / 8;
+    may_fail(c, l2l_model_logits(m, x, 1, z));
+    a.steps = 1;
+    may_fail(c, l2l_attack_run(m, &a, x, &label, 1, adversarial, &record));
+    free(x);
+    free(adversarial);
+    free(z);
+}
+
+static size_t allowed;                       /* memory that opening may have taken                */
+static void cheap(const l2l_context *c)
+{
+    check(l2l_memory_peak(c) < allowed, "opening took far more memory than the file has");
+}
+
+static bool try_open_model(l2l_context *c, const uint8_t *data, size_t size)
+{
+    l2l_model *m, *clone;
+    write_path(data, size);
+    m = l2l_model_open(c, path);
+    cheap(c);
+    if (!settled(c, m != NULL)) return false;
+    use_model(c, m, l2l_attack_pgd(0.1));
+    clone = l2l_model_clone(c, m);
+    check(clone != NULL, l2l_error_text(c));
+    check(l2l_model_save(clone, path), l2l_error_text(c));
+    l2l_model_free(clone);
+    clone = l2l_model_open(c, path);
+    check(clone != NULL, l2l_error_text(c));
+    l2l_model_free(clone);
+    l2l_model_free(m);
+    return true;
+}
+
+static bool try_open_learned(l2l_context *c, const uint8_t *data, size_t size)
+{
+    l2l_learned *phi;
+    l2l_model *m;
+    write_path(data, size);
+    phi = l2l_learned_open(c, path);
+    cheap(c);
+    if (!settled(c, phi != NULL)) return false;
+    m = make_model(c);
+    use_model(c, m, l2l_attack_learned(phi, 0.1, 1));
+    check(l2l_learned_save(phi, path), l2l_error_text(c));
+    l2l_learned_free(phi);
+    phi = l2l_learned_open(c, path);
+    check(phi != NULL, l2l_error_text(c));
+    l2l_learned_free(phi);
+    l2l_model_free(m);
+    return true;
+}
+
+static bool try_open_generator(l2l_context *c, const uint8_t *data, size_t size)
+{
+    const l2l_generator_options *o;
+    l2l_generator *g;
+    l2l_model *m;
+    write_path(data, size);
+    g = l2l_generator_open(c, path);
+    cheap(c);
+    if (!settled(c, g != NULL)) return false;
+    m = make_model(c);
+    o = l2l_generator_info(g);
+    if (o->channels == 2 && o->height == 4 && o->width == 4 && o->classes == CLASSES)
+        use_model(c, m, l2l_attack_l2lda(g, 0.1));
+    l2l_model_free(m);
+    l2l_generator_free(g);
+    return true;
+}
+
+enum { IMAGES = 4, PIXELS = 2 * 4 * 4 };
+static l2l_real images[IMAGES * PIXELS];
+static const int labels[IMAGES] = {0, 1, 2, 0};
+static void make_data(l2l_context *c, l2l_dataset *d)
+{
+    int i;
+    for (i = 0; i < IMAGES * PIXELS; i++) images[i] = (l2l_real)(i % 11) / 16;
+    check(l2l_dataset_from_arrays(c, images, labels, IMAGES, 2, 4, 4, CLASSES, d),
+          l2l_error_text(c));
+}
+
+static l2l_trainer *make_trainer(l2l_model *m, l2l_learned *phi, const l2l_dataset *d)
+{
+    l2l_train_options t = l2l_train_default();
+    l2l_trainer *trainer;
+    t.method = l2l_method_rnn_adv(phi);
+    t.epochs = 2;
+    t.batch = 2;
+    t.T = 2;
+    t.validation = 2;
+    trainer = l2l_trainer_create(m, d, &t);
+    check(trainer != NULL, l2l_error_text(l2l_model_context(m)));
+    return trainer;
+}
+
+static bool try_checkpoint(l2l_context *c, const uint8_t *data, size_t size)
+{
+    l2l_model *m = make_model(c);
+    l2l_learned *phi = make_learned(c);
+    l2l_dataset d;
+    l2l_trainer *t;
+    l2l_progress p;
+    int64_t n;
+    l2l_real *before = values_of(m, &n), *after;
+    bool ok;
+    make_data(c, &d);
+    t = make_trainer(m, phi, &d);
+    write_path(data, size);
+    ok = settled(c, l2l_trainer_resume(t, path));
+    after = values_of(m, &n);
+    check(ok || !memcmp(before, after, (size_t)n * sizeof *after), "a failed resume touched theta");
+    if (ok) may_fail(c, l2l_train_step(t, images, labels, 2, &p));
+    if (ok) may_fail(c, l2l_train(t));
+    free(before);
+    free(after);
+    l2l_trainer_free(t);
+    l2l_dataset_free(&d);
+    l2l_learned_free(phi);
+    l2l_model_free(m);
+    return ok;
+}
+
+static bool evaluate(l2l_context *c, l2l_model *m)
+{
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_evaluation e;
+    l2l_dataset d;
+    l2l_result result;
+    l2l_attack a = l2l_attack_pgd(0.1);
+    bool ok;
+    make_data(c, &d);
+    o.batch = 2;
+    o.state = path;
+    a.steps = 1;
+    ok = l2l_evaluation_begin(m, &d, &o, &e) && l2l_evaluation_attack(&e, &a, &result, NULL, NULL);
+    l2l_evaluation_end(&e);
+    l2l_dataset_free(&d);
+    return ok;
+}
+
+static bool try_state(l2l_context *c, const uint8_t *data, size_t size)
+{
+    l2l_model *m = make_model(c);
+    bool ok;
+    write_path(data, size);
+    ok = settled(c, evaluate(c, m));
+    check(!ok || evaluate(c, m), l2l_error_text(c));
+    l2l_model_free(m);
+    return ok;
+}
+
 typedef struct span {
     const uint8_t *data;
     size_t size;
@@ -241,7 +452,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     bool (*const loaders[LOADERS])(l2l_context *, const uint8_t *, size_t) = {
-        try_model, try_learned, try_npy, try_idx, try_cifar10, try_shards};
+        try_model, try_learned, try_open_model, try_open_learned, try_open_generator,
+        try_checkpoint, try_state, try_npy, try_idx, try_cifar10, try_shards};
     l2l_context *c;
     uint8_t *copy;
     bool ok;
@@ -251,17 +463,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check(copy != NULL, "no memory");
     if (size > 1) memcpy(copy, data + 1, size - 1);
     c = context();
+    allowed = ((size_t)4 << 20) + 32 * size;
     ok = loaders[data[0] % LOADERS](c, copy, size - 1);
     loaded[data[0] % LOADERS] += ok;
     check(l2l_error(c) == L2L_OK, l2l_error_text(c));
     check(l2l_memory_peak(c) < ((size_t)32 << 20) + 32 * size, "far more memory than the file has");
     l2l_context_free(c);
+    check(in_use == 0, "memory that was not given back");
+    if (*path) remove(path);
     free(copy);
     return 0;
 }
 
 #ifdef FUZZ_MAIN
-enum { ROOM = 1 << 16 };
+enum { ROOM = 1 << 18 };
 typedef struct input {
     uint8_t bytes[ROOM];
     size_t size;
@@ -283,18 +498,70 @@ static void put(input *in, const void *data, size_t size)
     in->size += size;
 }
 
+/* A small model of two architectures and in turn one of their sizes. */
+static l2l_model *make_known(l2l_context *c)
+{
+    l2l_model_options o = l2l_model_default(draw(2) ? "smallcnn" : "wrn");
+    l2l_model *m;
+    o.width_multiplier = 0.01;
+    o.depth = 10;
+    o.channels = 2;
+    o.height = o.width = 16;
+    o.classes = CLASSES;
+    o.normalise = (int)draw(2) * 2;
+    o.deviation[0] = o.deviation[1] = 0.3;
+    m = l2l_model_create(c, &o);
+    check(m != NULL, l2l_error_text(c));
+    return m;
+}
+
+static l2l_generator *make_generator(l2l_context *c)
+{
+    l2l_generator_options o = l2l_generator_default();
+    l2l_generator *g;
+    o.channels = 2;
+    o.height = o.width = 4;
+    o.classes = CLASSES;
+    o.width_multiplier = 0.01;
+    g = l2l_generator_create(c, &o);
+    check(g != NULL, l2l_error_text(c));
+    return g;
+}
+
+/* A file of this kind, as the library writes it. */
 static void seed_safetensors(input *in, int loader)
 {
     l2l_context *c = context();
-    l2l_model *m = make_model(c);
+    l2l_model *m = make_model(c), *known = make_known(c);
     l2l_learned *phi = make_learned(c);
-    void *data = NULL;
-    size_t bytes = 0;
-    check(loader == MODEL ? l2l_model_save_memory(m, &data, &bytes)
-                          : l2l_learned_save_memory(phi, &data, &bytes), l2l_error_text(c));
-    put(in, data, bytes);
-    l2l_free(c, data);
+    l2l_generator *g = make_generator(c);
+    l2l_dataset d;
+    l2l_trainer *t;
+    l2l_progress p;
+    uint8_t block[4096];
+    size_t n;
+    FILE *f;
+    make_data(c, &d);
+    t = make_trainer(m, phi, &d);
+    write_path(block, 0);
+    if (loader == STATE) remove(path);
+    check(loader == MODEL ? l2l_model_save(m, path)
+          : loader == LEARNED || loader == OPEN_LEARNED ? l2l_learned_save(phi, path)
+          : loader == OPEN_MODEL ? l2l_model_save(known, path)
+          : loader == OPEN_GENERATOR ? l2l_generator_save(g, path)
+          : loader == CHECKPOINT ? l2l_train_step(t, images, labels, 2, &p) &&
+                                   l2l_trainer_save(t, path)
+                                 : evaluate(c, m), l2l_error_text(c));
+    f = fopen(path, "rb");
+    check(f != NULL, path);
+    while ((n = fread(block, 1, sizeof block, f)) > 0) put(in, block, n);
+    fclose(f);
+    remove(path);
+    l2l_trainer_free(t);
+    l2l_dataset_free(&d);
+    l2l_generator_free(g);
     l2l_model_free(m);
+    l2l_model_free(known);
     l2l_learned_free(phi);
     l2l_context_free(c);
 }
@@ -364,7 +631,9 @@ static void splice(input *in, size_t at, size_t old, size_t size)
 static void mutate(input *in, size_t from)
 {
     static const char interesting[] = "{}[]:,\"\\u0dF1293-.e'()<>|fiub \n";
-    size_t near = draw(2) && in->size > 400 ? 400 : in->size; /* headers are in front */
+    uint64_t length = in->bytes[0] < NPY && in->size > 9 ? in->bytes[1] + 256u * in->bytes[2] : 0;
+    size_t header = length > 400 ? (size_t)length : 400; /* headers are in front */
+    size_t near = draw(4) && in->size > header ? header : in->size;
     size_t at = from + draw(near > from ? near - from : 1), n;
     if (at >= in->size) return;
     switch (draw(6)) {
@@ -385,7 +654,7 @@ static void mend(input *in, size_t before)
 {
     uint64_t n = 0;
     int i;
-    if (in->bytes[0] > LEARNED || in->size < 9 || !draw(2)) return;
+    if (in->bytes[0] >= NPY || in->size < 9 || !draw(4)) return;
     for (i = 0; i < 8; i++) n |= (uint64_t)in->bytes[1 + i] << (8 * i);
     n += (uint64_t)in->size - (uint64_t)before;
     for (i = 0; i < 8; i++) in->bytes[1 + i] = (uint8_t)(n >> (8 * i));
@@ -401,11 +670,42 @@ static void run_file(const char *path)
     LLVMFuzzerTestOneInput(in.bytes, in.size);
 }
 
+static void seed(input *in, int loader)
+{
+    uint8_t first = (uint8_t)loader;
+    in->size = 0;
+    put(in, &first, 1);
+    if (loader == NPY) seed_npy(in);
+    else if (loader == IDX) seed_idx(in);
+    else if (loader == CIFAR10) seed_cifar10(in);
+    else if (loader == SHARDS) seed_shards(in);
+    else seed_safetensors(in, loader);
+}
+
+/* A file for each loader, to begin libFuzzer's corpus with. */
+static void write_seeds(const char *folder)
+{
+    static input in;
+    for (int loader = 0; loader < LOADERS; loader++) {
+        char name[512];
+        FILE *f;
+        seed(&in, loader);
+        snprintf(name, sizeof name, "%s/seed-%d", folder, loader);
+        f = fopen(name, "wb");
+        check(f && fwrite(in.bytes, 1, in.size, f) == in.size && !fclose(f), name);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static input seeds[LOADERS], in;
     long rounds = argc > 1 ? strtol(argv[1], NULL, 10) : 2000, round;
     int i;
+    state = 1;
+    if (argc == 3 && !strcmp(argv[1], "--seeds")) {
+        write_seeds(argv[2]);
+        return 0;
+    }
     if (argc > 1 && rounds == 0) {
         for (i = 1; i < argc; i++) run_file(argv[i]);
         return 0;
@@ -413,25 +713,19 @@ int main(int argc, char **argv)
     state = argc > 2 ? strtoul(argv[2], NULL, 10) * 2654435761u + 1 : 1;
     for (round = 0; round < rounds; round++) {
         int loader = (int)(round % LOADERS), k, changes = (int)draw(5);
-        uint8_t first = (uint8_t)loader;
         size_t before;
-        if (loader >= NPY || !seeds[loader].size) {
-            seeds[loader].size = 0;
-            put(&seeds[loader], &first, 1);
-            if (loader == NPY) seed_npy(&seeds[NPY]);
-            else if (loader == IDX) seed_idx(&seeds[IDX]);
-            else if (loader == CIFAR10) seed_cifar10(&seeds[CIFAR10]);
-            else if (loader == SHARDS) seed_shards(&seeds[SHARDS]);
-            else seed_safetensors(&seeds[loader], loader);
-        }
+        if (loader >= NPY || !seeds[loader].size || (loader == OPEN_MODEL && !draw(20)))
+            seed(&seeds[loader], loader);
         memcpy(in.bytes, seeds[loader].bytes, in.size = seeds[loader].size);
         before = in.size;
-        for (k = 0; k < changes; k++) mutate(&in, loader <= LEARNED ? 9 - 8 * !draw(8) : 1);
+        for (k = 0; k < changes; k++) mutate(&in, loader < NPY ? 9 - 8 * !draw(8) : 1);
         mend(&in, before);
         LLVMFuzzerTestOneInput(in.bytes, in.size);
     }
-    printf("%ld inputs; loaded: %ld models, %ld maximizers, %ld arrays, %ld IDX, %ld CIFAR-10, "
-           "%ld shards\n", rounds, loaded[MODEL], loaded[LEARNED], loaded[NPY], loaded[IDX],
+    printf("%ld inputs; loaded: %ld models, %ld maximizers; opened: %ld, %ld, %ld generators; "
+           "%ld checkpoints, %ld states, %ld arrays, %ld IDX, %ld CIFAR-10, %ld shards\n", rounds,
+           loaded[MODEL], loaded[LEARNED], loaded[OPEN_MODEL], loaded[OPEN_LEARNED],
+           loaded[OPEN_GENERATOR], loaded[CHECKPOINT], loaded[STATE], loaded[NPY], loaded[IDX],
            loaded[CIFAR10], loaded[SHARDS]);
     return 0;
 }

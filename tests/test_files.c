@@ -781,8 +781,6 @@ static void broken_headers(void)
         {"{'a':{'dtype':'F32','shape':[4294967296,4294967296,6],'data_offsets':[0,24]}}", "shape and dtype"},
         {"{'a':{'dtype':'F32','shape':[4611686018427387910],'data_offsets':[0,24]}}", "shape and dtype"},
         {"{'a':{'dtype':'F32','shape':[6.0],'data_offsets':[0,24]}}", "expected ]"},
-        {"{'a':{'dtype':'F32','shape':[1,1,1,1,1,1,1,1,6],'data_offsets':[0,24]}}", "too long"},
-        {"{'a':{'dtype':'F33','shape':[6],'data_offsets':[0,24]}}", "unknown dtype 'F33'"},
         {"{'a':{'dtype':'F32','shape':[6],'data_offsets':[0]}}", "two data_offsets"},
         {"{'a':{'dtype':'F32','data_offsets':[0,24]}}", "shape"},
         {"{'a':{'dtype':'F32','shape':[6],'shape':[6],'data_offsets':[0,24]}}", "second time"},
@@ -1367,7 +1365,6 @@ static void npy_shapes(void)
 static void broken_npy(void)
 {
     static const struct { const char *dictionary; size_t n; const char *cause; } cases[] = {
-        {"{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }", 24, "fortran_order"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", 23,
          "6 elements of 4 bytes announced, 23 bytes of data"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", 28, "28 bytes of data"},
@@ -1385,7 +1382,6 @@ static void broken_npy(void)
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (6,), 'shape': (6,), }", 24, "second time"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (6,), 'more': 1, }", 24, "unknown key"},
         {"{'descr': '<c8', 'fortran_order': False, 'shape': (3,), }", 24, "'<c8'"},
-        {"{'descr': '<f2', 'fortran_order': False, 'shape': (12,), }", 24, "'<f2'"},
         {"{'descr': '<i3', 'fortran_order': False, 'shape': (8,), }", 24, "'<i3'"},
         {"{'descr': '|O', 'fortran_order': False, 'shape': (3,), }", 24, "'|O'"},
         {"{'descr': '<U6', 'fortran_order': False, 'shape': (1,), }", 24, "'<U6'"},
@@ -1719,7 +1715,7 @@ static void broken_shards(void)
         read_fails_at = k;
         reads = 0;
         CHECK(!l2l_dataset_shards_source(c, s, s + 2, 2, 4, &d));
-        CHECK_NAMED(c, L2L_ERROR_FILE, "of shard ", ", byte 0: ", "cannot read");
+        CHECK_NAMED(c, L2L_ERROR_FILE, "of shard ", ", byte ", "cannot read");
         CHECK_BYTES(&kept, &d, sizeof d);
     }
     read_fails_at = reads = 0;
