@@ -159,6 +159,7 @@ int main(void)
 #include <stdint.h>
 
 #define L2LADV_VERSION "0.4.1"
+#define L2LADV_VERSION_NUMBER 401            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((unused))
