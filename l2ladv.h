@@ -335,7 +335,8 @@ L2LADVDEF bool l2l_set_recording(l2l_context *c, bool on); /* returns what it wa
 
 enum { /* flags of l2l_grad */
     L2L_CREATE_GRAPH = 1, /* record the gradient too, so that it can be differentiated again      */
-    L2L_FREE_GRAPH = 2    /* give the tape's activations back on the way: it is the last use      */
+    L2L_FREE_GRAPH = 2    /* give the tape's activations back on the way: it is the last use. The */
+                          /* output keeps its value                                               */
 };
 /* gradients[i] = d sum(output) / d inputs[i], a tensor of inputs[i]'s shape (zeros where the output
    does not depend on it). Only paths to the inputs asked for are followed: a gradient of the images
@@ -531,14 +532,22 @@ typedef struct l2l_parameter {
     const char *name;          /* e.g. "feature_extractor.conv1.weight" */
     const l2l_tensor *value;   /* khxkwxCxK; a linear layer's is HxWxCxK of the map it flattens   */
     int rank;                  /* in files: 4 = KxCxkhxkw, 2 = Kx(C*H*W), 1 = K                   */
+    int64_t shape[4];          /* these `rank` numbers                                            */
     bool trainable;            /* false: a buffer                                                 */
 } l2l_parameter;
 L2LADVDEF int l2l_model_parameters(const l2l_model *m); /* how many, buffers included             */
 L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i);
 L2LADVDEF int64_t l2l_model_size(const l2l_model *m);   /* trainable numbers, e.g. 312,202        */
-/* A parameter in file layout, read and written; l2l_count(value->shape) numbers. */
+/* The same tensor for operations of yours, and as an input of l2l_grad; NULL for a number that there
+   is not. Only l2l_parameter_set writes to it: it also renews what was computed from the old
+   values. */
+L2LADVDEF l2l_tensor *l2l_parameter_tensor(l2l_model *m, int i);
+/* A parameter in file layout, read and written; l2l_count(value->shape) numbers. The third does it
+   for another tensor of the parameter's shape, such as its gradient. */
 L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values);
 L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values);
+L2LADVDEF bool l2l_parameter_to_file(const l2l_model *m, int i, const l2l_tensor *x,
+                                     l2l_real *values);
 
 /* A table of layers, shapes and counts as text, cut to `capacity` bytes with its final zero.
    Returns the length that the whole text has. */
@@ -4940,6 +4949,21 @@ static void l2l__walk_mark(l2l_context *c, l2l__walk *w)
         }
 }
 
+/* The output's value outlives the graph behind it, which is no way back any more. */
+static void l2l__given_back_vjp(l2l__vjp *v)
+{
+    l2l__fail(v->c, L2L_ERROR_ARGUMENT, "l2l_vjp: L2L_FREE_GRAPH gave back what this output was "
+              "computed from: it can be differentiated once");
+}
+static const l2l__operation l2l__given_back_op = {"an output", l2l__given_back_vjp};
+
+/* Is x the tensor y, or a view of it? */
+static bool l2l__shows(const l2l_tensor *x, const l2l_tensor *y)
+{
+    while (x && x != y) x = x->base;
+    return x != NULL;
+}
+
 static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned flags)
 {
     l2l__vjp v = L2L__ZERO;
@@ -4958,7 +4982,9 @@ static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned
         l2l_drop(c, v.dy);
         w->slots[y->tape] = NULL;
     }
-    if ((flags & L2L_FREE_GRAPH) && !(w->need[y->tape] & 2)) l2l__drop_data(c, y);
+    if (!(flags & L2L_FREE_GRAPH) || (w->need[y->tape] & 2)) return;
+    if (l2l__shows(c->tape[w->last], y)) y->op = &l2l__given_back_op;
+    else l2l__drop_data(c, y);
 }
 
 static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l_tensor *cotangent,
@@ -6762,7 +6788,6 @@ L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m)
     l2l_model *clone = m ? l2l_model_create(c, &m->options) : NULL;
     if (!clone) return NULL;
     clone->external = m->external;
-    if (m->options.user == (const void *)m) clone->options.user = clone; /* an external model */
     if (l2l_model_copy(clone, m)) return clone;
     l2l_model_free(clone);
     return NULL;
@@ -6801,12 +6826,17 @@ L2LADVDEF int l2l_model_parameters(const l2l_model *m) { return m ? m->n_slots :
 L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i)
 {
     l2l_parameter p;
+    l2l_shape s;
     memset(&p, 0, sizeof p);
     if (!m || i < 0 || i >= m->n_slots) return p;
     p.name = m->slots[i]->name;
     p.value = &m->slots[i]->value;
     p.rank = m->slots[i]->rank;
     p.trainable = m->slots[i]->trainable;
+    s = p.value->shape;                      /* kh, kw, C, K                                      */
+    p.shape[0] = s.c;
+    if (p.rank > 1) p.shape[1] = p.rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
+    if (p.rank == 4) { p.shape[2] = s.n; p.shape[3] = s.h; }
     return p;
 }
 
@@ -6826,11 +6856,25 @@ static bool l2l__slot_number(const l2l_model *m, int i)
            l2l__fail(m->context, L2L_ERROR_ARGUMENT, "parameter %d of %d", i, m->n_slots);
 }
 
+L2LADVDEF l2l_tensor *l2l_parameter_tensor(l2l_model *m, int i)
+{
+    return l2l__slot_number(m, i) ? &m->slots[i]->value : NULL;
+}
+
+L2LADVDEF bool l2l_parameter_to_file(const l2l_model *m, int i, const l2l_tensor *x,
+                                     l2l_real *values)
+{
+    static const char who[] = "l2l_parameter_to_file";
+    if (!l2l__slot_number(m, i) || !l2l__ready(m->context, who, x) ||
+        !l2l__equal(m->context, who, x->shape, m->slots[i]->value.shape))
+        return false;
+    l2l__to_file(x->shape, x->data, values);
+    return true;
+}
+
 L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values)
 {
-    if (!l2l__slot_number(m, i)) return false;
-    l2l__to_file(m->slots[i]->value.shape, m->slots[i]->value.data, values);
-    return true;
+    return l2l__slot_number(m, i) && l2l_parameter_to_file(m, i, &m->slots[i]->value, values);
 }
 
 L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values)
@@ -12746,13 +12790,7 @@ static void l2l__model_bundle(const l2l_model *m, l2l__bundle *b)
     l2l__bundle_new(m->context, b, 2 * m->n_slots);
     for (int i = 0; i < m->n_slots; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
-        l2l_shape s = p.value->shape;
-        int64_t shape[4];
-        shape[0] = s.c;
-        shape[1] = p.rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
-        shape[2] = s.n;
-        shape[3] = s.h;
-        l2l__bundle_add(b, p.name, L2L__REAL, p.rank, shape, NULL);
+        l2l__bundle_add(b, p.name, L2L__REAL, p.rank, p.shape, NULL);
     }
 }
 

@@ -1,0 +1,113 @@
+/* The seams of the interface that programs of one's own stand on: what they get is what they can
+   hand on, without casts, without reading names, without data that they do not need. */
+#include "networks.h"
+
+/* -- gradients of parameters ------------------------------------------------------------------- */
+
+/* Handles go into l2l_grad as they are; each gradient comes out in the file's layout. */
+static void parameters_as_inputs(void)
+{
+    l2l_context *c = test_context(2);
+    l2l_model_options o = own_options("tiny", tiny_forward, 2, 8, 3);
+    l2l_model *m = l2l_model_create(c, &o);
+    const int labels[2] = {1, 2};
+    l2l_tensor *theta[4], *grad[4], *loss;
+    l2l_mark mark = l2l_mark_here(c);
+    int i;
+    if (!CHECK(m && l2l_model_parameters(m) == 4)) { CHECK_OK(c); l2l_context_free(c); return; }
+    for (i = 0; i < 4; i++) {
+        theta[i] = l2l_parameter_tensor(m, i);
+        CHECK(theta[i] == l2l_model_parameter(m, i).value);
+    }
+    l2l_set_recording(c, true);
+    loss = l2l_mean(c, l2l_cross_entropy(
+                           c, l2l_model_forward(m, seeded(c, 2, 2, 8, 8, 1, 0, 1), L2L_EVALUATE),
+                           labels));
+    if (CHECK(l2l_grad(c, loss, theta, 4, grad, 0)))
+        for (i = 0; i < 4; i++) {
+            l2l_parameter p = l2l_model_parameter(m, i);
+            l2l_shape s = p.value->shape;
+            int64_t n = l2l_count(s), j;
+            l2l_real *file = test_array(n), *expected = test_array(n);
+            for (j = 0; j < n; j++) file[j] = -7;
+            CHECK(l2l_parameter_to_file(m, i, grad[i], file));
+            weight_permute(grad[i]->data, expected, s.c, s.w, s.n, s.h, 1);
+            CHECK_BYTES(expected, file, (size_t)n * sizeof *file);
+            CHECK(l2l_parameter_to_file(m, i, p.value, file) && l2l_parameter_get(m, i, expected));
+            CHECK_BYTES(expected, file, (size_t)n * sizeof *file);
+            free(file);
+            free(expected);
+        }
+    CHECK_OK(c);
+    l2l_set_recording(c, false);
+    l2l_release(c, mark);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+/* Convolution 4x2x3x3, its bias, linear 3x36 of 4x3x3, its bias. */
+static void shapes_in_files(void)
+{
+    static const int64_t expected[4][4] = {{4, 2, 3, 3}, {4, 0, 0, 0}, {3, 36, 0, 0}, {3, 0, 0, 0}};
+    l2l_context *c = test_context(1);
+    l2l_model_options o = own_options("tiny", tiny_forward, 2, 8, 3);
+    l2l_model *m = l2l_model_create(c, &o);
+    l2l_real v[200] = {0};
+    int i, j;
+    for (i = 0; i < 4; i++) {
+        l2l_parameter p = l2l_model_parameter(m, i);
+        CHECK_INT(i == 0 ? 4 : i == 2 ? 2 : 1, p.rank);
+        for (j = 0; j < 4; j++) CHECK_INT(expected[i][j], p.shape[j]);
+    }
+    CHECK(l2l_parameter_tensor(m, 4) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "parameter 4 of 4");
+    CHECK(l2l_parameter_tensor(NULL, 0) == NULL);
+    CHECK(!l2l_parameter_to_file(m, -1, l2l_model_parameter(m, 0).value, v));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "parameter -1 of 4");
+    CHECK(!l2l_parameter_to_file(m, 0, l2l_model_parameter(m, 2).value, v));
+    CHECK_ERROR(c, L2L_ERROR_SHAPE, "3x3x4x3 does not fit 3x3x2x4");
+    CHECK(!l2l_parameter_to_file(m, 0, NULL, v));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "NULL");
+    for (i = 0; i < 200; i++) CHECK_NEAR(0, v[i], 0);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+/* -- a graph that is given back ---------------------------------------------------------------- */
+
+static void the_output_keeps_its_value(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *x = seeded(c, 2, 3, 4, 4, 5, -1, 1), *square, *loss, *view, *d;
+    double before;
+    int k;
+    for (k = 0; k < 2; k++) { /* the loss itself, or a view of it */
+        l2l_set_recording(c, true);
+        square = l2l_mul(c, x, x);
+        loss = l2l_sum(c, square);
+        before = l2l_item(c, loss);
+        view = k ? l2l_reshape(c, loss, l2l_shape_of(1, 1, 1, 1)) : loss;
+        CHECK(before > 0 && l2l_grad(c, view, &x, 1, &d, L2L_FREE_GRAPH));
+        if (CHECK_OK(c)) CHECK_NEAR(2 * (double)x->data[7], d->data[7], 1e-6);
+        CHECK_NEAR(before, l2l_item(c, view), 0);
+        CHECK_OK(c);
+        CHECK(square->data == NULL); /* what it was computed from is gone */
+        CHECK(!l2l_grad(c, view, &x, 1, &d, 0) && d == NULL);
+        CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "L2L_FREE_GRAPH");
+        CHECK(!l2l_grad(c, l2l_affine(c, view, 2, 0), &x, 1, &d, 0)); /* and so from beyond it */
+        CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "L2L_FREE_GRAPH");
+        l2l_set_recording(c, false);
+    }
+    l2l_release(c, mark);
+    l2l_context_free(c);
+}
+
+int main(void)
+{
+    RUN(parameters_as_inputs, "parameters are inputs of l2l_grad without a cast, and their "
+                              "gradients come in the file's layout");
+    RUN(shapes_in_files, "a parameter tells its shape in files; what does not fit it is refused");
+    RUN(the_output_keeps_its_value, "L2L_FREE_GRAPH leaves the output its value, and no way back");
+    return test_end();
+}
