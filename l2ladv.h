@@ -740,7 +740,8 @@ typedef struct l2l_attack {
     l2l_norm norm;    /* of the ball: L2L_LINF                                                    */
     double epsilon;   /* its radius: 0.3 or 8/255; in l2 about 2 on digits, 0.5 on CIFAR-10       */
     const int *targets; /* n classes that the images shall be taken for; NULL: any but the label  */
-    double step_size; /* PGD: epsilon/4                                                           */
+    double step_size; /* in pixels; 0: relative_step * epsilon, with epsilon as it is then        */
+    double relative_step; /* 1/4; fgsm: 1                                                         */
     int steps;        /* gradient steps                                                           */
     int restarts;     /* 1: one run                                                               */
     l2l_start start;
@@ -758,9 +759,10 @@ typedef struct l2l_attack {
     int candidates;   /* deepfool: classes looked at, the likeliest, the label among them: 10;    */
                       /* sign_opt: directions for one gradient: 100                               */
     double share;     /* square: part of the image that the first windows cover: 0.8              */
-    /* private */
-    bool (*search)(struct l2l__hunt *h); /* instead of the maximizer's steps                      */
+    /* what kind it is: to be read */
     bool minimal;     /* it looks for the nearest adversarial image, in no ball                   */
+    bool queries;     /* it asks for no gradient: `steps` are passes forward                      */
+    bool (*search)(struct l2l__hunt *h); /* not NULL: one of the searches below                   */
 } l2l_attack;
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon); /* from x, 10 steps of epsilon/4           */
@@ -7866,7 +7868,7 @@ L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign)
 
 /* -- attacks by name --------------------------------------------------------------------------- */
 
-static l2l_attack l2l__attack(const char *name, double epsilon, double step, int steps,
+static l2l_attack l2l__attack(const char *name, double epsilon, double relative_step, int steps,
                               l2l_start start)
 {
     l2l_attack a = L2L__ZERO;
@@ -7874,7 +7876,7 @@ static l2l_attack l2l__attack(const char *name, double epsilon, double step, int
     a.maximizer = l2l_maximizer_sign();
     a.objective = l2l_objective_cross_entropy();
     a.epsilon = epsilon;
-    a.step_size = step;
+    a.relative_step = relative_step;
     a.steps = steps;
     a.restarts = 1;
     a.start = start;
@@ -7885,31 +7887,31 @@ static l2l_attack l2l__attack(const char *name, double epsilon, double step, int
 /* Goodfellow et al. 2015: x' = clip(x + epsilon sign g) */
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon)
 {
-    return l2l__attack("fgsm", epsilon, epsilon, 1, L2L_START_CLEAN);
+    return l2l__attack("fgsm", epsilon, 1, 1, L2L_START_CLEAN);
 }
 
 /* Kurakin et al. 2017: PGD without a random start */
 L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon)
 {
-    return l2l__attack("ifgsm", epsilon, epsilon / 4, 10, L2L_START_CLEAN);
+    return l2l__attack("ifgsm", epsilon, 0.25, 10, L2L_START_CLEAN);
 }
 
 /* Madry et al. 2018 */
 L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon)
 {
-    return l2l__attack("pgd", epsilon, epsilon / 4, 10, L2L_START_UNIFORM);
+    return l2l__attack("pgd", epsilon, 0.25, 10, L2L_START_UNIFORM);
 }
 
 L2LADVDEF l2l_attack l2l_attack_bls(double epsilon)
 {
-    l2l_attack a = l2l__attack("bls", epsilon, epsilon, 10, L2L_START_UNIFORM);
+    l2l_attack a = l2l__attack("bls", epsilon, 1, 10, L2L_START_UNIFORM);
     a.maximizer = l2l_maximizer_line_search(true);
     return a;
 }
 
 L2LADVDEF l2l_attack l2l_attack_pgd_l2(double epsilon)
 {
-    l2l_attack a = l2l__attack("pgd-l2", epsilon, epsilon / 4, 10, L2L_START_UNIFORM);
+    l2l_attack a = l2l__attack("pgd-l2", epsilon, 0.25, 10, L2L_START_UNIFORM);
     a.norm = L2L_L2;
     a.maximizer = l2l_maximizer_gradient();
     return a;
@@ -7918,7 +7920,7 @@ L2LADVDEF l2l_attack l2l_attack_pgd_l2(double epsilon)
 /* Dong et al. 2018, algorithm 1 */
 L2LADVDEF l2l_attack l2l_attack_mim(double epsilon)
 {
-    l2l_attack a = l2l__attack("mim", epsilon, epsilon / 4, 10, L2L_START_CLEAN);
+    l2l_attack a = l2l__attack("mim", epsilon, 0.25, 10, L2L_START_CLEAN);
     a.maximizer = l2l_maximizer_momentum(1);
     return a;
 }
@@ -7926,7 +7928,7 @@ L2LADVDEF l2l_attack l2l_attack_mim(double epsilon)
 /* Carlini and Wagner 2017's f_6, with Madry et al. 2018's confidence */
 L2LADVDEF l2l_attack l2l_attack_cw_pgd(double epsilon)
 {
-    l2l_attack a = l2l__attack("cw-pgd", epsilon, epsilon / 4, 10, L2L_START_UNIFORM);
+    l2l_attack a = l2l__attack("cw-pgd", epsilon, 0.25, 10, L2L_START_UNIFORM);
     a.objective = l2l_objective_margin();
     a.objective.cut = true;
     a.objective.confidence = 50;
@@ -7936,7 +7938,8 @@ L2LADVDEF l2l_attack l2l_attack_cw_pgd(double epsilon)
 /* Jang et al. 2019, as their evaluation program runs it */
 L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon)
 {
-    l2l_attack a = l2l__attack("cw-l2lda", epsilon, 1e-3, 100, L2L_START_CLEAN);
+    l2l_attack a = l2l__attack("cw-l2lda", epsilon, 0.25, 100, L2L_START_CLEAN);
+    a.step_size = 1e-3;
     a.maximizer = l2l_maximizer_adam(8.0 / 255);
     a.objective = l2l_objective_margin();
     a.objective.cut = true;
@@ -7945,6 +7948,12 @@ L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon)
 }
 
 /* -- running an attack ------------------------------------------------------------------------- */
+
+/* The length of a step, in pixels. A search has no ball that it could be a part of. */
+static double l2l__step_size(const l2l_attack *a)
+{
+    return a->step_size > 0 || a->search ? a->step_size : a->relative_step * a->epsilon;
+}
 
 static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
 {
@@ -7955,9 +7964,10 @@ static bool l2l__attack_ok(l2l_context *c, const l2l_attack *a, int n)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: epsilon %g is not %s; pixels are in "
                          "[0,1], so 8 of 255 is 8/255", a->epsilon,
                          a->norm == L2L_LINF ? "in [0,1]" : "a number from 0");
-    if (!(a->step_size >= 0 && a->step_size <= DBL_MAX))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: step_size %g must not be negative",
-                         a->step_size);
+    if (!(a->step_size >= 0 && a->step_size <= DBL_MAX && a->relative_step >= 0 &&
+          a->relative_step <= DBL_MAX))
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: step_size %g and relative_step %g must "
+                         "not be negative", a->step_size, a->relative_step);
     if (a->steps < 0 || a->restarts < 1 || a->batch < 1)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: steps %d must be at least 0, restarts %d "
                          "and batch %d at least 1", a->steps, a->restarts, a->batch);
@@ -8591,6 +8601,7 @@ L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
 {
     l2l_attack a = l2l__search_attack("square", epsilon, L2L_LINF, 5000, l2l__square_search);
     a.minimal = false;
+    a.queries = true;
     return a;
 }
 
@@ -8733,6 +8744,7 @@ L2LADVDEF l2l_attack l2l_attack_sign_opt(double epsilon)
 {
     l2l_attack a = l2l__search_attack("sign-opt", epsilon, L2L_L2, 5000, l2l__ray_search);
     a.candidates = 100;
+    a.queries = true;
     return a;
 }
 
@@ -8871,7 +8883,7 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
     h.in.images = h.images;
     h.in.norm = a->norm;
     h.in.epsilon = a->epsilon;
-    h.in.step_size = a->step_size;
+    h.in.step_size = l2l__step_size(a);
     h.in.T = a->steps;
     h.in.mode = L2L_EVALUATE;
     return l2l__inner_open(&h.in, false) && l2l__hunt_batch(&h) &&
@@ -9889,7 +9901,7 @@ L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m)
 
 L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int steps)
 {
-    l2l_attack a = l2l__attack("learned", epsilon, epsilon / 4, steps, L2L_START_NORMAL);
+    l2l_attack a = l2l__attack("learned", epsilon, 0.25, steps, L2L_START_NORMAL);
     a.maximizer = l2l_learned_maximizer(m);
     return a;
 }
@@ -10541,7 +10553,7 @@ L2LADVDEF l2l_maximizer l2l_generator_maximizer(l2l_generator *m)
 
 L2LADVDEF l2l_attack l2l_attack_l2lda(l2l_generator *m, double epsilon)
 {
-    l2l_attack a = l2l__attack("l2lda", epsilon, epsilon / 4, 10, L2L_START_CLEAN);
+    l2l_attack a = l2l__attack("l2lda", epsilon, 0.25, 10, L2L_START_CLEAN);
     a.maximizer = l2l_generator_maximizer(m);
     return a;
 }
@@ -11350,6 +11362,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->data = *d;
     t->data.context = c;
     t->options = *o;
+    t->options.validation_attack.step_size = l2l__step_size(&o->validation_attack);
     t->best_score = t->shuffled = -1;
     t->shares = o->method.outer.is_objective && o->method.objective.loss == l2l__objective_ce &&
                 !m->mode_matters;
@@ -11464,6 +11477,7 @@ static void l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__
     l2l__format(k->name, sizeof k->name, "%s", a->name);
     l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, m->name);
     k->attack = *a;
+    k->attack.step_size = l2l__step_size(a);
     k->targets = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
     k->init = l2l__digest_bytes(a->init, l2l__image_size(&e->model->options) * e->images *
                                          (int64_t)sizeof(l2l_real));
@@ -11764,7 +11778,7 @@ static l2l__ran *l2l__evaluation_next(l2l_evaluation *e, const l2l_attack *a)
     l2l__settings_of(e, a, &here);
     if (e->n_ran < e->n_saved) {
         if (!l2l__evaluation_same(e, k, &here)) return NULL;
-        k->attack = *a;
+        k->attack = here.attack;
         return k;
     }
     if (e->options.state && e->n_ran == L2L__STATE_ATTACKS)

@@ -103,11 +103,87 @@ static void the_output_keeps_its_value(void)
     l2l_context_free(c);
 }
 
+/* -- steps ------------------------------------------------------------------------------------- */
+
+typedef struct target {
+    l2l_model *m;
+    l2l_real x[4 * 2 * 64], adv[4 * 2 * 64];
+    int labels[4];
+} target;
+
+static const l2l_real *attacked(target *t, const l2l_attack *a)
+{
+    l2l_record records[4];
+    memset(t->adv, 0, sizeof t->adv);
+    CHECK(l2l_attack_run(t->m, a, t->x, t->labels, 4, t->adv, records));
+    return t->adv;
+}
+
+/* A step of 0 is the attack's own part of epsilon, whenever epsilon was said. */
+static void steps_follow_epsilon(void)
+{
+    static l2l_attack (*const make[])(double) = {
+        l2l_attack_fgsm, l2l_attack_ifgsm, l2l_attack_pgd, l2l_attack_pgd_l2, l2l_attack_mim,
+        l2l_attack_cw_pgd};
+    static const double radius[] = {0.05, 0.2};
+    l2l_context *c = test_context(1);
+    l2l_model_options o = own_options("smooth", smooth_forward, 2, 8, 3);
+    static target t;
+    l2l_real expected[4 * 2 * 64];
+    l2l_record records[4];
+    int i, j;
+    t.m = l2l_model_create(c, &o);
+    for (i = 0; i < 4; i++) t.labels[i] = i % 3;
+    golden_fill(t.x, COUNT(t.x), 9, 0, 1);
+    for (i = 0; i < COUNT(make); i++)
+        for (j = 0; j < 2; j++) {
+            l2l_attack a = make[i](radius[j]), b = make[i](0.3);
+            double part = i == 0 ? 1 : 0.25;
+            a.last_iterate = b.last_iterate = true;
+            a.steps = b.steps = i == 0 ? 1 : 2;
+            memcpy(expected, attacked(&t, &a), sizeof expected);
+            CHECK(memcmp(expected, t.x, sizeof expected) != 0);
+            CHECK_NEAR(0, a.step_size, 0);
+            CHECK_NEAR(part, a.relative_step, 0);
+            b.epsilon = radius[j];                  /* changed later */
+            CHECK_BYTES(expected, attacked(&t, &b), sizeof expected);
+            b.step_size = part * radius[j];         /* the same, said in pixels */
+            CHECK_BYTES(expected, attacked(&t, &b), sizeof expected);
+            b.step_size = 0.5 * part * radius[j];
+            CHECK(memcmp(expected, attacked(&t, &b), sizeof expected) != 0);
+            b.step_size = 0;                        /* and 0 is the attack's own again */
+            CHECK_BYTES(expected, attacked(&t, &b), sizeof expected);
+            b.relative_step = 0.5 * part;
+            a.step_size = 0.5 * part * radius[j];
+            memcpy(expected, attacked(&t, &a), sizeof expected);
+            CHECK_BYTES(expected, attacked(&t, &b), sizeof expected);
+            b.relative_step = -1;
+            CHECK(!l2l_attack_run(t.m, &b, t.x, t.labels, 4, t.adv, records));
+            CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "relative_step -1");
+        }
+    l2l_model_free(t.m);
+    l2l_context_free(c);
+}
+
+/* What a program asks of an attack, it need not know by name. */
+static void kinds_of_attacks(void)
+{
+    l2l_attack walk = l2l_attack_pgd(0.1), square = l2l_attack_square(0.1);
+    l2l_attack cw = l2l_attack_cw_l2(1), sign_opt = l2l_attack_sign_opt(1);
+    CHECK(!walk.minimal && !walk.queries && !walk.search);
+    CHECK(!square.minimal && square.queries && square.search);
+    CHECK(cw.minimal && !cw.queries && cw.search);
+    CHECK(sign_opt.minimal && sign_opt.queries && sign_opt.search);
+    CHECK(l2l_attack_deepfool(1).minimal && l2l_attack_deepfool_l2(1).minimal);
+}
+
 int main(void)
 {
     RUN(parameters_as_inputs, "parameters are inputs of l2l_grad without a cast, and their "
                               "gradients come in the file's layout");
     RUN(shapes_in_files, "a parameter tells its shape in files; what does not fit it is refused");
     RUN(the_output_keeps_its_value, "L2L_FREE_GRAPH leaves the output its value, and no way back");
+    RUN(steps_follow_epsilon, "a step_size of 0 is a part of epsilon, whenever epsilon was said");
+    RUN(kinds_of_attacks, "whether an attack is minimal or works by queries can be read");
     return test_end();
 }
