@@ -985,6 +985,8 @@ typedef struct l2l_augment {
 typedef struct l2l_train_options {
     l2l_method method;
     int epochs, batch;          /* 10, 128 */
+    int64_t steps;              /* without a data set: all steps, of which warm-ups and schedule  */
+                                /* are fractions; with one 0: they follow from epochs and batch   */
     int micro_batch;            /* images at a time, to save memory; 0: the whole batch           */
     double epsilon;             /* 0.3 */
     int T;                      /* 10 inner steps */
@@ -1010,7 +1012,8 @@ typedef struct l2l_train_options {
 L2LADVDEF l2l_train_options l2l_train_default(void);
 
 typedef struct l2l_trainer l2l_trainer;
-/* The model (and phi, inside the method) are trained in place. */
+/* The model (and phi, inside the method) are trained in place. d may be NULL: then the images come
+   by l2l_train_step alone, options.steps times, and none can be held out. */
 L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
                                           const l2l_train_options *o);
 L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
@@ -11244,7 +11247,12 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     if (!o->method.objective.loss || !o->method.outer.loss)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: the method lacks an objective or an "
                          "outer loss");
-    if (!l2l__dataset_fits(c, "training", d, a)) return false;
+    if (d && !l2l__dataset_fits(c, "training", d, a)) return false;
+    if (d ? o->steps != 0 : o->steps < 1)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, d ? "training: steps %z with a data set, whose "
+                         "steps follow from epochs and batch; leave it 0" : "training: without a "
+                         "data set steps must say how many l2l_train_step will make, not %z",
+                         o->steps);
     if (o->augment.padding < 0 || o->augment.padding >= a->height ||
         o->augment.padding >= a->width)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: augment.padding %d is not in 0 to below "
@@ -11265,9 +11273,9 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     if (!(o->epsilon_warm_up >= 0 && o->epsilon_warm_up <= 1) || !(o->step_size >= 0))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: epsilon_warm_up %g is not in [0,1], or "
                          "step_size %g is negative", o->epsilon_warm_up, o->step_size);
-    if (o->validation < 0 || o->validation >= d->count)
+    if (o->validation < 0 || o->validation >= (d ? d->count : 1))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "training: validation %d must leave some of the %d "
-                         "images for training", o->validation, d->count);
+                         "images for training", o->validation, d ? d->count : 0);
     return true;
 }
 
@@ -11359,7 +11367,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
         return NULL;
     t->context = c;
     t->model = m;
-    t->data = *d;
+    if (d) t->data = *d;
     t->data.context = c;
     t->options = *o;
     t->options.validation_attack.step_size = l2l__step_size(&o->validation_attack);
@@ -11371,15 +11379,15 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
         return NULL;
     }
     l2l__split(t);
-    t->data_digest = l2l__data_digest(t);
+    if (d) t->data_digest = l2l__data_digest(t);
     if (c->status) {
         l2l_trainer_free(t);
         return NULL;
     }
     l2l_progress *p = &t->progress;
-    p->epochs = o->epochs;
-    p->steps_in_epoch = (t->n_train - 1) / o->batch + 1;
-    p->steps = p->steps_in_epoch * o->epochs;
+    p->epochs = d ? o->epochs : 1;
+    p->steps_in_epoch = d ? (t->n_train - 1) / o->batch + 1 : o->steps;
+    p->steps = p->steps_in_epoch * p->epochs;
     p->validation_natural = p->validation_robust = -1;
     return t;
 }
@@ -11396,7 +11404,11 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
 
 L2LADVDEF bool l2l_train(l2l_trainer *t)
 {
-    if (!t || t->context->status || !l2l__maybe_resume(t) || !l2l__log_begin(t)) return false;
+    if (!t || t->context->status) return false;
+    if (t->data.count < 1)
+        return l2l__fail(t->context, L2L_ERROR_ARGUMENT, "l2l_train: the trainer was made without "
+                         "a data set: use l2l_train_step");
+    if (!l2l__maybe_resume(t) || !l2l__log_begin(t)) return false;
     if (t->step < t->progress.steps) l2l__algorithm1(t);
     return !t->context->status;
 }
@@ -13040,6 +13052,7 @@ static const l2l__field l2l__settings[] = {
     L2L__OPTION(method.outer.name, "outer loss", 's'), L2L__OPTION(method.start, "start", 'i'),
     L2L__SETTING(data.count, "images", 'i'), L2L__SETTING(data_digest, "data (a sample)", 'r'),
     L2L__OPTION(epochs, "epochs", 'i'), L2L__OPTION(batch, "batch", 'i'),
+    L2L__OPTION(steps, "steps", 'i'),
     L2L__OPTION(micro_batch, "micro_batch", 'i'), L2L__OPTION(epsilon, "epsilon", 'r'),
     L2L__OPTION(T, "T", 'i'), L2L__OPTION(step_size, "step_size", 'r'),
     L2L__SETTING(w_digest, "loss_weights", 'r'),

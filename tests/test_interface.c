@@ -177,6 +177,133 @@ static void kinds_of_attacks(void)
     CHECK(l2l_attack_deepfool(1).minimal && l2l_attack_deepfool_l2(1).minimal);
 }
 
+/* -- training without a data set --------------------------------------------------------------- */
+
+enum { IMAGES = 40, BATCH = 10, STEPS = 8 };
+static l2l_real given[IMAGES * 2 * 64];
+static int given_labels[IMAGES];
+
+static l2l_train_options step_options(l2l_learned *phi)
+{
+    l2l_train_options o = l2l_train_default();
+    o.method = l2l_method_rnn_adv(phi);
+    o.batch = BATCH;
+    o.T = 3;
+    o.schedule.kind = L2L_COSINE;
+    o.schedule.warm_up = 0.25;
+    return o;
+}
+
+/* Steps first .. last-1 of a trainer over the given images, batch by batch. */
+static void make_steps(l2l_trainer *t, int first, int last)
+{
+    for (; t && first < last; first++) {
+        int at = first % (IMAGES / BATCH) * BATCH;
+        l2l_progress p;
+        if (!CHECK(l2l_train_step(t, given + at * 2 * 64, given_labels + at, BATCH, &p))) return;
+        CHECK_INT(first + 1, p.step);
+        CHECK_INT(STEPS, p.steps);
+    }
+}
+
+/* All parameters of model and maximizer; to be freed. */
+static l2l_real *all_values(const l2l_model *m, l2l_learned *phi, size_t *bytes)
+{
+    int64_t n = l2l_learned_size(phi);
+    l2l_real *v;
+    int i;
+    for (i = 0; i < l2l_model_parameters(m); i++)
+        n += l2l_count(l2l_model_parameter(m, i).value->shape);
+    v = test_array(n);
+    *bytes = (size_t)n * sizeof *v;
+    memcpy(v, l2l_learned_parameters(phi), (size_t)l2l_learned_size(phi) * sizeof *v);
+    for (n = l2l_learned_size(phi), i = 0; i < l2l_model_parameters(m); i++) {
+        l2l_parameter_get(m, i, v + n);
+        n += l2l_count(l2l_model_parameter(m, i).value->shape);
+    }
+    return v;
+}
+
+/* Warm-ups and schedule go by the steps that the options say, not by the size of some data. */
+static void steps_without_data(void)
+{
+    static const char file[] = "out/steps.checkpoint";
+    l2l_real *expected = NULL;
+    size_t bytes = 0;
+    int kind, i;
+    golden_fill(given, COUNT(given), 31, 0, 1);
+    for (i = 0; i < IMAGES; i++) given_labels[i] = i % 3;
+    for (kind = 0; kind < 3; kind++) { /* with data of as many steps, without, and resumed */
+        l2l_context *c = test_context(2);
+        l2l_model_options network = own_options("tiny", tiny_forward, 2, 8, 3);
+        l2l_model *m = l2l_model_create(c, &network);
+        l2l_learned_options lstm = l2l_learned_default();
+        l2l_learned *phi = l2l_learned_create(c, &lstm);
+        l2l_train_options o = step_options(phi);
+        l2l_trainer *t;
+        l2l_dataset d;
+        l2l_real *got;
+        CHECK(l2l_dataset_from_arrays(c, given, given_labels, IMAGES, 2, 8, 8, 3, &d));
+        o.epochs = kind ? 77 : STEPS * BATCH / IMAGES;
+        o.steps = kind ? STEPS : 0;
+        t = l2l_trainer_create(m, kind ? NULL : &d, &o);
+        if (!CHECK(t != NULL)) CHECK_OK(c);
+        if (kind == 2) CHECK(l2l_trainer_resume(t, file));
+        make_steps(t, kind < 2 ? 0 : 3, kind == 1 ? 3 : STEPS);
+        if (kind == 1) CHECK(l2l_trainer_save(t, file));
+        if (kind == 1) make_steps(t, 3, STEPS);
+        got = all_values(m, phi, &bytes);
+        if (kind) CHECK_BYTES(expected, got, bytes);
+        if (kind) free(got); else expected = got;
+        CHECK_OK(c);
+        if (kind == 2) {
+            l2l_trainer *other;
+            o.steps = STEPS + 1;
+            other = l2l_trainer_create(m, NULL, &o);
+            CHECK(other && !l2l_trainer_resume(other, file));
+            CHECK_ERROR(c, L2L_ERROR_MISMATCH, "steps is 9 here, but in the file 8");
+            l2l_trainer_free(other);
+        }
+        l2l_trainer_free(t);
+        l2l_dataset_free(&d);
+        l2l_learned_free(phi);
+        l2l_model_free(m);
+        l2l_context_free(c);
+    }
+    remove(file);
+    free(expected);
+}
+
+static void data_that_are_missed(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model_options network = own_options("tiny", tiny_forward, 2, 8, 3);
+    l2l_model *m = l2l_model_create(c, &network);
+    l2l_train_options o = l2l_train_default();
+    l2l_trainer *t;
+    l2l_dataset d;
+    CHECK(l2l_trainer_create(m, NULL, &o) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "without a data set steps must say");
+    o.steps = -5;
+    CHECK(l2l_trainer_create(m, NULL, &o) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "not -5");
+    o.steps = 10;
+    o.validation = 1;
+    CHECK(l2l_trainer_create(m, NULL, &o) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "validation 1 must leave some of the 0 images");
+    o.validation = 0;
+    CHECK(l2l_dataset_from_arrays(c, given, given_labels, IMAGES, 2, 8, 8, 3, &d));
+    CHECK(l2l_trainer_create(m, &d, &o) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "steps 10 with a data set");
+    t = l2l_trainer_create(m, NULL, &o);
+    CHECK(t && !l2l_train(t));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "without a data set: use l2l_train_step");
+    l2l_trainer_free(t);
+    l2l_dataset_free(&d);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
 int main(void)
 {
     RUN(parameters_as_inputs, "parameters are inputs of l2l_grad without a cast, and their "
@@ -185,5 +312,7 @@ int main(void)
     RUN(the_output_keeps_its_value, "L2L_FREE_GRAPH leaves the output its value, and no way back");
     RUN(steps_follow_epsilon, "a step_size of 0 is a part of epsilon, whenever epsilon was said");
     RUN(kinds_of_attacks, "whether an attack is minimal or works by queries can be read");
+    RUN(steps_without_data, "steps of one's own loop need no data set, and resume to the same bits");
+    RUN(data_that_are_missed, "a trainer without data says what it misses");
     return test_end();
 }
