@@ -9061,7 +9061,7 @@ static int l2l__phi_place(const l2l_learned *m, int i)
 }
 
 /* phi as it is now (the caller may write to it), and what makes a delta of the cell's output. */
-static void l2l__learned_pack(l2l_learned *m, double epsilon)
+static void l2l__phi_to_cell(l2l_learned *m, double epsilon)
 {
     int i;
     for (i = 0; i < m->size; i++) m->cell.w[l2l__phi_place(m, i)] = m->phi[i];
@@ -9408,7 +9408,7 @@ static bool l2l__learned_step(void *self, l2l_inner *in)
     l2l__sweep *s;
     double *norms;
     if (!l2l__learned_begun(m, in)) return false;
-    l2l__learned_pack(m, in->epsilon);
+    l2l__phi_to_cell(m, in->epsilon);
     norms = (double *)l2l__arena_array(c, in->shape.n, sizeof *norms);
     s = l2l__sweeps(m, workers, 1, 0);
     if (s) {
@@ -9428,7 +9428,6 @@ typedef struct l2l__adjoint {
     l2l_learned *m;
     l2l_inner *in;
     const l2l__cell_kernels *kernels;
-    bool greedy;
     int64_t count, d, blocks;    /* coordinates, coordinates of an image, blocks                  */
     int parts, workers;
     double *norms;               /* Txn, for the input transform                                  */
@@ -9472,7 +9471,7 @@ static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int k, int
     for (l = 0; l < L2L__COORDS; l++) s->u[l] = mask[l] * s->a[l];
     a->kernels->backward(&a->m->cell, &step, s->u, s->dh, s->dc, rows);
     l2l__row_load(a->in->g[t]->data, block * L2L__COORDS, a->count, s->g);
-    for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + (a->greedy ? 0 : s->u[l]);
+    for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + s->u[l];
 }
 
 /* Slots 0 .. steps-1 into the sums of dL_phi/dphi. */
@@ -9732,14 +9731,16 @@ static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in,
     a->sweeps = l2l__sweeps(m, a->workers, exact ? 1 : in->T, a->kernels->lanes);
     if (c->status) return false;
     memset(a->totals, 0, (size_t)totals * sizeof *a->totals);
-    l2l__learned_pack(m, in->epsilon);
+    l2l__phi_to_cell(m, in->epsilon);
     for (t = 0; t < in->T; t++)
         l2l__input_norms(m, in->g[t], a->norms + (int64_t)t * in->shape.n);
     return true;
 }
 
-/* dL_phi/dphi / n in file order: the parts in their order. */
-static void l2l__adjoint_gather(const l2l__adjoint *a, double *gradient)
+/* gradient += scale * dL_phi/dphi / n in file order, or, with `anew`, = that; the parts in their
+   order. */
+static void l2l__adjoint_gather(const l2l__adjoint *a, bool anew, double scale,
+                                l2l_real *gradient)
 {
     const l2l_learned *m = a->m;
     int i, part;
@@ -9747,26 +9748,27 @@ static void l2l__adjoint_gather(const l2l__adjoint *a, double *gradient)
         double sum = 0;
         for (part = 0; part < a->parts; part++)
             sum += a->totals[(size_t)part * (size_t)m->cell_size + (size_t)l2l__phi_place(m, i)];
-        gradient[i] = sum / a->in->shape.n;
+        sum /= a->in->shape.n;
+        gradient[i] = (anew ? 0 : gradient[i]) + (l2l_real)(scale * sum);
     }
 }
 
-/* `greedy` leaves u_t out of a_t. That also trains and looks right, but is not the derivative; it
-   is here so that a test can show that it would notice. */
-static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool greedy, double *gradient)
+/* u_t belongs into a_t: leaving it out trains and looks right, too, but is not the derivative. */
+static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool anew, double scale,
+                                 l2l_real *gradient)
 {
     l2l_mark mark = l2l_mark_here(in->context);
     bool exact;
     l2l__adjoint a;
     if (!l2l__learned_ready(m, in)) return false;
-    exact = m->options.second_order && !greedy;
+    exact = m->options.second_order;
     if (in->T < 1)
         return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_learned_gradient: T is %d, but must "
                          "be at least 1", in->T);
     if (l2l__adjoint_prepare(&a, m, in, exact)) {
-        a.greedy = greedy;
         if (!exact) l2l__adjoint_first_order(&a);
-        if (!exact || l2l__adjoint_second_order(&a)) l2l__adjoint_gather(&a, gradient);
+        if (!exact || l2l__adjoint_second_order(&a))
+            l2l__adjoint_gather(&a, anew, scale, gradient);
     }
     l2l_release(m->context, mark);
     return !m->context->status;
@@ -9774,30 +9776,14 @@ static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool greedy, dou
 
 L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient)
 {
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    double *exact = (double *)l2l__arena_array(c, l2l_learned_size(m), sizeof *exact);
-    int i;
-    if (exact && l2l__learned_adjoint(m, in, false, exact))
-        for (i = 0; i < m->size; i++) gradient[i] = (l2l_real)exact[i];
-    l2l_release(c, mark);
-    return !c->status;
+    return l2l__learned_adjoint(m, in, true, 1, gradient);
 }
 
 /* The optimizer descends, phi is to ascend: hence the minus. */
-static bool l2l__learned_gradient(void *self, l2l_inner *in)
+static bool l2l__learned_add_gradient(void *self, l2l_inner *in)
 {
     l2l_learned *m = (l2l_learned *)self;
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    double *g = (double *)l2l__arena_array(c, l2l_learned_size(m), sizeof *g);
-    double share = (double)in->n / in->batch;
-    int i;
-    if (g && l2l__learned_adjoint(m, in, false, g))
-        for (i = 0; i < m->size; i++)
-            m->descent[i] = (in->first ? m->descent[i] : 0) - (l2l_real)(share * g[i]);
-    l2l_release(c, mark);
-    return !c->status;
+    return l2l__learned_adjoint(m, in, in->first == 0, -(double)in->n / in->batch, m->descent);
 }
 
 static bool l2l__learned_update(void *self, l2l_inner *in)
@@ -9895,7 +9881,7 @@ L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m)
     r.self = m;
     r.begin = l2l__learned_begin;
     r.keep = l2l__learned_keep;
-    r.gradient = l2l__learned_gradient;
+    r.gradient = l2l__learned_add_gradient;
     r.update = l2l__learned_update;
     r.pack = l2l__learned_pack_state;
     r.unpack = l2l__learned_unpack_state;
@@ -10709,7 +10695,7 @@ static void l2l__crop(const l2l_dataset *d, const l2l_real *from, int top, int l
 }
 
 /* Half of what is too much; halves are rounded to even, as torchvision's CenterCrop does. */
-static int l2l__margin(int more) { return more / 2 + (more % 4 == 3); }
+static int l2l__centre(int more) { return more / 2 + (more % 4 == 3); }
 
 /* Image `index` as `fetch` or the caller gave it. */
 static bool l2l__fetched_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
@@ -10728,7 +10714,7 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
 {
     l2l_context *c = d->context;
     int down = d->height - o->height, right = d->width - o->width;
-    int top = l2l__margin(down), left = l2l__margin(right);
+    int top = l2l__centre(down), left = l2l__centre(right);
     bool flip = a && a->flip && l2l_random_bits(s, 2) >> 31, whole;
     l2l_real *x = chw;
     if (a) {
@@ -11295,7 +11281,7 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     l2l_context *c = t->context;
     l2l_model *m = t->model;
     void **all = &t->held_memory;
-    int64_t *sizes = (int64_t *)l2l__hold(c, all, m->n_slots, sizeof *sizes), held = 0;
+    int64_t *sizes = (int64_t *)l2l__hold(c, all, m->n_slots, sizeof *sizes), more = 0;
     int n = 0;
     t->theta = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->theta);
     t->found = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->found);
@@ -11307,7 +11293,7 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     for (int i = 0; i < m->n_slots && !c->status; i++) {
         l2l__slot *p = m->slots[i];
         if (!p->trainable) {
-            held += l2l_count(p->value.shape);
+            more += l2l_count(p->value.shape);
             continue;
         }
         sizes[n] = l2l_count(p->value.shape);
@@ -11317,8 +11303,8 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     }
     t->n_theta = n;
     t->good = (l2l_real *)l2l__hold(c, all, t->theta_size, sizeof *t->good);
-    if (held) t->buffers = (l2l_real *)l2l__hold(c, all, 2 * held, sizeof *t->buffers);
-    if (t->buffers) t->part_buffers = t->buffers + held;
+    if (more) t->buffers = (l2l_real *)l2l__hold(c, all, 2 * more, sizeof *t->buffers);
+    if (t->buffers) t->part_buffers = t->buffers + more;
     if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
     if (t->optimizer && t->options.micro_batch && t->options.micro_batch < t->options.batch)
         l2l__make_sum(t);
@@ -11601,14 +11587,11 @@ static bool l2l__probabilities(const l2l_real *z, int n, int k)
 static bool l2l__elsewhere(const l2l_real *a, const l2l_real *b, int k)
 {
     double na = l2l__norm2(a, NULL, k) + 1e-10, nb = l2l__norm2(b, NULL, k) + 1e-10, sum = 0;
-    int first = 0, second = 0;
     for (int j = 0; j < k; j++) {
         double d = (double)a[j] / na - (double)b[j] / nb;
         sum += d * d;
-        if (a[j] > a[first]) first = j;
-        if (b[j] > b[second]) second = j;
     }
-    return first != second || sqrt(sum) > 1e-4;
+    return l2l__argmax(a, k, -1) != l2l__argmax(b, k, -1) || sqrt(sum) > 1e-4;
 }
 
 /* Asks the model several times about its first images. Without parameters (an external model) what
@@ -11951,12 +11934,7 @@ static int l2l__count_right(l2l_model *m, const l2l_real *x, const int *labels, 
 {
     int k = m->options.classes, right = 0;
     if (!l2l_model_logits(m, x, n, z)) return 0;
-    for (int i = 0; i < n; i++, z += k) {
-        int best = 0;
-        for (int j = 1; j < k; j++)
-            if (z[j] > z[best]) best = j;
-        right += best == labels[i];
-    }
+    for (int i = 0; i < n; i++, z += k) right += l2l__argmax(z, k, -1) == labels[i];
     return right;
 }
 
