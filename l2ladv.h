@@ -258,6 +258,10 @@ L2LADVDEF const char *l2l_describe(l2l_context *c);
 /* Bytes that the context and its objects hold now, and the most they ever held. */
 L2LADVDEF size_t l2l_memory_used(const l2l_context *c);
 L2LADVDEF size_t l2l_memory_peak(const l2l_context *c);
+/* Memory from the context's allocator, zeroed; NULL and an error if there is none. l2l_free gives
+   it back, also what l2l_model_save_memory and its like made. Not for threads of your own. */
+L2LADVDEF void *l2l_allocate(l2l_context *c, size_t bytes);
+L2LADVDEF void l2l_free(l2l_context *c, void *memory);
 
 /* Temporaries live in the arena. A mark notes where it stands; release gives back every tensor made
    since, and the tape's nodes with them. Marks nest: release the newest first. */
@@ -530,7 +534,7 @@ L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l
 /* Parameters and buffers (running statistics) in the order of the layers. */
 typedef struct l2l_parameter {
     const char *name;          /* e.g. "feature_extractor.conv1.weight" */
-    const l2l_tensor *value;   /* khxkwxCxK; a linear layer's is HxWxCxK of the map it flattens   */
+    l2l_tensor *value;         /* khxkwxCxK; a linear layer's is HxWxCxK of the map it flattens   */
     int rank;                  /* in files: 4 = KxCxkhxkw, 2 = Kx(C*H*W), 1 = K                   */
     int64_t shape[4];          /* these `rank` numbers                                            */
     bool trainable;            /* false: a buffer                                                 */
@@ -538,12 +542,8 @@ typedef struct l2l_parameter {
 L2LADVDEF int l2l_model_parameters(const l2l_model *m); /* how many, buffers included             */
 L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i);
 L2LADVDEF int64_t l2l_model_size(const l2l_model *m);   /* trainable numbers, e.g. 312,202        */
-/* The same tensor for operations of yours, and as an input of l2l_grad; NULL for a number that there
-   is not. Only l2l_parameter_set writes to it: it also renews what was computed from the old
-   values. */
-L2LADVDEF l2l_tensor *l2l_parameter_tensor(l2l_model *m, int i);
 /* A parameter in file layout, read and written; l2l_count(value->shape) numbers. The third does it
-   for another tensor of the parameter's shape, such as its gradient. */
+   for another tensor of the parameter's shape, such as its gradient by l2l_grad. */
 L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values);
 L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values);
 L2LADVDEF bool l2l_parameter_to_file(const l2l_model *m, int i, const l2l_tensor *x,
@@ -907,8 +907,9 @@ L2LADVDEF l2l_attack l2l_attack_l2lda(l2l_generator *m, double epsilon);
 
 /* -- 2.11 Data sets --------------------------------------------------------------------- >>data --
    `fetch` gives image `index` as CxHxW in [0,1] and its label. Make one with the loaders of 2.14,
-   from arrays, or fill in the struct yourself to stream. Training and evaluation cut images that
-   are larger than the model's down to its size; smaller ones are an error. */
+   from arrays, or fill in the struct yourself to stream (examples/shards.h does, from .npy files).
+   Training and evaluation cut images that are larger than the model's down to its size; smaller
+   ones are an error. */
 typedef struct l2l_dataset {
     l2l_context *context;
     int count, channels, height, width, classes;
@@ -1133,19 +1134,6 @@ L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t
 L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
                                           const size_t *bytes, int n, l2l_dataset *d);
 
-/* Data sets larger than memory: n pairs of .npy arrays ("shards"), images of unsigned bytes (u1) as
-   NxHxWxC or NxHxW, with H, W, C the same in all, and N labels 0..classes-1 of any integer type.
-   Labels are read at once, images one at a time when they are fetched. `read_at` copies `bytes`
-   bytes from `offset` on, false if it cannot. The sources are copied, their `user` is borrowed. */
-typedef struct l2l_source {
-    int64_t bytes;    /* length of the whole */
-    bool (*read_at)(void *user, int64_t offset, void *to, size_t bytes);
-    void *user;
-} l2l_source;
-L2LADVDEF bool l2l_dataset_shards_source(l2l_context *c, const l2l_source *images,
-                                         const l2l_source *labels, int n, int classes,
-                                         l2l_dataset *d);
-
 /* Models as safetensors, with PyTorch's names and layouts, architecture in the metadata. Loading
    needs a model of the same architecture; entries that it does not have are counted in *extra,
    missing or mis-shaped ones are an error that names them. */
@@ -1156,7 +1144,6 @@ L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t 
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes);
 L2LADVDEF bool l2l_generator_load_memory(l2l_generator *m, const void *data, size_t bytes);
 L2LADVDEF bool l2l_generator_save_memory(const l2l_generator *m, void **data, size_t *bytes);
-L2LADVDEF void l2l_free(l2l_context *c, void *memory);
 
 /* .npy arrays: read from <f4, <f8, integers and booleans of any size and both byte orders, C order;
    written as <f4 or <i8. */
@@ -1170,14 +1157,26 @@ typedef struct l2l_array {
 } l2l_array;
 L2LADVDEF bool l2l_npy_load_memory(l2l_context *c, const void *data, size_t bytes, l2l_array *a);
 L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a);
+/* The same of a file larger than memory: what its numbers are and where they begin, by its first
+   bytes, at least the whole header (65,547 hold what NumPy writes), and its length. Errors call it
+   `name`. examples/shards.h streams images by it. */
+typedef struct l2l_npy {
+    char type;          /* 'f', 'i', 'u' (unsigned) or 'b' (boolean), of                          */
+    int size;           /* so many bytes each                                                     */
+    bool big_endian;
+    bool fortran_order; /* the first axis varies fastest                                          */
+    int rank;
+    int64_t shape[8];
+    int64_t count;      /* of numbers                                                             */
+    int64_t begin;      /* the byte where they begin; the file ends with them                     */
+} l2l_npy;
+L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head, size_t bytes,
+                              int64_t total, l2l_npy *h);
 
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d);
 L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d);
-/* PREFIX-00000-images.npy with PREFIX-00000-labels.npy and so on, up to the first number of which
-   there is nothing. The files of images stay open until l2l_dataset_free. */
-L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classes, l2l_dataset *d);
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra);
 L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path);
 L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path);
@@ -1499,6 +1498,7 @@ static char *l2l__hold_text(l2l_context *c, void **list, const char *text)
     return copy ? (char *)memcpy(copy, text, n) : NULL;
 }
 
+L2LADVDEF void *l2l_allocate(l2l_context *c, size_t bytes) { return l2l__allocate(c, bytes); }
 L2LADVDEF size_t l2l_memory_used(const l2l_context *c) { return c->used; }
 L2LADVDEF size_t l2l_memory_peak(const l2l_context *c) { return c->peak; }
 
@@ -6861,11 +6861,6 @@ static bool l2l__slot_number(const l2l_model *m, int i)
            l2l__fail(m->context, L2L_ERROR_ARGUMENT, "parameter %d of %d", i, m->n_slots);
 }
 
-L2LADVDEF l2l_tensor *l2l_parameter_tensor(l2l_model *m, int i)
-{
-    return l2l__slot_number(m, i) ? &m->slots[i]->value : NULL;
-}
-
 L2LADVDEF bool l2l_parameter_to_file(const l2l_model *m, int i, const l2l_tensor *x,
                                      l2l_real *values)
 {
@@ -12006,7 +12001,7 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
 
    Bytes and headers first. Then the bundle: named tensors and texts, which are a safetensors file;
    models, maximizers and checkpoints are bundles. Then data sets and .npy. Whatever takes a path is
-   at the end and stands on what works from memory or a source. */
+   at the end and stands on what works from memory. */
 
 /* The bytes of a file: borrowed, or (owned) read into memory of ours. */
 typedef struct l2l__file {
@@ -13189,14 +13184,12 @@ static bool l2l__maybe_resume(l2l_trainer *t)
 
 /* -- data sets --------------------------------------------------------------------------------- */
 
-/* Images that lie in one file: bytes in memory, or a source that they are read from. */
+/* Images that lie in one file. */
 typedef struct l2l__shard {
     int count;
-    const unsigned char *pixels, *labels;    /* in memory: of the first image, CxHxW              */
+    const unsigned char *pixels, *labels;    /* of the first image, CxHxW                         */
     size_t step, label_step;                 /* from one to the next                              */
-    void *owned;                             /* a file that goes with the data set                */
-    l2l_source source;                       /* HxWxC                                             */
-    int64_t first;                           /* where the pixels begin in it                      */
+    void *owned;                             /* the file, if it goes with the data set            */
 } l2l__shard;
 
 /* What is behind the data sets of this chapter: the caller's arrays or the shards. */
@@ -13205,7 +13198,6 @@ typedef struct l2l__images {
     const int *classes;                      /* NULL: the shards have the labels                  */
     l2l__shard *shards;
     int n_shards;
-    unsigned char *one;                      /* room for an image from a source                   */
     void *owned;
 } l2l__images;
 
@@ -13213,30 +13205,18 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
 {
     const l2l__images *s = (const l2l__images *)d->self;
     const l2l__shard *p = s->shards;
-    size_t channels = (size_t)d->channels, plane = (size_t)d->height * (size_t)d->width;
-    size_t size = channels * plane, i, at = (size_t)index;
-    const unsigned char *from = s->one;
+    size_t size = (size_t)d->channels * (size_t)d->height * (size_t)d->width, at = (size_t)index;
     if (index < 0 || index >= d->count)
         return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index,
                          d->count);
-    if (s->classes) *label = s->classes[index];
     if (s->reals) {
+        *label = s->classes[index];
         memcpy(chw, s->reals + at * size, size * sizeof *chw);
         return true;
     }
     for (; at >= (size_t)p->count; p++) at -= (size_t)p->count;
-    if (p->pixels) {
-        *label = p->labels[at * p->label_step];
-        for (from = p->pixels + at * p->step, i = 0; i < size; i++)
-            chw[i] = (l2l_real)from[i] / 255;
-        return true;
-    }
-    int64_t byte = p->first + (int64_t)(at * size);
-    if (!p->source.read_at(p->source.user, byte, s->one, size))
-        return l2l__fail(d->context, L2L_ERROR_FILE, "images of shard %d, byte %z: cannot read "
-                         "image %d", (int)(p - s->shards), byte, index);
-    for (size_t k = 0; k < channels; k++)
-        for (i = 0; i < plane; i++) *chw++ = (l2l_real)from[i * channels + k] / 255;
+    *label = p->labels[at * p->label_step];
+    for (size_t i = 0; i < size; i++) chw[i] = (l2l_real)p->pixels[at * p->step + i] / 255;
     return true;
 }
 
@@ -13245,7 +13225,6 @@ static void l2l__images_release(l2l_dataset *d)
     l2l__images *s = (l2l__images *)d->self;
     for (int k = 0; s->shards && k < s->n_shards; k++) l2l_free(d->context, s->shards[k].owned);
     l2l_free(d->context, s->shards);
-    l2l_free(d->context, s->one);
     l2l_free(d->context, s->owned);
     l2l_free(d->context, s);
 }
@@ -13544,112 +13523,31 @@ L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a)
     memset(a, 0, sizeof *a);
 }
 
-/* -- shards: pairs of .npy, of which the images stay where they are ---------------------------- */
-
-enum { L2L__NPY_HEAD = 12 + 65535 };         /* the longest header that is read                   */
-
-/* A file of which no more than `most` bytes are read into memory, to be given back. */
-static l2l__file l2l__source_open(l2l_context *c, const char *label, const l2l_source *s,
-                                  int64_t most)
+L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head, size_t bytes,
+                              int64_t total, l2l_npy *h)
 {
-    l2l__file f = l2l__file_of(c, label, NULL, 0);
-    size_t n = (size_t)(s->bytes < most ? s->bytes : most);
-    const unsigned char *p;
-    if (s->bytes < 0 || (uint64_t)s->bytes > SIZE_MAX / 2)
-        l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", s->bytes);
-    if (!(f.owned = l2l__allocate(c, n))) return f;
-    f.data = p = (const unsigned char *)f.owned;
-    f.bytes = (size_t)s->bytes;
-    if (!s->read_at(s->user, 0, f.owned, n))
-        l2l__bad(&f, L2L_ERROR_FILE, 0, "cannot read %z bytes", (int64_t)n);
-    else if (n >= 12 && l2l__get_bytes(p + 8, p[6] == 1 ? 2 : 4, false) > 65535)
-        l2l__bad(&f, L2L_ERROR_FORMAT, 8, "a header of more than 65535 bytes");
-    return f;
-}
-
-/* The header of a shard's images. The first shard says what size all have. */
-static void l2l__shard_images(l2l_dataset *d, l2l__shard *p, const l2l__file *f)
-{
-    char text[200];
+    l2l__file f = l2l__file_of(c, name, head, bytes);
     l2l__entry e;
-    const int64_t *s = e.shape;              /* N, H, W, C                                        */
-    if (!l2l__npy_open(f, &e)) return;
-    bool ok = e.dtype == L2L__U8 && (e.rank == 3 || e.rank == 4);
-    if (e.rank == 3) e.shape[3] = 1;
-    for (int i = 0; i < 4; i++) ok = ok && s[i] > 0 && s[i] <= INT_MAX;
-    if (!ok || s[0] > INT_MAX - d->count)
-        l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected images of u1 as (N, H, W, C) or (N, H, W), not "
-                 "%s as (%s)", l2l__dtypes[e.dtype].npy, l2l__shape_text(text, &e));
-    else if (d->count && (d->height != s[1] || d->width != s[2] || d->channels != s[3]))
-        l2l__bad(f, L2L_ERROR_FORMAT, 10, "images of %zx%zx%z (CxHxW) after some of %dx%dx%d", s[3],
-                 s[1], s[2], d->channels, d->height, d->width);
-    else {
-        l2l__images_more(d, s[0], s[3], s[1], s[2]);
-        p->count = (int)s[0];
-        p->first = (int64_t)e.begin;
+    memset(h, 0, sizeof *h);
+    if (total < 0 || (uint64_t)total < bytes || (uint64_t)total > SIZE_MAX / 2)
+        return l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", total);
+    if (bytes >= 12 && (uint64_t)total > bytes) {
+        int64_t start = f.data[6] == 1 ? 10 : 12, here = (int64_t)bytes - start;
+        int64_t n = (int64_t)l2l__get_bytes(f.data + 8, (int)start - 8, false);
+        if (n > here && !memcmp(f.data, "\x93NUMPY", 6))
+            return l2l__bad(&f, L2L_ERROR_FORMAT, 8, "a header of %z bytes, of which only %z were "
+                            "read", n, here);
+        f.bytes = (size_t)total;             /* of which only the header is looked at             */
     }
-}
-
-static void l2l__shard_labels(const l2l_dataset *d, const l2l__file *f, int n, int *out)
-{
-    l2l__entry e;
-    int64_t v = 0;
-    if (!l2l__npy_open(f, &e)) return;
-    if (e.dtype <= L2L__BF16 || e.rank != 1 || e.count != n) {
-        l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected %d integers as (N), a label for each image", n);
-        return;
-    }
-    for (int i = 0; i < n; i++) {
-        size_t at = e.begin + (size_t)(i * l2l__dtypes[e.dtype].size);
-        if (!l2l__entry_integer(f, &e, i, &v) || !l2l__file_label_ok(d, f, at, i, v)) return;
-        out[i] = (int)v;
-    }
-}
-
-/* "PREFIX-00007-images.npy", or without a prefix "images of shard 7". */
-static const char *l2l__shard_name(char name[1024], const char *prefix, int k, const char *what)
-{
-    char digits[16];
-    l2l__format(digits, sizeof digits, "%d", 100000 + k);
-    if (prefix) l2l__format(name, 1024, "%s-%s-%s.npy", prefix, digits + 1, what);
-    else l2l__format(name, 1024, "%s of shard %d", what, k);
-    return name;
-}
-
-static bool l2l__shards_open(l2l_context *c, const char *prefix, const l2l_source *images,
-                             const l2l_source *labels, int n, int classes, l2l_dataset *d)
-{
-    l2l__images *s = l2l__images_create(c, n, classes, d);
-    char name[1024];
-    int *y = NULL;
-    for (int k = 0; k < n && !c->status; k++) {
-        l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, "images"), images + k,
-                                       L2L__NPY_HEAD);
-        l2l__shard_images(d, s->shards + k, &f);
-        l2l_free(c, f.owned);
-        s->shards[k].source = images[k];
-    }
-    if (!c->status) {
-        s->owned = y = (int *)l2l__allocate_array(c, d->count, sizeof *y);
-        s->classes = y;
-        s->one = (unsigned char *)l2l__allocate(c, (size_t)d->channels * (size_t)d->height *
-                                                   (size_t)d->width);
-    }
-    for (int k = 0; k < n && !c->status; y += s->shards[k++].count) {
-        int m = s->shards[k].count;
-        l2l__file f = l2l__source_open(c, l2l__shard_name(name, prefix, k, "labels"), labels + k,
-                                       L2L__NPY_HEAD + 8 * (int64_t)m);
-        l2l__shard_labels(d, &f, m, y);
-        l2l_free(c, f.owned);
-    }
-    return l2l__images_end(c, d);
-}
-
-L2LADVDEF bool l2l_dataset_shards_source(l2l_context *c, const l2l_source *images,
-                                         const l2l_source *labels, int n, int classes,
-                                         l2l_dataset *d)
-{
-    return l2l__shards_open(c, NULL, images, labels, n, classes, d);
+    if (!l2l__npy_open(&f, &e)) return false;
+    h->type = l2l__dtypes[e.dtype].npy[0];
+    h->size = l2l__dtypes[e.dtype].size;
+    h->big_endian = e.big;
+    h->rank = e.rank;
+    memcpy(h->shape, e.shape, sizeof h->shape);
+    h->count = e.count;
+    h->begin = (int64_t)e.begin;
+    return true;
 }
 
 /* -- the same from paths ----------------------------------------------------------------------- */
@@ -13787,53 +13685,6 @@ L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int
     for (int k = 0; k < n && !c->status; k++)
         l2l__cifar10_add(d, s->shards + k, l2l__file_open(c, paths[k]));
     return l2l__images_end(c, d);
-}
-
-static bool l2l__shards_read(void *user, int64_t offset, void *to, size_t bytes)
-{
-    return offset <= LONG_MAX && !fseek((FILE *)user, (long)offset, SEEK_SET) &&
-           fread(to, 1, bytes, (FILE *)user) == bytes;
-}
-
-static void l2l__shards_release(l2l_dataset *d)
-{
-    l2l__images *s = (l2l__images *)d->self;
-    for (int k = 0; k < s->n_shards; k++) fclose((FILE *)s->shards[k].source.user);
-    l2l__images_release(d);
-}
-
-/* How many: up to the first number of which there are no images; that one, too, if it should be
-   there, as opening it will say: the very first, one with labels, one with another behind it. */
-static int l2l__shards_count(const char *prefix)
-{
-    char name[1024];
-    int n = 0;
-    while (n < 99999 && l2l__file_exists(l2l__shard_name(name, prefix, n, "images"))) n++;
-    return n + (!n || l2l__file_exists(l2l__shard_name(name, prefix, n, "labels")) ||
-                l2l__file_exists(l2l__shard_name(name, prefix, n + 1, "images")));
-}
-
-L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classes, l2l_dataset *d)
-{
-    char name[1024];
-    l2l_source *s;
-    memset(d, 0, sizeof *d);
-    if (strlen(prefix) > 1000)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_dataset_shards: a prefix of %z characters",
-                         (int64_t)strlen(prefix));
-    int n = l2l__shards_count(prefix);
-    if (!(s = (l2l_source *)l2l__allocate_array(c, 2 * n, sizeof *s))) return false;
-    for (int k = 0; k < 2 * n && !c->status; k++) {
-        l2l__shard_name(name, prefix, k % n, k < n ? "images" : "labels");
-        s[k].user = l2l__file_begin(c, name, &s[k].bytes);
-        s[k].read_at = l2l__shards_read;
-    }
-    bool ok = !c->status && l2l__shards_open(c, prefix, s, s + n, n, classes, d);
-    for (int k = ok ? n : 0; k < 2 * n; k++)
-        if (s[k].user) fclose((FILE *)s[k].user);
-    l2l_free(c, s);
-    if (ok) d->release = l2l__shards_release;
-    return ok;
 }
 
 L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)

@@ -120,8 +120,10 @@ static void pass(l2l_model *m, const l2l_array *images, const int *labels)
     l2l_tensor **grad = (l2l_tensor **)cli_allocate(size, sizeof *grad);
     l2l_tensor *x, *z, *loss, *mean, *dx = NULL;
 
-    for (i = 0; i < count; i++)
-        if (l2l_model_parameter(m, i).trainable) theta[trainable++] = l2l_parameter_tensor(m, i);
+    for (i = 0; i < count; i++) {
+        l2l_parameter p = l2l_model_parameter(m, i);
+        if (p.trainable) theta[trainable++] = p.value;
+    }
     l2l_set_recording(c, true);
     x = l2l_from_nchw(c, images->reals, l2l_shape_of(n, o->height, o->width, o->channels));
     z = l2l_model_forward(m, x, set.train_mode ? L2L_TRAIN : L2L_EVALUATE);

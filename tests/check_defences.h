@@ -46,8 +46,10 @@ static void trades_loss(void)
     adv = seeded(c, 3, 2, 6, 6, 14001, 0, 1);
     l2l_set_recording(c, true);
     loss = o.loss(m, x, adv, labels, o.number);
-    for (i = 0; i < 13; i++)
-        if (l2l_model_parameter(m, i).trainable) theta[n++] = l2l_parameter_tensor(m, i);
+    for (i = 0; i < 13; i++) {
+        l2l_parameter p = l2l_model_parameter(m, i);
+        if (p.trainable) theta[n++] = p.value;
+    }
     got = (l2l_real)l2l_item(c, loss);
     CHECK_GOLDEN(golden_trades_loss, &got, 1, TOLERANCE(1e-5, 1e-11));
     if (CHECK(loss && l2l_grad(c, loss, theta, n, found, L2L_FREE_GRAPH)))

@@ -15,10 +15,7 @@ static void parameters_as_inputs(void)
     l2l_mark mark = l2l_mark_here(c);
     int i;
     if (!CHECK(m && l2l_model_parameters(m) == 4)) { CHECK_OK(c); l2l_context_free(c); return; }
-    for (i = 0; i < 4; i++) {
-        theta[i] = l2l_parameter_tensor(m, i);
-        CHECK(theta[i] == l2l_model_parameter(m, i).value);
-    }
+    for (i = 0; i < 4; i++) theta[i] = l2l_model_parameter(m, i).value;
     l2l_set_recording(c, true);
     loss = l2l_mean(c, l2l_cross_entropy(
                            c, l2l_model_forward(m, seeded(c, 2, 2, 8, 8, 1, 0, 1), L2L_EVALUATE),
@@ -59,9 +56,6 @@ static void shapes_in_files(void)
         CHECK_INT(i == 0 ? 4 : i == 2 ? 2 : 1, p.rank);
         for (j = 0; j < 4; j++) CHECK_INT(expected[i][j], p.shape[j]);
     }
-    CHECK(l2l_parameter_tensor(m, 4) == NULL);
-    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "parameter 4 of 4");
-    CHECK(l2l_parameter_tensor(NULL, 0) == NULL);
     CHECK(!l2l_parameter_to_file(m, -1, l2l_model_parameter(m, 0).value, v));
     CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "parameter -1 of 4");
     CHECK(!l2l_parameter_to_file(m, 0, l2l_model_parameter(m, 2).value, v));

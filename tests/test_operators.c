@@ -241,7 +241,7 @@ static void transposed_convolution(void)
         e = l2l_zeros(c, s);
         if (!CHECK(x && e)) return;
         in[0] = x;
-        in[1] = l2l_parameter_tensor(m, 0);
+        in[1] = l2l_model_parameter(m, 0).value;
         y = l2l_conv_input_grad(c, x, in[1], s, 2, 1);
         for (n = 0; n < N; n++)
             for (h = 0; h < H; h++)
