@@ -358,13 +358,12 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
    where a derivative exists. Conventions at kinks: relu'(0) = 0, the first maximum wins, clamp's
    derivative is 1 on its bounds, sign' = 0. */
 
-/* Convolution, in one node: y = pool(relu(scale * conv(p(x), w) + bias + residual)), where
-   p(x) = relu(pre_scale * x + pre_shift) if pre_scale is given and x otherwise.
-   x NxHxWxC, w khxkwxCxK, the vectors 1x1x1xK (pre_ ones 1x1x1xC), the residual as conv's output.
-   Fields left NULL or false are left out. */
+/* Convolution, in one node: y = pool(relu(scale * conv(x, w) + bias + residual)). x NxHxWxC,
+   w khxkwxCxK, the vectors 1x1x1xK, the residual as conv's output. Fields left NULL or false are
+   left out. */
 typedef struct l2l_conv_options {
     int stride, padding; /* 1, 0 */
-    l2l_tensor *bias, *scale, *residual, *pre_scale, *pre_shift;
+    l2l_tensor *bias, *scale, *residual;
     bool relu;
     bool pool;           /* 2x2 maximum, stride 2, after the ReLU */
 } l2l_conv_options;
@@ -536,8 +535,8 @@ typedef struct l2l_parameter {
     const char *name;          /* e.g. "feature_extractor.conv1.weight" */
     l2l_tensor *value;         /* khxkwxCxK; a linear layer's is HxWxCxK of the map it flattens   */
     int rank;                  /* in files: 4 = KxCxkhxkw, 2 = Kx(C*H*W), 1 = K                   */
-    int64_t shape[4];          /* these `rank` numbers                                            */
     bool trainable;            /* false: a buffer                                                 */
+    int64_t shape[4];          /* in files: `rank` numbers                                        */
 } l2l_parameter;
 L2LADVDEF int l2l_model_parameters(const l2l_model *m); /* how many, buffers included             */
 L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i);
@@ -5562,36 +5561,30 @@ static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *g
     return l2l__record(c, y, &l2l__gate_scale_op, in, 3);
 }
 
-/* Inputs of a convolution's node, in this order. A scale_shift node has some of them: its scale and
-   shift are those in front of a convolution. */
-enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__PRE_SCALE, L2L__PRE_SHIFT };
-
-/* Back through relu(scale * x + shift + residual), open where gate > 0 (NULL: everywhere). */
-static void l2l__scale_shift_back(l2l__vjp *v, l2l_tensor *dy, l2l_tensor *gate, bool residual)
-{
-    l2l_context *c = v->c;
-    l2l_tensor *const *in = v->y->in, *scale = in[L2L__PRE_SCALE], *t;
-    if (v->need[L2L__X]) v->dx[L2L__X] = l2l__gate_scale(c, dy, gate, scale);
-    if (!v->need[L2L__PRE_SCALE] && !v->need[L2L__PRE_SHIFT] && !residual) return;
-    t = gate ? l2l__gate(c, dy, gate, 0) : l2l__retain(dy);
-    if (v->need[L2L__PRE_SHIFT]) v->dx[L2L__PRE_SHIFT] = l2l_sum_to(c, t, scale->shape);
-    if (v->need[L2L__PRE_SCALE])
-        v->dx[L2L__PRE_SCALE] = l2l__product_to(c, t, in[L2L__X], scale->shape);
-    if (residual) v->dx[L2L__RESIDUAL] = l2l__retain(t);
-    l2l_drop(c, t);
-}
+/* Inputs of a convolution's node, in this order. A scale_shift node has all but W. */
+enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__CONV_INPUTS };
 
 /* y = relu(scale * x + shift + residual): what batch norm is in evaluation mode. */
 static void l2l__scale_shift_vjp(l2l__vjp *v)
 {
-    l2l__scale_shift_back(v, v->dy, v->y->i[3] ? v->y : NULL, v->need[L2L__RESIDUAL]);
+    l2l_context *c = v->c;
+    l2l_tensor *const *in = v->y->in, *scale = in[L2L__SCALE], *t;
+    l2l_tensor *gate = v->y->i[3] ? v->y : NULL; /* open where y > 0; NULL: everywhere            */
+    if (v->need[L2L__X]) v->dx[L2L__X] = l2l__gate_scale(c, v->dy, gate, scale);
+    if (!v->need[L2L__SCALE] && !v->need[L2L__BIAS] && !v->need[L2L__RESIDUAL]) return;
+    t = gate ? l2l__gate(c, v->dy, gate, 0) : l2l__retain(v->dy);
+    if (v->need[L2L__BIAS]) v->dx[L2L__BIAS] = l2l_sum_to(c, t, scale->shape);
+    if (v->need[L2L__SCALE])
+        v->dx[L2L__SCALE] = l2l__product_to(c, t, in[L2L__X], scale->shape);
+    if (v->need[L2L__RESIDUAL]) v->dx[L2L__RESIDUAL] = l2l__retain(t);
+    l2l_drop(c, t);
 }
 static const l2l__operation l2l__scale_shift_op = {"scale_shift", l2l__scale_shift_vjp};
 
 static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *scale,
                                     l2l_tensor *shift, l2l_tensor *residual, bool relu)
 {
-    l2l_tensor *y, *in[7] = {0};
+    l2l_tensor *y, *in[L2L__CONV_INPUTS] = {0};
     l2l__epilogue e;
     if (!l2l__ready(c, "scale_shift", x) || !l2l__ready(c, "scale_shift", scale) ||
         !l2l__ready(c, "scale_shift", shift) || !(y = l2l__new(c, "scale_shift", x->shape)))
@@ -5600,9 +5593,9 @@ static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *s
     l2l__channel_finish(c, l2l__pixels(x), l2l__pixels(x) / scale->shape.n, x->shape.c, x->data, &e,
                         y->data);
     y->i[3] = relu;
-    in[L2L__X] = x; in[L2L__PRE_SCALE] = scale; in[L2L__PRE_SHIFT] = shift;
+    in[L2L__X] = x; in[L2L__SCALE] = scale; in[L2L__BIAS] = shift;
     in[L2L__RESIDUAL] = residual;
-    return l2l__record(c, y, &l2l__scale_shift_op, in, 7);
+    return l2l__record(c, y, &l2l__scale_shift_op, in, L2L__CONV_INPUTS);
 }
 
 /* -- convolution ------------------------------------------------------------------------------- */
@@ -5720,11 +5713,11 @@ static l2l_tensor *l2l__pool(l2l_context *c, const char *where, const l2l__geome
 }
 
 /* Backwards, from the pooled and gated output to the convolution's input. t is the cotangent of
-   what has been reached, p the input behind the prologue. */
+   what has been reached. */
 static void l2l__conv_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    l2l_tensor *y = v->y, *const *in = y->in, *x = in[L2L__X], *w = in[L2L__W], *p = x;
+    l2l_tensor *y = v->y, *const *in = y->in, *x = in[L2L__X], *w = in[L2L__W];
     l2l_tensor *scale = in[L2L__SCALE], *t = l2l__retain(v->dy), *u;
     const bool relu = (y->i[3] & L2L_RELU) != 0, pool = (y->i[3] & L2L_POOL) != 0;
     const bool at_once = relu && !pool && scale && !v->need[L2L__RESIDUAL] &&
@@ -5737,26 +5730,15 @@ static void l2l__conv_vjp(l2l__vjp *v)
     if (pool) t = l2l__then(c, t, l2l__map(c, L2L__UNPOOL, t, l2l__output_of(&g), 2, 2, 0, y));
     if (v->need[L2L__RESIDUAL]) v->dx[L2L__RESIDUAL] = l2l__retain(t);
     if (v->need[L2L__BIAS]) v->dx[L2L__BIAS] = l2l_sum_to(c, t, in[L2L__BIAS]->shape);
-    if (in[L2L__PRE_SCALE])
-        p = l2l__scale_shift(c, x, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT], NULL, true);
     if (v->need[L2L__SCALE]) {               /* needs the bare convolution again                  */
-        u = l2l__plain_conv(c, p, w, y);
+        u = l2l__plain_conv(c, x, w, y);
         v->dx[L2L__SCALE] = l2l__then(c, u, l2l__product_to(c, t, u, scale->shape));
     }
     if (scale) t = l2l__then(c, t, l2l__gate_scale(c, t, at_once ? y : NULL, scale));
     if (v->need[L2L__W])
-        v->dx[L2L__W] = l2l_conv_weight_grad(c, p, t, w->shape, stride, padding);
-    if (v->need[L2L__X] || v->need[L2L__PRE_SCALE] || v->need[L2L__PRE_SHIFT]) {
-        u = l2l_conv_input_grad(c, t, w, x->shape, stride, padding);
-        if (p == x) {
-            v->dx[L2L__X] = u;
-        } else if (u) {
-            u = l2l__then(c, u, l2l__gate(c, u, p, 0));
-            l2l__scale_shift_back(v, u, NULL, false);
-            l2l_drop(c, u);
-        }
-    }
-    if (p != x) l2l_drop(c, p);
+        v->dx[L2L__W] = l2l_conv_weight_grad(c, x, t, w->shape, stride, padding);
+    if (v->need[L2L__X])
+        v->dx[L2L__X] = l2l_conv_input_grad(c, t, w, x->shape, stride, padding);
     l2l_drop(c, t);
 }
 static const l2l__operation l2l__conv_op = {"conv", l2l__conv_vjp};
@@ -5769,20 +5751,16 @@ static bool l2l__optional(l2l_context *c, const char *where, const l2l_tensor *x
 
 static bool l2l__conv_check(l2l_context *c, const l2l_conv_options *o, const l2l__geometry *g)
 {
-    const l2l_shape before = l2l__channels(g->c), after = l2l__channels(g->k);
-    if (!o->pre_scale != !o->pre_shift)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_conv: pre_scale and pre_shift go together");
+    const l2l_shape after = l2l__channels(g->k);
     if (o->pool && (g->oh < 2 || g->ow < 2))
         return l2l__fail(c, L2L_ERROR_SHAPE, "l2l_conv: nothing to pool in %dx%d", g->oh, g->ow);
     return l2l__optional(c, "l2l_conv: residual", o->residual, l2l__output_of(g)) &&
            l2l__optional(c, "l2l_conv: bias", o->bias, after) &&
-           l2l__optional(c, "l2l_conv: scale", o->scale, after) &&
-           l2l__optional(c, "l2l_conv: pre_scale", o->pre_scale, before) &&
-           l2l__optional(c, "l2l_conv: pre_shift", o->pre_shift, before);
+           l2l__optional(c, "l2l_conv: scale", o->scale, after);
 }
 
 /* Runs the convolution and its epilogue into a new tensor, pooled or not. */
-static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, const l2l_tensor *p,
+static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, const l2l_tensor *x,
                                  const l2l_tensor *w, const l2l_conv_options *o)
 {
     l2l_tensor *y = l2l__new(c, "l2l_conv", l2l__output_of(g));
@@ -5791,7 +5769,7 @@ static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, const l
     if (!y) return NULL;
     e = l2l__epilogue_of(NULL, o->scale ? o->scale->data : NULL, o->bias ? o->bias->data : NULL,
                          o->residual ? o->residual->data : NULL, o->relu);
-    if (!l2l__conv_forward(c, g, p->data, w, &e, y->data) || !o->pool) return y;
+    if (!l2l__conv_forward(c, g, x->data, w, &e, y->data) || !o->pool) return y;
     pool.h = g->oh; pool.w = g->ow; pool.c = g->k;
     pool.kh = pool.kw = pool.stride = 2;
     pool.padding = 0;
@@ -5803,28 +5781,18 @@ L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                const l2l_conv_options *o)
 {
     l2l__geometry g;
-    l2l_tensor *in[7], *p = x, *y;
-    bool was = c->recording;
+    l2l_tensor *in[L2L__CONV_INPUTS], *y;
     if (!l2l__ready(c, "l2l_conv", x) || !l2l__ready(c, "l2l_conv: weight", w) ||
         !l2l__geometry_of(c, "l2l_conv", x->shape, w->shape, o->stride, o->padding, &g) ||
         !l2l__shape_ok(c, "l2l_conv", l2l__output_of(&g)) || !l2l__conv_check(c, o, &g))
         return NULL;
-    if (o->pre_scale) {
-        c->recording = false;                /* part of this node, not nodes of their own         */
-        p = l2l__scale_shift(c, x, o->pre_scale, o->pre_shift, NULL, true);
-        c->recording = was;
-        if (!p) return NULL;
-    }
-    y = l2l__conv_run(c, &g, p, w, o);
-    if (p != x) l2l_drop(c, p);
-    if (!y) return NULL;
+    if (!(y = l2l__conv_run(c, &g, x, w, o))) return NULL;
     y->i[0] = o->stride;
     y->i[1] = o->padding;
     y->i[3] = (o->relu ? L2L_RELU : 0) | (o->pool ? L2L_POOL : 0);
     in[L2L__X] = x; in[L2L__W] = w; in[L2L__BIAS] = o->bias; in[L2L__SCALE] = o->scale;
-    in[L2L__RESIDUAL] = o->residual; in[L2L__PRE_SCALE] = o->pre_scale;
-    in[L2L__PRE_SHIFT] = o->pre_shift;
-    return l2l__record(c, y, &l2l__conv_op, in, 7);
+    in[L2L__RESIDUAL] = o->residual;
+    return l2l__record(c, y, &l2l__conv_op, in, L2L__CONV_INPUTS);
 }
 
 /* A linear layer is a 1x1 convolution of one pixel with H*W*C channels. */
