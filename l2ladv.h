@@ -171,6 +171,7 @@ int main(void)
 #include <stdint.h>
 
 #define L2LADV_VERSION "0.4.1"
+#define L2LADV_VERSION_NUMBER 401            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((__unused__))
@@ -302,6 +303,10 @@ L2LADVDEF const char *l2l_describe(l2l_context *c);
 /* Bytes that the context and its objects hold now, and the most they ever held. */
 L2LADVDEF size_t l2l_memory_used(const l2l_context *c);
 L2LADVDEF size_t l2l_memory_peak(const l2l_context *c);
+/* Memory from the context's allocator, zeroed; NULL and an error if there is none. l2l_free gives
+   it back, also what l2l_model_save_memory and its like made. Not for threads of your own. */
+L2LADVDEF void *l2l_allocate(l2l_context *c, size_t bytes);
+L2LADVDEF void l2l_free(l2l_context *c, void *memory);
 
 /* Temporaries live in the arena. A mark notes where it stands; release gives back every tensor made
    since, and the tape's nodes with them. Marks nest: release the newest first. */
@@ -382,7 +387,8 @@ L2LADVDEF bool l2l_set_recording(l2l_context *c, bool on); /* returns what it wa
 
 enum { /* flags of l2l_grad */
     L2L_CREATE_GRAPH = 1, /* record the gradient too, so that it can be differentiated again      */
-    L2L_FREE_GRAPH = 2    /* give the tape's activations back on the way: it is the last use      */
+    L2L_FREE_GRAPH = 2    /* give the tape's activations back on the way: it is the last use. The */
+                          /* output keeps its value                                               */
 };
 /* gradients[i] = d sum(output) / d inputs[i], a tensor of inputs[i]'s shape (zeros where the output
    does not depend on it). Only paths to the inputs asked for are followed: a gradient of the images
@@ -412,13 +418,12 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
      4e-6 of their largest number), so that the first maximum wins on plain backgrounds as well.
      Under max pooling of other windows such ties fall at random. */
 
-/* Convolution, in one node: y = pool(relu(scale * conv(p(x), w) + bias + residual)), where
-   p(x) = relu(pre_scale * x + pre_shift) if pre_scale is given and x otherwise.
-   x NxHxWxC, w khxkwxCxK, the vectors 1x1x1xK (pre_ ones 1x1x1xC), the residual as conv's output.
-   Fields left NULL or false are left out. */
+/* Convolution, in one node: y = pool(relu(scale * conv(x, w) + bias + residual)). x NxHxWxC,
+   w khxkwxCxK, the vectors 1x1x1xK, the residual as conv's output. Fields left NULL or false are
+   left out. */
 typedef struct l2l_conv_options {
     int stride, padding; /* 1, 0 */
-    l2l_tensor *bias, *scale, *residual, *pre_scale, *pre_shift;
+    l2l_tensor *bias, *scale, *residual;
     bool relu;
     bool pool;           /* 2x2 maximum, stride 2, after the ReLU */
 } l2l_conv_options;
@@ -593,16 +598,20 @@ L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l
 /* Parameters and buffers (running statistics) in the order of the layers. */
 typedef struct l2l_parameter {
     const char *name;          /* e.g. "feature_extractor.conv1.weight" */
-    const l2l_tensor *value;   /* khxkwxCxK; a linear layer's is HxWxCxK of the map it flattens   */
+    l2l_tensor *value;         /* khxkwxCxK; a linear layer's is HxWxCxK of the map it flattens   */
     int rank;                  /* in files: 4 = KxCxkhxkw, 2 = Kx(C*H*W), 1 = K                   */
     bool trainable;            /* false: a buffer                                                 */
+    int64_t shape[4];          /* in files: `rank` numbers                                        */
 } l2l_parameter;
 L2LADVDEF int l2l_model_parameters(const l2l_model *m); /* how many, buffers included             */
 L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i);
 L2LADVDEF int64_t l2l_model_size(const l2l_model *m);   /* trainable numbers, e.g. 312,202        */
-/* A parameter in file layout, read and written; l2l_count(value->shape) numbers. */
+/* A parameter in file layout, read and written; l2l_count(value->shape) numbers. The third does it
+   for another tensor of the parameter's shape, such as its gradient by l2l_grad. */
 L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values);
 L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values);
+L2LADVDEF bool l2l_parameter_to_file(const l2l_model *m, int i, const l2l_tensor *x,
+                                     l2l_real *values);
 
 /* A table of layers, shapes and counts as text, cut to `capacity` bytes with its final zero.
    Returns the length that the whole text has. */
@@ -808,7 +817,8 @@ typedef struct l2l_attack {
     l2l_norm norm;    /* of the ball: L2L_LINF                                                    */
     double epsilon;   /* its radius: 0.3 or 8/255; in l2 about 2 on digits, 0.5 on CIFAR-10       */
     const int *targets; /* n classes that the images shall be taken for; NULL: any but the label  */
-    double step_size; /* PGD: epsilon/4                                                           */
+    double step_size; /* in pixels; 0: relative_step * epsilon, with epsilon as it is then        */
+    double relative_step; /* 1/4; fgsm: 1                                                         */
     int steps;        /* gradient steps                                                           */
     int restarts;     /* 1: one run                                                               */
     l2l_start start;
@@ -826,9 +836,10 @@ typedef struct l2l_attack {
     int candidates;   /* deepfool: classes looked at, the likeliest, the label among them: 10;    */
                       /* sign_opt: directions for one gradient: 100                               */
     double share;     /* square: part of the image that the first windows cover: 0.8              */
-    /* private */
-    bool (*search)(struct l2l__hunt *h); /* instead of the maximizer's steps                      */
+    /* what kind it is: to be read */
     bool minimal;     /* it looks for the nearest adversarial image, in no ball                   */
+    bool queries;     /* it asks for no gradient: `steps` are passes forward                      */
+    bool (*search)(struct l2l__hunt *h); /* not NULL: one of the searches below                   */
 } l2l_attack;
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon); /* from x, 10 steps of epsilon/4           */
@@ -974,8 +985,9 @@ L2LADVDEF l2l_attack l2l_attack_l2lda(l2l_generator *m, double epsilon);
 
 /* -- 2.11 Data sets --------------------------------------------------------------------- >>data --
    `fetch` gives image `index` as CxHxW in [0,1] and its label. Make one with the loaders of 2.14,
-   from arrays, or fill in the struct yourself to stream. Training and evaluation cut images that
-   are larger than the model's down to its size; smaller ones are an error. */
+   from arrays, or fill in the struct yourself to stream (examples/shards.h does, from .npy files).
+   Training and evaluation cut images that are larger than the model's down to its size; smaller
+   ones are an error. */
 typedef struct l2l_dataset {
     l2l_context *context;
     int count, channels, height, width, classes;
@@ -1053,6 +1065,8 @@ typedef struct l2l_augment {
 typedef struct l2l_train_options {
     l2l_method method;
     int epochs, batch;          /* 10, 128 */
+    int64_t steps;              /* without a data set: all steps, of which warm-ups and schedule  */
+                                /* are fractions; with one 0: they follow from epochs and batch   */
     int micro_batch;            /* images at a time, to save memory; 0: the whole batch           */
     double epsilon;             /* 0.3 */
     int T;                      /* 10 inner steps */
@@ -1082,7 +1096,8 @@ typedef struct l2l_train_options {
 L2LADVDEF l2l_train_options l2l_train_default(void);
 
 typedef struct l2l_trainer l2l_trainer;
-/* The model (and phi, inside the method) are trained in place. */
+/* The model (and phi, inside the method) are trained in place. d may be NULL: then the images come
+   by l2l_train_step alone, options.steps times, and none can be held out. */
 L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
                                           const l2l_train_options *o);
 L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
@@ -1225,19 +1240,6 @@ L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t
 L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
                                           const size_t *bytes, int n, l2l_dataset *d);
 
-/* Data sets larger than memory: n pairs of .npy arrays ("shards"), images of unsigned bytes (u1) as
-   NxHxWxC or NxHxW, with H, W, C the same in all, and N labels 0..classes-1 of any integer type.
-   Labels are read at once, images one at a time when they are fetched. `read_at` copies `bytes`
-   bytes from `offset` on, false if it cannot. The sources are copied, their `user` is borrowed. */
-typedef struct l2l_source {
-    int64_t bytes;    /* length of the whole */
-    bool (*read_at)(void *user, int64_t offset, void *to, size_t bytes);
-    void *user;
-} l2l_source;
-L2LADVDEF bool l2l_dataset_shards_source(l2l_context *c, const l2l_source *images,
-                                         const l2l_source *labels, int n, int classes,
-                                         l2l_dataset *d);
-
 /* Models as safetensors, with PyTorch's names and layouts, architecture in the metadata. Loading
    needs a model of the same architecture; entries that it does not have are counted in *extra,
    missing or mis-shaped ones are an error that names them. */
@@ -1248,7 +1250,6 @@ L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t 
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes);
 L2LADVDEF bool l2l_generator_load_memory(l2l_generator *m, const void *data, size_t bytes);
 L2LADVDEF bool l2l_generator_save_memory(const l2l_generator *m, void **data, size_t *bytes);
-L2LADVDEF void l2l_free(l2l_context *c, void *memory);
 
 /* .npy arrays: read from <f4, <f8, integers and booleans of any size and both byte orders, C order;
    written as <f4 or <i8. */
@@ -1262,14 +1263,26 @@ typedef struct l2l_array {
 } l2l_array;
 L2LADVDEF bool l2l_npy_load_memory(l2l_context *c, const void *data, size_t bytes, l2l_array *a);
 L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a);
+/* The same of a file larger than memory: what its numbers are and where they begin, by its first
+   bytes, at least the whole header (65,547 hold what NumPy writes), and its length. Errors call it
+   `name`. examples/shards.h streams images by it. */
+typedef struct l2l_npy {
+    char type;          /* 'f', 'i', 'u' (unsigned) or 'b' (boolean), of                          */
+    int size;           /* so many bytes each                                                     */
+    bool big_endian;
+    bool fortran_order; /* the first axis varies fastest                                          */
+    int rank;
+    int64_t shape[8];
+    int64_t count;      /* of numbers                                                             */
+    int64_t begin;      /* the byte where they begin; the file ends with them                     */
+} l2l_npy;
+L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head, size_t bytes,
+                              int64_t total, l2l_npy *h);
 
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d);
 L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d);
-/* PREFIX-00000-images.npy with PREFIX-00000-labels.npy and so on, up to the first number of which
-   there is nothing. The files of images stay open until l2l_dataset_free. */
-L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classes, l2l_dataset *d);
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra);
 L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path);
 L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path);
@@ -1750,6 +1763,10 @@ static char *l2l__hold_text(l2l_context *c, void **list, const char *text)
     return copy ? (char *)memcpy(copy, text, n) : NULL;
 }
 
+L2LADVDEF void *l2l_allocate(l2l_context *c, size_t bytes)
+{
+    return c ? l2l__allocate(c, bytes) : NULL;
+}
 L2LADVDEF size_t l2l_memory_used(const l2l_context *c) { return c ? c->used : 0; }
 L2LADVDEF size_t l2l_memory_peak(const l2l_context *c) { return c ? c->peak : 0; }
 
@@ -5591,6 +5608,21 @@ static void l2l__walk_mark(l2l_context *c, l2l__walk *w)
         }
 }
 
+/* The output's value outlives the graph behind it, which is no way back any more. */
+static void l2l__given_back_vjp(l2l__vjp *v)
+{
+    l2l__fail(v->c, L2L_ERROR_ARGUMENT, "l2l_vjp: L2L_FREE_GRAPH gave back what this output was "
+              "computed from: it can be differentiated once");
+}
+static const l2l__operation l2l__given_back_op = {"an output", l2l__given_back_vjp};
+
+/* Is x the tensor y, or a view of it? */
+static bool l2l__shows(const l2l_tensor *x, const l2l_tensor *y)
+{
+    while (x && x != y) x = x->base;
+    return x != NULL;
+}
+
 static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned flags)
 {
     l2l__vjp v = L2L__ZERO;
@@ -5609,7 +5641,9 @@ static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned
         l2l_drop(c, v.dy);
         w->slots[y->tape] = NULL;
     }
-    if ((flags & L2L_FREE_GRAPH) && !(w->need[y->tape] & 2)) l2l__drop_data(c, y);
+    if (!(flags & L2L_FREE_GRAPH) || (w->need[y->tape] & 2)) return;
+    if (l2l__shows(c->tape[w->last], y)) y->op = &l2l__given_back_op;
+    else l2l__drop_data(c, y);
 }
 
 static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l_tensor *cotangent,
@@ -6194,36 +6228,30 @@ static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *g
     return l2l__record(c, y, &l2l__gate_scale_op, in, 3);
 }
 
-/* Inputs of a convolution's node, in this order. A scale_shift node has some of them: its scale and
-   shift are those in front of a convolution. */
-enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__PRE_SCALE, L2L__PRE_SHIFT };
-
-/* Back through relu(scale * x + shift + residual), open where gate > 0 (NULL: everywhere). */
-static void l2l__scale_shift_back(l2l__vjp *v, l2l_tensor *dy, l2l_tensor *gate, bool residual)
-{
-    l2l_context *c = v->c;
-    l2l_tensor *const *in = v->y->in, *scale = in[L2L__PRE_SCALE], *t;
-    if (v->need[L2L__X]) v->dx[L2L__X] = l2l__gate_scale(c, dy, gate, scale);
-    if (!v->need[L2L__PRE_SCALE] && !v->need[L2L__PRE_SHIFT] && !residual) return;
-    t = gate ? l2l__gate(c, dy, gate, 0) : l2l__retain(dy);
-    if (v->need[L2L__PRE_SHIFT]) v->dx[L2L__PRE_SHIFT] = l2l_sum_to(c, t, scale->shape);
-    if (v->need[L2L__PRE_SCALE])
-        v->dx[L2L__PRE_SCALE] = l2l__product_to(c, t, in[L2L__X], scale->shape);
-    if (residual) v->dx[L2L__RESIDUAL] = l2l__retain(t);
-    l2l_drop(c, t);
-}
+/* Inputs of a convolution's node, in this order. A scale_shift node has all but W. */
+enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__CONV_INPUTS };
 
 /* y = relu(scale * x + shift + residual): what batch norm is in evaluation mode. */
 static void l2l__scale_shift_vjp(l2l__vjp *v)
 {
-    l2l__scale_shift_back(v, v->dy, v->y->i[3] ? v->y : NULL, v->need[L2L__RESIDUAL]);
+    l2l_context *c = v->c;
+    l2l_tensor *const *in = v->y->in, *scale = in[L2L__SCALE], *t;
+    l2l_tensor *gate = v->y->i[3] ? v->y : NULL; /* open where y > 0; NULL: everywhere            */
+    if (v->need[L2L__X]) v->dx[L2L__X] = l2l__gate_scale(c, v->dy, gate, scale);
+    if (!v->need[L2L__SCALE] && !v->need[L2L__BIAS] && !v->need[L2L__RESIDUAL]) return;
+    t = gate ? l2l__gate(c, v->dy, gate, 0) : l2l__retain(v->dy);
+    if (v->need[L2L__BIAS]) v->dx[L2L__BIAS] = l2l_sum_to(c, t, scale->shape);
+    if (v->need[L2L__SCALE])
+        v->dx[L2L__SCALE] = l2l__product_to(c, t, in[L2L__X], scale->shape);
+    if (v->need[L2L__RESIDUAL]) v->dx[L2L__RESIDUAL] = l2l__retain(t);
+    l2l_drop(c, t);
 }
 static const l2l__operation l2l__scale_shift_op = {"scale_shift", l2l__scale_shift_vjp};
 
 static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *scale,
                                     l2l_tensor *shift, l2l_tensor *residual, bool relu)
 {
-    l2l_tensor *y, *in[7] = {0};
+    l2l_tensor *y, *in[L2L__CONV_INPUTS] = {0};
     l2l__epilogue e;
     if (!l2l__ready(c, "scale_shift", x) || !l2l__ready(c, "scale_shift", scale) ||
         !l2l__ready(c, "scale_shift", shift))
@@ -6233,9 +6261,9 @@ static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *s
     l2l__channel_finish(c, l2l__pixels(x), l2l__pixels(x) / scale->shape.n, x->shape.c, x->data, &e,
                         y->data);
     y->i[3] = relu;
-    in[L2L__X] = x; in[L2L__PRE_SCALE] = scale; in[L2L__PRE_SHIFT] = shift;
+    in[L2L__X] = x; in[L2L__SCALE] = scale; in[L2L__BIAS] = shift;
     in[L2L__RESIDUAL] = residual;
-    return l2l__record(c, y, &l2l__scale_shift_op, in, 7);
+    return l2l__record(c, y, &l2l__scale_shift_op, in, L2L__CONV_INPUTS);
 }
 
 /* -- convolution ------------------------------------------------------------------------------- */
@@ -6354,11 +6382,11 @@ static l2l_tensor *l2l__pool(l2l_context *c, const char *where, const l2l__geome
 }
 
 /* Backwards, from the pooled and gated output to the convolution's input. t is the cotangent of
-   what has been reached, p the input behind the prologue. */
+   what has been reached. */
 static void l2l__conv_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    l2l_tensor *y = v->y, *const *in = y->in, *x = in[L2L__X], *w = in[L2L__W], *p = x;
+    l2l_tensor *y = v->y, *const *in = y->in, *x = in[L2L__X], *w = in[L2L__W];
     l2l_tensor *scale = in[L2L__SCALE], *t = l2l__retain(v->dy), *u;
     const bool relu = (y->i[3] & L2L_RELU) != 0, pool = (y->i[3] & L2L_POOL) != 0;
     const bool at_once = relu && !pool && scale && !v->need[L2L__RESIDUAL] &&
@@ -6371,26 +6399,15 @@ static void l2l__conv_vjp(l2l__vjp *v)
     if (pool) t = l2l__then(c, t, l2l__map(c, L2L__UNPOOL, t, l2l__output_of(&g), 2, 2, 0, y));
     if (v->need[L2L__RESIDUAL]) v->dx[L2L__RESIDUAL] = l2l__retain(t);
     if (v->need[L2L__BIAS]) v->dx[L2L__BIAS] = l2l_sum_to(c, t, in[L2L__BIAS]->shape);
-    if (in[L2L__PRE_SCALE])
-        p = l2l__scale_shift(c, x, in[L2L__PRE_SCALE], in[L2L__PRE_SHIFT], NULL, true);
     if (v->need[L2L__SCALE]) {               /* needs the bare convolution again                  */
-        u = l2l__plain_conv(c, p, w, y);
+        u = l2l__plain_conv(c, x, w, y);
         v->dx[L2L__SCALE] = l2l__then(c, u, l2l__product_to(c, t, u, scale->shape));
     }
     if (scale) t = l2l__then(c, t, l2l__gate_scale(c, t, at_once ? y : NULL, scale));
     if (v->need[L2L__W])
-        v->dx[L2L__W] = l2l_conv_weight_grad(c, p, t, w->shape, stride, padding);
-    if (v->need[L2L__X] || v->need[L2L__PRE_SCALE] || v->need[L2L__PRE_SHIFT]) {
-        u = l2l_conv_input_grad(c, t, w, x->shape, stride, padding);
-        if (p == x) {
-            v->dx[L2L__X] = u;
-        } else if (u) {
-            u = l2l__then(c, u, l2l__gate(c, u, p, 0));
-            l2l__scale_shift_back(v, u, NULL, false);
-            l2l_drop(c, u);
-        }
-    }
-    if (p != x) l2l_drop(c, p);
+        v->dx[L2L__W] = l2l_conv_weight_grad(c, x, t, w->shape, stride, padding);
+    if (v->need[L2L__X])
+        v->dx[L2L__X] = l2l_conv_input_grad(c, t, w, x->shape, stride, padding);
     l2l_drop(c, t);
 }
 static const l2l__operation l2l__conv_op = {"conv", l2l__conv_vjp};
@@ -6403,33 +6420,29 @@ static bool l2l__optional(l2l_context *c, const char *where, const l2l_tensor *x
 
 static bool l2l__conv_check(l2l_context *c, const l2l_conv_options *o, const l2l__geometry *g)
 {
-    const l2l_shape before = l2l__channels(g->c), after = l2l__channels(g->k);
-    if (!o->pre_scale != !o->pre_shift)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_conv: pre_scale and pre_shift go together");
+    const l2l_shape after = l2l__channels(g->k);
     if (o->pool && (g->oh < 2 || g->ow < 2))
         return l2l__fail(c, L2L_ERROR_SHAPE, "l2l_conv: nothing to pool in %dx%d", g->oh, g->ow);
     return l2l__optional(c, "l2l_conv: residual", o->residual, l2l__output_of(g)) &&
            l2l__optional(c, "l2l_conv: bias", o->bias, after) &&
-           l2l__optional(c, "l2l_conv: scale", o->scale, after) &&
-           l2l__optional(c, "l2l_conv: pre_scale", o->pre_scale, before) &&
-           l2l__optional(c, "l2l_conv: pre_shift", o->pre_shift, before);
+           l2l__optional(c, "l2l_conv: scale", o->scale, after);
 }
 
 /* Runs the convolution and its epilogue into a new tensor, pooled or not; with `ties` kept for 2x2
    windows. */
-static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, l2l_tensor *p,
+static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, l2l_tensor *x,
                                  const l2l_tensor *w, const l2l_conv_options *o, bool ties)
 {
     l2l_tensor *y;
     l2l__epilogue e;
     l2l__geometry pool = *g;
-    if (!l2l__outlined(c, p, l2l__output_of(g), &y)) {
+    if (!l2l__outlined(c, x, l2l__output_of(g), &y)) {
         if (!(y = l2l__new(c, "l2l_conv", l2l__output_of(g)))) return NULL;
         e = l2l__epilogue_of(NULL, o->scale ? o->scale->data : NULL,
                              o->bias ? o->bias->data : NULL,
                              o->residual ? o->residual->data : NULL, o->relu);
         e.ties = ties;
-        if (!l2l__conv_forward(c, g, p->data, w, &e, y->data)) return y;
+        if (!l2l__conv_forward(c, g, x->data, w, &e, y->data)) return y;
     }
     if (!y || !o->pool) return y;
     pool.h = g->oh; pool.w = g->ow; pool.c = g->k;
@@ -6445,29 +6458,19 @@ static l2l_tensor *l2l__conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
 {
     const l2l_conv_options plain = l2l_conv_default();
     l2l__geometry g;
-    l2l_tensor *in[7], *p = x, *y;
-    bool was = l2l_recording(c);
+    l2l_tensor *in[L2L__CONV_INPUTS], *y;
     if (!o) o = &plain;
     if (!l2l__ready(c, "l2l_conv", x) || !l2l__ready(c, "l2l_conv: weight", w) ||
         !l2l__geometry_of(c, "l2l_conv", x->shape, w->shape, o->stride, o->padding, &g) ||
         !l2l__shape_ok(c, "l2l_conv", l2l__output_of(&g)) || !l2l__conv_check(c, o, &g))
         return NULL;
-    if (o->pre_scale) {
-        c->recording = false;                /* part of this node, not nodes of their own         */
-        p = l2l__scale_shift(c, x, o->pre_scale, o->pre_shift, NULL, true);
-        c->recording = was;
-        if (!p) return NULL;
-    }
-    y = l2l__conv_run(c, &g, p, w, o, ties);
-    if (p != x) l2l_drop(c, p);
-    if (!y) return NULL;
+    if (!(y = l2l__conv_run(c, &g, x, w, o, ties))) return NULL;
     y->i[0] = o->stride;
     y->i[1] = o->padding;
     y->i[3] = (o->relu ? L2L_RELU : 0) | (o->pool ? L2L_POOL : 0);
     in[L2L__X] = x; in[L2L__W] = w; in[L2L__BIAS] = o->bias; in[L2L__SCALE] = o->scale;
-    in[L2L__RESIDUAL] = o->residual; in[L2L__PRE_SCALE] = o->pre_scale;
-    in[L2L__PRE_SHIFT] = o->pre_shift;
-    return l2l__record(c, y, &l2l__conv_op, in, 7);
+    in[L2L__RESIDUAL] = o->residual;
+    return l2l__record(c, y, &l2l__conv_op, in, L2L__CONV_INPUTS);
 }
 
 L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
@@ -7519,7 +7522,7 @@ L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o
 }
 
 /* Does a tensor show a parameter of the model? */
-static bool l2l__shows(const l2l_tensor *x, const l2l_model *m)
+static bool l2l__shows_of(const l2l_tensor *x, const l2l_model *m)
 {
     for (; x; x = x->base)
         if (x->references == 0 && x->p == m) return true;
@@ -7533,10 +7536,10 @@ static bool l2l__model_needed(const l2l_model *m)
     for (int i = 0; i < c->tape_length; i++) {
         if (c->tape[i]->p == &m->external) return true;
         for (int j = 0; j < 8; j++)
-            if (l2l__shows(c->tape[i]->in[j], m)) return true;
+            if (l2l__shows_of(c->tape[i]->in[j], m)) return true;
     }
     for (l2l__block *b = c->newest; b; b = b->older)
-        if (b->is_view && l2l__shows((l2l_tensor *)(void *)((char *)b + L2L__BLOCK), m))
+        if (b->is_view && l2l__shows_of((l2l_tensor *)(void *)((char *)b + L2L__BLOCK), m))
             return true;
     return false;
 }
@@ -7609,7 +7612,6 @@ L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m)
     }
     clone->mode_matters = m->mode_matters;
     clone->external = m->external;
-    if (m->options.user == (const void *)m) clone->options.user = clone; /* an external model */
     if (!c->status && l2l_model_copy(clone, m)) return clone;
     l2l_model_free(clone);
     return NULL;
@@ -7652,12 +7654,17 @@ L2LADVDEF int l2l_model_parameters(const l2l_model *m) { return m ? m->n_slots :
 L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i)
 {
     l2l_parameter p;
+    l2l_shape s;
     memset(&p, 0, sizeof p);
     if (!m || i < 0 || i >= m->n_slots) return p;
     p.name = m->slots[i]->name;
     p.value = &m->slots[i]->value;
     p.rank = m->slots[i]->rank;
     p.trainable = m->slots[i]->trainable;
+    s = p.value->shape;                      /* kh, kw, C, K                                      */
+    p.shape[0] = s.c;
+    if (p.rank > 1) p.shape[1] = p.rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
+    if (p.rank == 4) { p.shape[2] = s.n; p.shape[3] = s.h; }
     return p;
 }
 
@@ -7677,12 +7684,21 @@ static bool l2l__slot_number(const l2l_model *m, int i)
            l2l__fail(m->context, L2L_ERROR_ARGUMENT, "parameter %d of %d", i, m->n_slots);
 }
 
+L2LADVDEF bool l2l_parameter_to_file(const l2l_model *m, int i, const l2l_tensor *x,
+                                     l2l_real *values)
+{
+    static const char who[] = "l2l_parameter_to_file";
+    if (!l2l__slot_number(m, i) || !l2l__given(m->context, who, "values", values) ||
+        !l2l__ready(m->context, who, x) ||
+        !l2l__equal(m->context, who, x->shape, m->slots[i]->value.shape))
+        return false;
+    l2l__to_file(x->shape, x->data, values);
+    return true;
+}
+
 L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values)
 {
-    if (!l2l__slot_number(m, i) || !l2l__given(m->context, "l2l_parameter_get", "values", values))
-        return false;
-    l2l__to_file(m->slots[i]->value.shape, m->slots[i]->value.data, values);
-    return true;
+    return l2l__slot_number(m, i) && l2l_parameter_to_file(m, i, &m->slots[i]->value, values);
 }
 
 L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values)
@@ -8805,7 +8821,7 @@ L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign)
 
 /* -- attacks by name --------------------------------------------------------------------------- */
 
-static l2l_attack l2l__attack(const char *name, double epsilon, double step, int steps,
+static l2l_attack l2l__attack(const char *name, double epsilon, double relative_step, int steps,
                               l2l_start start)
 {
     l2l_attack a = L2L__ZERO;
@@ -8813,7 +8829,7 @@ static l2l_attack l2l__attack(const char *name, double epsilon, double step, int
     a.maximizer = l2l_maximizer_sign();
     a.objective = l2l_objective_cross_entropy();
     a.epsilon = epsilon;
-    a.step_size = step;
+    a.relative_step = relative_step;
     a.steps = steps;
     a.restarts = 1;
     a.start = start;
@@ -8824,31 +8840,31 @@ static l2l_attack l2l__attack(const char *name, double epsilon, double step, int
 /* Goodfellow et al. 2015: x' = clip(x + epsilon sign g) */
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon)
 {
-    return l2l__attack("fgsm", epsilon, epsilon, 1, L2L_START_CLEAN);
+    return l2l__attack("fgsm", epsilon, 1, 1, L2L_START_CLEAN);
 }
 
 /* Kurakin et al. 2017: PGD without a random start */
 L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon)
 {
-    return l2l__attack("ifgsm", epsilon, epsilon / 4, 10, L2L_START_CLEAN);
+    return l2l__attack("ifgsm", epsilon, 0.25, 10, L2L_START_CLEAN);
 }
 
 /* Madry et al. 2018 */
 L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon)
 {
-    return l2l__attack("pgd", epsilon, epsilon / 4, 10, L2L_START_UNIFORM);
+    return l2l__attack("pgd", epsilon, 0.25, 10, L2L_START_UNIFORM);
 }
 
 L2LADVDEF l2l_attack l2l_attack_bls(double epsilon)
 {
-    l2l_attack a = l2l__attack("bls", epsilon, epsilon, 10, L2L_START_UNIFORM);
+    l2l_attack a = l2l__attack("bls", epsilon, 1, 10, L2L_START_UNIFORM);
     a.maximizer = l2l_maximizer_line_search(true);
     return a;
 }
 
 L2LADVDEF l2l_attack l2l_attack_pgd_l2(double epsilon)
 {
-    l2l_attack a = l2l__attack("pgd-l2", epsilon, epsilon / 4, 10, L2L_START_UNIFORM);
+    l2l_attack a = l2l__attack("pgd-l2", epsilon, 0.25, 10, L2L_START_UNIFORM);
     a.norm = L2L_L2;
     a.maximizer = l2l_maximizer_gradient();
     return a;
@@ -8857,7 +8873,7 @@ L2LADVDEF l2l_attack l2l_attack_pgd_l2(double epsilon)
 /* Dong et al. 2018, algorithm 1 */
 L2LADVDEF l2l_attack l2l_attack_mim(double epsilon)
 {
-    l2l_attack a = l2l__attack("mim", epsilon, epsilon / 4, 10, L2L_START_CLEAN);
+    l2l_attack a = l2l__attack("mim", epsilon, 0.25, 10, L2L_START_CLEAN);
     a.maximizer = l2l_maximizer_momentum(1);
     return a;
 }
@@ -8865,7 +8881,7 @@ L2LADVDEF l2l_attack l2l_attack_mim(double epsilon)
 /* Carlini and Wagner 2017's f_6, with Madry et al. 2018's confidence */
 L2LADVDEF l2l_attack l2l_attack_cw_pgd(double epsilon)
 {
-    l2l_attack a = l2l__attack("cw-pgd", epsilon, epsilon / 4, 10, L2L_START_UNIFORM);
+    l2l_attack a = l2l__attack("cw-pgd", epsilon, 0.25, 10, L2L_START_UNIFORM);
     a.objective = l2l_objective_margin();
     a.objective.cut = true;
     a.objective.confidence = 50;
@@ -8875,7 +8891,8 @@ L2LADVDEF l2l_attack l2l_attack_cw_pgd(double epsilon)
 /* Jang et al. 2019, as their evaluation program runs it */
 L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon)
 {
-    l2l_attack a = l2l__attack("cw-l2lda", epsilon, 1e-3, 100, L2L_START_CLEAN);
+    l2l_attack a = l2l__attack("cw-l2lda", epsilon, 0.25, 100, L2L_START_CLEAN);
+    a.step_size = 1e-3;
     a.maximizer = l2l_maximizer_adam(8.0 / 255);
     a.objective = l2l_objective_margin();
     a.objective.cut = true;
@@ -8884,6 +8901,12 @@ L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon)
 }
 
 /* -- running an attack ------------------------------------------------------------------------- */
+
+/* The length of a step, in pixels. A search has no ball that it could be a part of. */
+static double l2l__step_size(const l2l_attack *a)
+{
+    return a->step_size > 0 || a->search ? a->step_size : a->relative_step * a->epsilon;
+}
 
 /* Steps and restarts come first: attacks are compared that differ in nothing else. */
 static const l2l__field l2l__maximizer_fields[] = {
@@ -8904,6 +8927,7 @@ static const l2l__field l2l__attack_fields[] = {
     L2L__ENUM(l2l_attack, norm, l2l__norm_names, 0),
     L2L__MEMBER(l2l_attack, epsilon, "epsilon", 'r', 0, 0, HUGE_VAL, l2l__pixel_hint, NULL, NULL),
     L2L__NUMBER(l2l_attack, step_size, 0, (double)FLT_MAX, 0),
+    L2L__NUMBER(l2l_attack, relative_step, 0, (double)FLT_MAX, 0),
     L2L__ENUM(l2l_attack, start, l2l__start_names, 0),
     L2L__BOOL(l2l_attack, last_iterate, 0),
     L2L__SEED(l2l_attack, seed, 0),
@@ -9589,6 +9613,7 @@ L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
 {
     l2l_attack a = l2l__search_attack("square", epsilon, L2L_LINF, 5000, l2l__square_search);
     a.minimal = false;
+    a.queries = true;
     return a;
 }
 
@@ -9731,6 +9756,7 @@ L2LADVDEF l2l_attack l2l_attack_sign_opt(double epsilon)
 {
     l2l_attack a = l2l__search_attack("sign-opt", epsilon, L2L_L2, 5000, l2l__ray_search);
     a.candidates = 100;
+    a.queries = true;
     return a;
 }
 
@@ -9874,7 +9900,7 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
     h.in.images = h.images;
     h.in.norm = a->norm;
     h.in.epsilon = a->epsilon;
-    h.in.step_size = a->step_size;
+    h.in.step_size = l2l__step_size(a);
     h.in.T = a->steps;
     h.in.mode = L2L_EVALUATE;
     return l2l__inner_open(&h.in, false) && l2l__hunt_batch(&h) &&
@@ -10063,7 +10089,7 @@ static int l2l__phi_place(const l2l_learned *m, int i)
 }
 
 /* phi as it is now (the caller may write to it), and what makes a delta of the cell's output. */
-static void l2l__learned_pack(l2l_learned *m, double epsilon)
+static void l2l__phi_to_cell(l2l_learned *m, double epsilon)
 {
     int i;
     for (i = 0; i < m->size; i++) m->cell.w[l2l__phi_place(m, i)] = m->phi[i];
@@ -10413,7 +10439,7 @@ static bool l2l__learned_step(void *self, l2l_inner *in)
     l2l__sweep *s;
     double *norms;
     if (!l2l__learned_begun(m, in)) return false;
-    l2l__learned_pack(m, in->epsilon);
+    l2l__phi_to_cell(m, in->epsilon);
     norms = (double *)l2l__arena_array(c, in->shape.n, sizeof *norms);
     s = l2l__sweeps(m, workers, 1, 0);
     if (s) {
@@ -10433,7 +10459,6 @@ typedef struct l2l__adjoint {
     l2l_learned *m;
     l2l_inner *in;
     const l2l__cell_kernels *kernels;
-    bool greedy;
     int64_t count, d, blocks;    /* coordinates, coordinates of an image, blocks                  */
     int parts, workers;
     double *norms;               /* Txn, for the input transform                                  */
@@ -10477,7 +10502,7 @@ static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int k, int
     for (l = 0; l < L2L__COORDS; l++) s->u[l] = mask[l] * s->a[l];
     a->kernels->backward(&a->m->cell, &step, s->u, s->dh, s->dc, rows);
     l2l__row_load(a->in->g[t]->data, block * L2L__COORDS, a->count, s->g);
-    for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + (a->greedy ? 0 : s->u[l]);
+    for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + s->u[l];
 }
 
 /* Slots 0 .. steps-1 into the sums of dL_phi/dphi. */
@@ -10737,14 +10762,16 @@ static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in,
     a->sweeps = l2l__sweeps(m, a->workers, exact ? 1 : in->T, a->kernels->lanes);
     if (c->status) return false;
     memset(a->totals, 0, (size_t)totals * sizeof *a->totals);
-    l2l__learned_pack(m, in->epsilon);
+    l2l__phi_to_cell(m, in->epsilon);
     for (t = 0; t < in->T; t++)
         l2l__input_norms(m, in->g[t], a->norms + (int64_t)t * in->shape.n);
     return true;
 }
 
-/* dL_phi/dphi / n in file order: the parts in their order. */
-static void l2l__adjoint_gather(const l2l__adjoint *a, double *gradient)
+/* gradient += scale * dL_phi/dphi / n in file order, or, with `anew`, = that; the parts in their
+   order. */
+static void l2l__adjoint_gather(const l2l__adjoint *a, bool anew, double scale,
+                                l2l_real *gradient)
 {
     const l2l_learned *m = a->m;
     int i, part;
@@ -10752,26 +10779,27 @@ static void l2l__adjoint_gather(const l2l__adjoint *a, double *gradient)
         double sum = 0;
         for (part = 0; part < a->parts; part++)
             sum += a->totals[(size_t)part * (size_t)m->cell_size + (size_t)l2l__phi_place(m, i)];
-        gradient[i] = sum / a->in->shape.n;
+        sum /= a->in->shape.n;
+        gradient[i] = (anew ? 0 : gradient[i]) + (l2l_real)(scale * sum);
     }
 }
 
-/* `greedy` leaves u_t out of a_t. That also trains and looks right, but is not the derivative; it
-   is here so that a test can show that it would notice. */
-static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool greedy, double *gradient)
+/* u_t belongs into a_t: leaving it out trains and looks right, too, but is not the derivative. */
+static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool anew, double scale,
+                                 l2l_real *gradient)
 {
     l2l_mark mark = l2l_mark_here(in->context);
     bool exact;
     l2l__adjoint a;
     if (!l2l__learned_ready(m, in)) return false;
-    exact = m->options.second_order && !greedy;
+    exact = m->options.second_order;
     if (in->T < 1)
         return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_learned_gradient: T is %d, but must "
                          "be at least 1", in->T);
     if (l2l__adjoint_prepare(&a, m, in, exact)) {
-        a.greedy = greedy;
         if (!exact) l2l__adjoint_first_order(&a);
-        if (!exact || l2l__adjoint_second_order(&a)) l2l__adjoint_gather(&a, gradient);
+        if (!exact || l2l__adjoint_second_order(&a))
+            l2l__adjoint_gather(&a, anew, scale, gradient);
     }
     l2l_release(m->context, mark);
     return !m->context->status;
@@ -10789,34 +10817,17 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
 {
     const char *where = "l2l_learned_gradient";
     l2l_context *c = in ? in->context : m ? m->context : NULL;
-    if (!c || c->status || !l2l__given(c, where, "the inner problem", in) ||
-        !l2l__given(c, where, "gradient", gradient) || !l2l__learned_ready(m, in))
-        return false;
-    l2l_mark mark = l2l_mark_here(c);
-    double *exact = (double *)l2l__arena_array(c, l2l_learned_size(m), sizeof *exact);
-    int i;
-    if (exact && l2l__learned_adjoint(m, in, false, exact)) {
-        for (i = 0; i < m->size; i++) gradient[i] = (l2l_real)exact[i];
-        l2l__phi_finite(m, "gradient", gradient);
-    }
-    l2l_release(c, mark);
-    return !c->status;
+    return c && !c->status && l2l__given(c, where, "the inner problem", in) &&
+           l2l__given(c, where, "gradient", gradient) && l2l__learned_ready(m, in) &&
+           l2l__learned_adjoint(m, in, true, 1, gradient) &&
+           l2l__phi_finite(m, "gradient", gradient);
 }
 
 /* The optimizer descends, phi is to ascend: hence the minus. */
-static bool l2l__learned_gradient(void *self, l2l_inner *in)
+static bool l2l__learned_add_gradient(void *self, l2l_inner *in)
 {
     l2l_learned *m = (l2l_learned *)self;
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    double *g = (double *)l2l__arena_array(c, l2l_learned_size(m), sizeof *g);
-    double share = (double)in->n / in->batch;
-    int i;
-    if (g && l2l__learned_adjoint(m, in, false, g))
-        for (i = 0; i < m->size; i++)
-            m->descent[i] = (in->first ? m->descent[i] : 0) - (l2l_real)(share * g[i]);
-    l2l_release(c, mark);
-    return !c->status;
+    return l2l__learned_adjoint(m, in, in->first == 0, -(double)in->n / in->batch, m->descent);
 }
 
 static bool l2l__learned_update(void *self, l2l_inner *in)
@@ -10933,7 +10944,7 @@ L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m)
     r.self = m;
     r.begin = l2l__learned_begin;
     r.keep = l2l__learned_keep;
-    r.gradient = l2l__learned_gradient;
+    r.gradient = l2l__learned_add_gradient;
     r.update = l2l__learned_update;
     r.pack = l2l__learned_pack_state;
     r.unpack = l2l__learned_unpack_state;
@@ -10942,7 +10953,7 @@ L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m)
 
 L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int steps)
 {
-    l2l_attack a = l2l__attack("learned", epsilon, epsilon / 4, steps, L2L_START_NORMAL);
+    l2l_attack a = l2l__attack("learned", epsilon, 0.25, steps, L2L_START_NORMAL);
     a.maximizer = l2l_learned_maximizer(m);
     return a;
 }
@@ -11606,7 +11617,7 @@ L2LADVDEF l2l_maximizer l2l_generator_maximizer(l2l_generator *m)
 
 L2LADVDEF l2l_attack l2l_attack_l2lda(l2l_generator *m, double epsilon)
 {
-    l2l_attack a = l2l__attack("l2lda", epsilon, epsilon / 4, 10, L2L_START_CLEAN);
+    l2l_attack a = l2l__attack("l2lda", epsilon, 0.25, 10, L2L_START_CLEAN);
     a.maximizer = l2l_generator_maximizer(m);
     return a;
 }
@@ -11768,7 +11779,7 @@ static void l2l__crop(const l2l_dataset *d, const l2l_real *from, int top, int l
 }
 
 /* Half of what is too much; halves are rounded to even, as torchvision's CenterCrop does. */
-static int l2l__margin(int more) { return more / 2 + (more % 4 == 3); }
+static int l2l__centre(int more) { return more / 2 + (more % 4 == 3); }
 
 /* Image `index` as `fetch` or the caller gave it. */
 static bool l2l__fetched_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
@@ -11787,7 +11798,7 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
 {
     l2l_context *c = d->context;
     int down = d->height - o->height, right = d->width - o->width;
-    int top = l2l__margin(down), left = l2l__margin(right);
+    int top = l2l__centre(down), left = l2l__centre(right);
     bool flip = a && a->flip && l2l_random_bits(s, 2) >> 31, whole;
     l2l_real *x = chw;
     if (a) {
@@ -12364,6 +12375,7 @@ static const l2l__field l2l__train_fields[] = {
     L2L__TABLE(l2l_train_options, method, l2l__method_fields, 0),
     L2L__INT(l2l_train_options, epochs, 1, INT_MAX, 0),
     L2L__INT(l2l_train_options, batch, 1, INT_MAX, 0),
+    L2L__INT(l2l_train_options, steps, 0, L2L__EXACT, 0),
     L2L__INT(l2l_train_options, micro_batch, 0, INT_MAX, 0),
     L2L__MEMBER(l2l_train_options, epsilon, "epsilon", 'r', 0, 0, 1, l2l__pixel_hint, NULL, NULL),
     L2L__INT(l2l_train_options, T, 0, 10000, 0),
@@ -12393,8 +12405,12 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     if (c->status) return false;
     if (!o->method.objective.loss || !o->method.outer.loss)
         return l2l__fail(c, bad, "training: the method lacks an objective or an outer loss");
-    if (!l2l__dataset_fits(c, "training", d, a) ||
+    if ((d && !l2l__dataset_fits(c, "training", d, a)) ||
         !l2l__options_ok(c, "training", l2l__train_fields, o, L2L__APART)) return false;
+    if (d ? o->steps != 0 : o->steps < 1)
+        return l2l__fail(c, bad, d ? "training: steps %z with a data set, whose steps follow from "
+                         "epochs and batch; leave it 0" : "training: without a data set steps must "
+                         "say how many l2l_train_step will make, not %z", o->steps);
     if (o->augment.padding >= a->height || o->augment.padding >= a->width)
         return l2l__fail(c, bad, "training: augment.padding %d is not in 0 to below the model's "
                          "%dx%d", o->augment.padding, a->height, a->width);
@@ -12415,9 +12431,9 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
         if (w[i] > 0 && !(w[i] >= w[i - 1] && w[i - 1] > 0))
             return l2l__fail(c, bad, "training: schedule.milestones[%d] %g is not above the one "
                              "before it, %g", i, w[i], w[i - 1]);
-    if (o->validation >= d->count)
+    if (o->validation >= (d ? d->count : 1))
         return l2l__fail(c, bad, "training: validation %d must leave some of the %d images for "
-                         "training", o->validation, d->count);
+                         "training", o->validation, d ? d->count : 0);
     return !o->validation || !v->name ||
            (l2l__attack_ok(c, "training: validation_attack", v, o->validation) &&
             l2l__images_ok(c, "training: validation_attack.targets", a, NULL, v->targets,
@@ -12441,7 +12457,7 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     l2l_context *c = t->context;
     l2l_model *m = t->model;
     void **all = &t->held_memory;
-    int64_t *sizes = (int64_t *)l2l__hold(c, all, m->n_slots, sizeof *sizes), held = 0;
+    int64_t *sizes = (int64_t *)l2l__hold(c, all, m->n_slots, sizeof *sizes), more = 0;
     int n = 0;
     t->theta = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->theta);
     t->found = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->found);
@@ -12453,7 +12469,7 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     for (int i = 0; i < m->n_slots && !c->status; i++) {
         l2l__slot *p = m->slots[i];
         if (!p->trainable) {
-            held += l2l_count(p->value.shape);
+            more += l2l_count(p->value.shape);
             continue;
         }
         sizes[n] = l2l_count(p->value.shape);
@@ -12463,8 +12479,8 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     }
     t->n_theta = n;
     t->good = (l2l_real *)l2l__hold(c, all, t->theta_size, sizeof *t->good);
-    if (held) t->buffers = (l2l_real *)l2l__hold(c, all, 2 * held, sizeof *t->buffers);
-    if (t->buffers) t->part_buffers = t->buffers + held;
+    if (more) t->buffers = (l2l_real *)l2l__hold(c, all, 2 * more, sizeof *t->buffers);
+    if (t->buffers) t->part_buffers = t->buffers + more;
     if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
     if (t->optimizer && t->options.micro_batch && t->options.micro_batch < t->options.batch)
         l2l__make_sum(t);
@@ -12534,9 +12550,10 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
         return NULL;
     t->context = c;
     t->model = m;
-    t->data = *d;
+    if (d) t->data = *d;
     t->data.context = c;
     t->options = *o;
+    t->options.validation_attack.step_size = l2l__step_size(&o->validation_attack);
     t->best_score = t->shuffled = t->log_lock = -1;
     t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
     t->options.method.outer.is_objective = t->cross_entropy;
@@ -12547,15 +12564,15 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
         return NULL;
     }
     l2l__split(t);
-    t->data_digest = l2l__data_digest(t);
+    if (d) t->data_digest = l2l__data_digest(t);
     if (!l2l__held_digests(t)) {
         l2l_trainer_free(t);
         return NULL;
     }
     l2l_progress *p = &t->progress;
-    p->epochs = o->epochs;
-    p->steps_in_epoch = (t->n_train - 1) / o->batch + 1;
-    p->steps = p->steps_in_epoch * o->epochs;
+    p->epochs = d ? o->epochs : 1;
+    p->steps_in_epoch = d ? (t->n_train - 1) / o->batch + 1 : o->steps;
+    p->steps = p->steps_in_epoch * p->epochs;
     p->validation_natural = p->validation_robust = -1;
     return t;
 }
@@ -12594,6 +12611,9 @@ static bool l2l__parts_ok(l2l_trainer *t)
 L2LADVDEF bool l2l_train(l2l_trainer *t)
 {
     if (!t || t->context->status) return false;
+    if (t->data.count < 1)
+        return l2l__fail(t->context, L2L_ERROR_ARGUMENT, "l2l_train: the trainer was made without "
+                         "a data set: use l2l_train_step");
     if (l2l__parts_ok(t) && l2l__maybe_resume(t) && l2l__log_begin(t) &&
         t->step < t->progress.steps)
         l2l__algorithm1(t);
@@ -12670,6 +12690,7 @@ static bool l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__
     l2l__format(k->name, sizeof k->name, "%s", a->name);
     l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, a->maximizer.name);
     k->attack = *a;
+    k->attack.step_size = l2l__step_size(a);
     k->targets = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
     k->init = l2l__digest_bytes(a->init, l2l__image_size(&e->model->options) * e->images *
                                          (int64_t)sizeof(l2l_real));
@@ -13001,7 +13022,7 @@ static l2l__ran *l2l__evaluation_next(l2l_evaluation *e, const l2l_attack *a)
         memcpy(here.records, k->records, (size_t)k->done * sizeof *here.records);
         l2l_free(c, k->records);
         k->records = here.records;
-        k->attack = *a;
+        k->attack = here.attack;
         return k;
     }
     k = (l2l__ran *)l2l__allocate_array(c, e->n_ran + 1, sizeof *k);
@@ -13259,7 +13280,14 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
 
    Bytes and headers first. Then the bundle: named tensors and texts, which are a safetensors file;
    models, maximizers and checkpoints are bundles. Then data sets and .npy. Whatever takes a path is
-   at the end and stands on what works from memory or a source. */
+   at the end and stands on what works from memory. */
+
+/* Bytes that are read where they are: `read_at` copies so many from `offset` on. */
+typedef struct l2l__source {
+    int64_t bytes;
+    bool (*read_at)(void *user, int64_t offset, void *to, size_t bytes);
+    void *user;
+} l2l__source;
 
 /* The bytes of a file: borrowed, or (owned) read into memory of ours, as many as are needed. What
    is in front is looked at before memory for the rest is asked for. */
@@ -13269,7 +13297,7 @@ typedef struct l2l__file {
     const unsigned char *data;               /* the first `held` of its bytes                     */
     size_t bytes, held;
     void *owned;                             /* to be given back with l2l_free, or NULL           */
-    l2l_source source;                       /* where the others are read                         */
+    l2l__source source;                       /* where the others are read                         */
     void *stream;                            /* a FILE of ours, or NULL                           */
 } l2l__file;
 
@@ -13303,7 +13331,7 @@ static bool l2l__bad(const l2l__file *f, l2l_status status, int64_t at, const ch
 }
 
 /* What a source gives, of which nothing has been read yet. */
-static l2l__file l2l__file_from(l2l_context *c, const char *label, const l2l_source *s)
+static l2l__file l2l__file_from(l2l_context *c, const char *label, const l2l__source *s)
 {
     l2l__file f = l2l__file_of(c, label, NULL, 0);
     if (s->bytes < 0 || (uint64_t)s->bytes > SIZE_MAX / 2)
@@ -13724,7 +13752,7 @@ static bool l2l__stream_read(void *user, int64_t offset, void *to, size_t bytes)
 /* A file of which nothing has been read yet; after an error without bytes. */
 static l2l__file l2l__file_open(l2l_context *c, const char *path)
 {
-    l2l_source s = L2L__ZERO;
+    l2l__source s = L2L__ZERO;
     s.user = l2l__file_begin(c, path, &s.bytes);
     s.read_at = l2l__stream_read;
     l2l__file f = l2l__file_from(c, path, &s);
@@ -14521,9 +14549,7 @@ static void l2l__model_bundle(const l2l_model *m, l2l__bundle *b)
     l2l__bundle_new(m->context, b, 2 * m->n_slots);
     for (int i = 0; i < m->n_slots; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
-        int64_t shape[4];
-        l2l__file_shape(p.value->shape, p.rank, shape);
-        l2l__bundle_add(b, p.name, L2L__REAL, p.rank, shape, NULL);
+        l2l__bundle_add(b, p.name, L2L__REAL, p.rank, p.shape, NULL);
     }
 }
 
@@ -14940,14 +14966,12 @@ static bool l2l__maybe_resume(l2l_trainer *t)
 
 /* -- data sets --------------------------------------------------------------------------------- */
 
-/* Images that lie in one file: bytes in memory, or a source that they are read from. */
+/* Images that lie in one file. */
 typedef struct l2l__shard {
     int count;
-    const unsigned char *pixels, *labels;    /* in memory: of the first image, CxHxW              */
+    const unsigned char *pixels, *labels;    /* of the first image, CxHxW                         */
     size_t step, label_step;                 /* from one to the next                              */
-    void *owned;                             /* a file that goes with the data set                */
-    l2l_source source;                       /* HxWxC                                             */
-    int64_t first;                           /* where the pixels begin in it                      */
+    void *owned;                             /* the file, if it goes with the data set            */
 } l2l__shard;
 
 /* What is behind the data sets of this chapter: the caller's arrays or the shards. */
@@ -14956,7 +14980,6 @@ typedef struct l2l__images {
     const int *classes;                      /* NULL: the shards have the labels                  */
     l2l__shard *shards;
     int n_shards;
-    unsigned char *one;                      /* room for an image from a source                   */
     void *owned;
 } l2l__images;
 
@@ -14964,30 +14987,18 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
 {
     const l2l__images *s = (const l2l__images *)d->self;
     const l2l__shard *p = s->shards;
-    size_t channels = (size_t)d->channels, plane = (size_t)d->height * (size_t)d->width;
-    size_t size = channels * plane, i, at = (size_t)index;
-    const unsigned char *from = s->one;
+    size_t size = (size_t)d->channels * (size_t)d->height * (size_t)d->width, at = (size_t)index;
     if (index < 0 || index >= d->count)
         return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index,
                          d->count);
-    if (s->classes) *label = s->classes[index];
     if (s->reals) {
+        *label = s->classes[index];
         memcpy(chw, s->reals + at * size, size * sizeof *chw);
         return true;
     }
     for (; at >= (size_t)p->count; p++) at -= (size_t)p->count;
-    if (p->pixels) {
-        *label = p->labels[at * p->label_step];
-        for (from = p->pixels + at * p->step, i = 0; i < size; i++)
-            chw[i] = (l2l_real)from[i] / 255;
-        return true;
-    }
-    int64_t begin = p->first + (int64_t)(at * size);
-    if (!p->source.read_at(p->source.user, begin, s->one, size))
-        return l2l__fail(d->context, L2L_ERROR_FILE, "images of shard %d, byte %z: cannot read "
-                         "image %d", (int)(p - s->shards), begin, index);
-    for (size_t k = 0; k < channels; k++)
-        for (i = 0; i < plane; i++) *chw++ = (l2l_real)from[i * channels + k] / 255;
+    *label = p->labels[at * p->label_step];
+    for (size_t i = 0; i < size; i++) chw[i] = (l2l_real)p->pixels[at * p->step + i] / 255;
     return true;
 }
 
@@ -14996,7 +15007,6 @@ static void l2l__images_release(l2l_dataset *d)
     l2l__images *s = (l2l__images *)d->self;
     for (int k = 0; s->shards && k < s->n_shards; k++) l2l_free(d->context, s->shards[k].owned);
     l2l_free(d->context, s->shards);
-    l2l_free(d->context, s->one);
     l2l_free(d->context, s->owned);
     l2l_free(d->context, s);
 }
@@ -15331,93 +15341,37 @@ L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a)
     memset(a, 0, sizeof *a);
 }
 
-/* -- shards: pairs of .npy, of which the images stay where they are ---------------------------- */
-
-/* The header of a shard's images. The first shard says what size all have. */
-static void l2l__shard_images(l2l_dataset *d, l2l__shard *p, l2l__file *f)
+L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head, size_t bytes,
+                              int64_t total, l2l_npy *h)
 {
-    char text[200];
+    const char *who = "l2l_npy_header";
     l2l__entry e;
-    const int64_t *s = e.shape;              /* N, H, W, C                                        */
-    if (!l2l__npy_open(f, &e)) return;
-    bool ok = e.dtype == L2L__U8 && (e.rank == 3 || e.rank == 4) && !e.fortran;
-    if (e.rank == 3) e.shape[3] = 1;
-    for (int i = 0; i < 4; i++) ok = ok && s[i] > 0 && s[i] <= INT_MAX;
-    if (!ok || s[0] > INT_MAX - d->count)
-        l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected images of u1 as (N, H, W, C) or (N, H, W) in "
-                 "C order, not %s as (%s)", l2l__dtypes[e.dtype].npy, l2l__shape_text(text, &e));
-    else if (d->count && (d->height != s[1] || d->width != s[2] || d->channels != s[3]))
-        l2l__bad(f, L2L_ERROR_FORMAT, 10, "images of %zx%zx%z (CxHxW) after some of %dx%dx%d", s[3],
-                 s[1], s[2], d->channels, d->height, d->width);
-    else {
-        l2l__images_more(d, s[0], s[3], s[1], s[2]);
-        p->count = (int)s[0];
-        p->first = (int64_t)e.begin;
+    if (h) memset(h, 0, sizeof *h);
+    if (!c || c->status || !l2l__given(c, who, "head", head) || !l2l__given(c, who, "h", h))
+        return false;
+    l2l__file f = l2l__file_of(c, name ? name : "memory", head, bytes);
+    if (total < 0 || (uint64_t)total < bytes || (uint64_t)total > SIZE_MAX / 2)
+        return l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", total);
+    if (bytes < 12 && (uint64_t)total > bytes)
+        return l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)bytes, "at least 12 bytes are needed");
+    if (bytes >= 12 && (uint64_t)total > bytes) {
+        int64_t start = f.data[6] == 1 ? 10 : 12, here = (int64_t)bytes - start;
+        int64_t n = (int64_t)l2l__get_bytes(f.data + 8, (int)start - 8, false);
+        if (n > here && !memcmp(f.data, "\x93NUMPY", 6))
+            return l2l__bad(&f, L2L_ERROR_FORMAT, 8, "a header of %z bytes, of which only %z were "
+                            "read", n, here);
+        f.bytes = (size_t)total;             /* of which only the header is looked at             */
     }
-}
-
-static void l2l__shard_labels(const l2l_dataset *d, l2l__file *f, int n, int *out)
-{
-    l2l__entry e;
-    int64_t v = 0;
-    if (!l2l__npy_open(f, &e)) return;
-    if (e.dtype <= L2L__BF16 || e.rank != 1 || e.count != n) {
-        l2l__bad(f, L2L_ERROR_FORMAT, 10, "expected %d integers as (N), a label for each image", n);
-        return;
-    }
-    if (!l2l__file_hold(f, f->bytes)) return;
-    for (int i = 0; i < n; i++) {
-        size_t at = e.begin + (size_t)i * (size_t)l2l__dtypes[e.dtype].size;
-        if (!l2l__entry_integer(f, &e, i, &v) || !l2l__file_label_ok(d, f, at, i, v)) return;
-        out[i] = (int)v;
-    }
-}
-
-/* "PREFIX-00007-images.npy", or without a prefix "images of shard 7". */
-static const char *l2l__shard_name(char name[1024], const char *prefix, int k, const char *what)
-{
-    char digits[16];
-    l2l__format(digits, sizeof digits, "%d", 100000 + k);
-    if (prefix) l2l__format(name, 1024, "%s-%s-%s.npy", prefix, digits + 1, what);
-    else l2l__format(name, 1024, "%s of shard %d", what, k);
-    return name;
-}
-
-static bool l2l__shards_open(l2l_context *c, const char *prefix, const l2l_source *images,
-                             const l2l_source *labels, int n, int classes, l2l_dataset *d)
-{
-    l2l__images *s = l2l__images_create(c, n, classes, d);
-    char name[1024];
-    int *y = NULL;
-    if (!s || !l2l__given(c, "shards", "images", images) ||
-        !l2l__given(c, "shards", "labels", labels))
-        return l2l__images_end(c, d);
-    for (int k = 0; k < n && !c->status; k++) {
-        l2l__file f = l2l__file_from(c, l2l__shard_name(name, prefix, k, "images"), images + k);
-        l2l__shard_images(d, s->shards + k, &f);
-        l2l__file_close(&f);
-        s->shards[k].source = images[k];
-    }
-    if (!c->status) {
-        s->owned = y = (int *)l2l__allocate_array(c, d->count, sizeof *y);
-        s->classes = y;
-        s->one = (unsigned char *)l2l__allocate(c, (size_t)d->channels * (size_t)d->height *
-                                                   (size_t)d->width);
-    }
-    for (int k = 0; k < n && !c->status; y += s->shards[k++].count) {
-        int m = s->shards[k].count;
-        l2l__file f = l2l__file_from(c, l2l__shard_name(name, prefix, k, "labels"), labels + k);
-        l2l__shard_labels(d, &f, m, y);
-        l2l__file_close(&f);
-    }
-    return l2l__images_end(c, d);
-}
-
-L2LADVDEF bool l2l_dataset_shards_source(l2l_context *c, const l2l_source *images,
-                                         const l2l_source *labels, int n, int classes,
-                                         l2l_dataset *d)
-{
-    return l2l__shards_open(c, NULL, images, labels, n, classes, d);
+    if (!l2l__npy_open(&f, &e)) return false;
+    h->type = l2l__dtypes[e.dtype].npy[0];
+    h->size = l2l__dtypes[e.dtype].size;
+    h->big_endian = e.big;
+    h->fortran_order = e.fortran;
+    h->rank = e.rank;
+    memcpy(h->shape, e.shape, sizeof h->shape);
+    h->count = e.count;
+    h->begin = (int64_t)e.begin;
+    return true;
 }
 
 /* -- the same from paths ----------------------------------------------------------------------- */
@@ -15555,54 +15509,10 @@ L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int
     return l2l__images_end(c, d);
 }
 
-static void l2l__shards_release(l2l_dataset *d)
-{
-    l2l__images *s = (l2l__images *)d->self;
-    for (int k = 0; k < s->n_shards; k++) fclose((FILE *)s->shards[k].source.user);
-    l2l__images_release(d);
-}
-
-/* How many: up to the first number of which there are no images; that one, too, if it should be
-   there, as opening it will say: the very first, one with labels, one with another behind it. */
-static int l2l__shards_count(const char *prefix)
-{
-    char name[1024];
-    int n = 0;
-    while (n < 99999 && l2l__file_exists(l2l__shard_name(name, prefix, n, "images"))) n++;
-    return n + (!n || l2l__file_exists(l2l__shard_name(name, prefix, n, "labels")) ||
-                l2l__file_exists(l2l__shard_name(name, prefix, n + 1, "images")));
-}
-
-L2LADVDEF bool l2l_dataset_shards(l2l_context *c, const char *prefix, int classes, l2l_dataset *d)
-{
-    char name[1024];
-    l2l_source *s;
-    if (d) memset(d, 0, sizeof *d);
-    if (d) d->context = c;
-    if (!c || c->status || !l2l__given(c, "l2l_dataset_shards", "the prefix", prefix)) return false;
-    if (strlen(prefix) > 1000)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_dataset_shards: a prefix of %z characters",
-                         (int64_t)strlen(prefix));
-    int n = l2l__shards_count(prefix);
-    if (!(s = (l2l_source *)l2l__allocate_array(c, 2 * n, sizeof *s))) return false;
-    for (int k = 0; k < 2 * n && !c->status; k++) {
-        l2l__shard_name(name, prefix, k % n, k < n ? "images" : "labels");
-        s[k].user = l2l__file_begin(c, name, &s[k].bytes);
-        s[k].read_at = l2l__stream_read;
-    }
-    bool ok = !c->status && l2l__shards_open(c, prefix, s, s + n, n, classes, d);
-    for (int k = ok ? n : 0; k < 2 * n; k++)
-        if (s[k].user) fclose((FILE *)s[k].user);
-    l2l_free(c, s);
-    if (ok) d->release = l2l__shards_release;
-    return ok;
-}
-
 L2LADVDEF bool l2l_save_bytes(l2l_context *c, const char *path, const void *data, size_t bytes)
 {
     return l2l__file_write(c, path, data, bytes, NULL, 0);
 }
-
 L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)
 {
     return l2l__array_begin(c, a) && l2l__npy_read(l2l__file_open(c, path), a);

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "../l2ladv.h"
+#include "shards.h"
 
 #define CLI_ARCHS "smallcnn|vgg16|wrn|resnet18"
 #define CLI_DATASETS "embedded|mnist|fashion|cifar10|restricted-imagenet"
@@ -489,7 +490,7 @@ static inline void cli_shards(l2l_context *c, const char *folder, bool training,
         fprintf(stderr, "%s: there is no %s: taking the images of training\n", cli_program, first);
         training = true;
     }
-    l2l_dataset_shards(c, training ? train : val, 9, d);
+    shards_from_files(c, training ? train : val, 9, d);
 }
 
 /* The training or the test images of a data set; folder may be NULL. */

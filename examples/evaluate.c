@@ -335,8 +335,8 @@ static void print_notes(const spec *s, const l2l_evaluation *e)
         printf("%sof %d images", next, r->attacked), next = "; ";
     if (s->target != SPEC_UNTARGETED)
         printf("%starget reached for %.2f %%", next, 100 * r->success), next = "; ";
-    if (spec_minimal(a)) printf("%sfound for %.2f %%", next, 100 * r->success), next = "; ";
-    if (spec_minimal(a) && r->success > 0)
+    if (a->minimal) printf("%sfound for %.2f %%", next, 100 * r->success), next = "; ";
+    if (a->minimal && r->success > 0)
         printf(", at %s %.4g on average", norm, l2 ? r->success_l2 : r->success_linf);
     if (trained_steps(s))
         printf("%s%d steps, trained with %d", next, a->steps, trained_steps(s)), next = "; ";

@@ -5,7 +5,11 @@
  * looks at nothing but which of them is the largest.
  *
  *   examples/bin/external_model [folder of the digits] */
-#include "cli.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../l2ladv.h"
 
 enum { PIXELS = 28 * 28, CLASSES = 10, TRAIN = 2000, TEST = 500 };
 
@@ -102,34 +106,41 @@ static void natural(l2l_model *m)
     printf("natural  accuracy %5.1f %%\n", 100.0 * right / TEST);
 }
 
-static void read_digits(l2l_context *c, const char *folder, bool training)
+static void die(l2l_context *c)
 {
+    fprintf(stderr, "%s\n", l2l_error_text(c));
+    exit(1);
+}
+
+static void read_digits(l2l_context *c, const char *folder, const char *part, int n, l2l_real *x,
+                        int *y)
+{
+    char images[512], labels[512];
     l2l_dataset d;
-    cli_dataset(c, "embedded", folder, training, &d);
-    if (training)
-        l2l_dataset_read(&d, 0, TRAIN, train_images, train_labels);
-    else
-        l2l_dataset_read(&d, 0, TEST, test_images, test_labels);
-    if (l2l_error(c)) die(c);
+    snprintf(images, sizeof images, "%s/%s-images-idx3-ubyte", folder, part);
+    snprintf(labels, sizeof labels, "%s/%s-labels-idx1-ubyte", folder, part);
+    if (!l2l_dataset_idx(c, images, labels, CLASSES, &d) || !l2l_dataset_read(&d, 0, n, x, y))
+        die(c);
     l2l_dataset_free(&d);
 }
 
 int main(int argc, char **argv)
 {
     static regression r;
+    const char *folder = argc > 1 ? argv[1] : "examples/data";
+    l2l_options options = l2l_options_default();
     const l2l_external with_vjp = {1, 28, 28, CLASSES, &r, logits, vjp};
     const l2l_external without = {1, 28, 28, CLASSES, &r, logits, NULL};
     l2l_attack fgsm = l2l_attack_fgsm(0.05), pgd = l2l_attack_pgd(0.05);
     l2l_attack square = l2l_attack_square(0.05), sign_opt = l2l_attack_sign_opt(0.5);
-    l2l_context *c = cli_context(0);
+    l2l_context *c = l2l_context_create(&options);
     l2l_model *m;
     int epoch, j;
 
     square.steps = 500;   /* a tenth of the default, for the time it takes */
     sign_opt.steps = 2000;
-    cli_path = cli_program = argv[0];
-    read_digits(c, argc > 1 ? argv[1] : NULL, true);
-    read_digits(c, argc > 1 ? argv[1] : NULL, false);
+    read_digits(c, folder, "train", TRAIN, train_images, train_labels);
+    read_digits(c, folder, "t10k", TEST, test_images, test_labels);
     for (epoch = 0; epoch < 10; epoch++)
         for (j = 0; j < TRAIN; j++)
             learn(&r, train_images + (size_t)j * PIXELS, train_labels[j], 0.02);
@@ -155,5 +166,5 @@ int main(int argc, char **argv)
 
     l2l_model_free(m);
     l2l_context_free(c);
-    return cli_end();
+    return 0;
 }

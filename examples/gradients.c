@@ -91,50 +91,13 @@ static int *load_labels(const l2l_model *m, int n)
 
 /* ---- parameters ---- */
 
-/* The tape takes tensors that are not const, though it only reads them. */
-static l2l_tensor *as_input(const l2l_tensor *x) { return (l2l_tensor *)(uintptr_t)x; }
-
-/* From kh×kw×C×K in memory to K×C×kh×kw in files; a linear layer's weight and a vector are the
- * special cases K×(C·H·W) and K. */
-static void to_file_layout(const l2l_tensor *g, l2l_real *out)
-{
-    const l2l_shape s = g->shape;
-    int k, ci, y, x;
-    for (k = 0; k < s.c; k++)
-        for (ci = 0; ci < s.w; ci++)
-            for (y = 0; y < s.n; y++)
-                for (x = 0; x < s.h; x++)
-                    *out++ = g->data[(((int64_t)y * s.h + x) * s.w + ci) * s.c + k];
-}
-
-static void file_shape(const l2l_parameter *p, int64_t shape[4])
-{
-    const l2l_shape s = p->value->shape; /* kh, kw, C, K */
-    shape[0] = s.c;
-    shape[1] = p->rank == 2 ? (int64_t)s.n * s.h * s.w : s.w;
-    shape[2] = s.n;
-    shape[3] = s.h;
-}
-
-static void save_gradient(l2l_context *c, const l2l_parameter *p, const l2l_tensor *g)
-{
-    l2l_real *values = (l2l_real *)cli_allocate((size_t)l2l_count(g->shape), sizeof *values);
-    int64_t shape[4];
-    file_shape(p, shape);
-    to_file_layout(g, values);
-    save(c, "grad/", p->name, values, shape, p->rank);
-    free(values);
-}
-
-static void save_buffer(l2l_model *m, int i)
+/* In the file's layout: parameter i of the model, or what has its shape. */
+static void save_like(l2l_model *m, int i, const char *folder, const l2l_tensor *x)
 {
     l2l_parameter p = l2l_model_parameter(m, i);
-    size_t n = (size_t)l2l_count(p.value->shape);
-    l2l_real *values = (l2l_real *)cli_allocate(n, sizeof *values);
-    int64_t shape[4];
-    file_shape(&p, shape);
-    if (l2l_parameter_get(m, i, values))
-        save(l2l_model_context(m), "buffers/", p.name, values, shape, p.rank);
+    l2l_real *values = (l2l_real *)cli_allocate((size_t)l2l_count(p.value->shape), sizeof *values);
+    if (l2l_parameter_to_file(m, i, x, values))
+        save(l2l_model_context(m), folder, p.name, values, p.shape, p.rank);
     free(values);
 }
 
@@ -163,7 +126,7 @@ static void pass(l2l_model *m, const l2l_array *images, const int *labels)
 
     for (i = 0; i < count; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
-        if (p.trainable) theta[trainable++] = as_input(p.value);
+        if (p.trainable) theta[trainable++] = p.value;
     }
     l2l_set_recording(c, true);
     x = l2l_from_nchw(c, images->reals, l2l_shape_of(n, o->height, o->width, o->channels));
@@ -180,9 +143,9 @@ static void pass(l2l_model *m, const l2l_array *images, const int *labels)
     for (i = 0, trainable = 0; i < count; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
         if (p.trainable)
-            save_gradient(c, &p, grad[trainable++]);
+            save_like(m, i, "grad/", grad[trainable++]);
         else
-            save_buffer(m, i);
+            save_like(m, i, "buffers/", p.value);
     }
     l2l_set_recording(c, false);
     free(grad);

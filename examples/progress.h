@@ -34,8 +34,7 @@ static inline void catch_signals(void)
 static inline double passes(const l2l_attack *a)
 {
     double steps = a->search && a->searches > 0 ? (double)a->searches * a->steps : a->steps;
-    bool queries = a->search && (!strcmp(a->name, "square") || !strcmp(a->name, "sign-opt"));
-    return queries ? 2 + steps : 1 + a->restarts * (1 + 3 * steps);
+    return a->queries ? 2 + steps : 1 + a->restarts * (1 + 3 * steps);
 }
 
 static inline void show_begin(const char *name, double cost)

@@ -90,12 +90,6 @@ typedef struct {
     int outside;                  /* images of `images` that were not in the ball */
 } spec;
 
-/* Does it look for the nearest adversarial image, in no ball? */
-static inline bool spec_minimal(const l2l_attack *a)
-{
-    return a->search && strcmp(a->name, "square");
-}
-
 /* "0.01", "2/255", "eps", "eps/4". */
 static inline bool spec_step(const char *text, double eps, double *value)
 {
@@ -144,8 +138,10 @@ static inline const char *spec_set(spec *s, const char *key, const char *value)
     if (!strcmp(key, "searches")) return cli_integer(value, 1, 1e6, &a->searches) ? NULL : count;
     if (!strcmp(key, "candidates"))
         return cli_integer(value, 1, 1e6, &a->candidates) ? NULL : count;
-    if (!strcmp(key, "step"))
+    if (!strcmp(key, "step")) {
+        a->relative_step = 0; /* step=0 is none */
         return spec_step(value, a->epsilon, &a->step_size) ? NULL : "as 0.01, 2/255 or eps/4";
+    }
     if (!strcmp(key, "constant")) return spec_real(value, 0, 1e6, &a->constant) ? NULL : real;
     if (!strcmp(key, "overshoot")) return spec_real(value, 0, 1e6, &a->overshoot) ? NULL : real;
     if (!strcmp(key, "confidence"))

@@ -11,7 +11,7 @@
    labels, or of the first file. */
 #define _POSIX_C_SOURCE 200809L
 #define L2LADV_IMPLEMENTATION
-#include "../l2ladv.h"
+#include "../examples/shards.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -397,7 +397,7 @@ static bool try_images(l2l_context *c, const uint8_t *data, size_t size, int loa
 {
     l2l_dataset d;
     span part[2];
-    l2l_source source[2];
+    shards_source source[2];
     const void *files[2];
     size_t sizes[2], image;
     l2l_real *x;
@@ -418,7 +418,7 @@ static bool try_images(l2l_context *c, const uint8_t *data, size_t size, int loa
     if (!settled(c, loader == IDX ? l2l_dataset_idx_memory(c, files[1], sizes[1], files[0],
                                                            sizes[0], CLASSES, &d)
                     : loader == CIFAR10 ? l2l_dataset_cifar10_memory(c, files, sizes, 2, &d)
-                    : l2l_dataset_shards_source(c, source + 1, source, 1, CLASSES, &d)))
+                    : shards_from_sources(c, NULL, source + 1, source, 1, CLASSES, &d)))
         return false;
     image = (size_t)d.channels * (size_t)d.height * (size_t)d.width;
     check((size_t)d.count * image <= size, "more pixels than bytes");

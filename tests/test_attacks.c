@@ -218,46 +218,52 @@ static int successes(const bench *b)
     return n;
 }
 
+/* 2.9: a step of 0 is relative_step * epsilon. */
+static double step_of(const l2l_attack *a)
+{
+    return a->step_size > 0 ? a->step_size : a->relative_step * a->epsilon;
+}
+
 static void defaults(void)
 {
     l2l_attack a = l2l_attack_fgsm(0.3);
     CHECK_INT(1, a.steps);
-    CHECK_NEAR(0.3, a.step_size, 1e-12);
+    CHECK_NEAR(0.3, step_of(&a), 1e-12);
     CHECK_INT(L2L_START_CLEAN, a.start);
     CHECK_INT(1, a.restarts);
     CHECK_INT(100, a.batch);
     CHECK(!a.last_iterate);
     a = l2l_attack_ifgsm(0.2);
     CHECK_INT(10, a.steps);
-    CHECK_NEAR(0.05, a.step_size, 1e-12);
+    CHECK_NEAR(0.05, step_of(&a), 1e-12);
     CHECK_INT(L2L_START_CLEAN, a.start);
     a = l2l_attack_pgd(0.2);
     CHECK_INT(10, a.steps);
-    CHECK_NEAR(0.05, a.step_size, 1e-12);
+    CHECK_NEAR(0.05, step_of(&a), 1e-12);
     CHECK_INT(L2L_START_UNIFORM, a.start);
     CHECK_TEXT("cross-entropy", a.objective.name);
     CHECK_INT(L2L_LINF, a.norm);
     CHECK(!a.targets && !a.objective.cut);
     a = l2l_attack_pgd_l2(2);
     CHECK_INT(10, a.steps);
-    CHECK_NEAR(0.5, a.step_size, 1e-12);
+    CHECK_NEAR(0.5, step_of(&a), 1e-12);
     CHECK_INT(L2L_START_UNIFORM, a.start);
     CHECK_INT(L2L_L2, a.norm);
     a = l2l_attack_mim(0.2);
     CHECK_INT(10, a.steps);
-    CHECK_NEAR(0.05, a.step_size, 1e-12);
+    CHECK_NEAR(0.05, step_of(&a), 1e-12);
     CHECK_INT(L2L_START_CLEAN, a.start);
     CHECK_NEAR(1, a.maximizer.number[0], 0);
     a = l2l_attack_cw_pgd(0.2);
     CHECK_INT(10, a.steps);
-    CHECK_NEAR(0.05, a.step_size, 1e-12);
+    CHECK_NEAR(0.05, step_of(&a), 1e-12);
     CHECK_INT(L2L_START_UNIFORM, a.start);
     CHECK_TEXT("margin", a.objective.name);
     CHECK(a.objective.cut);
     CHECK_NEAR(50, a.objective.confidence, 0);
     a = l2l_attack_cw_l2lda(0.3);
     CHECK_INT(100, a.steps);
-    CHECK_NEAR(0.001, a.step_size, 1e-12);
+    CHECK_NEAR(0.001, step_of(&a), 1e-12);
     CHECK_INT(L2L_START_CLEAN, a.start);
     CHECK(a.objective.cut && a.last_iterate);
     CHECK_NEAR(0, a.objective.confidence, 0);
@@ -690,6 +696,7 @@ static void targets(void)
         wanted = other_classes(&b);
         for (i = 0; i < 3 && b.n; i++) wanted[i] = b.labels[i]; /* reached from the beginning */
         a.targets = wanted;
+        a.step_size = step_of(&a);          /* as in a ball of two thirds */
         a.epsilon *= 1.5;
         if (CHECK(bench_run(&b, &a))) {
             check_inside(&b, &a);

@@ -50,8 +50,6 @@ static l2l_tensor *conv_fused(l2l_tensor **in)
     o.bias = in[2];
     o.scale = in[3];
     o.residual = in[4];
-    o.pre_scale = in[5];
-    o.pre_shift = in[6];
     o.relu = o.pool = true;
     return l2l_conv(c, in[0], in[1], &o);
 }
@@ -198,7 +196,7 @@ static const operation operations[] = {
     {"conv, stride 1, padding 1, bias", conv_11, 3, -1, 1, {X, {3, 3, 3, 4}, K4}},
     {"conv, stride 2, padding 1", conv_21, 2, -1, 1, {{2, 5, 6, 3}, {3, 3, 3, 4}}},
     {"conv, relu, pool", conv_relu_pool, 3, -1, 1, {X, {3, 3, 3, 4}, K4}},
-    {"conv, everything fused", conv_fused, 7, -1, 1, {X, {3, 3, 3, 4}, K4, K4, {2, 4, 5, 4}, V, V}},
+    {"conv, everything fused", conv_fused, 5, -1, 1, {X, {3, 3, 3, 4}, K4, K4, {2, 4, 5, 4}}},
     {"conv_input_grad", conv_input_grad, 2, -1, 1, {{2, 3, 3, 4}, {3, 3, 3, 4}}},
     {"transposed conv 4/2/1, bias, tanh", transposed_conv, 3, -1, 1, {{2, 3, 4, 5}, {4, 4, 3, 5}, V}},
     {"conv_weight_grad", conv_weight_grad, 2, -1, 1, {{2, 5, 6, 3}, {2, 3, 3, 4}}},

@@ -2,6 +2,7 @@
    have written is read; and what is broken is refused with the file, the byte and the cause, while
    the target of the load stays as it was. */
 #define _XOPEN_SOURCE 700 /* SIGXFSZ, setrlimit */
+#include "../examples/shards.h"
 #include "networks.h"
 #include <signal.h>
 #include <sys/resource.h>
@@ -1478,9 +1479,9 @@ static bool read_nowhere(void *user, int64_t offset, void *to, size_t n)
     }
     return true;
 }
-static l2l_source source_of(bytes *b)
+static shards_source source_of(bytes *b)
 {
-    l2l_source s;
+    shards_source s;
     s.bytes = (int64_t)b->size;
     s.read_at = read_bytes;
     s.user = b;
@@ -1523,7 +1524,7 @@ static void shard_files(void)
     for (grey = 0; grey < 2; grey++) {
         int channels = grey ? 1 : 4, size = 6 * channels;
         bytes x[3], y[3];
-        l2l_source images[3], classes[3];
+        shards_source images[3], classes[3];
         for (k = 0; k < 3; k++) {
             char *a = shard_path(k, "images"), *b = shard_path(k, "labels");
             x[k] = integers("|u1", shapes[grey][k], n[k] * size, first[k] * size, 11, 256);
@@ -1539,8 +1540,8 @@ static void shard_files(void)
             l2l_dataset d;
             l2l_real v[6 * 24];
             int label[6];
-            bool ok = from_file ? l2l_dataset_shards(c, prefix, 6, &d)
-                                : l2l_dataset_shards_source(c, images, classes, 3, 6, &d);
+            bool ok = from_file ? shards_from_files(c, prefix, 6, &d)
+                                : shards_from_sources(c, NULL, images, classes, 3, 6, &d);
             if (CHECK(ok)) {
                 CHECK_INT(6, d.count);
                 CHECK_INT(channels, d.channels);
@@ -1582,22 +1583,22 @@ static void shard_files(void)
         char *x2 = shard_path(2, "images"), *y2 = shard_path(2, "labels");
         l2l_dataset d;
         remove(y1);
-        CHECK(!l2l_dataset_shards(c, prefix, 6, &d));
+        CHECK(!shards_from_files(c, prefix, 6, &d));
         CHECK_NAMED(c, L2L_ERROR_FILE, y1, NULL, "No such file");
         remove(x1); /* a gap: the third is there */
-        CHECK(!l2l_dataset_shards(c, prefix, 6, &d));
+        CHECK(!shards_from_files(c, prefix, 6, &d));
         CHECK_NAMED(c, L2L_ERROR_FILE, x1, NULL, "No such file");
         remove(x2);
         remove(y2); /* the first number of which nothing is there is the end */
-        if (CHECK(l2l_dataset_shards(c, prefix, 6, &d))) {
+        if (CHECK(shards_from_files(c, prefix, 6, &d))) {
             CHECK_INT(2, d.count);
             l2l_dataset_free(&d);
         }
         remove(x0);
-        CHECK(!l2l_dataset_shards(c, prefix, 6, &d));
+        CHECK(!shards_from_files(c, prefix, 6, &d));
         CHECK_NAMED(c, L2L_ERROR_FILE, x0, NULL, "No such file");
         write_file(x0, "", 0);
-        CHECK(!l2l_dataset_shards(c, prefix, 6, &d));
+        CHECK(!shards_from_files(c, prefix, 6, &d));
         CHECK_NAMED(c, L2L_ERROR_FORMAT, x0, ", byte 0: ", "not a .npy file");
         CHECK(d.release == NULL);
         free(x0);
@@ -1654,7 +1655,7 @@ static void broken_shards(void)
     };
     l2l_context *c = test_context(1);
     bytes good[4];
-    l2l_source s[4];
+    shards_source s[4];
     l2l_dataset d, kept;
     size_t peak = l2l_memory_peak(c);
     long all, k;
@@ -1676,10 +1677,10 @@ static void broken_shards(void)
             a[k] = shard_path((int)k % 2, k < 2 ? "images" : "labels");
             write_file(a[k], k == w ? b.data : good[k].data, k == w ? b.size : good[k].size);
         }
-        CHECK(!l2l_dataset_shards_source(c, s, s + 2, 2, 4, &d));
+        CHECK(!shards_from_sources(c, NULL, s, s + 2, 2, 4, &d));
         if (!CHECK_NAMED(c, L2L_ERROR_FORMAT, label, cases[i].at, cases[i].cause))
             printf("    case %d\n", i);
-        CHECK(!l2l_dataset_shards(c, prefix, 4, &d));
+        CHECK(!shards_from_files(c, prefix, 4, &d));
         CHECK_NAMED(c, L2L_ERROR_FORMAT, a[w], cases[i].at, cases[i].cause);
         CHECK_BYTES(&kept, &d, sizeof d);
         for (k = 0; k < 4; k++) {
@@ -1695,33 +1696,33 @@ static void broken_shards(void)
         size_t n = good[i].size, at;
         for (at = 0; at < n; at += at < 120 ? 7 : 1) {
             s[i].bytes = (int64_t)at;
-            CHECK(!l2l_dataset_shards_source(c, s, s + 2, 2, 4, &d));
+            CHECK(!shards_from_sources(c, NULL, s, s + 2, 2, 4, &d));
             CHECK_ERROR(c, L2L_ERROR_FORMAT, i < 2 ? "images of shard " : "labels of shard ");
         }
         for (k = 0; k < 3; k++) {
             s[i].bytes = lengths[k];
             s[i].read_at = read_nowhere;
-            CHECK(!l2l_dataset_shards_source(c, s, s + 2, 2, 4, &d));
+            CHECK(!shards_from_sources(c, NULL, s, s + 2, 2, 4, &d));
             CHECK_ERROR(c, L2L_ERROR_FORMAT, k < 2 || sizeof(size_t) < 8 ? "no file is so long"
                                                                              : "bytes of data");
         }
         s[i] = source_of(&good[i]);
     }
     reads = 0;
-    CHECK(l2l_dataset_shards_source(c, s, s + 2, 2, 4, &d));
+    CHECK(shards_from_sources(c, NULL, s, s + 2, 2, 4, &d));
     all = reads;
     l2l_dataset_free(&d);
     for (k = 1; k <= all; k++) { /* every read fails once */
         read_fails_at = k;
         reads = 0;
-        CHECK(!l2l_dataset_shards_source(c, s, s + 2, 2, 4, &d));
+        CHECK(!shards_from_sources(c, NULL, s, s + 2, 2, 4, &d));
         CHECK_NAMED(c, L2L_ERROR_FILE, "of shard ", ", byte ", "cannot read");
         CHECK_BYTES(&kept, &d, sizeof d);
     }
     read_fails_at = reads = 0;
-    CHECK(!l2l_dataset_shards_source(c, s, s + 2, 0, 4, &d));
+    CHECK(!shards_from_sources(c, NULL, s, s + 2, 0, 4, &d));
     CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "no files");
-    CHECK(!l2l_dataset_shards_source(c, s, s + 2, 2, 0, &d));
+    CHECK(!shards_from_sources(c, NULL, s, s + 2, 2, 0, &d));
     CHECK_ERROR(c, L2L_ERROR_FORMAT, "label 0 is 0, not in 0..-1");
     CHECK_BYTES(&kept, &d, sizeof d);
     CHECK(l2l_memory_peak(c) < peak + 400000);
@@ -1734,7 +1735,7 @@ static void long_headers(void)
 {
     l2l_context *c = test_context(1);
     bytes b = {NULL, 0, 0}, labels = integers("|u1", "2,", 2, 0, 1, 256);
-    l2l_source s[2];
+    shards_source s[2];
     l2l_dataset d;
     int i;
     put(&b, "\x93NUMPY\2\0", 8);
@@ -1744,7 +1745,7 @@ static void long_headers(void)
     put(&b, "\1\2", 2);
     s[0] = source_of(&b);
     s[1] = source_of(&labels);
-    CHECK(!l2l_dataset_shards_source(c, s, s + 1, 1, 2, &d));
+    CHECK(!shards_from_sources(c, NULL, s, s + 1, 1, 2, &d));
     CHECK_NAMED(c, L2L_ERROR_FORMAT, "images of shard 0", ", byte 8: ", "65535");
     drop(&b);
     drop(&labels);
@@ -1758,7 +1759,7 @@ static void constant_memory(void)
     l2l_context *c = test_context(1);
     bytes x = integers("|u1", "8192, 256, 256, 3", 0, 0, 1, 256);
     bytes y = integers("|u1", "8192,", N, 0, 1, 9);
-    l2l_source images[SHARDS], labels[SHARDS];
+    shards_source images[SHARDS], labels[SHARDS];
     l2l_real *v = test_array(ONE);
     size_t peak = l2l_memory_peak(c);
     l2l_dataset d;
@@ -1769,7 +1770,7 @@ static void constant_memory(void)
         images[k].user = &x;
         labels[k] = source_of(&y);
     }
-    if (CHECK(l2l_dataset_shards_source(c, images, labels, SHARDS, 9, &d))) {
+    if (CHECK(shards_from_sources(c, NULL, images, labels, SHARDS, 9, &d))) {
         CHECK_INT(SHARDS * N, d.count);
         for (k = 0; k < SHARDS * N; k += 65521) { /* a prime: one here, one there */
             int at = k % N, i;
@@ -1788,6 +1789,95 @@ static void constant_memory(void)
     drop(&x);
     drop(&y);
     free(v);
+    l2l_context_free(c);
+}
+
+/* A file of 2.2 GB, of which all but the ends is a hole. */
+static void beyond_two_gigabytes(void)
+{
+    enum { N = 11200, ONE = 256 * 256 * 3 };
+    l2l_context *c = test_context(1);
+    bytes x = integers("|u1", "11200, 256, 256, 3", 0, 0, 1, 256);
+    bytes y = integers("<i2", "11200,", N, 0, 1, 9);
+    char *prefix = path("large"), *a = path("large-00000-images.npy");
+    char *b = path("large-00000-labels.npy");
+    off_t size = (off_t)x.size + (off_t)N * ONE;
+    l2l_real *v = test_array(ONE);
+    l2l_dataset d;
+    int label = -1;
+    FILE *f;
+    write_file(a, x.data, x.size);
+    write_file(b, y.data, y.size);
+    f = fopen(a, "r+b");
+    if (!f || size < 0 || ftruncate(fileno(f), size) || fseeko(f, size - 2, SEEK_SET) ||
+        fwrite("\x21\x42", 1, 2, f) != 2)
+        printf("skipped: no file of 2.2 GB here\n");
+    else if (!fclose(f) && CHECK(shards_from_files(c, prefix, 9, &d))) {
+        f = NULL;
+        CHECK_INT(N, d.count);
+        if (CHECK(l2l_dataset_read(&d, N - 1, 1, v, &label))) {
+            CHECK_INT((N - 1) % 9, label);
+            CHECK_NEAR(0, v[ONE - 1 - 65536 * 2], 0);
+            CHECK_NEAR(pixel(0x21), v[ONE - 1 - 65536], 0);
+            CHECK_NEAR(pixel(0x42), v[ONE - 1], 0);
+        }
+        CHECK(l2l_dataset_read(&d, 0, 1, v, &label));
+        l2l_dataset_free(&d);
+    }
+    CHECK_OK(c);
+    remove(a);
+    remove(b);
+    free(v);
+    free(prefix);
+    free(a);
+    free(b);
+    drop(&x);
+    drop(&y);
+    l2l_context_free(c);
+}
+
+/* The header alone tells what the whole would have. */
+static void npy_headers(void)
+{
+    static const char *const types[] = {"<f4", ">f8", "|b1", "|i1", "<u2", ">i4", "<u8", ">i8"};
+    l2l_context *c = test_context(1);
+    l2l_npy h;
+    l2l_array a;
+    bytes b;
+    int version, k;
+    for (version = 1; version <= 3; version++)
+        for (k = 0; k < COUNT(types); k++) {
+            char dictionary[160];
+            const unsigned char zeros[48] = {0};
+            int size = types[k][2] - '0';
+            unsigned char *head;
+            snprintf(dictionary, sizeof dictionary,
+                     "{'descr': '%s', 'fortran_order': False, 'shape': (3, 2), }", types[k]);
+            b = npy(version, dictionary, zeros, 6 * (size_t)size);
+            head = cut(b.data, b.size - 6 * (size_t)size);
+            CHECK(l2l_npy_header(c, "mine", head, b.size - 6 * (size_t)size, (int64_t)b.size, &h));
+            CHECK_INT(types[k][1], h.type);
+            CHECK_INT(size, h.size);
+            CHECK_INT(types[k][0] == '>', h.big_endian);
+            CHECK(!h.fortran_order);
+            CHECK(h.rank == 2 && h.shape[0] == 3 && h.shape[1] == 2 && h.count == 6);
+            CHECK_INT((int64_t)b.size - 6 * size, h.begin);
+            CHECK(l2l_npy_load_memory(c, b.data, b.size, &a));
+            CHECK(CHECK_OK(c) && a.count == h.count);
+            l2l_array_free(c, &a);
+            CHECK(!l2l_npy_header(c, "mine", head, 20, (int64_t)b.size, &h));
+            CHECK_NAMED(c, L2L_ERROR_FORMAT, "mine", ", byte 8: ", "were read");
+            CHECK(!l2l_npy_header(c, "mine", head, 9, (int64_t)b.size, &h));
+            CHECK_NAMED(c, L2L_ERROR_FORMAT, "mine", ", byte 0: ", "not a .npy file");
+            CHECK(!l2l_npy_header(c, "mine", head, b.size - 6 * (size_t)size, (int64_t)b.size + 1,
+                                  &h));
+            CHECK_ERROR(c, L2L_ERROR_FORMAT, "elements of");
+            CHECK(!l2l_npy_header(c, "mine", head, 20, 19, &h)); /* shorter than its beginning */
+            CHECK_ERROR(c, L2L_ERROR_FORMAT, "19 bytes");
+            CHECK(h.rank == 0 && h.count == 0 && h.begin == 0);
+            free(head);
+            drop(&b);
+        }
     l2l_context_free(c);
 }
 
@@ -1833,5 +1923,7 @@ int main(int argc, char **argv)
     RUN(broken_shards, "broken shards and failing reads are refused with file, byte and cause");
     RUN(long_headers, "a shard's header is read up to a length, not to any");
     RUN(constant_memory, "64 GB of shards take memory for their labels and one image");
+    RUN(beyond_two_gigabytes, "a shard of more than 2 GB is read from disk to its end");
+    RUN(npy_headers, "the header of a .npy is read from its first bytes, for arrays read in parts");
     return test_end();
 }

@@ -183,12 +183,22 @@ for form in declare implement; do
     verdict "no macro but L2L_... and L2LADV... is left behind ($form)" "$complaints"
 done
 
+# One version: as text, as a number for #if, and in the header's first line.
+version=$(sed -n 's/^#define L2LADV_VERSION "\([0-9.]*\)".*/\1/p' "$header")
+number=$(sed -n 's/^#define L2LADV_VERSION_NUMBER \([0-9]*\).*/\1/p' "$header")
+{
+    echo "$version" | awk -F. -v number="$number" 'NF != 3 || number != 10000 * $1 + 100 * $2 + $3 {
+        print "L2LADV_VERSION is " $0 ", L2LADV_VERSION_NUMBER is " number }'
+    head -n 1 "$header" | grep -qF "l2ladv.h - v$version - " || echo "not in the first line: $version"
+} >"$complaints"
+verdict "L2LADV_VERSION, L2LADV_VERSION_NUMBER and the first line are one version" "$complaints"
+
 # The table of chapter 1 and the macros that are tested for are the same.
 awk '/where to define it/ { on = 1 } on && /\*\// { exit }
 on && match($0, /^ *L2LADV_[A-Z_]*/) { s = substr($0, RSTART, RLENGTH); gsub(/ /, "", s); print s }' \
     "$header" | sort -u >"$work/documented"
 grep -E '^[ ]*#[ ]*(if|ifdef|ifndef|elif)' "$header" | grep -oE 'L2LADV_[A-Z_]+' |
-    grep -vxE 'L2LADV_(H|VERSION|IMPLEMENTED)' | grep -vE '^L2LADV__' | sort -u >"$work/tested"
+    grep -vxE 'L2LADV_(H|VERSION|VERSION_NUMBER|IMPLEMENTED)' | grep -vE '^L2LADV__' | sort -u >"$work/tested"
 {
     [ -s "$work/documented" ] || echo "there is no table of macros"
     comm -23 "$work/documented" "$work/tested" | sed 's/$/: documented, and never tested for/'

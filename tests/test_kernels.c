@@ -759,7 +759,7 @@ static void two_strides(void)
     o.height = o.width = 8;
     o.classes = 3;
     m = l2l_model_create(c, &o);
-    w = (l2l_tensor *)(size_t)l2l_model_parameter(m, 0).value;
+    w = l2l_model_parameter(m, 0).value;
     bare = l2l_zeros(c, w->shape);
     memcpy(bare->data, w->data, (size_t)l2l_count(w->shape) * sizeof *bare->data);
     for (stride = 2; stride > 0; stride--) {

@@ -1,6 +1,7 @@
 /* Memory: the k-th allocation fails, for every k, in everything that allocates. The error is then
    L2L_ERROR_MEMORY (or the call got by without), nothing leaks, and the context works once the
    error is cleared. And a warm training step allocates nothing. */
+#include "../examples/shards.h"
 #include "check_micro.h"
 
 typedef struct heap {
@@ -233,7 +234,7 @@ static bool try_shards(l2l_context *c)
 {
     static const char *const shapes[2] = {"2,3,4,1", "2,"};
     char file[2][10 + 64 + 24];
-    l2l_source part[2], x[2], y[2];
+    shards_source part[2], x[2], y[2];
     l2l_real pixels[48];
     l2l_dataset d;
     int k, label[4];
@@ -250,7 +251,7 @@ static bool try_shards(l2l_context *c)
     }
     x[0] = x[1] = part[0];
     y[0] = y[1] = part[1];
-    ok = l2l_dataset_shards_source(c, x, y, 2, 2, &d);
+    ok = shards_from_sources(c, NULL, x, y, 2, 2, &d);
     if (ok) {
         ok = l2l_dataset_read(&d, 0, 4, pixels, label);
         l2l_dataset_free(&d);

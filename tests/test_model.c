@@ -450,7 +450,7 @@ static void large_layers(void)
     l2l_model_options o = l2l_model_default("vgg16");
     l2l_model *m;
     l2l_real *x = test_array(3072), *w, z[4][10], *g = test_array(4 * 3072);
-    l2l_parameter large = {NULL, NULL, 0, false};
+    l2l_parameter large = {NULL, NULL, 0, false, {0}};
     int k, i;
     golden_fill(x, 3072, 61, 0, 1);
     o.width_multiplier = 0.5625;

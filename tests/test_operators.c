@@ -235,14 +235,13 @@ static void transposed_convolution(void)
     m = l2l_model_create(c, &o);
     for (round = 0; m && round < 2; round++) {
         scope q = scope_begin();
-        const l2l_tensor *weight = l2l_model_parameter(m, 0).value;
         l2l_tensor *x = seeded(c, N, K, H, W, 42100, -1, 1), *in[2], *g[2], *y, *e;
         golden_fill(values, COUNT(values), 42101 + (uint32_t)round, -1, 1);
         CHECK(l2l_parameter_set(m, 0, values));
         e = l2l_zeros(c, s);
         if (!CHECK(x && e)) return;
         in[0] = x;
-        in[1] = (l2l_tensor *)(size_t)weight;
+        in[1] = l2l_model_parameter(m, 0).value;
         y = l2l_conv_input_grad(c, x, in[1], s, 2, 1);
         for (n = 0; n < N; n++)
             for (h = 0; h < H; h++)
@@ -255,7 +254,7 @@ static void transposed_convolution(void)
                                 for (k = 0; k < K; k++)
                                     e->data[((n * s.h + row) * s.w + column) * C + ch] +=
                                         x->data[((n * H + h) * W + w) * K + k] *
-                                        weight->data[((i * KERNEL + j) * C + ch) * K + k];
+                                        in[1]->data[((i * KERNEL + j) * C + ch) * K + k];
                         }
         if (CHECK(y != NULL))
             for (i = 0; i < l2l_count(s); i++) CHECK_NEAR(e->data[i], y->data[i], 1e-5);

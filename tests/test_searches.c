@@ -118,7 +118,7 @@ static void begin(bench *b, l2l_context *c, l2l_model *m, int n, double low, dou
 static bool checked_run(bench *b, const l2l_attack *a)
 {
     l2l_real *z = test_array((int64_t)b->n * b->classes);
-    int i, j, k, minimal = strcmp(a->name, "square") != 0;
+    int i, j, k, minimal = a->minimal;
     if (!bench_run(b, a)) {
         free(z);
         return false;

@@ -105,7 +105,7 @@ int peer_step(peer *p, const char *name, double epsilon, int t, const float *x, 
     in.labels = labels;
     in.norm = a.norm;
     in.epsilon = epsilon;
-    in.step_size = a.step_size;
+    in.step_size = a.step_size > 0 ? a.step_size : a.relative_step * epsilon;
     in.T = t + 1;
     in.x = l2l_from_nchw(c, x, l2l_shape_of(n, o->height, o->width, 1));
     if (!c->status && l2l__inner_open(&in, false) && l2l__inner_clean(&in)) {

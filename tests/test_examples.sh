@@ -1,0 +1,49 @@
+#!/bin/sh
+# usage: tests/test_examples.sh      CC=compiler   KEEP=1 keeps the working directory
+# The example programs that show a seam each, without the helpers of the command-line programs: they
+# are compiled with warnings for errors, and run on the embedded digits.
+optimise=-O1
+. "$(dirname "$0")/shell.sh"
+OMP_NUM_THREADS=1
+export OMP_NUM_THREADS
+
+ran() { # ran NAME COMMAND...: it succeeds; what it prints stays in the file printed
+    name=$1
+    shift
+    "$@" >printed 2>&1
+    status=$?
+    cp printed output
+    verdict "$name" $status
+}
+
+claim "the implementation compiles" "${CC:-cc}" -std=c99 "$optimise" -c -o implementation.o "$examples/l2ladv.c"
+for program in external_model attack_arrays own_maximizer; do
+    claim "$program compiles without a warning" \
+        "${CC:-cc}" -std=c99 "$optimise" -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wcast-qual \
+        -Wdouble-promotion -Wundef -Werror -o "$program" "$examples/$program.c" implementation.o -lm
+    ! grep -q cli.h "$examples/$program.c"
+    verdict "$program stands on the header alone" $?
+done
+claim "train compiles" "${CC:-cc}" -std=c99 "$optimise" -o train "$examples/train.c" implementation.o -lm
+
+ran "external_model runs" ./external_model "$examples/data"
+claim "PGD lowers its accuracy" awk '/^natural/ { natural = $3 } /^pgd .*accuracy/ { pgd = $3 }
+    END { exit !(natural > 80 && pgd < natural - 20) }' printed
+claim "without a VJP PGD is refused, and says why" grep -q "offers no vjp callback" printed
+
+claim "a model to attack" ./train --data "$examples/data" --threads 1 --width 0.1 --limit 400 --epochs 3 \
+    --batch 20 --lr 3e-3 --eps 0.05 --method plain --save model.safetensors
+ran "attack_arrays attacks it" ./attack_arrays model.safetensors "$examples/data"
+claim "and tells what became of the images" awk '{ if ($1 < 50 || $7 >= $1) exit 1; found = 1 }
+    END { exit !found }' printed
+./attack_arrays nothing.safetensors "$examples/data" >printed 2>&1
+[ $? -eq 1 ] && grep -q "nothing.safetensors: cannot open it" printed
+verdict "attack_arrays names a model that is not there" $?
+
+ran "own_maximizer trains, is stopped and goes on to the same bits" ./own_maximizer "$examples/data"
+claim "and learned lengths other than it began with" awk '/^step lengths/ { found = 1
+    for (i = NF - 4; i <= NF; i++) if ($i == 0.25) exit 1; if ($(NF - 4) <= $NF) exit 1 }
+    END { exit !found }' printed
+[ ! -e own_maximizer.checkpoint ]
+verdict "and leaves no checkpoint behind" $?
+finish

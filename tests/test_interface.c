@@ -1,0 +1,312 @@
+/* The seams of the interface that programs of one's own stand on: what they get is what they can
+   hand on, without casts, without reading names, without data that they do not need. */
+#include "networks.h"
+
+/* -- gradients of parameters ------------------------------------------------------------------- */
+
+/* Handles go into l2l_grad as they are; each gradient comes out in the file's layout. */
+static void parameters_as_inputs(void)
+{
+    l2l_context *c = test_context(2);
+    l2l_model_options o = own_options("tiny", tiny_forward, 2, 8, 3);
+    l2l_model *m = l2l_model_create(c, &o);
+    const int labels[2] = {1, 2};
+    l2l_tensor *theta[4], *grad[4], *loss;
+    l2l_mark mark = l2l_mark_here(c);
+    int i;
+    if (!CHECK(m && l2l_model_parameters(m) == 4)) { CHECK_OK(c); l2l_context_free(c); return; }
+    for (i = 0; i < 4; i++) theta[i] = l2l_model_parameter(m, i).value;
+    l2l_set_recording(c, true);
+    loss = l2l_mean(c, l2l_cross_entropy(
+                           c, l2l_model_forward(m, seeded(c, 2, 2, 8, 8, 1, 0, 1), L2L_EVALUATE),
+                           labels));
+    if (CHECK(l2l_grad(c, loss, theta, 4, grad, 0)))
+        for (i = 0; i < 4; i++) {
+            l2l_parameter p = l2l_model_parameter(m, i);
+            l2l_shape s = p.value->shape;
+            int64_t n = l2l_count(s), j;
+            l2l_real *file = test_array(n), *expected = test_array(n);
+            for (j = 0; j < n; j++) file[j] = -7;
+            CHECK(l2l_parameter_to_file(m, i, grad[i], file));
+            weight_permute(grad[i]->data, expected, s.c, s.w, s.n, s.h, 1);
+            CHECK_BYTES(expected, file, (size_t)n * sizeof *file);
+            CHECK(l2l_parameter_to_file(m, i, p.value, file) && l2l_parameter_get(m, i, expected));
+            CHECK_BYTES(expected, file, (size_t)n * sizeof *file);
+            free(file);
+            free(expected);
+        }
+    CHECK_OK(c);
+    l2l_set_recording(c, false);
+    l2l_release(c, mark);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+/* Convolution 4x2x3x3, its bias, linear 3x36 of 4x3x3, its bias. */
+static void shapes_in_files(void)
+{
+    static const int64_t expected[4][4] = {{4, 2, 3, 3}, {4, 0, 0, 0}, {3, 36, 0, 0}, {3, 0, 0, 0}};
+    l2l_context *c = test_context(1);
+    l2l_model_options o = own_options("tiny", tiny_forward, 2, 8, 3);
+    l2l_model *m = l2l_model_create(c, &o);
+    l2l_real v[200] = {0};
+    int i, j;
+    for (i = 0; i < 4; i++) {
+        l2l_parameter p = l2l_model_parameter(m, i);
+        CHECK_INT(i == 0 ? 4 : i == 2 ? 2 : 1, p.rank);
+        for (j = 0; j < 4; j++) CHECK_INT(expected[i][j], p.shape[j]);
+    }
+    CHECK(!l2l_parameter_to_file(m, -1, l2l_model_parameter(m, 0).value, v));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "parameter -1 of 4");
+    CHECK(!l2l_parameter_to_file(m, 0, l2l_model_parameter(m, 2).value, v));
+    CHECK_ERROR(c, L2L_ERROR_SHAPE, "3x3x4x3 does not fit 3x3x2x4");
+    CHECK(!l2l_parameter_to_file(m, 0, NULL, v));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "NULL");
+    for (i = 0; i < 200; i++) CHECK_NEAR(0, v[i], 0);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+/* -- a graph that is given back ---------------------------------------------------------------- */
+
+static void the_output_keeps_its_value(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *x = seeded(c, 2, 3, 4, 4, 5, -1, 1), *square, *loss, *view, *d;
+    double before;
+    int k;
+    for (k = 0; k < 2; k++) { /* the loss itself, or a view of it */
+        l2l_set_recording(c, true);
+        square = l2l_mul(c, x, x);
+        loss = l2l_sum(c, square);
+        before = l2l_item(c, loss);
+        view = k ? l2l_reshape(c, loss, l2l_shape_of(1, 1, 1, 1)) : loss;
+        CHECK(before > 0 && l2l_grad(c, view, &x, 1, &d, L2L_FREE_GRAPH));
+        if (CHECK_OK(c)) CHECK_NEAR(2 * (double)x->data[7], d->data[7], 1e-6);
+        CHECK_NEAR(before, l2l_item(c, view), 0);
+        CHECK_OK(c);
+        CHECK(square->data == NULL); /* what it was computed from is gone */
+        CHECK(!l2l_grad(c, view, &x, 1, &d, 0) && d == NULL);
+        CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "L2L_FREE_GRAPH");
+        CHECK(!l2l_grad(c, l2l_affine(c, view, 2, 0), &x, 1, &d, 0)); /* and so from beyond it */
+        CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "L2L_FREE_GRAPH");
+        l2l_set_recording(c, false);
+    }
+    l2l_release(c, mark);
+    l2l_context_free(c);
+}
+
+/* -- steps ------------------------------------------------------------------------------------- */
+
+typedef struct target {
+    l2l_model *m;
+    l2l_real x[4 * 2 * 64], adv[4 * 2 * 64];
+    int labels[4];
+} target;
+
+static const l2l_real *attacked(target *t, const l2l_attack *a)
+{
+    l2l_record records[4];
+    memset(t->adv, 0, sizeof t->adv);
+    CHECK(l2l_attack_run(t->m, a, t->x, t->labels, 4, t->adv, records));
+    return t->adv;
+}
+
+/* A step of 0 is the attack's own part of epsilon, whenever epsilon was said. */
+static void steps_follow_epsilon(void)
+{
+    static l2l_attack (*const make[])(double) = {
+        l2l_attack_fgsm, l2l_attack_ifgsm, l2l_attack_pgd, l2l_attack_pgd_l2, l2l_attack_mim,
+        l2l_attack_cw_pgd};
+    static const double radius[] = {0.05, 0.2};
+    l2l_context *c = test_context(1);
+    l2l_model_options o = own_options("smooth", smooth_forward, 2, 8, 3);
+    static target t;
+    l2l_real expected[4 * 2 * 64];
+    l2l_record records[4];
+    int i, j;
+    t.m = l2l_model_create(c, &o);
+    for (i = 0; i < 4; i++) t.labels[i] = i % 3;
+    golden_fill(t.x, COUNT(t.x), 9, 0, 1);
+    for (i = 0; i < COUNT(make); i++)
+        for (j = 0; j < 2; j++) {
+            l2l_attack a = make[i](radius[j]), b = make[i](0.3);
+            double part = i == 0 ? 1 : 0.25;
+            a.last_iterate = b.last_iterate = true;
+            a.steps = b.steps = i == 0 ? 1 : 2;
+            memcpy(expected, attacked(&t, &a), sizeof expected);
+            CHECK(memcmp(expected, t.x, sizeof expected) != 0);
+            CHECK_NEAR(0, a.step_size, 0);
+            CHECK_NEAR(part, a.relative_step, 0);
+            b.epsilon = radius[j];                  /* changed later */
+            CHECK_BYTES(expected, attacked(&t, &b), sizeof expected);
+            b.step_size = part * radius[j];         /* the same, said in pixels */
+            CHECK_BYTES(expected, attacked(&t, &b), sizeof expected);
+            b.step_size = 0.5 * part * radius[j];
+            CHECK(memcmp(expected, attacked(&t, &b), sizeof expected) != 0);
+            b.step_size = 0;                        /* and 0 is the attack's own again */
+            CHECK_BYTES(expected, attacked(&t, &b), sizeof expected);
+            b.relative_step = 0.5 * part;
+            a.step_size = 0.5 * part * radius[j];
+            memcpy(expected, attacked(&t, &a), sizeof expected);
+            CHECK_BYTES(expected, attacked(&t, &b), sizeof expected);
+            b.relative_step = -1;
+            CHECK(!l2l_attack_run(t.m, &b, t.x, t.labels, 4, t.adv, records));
+            CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "relative_step -1");
+        }
+    l2l_model_free(t.m);
+    l2l_context_free(c);
+}
+
+/* What a program asks of an attack, it need not know by name. */
+static void kinds_of_attacks(void)
+{
+    l2l_attack walk = l2l_attack_pgd(0.1), square = l2l_attack_square(0.1);
+    l2l_attack cw = l2l_attack_cw_l2(1), sign_opt = l2l_attack_sign_opt(1);
+    CHECK(!walk.minimal && !walk.queries && !walk.search);
+    CHECK(!square.minimal && square.queries && square.search);
+    CHECK(cw.minimal && !cw.queries && cw.search);
+    CHECK(sign_opt.minimal && sign_opt.queries && sign_opt.search);
+    CHECK(l2l_attack_deepfool(1).minimal && l2l_attack_deepfool_l2(1).minimal);
+}
+
+/* -- training without a data set --------------------------------------------------------------- */
+
+enum { IMAGES = 40, BATCH = 10, STEPS = 8 };
+static l2l_real given[IMAGES * 2 * 64];
+static int given_labels[IMAGES];
+
+static l2l_train_options step_options(l2l_learned *phi)
+{
+    l2l_train_options o = l2l_train_default();
+    o.method = l2l_method_rnn_adv(phi);
+    o.batch = BATCH;
+    o.T = 3;
+    o.schedule.kind = L2L_COSINE;
+    o.schedule.warm_up = 0.25;
+    return o;
+}
+
+/* Steps first .. last-1 of a trainer over the given images, batch by batch. */
+static void make_steps(l2l_trainer *t, int first, int last)
+{
+    for (; t && first < last; first++) {
+        int at = first % (IMAGES / BATCH) * BATCH;
+        l2l_progress p;
+        if (!CHECK(l2l_train_step(t, given + at * 2 * 64, given_labels + at, BATCH, &p))) return;
+        CHECK_INT(first + 1, p.step);
+        CHECK_INT(STEPS, p.steps);
+    }
+}
+
+/* All parameters of model and maximizer; to be freed. */
+static l2l_real *all_values(const l2l_model *m, l2l_learned *phi, size_t *bytes)
+{
+    int64_t n = l2l_learned_size(phi);
+    l2l_real *v;
+    int i;
+    for (i = 0; i < l2l_model_parameters(m); i++)
+        n += l2l_count(l2l_model_parameter(m, i).value->shape);
+    v = test_array(n);
+    *bytes = (size_t)n * sizeof *v;
+    memcpy(v, l2l_learned_parameters(phi), (size_t)l2l_learned_size(phi) * sizeof *v);
+    for (n = l2l_learned_size(phi), i = 0; i < l2l_model_parameters(m); i++) {
+        l2l_parameter_get(m, i, v + n);
+        n += l2l_count(l2l_model_parameter(m, i).value->shape);
+    }
+    return v;
+}
+
+/* Warm-ups and schedule go by the steps that the options say, not by the size of some data. */
+static void steps_without_data(void)
+{
+    static const char file[] = "out/steps.checkpoint";
+    l2l_real *expected = NULL;
+    size_t bytes = 0;
+    int kind, i;
+    golden_fill(given, COUNT(given), 31, 0, 1);
+    for (i = 0; i < IMAGES; i++) given_labels[i] = i % 3;
+    for (kind = 0; kind < 3; kind++) { /* with data of as many steps, without, and resumed */
+        l2l_context *c = test_context(2);
+        l2l_model_options network = own_options("tiny", tiny_forward, 2, 8, 3);
+        l2l_model *m = l2l_model_create(c, &network);
+        l2l_learned_options lstm = l2l_learned_default();
+        l2l_learned *phi = l2l_learned_create(c, &lstm);
+        l2l_train_options o = step_options(phi);
+        l2l_trainer *t;
+        l2l_dataset d;
+        l2l_real *got;
+        CHECK(l2l_dataset_from_arrays(c, given, given_labels, IMAGES, 2, 8, 8, 3, &d));
+        o.epochs = kind ? 77 : STEPS * BATCH / IMAGES;
+        o.steps = kind ? STEPS : 0;
+        t = l2l_trainer_create(m, kind ? NULL : &d, &o);
+        if (!CHECK(t != NULL)) CHECK_OK(c);
+        if (kind == 2) CHECK(l2l_trainer_resume(t, file));
+        make_steps(t, kind < 2 ? 0 : 3, kind == 1 ? 3 : STEPS);
+        if (kind == 1) CHECK(l2l_trainer_save(t, file));
+        if (kind == 1) make_steps(t, 3, STEPS);
+        got = all_values(m, phi, &bytes);
+        if (kind) CHECK_BYTES(expected, got, bytes);
+        if (kind) free(got); else expected = got;
+        CHECK_OK(c);
+        if (kind == 2) {
+            l2l_trainer *other;
+            o.steps = STEPS + 1;
+            other = l2l_trainer_create(m, NULL, &o);
+            CHECK(other && !l2l_trainer_resume(other, file));
+            CHECK_ERROR(c, L2L_ERROR_MISMATCH, "steps is 9 here, but in the file 8");
+            l2l_trainer_free(other);
+        }
+        l2l_trainer_free(t);
+        l2l_dataset_free(&d);
+        l2l_learned_free(phi);
+        l2l_model_free(m);
+        l2l_context_free(c);
+    }
+    remove(file);
+    free(expected);
+}
+
+static void data_that_are_missed(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model_options network = own_options("tiny", tiny_forward, 2, 8, 3);
+    l2l_model *m = l2l_model_create(c, &network);
+    l2l_train_options o = l2l_train_default();
+    l2l_trainer *t;
+    l2l_dataset d;
+    CHECK(l2l_trainer_create(m, NULL, &o) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "without a data set steps must say");
+    o.steps = -5;
+    CHECK(l2l_trainer_create(m, NULL, &o) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "not -5");
+    o.steps = 10;
+    o.validation = 1;
+    CHECK(l2l_trainer_create(m, NULL, &o) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "validation 1 must leave some of the 0 images");
+    o.validation = 0;
+    CHECK(l2l_dataset_from_arrays(c, given, given_labels, IMAGES, 2, 8, 8, 3, &d));
+    CHECK(l2l_trainer_create(m, &d, &o) == NULL);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "steps 10 with a data set");
+    t = l2l_trainer_create(m, NULL, &o);
+    CHECK(t && !l2l_train(t));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "without a data set: use l2l_train_step");
+    l2l_trainer_free(t);
+    l2l_dataset_free(&d);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+int main(void)
+{
+    RUN(parameters_as_inputs, "parameters are inputs of l2l_grad without a cast, and their "
+                              "gradients come in the file's layout");
+    RUN(shapes_in_files, "a parameter tells its shape in files; what does not fit it is refused");
+    RUN(the_output_keeps_its_value, "L2L_FREE_GRAPH leaves the output its value, and no way back");
+    RUN(steps_follow_epsilon, "a step_size of 0 is a part of epsilon, whenever epsilon was said");
+    RUN(kinds_of_attacks, "whether an attack is minimal or works by queries can be read");
+    RUN(steps_without_data, "steps of one's own loop need no data set, and resume to the same bits");
+    RUN(data_that_are_missed, "a trainer without data says what it misses");
+    return test_end();
+}
