@@ -13297,7 +13297,7 @@ typedef struct l2l__file {
     const unsigned char *data;               /* the first `held` of its bytes                     */
     size_t bytes, held;
     void *owned;                             /* to be given back with l2l_free, or NULL           */
-    l2l__source source;                       /* where the others are read                         */
+    l2l__source source;                      /* where the others are read                         */
     void *stream;                            /* a FILE of ours, or NULL                           */
 } l2l__file;
 
