@@ -14921,8 +14921,10 @@ static bool l2l__checkpoint_take(l2l_trainer *t, l2l__bundle *file, const l2l__b
     if (t->context->status || !l2l__bundle_check(file, e, b->count, false)) return false;
     l2l__bundle_read(file, e, 1 + packed);
     const double *v = (const double *)e->data;
-    if (!l2l__state_ok(t, file, e) || (packed && m->unpack &&
-        !m->unpack(m->self, (const double *)e[1].data, e[1].count))) return false;
+    if (!l2l__state_ok(t, file, e)) return false;
+    if (packed && m->unpack && !m->unpack(m->self, (const double *)e[1].data, e[1].count))
+        return l2l__fail(t->context, L2L_ERROR_CALLBACK, "the maximizer '%s' did not take back the "
+                         "numbers of the checkpoint", m->name);
     l2l__bundle_read(file, e + 1 + packed, b->count - 1 - packed);
     l2l__fields_set(l2l__state_fields, L2L__STATE, t, v);
     t->optimizer->steps = (int64_t)v[L2L__STATE];

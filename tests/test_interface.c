@@ -268,6 +268,50 @@ static void steps_without_data(void)
     free(expected);
 }
 
+static int64_t pack_one(void *self, double *numbers)
+{
+    if (numbers) *numbers = *(double *)self;
+    return 1;
+}
+static bool unpack_none(void *self, const double *numbers, int64_t n)
+{
+    (void)self;
+    (void)numbers;
+    return n == 0;
+}
+
+/* A maximizer of one's own that refuses its numbers: the failure has a cause, and touches nothing. */
+static void numbers_not_taken_back(void)
+{
+    static const char file[] = "out/refused.checkpoint";
+    l2l_context *c = test_context(1);
+    l2l_model_options network = own_options("tiny", tiny_forward, 2, 8, 3);
+    l2l_model *m = l2l_model_create(c, &network);
+    l2l_train_options o = l2l_train_default();
+    double one = 1;
+    l2l_trainer *t;
+    l2l_progress p;
+    l2l_real before[24], after[24];
+    o.steps = 10;
+    o.method.maximizer.self = &one;
+    o.method.maximizer.name = "mine";
+    o.method.maximizer.pack = pack_one;
+    o.method.maximizer.unpack = unpack_none;
+    t = l2l_trainer_create(m, NULL, &o);
+    CHECK(l2l_trainer_save(t, file));
+    CHECK(l2l_train_step(t, given, given_labels, 4, &p));
+    CHECK(l2l_count(l2l_model_parameter(m, 3).value->shape) == 3 &&
+          l2l_parameter_get(m, 3, before));
+    CHECK(!l2l_trainer_resume(t, file));
+    CHECK_ERROR(c, L2L_ERROR_CALLBACK, "the maximizer 'mine' did not take back");
+    CHECK(l2l_parameter_get(m, 3, after));
+    CHECK_BYTES(before, after, 3 * sizeof *after);
+    l2l_trainer_free(t);
+    l2l_model_free(m);
+    l2l_context_free(c);
+    remove(file);
+}
+
 static void data_that_are_missed(void)
 {
     l2l_context *c = test_context(1);
@@ -307,6 +351,7 @@ int main(void)
     RUN(steps_follow_epsilon, "a step_size of 0 is a part of epsilon, whenever epsilon was said");
     RUN(kinds_of_attacks, "whether an attack is minimal or works by queries can be read");
     RUN(steps_without_data, "steps of one's own loop need no data set, and resume to the same bits");
+    RUN(numbers_not_taken_back, "a maximizer that does not take its numbers back is an error");
     RUN(data_that_are_missed, "a trainer without data says what it misses");
     return test_end();
 }
