@@ -257,6 +257,10 @@ L2LADVDEF const char *l2l_describe(l2l_context *c);
 /* Bytes that the context and its objects hold now, and the most they ever held. */
 L2LADVDEF size_t l2l_memory_used(const l2l_context *c);
 L2LADVDEF size_t l2l_memory_peak(const l2l_context *c);
+/* Memory from the context's allocator, zeroed; NULL and an error if there is none. l2l_free gives
+   it back, also what l2l_model_save_memory and its like made. Not for threads of your own. */
+L2LADVDEF void *l2l_allocate(l2l_context *c, size_t bytes);
+L2LADVDEF void l2l_free(l2l_context *c, void *memory);
 
 /* Temporaries live in the arena. A mark notes where it stands; release gives back every tensor made
    since, and the tape's nodes with them. Marks nest: release the newest first. */
@@ -511,6 +515,12 @@ typedef struct l2l_unit {
 L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel); /* stride 1, padding kernel/2      */
 L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor *x,
                                      const l2l_unit *u);
+/* A parameter for a layer of your own, khxkwxCxK: made in the first run, N(fill, deviation^2), later
+   found by its name. It belongs to the model, is trained, copied and saved with it. Files have it,
+   by `rank`, as KxCxkhxkw (4), Kx(C*kh*kw) (2) or, if it is 1x1x1xK, K (1). Not trainable: a buffer,
+   for the forward function itself to change, unless the pass is `frozen`, or to be in the file. */
+L2LADVDEF l2l_tensor *l2l_layer_parameter(l2l_model *m, const char *name, l2l_shape s, int rank,
+                                          bool trainable, double deviation, double fill);
 /* What stands in front of the names of all layers from here on: "layer1.0.". Begins empty. */
 L2LADVDEF void l2l_model_scope(l2l_model *m, const char *prefix);
 L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p);
@@ -522,13 +532,29 @@ typedef enum l2l_mode { L2L_EVALUATE = 0, L2L_TRAIN = 1 } l2l_mode;
 L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m);
 /* Logits Nx1x1xK of a batch NxHxWxC in [0,1]. */
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode);
+/* All that a run depends on beside the input, for layers, outer losses, networks of your own. */
+typedef struct l2l_pass {
+    l2l_mode mode;
+    bool frozen;            /* running statistics stay as they are, in training mode, too         */
+    l2l_stream stream;      /* of dropout: seed, epoch, step                                      */
+    const uint32_t *images; /* of dropout: each image's index in the data set; NULL: 0, 1, ...    */
+    l2l_forward forward;    /* NULL: the model's own                                              */
+    void *user;             /* handed to `forward`                                                */
+} l2l_pass;
+/* In a forward function the pass at hand; else what l2l_model_forward goes by, in a training step
+   with the stream and images of its batch. `forward` is NULL. */
+L2LADVDEF l2l_pass l2l_model_pass(const l2l_model *m);
+/* Runs the model so. A `forward` given here runs over the same parameters, by their names: a part
+   of the network, or one with more inputs, in `user`; x comes as it is, not normalised, and x and
+   the result may have any shape. The first run, which makes the parameters, is the model's own. */
+L2LADVDEF l2l_tensor *l2l_model_run(l2l_model *m, l2l_tensor *x, const l2l_pass *p);
 /* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time. */
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits);
 
 /* Parameters and buffers (running statistics) in the order of the layers. */
 typedef struct l2l_parameter {
     const char *name;          /* e.g. "feature_extractor.conv1.weight" */
-    const l2l_tensor *value;   /* khxkwxCxK; a linear layer's is HxWxCxK of the map it flattens   */
+    l2l_tensor *value;         /* khxkwxCxK; a linear layer's is HxWxCxK of the map it flattens   */
     int rank;                  /* in files: 4 = KxCxkhxkw, 2 = Kx(C*H*W), 1 = K                   */
     bool trainable;            /* false: a buffer                                                 */
 } l2l_parameter;
@@ -538,6 +564,9 @@ L2LADVDEF int64_t l2l_model_size(const l2l_model *m);   /* trainable numbers, e.
 /* A parameter in file layout, read and written; l2l_count(value->shape) numbers. */
 L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values);
 L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values);
+/* After writing to value->data in place, as l2l_optimizer_step does: what was derived from the old
+   values is void. */
+L2LADVDEF void l2l_model_changed(l2l_model *m);
 
 /* A table of layers, shapes and counts as text, cut to `capacity` bytes with its final zero.
    Returns the length that the whole text has. */
@@ -591,6 +620,11 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
 L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double rate_factor);
 L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o);
+/* Its state as numbers, for checkpoints (as a maximizer's, 2.8): 9 settings and the number of steps,
+   then for each array the momentum, if there is one, and Adam's second moment. Returns how many;
+   writes none if numbers is NULL. Numbers of other settings or sizes are refused by name. */
+L2LADVDEF int64_t l2l_optimizer_pack(const l2l_optimizer *o, double *numbers);
+L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int64_t n);
 
 /* -- 2.8 The three interfaces of adversarial training --------------------------------- >>seams --
    Training = inner objective x inner maximizer x outer loss. Algorithm 1 is written over these
@@ -696,6 +730,14 @@ L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau);
    a layer knows the mode: L of an image would then depend on the others. */
 L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign);
 
+/* For maximizers of your own, in any of their functions: a pass through the classifier at `at`, of
+   in->shape, as the one at x'_t that found g_t: in->mode, running statistics left alone, targets and
+   `cut` heeded. Each image's L goes into `loss`, its class into `predicted` (n each), the gradient of
+   its L into `gradient`, in the order of at->data; what is NULL is not wanted, and without a gradient
+   there is no pass back. Counted in in->forwards, in->backwards. examples/l2lda.h looks so. */
+L2LADVDEF bool l2l_look(l2l_inner *in, l2l_tensor *at, l2l_real *loss, int *predicted,
+                        l2l_real *gradient);
+
 /* What theta descends: a 1x1x1x1 loss with the tape recording, the mean over the images of x. x and
    adv are constants. */
 typedef struct l2l_outer {
@@ -712,6 +754,8 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void); /* mean CE(f(x'_T), y)       
    x'_T and x again: batch norm's running statistics move three times, dropout draws three times.
    beta, 0 or more, is number[0]. */
 L2LADVDEF l2l_outer l2l_outer_trades(double beta);
+/* For the report, from an outer loss of your own: the classes predicted at x'_T of the n images. */
+L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n);
 
 /* -- 2.9 Attacks --------------------------------------------------------------------- >>attacks --
    In the ball of radius epsilon and the image range [0,1], pixels in [0,1]. Everything is decided
@@ -949,7 +993,7 @@ typedef struct l2l_progress {
     int64_t step, steps, step_in_epoch, steps_in_epoch;
     double loss;        /* outer loss of the last step                                            */
     double accuracy;    /* on the last step's x'_T, as line 14 sees it; -1 under an outer loss of */
-                        /* your own                                                               */
+                        /* your own that does not tell (l2l_outer_predicted)                      */
     double epsilon, rate; /* rate: the schedule's factor at this step                             */
     double gain;        /* mean over the batch of L(x'_T) - L(x'_0): what the maximizer gained; 0 */
                         /* where nobody looks at x'_T. Under the outer loss cross-entropy L(x'_T) */
@@ -1141,7 +1185,6 @@ L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t 
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes);
 L2LADVDEF bool l2l_generator_load_memory(l2l_generator *m, const void *data, size_t bytes);
 L2LADVDEF bool l2l_generator_save_memory(const l2l_generator *m, void **data, size_t *bytes);
-L2LADVDEF void l2l_free(l2l_context *c, void *memory);
 
 /* .npy arrays: read from <f4, <f8, integers and booleans of any size and both byte orders, C order;
    written as <f4 or <i8. */
@@ -1173,6 +1216,10 @@ L2LADVDEF bool l2l_generator_load(l2l_generator *m, const char *path);
 L2LADVDEF bool l2l_generator_save(const l2l_generator *m, const char *path);
 /* Makes a model (a maximizer) from a file's own metadata. */
 L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path);
+/* The same for a network of your own: arch, which the file must be of, forward, user, and whatever
+   the file does not say are those of `o`. NULL: as l2l_model_open. */
+L2LADVDEF l2l_model *l2l_model_open_as(l2l_context *c, const char *path,
+                                       const l2l_model_options *o);
 L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path);
 L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path);
 L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a);
@@ -1484,6 +1531,7 @@ static char *l2l__hold_text(l2l_context *c, void **list, const char *text)
     return copy ? (char *)memcpy(copy, text, n) : NULL;
 }
 
+L2LADVDEF void *l2l_allocate(l2l_context *c, size_t bytes) { return l2l__allocate(c, bytes); }
 L2LADVDEF size_t l2l_memory_used(const l2l_context *c) { return c->used; }
 L2LADVDEF size_t l2l_memory_peak(const l2l_context *c) { return c->peak; }
 
@@ -6167,7 +6215,7 @@ struct l2l_model {
     l2l_stream stream;                       /* of dropout: set by whoever runs the model         */
     const uint32_t *images;
     uint32_t draws;                          /* dropout layers so far in this run                 */
-    int *predicted;                          /* where an outer loss may note its predictions      */
+    int *predicted, n_predicted;             /* where an outer loss may note its predictions      */
     l2l_external external;
 };
 
@@ -6261,20 +6309,27 @@ static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int
     return p;
 }
 
-/* The parameter `layer`.`part`; made and initialised on the first run. NULL and an error else. */
-static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *part, l2l_shape s,
-                                  int rank, bool trainable, double deviation, double fill)
+/* Made and initialised on the first run, found on later ones. NULL and an error else. */
+L2LADVDEF l2l_tensor *l2l_layer_parameter(l2l_model *m, const char *part, l2l_shape s, int rank,
+                                          bool trainable, double deviation, double fill)
 {
     l2l_context *c = m->context;
     char name[96];
     l2l__slot *p;
     if (c->status) return NULL;
-    if (l2l__format(name, sizeof name, "%s%s.%s", m->scope, layer, part) >= sizeof name)
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter name '%s%s.%s' is too long", m->scope, layer,
-                  part);
+    if (l2l__format(name, sizeof name, "%s%s", m->scope, part) >= sizeof name || !*part)
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "the parameter name '%s%s' is empty or longer than 95 "
+                  "characters", m->scope, part);
+    if ((rank != 1 && rank != 2 && rank != 4) || (rank == 1 && (s.n | s.h | s.w) != 1))
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter '%s' of rank %d: allowed are 4, 2 and, for "
+                  "1x1x1xK, 1", name, rank);
+    if (!(deviation >= 0 && deviation <= DBL_MAX && fabs(fill) <= DBL_MAX))
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter '%s': N(%g, %g^2) is not for first values",
+                  name, fill, deviation);
+    if (c->status) return NULL;
     p = l2l__find_slot(m, name);
     if (m->creating) {
-        if (p) l2l__fail(c, L2L_ERROR_ARGUMENT, "two layers are named '%s%s'", m->scope, layer);
+        if (p) l2l__fail(c, L2L_ERROR_ARGUMENT, "there are two parameters '%s'", name);
         p = l2l__add_slot(m, name, s, rank, trainable);
         if (p) l2l__initialise(m, p, deviation, fill);
     } else if (!p) {
@@ -6282,6 +6337,17 @@ static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *p
                   "function change?", name);
     }
     return p && l2l__equal(c, name, p->value.shape, s) && !c->status ? &p->value : NULL;
+}
+
+/* The parameter `layer`.`part`. */
+static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *part, l2l_shape s,
+                                  int rank, bool trainable, double deviation, double fill)
+{
+    char name[96];
+    if (l2l__format(name, sizeof name, "%s.%s", layer, part) >= sizeof name)
+        l2l__fail(m->context, L2L_ERROR_ARGUMENT, "the parameter name '%s.%s' is too long", layer,
+                  part);
+    return l2l_layer_parameter(m, name, s, rank, trainable, deviation, fill);
 }
 
 /* -- layers ------------------------------------------------------------------------------------ */
@@ -6654,6 +6720,22 @@ static void l2l__model_set_normalisation(l2l_model *m, int channels, const doubl
     memcpy(m->options.deviation, deviation, (size_t)channels * sizeof *deviation);
 }
 
+/* forward(m, x, user), a run from the first layer on; NULL and an error if it fails. */
+static l2l_tensor *l2l__run(l2l_model *m, l2l_tensor *x, l2l_mode mode, l2l_forward forward,
+                            void *user)
+{
+    l2l_context *c = m->context;
+    l2l_tensor *y;
+    m->mode = mode;
+    m->draws = 0;
+    m->cursor = 0;
+    m->scope[0] = 0;
+    y = forward(m, x, user);
+    if (!y)
+        l2l__fail(c, L2L_ERROR_CALLBACK, "the forward function of %s returned NULL", m->arch);
+    return c->status ? NULL : y;             /* also if it missed its error                       */
+}
+
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode)
 {
     l2l_context *c = m ? m->context : NULL;
@@ -6668,21 +6750,49 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
                   o->height, o->width, o->channels, x->shape.h, x->shape.w, x->shape.c);
         return NULL;
     }
-    m->mode = mode;
-    m->draws = 0;
-    m->cursor = 0;
-    m->scope[0] = 0;
     input = l2l__normalise(m, x);
-    logits = input ? o->forward(m, input, o->user) : NULL;
-    if (c->status) logits = NULL;            /* also if the forward function missed its error     */
+    logits = input ? l2l__run(m, input, mode, o->forward, o->user) : NULL;
     if (input != x) l2l_drop(c, input);
     if (!logits || !l2l__equal(c, "the logits of the forward function", logits->shape,
                                l2l_shape_of(x->shape.n, 1, 1, o->classes))) {
-        l2l__fail(c, L2L_ERROR_CALLBACK, "the forward function of %s returned NULL", m->arch);
         l2l_release(c, mark);
         return NULL;
     }
     return logits;
+}
+
+L2LADVDEF l2l_pass l2l_model_pass(const l2l_model *m)
+{
+    l2l_pass p = L2L__ZERO;
+    if (!m) return p;
+    p.mode = m->mode;
+    p.frozen = m->frozen || m->creating;
+    p.stream = m->stream;
+    p.images = m->images;
+    return p;
+}
+
+L2LADVDEF l2l_tensor *l2l_model_run(l2l_model *m, l2l_tensor *x, const l2l_pass *p)
+{
+    l2l_context *c = m ? m->context : NULL;
+    l2l_pass before = l2l_model_pass(m);
+    l2l_mark mark;
+    l2l_tensor *y;
+    bool frozen;
+    if (!c || !l2l__ready(c, "l2l_model_run", x)) return NULL;
+    mark = l2l_mark_here(c);
+    frozen = m->frozen;
+    m->frozen = p->frozen;
+    m->stream = p->stream;
+    m->images = p->images;
+    y = p->forward ? l2l__run(m, x, p->mode, p->forward, p->user)
+                   : l2l_model_forward(m, x, p->mode);
+    m->mode = before.mode;
+    m->frozen = frozen;
+    m->stream = before.stream;
+    m->images = before.images;
+    if (!y) l2l_release(c, mark);
+    return y;
 }
 
 /* The first run, on one image of zeros, makes the parameters. */
@@ -6838,6 +6948,11 @@ L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values)
     l2l__from_file(m->slots[i]->value.shape, values, m->slots[i]->value.data);
     l2l__touch(m->slots[i]);
     return true;
+}
+
+L2LADVDEF void l2l_model_changed(l2l_model *m)
+{
+    for (int i = 0; m && i < m->n_slots; i++) l2l__touch(m->slots[i]);
 }
 
 static size_t l2l__append(char *text, size_t capacity, size_t at, const char *format, ...)
@@ -7210,6 +7325,16 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
 static void l2l__outer_saw(l2l_model *m, const l2l_tensor *logits)
 {
     if (m->predicted && logits) l2l_predict(m->context, logits, m->predicted);
+}
+
+L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n)
+{
+    if (!m || m->context->status) return false;
+    if (m->predicted && n != m->n_predicted)
+        return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_outer_predicted: %d classes for %d "
+                         "images", n, m->n_predicted);
+    if (m->predicted) memcpy(m->predicted, classes, (size_t)n * sizeof *classes);
+    return true;
 }
 
 /* Where the mode does not matter the third pass would be the first one again, and is. */
@@ -7613,6 +7738,28 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
     l2l_release(c, mark);
     for (int i = 0; i < in->n && !c->status; i++) total += (double)in->loss[i];
     return total;
+}
+
+L2LADVDEF bool l2l_look(l2l_inner *in, l2l_tensor *at, l2l_real *loss, int *predicted,
+                        l2l_real *gradient)
+{
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_inner there = *in;
+    l2l_tensor to = L2L__ZERO, *g = &to;
+    if (!l2l__ready(c, "l2l_look", at) || !l2l__equal(c, "l2l_look", at->shape, in->shape))
+        return false;
+    to.shape = in->shape;
+    to.data = gradient;
+    there.adv = at;
+    there.g = &g;
+    there.loss = loss ? loss : (l2l_real *)l2l__arena_array(c, in->n, sizeof *loss);
+    there.predicted = predicted ? predicted : (int *)l2l__arena_array(c, in->n, sizeof *predicted);
+    l2l__look(&there, 0, gradient != NULL);
+    in->forwards = there.forwards;
+    in->backwards = there.backwards;
+    l2l_release(c, mark);
+    return !c->status;
 }
 
 /* x'_{t+1} = Proj(x'_t + delta_t) */
@@ -9782,6 +9929,41 @@ static bool l2l__settings_match(l2l_context *c, const char *const *names, int ow
     return true;
 }
 
+L2LADVDEF int64_t l2l_optimizer_pack(const l2l_optimizer *o, double *numbers)
+{
+    int64_t at = L2L__OPTIMIZER_SETTINGS + 1;
+    if (!o) return 0;
+    if (numbers) l2l__optimizer_settings(&o->options, numbers);
+    if (numbers) numbers[at - 1] = (double)o->steps;
+    for (int i = 0; i < 2 * o->n; i++) {
+        const l2l_real *v = i % 2 ? o->second[i / 2] : o->first[i / 2];
+        for (int64_t j = 0; v && j < o->sizes[i / 2]; j++, at++)
+            if (numbers) numbers[at] = (double)v[j];
+    }
+    return at;
+}
+
+L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int64_t n)
+{
+    double here[L2L__OPTIMIZER_SETTINGS], steps;
+    if (!o || o->context->status) return false;
+    l2l__optimizer_settings(&o->options, here);
+    if (!l2l__settings_match(o->context, NULL, 0, numbers, here, L2L__OPTIMIZER_SETTINGS, n,
+                             l2l_optimizer_pack(o, NULL)))
+        return false;
+    steps = numbers[L2L__OPTIMIZER_SETTINGS];
+    if (!(steps >= 0 && steps <= 9007199254740992.0)) /* 2^53: whole doubles are exact up to here  */
+        return l2l__fail(o->context, L2L_ERROR_FORMAT, "checkpoint: %g steps of an optimizer",
+                         steps);
+    o->steps = (int64_t)steps;
+    numbers += L2L__OPTIMIZER_SETTINGS + 1;
+    for (int i = 0; i < 2 * o->n; i++) {
+        l2l_real *v = i % 2 ? o->second[i / 2] : o->first[i / 2];
+        for (int64_t j = 0; v && j < o->sizes[i / 2]; j++) v[j] = (l2l_real)*numbers++;
+    }
+    return true;
+}
+
 /* phi, the optimizer's two moments, its step count. */
 enum { L2L__PHI_SETTINGS = 7 + L2L__OPTIMIZER_SETTINGS };
 static void l2l__learned_settings(const l2l_learned *m, double v[L2L__PHI_SETTINGS])
@@ -10842,6 +11024,7 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
     if (!outer->is_objective) {
         in->predicted[0] = -1;
         t->model->predicted = in->predicted;
+        t->model->n_predicted = in->n;
         loss = outer->loss(t->model, in->x, in->adv, in->labels,
                            outer->user ? outer->user : outer->number);
         t->model->predicted = NULL;
@@ -13631,13 +13814,17 @@ L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path)
     return m && l2l__model_save(m, path, NULL, NULL);
 }
 
+/* What the file says goes into *o, the options of the caller's own network or of none. */
 static bool l2l__model_options_of(const l2l__bundle *b, l2l_model_options *o)
 {
     const char *arch = l2l__bundle_text(b, "arch");
+    if (o->arch && (!arch || strcmp(arch, o->arch)))
+        return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "the metadata 'arch' is '%s', not '%s': "
+                        "create the model and use l2l_model_load", arch, o->arch);
     if (!arch)
         return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "there is no metadata 'arch': create the "
                         "model and use l2l_model_load");
-    *o = l2l_model_default(arch);
+    if (!o->arch) *o = l2l_model_default(arch);
     if (!o->forward)
         return l2l__bad(&b->file, L2L_ERROR_UNSUPPORTED, 8, "an architecture that is not known "
                         "here (create the model and use l2l_model_load): '%s'", arch);
@@ -13645,12 +13832,14 @@ static bool l2l__model_options_of(const l2l__bundle *b, l2l_model_options *o)
            l2l__normalisation_read(b, o, &o->normalise);
 }
 
-L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
+L2LADVDEF l2l_model *l2l_model_open_as(l2l_context *c, const char *path,
+                                       const l2l_model_options *given)
 {
-    l2l_model_options o;
+    l2l_model_options o = L2L__ZERO;
     l2l__bundle file;
     l2l_model *m = NULL;
     int extra;
+    if (given) o = *given;
     if (l2l__bundle_open(l2l__file_open(c, path), &file) && l2l__model_options_of(&file, &o))
         m = l2l_model_create(c, &o);
     if (m && !l2l__model_take(m, &file, &extra)) {
@@ -13659,6 +13848,11 @@ L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
     }
     l2l__bundle_close(&file);
     return m;
+}
+
+L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
+{
+    return l2l_model_open_as(c, path, NULL);
 }
 
 L2LADVDEF bool l2l_generator_load(l2l_generator *m, const char *path)
