@@ -515,14 +515,16 @@ typedef struct l2l_unit {
 L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel); /* stride 1, padding kernel/2      */
 L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor *x,
                                      const l2l_unit *u);
-/* A parameter for a layer of your own, khxkwxCxK: made in the first run, N(fill, deviation^2), later
-   found by its name. It belongs to the model, is trained, copied and saved with it. Files have it,
-   by `rank`, as KxCxkhxkw (4), Kx(C*kh*kw) (2) or, if it is 1x1x1xK, K (1). Not trainable: a buffer,
-   for the forward function itself to change, unless the pass is `frozen`, or to be in the file. */
+/* A parameter for a layer of your own, khxkwxCxK: made in the first run, N(fill, deviation^2), and
+   found by its name in later ones. It is the model's: trained, copied and saved with it. Files have
+   it, by `rank`, as KxCxkhxkw (4), Kx(C*kh*kw) (2) or, if it is 1x1x1xK, as K (1). Not trainable: a
+   buffer, which only the forward function changes, unless the pass (below) is `frozen`. */
 L2LADVDEF l2l_tensor *l2l_layer_parameter(l2l_model *m, const char *name, l2l_shape s, int rank,
                                           bool trainable, double deviation, double fill);
 /* What stands in front of the names of all layers from here on: "layer1.0.". Begins empty. */
 L2LADVDEF void l2l_model_scope(l2l_model *m, const char *prefix);
+/* In a training step each image draws by its index in the data set. Where an outer loss of your own
+   runs several batches joined to one, each of them draws anew. */
 L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p);
 L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m);
 
@@ -535,14 +537,13 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
 /* All that a run depends on beside the input, for layers, outer losses, networks of your own. */
 typedef struct l2l_pass {
     l2l_mode mode;
-    bool frozen;            /* running statistics stay as they are, in training mode, too         */
-    l2l_stream stream;      /* of dropout: seed, epoch, step                                      */
-    const uint32_t *images; /* of dropout: each image's index in the data set; NULL: 0, 1, ...    */
-    l2l_forward forward;    /* NULL: the model's own                                              */
-    void *user;             /* handed to `forward`                                                */
+    bool frozen;         /* running statistics stay as they are, in training mode, too            */
+    l2l_stream stream;   /* of dropout: seed, epoch, step                                         */
+    l2l_forward forward; /* NULL: the model's own                                                 */
+    void *user;          /* handed to `forward`                                                   */
 } l2l_pass;
 /* In a forward function the pass at hand; else what l2l_model_forward goes by, in a training step
-   with the stream and images of its batch. `forward` is NULL. */
+   with that step's stream. `forward` is NULL. */
 L2LADVDEF l2l_pass l2l_model_pass(const l2l_model *m);
 /* Runs the model so. A `forward` given here runs over the same parameters, by their names: a part
    of the network, or one with more inputs, in `user`; x comes as it is, not normalised, and x and
@@ -564,8 +565,8 @@ L2LADVDEF int64_t l2l_model_size(const l2l_model *m);   /* trainable numbers, e.
 /* A parameter in file layout, read and written; l2l_count(value->shape) numbers. */
 L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values);
 L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values);
-/* After writing to value->data in place, as l2l_optimizer_step does: what was derived from the old
-   values is void. */
+/* To be called after writing to value->data in place, as l2l_optimizer_step does: what was derived
+   from the old values is void. */
 L2LADVDEF void l2l_model_changed(l2l_model *m);
 
 /* A table of layers, shapes and counts as text, cut to `capacity` bytes with its final zero.
@@ -620,9 +621,9 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
 L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double rate_factor);
 L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o);
-/* Its state as numbers, for checkpoints (as a maximizer's, 2.8): 9 settings and the number of steps,
-   then for each array the momentum, if there is one, and Adam's second moment. Returns how many;
-   writes none if numbers is NULL. Numbers of other settings or sizes are refused by name. */
+/* Its state as numbers, for checkpoints (2.8: pack): 9 settings, the number of steps, then for each
+   array the momentum, if there is one, and Adam's second moment. Returns how many; writes none if
+   numbers is NULL. Numbers of other settings or sizes are refused, and change nothing. */
 L2LADVDEF int64_t l2l_optimizer_pack(const l2l_optimizer *o, double *numbers);
 L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int64_t n);
 
@@ -731,10 +732,12 @@ L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau);
 L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign);
 
 /* For maximizers of your own, in any of their functions: a pass through the classifier at `at`, of
-   in->shape, as the one at x'_t that found g_t: in->mode, running statistics left alone, targets and
-   `cut` heeded. Each image's L goes into `loss`, its class into `predicted` (n each), the gradient of
-   its L into `gradient`, in the order of at->data; what is NULL is not wanted, and without a gradient
-   there is no pass back. Counted in in->forwards, in->backwards. examples/l2lda.h looks so. */
+   in->shape, like the one that found g_t: in the same mode, with targets and `cut`, and running
+   statistics left alone. Each image's L goes into `loss`, the class predicted for it into
+   `predicted` (n each), the gradient of its L into `gradient`, in the order of at->data. What is
+   NULL is not wanted; without a gradient there is no pass back. Counted in in->forwards and
+   in->backwards, not in in->trials. examples/l2lda.h is a maximizer that looks elsewhere and
+   learns, with layers, files and an outer loss of its own, all on the calls of this chapter. */
 L2LADVDEF bool l2l_look(l2l_inner *in, l2l_tensor *at, l2l_real *loss, int *predicted,
                         l2l_real *gradient);
 
@@ -6174,7 +6177,8 @@ struct l2l_model {
     bool frozen;                             /* training mode without moving running statistics   */
     bool mode_matters;                       /* some layer has asked for the mode                 */
     l2l_stream stream;                       /* of dropout: set by whoever runs the model         */
-    const uint32_t *images;
+    const uint32_t *images;                  /* n_images indices in the data set; NULL: 0, 1, ..  */
+    int n_images;
     uint32_t draws;                          /* dropout layers so far in this run                 */
     int *predicted, n_predicted;             /* where an outer loss may note its predictions      */
     l2l_external external;
@@ -6450,7 +6454,11 @@ L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
     s.seed += (uint64_t)0x9E3779B97F4A7C15u * m->draws++; /* each layer has its own draws         */
     images = (uint32_t *)l2l__arena_array(c, x->shape.n, sizeof *images);
     if (!images) return NULL;
-    for (i = 0; i < x->shape.n; i++) images[i] = m->images ? m->images[i] : (uint32_t)i;
+    for (i = 0; i < x->shape.n; i++) {       /* further batches, joined to it: other images       */
+        images[i] = (uint32_t)i;
+        if (m->images)
+            images[i] = m->images[i % m->n_images] + (uint32_t)(i / m->n_images) * 0x40000000u;
+    }
     y = l2l_dropout(c, x, p, &s, images);
     l2l__arena_drop(c, images);
     return y;
@@ -6729,7 +6737,6 @@ L2LADVDEF l2l_pass l2l_model_pass(const l2l_model *m)
     p.mode = m->mode;
     p.frozen = m->frozen || m->creating;
     p.stream = m->stream;
-    p.images = m->images;
     return p;
 }
 
@@ -6745,13 +6752,11 @@ L2LADVDEF l2l_tensor *l2l_model_run(l2l_model *m, l2l_tensor *x, const l2l_pass 
     frozen = m->frozen;
     m->frozen = p->frozen;
     m->stream = p->stream;
-    m->images = p->images;
     y = p->forward ? l2l__run(m, x, p->mode, p->forward, p->user)
                    : l2l_model_forward(m, x, p->mode);
     m->mode = before.mode;
     m->frozen = frozen;
     m->stream = before.stream;
-    m->images = before.images;
     if (!y) l2l_release(c, mark);
     return y;
 }
@@ -9913,7 +9918,7 @@ L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int
                              l2l_optimizer_pack(o, NULL)))
         return false;
     steps = numbers[L2L__OPTIMIZER_SETTINGS];
-    if (!(steps >= 0 && steps <= 9007199254740992.0)) /* 2^53: whole doubles are exact up to here  */
+    if (!(steps >= 0 && steps <= 9007199254740992.0)) /* 2^53: doubles are exact up to here       */
         return l2l__fail(o->context, L2L_ERROR_FORMAT, "checkpoint: %g steps of an optimizer",
                          steps);
     o->steps = (int64_t)steps;
@@ -10287,6 +10292,7 @@ static bool l2l__next_part(l2l_trainer *t, l2l_inner *in, l2l_mark mark)
         return false;
     t->model->stream = in->stream;
     t->model->images = in->images;
+    t->model->n_images = n;
     l2l__copy_buffers(t, t->part_buffers, false);
     return l2l__inner_open(in, t->options.method.maximizer.gradient != NULL) &&
            l2l__inner_clean(in);

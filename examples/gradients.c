@@ -87,9 +87,6 @@ static int *load_labels(const l2l_model *m, int n)
 
 /* ---- parameters ---- */
 
-/* The tape takes tensors that are not const, though it only reads them. */
-static l2l_tensor *as_input(const l2l_tensor *x) { return (l2l_tensor *)(uintptr_t)x; }
-
 /* From kh×kw×C×K in memory to K×C×kh×kw in files; a linear layer's weight and a vector are the
  * special cases K×(C·H·W) and K. */
 static void to_file_layout(const l2l_tensor *g, l2l_real *out)
@@ -159,7 +156,7 @@ static void pass(l2l_model *m, const l2l_array *images, const int *labels)
 
     for (i = 0; i < count; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
-        if (p.trainable) theta[trainable++] = as_input(p.value);
+        if (p.trainable) theta[trainable++] = p.value;
     }
     l2l_set_recording(c, true);
     x = l2l_from_nchw(c, images->reals, l2l_shape_of(n, o->height, o->width, o->channels));

@@ -56,7 +56,6 @@ typedef struct l2lda {
     l2l_tensor *x, *z, *second;  /* second: x'_t with z_b, n images */
     l2l_tensor **delta, **g;     /* of t = 0..T */
     int *labels, *predicted;     /* three times the labels; predictions for x, x'_a, x'_b */
-    uint32_t *images;            /* for dropout on these */
 } l2lda;
 
 static inline bool l2lda__fail(l2l_context *c, l2l_status status, const char *format, ...)
@@ -437,10 +436,9 @@ static inline bool l2lda__room(l2lda *m, int n, int T)
     if (n > m->room) {
         l2l_free(c, m->labels);
         m->room = 0;
-        m->labels = (int *)l2l_allocate(c, 9 * (size_t)n * sizeof(int));
+        m->labels = (int *)l2l_allocate(c, 6 * (size_t)n * sizeof(int));
         if (!m->labels) return false;
         m->predicted = m->labels + 3 * (size_t)n;
-        m->images = (uint32_t *)(m->predicted + 3 * (size_t)n);
         m->room = n;
     }
     if (T > m->steps) {
@@ -661,8 +659,6 @@ static inline l2l_tensor *l2lda__outer(l2l_model *f, l2l_tensor *x, l2l_tensor *
 {
     l2lda *m = (l2lda *)user;
     l2l_context *c = l2l_model_context(f);
-    l2l_pass pass = l2l_model_pass(f);
-    const uint32_t *images = pass.images;
     const l2l_tensor *from[3];
     l2l_tensor *all, *z;
     l2l_shape s = x->shape;
@@ -680,12 +676,7 @@ static inline l2l_tensor *l2lda__outer(l2l_model *f, l2l_tensor *x, l2l_tensor *
     if (!(all = l2l_zeros(c, s))) return NULL;
     for (i = 0; i < 3; i++)
         memcpy(all->data + i * one, from[i]->data, (size_t)one * sizeof *all->data);
-    for (i = 0; i < 3 * n; i++) /* dropout draws for each image by itself */
-        m->images[i] = (images ? images[i % n] : (uint32_t)(i % n)) +
-                       (uint32_t)(i / n) * 0x40000000u;
-    pass.images = m->images;
-    pass.mode = L2L_TRAIN;
-    z = l2l_model_run(f, all, &pass);
+    z = l2l_model_forward(f, all, L2L_TRAIN);
     if (!z || !l2l_predict(c, z, m->predicted)) return NULL;
     l2l_outer_predicted(f, m->predicted + n, n);
     return l2l_mean(c, l2l_cross_entropy(c, z, m->labels));
