@@ -542,12 +542,13 @@ typedef struct l2l_pass {
     l2l_forward forward; /* NULL: the model's own                                                 */
     void *user;          /* handed to `forward`                                                   */
 } l2l_pass;
-/* In a forward function the pass at hand; else what l2l_model_forward goes by, in a training step
-   with that step's stream. `forward` is NULL. */
+/* In a forward function the pass at hand (frozen also in the first run); else what
+   l2l_model_forward goes by, in a training step with that step's stream. `forward` is NULL. */
 L2LADVDEF l2l_pass l2l_model_pass(const l2l_model *m);
-/* Runs the model so. A `forward` given here runs over the same parameters, by their names: a part
-   of the network, or one with more inputs, in `user`; x comes as it is, not normalised, and x and
-   the result may have any shape. The first run, which makes the parameters, is the model's own. */
+/* Runs the model so; NULL: in evaluation mode. A `forward` given here runs over the same parameters,
+   by their names: a part of the network, or one with more inputs, in `user`; x comes as it is, not
+   normalised, and x and the result may have any shape. The first run, which makes the parameters, is
+   the model's own. */
 L2LADVDEF l2l_tensor *l2l_model_run(l2l_model *m, l2l_tensor *x, const l2l_pass *p);
 /* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time. */
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits);
@@ -6283,8 +6284,8 @@ L2LADVDEF l2l_tensor *l2l_layer_parameter(l2l_model *m, const char *part, l2l_sh
     l2l__slot *p;
     if (c->status) return NULL;
     if (l2l__format(name, sizeof name, "%s%s", m->scope, part) >= sizeof name || !*part)
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "the parameter name '%s%s' is empty or longer than 95 "
-                  "characters", m->scope, part);
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "the parameter name '%s%s' is too long (95 characters are "
+                  "allowed) or empty", m->scope, part);
     if ((rank != 1 && rank != 2 && rank != 4) || (rank == 1 && (s.n | s.h | s.w) != 1))
         l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter '%s' of rank %d: allowed are 4, 2 and, for "
                   "1x1x1xK, 1", name, rank);
@@ -6743,11 +6744,13 @@ L2LADVDEF l2l_pass l2l_model_pass(const l2l_model *m)
 L2LADVDEF l2l_tensor *l2l_model_run(l2l_model *m, l2l_tensor *x, const l2l_pass *p)
 {
     l2l_context *c = m ? m->context : NULL;
-    l2l_pass before = l2l_model_pass(m);
+    l2l_pass before = l2l_model_pass(m), plain = before;
     l2l_mark mark;
     l2l_tensor *y;
     bool frozen;
     if (!c || !l2l__ready(c, "l2l_model_run", x)) return NULL;
+    plain.mode = L2L_EVALUATE;
+    if (!p) p = &plain;
     mark = l2l_mark_here(c);
     frozen = m->frozen;
     m->frozen = p->frozen;

@@ -49,7 +49,7 @@ static void trades_loss(void)
     loss = o.loss(m, x, adv, labels, o.number);
     for (i = 0; i < 13; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
-        if (p.trainable) theta[n++] = (l2l_tensor *)(uintptr_t)p.value;
+        if (p.trainable) theta[n++] = p.value;
     }
     got = (l2l_real)l2l_item(c, loss);
     CHECK_GOLDEN(golden_trades_loss, &got, 1, TOLERANCE(1e-5, 1e-11));

@@ -373,7 +373,8 @@ static void generator_files(void)
 {
     l2l_context *c = test_context(1);
     l2lda *g = seeded_generator(c), *h = small_generator(c, 0.01), *k;
-    l2l_model *m = tiny_model(c, 1);
+    l2l_model *m = tiny_model(c, 1), *clone;
+    l2l_real v[64] = {0};
     const char *file = "out/generator.safetensors", *other = "out/classifier.safetensors";
     void *data = NULL;
     size_t bytes = 0;
@@ -391,6 +392,11 @@ static void generator_files(void)
     CHECK_OK(c);
     CHECK(l2l_model_open(c, file) == NULL);
     CHECK_ERROR(c, L2L_ERROR_UNSUPPORTED, "");
+    CHECK(!l2l_model_logits(l2lda_network(g), v, 1, v));
+    CHECK_ERROR(c, L2L_ERROR_UNSUPPORTED, "does not classify");
+    clone = l2l_model_clone(c, l2lda_network(g));
+    if (CHECK(clone != NULL)) CHECK_SAME_MODEL(l2lda_network(g), clone);
+    l2l_model_free(clone);
     CHECK(l2l_model_save(m, other));
     CHECK(l2lda_open(c, other) == NULL);
     CHECK_ERROR(c, L2L_ERROR_FORMAT, "l2lda generator");

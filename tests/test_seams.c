@@ -435,6 +435,9 @@ static void runs(void)
     if (CHECK(a && b)) CHECK_BYTES(a->data, b->data, 4 * K * sizeof(l2l_real));
     free(now);
     free(before);
+    a = l2l_model_run(m, x, NULL);
+    b = l2l_model_forward(m, x, L2L_EVALUATE);
+    if (CHECK(a && b)) CHECK_BYTES(b->data, a->data, 4 * K * sizeof(l2l_real));
     /* another function over the same parameters */
     p.mode = L2L_EVALUATE;
     p.forward = features;
