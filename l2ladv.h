@@ -545,10 +545,10 @@ typedef struct l2l_pass {
 /* In a forward function the pass at hand (frozen also in the first run); else what
    l2l_model_forward goes by, in a training step with that step's stream. `forward` is NULL. */
 L2LADVDEF l2l_pass l2l_model_pass(const l2l_model *m);
-/* Runs the model so; NULL: in evaluation mode. A `forward` given here runs over the same parameters,
-   by their names: a part of the network, or one with more inputs, in `user`; x comes as it is, not
-   normalised, and x and the result may have any shape. The first run, which makes the parameters, is
-   the model's own. */
+/* Runs the model so; NULL: in evaluation mode. A `forward` given here runs over the model's
+   parameters, by their names: a part of the network, or one with more inputs, in `user`; x comes as
+   it is, not normalised, and x and the result may have any shape. The first run, which makes the
+   parameters, is the model's own. */
 L2LADVDEF l2l_tensor *l2l_model_run(l2l_model *m, l2l_tensor *x, const l2l_pass *p);
 /* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time. */
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits);
