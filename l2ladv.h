@@ -580,8 +580,16 @@ typedef struct l2l_unit {
 L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel); /* stride 1, padding kernel/2      */
 L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor *x,
                                      const l2l_unit *u);
+/* A parameter for a layer of your own, khxkwxCxK: made in the first run, N(fill, deviation^2), and
+   found by its name in later ones. It is the model's: trained, copied and saved with it. Files have
+   it, by `rank`, as KxCxkhxkw (4), Kx(C*kh*kw) (2) or, if it is 1x1x1xK, as K (1). Not trainable: a
+   buffer, which only the forward function changes, unless the pass (below) is `frozen`. */
+L2LADVDEF l2l_tensor *l2l_layer_parameter(l2l_model *m, const char *name, l2l_shape s, int rank,
+                                          bool trainable, double deviation, double fill);
 /* What stands in front of the names of all layers from here on: "layer1.0.". Begins empty. */
 L2LADVDEF void l2l_model_scope(l2l_model *m, const char *prefix);
+/* In a training step each image draws by its index in the data set. Where an outer loss of your own
+   runs several batches joined to one, each of them draws anew. */
 L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p);
 L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m);
 
@@ -591,6 +599,22 @@ typedef enum l2l_mode { L2L_EVALUATE = 0, L2L_TRAIN = 1 } l2l_mode;
 L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m);
 /* Logits Nx1x1xK of a batch NxHxWxC in [0,1]. */
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode);
+/* All that a run depends on beside the input, for layers, outer losses, networks of your own. */
+typedef struct l2l_pass {
+    l2l_mode mode;
+    bool frozen;         /* running statistics stay as they are, in training mode, too            */
+    l2l_stream stream;   /* of dropout: seed, epoch, step                                         */
+    l2l_forward forward; /* NULL: the model's own                                                 */
+    void *user;          /* handed to `forward`                                                   */
+} l2l_pass;
+/* In a forward function the pass at hand (frozen also in the first run); else what
+   l2l_model_forward goes by, in a training step with that step's stream. `forward` is NULL. */
+L2LADVDEF l2l_pass l2l_model_pass(const l2l_model *m);
+/* Runs the model so; NULL: in evaluation mode. A `forward` given here runs over the model's
+   parameters, by their names: a part of the network, or one with more inputs, in `user`; x comes as
+   it is, not normalised, and x and the result may have any shape. The first run, which makes the
+   parameters, is the model's own. */
+L2LADVDEF l2l_tensor *l2l_model_run(l2l_model *m, l2l_tensor *x, const l2l_pass *p);
 /* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time; as
    the model gives them, NaN and infinity too. */
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits);
@@ -612,6 +636,9 @@ L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values);
 L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values);
 L2LADVDEF bool l2l_parameter_to_file(const l2l_model *m, int i, const l2l_tensor *x,
                                      l2l_real *values);
+/* To be called after writing to value->data in place, as l2l_optimizer_step does: what was derived
+   from the old values is void. */
+L2LADVDEF void l2l_model_changed(l2l_model *m);
 
 /* A table of layers, shapes and counts as text, cut to `capacity` bytes with its final zero.
    Returns the length that the whole text has. */
@@ -665,6 +692,11 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
 L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double rate_factor);
 L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o);
+/* Its state as numbers, for checkpoints (2.8: pack): 9 settings, the number of steps, then for each
+   array the momentum, if there is one, and Adam's second moment. Returns how many; writes none if
+   numbers is NULL. Numbers of other settings or sizes are refused, and change nothing. */
+L2LADVDEF int64_t l2l_optimizer_pack(const l2l_optimizer *o, double *numbers);
+L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int64_t n);
 
 /* -- 2.8 The three interfaces of adversarial training --------------------------------- >>seams --
    Training = inner objective x inner maximizer x outer loss. Algorithm 1 is written over these
@@ -774,6 +806,16 @@ L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau);
    a layer knows the mode: L of an image would then depend on the others. */
 L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign);
 
+/* For maximizers of your own, in any of their functions: a pass through the classifier at `at`, of
+   in->shape, like the one that found g_t: in the same mode, with targets and `cut`, and running
+   statistics left alone. Each image's L goes into `loss`, the class predicted for it into
+   `predicted` (n each), the gradient of its L into `gradient`, in the order of at->data. What is
+   NULL is not wanted; without a gradient there is no pass back. Counted in in->forwards and
+   in->backwards, not in in->trials. examples/l2lda.h is a maximizer that looks elsewhere and
+   learns, with layers, files and an outer loss of its own, all on the calls of this chapter. */
+L2LADVDEF bool l2l_look(l2l_inner *in, l2l_tensor *at, l2l_real *loss, int *predicted,
+                        l2l_real *gradient);
+
 /* What theta descends: a 1x1x1x1 loss with the tape recording, the mean over the images of x. x and
    adv are constants. */
 typedef struct l2l_outer {
@@ -791,6 +833,8 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void); /* mean CE(f(x'_T), y)       
    x'_T and x again: batch norm's running statistics move three times, dropout draws three times.
    beta, 0 or more, is number[0]. */
 L2LADVDEF l2l_outer l2l_outer_trades(double beta);
+/* For the report, from an outer loss of your own: the classes predicted at x'_T of the n images. */
+L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n);
 
 /* -- 2.9 Attacks --------------------------------------------------------------------- >>attacks --
    In the ball of radius epsilon and the image range [0,1], pixels in [0,1]. Everything is decided
@@ -951,38 +995,6 @@ L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int step
 /* The gradient of L_phi / n of these n images by phi, l2l_learned_size numbers, after T steps. */
 L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient);
 
-/* The generator of L2LDA (Jang, Zhao, Hong and Lee 2019), which the paper compares with: a U-Net G
-   that sees whole images, with class-conditional batch norm and a random z ~ N(0,I) of 8 numbers.
-   With ghat = g / |g|_2, for every channel of every image,
-       delta_{t+1} = clip(delta_t + epsilon/4 G(x, ghat_t, delta_t; y, z), +-epsilon)
-       x'_{t+1}    = clip(x + delta_{t+1}, 0, 1).
-   It is trained with two draws z_a, z_b for each image and descends, through all T steps, the sum
-   over t of  - mean CE(f(x'_t), y) - lambda mean(|x'_a,t - x'_b,t|_1 / |z_a - z_b|_1),  both norms
-   divided by their number of terms. It remembers the T steps and runs one of them again at a time,
-   so that memory does not grow by T tapes. What the classifier descends is the mean CE over x,
-   x'_a and x'_b together. T and its optimizer are the training's; loss_weights is unused. */
-typedef struct l2l_generator_options {
-    int channels, height, width, classes; /* of the images: 1x28x28, 10; height and width must be */
-                                          /* multiples of 4, as 28 and 32 are                     */
-    double width_multiplier;              /* 1: 64 filters                                        */
-    double diversity;                     /* lambda: 0.02; its authors take 0.5 on CIFAR-10       */
-    l2l_optimizer_options optimizer; /* SGD, rate 0.01, momentum 0.9, weight decay 1e-5, clip 1   */
-    uint64_t seed;
-} l2l_generator_options;
-L2LADVDEF l2l_generator_options l2l_generator_default(void);
-
-typedef struct l2l_generator l2l_generator;
-L2LADVDEF l2l_generator *l2l_generator_create(l2l_context *c, const l2l_generator_options *o);
-L2LADVDEF void l2l_generator_free(l2l_generator *m);
-L2LADVDEF const l2l_generator_options *l2l_generator_info(const l2l_generator *m);
-/* Number of parameters: 495,184 for 1x28x28, 500,944 for 3x32x32 and 10 classes. */
-L2LADVDEF int64_t l2l_generator_size(const l2l_generator *m);
-/* G, for l2l_model_parameter, l2l_parameter_get, _set and l2l_model_summary. No classifier. */
-L2LADVDEF l2l_model *l2l_generator_network(l2l_generator *m);
-L2LADVDEF l2l_maximizer l2l_generator_maximizer(l2l_generator *m);
-/* As an attack, "l2lda": 10 steps from x; each restart draws another z. */
-L2LADVDEF l2l_attack l2l_attack_l2lda(l2l_generator *m, double epsilon);
-
 /* -- 2.11 Data sets --------------------------------------------------------------------- >>data --
    `fetch` gives image `index` as CxHxW in [0,1] and its label. Make one with the loaders of 2.14,
    from arrays, or fill in the struct yourself to stream (examples/shards.h does, from .npy files).
@@ -1029,7 +1041,6 @@ L2LADVDEF l2l_method l2l_method_trades(double beta);       /* PGD on KL(f(x) || 
                                                            /* 8's start; l2l_outer_trades         */
 L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi); /* the paper's two: in place of PGD in */
 L2LADVDEF l2l_method l2l_method_rnn_trades(l2l_learned *phi, double beta); /* advtrain and trades */
-L2LADVDEF l2l_method l2l_method_l2lda(l2l_generator *g);   /* its maximizer and its outer loss    */
 /* A learned maximizer may collapse. When a single step can cross the ball (learned_options.scale 1)
    it may come to jump to a corner and stay; there neither tanh nor the projection hands it a
    gradient to learn better from: it is FGSM then, and the classifier overfits to its corners, as in
@@ -1041,7 +1052,7 @@ typedef struct l2l_progress {
     int64_t step, steps, step_in_epoch, steps_in_epoch;
     double loss;        /* outer loss of the last step                                            */
     double accuracy;    /* on the last step's x'_T, as line 14 sees it; -1 under an outer loss of */
-                        /* your own                                                               */
+                        /* your own that does not tell (l2l_outer_predicted)                      */
     double epsilon, rate; /* rate: the schedule's factor at this step                             */
     double gain;        /* mean over the batch of L(x'_T) - L(x'_0): what the maximizer gained; 0 */
                         /* where nobody looks at x'_T. Under the outer loss cross-entropy L(x'_T) */
@@ -1248,8 +1259,6 @@ L2LADVDEF bool l2l_model_load_memory(l2l_model *m, const void *data, size_t byte
 L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *bytes);
 L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t bytes);
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes);
-L2LADVDEF bool l2l_generator_load_memory(l2l_generator *m, const void *data, size_t bytes);
-L2LADVDEF bool l2l_generator_save_memory(const l2l_generator *m, void **data, size_t *bytes);
 
 /* .npy arrays: read from <f4, <f8, integers and booleans of any size and both byte orders, C order;
    written as <f4 or <i8. */
@@ -1288,13 +1297,13 @@ L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path);
 L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path);
 /* T and epsilon are what phi was trained with; they go into the file's metadata. */
 L2LADVDEF bool l2l_learned_save(const l2l_learned *m, const char *path);
-/* A generator's file has the tensors' names of its authors' code. */
-L2LADVDEF bool l2l_generator_load(l2l_generator *m, const char *path);
-L2LADVDEF bool l2l_generator_save(const l2l_generator *m, const char *path);
 /* Makes a model (a maximizer) from a file's own metadata. */
 L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path);
+/* The same for a network of your own: arch, which the file must be of, forward, user, and whatever
+   the file does not say are those of `o`. NULL: as l2l_model_open. */
+L2LADVDEF l2l_model *l2l_model_open_as(l2l_context *c, const char *path,
+                                       const l2l_model_options *o);
 L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path);
-L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path);
 L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a);
 /* Bytes as a file, written as all others are: for files of your own. */
 L2LADVDEF bool l2l_save_bytes(l2l_context *c, const char *path, const void *data, size_t bytes);
@@ -6145,7 +6154,7 @@ L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n
             l2l__shapes_differ(c, where, one, s);
         else one.c += s.c;
     }
-    if (l2l__outlined(c, parts[0], s, &y) || !(y = l2l__new(c, where, s))) return y;
+    if (!(y = l2l__new(c, where, s))) return NULL;
     for (int j = 0; j < n; from += parts[j++]->shape.c)
         l2l__copy_channels(c, parts[j], 0, y, from, parts[j]->shape.c);
     return l2l__record(c, y, &l2l__concat_op, parts, n);
@@ -6349,7 +6358,7 @@ static l2l_tensor *l2l__conv_adjoint(l2l_context *c, const l2l__operation *op, l
         return NULL;
     l2l_shape dy = in_x ? a->shape : b->shape;
     if (!l2l__equal(c, op->name, dy, l2l__output_of(&g))) return NULL;
-    if (l2l__outlined(c, a, s, &y) || !(y = l2l__new(c, op->name, s))) return y;
+    if (!(y = l2l__new(c, op->name, s))) return NULL;
     if (in_x) l2l__conv_input_gradient(c, &g, a->data, b, y->data);
     else l2l__conv_weight_gradient(c, &g, a->data, b->data, y->data);
     y->i[0] = stride;
@@ -6871,9 +6880,10 @@ struct l2l_model {
     bool frozen;                             /* training mode without moving running statistics   */
     bool mode_matters;                       /* some layer has asked for the mode                 */
     l2l_stream stream;                       /* of dropout: set by whoever runs the model         */
-    const uint32_t *images;
+    const uint32_t *images;                  /* n_images indices in the data set; NULL: 0, 1, ..  */
+    int n_images;
     uint32_t draws;                          /* dropout layers so far in this run                 */
-    int *predicted;                          /* where an outer loss may note its predictions      */
+    int *predicted, n_predicted;             /* where an outer loss may note its predictions      */
     l2l_external external;
     l2l_model *next;                         /* in the context's list of those freed too early    */
 };
@@ -6975,23 +6985,30 @@ static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int
     return p;
 }
 
-/* The parameter `layer`.`part`; made and initialised on the first run. NULL and an error else. */
-static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *part, l2l_shape s,
-                                  int rank, bool trainable, double deviation, double fill)
+/* Made and initialised on the first run, found on later ones. NULL and an error else. */
+L2LADVDEF l2l_tensor *l2l_layer_parameter(l2l_model *m, const char *part, l2l_shape s, int rank,
+                                          bool trainable, double deviation, double fill)
 {
     l2l_context *c = m->context;
     char name[96];
     l2l__slot *p;
     if (c->status) return NULL;
-    if (l2l__format(name, sizeof name, "%s%s.%s", m->scope, layer, part) >= sizeof name)
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter name '%s%s.%s' is too long", m->scope, layer,
-                  part);
+    if (l2l__format(name, sizeof name, "%s%s", m->scope, part) >= sizeof name || !*part)
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "the parameter name '%s%s' is too long (95 characters are "
+                  "allowed) or empty", m->scope, part);
+    if ((rank != 1 && rank != 2 && rank != 4) || (rank == 1 && (s.n | s.h | s.w) != 1))
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter '%s' of rank %d: allowed are 4, 2 and, for "
+                  "1x1x1xK, 1", name, rank);
+    if (!(deviation >= 0 && deviation <= DBL_MAX && fabs(fill) <= DBL_MAX))
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter '%s': N(%g, %g^2) is not for first values",
+                  name, fill, deviation);
+    if (c->status) return NULL;
     p = l2l__find_slot(m, name);
     if (m->creating) {
-        if (p) l2l__fail(c, L2L_ERROR_ARGUMENT, "two layers are named '%s%s'", m->scope, layer);
+        if (p) l2l__fail(c, L2L_ERROR_ARGUMENT, "there are two parameters '%s'", name);
         if (!l2l__is_utf8(name))
-            l2l__fail(c, L2L_ERROR_ARGUMENT, "the layer's name '%s%s' is not UTF-8, which files "
-                      "are written in", m->scope, layer);
+            l2l__fail(c, L2L_ERROR_ARGUMENT, "the parameter's name '%s' is not UTF-8, which files "
+                      "are written in", name);
         if (m->from && !l2l__bundle_has(m->from, name, s, rank)) return NULL;
         p = l2l__add_slot(m, name, s, rank, trainable);
         if (p && !m->from) l2l__initialise(m, p, deviation, fill);
@@ -7000,6 +7017,17 @@ static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *p
                   "function change?", name);
     }
     return p && l2l__equal(c, name, p->value.shape, s) && !c->status ? &p->value : NULL;
+}
+
+/* The parameter `layer`.`part`. */
+static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *part, l2l_shape s,
+                                  int rank, bool trainable, double deviation, double fill)
+{
+    char name[96];
+    if (l2l__format(name, sizeof name, "%s.%s", layer, part) >= sizeof name)
+        l2l__fail(m->context, L2L_ERROR_ARGUMENT, "the parameter name '%s.%s' is too long", layer,
+                  part);
+    return l2l_layer_parameter(m, name, s, rank, trainable, deviation, fill);
 }
 
 /* -- layers ------------------------------------------------------------------------------------ */
@@ -7173,7 +7201,11 @@ L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
     s.seed += (uint64_t)0x9E3779B97F4A7C15u * m->draws++; /* each layer has its own draws         */
     images = (uint32_t *)l2l__arena_array(c, x->shape.n, sizeof *images);
     if (!images) return NULL;
-    for (i = 0; i < x->shape.n; i++) images[i] = m->images ? m->images[i] : (uint32_t)i;
+    for (i = 0; i < x->shape.n; i++) {       /* further batches, joined to it: other images       */
+        images[i] = (uint32_t)i;
+        if (m->images)
+            images[i] = m->images[i % m->n_images] + (uint32_t)(i / m->n_images) * 0x40000000u;
+    }
     y = l2l_dropout(c, x, p, &s, images);
     l2l__arena_drop(c, images);
     return y;
@@ -7426,6 +7458,32 @@ static void l2l__model_set_normalisation(l2l_model *m, int channels, const doubl
 
 static bool l2l__outer_logits_ok(const l2l_model *m, const l2l_tensor *z);
 
+/* forward(m, x, user), a run from the first layer on; NULL and an error if it fails. The function
+   does not own x: it is lent. */
+static l2l_tensor *l2l__run(l2l_model *m, l2l_tensor *x, l2l_mode mode, l2l_forward forward,
+                            void *user)
+{
+    l2l_context *c = m->context;
+    l2l_tensor *y;
+    bool lent;
+    if (mode != L2L_EVALUATE && mode != L2L_TRAIN) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_forward: mode %d is neither L2L_EVALUATE (0) "
+                  "nor L2L_TRAIN (1)", (int)mode);
+        return NULL;
+    }
+    if (!l2l__arithmetic_ok(c)) return NULL;
+    m->mode = mode;
+    m->draws = 0;
+    m->cursor = 0;
+    m->scope[0] = 0;
+    lent = l2l__lend(x, true);
+    y = forward(m, x, user);
+    l2l__lend(x, lent);
+    if (!y)
+        l2l__fail(c, L2L_ERROR_CALLBACK, "the forward function of %s returned NULL", m->arch);
+    return !c->status && l2l__ready(c, "what the forward function returned", y) ? y : NULL;
+}
+
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode)
 {
     l2l_context *c = l2l_model_context(m);
@@ -7433,8 +7491,7 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
     const char *what = "the logits of the forward function";
     l2l_tensor *input, *logits;
     l2l_mark mark;
-    bool lent;
-    if (!c || !l2l__ready(c, "l2l_model_forward", x) || !l2l__arithmetic_ok(c)) return NULL;
+    if (!c || !l2l__ready(c, "l2l_model_forward", x)) return NULL;
     o = &m->options;
     mark = l2l_mark_here(c);
     if (x->shape.h != o->height || x->shape.w != o->width || x->shape.c != o->channels) {
@@ -7442,31 +7499,52 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
                   o->height, o->width, o->channels, x->shape.h, x->shape.w, x->shape.c);
         return NULL;
     }
-    if (mode != L2L_EVALUATE && mode != L2L_TRAIN) {
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_forward: mode %d is neither L2L_EVALUATE (0) "
-                  "nor L2L_TRAIN (1)", (int)mode);
-        return NULL;
-    }
-    m->mode = mode;
-    m->draws = 0;
-    m->cursor = 0;
-    m->scope[0] = 0;
     input = l2l__normalise(m, x);
-    lent = l2l__lend(input, true);
-    logits = input ? o->forward(m, input, o->user) : NULL;
-    l2l__lend(input, lent);
-    if (c->status) logits = NULL;            /* also if the forward function missed its error     */
+    logits = input ? l2l__run(m, input, mode, o->forward, o->user) : NULL;
     if (input != x && input != logits) l2l_drop(c, input);
-    if (!logits || !l2l__ready(c, what, logits) ||
-        !l2l__equal(c, what, logits->shape, l2l_shape_of(x->shape.n, 1, 1, o->classes))) {
-        l2l__fail(c, L2L_ERROR_CALLBACK, "the forward function of %s returned NULL", m->arch);
+    if (!logits || !l2l__equal(c, what, logits->shape,
+                               l2l_shape_of(x->shape.n, 1, 1, o->classes))) {
         l2l_release(c, mark);
         return NULL;
     }
     return l2l__outer_logits_ok(m, logits) ? logits : NULL;
 }
 
-/* The first run, on one image of zeros or only its outline, makes the parameters. */
+L2LADVDEF l2l_pass l2l_model_pass(const l2l_model *m)
+{
+    l2l_pass p = L2L__ZERO;
+    if (!m) return p;
+    p.mode = m->mode;
+    p.frozen = m->frozen || m->creating;
+    p.stream = m->stream;
+    return p;
+}
+
+L2LADVDEF l2l_tensor *l2l_model_run(l2l_model *m, l2l_tensor *x, const l2l_pass *p)
+{
+    l2l_context *c = m ? m->context : NULL;
+    l2l_pass before = l2l_model_pass(m), plain = before;
+    l2l_mark mark;
+    l2l_tensor *y;
+    bool frozen;
+    if (!c || !l2l__ready(c, "l2l_model_run", x)) return NULL;
+    plain.mode = L2L_EVALUATE;
+    if (!p) p = &plain;
+    mark = l2l_mark_here(c);
+    frozen = m->frozen;
+    m->frozen = p->frozen;
+    m->stream = p->stream;
+    y = p->forward ? l2l__run(m, x, p->mode, p->forward, p->user)
+                   : l2l_model_forward(m, x, p->mode);
+    m->mode = before.mode;
+    m->frozen = frozen;
+    m->stream = before.stream;
+    if (!y) l2l_release(c, mark);
+    return y;
+}
+
+/* The first run, on one image of zeros, makes the parameters. From a file the known networks need
+   only its outline; one of your own may read its numbers. */
 static bool l2l__create_parameters(l2l_model *m)
 {
     l2l_context *c = m->context;
@@ -7474,8 +7552,9 @@ static bool l2l__create_parameters(l2l_model *m)
     bool was = l2l_set_recording(c, false);
     int i;
     l2l_shape s = l2l_shape_of(1, m->options.height, m->options.width, m->options.channels);
-    l2l_tensor *x = l2l_zeros(c, m->from ? l2l__channels(1) : s), *one = x;
-    if (x && m->from) {
+    bool outline = m->from && l2l_model_default(m->arch).forward == m->options.forward;
+    l2l_tensor *x = l2l_zeros(c, outline ? l2l__channels(1) : s), *one = x;
+    if (x && outline) {
         c->outline = one;
         l2l__outlined(c, one, s, &x);
     }
@@ -7708,6 +7787,11 @@ L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values)
     l2l__from_file(m->slots[i]->value.shape, values, m->slots[i]->value.data);
     l2l__touch(m->slots[i]);
     return true;
+}
+
+L2LADVDEF void l2l_model_changed(l2l_model *m)
+{
+    for (int i = 0; m && i < m->n_slots; i++) l2l__touch(m->slots[i]);
 }
 
 static size_t l2l__append(char *text, size_t capacity, size_t at, const char *format, ...)
@@ -8117,6 +8201,16 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
 static void l2l__outer_saw(l2l_model *m, const l2l_tensor *logits)
 {
     if (m->predicted && logits) l2l_predict(m->context, logits, m->predicted);
+}
+
+L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n)
+{
+    if (!m || m->context->status) return false;
+    if (m->predicted && n != m->n_predicted)
+        return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_outer_predicted: %d classes for %d "
+                         "images", n, m->n_predicted);
+    if (m->predicted) memcpy(m->predicted, classes, (size_t)n * sizeof *classes);
+    return true;
 }
 
 /* Where the mode does not matter the third pass would be the first one again, and is. */
@@ -8600,6 +8694,28 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
     l2l_release(c, mark);
     for (int i = 0; i < in->n && !c->status; i++) total += (double)in->loss[i];
     return total;
+}
+
+L2LADVDEF bool l2l_look(l2l_inner *in, l2l_tensor *at, l2l_real *loss, int *predicted,
+                        l2l_real *gradient)
+{
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_inner there = *in;
+    l2l_tensor to = L2L__ZERO, *g = &to;
+    if (!l2l__ready(c, "l2l_look", at) || !l2l__equal(c, "l2l_look", at->shape, in->shape))
+        return false;
+    to.shape = in->shape;
+    to.data = gradient;
+    there.adv = at;
+    there.g = &g;
+    there.loss = loss ? loss : (l2l_real *)l2l__arena_array(c, in->n, sizeof *loss);
+    there.predicted = predicted ? predicted : (int *)l2l__arena_array(c, in->n, sizeof *predicted);
+    l2l__look(&there, 0, gradient != NULL);
+    in->forwards = there.forwards;
+    in->backwards = there.backwards;
+    l2l_release(c, mark);
+    return !c->status;
 }
 
 /* x'_{t+1} = Proj(x'_t + delta_t) */
@@ -10893,6 +11009,39 @@ static bool l2l__state_array(l2l_context *c, const double *from, const double *n
     return true;
 }
 
+/* The options, the steps, and for each array the two moments that it has. */
+L2LADVDEF int64_t l2l_optimizer_pack(const l2l_optimizer *o, double *numbers)
+{
+    int64_t at;
+    if (!o) return 0;
+    at = l2l__options_pack(l2l__optimizer_fields, &o->options, numbers);
+    if (numbers) numbers[at] = (double)o->steps;
+    at++;
+    for (int i = 0; i < 2 * o->n; i++) {
+        const l2l_real *v = i % 2 ? o->second[i / 2] : o->first[i / 2];
+        for (int64_t j = 0; v && j < o->sizes[i / 2]; j++, at++)
+            if (numbers) numbers[at] = (double)v[j];
+    }
+    return at;
+}
+
+L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int64_t n)
+{
+    const double *at;
+    if (!o || o->context->status ||
+        !l2l__given(o->context, "l2l_optimizer_unpack", "numbers", numbers))
+        return false;
+    at = l2l__state_of(o->context, l2l__optimizer_fields, &o->options, numbers, n,
+                       l2l_optimizer_pack(o, NULL));
+    if (!at || !l2l__state_array(o->context, at, numbers, n - (at - numbers))) return false;
+    o->steps = (int64_t)at[-1];
+    for (int i = 0; i < 2 * o->n; i++) {
+        l2l_real *v = i % 2 ? o->second[i / 2] : o->first[i / 2];
+        for (int64_t j = 0; v && j < o->sizes[i / 2]; j++) v[j] = (l2l_real)*at++;
+    }
+    return true;
+}
+
 /* Settings, the optimizer's steps, T and epsilon, phi, the optimizer's two moments. */
 static int64_t l2l__learned_pack_state(void *self, double *numbers)
 {
@@ -10955,670 +11104,6 @@ L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int step
 {
     l2l_attack a = l2l__attack("learned", epsilon, 0.25, steps, L2L_START_NORMAL);
     a.maximizer = l2l_learned_maximizer(m);
-    return a;
-}
-
-/* -- the generator of L2LDA -------------------------------------------------------------------- */
-
-/* With g_t taken for a constant, its adjoint is that of above with a U-Net in place of the cell:
-   backwards over the steps, the cotangent of delta_{t+1} is what step t+1 handed down plus, where
-   x'_{t+1} was not clipped, the loss's own: of the cross-entropy it is made of g_{t+1}, so the
-   classifier does not run again. */
-
-enum { L2L__Z = 8 };                         /* numbers in z                                      */
-
-struct l2l_generator {
-    l2l_context *context;
-    l2l_generator_options options;
-    l2l_model *net;                          /* G: parameters, running statistics                 */
-    l2l_optimizer *optimizer;
-    int n_theta;
-    l2l_tensor **theta, **found;             /* G's parameters + delta_t, and their gradients     */
-    l2l_real **values, **sums;               /* parameters; Loss_G's gradient, added up           */
-    l2l_real *kept;                          /* running statistics before the step at hand, and   */
-                                             /* in front 1 until it ends, then 0                  */
-    /* The batch that is trained on, in the arena: 2n images, in->adv's with z_a, then z_b's. */
-    l2l_tensor *x, *z, **delta, **g;         /* delta and g: of t = 0..T                          */
-    int *labels;
-    l2l_inner b;                             /* the inner problem of the second half              */
-    bool training;                           /* else `b` and what it needs are not there          */
-};
-
-L2LADVDEF l2l_generator_options l2l_generator_default(void)
-{
-    l2l_generator_options o;
-    memset(&o, 0, sizeof o);
-    o.channels = 1;
-    o.height = o.width = 28;
-    o.classes = 10;
-    o.width_multiplier = 1;
-    o.diversity = 0.02;
-    o.optimizer = l2l_sgd_default();
-    o.optimizer.rate = 0.01;
-    o.optimizer.weight_decay = 1e-5;
-    o.optimizer.clip = 1;
-    return o;
-}
-
-static const l2l__field l2l__generator_fields[] = {
-    L2L__INT(l2l_generator_options, channels, 1, L2L__MOST_SIZE, 0),
-    L2L__INT(l2l_generator_options, height, 1, L2L__MOST_SIZE, 0),
-    L2L__INT(l2l_generator_options, width, 1, L2L__MOST_SIZE, 0),
-    L2L__INT(l2l_generator_options, classes, 2, L2L__MOST_SIZE, 0),
-    L2L__NUMBER(l2l_generator_options, width_multiplier, 0, 64, L2L__ABOVE),
-    L2L__NUMBER(l2l_generator_options, diversity, 0, (double)FLT_MAX, 0),
-    L2L__TABLE(l2l_generator_options, optimizer, l2l__optimizer_fields, 0),
-    L2L__SEED(l2l_generator_options, seed, L2L__FREE),
-    L2L__END};
-
-/* A convolution's weight, N(0, 0.02^2). */
-static l2l_tensor *l2l__unet_weight(l2l_model *m, const char *name, int kernel, int from, int to)
-{
-    return l2l__parameter(m, name, "weight", l2l_shape_of(kernel, kernel, from, to), 4, true, 0.02,
-                          0);
-}
-
-/* Class-conditional batch norm: scale and shift are the label's row of a table plus its last row,
-   which all share; `rows` has ones at these two. Uses x up. */
-static l2l_tensor *l2l__unet_norm(l2l_model *m, const char *name, l2l_tensor *x, l2l_tensor *rows,
-                                  bool relu)
-{
-    l2l_context *c = m->context;
-    l2l_batch_norm_options o = l2l_batch_norm_default();
-    l2l_shape one, table;
-    l2l_tensor *w, *b;
-    if (!l2l__ready(c, name, x)) return NULL;
-    one = l2l__channels(x->shape.c);
-    table = l2l_shape_of(1, 1, x->shape.c, m->options.classes + 1);
-    w = l2l__parameter(m, name, "weight", table, 2, true, 0.02, 0);
-    b = l2l__parameter(m, name, "bias", table, 2, true, 0, 0);
-    o.running_mean = l2l__parameter(m, name, "running_mean", one, 1, false, 0, 0);
-    o.running_variance = l2l__parameter(m, name, "running_var", one, 1, false, 0, 1);
-    one.n = x->shape.n;                      /* rows times the transposed table                   */
-    o.gamma = l2l_conv_input_grad(c, rows, w, one, 1, 0);
-    o.beta = l2l_conv_input_grad(c, rows, b, one, 1, 0);
-    o.epsilon = 1e-10;
-    o.relu = relu;
-    o.training = m->mode == L2L_TRAIN;
-    o.update = !m->frozen && !m->creating;
-    x = l2l__then(c, x, l2l__batch_norm(c, name, x, &o));
-    return l2l__then(c, o.gamma, l2l__then(c, o.beta, x));
-}
-
-/* x and z in every pixel -> conv -> norm unless `rows` is NULL -> leaky ReLU */
-static l2l_tensor *l2l__unet_down(l2l_model *m, const char *name, l2l_tensor *x, l2l_tensor *z,
-                                  int channels, int kernel, int stride, l2l_tensor *rows)
-{
-    l2l_context *c = m->context;
-    l2l_conv_options o = l2l_conv_default();
-    l2l_tensor *in[2], *y;
-    char layer[32];
-    if (!l2l__ready(c, name, x)) return NULL;
-    in[0] = x;
-    in[1] = l2l_broadcast_to(c, z, l2l_shape_of(x->shape.n, x->shape.h, x->shape.w, L2L__Z));
-    y = l2l__then(c, in[1], l2l_concat(c, in, 2));
-    o.stride = stride;
-    o.padding = 1;
-    l2l__format(layer, sizeof layer, "%s.conv", name);
-    y = l2l__then(c, y, l2l_conv(c, y, l2l__unet_weight(m, layer, kernel, x->shape.c + L2L__Z,
-                                                        channels), &o));
-    l2l__format(layer, sizeof layer, "%s.norm", name);
-    if (rows) y = l2l__unet_norm(m, layer, y, rows, false);
-    return l2l__then(c, y, l2l_leaky_relu(c, y, 0.2));
-}
-
-/* x at twice the size -> norm -> ReLU, and beside it `skip`; both are dropped. */
-static l2l_tensor *l2l__unet_up(l2l_model *m, const char *name, l2l_tensor *x, l2l_tensor *skip,
-                                int channels, l2l_tensor *rows)
-{
-    l2l_context *c = m->context;
-    l2l_tensor *in[2], *y;
-    l2l_shape s;
-    char layer[32];
-    if (!l2l__ready(c, name, x) || !l2l__ready(c, name, skip)) return NULL;
-    s = skip->shape;
-    s.c = channels;
-    l2l__format(layer, sizeof layer, "%s.upconv", name); /* the transposed convolution            */
-    y = l2l_conv_input_grad(c, x, l2l__unet_weight(m, layer, 4, channels, x->shape.c), s, 2, 1);
-    y = l2l__then(c, x, y);
-    l2l__format(layer, sizeof layer, "%s.norm", name);
-    in[0] = l2l__unet_norm(m, layer, y, rows, true);
-    in[1] = skip;
-    y = l2l__then(c, in[0], l2l_concat(c, in, 2));
-    return l2l__then(c, skip, y);
-}
-
-/* G, NxHxWxC in (-1,1), in the mode m->mode. */
-static l2l_tensor *l2l__unet(l2l_model *m, l2l_tensor *x, l2l_tensor *g, l2l_tensor *delta,
-                             const int *labels, l2l_tensor *z)
-{
-    l2l_context *c = m->context;
-    l2l_conv_options o = l2l_conv_default();
-    int k = l2l__width(m, 64), classes = m->options.classes, i;
-    l2l_tensor *in[3], *rows, *y, *d0, *d1;
-    if (!l2l__ready(c, "the generator", x)) return NULL;
-    m->cursor = 0;
-    rows = l2l_zeros(c, l2l_shape_of(x->shape.n, 1, 1, classes + 1));
-    for (i = 0; rows && i < x->shape.n; i++)
-        rows->data[i * (classes + 1) + labels[i]] = rows->data[i * (classes + 1) + classes] = 1;
-    z = l2l_layer_linear(m, "z_encoder.0", z, L2L__Z, L2L_RELU);
-    z = l2l__then(c, z, l2l_layer_linear(m, "z_encoder.2", z, L2L__Z, L2L_RELU));
-    in[0] = x; in[1] = g; in[2] = delta;
-    y = l2l_concat(c, in, 3);
-    d0 = l2l__then(c, y, l2l__unet_down(m, "down0", y, z, k, 3, 1, NULL));
-    d1 = l2l__unet_down(m, "down1", d0, z, k, 4, 2, rows);
-    y = l2l__unet_down(m, "down2", d1, z, 2 * k, 4, 2, NULL);
-    y = l2l__unet_up(m, "up2", y, d1, k, rows);
-    y = l2l__unet_up(m, "up1", y, d0, k, rows);
-    o.padding = 1;
-    if (c->status) return NULL;
-    y = l2l__then(c, y, l2l_conv(c, y, l2l__unet_weight(m, "final.0", 3, 2 * k, x->shape.c),
-                                 &o));
-    l2l_drop(c, z);
-    l2l_drop(c, rows);
-    return l2l__then(c, y, l2l_tanh(c, y));
-}
-
-/* The first run, which makes the parameters; a model wants logits back. */
-static l2l_tensor *l2l__unet_create(l2l_model *m, l2l_tensor *x, void *user)
-{
-    const int label = 0;
-    l2l_tensor *z = l2l_zeros(m->context, l2l_shape_of(x->shape.n, 1, 1, L2L__Z));
-    L2L__UNUSED(user);
-    if (!m->creating)
-        l2l__fail(m->context, L2L_ERROR_UNSUPPORTED, "a generator does not classify");
-    else if (!l2l__unet(m, x, x, x, &label, z)) return NULL;
-    return l2l_zeros(m->context, l2l_shape_of(x->shape.n, 1, 1, m->options.classes));
-}
-
-static const char l2l__unet_name[] = "l2lda generator";
-
-static l2l_model *l2l__unet_make(l2l_context *c, const l2l_generator_options *o,
-                                 const struct l2l__bundle *from)
-{
-    l2l_model_options net = l2l_model_default(l2l__unet_name);
-    l2l_model *m;
-    int i, k;
-    if (!l2l__options_ok(c, "l2l_generator_create", l2l__generator_fields, o, 0)) return NULL;
-    if (o->height % 4 || o->width % 4)
-        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_generator_create: images of %dx%d; height and width "
-                  "must be multiples of 4 (it halves them twice)", o->height, o->width);
-    net.forward = l2l__unet_create;
-    net.channels = o->channels;
-    net.height = o->height;
-    net.width = o->width;
-    net.classes = o->classes;
-    net.width_multiplier = o->width_multiplier;
-    net.seed = o->seed;
-    if (!(m = l2l__model_make(c, &net, from))) return NULL;
-    for (i = 0; i < m->n_slots && !from; i++) { /* scales begin near 1, by their shared row       */
-        l2l_tensor *w = &m->slots[i]->value;
-        const char *dot = strstr(m->slots[i]->name, ".norm.weight");
-        for (k = 1; dot && k <= w->shape.w; k++) w->data[k * w->shape.c - 1] += 1;
-    }
-    return m;
-}
-
-static l2l_generator *l2l__generator_make(l2l_context *c, const l2l_generator_options *o,
-                                          const struct l2l__bundle *from)
-{
-    const l2l_generator_options usual = l2l_generator_default();
-    if (!o) o = &usual;
-    l2l_model *net = l2l__unet_make(c, o, from);
-    l2l_generator *m = net ? (l2l_generator *)l2l__allocate(c, sizeof *m) : NULL;
-    int64_t sizes[16], statistics = 1;
-    int i, n = 0;
-    if (!m) {
-        l2l_model_free(net);
-        return NULL;
-    }
-    m->context = c;
-    m->options = *o;
-    m->net = net;
-    m->theta = (l2l_tensor **)l2l__allocate_array(c, 2 * (net->n_slots + 1), sizeof *m->theta);
-    m->values = (l2l_real **)l2l__allocate_array(c, 2 * net->n_slots, sizeof *m->values);
-    for (i = 0; i < net->n_slots && !c->status; i++) {
-        l2l_tensor *value = &net->slots[i]->value;
-        if (!net->slots[i]->trainable) {
-            statistics += l2l_count(value->shape);
-            continue;
-        }
-        sizes[n] = l2l_count(value->shape);
-        m->theta[n] = value;
-        m->values[n] = value->data;
-        m->values[net->n_slots + n] = (l2l_real *)l2l__allocate_array(c, sizes[n],
-                                                                      sizeof(l2l_real));
-        n++;
-    }
-    m->n_theta = n;
-    m->kept = (l2l_real *)l2l__allocate_array(c, statistics, sizeof *m->kept);
-    if (!c->status) {
-        m->found = m->theta + net->n_slots + 1;
-        m->sums = m->values + net->n_slots;
-        m->optimizer = l2l_optimizer_create(c, &o->optimizer, sizes, n);
-    }
-    if (!c->status) return m;
-    l2l_generator_free(m);
-    return NULL;
-}
-
-L2LADVDEF l2l_generator *l2l_generator_create(l2l_context *c, const l2l_generator_options *o)
-{
-    return l2l__generator_make(c, o, NULL);
-}
-
-L2LADVDEF void l2l_generator_free(l2l_generator *m)
-{
-    int i;
-    if (!m) return;
-    for (i = 0; m->values && i < m->net->n_slots; i++)
-        l2l_free(m->context, m->values[m->net->n_slots + i]);
-    l2l_optimizer_free(m->optimizer);
-    l2l_free(m->context, m->theta);
-    l2l_free(m->context, m->values);
-    l2l_free(m->context, m->kept);
-    l2l_model_free(m->net);
-    l2l_free(m->context, m);
-}
-
-L2LADVDEF const l2l_generator_options *l2l_generator_info(const l2l_generator *m)
-{
-    return m ? &m->options : NULL;
-}
-L2LADVDEF int64_t l2l_generator_size(const l2l_generator *m)
-{
-    return m ? l2l_model_size(m->net) : 0;
-}
-L2LADVDEF l2l_model *l2l_generator_network(l2l_generator *m) { return m ? m->net : NULL; }
-
-/* Keeps the running statistics; or, if the step that moved them did not end, takes them back. */
-static bool l2l__generator_statistics(const l2l_generator *m, bool back)
-{
-    l2l_real *at = m->kept + 1;
-    int i;
-    if (back && !(m->kept[0] > 0)) return true;
-    for (i = 0; i < m->net->n_slots; i++) {
-        l2l_tensor *v = &m->net->slots[i]->value;
-        size_t n = (size_t)l2l_count(v->shape);
-        if (m->net->slots[i]->trainable) continue;
-        memcpy(back ? v->data : at, back ? at : v->data, n * sizeof *at);
-        at += n;
-    }
-    m->kept[0] = !back;
-    return true;
-}
-
-/* z of draw 0 or 1 for the images of `in`. */
-static void l2l__generator_draw(const l2l_inner *in, int draw, l2l_real *z)
-{
-    l2l_stream s = in->stream;
-    int i, k;
-    s.purpose = L2L_RANDOM_GENERATOR;
-    for (i = 0; i < in->n; i++)
-        for (s.image = in->images[i], k = 0; k < L2L__Z; k++)
-            *z++ = (l2l_real)l2l_random_normal(&s, (uint32_t)(draw * L2L__Z + k));
-}
-
-/* g / |g|_2, per image and channel; the 1e-15 is the authors'. Before anything is computed with g:
-   a classifier whose gradient is not finite must not reach G's statistics. */
-static l2l_tensor *l2l__generator_ghat(l2l_context *c, const l2l_tensor *g)
-{
-    l2l_tensor *y = l2l__copy(c, g);
-    int64_t channels = g->shape.c, one = l2l_count(g->shape) / g->shape.n, i, k;
-    int n;
-    for (n = 0; y && n < g->shape.n; n++)
-        for (k = 0; k < channels; k++) {
-            l2l_real *p = y->data + n * one;
-            double sum = 0;
-            for (i = k; i < one; i += channels)
-                sum += ((double)p[i] + 1e-15) * ((double)p[i] + 1e-15);
-            if (!(sum <= DBL_MAX))
-                l2l__fail(c, L2L_ERROR_NUMERIC, "the generator: the classifier's gradient is not "
-                          "finite");
-            for (i = k; i < one; i += channels) p[i] = (l2l_real)((double)p[i] / sqrt(sum));
-        }
-    return y;
-}
-
-/* delta_{t+1} */
-static l2l_tensor *l2l__generator_next(const l2l_generator *m, l2l_tensor *x, const l2l_tensor *g,
-                                       l2l_tensor *delta, const int *labels, l2l_tensor *z,
-                                       double epsilon)
-{
-    l2l_context *c = m->context;
-    l2l_tensor *ghat = l2l__generator_ghat(c, g), *y = l2l__unet(m->net, x, ghat, delta, labels, z);
-    return l2l_clamp(c, l2l_add(c, delta, l2l_affine(c, y, epsilon / 4, 0)), -epsilon, epsilon);
-}
-
-/* x' = clip(x + delta, 0, 1) of a pixel. */
-static l2l_real l2l__generator_image(l2l_real x, l2l_real delta)
-{
-    l2l_real y = x + delta;
-    return y < 0 ? 0 : y > 1 ? 1 : y;
-}
-
-/* The second half of twice n images. */
-static l2l_tensor *l2l__generator_half(l2l_context *c, l2l_tensor *x)
-{
-    l2l_tensor *y = x ? l2l__view(c, x, x->shape) : NULL;
-    if (!y) return NULL;
-    y->shape.n /= 2;
-    y->data += l2l_count(y->shape);
-    return y;
-}
-
-static bool l2l__generator_begin_training(l2l_generator *m, l2l_inner *in)
-{
-    l2l_context *c = m->context;
-    int n = in->n, T = in->T, t, i;
-    int64_t one = l2l_count(in->shape);
-    l2l_shape twice = in->shape;
-    twice.n *= 2;
-    m->b = *in;
-    m->x = l2l__new(c, "the generator", twice);
-    m->z = l2l__new(c, "the generator", l2l_shape_of(2 * n, 1, 1, L2L__Z));
-    m->labels = (int *)l2l__arena_array(c, n, 2 * sizeof *m->labels);
-    m->delta = (l2l_tensor **)l2l__arena_array(c, 3 * (T + (int64_t)1), sizeof *m->delta);
-    m->b.adv = l2l__new(c, "the generator", in->shape);
-    m->b.loss = (l2l_real *)l2l__arena_array(c, n, sizeof *m->b.loss);
-    m->b.predicted = (int *)l2l__arena_array(c, n, sizeof *m->b.predicted);
-    if (c->status) return false;
-    m->g = m->delta + T + 1;
-    m->b.g = m->g + T + 1;
-    for (t = 0; t <= T && !c->status; t++) {
-        m->delta[t] = l2l__new(c, "the generator", twice);
-        m->g[t] = l2l__new(c, "the generator", twice);
-        m->b.g[t] = l2l__generator_half(c, m->g[t]);
-    }
-    if (c->status) return false;
-    for (i = 0; i < 2; i++) {
-        memcpy(m->x->data + i * one, in->x->data, (size_t)one * sizeof *in->x->data);
-        memcpy(m->labels + i * n, in->labels, (size_t)n * sizeof *m->labels);
-    }
-    l2l__generator_draw(in, 0, m->z->data);
-    l2l__generator_draw(in, 1, m->z->data + n * L2L__Z);
-    return true;
-}
-
-/* An attack's later restarts begin at x again, with another z. */
-static bool l2l__generator_begin(void *self, l2l_inner *in)
-{
-    l2l_generator *m = (l2l_generator *)self;
-    l2l_context *c = in->context;
-    const l2l_model_options *o = m ? &m->net->options : NULL;
-    if (c->status || !l2l__given(c, "l2lda", "the generator", m)) return false;
-    if (c != m->context || in->norm != L2L_LINF || in->targeted)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "the generator belongs to another context, or the "
-                         "attack has targets or another ball than l-infinity's");
-    if (in->shape.h != o->height || in->shape.w != o->width || in->shape.c != o->channels ||
-        in->model->options.classes != o->classes)
-        return l2l__fail(c, L2L_ERROR_SHAPE, "the generator was made for images of %dx%dx%d "
-                         "(HxWxC) and %d classes, not for %dx%dx%d and %d", o->height, o->width,
-                         o->channels, o->classes, in->shape.h, in->shape.w, in->shape.c,
-                         in->model->options.classes);
-    m->training = in->start != NULL;
-    if (!m->training || !in->first) l2l__generator_statistics(m, true);
-    if (m->training && !in->first) l2l__generator_statistics(m, false);
-    if (m->training) return l2l__generator_begin_training(m, in);
-    if (in->stream.epoch > 0)
-        memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
-    return true;
-}
-
-/* g_t of both draws; at t = 0 both are at the same point. */
-static bool l2l__generator_gather(l2l_generator *m, l2l_inner *in, int t)
-{
-    size_t bytes = (size_t)l2l_count(in->shape) * sizeof(l2l_real);
-    memcpy(m->g[t]->data, in->g[t]->data, bytes);
-    if (t == 0) {
-        memcpy(m->b.g[t]->data, in->g[t]->data, bytes);
-        return true;
-    }
-    m->b.t = t;
-    l2l__look(&m->b, t, true);
-    in->forwards++;
-    in->backwards++;
-    return !in->context->status;
-}
-
-/* delta_0 = x'_0 - x. x'_{t+1} of in->adv is left to the caller: in->delta leads there. */
-static bool l2l__generator_step(void *self, l2l_inner *in)
-{
-    l2l_generator *m = (l2l_generator *)self;
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    l2l_tensor *from = in->memory[0], *to = from, *next, *z = m->z;
-    bool was = l2l_set_recording(c, false);
-    int64_t one = l2l_count(in->shape), i;
-    m->net->mode = m->training ? L2L_TRAIN : L2L_EVALUATE;
-    if (m->training) {
-        from = m->delta[in->t];
-        to = m->delta[in->t + 1];
-        l2l__generator_gather(m, in, in->t);
-    } else {
-        z = l2l__new(c, "the generator", l2l_shape_of(in->n, 1, 1, L2L__Z));
-        if (z) l2l__generator_draw(in, 0, z->data);
-    }
-    for (i = 0; i < one && in->t == 0; i++) from->data[i] = in->adv->data[i] - in->x->data[i];
-    if (m->training && in->t == 0)
-        memcpy(from->data + one, from->data, (size_t)one * sizeof *from->data);
-    next = c->status ? NULL
-                     : l2l__generator_next(m, m->training ? m->x : in->x,
-                                           m->training ? m->g[in->t] : in->g[in->t], from,
-                                           m->training ? m->labels : in->labels, z, in->epsilon);
-    if (next) memcpy(to->data, next->data, (size_t)l2l_count(next->shape) * sizeof *to->data);
-    for (i = 0; i < one && next; i++) {
-        l2l_real x = in->x->data[i];
-        in->delta->data[i] = l2l__generator_image(x, to->data[i]) - in->adv->data[i];
-        if (m->training) m->b.adv->data[i] = l2l__generator_image(x, to->data[one + i]);
-    }
-    l2l_set_recording(c, was);
-    l2l_release(c, mark);
-    return !c->status;
-}
-
-/* All that an attack remembers of an image is in in->memory. */
-static bool l2l__generator_keep(void *self, l2l_inner *in, const int *kept, int n)
-{
-    L2L__UNUSED(self); L2L__UNUSED(in); L2L__UNUSED(kept); L2L__UNUSED(n);
-    return true;
-}
-
-/* cotangent += that of Loss_G by delta_t directly, both halves; `batch` images in all its parts. */
-static void l2l__generator_direct(const l2l_generator *m, int t, int batch, l2l_real *cotangent)
-{
-    int64_t all = l2l_count(m->x->shape) / 2, one = all / m->b.n, i;
-    int n, k;
-    for (n = 0; n < m->b.n; n++) {
-        const l2l_real *za = m->z->data + n * L2L__Z, *zb = za + m->b.n * L2L__Z;
-        double apart = 1e-8, pull;           /* the authors' guard; lambda / (batch d |za - zb|)  */
-        for (k = 0; k < L2L__Z; k++) apart += fabs((double)za[k] - (double)zb[k]) / (int)L2L__Z;
-        pull = m->options.diversity / ((double)batch * (double)one * apart);
-        for (i = n * one; i < (n + 1) * one; i++) {
-            l2l_real x = m->x->data[i], a = x + m->delta[t]->data[i];
-            l2l_real b = x + m->delta[t]->data[all + i];
-            l2l_real xa = l2l__generator_image(x, m->delta[t]->data[i]);
-            l2l_real xb = l2l__generator_image(x, m->delta[t]->data[all + i]);
-            double side = (xa > xb) - (xa < xb);
-            if (a >= 0 && a <= 1)
-                cotangent[i] -= (l2l_real)((double)m->g[t]->data[i] / (2.0 * batch) + side * pull);
-            if (b >= 0 && b <= 1)
-                cotangent[all + i] -= (l2l_real)((double)m->g[t]->data[all + i] / (2.0 * batch) -
-                                                 side * pull);
-        }
-    }
-}
-
-/* Step t once more, on the tape, and back: adds to the sums; the cotangent of delta_{t+1} becomes
-   that of delta_t. */
-static bool l2l__generator_back(l2l_generator *m, int t, l2l_tensor *cotangent)
-{
-    l2l_context *c = m->context;
-    l2l_mark mark = l2l_mark_here(c);
-    bool was = l2l_set_recording(c, true);
-    l2l_tensor *y;
-    int64_t j;
-    int i;
-    m->net->mode = L2L_TRAIN;
-    m->net->frozen = true;                   /* running statistics have moved already             */
-    y = l2l__generator_next(m, m->x, m->g[t], m->delta[t], m->labels, m->z, m->b.epsilon);
-    m->theta[m->n_theta] = m->delta[t];
-    if (y && l2l_vjp(c, y, cotangent, m->theta, m->n_theta + (t > 0), m->found, L2L_FREE_GRAPH)) {
-        for (i = 0; i < m->n_theta; i++)
-            for (j = 0; j < m->optimizer->sizes[i]; j++) m->sums[i][j] += m->found[i]->data[j];
-        if (t > 0)
-            memcpy(cotangent->data, m->found[m->n_theta]->data,
-                   (size_t)l2l_count(cotangent->shape) * sizeof *cotangent->data);
-    }
-    m->net->frozen = false;
-    l2l_set_recording(c, was);
-    l2l_release(c, mark);
-    return !c->status;
-}
-
-static bool l2l__generator_gradient(void *self, l2l_inner *in)
-{
-    l2l_generator *m = (l2l_generator *)self;
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    l2l_tensor *cotangent = l2l_zeros(c, m->x->shape);
-    int i, t;
-    if (!in->first)
-        for (i = 0; i < m->n_theta; i++)
-            memset(m->sums[i], 0, (size_t)m->optimizer->sizes[i] * sizeof *m->sums[i]);
-    if (cotangent && l2l__generator_gather(m, in, in->T))
-        for (t = in->T; t > 0; t--) {
-            l2l__generator_direct(m, t, in->batch, cotangent->data);
-            if (!l2l__generator_back(m, t - 1, cotangent)) break;
-        }
-    l2l_release(c, mark);
-    return !c->status;
-}
-
-static bool l2l__generator_update(void *self, l2l_inner *in)
-{
-    l2l_generator *m = (l2l_generator *)self;
-    int i;
-    L2L__UNUSED(in);
-    if (!l2l_optimizer_step(m->optimizer, m->values, m->sums, 1)) return false;
-    m->kept[0] = 0;
-    for (i = 0; i < m->net->n_slots; i++) l2l__touch(m->net->slots[i]);
-    return true;
-}
-
-/* What theta descends: the mean CE over x, x'_a and x'_b, in one batch. */
-static l2l_tensor *l2l__generator_outer(l2l_model *f, l2l_tensor *x, l2l_tensor *adv,
-                                        const int *labels, void *user)
-{
-    const l2l_generator *m = (const l2l_generator *)user;
-    l2l_context *c = f->context;
-    const uint32_t *kept = f->images;
-    l2l_tensor *parts[3], *all, *z, attacked;
-    l2l_shape s = x->shape;
-    int64_t one = l2l_count(s);
-    int n = s.n, *y = (int *)l2l__arena_array(c, n, 3 * sizeof *y), i;
-    uint32_t *images = (uint32_t *)l2l__arena_array(c, n, 3 * sizeof *images);
-    if (!m || !m->training || m->b.x != x) {
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2lda: its outer loss needs its own maximizer");
-        return NULL;
-    }
-    parts[0] = x; parts[1] = adv; parts[2] = m->b.adv;
-    s.n = 3 * n;
-    all = l2l__new(c, "l2lda", s);
-    if (c->status) return NULL;
-    for (i = 0; i < 3 * n; i++) {
-        y[i] = labels[i % n];                /* dropout draws for each image by itself            */
-        images[i] = (kept ? kept[i % n] : (uint32_t)(i % n)) + (uint32_t)(i / n) * 0x40000000u;
-    }
-    for (i = 0; i < 3; i++)
-        memcpy(all->data + i * one, parts[i]->data, (size_t)one * sizeof *all->data);
-    f->images = images;
-    z = l2l_model_forward(f, all, L2L_TRAIN);
-    f->images = kept;
-    if (!z) return NULL;
-    attacked = *z;
-    attacked.shape.n = n;
-    attacked.data += (int64_t)n * z->shape.c;
-    l2l__outer_saw(f, &attacked);
-    return l2l_mean(c, l2l_cross_entropy(c, z, y));
-}
-
-/* For checkpoints: settings, the optimizer's steps, G with its running statistics, momentum. */
-
-/* Array i of the state and its length; NULL after the last, or one that the optimizer lacks. */
-static l2l_real *l2l__generator_array(const l2l_generator *m, int i, int64_t *n)
-{
-    int slots = m->net->n_slots;
-    *n = 0;
-    if (i < slots) {
-        *n = l2l_count(m->net->slots[i]->value.shape);
-        return m->net->slots[i]->value.data;
-    }
-    i -= slots;
-    if (i >= 2 * m->n_theta) return NULL;
-    *n = m->optimizer->sizes[i / 2];
-    return i % 2 ? m->optimizer->second[i / 2] : m->optimizer->first[i / 2];
-}
-
-static int64_t l2l__generator_pack(void *self, double *numbers)
-{
-    const l2l_generator *m = (const l2l_generator *)self;
-    int64_t total, n, j;
-    int i, arrays;
-    if (!m) return 0;                        /* its creation failed: `begin` says so              */
-    total = l2l__options_pack(l2l__generator_fields, &m->options, numbers);
-    arrays = m->net->n_slots + 2 * m->n_theta;
-    l2l__generator_statistics(m, true);
-    if (numbers) numbers[total] = (double)m->optimizer->steps;
-    total++;
-    for (i = 0; i < arrays; i++) {
-        const l2l_real *v = l2l__generator_array(m, i, &n);
-        if (!v) continue;
-        for (j = 0; numbers && j < n; j++) numbers[total + j] = (double)v[j];
-        total += n;
-    }
-    return total;
-}
-
-static bool l2l__generator_unpack(void *self, const double *numbers, int64_t count)
-{
-    l2l_generator *m = (l2l_generator *)self;
-    const double *at;
-    int64_t n, j;
-    int i, arrays;
-    if (!m) return false;
-    at = l2l__state_of(m->context, l2l__generator_fields, &m->options, numbers, count,
-                       l2l__generator_pack(self, NULL));
-    arrays = m->net->n_slots + 2 * m->n_theta;
-    if (!at || !l2l__state_array(m->context, at, numbers, count - (at - numbers))) return false;
-    m->kept[0] = 0;
-    m->optimizer->steps = (int64_t)at[-1];
-    for (i = 0; i < arrays; i++) {
-        l2l_real *v = l2l__generator_array(m, i, &n);
-        for (j = 0; v && j < n; j++) v[j] = (l2l_real)*at++;
-    }
-    for (i = 0; i < m->net->n_slots; i++) l2l__touch(m->net->slots[i]);
-    return true;
-}
-
-L2LADVDEF l2l_maximizer l2l_generator_maximizer(l2l_generator *m)
-{
-    l2l_maximizer r = l2l__maximizer("l2lda", l2l__generator_step);
-    r.self = m;
-    r.memory = 1;                            /* an attack's delta_t                               */
-    r.begin = l2l__generator_begin;
-    r.keep = l2l__generator_keep;
-    r.gradient = l2l__generator_gradient;
-    r.update = l2l__generator_update;
-    r.pack = l2l__generator_pack;
-    r.unpack = l2l__generator_unpack;
-    return r;
-}
-
-L2LADVDEF l2l_attack l2l_attack_l2lda(l2l_generator *m, double epsilon)
-{
-    l2l_attack a = l2l__attack("l2lda", epsilon, 0.25, 10, L2L_START_CLEAN);
-    a.maximizer = l2l_generator_maximizer(m);
     return a;
 }
 
@@ -11731,16 +11216,6 @@ L2LADVDEF l2l_method l2l_method_trades(double beta)
 L2LADVDEF l2l_method l2l_method_rnn_trades(l2l_learned *phi, double beta)
 {
     return l2l__method_kl("rnn-trades", l2l_learned_maximizer(phi), beta);
-}
-
-L2LADVDEF l2l_method l2l_method_l2lda(l2l_generator *g)
-{
-    l2l_method m = l2l__method("l2lda", l2l_generator_maximizer(g), L2L_START_CLEAN);
-    memset(&m.outer, 0, sizeof m.outer);
-    m.outer.name = "l2lda";
-    m.outer.loss = l2l__generator_outer;
-    m.outer.user = g;
-    return m;
 }
 
 /* -- line 5: a mini-batch ---------------------------------------------------------------------- */
@@ -11936,6 +11411,7 @@ static bool l2l__next_part(l2l_trainer *t, l2l_inner *in, l2l_mark mark)
         return false;
     t->model->stream = in->stream;
     t->model->images = in->images;
+    t->model->n_images = n;
     l2l__copy_buffers(t, t->part_buffers, false);
     return l2l__inner_open(in, t->options.method.maximizer.gradient != NULL) &&
            l2l__inner_clean(in);
@@ -11987,6 +11463,7 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
         t->model->predicted = in->predicted;
         l2l__lend(in->x, true);
         l2l__lend(in->adv, true);
+        t->model->n_predicted = in->n;
         loss = outer->loss(t->model, in->x, in->adv, in->labels,
                            outer->user ? outer->user : outer->number);
         l2l__lend(in->x, false);
@@ -15378,16 +14855,6 @@ L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head
 
 /* -- the same from paths ----------------------------------------------------------------------- */
 
-L2LADVDEF bool l2l_generator_load_memory(l2l_generator *m, const void *data, size_t bytes)
-{
-    return l2l_model_load_memory(l2l_generator_network(m), data, bytes, NULL);
-}
-
-L2LADVDEF bool l2l_generator_save_memory(const l2l_generator *m, void **data, size_t *bytes)
-{
-    return m && l2l__generator_statistics(m, true) && l2l_model_save_memory(m->net, data, bytes);
-}
-
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra)
 {
@@ -15398,13 +14865,17 @@ L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path)
     return m && l2l__model_save(m, path, NULL, NULL);
 }
 
+/* What the file says goes into *o, the options of the caller's own network or of none. */
 static bool l2l__model_options_of(const l2l__bundle *b, l2l_model_options *o)
 {
     const char *arch = l2l__bundle_text(b, "arch");
+    if (o->arch && (!arch || strcmp(arch, o->arch)))
+        return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "the metadata 'arch' is '%s', not '%s': "
+                        "create the model and use l2l_model_load", arch, o->arch);
     if (!arch)
         return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "there is no metadata 'arch': create the "
                         "model and use l2l_model_load");
-    *o = l2l_model_default(arch);
+    if (!o->arch) *o = l2l_model_default(arch);
     if (!o->forward)
         return l2l__bad(&b->file, L2L_ERROR_UNSUPPORTED, 8, "an architecture that is not known "
                         "here (create the model and use l2l_model_load): '%s'", arch);
@@ -15412,12 +14883,14 @@ static bool l2l__model_options_of(const l2l__bundle *b, l2l_model_options *o)
            l2l__normalisation_read(b, o, &o->normalise);
 }
 
-L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
+L2LADVDEF l2l_model *l2l_model_open_as(l2l_context *c, const char *path,
+                                       const l2l_model_options *given)
 {
-    l2l_model_options o;
+    l2l_model_options o = L2L__ZERO;
     l2l__bundle file;
     l2l_model *m = NULL;
     if (!c) return NULL;
+    if (given) o = *given;
     if (l2l__bundle_open(l2l__file_open(c, path), &file) && l2l__model_options_of(&file, &o))
         m = l2l__model_make(c, &o, &file);
     if (m && !l2l__model_take(m, &file, NULL)) {
@@ -15428,42 +14901,9 @@ L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
     return m;
 }
 
-L2LADVDEF bool l2l_generator_load(l2l_generator *m, const char *path)
+L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path)
 {
-    return l2l_model_load(l2l_generator_network(m), path, NULL);
-}
-
-L2LADVDEF bool l2l_generator_save(const l2l_generator *m, const char *path)
-{
-    return m && l2l__generator_statistics(m, true) && l2l_model_save(m->net, path);
-}
-
-L2LADVDEF l2l_generator *l2l_generator_open(l2l_context *c, const char *path)
-{
-    l2l_model_options sizes = l2l_model_default(l2l__unet_name);
-    l2l_generator_options o = l2l_generator_default();
-    l2l_generator *m = NULL;
-    l2l__bundle file;
-    if (!c) return NULL;
-    bool ok = l2l__bundle_open(l2l__file_open(c, path), &file);
-    const char *arch = ok ? l2l__bundle_text(&file, "arch") : NULL;
-    if (ok && (!arch || strcmp(arch, l2l__unet_name)))
-        l2l__bad(&file.file, L2L_ERROR_FORMAT, 8, "the metadata 'arch' is not '%s': create the "
-                 "generator and use l2l_generator_load", l2l__unet_name);
-    else if (ok && l2l__fields_read(&file, l2l__model_fields, &sizes)) {
-        o.classes = sizes.classes;
-        o.width_multiplier = sizes.width_multiplier;
-        o.channels = sizes.channels;
-        o.height = sizes.height;
-        o.width = sizes.width;
-        m = l2l__generator_make(c, &o, &file);
-    }
-    if (m && !l2l__model_take(m->net, &file, NULL)) {
-        l2l_generator_free(m);
-        m = NULL;
-    }
-    l2l__bundle_close(&file);
-    return m;
+    return l2l_model_open_as(c, path, NULL);
 }
 
 L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path)

@@ -526,7 +526,7 @@ int main(int argc, char **argv)
     show.batch = set.batch;
     show.begin = cli_seconds();
     if ((set.maximizer && !(spec_defaults.phi = l2l_learned_open(c, set.maximizer))) ||
-        (set.generator && !(spec_defaults.generator = l2l_generator_open(c, set.generator))))
+        (set.generator && !(spec_defaults.generator = l2lda_open(c, set.generator))))
         die(c);
     n = spec_list(set.attack, specs, MAX_ATTACKS);
     check(specs, n);
@@ -538,7 +538,7 @@ int main(int argc, char **argv)
         status = one_model(c, &d, specs, n);
     l2l_dataset_free(&d);
     l2l_learned_free(spec_defaults.phi);
-    l2l_generator_free(spec_defaults.generator);
+    l2lda_free(spec_defaults.generator);
     l2l_context_free(c);
     failed |= cli_end();
     return status ? status : failed;

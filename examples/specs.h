@@ -4,13 +4,14 @@
 #define SPECS_H
 
 #include "cli.h"
+#include "l2lda.h"
 
 /* What a SPEC may refer to. */
 static struct {
     double eps, l2; /* radius of the run's l-infinity ball, and of an attack's own l2 ball */
     uint64_t seed;
     l2l_learned *phi;
-    l2l_generator *generator;
+    l2lda *generator;
 } spec_defaults;
 
 static inline l2l_attack spec_none(double eps)
@@ -29,7 +30,7 @@ static inline l2l_attack spec_learned(double eps)
 }
 static inline l2l_attack spec_l2lda(double eps)
 {
-    return l2l_attack_l2lda(spec_defaults.generator, eps);
+    return l2lda_attack(spec_defaults.generator, eps);
 }
 
 /* Every attack, one line each. */

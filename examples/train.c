@@ -1,6 +1,7 @@
 /* train.c - trains a classifier by Algorithm 1: with clean images, against PGD or a line search, as
  * TRADES, or against a learned maximizer that is trained with it. train --help lists the flags. */
 #include "cli.h"
+#include "l2lda.h"
 
 #define METHODS "plain|advtrain|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda"
 #define MAXIMIZER_FLAGS \
@@ -44,7 +45,7 @@ static void set_defaults(void)
     set.hidden = l.hidden;
     set.bias = l.bias;
     set.beta = set.lambda = set.phi_decay = -1; /* not said */
-    set.generator_width = l2l_generator_default().width_multiplier;
+    set.generator_width = l2lda_default().width_multiplier;
     set.phi_lr = l.optimizer.rate;
     set.grad_input = "sign";
     set.delta_scale = l.scale;
@@ -250,11 +251,11 @@ static l2l_learned *make_learned(l2l_context *c)
 }
 
 /* Rate, weight decay and clipping are those of its authors unless a flag says otherwise. */
-static l2l_generator *make_generator(l2l_context *c, const l2l_model *m)
+static l2lda *make_generator(l2l_context *c, const l2l_model *m)
 {
     const l2l_model_options *images = l2l_model_info(m);
-    l2l_generator_options o = l2l_generator_default();
-    l2l_generator *g;
+    l2lda_options o = l2lda_default();
+    l2lda *g;
     if (!images) return NULL;
     o.channels = images->channels;
     o.height = images->height;
@@ -266,16 +267,16 @@ static l2l_generator *make_generator(l2l_context *c, const l2l_model *m)
     o.optimizer.rate = set.phi_lr;
     if (set.phi_decay >= 0) o.optimizer.weight_decay = set.phi_decay;
     o.seed = set.seed;
-    g = l2l_generator_create(c, &o);
-    if (g && set.init_maximizer) l2l_generator_load(g, set.init_maximizer);
+    g = l2lda_create(c, &o);
+    if (g && set.init_maximizer) l2lda_load(g, set.init_maximizer);
     return g;
 }
 
-static l2l_method make_method(l2l_learned *phi, l2l_generator *g)
+static l2l_method make_method(l2l_learned *phi, l2lda *g)
 {
     if (method_is("rnn-adv")) return l2l_method_rnn_adv(phi);
     if (method_is("rnn-trades")) return l2l_method_rnn_trades(phi, set.beta);
-    if (method_is("l2lda")) return l2l_method_l2lda(g);
+    if (method_is("l2lda")) return l2lda_method(g);
     if (method_is("trades")) return l2l_method_trades(set.beta);
     if (method_is("advtrain-bls")) return l2l_method_advtrain_bls();
     return method_is("plain") ? l2l_method_plain() : l2l_method_advtrain();
@@ -421,7 +422,7 @@ static bool progress(void *user, const l2l_progress *p)
 }
 
 static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const l2l_learned *phi,
-                      const l2l_generator *g, const l2l_augment *a)
+                      const l2lda *g, const l2l_augment *a)
 {
     const l2l_model_options *o = l2l_model_info(m);
     int part = set.micro_batch && set.micro_batch < set.batch ? set.micro_batch : set.batch;
@@ -433,7 +434,7 @@ static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const 
                a->flip ? ", a flip half of the time" : "");
     printf("classifier %s, %ld parameters\n", set.arch, (long)l2l_model_size(m));
     if (phi) printf("maximizer  %s, %d parameters\n", set.cell, l2l_learned_size(phi));
-    if (g) printf("maximizer  generator, %ld parameters\n", (long)l2l_generator_size(g));
+    if (g) printf("maximizer  generator, %ld parameters\n", (long)l2lda_size(g));
     printf("method     %s, %d epochs, batch %d, eps %s, T %d, seed %llu\n", set.method, set.epochs,
            set.batch, cli_epsilon(set.eps).text, set.steps, (unsigned long long)set.seed);
     if (method_is("trades|rnn-trades")) printf("beta       %g\n", set.beta);
@@ -453,7 +454,7 @@ static int saved(l2l_context *c, bool ok, const char *path)
 
 /* What one file's disk has no room for does not keep the others from being written. */
 static int save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi,
-                        l2l_generator *g)
+                        l2lda *g)
 {
     int status = 0;
     if (set.save) status |= saved(c, l2l_model_save(m, set.save), set.save);
@@ -463,7 +464,7 @@ static int save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_
         l2l_model_free(best);
     }
     if (set.save_maximizer)
-        status |= saved(c, g ? l2l_generator_save(g, set.save_maximizer)
+        status |= saved(c, g ? l2lda_save(g, set.save_maximizer)
                              : l2l_learned_save(phi, set.save_maximizer), set.save_maximizer);
     return status;
 }
@@ -485,7 +486,7 @@ static bool train(l2l_context *c, l2l_trainer *t, const display *s, int *status)
 /* Training ended early. Exit status 130 after ctrl-C; else 1, with what there is saved: the last good
  * state, or, where the log could not be written, a checkpoint to go on from. */
 static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi,
-                        l2l_generator *g, const display *s)
+                        l2lda *g, const display *s)
 {
     l2l_status status = l2l_error(c);
     bool in_vain = cli_error_names(c, set.checkpoint);
@@ -518,7 +519,7 @@ int main(int argc, char **argv)
     l2l_train_options o = l2l_train_default();
     display s = {false, 0, 0, 0, 0, 0, -1, 0, 0, 0};
     l2l_learned *phi = NULL;
-    l2l_generator *g = NULL;
+    l2lda *g = NULL;
     l2l_context *c;
     l2l_dataset d;
     l2l_model *m;
@@ -581,7 +582,7 @@ int main(int argc, char **argv)
 
     l2l_trainer_free(t);
     l2l_learned_free(phi);
-    l2l_generator_free(g);
+    l2lda_free(g);
     l2l_model_free(m);
     l2l_dataset_free(&d);
     l2l_context_free(c);

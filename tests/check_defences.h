@@ -3,6 +3,7 @@
 #define L2LADV_TESTS_CHECK_DEFENCES_H
 
 #include "check_norm_meta.h"
+#include "../examples/l2lda.h"
 
 /* Largest magnitude, projection and first number of `value` as golden.py's brief() has them. */
 static int check_brief(const char *what, const double golden[3], const l2l_real *v, int64_t n,
@@ -224,16 +225,16 @@ static void rnn_trades_gradients(void)
 
 /* -- L2LDA ------------------------------------------------------------------------------------- */
 
-HELPER l2l_generator *small_generator(l2l_context *c, double rate)
+HELPER l2lda *small_generator(l2l_context *c, double rate)
 {
-    l2l_generator_options o = l2l_generator_default();
+    l2lda_options o = l2lda_default();
     o.height = o.width = 8;
     o.classes = 5;
     o.width_multiplier = 0.125;
     o.diversity = 0.5;
     o.optimizer.rate = rate;
     o.seed = 3;
-    return l2l_generator_create(c, &o);
+    return l2lda_create(c, &o);
 }
 
 /* Parameter i of the generator as golden.py makes it. */
@@ -245,10 +246,10 @@ static l2l_real *generator_numbers(int i)
     return v;
 }
 
-static l2l_generator *seeded_generator(l2l_context *c)
+static l2lda *seeded_generator(l2l_context *c)
 {
-    l2l_generator_options o = l2l_generator_default();
-    l2l_generator *g;
+    l2lda_options o = l2lda_default();
+    l2lda *g;
     int i;
     o.height = o.width = 8;
     o.classes = 5;
@@ -256,17 +257,17 @@ static l2l_generator *seeded_generator(l2l_context *c)
     o.diversity = 0.5;
     o.optimizer.rate = 16; /* the step is then well above the parameters' rounding */
     o.optimizer.momentum = o.optimizer.weight_decay = o.optimizer.clip = 0;
-    g = l2l_generator_create(c, &o);
+    g = l2lda_create(c, &o);
     if (!CHECK(g != NULL) ||
-        !CHECK_INT(COUNT(golden_generator), l2l_model_parameters(l2l_generator_network(g))))
+        !CHECK_INT(COUNT(golden_generator), l2l_model_parameters(l2lda_network(g))))
         return g;
     for (i = 0; i < COUNT(golden_generator); i++) {
         const golden_generator_tensor *p = &golden_generator[i];
-        l2l_parameter q = l2l_model_parameter(l2l_generator_network(g), i);
+        l2l_parameter q = l2l_model_parameter(l2lda_network(g), i);
         l2l_real *v = generator_numbers(i);
         CHECK_TEXT(p->name, q.name);
         if (CHECK_INT(p->count, l2l_count(q.value->shape)))
-            CHECK(l2l_parameter_set(l2l_generator_network(g), i, v));
+            CHECK(l2l_parameter_set(l2lda_network(g), i, v));
         free(v);
     }
     return g;
@@ -288,8 +289,8 @@ static void generator_step(void)
 {
     static const int labels[3] = {2, 0, 4};
     l2l_context *c = test_context(2);
-    l2l_generator *g = seeded_generator(c);
-    l2l_model *m = generator_classifier(c), *net = l2l_generator_network(g);
+    l2lda *g = seeded_generator(c);
+    l2l_model *m = generator_classifier(c), *net = l2lda_network(g);
     l2l_train_options o = l2l_train_default();
     l2l_real x[3 * 64], loss, fc[5 * 80];
     l2l_dataset d;
@@ -298,7 +299,7 @@ static void generator_step(void)
     int i;
     int64_t j;
     golden_fill(x, 3 * 64, 15010, 0, 1);
-    o.method = l2l_method_l2lda(g);
+    o.method = l2lda_method(g);
     CHECK_TEXT("l2lda", o.method.name);
     CHECK_INT(L2L_START_CLEAN, o.method.start);
     o.epsilon = 0.3;
@@ -331,7 +332,7 @@ static void generator_step(void)
         l2l_dataset_free(&d);
     }
     CHECK_OK(c);
-    l2l_generator_free(g);
+    l2lda_free(g);
     l2l_model_free(m);
     l2l_context_free(c);
 }
@@ -341,9 +342,9 @@ static void generator_evaluation(void)
 {
     static const int labels[3] = {2, 0, 4};
     l2l_context *c = test_context(2);
-    l2l_generator *g = seeded_generator(c);
+    l2lda *g = seeded_generator(c);
     l2l_model *m = generator_classifier(c);
-    l2l_attack a = l2l_attack_l2lda(g, 0.3);
+    l2l_attack a = l2lda_attack(g, 0.3);
     l2l_real x[3 * 64], adv[3 * 64];
     l2l_record r[3];
     golden_fill(x, 3 * 64, 15010, 0, 1);
@@ -356,7 +357,7 @@ static void generator_evaluation(void)
     if (CHECK(m && g && l2l_attack_run(m, &a, x, labels, 3, adv, r)))
         CHECK_GOLDEN(golden_generator_attack, adv, 192, TOLERANCE(1e-5, 1e-10));
     CHECK_OK(c);
-    l2l_generator_free(g);
+    l2lda_free(g);
     l2l_model_free(m);
     l2l_context_free(c);
 }

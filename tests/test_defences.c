@@ -265,30 +265,30 @@ static void trades_passes(void)
 static void generator_sizes(void)
 {
     l2l_context *c = test_context(1);
-    l2l_generator_options o = l2l_generator_default();
-    l2l_generator *g = l2l_generator_create(c, &o);
-    CHECK_INT(495184, l2l_generator_size(g));
+    l2lda_options o = l2lda_default();
+    l2lda *g = l2lda_create(c, &o);
+    CHECK_INT(495184, l2lda_size(g));
     CHECK_INT(L2L_SGD, o.optimizer.kind);
     CHECK_NEAR(0.01, o.optimizer.rate, 0);
     CHECK_NEAR(1, o.optimizer.clip, 0);
     CHECK_NEAR(0.02, o.diversity, 0);
-    l2l_generator_free(g);
+    l2lda_free(g);
     o.channels = 3;
     o.height = o.width = 32;
-    g = l2l_generator_create(c, &o);
-    CHECK_INT(500944, l2l_generator_size(g));
-    if (g) CHECK_INT(32, l2l_generator_info(g)->height);
-    l2l_generator_free(g);
+    g = l2lda_create(c, &o);
+    CHECK_INT(500944, l2lda_size(g));
+    if (g) CHECK_INT(32, l2lda_info(g)->height);
+    l2lda_free(g);
     o.width = 30;
-    CHECK(l2l_generator_create(c, &o) == NULL);
+    CHECK(l2lda_create(c, &o) == NULL);
     CHECK_ERROR(c, L2L_ERROR_SHAPE, "multiples of 4");
     o.width = 32;
     o.diversity = -1;
-    CHECK(l2l_generator_create(c, &o) == NULL);
+    CHECK(l2lda_create(c, &o) == NULL);
     CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "diversity");
     o.diversity = 0;
     o.optimizer.rate = -1;
-    CHECK(l2l_generator_create(c, &o) == NULL);
+    CHECK(l2lda_create(c, &o) == NULL);
     CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "rate");
     CHECK_OK(c);
     l2l_context_free(c);
@@ -298,8 +298,8 @@ static void generator_sizes(void)
 static void generator_starts(void)
 {
     l2l_context *c = test_context(1);
-    l2l_generator *g = small_generator(c, 0.01);
-    l2l_model *net = l2l_generator_network(g);
+    l2lda *g = small_generator(c, 0.01);
+    l2l_model *net = l2lda_network(g);
     int i, j, seen = 0;
     for (i = 0; i < l2l_model_parameters(net); i++) {
         l2l_parameter p = l2l_model_parameter(net, i);
@@ -311,7 +311,7 @@ static void generator_starts(void)
     }
     CHECK_INT(3, seen);
     CHECK_OK(c);
-    l2l_generator_free(g);
+    l2lda_free(g);
     l2l_context_free(c);
 }
 
@@ -321,9 +321,9 @@ static void generator_attack(void)
     enum { N = 12 };
     static const int batches[] = {N, 1, 5};
     l2l_context *c = test_context(2);
-    l2l_generator *g = seeded_generator(c);
+    l2lda *g = seeded_generator(c);
     l2l_model *m = generator_classifier(c);
-    l2l_attack a = l2l_attack_l2lda(g, 0.2);
+    l2l_attack a = l2lda_attack(g, 0.2);
     l2l_real x[N * 64], adv[N * 64], first[N * 64], z[N * 5];
     l2l_record r[N], kept[N];
     int labels[N], i, j, later = 0;
@@ -352,18 +352,18 @@ static void generator_attack(void)
         CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "targets");
     }
     CHECK_OK(c);
-    l2l_generator_free(g);
+    l2lda_free(g);
     l2l_model_free(m);
     m = tiny_model(c, 1);
     {
-        l2l_generator_options o = l2l_generator_default();
+        l2lda_options o = l2lda_default();
         o.width_multiplier = 0.125;
-        g = l2l_generator_create(c, &o);
-        a = l2l_attack_l2lda(g, 0.2);
+        g = l2lda_create(c, &o);
+        a = l2lda_attack(g, 0.2);
         CHECK(!l2l_attack_run(m, &a, x, labels, N, adv, r));
         CHECK_ERROR(c, L2L_ERROR_SHAPE, "made for images of 28x28x1");
     }
-    l2l_generator_free(g);
+    l2lda_free(g);
     l2l_model_free(m);
     l2l_context_free(c);
 }
@@ -372,35 +372,41 @@ static void generator_attack(void)
 static void generator_files(void)
 {
     l2l_context *c = test_context(1);
-    l2l_generator *g = seeded_generator(c), *h = small_generator(c, 0.01), *k;
-    l2l_model *m = tiny_model(c, 1);
+    l2lda *g = seeded_generator(c), *h = small_generator(c, 0.01), *k;
+    l2l_model *m = tiny_model(c, 1), *clone;
+    l2l_real v[64] = {0};
     const char *file = "out/generator.safetensors", *other = "out/classifier.safetensors";
     void *data = NULL;
     size_t bytes = 0;
-    CHECK(l2l_generator_save_memory(g, &data, &bytes));
-    CHECK(l2l_generator_load_memory(h, data, bytes));
-    CHECK_SAME_MODEL(l2l_generator_network(g), l2l_generator_network(h));
+    CHECK(l2lda_save_memory(g, &data, &bytes));
+    CHECK(l2lda_load_memory(h, data, bytes));
+    CHECK_SAME_MODEL(l2lda_network(g), l2lda_network(h));
     l2l_free(c, data);
-    CHECK(l2l_generator_save(g, file));
-    l2l_generator_free(h);
+    CHECK(l2lda_save(g, file));
+    l2lda_free(h);
     h = small_generator(c, 0.01);
-    CHECK(l2l_generator_load(h, file));
-    CHECK_SAME_MODEL(l2l_generator_network(g), l2l_generator_network(h));
-    k = l2l_generator_open(c, file);
-    if (CHECK(k != NULL)) CHECK_SAME_MODEL(l2l_generator_network(g), l2l_generator_network(k));
+    CHECK(l2lda_load(h, file));
+    CHECK_SAME_MODEL(l2lda_network(g), l2lda_network(h));
+    k = l2lda_open(c, file);
+    if (CHECK(k != NULL)) CHECK_SAME_MODEL(l2lda_network(g), l2lda_network(k));
     CHECK_OK(c);
     CHECK(l2l_model_open(c, file) == NULL);
     CHECK_ERROR(c, L2L_ERROR_UNSUPPORTED, "");
+    CHECK(!l2l_model_logits(l2lda_network(g), v, 1, v));
+    CHECK_ERROR(c, L2L_ERROR_UNSUPPORTED, "does not classify");
+    clone = l2l_model_clone(c, l2lda_network(g));
+    if (CHECK(clone != NULL)) CHECK_SAME_MODEL(l2lda_network(g), clone);
+    l2l_model_free(clone);
     CHECK(l2l_model_save(m, other));
-    CHECK(l2l_generator_open(c, other) == NULL);
+    CHECK(l2lda_open(c, other) == NULL);
     CHECK_ERROR(c, L2L_ERROR_FORMAT, "l2lda generator");
-    CHECK(!l2l_generator_load(h, other));
+    CHECK(!l2lda_load(h, other));
     CHECK_ERROR(c, L2L_ERROR_MISMATCH, "arch");
     remove(file);
     remove(other);
-    l2l_generator_free(k);
-    l2l_generator_free(h);
-    l2l_generator_free(g);
+    l2lda_free(k);
+    l2lda_free(h);
+    l2lda_free(g);
     l2l_model_free(m);
     l2l_context_free(c);
 }
@@ -493,11 +499,11 @@ static void learning(void)
         l2l_context *c = test_context(1); /* small layers: threads would only wait */
         l2l_model_options mo = l2l_model_default("smallcnn");
         l2l_learned_options lo = l2l_learned_default();
-        l2l_generator_options go = l2l_generator_default();
+        l2lda_options go = l2lda_default();
         l2l_train_options o = l2l_train_default();
         l2l_dataset d;
         l2l_learned *phi;
-        l2l_generator *g;
+        l2lda *g;
         l2l_model *m;
         l2l_trainer *t;
         first_last f = {0, 0, 0, 0};
@@ -507,11 +513,11 @@ static void learning(void)
         d.count = 300;
         m = l2l_model_create(c, &mo);
         phi = l2l_learned_create(c, &lo);
-        g = l2l_generator_create(c, &go);
+        g = l2lda_create(c, &go);
         o.method = method == BLS          ? l2l_method_advtrain_bls()
                    : method == TRADES     ? l2l_method_trades(1)
                    : method == RNN_TRADES ? l2l_method_rnn_trades(phi, 1)
-                                          : l2l_method_l2lda(g);
+                                          : l2lda_method(g);
         CHECK_TEXT(names[method], o.method.name);
         o.epochs = 6;
         o.batch = 30;
@@ -526,13 +532,13 @@ static void learning(void)
         if (method >= RNN_TRADES) CHECK(f.gain > 0);
         l2l_trainer_free(t);
         if (method == L2LDA) {
-            l2l_attack a = l2l_attack_l2lda(g, 0.3);
+            l2l_attack a = l2lda_attack(g, 0.3);
             double before, after;
-            l2l_generator_free(g);
+            l2lda_free(g);
             go.optimizer.rate = 0.05;
-            g = l2l_generator_create(c, &go);
-            a.maximizer = l2l_generator_maximizer(g);
-            o.method = l2l_method_l2lda(g);
+            g = l2lda_create(c, &go);
+            a.maximizer = l2lda_maximizer(g);
+            o.method = l2lda_method(g);
             o.optimizer.rate = 0; /* the classifier stays */
             o.epochs = 2;
             o.epsilon = 0.3;
@@ -550,7 +556,7 @@ static void learning(void)
             printf("    %s: loss %g, then %g, gain %g\n", names[method], f.first, f.last, f.gain);
         CHECK_OK(c);
         l2l_learned_free(phi);
-        l2l_generator_free(g);
+        l2lda_free(g);
         l2l_model_free(m);
         l2l_dataset_free(&d);
         l2l_context_free(c);

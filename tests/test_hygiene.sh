@@ -125,6 +125,10 @@ verdict "every declared function is defined" "$complaints"
 awk '$1 ~ /^[A-TV-Z]$/ && $1 != "U" { print $2 }' "$work/static_symbols" >"$complaints"
 verdict "L2LADV_STATIC exports nothing" "$complaints"
 
+# What the examples show is to be had by any program: no example goes behind the interface.
+grep -nE '(^|[^A-Za-z0-9_])(l2l__|L2L__)' "$root"/examples/*.[ch] >"$complaints"
+verdict "the examples use the public interface alone" "$complaints"
+
 # Terminating, printing, the environment, clocks, global random numbers, the locale.
 forbidden='(__isoc99_)?_?_?(exit|_exit|_Exit|abort|atexit|quick_exit|assert_fail|printf|fprintf|vprintf|vfprintf'
 forbidden=$forbidden'|sprintf|vsprintf|snprintf|vsnprintf|printf_chk|fprintf_chk|puts|putchar|perror'

@@ -2,6 +2,7 @@
    The step then changes nothing - parameters, running statistics, phi, the optimizers - so that
    done again with memory enough it ends where an undisturbed one does; and nothing leaks. */
 #include "networks.h"
+#include "../examples/l2lda.h"
 
 typedef struct heap {
     long calls, fail_at, live; /* fail_at: that call and all after it; 0: none */
@@ -65,8 +66,8 @@ static l2l_real *two_steps(const trial *p, long k, int64_t *count, int *failed)
     l2l_train_options o = l2l_train_default();
     l2l_model *m;
     l2l_learned *phi;
-    l2l_generator_options go = l2l_generator_default();
-    l2l_generator *g;
+    l2lda_options go = l2lda_default();
+    l2lda *g;
     l2l_trainer *t = NULL;
     l2l_dataset d;
     l2l_progress progress;
@@ -86,8 +87,8 @@ static l2l_real *two_steps(const trial *p, long k, int64_t *count, int *failed)
     go.height = go.width = SIDE;
     go.classes = 3;
     go.width_multiplier = 0.125;
-    g = l2l_generator_create(c, &go);
-    o.method = p->learned == 2 ? l2l_method_l2lda(g)
+    g = l2lda_create(c, &go);
+    o.method = p->learned == 2 ? l2lda_method(g)
                : p->learned    ? l2l_method_rnn_adv(phi)
                                : l2l_method_advtrain();
     o.inner_mode = p->inner_mode;
@@ -117,7 +118,7 @@ static l2l_real *two_steps(const trial *p, long k, int64_t *count, int *failed)
         l2l_dataset_free(&d);
     }
     after = all_parameters(m, &n);
-    more = all_parameters(l2l_generator_network(g), &generated);
+    more = all_parameters(l2lda_network(g), &generated);
     *count = n + l2l_learned_size(phi) + generated;
     all = test_array(*count);
     memcpy(all, after, (size_t)n * sizeof *all);
@@ -127,7 +128,7 @@ static l2l_real *two_steps(const trial *p, long k, int64_t *count, int *failed)
     free(more);
     free(after);
     l2l_learned_free(phi);
-    l2l_generator_free(g);
+    l2lda_free(g);
     l2l_model_free(m);
     CHECK_OK(c);
     l2l_context_free(c);

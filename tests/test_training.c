@@ -1,6 +1,7 @@
 /* The training loop: resuming, stopping, validation split, short batches, plateaus, schedules of
    epsilon, the same bits for any number of threads. */
 #include "check_micro.h"
+#include "../examples/l2lda.h"
 
 enum { IMAGES = 90, SIZE = 64, CLASSES = 5 };
 static char directory[512] = "./";
@@ -69,7 +70,7 @@ typedef struct run {
     l2l_dataset d;
     l2l_model *m;
     l2l_learned *phi;
-    l2l_generator *g;
+    l2lda *g;
     l2l_train_options o;
     int kind;
     int64_t stop_at;
@@ -110,7 +111,7 @@ static bool run_progress(void *user, const l2l_progress *p)
 static int run_begin(run *r, int method, int threads)
 {
     l2l_learned_options lo = l2l_learned_default();
-    l2l_generator_options go = l2l_generator_default();
+    l2lda_options go = l2lda_default();
     memset(r, 0, sizeof *r);
     r->kind = method;
     r->c = test_context(threads);
@@ -122,7 +123,7 @@ static int run_begin(run *r, int method, int threads)
     go.height = go.width = 8;
     go.classes = CLASSES;
     go.width_multiplier = 0.125;
-    r->g = l2l_generator_create(r->c, &go);
+    r->g = l2lda_create(r->c, &go);
     if (!CHECK(r->m && r->phi && r->g) ||
         !CHECK(l2l_dataset_from_arrays(r->c, r->x, r->labels, IMAGES, 1, 8, 8, CLASSES, &r->d)))
         return 0;
@@ -132,7 +133,7 @@ static int run_begin(run *r, int method, int threads)
                   : method == BLS      ? l2l_method_advtrain_bls()
                   : method == TRADES   ? l2l_method_trades(2)
                   : method == RNN_TRADES ? l2l_method_rnn_trades(r->phi, 2)
-                  : method >= L2LDA    ? l2l_method_l2lda(r->g)
+                  : method >= L2LDA    ? l2lda_method(r->g)
                                        : l2l_method_rnn_adv(r->phi);
     r->o.epochs = 2;
     r->o.batch = 16; /* 70 images after the split: 4 batches and one of 6 */
@@ -152,7 +153,7 @@ static void run_end(run *r)
     CHECK_OK(r->c);
     l2l_model_free(r->best);
     l2l_learned_free(r->phi);
-    l2l_generator_free(r->g);
+    l2lda_free(r->g);
     l2l_model_free(r->m);
     l2l_dataset_free(&r->d);
     l2l_context_free(r->c);
@@ -170,7 +171,7 @@ static bool run_train(run *r)
 static void check_same_run(const run *a, const run *b)
 {
     CHECK_SAME_MODEL(a->m, b->m);
-    CHECK_SAME_MODEL(l2l_generator_network(a->g), l2l_generator_network(b->g));
+    CHECK_SAME_MODEL(l2lda_network(a->g), l2lda_network(b->g));
     CHECK_BYTES(l2l_learned_parameters(a->phi), l2l_learned_parameters(b->phi),
                 (size_t)l2l_learned_size(a->phi) * sizeof(l2l_real));
 }
