@@ -2405,10 +2405,11 @@ typedef struct l2l__kernels {
                      const l2l__epilogue *e, int k0, const l2l_real *base);
     /* Output row oh of an image: the maxima, and at which pixels they stand. */
     void (*pool_row)(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y, int *index);
-    /* Are some of the 3x3 patches equal behind the 2x2 window of outputs at (y, x)? For each of the
-       four the first that is like it, two bits each. `zero` stands outside the image. */
-    unsigned (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
-                     int x);
+    /* Which of the 3x3 patches behind the 2x2 windows of outputs from (y, x) on are equal? For each
+       of up to 2x2 windows eight bits: of its four outputs the first that is like it, two bits
+       each. `zero` stands outside the image. */
+    uint32_t (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
+                     int x, int rows, int columns);
 } l2l__kernels;
 
 enum { L2L__NO_TIES = 1 << 2 | 2 << 4 | 3 << 6 };
@@ -3462,13 +3463,23 @@ L2L__INLINE unsigned L2L__NAME(beyond)(L2L__V d, L2L__V t)
 #endif
 }
 
-/* Do the first channels of two pixels look alike, all but one? */
-L2L__INLINE bool L2L__NAME(glance)(const float *a, const float *b)
+/* Do the first channels of two pixels differ, more than one of them? (u - v)^2 is held against
+   u^2/2^24, which must not be more exact than `window`. */
+L2L__INLINE bool L2L__NAME(apart)(L2L__V u, L2L__V v, L2L__V most)
 {
-    L2L__V u = L2L__NAME(load)(a), v = L2L__NAME(load)(b);
-    L2L__V both = L2L__NAME(size)(u) + L2L__NAME(size)(v);
-    unsigned m = L2L__NAME(beyond)(L2L__NAME(size)(u - v), both * L2L__NAME(all)(1.0f / 4096));
-    return (m & (m - 1)) == 0;
+    L2L__V d = u - v;
+    unsigned m = L2L__NAME(beyond)(d * d, most);
+    return (m & (m - 1)) != 0;
+}
+
+/* Of the four pixels from p on: no two are alike. */
+L2L__INLINE bool L2L__NAME(glance)(const float *p, int64_t right, int64_t below)
+{
+    const L2L__V share = L2L__NAME(all)(1.0f / 16777216), a = L2L__NAME(load)(p);
+    const L2L__V b = L2L__NAME(load)(p + right), c = L2L__NAME(load)(p + below);
+    const L2L__V d = L2L__NAME(load)(p + right + below), most = a * a * share;
+    return L2L__NAME(apart)(a, b, most) && L2L__NAME(apart)(a, c, most) &&
+           L2L__NAME(apart)(a, d, most) && L2L__NAME(apart)(b, c, b * b * share);
 }
 
 /* Are the runs of `lines` x `columns` pixels of the 4x4 from a and from b on equal? */
@@ -3487,7 +3498,7 @@ L2L__INLINE bool L2L__NAME(alike)(int n, const float *const *at, int a, int b, i
 
 /* The ties of one window. All 16 pixels are first held against one, as on a plain background; then
    pair by pair. */
-L2L__INLINE unsigned L2L__NAME(window)(int n, const float *const *at)
+L2L__KERNEL uint32_t L2L__NAME(window)(int n, const float *const *at)
 {
     float sizes[L2L__LANES], largest = 0;
     L2L__V size = L2L__NAME(all)(0), most;
@@ -3519,26 +3530,39 @@ L2L__INLINE unsigned L2L__NAME(window)(int n, const float *const *at)
            (fall ? 0u : right ? (top ? 0u : 1u << 6) : bottom ? (left ? 0u : 2u << 6) : 3u << 6);
 }
 
-/* The four patches share the inner 2x2 of their 4x4 pixels, of which on most images a glance tells
-   that no two are alike. */
-L2L__KERNEL unsigned L2L__NAME(ties)(const l2l__geometry *g, const float *image, const float *zero,
-                                     int y, int x)
+/* The ties of the window at (h, w) of the image, its 4x4 pixels one by one. */
+L2L__INLINE uint32_t L2L__NAME(window_at)(const l2l__geometry *g, const float *image,
+                                          const float *zero, int h, int w)
+{
+    const float *at[16];
+    int i;
+    for (i = 0; i < 16; i++) {
+        int a = h + i / 4, b = w + i % 4;
+        at[i] = a < 0 || a >= g->h || b < 0 || b >= g->w
+                    ? zero : image + ((int64_t)a * g->w + b) * g->c;
+    }
+    return L2L__NAME(window)(g->c, at);
+}
+
+/* The four patches of a window share the inner 2x2 of their 4x4 pixels, of which on most images a
+   glance tells that no two are alike. */
+L2L__KERNEL uint32_t L2L__NAME(ties)(const l2l__geometry *g, const float *image, const float *zero,
+                                     int y, int x, int rows, int columns)
 {
     const int n = g->c, h = y - g->padding, w = x - g->padding;
     const int64_t line = (int64_t)g->w * n;
-    const float *at[16];
-    int i;
-    if (h >= -1 && w >= -1 && h + 2 < g->h && w + 2 < g->w) {
-        const float *p = image + (h + 1) * line + (int64_t)(w + 1) * n;
-        if (!L2L__NAME(glance)(p, p + n) && !L2L__NAME(glance)(p, p + line) &&
-            !L2L__NAME(glance)(p, p + line + n) && !L2L__NAME(glance)(p + n, p + line))
-            return L2L__NO_TIES;
-    }
-    for (i = 0; i < 16; i++) {
-        int a = h + i / 4, b = w + i % 4;
-        at[i] = a < 0 || a >= g->h || b < 0 || b >= g->w ? zero : image + a * line + (int64_t)b * n;
-    }
-    return L2L__NAME(window)(n, at);
+    const float *inner = image + (h + 1) * line + (int64_t)(w + 1) * n;
+    bool inside = h >= -1 && w >= -1 && h + 2 * rows < g->h && w + 2 * columns < g->w;
+    uint32_t all = 0;
+    int i, j;
+    for (i = 0; i < rows; i++)
+        for (j = 0; j < columns; j++) {
+            uint32_t ties = L2L__NO_TIES;
+            if (!inside || !L2L__NAME(glance)(inner + 2 * i * line + 2 * j * n, n, line))
+                ties = L2L__NAME(window_at)(g, image, zero, h + 2 * i, w + 2 * j);
+            all |= ties << (16 * i + 8 * j);
+        }
+    return all;
 }
 
 static const l2l__kernels L2L__NAME(kernels) = {
@@ -4490,15 +4514,22 @@ static void l2l__tie(const l2l__winograd *q, unsigned ties, int64_t pixel)
 
 static void l2l__tie_tiles(const l2l__winograd *q, int t0, int count)
 {
-    int t, y0, x0, y, x;
-    for (t = t0; q->geometry && t < t0 + count; t++) {
-        int64_t n = l2l__tile_place(q, t, &y0, &x0);
-        for (y = y0; y < y0 + q->f && y + 1 < q->oh; y += 2)
-            for (x = x0; x < x0 + q->f && x + 1 < q->ow; x += 2) {
-                unsigned ties = q->kernels->ties(
-                    q->geometry, q->source + n * q->h * q->w * q->c, q->zero, y, x);
-                if (ties != L2L__NO_TIES) l2l__tie(q, ties, (n * q->oh + y) * q->ow + x);
-            }
+    const l2l__geometry *g = q->geometry;
+    int y0, x0, n = g ? l2l__tile_place(q, t0, &y0, &x0) : 0;
+    for (int t = 0; g && t < count; t++) {
+        int rows = (q->oh - y0 < q->f ? q->oh - y0 : q->f) / 2;
+        int columns = (q->ow - x0 < q->f ? q->ow - x0 : q->f) / 2;
+        uint32_t ties = q->kernels->ties(g, q->source + (int64_t)n * q->h * q->w * q->c, q->zero,
+                                         y0, x0, rows, columns);
+        for (int i = 0; i < rows * columns; i++) {
+            int a = i / columns, b = i % columns;
+            unsigned mine = ties >> (16 * a + 8 * b) & 255;
+            if (mine != L2L__NO_TIES)
+                l2l__tie(q, mine, ((int64_t)n * q->oh + y0 + 2 * a) * q->ow + x0 + 2 * b);
+        }
+        x0 += q->f;                          /* the next tile                                     */
+        if (x0 >= q->tw * q->f) { x0 = 0; y0 += q->f; }
+        if (y0 >= q->th * q->f) { y0 = 0; n++; }
     }
 }
 
