@@ -12111,8 +12111,8 @@ static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran
         const l2l_record *b = &k->records[i];
         if (b->predicted < 0) continue;
         right += !l2l__broken(a, b);
-        for (int k = 0; a->ensemble && k < L2L_AUTOATTACK_STAGES; k++)
-            r->stages[k] += !(b->success && b->stage <= k) / (double)e->images;
+        for (int s = 0; a->ensemble && s < L2L_AUTOATTACK_STAGES; s++)
+            r->stages[s] += !(b->success && b->stage <= s) / (double)e->images;
         natural += b->clean == b->label;
         r->mean_loss += b->loss / r->attacked;
         r->mean_linf += b->linf / r->attacked;
