@@ -716,6 +716,9 @@ typedef struct l2l_objective {
 L2LADVDEF l2l_objective l2l_objective_cross_entropy(void);
 L2LADVDEF l2l_objective l2l_objective_kl(void); /* KL(f(x) || f(x')), the inner loss of TRADES */
 L2LADVDEF l2l_objective l2l_objective_margin(void); /* max of z_j, j != y, minus z_y; not cut off */
+/* Difference of logits ratio (Croce and Hein 2020): the margin over z_pi1 - z_pi3, pi sorting the
+   logits at x' downwards; neither scaling nor shifting them changes it. From 3 classes on. */
+L2LADVDEF l2l_objective l2l_objective_dlr(void);
 
 typedef enum l2l_start {
     L2L_START_CLEAN = 0, /* x'_0 = x                                                              */
@@ -878,12 +881,16 @@ typedef struct l2l_attack {
     double constant;  /* cw_l2: the first of them: 1e-3                                           */
     double overshoot; /* deepfool: 0.02                                                           */
     int candidates;   /* deepfool: classes looked at, the likeliest, the label among them: 10;    */
-                      /* sign_opt: directions for one gradient: 100                               */
+                      /* sign_opt: directions for one gradient: 100; apgd_t, fab_t: one more than */
+                      /* the classes led to: 10                                                   */
+    bool nearest;     /* fab_t: does not end with the first image within epsilon, but with the    */
+                      /* nearest that it finds: false                                             */
     double share;     /* square: part of the image that the first windows cover: 0.8              */
     /* what kind it is: to be read */
     bool minimal;     /* it looks for the nearest adversarial image, in no ball                   */
     bool queries;     /* it asks for no gradient: `steps` are passes forward                      */
     bool (*search)(struct l2l__hunt *h); /* not NULL: one of the searches below                   */
+    bool ensemble;    /* autoattack                                                               */
 } l2l_attack;
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon); /* from x, 10 steps of epsilon/4           */
@@ -929,6 +936,24 @@ L2LADVDEF l2l_attack l2l_attack_deepfool_l2(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_square(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_sign_opt(double epsilon);
 
+/* The attacks of AutoAttack (Croce and Hein 2020), in l-infinity or, if `norm` says so, l2. APGD
+   walks up the objective with momentum and halves its step, 2 epsilon at first, where the walk
+   stops rising; `steps` 100; each of the `restarts` begins at other noise. apgd is on cross-entropy,
+   apgd_dlr on the difference of logits ratio; apgd_t on its targeted form, one walk for each of the
+   likeliest other classes. FAB-T looks for the nearest image across the boundaries to these
+   classes: success is found within epsilon. No targets in apgd_t and fab_t. */
+L2LADVDEF l2l_attack l2l_attack_apgd(double epsilon);
+L2LADVDEF l2l_attack l2l_attack_apgd_dlr(double epsilon);
+L2LADVDEF l2l_attack l2l_attack_apgd_t(double epsilon);
+L2LADVDEF l2l_attack l2l_attack_fab_t(double epsilon);
+/* The standard ensemble, one attack after the other on the images that are still right: apgd,
+   apgd_t, fab_t and square, with 100 steps, 9 classes and 5,000 queries; record.stage says which of
+   them (0 to 3) fooled an image. `steps`, `candidates` and `restarts` (of apgd) may be set; there
+   are 50 queries for each step. With fewer than four classes the targeted ratio is not defined, and
+   apgd on the margin takes its place. Only in l-infinity, without targets. */
+enum { L2L_AUTOATTACK_STAGES = 4 };
+L2LADVDEF l2l_attack l2l_attack_autoattack(double epsilon);
+
 typedef struct l2l_record {
     int label, clean, predicted; /* true class, prediction on the clean and the returned image    */
     bool success;                /* predicted != label; with targets: predicted is the target,    */
@@ -936,6 +961,7 @@ typedef struct l2l_record {
     int attack;                  /* which of several: l2l_attack_worst                            */
     int step;                    /* of the returned iterate; 0 is the start                       */
     int restart;
+    int stage;                   /* which attack of autoattack fooled the image, or -1            */
     double loss;                 /* the objective at the returned image; with targets minus it    */
     double linf, l2;             /* norms of the perturbation                                     */
     int forwards, backwards;     /* passes through the model until this image was fooled          */
@@ -1163,6 +1189,7 @@ typedef struct l2l_result {
     double mean_linf;
     double zero_gradients;  /* share of iterates with a gradient of exactly zero                  */
     int64_t forwards, backwards;
+    double stages[L2L_AUTOATTACK_STAGES]; /* of autoattack: accuracy after each; else 0           */
 } l2l_result;
 
 struct l2l__ran;
@@ -8185,6 +8212,52 @@ static l2l_tensor *l2l__objective_margin_loss(l2l_context *c, l2l_tensor *logits
     return l2l_margin(c, logits, labels);
 }
 
+/* After class `last` the next in order of logits, the label left out; -1 begins. */
+static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
+{
+    int best = -1;
+    for (int k = 0; k < classes; k++) {
+        if (k == label || k == last) continue;
+        if (last >= 0 && (z[k] > z[last] || (!(z[k] < z[last]) && k < last))) continue;
+        if (best < 0 || z[k] > z[best]) best = k;
+    }
+    return best < 0 ? (label + 1) % classes : best; /* not numbers: any                           */
+}
+
+/* Of each row the logit number `rank` downwards, from 0. */
+static l2l_tensor *l2l__ranked(l2l_context *c, l2l_tensor *z, int rank)
+{
+    int *k = (int *)l2l__arena_array(c, z->shape.n, sizeof *k);
+    for (int i = 0; k && i < z->shape.n; i++) {
+        k[i] = -1;
+        for (int r = 0; r <= rank; r++)
+            k[i] = l2l__next_class(z->data + (int64_t)i * z->shape.c, z->shape.c, -1, k[i]);
+    }
+    l2l_tensor *y = k ? l2l_pick(c, z, k) : NULL;
+    l2l__arena_drop(c, k);
+    return y;
+}
+
+/* a / (z_pi1 - b + 1e-12) */
+static l2l_tensor *l2l__ratio(l2l_context *c, l2l_tensor *z, l2l_tensor *a, l2l_tensor *b)
+{
+    l2l_tensor *range = l2l_affine(c, l2l_sub(c, l2l__ranked(c, z, 0), b), 1, 1e-12);
+    return l2l_mul(c, a, l2l_power(c, range, -1));
+}
+
+static l2l_tensor *l2l__objective_dlr_loss(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
+                                           const int *labels, void *user)
+{
+    L2L__UNUSED(clean);
+    L2L__UNUSED(user);
+    if (logits->shape.c < 3) {
+        l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the difference of logits ratio is not defined for %d "
+                  "classes, only from 3 on: take the margin", logits->shape.c);
+        return NULL;
+    }
+    return l2l__ratio(c, logits, l2l_margin(c, logits, labels), l2l__ranked(c, logits, 2));
+}
+
 static l2l_objective l2l__objective(const char *name,
                                     l2l_tensor *(*loss)(l2l_context *, l2l_tensor *, l2l_tensor *,
                                                         const int *, void *), bool needs_clean)
@@ -8207,6 +8280,10 @@ L2LADVDEF l2l_objective l2l_objective_kl(void)
 L2LADVDEF l2l_objective l2l_objective_margin(void)
 {
     return l2l__objective("margin", l2l__objective_margin_loss, false);
+}
+L2LADVDEF l2l_objective l2l_objective_dlr(void)
+{
+    return l2l__objective("dlr", l2l__objective_dlr_loss, false);
 }
 
 static l2l_tensor *l2l__outer_ce(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
@@ -9088,20 +9165,25 @@ static const l2l__field l2l__attack_fields[] = {
     L2L__NUMBER(l2l_attack, overshoot, 0, DBL_MAX, L2L__SEARCH),
     L2L__INT(l2l_attack, candidates, 2, INT_MAX, L2L__SEARCH),
     L2L__NUMBER(l2l_attack, share, 0, 1, L2L__SEARCH | L2L__ABOVE),
+    L2L__BOOL(l2l_attack, nearest, L2L__SEARCH),
+    L2L__BOOL(l2l_attack, ensemble, 0),
     L2L__END};
+
+static bool l2l__may_restart(const l2l_attack *a);
 
 static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a, int n)
 {
     const l2l_status bad = L2L_ERROR_ARGUMENT;
     if (!l2l__given(c, who, "the attack", a)) return false;
-    if (!l2l__options_ok(c, who, l2l__attack_fields, a, a->search ? 0 : L2L__SEARCH)) return false;
+    const bool search = a->search || a->ensemble;
+    if (!l2l__options_ok(c, who, l2l__attack_fields, a, search ? 0 : L2L__SEARCH)) return false;
     if (!a->minimal && !(a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX)))
         return l2l__fail(c, bad, "%s: epsilon %g is not %s; %s", who, a->epsilon,
                          a->norm == L2L_LINF ? "in [0,1]" : "finite", *l2l__pixel_hint);
-    if (a->steps > 0 && !a->maximizer.step && !a->search)
+    if (a->steps > 0 && !a->maximizer.step && !search)
         return l2l__fail(c, bad, "%s: %d steps, but the maximizer '%s' has no step", who, a->steps,
                          a->maximizer.name);
-    if (a->search && (a->restarts > 1 || a->last_iterate))
+    if (search && (a->last_iterate || (a->restarts > 1 && !l2l__may_restart(a))))
         return l2l__fail(c, bad, "%s %s: a search has neither restarts nor last_iterate", who,
                          a->name);
     if (a->search && !(a->objective.confidence >= 0))
@@ -9170,6 +9252,7 @@ typedef struct l2l__hunt {
     struct l2l__course *courses;             /* of a search, of the whole batch; else NULL        */
     uint32_t lost;                           /* the first of the caller's images with a number    */
     char text[160];                          /* that is not finite, which this tells; else none   */
+    l2l_objective aimed;                     /* an objective that leads to a class of each image  */
 } l2l__hunt;
 
 /* Where a search is with one image. */
@@ -9182,6 +9265,7 @@ typedef struct l2l__course {
     bool found;          /* in this phase                                                         */
     double previous;     /* cw_l2: the loss a tenth of the steps before; sign_opt: radius before  */
     double radius, alpha, beta, stride; /* of sign_opt                                            */
+    int window, inside, rises; /* apgd: between two checks, steps in it, rises of the loss in it  */
 } l2l__course;
 
 /* Is its own label the target of image i? */
@@ -9462,7 +9546,7 @@ static void l2l__keep_nearest(const l2l__spot *p)
             distance = fmax(distance, fabs((double)p->z[j] - (double)p->x[j]));
     if (!(distance < p->s->distance)) return;
     p->s->distance = distance;
-    l2l__keep(p->h, p->i, true, p->t, 0);
+    if (p->attack->minimal || distance <= p->attack->epsilon) l2l__keep(p->h, p->i, true, p->t, 0);
 }
 
 static l2l_real l2l__pixel(double v) { return (l2l_real)(v < 0 ? 0 : v > 1 ? 1 : v); }
@@ -9569,18 +9653,6 @@ L2LADVDEF l2l_attack l2l_attack_cw_l2(double epsilon)
 
 /* DeepFool. With f = z_k - z_y and w its gradient, the boundary to class k is |f|/|w|* away, |w|*
    being the dual norm: |w|_1 for l-infinity, |w|_2 for l2. */
-
-/* After class `last` the next in order of logits, the label left out; -1 begins. */
-static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
-{
-    int best = -1;
-    for (int k = 0; k < classes; k++) {
-        if (k == label || k == last) continue;
-        if (last >= 0 && (z[k] > z[last] || (!(z[k] < z[last]) && k < last))) continue;
-        if (best < 0 || z[k] > z[best]) best = k;
-    }
-    return best < 0 ? (label + 1) % classes : best; /* a lost image: any                          */
-}
 
 static double l2l__dual(l2l_norm norm, const l2l_real *w, int64_t n)
 {
@@ -9762,6 +9834,346 @@ L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
     a.minimal = false;
     a.queries = true;
     return a;
+}
+
+/* APGD (Croce and Hein 2020). With s(g) the sign of g or g/|g|_2, and a = 3/4 (1 in the first step):
+
+       z = Proj(x'_k + eta s(g_k)),   x'_{k+1} = Proj(x'_k + a (z - x'_k) + (1-a)(x'_k - x'_{k-1}))
+
+   eta, 2 epsilon at first, is halved at checks, ever closer together, where the loss rose in no more
+   than 3/4 of the steps since the last one, or where its maximum has not moved since then and eta
+   was not halved there; the walk then goes on from the maximum, x'_{k-1} staying what it was. As in
+   the authors' program the first loss counts as a rise if it is above 0. In d: x'_{k-1}; in memory:
+   the maximum so far and its gradient; at: eta; high: the maximum; low: as it was at the last check;
+   found: halved there. */
+
+/* How many walks for each image: one for each class that is aimed at, or restart. */
+static int l2l__walks_of(const l2l_attack *a, int classes)
+{
+    int aims = a->candidates < classes ? a->candidates - 1 : classes - 1;
+    return a->objective.needs_clean ? aims : a->restarts;
+}
+
+static void l2l__spot_project(const l2l__spot *p, l2l_real *z)
+{
+    bool l2 = p->attack->norm == L2L_L2;
+    l2l_real epsilon = (l2l_real)p->attack->epsilon;
+    double norm = l2 ? l2l__norm2(z, p->x, p->one) : 0;
+    l2l_real shrink = norm > p->attack->epsilon ? (l2l_real)(p->attack->epsilon / norm) : 1;
+    for (int64_t j = 0; l2 && shrink < 1 && j < p->one; j++)
+        z[j] = p->x[j] + shrink * (z[j] - p->x[j]);
+    l2l__naive_project(p->one, z, p->x, l2 ? 1 : epsilon, z);
+}
+
+/* v becomes a direction: its sign, or in l2 of length 1. */
+static void l2l__spot_direction(const l2l__spot *p, l2l_real *v)
+{
+    double norm = l2l__norm2(v, NULL, p->one) + 1e-12;
+    for (int64_t j = 0; j < p->one; j++)
+        v[j] = p->attack->norm == L2L_L2 ? (l2l_real)((double)v[j] / norm)
+                                         : (l2l_real)((v[j] > 0) - (v[j] < 0));
+}
+
+/* Noise of length epsilon (in l-infinity: of one pixel at least), or the caller's start. */
+static void l2l__apgd_start(const l2l__spot *p)
+{
+    const l2l_inner *in = &p->h->in;
+    const bool l2 = p->attack->norm == L2L_L2;
+    l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, (uint32_t)p->s->phase,
+                               in->images[p->i], 0);
+    double longest = 0;
+    if (p->s->phase > 0 || !l2l__given_start(p->h, p->i, p->z)) {
+        for (int64_t j = 0; j < p->one; j++) {
+            uint32_t e = l2l__chw(in->shape, j);
+            p->z[j] = (l2l_real)(l2 ? l2l_random_normal(&r, e) : 2 * l2l_random_uniform(&r, e) - 1);
+            longest = fmax(longest, fabs((double)p->z[j]));
+        }
+        if (l2) longest = l2l__norm2(p->z, NULL, p->one);
+        for (int64_t j = 0; j < p->one; j++)
+            p->z[j] = (l2l_real)((double)p->x[j] +
+                                 in->epsilon * (double)p->z[j] / (longest + 1e-12));
+    }
+    l2l__spot_project(p, p->z);
+    memcpy(p->d, p->z, (size_t)p->one * sizeof *p->d);
+}
+
+static void l2l__apgd_point(const l2l__spot *p)
+{
+    const l2l_real a = p->s->k == 1 ? 1 : (l2l_real)0.75, eta = (l2l_real)p->s->at;
+    if (p->s->k == 0) {
+        l2l__apgd_start(p);
+        return;
+    }
+    l2l__spot_direction(p, p->g);
+    for (int64_t j = 0; j < p->one; j++) {   /* g: z; z: x'_k - x'_{k-1}; d: x'_k                  */
+        l2l_real x = p->z[j];
+        p->g[j] = x + eta * p->g[j];
+        p->z[j] = x - p->d[j];
+        p->d[j] = x;
+    }
+    l2l__spot_project(p, p->g);
+    for (int64_t j = 0; j < p->one; j++)
+        p->z[j] = p->d[j] + a * (p->g[j] - p->d[j]) + (1 - a) * p->z[j];
+    l2l__spot_project(p, p->z);
+}
+
+/* The end of a window: halve the step? */
+static void l2l__apgd_check(const l2l__spot *p)
+{
+    l2l__course *s = p->s;
+    const int T = p->attack->steps, least = T * 6 / 100, less = T * 3 / 100;
+    const size_t bytes = (size_t)p->one * sizeof *p->z;
+    s->found = s->rises <= 0.75 * s->window || (!s->found && s->low >= s->high);
+    s->low = s->high;
+    if (s->found) {
+        s->at /= 2;
+        memcpy(p->z, p->m[0], bytes);
+        memcpy(p->g, p->m[1], bytes);
+    }
+    s->window -= less > 1 ? less : 1;
+    if (s->window < least) s->window = least;
+    if (s->window < 1) s->window = 1;
+    s->inside = s->rises = 0;
+}
+
+static void l2l__apgd_seen(const l2l__spot *p)
+{
+    l2l__course *s = p->s;
+    const l2l_attack *a = p->attack;
+    const size_t bytes = (size_t)p->one * sizeof *p->z;
+    double loss = (double)p->h->in.loss[p->i];
+    bool first = s->k == 0;
+    if (p->t == 1 || p->fooled || loss > p->h->records[p->h->place[p->i]].loss)
+        l2l__keep(p->h, p->i, p->fooled, s->k, s->phase);
+    s->done = p->fooled;
+    if (first) {
+        s->at = 2 * a->epsilon;
+        s->window = a->steps * 22 / 100 > 1 ? a->steps * 22 / 100 : 1;
+        s->inside = s->rises = 0;
+        s->found = true;
+        s->low = loss;
+    }
+    if (first || loss > s->high) {
+        s->high = loss;
+        memcpy(p->m[0], p->z, bytes);
+        memcpy(p->m[1], p->g, bytes);
+    }
+    if (!first) {
+        s->rises += loss > (s->k == 1 ? 0 : s->previous);
+        if (++s->inside == s->window) l2l__apgd_check(p);
+    }
+    s->previous = loss;
+    if (s->k++ < a->steps) return;
+    s->k = 0;
+    if (++s->phase == l2l__walks_of(a, p->h->in.model->options.classes)) s->done = true;
+}
+
+/* The class that each image is led to now: of the rank of its walk by the clean logits. */
+static void l2l__aim(l2l__hunt *h, int t)
+{
+    const l2l_tensor *z = h->in.clean_logits;
+    L2L__UNUSED(t);
+    for (int i = 0; i < h->in.n; i++) {
+        int k = -1;
+        for (int rank = 0; rank <= h->courses[h->place[i]].phase; rank++)
+            k = l2l__next_class(z->data + (int64_t)i * z->shape.c, z->shape.c, h->in.labels[i], k);
+        h->kept[i] = k;
+    }
+}
+
+/* z_t - z_y. At the clean image nothing is aimed at yet: the margin. */
+static l2l_tensor *l2l__aimed_difference(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
+                                         const int *labels, void *user)
+{
+    L2L__UNUSED(clean);
+    if (!user) return l2l_margin(c, logits, labels);
+    return l2l_sub(c, l2l_pick(c, logits, (const int *)user), l2l_pick(c, logits, labels));
+}
+
+/* (z_t - z_y) / (z_pi1 - (z_pi3 + z_pi4)/2 + 1e-12) */
+static l2l_tensor *l2l__aimed_dlr(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
+                                  const int *labels, void *user)
+{
+    l2l_tensor *d = l2l__aimed_difference(c, logits, clean, labels, user), *low;
+    if (logits->shape.c < 4) {
+        l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the targeted difference of logits ratio is not "
+                  "defined for %d classes, only from 4 on", logits->shape.c);
+        return NULL;
+    }
+    low = l2l_add(c, l2l__ranked(c, logits, 2), l2l__ranked(c, logits, 3));
+    return l2l__ratio(c, logits, d, l2l_affine(c, low, 0.5, 0));
+}
+
+/* A search in which an objective with clean logits aims at one class after the other. */
+static bool l2l__aimed_search(l2l__hunt *h, int memory, int64_t passes,
+                              void (*point)(const l2l__spot *), void (*seen)(const l2l__spot *))
+{
+    const l2l_attack *a = h->attack;
+    bool aims = a->objective.needs_clean;
+    passes *= l2l__walks_of(a, h->in.model->options.classes);
+    h->aimed = a->objective;
+    if (aims) h->aimed.user = h->kept;
+    h->in.objective = &h->aimed;
+    return l2l__search(h, memory, passes, true, aims ? l2l__aim : NULL, point, seen);
+}
+
+static bool l2l__apgd_search(l2l__hunt *h)
+{
+    return l2l__aimed_search(h, 2, h->attack->steps + (int64_t)1, l2l__apgd_point, l2l__apgd_seen);
+}
+
+static l2l_attack l2l__apgd(const char *name, double epsilon, l2l_objective objective)
+{
+    l2l_attack a = l2l__search_attack(name, epsilon, L2L_LINF, 100, l2l__apgd_search);
+    a.minimal = false;
+    a.objective = objective;
+    return a;
+}
+
+L2LADVDEF l2l_attack l2l_attack_apgd(double epsilon)
+{
+    return l2l__apgd("apgd", epsilon, l2l_objective_cross_entropy());
+}
+L2LADVDEF l2l_attack l2l_attack_apgd_dlr(double epsilon)
+{
+    return l2l__apgd("apgd-dlr", epsilon, l2l_objective_dlr());
+}
+L2LADVDEF l2l_attack l2l_attack_apgd_t(double epsilon)
+{
+    return l2l__apgd("apgd-t", epsilon, l2l__objective("targeted dlr", l2l__aimed_dlr, true));
+}
+
+/* FAB (Croce and Hein 2020), targeted. With f = z_t - z_y and w its gradient at x'_k, the boundary
+   is taken for the plane f + <w, v - x'_k> = 0. d and d_0 lead from x'_k and from x to its nearest
+   points in [0,1], and with alpha = min(|d|/(|d| + |d_0|), 1/10)
+
+       x'_{k+1} = clip((1-alpha)(x'_k + 1.05 d) + alpha (x + 1.05 d_0))
+
+   Where that is adversarial it is kept if it is the nearest, and the walk goes on from
+   x + 0.9 (x'_{k+1} - x), which takes a look of its own for f and w (found says so). */
+
+/* d: from v to the nearest point of the plane, which is `gap` = <w,v> - b away along w, in [0,1].
+   A pixel moves by min(lambda s, its room), s = 1 in l-infinity and |w| in l2. What that gains is
+   concave and piecewise linear in lambda, so that Newton's steps from 0 end at the lambda sought;
+   where there is not room enough all of it is used. */
+static void l2l__onto_plane(const l2l__spot *p, const l2l_real *w, double gap, const l2l_real *v,
+                            l2l_real *d)
+{
+    bool l2 = p->attack->norm == L2L_L2;
+    double lambda = 0, next = 0;
+    do {
+        double gained = 0, slope = 0;
+        lambda = next;
+        for (int64_t j = 0; j < p->one; j++) {
+            double a = fabs((double)w[j]), s = l2 ? a : 1;
+            double room = (w[j] > 0) == (gap > 0) ? (double)v[j] : 1 - (double)v[j];
+            if (room <= lambda * s) gained += a * room;
+            else slope += a * s;
+        }
+        next = slope > 0 ? (fabs(gap) - gained) / slope : HUGE_VAL;
+    } while (next > lambda);
+    for (int64_t j = 0; j < p->one; j++) {
+        bool down = (w[j] > 0) == (gap > 0);
+        double room = down ? (double)v[j] : 1 - (double)v[j];
+        double step = fmin(lambda * (l2 ? fabs((double)w[j]) : 1), room);
+        d[j] = (l2l_real)(w[j] > 0 || w[j] < 0 ? down ? -step : step : 0);
+    }
+}
+
+static double l2l__spot_norm(const l2l__spot *p, const l2l_real *d)
+{
+    double most = 0;
+    if (p->attack->norm == L2L_L2) return fmax(l2l__norm2(d, NULL, p->one), 1e-8);
+    for (int64_t j = 0; j < p->one; j++) most = fmax(most, fabs((double)d[j]));
+    return fmax(most, 1e-8);
+}
+
+static void l2l__fab_point(const l2l__spot *p)
+{
+    l2l_real *d = p->d, *d0 = p->m[0];
+    double f = (double)p->h->in.loss[p->i], far = f, alpha;
+    if (p->s->k == 0) {
+        if (p->s->phase || !l2l__given_start(p->h, p->i, p->z))
+            memcpy(p->z, p->x, (size_t)p->one * sizeof *p->z);
+        return;
+    }
+    if (p->s->found) return;                 /* a look at where it goes on                        */
+    for (int64_t j = 0; j < p->one; j++)
+        far -= (double)p->g[j] * ((double)p->z[j] - (double)p->x[j]);
+    l2l__onto_plane(p, p->g, f, p->z, d);
+    l2l__onto_plane(p, p->g, far, p->x, d0);
+    alpha = l2l__spot_norm(p, d);
+    alpha = fmin(alpha / (alpha + l2l__spot_norm(p, d0)), 0.1);
+    for (int64_t j = 0; j < p->one; j++)
+        p->z[j] = l2l__pixel((1 - alpha) * ((double)p->z[j] + 1.05 * (double)d[j]) +
+                             alpha * ((double)p->x[j] + 1.05 * (double)d0[j]));
+}
+
+static void l2l__fab_seen(const l2l__spot *p)
+{
+    l2l__course *s = p->s;
+    const l2l_attack *a = p->attack;
+    bool stepped = s->k > 0 && !s->found;
+    s->found = stepped && p->fooled;
+    if (s->found) {
+        l2l__keep_nearest(p);
+        s->done = !a->nearest && s->distance <= a->epsilon;
+        for (int64_t j = 0; j < p->one && !s->done; j++)
+            p->z[j] = p->x[j] + (l2l_real)0.9 * (p->z[j] - p->x[j]);
+    }
+    if (s->k == 0 || stepped) s->k++;
+    if (s->k <= a->steps) return;
+    s->k = 0;
+    s->found = false;
+    if (++s->phase == l2l__walks_of(a, p->h->in.model->options.classes)) s->done = true;
+}
+
+static bool l2l__fab_search(l2l__hunt *h)
+{
+    return l2l__aimed_search(h, 1, 2 * (int64_t)h->attack->steps + 1, l2l__fab_point,
+                             l2l__fab_seen);
+}
+
+L2LADVDEF l2l_attack l2l_attack_fab_t(double epsilon)
+{
+    l2l_attack a = l2l__search_attack("fab-t", epsilon, L2L_LINF, 100, l2l__fab_search);
+    a.objective = l2l__objective("z_t - z_y", l2l__aimed_difference, true);
+    return a;
+}
+
+/* AutoAttack. */
+
+static l2l_attack l2l__auto_stage(const l2l_attack *all, int stage, int classes)
+{
+    l2l_attack a = stage == 0   ? l2l_attack_apgd(all->epsilon)
+                   : stage == 1 ? l2l_attack_apgd_t(all->epsilon)
+                   : stage == 2 ? l2l_attack_fab_t(all->epsilon)
+                                : l2l_attack_square(all->epsilon);
+    if (stage == 1 && classes < 4) a = l2l__apgd("apgd", all->epsilon, l2l_objective_margin());
+    a.steps = stage == 3 ? (all->steps < INT_MAX / 50 ? 50 * all->steps : INT_MAX) : all->steps;
+    a.restarts = stage == 0 ? all->restarts : 1;
+    a.candidates = all->candidates;
+    a.share = all->share;
+    a.seed = all->seed;
+    a.first = all->first;
+    a.init = all->init;
+    a.minimal = false;                       /* success is in the ball                            */
+    return a;
+}
+
+L2LADVDEF l2l_attack l2l_attack_autoattack(double epsilon)
+{
+    l2l_attack a = l2l_attack_apgd(epsilon);
+    a.name = "autoattack";
+    a.search = NULL;
+    a.ensemble = true;
+    return a;
+}
+
+/* Walks of APGD begin anew at other noise, if they do not aim at classes. */
+static bool l2l__may_restart(const l2l_attack *a)
+{
+    return a->ensemble || (a->search == l2l__apgd_search && !a->objective.needs_clean);
 }
 
 /* Sign-OPT. Along the unit direction d the boundary is g(d) away. Whether x + g(d) u is adversarial
@@ -10075,6 +10487,43 @@ static bool l2l__attack_list(l2l_model *m, const l2l_attack *attacks, int k,
     return !c->status;
 }
 
+static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_attacks,
+                                 const l2l_real *images, const int *labels, int n,
+                                 l2l_real *adversarial, l2l_record *records);
+
+/* The stages of AutoAttack, as attack number k, a batch at a time. */
+static bool l2l__auto_run(l2l_model *m, const l2l_attack *all, int k, const l2l_real *images,
+                          const int *labels, int n, l2l_real *adversarial, l2l_record *records)
+{
+    l2l_context *c = m->context;
+    l2l_attack stages[L2L_AUTOATTACK_STAGES];
+    const int64_t one = l2l__image_size(&m->options);
+    if (all->norm != L2L_LINF || all->targets)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack %s: only in l-infinity and without targets",
+                         all->name);
+    for (int at = 0, batch; at < n && !c->status; at += batch) {
+        batch = n - at < all->batch ? n - at : all->batch;
+        for (int i = 0; i < L2L_AUTOATTACK_STAGES; i++) {
+            stages[i] = l2l__auto_stage(all, i, m->options.classes);
+            stages[i].first += (uint32_t)at;
+            if (all->init) stages[i].init = all->init + at * one;
+        }
+        for (int i = at; i < at + batch; i++) /* spared: marked                                   */
+            if (records[i].success) records[i].attack = -1 - records[i].attack;
+        l2l__attack_standing(m, stages, L2L_AUTOATTACK_STAGES, images + at * one, labels + at,
+                             batch, adversarial + at * one, records + at);
+        for (int i = at; i < at + batch; i++) {
+            l2l_record *b = &records[i];
+            if (b->attack >= 0) b->stage = b->success ? b->attack : -1;
+            b->attack = b->attack < 0 ? -1 - b->attack : k;
+        }
+        if (!c->status && all->progress && !all->progress(all->user, at + batch, n))
+            l2l__fail(c, L2L_ERROR_CANCELLED, "attack %s: cancelled after %d of %d images",
+                      all->name, at + batch, n);
+    }
+    return !c->status;
+}
+
 /* All attacks on those of the images whose records do not tell of success yet. */
 static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_attacks,
                                  const l2l_real *images, const int *labels, int n,
@@ -10101,6 +10550,10 @@ static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_
     bool was = c->recording;
     list = (int *)l2l__arena_array(c, n, sizeof *list);
     for (int k = 0; k < n_attacks && !c->status; k++) {
+        if (attacks[k].ensemble) {
+            l2l__auto_run(m, &attacks[k], k, images, labels, n, adversarial, records);
+            continue;
+        }
         for (int i = standing = 0; i < n; i++)
             if (!records[i].success) list[standing++] = i;
         l2l__attack_list(m, attacks, k, images, labels, list, standing, adversarial, records);
@@ -12439,7 +12892,7 @@ static bool l2l__broken(const l2l_attack *a, const l2l_record *b)
 /* Has it no gradient any more where it has got far enough? */
 static bool l2l__goes_flat(const l2l_attack *a)
 {
-    return a->search || (a->objective.cut && a->last_iterate);
+    return (a->search && a->search != l2l__apgd_search) || (a->objective.cut && a->last_iterate);
 }
 
 /* Did such an attack lead image i nowhere, having had no gradient in any iterate? (DeepFool ends at
@@ -12467,6 +12920,8 @@ static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran
         k->stuck += l2l__stuck(a, b, a->targets ? a->targets + i : NULL);
         right += !l2l__broken(a, b);
         natural += b->clean == b->label && !own;
+        for (int s = 0; a->ensemble && s < L2L_AUTOATTACK_STAGES; s++)
+            r->stages[s] += !(b->success && b->stage <= s) / (double)e->images;
         r->mean_loss += b->loss / r->attacked;
         r->mean_linf += b->linf / r->attacked;
         r->forwards += b->forwards;
@@ -12489,9 +12944,10 @@ static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran
 /* What the attack did to the worst case. An image that was spared might have fallen to it. */
 static void l2l__evaluation_count(l2l_evaluation *e, const l2l_attack *a, const l2l__ran *k)
 {
-    bool *by = k->result.backwards ? e->by_gradient : e->by_query;
     for (int i = 0; k->result.counted && i < e->images; i++) {
         const l2l_record *b = &k->records[i];
+        bool square = a->ensemble && b->stage == L2L_AUTOATTACK_STAGES - 1;
+        bool *by = k->result.backwards && !square ? e->by_gradient : e->by_query;
         if (b->predicted >= 0 && !l2l__broken(a, b)) continue;
         e->right[i] = false;
         if (b->predicted >= 0 || k->result.backwards) by[i] = false;
@@ -15048,6 +15504,7 @@ static const l2l__field l2l__evaluation_fields[] = {
 static const l2l__field l2l__record_fields[] = {
     L2L__INT(l2l_record, predicted, -1, INT_MAX, 0), L2L__BOOL(l2l_record, success, 0),
     L2L__INT(l2l_record, step, -1, INT_MAX, 0), L2L__INT(l2l_record, restart, 0, INT_MAX, 0),
+    L2L__INT(l2l_record, stage, -1, L2L_AUTOATTACK_STAGES - 1, 0),
     L2L__INT(l2l_record, forwards, 0, INT_MAX, 0), L2L__INT(l2l_record, backwards, 0, INT_MAX, 0),
     L2L__INT(l2l_record, zero_gradients, 0, INT_MAX, 0),
     L2L__NUMBER(l2l_record, loss, 0, 0, L2L__ANY),

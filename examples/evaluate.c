@@ -289,6 +289,9 @@ static number json(double v)
     return n;
 }
 
+static const char *const stage_names[L2L_AUTOATTACK_STAGES] = {"apgd-ce", "apgd-t", "fab-t",
+                                                               "square"};
+
 static void print_json(const l2l_evaluation *e, const spec *specs, int n)
 {
     char warnings[4096];
@@ -312,6 +315,13 @@ static void print_json(const l2l_evaluation *e, const spec *specs, int n)
         if (trained_steps(s))
             printf(",\"steps\":%d,\"trained_steps\":%d", s->attack.steps, trained_steps(s));
         if (*s->images) printf(",\"outside\":%d", s->outside);
+        if (s->attack.ensemble) {
+            int k;
+            printf(",\"stages\":{");
+            for (k = 0; k < L2L_AUTOATTACK_STAGES; k++)
+                printf("%s\"%s\":%s", k ? "," : "", stage_names[k], json(r->stages[k]).text);
+            printf("}");
+        }
         printf("}");
     }
     printf("},\"worst\":%s,\"epsilon\":%s,\"seed\":%llu,\"threads\":%d,\"skip_fooled\":%s,"
@@ -340,6 +350,8 @@ static void print_notes(const spec *s, const l2l_evaluation *e)
         printf(", at %s %.4g on average", norm, l2 ? r->success_l2 : r->success_linf);
     if (trained_steps(s))
         printf("%s%d steps, trained with %d", next, a->steps, trained_steps(s)), next = "; ";
+    for (int k = 0; a->ensemble && k < L2L_AUTOATTACK_STAGES; k++)
+        printf("%s%s %.2f %%", k ? ", " : next, stage_names[k], 100 * r->stages[k]), next = "; ";
     if (s->outside) printf("%s%d images were outside the ball", next, s->outside);
 }
 

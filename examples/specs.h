@@ -50,6 +50,12 @@ static const struct spec_kind {
     {"learned", spec_learned, "steps|" SPEC_WALK, "the optimizer of --maximizer"},
     {"l2lda", spec_l2lda, "steps|" SPEC_WALK, "the generator of --generator"},
     {"cw-l2lda", l2l_attack_cw_l2lda, "steps|step|confidence|" SPEC_WALK, "CW as L2LDA's tables"},
+    {"apgd", l2l_attack_apgd, "steps|restarts|seed|eps|target", "AutoAttack's PGD, cross-entropy"},
+    {"apgd-dlr", l2l_attack_apgd_dlr, "steps|restarts|seed|eps", "on the ratio of logits"},
+    {"apgd-t", l2l_attack_apgd_t, "steps|candidates|seed|eps", "towards 9 classes in turn"},
+    {"fab-t", l2l_attack_fab_t, "steps|candidates|nearest|seed|eps", "nearest, towards 9 classes"},
+    {"autoattack", l2l_attack_autoattack, "steps|restarts|candidates|seed|eps",
+     "apgd, apgd-t, fab-t, square"},
     {"square", l2l_attack_square, "steps|share|seed|eps|target", "by scores, without gradients"},
     {"deepfool", l2l_attack_deepfool, "steps|overshoot|candidates|eps", "nearest, l-infinity"},
     {"pgd-l2", l2l_attack_pgd_l2, "steps|step|" SPEC_WALK, "PGD in an l2 ball"},
@@ -156,9 +162,9 @@ static inline const char *spec_set(spec *s, const char *key, const char *value)
         if (i >= 0) a->start = (l2l_start)i;
         return i >= 0 ? NULL : "clean, uniform or normal";
     }
-    if (!strcmp(key, "last")) {
+    if (!strcmp(key, "last") || !strcmp(key, "nearest")) {
         if (!cli_integer(value, 0, 1, &i)) return "0 or 1";
-        a->last_iterate = i != 0;
+        *(*key == 'l' ? &a->last_iterate : &a->nearest) = i != 0;
         return NULL;
     }
     errno = 0; /* seed */

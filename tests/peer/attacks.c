@@ -16,6 +16,8 @@ int peer_run(peer *p, const char *name, double epsilon, int steps, double step_s
              double *l2);
 int peer_step(peer *p, const char *name, double epsilon, int t, const float *x, const int *labels,
               int n, const float *adv, float *memory, float *next);
+int peer_stages(peer *p, double epsilon, int steps, const float *x, const int *labels, int n,
+                int *stages);
 
 peer *peer_open(const char *path, int threads)
 {
@@ -80,6 +82,24 @@ int peer_run(peer *p, const char *name, double epsilon, int steps, double step_s
         l2[i] = records[i].l2;
     }
     free(records);
+    return ok;
+}
+
+/* AutoAttack: the stage that fooled each image, or -1. */
+int peer_stages(peer *p, double epsilon, int steps, const float *x, const int *labels, int n,
+                int *stages)
+{
+    const l2l_model_options *o = l2l_model_info(p->model);
+    l2l_record *records = (l2l_record *)malloc((size_t)n * sizeof *records);
+    float *adv = (float *)malloc((size_t)n * (size_t)o->height * (size_t)o->width * sizeof *adv);
+    l2l_attack a = l2l_attack_autoattack(epsilon);
+    int i, ok;
+    a.steps = steps;
+    a.batch = 250;
+    ok = l2l_attack_run(p->model, &a, x, labels, n, adv, records);
+    for (i = 0; ok && i < n; i++) stages[i] = records[i].stage;
+    free(records);
+    free(adv);
     return ok;
 }
 

@@ -87,6 +87,14 @@ class Ours:
             pointer(y), pointer(targets), pointer(init), n, pointer(adv), pointer(success), *map(pointer, numbers)))
         return (adv, success != 0, *numbers)
 
+    def stages(self, epsilon, steps, x, y):
+        """AutoAttack: which of its attacks fooled each image, or -1."""
+        stages = np.empty(len(x), np.int32)
+        x, y = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(y, np.int32)
+        self.check(self.library.peer_stages(self.peer, ctypes.c_double(epsilon), steps, pointer(x), pointer(y),
+                                            len(x), pointer(stages)))
+        return stages
+
     def step(self, name, epsilon, t, x, y, adv, memory):
         after = np.empty_like(x)
         self.check(self.library.peer_step(self.peer, name.encode(), ctypes.c_double(epsilon), t, pointer(x),
