@@ -938,10 +938,10 @@ L2LADVDEF l2l_attack l2l_attack_sign_opt(double epsilon);
 
 /* The attacks of AutoAttack (Croce and Hein 2020), in l-infinity or, if `norm` says so, l2. APGD
    walks up the objective with momentum and halves its step, 2 epsilon at first, where the walk
-   stops rising; `steps` 100; each of the `restarts` begins at other noise. apgd is on cross-entropy,
-   apgd_dlr on the difference of logits ratio; apgd_t on its targeted form, one walk for each of the
-   likeliest other classes. FAB-T looks for the nearest image across the boundaries to these
-   classes: success is found within epsilon. No targets in apgd_t and fab_t. */
+   stops rising; `steps` 100; each of the `restarts` begins at other noise. apgd is on the
+   cross-entropy, apgd_dlr on the difference of logits ratio; apgd_t on its targeted form, one walk
+   for each of the likeliest other classes. FAB-T looks for the nearest image across the boundaries
+   to these classes: success is found within epsilon. No targets in apgd_t and fab_t. */
 L2LADVDEF l2l_attack l2l_attack_apgd(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_apgd_dlr(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_apgd_t(double epsilon);
@@ -9836,16 +9836,16 @@ L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
     return a;
 }
 
-/* APGD (Croce and Hein 2020). With s(g) the sign of g or g/|g|_2, and a = 3/4 (1 in the first step):
+/* APGD (Croce and Hein 2020). With s(g) the sign of g or g/|g|_2 and a = 3/4 (1 in the first step):
 
        z = Proj(x'_k + eta s(g_k)),   x'_{k+1} = Proj(x'_k + a (z - x'_k) + (1-a)(x'_k - x'_{k-1}))
 
-   eta, 2 epsilon at first, is halved at checks, ever closer together, where the loss rose in no more
-   than 3/4 of the steps since the last one, or where its maximum has not moved since then and eta
-   was not halved there; the walk then goes on from the maximum, x'_{k-1} staying what it was. As in
-   the authors' program the first loss counts as a rise if it is above 0. In d: x'_{k-1}; in memory:
-   the maximum so far and its gradient; at: eta; high: the maximum; low: as it was at the last check;
-   found: halved there. */
+   eta, 2 epsilon at first, is halved at checks, ever closer together, where the loss rose in no
+   more than 3/4 of the steps since the last one, or where its maximum has not moved since then and
+   eta was not halved there; the walk then goes on from the maximum, x'_{k-1} staying what it was.
+   As in the authors' program the first loss counts as a rise if it is above 0. In d: x'_{k-1}; in
+   memory: the maximum so far and its gradient; at: eta; high: the maximum; low: as it was at the
+   last check; found: halved there. */
 
 /* How many walks for each image: one for each class that is aimed at, or restart. */
 static int l2l__walks_of(const l2l_attack *a, int classes)
@@ -9905,7 +9905,7 @@ static void l2l__apgd_point(const l2l__spot *p)
         return;
     }
     l2l__spot_direction(p, p->g);
-    for (int64_t j = 0; j < p->one; j++) {   /* g: z; z: x'_k - x'_{k-1}; d: x'_k                  */
+    for (int64_t j = 0; j < p->one; j++) {   /* g: z; z: x'_k - x'_{k-1}; d: x'_k                 */
         l2l_real x = p->z[j];
         p->g[j] = x + eta * p->g[j];
         p->z[j] = x - p->d[j];
