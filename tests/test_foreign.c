@@ -3,6 +3,7 @@
    hostile header may cost. */
 #define _POSIX_C_SOURCE 200809L
 #include "networks.h"
+#include "../examples/l2lda.h"
 #include <time.h>
 #include <unistd.h>
 
@@ -412,7 +413,7 @@ static void hostile_metadata(void)
         safetensors(&b, header, 0);
         name = write_file(&b, 0);
         CHECK(!(strstr(texts[i], "cell") ? (void *)l2l_learned_open(c, name)
-                : strstr(texts[i], "l2lda") ? (void *)l2l_generator_open(c, name)
+                : strstr(texts[i], "l2lda") ? (void *)l2lda_open(c, name)
                                             : (void *)l2l_model_open(c, name)));
         if (!CHECK_ERROR(c, L2L_ERROR_MISMATCH, "there is no tensor")) printf("    %s\n", texts[i]);
         remove(name);
