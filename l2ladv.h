@@ -14962,7 +14962,8 @@ L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int
 
 L2LADVDEF bool l2l_save_bytes(l2l_context *c, const char *path, const void *data, size_t bytes)
 {
-    return c && l2l__given(c, "l2l_save_bytes", "data", bytes ? data : "") &&
+    return c && !c->status && l2l__given(c, "saving", "the path", path) &&
+           (!bytes || l2l__given(c, path, "data", data)) &&
            l2l__file_write(c, path, data, bytes, NULL, 0);
 }
 L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)
