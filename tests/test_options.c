@@ -631,7 +631,7 @@ static void base(world *w, bool search)
     w->o.checkpoint = checkpoint;
 }
 
-enum { CHANGES = 78 };
+enum { CHANGES = 79 };
 /* Change number k of the settings; its name. */
 static const char *change(world *w, int k)
 {
@@ -726,6 +726,7 @@ static const char *change(world *w, int k)
     case 75: w->lo.optimizer.clip = 0.5; return "optimizer.clip";
     case 76: w->lo.optimizer.epsilon = 0.5; return "optimizer.epsilon";
     case 77: w->lo.optimizer.weight_decay = 0.5; return "optimizer.weight_decay";
+    case 78: v->relative_step = 0.5; return "validation_attack.step_size"; /* in pixels */
     default: return NULL;
     }
 }
@@ -837,6 +838,9 @@ static void resumes(void)
     d.o.resume = true;
     d.o.checkpoint_steps = 2;
     d.o.validation_attack.batch = 3;
+    d.o.validation_attack.step_size = /* the same steps, said in pixels */
+        d.o.validation_attack.relative_step * d.o.validation_attack.epsilon;
+    d.o.validation_attack.relative_step = 3;
     CHECK(trained(&d, false));
     CHECK_SAME_MODEL(a.m, d.m);
     phi = l2l_learned_parameters(a.phi);
