@@ -7047,10 +7047,10 @@ static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int
 L2LADVDEF l2l_tensor *l2l_layer_parameter(l2l_model *m, const char *part, l2l_shape s, int rank,
                                           bool trainable, double deviation, double fill)
 {
-    l2l_context *c = m->context;
+    l2l_context *c = m ? m->context : NULL;
     char name[96];
     l2l__slot *p;
-    if (c->status) return NULL;
+    if (!c || c->status || !l2l__given(c, "l2l_layer_parameter", "the name", part)) return NULL;
     if (l2l__format(name, sizeof name, "%s%s", m->scope, part) >= sizeof name || !*part)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "the parameter name '%s%s' is too long (95 characters are "
                   "allowed) or empty", m->scope, part);
@@ -8313,7 +8313,9 @@ static void l2l__outer_saw(l2l_model *m, const l2l_tensor *logits)
 
 L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n)
 {
-    if (!m || m->context->status) return false;
+    if (!m || m->context->status ||
+        !l2l__given(m->context, "l2l_outer_predicted", "classes", classes))
+        return false;
     if (m->predicted && n != m->n_predicted)
         return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_outer_predicted: %d classes for %d "
                          "images", n, m->n_predicted);
@@ -8807,14 +8809,15 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
 L2LADVDEF bool l2l_look(l2l_inner *in, l2l_tensor *at, l2l_real *loss, int *predicted,
                         l2l_real *gradient)
 {
-    l2l_context *c = in->context;
+    l2l_context *c = in ? in->context : NULL;
     l2l_mark mark = l2l_mark_here(c);
-    l2l_inner there = *in;
+    l2l_inner there;
     l2l_tensor to = L2L__ZERO, *g = &to;
-    if (!l2l__ready(c, "l2l_look", at) || !l2l__equal(c, "l2l_look", at->shape, in->shape))
+    if (!c || !l2l__ready(c, "l2l_look", at) || !l2l__equal(c, "l2l_look", at->shape, in->shape))
         return false;
     to.shape = in->shape;
     to.data = gradient;
+    there = *in;
     there.adv = at;
     there.g = &g;
     there.loss = loss ? loss : (l2l_real *)l2l__arena_array(c, in->n, sizeof *loss);
@@ -9130,6 +9133,13 @@ L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon)
 static double l2l__step_size(const l2l_attack *a)
 {
     return a->step_size > 0 || a->search ? a->step_size : a->relative_step * a->epsilon;
+}
+
+/* In pixels, however it was given: equal walks are equal settings of a state or checkpoint. */
+static void l2l__settle_step(l2l_attack *a)
+{
+    a->step_size = l2l__step_size(a);
+    a->relative_step = 0;
 }
 
 /* Steps and restarts come first: attacks are compared that differ in nothing else. */
@@ -12490,6 +12500,7 @@ static bool l2l__trainer_own(l2l_trainer *t)
     l2l_train_options *o = &t->options;
     if (!o->validation) memset(&o->validation_attack, 0, sizeof o->validation_attack);
     else if (!o->validation_attack.name) o->validation_attack = l2l_attack_pgd(o->epsilon);
+    l2l__settle_step(&o->validation_attack);
     for (int i = 1; i <= o->T; i++) t->w[i] = o->loss_weights ? o->loss_weights[i - 1] : i;
     t->w_digest = l2l__digest_bytes(t->w, (o->T + 1) * (int64_t)sizeof *t->w);
     o->loss_weights = NULL;
@@ -12514,7 +12525,6 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     if (d) t->data = *d;
     t->data.context = c;
     t->options = *o;
-    t->options.validation_attack.step_size = l2l__step_size(&o->validation_attack);
     t->best_score = t->shuffled = t->log_lock = -1;
     t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
     t->options.method.outer.is_objective = t->cross_entropy;
@@ -12651,7 +12661,7 @@ static bool l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__
     l2l__format(k->name, sizeof k->name, "%s", a->name);
     l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, a->maximizer.name);
     k->attack = *a;
-    k->attack.step_size = l2l__step_size(a);
+    l2l__settle_step(&k->attack);
     k->targets = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
     k->init = l2l__digest_bytes(a->init, l2l__image_size(&e->model->options) * e->images *
                                          (int64_t)sizeof(l2l_real));
@@ -15318,8 +15328,6 @@ L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head
     l2l__file f = l2l__file_of(c, name ? name : "memory", head, bytes);
     if (total < 0 || (uint64_t)total < bytes || (uint64_t)total > SIZE_MAX / 2)
         return l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", total);
-    if (bytes < 12 && (uint64_t)total > bytes)
-        return l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)bytes, "at least 12 bytes are needed");
     if (bytes >= 12 && (uint64_t)total > bytes) {
         int64_t start = f.data[6] == 1 ? 10 : 12, here = (int64_t)bytes - start;
         int64_t n = (int64_t)l2l__get_bytes(f.data + 8, (int)start - 8, false);
@@ -15376,7 +15384,8 @@ L2LADVDEF l2l_model *l2l_model_open_as(l2l_context *c, const char *path,
     l2l_model_options o = L2L__ZERO;
     l2l__bundle file;
     l2l_model *m = NULL;
-    if (!c) return NULL;
+    if (!c || (given && !l2l__given(c, "l2l_model_open_as", "options.arch", given->arch)))
+        return NULL;
     if (given) o = *given;
     if (l2l__bundle_open(l2l__file_open(c, path), &file) && l2l__model_options_of(&file, &o))
         m = l2l__model_make(c, &o, &file);
@@ -15440,7 +15449,9 @@ L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int
 
 L2LADVDEF bool l2l_save_bytes(l2l_context *c, const char *path, const void *data, size_t bytes)
 {
-    return l2l__file_write(c, path, data, bytes, NULL, 0);
+    return c && !c->status && l2l__given(c, "saving", "the path", path) &&
+           (!bytes || l2l__given(c, path, "data", data)) &&
+           l2l__file_write(c, path, data, bytes, NULL, 0);
 }
 L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)
 {

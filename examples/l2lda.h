@@ -326,14 +326,16 @@ static inline l2lda *l2lda__around(l2l_context *c, l2l_model *net, const l2lda_o
     return NULL;
 }
 
-static inline l2lda *l2lda_create(l2l_context *c, const l2lda_options *o)
+/* NULL for the options: the default ones. */
+static inline l2lda *l2lda_create(l2l_context *c, const l2lda_options *given)
 {
+    const l2lda_options usual = l2lda_default(), *o = given ? given : &usual;
     l2l_model_options net = l2lda__network(o);
     l2l_model *m;
     int i, k;
-    if (!(o->diversity >= 0))
-        l2lda__fail(c, L2L_ERROR_ARGUMENT, "l2lda_create: diversity %g must not be negative",
-                    o->diversity);
+    if (!(o->diversity >= 0 && o->diversity <= (double)FLT_MAX))
+        l2lda__fail(c, L2L_ERROR_ARGUMENT, "l2lda_create: diversity %g is not in [0,%g]",
+                    o->diversity, (double)FLT_MAX);
     m = l2l_model_create(c, &net);
     for (i = 0; i < l2l_model_parameters(m); i++) { /* scales begin near 1, by their shared row */
         l2l_parameter p = l2l_model_parameter(m, i);
@@ -485,10 +487,11 @@ static inline bool l2lda__begin(void *self, l2l_inner *in)
 {
     l2lda *m = (l2lda *)self;
     l2l_context *c = in->context;
-    const l2l_model_options *o = m ? l2l_model_info(m->net) : NULL;
+    const l2l_model_options *o = l2l_model_info(l2lda_network(m));
     int classes = l2l_model_info(in->model)->classes;
     if (l2l_error(c)) return false;
-    if (!m || c != m->context || in->norm != L2L_LINF || in->targeted)
+    if (!m) return l2lda__fail(c, L2L_ERROR_ARGUMENT, "the generator is NULL: not created?");
+    if (c != m->context || in->norm != L2L_LINF || in->targeted)
         return l2lda__fail(c, L2L_ERROR_ARGUMENT, "the generator belongs to another context, or "
                            "the attack has targets or another ball than l-infinity's");
     if (in->shape.h != o->height || in->shape.w != o->width || in->shape.c != o->channels ||
@@ -700,8 +703,11 @@ static inline int64_t l2lda__numbers(const l2lda *m)
 static inline int64_t l2lda__pack(void *self, double *numbers)
 {
     const l2lda *m = (const l2lda *)self;
-    int64_t inside = l2lda__numbers(m), outside = l2l_optimizer_pack(m->optimizer, NULL), j;
+    int64_t inside, outside, j;
     int i;
+    if (!m) return 0; /* its creation failed: `begin` says so */
+    inside = l2lda__numbers(m);
+    outside = l2l_optimizer_pack(m->optimizer, NULL);
     l2lda__statistics(m, true);
     if (!numbers) return L2LDA__OWN + inside + outside;
     numbers[0] = m->options.width_multiplier;

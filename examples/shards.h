@@ -62,6 +62,21 @@ static inline bool shards_fail(l2l_context *c, l2l_status status, const char *na
     return false;
 }
 
+/* What cannot be left out; false, and an error, if it is NULL. */
+static inline bool shards_given(l2l_context *c, const char *what, const void *argument)
+{
+    return argument || shards_fail(c, L2L_ERROR_ARGUMENT, "shards", -1, "%s is NULL", what);
+}
+
+/* An empty data set: also what an error leaves. */
+static inline bool shards_empty(l2l_context *c, l2l_dataset *d)
+{
+    if (!shards_given(c, "the data set", d)) return false;
+    memset(d, 0, sizeof *d);
+    d->context = c;
+    return !l2l_error(c);
+}
+
 /* ---- what the library sees ---- */
 
 static inline bool shards_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
@@ -235,20 +250,26 @@ static inline bool shards_from_sources(l2l_context *c, const char *prefix,
                                        const shards_source *images, const shards_source *labels,
                                        int n, int classes, l2l_dataset *d)
 {
-    shards_set *s = (shards_set *)l2l_allocate(c, sizeof *s);
-    memset(d, 0, sizeof *d);
-    if (n < 1) shards_fail(c, L2L_ERROR_ARGUMENT, "data set", -1, "made from no files");
+    shards_set *s;
+    int k;
+    if (!shards_empty(c, d) || !shards_given(c, "the list of images", images) ||
+        !shards_given(c, "the list of labels", labels))
+        return false;
+    for (k = 0; k < n; k++)
+        if (!images[k].read_at || !labels[k].read_at)
+            return shards_given(c, "read_at", NULL);
+    if (n < 1) return shards_fail(c, L2L_ERROR_ARGUMENT, "data set", -1, "made from no files");
+    s = (shards_set *)l2l_allocate(c, sizeof *s);
     if (!s) return false;
-    d->context = c;
     d->classes = classes;
     d->fetch = shards_fetch;
     d->release = shards_release;
     d->self = s;
     s->n = n;
-    s->parts = (shards_part *)l2l_allocate(c, (size_t)(n > 0 ? n : 0) * sizeof *s->parts);
+    s->parts = (shards_part *)l2l_allocate(c, (size_t)n * sizeof *s->parts);
     if (s->parts && shards_read(d, prefix, images, labels)) return true;
     l2l_dataset_free(d);
-    return false;
+    return shards_empty(c, d);
 }
 
 /* ---- files ---- */
@@ -270,20 +291,25 @@ static inline bool shards_read_file(void *user, int64_t offset, void *to, size_t
     return shards_seek(f, offset, SEEK_SET) && fread(to, 1, bytes, f) == bytes;
 }
 
-static inline bool shards_there(const char *prefix, int k, const char *what)
+/* 1: can be opened; 0: there is none; -1: something is there that cannot be opened. */
+static inline int shards_there(const char *prefix, int k, const char *what)
 {
     char name[1024];
     FILE *f = fopen(shards_name(name, prefix, k, what), "rb");
-    return f && !fclose(f);
+    if (!f) return errno == ENOENT ? 0 : -1;
+    fclose(f);
+    return 1;
 }
 
 /* How many: up to the first number of which there are no images; that one, too, if it should be
- * there, as opening it will say: the very first, one with labels, one with another behind it. */
+ * there, as opening it will say: the very first, one that cannot be opened, one with labels, one
+ * with another behind it. */
 static inline int shards_count(const char *prefix)
 {
     int n = 0;
-    while (n < 99999 && shards_there(prefix, n, "images")) n++;
-    return n + (!n || shards_there(prefix, n, "labels") || shards_there(prefix, n + 1, "images"));
+    while (n < 99999 && shards_there(prefix, n, "images") > 0) n++;
+    return n + (!n || shards_there(prefix, n, "images") || shards_there(prefix, n, "labels") ||
+                shards_there(prefix, n + 1, "images"));
 }
 
 static inline bool shards_open(l2l_context *c, const char *name, shards_source *s)
@@ -308,7 +334,7 @@ static inline bool shards_from_files(l2l_context *c, const char *prefix, int cla
     shards_source *s;
     int n, k;
     bool ok;
-    memset(d, 0, sizeof *d);
+    if (!shards_empty(c, d) || !shards_given(c, "the prefix", prefix)) return false;
     if (strlen(prefix) > 1000)
         return shards_fail(c, L2L_ERROR_ARGUMENT, "shards", -1, "a prefix of %zu characters",
                            strlen(prefix));

@@ -6,6 +6,7 @@
 #define L2LADV_TESTS_CHECK_NOT_FINITE_H
 
 #include "networks.h"
+#include "../examples/l2lda.h"
 
 enum { SIDE = 4, D = SIDE * SIDE, CLASSES = 3, IMAGES = 5, FIRST = 7, BAD = 2 };
 
@@ -107,28 +108,28 @@ static const double values[] = {(double)NAN, HUGE_VAL, -HUGE_VAL};
 
 typedef struct learners {
     l2l_learned *phi;
-    l2l_generator *g;
+    l2lda *g;
 } learners;
 
 static learners make_learners(l2l_context *c)
 {
     learners l;
     l2l_learned_options o = l2l_learned_default();
-    l2l_generator_options p = l2l_generator_default();
+    l2lda_options p = l2lda_default();
     o.seed = 3;
     p.height = p.width = SIDE;
     p.channels = 1;
     p.classes = CLASSES;
     p.width_multiplier = 0.125;
     l.phi = l2l_learned_create(c, &o);
-    l.g = l2l_generator_create(c, &p);
+    l.g = l2lda_create(c, &p);
     return l;
 }
 
 static void free_learners(learners *l)
 {
     l2l_learned_free(l->phi);
-    l2l_generator_free(l->g);
+    l2lda_free(l->g);
 }
 
 /* The first WALKS walk; the last two ask for no gradient. */
@@ -151,7 +152,7 @@ static l2l_attack attack_number(int k, const learners *l)
     case 11: a.last_iterate = true; break;
     case 12: a.restarts = 3; break;
     case 13: a = l2l_attack_learned(l->phi, 0.2, 5); break;
-    case 14: a = l2l_attack_l2lda(l->g, 0.2); break;
+    case 14: a = l2lda_attack(l->g, 0.2); break;
     case 15: a = l2l_attack_cw_l2(9); break;
     case 16: a = l2l_attack_deepfool(1); break;
     case 17: a = l2l_attack_deepfool_l2(9); break;
@@ -612,7 +613,7 @@ static l2l_method method_number(int k, learners *l)
     case 3: m = l2l_method_trades(6); break;
     case 4: case 5: m = l2l_method_rnn_adv(l->phi); break; /* 5: second order */
     case 6: m = l2l_method_rnn_trades(l->phi, 6); break;
-    case 7: m = l2l_method_l2lda(l->g); break;
+    case 7: m = l2lda_method(l->g); break;
     case 8:
         m = l2l_method_advtrain();
         m.outer.loss = own_outer;

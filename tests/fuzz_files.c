@@ -12,6 +12,7 @@
 #define _POSIX_C_SOURCE 200809L
 #define L2LADV_IMPLEMENTATION
 #include "../examples/shards.h"
+#include "../examples/l2lda.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -281,19 +282,19 @@ static bool try_open_learned(l2l_context *c, const uint8_t *data, size_t size)
 
 static bool try_open_generator(l2l_context *c, const uint8_t *data, size_t size)
 {
-    const l2l_generator_options *o;
-    l2l_generator *g;
+    const l2lda_options *o;
+    l2lda *g;
     l2l_model *m;
     write_path(data, size);
-    g = l2l_generator_open(c, path);
+    g = l2lda_open(c, path);
     cheap(c);
     if (!settled(c, g != NULL)) return false;
     m = make_model(c);
-    o = l2l_generator_info(g);
+    o = l2lda_info(g);
     if (o->channels == 2 && o->height == 4 && o->width == 4 && o->classes == CLASSES)
-        use_model(c, m, l2l_attack_l2lda(g, 0.1));
+        use_model(c, m, l2lda_attack(g, 0.1));
     l2l_model_free(m);
-    l2l_generator_free(g);
+    l2lda_free(g);
     return true;
 }
 
@@ -515,15 +516,15 @@ static l2l_model *make_known(l2l_context *c)
     return m;
 }
 
-static l2l_generator *make_generator(l2l_context *c)
+static l2lda *make_generator(l2l_context *c)
 {
-    l2l_generator_options o = l2l_generator_default();
-    l2l_generator *g;
+    l2lda_options o = l2lda_default();
+    l2lda *g;
     o.channels = 2;
     o.height = o.width = 4;
     o.classes = CLASSES;
     o.width_multiplier = 0.01;
-    g = l2l_generator_create(c, &o);
+    g = l2lda_create(c, &o);
     check(g != NULL, l2l_error_text(c));
     return g;
 }
@@ -534,7 +535,7 @@ static void seed_safetensors(input *in, int loader)
     l2l_context *c = context();
     l2l_model *m = make_model(c), *known = make_known(c);
     l2l_learned *phi = make_learned(c);
-    l2l_generator *g = make_generator(c);
+    l2lda *g = make_generator(c);
     l2l_dataset d;
     l2l_trainer *t;
     l2l_progress p;
@@ -548,7 +549,7 @@ static void seed_safetensors(input *in, int loader)
     check(loader == MODEL ? l2l_model_save(m, path)
           : loader == LEARNED || loader == OPEN_LEARNED ? l2l_learned_save(phi, path)
           : loader == OPEN_MODEL ? l2l_model_save(known, path)
-          : loader == OPEN_GENERATOR ? l2l_generator_save(g, path)
+          : loader == OPEN_GENERATOR ? l2lda_save(g, path)
           : loader == CHECKPOINT ? l2l_train_step(t, images, labels, 2, &p) &&
                                    l2l_trainer_save(t, path)
                                  : evaluate(c, m), l2l_error_text(c));
@@ -559,7 +560,7 @@ static void seed_safetensors(input *in, int loader)
     remove(path);
     l2l_trainer_free(t);
     l2l_dataset_free(&d);
-    l2l_generator_free(g);
+    l2lda_free(g);
     l2l_model_free(m);
     l2l_model_free(known);
     l2l_learned_free(phi);

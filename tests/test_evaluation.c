@@ -467,6 +467,7 @@ static void states_refused(void)
             CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "attack 1 was fgsm (cross-entropy, sign), not "
                         "pgd (cross-entropy, sign)");
             a.step_size = 0.05;
+            a.relative_step = 3; /* of no effect then: the same walk */
             CHECK(l2l_evaluation_attack(&e, &a, &r, NULL, NULL));
             pgd.init = s.x;
             CHECK(!l2l_evaluation_attack(&e, &pgd, &r, NULL, NULL));

@@ -4,6 +4,8 @@
    stays; and the context works on afterwards. test_handles.sh holds the list below against the
    symbols of the library.
      usage: bin/test_handles [FUNCTION]      all of them, or one */
+#include "../examples/shards.h"
+#include "../examples/l2lda.h"
 #include "support.h"
 
 /* -- a small world: one of everything ---------------------------------------------------------- */
@@ -18,7 +20,7 @@ typedef struct world {
     l2l_tensor *x, *z, *w, *v, *y, *ones; /* images, logits, a weight, a vector, 2 channels, Nx1x1x1*/
     l2l_model *model, *made;
     l2l_learned *phi;
-    l2l_generator *generator;
+    l2lda *generator;
     l2l_trainer *trainer;
     l2l_optimizer *optimizer;
     l2l_dataset data, other;
@@ -84,9 +86,9 @@ static l2l_learned *phi_of(world *w)
     return w->phi;
 }
 
-static l2l_generator_options generator_options(void)
+static l2lda_options generator_options(void)
 {
-    l2l_generator_options o = l2l_generator_default();
+    l2lda_options o = l2lda_default();
     o.channels = 1;
     o.height = o.width = SIDE;
     o.classes = CLASSES;
@@ -94,10 +96,10 @@ static l2l_generator_options generator_options(void)
     return o;
 }
 
-static l2l_generator *generator_of(world *w)
+static l2lda *generator_of(world *w)
 {
-    l2l_generator_options o = generator_options();
-    if (!w->generator) w->generator = l2l_generator_create(w->c, &o);
+    l2lda_options o = generator_options();
+    if (!w->generator) w->generator = l2lda_create(w->c, &o);
     return w->generator;
 }
 
@@ -173,7 +175,7 @@ static void end(world *w)
     if (w->has_data) l2l_dataset_free(&w->data);
     l2l_trainer_free(w->trainer);
     l2l_optimizer_free(w->optimizer);
-    l2l_generator_free(w->generator);
+    l2lda_free(w->generator);
     l2l_learned_free(w->phi);
     l2l_model_free(w->made);
     l2l_model_free(w->model);
@@ -262,17 +264,17 @@ static void learned_create(world *w)
 
 static void generator_create(world *w)
 {
-    l2l_generator_options o = generator_options();
-    l2l_generator *made = l2l_generator_create(P(0, w->c), P(1, &o));
+    l2lda_options o = generator_options();
+    l2lda *made = l2lda_create(P(0, w->c), P(1, &o));
     GAVE(made);
-    l2l_generator_free(made);
+    l2lda_free(made);
 }
 
-/* A training step whose maximizer asks for phi's gradient. */
+/* A training step whose maximizer looks elsewhere, or asks for phi's gradient. */
 typedef struct spy {
     world *w;
     l2l_maximizer inner;
-    bool gave;
+    bool looks, gave;
 } spy;
 static bool spy_begin(void *self, l2l_inner *in)
 {
@@ -282,12 +284,18 @@ static bool spy_begin(void *self, l2l_inner *in)
 static bool spy_step(void *self, l2l_inner *in)
 {
     spy *s = (spy *)self;
+    world *w = s->w;
+    l2l_real loss[N], gradient[N * IMAGE];
+    int predicted[N];
+    if (s->looks)
+        s->gave = l2l_look(P(0, in), P(1, in->adv), P(2, loss), P(3, predicted), P(4, gradient));
     return s->inner.step(s->inner.self, in);
 }
 static bool spy_gradient(void *self, l2l_inner *in)
 {
     spy *s = (spy *)self;
     world *w = s->w;
+    if (s->looks) return true;
     s->gave = l2l_learned_gradient(P(0, phi_of(w)), P(1, in), P(2, w->many));
     return s->gave;
 }
@@ -297,12 +305,13 @@ static bool spy_update(void *self, l2l_inner *in)
     (void)in;
     return true;
 }
-static void learned_gradient(world *w)
+static void spied(world *w, bool looks)
 {
     l2l_train_options o = train_options();
     l2l_trainer *t;
     spy s;
     s.w = w;
+    s.looks = looks;
     s.gave = false;
     s.inner = l2l_learned_maximizer(phi_of(w));
     o.method.maximizer = s.inner;
@@ -318,6 +327,24 @@ static void learned_gradient(world *w)
     l2l_train_step(t, w->images, w->labels, N, NULL);
     GAVE(s.gave);
     l2l_trainer_free(t);
+}
+
+static void open_as(world *w)
+{
+    l2l_model_options o = model_options();
+    bool saved = l2l_model_save(model_of(w), A_PATH);
+    o.arch = P(3, o.arch);
+    GAVE(w->made = l2l_model_open_as(P(0, w->c), P(1, A_PATH), P(2, &o)));
+    if (w->tells && !saved) w->gave = false;
+}
+
+static void optimizer_unpack(world *w)
+{
+    double v[32];
+    int64_t n = l2l_optimizer_pack(optimizer_of(w), NULL);
+    if (!CHECK(n <= COUNT(v))) return;
+    l2l_optimizer_pack(optimizer_of(w), v);
+    GAVE(l2l_optimizer_unpack(P(0, optimizer_of(w)), P(1, v), n));
 }
 
 static void trainer_create(world *w)
@@ -408,9 +435,9 @@ static bool read_npy(void *user, int64_t offset, void *to, size_t bytes)
     memcpy(to, (const char *)user + offset, bytes);
     return true;
 }
-static void shards_source(world *w)
+static void from_sources(world *w)
 {
-    l2l_source images[1], labels[1];
+    shards_source images[1], labels[1];
     memset(images, 0, sizeof images);
     images[0].bytes = 130;
     images[0].read_at = w->hole == ALL || w->hole == 3 ? NULL : read_npy;
@@ -418,8 +445,8 @@ static void shards_source(world *w)
     labels[0] = images[0];
     labels[0].bytes = 129;
     labels[0].user = npy_labels;
-    data_end(w, l2l_dataset_shards_source(P(0, w->c), P(1, images), P(2, labels), 1, 3,
-                                          P(9, &w->other)));
+    data_end(w, shards_from_sources(P(0, w->c), P(4, "name"), P(1, images), P(2, labels), 1, 3,
+                                    P(9, &w->other)));
 }
 
 static void write_file(const char *path, const void *bytes, size_t n)
@@ -449,7 +476,7 @@ static void shards(world *w)
 {
     write_file(A_PATH "-00000-images.npy", npy_images, 130);
     write_file(A_PATH "-00000-labels.npy", npy_labels, 129);
-    data_end(w, l2l_dataset_shards(P(0, w->c), P(1, A_PATH), 3, P(9, &w->other)));
+    data_end(w, shards_from_files(P(0, w->c), P(1, A_PATH), 3, P(9, &w->other)));
     remove(A_PATH "-00000-images.npy");
     remove(A_PATH "-00000-labels.npy");
 }
@@ -507,6 +534,7 @@ static void npy(world *w, bool from_file)
     F(l2l_cpu, l2l_cpu(C)) \
     F(l2l_set_cpu, l2l_set_cpu(C, L2L_CPU_DETECT)) \
     F(l2l_describe, CHECK(l2l_describe(C) != NULL)) \
+    F(l2l_allocate, void *p; GAVE(p = l2l_allocate(C, 8)); l2l_free(w->c, p)) \
     F(l2l_memory_used, l2l_memory_used(C)) \
     F(l2l_memory_peak, l2l_memory_peak(C)) \
     F(l2l_mark_here, l2l_mark_here(C)) \
@@ -589,17 +617,25 @@ static void npy(world *w, bool from_file)
     F(l2l_unit_default, l2l_unit_default(2, 3)) \
     F(l2l_layer_unit, l2l_unit u = l2l_unit_default(2, 3); \
       TENSOR(l2l_layer_unit(M, P(1, "unit"), P(2, w->y), P(3, &u)))) \
+    F(l2l_layer_parameter, model_of(w); \
+      TENSOR(l2l_layer_parameter(M, P(1, "conv.weight"), S(3, 3, 1, 2), 4, true, 0, 0))) \
     F(l2l_model_scope, l2l_model_scope(M, P(1, "scope."))) \
     F(l2l_layer_dropout, TENSOR(l2l_layer_dropout(M, P(1, w->x), 0.0))) \
     F(l2l_model_context, l2l_model_context(M)) \
     F(l2l_model_mode, l2l_model_mode(M)) \
     F(l2l_model_forward, TENSOR(l2l_model_forward(M, P(1, w->x), L2L_EVALUATE))) \
+    F(l2l_model_pass, l2l_model_pass(M)) \
+    F(l2l_model_run, l2l_pass p = l2l_model_pass(model_of(w)); \
+      TENSOR(l2l_model_run(M, P(1, w->x), P(2, &p)))) \
     F(l2l_model_logits, GAVE(l2l_model_logits(M, P(1, w->images), N, P(2, w->logits)))) \
     F(l2l_model_parameters, l2l_model_parameters(M)) \
     F(l2l_model_parameter, l2l_model_parameter(M, 0)) \
     F(l2l_model_size, l2l_model_size(M)) \
     F(l2l_parameter_get, GAVE(l2l_parameter_get(M, 0, P(1, w->many)))) \
     F(l2l_parameter_set, GAVE(l2l_parameter_set(M, 0, P(1, w->many)))) \
+    F(l2l_parameter_to_file, l2l_tensor *x = l2l_model_parameter(model_of(w), 0).value; \
+      GAVE(l2l_parameter_to_file(M, 0, P(1, x), P(2, w->many)))) \
+    F(l2l_model_changed, l2l_model_changed(M)) \
     F(l2l_model_summary, char text[64]; l2l_model_summary(M, P(1, text), sizeof text)) \
     F(l2l_model_memory, GAVE(l2l_model_memory(M, 1, L2L_TRAIN))) \
     F(l2l_model_external, external(w)) \
@@ -610,6 +646,8 @@ static void npy(world *w, bool from_file)
       l2l_schedule_factor(P(0, &s), 1, 2)) \
     F(l2l_optimizer_create, optimizer_create(w)) \
     F(l2l_optimizer_step, optimizer_step(w)) \
+    F(l2l_optimizer_pack, double v[32]; l2l_optimizer_pack(P(0, optimizer_of(w)), P(1, v))) \
+    F(l2l_optimizer_unpack, optimizer_unpack(w)) \
     F(l2l_optimizer_free, optimizer_of(w); FREE(l2l_optimizer_free, w->optimizer)) \
     F(l2l_objective_cross_entropy, l2l_objective_cross_entropy()) \
     F(l2l_objective_kl, l2l_objective_kl()) \
@@ -620,8 +658,10 @@ static void npy(world *w, bool from_file)
     F(l2l_maximizer_momentum, l2l_maximizer_momentum(1)) \
     F(l2l_maximizer_adam, l2l_maximizer_adam(1)) \
     F(l2l_maximizer_line_search, l2l_maximizer_line_search(true)) \
+    F(l2l_look, spied(w, true)) \
     F(l2l_outer_cross_entropy, l2l_outer_cross_entropy()) \
     F(l2l_outer_trades, l2l_outer_trades(6)) \
+    F(l2l_outer_predicted, GAVE(l2l_outer_predicted(M, P(1, w->labels), N))) \
     F(l2l_attack_fgsm, l2l_attack_fgsm(0.1)) \
     F(l2l_attack_ifgsm, l2l_attack_ifgsm(0.1)) \
     F(l2l_attack_pgd, l2l_attack_pgd(0.1)) \
@@ -651,15 +691,15 @@ static void npy(world *w, bool from_file)
     F(l2l_attack_learned, l2l_attack a = l2l_attack_learned(P(0, phi_of(w)), 0.1, 2); \
       GAVE(l2l_attack_run(model_of(w), &a, w->images, w->labels, N, w->adversarial, \
                           w->records))) \
-    F(l2l_learned_gradient, learned_gradient(w)) \
-    F(l2l_generator_default, l2l_generator_default()) \
-    F(l2l_generator_create, generator_create(w)) \
-    F(l2l_generator_free, generator_of(w); FREE(l2l_generator_free, w->generator)) \
-    F(l2l_generator_info, l2l_generator_info(P(0, generator_of(w)))) \
-    F(l2l_generator_size, l2l_generator_size(P(0, generator_of(w)))) \
-    F(l2l_generator_network, l2l_generator_network(P(0, generator_of(w)))) \
-    F(l2l_generator_maximizer, l2l_generator_maximizer(P(0, generator_of(w)))) \
-    F(l2l_attack_l2lda, l2l_attack a = l2l_attack_l2lda(P(0, generator_of(w)), 0.1); \
+    F(l2l_learned_gradient, spied(w, false)) \
+    F(l2lda_default, l2lda_default()) \
+    F(l2lda_create, generator_create(w)) \
+    F(l2lda_free, generator_of(w); FREE(l2lda_free, w->generator)) \
+    F(l2lda_info, l2lda_info(P(0, generator_of(w)))) \
+    F(l2lda_size, l2lda_size(P(0, generator_of(w)))) \
+    F(l2lda_network, l2lda_network(P(0, generator_of(w)))) \
+    F(l2lda_maximizer, l2lda_maximizer(P(0, generator_of(w)))) \
+    F(l2lda_attack, l2l_attack a = l2lda_attack(P(0, generator_of(w)), 0.1); \
       GAVE(l2l_attack_run(model_of(w), &a, w->images, w->labels, N, w->adversarial, \
                           w->records))) \
     F(l2l_dataset_from_arrays, from_arrays(w)) \
@@ -672,7 +712,7 @@ static void npy(world *w, bool from_file)
     F(l2l_method_trades, l2l_method_trades(6)) \
     F(l2l_method_rnn_adv, METHOD(l2l_method_rnn_adv(P(0, phi_of(w))))) \
     F(l2l_method_rnn_trades, METHOD(l2l_method_rnn_trades(P(0, phi_of(w)), 6))) \
-    F(l2l_method_l2lda, METHOD(l2l_method_l2lda(P(0, generator_of(w))))) \
+    F(l2lda_method, METHOD(l2lda_method(P(0, generator_of(w))))) \
     F(l2l_train_default, l2l_train_default()) \
     F(l2l_trainer_create, trainer_create(w)) \
     F(l2l_trainer_free, trainer_of(w); FREE(l2l_trainer_free, w->trainer)) \
@@ -693,41 +733,45 @@ static void npy(world *w, bool from_file)
     F(l2l_transfer_matrix, transfer(w)) \
     F(l2l_dataset_idx_memory, idx_memory(w)) \
     F(l2l_dataset_cifar10_memory, cifar_memory(w)) \
-    F(l2l_dataset_shards_source, shards_source(w)) \
+    F(shards_from_sources, from_sources(w)) \
     F(l2l_model_load_memory, int extra; bool saved = SAVED(l2l_model_save_memory, model_of(w)); \
       GAVE(l2l_model_load_memory(M, P(1, w->memory), w->size, P(2, &extra)) && saved)) \
     F(l2l_model_save_memory, SAVE(l2l_model_save_memory, model_of(w))) \
     F(l2l_learned_load_memory, bool saved = SAVED(l2l_learned_save_memory, phi_of(w)); \
       GAVE(l2l_learned_load_memory(P(0, phi_of(w)), P(1, w->memory), w->size) && saved)) \
     F(l2l_learned_save_memory, SAVE(l2l_learned_save_memory, phi_of(w))) \
-    F(l2l_generator_load_memory, bool saved = SAVED(l2l_generator_save_memory, generator_of(w)); \
-      GAVE(l2l_generator_load_memory(P(0, generator_of(w)), P(1, w->memory), w->size) && saved)) \
-    F(l2l_generator_save_memory, SAVE(l2l_generator_save_memory, generator_of(w))) \
+    F(l2lda_load_memory, bool saved = SAVED(l2lda_save_memory, generator_of(w)); \
+      GAVE(l2lda_load_memory(P(0, generator_of(w)), P(1, w->memory), w->size) && saved)) \
+    F(l2lda_save_memory, SAVE(l2lda_save_memory, generator_of(w))) \
     F(l2l_free, SAVED(l2l_model_save_memory, model_of(w)); \
       if (w->c) l2l_free(P(1, w->c), P(0, w->memory)); \
       if (!at_hole(w, 0) && !at_hole(w, 1)) w->memory = NULL) \
     F(l2l_npy_load_memory, npy(w, false)) \
     F(l2l_array_free, l2l_array a; memset(&a, 0, sizeof a); l2l_array_free(C, P(1, &a))) \
+    F(l2l_npy_header, l2l_npy h; \
+      GAVE(l2l_npy_header(C, P(1, "name"), P(2, npy_images), 130, 130, P(3, &h)))) \
     F(l2l_dataset_idx, idx(w)) \
     F(l2l_dataset_cifar10, cifar(w)) \
-    F(l2l_dataset_shards, shards(w)) \
+    F(shards_from_files, shards(w)) \
     F(l2l_model_load, int extra; bool saved = l2l_model_save(model_of(w), A_PATH); \
       GAVE(l2l_model_load(M, P(1, A_PATH), P(2, &extra)) && saved)) \
     F(l2l_model_save, GAVE(l2l_model_save(M, P(1, A_PATH)))) \
     F(l2l_learned_load, bool saved = l2l_learned_save(phi_of(w), A_PATH); \
       GAVE(l2l_learned_load(P(0, phi_of(w)), P(1, A_PATH)) && saved)) \
     F(l2l_learned_save, GAVE(l2l_learned_save(P(0, phi_of(w)), P(1, A_PATH)))) \
-    F(l2l_generator_load, bool saved = l2l_generator_save(generator_of(w), A_PATH); \
-      GAVE(l2l_generator_load(P(0, generator_of(w)), P(1, A_PATH)) && saved)) \
-    F(l2l_generator_save, GAVE(l2l_generator_save(P(0, generator_of(w)), P(1, A_PATH)))) \
+    F(l2lda_load, bool saved = l2lda_save(generator_of(w), A_PATH); \
+      GAVE(l2lda_load(P(0, generator_of(w)), P(1, A_PATH)) && saved)) \
+    F(l2lda_save, GAVE(l2lda_save(P(0, generator_of(w)), P(1, A_PATH)))) \
     F(l2l_model_open, l2l_model_options o = l2l_model_default("smallcnn"); l2l_model *m; \
       o.width_multiplier = 0.25; m = l2l_model_create(w->c, &o); l2l_model_save(m, A_PATH); \
       l2l_model_free(m); GAVE(w->made = l2l_model_open(C, P(1, A_PATH)))) \
+    F(l2l_model_open_as, open_as(w)) \
     F(l2l_learned_open, l2l_learned *m; l2l_learned_save(phi_of(w), A_PATH); \
       GAVE(m = l2l_learned_open(C, P(1, A_PATH))); l2l_learned_free(m)) \
-    F(l2l_generator_open, l2l_generator *m; l2l_generator_save(generator_of(w), A_PATH); \
-      GAVE(m = l2l_generator_open(C, P(1, A_PATH))); l2l_generator_free(m)) \
+    F(l2lda_open, l2lda *m; l2lda_save(generator_of(w), A_PATH); \
+      GAVE(m = l2lda_open(C, P(1, A_PATH))); l2lda_free(m)) \
     F(l2l_npy_load, npy(w, true)) \
+    F(l2l_save_bytes, GAVE(l2l_save_bytes(C, P(1, A_PATH), P(2, npy_images), 130))) \
     F(l2l_npy_save_reals, int64_t s[2] = {2, 3}; \
       GAVE(l2l_npy_save_reals(C, P(1, A_PATH), P(2, w->many), P(3, s), 2))) \
     F(l2l_npy_save_integers, int64_t s[2] = {1, 2}; \

@@ -324,7 +324,7 @@ static void data_that_are_missed(void)
     CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "without a data set steps must say");
     o.steps = -5;
     CHECK(l2l_trainer_create(m, NULL, &o) == NULL);
-    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "not -5");
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "steps -5 is not");
     o.steps = 10;
     o.validation = 1;
     CHECK(l2l_trainer_create(m, NULL, &o) == NULL);

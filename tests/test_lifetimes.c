@@ -2,6 +2,7 @@
    freed while the tape needs them, objects freed in any order, tensors of another context, and
    callbacks that return or drop what they should not. Meant for AddressSanitizer as well. */
 #include "support.h"
+#include "../examples/l2lda.h"
 
 enum { SIDE = 4, CLASSES = 3, IMAGE = SIDE * SIDE };
 
@@ -587,7 +588,7 @@ static void failed_maximizers(void)
     CHECK(l2l_dataset_from_arrays(c, x, labels, 2, 1, SIDE, SIDE, CLASSES, &d));
     CHECK(l2l_evaluation_begin(m, &d, NULL, &e));
     for (int kind = 0; kind < 2; kind++) {
-        l2l_attack a = kind ? l2l_attack_l2lda(NULL, 0.3) : l2l_attack_learned(NULL, 0.3, 2);
+        l2l_attack a = kind ? l2lda_attack(NULL, 0.3) : l2l_attack_learned(NULL, 0.3, 2);
         l2l_train_options o = l2l_train_default();
         l2l_trainer *t;
         CHECK(!l2l_attack_run(m, &a, x, labels, 2, NULL, NULL));
@@ -597,7 +598,7 @@ static void failed_maximizers(void)
         CHECK(!l2l_transfer_matrix(&m, 1, &d, &a, NULL, (double[1]){0}));
         CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "is NULL");
         o.batch = 2;
-        o.method = kind ? l2l_method_l2lda(NULL) : l2l_method_rnn_adv(NULL);
+        o.method = kind ? l2lda_method(NULL) : l2l_method_rnn_adv(NULL);
         t = l2l_trainer_create(m, &d, &o);
         CHECK(!l2l_train_step(t, x, labels, 2, NULL));
         CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "is NULL");

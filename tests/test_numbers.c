@@ -1,5 +1,8 @@
 /* Numbers as texts of files: written so that they come back with the same bits, integers as
-   integers, and read to the nearest double, whatever the text. Held against printf and strtod. */
+   integers, and read to the nearest double, whatever the text. Held against printf and strtod:
+   what the library writes and reads with, and, where a model's means may be so large, its files. */
+#define L2LADV_STATIC
+#define L2LADV_IMPLEMENTATION
 #include "networks.h"
 #include <float.h>
 
@@ -33,15 +36,35 @@ static l2l_model *make(const double *mean, const double *deviation)
     return l2l_model_create(c, &o);
 }
 
-/* Four numbers into a file and back; what the file says of them, apart. */
+/* Whether a model may have such means: in single precision as in double they are finite and no
+   more than FLT_MAX. */
+static int fits(double v) { return fabs(v) <= (double)FLT_MAX; }
+
+static int written_and_read(double v, char text[40])
+{
+    const char *s = text;
+    double back = 1;
+    size_t n = l2l__format(text, 40, "%r", v);
+    return CHECK(n < 40) && CHECK(l2l__scan_real(&s, &back)) && CHECK_INT(0, *s) &&
+           CHECK_BYTES(&v, &back, sizeof v);
+}
+
+/* Four numbers into texts, into a file if they fit, and back; what the file says of them, apart. */
 static int through_a_file(const double *v, char text[CHANNELS][40])
 {
     static const double ones[CHANNELS] = {1, 1, 1, 1};
-    l2l_model *m = make(v, ones);
+    l2l_model *m;
     void *data = NULL;
+    char own[CHANNELS][40];
     size_t bytes = 0;
-    int i, extra, ok = CHECK(m && l2l_model_save_memory(m, &data, &bytes)) &&
-                       CHECK(l2l_model_load_memory(other, data, bytes, &extra));
+    int i, extra, ok = 1;
+    for (i = 0; i < CHANNELS; i++)
+        if (!written_and_read(v[i], text ? text[i] : own[i])) ok = 0;
+    for (i = 0; i < CHANNELS; i++)
+        if (!ok || !fits(v[i])) return ok;
+    m = make(v, ones);
+    ok = CHECK(m && l2l_model_save_memory(m, &data, &bytes)) &&
+         CHECK(l2l_model_load_memory(other, data, bytes, &extra));
     for (i = 0; ok && i < CHANNELS; i++)
         ok = CHECK_BYTES(&v[i], &l2l_model_info(other)->mean[i], sizeof *v);
     if (ok && text) {
@@ -49,8 +72,7 @@ static int through_a_file(const double *v, char text[CHANNELS][40])
         for (; memcmp(p, "\"mean\":\"", 8); p++) continue;
         for (p += 8, i = 0; i < CHANNELS; i++, p++) {
             size_t n = strcspn(p, ",\"");
-            memcpy(text[i], p, n);
-            text[i][n] = 0;
+            ok &= CHECK_INT(strlen(text[i]), n) && CHECK_BYTES(text[i], p, n);
             p += n;
         }
     }
@@ -140,8 +162,11 @@ static int read_text(const char *text, double *v)
 }
 static int read_as_strtod(const char *text)
 {
-    double expected = strtod(text, NULL), got = 0;
-    int there = read_text(text, &got), finite = fabs(expected) <= DBL_MAX;
+    double expected = strtod(text, NULL), got = 0, filed = 0;
+    const char *s = text;
+    int there = l2l__scan_real(&s, &got) && !*s, finite = fabs(expected) <= DBL_MAX;
+    if (CHECK_INT(fits(expected), read_text(text, &filed)) && fits(expected))
+        CHECK_BYTES(&expected, &filed, sizeof filed);
     if (CHECK_INT(finite, there) && (!there || CHECK_BYTES(&expected, &got, sizeof got))) return 1;
     printf("    %.60s: %.17g, not %.17g\n", text, got, expected);
     return 0;

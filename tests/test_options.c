@@ -3,6 +3,7 @@
    evaluation's state belong to, member by member. What training and attacks do with the members
    that go by image. */
 #include "networks.h"
+#include "../examples/l2lda.h"
 
 enum { IMAGES = 30, SIZE = 64, CLASSES = 5, HELD = 11 };
 
@@ -83,13 +84,13 @@ static const member members[] = {
     M(LEARNED, l2l_learned_options, second_order, 'b', "e"),
     M(LEARNED, l2l_learned_options, optimizer.kind, 'i', "mehl"),
     M(LEARNED, l2l_learned_options, optimizer.rate, 'r', "n+-hm"),
-    M(GENERATOR, l2l_generator_options, channels, 'i', "mzhl"),
-    M(GENERATOR, l2l_generator_options, height, 'i', "mzhl"),
-    M(GENERATOR, l2l_generator_options, width, 'i', "mzhl"),
-    M(GENERATOR, l2l_generator_options, classes, 'i', "mzhl"),
-    M(GENERATOR, l2l_generator_options, width_multiplier, 'r', "n+-hmz"),
-    M(GENERATOR, l2l_generator_options, diversity, 'r', "n+-hm"),
-    M(GENERATOR, l2l_generator_options, optimizer.momentum, 'r', "n+-hm2"),
+    M(GENERATOR, l2lda_options, channels, 'i', "mzhl"),
+    M(GENERATOR, l2lda_options, height, 'i', "mzhl"),
+    M(GENERATOR, l2lda_options, width, 'i', "mzhl"),
+    M(GENERATOR, l2lda_options, classes, 'i', "mzhl"),
+    M(GENERATOR, l2lda_options, width_multiplier, 'r', "n+-hmz"),
+    M(GENERATOR, l2lda_options, diversity, 'r', "n+-hm"),
+    {GENERATOR, offsetof(l2lda_options, optimizer.momentum), 'r', "optimizer: momentum", "n+-hm2"},
     M(OPTIMIZER, l2l_optimizer_options, kind, 'i', "mehl"),
     M(OPTIMIZER, l2l_optimizer_options, rate, 'r', "n+-hm"),
     M(OPTIMIZER, l2l_optimizer_options, momentum, 'r', "n+-hm2"),
@@ -135,7 +136,8 @@ static const member members[] = {
     M(ATTACK, l2l_attack, maximizer.memory, 'i', "mehl"),
     M(ATTACK, l2l_attack, maximizer.number[0], 'r', "n"),
     M(ATTACK, l2l_attack, norm, 'i', "mehl"), M(ATTACK, l2l_attack, epsilon, 'r', "n+-hm2"),
-    M(ATTACK, l2l_attack, step_size, 'r', "n+-hm"), M(ATTACK, l2l_attack, steps, 'i', "mhl"),
+    M(ATTACK, l2l_attack, step_size, 'r', "n+-hm"),
+    M(ATTACK, l2l_attack, relative_step, 'r', "n+-hm"), M(ATTACK, l2l_attack, steps, 'i', "mhl"),
     M(ATTACK, l2l_attack, restarts, 'i', "mzl"), M(ATTACK, l2l_attack, start, 'i', "mehl"),
     M(ATTACK, l2l_attack, last_iterate, 'b', "e"), M(ATTACK, l2l_attack, batch, 'i', "mzl"),
     M(SEARCH, l2l_attack, searches, 'i', "mzl"), M(SEARCH, l2l_attack, constant, 'r', "n+-hmz"),
@@ -157,7 +159,7 @@ static int made(world *w, int in, const member *q, double v)
     const int64_t size = 4;
     l2l_model_options mo = own_options("tiny", tiny_forward, 1, 8, CLASSES);
     l2l_learned_options lo = w->lo;
-    l2l_generator_options go = l2l_generator_default();
+    l2lda_options go = l2lda_default();
     l2l_optimizer_options oo = l2l_adam_default();
     l2l_train_options to = w->o;
     l2l_attack a = in == SEARCH ? l2l_attack_cw_l2(1) : l2l_attack_pgd(0.1);
@@ -180,7 +182,7 @@ static int made(world *w, int in, const member *q, double v)
     case MODEL: l2l_model_free((l2l_model *)(object = l2l_model_create(w->c, &mo))); break;
     case LEARNED: l2l_learned_free((l2l_learned *)(object = l2l_learned_create(w->c, &lo))); break;
     case GENERATOR:
-        l2l_generator_free((l2l_generator *)(object = l2l_generator_create(w->c, &go)));
+        l2lda_free((l2lda *)(object = l2lda_create(w->c, &go)));
         break;
     case OPTIMIZER:
         l2l_optimizer_free((l2l_optimizer *)(object = l2l_optimizer_create(w->c, &oo, &size, 1)));
@@ -629,7 +631,7 @@ static void base(world *w, bool search)
     w->o.checkpoint = checkpoint;
 }
 
-enum { CHANGES = 78 };
+enum { CHANGES = 79 };
 /* Change number k of the settings; its name. */
 static const char *change(world *w, int k)
 {
@@ -724,6 +726,7 @@ static const char *change(world *w, int k)
     case 75: w->lo.optimizer.clip = 0.5; return "optimizer.clip";
     case 76: w->lo.optimizer.epsilon = 0.5; return "optimizer.epsilon";
     case 77: w->lo.optimizer.weight_decay = 0.5; return "optimizer.weight_decay";
+    case 78: v->relative_step = 0.5; return "validation_attack.step_size"; /* in pixels */
     default: return NULL;
     }
 }
@@ -835,6 +838,9 @@ static void resumes(void)
     d.o.resume = true;
     d.o.checkpoint_steps = 2;
     d.o.validation_attack.batch = 3;
+    d.o.validation_attack.step_size = /* the same steps, said in pixels */
+        d.o.validation_attack.relative_step * d.o.validation_attack.epsilon;
+    d.o.validation_attack.relative_step = 3;
     CHECK(trained(&d, false));
     CHECK_SAME_MODEL(a.m, d.m);
     phi = l2l_learned_parameters(a.phi);

@@ -3,6 +3,7 @@
    bytes, and of models the same logits.      test_roundtrip [rounds [seed]] */
 #define _POSIX_C_SOURCE 200809L
 #include "networks.h"
+#include "../examples/l2lda.h"
 #include <unistd.h>
 
 static l2l_context *c;
@@ -195,8 +196,8 @@ static void generators(void)
     long i;
     int ok = 1;
     for (i = 0; ok && i < rounds / 6; i++) {
-        l2l_generator_options o = l2l_generator_default();
-        l2l_generator *m, *other, *opened;
+        l2lda_options o = l2lda_default();
+        l2lda *m, *other, *opened;
         blob file;
         o.channels = 1 + (int)draw(4);
         o.height = 4 * (1 + (int)draw(5));
@@ -204,21 +205,21 @@ static void generators(void)
         o.classes = 2 + (int)draw(30);
         o.width_multiplier = 0.001 + 0.3 * unit();
         o.seed = draw(1u << 30);
-        m = l2l_generator_create(c, &o);
+        m = l2lda_create(c, &o);
         if (!CHECK(m != NULL)) break;
-        ok = CHECK(l2l_generator_save(m, place[0]));
+        ok = CHECK(l2lda_save(m, place[0]));
         file = file_bytes(place[0]);
         o.seed++;
-        other = l2l_generator_create(c, &o);
-        ok = ok && CHECK(l2l_generator_load_memory(other, file.data, file.size)) &&
-             CHECK(l2l_generator_save(other, place[1])) && same_files();
-        opened = l2l_generator_open(c, place[0]);
-        ok = ok && CHECK(opened != NULL) && CHECK(l2l_generator_save(opened, place[1])) &&
+        other = l2lda_create(c, &o);
+        ok = ok && CHECK(l2lda_load_memory(other, file.data, file.size)) &&
+             CHECK(l2lda_save(other, place[1])) && same_files();
+        opened = l2lda_open(c, place[0]);
+        ok = ok && CHECK(opened != NULL) && CHECK(l2lda_save(opened, place[1])) &&
              same_files();
         CHECK_OK(c);
-        l2l_generator_free(m);
-        l2l_generator_free(other);
-        l2l_generator_free(opened);
+        l2lda_free(m);
+        l2lda_free(other);
+        l2lda_free(opened);
         free(file.data);
     }
 }

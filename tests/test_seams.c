@@ -665,7 +665,7 @@ static void optimizer_states(void)
 
 static void opening_own_networks(void)
 {
-    const char *file = "out/seams.safetensors", *known = "out/seams-known.safetensors";
+    const char *file = "seams.safetensors.tmp", *known = "seams-known.safetensors.tmp";
     l2l_context *c = test_context(1);
     l2l_model *m = tiny_model(c, 610), *k = NULL, *small;
     l2l_model_options o = own_options("tiny", tiny_forward, 3, 40, 2), cnn = l2l_model_default("smallcnn");
@@ -713,6 +713,77 @@ static void opening_own_networks(void)
     l2l_context_free(c);
 }
 
+/* Every kind of operation, numbers read in between, and a gradient inside. */
+static l2l_tensor *any_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_context *c = l2l_model_context(m);
+    l2l_unit u = l2l_unit_default(4, 3);
+    l2l_batch_norm_options norm = l2l_batch_norm_default();
+    l2l_tensor *in[2], *scale, *y, *g = NULL;
+    l2l_shape s = x->shape;
+    l2l_real most = 0, *copy = test_array(l2l_count(s));
+    bool was;
+    int64_t i;
+    (void)user;
+    for (i = 0; i < l2l_count(s); i++) most = x->data[i] > most ? x->data[i] : most;
+    CHECK(l2l_to_nchw(c, x, copy) && (double)l2l_item(c, l2l_sum(c, x)) >= (double)most);
+    x = l2l_add(c, l2l_from_nchw(c, copy, s), l2l_full(c, s, (double)most));
+    free(copy);
+    scale = l2l_layer_parameter(m, "scale", l2l_shape_of(1, 1, 1, s.c), 1, true, 0.1, 1);
+    x = l2l_mul(c, x, l2l_broadcast_to(c, scale, s));
+    was = l2l_set_recording(c, true);
+    y = l2l_sum(c, l2l_power(c, l2l_affine(c, x, 1, 2), 2));
+    CHECK(l2l_grad(c, y, &x, 1, &g, 0));
+    l2l_set_recording(c, was);
+    x = l2l_sub(c, x, l2l_clamp(c, l2l_abs(c, g), -1, 1));
+    x = l2l_layer_batch_norm(m, "first", x, L2L_RELU);
+    u.norm = "second";
+    in[0] = l2l_layer_unit(m, "unit", x, &u);
+    in[1] = l2l_tanh(c, l2l_layer_conv(m, "conv", x, 2, 3, 1, 1, L2L_RELU));
+    x = l2l_concat(c, in, 2);
+    in[0] = l2l_max_pool(c, x, 2, 2, 0);
+    in[1] = l2l_average_pool(c, x, 2, 2, 0);
+    x = l2l_leaky_relu(c, l2l_concat(c, in, 2), 0.1);
+    norm.training = true;
+    if (!(norm.gamma = l2l_full(c, l2l_shape_of(1, 1, 1, 12), 2))) return NULL;
+    norm.beta = norm.running_mean = l2l_zeros(c, norm.gamma->shape);
+    norm.running_variance = l2l_full(c, norm.gamma->shape, 1);
+    norm.update = false;
+    x = l2l_batch_norm(c, x, &norm);
+    x = l2l_slice(c, l2l_place(c, l2l_sigmoid(c, x), 1, 14), 1, 12);
+    x = l2l_layer_dropout(m, l2l_log(c, l2l_affine(c, l2l_exp(c, x), 1, 1)), 0.1);
+    x = l2l_add(c, l2l_reshape(c, x, l2l_shape_of(s.n, 4, 4, 12)), l2l_sign(c, l2l_detach(c, x)));
+    in[0] = l2l_global_average_pool(c, x);
+    in[1] = l2l_softmax(c, l2l_layer_linear(m, "hidden", x, 6, L2L_RELU));
+    return l2l_log_softmax(c, l2l_layer_linear(m, "last", l2l_concat(c, in, 2), 5, L2L_LAST));
+}
+
+static void opening_any_network(void)
+{
+    const char *file = "seams-any.safetensors.tmp";
+    l2l_context *c = test_context(1);
+    l2l_model_options o = own_options("any", any_forward, 2, 8, 5);
+    l2l_model *m = l2l_model_create(c, &o), *k;
+    l2l_real x[3 * 128], z[2][15];
+    o.height = o.width = 40;                /* its sizes are the file's */
+    golden_fill(x, 3 * 128, 611, 0, 1);
+    CHECK(m && l2l_model_save(m, file));
+    k = l2l_model_open_as(c, file, &o);
+    if (CHECK(m && k)) {
+        CHECK_SAME_MODEL(m, k);
+        CHECK(l2l_model_logits(m, x, 3, z[0]) && l2l_model_logits(k, x, 3, z[1]));
+        CHECK_BYTES(z[0], z[1], sizeof z[0]);
+    }
+    CHECK_OK(c);
+    o.arch = NULL;
+    CHECK(!l2l_model_open_as(c, file, &o));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "options.arch is NULL");
+    remove(file);
+    l2l_model_free(k);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
 /* -- memory -------------------------------------------------------------------------------------- */
 
 static void own_memory(void)
@@ -748,6 +819,7 @@ int main(void)
     RUN(dropout_of_joined_batches, "dropout draws by image and stream, anew for batches that are joined");
     RUN(told_accuracy, "accuracy is what an own outer loss tells, else -1");
     RUN(optimizer_states, "an optimizer goes on from its packed state with the same bits");
+    RUN(opening_any_network, "an own network with any operation opens, its first run sees zeros");
     RUN(opening_own_networks, "own networks are opened by their files, others refused by name");
     RUN(own_memory, "memory of the context's allocator is zeroed, counted and given back");
     return test_end();

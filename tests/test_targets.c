@@ -2,6 +2,8 @@
    place; two processes that save to one path leave a whole file; a file that is there and cannot be
    opened is not taken for none; a log that cannot be written costs nothing. */
 #define _XOPEN_SOURCE 700
+#include "../examples/shards.h"
+#include "../examples/l2lda.h"
 #include "networks.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -79,14 +81,14 @@ static bool save(int which, const char *path)
 {
     static const int64_t shape[1] = {40}, whole[3] = {1, 2, 3}, three[1] = {3};
     l2l_learned_options lo = l2l_learned_default();
-    l2l_generator_options go = l2l_generator_default();
+    l2lda_options go = l2lda_default();
     l2l_train_options o = l2l_train_default();
     l2l_evaluation_options eo = l2l_evaluation_default();
     l2l_attack a = l2l_attack_fgsm(0.1);
     l2l_evaluation e;
     l2l_result r;
     l2l_learned *phi;
-    l2l_generator *g;
+    l2lda *g;
     l2l_trainer *t;
     bool ok = false;
     switch (which) {
@@ -101,9 +103,9 @@ static bool save(int which, const char *path)
     case 4:
         go.width_multiplier = 0.1;
         go.height = go.width = 16;
-        g = l2l_generator_create(c, &go);
-        ok = l2l_generator_save(g, path);
-        l2l_generator_free(g);
+        g = l2lda_create(c, &go);
+        ok = l2lda_save(g, path);
+        l2lda_free(g);
         return ok;
     case 5:
         t = l2l_trainer_create(model, &data, &o);
@@ -435,10 +437,10 @@ static void an_unreadable_shard(void)
         fwrite("\1\1\1\1", 1, k % 2 ? 1 : 4, f);
         CHECK(!fclose(f));
     }
-    CHECK(!l2l_dataset_shards(c, "set", 3, &d));
+    CHECK(!shards_from_files(c, "set", 3, &d));
     CHECK_ERROR(c, L2L_ERROR_FILE, "set-00001-images.npy: cannot open it");
     remove("set-00001-images.npy");
-    CHECK(l2l_dataset_shards(c, "set", 3, &d));
+    CHECK(shards_from_files(c, "set", 3, &d));
     CHECK_OK(c);
     l2l_dataset_free(&d);
     remove("set-00000-images.npy");

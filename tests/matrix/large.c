@@ -39,7 +39,7 @@ static int far_image(l2l_context *c, const char *folder)
                            "(2200, 1000, 1000), }", (int64_t)N * SIDE * SIDE);
     snprintf(path, sizeof path, "%s-00000-labels.npy", prefix);
     ok = ok && write_shard(path, "{'descr': '|u1', 'fortran_order': False, 'shape': (2200,), }", N);
-    ok = ok && l2l_dataset_shards(c, prefix, 256, &d) && l2l_dataset_read(&d, N - 1, 1, x, &y);
+    ok = ok && shards_from_files(c, prefix, 256, &d) && l2l_dataset_read(&d, N - 1, 1, x, &y);
     ok = ok && y == 255 && x[SIDE * SIDE - 1] > 0 && !(x[0] > 0);
     if (l2l_error(c) == L2L_OK) l2l_dataset_free(&d);
     remove(path);
