@@ -1346,11 +1346,6 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 #endif /* L2LADV_H */
 #if defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED) && !defined(L2L__LANES)
 
-#ifdef slots                                 /* a word of Qt's for nothing; restored at the end   */
-#pragma push_macro("slots")
-#undef slots
-#define L2L__POP_SLOTS
-#endif
 #ifndef L2LADV_NO_STDIO
 #include <errno.h>
 #include <stdio.h>
@@ -5641,7 +5636,7 @@ static void l2l__accumulate(l2l_context *c, l2l_tensor **slot, l2l_tensor *g)
 typedef struct l2l__walk {
     l2l_tensor *const *inputs;
     int n, last;                             /* last: the output's place on the tape              */
-    l2l_tensor **slots;                      /* cotangents so far: of nodes 0..last, of inputs    */
+    l2l_tensor **slot;                       /* cotangents so far: of nodes 0..last, of inputs    */
     unsigned char *need;                     /* per node: 1 a path to an input, 2 an input itself */
 } l2l__walk;
 
@@ -5654,15 +5649,15 @@ static l2l_tensor **l2l__walk_slot(l2l__walk *w, l2l_tensor *x)
 {
     int k = -2 - x->tape;
     if (x->tape >= 0)
-        return x->tape <= w->last && w->need[x->tape] ? &w->slots[x->tape] : NULL;
-    return k >= 0 && k < w->n && w->inputs[k] == x ? &w->slots[w->last + 1 + k] : NULL;
+        return x->tape <= w->last && w->need[x->tape] ? &w->slot[x->tape] : NULL;
+    return k >= 0 && k < w->n && w->inputs[k] == x ? &w->slot[w->last + 1 + k] : NULL;
 }
 
 static void l2l__walk_mark(l2l_context *c, l2l__walk *w)
 {
     int last = w->last;
     memset(w->need, 0, (size_t)last + 1);
-    memset(w->slots, 0, ((size_t)last + 1 + (size_t)w->n) * sizeof *w->slots);
+    memset(w->slot, 0, ((size_t)last + 1 + (size_t)w->n) * sizeof *w->slot);
     for (int i = 0; i < w->n; i++)
         if (w->inputs[i]->tape >= 0 && w->inputs[i]->tape <= last) w->need[w->inputs[i]->tape] = 2;
     for (int i = 0; i <= last; i++)
@@ -5696,7 +5691,7 @@ static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned
     l2l_tensor **slot;
     v.c = c;
     v.y = y;
-    v.dy = w->slots[y->tape];
+    v.dy = w->slot[y->tape];
     for (int j = 0; j < 8; j++) v.need[j] = y->in[j] && l2l__walk_slot(w, y->in[j]);
     y->op->vjp(&v);
     for (int j = 0; j < 8; j++) {
@@ -5706,7 +5701,7 @@ static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned
     }
     if (w->need[y->tape] == 1) {             /* not asked for: no longer needed                   */
         l2l_drop(c, v.dy);
-        w->slots[y->tape] = NULL;
+        w->slot[y->tape] = NULL;
     }
     if (!(flags & L2L_FREE_GRAPH) || (w->need[y->tape] & 2)) return;
     if (l2l__shows(c->tape[w->last], y)) y->op = &l2l__given_back_op;
@@ -5722,12 +5717,12 @@ static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l
         *slot = cotangent ? l2l_reshape(c, cotangent, output->shape)
                           : l2l_full(c, output->shape, 1);
     for (int i = w->last; i >= 0 && !c->status; i--)
-        if ((w->need[i] & 1) && w->slots[i]) l2l__walk_node(c, w, c->tape[i], flags);
+        if ((w->need[i] & 1) && w->slot[i]) l2l__walk_node(c, w, c->tape[i], flags);
     for (int i = 0; i < w->n && !c->status; i++) {
         slot = l2l__walk_slot(w, w->inputs[i]);
         gradients[i] = slot && *slot ? l2l__retain(*slot) : l2l_zeros(c, w->inputs[i]->shape);
     }
-    for (int i = 0; i < w->last + 1 + w->n && !c->status; i++) l2l_drop(c, w->slots[i]);
+    for (int i = 0; i < w->last + 1 + w->n && !c->status; i++) l2l_drop(c, w->slot[i]);
 }
 
 L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent,
@@ -5762,7 +5757,7 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     w.inputs = inputs;
     w.n = n_inputs;
     w.last = output->tape;
-    w.slots = (l2l_tensor **)l2l__arena_array(c, (int64_t)w.last + 1 + n_inputs, sizeof *w.slots);
+    w.slot = (l2l_tensor **)l2l__arena_array(c, (int64_t)w.last + 1 + n_inputs, sizeof *w.slot);
     w.need = (unsigned char *)l2l__arena_array(c, output->tape + 1, 1);
     saved = (int *)l2l__arena_array(c, n_inputs + 1, sizeof *saved);
     if (saved) {
@@ -5779,7 +5774,7 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
         for (int i = 0; i < n_inputs; i++) gradients[i] = NULL;
         return false;
     }
-    l2l__arena_drop(c, w.slots);
+    l2l__arena_drop(c, w.slot);
     l2l__arena_drop(c, w.need);
     l2l__arena_drop(c, saved);
     return true;
@@ -6930,7 +6925,7 @@ struct l2l_model {
     l2l_context *context;
     l2l_model_options options;
     char arch[32], scope[64];
-    l2l__slot **slots;                       /* in the order of the first run                     */
+    l2l__slot **slot;                        /* in the order of the first run                     */
     int n_slots, capacity, cursor;           /* cursor: where the next look-up begins             */
     bool creating;                           /* the first run: layers make what they miss ...     */
     const struct l2l__bundle *from;          /* ... if this file, when there is one, has it       */
@@ -6986,9 +6981,9 @@ static l2l__slot *l2l__find_slot(l2l_model *m, const char *name)
     int i;
     for (i = 0; i < m->n_slots; i++) {
         int j = (m->cursor + i) % m->n_slots;
-        if (strcmp(m->slots[j]->name, name) == 0) {
+        if (strcmp(m->slot[j]->name, name) == 0) {
             m->cursor = j + 1;
-            return m->slots[j];
+            return m->slot[j];
         }
     }
     return NULL;
@@ -7020,9 +7015,9 @@ static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int
     l2l__slot *p;
     if (!l2l__shape_ok(c, name, s)) return NULL;
     if (m->n_slots == m->capacity) {
-        l2l__slot **slots = (l2l__slot **)l2l__grown(c, m->slots, &m->capacity, 32, sizeof *slots);
-        if (!slots) return NULL;
-        m->slots = slots;
+        l2l__slot **all = (l2l__slot **)l2l__grown(c, m->slot, &m->capacity, 32, sizeof *all);
+        if (!all) return NULL;
+        m->slot = all;
     }
     if (!(p = (l2l__slot *)l2l__allocate(c, sizeof *p))) return NULL;
     memcpy(p->name, name, strlen(name) + 1);
@@ -7039,7 +7034,7 @@ static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int
         l2l__free_slot(c, p);
         return NULL;
     }
-    m->slots[m->n_slots++] = p;
+    m->slot[m->n_slots++] = p;
     return p;
 }
 
@@ -7620,7 +7615,7 @@ static bool l2l__create_parameters(l2l_model *m)
     if (x) l2l_model_forward(m, x, L2L_EVALUATE);
     m->creating = false;
     c->outline = NULL;
-    for (i = 0; i < m->n_slots; i++) l2l__touch(m->slots[i]); /* a run that does not count as one */
+    for (i = 0; i < m->n_slots; i++) l2l__touch(m->slot[i]); /* a run that does not count as one */
     l2l_set_recording(c, was);
     l2l_release(c, mark);
     return !c->status;
@@ -7684,8 +7679,8 @@ static bool l2l__model_needed(const l2l_model *m)
 static void l2l__model_destroy(l2l_model *m)
 {
     int i;
-    for (i = 0; i < m->n_slots; i++) l2l__free_slot(m->context, m->slots[i]);
-    l2l_free(m->context, m->slots);
+    for (i = 0; i < m->n_slots; i++) l2l__free_slot(m->context, m->slot[i]);
+    l2l_free(m->context, m->slot);
     l2l_free(m->context, m);
 }
 
@@ -7723,14 +7718,14 @@ L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
         return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: %d parameters against %d",
                          to->n_slots, from->n_slots);
     for (i = 0; i < to->n_slots; i++)
-        if (strcmp(to->slots[i]->name, from->slots[i]->name) != 0 ||
-            !l2l__same(to->slots[i]->value.shape, from->slots[i]->value.shape))
+        if (strcmp(to->slot[i]->name, from->slot[i]->name) != 0 ||
+            !l2l__same(to->slot[i]->value.shape, from->slot[i]->value.shape))
             return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: '%s' and '%s' differ in name "
-                             "or shape", to->slots[i]->name, from->slots[i]->name);
+                             "or shape", to->slot[i]->name, from->slot[i]->name);
     for (i = 0; i < to->n_slots; i++) {
-        memcpy(to->slots[i]->value.data, from->slots[i]->value.data,
-               (size_t)l2l_count(to->slots[i]->value.shape) * sizeof(l2l_real));
-        l2l__touch(to->slots[i]);
+        memcpy(to->slot[i]->value.data, from->slot[i]->value.data,
+               (size_t)l2l_count(to->slot[i]->value.shape) * sizeof(l2l_real));
+        l2l__touch(to->slot[i]);
     }
     to->options.normalise = from->options.normalise;
     memcpy(to->options.mean, from->options.mean, sizeof to->options.mean);
@@ -7744,7 +7739,7 @@ L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m)
                            ? l2l__model_begin(c, &m->options) : NULL;
     if (!clone) return NULL;
     for (int i = 0; i < m->n_slots && !c->status; i++) {
-        const l2l__slot *p = m->slots[i];
+        const l2l__slot *p = m->slot[i];
         l2l__add_slot(clone, p->name, p->value.shape, p->rank, p->trainable);
     }
     clone->mode_matters = m->mode_matters;
@@ -7794,10 +7789,10 @@ L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i)
     l2l_shape s;
     memset(&p, 0, sizeof p);
     if (!m || i < 0 || i >= m->n_slots) return p;
-    p.name = m->slots[i]->name;
-    p.value = &m->slots[i]->value;
-    p.rank = m->slots[i]->rank;
-    p.trainable = m->slots[i]->trainable;
+    p.name = m->slot[i]->name;
+    p.value = &m->slot[i]->value;
+    p.rank = m->slot[i]->rank;
+    p.trainable = m->slot[i]->trainable;
     s = p.value->shape;                      /* kh, kw, C, K                                      */
     p.shape[0] = s.c;
     if (p.rank > 1) p.shape[1] = p.rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
@@ -7810,7 +7805,7 @@ L2LADVDEF int64_t l2l_model_size(const l2l_model *m)
     int64_t n = 0;
     int i;
     for (i = 0; m && i < m->n_slots; i++)
-        if (m->slots[i]->trainable) n += l2l_count(m->slots[i]->value.shape);
+        if (m->slot[i]->trainable) n += l2l_count(m->slot[i]->value.shape);
     return n;
 }
 
@@ -7827,7 +7822,7 @@ L2LADVDEF bool l2l_parameter_to_file(const l2l_model *m, int i, const l2l_tensor
     static const char who[] = "l2l_parameter_to_file";
     if (!l2l__slot_number(m, i) || !l2l__given(m->context, who, "values", values) ||
         !l2l__ready(m->context, who, x) ||
-        !l2l__equal(m->context, who, x->shape, m->slots[i]->value.shape))
+        !l2l__equal(m->context, who, x->shape, m->slot[i]->value.shape))
         return false;
     l2l__to_file(x->shape, x->data, values);
     return true;
@@ -7835,21 +7830,21 @@ L2LADVDEF bool l2l_parameter_to_file(const l2l_model *m, int i, const l2l_tensor
 
 L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values)
 {
-    return l2l__slot_number(m, i) && l2l_parameter_to_file(m, i, &m->slots[i]->value, values);
+    return l2l__slot_number(m, i) && l2l_parameter_to_file(m, i, &m->slot[i]->value, values);
 }
 
 L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values)
 {
     if (!l2l__slot_number(m, i) || !l2l__given(m->context, "l2l_parameter_set", "values", values))
         return false;
-    l2l__from_file(m->slots[i]->value.shape, values, m->slots[i]->value.data);
-    l2l__touch(m->slots[i]);
+    l2l__from_file(m->slot[i]->value.shape, values, m->slot[i]->value.data);
+    l2l__touch(m->slot[i]);
     return true;
 }
 
 L2LADVDEF void l2l_model_changed(l2l_model *m)
 {
-    for (int i = 0; m && i < m->n_slots; i++) l2l__touch(m->slots[i]);
+    for (int i = 0; m && i < m->n_slots; i++) l2l__touch(m->slot[i]);
 }
 
 static size_t l2l__append(char *text, size_t capacity, size_t at, const char *format, ...)
@@ -7890,13 +7885,13 @@ L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capaci
     for (i = 0; i < m->n_slots; i++) {
         char shape[64];
         size_t line = at;
-        l2l__slot_shape(m->slots[i], shape, sizeof shape);
-        at = l2l__append(text, capacity, at, "  %s", m->slots[i]->name);
+        l2l__slot_shape(m->slot[i], shape, sizeof shape);
+        at = l2l__append(text, capacity, at, "  %s", m->slot[i]->name);
         at = l2l__pad(text, capacity, at, line + 44);
         at = l2l__append(text, capacity, at, " %s", shape);
         at = l2l__pad(text, capacity, at, line + 62);
-        at = l2l__append(text, capacity, at, " %z%s\n", l2l_count(m->slots[i]->value.shape),
-                         m->slots[i]->trainable ? "" : " (buffer)");
+        at = l2l__append(text, capacity, at, " %z%s\n", l2l_count(m->slot[i]->value.shape),
+                         m->slot[i]->trainable ? "" : " (buffer)");
     }
     return l2l__append(text, capacity, at, "  %z parameters\n", l2l_model_size(m));
 }
@@ -7919,7 +7914,7 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
     in = (l2l_tensor **)l2l__arena_array(c, 2 * ((int64_t)m->n_slots + 1), sizeof *in);
     if (in && mode != L2L_TRAIN) in[n++] = x;
     for (i = 0; in && mode == L2L_TRAIN && i < m->n_slots; i++)
-        if (m->slots[i]->trainable) in[n++] = &m->slots[i]->value;
+        if (m->slot[i]->trainable) in[n++] = &m->slot[i]->value;
     if (loss && in) l2l_grad(c, loss, in, n, in + m->n_slots + 1, L2L_FREE_GRAPH);
     m->frozen = frozen;
     peak = c->arena_peak - before;
@@ -7935,8 +7930,8 @@ static size_t l2l__packed_bytes(const l2l_model *m)
     size_t n = 0;
     int i, j;
     for (i = 0; i < m->n_slots; i++)
-        for (j = 0; j < 4 && m->slots[i]->value.packed; j++)
-            n += (size_t)m->slots[i]->value.packed->cache[j].count;
+        for (j = 0; j < 4 && m->slot[i]->value.packed; j++)
+            n += (size_t)m->slot[i]->value.packed->cache[j].count;
     return n * sizeof(l2l_real);
 }
 
@@ -10675,6 +10670,11 @@ static const l2l__field l2l__learned_fields[] = {
     L2L__TABLE(l2l_learned_options, optimizer, l2l__optimizer_fields, 0),
     L2L__SEED(l2l_learned_options, seed, L2L__FREE),
     L2L__END};
+static bool l2l__learned_options_ok(l2l_context *c, const l2l_learned_options *o)
+{
+    return l2l__options_ok(c, "l2l_learned_create", l2l__learned_fields, o, 0);
+}
+
 /* What it was trained with goes into its file and its state. */
 static const l2l__field l2l__trained_fields[] = {
     L2L__MEMBER(l2l_learned, trained_T, "T", 'i', L2L__FILED, 0, INT_MAX, NULL, NULL, NULL),
@@ -10723,7 +10723,7 @@ L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_opti
     l2l__cell k;
     int64_t size;
     if (!o) o = &usual;
-    if (!l2l__options_ok(c, "l2l_learned_create", l2l__learned_fields, o, 0)) return NULL;
+    if (!l2l__learned_options_ok(c, o)) return NULL;
     memset(&k, 0, sizeof k);
     k.lstm = o->cell == L2L_LSTM;
     k.squash = !o->raw_output;
@@ -11824,7 +11824,7 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
 static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back)
 {
     for (int i = 0; at && i < t->model->n_slots; i++) {
-        l2l__slot *p = t->model->slots[i];
+        l2l__slot *p = t->model->slot[i];
         size_t n = (size_t)l2l_count(p->value.shape);
         if (p->trainable) continue;
         memcpy(back ? p->value.data : at, back ? at : p->value.data, n * sizeof *at);
@@ -11836,7 +11836,7 @@ static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back)
 static void l2l__swap_buffers(l2l_trainer *t, l2l_real *at)
 {
     for (int i = 0; at && i < t->model->n_slots; i++) {
-        l2l__slot *p = t->model->slots[i];
+        l2l__slot *p = t->model->slot[i];
         int64_t n = l2l_count(p->value.shape);
         for (int64_t k = 0; k < n && !p->trainable; k++, at++) {
             l2l_real kept = *at;
@@ -11991,7 +11991,7 @@ static void l2l__copy_theta(l2l_trainer *t, bool back)
         memcpy(back ? t->values[i] : at, back ? at : t->values[i], n * sizeof *at);
         at += n;
     }
-    for (int i = 0; back && i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
+    for (int i = 0; back && i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
     t->has_good = true;
 }
 
@@ -12078,7 +12078,7 @@ static bool l2l__descend(l2l_trainer *t)
     if (t->context->status) return false;
     l2l__copy_theta(t, false);               /* every part's loss and gradient were finite        */
     if (!l2l_optimizer_step(t->optimizer, t->values, t->gradients, t->progress.rate)) return false;
-    for (int i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
+    for (int i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
     return true;
 }
 
@@ -12438,7 +12438,7 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     t->train = (int *)l2l__hold(c, all, t->data.count, sizeof *t->train);
     t->order = (int *)l2l__hold(c, all, t->data.count, sizeof *t->order);
     for (int i = 0; i < m->n_slots && !c->status; i++) {
-        l2l__slot *p = m->slots[i];
+        l2l__slot *p = m->slot[i];
         if (!p->trainable) {
             more += l2l_count(p->value.shape);
             continue;
@@ -12803,7 +12803,7 @@ static bool l2l__evaluation_check(l2l_evaluation *e)
                 e->checked |= L2L_WARN_RANDOM;
     }
     for (int i = 0; e->options.state && i < e->model->n_slots; i++) {
-        const l2l__slot *p = e->model->slots[i];
+        const l2l__slot *p = e->model->slot[i];
         h = l2l__fold(h, p->name, strlen(p->name));
         h = l2l__fold(h, &p->value.shape, sizeof p->value.shape);
         h = l2l__fold(h, p->value.data, (size_t)l2l_count(p->value.shape) * sizeof *p->value.data);
@@ -13304,17 +13304,6 @@ static bool l2l__bad(const l2l__file *f, l2l_status status, int64_t at, const ch
     return false;
 }
 
-/* What a source gives, of which nothing has been read yet. */
-static l2l__file l2l__file_from(l2l_context *c, const char *label, const l2l__source *s)
-{
-    l2l__file f = l2l__file_of(c, label, NULL, 0);
-    if (s->bytes < 0 || (uint64_t)s->bytes > SIZE_MAX / 2)
-        l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", s->bytes);
-    else f.bytes = (size_t)s->bytes;
-    f.source = *s;
-    return f;
-}
-
 /* -- arrays of numbers in a file --------------------------------------------------------------- */
 
 /* The types of safetensors (of those behind BF16 only the size is used; a file may have others, all
@@ -13721,6 +13710,17 @@ static bool l2l__stream_read(void *user, int64_t offset, void *to, size_t bytes)
     errno = 0;
     return !l2l__seek((FILE *)user, offset, SEEK_SET) &&
            fread(to, 1, bytes, (FILE *)user) == bytes;
+}
+
+/* What a source gives, of which nothing has been read yet. */
+static l2l__file l2l__file_from(l2l_context *c, const char *label, const l2l__source *s)
+{
+    l2l__file f = l2l__file_of(c, label, NULL, 0);
+    if (s->bytes < 0 || (uint64_t)s->bytes > SIZE_MAX / 2)
+        l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", s->bytes);
+    else f.bytes = (size_t)s->bytes;
+    f.source = *s;
+    return f;
 }
 
 /* A file of which nothing has been read yet; after an error without bytes. */
@@ -14839,12 +14839,12 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
     v = n > 0 ? (double *)l2l__bundle_add(b, "maximizer", L2L__F64, 1, &n, NULL) : NULL;
     if (v) m->pack(m->self, v);
     for (int i = 0; i < t->model->n_slots; i++) {
-        l2l__slot *p = t->model->slots[i];
+        l2l__slot *p = t->model->slot[i];
         n = l2l_count(p->value.shape);
         data[0] = p->value.data;
         data[1] = p->trainable ? t->optimizer->first[j] : NULL;
         data[2] = p->trainable ? t->optimizer->second[j] : NULL;
-        data[3] = t->best ? t->best->slots[i]->value.data : NULL;
+        data[3] = t->best ? t->best->slot[i]->value.data : NULL;
         for (int k = 0; k < 4; k++) {
             l2l__format(name, sizeof name, "%s/%s", kinds[k], p->name);
             if (data[k]) l2l__bundle_add(b, name, L2L__REAL, 1, &n, data[k]);
@@ -14903,8 +14903,8 @@ static bool l2l__checkpoint_take(l2l_trainer *t, l2l__bundle *file, const l2l__b
     l2l__fields_set(l2l__state_fields, L2L__STATE, t, v);
     t->optimizer->steps = (int64_t)v[L2L__STATE];
     t->progress.step = t->step;
-    for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slots[i]);
-    for (i = 0; t->best && i < t->best->n_slots; i++) l2l__touch(t->best->slots[i]);
+    for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
+    for (i = 0; t->best && i < t->best->n_slots; i++) l2l__touch(t->best->slot[i]);
     return true;
 }
 
@@ -15623,9 +15623,6 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
 
 #ifdef __cplusplus
 }
-#endif
-#ifdef L2L__POP_SLOTS
-#pragma pop_macro("slots")
 #endif
 #endif /* L2LADV_IMPLEMENTATION */
 
