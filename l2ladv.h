@@ -1344,7 +1344,7 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 }
 #endif
 #endif /* L2LADV_H */
-#if defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED) && !defined(L2L__LANES)
+#if defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED) && !defined(L2L__AGAIN)
 
 #ifndef L2LADV_NO_STDIO
 #include <errno.h>
@@ -1398,8 +1398,30 @@ extern "C" {
 #endif
 
 /* ============================================================================================ */
-/*  3  ERRORS, MEMORY, RANDOM NUMBERS                                             >>foundation  */
-/* ============================================================================================ */
+/*  3  ALGORITHM 1                                                              >>algorithm-1  */
+/* ============================================================================================
+
+   l2l__algorithm1 is the paper's Algorithm 1; a tag [A1:n] marks what realises its line n. It is
+   written over the three interfaces of 2.8, so PGD training, the line search and the learned
+   optimizer are the same function with another maximizer. What surrounds it (where batches come
+   from, when to stop, what to report) stands behind l2l__sample and l2l__until_converged; that a
+   batch may be too large for the memory, behind l2l__next_part and the sums of gradients. */
+
+/* -- what the paper stands on ------------------------------------------------------------------ */
+
+/* What is private in the chapters of the paper (3 to 6), and what they call of the others, group by
+   group: they need nothing else. Words that are used throughout:
+
+       part      images of a mini-batch that are taken at once (micro_batch); else all of it
+       look      a pass through the classifier at x'_t: losses, predictions and gradients
+       mark      a place in the arena of temporaries, which l2l_release goes back to
+       slot      a parameter or a buffer of a model, with its name
+       held      memory of an object, in one list that is given back at once
+       sweep     what a thread needs to take a block of coordinates through T steps and back
+       hunt      an attack on one batch: the inner problem and the best iterate of each image so far
+       course    where a search is with one image; spot: that image in one pass
+       ran       an attack that an evaluation has made
+       bundle    named tensors and texts: a safetensors file */
 
 struct l2l__kernels;                         /* chapter 4: the kernels of one instruction set     */
 static const char *l2l__cpu_name(unsigned cpu);
@@ -1426,9 +1448,2590 @@ struct l2l_context {
     l2l_tensor *outline;                     /* while a model is opened: see l2l__outlined        */
 };
 
-/* -- errors ------------------------------------------------------------------------------------ */
+typedef struct l2l__slot {                   /* a parameter or a buffer                           */
+    char name[96];
+    l2l_tensor value;
+    int rank;
+    bool trainable;
+} l2l__slot;
 
+struct l2l_model {
+    l2l_context *context;
+    l2l_model_options options;
+    char arch[32], scope[64];
+    l2l__slot **slot;                        /* in the order of the first run                     */
+    int n_slots, capacity, cursor;           /* cursor: where the next look-up begins             */
+    bool creating;                           /* the first run: layers make what they miss ...     */
+    const struct l2l__bundle *from;          /* ... if this file, when there is one, has it       */
+    l2l_mode mode;
+    bool frozen;                             /* training mode without moving running statistics   */
+    bool mode_matters;                       /* some layer has asked for the mode                 */
+    l2l_stream stream;                       /* of dropout: set by whoever runs the model         */
+    const uint32_t *images;                  /* n_images indices in the data set; NULL: 0, 1, ..  */
+    int n_images;
+    uint32_t draws;                          /* dropout layers so far in this run                 */
+    int *predicted, n_predicted;             /* where an outer loss may note its predictions      */
+    l2l_external external;
+    l2l_model *next;                         /* in the context's list of those freed too early    */
+};
+
+struct l2l_optimizer {
+    l2l_context *context;
+    l2l_optimizer_options options;
+    int n;
+    int64_t *sizes;
+    l2l_real **first, **second;              /* momentum; Adam's second moment                    */
+    int64_t steps;
+};
+
+struct l2l_trainer {
+    l2l_context *context;
+    l2l_model *model;                        /* f_theta                                           */
+    l2l_dataset data;
+    l2l_train_options options;
+    l2l_optimizer *optimizer;                /* of theta                                          */
+    void *held_memory;                       /* of the arrays and texts below                     */
+    int n_theta;
+    int64_t theta_size;                      /* numbers in all of theta                           */
+    l2l_real *good;                          /* theta of the last step with finite loss, gradient */
+    bool has_good, sampled;
+    l2l_tensor **theta, **found;             /* trainable parameters + x'_T, and their gradients  */
+    l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
+    l2l_real *sum;                           /* of the parts' gradients; NULL: there are no parts */
+    l2l_real *buffers;                       /* running statistics before the step                */
+    l2l_real *part_buffers;                  /* and before line 14 of the part at hand            */
+    double *w;                               /* w[0..T]                                           */
+    bool cross_entropy;                      /* line 14 is the library's own, which notes its     */
+                                             /* logits, and                                       */
+    bool shares;                             /* its pass is also the look at x'_T                 */
+    int *order, *train, *held, n_train, n_held;
+    int shuffled;                            /* the epoch whose order stands in `order`           */
+    int64_t step;
+    l2l_progress progress;
+    double epoch_loss, epoch_right;
+    int64_t epoch_seen;
+    double start_loss;                       /* of this batch so far: sum of L(f(x'_0), y), how   */
+    int64_t saturated;                       /* many pixels of x'_T are on the border, how many   */
+    double end_loss;                         /* sum of L(f(x'_T), y)                              */
+    bool noted;                              /* line 14 noted predictions at x'_T:                */
+    int right, guess;                        /* images right, the class of all of them or -1      */
+    l2l_model *best;
+    double best_score;
+    int plateau;
+    char *log, *checkpoint;
+    void *log_file;                          /* a FILE, while l2l_train runs                      */
+    bool log_in_place;
+    int log_lock;                            /* so that it has one writer; below 0: none          */
+    int64_t log_bytes;                       /* written to it, if it can be cut                   */
+    char line[640];                          /* of the last step, if it could not be written      */
+    double data_digest, w_digest;            /* tell a checkpoint of other data, other weights    */
+    double held_digests[3];                  /* of validation_attack's targets, init, maximizer   */
+    const l2l_real *given;                   /* the caller's batch, for l2l_train_step            */
+    const int *given_labels;
+    int given_n;
+};
+
+/* its lines, realised below in the order of their numbers */
+static void l2l__sample(l2l_trainer *t, l2l_inner *in);
+static bool l2l__next_part(l2l_trainer *t, l2l_inner *in, l2l_mark mark);
+static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in);
+static void l2l__start(l2l_inner *in, l2l_start kind);
+static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step);
+static bool l2l__step(const l2l_maximizer *m, l2l_inner *in);
+static void l2l__move(l2l_inner *in);
+static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in);
+static bool l2l__inner_gradient(l2l_trainer *t, l2l_inner *in);
+static void l2l__tally(l2l_trainer *t, const l2l_inner *in);
+static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in);
+static bool l2l__descend(l2l_trainer *t);
+static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double loss);
+
+/* -- Algorithm 1 ------------------------------------------------------------------------------- */
+
+static void l2l__algorithm1(l2l_trainer *trainer)
+{
+    /* Input: data, B, alpha_1, alpha_2, T, f_theta, m_phi, all in the trainer */   /* [A1:1] */
+    /* Output: f_theta and m_phi, trained in place */                               /* [A1:2] */
+    /* Both come initialised: made at random, or loaded */                          /* [A1:3] */
+    const l2l_method *method = &trainer->options.method;
+    const l2l_maximizer *m_phi = &method->maximizer;
+    l2l_mark mark = l2l_mark_here(trainer->context);
+    l2l_inner in; /* the inner problem: x, y, x'_t, g_t, delta_t, L_phi */
+    double L_theta;
+    bool more;
+    do {                                                                            /* [A1:4] */
+        L_theta = 0;
+        l2l__sample(trainer, &in);           /* M; L_theta, L_phi = 0 */            /* [A1:5] */
+        while (l2l__next_part(trainer, &in, mark)) { /* n of (x,y) in M at once */  /* [A1:6] */
+            l2l__begin(m_phi, &in);          /* h_0 = 0 */                          /* [A1:7] */
+            l2l__start(&in, method->start);  /* x'_0 = Proj(x + noise) */           /* [A1:8] */
+            if (in.T > 0) trainer->start_loss += l2l__loss_at(trainer, &in, 0); /* finds g_0 */
+            for (in.t = 0; in.t < in.T; in.t++) {                                   /* [A1:9] */
+                /* g_t = grad L(f(x'_t), y) stands in in.g[t], found with the loss */ /* [A1:10] */
+                l2l__step(m_phi, &in);       /* delta_t, h_{t+1} = m_phi(g_t, h_t) */ /* [A1:11] */
+                l2l__move(&in);              /* x'_{t+1} = Proj(x'_t + delta_t) */  /* [A1:12] */
+                in.L_phi += in.w[in.t + 1] * l2l__loss_at(trainer, &in, in.t + 1);  /* [A1:13] */
+            }
+            L_theta += l2l__outer_gradient(trainer, &in); /* x'_T is a constant */  /* [A1:14] */
+            l2l__inner_gradient(trainer, &in); /* grad L_phi / B, added up */       /* [A1:15] */
+            l2l__tally(trainer, &in);        /* for the report */
+        }
+        l2l__ascend(m_phi, &in);             /* phi   += alpha_1 grad L_phi / B */  /* [A1:15] */
+        l2l__descend(trainer);               /* theta -= alpha_2 grad L_theta / B */ /* [A1:16] */
+        more = l2l__until_converged(trainer, &in, L_theta);
+        trainer->model->images = NULL;
+        l2l_release(trainer->context, mark);
+    } while (more);                                                                 /* [A1:17] */
+}
+
+/* -- what its lines stand on ------------------------------------------------------------------- */
+
+/* of chapter 3, Algorithm 1 */
+static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back);
+static l2l_tensor *l2l__inner_forward(l2l_inner *in, l2l_tensor *x, l2l_mode mode);
+
+/* of chapter 5, maximizers */
+static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_inner *));
+
+/* of chapter 6, methods and trainers */
+static l2l_tensor *l2l__objective_ce(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
+                                     const int *labels, void *user);
+
+/* of chapter 7, errors, memory, random numbers */
 static size_t l2l__format(char *out, size_t capacity, const char *format, ...);
+static bool l2l__fail(l2l_context *c, l2l_status status, const char *format, ...);
+static bool l2l__given(l2l_context *c, const char *where, const char *what, const void *argument);
+static void *l2l__allocate(l2l_context *c, size_t size);
+static void *l2l__allocate_array(l2l_context *c, int64_t count, size_t size);
+static void *l2l__hold(l2l_context *c, void **list, int64_t count, size_t size);
+static void l2l__let_go(l2l_context *c, void *list);
+static char *l2l__hold_text(l2l_context *c, void **list, const char *text);
+static void *l2l__arena_array(l2l_context *c, int64_t count, size_t size);
+static void l2l__arena_drop(l2l_context *c, void *memory);
+static l2l_stream l2l__stream(uint64_t seed, uint32_t purpose, uint32_t epoch, uint32_t image,
+                              uint32_t step);
+static double l2l__digest_bytes(const void *data, int64_t bytes);
+static bool l2l__learned_options_ok(l2l_context *c, const l2l_learned_options *o);
+static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_dataset *d,
+                                  const l2l_train_options *o);
+
+/* of chapter 8, tensors */
+static bool l2l__same(l2l_shape a, l2l_shape b);
+static bool l2l__shape_ok(l2l_context *c, const char *where, l2l_shape s);
+static bool l2l__shapes_differ(l2l_context *c, const char *where, l2l_shape a, l2l_shape b);
+static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x);
+static l2l_tensor *l2l__new(l2l_context *c, const char *where, l2l_shape s);
+static bool l2l__lend(l2l_tensor *x, bool lent);
+static l2l_tensor *l2l__copy(l2l_context *c, const l2l_tensor *x);
+static void l2l__image_to_hwc(const l2l_real *chw, int channels, int64_t plane, l2l_real *hwc);
+
+/* of chapter 9, layers */
+static void l2l__touch(l2l__slot *p);
+
+/* of chapter 10, losses and optimizers */
+static void l2l__adam(const l2l_optimizer_options *o, int64_t n, l2l_real *x, const l2l_real *g,
+                      l2l_real *m, l2l_real *v, double rate, l2l_real scale, int64_t step);
+
+/* of chapter 11, attacks */
+static int64_t l2l__image_size(const l2l_model_options *o);
+static double l2l__norm2_scaled(const l2l_real *x, const l2l_real *y, int64_t n);
+static l2l_attack l2l__attack(const char *name, double epsilon, double relative_step, int steps,
+                              l2l_start start);
+static void l2l__settle_step(l2l_attack *a);
+static bool l2l__label_ok(l2l_context *c, const char *where, int label, int image, int classes);
+static bool l2l__images_ok(l2l_context *c, const char *where, const l2l_model_options *o,
+                           const l2l_real *images, const int *labels, int n);
+static void l2l__hunt_lose(struct l2l__hunt *h, uint32_t image, const char *text);
+
+/* of chapter 13, data sets */
+static double l2l__data_digest(const l2l_trainer *t);
+static void l2l__shuffle(int *order, int n, uint64_t seed, uint32_t purpose, uint32_t epoch);
+static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_options *o,
+                       const l2l_augment *a, const l2l_stream *s, int index, l2l_real *chw,
+                       int *label);
+
+/* of chapter 14, files */
+static bool l2l__log_write(l2l_trainer *t);
+static void l2l__log_line(l2l_trainer *t);
+static bool l2l__log_begin(l2l_trainer *t);
+static void l2l__log_end(l2l_trainer *t);
+static bool l2l__maybe_resume(l2l_trainer *t);
+static int64_t l2l__learned_pack_state(void *self, double *numbers);
+static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t count);
+static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *digest);
+
+/* of chapter 15, kernels */
+static l2l_real l2l__low(l2l_real x, l2l_real epsilon);
+static l2l_real l2l__high(l2l_real x, l2l_real epsilon);
+static int l2l__workers(const l2l_context *c, int64_t work);
+static void l2l__ew_add(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
+                        l2l_real *out);
+static void l2l__ew_axpb(l2l_context *c, int64_t n, l2l_real a, const l2l_real *x, l2l_real b,
+                         l2l_real *out);
+static void l2l__ew_sign_step(l2l_context *c, int64_t n, l2l_real alpha, const l2l_real *g,
+                              l2l_real *out);
+static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const l2l_real *x,
+                            l2l_real epsilon, l2l_real *out);
+
+/* -- line 5: a mini-batch ---------------------------------------------------------------------- */
+
+/* epsilon at this step: it rises linearly during its warm-up. */
+static double l2l__epsilon_now(const l2l_trainer *t)
+{
+    double rise = t->options.epsilon_warm_up * (double)t->progress.steps;
+    double share = rise > 0 ? (double)(t->step + 1) / rise : 1;
+    return t->options.epsilon * (share < 1 ? share : 1);
+}
+
+/* Fills x, labels and images of `in` from the data set or from the caller's batch. */
+static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *which)
+{
+    l2l_context *c = t->context;
+    const l2l_model_options *o = &t->model->options;
+    int64_t plane = (int64_t)o->height * o->width, one = plane * o->channels;
+    int *labels = (int *)l2l__arena_array(c, n, sizeof *labels);
+    uint32_t *images = (uint32_t *)l2l__arena_array(c, n, sizeof *images);
+    l2l_real *chw = (l2l_real *)l2l__arena_array(c, one, sizeof *chw);
+    l2l_stream s = l2l__stream(t->options.seed, L2L_RANDOM_AUGMENT, (uint32_t)t->progress.epoch, 0,
+                               0);
+    in->x = l2l__new(c, "batch", l2l_shape_of(n, o->height, o->width, o->channels));
+    for (int i = 0; i < n && !c->status; i++) {
+        const l2l_real *from = t->given ? t->given + (in->first + i) * one : chw;
+        images[i] = (uint32_t)(t->given ? in->first + i : which[i]);
+        if (t->given) labels[i] = t->given_labels[in->first + i];
+        else {
+            s.image = images[i];
+            if (!l2l__fetch(&t->data, "training", o, &t->options.augment, &s, which[i], chw,
+                            &labels[i]))
+                return false;
+        }
+        if (!l2l__label_ok(c, "training", labels[i], (int)images[i], o->classes)) return false;
+        l2l__image_to_hwc(from, o->channels, plane, in->x->data + i * one);
+    }
+    l2l__arena_drop(c, chw);
+    in->labels = labels;
+    in->images = images;
+    return !c->status;
+}
+
+/* The next mini-batch M: which images, and what the inner problem over them is. */
+static void l2l__sample(l2l_trainer *t, l2l_inner *in)
+{
+    const l2l_train_options *o = &t->options;
+    l2l_progress *p = &t->progress;
+    int at = t->given ? 0 : (int)(p->step_in_epoch * o->batch);
+    int n = t->given ? t->given_n : t->n_train - at;
+    double epsilon = l2l__epsilon_now(t);
+    memset(in, 0, sizeof *in);
+    in->context = t->context;
+    t->sampled = false;
+    if (t->context->status) return;
+    if (!t->given && n > o->batch) n = o->batch; /* the last batch of an epoch may be short       */
+    if (!t->given && t->shuffled != p->epoch) {
+        t->shuffled = p->epoch;
+        memcpy(t->order, t->train, (size_t)t->n_train * sizeof *t->order);
+        l2l__shuffle(t->order, t->n_train, o->seed, L2L_RANDOM_SHUFFLE, (uint32_t)p->epoch);
+    }
+    p->rate = l2l_schedule_factor(&o->schedule, t->step, p->steps);
+    in->batch = n;
+    in->model = t->model;
+    in->objective = &o->method.objective;
+    in->maximizer = &o->method.maximizer;
+    in->stream = l2l__stream(o->seed, 0, (uint32_t)p->epoch, 0, (uint32_t)t->step & 0xffffff);
+    in->epsilon = epsilon;
+    in->step_size = o->step_size > 0 && o->epsilon > 0 ? o->step_size * (epsilon / o->epsilon)
+                                                       : epsilon / 4;
+    in->T = o->method.maximizer.step ? o->T : 0;
+    in->w = t->w;
+    in->mode = o->inner_mode;
+    t->start_loss = t->end_loss = 0;
+    t->saturated = 0;
+    t->right = 0;
+    l2l__copy_buffers(t, t->buffers, false);
+    t->sampled = true;
+}
+
+/* -- line 6: in parts that fit the memory ------------------------------------------------------ */
+
+/* Room for the sum of the parts' gradients of theta. */
+static bool l2l__make_sum(l2l_trainer *t)
+{
+    if (!t->sum)
+        t->sum = (l2l_real *)l2l__hold(t->context, &t->held_memory, t->theta_size,
+                                       sizeof *t->sum);
+    return t->sum != NULL;
+}
+
+/* Running statistics are kept, so that a step that fails can take them back. */
+static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back)
+{
+    for (int i = 0; at && i < t->model->n_slots; i++) {
+        l2l__slot *p = t->model->slot[i];
+        size_t n = (size_t)l2l_count(p->value.shape);
+        if (p->trainable) continue;
+        memcpy(back ? p->value.data : at, back ? at : p->value.data, n * sizeof *at);
+        at += n;
+    }
+}
+
+/* Makes room for one batch in the arena; the caller's mark gives it back. With `keep` every g_t is
+   kept (for maximizers that learn), else one buffer serves all. What else is in `in` is set by the
+   caller. */
+static bool l2l__inner_open(l2l_inner *in, bool keep)
+{
+    l2l_context *c = in->context;
+    in->shape = in->x->shape;
+    in->n = in->shape.n;
+    in->t = 0;
+    in->clean_logits = NULL;
+    in->adv = l2l__new(c, "inner problem", in->shape);
+    in->delta = l2l_zeros(c, in->shape);
+    for (int t = 0; in->maximizer && t < in->maximizer->memory; t++)
+        in->memory[t] = l2l__new(c, "inner problem", in->shape);
+    in->start = keep ? l2l__new(c, "inner problem", in->shape) : NULL;
+    in->g = (l2l_tensor **)l2l__arena_array(c, (int64_t)in->T + 1, sizeof *in->g);
+    in->loss = (l2l_real *)l2l__arena_array(c, in->n, sizeof *in->loss);
+    in->predicted = (int *)l2l__arena_array(c, in->n, sizeof *in->predicted);
+    for (int t = 0; in->g && t <= in->T; t++)
+        in->g[t] = t && !keep ? in->g[0] : l2l__new(c, "inner problem", in->shape);
+    return !c->status;
+}
+
+/* The clean logits of objectives that compare with them: a constant of the inner problem. */
+static bool l2l__inner_clean(l2l_inner *in)
+{
+    l2l_context *c = in->context;
+    bool was, frozen = in->model->frozen;
+    if (!in->objective->needs_clean) return !c->status;
+    was = l2l_set_recording(c, false);
+    in->model->frozen = true;
+    in->clean_logits = l2l__inner_forward(in, in->x, in->mode);
+    in->model->frozen = frozen;
+    l2l_set_recording(c, was);
+    return !c->status;
+}
+
+/* The next part of M, all of it unless micro_batch is less, in the memory of the part before. */
+static bool l2l__next_part(l2l_trainer *t, l2l_inner *in, l2l_mark mark)
+{
+    int most = t->options.micro_batch, first = in->first + in->n, n = in->batch - first;
+    int64_t at = t->given ? 0 : t->progress.step_in_epoch * t->options.batch + first;
+    if (t->context->status || n == 0) return false;
+    if (first) l2l_release(t->context, mark);
+    if (most && most < n) n = most;
+    in->first = first;
+    if ((n < in->batch && !l2l__make_sum(t)) || !l2l__fill_batch(t, in, n, t->order + at))
+        return false;
+    t->model->stream = in->stream;
+    t->model->images = in->images;
+    t->model->n_images = n;
+    l2l__copy_buffers(t, t->part_buffers, false);
+    return l2l__inner_open(in, t->options.method.maximizer.gradient != NULL) &&
+           l2l__inner_clean(in);
+}
+
+/* -- lines 7 and 8: begin, start --------------------------------------------------------------- */
+
+/* h_0 = 0, or whatever state a maximizer has. */
+static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in)
+{
+    if (in->context->status) return false;
+    for (int i = 0; i < m->memory; i++)
+        memset(in->memory[i]->data, 0, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
+    return !m->begin || m->begin(m->self, in) ||
+           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' could not begin",
+                     m->name);
+}
+
+/* |x|_2 of one image; with y of x - y. */
+static double l2l__norm2(const l2l_real *x, const l2l_real *y, int64_t n)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double d = (double)x[i] - (y ? (double)y[i] : 0);
+        sum += d * d;
+    }
+    return sum <= 1e-280 || sum > DBL_MAX ? l2l__norm2_scaled(x, y, n) : sqrt(sum);
+}
+
+/* Proj: x' into the ball around x, then into [0,1], which leads no pixel away from x. */
+static void l2l__into_ball(l2l_inner *in)
+{
+    int64_t count = l2l_count(in->shape), one = count / in->n;
+    double epsilon = in->norm == L2L_LINF ? in->epsilon : 1;
+    int n;
+    if (in->norm == L2L_L2) {
+        L2L__PARALLEL(l2l__workers(in->context, count))
+        for (n = 0; n < in->n; n++) {
+            const l2l_real *x = in->x->data + n * one;
+            l2l_real *z = in->adv->data + n * one, shrink;
+            double norm = l2l__norm2(z, x, one);
+            if (norm <= in->epsilon) continue;
+            shrink = (l2l_real)(in->epsilon / norm);
+            for (int64_t j = 0; j < one; j++) z[j] = x[j] + shrink * (z[j] - x[j]);
+        }
+    }
+    l2l__ew_project(in->context, count, in->adv->data, in->x->data, (l2l_real)epsilon,
+                    in->adv->data);
+}
+
+/* The place in C,H,W order of element i of an image HxWxC. */
+static uint32_t l2l__chw(l2l_shape s, int64_t i)
+{
+    return (uint32_t)(i % s.c * s.h * s.w + i / s.c);
+}
+
+/* Noise on an image of `one` numbers. Uniform in an l2 ball: along N(0,I), epsilon u^(1/one). */
+static void l2l__add_noise(const l2l_inner *in, l2l_start kind, const l2l_stream *s, int64_t one,
+                           l2l_real *x)
+{
+    const bool along = in->norm == L2L_L2 && kind == L2L_START_UNIFORM;
+    double scale = kind == L2L_START_NORMAL ? 0.001 : in->epsilon, sum = 0;
+    for (int64_t i = 0; along && i < one; i++) {
+        double z = l2l_random_normal(s, (uint32_t)i);
+        sum += z * z;
+    }
+    if (along)
+        scale = scale * pow(l2l_random_uniform(s, (uint32_t)one), 1 / (double)one) / sqrt(sum);
+    for (int64_t i = 0; i < one; i++) {
+        uint32_t e = l2l__chw(in->shape, i);
+        x[i] += (l2l_real)(scale * (along || kind == L2L_START_NORMAL
+                                        ? l2l_random_normal(s, e)
+                                        : 2 * l2l_random_uniform(s, e) - 1));
+    }
+}
+
+/* x'_0. The noise of a pixel depends on the image's index and its place in C,H,W order only. */
+static void l2l__start(l2l_inner *in, l2l_start kind)
+{
+    l2l_context *c = in->context;
+    int64_t one = l2l_count(in->shape) / in->n;
+    int n;
+    if (c->status) return;
+    memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
+    if (kind != L2L_START_CLEAN) {
+        L2L__PARALLEL(l2l__workers(c, l2l_count(in->shape)))
+        for (n = 0; n < in->n; n++) {
+            l2l_stream s = in->stream;
+            s.purpose = L2L_RANDOM_START;
+            s.image = in->images[n];
+            l2l__add_noise(in, kind, &s, one, in->adv->data + n * one);
+        }
+        l2l__into_ball(in);
+    }
+    if (in->start)
+        memcpy(in->start->data, in->adv->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
+}
+
+/* -- line 10: the look at x'_t ----------------------------------------------------------------- */
+
+/* Of n numbers the first that is not finite, or n. x - x is 0, or NaN, which sums keep: eight of
+   them, which compilers make vectors of, tell whether there is one to look for. */
+static int64_t l2l__not_finite_at(const l2l_real *x, int64_t n)
+{
+    l2l_real sums[8] = {0}, sum = 0;
+    int64_t i;
+    for (i = 0; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++) sums[j] += x[i + j] - x[i + j];
+    for (int j = 0; j < 8; j++) sum += sums[j];
+    for (i = sum == 0 ? i : 0; i < n && x[i] - x[i] == 0; i++) { }
+    return i;
+}
+
+static const char l2l__a_logit[] = "the logit of class";
+static const char l2l__a_gradient[] = "the gradient of pixel";
+
+/* All numbers of x, `what` they are, are finite. An image where they are not ends training, or the
+   attack on it unless it is done; zeros stand for them, so that nothing else is spoilt. */
+static void l2l__finite_images(l2l_inner *in, const char *what, l2l_tensor *x)
+{
+    int64_t one = l2l_count(x->shape) / x->shape.n, at;
+    char when[32] = "the clean image", number[24] = "", text[160];
+    for (int i = 0; i < x->shape.n && !in->context->status; i++) {
+        l2l_real *v = x->data + i * one;
+        if ((at = l2l__not_finite_at(v, one)) == one) continue;
+        if (!in->done || !in->done[i]) {
+            if (in->t >= 0) l2l__format(when, sizeof when, "step %d", in->t);
+            if (one > 1) l2l__format(number, sizeof number, " %d", (int)l2l__chw(x->shape, at));
+            l2l__format(text, sizeof text, "image %d, %s: %s%s is %g, not finite",
+                        (int)in->images[i], when, what, number, (double)v[at]);
+            if (in->hunt) l2l__hunt_lose(in->hunt, in->images[i], text);
+            else l2l__fail(in->context, L2L_ERROR_NUMERIC, "%s", text);
+        }
+        memset(v, 0, (size_t)one * sizeof *v);
+    }
+}
+
+/* Logits at x. */
+static l2l_tensor *l2l__inner_forward(l2l_inner *in, l2l_tensor *x, l2l_mode mode)
+{
+    l2l_tensor *z = in->context->status ? NULL : l2l_model_forward(in->model, x, mode);
+    in->forwards++;
+    if (z) l2l__finite_images(in, l2l__a_logit, z);
+    return in->context->status ? NULL : z;
+}
+
+/* L: the objective, with targets minus it, and cut off. */
+static l2l_tensor *l2l__inner_loss(l2l_inner *in, l2l_tensor *logits)
+{
+    l2l_context *c = in->context;
+    const l2l_objective *o = in->objective;
+    bool lent = l2l__lend(logits, true), clean = l2l__lend(in->clean_logits, true);
+    l2l_tensor *L = logits ? o->loss(c, logits, in->clean_logits, in->labels, o->user) : NULL;
+    l2l__lend(logits, lent);
+    l2l__lend(in->clean_logits, clean);
+    if (L && in->targeted) L = l2l_affine(c, L, -1, 0);
+    if (L && o->cut) L = l2l_sub(c, L, l2l_relu(c, l2l_affine(c, L, 1, -o->confidence)));
+    return L;
+}
+
+/* Losses and predictions of a pass go into `in`. */
+static bool l2l__note(l2l_inner *in, const l2l_tensor *logits, l2l_tensor *loss)
+{
+    l2l_context *c = in->context;
+    if (!logits || !loss || !l2l__ready(c, "the inner objective's loss", loss)) return false;
+    if (!l2l__same(loss->shape, l2l_shape_of(in->n, 1, 1, 1)))
+        return l2l__shapes_differ(c, "the inner objective's loss", loss->shape,
+                                  l2l_shape_of(in->n, 1, 1, 1));
+    l2l__finite_images(in, "the loss", loss);
+    memcpy(in->loss, loss->data, (size_t)in->n * sizeof *in->loss);
+    return !c->status && l2l_predict(c, logits, in->predicted);
+}
+
+/* One pass through the classifier at x'_t: in->loss, in->predicted and, if asked for, in->g[t].
+   The loss is summed over images, so that g is every image's own gradient. Returns sum L. */
+static double l2l__look(l2l_inner *in, int t, bool gradient)
+{
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    bool was = l2l_set_recording(c, gradient), frozen = in->model->frozen;
+    l2l_tensor *logits, *loss, *sum, *g;
+    double total = 0;
+    in->model->frozen = true;                /* looking leaves no trace in running statistics     */
+    logits = l2l__inner_forward(in, in->adv, in->mode);
+    loss = l2l__inner_loss(in, logits);
+    if (l2l__note(in, logits, loss) && gradient) {
+        sum = l2l_sum(c, loss);
+        in->backwards++;
+        if (sum && l2l_grad(c, sum, &in->adv, 1, &g, L2L_FREE_GRAPH)) {
+            l2l__finite_images(in, l2l__a_gradient, g);
+            memcpy(in->g[t]->data, g->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
+        }
+    }
+    in->model->frozen = frozen;
+    l2l_set_recording(c, was);
+    if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the inner objective returned NULL");
+    l2l_release(c, mark);
+    for (int i = 0; i < in->n && !c->status; i++) total += (double)in->loss[i];
+    return total;
+}
+
+/* -- lines 11 to 13: the step, the move, L_phi ------------------------------------------------- */
+
+/* delta_t from g_t. */
+static bool l2l__step(const l2l_maximizer *m, l2l_inner *in)
+{
+    if (in->context->status) return false;
+    return m->step(m->self, in) ||
+           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' failed at step %d",
+                     m->name, in->t);
+}
+
+/* x'_{t+1} = Proj(x'_t + delta_t) */
+static void l2l__move(l2l_inner *in)
+{
+    if (in->context->status) return;
+    l2l__finite_images(in, "the maximizer's step of pixel", in->delta);
+    l2l__ew_add(in->context, l2l_count(in->shape), in->adv->data, in->delta->data, in->adv->data);
+    l2l__into_ball(in);
+}
+
+/* sum of L(f(x'_t), y) over the batch, by the pass that also finds g_t. Nobody looks at x'_T but a
+   maximizer that learns, and where line 14 computes the same function, its pass is the look. */
+static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
+{
+    if (step == in->T && (!t->options.method.maximizer.gradient || t->shares)) return 0;
+    return l2l__look(in, step, true);
+}
+
+/* -- line 14 ----------------------------------------------------------------------------------- */
+
+/* What line 14 saw of the cross-entropy. Where that is the objective its losses are L(f(x'_T), y),
+   cut off as the objective is; else in->loss stays what a look at x'_T has left there. */
+static bool l2l__outer_note(l2l_inner *in, const l2l_tensor *logits, l2l_tensor *loss)
+{
+    const l2l_objective *o = in->objective;
+    if (!logits || !loss) return false;
+    if (o->loss != l2l__objective_ce) return l2l_predict(in->context, logits, in->predicted);
+    if (!l2l__note(in, logits, loss)) return false;
+    for (int i = 0; o->cut && i < in->n; i++)
+        if ((double)in->loss[i] > o->confidence) in->loss[i] = (l2l_real)o->confidence;
+    return true;
+}
+
+/* L_theta / n on the tape, of the part's n images. The cross-entropy is computed here, where its
+   logits give the accuracy. */
+static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
+{
+    l2l_outer *outer = &t->options.method.outer;
+    l2l_context *c = t->context;
+    l2l_tensor *logits, *loss;
+    if (!t->cross_entropy) {
+        in->predicted[0] = -1;
+        t->model->predicted = in->predicted;
+        l2l__lend(in->x, true);
+        l2l__lend(in->adv, true);
+        t->model->n_predicted = in->n;
+        loss = outer->loss(t->model, in->x, in->adv, in->labels,
+                           outer->user ? outer->user : outer->number);
+        l2l__lend(in->x, false);
+        l2l__lend(in->adv, false);
+        t->model->predicted = NULL;
+        t->noted = in->predicted[0] >= 0;
+        return loss;
+    }
+    t->noted = true;
+    logits = l2l__inner_forward(in, in->adv, L2L_TRAIN);
+    in->forwards--;                          /* not of the inner problem                          */
+    loss = logits ? l2l_cross_entropy(c, logits, in->labels) : NULL;
+    return l2l__outer_note(in, logits, loss) ? l2l_mean(c, loss) : NULL;
+}
+
+static bool l2l__finite(l2l_real *const *arrays, const int64_t *sizes, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (l2l__not_finite_at(arrays[i], sizes[i]) < sizes[i]) return false;
+    return true;
+}
+
+/* A loss that is no longer finite is the fault of the step before: theta goes back to where the
+   loss and its gradient last were (the optimizer's moments do not). */
+static void l2l__copy_theta(l2l_trainer *t, bool back)
+{
+    l2l_real *at = t->good;
+    if (back && !t->has_good) return;
+    for (int i = 0; i < t->n_theta; i++) {
+        size_t n = (size_t)t->optimizer->sizes[i];
+        memcpy(back ? t->values[i] : at, back ? at : t->values[i], n * sizeof *at);
+        at += n;
+    }
+    for (int i = 0; back && i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
+    t->has_good = true;
+}
+
+/* Where line 14 shares its pass: g_T (of the sum, not the mean) and w_T L(f(x'_T), y). */
+static void l2l__share(l2l_trainer *t, l2l_inner *in)
+{
+    double total = 0;
+    l2l__ew_axpb(t->context, l2l_count(in->shape), (l2l_real)in->n, t->found[t->n_theta]->data, 0,
+                 in->g[in->T]->data);
+    l2l__finite_images(in, l2l__a_gradient, in->g[in->T]);
+    for (int i = 0; i < in->n; i++) total += (double)in->loss[i];
+    in->L_phi += in->w[in->T] * total;
+}
+
+/* The gradient of L_theta / B: of the parts', by their share of the images, the sum. */
+static void l2l__add_gradient(l2l_trainer *t, const l2l_inner *in)
+{
+    l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, *sum = t->sum;
+    for (int i = 0; i < t->n_theta; i++) {
+        int64_t n = t->optimizer->sizes[i], j;
+        const l2l_real *g = t->found[i]->data;
+        t->gradients[i] = t->found[i]->data;
+        if (in->n == in->batch) continue;
+        t->gradients[i] = sum;
+        if (!in->first) memset(sum, 0, (size_t)n * sizeof *sum);
+        L2L__PARALLEL(l2l__workers(t->context, n))
+        for (j = 0; j < n; j++) sum[j] += share * g[j];
+        sum += n;
+    }
+}
+
+/* The part's share of L_theta / B at x'_T and of its gradient in theta. Checked before anything is
+   updated. */
+static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
+{
+    l2l_context *c = t->context;
+    bool was, share = t->shares && t->options.method.maximizer.gradient;
+    double value = 0;
+    if (c->status) return 0;
+    was = l2l_set_recording(c, true);
+    l2l_tensor *loss = l2l__outer_loss(t, in);
+    if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the outer loss returned NULL");
+    value = l2l_item(c, loss);
+    if (!c->status && !(fabs(value) <= DBL_MAX))
+        l2l__fail(c, L2L_ERROR_NUMERIC, "the outer loss is %g, not finite", value);
+    t->theta[t->n_theta] = in->adv;
+    if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
+        l2l__add_gradient(t, in);
+        if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
+            l2l__fail(c, L2L_ERROR_NUMERIC, "the gradient of the outer loss is not finite");
+        if (share) l2l__share(t, in);
+    }
+    l2l_set_recording(c, was);
+    return value * ((double)in->n / in->batch);
+}
+
+/* Exchanges running statistics that were kept and those of now. */
+static void l2l__swap_buffers(l2l_trainer *t, l2l_real *at)
+{
+    for (int i = 0; at && i < t->model->n_slots; i++) {
+        l2l__slot *p = t->model->slot[i];
+        int64_t n = l2l_count(p->value.shape);
+        for (int64_t k = 0; k < n && !p->trainable; k++, at++) {
+            l2l_real kept = *at;
+            *at = p->value.data[k];
+            p->value.data[k] = kept;
+        }
+    }
+}
+
+/* -- lines 15 and 16 --------------------------------------------------------------------------- */
+
+/* The maximizer may run the classifier again (second order), and must see the one of the inner
+   steps: line 14 has moved its running statistics. */
+static bool l2l__inner_gradient(l2l_trainer *t, l2l_inner *in)
+{
+    const l2l_maximizer *m = &t->options.method.maximizer;
+    if (in->context->status) return false;
+    if (!m->gradient) return true;
+    l2l__swap_buffers(t, t->part_buffers);
+    bool ok = m->gradient(m->self, in) ||
+              l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' found no gradient",
+                        m->name);
+    l2l__swap_buffers(t, t->part_buffers);
+    return ok;
+}
+
+static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
+{
+    if (in->context->status) return false;
+    return !m->update || m->update(m->self, in) ||
+           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' could not be updated",
+                     m->name);
+}
+
+static bool l2l__descend(l2l_trainer *t)
+{
+    if (t->context->status) return false;
+    l2l__copy_theta(t, false);               /* every part's loss and gradient were finite        */
+    if (!l2l_optimizer_step(t->optimizer, t->values, t->gradients, t->progress.rate)) return false;
+    for (int i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
+    return true;
+}
+
+/* -- line 17: what happens between two steps --------------------------------------------------- */
+
+/* *part becomes an attack for the images from number `first` on. */
+static void l2l__attack_from(l2l_attack *part, const l2l_attack *all, int first, int64_t one)
+{
+    part->first = all->first + (uint32_t)first;
+    part->init = all->init ? all->init + first * one : NULL;
+    part->targets = all->targets ? all->targets + first : NULL;
+}
+
+/* After a step that failed: running statistics as before it and, if its numbers were not finite,
+   theta for which they last were. */
+static void l2l__go_back(l2l_trainer *t, const char *what)
+{
+    l2l_context *c = t->context;
+    char text[sizeof c->text];
+    if (t->sampled) l2l__copy_buffers(t, t->buffers, true);
+    if (c->status != L2L_ERROR_NUMERIC) return;
+    l2l__copy_theta(t, true);
+    memcpy(text, c->text, sizeof text);
+    l2l__format(c->text, sizeof c->text, "training, %s %z, %s; the parameters of the last good "
+                "step were kept", what, t->step, text);
+}
+
+/* Natural and robust accuracy on the held-out images. */
+static bool l2l__validate(l2l_trainer *t)
+{
+    l2l_context *c = t->context;
+    const l2l_model_options *o = &t->model->options;
+    l2l_attack a = t->options.validation_attack;
+    int64_t one = l2l__image_size(o);
+    int n, natural = 0, robust = 0, labels[100];
+    int part = t->options.micro_batch ? t->options.micro_batch : t->options.batch;
+    int most = part < 100 ? part : 100;      /* no more memory than training takes                */
+    l2l_record records[100];
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_real *x = (l2l_real *)l2l__arena_array(c, most * one, sizeof *x);
+    l2l_real *adversarial = (l2l_real *)l2l__arena_array(c, most * one, sizeof *adversarial);
+    for (int i = 0; i < t->n_held && !c->status; i += n) {
+        n = t->n_held - i < most ? t->n_held - i : most;
+        for (int j = 0; j < n && !c->status; j++)
+            l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held[i + j], x + j * one,
+                       &labels[j]);
+        l2l__attack_from(&a, &t->options.validation_attack, i, one);
+        if (!l2l_attack_run(t->model, &a, x, labels, n, adversarial, records)) break;
+        for (int j = 0; j < n; j++) {
+            natural += records[j].clean == labels[j];
+            robust += records[j].clean == labels[j] && !records[j].success;
+        }
+    }
+    t->progress.validation_natural = (double)natural / t->n_held;
+    t->progress.validation_robust = (double)robust / t->n_held;
+    l2l_release(c, mark);
+    if (c->status == L2L_ERROR_NUMERIC) l2l__go_back(t, "validation after step");
+    return !c->status;
+}
+
+static bool l2l__end_epoch(l2l_trainer *t)
+{
+    l2l_progress *p = &t->progress;
+    p->epoch_ended = true;
+    p->epoch_loss = t->epoch_loss / (double)t->epoch_seen;
+    p->epoch_accuracy = p->accuracy < 0 ? -1 : t->epoch_right / (double)t->epoch_seen;
+    t->epoch_loss = t->epoch_right = 0;
+    t->epoch_seen = 0;
+    if (t->n_held == 0) return true;
+    if (!l2l__validate(t)) return false;
+    p->best = p->validation_robust > t->best_score;
+    if (!p->best) return true;
+    t->best_score = p->validation_robust;
+    if (!t->best) return (t->best = l2l_model_clone(t->context, t->model)) != NULL;
+    return l2l_model_copy(t->best, t->model);
+}
+
+/* Adversarial training can sit on the loss of a constant guess: ln K with one class for
+   everything. */
+static bool l2l__plateau(l2l_trainer *t)
+{
+    int classes = t->model->options.classes;
+    bool constant = t->progress.accuracy >= 0 && t->guess >= 0;
+    if (!constant || fabs(t->progress.loss - log((double)classes)) > 0.02) t->plateau = 0;
+    else if (t->plateau < INT_MAX) t->plateau++;
+    if (!t->options.stop_on_plateau || t->plateau < 300) return false;
+    l2l__fail(t->context, L2L_ERROR_NUMERIC, "training sits on a plateau: for %d steps the loss is "
+              "ln %d and one class is predicted for everything; try a longer epsilon_warm_up, a "
+              "smaller rate or another seed", t->plateau, classes);
+    return true;
+}
+
+/* What a part adds to the report: pixels of x'_T on the border of the ball or of the image range,
+   and the predictions that were noted at line 14. */
+static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
+{
+    int64_t n = l2l_count(in->shape);
+    l2l_real epsilon = (l2l_real)in->epsilon;
+    if (t->context->status) return;
+    for (int64_t i = 0; i < n; i++) {
+        l2l_real x = in->x->data[i], z = in->adv->data[i];
+        t->saturated += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
+    }
+    for (int64_t i = 0; i < in->n; i++) t->end_loss += (double)in->loss[i];
+    if (!t->noted) return;
+    if (!in->first) t->guess = in->predicted[0];
+    for (int64_t i = 0; i < in->n; i++) {
+        t->right += in->predicted[i] == in->labels[i];
+        if (in->predicted[i] != t->guess) t->guess = -1;
+    }
+}
+
+static void l2l__report(l2l_trainer *t, const l2l_inner *in, double loss)
+{
+    const l2l_method *m = &t->options.method;
+    l2l_progress *p = &t->progress;
+    int64_t one = l2l_count(in->shape) / in->n;
+    bool looked = m->maximizer.gradient != NULL ||
+                  (t->cross_entropy && m->objective.loss == l2l__objective_ce);
+    p->loss = loss;
+    p->epsilon = in->epsilon;
+    p->gain = in->T > 0 && looked ? (t->end_loss - t->start_loss) / in->batch : 0;
+    p->saturated = (double)t->saturated / (double)(one * in->batch);
+    p->epoch_ended = p->best = false;
+    p->accuracy = t->noted ? (double)t->right / in->batch : -1;
+    if (t->given) return;
+    t->epoch_loss += loss * in->batch;
+    t->epoch_right += t->right;
+    t->epoch_seen += in->batch;
+}
+
+/* The last step's parameters have no next loss that would tell. */
+static bool l2l__last_finite(l2l_trainer *t)
+{
+    if (t->step < t->progress.steps || l2l__finite(t->values, t->optimizer->sizes, t->n_theta))
+        return true;
+    l2l__copy_theta(t, true);
+    return l2l__fail(t->context, L2L_ERROR_NUMERIC, "the last step's parameters are not finite; "
+                     "those of the step before were kept");
+}
+
+/* Counts the step, ends epochs, reports, saves. True while there is more to do. */
+static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double loss)
+{
+    l2l_progress *p = &t->progress;
+    const l2l_train_options *o = &t->options;
+    bool more = true, ended, ok;
+    if (t->context->status) {
+        l2l__go_back(t, "step");
+        return false;
+    }
+    l2l__report(t, in, loss);
+    p->step = ++t->step;
+    if (t->given) return false;
+    ended = ++p->step_in_epoch == p->steps_in_epoch;
+    ok = l2l__last_finite(t) && !l2l__plateau(t) && (!ended || l2l__end_epoch(t));
+    if (ok) l2l__log_line(t);                /* before the callback, which may make a checkpoint  */
+    if (ok && o->progress) more = o->progress(o->user, p);
+    ok = ok && l2l__log_write(t);
+    if (ended) {                             /* also after an error: the trainer stays usable     */
+        p->epoch++;
+        p->step_in_epoch = 0;
+    }
+    if (!ok) return false;
+    if (t->checkpoint && (p->epoch_ended || !more ||
+                          (o->checkpoint_steps > 0 && t->step % o->checkpoint_steps == 0)))
+        l2l_trainer_save(t, t->checkpoint);
+    if (!more)
+        l2l__fail(t->context, L2L_ERROR_CANCELLED, "training: stopped by the progress callback "
+                  "after step %z of %z", t->step, p->steps);
+    return !t->context->status && t->step < p->steps;
+}
+
+/* ============================================================================================ */
+/*  4  THE LEARNED MAXIMIZER                                                      >>maximizer  */
+/* ============================================================================================
+
+   Coordinate by coordinate, phi shared by all of them (Algorithm 1, lines 7 to 13):
+
+       delta_t, h_{t+1} = m_phi(g_t, h_t)         g_t = the gradient of L(f(x'_t), y) by x'_t
+       x'_{t+1}         = Proj(x'_t + delta_t)
+       L_phi            = sum over t = 1..T of w_t L(f(x'_t), y),   which phi ascends (line 15)
+
+   THE ADJOINT. With g_t taken for a constant, x'_{t+1} enters L_phi through its own loss, whose
+   derivative w_{t+1} g_{t+1} is made of the very gradient that step t+1 needs anyway, and through
+   x'_{t+2}. So the whole adjoint runs backwards through the positions without a further pass of
+   the classifier (but for g_T): with a_t = dL_phi/dx'_t and u_t = dL_phi/d delta_t,
+
+       a_T = w_T g_T;    u_t = m_t a_{t+1};    a_t = w_t g_t + u_t  for t >= 1
+
+   where m_t is 1 where Proj did not clip and 0 elsewhere. u_t enters the cell at step t; the rest
+   is back-propagation through time. Coordinates never meet in this, so each block of them runs its
+   T steps again from h_0 = 0, by the same kernel and thus with the same bits and masks, and goes
+   straight back. Between attack and update only x, x'_0, g_0 .. g_T and (h, c) exist: nothing of
+   size pixels x hidden x T.
+
+   SECOND ORDER. Exactly, g_t depends on phi too. If the cell hands the cotangent v_t to g_t, then
+   a_t = w_t g_t + u_t + H_t v_t with the Hessian H_t of the loss at x'_t. This couples the pixels
+   of an image, so here all blocks go back together, step by step. */
+
+/* -- the cell of the learned maximizer ------------------------------------------------ >>cell --
+   Chapter 9's kernels. All coordinates share one small network, so it runs on blocks of L2L__COORDS
+   of them: a row is one number for each coordinate of the block, and a weight meets a whole row.
+   The cell reads the rows z_t = (1, h_t, inputs); its bias is the weight of the 1.
+
+       LSTM   i, f, o = sigmoid and g = tanh of the four quarters of W z_t (in the order i f g o),
+              c_{t+1} = f c_t + i g,   h_{t+1} = o tanh(c_{t+1})
+       RNN    h_{t+1} = tanh(W z_t)
+       both   y_t = tanh(w_out (1, h_{t+1})), or without the tanh;   delta_t = scale y_t
+
+   The attack and the adjoint's second run call the same function, so they get the same bits. */
+#define L2L__COORDS 16
+
+typedef struct l2l__cell {
+    bool lstm, squash;           /* squash: y is a tanh                                           */
+    int hidden, inputs;          /* H, I                                                          */
+    int gates, columns;          /* G = 4H or H rows and Z = 1+H+I columns of W                   */
+    l2l_real *w, *w_out;         /* GxZ and 1+H                                                   */
+    l2l_real scale;
+} l2l__cell;
+
+typedef struct l2l__cell_step {  /* one step of one block; how many rows each                     */
+    l2l_real *z, *c;             /* Z: 1, h_t, inputs;  H: c_t                                    */
+    l2l_real *gates, *tanh_c;    /* G: activated;  H                                              */
+    l2l_real *h_next, *c_next;   /* H each; may be where h_t and c_t are                          */
+    l2l_real *y, *delta;         /* 1 each                                                        */
+} l2l__cell_step;
+
+typedef struct l2l__cell_kernels {
+    int lanes;                   /* partial sums that `accumulate` keeps of each number           */
+    void (*forward)(const l2l__cell *m, const l2l__cell_step *s);
+    /* From u_t = dL/d delta_t back to everything before it. dh and dc hold dL/dh_{t+1} and
+       dL/dc_{t+1} and get those of t; of dh the first `wanted` rows are made: H, or none, or with
+       the cotangents of the inputs behind them H+I. gates and y are replaced by the cotangents of
+       W z_t and of the output before its tanh. */
+    void (*backward)(const l2l__cell *m, const l2l__cell_step *s, const l2l_real *u, l2l_real *dh,
+                     l2l_real *dc, int wanted);
+    /* sums[row][column][lane] += d[t][row] z[t][column], over t and the block's coordinates. */
+    void (*accumulate)(int rows, int columns, int T, const l2l_real *d, int d_step,
+                       const l2l_real *z, int z_step, l2l_real *sums);
+} l2l__cell_kernels;
+
+/* The plain twin. */
+static l2l_real l2l__cell_tanh(l2l_real x) { return (l2l_real)tanh((double)x); }
+static l2l_real l2l__cell_sigmoid(l2l_real x) { return (l2l_real)(1 / (1 + exp(-(double)x))); }
+
+/* y = W z: y[r] = sum over k of w[r*row + k*column] z[k], for rows of a block. */
+static void l2l__cell_matrix(const l2l_real *w, int row, int column, int rows, int columns,
+                             const l2l_real *z, l2l_real *y)
+{
+    int r, k, l;
+    for (r = 0; r < rows; r++, y += L2L__COORDS) {
+        for (l = 0; l < L2L__COORDS; l++) y[l] = 0;
+        for (k = 0; k < columns; k++)
+            for (l = 0; l < L2L__COORDS; l++)
+                y[l] += w[r * row + k * column] * z[k * L2L__COORDS + l];
+    }
+}
+
+static void l2l__cell_forward(const l2l__cell *m, const l2l__cell_step *s)
+{
+    int n = m->hidden * L2L__COORDS, p, k, l;
+    l2l__cell_matrix(m->w, m->columns, 1, m->gates, m->columns, s->z, s->gates);
+    for (p = 0; p < n; p++)
+        if (m->lstm) {
+            l2l_real *q = s->gates + p;      /* i, f, g, o are n numbers apart                    */
+            q[0] = l2l__cell_sigmoid(q[0]);
+            q[n] = l2l__cell_sigmoid(q[n]);
+            q[2 * n] = l2l__cell_tanh(q[2 * n]);
+            q[3 * n] = l2l__cell_sigmoid(q[3 * n]);
+            s->c_next[p] = q[n] * s->c[p] + q[0] * q[2 * n];
+            s->tanh_c[p] = l2l__cell_tanh(s->c_next[p]);
+            s->h_next[p] = q[3 * n] * s->tanh_c[p];
+        } else {
+            s->gates[p] = s->h_next[p] = l2l__cell_tanh(s->gates[p]);
+        }
+    for (l = 0; l < L2L__COORDS; l++) {
+        l2l_real y = m->w_out[0];
+        for (k = 0; k < m->hidden; k++) y += m->w_out[1 + k] * s->h_next[k * L2L__COORDS + l];
+        s->y[l] = m->squash ? l2l__cell_tanh(y) : y;
+        s->delta[l] = m->scale * s->y[l];
+    }
+}
+
+static void l2l__cell_backward(const l2l__cell *m, const l2l__cell_step *s, const l2l_real *u,
+                               l2l_real *dh, l2l_real *dc, int wanted)
+{
+    int n = m->hidden * L2L__COORDS, p, l;
+    for (l = 0; l < L2L__COORDS; l++)
+        s->y[l] = m->scale * u[l] * (m->squash ? 1 - s->y[l] * s->y[l] : 1);
+    for (p = 0; p < n; p++) {
+        l2l_real d = dh[p] + m->w_out[1 + p / L2L__COORDS] * s->y[p % L2L__COORDS];
+        l2l_real *q = s->gates + p;
+        if (m->lstm) {
+            l2l_real i = q[0], f = q[n], g = q[2 * n], o = q[3 * n], tanh_c = s->tanh_c[p];
+            l2l_real e = dc[p] + d * o * (1 - tanh_c * tanh_c); /* dL/dc_{t+1}, all of it         */
+            q[0] = e * g * i * (1 - i);
+            q[n] = e * s->c[p] * f * (1 - f);
+            q[2 * n] = e * i * (1 - g * g);
+            q[3 * n] = d * tanh_c * o * (1 - o);
+            dc[p] = e * f;
+        } else {
+            *q = d * (1 - *q * *q);
+        }
+    }
+    l2l__cell_matrix(m->w + 1, 1, m->columns, wanted, m->gates, s->gates, dh);
+}
+
+static void l2l__cell_accumulate(int rows, int columns, int T, const l2l_real *d, int d_step,
+                                 const l2l_real *z, int z_step, l2l_real *sums)
+{
+    int t, r, k, l;
+    for (t = 0; t < T; t++, d += d_step, z += z_step)
+        for (r = 0; r < rows; r++)
+            for (k = 0; k < columns; k++)
+                for (l = 0; l < L2L__COORDS; l++)
+                    sums[r * columns + k] += d[r * L2L__COORDS + l] * z[k * L2L__COORDS + l];
+}
+
+static const l2l__cell_kernels l2l__cell_plain = {
+    1, l2l__cell_forward, l2l__cell_backward, l2l__cell_accumulate};
+
+static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c);
+
+enum {
+    L2L__MAX_HIDDEN = 64,
+    L2L__PARTS = 64,             /* of a parameter gradient: by shape, never by threads           */
+    L2L__FLUSH = 8               /* blocks that are summed in l2l_real before going to double     */
+};
+
+struct l2l_learned {
+    l2l_context *context;
+    l2l_learned_options options;
+    int size;                    /* numbers in phi                                                */
+    l2l_real *phi;               /* in file order                                                 */
+    l2l_real *descent;           /* -dL_phi/dphi / batch, added up, for the optimizer             */
+    l2l_optimizer *optimizer;
+    l2l__cell cell;              /* phi as the kernels read it; its weights are one array         */
+    int cell_size;
+    l2l_real *state;             /* per block the rows z = (1, h, inputs) and c, since `begin`    */
+    int64_t state_blocks, state_capacity;
+    int trained_T;               /* 0: not trained yet                                            */
+    double trained_epsilon;
+};
+
+/* -- making one -------------------------------------------------------------------------------- */
+
+L2LADVDEF l2l_learned_options l2l_learned_default(void)
+{
+    l2l_learned_options o;
+    memset(&o, 0, sizeof o);
+    o.cell = L2L_LSTM;
+    o.hidden = 10;
+    o.bias = true;
+    o.input = L2L_INPUT_SIGN;
+    o.scale = 0.25;
+    o.optimizer = l2l_adam_default();
+    o.optimizer.rate = 1e-2;
+    return o;
+}
+
+/* Where number i of phi's file order (W_ih, W_hh, b_ih, W_out, b_out) stands in the kernels' array:
+   W is GxZ with the columns bias, h, inputs; below it w_out, its bias first. */
+static int l2l__phi_place(const l2l_learned *m, int i)
+{
+    int G = m->cell.gates, H = m->cell.hidden, N = m->cell.inputs, Z = m->cell.columns;
+    if (i < G * N) return i / N * Z + 1 + H + i % N;
+    i -= G * N;
+    if (i < G * H) return i / H * Z + 1 + i % H;
+    i -= G * H;
+    if (m->options.bias) {
+        if (i < G) return i * Z;
+        i -= G;
+    }
+    return i < H ? G * Z + 1 + i : G * Z;
+}
+
+/* phi as it is now (the caller may write to it), and what makes a delta of the cell's output. */
+static void l2l__phi_to_cell(l2l_learned *m, double epsilon)
+{
+    int i;
+    for (i = 0; i < m->size; i++) m->cell.w[l2l__phi_place(m, i)] = m->phi[i];
+    m->cell.scale = (l2l_real)(m->options.scale * epsilon);
+}
+
+/* Uniform in +-1/sqrt(H), as PyTorch's LSTMCell, RNNCell and Linear. */
+static void l2l__learned_initialise(l2l_learned *m)
+{
+    l2l_stream s = l2l__stream(m->options.seed, L2L_RANDOM_PHI, 0, 0, 0);
+    double bound = 1 / sqrt((double)m->cell.hidden);
+    int i;
+    for (i = 0; i < m->size; i++)
+        m->phi[i] = (l2l_real)(bound * (2 * l2l_random_uniform(&s, (uint32_t)i) - 1));
+}
+
+L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_options *o)
+{
+    const l2l_learned_options usual = l2l_learned_default();
+    l2l_learned *m;
+    l2l__cell k;
+    int64_t size;
+    if (!o) o = &usual;
+    if (!l2l__learned_options_ok(c, o)) return NULL;
+    memset(&k, 0, sizeof k);
+    k.lstm = o->cell == L2L_LSTM;
+    k.squash = !o->raw_output;
+    k.hidden = o->hidden;
+    k.inputs = o->input == L2L_INPUT_LOG ? 2 : 1;
+    k.gates = k.lstm ? 4 * k.hidden : k.hidden;
+    k.columns = 1 + k.hidden + k.inputs;
+    if (!(m = (l2l_learned *)l2l__allocate(c, sizeof *m))) return NULL;
+    m->context = c;
+    m->options = *o;
+    m->size = k.gates * (k.inputs + k.hidden) + k.hidden + (o->bias ? k.gates + 1 : 0);
+    m->cell_size = k.gates * k.columns + 1 + k.hidden;
+    m->phi = (l2l_real *)l2l__allocate_array(c, m->size, sizeof(l2l_real));
+    m->descent = (l2l_real *)l2l__allocate_array(c, m->size, sizeof(l2l_real));
+    k.w = (l2l_real *)l2l__allocate_array(c, m->cell_size, sizeof(l2l_real));
+    size = m->size;
+    m->optimizer = l2l_optimizer_create(c, &o->optimizer, &size, 1);
+    m->cell = k;
+    if (c->status) {
+        l2l_learned_free(m);
+        return NULL;
+    }
+    m->cell.w_out = k.w + k.gates * k.columns;
+    l2l__learned_initialise(m);
+    return m;
+}
+
+L2LADVDEF void l2l_learned_free(l2l_learned *m)
+{
+    if (!m) return;
+    l2l_optimizer_free(m->optimizer);
+    l2l_free(m->context, m->phi);
+    l2l_free(m->context, m->descent);
+    l2l_free(m->context, m->cell.w);
+    l2l_free(m->context, m->state);
+    l2l_free(m->context, m);
+}
+
+L2LADVDEF const l2l_learned_options *l2l_learned_info(const l2l_learned *m)
+{
+    return m ? &m->options : NULL;
+}
+L2LADVDEF int l2l_learned_size(const l2l_learned *m) { return m ? m->size : 0; }
+L2LADVDEF l2l_real *l2l_learned_parameters(l2l_learned *m) { return m ? m->phi : NULL; }
+
+/* What phi was trained with, for its file. */
+L2LADVDEF void l2l_learned_trained_with(const l2l_learned *m, int *T, double *epsilon)
+{
+    if (T) *T = m ? m->trained_T : 0;
+    if (epsilon) *epsilon = m ? m->trained_epsilon : 0;
+}
+
+static void l2l__learned_set_trained_with(l2l_learned *m, int T, double epsilon)
+{
+    m->trained_T = T;
+    m->trained_epsilon = epsilon;
+}
+
+/* -- the cell's input: the gradient, transformed ----------------------------------------------- */
+
+/* What one image's gradient is multiplied by: d/|g|_1 or 1/|g|_inf; 0 if it has no length. */
+static double l2l__input_norm(l2l_grad_input input, const l2l_real *g, int64_t d)
+{
+    double length = 0, norm;
+    int64_t i;
+    for (i = 0; i < d; i++) {
+        double a = fabs((double)g[i]);
+        if (input == L2L_INPUT_L1) length += a;
+        else if (a > length) length = a;
+    }
+    norm = (input == L2L_INPUT_L1 ? (double)d : 1.0) / length;
+    return norm <= DBL_MAX ? norm : 0;
+}
+
+/* One such number for each of the n images of g; left alone where the transform needs none. */
+static void l2l__input_norms(const l2l_learned *m, const l2l_tensor *g, double *norms)
+{
+    l2l_grad_input input = m->options.input;
+    int64_t d = l2l_count(g->shape) / g->shape.n;
+    int i;
+    if (input != L2L_INPUT_L1 && input != L2L_INPUT_LINF) return;
+    L2L__PARALLEL(m->context->threads)
+    for (i = 0; i < g->shape.n; i++) norms[i] = l2l__input_norm(input, g->data + i * d, d);
+}
+
+static l2l_real l2l__sign_of(l2l_real g) { return (l2l_real)((g > 0) - (g < 0)); }
+
+static const double l2l__log_p = 10, l2l__log_small = 4.5399929762484854e-5; /* p and e^-p        */
+
+/* (log|g| / p, sign g) where |g| >= e^-p, else (-1, e^p g): Andrychowicz et al. 2016. */
+static void l2l__input_log(const l2l_real *g, l2l_real *rows)
+{
+    int l;
+    for (l = 0; l < L2L__COORDS; l++) {
+        double a = fabs((double)g[l]);
+        bool large = a >= l2l__log_small;
+        rows[l] = large ? (l2l_real)(log(a) / l2l__log_p) : -1;
+        rows[L2L__COORDS + l] =
+            large ? l2l__sign_of(g[l]) : (l2l_real)((double)g[l] / l2l__log_small);
+    }
+}
+
+/* g_t -> the cell's input rows, for the block that begins at coordinate `first`; d pixels make an
+   image. */
+static void l2l__input_rows(const l2l_learned *m, const l2l_real *g, const double *norms,
+                            int64_t first, int64_t d, l2l_real *rows)
+{
+    l2l_grad_input input = m->options.input;
+    int l;
+    if (input == L2L_INPUT_SIGN) {
+        for (l = 0; l < L2L__COORDS; l++) rows[l] = l2l__sign_of(g[l]);
+    } else if (input == L2L_INPUT_LOG) {
+        l2l__input_log(g, rows);
+    } else if (input == L2L_INPUT_RAW) {
+        memcpy(rows, g, L2L__COORDS * sizeof *rows);
+    } else {
+        for (l = 0; l < L2L__COORDS; l++)    /* padding is 0 and needs no norm                    */
+            rows[l] = g[l] == 0 ? 0 : (l2l_real)((double)g[l] * norms[(first + l) / d]);
+    }
+}
+
+/* -- blocks of coordinates --------------------------------------------------------------------- */
+
+static int l2l__row_length(int64_t first, int64_t count)
+{
+    return count - first < L2L__COORDS ? (int)(count - first) : L2L__COORDS;
+}
+
+/* A block's coordinates of an array of `count`, padded with zeros, and back. */
+static void l2l__row_load(const l2l_real *from, int64_t first, int64_t count, l2l_real *row)
+{
+    int n = l2l__row_length(first, count);
+    if (n < L2L__COORDS) memset(row, 0, L2L__COORDS * sizeof *row);
+    memcpy(row, from + first, (size_t)n * sizeof *row);
+}
+
+static void l2l__row_store(const l2l_real *row, int64_t first, int64_t count, l2l_real *to)
+{
+    memcpy(to + first, row, (size_t)l2l__row_length(first, count) * sizeof *row);
+}
+
+/* What a thread needs to take a block through `steps` steps and back; pointers: sizes in rows. */
+typedef struct l2l__sweep {
+    l2l_real *z, *c;             /* (steps+1) x Z, (steps+1) x H                                  */
+    l2l_real *gates, *tanh_c;    /* steps x G, steps x H                                          */
+    l2l_real *y, *mask;          /* steps: the cell's output, m_t                                 */
+    l2l_real *dh, *dc;           /* H+I: dL/d(h_t, inputs); H: dL/dc_t                            */
+    l2l_real *sums;              /* of dL/dphi: cell_size x lanes                                 */
+    l2l_real x[L2L__COORDS], adv[L2L__COORDS], g[L2L__COORDS], delta[L2L__COORDS]; /* adv: x'_t   */
+    l2l_real a[L2L__COORDS], u[L2L__COORDS];   /* a_{t+1}, then a_t; u_t                          */
+} l2l__sweep;
+
+static l2l_real *l2l__cut_rows(l2l_real **p, int64_t rows)
+{
+    l2l_real *q = *p;
+    *p += rows * L2L__COORDS;
+    return q;
+}
+
+static bool l2l__sweep_make(const l2l_learned *m, int64_t steps, int lanes, l2l__sweep *s)
+{
+    int64_t G = m->cell.gates, H = m->cell.hidden, N = m->cell.inputs, Z = m->cell.columns, i;
+    int64_t sums = ((int64_t)m->cell_size * lanes + L2L__COORDS - 1) / L2L__COORDS;
+    int64_t rows = (steps + 1) * (Z + H) + steps * (G + H + 2) + 2 * H + N + sums;
+    l2l_real *p = (l2l_real *)l2l__arena_array(m->context, rows, L2L__COORDS * sizeof *p);
+    if (!p) return false;
+    memset(p, 0, (size_t)rows * L2L__COORDS * sizeof *p);
+    s->z = l2l__cut_rows(&p, (steps + 1) * Z);
+    s->c = l2l__cut_rows(&p, (steps + 1) * H);
+    s->gates = l2l__cut_rows(&p, steps * G);
+    s->tanh_c = l2l__cut_rows(&p, steps * H);
+    s->y = l2l__cut_rows(&p, steps);
+    s->mask = l2l__cut_rows(&p, steps);
+    s->dh = l2l__cut_rows(&p, H + N);
+    s->dc = l2l__cut_rows(&p, H);
+    s->sums = p;
+    for (i = 0; i < (steps + 1) * L2L__COORDS; i++) /* the 1 of every z_t                         */
+        s->z[i / L2L__COORDS * Z * L2L__COORDS + i % L2L__COORDS] = 1;
+    return true;
+}
+
+/* One sweep for each thread, in the arena. */
+static l2l__sweep *l2l__sweeps(const l2l_learned *m, int workers, int64_t steps, int lanes)
+{
+    l2l__sweep *s = (l2l__sweep *)l2l__arena_array(m->context, workers, sizeof *s);
+    int k;
+    for (k = 0; s && k < workers; k++)
+        if (!l2l__sweep_make(m, steps, lanes, &s[k])) return NULL;
+    return s;
+}
+
+/* What the kernels work on in slot k of a sweep. */
+static l2l__cell_step l2l__sweep_step(const l2l_learned *m, l2l__sweep *s, int k)
+{
+    size_t Z = (size_t)m->cell.columns * L2L__COORDS, H = (size_t)m->cell.hidden * L2L__COORDS;
+    size_t G = (size_t)m->cell.gates * L2L__COORDS, t = (size_t)k;
+    l2l__cell_step step;
+    step.z = s->z + t * Z;
+    step.c = s->c + t * H;
+    step.gates = s->gates + t * G;
+    step.tanh_c = s->tanh_c + t * H;
+    step.h_next = step.z + Z + L2L__COORDS;
+    step.c_next = step.c + H;
+    step.y = s->y + t * L2L__COORDS;
+    step.delta = s->delta;
+    return step;
+}
+
+/* Where z has the cell's inputs. */
+static l2l_real *l2l__input_of(const l2l_learned *m, l2l_real *z)
+{
+    return z + (1 + m->cell.hidden) * L2L__COORDS;
+}
+
+static int64_t l2l__blocks_of(int64_t count) { return (count + L2L__COORDS - 1) / L2L__COORDS; }
+
+static int l2l__at_most(int a, int64_t b) { return b < a ? (int)b : a; }
+
+/* -- in the attack: lines 7 and 11 ------------------------------------------------------------- */
+
+static bool l2l__learned_ready(const l2l_learned *m, const l2l_inner *in)
+{
+    if (in->context->status || !l2l__given(in->context, "l2l_learned", "the maximizer", m))
+        return false;
+    if (in->context != m->context)
+        return l2l__fail(in->context, L2L_ERROR_ARGUMENT, "l2l_learned: the maximizer belongs to "
+                         "another context than the inner problem");
+    return true;
+}
+
+static size_t l2l__state_size(const l2l_learned *m) /* of one block */
+{
+    return (size_t)(m->cell.columns + m->cell.hidden) * L2L__COORDS;
+}
+
+/* h_0 <- 0, c_0 <- 0. */
+static void l2l__state_clear(const l2l_learned *m, int64_t block)
+{
+    l2l_real *z = m->state + (size_t)block * l2l__state_size(m);
+    int l;
+    memset(z, 0, l2l__state_size(m) * sizeof *z);
+    for (l = 0; l < L2L__COORDS; l++) z[l] = 1;
+}
+
+static bool l2l__learned_begin(void *self, l2l_inner *in)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    int64_t blocks = l2l__blocks_of(l2l_count(in->shape)), b;
+    if (!l2l__learned_ready(m, in)) return false;
+    m->state_blocks = 0;
+    if (blocks > m->state_capacity) {
+        l2l_free(m->context, m->state);
+        m->state_capacity = 0;
+        m->state = (l2l_real *)l2l__allocate_array(m->context, blocks,
+                                                   l2l__state_size(m) * sizeof *m->state);
+        if (!m->state) return false;
+        m->state_capacity = blocks;
+    }
+    L2L__PARALLEL(m->context->threads)
+    for (b = 0; b < blocks; b++) l2l__state_clear(m, b);
+    m->state_blocks = blocks;
+    return true;
+}
+
+static bool l2l__learned_begun(const l2l_learned *m, const l2l_inner *in)
+{
+    if (!l2l__learned_ready(m, in)) return false;
+    return l2l__blocks_of(l2l_count(in->shape)) == m->state_blocks ||
+           l2l__fail(m->context, L2L_ERROR_SHAPE, "l2l_learned: a step on %z coordinates, but "
+                     "`begin` saw another batch", l2l_count(in->shape));
+}
+
+/* Images leave: h and c of the others move to the front, coordinate q to lane q mod L2L__COORDS of
+   its new block, in runs that are whole in an old and a new block. (z's 1 and inputs may stay.) */
+static bool l2l__learned_keep(void *self, l2l_inner *in, const int *kept, int n)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    int64_t d = l2l_count(in->shape) / in->n, lanes = L2L__COORDS, rows, from, to, run, j, r;
+    if (!l2l__learned_begun(m, in)) return false;
+    rows = m->cell.columns + m->cell.hidden;
+    for (j = 0; j < n * d; j += run) {
+        from = kept[j / d] * d + j % d;
+        to = j;
+        run = d - j % d;
+        if (run > lanes - from % lanes) run = lanes - from % lanes;
+        if (run > lanes - to % lanes) run = lanes - to % lanes;
+        for (r = 0; r < rows && from > to; r++)
+            memmove(m->state + (to / lanes * rows + r) * lanes + to % lanes,
+                    m->state + (from / lanes * rows + r) * lanes + from % lanes,
+                    (size_t)run * sizeof *m->state);
+    }
+    m->state_blocks = l2l__blocks_of(n * d);
+    return true;
+}
+
+/* Blocks from .. to-1: delta_t, h_{t+1} <- m_phi(g_t, h_t). */
+static void l2l__learned_run(const l2l_learned *m, const l2l__cell_kernels *kernels,
+                             const l2l_inner *in, const double *norms, l2l__sweep *s, int64_t from,
+                             int64_t to)
+{
+    int64_t count = l2l_count(in->shape), d = count / in->shape.n, b;
+    l2l__cell_step step = l2l__sweep_step(m, s, 0);
+    for (b = from; b < to; b++) {
+        int64_t first = b * L2L__COORDS;
+        step.z = m->state + (size_t)b * l2l__state_size(m);
+        step.c = step.c_next = step.z + m->cell.columns * L2L__COORDS;
+        step.h_next = step.z + L2L__COORDS;  /* in place                                          */
+        l2l__row_load(in->g[in->t]->data, first, count, s->g);
+        l2l__input_rows(m, s->g, norms, first, d, l2l__input_of(m, step.z));
+        kernels->forward(&m->cell, &step);
+        l2l__row_store(s->delta, first, count, in->delta->data);
+    }
+}
+
+static bool l2l__learned_step(void *self, l2l_inner *in)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    l2l_context *c = m->context;
+    const l2l__cell_kernels *kernels = l2l__cell_kernels_of(c);
+    l2l_mark mark = l2l_mark_here(c);
+    int64_t blocks = l2l__blocks_of(l2l_count(in->shape));
+    int workers = l2l__at_most(c->threads, blocks), k;
+    l2l__sweep *s;
+    double *norms;
+    if (!l2l__learned_begun(m, in)) return false;
+    l2l__phi_to_cell(m, in->epsilon);
+    norms = (double *)l2l__arena_array(c, in->shape.n, sizeof *norms);
+    s = l2l__sweeps(m, workers, 1, 0);
+    if (s) {
+        l2l__input_norms(m, in->g[in->t], norms);
+        L2L__PARALLEL(workers)
+        for (k = 0; k < workers; k++)
+            l2l__learned_run(m, kernels, in, norms, &s[k], blocks * k / workers,
+                             blocks * (k + 1) / workers);
+    }
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+/* -- the adjoint, in first order --------------------------------------------------------------- */
+
+typedef struct l2l__adjoint {
+    l2l_learned *m;
+    l2l_inner *in;
+    const l2l__cell_kernels *kernels;
+    int64_t count, d, blocks;    /* coordinates, coordinates of an image, blocks                  */
+    int parts, workers;
+    double *norms;               /* Txn, for the input transform                                  */
+    double *totals;              /* parts x cell_size, of dL_phi/dphi                             */
+    l2l__sweep *sweeps;          /* one for each worker                                           */
+    /* second order only */
+    l2l_tensor **adv;            /* x'_0 .. x'_{T-1}                                              */
+    l2l_real *state;             /* T x blocks x 2H rows: h_t and c_t                             */
+    l2l_real *carried;           /* blocks x 2H rows: dL/dh_t and dL/dc_t                         */
+    l2l_real *a;                 /* per coordinate: a_{t+1}, then a_t                             */
+    l2l_tensor *v;               /* the cotangent of g_t                                          */
+} l2l__adjoint;
+
+/* Lines 11 and 12 again, in slot k: x'_t -> x'_{t+1}, with m_t. */
+static void l2l__sweep_forward(const l2l__adjoint *a, l2l__sweep *s, int k, int64_t block, int t)
+{
+    l2l__cell_step step = l2l__sweep_step(a->m, s, k);
+    l2l_real *mask = s->mask + k * L2L__COORDS, epsilon = (l2l_real)a->in->epsilon;
+    int64_t first = block * L2L__COORDS;
+    int l;
+    l2l__row_load(a->in->g[t]->data, first, a->count, s->g);
+    l2l__input_rows(a->m, s->g, a->norms + (int64_t)t * a->in->shape.n, first, a->d,
+                    l2l__input_of(a->m, step.z));
+    a->kernels->forward(&a->m->cell, &step);
+    for (l = 0; l < L2L__COORDS; l++) {
+        l2l_real low = l2l__low(s->x[l], epsilon), high = l2l__high(s->x[l], epsilon);
+        l2l_real z = s->adv[l] + s->delta[l];
+        mask[l] = z >= low && z <= high;
+        s->adv[l] = z < low ? low : z > high ? high : z;
+    }
+}
+
+/* a_{t+1} -> a_t through step t in slot k; `rows` of dL/d(h_t, inputs) are wanted. */
+static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int k, int64_t block, int t,
+                                int rows)
+{
+    l2l__cell_step step = l2l__sweep_step(a->m, s, k);
+    const l2l_real *mask = s->mask + k * L2L__COORDS;
+    l2l_real w = (l2l_real)a->in->w[t];
+    int l;
+    for (l = 0; l < L2L__COORDS; l++) s->u[l] = mask[l] * s->a[l];
+    a->kernels->backward(&a->m->cell, &step, s->u, s->dh, s->dc, rows);
+    l2l__row_load(a->in->g[t]->data, block * L2L__COORDS, a->count, s->g);
+    for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + s->u[l];
+}
+
+/* Slots 0 .. steps-1 into the sums of dL_phi/dphi. */
+static void l2l__sweep_accumulate(const l2l__adjoint *a, l2l__sweep *s, int steps)
+{
+    int G = a->m->cell.gates, H = a->m->cell.hidden, Z = a->m->cell.columns, row = L2L__COORDS;
+    a->kernels->accumulate(G, Z, steps, s->gates, G * row, s->z, Z * row, s->sums);
+    a->kernels->accumulate(1, 1 + H, steps, s->y, row, s->z + Z * row, Z * row,
+                           s->sums + G * Z * a->kernels->lanes);
+}
+
+/* A block all the way there and back. */
+static void l2l__adjoint_block(const l2l__adjoint *a, l2l__sweep *s, int64_t block)
+{
+    int T = a->in->T, H = a->m->cell.hidden, t, l;
+    size_t row = L2L__COORDS * sizeof *s->dh;
+    int64_t first = block * L2L__COORDS;
+    l2l__row_load(a->in->x->data, first, a->count, s->x);
+    l2l__row_load(a->in->start->data, first, a->count, s->adv);
+    for (t = 0; t < T; t++)                  /* slot 0 has h_0 = c_0 = 0 from the start           */
+        l2l__sweep_forward(a, s, t, block, t);
+    l2l__row_load(a->in->g[T]->data, first, a->count, s->a);
+    for (l = 0; l < L2L__COORDS; l++) s->a[l] *= (l2l_real)a->in->w[T];
+    memset(s->dh, 0, (size_t)H * row);
+    memset(s->dc, 0, (size_t)H * row);
+    for (t = T - 1; t >= 0; t--) l2l__sweep_backward(a, s, t, block, t, t ? H : 0);
+    l2l__sweep_accumulate(a, s, T);
+}
+
+static void l2l__sweep_flush(const l2l__adjoint *a, l2l__sweep *s, double *total)
+{
+    int lanes = a->kernels->lanes, size = a->m->cell_size, i, l;
+    for (i = 0; i < size; i++)
+        for (l = 0; l < lanes; l++) total[i] += (double)s->sums[i * lanes + l];
+    memset(s->sums, 0, (size_t)size * (size_t)lanes * sizeof *s->sums);
+}
+
+static int64_t l2l__part_begin(const l2l__adjoint *a, int part)
+{
+    return a->blocks * part / a->parts;
+}
+
+/* The blocks of one part, one after the other: the order of all additions is the shape's. */
+static void l2l__adjoint_part(const l2l__adjoint *a, l2l__sweep *s, int part)
+{
+    int64_t from = l2l__part_begin(a, part), to = l2l__part_begin(a, part + 1), b;
+    double *total = a->totals + (size_t)part * (size_t)a->m->cell_size;
+    for (b = from; b < to; b++) {
+        l2l__adjoint_block(a, s, b);
+        if ((b - from + 1) % L2L__FLUSH == 0 || b + 1 == to) l2l__sweep_flush(a, s, total);
+    }
+}
+
+/* Parts k, k + workers, ... */
+static void l2l__adjoint_work(const l2l__adjoint *a, int k)
+{
+    int part;
+    for (part = k; part < a->parts; part += a->workers) l2l__adjoint_part(a, &a->sweeps[k], part);
+}
+
+static void l2l__adjoint_first_order(const l2l__adjoint *a)
+{
+    int k;
+    L2L__PARALLEL(a->workers)
+    for (k = 0; k < a->workers; k++) l2l__adjoint_work(a, k);
+}
+
+/* -- the adjoint, in second order -------------------------------------------------------------- */
+
+static bool l2l__normalised(const l2l_learned *m)
+{
+    return m->options.input == L2L_INPUT_L1 || m->options.input == L2L_INPUT_LINF;
+}
+
+/* The cotangent dy of the input rows -> the one of g, v, but for the path through the norm. */
+static void l2l__input_vjp(const l2l_learned *m, const l2l_real *g, const double *norms,
+                           int64_t first, int64_t d, int n, const l2l_real *dy, l2l_real *v)
+{
+    int l;
+    for (l = 0; l < n; l++) {
+        double x = (double)g[l], y = (double)dy[l];
+        if (m->options.input == L2L_INPUT_SIGN) y = 0;
+        else if (l2l__normalised(m)) y *= norms[(first + l) / d];
+        else if (m->options.input == L2L_INPUT_LOG)
+            y = fabs(x) >= l2l__log_small ? y / (l2l__log_p * x)
+                                          : (double)dy[L2L__COORDS + l] / l2l__log_small;
+        v[l] = (l2l_real)y;
+    }
+}
+
+/* The rest of it for one image: y_i = k g_i / N has dy_i/dg_j = k/N (i = j) - y_i/N dN/dg_j. */
+static void l2l__norm_vjp(l2l_grad_input input, const l2l_real *g, double norm, int64_t d,
+                          l2l_real *v)
+{
+    double length, dot = 0;
+    int64_t i, largest = 0;
+    if (norm == 0) return;
+    length = (input == L2L_INPUT_L1 ? (double)d : 1.0) / norm;
+    for (i = 0; i < d; i++) dot += (double)v[i] * (double)g[i] / length;
+    if (input == L2L_INPUT_L1) {
+        for (i = 0; i < d; i++) v[i] -= (l2l_real)dot * l2l__sign_of(g[i]);
+    } else {
+        for (i = 1; i < d; i++)              /* the first maximum wins                            */
+            if (fabs((double)g[i]) > fabs((double)g[largest])) largest = i;
+        v[largest] -= (l2l_real)dot * l2l__sign_of(g[largest]);
+    }
+}
+
+/* a += H v, H the Hessian of the per-image losses at x'_t: the derivative of <g(x'), v>. */
+static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_tensor *v,
+                                    l2l_real *a)
+{
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    bool was = l2l_set_recording(c, true), frozen = in->model->frozen;
+    l2l_tensor *x = l2l__copy(c, adv), *logits, *loss, *g = NULL, *hv = NULL;
+    in->model->frozen = true;
+    logits = x ? l2l__inner_forward(in, x, in->mode) : NULL;
+    loss = l2l__inner_loss(in, logits);
+    in->backwards += 2;
+    if (loss && l2l_grad(c, loss, &x, 1, &g, L2L_CREATE_GRAPH) &&
+        l2l_vjp(c, g, v, &x, 1, &hv, L2L_FREE_GRAPH))
+        l2l__ew_add(c, l2l_count(in->shape), a, hv->data, a);
+    in->model->frozen = frozen;
+    l2l_set_recording(c, was);
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+/* h_t, c_t and x'_t of a block into slot 0. */
+static void l2l__exact_load(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
+{
+    size_t H = (size_t)a->m->cell.hidden * L2L__COORDS;
+    const l2l_real *state = a->state + 2 * H * (size_t)(t * a->blocks + block);
+    int64_t first = block * L2L__COORDS;
+    memcpy(s->z + L2L__COORDS, state, H * sizeof *state);
+    memcpy(s->c, state + H, H * sizeof *state);
+    l2l__row_load(a->in->x->data, first, a->count, s->x);
+    l2l__row_load(a->adv[t]->data, first, a->count, s->adv);
+}
+
+static void l2l__exact_forward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
+{
+    size_t H = (size_t)a->m->cell.hidden * L2L__COORDS;
+    l2l_real *next = a->state + 2 * H * (size_t)((t + 1) * a->blocks + block);
+    l2l__cell_step step = l2l__sweep_step(a->m, s, 0);
+    l2l__exact_load(a, s, block, t);
+    l2l__sweep_forward(a, s, 0, block, t);
+    memcpy(next, step.h_next, H * sizeof *next);
+    memcpy(next + H, step.c_next, H * sizeof *next);
+    l2l__row_store(s->adv, block * L2L__COORDS, a->count, a->adv[t + 1]->data);
+}
+
+static void l2l__exact_backward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
+{
+    int H = a->m->cell.hidden * L2L__COORDS;
+    size_t bytes = (size_t)H * sizeof(l2l_real);
+    l2l_real *carried = a->carried + (size_t)(2 * H) * (size_t)block;
+    int64_t first = block * L2L__COORDS;
+    l2l__exact_load(a, s, block, t);
+    l2l__sweep_forward(a, s, 0, block, t);
+    l2l__row_load(a->a, first, a->count, s->a);
+    memcpy(s->dh, carried, bytes);
+    memcpy(s->dc, carried + H, bytes);
+    l2l__sweep_backward(a, s, 0, block, t, a->m->cell.hidden + a->m->cell.inputs);
+    memcpy(carried, s->dh, bytes);
+    memcpy(carried + H, s->dc, bytes);
+    l2l__row_store(s->a, first, a->count, a->a);
+    l2l__input_vjp(a->m, s->g, a->norms + (int64_t)t * a->in->shape.n, first, a->d,
+                   l2l__row_length(first, a->count), s->dh + H, a->v->data + first);
+    l2l__sweep_accumulate(a, s, 1);
+}
+
+/* All blocks of the parts k, k + workers, ... forward or backward through step t. */
+static void l2l__exact_work(const l2l__adjoint *a, int k, int t, bool back)
+{
+    l2l__sweep *s = &a->sweeps[k];
+    int part;
+    for (part = k; part < a->parts; part += a->workers) {
+        int64_t b = l2l__part_begin(a, part), to = l2l__part_begin(a, part + 1);
+        for (; b < to; b++)
+            if (back) l2l__exact_backward(a, s, b, t); else l2l__exact_forward(a, s, b, t);
+        if (back) l2l__sweep_flush(a, s, a->totals + (size_t)part * (size_t)a->m->cell_size);
+    }
+}
+
+/* a_t is complete but for the path through g_t: v_t, then a_t += H_t v_t. */
+static bool l2l__exact_couple(const l2l__adjoint *a, int t)
+{
+    const l2l_learned *m = a->m;
+    const double *norms = a->norms + (int64_t)t * a->in->shape.n;
+    int i;
+    if (m->options.input == L2L_INPUT_SIGN) return true; /* sign' = 0                             */
+    if (l2l__normalised(m))
+        for (i = 0; i < a->in->shape.n; i++)
+            l2l__norm_vjp(m->options.input, a->in->g[t]->data + i * a->d, norms[i], a->d,
+                          a->v->data + i * a->d);
+    a->in->t = t;                            /* for errors                                        */
+    return l2l__add_hessian_vector(a->in, a->adv[t], a->v, a->a);
+}
+
+static bool l2l__exact_prepare(l2l__adjoint *a)
+{
+    l2l_context *c = a->m->context;
+    int64_t rows = a->blocks * 2 * a->m->cell.hidden, i;
+    size_t row = L2L__COORDS * sizeof(l2l_real);
+    int T = a->in->T, t;
+    a->adv = (l2l_tensor **)l2l__arena_array(c, T + (int64_t)1, sizeof *a->adv);
+    a->state = (l2l_real *)l2l__arena_array(c, (T + 1) * rows, row);
+    a->carried = (l2l_real *)l2l__arena_array(c, rows, row);
+    a->a = (l2l_real *)l2l__arena_array(c, a->count, sizeof *a->a);
+    a->v = l2l_zeros(c, a->in->shape);
+    if (c->status) return false;
+    for (t = 0; t <= T; t++) a->adv[t] = t ? l2l_zeros(c, a->in->shape) : a->in->start;
+    if (c->status) return false;
+    memset(a->state, 0, (size_t)rows * row); /* h_0 = c_0 = 0                                     */
+    memset(a->carried, 0, (size_t)rows * row);
+    for (i = 0; i < a->count; i++) a->a[i] = (l2l_real)a->in->w[T] * a->in->g[T]->data[i];
+    return true;
+}
+
+static bool l2l__adjoint_second_order(l2l__adjoint *a)
+{
+    int t, k;
+    if (!l2l__exact_prepare(a)) return false;
+    for (t = 0; t < a->in->T; t++) {
+        L2L__PARALLEL(a->workers)
+        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t, false);
+    }
+    for (t = a->in->T - 1; t >= 0; t--) {
+        L2L__PARALLEL(a->workers)
+        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t, true);
+        if (t > 0 && !l2l__exact_couple(a, t)) return false;
+    }
+    return true;
+}
+
+/* -- line 15: phi <- phi + alpha_1 grad L_phi / n ---------------------------------------------- */
+
+static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in, bool exact)
+{
+    l2l_context *c = m->context;
+    int64_t totals;
+    int t;
+    memset(a, 0, sizeof *a);
+    a->m = m;
+    a->in = in;
+    a->kernels = l2l__cell_kernels_of(c);
+    a->count = l2l_count(in->shape);
+    a->d = a->count / in->shape.n;
+    a->blocks = l2l__blocks_of(a->count);
+    a->parts = l2l__at_most(L2L__PARTS, a->blocks);
+    a->workers = l2l__at_most(c->threads, a->parts);
+    totals = (int64_t)a->parts * m->cell_size;
+    a->norms = (double *)l2l__arena_array(c, (int64_t)in->T * in->shape.n, sizeof *a->norms);
+    a->totals = (double *)l2l__arena_array(c, totals, sizeof *a->totals);
+    a->sweeps = l2l__sweeps(m, a->workers, exact ? 1 : in->T, a->kernels->lanes);
+    if (c->status) return false;
+    memset(a->totals, 0, (size_t)totals * sizeof *a->totals);
+    l2l__phi_to_cell(m, in->epsilon);
+    for (t = 0; t < in->T; t++)
+        l2l__input_norms(m, in->g[t], a->norms + (int64_t)t * in->shape.n);
+    return true;
+}
+
+/* gradient += scale * dL_phi/dphi / n in file order, or, with `anew`, = that; the parts in their
+   order. */
+static void l2l__adjoint_gather(const l2l__adjoint *a, bool anew, double scale,
+                                l2l_real *gradient)
+{
+    const l2l_learned *m = a->m;
+    int i, part;
+    for (i = 0; i < m->size; i++) {
+        double sum = 0;
+        for (part = 0; part < a->parts; part++)
+            sum += a->totals[(size_t)part * (size_t)m->cell_size + (size_t)l2l__phi_place(m, i)];
+        sum /= a->in->shape.n;
+        gradient[i] = (anew ? 0 : gradient[i]) + (l2l_real)(scale * sum);
+    }
+}
+
+/* u_t belongs into a_t: leaving it out trains and looks right, too, but is not the derivative. */
+static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool anew, double scale,
+                                 l2l_real *gradient)
+{
+    l2l_mark mark = l2l_mark_here(in->context);
+    bool exact;
+    l2l__adjoint a;
+    if (!l2l__learned_ready(m, in)) return false;
+    exact = m->options.second_order;
+    if (in->T < 1)
+        return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_learned_gradient: T is %d, but must "
+                         "be at least 1", in->T);
+    if (l2l__adjoint_prepare(&a, m, in, exact)) {
+        if (!exact) l2l__adjoint_first_order(&a);
+        if (!exact || l2l__adjoint_second_order(&a))
+            l2l__adjoint_gather(&a, anew, scale, gradient);
+    }
+    l2l_release(m->context, mark);
+    return !m->context->status;
+}
+
+/* The numbers of phi, or of its gradient. */
+static bool l2l__phi_finite(const l2l_learned *m, const char *what, const l2l_real *v)
+{
+    int i = (int)l2l__not_finite_at(v, m->size);
+    return i == m->size || l2l__fail(m->context, L2L_ERROR_NUMERIC, "l2l_learned: the %s of phi is "
+                                     "not finite at its number %d", what, i);
+}
+
+L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient)
+{
+    const char *where = "l2l_learned_gradient";
+    l2l_context *c = in ? in->context : m ? m->context : NULL;
+    return c && !c->status && l2l__given(c, where, "the inner problem", in) &&
+           l2l__given(c, where, "gradient", gradient) && l2l__learned_ready(m, in) &&
+           l2l__learned_adjoint(m, in, true, 1, gradient) &&
+           l2l__phi_finite(m, "gradient", gradient);
+}
+
+/* The optimizer descends, phi is to ascend: hence the minus. */
+static bool l2l__learned_add_gradient(void *self, l2l_inner *in)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    return l2l__learned_adjoint(m, in, in->first == 0, -(double)in->n / in->batch, m->descent);
+}
+
+static bool l2l__learned_update(void *self, l2l_inner *in)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    l2l_context *c = m->context;
+    size_t bytes = (size_t)m->size * sizeof *m->phi;
+    l2l_real *was = (l2l_real *)l2l__arena_array(c, m->size, sizeof *was);
+    if (was && l2l__phi_finite(m, "gradient", m->descent)) {
+        memcpy(was, m->phi, bytes);
+        if (l2l_optimizer_step(m->optimizer, &m->phi, &m->descent, 1) &&
+            !l2l__phi_finite(m, "next step", m->phi))
+            memcpy(m->phi, was, bytes);
+    }
+    l2l__arena_drop(c, was);
+    if (c->status) return false;
+    l2l__learned_set_trained_with(m, in->T, in->epsilon);
+    return true;
+}
+
+L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m)
+{
+    l2l_maximizer r = l2l__maximizer("learned", l2l__learned_step);
+    r.self = m;
+    r.begin = l2l__learned_begin;
+    r.keep = l2l__learned_keep;
+    r.gradient = l2l__learned_add_gradient;
+    r.update = l2l__learned_update;
+    r.pack = l2l__learned_pack_state;
+    r.unpack = l2l__learned_unpack_state;
+    return r;
+}
+
+L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int steps)
+{
+    l2l_attack a = l2l__attack("learned", epsilon, 0.25, steps, L2L_START_NORMAL);
+    a.maximizer = l2l_learned_maximizer(m);
+    return a;
+}
+
+/* ============================================================================================ */
+/*  5  MAXIMIZERS THAT DO NOT LEARN                                              >>maximizers  */
+/* ============================================================================================ */
+
+static bool l2l__sign_step(void *self, l2l_inner *in)
+{
+    L2L__UNUSED(self);
+    l2l__ew_sign_step(in->context, l2l_count(in->shape), (l2l_real)in->step_size,
+                      in->g[in->t]->data, in->delta->data);
+    return true;
+}
+
+/* Steepest ascent in l2; an image without gradient stays. */
+static bool l2l__gradient_step(void *self, l2l_inner *in)
+{
+    int64_t one = l2l_count(in->shape) / in->n;
+    int n;
+    L2L__UNUSED(self);
+    L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
+    for (n = 0; n < in->n; n++) {
+        const l2l_real *g = in->g[in->t]->data + n * one;
+        double norm = l2l__norm2(g, NULL, one), up = norm < 1e-280 ? 1e280 : 1;
+        double scale = norm > 0 ? in->step_size / (up * norm) : 0;
+        for (int64_t j = 0; j < one; j++)
+            in->delta->data[n * one + j] = (l2l_real)(scale * (up * (double)g[j]));
+    }
+    return true;
+}
+
+/* An image without gradient goes on as before. */
+static bool l2l__momentum_step(void *self, l2l_inner *in)
+{
+    int64_t count = l2l_count(in->shape), one = count / in->n;
+    l2l_real mu = (l2l_real)in->maximizer->number[0];
+    int n;
+    L2L__UNUSED(self);
+    L2L__PARALLEL(l2l__workers(in->context, count))
+    for (n = 0; n < in->n; n++) {
+        const l2l_real *g = in->g[in->t]->data + n * one;
+        l2l_real *m = in->memory[0]->data + n * one;
+        double norm = 0;
+        for (int64_t j = 0; j < one; j++) norm += fabs((double)g[j]);
+        for (int64_t j = 0; j < one; j++)
+            m[j] = mu * m[j] + (l2l_real)(norm > 0 ? (double)g[j] / norm : 0);
+    }
+    l2l__ew_sign_step(in->context, count, (l2l_real)in->step_size, in->memory[0]->data,
+                      in->delta->data);
+    return true;
+}
+
+/* Beyond sqrt(FLT_MAX) a gradient's square is infinite, and Adam would stand still. */
+static const char l2l__a_square[] = "the gradient is too large: Adam's mean of its square at pixel";
+
+/* The penalty's gradient is that of the pixel that is farthest away, the first of several. */
+static bool l2l__adam_step(void *self, l2l_inner *in)
+{
+    const l2l_optimizer_options o = l2l_adam_default();
+    int64_t count = l2l_count(in->shape), one = count / in->n;
+    int n;
+    L2L__UNUSED(self);
+    memset(in->delta->data, 0, (size_t)count * sizeof(l2l_real));
+    L2L__PARALLEL(l2l__workers(in->context, count))
+    for (n = 0; n < in->n; n++) {
+        int64_t at = n * one, most = 0;
+        const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
+        l2l_real *g = in->g[in->t]->data + at; /* ours to change: nobody reads it any more        */
+        for (int64_t j = 1; j < one; j++)
+            if (fabs((double)(z[j] - x[j])) > fabs((double)(z[most] - x[most]))) most = j;
+        if (fabs((double)(z[most] - x[most])) > in->maximizer->number[0])
+            g[most] -= z[most] > x[most] ? (l2l_real)1 : (l2l_real)-1;
+        l2l__adam(&o, one, in->delta->data + at, g, in->memory[0]->data + at,
+                  in->memory[1]->data + at, in->step_size, -1, in->t + 1);
+    }
+    l2l__finite_images(in, l2l__a_square, in->memory[1]);
+    return !in->context->status;
+}
+
+/* A trial of the images numbered search[0..m-1]: delta = alpha d, and L at what it leads to by one
+   pass of them alone. Those that do not accept move to the front of `search`; how many. */
+static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, int m)
+{
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_inner some = *in;                    /* the inner problem of these images                 */
+    l2l_tensor *z = in->clean_logits;
+    int64_t one = l2l_count(in->shape) / in->n, j;
+    int *ints = (int *)l2l__arena_array(c, m, 2 * sizeof *ints), left = 0;
+    uint32_t *images = (uint32_t *)l2l__arena_array(c, m, sizeof *images);
+    some.n = some.shape.n = m;
+    some.done = NULL;
+    some.images = images;
+    some.x = l2l__new(c, "line search", some.shape);
+    some.adv = l2l__new(c, "line search", some.shape);
+    some.delta = l2l__new(c, "line search", some.shape);
+    some.loss = (l2l_real *)l2l__arena_array(c, m, sizeof *some.loss);
+    if (z) some.clean_logits = l2l__new(c, "line search", l2l_shape_of(m, 1, 1, z->shape.c));
+    for (int k = 0; k < m && !c->status; k++) {
+        int64_t from = search[k] * one, to = k * one;
+        size_t bytes = (size_t)one * sizeof(l2l_real);
+        memcpy(some.x->data + to, in->x->data + from, bytes);
+        memcpy(some.adv->data + to, in->adv->data + from, bytes);
+        if (sign)
+            l2l__ew_sign_step(c, one, (l2l_real)alpha, in->g[in->t]->data + from,
+                              in->delta->data + from);
+        else
+            l2l__ew_axpb(c, one, (l2l_real)alpha, in->g[in->t]->data + from, 0,
+                         in->delta->data + from);
+        memcpy(some.delta->data + to, in->delta->data + from, bytes);
+        if (z)
+            memcpy(some.clean_logits->data + (int64_t)k * z->shape.c,
+                   z->data + (int64_t)search[k] * z->shape.c,
+                   (size_t)z->shape.c * sizeof(l2l_real));
+        ints[k] = in->labels[search[k]];
+        images[k] = in->images[search[k]];
+    }
+    some.labels = ints;
+    some.predicted = ints ? ints + m : NULL;
+    l2l__move(&some);
+    if (!c->status) l2l__look(&some, in->t, false);
+    in->forwards = some.forwards;
+    for (int k = 0; k < m && !c->status; k++) {
+        const l2l_real *g = in->g[in->t]->data + search[k] * one, *x = in->adv->data;
+        double rise = 0;
+        if (in->trials) in->trials[search[k]]++;
+        for (x += search[k] * one, j = 0; j < one; j++)
+            rise += (double)g[j] * ((double)some.adv->data[k * one + j] - (double)x[j]);
+        if (!((double)some.loss[k] >=
+              (double)in->loss[search[k]] + in->maximizer->number[1] * rise))
+            search[left++] = search[k];
+    }
+    l2l_release(c, mark);
+    return left;
+}
+
+/* in->loss is L(x'_t), left there by the look that found g_t. */
+enum { L2L__TRIALS = 10 };
+static bool l2l__line_search(l2l_inner *in, bool sign)
+{
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    int *search = (int *)l2l__arena_array(c, in->n, sizeof *search), n = 0, trial, i;
+    int64_t one = l2l_count(in->shape) / in->n;
+    double rho = in->maximizer->number[0], alpha = in->epsilon;
+    if (in->mode == L2L_TRAIN && in->model->mode_matters)
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "line search: in training mode (inner_mode) this model's "
+                  "loss of one image depends on the others");
+    if (!(rho > 0 && rho < 1 && in->maximizer->number[1] >= 0))
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "line search: rho %g (number[0]) is not in (0,1), or c %g "
+                  "(number[1]) is negative", rho, in->maximizer->number[1]);
+    for (i = 0; search && i < in->n; i++)
+        if (in->done && in->done[i])
+            memset(in->delta->data + i * one, 0, (size_t)one * sizeof(l2l_real));
+        else search[n++] = i;
+    for (trial = 0; trial < L2L__TRIALS && n > 0 && !c->status; trial++, alpha *= rho)
+        n = l2l__try_step(in, alpha, sign, search, n);
+    for (i = 0; i < n && !c->status; i++)    /* no step is long enough and good: stay             */
+        memset(in->delta->data + search[i] * one, 0, (size_t)one * sizeof(l2l_real));
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+static bool l2l__line_search_sign(void *self, l2l_inner *in)
+{
+    L2L__UNUSED(self);
+    return l2l__line_search(in, true);
+}
+
+static bool l2l__line_search_gradient(void *self, l2l_inner *in)
+{
+    L2L__UNUSED(self);
+    return l2l__line_search(in, false);
+}
+
+static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_inner *))
+{
+    l2l_maximizer m = L2L__ZERO;
+    m.name = name;
+    m.step = step;
+    return m;
+}
+
+L2LADVDEF l2l_maximizer l2l_maximizer_none(void) { return l2l__maximizer("none", NULL); }
+L2LADVDEF l2l_maximizer l2l_maximizer_sign(void) { return l2l__maximizer("sign", l2l__sign_step); }
+L2LADVDEF l2l_maximizer l2l_maximizer_gradient(void)
+{
+    return l2l__maximizer("gradient", l2l__gradient_step);
+}
+L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu)
+{
+    l2l_maximizer m = l2l__maximizer("momentum", l2l__momentum_step);
+    m.memory = 1;
+    m.number[0] = mu;
+    return m;
+}
+L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau)
+{
+    l2l_maximizer m = l2l__maximizer("adam", l2l__adam_step);
+    m.memory = 2;
+    m.number[0] = tau;
+    return m;
+}
+L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign)
+{
+    l2l_maximizer m = l2l__maximizer(sign ? "line search" : "line search along g",
+                                     sign ? l2l__line_search_sign : l2l__line_search_gradient);
+    m.number[0] = 0.5;
+    m.number[1] = 1e-4;
+    return m;
+}
+
+/* ============================================================================================ */
+/*  6  METHODS AND TRAINERS                                                         >>methods  */
+/* ============================================================================================ */
+
+/* -- the three interfaces: objectives and outer losses ----------------------------------------- */
+
+static l2l_tensor *l2l__objective_ce(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
+                                     const int *labels, void *user)
+{
+    L2L__UNUSED(clean);
+    L2L__UNUSED(user);
+    return l2l_cross_entropy(c, logits, labels);
+}
+
+static l2l_tensor *l2l__objective_kl_loss(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
+                                          const int *labels, void *user)
+{
+    L2L__UNUSED(labels);
+    L2L__UNUSED(user);
+    return l2l_kl_divergence(c, clean, logits);
+}
+
+static l2l_tensor *l2l__objective_margin_loss(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
+                                              const int *labels, void *user)
+{
+    L2L__UNUSED(clean);
+    L2L__UNUSED(user);
+    return l2l_margin(c, logits, labels);
+}
+
+/* After class `last` the next in order of logits, the label left out; -1 begins. */
+static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
+{
+    int best = -1;
+    for (int k = 0; k < classes; k++) {
+        if (k == label || k == last) continue;
+        if (last >= 0 && (z[k] > z[last] || (!(z[k] < z[last]) && k < last))) continue;
+        if (best < 0 || z[k] > z[best]) best = k;
+    }
+    return best < 0 ? (label + 1) % classes : best; /* not numbers: any                           */
+}
+
+/* Of each row the logit number `rank` downwards, from 0. */
+static l2l_tensor *l2l__ranked(l2l_context *c, l2l_tensor *z, int rank)
+{
+    int *k = (int *)l2l__arena_array(c, z->shape.n, sizeof *k);
+    for (int i = 0; k && i < z->shape.n; i++) {
+        k[i] = -1;
+        for (int r = 0; r <= rank; r++)
+            k[i] = l2l__next_class(z->data + (int64_t)i * z->shape.c, z->shape.c, -1, k[i]);
+    }
+    l2l_tensor *y = k ? l2l_pick(c, z, k) : NULL;
+    l2l__arena_drop(c, k);
+    return y;
+}
+
+/* a / (z_pi1 - b + 1e-12) */
+static l2l_tensor *l2l__ratio(l2l_context *c, l2l_tensor *z, l2l_tensor *a, l2l_tensor *b)
+{
+    l2l_tensor *range = l2l_affine(c, l2l_sub(c, l2l__ranked(c, z, 0), b), 1, 1e-12);
+    return l2l_mul(c, a, l2l_power(c, range, -1));
+}
+
+static l2l_tensor *l2l__objective_dlr_loss(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
+                                           const int *labels, void *user)
+{
+    L2L__UNUSED(clean);
+    L2L__UNUSED(user);
+    if (logits->shape.c < 3) {
+        l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the difference of logits ratio is not defined for %d "
+                  "classes, only from 3 on: take the margin", logits->shape.c);
+        return NULL;
+    }
+    return l2l__ratio(c, logits, l2l_margin(c, logits, labels), l2l__ranked(c, logits, 2));
+}
+
+static l2l_objective l2l__objective(const char *name,
+                                    l2l_tensor *(*loss)(l2l_context *, l2l_tensor *, l2l_tensor *,
+                                                        const int *, void *), bool needs_clean)
+{
+    l2l_objective o = L2L__ZERO;
+    o.name = name;
+    o.loss = loss;
+    o.needs_clean = needs_clean;
+    return o;
+}
+
+L2LADVDEF l2l_objective l2l_objective_cross_entropy(void)
+{
+    return l2l__objective("cross-entropy", l2l__objective_ce, false);
+}
+L2LADVDEF l2l_objective l2l_objective_kl(void)
+{
+    return l2l__objective("kl", l2l__objective_kl_loss, true);
+}
+L2LADVDEF l2l_objective l2l_objective_margin(void)
+{
+    return l2l__objective("margin", l2l__objective_margin_loss, false);
+}
+L2LADVDEF l2l_objective l2l_objective_dlr(void)
+{
+    return l2l__objective("dlr", l2l__objective_dlr_loss, false);
+}
+
+static l2l_tensor *l2l__outer_ce(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
+                                 void *user)
+{
+    l2l_context *c = m->context;
+    l2l_tensor *z = l2l_model_forward(m, adv, L2L_TRAIN);
+    L2L__UNUSED(x);
+    L2L__UNUSED(user);
+    return z ? l2l_mean(c, l2l_cross_entropy(c, z, labels)) : NULL;
+}
+
+L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
+{
+    l2l_outer o = L2L__ZERO;
+    o.name = "cross-entropy";
+    o.loss = l2l__outer_ce;
+    o.is_objective = true;
+    return o;
+}
+
+/* For the report: an outer loss that has the logits at x'_T notes what they predict. */
+static void l2l__outer_saw(l2l_model *m, const l2l_tensor *logits)
+{
+    if (m->predicted && logits) l2l_predict(m->context, logits, m->predicted);
+}
+
+L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n)
+{
+    if (!m || m->context->status ||
+        !l2l__given(m->context, "l2l_outer_predicted", "classes", classes))
+        return false;
+    if (m->predicted && n != m->n_predicted)
+        return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_outer_predicted: %d classes for %d "
+                         "images", n, m->n_predicted);
+    if (m->predicted) memcpy(m->predicted, classes, (size_t)n * sizeof *classes);
+    return true;
+}
+
+/* Where the mode does not matter the third pass would be the first one again, and is. */
+static l2l_tensor *l2l__outer_trades(l2l_model *m, l2l_tensor *x, l2l_tensor *adv,
+                                     const int *labels, void *user)
+{
+    l2l_context *c = m->context;
+    double beta = *(const double *)user;
+    uint64_t seed = m->stream.seed;
+    l2l_tensor *first, *attacked, *again;
+    if (!(beta >= 0)) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "TRADES: beta %g is not 0 or more", beta);
+        return NULL;
+    }
+    first = l2l_model_forward(m, x, L2L_TRAIN);
+    m->stream.seed += 0xD1B54A32D192ED03u;   /* dropout draws anew                                */
+    attacked = l2l_model_forward(m, adv, L2L_TRAIN);
+    m->stream.seed += 0xD1B54A32D192ED03u;
+    again = m->mode_matters ? l2l_model_forward(m, x, L2L_TRAIN) : first;
+    m->stream.seed = seed;
+    l2l__outer_saw(m, attacked);
+    return l2l_add(c, l2l_mean(c, l2l_cross_entropy(c, first, labels)),
+                   l2l_affine(c, l2l_mean(c, l2l_kl_divergence(c, again, attacked)), beta, 0));
+}
+
+L2LADVDEF l2l_outer l2l_outer_trades(double beta)
+{
+    l2l_outer o = L2L__ZERO;
+    o.name = "trades";
+    o.loss = l2l__outer_trades;
+    o.number[0] = beta;
+    return o;
+}
+
+/* -- methods: objective x maximizer x outer loss ----------------------------------------------- */
+
+static l2l_method l2l__method(const char *name, l2l_maximizer maximizer, l2l_start start)
+{
+    l2l_method m = L2L__ZERO;
+    m.name = name;
+    m.objective = l2l_objective_cross_entropy();
+    m.maximizer = maximizer;
+    m.outer = l2l_outer_cross_entropy();
+    m.start = start;
+    return m;
+}
+
+L2LADVDEF l2l_method l2l_method_plain(void)
+{
+    return l2l__method("plain", l2l_maximizer_none(), L2L_START_CLEAN);
+}
+L2LADVDEF l2l_method l2l_method_advtrain(void)
+{
+    return l2l__method("advtrain", l2l_maximizer_sign(), L2L_START_UNIFORM);
+}
+L2LADVDEF l2l_method l2l_method_advtrain_bls(void)
+{
+    return l2l__method("advtrain-bls", l2l_maximizer_line_search(true), L2L_START_UNIFORM);
+}
+L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi)
+{
+    return l2l__method("rnn-adv", l2l_learned_maximizer(phi), L2L_START_NORMAL);
+}
+
+/* KL(f(x) || f(x')) has no gradient at x' = x: the noise of the start is essential. */
+static l2l_method l2l__method_kl(const char *name, l2l_maximizer maximizer, double beta)
+{
+    l2l_method m = l2l__method(name, maximizer, L2L_START_NORMAL);
+    m.objective = l2l_objective_kl();
+    m.outer = l2l_outer_trades(beta);
+    return m;
+}
+
+L2LADVDEF l2l_method l2l_method_trades(double beta)
+{
+    return l2l__method_kl("trades", l2l_maximizer_sign(), beta);
+}
+L2LADVDEF l2l_method l2l_method_rnn_trades(l2l_learned *phi, double beta)
+{
+    return l2l__method_kl("rnn-trades", l2l_learned_maximizer(phi), beta);
+}
+
+/* -- trainers ---------------------------------------------------------------------------------- */
+
+L2LADVDEF l2l_train_options l2l_train_default(void)
+{
+    l2l_train_options o = L2L__ZERO;
+    o.method = l2l_method_advtrain();
+    o.epochs = 10;
+    o.batch = 128;
+    o.epsilon = 0.3;
+    o.T = 10;
+    o.epsilon_warm_up = 0.3;
+    o.optimizer = l2l_adam_default();
+    o.schedule = l2l_schedule_default();
+    o.inner_mode = L2L_EVALUATE;
+    return o;
+}
+
+/* Is there a data set to fetch from? One that could not be opened is empty. */
+static bool l2l__dataset_ok(l2l_context *c, const char *who, const l2l_dataset *d)
+{
+    if (c->status || !l2l__given(c, who, "the data set", d)) return false;
+    return (d->count > 0 && d->fetch) ||
+           l2l__fail(c, L2L_ERROR_ARGUMENT, d->count > 0 ? "%s: the data set has no `fetch`"
+                     : "%s: the data set is empty: was it opened?", who);
+}
+
+/* Images at least as large as the model's, and classes that it has. */
+static bool l2l__dataset_fits(l2l_context *c, const char *who, const l2l_dataset *d,
+                              const l2l_model_options *m)
+{
+    if (!l2l__dataset_ok(c, who, d) ||
+        !l2l__shape_ok(c, who, l2l_shape_of(1, d->height, d->width, d->channels))) return false;
+    return (d->channels == m->channels && d->height >= m->height && d->width >= m->width &&
+            d->classes <= m->classes) ||
+           l2l__fail(c, L2L_ERROR_SHAPE, "%s: images of %dx%dx%d (CxHxW) and a model for %dx%dx%d; "
+                     "%d classes and %d", who, d->channels, d->height, d->width, m->channels,
+                     m->height, m->width, d->classes, m->classes);
+}
+
+/* Splits off the held-out images: a shuffle of all indices by the seed, the last ones held out. */
+static void l2l__split(l2l_trainer *t)
+{
+    int n = t->data.count;
+    t->n_held = t->options.validation;
+    t->n_train = n - t->n_held;
+    for (int i = 0; i < n; i++) t->train[i] = i;
+    if (t->n_held) l2l__shuffle(t->train, n, t->options.seed, L2L_RANDOM_SPLIT, 0);
+    t->held = t->train + t->n_train;
+}
+
+static bool l2l__trainer_arrays(l2l_trainer *t)
+{
+    l2l_context *c = t->context;
+    l2l_model *m = t->model;
+    void **all = &t->held_memory;
+    int64_t *sizes = (int64_t *)l2l__hold(c, all, m->n_slots, sizeof *sizes), more = 0;
+    int n = 0;
+    t->theta = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->theta);
+    t->found = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->found);
+    t->values = (l2l_real **)l2l__hold(c, all, m->n_slots, sizeof *t->values);
+    t->gradients = (l2l_real **)l2l__hold(c, all, m->n_slots, sizeof *t->gradients);
+    t->w = (double *)l2l__hold(c, all, t->options.T + 1, sizeof *t->w);
+    t->train = (int *)l2l__hold(c, all, t->data.count, sizeof *t->train);
+    t->order = (int *)l2l__hold(c, all, t->data.count, sizeof *t->order);
+    for (int i = 0; i < m->n_slots && !c->status; i++) {
+        l2l__slot *p = m->slot[i];
+        if (!p->trainable) {
+            more += l2l_count(p->value.shape);
+            continue;
+        }
+        sizes[n] = l2l_count(p->value.shape);
+        t->theta_size += sizes[n];
+        t->theta[n] = &p->value;
+        t->values[n++] = p->value.data;
+    }
+    t->n_theta = n;
+    t->good = (l2l_real *)l2l__hold(c, all, t->theta_size, sizeof *t->good);
+    if (more) t->buffers = (l2l_real *)l2l__hold(c, all, 2 * more, sizeof *t->buffers);
+    if (t->buffers) t->part_buffers = t->buffers + more;
+    if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
+    if (t->optimizer && t->options.micro_batch && t->options.micro_batch < t->options.batch)
+        l2l__make_sum(t);
+    return !c->status;
+}
+
+/* Of what the held-out images are attacked with beside numbers: targets, init, and what a
+   maximizer that is not the training's own has learned. */
+static bool l2l__held_digests(l2l_trainer *t)
+{
+    const l2l_attack *a = &t->options.validation_attack;
+    const l2l_maximizer *m = &a->maximizer;
+    t->held_digests[0] = l2l__digest_bytes(a->targets, t->n_held * (int64_t)sizeof(int));
+    t->held_digests[1] = l2l__digest_bytes(a->init, t->n_held * (int64_t)sizeof(l2l_real) *
+                                                    l2l__image_size(&t->model->options));
+    if (m->self != t->options.method.maximizer.self)
+        l2l__learned_digest(t->context, m, &t->held_digests[2]);
+    return !t->context->status;
+}
+
+/* options.loss_weights is copied, log and checkpoint names as well. */
+static bool l2l__trainer_own(l2l_trainer *t)
+{
+    l2l_train_options *o = &t->options;
+    if (!o->validation) memset(&o->validation_attack, 0, sizeof o->validation_attack);
+    else if (!o->validation_attack.name) o->validation_attack = l2l_attack_pgd(o->epsilon);
+    l2l__settle_step(&o->validation_attack);
+    for (int i = 1; i <= o->T; i++) t->w[i] = o->loss_weights ? o->loss_weights[i - 1] : i;
+    t->w_digest = l2l__digest_bytes(t->w, (o->T + 1) * (int64_t)sizeof *t->w);
+    o->loss_weights = NULL;
+    if (o->log) t->log = l2l__hold_text(t->context, &t->held_memory, o->log);
+    if (o->checkpoint)
+        t->checkpoint = l2l__hold_text(t->context, &t->held_memory, o->checkpoint);
+    return !t->context->status;
+}
+
+L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
+                                          const l2l_train_options *o)
+{
+    const l2l_train_options usual = l2l_train_default();
+    l2l_context *c = l2l_model_context(m);
+    l2l_trainer *t;
+    if (!o) o = &usual;
+    if (!c || !l2l__train_options_ok(c, m, d, o) ||
+        !(t = (l2l_trainer *)l2l__allocate(c, sizeof *t)))
+        return NULL;
+    t->context = c;
+    t->model = m;
+    if (d) t->data = *d;
+    t->data.context = c;
+    t->options = *o;
+    t->best_score = t->shuffled = t->log_lock = -1;
+    t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
+    t->options.method.outer.is_objective = t->cross_entropy;
+    t->shares = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
+                !o->method.objective.cut && !m->mode_matters;
+    if (!l2l__trainer_arrays(t) || !l2l__trainer_own(t)) {
+        l2l_trainer_free(t);
+        return NULL;
+    }
+    l2l__split(t);
+    if (d) t->data_digest = l2l__data_digest(t);
+    if (!l2l__held_digests(t)) {
+        l2l_trainer_free(t);
+        return NULL;
+    }
+    l2l_progress *p = &t->progress;
+    p->epochs = d ? o->epochs : 1;
+    p->steps_in_epoch = d ? (t->n_train - 1) / o->batch + 1 : o->steps;
+    p->steps = p->steps_in_epoch * p->epochs;
+    p->validation_natural = p->validation_robust = -1;
+    return t;
+}
+
+L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
+{
+    if (!t) return;
+    l2l_context *c = t->context;
+    l2l_model_free(t->best);
+    l2l_optimizer_free(t->optimizer);
+    l2l__let_go(c, t->held_memory);
+    l2l_free(c, t);
+}
+
+/* Will the network take all parts of all batches? A batch norm on a map of 1x1 takes no single
+   image: that is said now rather than at the end of an epoch. */
+static bool l2l__parts_ok(l2l_trainer *t)
+{
+    l2l_context *c = t->context;
+    const l2l_train_options *o = &t->options;
+    const l2l_model_options *m = &t->model->options;
+    int whole = o->batch < t->n_train ? o->batch : t->n_train, last = t->n_train % o->batch;
+    int part = o->micro_batch ? o->micro_batch : o->batch;
+    bool frozen = t->model->frozen;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *x;
+    if (part > 1 && whole % part != 1 && last % part != 1) return true;
+    x = l2l_zeros(c, l2l_shape_of(1, m->height, m->width, m->channels));
+    t->model->frozen = true;
+    if (x) l2l_model_forward(t->model, x, L2L_TRAIN);
+    t->model->frozen = frozen;
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+L2LADVDEF bool l2l_train(l2l_trainer *t)
+{
+    if (!t || t->context->status) return false;
+    if (t->data.count < 1)
+        return l2l__fail(t->context, L2L_ERROR_ARGUMENT, "l2l_train: the trainer was made without "
+                         "a data set: use l2l_train_step");
+    if (l2l__parts_ok(t) && l2l__maybe_resume(t) && l2l__log_begin(t) &&
+        t->step < t->progress.steps)
+        l2l__algorithm1(t);
+    l2l__log_end(t);
+    return !t->context->status;
+}
+
+L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
+                              l2l_progress *p)
+{
+    l2l_context *c = t ? t->context : NULL;
+    if (p) memset(p, 0, sizeof *p);
+    if (!c || c->status) return false;
+    if (n < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_train_step: %d images", n);
+    if (!l2l__given(c, "l2l_train_step", "images", images) ||
+        !l2l__given(c, "l2l_train_step", "labels", labels))
+        return false;
+    if (!l2l__images_ok(c, "l2l_train_step", &t->model->options, images, labels, n)) return false;
+    t->given = images;
+    t->given_labels = labels;
+    t->given_n = n;
+    l2l__algorithm1(t);
+    t->given = NULL;
+    if (p) *p = t->progress;
+    return !c->status;
+}
+
+L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t)
+{
+    return t ? l2l_model_clone(t->context, t->best ? t->best : t->model) : NULL;
+}
+
+/* ============================================================================================ */
+/*  7  ERRORS, MEMORY, RANDOM NUMBERS                                            >>foundation  */
+/* ============================================================================================ */
+
+/* -- errors ------------------------------------------------------------------------------------ */
 
 /* Between doubles and decimals, exactly and the same in every locale: whoever saves a number reads
    the same bits back. A double is m * 2^e, whose digits end: 768 at most with its midpoints. */
@@ -2342,23 +4945,214 @@ static int l2l__fields_set(const l2l__field *f, int n, void *in, const double *v
     return i;
 }
 
+/* -- the tables -------------------------------------------------------------------------------- */
+
+/* of chapter 11, attacks */
+static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a, int n);
+
+/* For checkpoints: the settings that a maximizer's state of `count` numbers begins with have to be
+   those of here; behind them comes an optimizer's count of steps, a whole number. Returns the
+   number behind that, or NULL. */
+enum { L2L__MOST_SETTINGS = 48 };            /* of one state                                      */
+static const double *l2l__state_of(l2l_context *c, const l2l__field *table, const void *options,
+                                   const double *numbers, int64_t count, int64_t expected)
+{
+    double here[L2L__MOST_SETTINGS];
+    char name[96];
+    int n = l2l__options_pack(table, options, here), i;
+    if (count != expected) {
+        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: a maximizer of %z numbers, not %z", count,
+                  expected);
+    } else if ((i = l2l__options_differ(table, numbers, here, 0, n, name)) < n) {
+        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with a maximizer whose %s is %r, not %r",
+                  name, numbers[i], here[i]);
+    } else if (!(numbers[n] >= 0 && numbers[n] <= L2L__EXACT && numbers[n] <= floor(numbers[n]))) {
+        l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %d of the tensor 'maximizer', the steps "
+                  "of its optimizer, is %g: not a whole number in [0,2^53]", n, numbers[n]);
+    }
+    return c->status ? NULL : numbers + n + 1;
+}
+
+static const char *const l2l__optimizer_names[] = {"sgd", "adam"};
+static const l2l__field l2l__optimizer_fields[] = {
+    L2L__ENUM(l2l_optimizer_options, kind, l2l__optimizer_names, 0),
+    L2L__NUMBER(l2l_optimizer_options, rate, 0, 1e6, L2L__BELOW),
+    L2L__NUMBER(l2l_optimizer_options, momentum, 0, 1, L2L__BELOW),
+    L2L__NUMBER(l2l_optimizer_options, weight_decay, 0, (double)FLT_MAX, 0),
+    L2L__BOOL(l2l_optimizer_options, nesterov, 0),
+    L2L__NUMBER(l2l_optimizer_options, beta1, 0, 1, L2L__BELOW),
+    L2L__NUMBER(l2l_optimizer_options, beta2, 0, 1, L2L__BELOW),
+    L2L__NUMBER(l2l_optimizer_options, epsilon, 0, (double)FLT_MAX, L2L__ABOVE),
+    L2L__NUMBER(l2l_optimizer_options, clip, 0, DBL_MAX, 0),
+    L2L__END};
+
+static const char *const l2l__schedule_names[] = {"constant", "steps", "cosine"};
+static const l2l__field l2l__schedule_fields[] = {
+    L2L__ENUM(l2l_schedule, kind, l2l__schedule_names, 0),
+    L2L__NUMBER(l2l_schedule, warm_up, 0, 1, 0),
+    L2L__LIST(l2l_schedule, milestones, 0, 1, 0),
+    L2L__NUMBER(l2l_schedule, factor, 0, 1e6, 0),
+    L2L__NUMBER(l2l_schedule, final, 0, 1e6, 0),
+    L2L__END};
+
+/* Steps and restarts come first: attacks are compared that differ in nothing else. */
+static const l2l__field l2l__maximizer_fields[] = {
+    L2L__TEXT(l2l_maximizer, name, 0),
+    L2L__INT(l2l_maximizer, memory, 0, 2, 0),
+    L2L__NUMBER(l2l_maximizer, number[0], -DBL_MAX, DBL_MAX, 0),
+    L2L__NUMBER(l2l_maximizer, number[1], -DBL_MAX, DBL_MAX, 0),
+    L2L__END};
+static const l2l__field l2l__objective_fields[] = {
+    L2L__TEXT(l2l_objective, name, 0),
+    L2L__BOOL(l2l_objective, needs_clean, 0),
+    L2L__BOOL(l2l_objective, cut, 0),
+    L2L__NUMBER(l2l_objective, confidence, -DBL_MAX, DBL_MAX, 0),
+    L2L__END};
+static const l2l__field l2l__attack_fields[] = {
+    L2L__INT(l2l_attack, steps, 0, 1000000000, 0),
+    L2L__INT(l2l_attack, restarts, 1, INT_MAX, 0),
+    L2L__ENUM(l2l_attack, norm, l2l__norm_names, 0),
+    L2L__MEMBER(l2l_attack, epsilon, "epsilon", 'r', 0, 0, HUGE_VAL, l2l__pixel_hint, NULL, NULL),
+    L2L__NUMBER(l2l_attack, step_size, 0, (double)FLT_MAX, 0),
+    L2L__NUMBER(l2l_attack, relative_step, 0, (double)FLT_MAX, 0),
+    L2L__ENUM(l2l_attack, start, l2l__start_names, 0),
+    L2L__BOOL(l2l_attack, last_iterate, 0),
+    L2L__SEED(l2l_attack, seed, 0),
+    L2L__INT(l2l_attack, first, INT_MIN, INT_MAX, 0),
+    L2L__BOOL(l2l_attack, minimal, 0),
+    L2L__INT(l2l_attack, batch, 1, INT_MAX, L2L__FREE),
+    L2L__TABLE(l2l_attack, maximizer, l2l__maximizer_fields, 0),
+    L2L__TABLE(l2l_attack, objective, l2l__objective_fields, 0),
+    L2L__INT(l2l_attack, searches, 1, INT_MAX, L2L__SEARCH),
+    L2L__NUMBER(l2l_attack, constant, 0, 1e10, L2L__SEARCH | L2L__ABOVE),
+    L2L__NUMBER(l2l_attack, overshoot, 0, DBL_MAX, L2L__SEARCH),
+    L2L__INT(l2l_attack, candidates, 2, INT_MAX, L2L__SEARCH),
+    L2L__NUMBER(l2l_attack, share, 0, 1, L2L__SEARCH | L2L__ABOVE),
+    L2L__BOOL(l2l_attack, nearest, L2L__SEARCH),
+    L2L__BOOL(l2l_attack, ensemble, 0),
+    L2L__END};
+
+static const char *const l2l__cell_names[] = {"lstm", "rnn"};
+static const char *const l2l__input_names[] = {"sign", "l1", "linf", "log", "raw"};
+static const char *const l2l__output_names[] = {"tanh", "raw"};
+static const l2l__field l2l__learned_fields[] = {
+    L2L__ENUM(l2l_learned_options, cell, l2l__cell_names, L2L__FILED | L2L__AGREED),
+    L2L__INT(l2l_learned_options, hidden, 1, L2L__MAX_HIDDEN, L2L__FILED | L2L__AGREED),
+    L2L__BOOL(l2l_learned_options, bias, 0), /* a file tells by its tensors                       */
+    L2L__ENUM(l2l_learned_options, input, l2l__input_names, L2L__FILED | L2L__AGREED),
+    L2L__MEMBER(l2l_learned_options, raw_output, "raw_output", 'i', L2L__FILED | L2L__AGREED, 0, 1,
+                l2l__output_names, NULL, "output"),
+    L2L__NUMBER(l2l_learned_options, scale, 0, (double)FLT_MAX,
+                L2L__ABOVE | L2L__FILED | L2L__AGREED),
+    L2L__BOOL(l2l_learned_options, second_order, L2L__FILED),
+    L2L__TABLE(l2l_learned_options, optimizer, l2l__optimizer_fields, 0),
+    L2L__SEED(l2l_learned_options, seed, L2L__FREE),
+    L2L__END};
+static bool l2l__learned_options_ok(l2l_context *c, const l2l_learned_options *o)
+{
+    return l2l__options_ok(c, "l2l_learned_create", l2l__learned_fields, o, 0);
+}
+
+/* What it was trained with goes into its file and its state. */
+static const l2l__field l2l__trained_fields[] = {
+    L2L__MEMBER(l2l_learned, trained_T, "T", 'i', L2L__FILED, 0, INT_MAX, NULL, NULL, NULL),
+    L2L__MEMBER(l2l_learned, trained_epsilon, "epsilon", 'r', L2L__FILED, 0, DBL_MAX, NULL, NULL,
+                NULL),
+    L2L__END};
+
+static const l2l__field l2l__outer_fields[] = {
+    L2L__TEXT(l2l_outer, name, 0),
+    L2L__NUMBER(l2l_outer, number[0], -DBL_MAX, DBL_MAX, 0),
+    L2L__NUMBER(l2l_outer, number[1], -DBL_MAX, DBL_MAX, 0),
+    L2L__BOOL(l2l_outer, is_objective, 0),
+    L2L__END};
+static const l2l__field l2l__method_fields[] = {
+    L2L__TEXT(l2l_method, name, 0),
+    L2L__TABLE(l2l_method, objective, l2l__objective_fields, 0),
+    L2L__TABLE(l2l_method, maximizer, l2l__maximizer_fields, 0),
+    L2L__TABLE(l2l_method, outer, l2l__outer_fields, 0),
+    L2L__ENUM(l2l_method, start, l2l__start_names, 0),
+    L2L__END};
+static const l2l__field l2l__train_fields[] = {
+    L2L__TABLE(l2l_train_options, method, l2l__method_fields, 0),
+    L2L__INT(l2l_train_options, epochs, 1, INT_MAX, 0),
+    L2L__INT(l2l_train_options, batch, 1, INT_MAX, 0),
+    L2L__INT(l2l_train_options, steps, 0, L2L__EXACT, 0),
+    L2L__INT(l2l_train_options, micro_batch, 0, INT_MAX, 0),
+    L2L__MEMBER(l2l_train_options, epsilon, "epsilon", 'r', 0, 0, 1, l2l__pixel_hint, NULL, NULL),
+    L2L__INT(l2l_train_options, T, 0, 10000, 0),
+    L2L__NUMBER(l2l_train_options, step_size, 0, (double)FLT_MAX, 0),
+    L2L__NUMBER(l2l_train_options, epsilon_warm_up, 0, 1, 0),
+    L2L__TABLE(l2l_train_options, optimizer, l2l__optimizer_fields, 0),
+    L2L__TABLE(l2l_train_options, schedule, l2l__schedule_fields, 0),
+    L2L__INT(l2l_train_options, augment.padding, 0, INT_MAX, 0),
+    L2L__BOOL(l2l_train_options, augment.flip, 0),
+    L2L__ENUM(l2l_train_options, inner_mode, l2l__mode_names, 0),
+    L2L__INT(l2l_train_options, validation, 0, INT_MAX, 0),
+    L2L__TEXT(l2l_train_options, validation_attack.name, 0),
+    L2L__TABLE(l2l_train_options, validation_attack, l2l__attack_fields, L2L__APART),
+    L2L__BOOL(l2l_train_options, stop_on_plateau, 0),
+    L2L__SEED(l2l_train_options, seed, 0),
+    L2L__INT(l2l_train_options, checkpoint_steps, 0, INT_MAX, L2L__FREE),
+    L2L__BOOL(l2l_train_options, resume, L2L__FREE),
+    L2L__END};
+
+static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_dataset *d,
+                                  const l2l_train_options *o)
+{
+    const l2l_model_options *a = &m->options;
+    const l2l_attack *v = &o->validation_attack;
+    const double *w = o->schedule.milestones;
+    const l2l_status bad = L2L_ERROR_ARGUMENT;
+    if (c->status) return false;
+    if (!o->method.objective.loss || !o->method.outer.loss)
+        return l2l__fail(c, bad, "training: the method lacks an objective or an outer loss");
+    if ((d && !l2l__dataset_fits(c, "training", d, a)) ||
+        !l2l__options_ok(c, "training", l2l__train_fields, o, L2L__APART)) return false;
+    if (d ? o->steps != 0 : o->steps < 1)
+        return l2l__fail(c, bad, d ? "training: steps %z with a data set, whose steps follow from "
+                         "epochs and batch; leave it 0" : "training: without a data set steps must "
+                         "say how many l2l_train_step will make, not %z", o->steps);
+    if (o->augment.padding >= a->height || o->augment.padding >= a->width)
+        return l2l__fail(c, bad, "training: augment.padding %d is not in 0 to below the model's "
+                         "%dx%d", o->augment.padding, a->height, a->width);
+    if (o->method.outer.loss == l2l__outer_trades && o->method.outer.user)
+        return l2l__fail(c, bad, "training: method.outer.user must be NULL for the loss of TRADES, "
+                         "which takes beta from number[0]");
+    if (!o->method.maximizer.gradient != !o->method.maximizer.update)
+        return l2l__fail(c, bad, "training: the maximizer '%s' needs both gradient and update, or "
+                         "neither", o->method.maximizer.name);
+    if (o->T < 1 && o->method.maximizer.update)
+        return l2l__fail(c, bad, "training: T %d, but the maximizer '%s' learns from at least 1 "
+                         "step", o->T, o->method.maximizer.name);
+    for (int i = 0; i < o->T && o->loss_weights; i++)
+        if (!(fabs(o->loss_weights[i]) <= DBL_MAX))
+            return l2l__fail(c, bad, "training: loss_weights[%d] %g is not a finite number", i,
+                             o->loss_weights[i]);
+    for (int i = 1; i < 8; i++)
+        if (w[i] > 0 && !(w[i] >= w[i - 1] && w[i - 1] > 0))
+            return l2l__fail(c, bad, "training: schedule.milestones[%d] %g is not above the one "
+                             "before it, %g", i, w[i], w[i - 1]);
+    if (o->validation >= (d ? d->count : 1))
+        return l2l__fail(c, bad, "training: validation %d must leave some of the %d images for "
+                         "training", o->validation, d ? d->count : 0);
+    return !o->validation || !v->name ||
+           (l2l__attack_ok(c, "training: validation_attack", v, o->validation) &&
+            l2l__images_ok(c, "training: validation_attack.targets", a, NULL, v->targets,
+                           o->validation) &&
+            l2l__images_ok(c, "training: validation_attack.init", a, v->init, NULL, o->validation));
+}
+
 /* ============================================================================================ */
-/*  4  KERNELS                                                                        >>kernels */
+/*  8  TENSORS AND REVERSE-MODE AUTODIFF                                           >>autodiff  */
 /* ============================================================================================
 
-   All that is fast, and the only chapter with vector types and block sizes. Three layers:
-
-     4.1  what a kernel gets; the table of kernels of one instruction set
-     4.2  naive twins in plain C: what L2L_CPU_PLAIN, L2LADV_DOUBLE, L2LADV_NO_SIMD and other
-          compilers use, and what the tests hold the fast ones against
-     4.3  vector kernels, written once for any vector length. The header includes itself to compile
-          them for each instruction set (the technique is Google Highway's), and the best one that
-          the machine has is chosen at run time
-     4.4  drivers: plain functions that cut the work into blocks, one or more for each thread
-
-   Same bits: behind every output the order of additions depends on the layer's shape only. */
-
-/* -- 4.1 what a kernel gets -------------------------------------------------------------------- */
+   An operation computes its result at once and, while the context records, leaves a node on the
+   tape: which operation, its inputs, what it saved. l2l_vjp walks the tape backwards. Each node's
+   vector-Jacobian product (VJP) is written with the operations of this chapter, so with
+   L2L_CREATE_GRAPH the walk itself is recorded and can be differentiated again, to any order.
+   Convolution, input gradient and weight gradient are each other's VJPs; unpooling and gathering,
+   summing and broadcasting, slicing and placing, picking and unpicking are pairs of adjoints. */
 
 /* x is nxhxwxc, y nxohxowxk, the weight khxkwxcxk; pooling has k = c and a square window kh. */
 typedef struct l2l__geometry {
@@ -2381,71 +5175,6 @@ static l2l__epilogue l2l__epilogue_of(const l2l_real *mean, const l2l_real *scal
     return e;
 }
 
-enum {
-    L2L__ROWS = 6,                           /* rows of a tile: pixels (or channels) at once      */
-    L2L__SLAB = 256,                         /* depth of a pass: a panel of it stays in L1        */
-    L2L__SMALL_PLANE = 64,                   /* pixels up to which a plane goes place by place    */
-    L2L__PIXELS = 96,                        /* pixels of a block at most: of L2L__ROWS each      */
-    L2L__FEW = 4                             /* channels up to which a kernel's line is one tap   */
-};
-
-typedef struct l2l__kernels {
-    unsigned cpu;
-    int columns;                             /* columns of a tile: two vectors                    */
-    /* y[r][0..columns) (+)= sum over taps t, depth d of a[t*L2L__ROWS + r][first + d] *
-       b[(t*step + d)*columns + ...]: b is a packed panel whose taps stand `step` rows apart. */
-    void (*tile)(int rows, int taps, int depth, const l2l_real *const *a, int first,
-                 const l2l_real *b, int step, l2l_real *const *y, bool accumulate);
-    /* y[r*columns + ...] (+)= sum over p < count of a[p*sa + r] * b[p*sb + ...] */
-    void (*outer)(int rows, int count, const l2l_real *a, int64_t sa, const l2l_real *b, int64_t sb,
-                  l2l_real *y, bool accumulate);
-    /* A tap of a panel: out[d*columns + q] = in[d*sd + q*sq]; 0 for columns from `valid` on. */
-    void (*pack)(int depth, int valid, const l2l_real *in, int64_t sd, int64_t sq, l2l_real *out);
-    /* The epilogue of one pixel of n channels, whose residual begins at `from`. */
-    void (*finish)(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from, l2l_real *y);
-    /* One pixel: out = t * scale, where t is dy, or 0 where gate <= 0. A gate of NULL is open. */
-    void (*gate_scale)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
-                       l2l_real *out);
-    /* Sums over pixels, for each channel: s0 += t, s1 += t * (x - mu); without dy t is x - mu. */
-    void (*moments)(int pixels, int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
-                    const l2l_real *mu, l2l_real *s0, l2l_real *s1);
-    /* One pixel: out = a * t + b * (x - mu) + d, where mu, a, b, d stand in turn in `by`. */
-    void (*combine)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
-                    const l2l_real *by, l2l_real *out);
-    void (*relu)(int64_t n, const l2l_real *x, l2l_real *y);
-    void (*gate)(int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope, l2l_real *out);
-    void (*add)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
-    void (*mul)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
-    void (*axpb)(int64_t n, l2l_real a, const l2l_real *x, l2l_real b, l2l_real *out);
-    void (*sign_step)(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out);
-    void (*project)(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
-                    l2l_real *out);
-    /* One transform of Winograd's for n numbers of each point: from[i][0..n) to to[j][0..n); a
-       target of NULL is left out. n is a multiple of half the columns. An epilogue (or NULL) for
-       channels k0 and up of pixels in a tensor that begins at `base`. */
-    void (*winograd)(int transform, int64_t n, const l2l_real *const *from, l2l_real *const *to,
-                     const l2l__epilogue *e, int k0, const l2l_real *base);
-    /* Output row oh of an image: the maxima, and at which pixels they stand. */
-    void (*pool_row)(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y, int *index);
-    /* Which of the 3x3 patches behind the 2x2 windows of outputs from (y, x) on are equal? For each
-       of up to 2x2 windows eight bits: of its four outputs the first that is like it, two bits
-       each. `zero` stands outside the image. */
-    uint32_t (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
-                     int x, int rows, int columns);
-} l2l__kernels;
-
-enum { L2L__NO_TIES = 1 << 2 | 2 << 4 | 3 << 6 };
-
-/* Winograd's transforms along one side: outputs, and the lengths they lead from and to. */
-enum {
-    L2L__WIN_IN = 0,                         /* B^T d: f+2 to f+2, of the input                   */
-    L2L__WIN_OUT,                            /* A^T m: f+2 to f, of the product                   */
-    L2L__WIN_WEIGHT,                         /* G g: 3 to f+2, of the weight                      */
-    L2L__WIN_GRAD,                           /* A y: f to f+2, of the output's gradient           */
-    L2L__WIN_BACK,                           /* G^T u: f+2 to 3, to the weight's gradient         */
-    L2L__WIN_F2 = 5                          /* added for f = 2; without it f = 4                 */
-};
-
 /* Packed copies of a parameter: [0] for the forward pass, [1] for the input gradient; [2] and [3]
    the same in Winograd's domain (small layers). They are made anew when `version`, which every
    writer of the parameter bumps, has moved on. */
@@ -2461,2886 +5190,6 @@ typedef struct l2l__packed {
     } cache[4];
 } l2l__packed;
 
-static void l2l__packed_free(l2l_context *c, l2l__packed *p)
-{
-    int i;
-    for (i = 0; p && i < 4; i++) {
-        l2l_free(c, p->cache[i].panels);
-        p->cache[i].panels = NULL;
-        p->cache[i].count = 0;
-    }
-}
-
-/* -- 4.2 naive twins --------------------------------------------------------------------------- */
-
-static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, const l2l_real *w,
-                                  int oh, int ow, l2l_real *y)
-{
-    int i, j, c, k;
-    for (k = 0; k < g->k; k++) y[k] = 0;
-    for (i = 0; i < g->kh; i++)
-        for (j = 0; j < g->kw; j++) {
-            int ih = oh * g->stride + i - g->padding, iw = ow * g->stride + j - g->padding;
-            const l2l_real *row = w + (int64_t)(i * g->kw + j) * g->c * g->k;
-            if (ih < 0 || ih >= g->h || iw < 0 || iw >= g->w) continue;
-            for (c = 0; c < g->c; c++, row += g->k) {
-                l2l_real a = x[((int64_t)ih * g->w + iw) * g->c + c];
-                for (k = 0; k < g->k; k++) y[k] += a * row[k];
-            }
-        }
-}
-
-static void l2l__finish_from(int first, int n, const l2l_real *x, const l2l__epilogue *e,
-                             int64_t from, l2l_real *y)
-{
-    int k;
-    for (k = first; k < n; k++) {
-        l2l_real v = x[k];
-        if (e->mean) v -= e->mean[k];
-        if (e->scale) v *= e->scale[k];
-        if (e->bias) v += e->bias[k];
-        if (e->residual) v += e->residual[from + k];
-        y[k] = e->relu && v < 0 ? 0 : v;
-    }
-}
-
-static void l2l__naive_finish(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from,
-                              l2l_real *y)
-{
-    l2l__finish_from(0, n, x, e, from, y);
-}
-
-static void l2l__naive_gate_scale(int n, const l2l_real *dy, const l2l_real *gate,
-                                  const l2l_real *scale, l2l_real *out)
-{
-    int k;
-    for (k = 0; k < n; k++) out[k] = (gate && !(gate[k] > 0) ? 0 : dy[k]) * scale[k];
-}
-
-/* Channels first .. n-1 of the sums: the vector kernels leave the last ones to this. */
-static void l2l__moments_from(int first, int pixels, int n, const l2l_real *dy,
-                              const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
-                              l2l_real *s0, l2l_real *s1)
-{
-    int p, k;
-    for (p = 0; p < pixels; p++)
-        for (k = first; k < n; k++) {
-            int64_t i = (int64_t)p * n + k;
-            l2l_real d = x ? x[i] - mu[k] : 0, t = dy ? dy[i] : d;
-            if (gate && !(gate[i] > 0)) t = 0;
-            if (s0) s0[k] += t;
-            if (s1) s1[k] += t * d;
-        }
-}
-
-static void l2l__naive_moments(int pixels, int n, const l2l_real *dy, const l2l_real *gate,
-                               const l2l_real *x, const l2l_real *mu, l2l_real *s0, l2l_real *s1)
-{
-    l2l__moments_from(0, pixels, n, dy, gate, x, mu, s0, s1);
-}
-
-static void l2l__combine_from(int first, int n, const l2l_real *dy, const l2l_real *gate,
-                              const l2l_real *x, const l2l_real *by, l2l_real *out)
-{
-    int k;
-    for (k = first; k < n; k++) {
-        l2l_real t = gate && !(gate[k] > 0) ? 0 : dy[k];
-        out[k] = by[n + k] * t + by[2 * n + k] * (x[k] - by[k]) + by[3 * n + k];
-    }
-}
-
-static void l2l__naive_combine(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
-                               const l2l_real *by, l2l_real *out)
-{
-    l2l__combine_from(0, n, dy, gate, x, by, out);
-}
-
-static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry *g,
-                                    const l2l_real *x, const l2l_real *w, const l2l__epilogue *e,
-                                    l2l_real *y)
-{
-    int64_t p, pixels = (int64_t)g->n * g->oh * g->ow;
-    L2L__PARALLEL(ctx->threads)
-    for (p = 0; p < pixels; p++) {
-        int64_t n = p / g->ow / g->oh;
-        l2l__naive_conv_pixel(g, x + n * g->h * g->w * g->c, w, (int)(p / g->ow % g->oh),
-                              (int)(p % g->ow), y + p * g->k);
-        l2l__naive_finish(g->k, y + p * g->k, e, p * g->k, y + p * g->k);
-    }
-}
-
-/* The output coordinate that input coordinate i reaches through tap t; negative: none. */
-static int l2l__reached(int i, int t, int stride, int padding, int outputs)
-{
-    int o = i + padding - t;
-    if (stride == 1) return o < outputs ? o : -1;
-    return o < 0 || o % stride || o / stride >= outputs ? -1 : o / stride;
-}
-
-static void l2l__naive_conv_input_gradient(const l2l_context *ctx, const l2l__geometry *g,
-                                           const l2l_real *dy, const l2l_real *w, l2l_real *dx)
-{
-    int64_t p, pixels = (int64_t)g->n * g->h * g->w;
-    L2L__PARALLEL(ctx->threads)
-    for (p = 0; p < pixels; p++) {
-        int64_t n = p / g->w / g->h;
-        int i, j, c, k;
-        for (c = 0; c < g->c; c++) {
-            l2l_real sum = 0;
-            for (i = 0; i < g->kh; i++)
-                for (j = 0; j < g->kw; j++) {
-                    int oh = l2l__reached((int)(p / g->w % g->h), i, g->stride, g->padding, g->oh);
-                    int ow = l2l__reached((int)(p % g->w), j, g->stride, g->padding, g->ow);
-                    int64_t d = ((n * g->oh + oh) * g->ow + ow) * g->k;
-                    const l2l_real *row = w + ((int64_t)(i * g->kw + j) * g->c + c) * g->k;
-                    for (k = 0; oh >= 0 && ow >= 0 && k < g->k; k++) sum += dy[d + k] * row[k];
-                }
-            dx[p * g->c + c] = sum;
-        }
-    }
-}
-
-static void l2l__naive_conv_weight_gradient(const l2l_context *ctx, const l2l__geometry *g,
-                                            const l2l_real *x, const l2l_real *dy, l2l_real *dw)
-{
-    int64_t r, rows = (int64_t)g->kh * g->kw * g->c;
-    L2L__PARALLEL(ctx->threads)
-    for (r = 0; r < rows; r++) {             /* one row of the weight: a tap and an input channel */
-        int i = (int)(r / g->c / g->kw), j = (int)(r / g->c % g->kw), c = (int)(r % g->c);
-        l2l_real *out = dw + r * g->k;
-        int n, oh, ow, k;
-        for (k = 0; k < g->k; k++) out[k] = 0;
-        for (n = 0; n < g->n; n++)
-            for (oh = 0; oh < g->oh; oh++)
-                for (ow = 0; ow < g->ow; ow++) {
-                    int ih = oh * g->stride + i - g->padding, iw = ow * g->stride + j - g->padding;
-                    const l2l_real *d = dy + (((int64_t)n * g->oh + oh) * g->ow + ow) * g->k;
-                    l2l_real a;
-                    if (ih < 0 || ih >= g->h || iw < 0 || iw >= g->w) continue;
-                    a = x[(((int64_t)n * g->h + ih) * g->w + iw) * g->c + c];
-                    for (k = 0; k < g->k; k++) out[k] += a * d[k];
-                }
-    }
-}
-
-static void l2l__naive_relu(int64_t n, const l2l_real *x, l2l_real *y)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i]; /* not-a-number stays visible */
-}
-
-static void l2l__naive_gate(int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope,
-                            l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = y[i] > 0 ? dy[i] : (l2l_real)(slope * dy[i]);
-}
-
-static void l2l__naive_add(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = a[i] + b[i];
-}
-
-static void l2l__naive_mul(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = a[i] * b[i];
-}
-
-static void l2l__naive_axpb(int64_t n, l2l_real a, const l2l_real *x, l2l_real b, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) {
-        l2l_real t = a * x[i];
-        out[i] = t + b;
-    }
-}
-
-static void l2l__naive_sign_step(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = g[i] > 0 ? alpha : g[i] < 0 ? -alpha : 0;
-}
-
-/* The bounds of the projection, rounded in one place. */
-static l2l_real l2l__low(l2l_real x, l2l_real epsilon) { return x - epsilon > 0 ? x - epsilon : 0; }
-static l2l_real l2l__high(l2l_real x, l2l_real epsilon)
-{
-    return x + epsilon < 1 ? x + epsilon : 1;
-}
-
-static void l2l__naive_project(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
-                               l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) {
-        l2l_real low = l2l__low(x[i], epsilon), high = l2l__high(x[i], epsilon), v = z[i];
-        v = v < low ? low : v;
-        out[i] = v > high ? high : v;
-    }
-}
-
-/* Lines first .. last-1 of a window that lie inside the image. */
-static void l2l__window(int at, int window, int padding, int size, int *first, int *last)
-{
-    *first = at < padding ? padding - at : 0;
-    *last = at - padding + window > size ? size - at + padding : window;
-}
-
-/* Channels `from` and up. Padding counts as -inf: those places are skipped. */
-static void l2l__pool_from(int from, const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
-                           int *index)
-{
-    int ow, i, j, k, i0, i1, j0, j1, h = oh * g->stride, w;
-    l2l__window(h, g->kh, g->padding, g->h, &i0, &i1);
-    for (ow = 0; ow < g->ow; ow++) {
-        w = ow * g->stride;
-        l2l__window(w, g->kw, g->padding, g->w, &j0, &j1);
-        for (k = from; k < g->c; k++) {
-            int best = (h + i0 - g->padding) * g->w + w + j0 - g->padding;
-            for (i = i0; i < i1; i++)
-                for (j = j0; j < j1; j++) {
-                    int place = (h + i - g->padding) * g->w + w + j - g->padding;
-                    l2l_real v = x[(int64_t)place * g->c + k];
-                    if (v > x[(int64_t)best * g->c + k] || v != v) best = place;
-                }
-            y[(int64_t)ow * g->c + k] = x[(int64_t)best * g->c + k];
-            index[(int64_t)ow * g->c + k] = best;
-        }
-    }
-}
-
-static void l2l__naive_pool_row(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
-                                int *index)
-{
-    l2l__pool_from(0, g, x, oh, y, index);
-}
-
-static const l2l__kernels l2l__naive_kernels = {L2L_CPU_PLAIN,
-                                                1,
-                                                NULL,
-                                                NULL,
-                                                NULL,
-                                                l2l__naive_finish,
-                                                l2l__naive_gate_scale,
-                                                l2l__naive_moments,
-                                                l2l__naive_combine,
-                                                l2l__naive_relu,
-                                                l2l__naive_gate,
-                                                l2l__naive_add,
-                                                l2l__naive_mul,
-                                                l2l__naive_axpb,
-                                                l2l__naive_sign_step,
-                                                l2l__naive_project,
-                                                NULL,
-                                                l2l__naive_pool_row,
-                                                NULL};
-
-/* -- the cell of the learned maximizer ------------------------------------------------ >>cell --
-   Chapter 9's kernels. All coordinates share one small network, so it runs on blocks of L2L__COORDS
-   of them: a row is one number for each coordinate of the block, and a weight meets a whole row.
-   The cell reads the rows z_t = (1, h_t, inputs); its bias is the weight of the 1.
-
-       LSTM   i, f, o = sigmoid and g = tanh of the four quarters of W z_t (in the order i f g o),
-              c_{t+1} = f c_t + i g,   h_{t+1} = o tanh(c_{t+1})
-       RNN    h_{t+1} = tanh(W z_t)
-       both   y_t = tanh(w_out (1, h_{t+1})), or without the tanh;   delta_t = scale y_t
-
-   The attack and the adjoint's second run call the same function, so they get the same bits. */
-#define L2L__COORDS 16
-
-typedef struct l2l__cell {
-    bool lstm, squash;           /* squash: y is a tanh                                           */
-    int hidden, inputs;          /* H, I                                                          */
-    int gates, columns;          /* G = 4H or H rows and Z = 1+H+I columns of W                   */
-    l2l_real *w, *w_out;         /* GxZ and 1+H                                                   */
-    l2l_real scale;
-} l2l__cell;
-
-typedef struct l2l__cell_step {  /* one step of one block; how many rows each                     */
-    l2l_real *z, *c;             /* Z: 1, h_t, inputs;  H: c_t                                    */
-    l2l_real *gates, *tanh_c;    /* G: activated;  H                                              */
-    l2l_real *h_next, *c_next;   /* H each; may be where h_t and c_t are                          */
-    l2l_real *y, *delta;         /* 1 each                                                        */
-} l2l__cell_step;
-
-typedef struct l2l__cell_kernels {
-    int lanes;                   /* partial sums that `accumulate` keeps of each number           */
-    void (*forward)(const l2l__cell *m, const l2l__cell_step *s);
-    /* From u_t = dL/d delta_t back to everything before it. dh and dc hold dL/dh_{t+1} and
-       dL/dc_{t+1} and get those of t; of dh the first `wanted` rows are made: H, or none, or with
-       the cotangents of the inputs behind them H+I. gates and y are replaced by the cotangents of
-       W z_t and of the output before its tanh. */
-    void (*backward)(const l2l__cell *m, const l2l__cell_step *s, const l2l_real *u, l2l_real *dh,
-                     l2l_real *dc, int wanted);
-    /* sums[row][column][lane] += d[t][row] z[t][column], over t and the block's coordinates. */
-    void (*accumulate)(int rows, int columns, int T, const l2l_real *d, int d_step,
-                       const l2l_real *z, int z_step, l2l_real *sums);
-} l2l__cell_kernels;
-
-/* The plain twin. */
-static l2l_real l2l__cell_tanh(l2l_real x) { return (l2l_real)tanh((double)x); }
-static l2l_real l2l__cell_sigmoid(l2l_real x) { return (l2l_real)(1 / (1 + exp(-(double)x))); }
-
-/* y = W z: y[r] = sum over k of w[r*row + k*column] z[k], for rows of a block. */
-static void l2l__cell_matrix(const l2l_real *w, int row, int column, int rows, int columns,
-                             const l2l_real *z, l2l_real *y)
-{
-    int r, k, l;
-    for (r = 0; r < rows; r++, y += L2L__COORDS) {
-        for (l = 0; l < L2L__COORDS; l++) y[l] = 0;
-        for (k = 0; k < columns; k++)
-            for (l = 0; l < L2L__COORDS; l++)
-                y[l] += w[r * row + k * column] * z[k * L2L__COORDS + l];
-    }
-}
-
-static void l2l__cell_forward(const l2l__cell *m, const l2l__cell_step *s)
-{
-    int n = m->hidden * L2L__COORDS, p, k, l;
-    l2l__cell_matrix(m->w, m->columns, 1, m->gates, m->columns, s->z, s->gates);
-    for (p = 0; p < n; p++)
-        if (m->lstm) {
-            l2l_real *q = s->gates + p;      /* i, f, g, o are n numbers apart                    */
-            q[0] = l2l__cell_sigmoid(q[0]);
-            q[n] = l2l__cell_sigmoid(q[n]);
-            q[2 * n] = l2l__cell_tanh(q[2 * n]);
-            q[3 * n] = l2l__cell_sigmoid(q[3 * n]);
-            s->c_next[p] = q[n] * s->c[p] + q[0] * q[2 * n];
-            s->tanh_c[p] = l2l__cell_tanh(s->c_next[p]);
-            s->h_next[p] = q[3 * n] * s->tanh_c[p];
-        } else {
-            s->gates[p] = s->h_next[p] = l2l__cell_tanh(s->gates[p]);
-        }
-    for (l = 0; l < L2L__COORDS; l++) {
-        l2l_real y = m->w_out[0];
-        for (k = 0; k < m->hidden; k++) y += m->w_out[1 + k] * s->h_next[k * L2L__COORDS + l];
-        s->y[l] = m->squash ? l2l__cell_tanh(y) : y;
-        s->delta[l] = m->scale * s->y[l];
-    }
-}
-
-static void l2l__cell_backward(const l2l__cell *m, const l2l__cell_step *s, const l2l_real *u,
-                               l2l_real *dh, l2l_real *dc, int wanted)
-{
-    int n = m->hidden * L2L__COORDS, p, l;
-    for (l = 0; l < L2L__COORDS; l++)
-        s->y[l] = m->scale * u[l] * (m->squash ? 1 - s->y[l] * s->y[l] : 1);
-    for (p = 0; p < n; p++) {
-        l2l_real d = dh[p] + m->w_out[1 + p / L2L__COORDS] * s->y[p % L2L__COORDS];
-        l2l_real *q = s->gates + p;
-        if (m->lstm) {
-            l2l_real i = q[0], f = q[n], g = q[2 * n], o = q[3 * n], tanh_c = s->tanh_c[p];
-            l2l_real e = dc[p] + d * o * (1 - tanh_c * tanh_c); /* dL/dc_{t+1}, all of it         */
-            q[0] = e * g * i * (1 - i);
-            q[n] = e * s->c[p] * f * (1 - f);
-            q[2 * n] = e * i * (1 - g * g);
-            q[3 * n] = d * tanh_c * o * (1 - o);
-            dc[p] = e * f;
-        } else {
-            *q = d * (1 - *q * *q);
-        }
-    }
-    l2l__cell_matrix(m->w + 1, 1, m->columns, wanted, m->gates, s->gates, dh);
-}
-
-static void l2l__cell_accumulate(int rows, int columns, int T, const l2l_real *d, int d_step,
-                                 const l2l_real *z, int z_step, l2l_real *sums)
-{
-    int t, r, k, l;
-    for (t = 0; t < T; t++, d += d_step, z += z_step)
-        for (r = 0; r < rows; r++)
-            for (k = 0; k < columns; k++)
-                for (l = 0; l < L2L__COORDS; l++)
-                    sums[r * columns + k] += d[r * L2L__COORDS + l] * z[k * L2L__COORDS + l];
-}
-
-static const l2l__cell_kernels l2l__cell_plain = {
-    1, l2l__cell_forward, l2l__cell_backward, l2l__cell_accumulate};
-/* -- 4.3 vector kernels ------------------------------------------------------------------------ */
-
-#if (defined(__GNUC__) || defined(__clang__)) && !defined(L2LADV_DOUBLE) && !defined(L2LADV_NO_SIMD)
-#if defined(_WIN32) && !defined(__OPTIMIZE__)
-/* On Windows the stack is aligned to 16 bytes, which gcc's long vectors at -O0 do not survive. */
-#elif defined(__x86_64__) || defined(__i386__)
-#define L2L__X86
-#define L2L__VECTORS
-#elif defined(__ARM_NEON)
-#define L2L__VECTORS
-#endif
-#endif
-
-#ifdef L2L__VECTORS
-#ifndef L2LADV_HEADER
-#define L2LADV_HEADER "l2ladv.h"
-#endif
-#ifdef __has_include
-#if !__has_include(L2LADV_HEADER)
-#error "l2ladv includes itself: define L2LADV_HEADER as its name in quotes, or L2LADV_NO_SIMD"
-#endif
-#endif
-#define L2L__PASTE2(a, b) a##_##b
-#define L2L__PASTE(a, b) L2L__PASTE2(a, b)
-#define L2L__INLINE static inline __attribute__((__always_inline__)) L2L__TARGET L2L__MAYBE_UNUSED
-#define L2L__KERNEL static __attribute__((__noinline__)) L2L__TARGET
-#ifdef __clang__
-#define L2L__UNROLL _Pragma("unroll")
-#elif __GNUC__ >= 8
-#define L2L__UNROLL _Pragma("GCC unroll 6")
-#else
-#define L2L__UNROLL
-#endif
-#ifdef __cplusplus
-}
-#endif
-#ifdef L2L__X86
-#include <immintrin.h>
-#else
-#include <arm_neon.h>
-#endif
-#ifdef __cplusplus
-extern "C" {
-#endif
-
-#ifdef L2L__X86
-#define L2L__LANES 4
-#define L2L__SUFFIX sse2
-#define L2L__TARGET __attribute__((__target__("sse2")))
-#include L2LADV_HEADER
-#define L2L__LANES 8
-#define L2L__SUFFIX avx2
-#define L2L__TARGET __attribute__((__target__("avx2,fma")))
-#include L2LADV_HEADER
-#define L2L__LANES 16
-#define L2L__SUFFIX avx512
-#define L2L__TARGET __attribute__((__target__("avx512f,avx2,fma")))
-#include L2LADV_HEADER
-#else
-#define L2L__LANES 4
-#define L2L__SUFFIX neon
-#define L2L__TARGET
-#include L2LADV_HEADER
-#endif
-#endif /* L2L__VECTORS */
-
-#endif /* the part that is read once goes on below */
-
-#ifdef L2L__LANES /* from here to the next #endif: once for each instruction set */
-
-#define L2L__NAME(x) L2L__PASTE(l2l__##x, L2L__SUFFIX)
-#define L2L__V L2L__NAME(v)
-#define L2L__I L2L__NAME(i)
-
-#define L2L__LONG __attribute__((__vector_size__(4 * L2L__LANES), __aligned__(4), __may_alias__))
-typedef float L2L__V L2L__LONG;
-typedef int L2L__I L2L__LONG;
-#undef L2L__LONG
-
-L2L__INLINE L2L__V L2L__NAME(load)(const float *p) { return *(const L2L__V *)(const void *)p; }
-L2L__INLINE void L2L__NAME(store)(float *p, L2L__V x) { *(L2L__V *)(void *)p = x; }
-L2L__INLINE L2L__V L2L__NAME(all)(float x)
-{
-#if L2L__LANES == 16
-    return (L2L__V)_mm512_set1_ps(x);
-#elif L2L__LANES == 8
-    return (L2L__V)_mm256_set1_ps(x);
-#else
-    L2L__V v = {x, x, x, x};
-    return v;
-#endif
-}
-
-/* a*b + c, in one rounding where the machine can (gcc -std=c99 does not contract by itself). */
-L2L__INLINE L2L__V L2L__NAME(fma)(L2L__V a, L2L__V b, L2L__V c)
-{
-#if L2L__LANES == 16
-    return (L2L__V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
-#elif L2L__LANES == 8
-    return (L2L__V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#elif defined(__ARM_FEATURE_FMA)
-    return (L2L__V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
-#else
-    return a * b + c;
-#endif
-}
-
-/* yes where the mask is set, no elsewhere */
-L2L__INLINE L2L__V L2L__NAME(pick)(L2L__I mask, L2L__V yes, L2L__V no)
-{
-    return (L2L__V)((mask & (L2L__I)yes) | (~mask & (L2L__I)no));
-}
-
-/* The epilogue for channels k.. of the pixel whose numbers stand at `at` in the residual. */
-L2L__INLINE L2L__V L2L__NAME(epilogue)(L2L__V v, const l2l__epilogue *e, int64_t k, int64_t at)
-{
-    if (e->mean) v -= L2L__NAME(load)(e->mean + k);
-    if (e->scale) v *= L2L__NAME(load)(e->scale + k);
-    if (e->bias) v += L2L__NAME(load)(e->bias + k);
-    if (e->residual) v += L2L__NAME(load)(e->residual + at);
-    return e->relu ? (L2L__V)((L2L__I)v & ~(v < L2L__NAME(all)(0))) : v;
-}
-
-/* The tile: 6 rows x 2 vectors of accumulators, kept in registers under their own names (compilers
-   do not reliably do that for an array). `rows` is a constant after inlining. */
-#define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5)
-
-L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const float *const *a,
-                                      int first, const float *b, int step, float *const *y,
-                                      bool accumulate)
-{
-    enum { L = L2L__LANES };
-    const L2L__V zero = L2L__NAME(all)(0);
-    int t, d;
-#define X(r) L2L__V s##r = zero, u##r = zero;
-    L2L__EACH_ROW(X)
-#undef X
-    if (accumulate) {
-#define X(r) if (rows > r) { s##r = L2L__NAME(load)(y[r]); u##r = L2L__NAME(load)(y[r] + L); }
-        L2L__EACH_ROW(X)
-#undef X
-    }
-    for (t = 0; t < taps; t++, a += L2L__ROWS) {
-        const float *p = b + (int64_t)t * step * 2 * L;
-#define X(r) const float *a##r = a[rows > r ? r : 0] + first;
-        L2L__EACH_ROW(X)
-#undef X
-        for (d = 0; d < depth; d++, p += 2 * L) {
-            L2L__V b0 = L2L__NAME(load)(p), b1 = L2L__NAME(load)(p + L), v;
-#define X(r)                                                                                       \
-    if (rows > r) {                                                                                \
-        v = L2L__NAME(all)(a##r[d]);                                                               \
-        s##r = L2L__NAME(fma)(v, b0, s##r);                                                        \
-        u##r = L2L__NAME(fma)(v, b1, u##r);                                                        \
-    }
-            L2L__EACH_ROW(X)
-#undef X
-        }
-        (void)a1; (void)a2; (void)a3; (void)a4; (void)a5;
-    }
-#define X(r) if (rows > r) { L2L__NAME(store)(y[r], s##r); L2L__NAME(store)(y[r] + L, u##r); }
-    L2L__EACH_ROW(X)
-#undef X
-}
-
-L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const float *const *a, int first,
-                                 const float *b, int step, float *const *y, bool accumulate)
-{
-    switch (rows) {
-    case 6: L2L__NAME(tile_rows)(6, taps, depth, a, first, b, step, y, accumulate); break;
-    case 5: L2L__NAME(tile_rows)(5, taps, depth, a, first, b, step, y, accumulate); break;
-    case 4: L2L__NAME(tile_rows)(4, taps, depth, a, first, b, step, y, accumulate); break;
-    case 3: L2L__NAME(tile_rows)(3, taps, depth, a, first, b, step, y, accumulate); break;
-    case 2: L2L__NAME(tile_rows)(2, taps, depth, a, first, b, step, y, accumulate); break;
-    default: L2L__NAME(tile_rows)(1, taps, depth, a, first, b, step, y, accumulate);
-    }
-}
-
-/* The same tile for weight gradients: the rows are neighbours in a, the sum runs over pixels. */
-L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const float *a, int64_t sa,
-                                       const float *b, int64_t sb, float *y,
-                                       bool accumulate)
-{
-    enum { L = L2L__LANES };
-    const L2L__V zero = L2L__NAME(all)(0);
-    int p;
-#define X(r) L2L__V s##r = zero, u##r = zero;
-    L2L__EACH_ROW(X)
-#undef X
-#define X(r)                                                                                       \
-    if (rows > r && accumulate) {                                                                  \
-        s##r = L2L__NAME(load)(y + 2 * L * r);                                                     \
-        u##r = L2L__NAME(load)(y + 2 * L * r + L);                                                 \
-    }
-    L2L__EACH_ROW(X)
-#undef X
-    for (p = 0; p < count; p++, a += sa, b += sb) {
-        L2L__V b0 = L2L__NAME(load)(b), b1 = L2L__NAME(load)(b + L), v;
-#define X(r)                                                                                       \
-    if (rows > r) {                                                                                \
-        v = L2L__NAME(all)(a[r]);                                                                  \
-        s##r = L2L__NAME(fma)(v, b0, s##r);                                                        \
-        u##r = L2L__NAME(fma)(v, b1, u##r);                                                        \
-    }
-        L2L__EACH_ROW(X)
-#undef X
-    }
-#define X(r)                                                                                       \
-    if (rows > r) {                                                                                \
-        L2L__NAME(store)(y + 2 * L * r, s##r);                                                     \
-        L2L__NAME(store)(y + 2 * L * r + L, u##r);                                                 \
-    }
-    L2L__EACH_ROW(X)
-#undef X
-}
-
-L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t sa, const float *b,
-                                  int64_t sb, float *y, bool accumulate)
-{
-    switch (rows) {
-    case 6: L2L__NAME(outer_rows)(6, count, a, sa, b, sb, y, accumulate); break;
-    case 5: L2L__NAME(outer_rows)(5, count, a, sa, b, sb, y, accumulate); break;
-    case 4: L2L__NAME(outer_rows)(4, count, a, sa, b, sb, y, accumulate); break;
-    case 3: L2L__NAME(outer_rows)(3, count, a, sa, b, sb, y, accumulate); break;
-    case 2: L2L__NAME(outer_rows)(2, count, a, sa, b, sb, y, accumulate); break;
-    default: L2L__NAME(outer_rows)(1, count, a, sa, b, sb, y, accumulate);
-    }
-}
-
-/* out[r*2L + q] = in[q*step + r], four by four. */
-L2L__INLINE void L2L__NAME(turn)(const float *in, int64_t step, float *out)
-{
-    enum { L = L2L__LANES };
-#ifdef L2L__X86
-    __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + step);
-    __m128 c = _mm_loadu_ps(in + 2 * step), d = _mm_loadu_ps(in + 3 * step);
-    _MM_TRANSPOSE4_PS(a, b, c, d);
-    _mm_storeu_ps(out, a);
-    _mm_storeu_ps(out + 2 * L, b);
-    _mm_storeu_ps(out + 4 * L, c);
-    _mm_storeu_ps(out + 6 * L, d);
-#else
-    int r, q;
-    for (q = 0; q < 4; q++)
-        for (r = 0; r < 4; r++) out[r * 2 * L + q] = in[q * step + r];
-#endif
-}
-
-L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const float *in, int64_t sd, int64_t sq,
-                                 float *out)
-{
-    enum { L = L2L__LANES };
-    int q, d, quads = sd == 1 ? valid / 4 * 4 : 0, deep = depth / 4 * 4;
-    if (valid < 2 * L) memset(out, 0, (size_t)depth * 2 * L * sizeof *out);
-    if (valid == 2 * L && sq == 1) {
-        for (d = 0; d < depth; d++, in += sd, out += 2 * L) {
-            __builtin_prefetch(in + 8 * sd);
-            __builtin_prefetch(in + 8 * sd + L);
-            L2L__NAME(store)(out, L2L__NAME(load)(in));
-            L2L__NAME(store)(out + L, L2L__NAME(load)(in + L));
-        }
-        return;
-    }
-    for (q = 0; q < quads; q += 4)
-        for (d = 0; d < deep; d += 4) {
-            __builtin_prefetch(in + (q + 4 + d / 4 % 4) * sq + d); /* the rows of the next four   */
-            L2L__NAME(turn)(in + q * sq + d, sq, out + d * 2 * L + q);
-        }
-    for (q = 0; q < valid; q++)
-        for (d = q < quads ? deep : 0; d < depth; d++) out[d * 2 * L + q] = in[d * sd + q * sq];
-}
-
-/* Elementwise: whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
-#define L2L__WHOLE(n) ((n) / L2L__LANES * L2L__LANES)
-
-L2L__KERNEL void L2L__NAME(finish)(int n, const float *x, const l2l__epilogue *e, int64_t from,
-                                   float *y)
-{
-    int k, whole = L2L__WHOLE(n);
-    for (k = 0; k < whole; k += L2L__LANES)
-        L2L__NAME(store)(y + k, L2L__NAME(epilogue)(L2L__NAME(load)(x + k), e, k, from + k));
-    if (whole < n) l2l__finish_from(whole, n, x, e, from, y);
-}
-
-/* dy where the gate is positive, else 0. */
-L2L__INLINE L2L__V L2L__NAME(gated)(const float *dy, const float *gate)
-{
-    L2L__V t = L2L__NAME(load)(dy);
-    return gate ? (L2L__V)((L2L__I)t & (L2L__NAME(load)(gate) > L2L__NAME(all)(0))) : t;
-}
-
-L2L__KERNEL void L2L__NAME(gate_scale)(int n, const float *dy, const float *gate,
-                                       const float *scale, float *out)
-{
-    int k, whole = L2L__WHOLE(n);
-    for (k = 0; k < whole; k += L2L__LANES)
-        L2L__NAME(store)(out + k, L2L__NAME(gated)(dy + k, gate ? gate + k : NULL) *
-                                      L2L__NAME(load)(scale + k));
-    if (k < n) l2l__naive_gate_scale(n - k, dy + k, gate ? gate + k : NULL, scale + k, out + k);
-}
-
-L2L__KERNEL void L2L__NAME(moments)(int pixels, int n, const float *dy, const float *gate,
-                                    const float *x, const float *mu, float *s0, float *s1)
-{
-    int p, k, whole = L2L__WHOLE(n);
-    for (p = 0; p < pixels; p++)
-        for (k = 0; k < whole; k += L2L__LANES) {
-            int64_t i = (int64_t)p * n + k;
-            L2L__V d = L2L__NAME(all)(0), t;
-            if (x) d = L2L__NAME(load)(x + i) - L2L__NAME(load)(mu + k);
-            t = d;
-            if (dy) t = L2L__NAME(gated)(dy + i, gate ? gate + i : NULL);
-            if (s0) L2L__NAME(store)(s0 + k, L2L__NAME(load)(s0 + k) + t);
-            if (s1) L2L__NAME(store)(s1 + k, L2L__NAME(fma)(t, d, L2L__NAME(load)(s1 + k)));
-        }
-    if (whole < n) l2l__moments_from(whole, pixels, n, dy, gate, x, mu, s0, s1);
-}
-
-L2L__KERNEL void L2L__NAME(combine)(int n, const float *dy, const float *gate, const float *x,
-                                    const float *by, float *out)
-{
-    int k, whole = L2L__WHOLE(n);
-    for (k = 0; k < whole; k += L2L__LANES) {
-        L2L__V t = L2L__NAME(gated)(dy + k, gate ? gate + k : NULL);
-        L2L__V d = L2L__NAME(load)(x + k) - L2L__NAME(load)(by + k), v;
-        v = L2L__NAME(fma)(L2L__NAME(load)(by + 2 * n + k), d, L2L__NAME(load)(by + 3 * n + k));
-        L2L__NAME(store)(out + k, L2L__NAME(fma)(L2L__NAME(load)(by + n + k), t, v));
-    }
-    if (whole < n) l2l__combine_from(whole, n, dy, gate, x, by, out);
-}
-
-/* Winograd's transforms (Lavin and Gray 2016) of one line of at most six vectors, under their own
-   names so that they stay in registers.
-   F(4,3) interpolates at 0, +-a, +-b and infinity; a = 5/8, b = 3/2 are exact in binary, and their
-   powers spread less than those of the usual 1, 2. F(2,3): 0, +-1, infinity. */
-typedef struct L2L__NAME(six) {
-    L2L__V s0, s1, s2, s3, s4, s5;
-} L2L__NAME(six);
-
-L2L__INLINE L2L__NAME(six) L2L__NAME(line)(const int transform, L2L__NAME(six) x)
-{
-#define X(i) x.s##i
-#define Y(i) y.s##i
-#define K(value) L2L__NAME(all)((float)(value))
-#define FMA(a, b, c) L2L__NAME(fma)(a, b, c)
-    const double a = 0.625, b = 1.5, aa = a * a, bb = b * b;
-    const double n0 = 1 / (aa * bb), na = 1 / (2 * aa * (aa - bb)), nb = 1 / (2 * bb * (bb - aa));
-    L2L__NAME(six) y = x;
-    L2L__V e, o, p, q;
-    switch (transform) {
-    case L2L__WIN_IN:
-        Y(0) = FMA(K(aa * bb), X(0), FMA(K(-aa - bb), X(2), X(4)));
-        e = FMA(K(-bb), X(2), X(4));
-        o = K(a) * FMA(K(-bb), X(1), X(3));
-        p = FMA(K(-aa), X(2), X(4));
-        q = K(b) * FMA(K(-aa), X(1), X(3));
-        Y(5) = FMA(K(aa * bb), X(1), FMA(K(-aa - bb), X(3), X(5)));
-        Y(1) = e + o;
-        Y(2) = e - o;
-        Y(3) = p + q;
-        Y(4) = p - q;
-        break;
-    case L2L__WIN_OUT:
-        e = X(1) + X(2);
-        o = X(1) - X(2);
-        p = X(3) + X(4);
-        q = X(3) - X(4);
-        Y(0) = X(0) + e + p;
-        Y(1) = FMA(K(a), o, K(b) * q);
-        Y(2) = FMA(K(aa), e, K(bb) * p);
-        Y(3) = FMA(K(a * aa), o, FMA(K(b * bb), q, X(5)));
-        break;
-    case L2L__WIN_WEIGHT:
-        e = K(na) * FMA(K(aa), X(2), X(0));
-        o = K(na * a) * X(1);
-        p = K(nb) * FMA(K(bb), X(2), X(0));
-        q = K(nb * b) * X(1);
-        Y(0) = K(n0) * X(0);
-        Y(1) = e + o;
-        Y(2) = e - o;
-        Y(3) = p + q;
-        Y(4) = p - q;
-        Y(5) = X(2);
-        break;
-    case L2L__WIN_GRAD:
-        e = FMA(K(aa), X(2), X(0));
-        o = K(a) * FMA(K(aa), X(3), X(1));
-        p = FMA(K(bb), X(2), X(0));
-        q = K(b) * FMA(K(bb), X(3), X(1));
-        Y(0) = X(0);
-        Y(1) = e + o;
-        Y(2) = e - o;
-        Y(3) = p + q;
-        Y(4) = p - q;
-        Y(5) = X(3);
-        break;
-    case L2L__WIN_BACK:
-        e = X(1) + X(2);
-        o = X(1) - X(2);
-        p = X(3) + X(4);
-        q = X(3) - X(4);
-        Y(0) = FMA(K(n0), X(0), FMA(K(na), e, K(nb) * p));
-        Y(1) = FMA(K(na * a), o, K(nb * b) * q);
-        Y(2) = FMA(K(na * aa), e, FMA(K(nb * bb), p, X(5)));
-        break;
-    case L2L__WIN_IN + L2L__WIN_F2:
-        Y(0) = X(0) - X(2);
-        e = X(1) + X(2);
-        o = X(2) - X(1);
-        Y(3) = X(1) - X(3);
-        Y(1) = e;
-        Y(2) = o;
-        break;
-    case L2L__WIN_OUT + L2L__WIN_F2:
-        Y(0) = X(0) + X(1) + X(2);
-        Y(1) = X(1) - X(2) - X(3);
-        break;
-    case L2L__WIN_WEIGHT + L2L__WIN_F2:
-        e = K(0.5) * (X(0) + X(2));
-        o = K(0.5) * X(1);
-        Y(0) = X(0);
-        Y(1) = e + o;
-        Y(2) = e - o;
-        Y(3) = X(2);
-        break;
-    case L2L__WIN_GRAD + L2L__WIN_F2:
-        Y(0) = X(0);
-        Y(1) = X(0) + X(1);
-        Y(2) = X(0) - X(1);
-        Y(3) = K(0) - X(1);
-        break;
-    default: /* L2L__WIN_BACK + L2L__WIN_F2 */
-        e = K(0.5) * (X(1) + X(2));
-        Y(0) = X(0) + e;
-        Y(1) = K(0.5) * (X(1) - X(2));
-        Y(2) = e + X(3);
-    }
-    return y;
-#undef X
-#undef Y
-#undef K
-#undef FMA
-}
-
-/* Both sides: all columns of the mxm numbers first, then all rows, to kxk. That walks along more
-   streams than a processor foresees by itself, so each is fetched 32 numbers ahead. */
-L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k, int64_t n,
-                                   const float *const *from, float *const *to,
-                                   const l2l__epilogue *e, int k0, const float *base)
-{
-    L2L__V t[36];
-    L2L__NAME(six) x;
-    int64_t at;
-    int i;
-    x.s0 = x.s1 = x.s2 = x.s3 = x.s4 = x.s5 = L2L__NAME(all)(0);
-    for (at = 0; at < n; at += L2L__LANES) {
-        L2L__UNROLL
-        for (i = 0; i < m; i++) {
-#define X(j)                                                                                       \
-    if (j < m) {                                                                                   \
-        x.s##j = L2L__NAME(load)(from[j * m + i] + at);                                            \
-        __builtin_prefetch(from[j * m + i] + at + 32);                                             \
-    }
-            L2L__EACH_ROW(X)
-#undef X
-            x = L2L__NAME(line)(transform, x);
-#define X(j) if (j < k) t[j * m + i] = x.s##j;
-            L2L__EACH_ROW(X)
-#undef X
-        }
-        L2L__UNROLL
-        for (i = 0; i < k; i++) {
-#define X(j) if (j < m) x.s##j = t[i * m + j];
-            L2L__EACH_ROW(X)
-#undef X
-            x = L2L__NAME(line)(transform, x);
-#define X(j)                                                                                       \
-    if (j < k && to[i * k + j]) {                                                                  \
-        float *y = to[i * k + j] + at;                                                             \
-        __builtin_prefetch(y + 32, 1);                                                             \
-        L2L__NAME(store)(y, e ? L2L__NAME(epilogue)(x.s##j, e, k0 + at, y - base) : x.s##j);       \
-    }
-            L2L__EACH_ROW(X)
-#undef X
-        }
-    }
-}
-
-L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *const *from,
-                                     float *const *to, const l2l__epilogue *e, int k0,
-                                     const float *base)
-{
-#define X(kind, m, k)                                                                              \
-    case kind:                                                                                     \
-        L2L__NAME(square)(kind, m, k, n, from, to, (kind) % 5 == L2L__WIN_OUT ? e : NULL, k0,      \
-                          base);                                                                   \
-        break;
-    switch (transform) {
-        X(L2L__WIN_IN, 6, 6)
-        X(L2L__WIN_OUT, 6, 4)
-        X(L2L__WIN_WEIGHT, 3, 6)
-        X(L2L__WIN_GRAD, 4, 6)
-        X(L2L__WIN_BACK, 6, 3)
-        X(L2L__WIN_F2 + L2L__WIN_IN, 4, 4)
-        X(L2L__WIN_F2 + L2L__WIN_OUT, 4, 2)
-        X(L2L__WIN_F2 + L2L__WIN_WEIGHT, 3, 4)
-        X(L2L__WIN_F2 + L2L__WIN_GRAD, 2, 4)
-        X(L2L__WIN_F2 + L2L__WIN_BACK, 4, 3)
-    }
-#undef X
-}
-#undef L2L__EACH_ROW
-
-L2L__KERNEL void L2L__NAME(relu)(int64_t n, const float *x, float *y)
-{
-    const L2L__V zero = L2L__NAME(all)(0);
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES) {
-        L2L__V v = L2L__NAME(load)(x + i);
-        L2L__NAME(store)(y + i, (L2L__V)((L2L__I)v & ~(v < zero)));
-    }
-    l2l__naive_relu(n - i, x + i, y + i);
-}
-
-L2L__KERNEL void L2L__NAME(gate)(int64_t n, const float *dy, const float *y, float slope,
-                                 float *out)
-{
-    const L2L__V zero = L2L__NAME(all)(0), s = L2L__NAME(all)(slope);
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES) {
-        L2L__V d = L2L__NAME(load)(dy + i);
-        L2L__NAME(store)(out + i, L2L__NAME(pick)(L2L__NAME(load)(y + i) > zero, d, s * d));
-    }
-    l2l__naive_gate(n - i, dy + i, y + i, slope, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(add)(int64_t n, const float *a, const float *b, float *out)
-{
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES)
-        L2L__NAME(store)(out + i, L2L__NAME(load)(a + i) + L2L__NAME(load)(b + i));
-    l2l__naive_add(n - i, a + i, b + i, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(mul)(int64_t n, const float *a, const float *b, float *out)
-{
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES)
-        L2L__NAME(store)(out + i, L2L__NAME(load)(a + i) * L2L__NAME(load)(b + i));
-    l2l__naive_mul(n - i, a + i, b + i, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(sign_step)(int64_t n, float alpha, const float *g, float *out)
-{
-    const L2L__V zero = L2L__NAME(all)(0), up = L2L__NAME(all)(alpha), down = zero - up;
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES) {
-        L2L__V v = L2L__NAME(load)(g + i);
-        L2L__NAME(store)
-        (out + i, (L2L__V)((((L2L__I)up) & (v > zero)) | (((L2L__I)down) & (v < zero))));
-    }
-    l2l__naive_sign_step(n - i, alpha, g + i, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(project)(int64_t n, const float *z, const float *x, float epsilon,
-                                    float *out)
-{
-    const L2L__V zero = L2L__NAME(all)(0), one = L2L__NAME(all)(1), e = L2L__NAME(all)(epsilon);
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES) {
-        L2L__V c = L2L__NAME(load)(x + i), v = L2L__NAME(load)(z + i), low = c - e, high = c + e;
-        low = L2L__NAME(pick)(low > zero, low, zero);
-        high = L2L__NAME(pick)(high < one, high, one);
-        v = L2L__NAME(pick)(v < low, low, v);
-        L2L__NAME(store)(out + i, L2L__NAME(pick)(v > high, high, v));
-    }
-    l2l__naive_project(n - i, z + i, x + i, epsilon, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(pool_row)(const l2l__geometry *g, const float *x, int oh, float *y,
-                                     int *index)
-{
-    int ow, k, i, j, i0, i1, j0, j1, h = oh * g->stride - g->padding, whole = L2L__WHOLE(g->c);
-    l2l__window(oh * g->stride, g->kh, g->padding, g->h, &i0, &i1);
-    for (ow = 0; ow < g->ow; ow++) {
-        int w = ow * g->stride - g->padding;
-        l2l__window(ow * g->stride, g->kw, g->padding, g->w, &j0, &j1);
-        for (k = 0; k < whole; k += L2L__LANES) {
-            int first = (h + i0) * g->w + w + j0;
-            L2L__V best = L2L__NAME(load)(x + (int64_t)first * g->c + k);
-            L2L__I place = {0};
-            place += first;
-            for (i = i0; i < i1; i++)
-                for (j = j0; j < j1; j++) {
-                    int at = (h + i) * g->w + w + j;
-                    L2L__V v = L2L__NAME(load)(x + (int64_t)at * g->c + k);
-                    L2L__I there = {0}, wins = (v > best) | (v != v);
-                    there += at;
-                    best = L2L__NAME(pick)(wins, v, best);
-                    place = (wins & there) | (~wins & place);
-                }
-            L2L__NAME(store)(y + (int64_t)ow * g->c + k, best);
-            *(L2L__I *)(void *)(index + (int64_t)ow * g->c + k) = place;
-        }
-    }
-    if (whole < g->c) l2l__pool_from(whole, g, x, oh, y, index);
-}
-
-/* Equal patches, for l2l__tie_windows. Equal is what differs by a few roundings: Winograd's layers
-   in front have left theirs. */
-L2L__INLINE L2L__V L2L__NAME(size)(L2L__V x) { return (L2L__V)((L2L__I)x & 0x7fffffff); }
-
-/* A bit for each lane of d that is not at most t. */
-L2L__INLINE unsigned L2L__NAME(beyond)(L2L__V d, L2L__V t)
-{
-#if L2L__LANES == 16
-    return _mm512_cmp_ps_mask((__m512)d, (__m512)t, _CMP_NLE_UQ);
-#elif L2L__LANES == 8
-    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps((__m256)d, (__m256)t, _CMP_NLE_UQ));
-#elif defined(L2L__X86)
-    return (unsigned)_mm_movemask_ps(_mm_cmpnle_ps((__m128)d, (__m128)t));
-#else
-    L2L__I m = ~(d <= t);
-    return (unsigned)((m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8));
-#endif
-}
-
-/* Do the first channels of two pixels differ, more than one of them? (u - v)^2 is held against
-   u^2/2^24, which must not be more exact than `window`. */
-L2L__INLINE bool L2L__NAME(apart)(L2L__V u, L2L__V v, L2L__V most)
-{
-    L2L__V d = u - v;
-    unsigned m = L2L__NAME(beyond)(d * d, most);
-    return (m & (m - 1)) != 0;
-}
-
-/* Of the four pixels from p on: no two are alike. */
-L2L__INLINE bool L2L__NAME(glance)(const float *p, int64_t right, int64_t below)
-{
-    const L2L__V share = L2L__NAME(all)(1.0f / 16777216), a = L2L__NAME(load)(p);
-    const L2L__V b = L2L__NAME(load)(p + right), c = L2L__NAME(load)(p + below);
-    const L2L__V d = L2L__NAME(load)(p + right + below), most = a * a * share;
-    return L2L__NAME(apart)(a, b, most) && L2L__NAME(apart)(a, c, most) &&
-           L2L__NAME(apart)(a, d, most) && L2L__NAME(apart)(b, c, b * b * share);
-}
-
-/* Are the runs of `lines` x `columns` pixels of the 4x4 from a and from b on equal? */
-L2L__INLINE bool L2L__NAME(alike)(int n, const float *const *at, int a, int b, int lines,
-                                  int columns, L2L__V most)
-{
-    int i, j, k;
-    for (i = 0; i < lines; i++)
-        for (j = 4 * i; j < 4 * i + columns; j++)
-            for (k = 0; k < n; k += L2L__LANES) {
-                L2L__V d = L2L__NAME(load)(at[a + j] + k) - L2L__NAME(load)(at[b + j] + k);
-                if (L2L__NAME(beyond)(L2L__NAME(size)(d), most)) return false;
-            }
-    return true;
-}
-
-/* The ties of one window. All 16 pixels are first held against one, as on a plain background; then
-   pair by pair. */
-L2L__KERNEL uint32_t L2L__NAME(window)(int n, const float *const *at)
-{
-    float sizes[L2L__LANES], largest = 0;
-    L2L__V size = L2L__NAME(all)(0), most;
-    bool top, left, right, bottom, fall, rise;
-    unsigned differ = 0;
-    int i, k;
-    for (k = 0; k < n; k += L2L__LANES) {
-        L2L__V v = L2L__NAME(size)(L2L__NAME(load)(at[5] + k));
-        size = L2L__NAME(pick)(v > size, v, size);
-    }
-    L2L__NAME(store)(sizes, size);
-    for (i = 0; i < L2L__LANES; i++) if (sizes[i] > largest) largest = sizes[i];
-    most = L2L__NAME(all)(largest * (1.0f / 262144));
-    for (k = 0; k < n && !differ; k += L2L__LANES) {
-        const L2L__V middle = L2L__NAME(load)(at[5] + k);
-        for (i = 0; i < 16; i++) {
-            L2L__V d = L2L__NAME(load)(at[i] + k) - middle;
-            differ |= L2L__NAME(beyond)(L2L__NAME(size)(d), most);
-        }
-    }
-    if (!differ) return 0;
-    top = L2L__NAME(alike)(n, at, 0, 1, 3, 3, most);
-    bottom = L2L__NAME(alike)(n, at, 4, 5, 3, 3, most);
-    left = L2L__NAME(alike)(n, at, 0, 4, 3, 3, most);
-    right = L2L__NAME(alike)(n, at, 1, 5, 3, 3, most);
-    fall = (top && right) || (left && bottom) || L2L__NAME(alike)(n, at, 0, 5, 3, 3, most);
-    rise = L2L__NAME(alike)(n, at, 1, 4, 3, 3, most);
-    return (top ? 0u : 1u << 2) | (left ? 0u : rise ? (top ? 0u : 1u << 4) : 2u << 4) |
-           (fall ? 0u : right ? (top ? 0u : 1u << 6) : bottom ? (left ? 0u : 2u << 6) : 3u << 6);
-}
-
-/* The ties of the window at (h, w) of the image, its 4x4 pixels one by one. */
-L2L__INLINE uint32_t L2L__NAME(window_at)(const l2l__geometry *g, const float *image,
-                                          const float *zero, int h, int w)
-{
-    const float *at[16];
-    int i;
-    for (i = 0; i < 16; i++) {
-        int a = h + i / 4, b = w + i % 4;
-        at[i] = a < 0 || a >= g->h || b < 0 || b >= g->w
-                    ? zero : image + ((int64_t)a * g->w + b) * g->c;
-    }
-    return L2L__NAME(window)(g->c, at);
-}
-
-/* The four patches of a window share the inner 2x2 of their 4x4 pixels, of which on most images a
-   glance tells that no two are alike. */
-L2L__KERNEL uint32_t L2L__NAME(ties)(const l2l__geometry *g, const float *image, const float *zero,
-                                     int y, int x, int rows, int columns)
-{
-    const int n = g->c, h = y - g->padding, w = x - g->padding;
-    const int64_t line = (int64_t)g->w * n;
-    const float *inner = image + (h + 1) * line + (int64_t)(w + 1) * n;
-    bool inside = h >= -1 && w >= -1 && h + 2 * rows < g->h && w + 2 * columns < g->w;
-    uint32_t all = 0;
-    int i, j;
-    for (i = 0; i < rows; i++)
-        for (j = 0; j < columns; j++) {
-            uint32_t ties = L2L__NO_TIES;
-            if (!inside || !L2L__NAME(glance)(inner + 2 * i * line + 2 * j * n, n, line))
-                ties = L2L__NAME(window_at)(g, image, zero, h + 2 * i, w + 2 * j);
-            all |= ties << (16 * i + 8 * j);
-        }
-    return all;
-}
-
-static const l2l__kernels L2L__NAME(kernels) = {
-    L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
-    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
-    L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(relu),
-    L2L__NAME(gate), L2L__NAME(add),
-    L2L__NAME(mul), l2l__naive_axpb, L2L__NAME(sign_step), L2L__NAME(project),
-    L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties)
-};
-
-/* -- the cell of the learned maximizer, in vectors of coordinates ------------------------------ */
-
-/* x cut to -most .. most; not-a-number stays visible. */
-L2L__INLINE L2L__V L2L__NAME(cut)(L2L__V x, float most)
-{
-    const L2L__V high = L2L__NAME(all)(most), low = L2L__NAME(all)(-most);
-#if L2L__LANES == 16
-    const __mmask16 every = 0xffff;          /* g++ 12 warns of what the unmasked form contains   */
-    return (L2L__V)_mm512_maskz_max_ps(every, (__m512)low,
-                                       _mm512_maskz_min_ps(every, (__m512)high, (__m512)x));
-#elif L2L__LANES == 8
-    return (L2L__V)_mm256_max_ps((__m256)low, _mm256_min_ps((__m256)high, (__m256)x));
-#elif defined(L2L__X86)
-    return (L2L__V)_mm_max_ps((__m128)low, _mm_min_ps((__m128)high, (__m128)x));
-#else
-    return (L2L__V)vmaxq_f32((float32x4_t)low, vminq_f32((float32x4_t)high, (float32x4_t)x));
-#endif
-}
-
-/* tanh(x) = p/q: odd and even, of degree 9 and 8, fitted for this file to a relative 6e-9 where |x|
-   is at most 7.9; beyond, tanh is 1 up to rounding and x is cut. In float 3.3e-7 off at most. */
-L2L__INLINE void L2L__NAME(tanh_parts)(L2L__V x, L2L__V *p, L2L__V *q)
-{
-    const L2L__V one = L2L__NAME(all)(1);
-    L2L__V s, a, b;
-    x = L2L__NAME(cut)(x, 7.9f);
-    s = x * x;
-    a = L2L__NAME(fma)(s, L2L__NAME(all)(1.5427961e-8f), L2L__NAME(all)(2.2023236e-5f));
-    b = L2L__NAME(fma)(s, L2L__NAME(all)(8.5987756e-7f), L2L__NAME(all)(3.4236498e-4f));
-    a = L2L__NAME(fma)(s, a, L2L__NAME(all)(3.5789916e-3f));
-    b = L2L__NAME(fma)(s, b, L2L__NAME(all)(2.6192237e-2f));
-    a = L2L__NAME(fma)(s, a, L2L__NAME(all)(1.345062e-1f));
-    b = L2L__NAME(fma)(s, b, L2L__NAME(all)(4.6783948e-1f));
-    *p = L2L__NAME(fma)(s, a, one) * x;
-    *q = L2L__NAME(fma)(s, b, one);
-}
-
-L2L__INLINE L2L__V L2L__NAME(tanh)(L2L__V x)
-{
-    L2L__V p, q;
-    L2L__NAME(tanh_parts)(x, &p, &q);
-    return p / q;
-}
-
-/* y = W z, a tile of up to 10 rows by one vector in registers; compare l2l__cell_matrix. */
-#define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9)
-
-L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const float *w, int row, int column,
-                                      int columns, const float *z, float *y)
-{
-    int k;
-#define X(r) L2L__V s##r = L2L__NAME(all)(0); const float *w##r = w + (rows > r ? r : 0) * row;
-    L2L__EACH_ROW(X)
-#undef X
-    for (k = 0; k < columns; k++, z += L2L__COORDS) {
-        const L2L__V v = L2L__NAME(load)(z);
-#define X(r) if (rows > r) s##r = L2L__NAME(fma)(L2L__NAME(all)(w##r[k * column]), v, s##r);
-        L2L__EACH_ROW(X)
-#undef X
-    }
-#define X(r) if (rows > r) L2L__NAME(store)(y + r * L2L__COORDS, s##r);
-    L2L__EACH_ROW(X)
-#undef X
-    (void)w1; (void)w2; (void)w3; (void)w4; (void)w5; (void)w6; (void)w7; (void)w8; (void)w9;
-}
-
-L2L__INLINE void L2L__NAME(cell_matrix)(const float *w, int row, int column, int rows, int columns,
-                                        const float *z, float *y)
-{
-    int l, r;
-    for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
-        for (r = 0; r + 10 <= rows; r += 10)
-            L2L__NAME(cell_tile)(10, w + r * row, row, column, columns, z + l,
-                                 y + r * L2L__COORDS + l);
-        for (; r + 4 <= rows; r += 4)
-            L2L__NAME(cell_tile)(4, w + r * row, row, column, columns, z + l,
-                                 y + r * L2L__COORDS + l);
-        for (; r < rows; r++)
-            L2L__NAME(cell_tile)(1, w + r * row, row, column, columns, z + l,
-                                 y + r * L2L__COORDS + l);
-    }
-}
-#undef L2L__EACH_ROW
-
-/* The four gates and c of one unit, at p in its rows, which are n numbers apart. One division
-   serves all four: 1/q_1 = 1/(q_1 q_2 q_3 q_4) (q_3 q_4) q_2, and so on; every q is in 1..230. */
-L2L__INLINE void L2L__NAME(lstm_unit)(const l2l__cell_step *s, int n, int p)
-{
-    const L2L__V half = L2L__NAME(all)(0.5f);
-    float *gate = s->gates + p;
-    L2L__V pi, pf, pg, po, qi, qf, qg, qo, r, qif, qgo, i, f, g;
-    L2L__NAME(tanh_parts)(half * L2L__NAME(load)(gate), &pi, &qi);
-    L2L__NAME(tanh_parts)(half * L2L__NAME(load)(gate + n), &pf, &qf);
-    L2L__NAME(tanh_parts)(L2L__NAME(load)(gate + 2 * n), &pg, &qg);
-    L2L__NAME(tanh_parts)(half * L2L__NAME(load)(gate + 3 * n), &po, &qo);
-    qif = qi * qf;
-    qgo = qg * qo;
-    r = L2L__NAME(all)(1) / (qif * qgo);
-    qgo *= r;                                /* 1/(q_i q_f)                                       */
-    qif *= r;                                /* 1/(q_g q_o)                                       */
-    i = L2L__NAME(fma)(half, pi * (qgo * qf), half); /* sigmoid(x) = (1 + tanh(x/2)) / 2          */
-    f = L2L__NAME(fma)(half, pf * (qgo * qi), half);
-    g = pg * (qif * qo);
-    L2L__NAME(store)(gate, i);
-    L2L__NAME(store)(gate + n, f);
-    L2L__NAME(store)(gate + 2 * n, g);
-    L2L__NAME(store)(gate + 3 * n, L2L__NAME(fma)(half, po * (qif * qg), half));
-    L2L__NAME(store)(s->c_next + p, L2L__NAME(fma)(f, L2L__NAME(load)(s->c + p), i * g));
-}
-
-L2L__KERNEL void L2L__NAME(cell_forward)(const l2l__cell *m, const l2l__cell_step *s)
-{
-    int n = m->hidden * L2L__COORDS, l, p, k;
-    L2L__NAME(cell_matrix)(m->w, m->columns, 1, m->gates, m->columns, s->z, s->gates);
-    for (p = 0; m->lstm && p < n; p += L2L__LANES) L2L__NAME(lstm_unit)(s, n, p);
-    for (p = 0; p < n; p += L2L__LANES) {    /* apart from the gates, so that divisions overlap   */
-        L2L__V t = L2L__NAME(tanh)(L2L__NAME(load)((m->lstm ? s->c_next : s->gates) + p));
-        L2L__NAME(store)((m->lstm ? s->tanh_c : s->gates) + p, t);
-        if (m->lstm) t *= L2L__NAME(load)(s->gates + 3 * n + p);
-        L2L__NAME(store)(s->h_next + p, t);
-    }
-    for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
-        L2L__V y = L2L__NAME(all)(m->w_out[0]);
-        for (k = 0; k < m->hidden; k++)
-            y = L2L__NAME(fma)(L2L__NAME(all)(m->w_out[1 + k]),
-                               L2L__NAME(load)(s->h_next + k * L2L__COORDS + l), y);
-        if (m->squash) y = L2L__NAME(tanh)(y);
-        L2L__NAME(store)(s->y + l, y);
-        L2L__NAME(store)(s->delta + l, L2L__NAME(all)(m->scale) * y);
-    }
-}
-
-/* The cotangents of one unit; d is dL/dh_{t+1}, all of it. */
-L2L__INLINE void L2L__NAME(lstm_unit_back)(const l2l__cell_step *s, int n, int p, L2L__V d,
-                                           float *dc)
-{
-    const L2L__V one = L2L__NAME(all)(1);
-    float *gate = s->gates + p;
-    L2L__V i = L2L__NAME(load)(gate), f = L2L__NAME(load)(gate + n);
-    L2L__V g = L2L__NAME(load)(gate + 2 * n), o = L2L__NAME(load)(gate + 3 * n);
-    L2L__V tanh_c = L2L__NAME(load)(s->tanh_c + p), c = L2L__NAME(load)(s->c + p);
-    L2L__V e = L2L__NAME(fma)(d * o, one - tanh_c * tanh_c, L2L__NAME(load)(dc + p));
-    L2L__NAME(store)(gate, e * g * i * (one - i));
-    L2L__NAME(store)(gate + n, e * c * f * (one - f));
-    L2L__NAME(store)(gate + 2 * n, e * i * (one - g * g));
-    L2L__NAME(store)(gate + 3 * n, d * tanh_c * o * (one - o));
-    L2L__NAME(store)(dc + p, e * f);
-}
-
-L2L__KERNEL void L2L__NAME(cell_backward)(const l2l__cell *m, const l2l__cell_step *s,
-                                          const float *u, float *dh, float *dc, int wanted)
-{
-    const L2L__V one = L2L__NAME(all)(1), scale = L2L__NAME(all)(m->scale);
-    int n = m->hidden * L2L__COORDS, l, p;
-    for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
-        L2L__V y = L2L__NAME(load)(s->y + l), d = scale * L2L__NAME(load)(u + l);
-        if (m->squash) d *= one - y * y;
-        L2L__NAME(store)(s->y + l, d);
-        for (p = l; p < n; p += L2L__COORDS) {
-            L2L__V w = L2L__NAME(all)(m->w_out[1 + p / L2L__COORDS]);
-            L2L__V e = L2L__NAME(fma)(w, d, L2L__NAME(load)(dh + p));
-            if (m->lstm) {
-                L2L__NAME(lstm_unit_back)(s, n, p, e, dc);
-            } else {
-                y = L2L__NAME(load)(s->gates + p);
-                L2L__NAME(store)(s->gates + p, e * (one - y * y));
-            }
-        }
-    }
-    L2L__NAME(cell_matrix)(m->w + 1, 1, m->columns, wanted, m->gates, s->gates, dh);
-}
-
-/* A tile of `rows` (4 or 1) by `columns` (3 or 1) sums, kept in registers. */
-#define L2L__EACH_SUM(X) X(0, 0) X(0, 1) X(0, 2) X(1, 0) X(1, 1) X(1, 2) \
-                         X(2, 0) X(2, 1) X(2, 2) X(3, 0) X(3, 1) X(3, 2)
-
-L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, const float *d,
-                                      int d_step, const float *z, int z_step, int stride,
-                                      float *sums)
-{
-    int t, l;
-#define X(r, k) L2L__V s##r##k = L2L__NAME(load)(                                                  \
-        sums + (r < rows && k < columns ? (r * stride + k) * L2L__LANES : 0));
-    L2L__EACH_SUM(X)
-#undef X
-    for (t = 0; t < T; t++, d += d_step, z += z_step)
-        for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
-#define X(r, k) if (r < rows && k < columns)                                                       \
-        s##r##k = L2L__NAME(fma)(L2L__NAME(load)(d + r * L2L__COORDS + l),                         \
-                                 L2L__NAME(load)(z + k * L2L__COORDS + l), s##r##k);
-            L2L__EACH_SUM(X)
-#undef X
-        }
-#define X(r, k) if (r < rows && k < columns)                                                       \
-        L2L__NAME(store)(sums + (r * stride + k) * L2L__LANES, s##r##k);
-    L2L__EACH_SUM(X)
-#undef X
-}
-#undef L2L__EACH_SUM
-
-L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const float *d,
-                                            int d_step, const float *z, int z_step, float *sums)
-{
-    int r, k, step;
-    for (r = 0; r < rows; r += step) {
-        float *at = sums + r * columns * L2L__LANES;
-        const float *dr = d + r * L2L__COORDS;
-        step = r + 4 <= rows ? 4 : 1;
-        for (k = 0; k + 3 <= columns; k += 3)
-            if (step == 4)
-                L2L__NAME(cell_sums)(4, 3, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
-                                     at + k * L2L__LANES);
-            else
-                L2L__NAME(cell_sums)(1, 3, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
-                                     at + k * L2L__LANES);
-        for (; k < columns; k++)
-            if (step == 4)
-                L2L__NAME(cell_sums)(4, 1, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
-                                     at + k * L2L__LANES);
-            else
-                L2L__NAME(cell_sums)(1, 1, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
-                                     at + k * L2L__LANES);
-    }
-}
-
-static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
-    L2L__LANES, L2L__NAME(cell_forward), L2L__NAME(cell_backward), L2L__NAME(cell_accumulate)
-};
-
-#undef L2L__WHOLE
-#undef L2L__NAME
-#undef L2L__V
-#undef L2L__I
-#undef L2L__LANES
-#undef L2L__SUFFIX
-#undef L2L__TARGET
-#elif defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED)
-#define L2LADV_IMPLEMENTED
-
-/* -- 4.4 drivers ------------------------------------------------------------------------------- */
-
-/* What this machine has, as bits of l2l_options.cpu. */
-static unsigned l2l__cpu_detect(void)
-{
-    unsigned found = 0;
-#if defined(L2L__VECTORS) && defined(L2L__X86)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("sse2")) found |= L2L_CPU_VECTOR;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found |= L2L_CPU_AVX2;
-    if (__builtin_cpu_supports("avx512f")) found |= L2L_CPU_AVX512;
-#elif defined(L2L__VECTORS)
-    found = L2L_CPU_VECTOR;
-#endif
-    return found;
-}
-
-static const l2l__kernels *l2l__kernels_of(unsigned cpu)
-{
-    const l2l__kernels *best = &l2l__naive_kernels;
-    L2L__UNUSED(cpu);
-#if defined(L2L__VECTORS) && defined(L2L__X86)
-    if (cpu & L2L_CPU_VECTOR) best = &l2l__kernels_sse2;
-    if (cpu & L2L_CPU_AVX2) best = &l2l__kernels_avx2;
-    if (cpu & L2L_CPU_AVX512) best = &l2l__kernels_avx512;
-#elif defined(L2L__VECTORS)
-    if (cpu & L2L_CPU_VECTOR) best = &l2l__kernels_neon;
-#endif
-    return best;
-}
-
-L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu)
-{
-    if (!c) return;
-    c->cpu = cpu & l2l__cpu_detect();
-    c->kernels = l2l__kernels_of(c->cpu);
-}
-
-static const char *l2l__cpu_name(unsigned cpu)
-{
-#ifdef __ARM_NEON
-    if (cpu & L2L_CPU_VECTOR) return "NEON";
-#endif
-    return cpu & L2L_CPU_AVX512 ? "AVX-512" : cpu & L2L_CPU_AVX2 ? "AVX2+FMA"
-         : cpu & L2L_CPU_VECTOR ? "SSE2" : "plain C";
-}
-
-/* Threads worth waking for so many elementary operations. */
-static int l2l__workers(const l2l_context *c, int64_t work)
-{
-    return work < 32768 ? 1 : c->threads;
-}
-
-/* What is wrong with this thread's arithmetic, NULL if nothing. Volatile, or the compiler would
-   know the answers. */
-static const char *l2l__arithmetic(void)
-{
-    volatile float one = 1, little = FLT_EPSILON / 8, least = FLT_MIN, half = 0.5f, up, down, tiny;
-    up = one + little;
-    down = one - little;
-    tiny = least * half;
-    if (up > one || down < one) return "rounds otherwise than to nearest (fesetround)";
-    return tiny > 0 ? NULL : "takes subnormal numbers for 0 (a library built with -ffast-math?)";
-}
-
-/* The caller's and its threads': each has its own, so that results would depend on their number. */
-static bool l2l__arithmetic_ok(l2l_context *c)
-{
-    const char *wrong = NULL;
-    int i;
-    L2L__PARALLEL(c->threads)
-    for (i = 0; i < c->threads; i++) {
-        const char *mine = l2l__arithmetic();
-        if (!mine) continue;
-#ifdef L2L__PRAGMA
-        L2L__PRAGMA(omp critical(l2l__arithmetic))
-#endif
-        wrong = mine;
-    }
-    return !wrong || l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the floating-point environment of this "
-                               "thread or of those that work for it %s", wrong);
-}
-
-/* The next of the blocks that threads take one by one, so that whoever is slowed down by others on
-   the machine does fewer of them. A block's result does not depend on who does it. */
-static int l2l__next(int *taken)
-{
-    int mine;
-#ifdef L2L__PRAGMA
-    L2L__PRAGMA(omp critical(l2l__next))
-#endif
-    mine = (*taken)++;
-    return mine;
-}
-
-/* Elementwise drivers: blocks of 8192 numbers, shared out to the threads. */
-enum { L2L__PIECE = 8192 };
-#define L2L__IN_PIECES(call)                                                                       \
-    const l2l__kernels *kernels = c->kernels;                                                      \
-    int64_t piece, pieces = (n + L2L__PIECE - 1) / L2L__PIECE;                                     \
-    L2L__PARALLEL(l2l__workers(c, n))                                                              \
-    for (piece = 0; piece < pieces; piece++) {                                                     \
-        int64_t at = piece * L2L__PIECE, m = n - at;                                               \
-        if (m > L2L__PIECE) m = L2L__PIECE;                                                        \
-        kernels->call;                                                                             \
-    }
-
-static void l2l__ew_relu(l2l_context *c, int64_t n, const l2l_real *x, l2l_real *y)
-{
-    L2L__IN_PIECES(relu(m, x + at, y + at))
-}
-
-static void l2l__ew_gate(l2l_context *c, int64_t n, const l2l_real *dy, const l2l_real *y,
-                         l2l_real slope, l2l_real *out)
-{
-    L2L__IN_PIECES(gate(m, dy + at, y + at, slope, out + at))
-}
-
-static void l2l__ew_add(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
-                        l2l_real *out)
-{
-    L2L__IN_PIECES(add(m, a + at, b + at, out + at))
-}
-
-static void l2l__ew_mul(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
-                        l2l_real *out)
-{
-    L2L__IN_PIECES(mul(m, a + at, b + at, out + at))
-}
-
-static void l2l__ew_axpb(l2l_context *c, int64_t n, l2l_real a, const l2l_real *x, l2l_real b,
-                         l2l_real *out)
-{
-    L2L__IN_PIECES(axpb(m, a, x + at, b, out + at))
-}
-
-static void l2l__ew_sign_step(l2l_context *c, int64_t n, l2l_real alpha, const l2l_real *g,
-                              l2l_real *out)
-{
-    L2L__IN_PIECES(sign_step(m, alpha, g + at, out + at))
-}
-
-static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const l2l_real *x,
-                            l2l_real epsilon, l2l_real *out)
-{
-    L2L__IN_PIECES(project(m, z + at, x + at, epsilon, out + at))
-}
-
-/* Drivers by pixels of n channels each; a pointer of NULL stays NULL. Every `each` pixels in turn
-   have their own row of scales: those of one image, or all. */
-#define L2L__EACH_PIXEL(call)                                                                      \
-    const l2l__kernels *kernels = c->kernels;                                                      \
-    int64_t p;                                                                                     \
-    L2L__PARALLEL(l2l__workers(c, pixels * n))                                                     \
-    for (p = 0; p < pixels; p++) kernels->call;
-#define L2L__AT(x) ((x) ? (x) + p * n : NULL)
-
-/* e's scale and bias for pixel p. */
-static l2l__epilogue l2l__epilogue_at(const l2l__epilogue *e, int64_t p, int64_t each, int n)
-{
-    l2l__epilogue at = *e;
-    if (at.scale) at.scale += p / each * n;
-    if (at.bias) at.bias += p / each * n;
-    return at;
-}
-
-static void l2l__channel_finish(l2l_context *c, int64_t pixels, int64_t each, int n,
-                                const l2l_real *x, const l2l__epilogue *e, l2l_real *y)
-{
-    int64_t p;
-    L2L__PARALLEL(l2l__workers(c, pixels * n))
-    for (p = 0; p < pixels; p++) {
-        l2l__epilogue at = l2l__epilogue_at(e, p, each, n);
-        c->kernels->finish(n, x + p * n, &at, p * n, y + p * n);
-    }
-}
-
-static void l2l__channel_gate(l2l_context *c, int64_t pixels, int64_t each, int n,
-                              const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
-                              l2l_real *out)
-{
-    L2L__EACH_PIXEL(gate_scale(n, dy + p * n, L2L__AT(gate), scale + p / each * n, out + p * n))
-}
-
-static void l2l__channel_combine(l2l_context *c, int64_t pixels, int64_t each, int n,
-                                 const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
-                                 const l2l_real *by, l2l_real *out)
-{
-    L2L__EACH_PIXEL(combine(n, dy + p * n, L2L__AT(gate), x + p * n, by + p / each * 4 * n,
-                            out + p * n))
-}
-
-/* Sums over every `each` pixels into the doubles s0[pixels/each][n] and s1 (either may be NULL):
-   runs of 32 pixels in l2l_real, the runs in double; in up to 16 parts if there is one sum only. */
-static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, int n,
-                                 const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
-                                 const l2l_real *mu, double *s0, double *s1)
-{
-    enum { RUN = 32, PARTS = 16 };
-    const l2l__kernels *kernels = c->kernels;
-    int64_t runs = (each + RUN - 1) / RUN, groups = pixels / each, i, k;
-    int64_t parts = groups > 1 ? 1 : runs < PARTS ? runs : (int64_t)PARTS, part;
-    double *sums = (double *)l2l__arena_array(c, 2 * groups * parts * n, sizeof *sums);
-    l2l_real *run = (l2l_real *)l2l__arena_array(c, 2 * groups * parts * n, sizeof *run);
-    L2L__PARALLEL(l2l__workers(c, run ? pixels * n : 0))
-    for (part = 0; part < (run ? groups * parts : 0); part++) {
-        double *mine = sums + 2 * part * n;
-        l2l_real *f = run + 2 * part * n;
-        int64_t r, last = runs * (part % parts + 1) / parts, p;
-        memset(mine, 0, 2 * (size_t)n * sizeof *mine);
-        for (r = runs * (part % parts) / parts; r < last; r++) {
-            int count = each - r * RUN < RUN ? (int)(each - r * RUN) : RUN;
-            p = part / parts * each + r * RUN;
-            memset(f, 0, 2 * (size_t)n * sizeof *f);
-            kernels->moments(count, n, L2L__AT(dy), L2L__AT(gate), L2L__AT(x), mu,
-                             s0 ? f : NULL, s1 ? f + n : NULL);
-            for (k = 0; k < 2 * n; k++) mine[k] += (double)f[k];
-        }
-    }
-    for (part = 1; run && part < parts; part++)
-        for (i = 0; i < 2 * n; i++) sums[i] += sums[2 * part * n + i];
-    for (i = 0; run && i < groups; i++)
-        for (k = 0; k < n; k++) {
-            if (s0) s0[i * n + k] = sums[2 * i * n + k];
-            if (s1) s1[i * n + k] = sums[(2 * i + 1) * n + k];
-        }
-    l2l__arena_drop(c, run);
-    l2l__arena_drop(c, sums);
-    return !c->status;
-}
-
-/* -- packing: a matrix of rows (t, d) and columns q, element data[t*st + d*sd + q*sq], as panels of
-   `columns` columns: [panel][t*depth + d][column], the last one filled up with zeros. The taps of a
-   khxkw kernel stand in groups (i % stride, j % stride), see l2l__indirect. */
-typedef struct l2l__matrix {
-    int kh, kw, stride, depth, columns;
-    int64_t st, sd, sq;
-} l2l__matrix;
-
-/* Rows d0 .. d0+depth-1 of each tap of one panel. */
-static void l2l__pack_panel(const l2l__kernels *kernels, const l2l__matrix *m,
-                            const l2l_real *data, int panel, int d0, int depth, l2l_real *out)
-{
-    const int s = m->stride, width = kernels->columns, left = m->columns - panel * width;
-    int g, i, j;
-    data += d0 * m->sd + (int64_t)panel * width * m->sq;
-    for (g = 0; g < s * s; g++)
-        for (i = g / s; i < m->kh; i += s)
-            for (j = g % s; j < m->kw; j += s, out += (int64_t)depth * width)
-                kernels->pack(depth, left < width ? left : width,
-                              data + (i * m->kw + j) * m->st, m->sd, m->sq, out);
-}
-
-static void l2l__pack(const l2l_context *c, const l2l__matrix *m, const l2l_real *data,
-                      l2l_real *panels)
-{
-    int64_t rows = (int64_t)m->kh * m->kw * m->depth;
-    int p, width = c->kernels->columns, count = (m->columns + width - 1) / width;
-    L2L__PARALLEL(l2l__workers(c, rows * m->columns))
-    for (p = 0; p < count; p++)
-        l2l__pack_panel(c->kernels, m, data, p, 0, m->depth, panels + p * rows * width);
-}
-
-/* Room for `count` numbers in a parameter's cache, and whether they must be made anew; NULL without
-   a parameter, or after an error. */
-static l2l_real *l2l__cached(l2l_context *c, l2l__packed *p, int which, int64_t count,
-                             const l2l__matrix *m, bool *fresh)
-{
-    int rows = m->kh * m->depth;
-    *fresh = true;
-    if (!p) return NULL;
-    if (p->cache[which].count != count) {
-        l2l_free(c, p->cache[which].panels);
-        p->cache[which].count = 0;
-        p->cache[which].panels = (l2l_real *)l2l__allocate_array(c, count, sizeof(l2l_real));
-        if (!p->cache[which].panels) return NULL;
-        p->cache[which].count = count;
-        p->cache[which].kernels = NULL;
-    }
-    *fresh = p->cache[which].kernels != c->kernels || p->cache[which].version != p->version ||
-             p->cache[which].stride != m->stride || p->cache[which].rows != rows;
-    p->cache[which].stride = m->stride;
-    p->cache[which].rows = rows;
-    p->cache[which].kernels = c->kernels;
-    p->cache[which].version = p->version;
-    return p->cache[which].panels;
-}
-
-/* The panels of a weight for one direction: from the parameter's cache, or (*temporary set, to be
-   given back to the arena) packed for this once. */
-static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2l__matrix *m,
-                                   int direction, l2l_real **temporary)
-{
-    int width = c->kernels->columns;
-    int64_t count = (int64_t)m->kh * m->kw * m->depth * ((m->columns + width - 1) / width) * width;
-    bool fresh;
-    l2l_real *panels = l2l__cached(c, w->packed, direction, count, m, &fresh);
-    *temporary = NULL;
-    if (!w->packed) panels = *temporary = (l2l_real *)l2l__arena_array(c, count, sizeof *panels);
-    if (panels && fresh) l2l__pack(c, m, w->data, panels);
-    return panels;
-}
-
-/* -- indirect convolution. One routine for the forward pass and the input gradient: each output
-   pixel has, for each tap, a pointer to the source pixel (or to zeros), and the tile kernel sums
-   over taps and channels. Nothing is copied, and strides, padding and odd sizes are all the
-   pointer's affair. Where there are few channels, a line of the kernel over a source with its
-   padding written out is one tap of kw*c numbers. The input gradient of a strided layer goes by
-   phases: all input lines of one remainder by the stride are reached through the same taps. On a
-   small plane many taps are beyond the border: rows that go together are the same place of
-   different images, and taps where all of them have zeros are left out. With finite weights that
-   changes no sum, but the sign of a zero; so +0 is added to all. */
-typedef struct l2l__indirect {
-    const l2l__kernels *kernels;
-    const l2l__geometry *g;
-    bool backward;                           /* false: x -> y; true: dy -> dx                     */
-    bool wide;                               /* a line of the kernel is one tap                   */
-    bool by_place;                           /* pixels in the order h,w,n, not n,h,w              */
-    int taps, depth, columns;                /* of the packed weight                              */
-    int py, px, first, count;                /* the phase, and which taps it has                  */
-    int oh, ow;                              /* the output plane, or the phase's part of it       */
-    int64_t pixels;
-    const l2l_real *source, *zero, *panels;
-    const l2l__epilogue *epilogue;           /* NULL: none                                        */
-    l2l_real *out;
-} l2l__indirect;
-
-/* What one thread works with: pointers for a block, its targets, the last panel's columns. */
-typedef struct l2l__bench {
-    const l2l_real **pointers;
-    l2l_real **targets, *tail;
-    int first[L2L__PIXELS / L2L__ROWS];      /* tap of each group that does not add but set       */
-} l2l__bench;
-
-/* The taps' pointers of output pixel (n,h,w), L2L__ROWS apart, in the order of l2l__pack; returns
-   the pixel. */
-static l2l_real *l2l__point_pixel(const l2l__indirect *q, int64_t n, int h, int w,
-                                  const l2l_real **at)
-{
-    const l2l__geometry *g = q->g;
-    int s = g->stride, step = q->backward ? s : 1, i, j;
-    int height = q->backward ? g->oh : g->h, width = q->backward ? g->ow : g->w;
-    int channels = q->backward ? g->k : g->c;
-    int y0 = q->backward ? h * s + q->py + g->padding : h * s - g->padding;
-    int x0 = q->backward ? w * s + q->px + g->padding : w * s - g->padding;
-    for (i = q->backward ? y0 % s : 0; i < g->kh; i += step) {
-        int y = q->backward ? (y0 < i ? -1 : (y0 - i) / s) : y0 + i;
-        const l2l_real *line = NULL;
-        if (y >= 0 && y < height) line = q->source + (n * height + y) * width * channels;
-        for (j = q->backward ? x0 % s : 0; j < (q->wide ? 1 : g->kw); j += step, at += L2L__ROWS) {
-            int x = q->backward ? (x0 < j ? -1 : (x0 - j) / s) : x0 + j;
-            *at = line && x >= 0 && x < width ? line + (int64_t)x * channels : q->zero;
-        }
-    }
-    if (!q->backward) return q->out + ((n * g->oh + h) * g->ow + w) * q->columns;
-    return q->out + ((n * g->h + h * s + q->py) * g->w + w * s + q->px) * q->columns;
-}
-
-/* pointers[group][tap][row of the group], for m pixels from p0; the last group repeats its last
-   pixel. */
-static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
-{
-    int64_t images = q->g->n, place = q->by_place ? p0 / images : p0 % ((int64_t)q->oh * q->ow);
-    int64_t n = q->by_place ? p0 % images : p0 / q->ow / q->oh;
-    int h = (int)(place / q->ow), w = (int)(place % q->ow), r;
-    const l2l_real **before = NULL;
-    for (r = 0; r < m || r % L2L__ROWS; r++) {
-        const l2l_real **at = b->pointers +
-                              (int64_t)(r / L2L__ROWS) * q->count * L2L__ROWS + r % L2L__ROWS;
-        if (q->wide && r > 0 && r < m && w > 0) { /* no borders: one pixel further              */
-            int t, step = q->g->stride * q->g->c;
-            for (t = 0; t < q->count; t++) at[t * L2L__ROWS] = before[t * L2L__ROWS] + step;
-            b->targets[r] = b->targets[r - 1] + q->columns;
-        } else {
-            b->targets[r] = l2l__point_pixel(q, n, h, w, at);
-        }
-        before = at;
-        if (r + 1 >= m || (q->by_place && ++n < images)) continue;
-        if (q->by_place) n = 0;
-        if (++w == q->ow) { w = 0; h++; }
-        if (h == q->oh) { h = 0; n++; }
-    }
-}
-
-/* Do the rows of a group have anything but zeros at this tap? */
-static bool l2l__tap_used(const l2l__indirect *q, const l2l_real *const *rows)
-{
-    for (int r = 0; r < L2L__ROWS; r++)
-        if (rows[r] != q->zero) return true;
-    return false;
-}
-
-/* One block of up to L2L__PIXELS output pixels: every panel over every slab of the depth. */
-static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
-{
-    int width = q->kernels->columns, panels = (q->columns + width - 1) / width, t0, d0, j, i, r;
-    int together = q->depth < L2L__SLAB ? L2L__SLAB / q->depth : 1;      /* taps of one slab      */
-    int deep = q->depth < L2L__SLAB ? q->depth : L2L__SLAB;
-    int tail = q->columns % width ? panels - 1 : -1;
-    l2l__point(q, p0, m, b);
-    for (i = 0; i < m; i += L2L__ROWS) {     /* the first tap that counts: it sets the sums       */
-        const l2l_real **a = b->pointers + (int64_t)i * q->count;
-        for (r = 0; q->by_place && together == 1 && r < q->count - 1; r++)
-            if (l2l__tap_used(q, a + r * L2L__ROWS)) break;
-        b->first[i / L2L__ROWS] = r;
-    }
-    for (t0 = 0; t0 < q->count; t0 += together)
-        for (d0 = 0; d0 < q->depth; d0 += deep) {
-            int taps = q->count - t0 < together ? q->count - t0 : together;
-            int depth = q->depth - d0 < deep ? q->depth - d0 : deep;
-            for (j = 0; j < panels; j++) {
-                const l2l_real *panel = q->panels + (((int64_t)j * q->taps + q->first + t0) *
-                                                         q->depth + d0) * width;
-                for (i = 0; i < m; i += L2L__ROWS) {
-                    l2l_real *y[L2L__ROWS];
-                    int rows = m - i < L2L__ROWS ? m - i : L2L__ROWS, group = i / L2L__ROWS;
-                    const l2l_real **a = b->pointers + ((int64_t)group * q->count + t0) * L2L__ROWS;
-                    if (q->by_place && taps == 1 && t0 != b->first[group] && !l2l__tap_used(q, a))
-                        continue;
-                    for (r = 0; r < rows; r++)
-                        y[r] = j == tail ? b->tail + (i + r) * width
-                                         : b->targets[i + r] + j * width;
-                    q->kernels->tile(rows, taps, depth, a, d0, panel, q->depth, y,
-                                     d0 > 0 || t0 > b->first[group]);
-                }
-            }
-        }
-    for (i = 0; tail >= 0 && i < m; i++)
-        memcpy(b->targets[i] + tail * width, b->tail + i * width,
-               (size_t)(q->columns % width) * sizeof *b->tail);
-    for (i = 0; q->by_place && i < m; i++)
-        q->kernels->add(q->columns, b->targets[i], q->zero, b->targets[i]);
-    for (i = 0; q->epilogue && i < m; i++)
-        q->kernels->finish(q->columns, b->targets[i], q->epilogue, b->targets[i] - q->out,
-                           b->targets[i]);
-}
-
-static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
-{
-    int64_t pointers = L2L__PIXELS * (int64_t)q->count;
-    int workers = l2l__workers(c, q->pixels * q->count * q->depth * q->columns), i;
-    int64_t blocks = (q->pixels + workers * L2L__PIXELS - 1) / (workers * L2L__PIXELS) * workers;
-    int deepest = q->g->c > q->g->k ? q->g->c : q->g->k;
-    l2l_mark mark = l2l_mark_here(c);
-    l2l__bench *b = (l2l__bench *)l2l__arena_array(c, workers, sizeof *b);
-    l2l_real *zero = (l2l_real *)l2l__arena_array(c, deepest, sizeof *zero);
-    for (i = 0; zero && b && i < workers; i++) {
-        b[i].pointers = (const l2l_real **)l2l__arena_array(c, pointers, sizeof *b[i].pointers);
-        b[i].targets = (l2l_real **)l2l__arena_array(c, L2L__PIXELS, sizeof *b[i].targets);
-        b[i].tail = (l2l_real *)l2l__arena_array(c, L2L__PIXELS * (int64_t)q->kernels->columns,
-                                                 sizeof *b[i].tail);
-    }
-    if (!c->status) {
-        memset(zero, 0, (size_t)deepest * sizeof *zero);
-        int taken = 0, groups = (int)((q->pixels + blocks * L2L__ROWS - 1) / (blocks * L2L__ROWS));
-        int block = groups * L2L__ROWS;
-        q->zero = zero;
-        q->by_place = !q->wide && q->count > 1 && (int64_t)q->oh * q->ow <= L2L__SMALL_PLANE;
-        L2L__PARALLEL(workers)
-        for (i = 0; i < workers; i++) {
-            int64_t p0;
-            while ((p0 = (int64_t)l2l__next(&taken) * block) < q->pixels)
-                l2l__indirect_block(q, p0, q->pixels - p0 < block ? (int)(q->pixels - p0) : block,
-                                    &b[i]);
-        }
-    }
-    l2l_release(c, mark);
-    return !c->status;
-}
-
-/* The input gradient, a phase after the other. Lines that no tap reaches are zero. */
-static bool l2l__indirect_phases(l2l_context *c, l2l__indirect *q)
-{
-    const l2l__geometry *g = q->g;
-    int s = g->stride, phase;
-    if (g->kh < s || g->kw < s)
-        memset(q->out, 0, (size_t)g->n * (size_t)g->h * (size_t)g->w * (size_t)g->c *
-                              sizeof *q->out);
-    for (phase = 0; phase < s * s; phase++) {
-        int u, v, i, lines, before = 0, columns;
-        q->py = phase / s;
-        q->px = phase % s;
-        u = (q->py + g->padding) % s;
-        v = (q->px + g->padding) % s;
-        lines = u < g->kh ? (g->kh - u + s - 1) / s : 0;
-        columns = v < g->kw ? (g->kw - v + s - 1) / s : 0;
-        for (i = 0; i < v && i < g->kw; i++) before += (g->kw - i + s - 1) / s;
-        for (q->first = i = 0; i < u && i < g->kh; i++) q->first += (g->kh - i + s - 1) / s;
-        q->first = q->first * g->kw + lines * before;
-        q->count = lines * columns;
-        q->oh = (g->h - q->py + s - 1) / s;
-        q->ow = (g->w - q->px + s - 1) / s;
-        q->pixels = (int64_t)g->n * q->oh * q->ow;
-        if (q->count && q->pixels > 0 && !l2l__indirect_run(c, q)) return false;
-    }
-    return true;
-}
-
-/* x with its padding written out, and its geometry; x itself where there is none. *temporary is to
-   be given back. */
-static const l2l_real *l2l__padded(l2l_context *c, l2l__geometry *g, const l2l_real *x,
-                                   l2l_real **temporary)
-{
-    int h = g->h, w = g->w, p = g->padding, n;
-    int64_t line, row;
-    *temporary = NULL;
-    if (!p) return x;
-    g->h += 2 * p;
-    g->w += 2 * p;
-    g->padding = 0;
-    line = (int64_t)g->w * g->c;
-    row = (int64_t)w * g->c;
-    *temporary = (l2l_real *)l2l__arena_array(c, g->n * (g->h * line), sizeof **temporary);
-    if (!*temporary) return NULL;
-    L2L__PARALLEL(l2l__workers(c, g->n * (g->h * line)))
-    for (n = 0; n < g->n; n++) {
-        l2l_real *to = *temporary + n * (g->h * line);
-        int y;
-        for (y = 0; y < g->h; y++, to += line) {
-            memset(to, 0, (size_t)line * sizeof *to);
-            if (y >= p && y < p + h)
-                memcpy(to + (int64_t)p * g->c, x + ((int64_t)n * h + y - p) * row,
-                       (size_t)row * sizeof *to);
-        }
-    }
-    return *temporary;
-}
-
-/* -- Winograd convolution: 3x3, stride 1. A tile of fxf outputs (f = 4 or 2) is A^T [(G g G^T) .
-   (B^T d B)] A, where d is its (f+2)x(f+2) patch of the input: for each of the (f+2)^2 points a
-   matrix product over the channels, 36 or 16 multiplications where the direct way has 9 f^2. The
-   input gradient is the same with the kernel turned over, the weight gradient G^T [(B^T d B) .
-   (A dy A^T)] G summed over the tiles. */
-typedef struct l2l__winograd {
-    const l2l__kernels *kernels;
-    int f, side, points, transform;          /* side f+2, points side^2; 0 or L2L__WIN_F2         */
-    int patch, into;                         /* of the source: size of a patch, how transformed   */
-    int h, w, c;                             /* the source's plane and channels                   */
-    int oh, ow, k, padding;                  /* the output's                                      */
-    int th, tw, tiles;                       /* tiles of a plane; of the batch                    */
-    int most;                                /* tiles at a time                                   */
-    int slab, vrow;                          /* channels together in v: [point][slab][tile][vrow] */
-    int mrow;                                /* m[point][tile][mrow]                              */
-    bool turned;                             /* input gradient: taps in reverse                   */
-    const l2l_real *source, *zero;
-    const l2l_real *weight, *panels;         /* and, where they are kept, its panels              */
-    l2l__matrix matrix;                      /* how the weight stands there                       */
-    const l2l_real *u;                       /* the same transformed, [panel][point][c][columns]  */
-    const l2l__epilogue *epilogue;
-    const l2l__geometry *geometry;           /* the layer's, if ties are kept; or NULL            */
-    l2l_real *out;
-} l2l__winograd;
-
-enum {
-    L2L__CACHED = 1 << 15,                   /* c*k up to which transformed weights are kept      */
-    L2L__WIN_SLAB = 128,                     /* channels that are transformed at a time otherwise */
-    L2L__WIN_CHUNK = 128,                    /* tiles at a time then                              */
-    L2L__WIN_COPIES = 4,                     /* threads up to which each transforms them itself   */
-    L2L__WIN_GROUP = 48,                     /* channels of a weight gradient's block             */
-    L2L__WIN_TILES = 64,                     /* tiles at a time where its sums come in parts      */
-    L2L__WIN_ROOM = 1 << 22                  /* numbers that its sums, or a thread's tiles, take  */
-};
-
-/* Which way a layer goes, by its shape alone. The costs are vector operations for each tile: the
-   product, and what the transforms of input and output take. 0: the direct way, for which `border`
-   is how far the source's plane is padded. */
-static int l2l__winograd_side(const l2l__kernels *kernels, int oh, int ow, int c, int k, int kh,
-                              int kw, int stride, int padding, int border)
-{
-    int lanes = kernels->columns / 2;
-    bool little = (int64_t)oh * ow <= L2L__SMALL_PLANE && c > L2L__SLAB / 2;
-    int beyond = little && border > 0 ? border * (border + 1) : 0; /* taps it leaves out, a side  */
-    double ck = (double)c * k, direct = (3.0 * oh - beyond) * (3.0 * ow - beyond) * ck;
-    double four = ((oh + 3) / 4) * (double)((ow + 3) / 4) * (36 * ck + 300.0 * c + 250.0 * k);
-    double two = ((oh + 1) / 2) * (double)((ow + 1) / 2) * (16 * ck + 90.0 * c + 70.0 * k);
-    if (!kernels->winograd || kh != 3 || kw != 3 || stride != 1 || padding > 2 || c % lanes ||
-        k % lanes || c < 16 || k < 16)
-        return 0;
-    if (four <= two && four < direct) return 4;
-    return two < direct ? 2 : 0;
-}
-
-/* n planes of hxwxc to ohxowxk. */
-static l2l__winograd l2l__winograd_of(const l2l_context *c, int f, int n, int h, int w,
-                                      int channels, int oh, int ow, int k, int padding)
-{
-    l2l__winograd q;
-    int width = c->kernels->columns;
-    memset(&q, 0, sizeof q);
-    q.kernels = c->kernels;
-    q.f = f;
-    q.side = f + 2;
-    q.points = q.side * q.side;
-    q.transform = f == 4 ? 0 : L2L__WIN_F2;
-    q.h = h; q.w = w; q.c = channels;
-    q.oh = oh; q.ow = ow; q.k = k;
-    q.padding = padding;
-    q.patch = q.side;
-    q.into = q.transform + L2L__WIN_IN;
-    q.th = (oh + f - 1) / f;
-    q.tw = (ow + f - 1) / f;
-    q.tiles = n * q.th * q.tw;
-    q.slab = channels;
-    q.vrow = channels + (channels % 128 ? 0 : 16); /* rows that do not fall onto each other in L1 */
-    q.mrow = (k + width - 1) / width * width;
-    q.mrow += q.mrow % 128 ? 0 : 16;
-    return q;
-}
-
-/* Where tile t begins in a plane that it covers with steps of f; the plane's number. */
-static int l2l__tile_place(const l2l__winograd *q, int t, int *y, int *x)
-{
-    *x = t % q->tw * q->f;
-    *y = t / q->tw % q->th * q->f;
-    return t / q->tw / q->th;
-}
-
-/* Pointers to the size x size pixels of a plane from (y, x) on; zeros outside. */
-static void l2l__patch(const l2l_real *plane, int h, int w, int c, int y, int x, int size,
-                       const l2l_real *zero, const l2l_real **at)
-{
-    int i, j;
-    for (i = y; i < y + size; i++)
-        for (j = x; j < x + size; j++)
-            *at++ = i < 0 || i >= h || j < 0 || j >= w ? zero : plane + ((int64_t)i * w + j) * c;
-}
-
-/* Numbers of one point in v, in m and in a slab of weights: a line more than there are, or all
-   points' would fall onto the same few places of the first cache. */
-static int64_t l2l__winograd_v(const l2l__winograd *q)
-{
-    return (int64_t)((q->c + q->slab - 1) / q->slab) * q->most * q->vrow + 16;
-}
-
-static int64_t l2l__winograd_m(const l2l__winograd *q)
-{
-    return (int64_t)q->most * q->mrow + 16;
-}
-
-/* Tiles t0 .. t0+count-1 of the source into v, as its tiles from `first` on. */
-static void l2l__winograd_in(const l2l__winograd *q, int t0, int count, int first, l2l_real *v)
-{
-    const l2l_real *from[36];
-    l2l_real *to[36];
-    int64_t point = l2l__winograd_v(q);
-    int t, p, y, x, d0;
-    for (t = 0; t < count; t++) {
-        int n = l2l__tile_place(q, t0 + t, &y, &x);
-        l2l__patch(q->source + (int64_t)n * q->h * q->w * q->c, q->h, q->w, q->c, y - q->padding,
-                   x - q->padding, q->patch, q->zero, from);
-        for (p = 0; p < q->points; p++) to[p] = v + p * point + (int64_t)(first + t) * q->vrow;
-        for (d0 = 0; d0 < q->c; d0 += q->slab) {
-            q->kernels->winograd(q->into, q->c - d0 < q->slab ? q->c - d0 : q->slab, from, to, NULL,
-                                 0, NULL);
-            if (d0 + q->slab >= q->c) break;
-            for (p = 0; p < q->patch * q->patch; p++) from[p] += q->slab;
-            for (p = 0; p < q->points; p++) to[p] += (int64_t)q->most * q->vrow;
-        }
-    }
-}
-
-/* m back to columns k0 .. k0+n-1 of the output's pixels, with the epilogue. */
-static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int k0, int n,
-                              const l2l_real *m)
-{
-    const l2l_real *from[36];
-    l2l_real *to[16];
-    int64_t point = l2l__winograd_m(q);
-    int t, p, y, x, i, j;
-    for (t = 0; t < count; t++) {
-        int64_t plane = l2l__tile_place(q, t0 + t, &y, &x) * (int64_t)q->oh;
-        for (p = 0; p < q->points; p++) from[p] = m + p * point + (int64_t)t * q->mrow;
-        for (i = 0; i < q->f; i++)
-            for (j = 0; j < q->f; j++)
-                to[i * q->f + j] = y + i < q->oh && x + j < q->ow
-                                       ? q->out + ((plane + y + i) * q->ow + x + j) * q->k + k0
-                                       : NULL;
-        q->kernels->winograd(q->transform + L2L__WIN_OUT, n, from, to, q->epilogue, k0, q->out);
-    }
-}
-
-/* Equal patches of the input give equal outputs, and max pooling meets exact ties wherever the
-   background is plain. Winograd's rounding depends on an output's place in its tile and would break
-   them at random: so the outputs of a 2x2 window whose patches are equal take the first one's
-   numbers. Windows lie within tiles, and this is done while those are in the cache. */
-static void l2l__tie(const l2l__winograd *q, unsigned ties, int64_t pixel)
-{
-    const l2l_real *residual = q->epilogue->residual;
-    int64_t at[4], k = q->k, from;
-    size_t size = (size_t)k * sizeof *q->out;
-    int i;
-    for (i = 0; i < 4; i++) {
-        at[i] = (pixel + (int64_t)(i / 2) * q->ow + i % 2) * k;
-        from = at[i ? ties >> 2 * i & 3 : 0];
-        if (from != at[i] && (!residual || !memcmp(residual + from, residual + at[i], size)))
-            memcpy(q->out + at[i], q->out + from, size);
-    }
-}
-
-static void l2l__tie_tiles(const l2l__winograd *q, int t0, int count)
-{
-    const l2l__geometry *g = q->geometry;
-    int y0, x0, n = g ? l2l__tile_place(q, t0, &y0, &x0) : 0;
-    for (int t = 0; g && t < count; t++) {
-        int rows = (q->oh - y0 < q->f ? q->oh - y0 : q->f) / 2;
-        int columns = (q->ow - x0 < q->f ? q->ow - x0 : q->f) / 2;
-        uint32_t ties = q->kernels->ties(g, q->source + (int64_t)n * q->h * q->w * q->c, q->zero,
-                                         y0, x0, rows, columns);
-        for (int i = 0; i < rows * columns; i++) {
-            int a = i / columns, b = i % columns;
-            unsigned mine = ties >> (16 * a + 8 * b) & 255;
-            if (mine != L2L__NO_TIES)
-                l2l__tie(q, mine, ((int64_t)n * q->oh + y0 + 2 * a) * q->ow + x0 + 2 * b);
-        }
-        x0 += q->f;                          /* the next tile                                     */
-        if (x0 >= q->tw * q->f) { x0 = 0; y0 += q->f; }
-        if (y0 >= q->th * q->f) { y0 = 0; n++; }
-    }
-}
-
-/* The product of one point over a slab of channels, for all tiles: v[tile][0..depth) b to
-   m[tile][a panel's columns]. */
-static void l2l__winograd_product(const l2l__winograd *q, int count, const l2l_real *v, int depth,
-                                  const l2l_real *b, l2l_real *m, bool accumulate)
-{
-    int i, r, rows;
-    for (i = 0; i < count; i += rows) {
-        const l2l_real *a[L2L__ROWS];
-        l2l_real *y[L2L__ROWS];
-        rows = count - i < L2L__ROWS ? count - i : L2L__ROWS;
-        if (count - i == 7 || count - i == 8) rows = 4; /* better than six and then two          */
-        for (r = 0; r < L2L__ROWS; r++) {
-            a[r] = v + (int64_t)(i + (r < rows ? r : 0)) * q->vrow;
-            y[r] = m + (int64_t)(i + (r < rows ? r : 0)) * q->mrow;
-        }
-        q->kernels->tile(rows, 1, depth, a, 0, b, depth, y, accumulate);
-    }
-}
-
-/* Channels d0 .. d0+depth-1 of a panel into Winograd's domain: u[point][d][columns], its points
-   `step` numbers apart. `room` is for 9*depth*columns numbers. */
-static void l2l__winograd_weight(const l2l__winograd *q, int panel, int d0, int depth,
-                                 l2l_real *room, l2l_real *u, int64_t step)
-{
-    const l2l_real *from[9];
-    l2l_real *to[36];
-    int i, width = q->kernels->columns;
-    int64_t tap = (int64_t)(q->panels ? q->c : depth) * width;
-    const l2l_real *taps = room;
-    if (q->panels) taps = q->panels + panel * 9 * tap + (int64_t)d0 * width;
-    else l2l__pack_panel(q->kernels, &q->matrix, q->weight, panel, d0, depth, room);
-    for (i = 0; i < 9; i++) from[i] = taps + (q->turned ? 8 - i : i) * tap;
-    for (i = 0; i < q->points; i++) to[i] = u + i * step;
-    q->kernels->winograd(q->transform + L2L__WIN_WEIGHT, (int64_t)depth * width, from, to, NULL, 0,
-                         NULL);
-}
-
-/* Small layers: a thread takes a block of tiles from patch to output. */
-static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
-{
-    int width = q->kernels->columns, panels = (q->k + width - 1) / width, blocks, worker, taken = 0;
-    int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
-    int64_t vs, ms;
-    l2l_real *space;
-    q->most = q->c + q->k <= 128 ? 48 : 24;
-    if (q->most > q->tiles) q->most = q->tiles;
-    blocks = (q->tiles + q->most - 1) / q->most;
-    blocks = (blocks + workers - 1) / workers * workers;
-    q->most = (q->tiles + blocks - 1) / blocks;
-    vs = l2l__winograd_v(q);
-    ms = l2l__winograd_m(q);
-    space = (l2l_real *)l2l__arena_array(c, workers * (q->points * (vs + ms)), sizeof *space);
-    if (!space) return false;
-    L2L__PARALLEL(workers)
-    for (worker = 0; worker < workers; worker++) {
-        l2l_real *v = space + worker * (q->points * (vs + ms)), *m = v + q->points * vs;
-        int block, p, j, d0;
-        for (block = l2l__next(&taken); block < blocks; block = l2l__next(&taken)) {
-            int t0 = block * q->most, count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
-            l2l__winograd_in(q, t0, count, 0, v);
-            for (p = 0; p < q->points; p++)
-                for (j = 0; j < panels; j++)
-                    for (d0 = 0; d0 < q->c; d0 += L2L__WIN_SLAB)
-                        l2l__winograd_product(
-                            q, count, v + p * vs + d0,
-                            q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB,
-                            q->u + (((int64_t)j * q->points + p) * q->c + d0) * width,
-                            m + p * ms + j * width, d0 > 0);
-            l2l__winograd_out(q, t0, count, 0, q->k, m);
-            l2l__tie_tiles(q, t0, count);
-        }
-    }
-    l2l__arena_drop(c, space);
-    return true;
-}
-
-/* Large layers: their transformed weights would not stay in any cache, so the threads share out the
-   panels, and each transforms its own, a slab at a time, just before use. A few threads transform
-   all tiles each for themselves: that is quicker than reading what another core has written. */
-static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
-{
-    int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t, count, worker;
-    int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
-    int copies = workers <= L2L__WIN_COPIES ? workers : 1;
-    int64_t us = (int64_t)L2L__WIN_SLAB * width + 16, vs, ms, size;
-    l2l_real *v, *space;
-    q->most = q->tiles < L2L__WIN_CHUNK ? q->tiles : L2L__WIN_CHUNK;
-    q->slab = q->vrow = L2L__WIN_SLAB;
-    q->mrow = width;
-    vs = l2l__winograd_v(q);
-    ms = l2l__winograd_m(q);
-    v = (l2l_real *)l2l__arena_array(c, copies * (q->points * vs), sizeof *v);
-    size = q->points * (us + ms) + 9 * us;
-    space = (l2l_real *)l2l__arena_array(c, workers * size, sizeof *space);
-    for (t0 = 0; v && space && t0 < q->tiles; t0 += count) {
-        int taken = 0;
-        count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
-        L2L__PARALLEL(workers)
-        for (t = 0; t < copies * count; t++)
-            l2l__winograd_in(q, t0 + t % count, 1, t % count, v + t / count * (q->points * vs));
-        L2L__PARALLEL(workers)
-        for (worker = 0; worker < workers; worker++) {
-            const l2l_real *mine = v + (copies > 1 ? worker : 0) * (q->points * vs);
-            l2l_real *u = space + worker * size, *m = u + q->points * us;
-            l2l_real *room = m + q->points * ms;
-            int p, j, d0, depth, k0;
-            for (j = l2l__next(&taken); j < panels; j = l2l__next(&taken)) {
-                for (d0 = 0; d0 < q->c; d0 += depth) {
-                    depth = q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB;
-                    l2l__winograd_weight(q, j, d0, depth, room, u, us);
-                    for (p = 0; p < q->points; p++)
-                        l2l__winograd_product(
-                            q, count, mine + p * vs + (int64_t)d0 / q->slab * q->most * q->vrow,
-                            depth, u + p * us, m + p * ms, d0 > 0);
-                }
-                k0 = j * width;
-                l2l__winograd_out(q, t0, count, k0, q->k - k0 < width ? q->k - k0 : width, m);
-            }
-        }
-        L2L__PARALLEL(workers)
-        for (t = 0; t < (q->geometry ? count : 0); t++) l2l__tie_tiles(q, t0 + t, 1);
-    }
-    l2l__arena_drop(c, space);
-    l2l__arena_drop(c, v);
-    return !c->status;
-}
-
-/* A small layer's weight, transformed: as it was kept, or made anew. */
-static bool l2l__winograd_transformed(l2l_context *c, l2l__winograd *q, const l2l_tensor *w,
-                                      int which)
-{
-    int width = q->kernels->columns, panels = (q->k + width - 1) / width, worker;
-    int64_t one = (int64_t)q->points * q->c * width, room = (int64_t)9 * L2L__WIN_SLAB * width;
-    int workers = l2l__workers(c, panels * one);
-    bool fresh;
-    l2l_real *u = l2l__cached(c, w->packed, which, panels * one, &q->matrix, &fresh),
-             *rooms;
-    if (!w->packed) u = (l2l_real *)l2l__arena_array(c, panels * one, sizeof *u);
-    q->u = u;
-    if (c->status || !fresh) return !c->status;
-    rooms = (l2l_real *)l2l__arena_array(c, workers * room, sizeof *rooms);
-    if (rooms) {
-        L2L__PARALLEL(workers)
-        for (worker = 0; worker < workers; worker++) {
-            int j, d0;
-            for (j = worker; j < panels; j += workers)
-                for (d0 = 0; d0 < q->c; d0 += L2L__WIN_SLAB)
-                    l2l__winograd_weight(q, j, d0,
-                                         q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB,
-                                         rooms + worker * room, u + j * one + (int64_t)d0 * width,
-                                         (int64_t)q->c * width);
-        }
-    } else if (w->packed) {
-        w->packed->cache[which].kernels = NULL; /* kept, but not filled                           */
-    }
-    l2l__arena_drop(c, rooms);
-    return !c->status;
-}
-
-/* direction 0: x to y; 1: dy to dx. A large layer's panels are kept from the second run with the
-   same weight on: an attack has many, a training step has one. */
-static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor *w,
-                              const l2l__matrix *matrix, int direction)
-{
-    l2l_mark mark = l2l_mark_here(c);
-    l2l_real *zero = (l2l_real *)l2l__arena_array(c, q->c, sizeof *zero), *none;
-    l2l__packed *p = w->packed;
-    bool ok = zero != NULL;
-    if (zero) memset(zero, 0, (size_t)q->c * sizeof *zero);
-    q->zero = zero;
-    q->weight = w->data;
-    q->matrix = *matrix;
-    q->turned = direction == 1;
-    if (ok && (int64_t)q->c * q->k <= L2L__CACHED) {
-        ok = l2l__winograd_transformed(c, q, w, 2 + direction) && l2l__winograd_blocks(c, q);
-    } else if (ok) {
-        if (p && p->used[direction] == p->version + 1)
-            q->panels = l2l__panels(c, w, matrix, direction, &none);
-        if (p) p->used[direction] = p->version + 1;
-        ok = !c->status && l2l__winograd_panels(c, q);
-    }
-    l2l_release(c, mark);
-    return ok;
-}
-
-/* The weight gradient's plan. An item is a block of x's channels, a slab, by a panel of dy's; its
-   sums stand as [point][channel][columns]. Layers whose sums are small have them several times, for
-   parts of the tiles, so that a thread need not read what another has transformed. How many parts
-   there are, their order and that of the tiles in each depend on the shape alone. */
-typedef struct l2l__winograd_plan {
-    l2l__winograd x, dy;                     /* both as sources of the same tiles                 */
-    int panels, items, parts;
-    bool kept;                               /* the sums of all items, or only of the one at hand */
-    int64_t step, size;                      /* numbers of a point's sums, of an item's           */
-    l2l_real *sums, *dw;                     /* [part][item]                                      */
-} l2l__winograd_plan;
-
-/* A chunk's tiles to one point of one item's sums. */
-static void l2l__winograd_sum(const l2l__winograd_plan *g, int count, const l2l_real *v,
-                              const l2l_real *z, int p, int item, bool accumulate, l2l_real *sums)
-{
-    const l2l__winograd *x = &g->x, *dy = &g->dy;
-    int width = x->kernels->columns, slab = item / g->panels, k0 = item % g->panels * width, band;
-    int channels = x->c - slab * x->slab < x->slab ? x->c - slab * x->slab : x->slab;
-    v += p * l2l__winograd_v(x) + (int64_t)slab * x->most * x->vrow;
-    z += p * l2l__winograd_v(dy) + (int64_t)(k0 / dy->slab) * dy->most * dy->vrow + k0 % dy->slab;
-    for (band = 0; band < channels; band += L2L__ROWS)
-        x->kernels->outer(channels - band < L2L__ROWS ? channels - band : L2L__ROWS, count,
-                          v + band, x->vrow, z, dy->vrow, sums + p * g->step + band * width,
-                          accumulate);
-}
-
-/* An item's sums to the weight's gradient; `out` is room for nine points. */
-static void l2l__winograd_collect(const l2l__winograd_plan *g, const l2l_real *sums, int item,
-                                  l2l_real *out)
-{
-    const l2l_real *from[36];
-    l2l_real *to[9];
-    const l2l__winograd *x = &g->x;
-    int width = x->kernels->columns, c0 = item / g->panels * x->slab, k0 = item % g->panels * width;
-    int channels = x->c - c0 < x->slab ? x->c - c0 : x->slab, k = g->dy.c, i, r;
-    for (i = 0; i < x->points; i++) from[i] = sums + i * g->step;
-    for (i = 0; i < 9; i++) to[i] = out + i * g->step;
-    x->kernels->winograd(x->transform + L2L__WIN_BACK, (int64_t)channels * width, from, to, NULL, 0,
-                         NULL);
-    for (i = 0; i < 9; i++)
-        for (r = 0; r < channels; r++)
-            memcpy(g->dw + ((int64_t)i * x->c + c0 + r) * k + k0, to[i] + r * width,
-                   (size_t)(k - k0 < width ? k - k0 : width) * sizeof *out);
-}
-
-/* Shares from .. to-1 of parts x items: what one thread does. */
-static void l2l__winograd_shares(const l2l__winograd_plan *g, int from, int to, l2l_real *room)
-{
-    l2l_real *v = room, *z = v + g->x.points * l2l__winograd_v(&g->x);
-    l2l_real *own = z + g->x.points * l2l__winograd_v(&g->dy), *out = own + (g->kept ? 0 : g->size);
-    while (from < to) {
-        int part = from / g->items, points = g->x.points, t, count, i;
-        int n = (to < (part + 1) * g->items ? to : (part + 1) * g->items) - from;
-        int t0 = (int)((int64_t)g->x.tiles * part / g->parts);
-        int t1 = (int)((int64_t)g->x.tiles * (part + 1) / g->parts);
-        for (t = t0; t < t1; t += count) {
-            count = t1 - t < g->x.most ? t1 - t : g->x.most;
-            l2l__winograd_in(&g->x, t, count, 0, v);
-            l2l__winograd_in(&g->dy, t, count, 0, z);
-            for (i = 0; i < n * points; i++) {
-                int p = g->kept ? i / n : i % points, share = from + (g->kept ? i % n : i / points);
-                l2l_real *sums = g->kept ? g->sums + share * g->size : own;
-                l2l__winograd_sum(g, count, v, z, p, share % g->items, t > t0, sums);
-                if (!g->kept && p == points - 1) l2l__winograd_collect(g, sums, share, out);
-            }
-        }
-        from += n;
-    }
-}
-
-/* dW over the tiles of x and dy, which q describes as for the forward pass. */
-static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q,
-                                          const l2l_real *dy, l2l_real *dw)
-{
-    int width = q->kernels->columns, deepest = q->c > q->k ? q->c : q->k, most, w;
-    int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
-    int64_t all = (int64_t)q->points * q->c * q->k, vs, zs, room;
-    l2l_mark mark = l2l_mark_here(c);
-    l2l__winograd_plan g;
-    l2l_real *zero, *rooms;
-    memset(&g, 0, sizeof g);
-    g.x = g.dy = *q;
-    g.dw = dw;
-    g.x.slab = g.x.vrow = q->c <= L2L__WIN_SLAB ? q->c : L2L__WIN_GROUP;
-    g.dy.source = dy;
-    g.dy.patch = q->f;
-    g.dy.into = q->transform + L2L__WIN_GRAD;
-    g.dy.h = q->oh; g.dy.w = q->ow; g.dy.c = q->k; g.dy.padding = 0;
-    g.dy.slab = q->k <= L2L__WIN_SLAB ? (q->k + width - 1) / width * width : width;
-    g.dy.vrow = g.dy.slab;
-    g.panels = (q->k + width - 1) / width;
-    g.items = g.panels * ((q->c + g.x.slab - 1) / g.x.slab);
-    g.parts = all > L2L__WIN_ROOM / 2 ? 1 : all < L2L__WIN_ROOM / 16 ? 16
-                                                                     : (int)(L2L__WIN_ROOM / all);
-    if (g.parts > q->tiles / L2L__WIN_TILES) g.parts = q->tiles / L2L__WIN_TILES;
-    if (g.parts < 1) g.parts = 1;
-    most = g.parts > 1 ? L2L__WIN_TILES : L2L__WIN_ROOM / (q->points * (q->c + q->k));
-    if (most < L2L__WIN_TILES) most = L2L__WIN_TILES;
-    if (most > q->tiles) most = q->tiles;
-    g.x.most = g.dy.most = most;
-    g.kept = g.parts > 1 || most < q->tiles;
-    g.step = (int64_t)((g.x.slab + L2L__ROWS - 1) / L2L__ROWS * L2L__ROWS) * width + 16;
-    g.size = q->points * g.step;
-    vs = q->points * l2l__winograd_v(&g.x);
-    zs = q->points * l2l__winograd_v(&g.dy);
-    room = vs + zs + (g.kept ? 0 : g.size) + 9 * g.step;
-    zero = (l2l_real *)l2l__arena_array(c, deepest, sizeof *zero);
-    g.sums = (l2l_real *)l2l__arena_array(c, g.kept ? g.parts * g.items * g.size : 0,
-                                          sizeof *g.sums);
-    rooms = (l2l_real *)l2l__arena_array(c, workers * room, sizeof *rooms);
-    if (!c->status) {
-        memset(zero, 0, (size_t)deepest * sizeof *zero);
-        g.x.zero = g.dy.zero = zero;
-        L2L__PARALLEL(workers)
-        for (w = 0; w < workers; w++) {
-            int64_t shares = (int64_t)g.parts * g.items;
-            l2l_real *mine = rooms + w * room;
-            if (q->k % width) memset(mine + vs, 0, (size_t)zs * sizeof *mine); /* empty columns   */
-            l2l__winograd_shares(&g, (int)(shares * w / workers), (int)(shares * (w + 1) / workers),
-                                 mine);
-        }
-    }
-    if (!c->status && g.kept) {
-        L2L__PARALLEL(workers)
-        for (w = 0; w < workers; w++) {
-            int item, part;
-            for (item = w; item < g.items; item += workers) {
-                l2l_real *sums = g.sums + item * g.size;
-                for (part = 1; part < g.parts; part++)
-                    q->kernels->add(g.size, sums, sums + part * g.items * g.size, sums);
-                l2l__winograd_collect(&g, sums, item, rooms + w * room);
-            }
-        }
-    }
-    l2l_release(c, mark);
-    return !c->status;
-}
-
-/* The matrix of a weight for x -> y (direction 0) or dy -> dx (1). */
-static l2l__matrix l2l__matrix_of(const l2l__geometry *g, int direction)
-{
-    l2l__matrix m;
-    m.kh = g->kh; m.kw = g->kw;
-    m.stride = direction ? g->stride : 1;
-    m.depth = direction ? g->k : g->c;
-    m.columns = direction ? g->c : g->k;
-    m.st = (int64_t)g->c * g->k;
-    m.sd = direction ? 1 : g->k;
-    m.sq = direction ? g->k : 1;
-    return m;
-}
-
-/* A layer of stride 1 with few output channels does badly by panels of those. But it is the input
-   gradient of the layer that leads from y to x, with the taps in reverse and the channels
-   exchanged, and that one's few channels are its input's. */
-static bool l2l__better_turned(const l2l__geometry *g, l2l__geometry *turned)
-{
-    *turned = *g;
-    turned->h = g->oh; turned->w = g->ow; turned->c = g->k;
-    turned->oh = g->h; turned->ow = g->w; turned->k = g->c;
-    turned->padding = g->kh - 1 - g->padding;
-    return g->k <= L2L__FEW && g->c > L2L__FEW && g->stride == 1 && g->kh == g->kw && g->kh > 1 &&
-           turned->padding >= 0;
-}
-
-/* The weight w of layer g for the layer that is g turned, or the other way round. */
-static void l2l__turn_weight(const l2l__geometry *g, const l2l_real *w, l2l_real *turned)
-{
-    int taps = g->kh * g->kw, t, i, k;
-    for (t = 0; t < taps; t++)
-        for (i = 0; i < g->c; i++)
-            for (k = 0; k < g->k; k++)
-                turned[((int64_t)(taps - 1 - t) * g->k + k) * g->c + i] =
-                    w[((int64_t)t * g->c + i) * g->k + k];
-}
-
-static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
-                                     const l2l_tensor *w, l2l_real *dx);
-
-static bool l2l__turned_forward(l2l_context *c, const l2l__geometry *g, const l2l__geometry *turned,
-                                const l2l_real *x, const l2l_tensor *w, const l2l__epilogue *e,
-                                l2l_real *y)
-{
-    int64_t pixels = (int64_t)g->n * g->oh * g->ow;
-    l2l_tensor v;
-    memset(&v, 0, sizeof v);
-    v.data = (l2l_real *)l2l__arena_array(c, (int64_t)g->kh * g->kw * g->c * g->k, sizeof *v.data);
-    if (!v.data) return false;
-    l2l__turn_weight(g, w->data, v.data);
-    if (l2l__conv_input_gradient(c, turned, x, &v, y) && e)
-        l2l__channel_finish(c, pixels, pixels, g->k, y, e, y);
-    l2l__arena_drop(c, v.data);
-    return !c->status;
-}
-
-static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
-                              const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
-{
-    const l2l__epilogue *last = e->scale || e->bias || e->residual || e->relu ? e : NULL;
-    l2l__geometry in = *g, turned;
-    l2l__indirect q;
-    l2l__matrix m = l2l__matrix_of(g, 0);
-    l2l_real *temporary, *padded = NULL;
-    int side = l2l__winograd_side(c->kernels, g->oh, g->ow, g->c, g->k, g->kh, g->kw, g->stride,
-                                  g->padding, g->padding);
-    bool ok;
-    if (!c->kernels->tile) {
-        l2l__naive_conv_forward(c, g, x, w->data, e, y);
-        return true;
-    }
-    if (l2l__better_turned(g, &turned)) return l2l__turned_forward(c, g, &turned, x, w, last, y);
-    if (side) {
-        l2l__winograd v = l2l__winograd_of(c, side, g->n, g->h, g->w, g->c, g->oh, g->ow, g->k,
-                                           g->padding);
-        v.source = x;
-        v.out = y;
-        v.epilogue = last || e->ties ? e : NULL;
-        v.geometry = e->ties ? g : NULL;
-        return l2l__winograd_run(c, &v, w, &m, 0);
-    }
-    memset(&q, 0, sizeof q);
-    q.kernels = c->kernels;
-    q.g = &in;
-    q.wide = g->c <= L2L__FEW && g->kh * g->kw > 1;
-    if (q.wide) {
-        m.kw = 1;
-        m.depth = g->kw * g->c;
-        m.st = (int64_t)m.depth * g->k;
-        x = l2l__padded(c, &in, x, &padded);
-    }
-    q.taps = q.count = m.kh * m.kw;
-    q.depth = m.depth;
-    q.columns = g->k;
-    q.oh = g->oh;
-    q.ow = g->ow;
-    q.pixels = (int64_t)g->n * g->oh * g->ow;
-    q.source = x;
-    q.epilogue = last;
-    q.out = y;
-    q.panels = l2l__panels(c, w, &m, 0, &temporary);
-    ok = x && q.panels && l2l__indirect_run(c, &q);
-    l2l__arena_drop(c, temporary);
-    l2l__arena_drop(c, padded);
-    return ok;
-}
-
-/* -- input gradient of a layer with few input channels: the product dy x W^T gives each output
-   pixel's contribution to its whole patch, which is added line by line into an image with its
-   padding, one image at a time. `room` holds six patches and that image. */
-static void l2l__scatter_image(const l2l__kernels *kernels, const l2l__geometry *g,
-                               const l2l_real *dy, const l2l_real *panels, l2l_real *room,
-                               l2l_real *dx)
-{
-    int columns = g->kh * g->kw * g->c, width = kernels->columns, pixels = g->oh * g->ow, p, j, r,
-        d0, i, e, line = g->kw * g->c, long_line = (g->w + 2 * g->padding) * g->c;
-    int padded = (columns + width - 1) / width * width;
-    l2l_real *image = room + (int64_t)L2L__ROWS * padded;
-    const l2l_real *a[L2L__ROWS];
-    l2l_real *y[L2L__ROWS];
-    memset(image, 0, (size_t)(g->h + 2 * g->padding) * (size_t)long_line * sizeof *image);
-    for (p = 0; p < pixels; p += L2L__ROWS) {
-        int rows = pixels - p < L2L__ROWS ? pixels - p : L2L__ROWS;
-        for (r = 0; r < L2L__ROWS; r++) a[r] = dy + (int64_t)(p + (r < rows ? r : 0)) * g->k;
-        for (j = 0; j < padded; j += width) {
-            for (r = 0; r < rows; r++) y[r] = room + r * padded + j;
-            for (d0 = 0; d0 < g->k; d0 += L2L__SLAB)
-                kernels->tile(rows, 1, g->k - d0 < L2L__SLAB ? g->k - d0 : L2L__SLAB, a, d0,
-                              panels + (int64_t)j * g->k + (int64_t)d0 * width, 0, y, d0 > 0);
-        }
-        for (r = 0; r < rows; r++) {
-            const l2l_real *patch = room + r * padded;
-            l2l_real *to = image + (int64_t)((p + r) / g->ow * g->stride) * long_line +
-                           (p + r) % g->ow * g->stride * g->c;
-            for (i = 0; i < g->kh; i++, patch += line, to += long_line)
-                if (line >= 16) kernels->add(line, to, patch, to);
-                else for (e = 0; e < line; e++) to[e] += patch[e];
-        }
-    }
-    for (i = 0; i < g->h; i++)
-        memcpy(dx + (int64_t)i * g->w * g->c,
-               image + (int64_t)(i + g->padding) * long_line + g->padding * g->c,
-               (size_t)g->w * (size_t)g->c * sizeof *dx);
-}
-
-static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
-                                  const l2l_tensor *w, l2l_real *dx)
-{
-    const l2l__kernels *kernels = c->kernels;
-    int columns = g->kh * g->kw * g->c, worker;
-    int padded = (columns + kernels->columns - 1) / kernels->columns * kernels->columns;
-    int64_t from = (int64_t)g->oh * g->ow * g->k, to = (int64_t)g->h * g->w * g->c;
-    int64_t size = L2L__ROWS * (int64_t)padded +
-                   (int64_t)(g->h + 2 * g->padding) * (g->w + 2 * g->padding) * g->c;
-    int workers = l2l__workers(c, g->n * from * columns);
-    l2l__matrix m;
-    l2l_real *temporary, *room;
-    const l2l_real *panels;
-    m.kh = m.kw = m.stride = 1;
-    m.depth = g->k; m.columns = columns;
-    m.st = 0; m.sd = 1; m.sq = g->k;
-    panels = l2l__panels(c, w, &m, 1, &temporary);
-    room = (l2l_real *)l2l__arena_array(c, workers * size, sizeof *room);
-    if (room) {
-        L2L__PARALLEL(workers)
-        for (worker = 0; worker < workers; worker++) {
-            int n;
-            for (n = worker; n < g->n; n += workers)
-                l2l__scatter_image(kernels, g, dy + n * from, panels, room + worker * size,
-                                   dx + n * to);
-        }
-    }
-    l2l__arena_drop(c, room);
-    l2l__arena_drop(c, temporary);
-    return !c->status;
-}
-
-static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
-                                     const l2l_tensor *w, l2l_real *dx)
-{
-    l2l__indirect q;
-    l2l__matrix m = l2l__matrix_of(g, 1);
-    l2l_real *temporary;
-    int side = l2l__winograd_side(c->kernels, g->h, g->w, g->k, g->c, g->kh, g->kw, g->stride,
-                                  g->padding, 2 - g->padding);
-    bool ok;
-    if (!c->kernels->tile) {
-        l2l__naive_conv_input_gradient(c, g, dy, w->data, dx);
-        return true;
-    }
-    if (g->c <= L2L__FEW && g->kh * g->kw > 1) return l2l__scatter_gradient(c, g, dy, w, dx);
-    if (side) {
-        l2l__winograd v = l2l__winograd_of(c, side, g->n, g->oh, g->ow, g->k, g->h, g->w, g->c,
-                                           2 - g->padding);
-        v.source = dy;
-        v.out = dx;
-        return l2l__winograd_run(c, &v, w, &m, 1);
-    }
-    memset(&q, 0, sizeof q);
-    q.kernels = c->kernels;
-    q.g = g;
-    q.backward = true;
-    q.taps = g->kh * g->kw;
-    q.depth = g->k;
-    q.columns = g->c;
-    q.source = dy;
-    q.out = dx;
-    q.panels = l2l__panels(c, w, &m, 1, &temporary);
-    ok = q.panels && l2l__indirect_phases(c, &q);
-    l2l__arena_drop(c, temporary);
-    return ok;
-}
-
-/* -- weight gradient: dW[tap][c][k] = sum over output pixels of x[pixel moved by tap][c]
-   dy[pixel][k]. Its tiles (six channels of a tap x a panel of k) are shared out to the threads;
-   each thread walks over the images in order and adds every image into all of its tiles, so the
-   order of additions does not depend on how many threads there are. */
-typedef struct l2l__outer_plan {
-    const l2l__kernels *kernels;
-    l2l__geometry g;
-    const l2l_real *x, *dy;
-    int pitch, ldy;                          /* distance of pixels in x and in dy                 */
-    int bands, panels, tiles;                /* bands of six channels                             */
-    l2l_real *sums;                          /* tiles x ROWS x columns                            */
-} l2l__outer_plan;
-
-/* Panels of k that would reach beyond the last column begin earlier instead (and overlap). */
-static int l2l__panel_start(const l2l__outer_plan *q, int panel)
-{
-    int at = panel * q->kernels->columns, last = q->ldy - q->kernels->columns;
-    return at < last ? at : last;
-}
-
-static void l2l__outer_tile(const l2l__outer_plan *q, int n, int tile)
-{
-    const l2l__geometry *g = &q->g;
-    int panel = tile % q->panels, band = tile / q->panels % q->bands,
-        t = tile / q->panels / q->bands;
-    int i = t / g->kw - g->padding, j = t % g->kw - g->padding, c0 = band * L2L__ROWS, oh;
-    int rows = g->c - c0 < L2L__ROWS ? g->c - c0 : L2L__ROWS, first = 0, last = g->ow;
-    while (first < last && first * g->stride + j < 0) first++;
-    while (last > first && (last - 1) * g->stride + j >= g->w) last--;
-    for (oh = 0; oh < g->oh && first < last; oh++) {
-        int64_t ih = (int64_t)oh * g->stride + i;
-        if (ih < 0 || ih >= g->h) continue;
-        q->kernels->outer(rows, last - first,
-                          q->x + ((n * (int64_t)g->h + ih) * g->w + first * g->stride + j) *
-                                     q->pitch + c0,
-                          (int64_t)g->stride * q->pitch,
-                          q->dy + ((n * (int64_t)g->oh + oh) * g->ow + first) * q->ldy +
-                              l2l__panel_start(q, panel),
-                          q->ldy, q->sums + (int64_t)tile * L2L__ROWS * q->kernels->columns, true);
-    }
-}
-
-static void l2l__outer_store(const l2l__outer_plan *q, int tile, l2l_real *dw)
-{
-    const l2l__geometry *g = &q->g;
-    int width = q->kernels->columns, panel = tile % q->panels, band = tile / q->panels % q->bands;
-    int t = tile / q->panels / q->bands, k0 = panel * width, r;
-    int start = l2l__panel_start(q, panel), count = g->k - k0 < width ? g->k - k0 : width;
-    for (r = 0; r < L2L__ROWS && band * L2L__ROWS + r < g->c; r++)
-        memcpy(dw + ((int64_t)t * g->c + band * L2L__ROWS + r) * g->k + k0,
-               q->sums + ((int64_t)tile * L2L__ROWS + r) * width + (k0 - start),
-               (size_t)count * sizeof *dw);
-}
-
-static bool l2l__outer_run(l2l_context *c, l2l__outer_plan *q, l2l_real *dw)
-{
-    const l2l__geometry *g = &q->g;
-    int64_t size = (int64_t)L2L__ROWS * q->kernels->columns;
-    int workers = l2l__workers(c, (int64_t)g->n * g->oh * g->ow * g->c * g->k), w, tile;
-    q->bands = (g->c + L2L__ROWS - 1) / L2L__ROWS;
-    q->panels = (g->k + q->kernels->columns - 1) / q->kernels->columns;
-    q->tiles = g->kh * g->kw * q->bands * q->panels;
-    q->sums = (l2l_real *)l2l__arena_array(c, q->tiles * size, sizeof *q->sums);
-    if (!q->sums) return false;
-    memset(q->sums, 0, (size_t)(q->tiles * size) * sizeof *q->sums);
-    L2L__PARALLEL(workers)
-    for (w = 0; w < workers; w++) {
-        int from = (int)((int64_t)q->tiles * w / workers), n, z;
-        int to = (int)((int64_t)q->tiles * (w + 1) / workers);
-        for (n = 0; n < g->n; n++)
-            for (z = from; z < to; z++) l2l__outer_tile(q, n, z);
-    }
-    for (tile = 0; tile < q->tiles; tile++) l2l__outer_store(q, tile, dw);
-    l2l__arena_drop(c, q->sums);
-    return true;
-}
-
-/* dy with its rows widened to one whole panel, for layers with fewer output channels than that. */
-static l2l_real *l2l__widen(l2l_context *c, const l2l_real *dy, int64_t pixels, int k, int width)
-{
-    l2l_real *out = (l2l_real *)l2l__arena_array(c, pixels * width, sizeof *out);
-    int64_t p;
-    for (p = 0; out && p < pixels; p++) {
-        memcpy(out + p * width, dy + p * k, (size_t)k * sizeof *out);
-        memset(out + p * width + k, 0, (size_t)(width - k) * sizeof *out);
-    }
-    return out;
-}
-
-static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
-                                      const l2l_real *dy, l2l_real *dw)
-{
-    l2l_mark mark = l2l_mark_here(c);
-    l2l__outer_plan q;
-    l2l__geometry turned;
-    int64_t pixels = (int64_t)g->n * g->oh * g->ow;
-    l2l_real *padded;
-    int side;
-    if (!c->kernels->tile) {
-        l2l__naive_conv_weight_gradient(c, g, x, dy, dw);
-        return true;
-    }
-    if (l2l__better_turned(g, &turned)) {
-        l2l_real *v = (l2l_real *)l2l__arena_array(c, (int64_t)g->kh * g->kw * g->c * g->k,
-                                                   sizeof *v);
-        if (v && l2l__conv_weight_gradient(c, &turned, dy, x, v)) l2l__turn_weight(&turned, v, dw);
-        l2l_release(c, mark);
-        return !c->status;
-    }
-    side = l2l__winograd_side(c->kernels, g->oh, g->ow, g->c, g->k, g->kh, g->kw, g->stride,
-                              g->padding, 0); /* this direct way leaves nothing out               */
-    if (side) {
-        l2l__winograd v = l2l__winograd_of(c, side, g->n, g->h, g->w, g->c, g->oh, g->ow, g->k,
-                                           g->padding);
-        v.source = x;
-        return l2l__winograd_weight_gradient(c, &v, dy, dw);
-    }
-    memset(&q, 0, sizeof q);
-    q.kernels = c->kernels;
-    q.g = *g;
-    q.x = x;
-    q.dy = dy;
-    q.ldy = g->k;
-    q.pitch = g->c;
-    if (g->k < q.kernels->columns) {
-        q.ldy = q.kernels->columns;
-        q.dy = l2l__widen(c, dy, pixels, g->k, q.ldy);
-    }
-    if (g->c <= L2L__FEW && g->kh * g->kw > 1) { /* a line of the kernel is one tap             */
-        q.x = l2l__padded(c, &q.g, x, &padded);
-        q.g.c = g->kw * g->c;
-        q.g.kw = 1;
-    }
-    if (q.g.kh * q.g.kw == 1 && q.g.stride == 1 && q.g.padding == 0 && q.pitch == q.g.c &&
-        pixels <= INT_MAX) {
-        q.g.n = q.g.h = q.g.oh = 1;          /* all pixels in one row: a plain matrix product     */
-        q.g.w = q.g.ow = (int)pixels;
-    }
-    if (!c->status) l2l__outer_run(c, &q, dw);
-    l2l_release(c, mark);
-    return !c->status;
-}
-
-/* -- pooling ----------------------------------------------------------------------------------- */
-
-static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
-                                  l2l_real *y, int *index)
-{
-    const l2l__kernels *kernels = c->kernels;
-    int64_t row, rows = (int64_t)g->n * g->oh, size = (int64_t)g->ow * g->c;
-    L2L__PARALLEL(l2l__workers(c, rows * size * g->kh * g->kh))
-    for (row = 0; row < rows; row++)
-        kernels->pool_row(g, x + row / g->oh * g->h * g->w * g->c, (int)(row % g->oh),
-                          y + row * size, index + row * size);
-}
-
-static void l2l__unpool(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
-                        const int *index, l2l_real *dx)
-{
-    int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
-    int n;
-    L2L__PARALLEL(l2l__workers(c, g->n * in))
-    for (n = 0; n < g->n; n++) {
-        l2l_real *image = dx + n * in;
-        const l2l_real *d = dy + n * out;
-        const int *place = index + n * out;
-        int64_t i;
-        int k;
-        memset(image, 0, (size_t)in * sizeof *image);
-        for (i = 0; i < out; i += g->c)
-            for (k = 0; k < g->c; k++) image[(int64_t)place[i + k] * g->c + k] += d[i + k];
-    }
-}
-
-static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
-                             const int *index, l2l_real *y)
-{
-    int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
-    int n;
-    L2L__PARALLEL(l2l__workers(c, g->n * out))
-    for (n = 0; n < g->n; n++) {
-        int64_t i;
-        int k;
-        for (i = 0; i < out; i += g->c)
-            for (k = 0; k < g->c; k++)
-                y[n * out + i + k] = x[n * in + (int64_t)index[n * out + i + k] * g->c + k];
-    }
-}
-
-/* Adds between the window's pixels and the output pixel: towards y (forward) or towards x
-   (adjoint). */
-static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x, l2l_real *y)
-{
-    l2l_real share = (l2l_real)(1.0 / g->kh / g->kh);
-    int oh, ow, i, j, k;
-    for (oh = 0; oh < g->oh; oh++)
-        for (ow = 0; ow < g->ow; ow++, y += g->c)
-            for (i = 0; i < g->kh; i++)
-                for (j = 0; j < g->kh; j++) {
-                    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
-                    l2l_real *at;
-                    if (h < 0 || h >= g->h || w < 0 || w >= g->w) continue;
-                    at = x + ((int64_t)h * g->w + w) * g->c;
-                    if (forward) for (k = 0; k < g->c; k++) y[k] += at[k] * share;
-                    else for (k = 0; k < g->c; k++) at[k] += y[k] * share;
-                }
-}
-
-static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l2l_real *x,
-                         l2l_real *y)
-{
-    int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
-    int n;
-    L2L__PARALLEL(l2l__workers(c, g->n * in))
-    for (n = 0; n < g->n; n++) {
-        if (forward) memset(y + n * out, 0, (size_t)out * sizeof *y);
-        else memset(x + n * in, 0, (size_t)in * sizeof *x);
-        l2l__average_image(g, forward, x + n * in, y + n * out);
-    }
-}
-
-/* The cell's kernels for the instruction set in use. */
-static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c)
-{
-    const l2l__cell_kernels *k = &l2l__cell_plain;
-#if defined(L2L__VECTORS) && defined(L2L__X86)
-    if (c->kernels->cpu == L2L_CPU_VECTOR) k = &l2l__cell_kernels_sse2;
-    if (c->kernels->cpu == L2L_CPU_AVX2) k = &l2l__cell_kernels_avx2;
-    if (c->kernels->cpu == L2L_CPU_AVX512) k = &l2l__cell_kernels_avx512;
-#elif defined(L2L__VECTORS)
-    if (c->kernels->cpu == L2L_CPU_VECTOR) k = &l2l__cell_kernels_neon;
-#else
-    L2L__UNUSED(c);
-#endif
-    return k;
-}
-
-/* ============================================================================================ */
-/*  5  TENSORS AND REVERSE-MODE AUTODIFF                                             >>autodiff  */
-/* ============================================================================================
-
-   An operation computes its result at once and, while the context records, leaves a node on the
-   tape: which operation, its inputs, what it saved. l2l_vjp walks the tape backwards. Each node's
-   vector-Jacobian product (VJP) is written with the operations of this chapter, so with
-   L2L_CREATE_GRAPH the walk itself is recorded and can be differentiated again, to any order.
-   Convolution, input gradient and weight gradient are each other's VJPs; unpooling and gathering,
-   summing and broadcasting, slicing and placing, picking and unpicking are pairs of adjoints. */
-
 typedef struct l2l__vjp {
     l2l_context *c;
     l2l_tensor *y, *dy;                      /* the node and the cotangent of its output          */
@@ -5352,6 +5201,56 @@ typedef struct l2l__operation {
     const char *name;
     void (*vjp)(l2l__vjp *v);
 } l2l__operation;
+
+/* of chapter 8, tensors */
+static void l2l__pointwise_vjp(l2l__vjp *v);
+static l2l_tensor *l2l__map(l2l_context *c, int kind, l2l_tensor *x, l2l_shape s, int64_t i0,
+                            int64_t i1, int64_t i2, l2l_tensor *positions);
+static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *gate,
+                                   l2l_tensor *scale);
+
+/* of chapter 9, layers */
+
+/* of chapter 10, losses and optimizers */
+static bool l2l__outer_logits_ok(const l2l_model *m, const l2l_tensor *z);
+
+/* of chapter 14, files */
+static bool l2l__is_utf8(const char *text);
+static bool l2l__bundle_has(const struct l2l__bundle *b, const char *name, l2l_shape s, int rank);
+
+/* of chapter 15, kernels */
+static void l2l__packed_free(l2l_context *c, l2l__packed *p);
+static bool l2l__arithmetic_ok(l2l_context *c);
+static void l2l__ew_relu(l2l_context *c, int64_t n, const l2l_real *x, l2l_real *y);
+static void l2l__ew_gate(l2l_context *c, int64_t n, const l2l_real *dy, const l2l_real *y,
+                         l2l_real slope, l2l_real *out);
+static void l2l__ew_mul(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
+                        l2l_real *out);
+static void l2l__channel_finish(l2l_context *c, int64_t pixels, int64_t each, int n,
+                                const l2l_real *x, const l2l__epilogue *e, l2l_real *y);
+static void l2l__channel_gate(l2l_context *c, int64_t pixels, int64_t each, int n,
+                              const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
+                              l2l_real *out);
+static void l2l__channel_combine(l2l_context *c, int64_t pixels, int64_t each, int n,
+                                 const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                                 const l2l_real *by, l2l_real *out);
+static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, int n,
+                                 const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                                 const l2l_real *mu, double *s0, double *s1);
+static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                              const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y);
+static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
+                                     const l2l_tensor *w, l2l_real *dx);
+static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                                      const l2l_real *dy, l2l_real *dw);
+static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                                  l2l_real *y, int *index);
+static void l2l__unpool(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
+                        const int *index, l2l_real *dx);
+static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                             const int *index, l2l_real *y);
+static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l2l_real *x,
+                         l2l_real *y);
 
 /* -- shapes and storage ------------------------------------------------------------------------ */
 
@@ -5895,7 +5794,6 @@ static double l2l__value(int kind, double x, double a, double b)
     }
 }
 
-static void l2l__pointwise_vjp(l2l__vjp *v);
 static const l2l__operation l2l__pointwise_op = {"pointwise", l2l__pointwise_vjp};
 
 static l2l_tensor *l2l__pointwise(l2l_context *c, int kind, const char *where, l2l_tensor *x,
@@ -6126,8 +6024,6 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
     }
 }
 
-static l2l_tensor *l2l__map(l2l_context *c, int kind, l2l_tensor *x, l2l_shape s, int64_t i0,
-                            int64_t i1, int64_t i2, l2l_tensor *positions);
 static void l2l__map_vjp(l2l__vjp *v)
 {
     l2l_tensor *y = v->y;
@@ -6264,8 +6160,6 @@ L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s)
 static int64_t l2l__pixels(const l2l_tensor *x) { return l2l_count(x->shape) / x->shape.c; }
 
 /* dy where gate > 0 (everywhere without a gate), times scale: linear in dy and in scale. */
-static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *gate,
-                                   l2l_tensor *scale);
 static void l2l__gate_scale_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -6911,35 +6805,8 @@ L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *
 }
 
 /* ============================================================================================ */
-/*  6  LAYERS AND CLASSIFIERS                                                          >>layers  */
+/*  9  LAYERS AND CLASSIFIERS                                                        >>layers  */
 /* ============================================================================================ */
-
-typedef struct l2l__slot {                   /* a parameter or a buffer                           */
-    char name[96];
-    l2l_tensor value;
-    int rank;
-    bool trainable;
-} l2l__slot;
-
-struct l2l_model {
-    l2l_context *context;
-    l2l_model_options options;
-    char arch[32], scope[64];
-    l2l__slot **slot;                        /* in the order of the first run                     */
-    int n_slots, capacity, cursor;           /* cursor: where the next look-up begins             */
-    bool creating;                           /* the first run: layers make what they miss ...     */
-    const struct l2l__bundle *from;          /* ... if this file, when there is one, has it       */
-    l2l_mode mode;
-    bool frozen;                             /* training mode without moving running statistics   */
-    bool mode_matters;                       /* some layer has asked for the mode                 */
-    l2l_stream stream;                       /* of dropout: set by whoever runs the model         */
-    const uint32_t *images;                  /* n_images indices in the data set; NULL: 0, 1, ..  */
-    int n_images;
-    uint32_t draws;                          /* dropout layers so far in this run                 */
-    int *predicted, n_predicted;             /* where an outer loss may note its predictions      */
-    l2l_external external;
-    l2l_model *next;                         /* in the context's list of those freed too early    */
-};
 
 /* -- file layout: KxCxkhxkw against khxkwxCxK -------------------------------------------------- */
 
@@ -6972,9 +6839,7 @@ static void l2l__touch(l2l__slot *p)
 }
 
 /* Chapter 12: an error unless the file has the parameter that a model is about to make. */
-static bool l2l__bundle_has(const struct l2l__bundle *b, const char *name, l2l_shape s, int rank);
 /* And: whether files can hold a text, which is UTF-8 there. */
-static bool l2l__is_utf8(const char *text);
 
 static l2l__slot *l2l__find_slot(l2l_model *m, const char *name)
 {
@@ -7509,8 +7374,6 @@ static void l2l__model_set_normalisation(l2l_model *m, int channels, const doubl
     memcpy(m->options.deviation, deviation, (size_t)channels * sizeof *deviation);
 }
 
-static bool l2l__outer_logits_ok(const l2l_model *m, const l2l_tensor *z);
-
 /* forward(m, x, user), a run from the first layer on; NULL and an error if it fails. The function
    does not own x: it is lent. */
 static l2l_tensor *l2l__run(l2l_model *m, l2l_tensor *x, l2l_mode mode, l2l_forward forward,
@@ -8018,7 +7881,7 @@ L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e)
 }
 
 /* ============================================================================================ */
-/*  7  LOSSES AND OUTER OPTIMIZERS                                                 >>losses-code */
+/*  10 LOSSES AND OUTER OPTIMIZERS                                              >>losses-code  */
 /* ============================================================================================ */
 
 /* -- losses, per image ------------------------------------------------------------------------- */
@@ -8107,19 +7970,6 @@ L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tenso
     return l2l__record2(c, y, &l2l__kl_op, p, q);
 }
 
-/* Of n numbers the first that is not finite, or n. x - x is 0, or NaN, which sums keep: eight of
-   them, which compilers make vectors of, tell whether there is one to look for. */
-static int64_t l2l__not_finite_at(const l2l_real *x, int64_t n)
-{
-    l2l_real sums[8] = {0}, sum = 0;
-    int64_t i;
-    for (i = 0; i + 8 <= n; i += 8)
-        for (int j = 0; j < 8; j++) sums[j] += x[i + j] - x[i + j];
-    for (int j = 0; j < 8; j++) sum += sums[j];
-    for (i = sum == 0 ? i : 0; i < n && x[i] - x[i] == 0; i++) { }
-    return i;
-}
-
 /* Row-wise argmax without column `except` (-1: all columns); the first NaN, if there is one. */
 static int l2l__argmax(const l2l_real *z, int k, int except)
 {
@@ -8181,185 +8031,7 @@ L2LADVDEF bool l2l_predict(l2l_context *c, const l2l_tensor *logits, int *classe
     return true;
 }
 
-/* -- the three interfaces: objectives and outer losses ----------------------------------------- */
-
-static l2l_tensor *l2l__objective_ce(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
-                                     const int *labels, void *user)
-{
-    L2L__UNUSED(clean);
-    L2L__UNUSED(user);
-    return l2l_cross_entropy(c, logits, labels);
-}
-
-static l2l_tensor *l2l__objective_kl_loss(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
-                                          const int *labels, void *user)
-{
-    L2L__UNUSED(labels);
-    L2L__UNUSED(user);
-    return l2l_kl_divergence(c, clean, logits);
-}
-
-static l2l_tensor *l2l__objective_margin_loss(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
-                                              const int *labels, void *user)
-{
-    L2L__UNUSED(clean);
-    L2L__UNUSED(user);
-    return l2l_margin(c, logits, labels);
-}
-
-/* After class `last` the next in order of logits, the label left out; -1 begins. */
-static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
-{
-    int best = -1;
-    for (int k = 0; k < classes; k++) {
-        if (k == label || k == last) continue;
-        if (last >= 0 && (z[k] > z[last] || (!(z[k] < z[last]) && k < last))) continue;
-        if (best < 0 || z[k] > z[best]) best = k;
-    }
-    return best < 0 ? (label + 1) % classes : best; /* not numbers: any                           */
-}
-
-/* Of each row the logit number `rank` downwards, from 0. */
-static l2l_tensor *l2l__ranked(l2l_context *c, l2l_tensor *z, int rank)
-{
-    int *k = (int *)l2l__arena_array(c, z->shape.n, sizeof *k);
-    for (int i = 0; k && i < z->shape.n; i++) {
-        k[i] = -1;
-        for (int r = 0; r <= rank; r++)
-            k[i] = l2l__next_class(z->data + (int64_t)i * z->shape.c, z->shape.c, -1, k[i]);
-    }
-    l2l_tensor *y = k ? l2l_pick(c, z, k) : NULL;
-    l2l__arena_drop(c, k);
-    return y;
-}
-
-/* a / (z_pi1 - b + 1e-12) */
-static l2l_tensor *l2l__ratio(l2l_context *c, l2l_tensor *z, l2l_tensor *a, l2l_tensor *b)
-{
-    l2l_tensor *range = l2l_affine(c, l2l_sub(c, l2l__ranked(c, z, 0), b), 1, 1e-12);
-    return l2l_mul(c, a, l2l_power(c, range, -1));
-}
-
-static l2l_tensor *l2l__objective_dlr_loss(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
-                                           const int *labels, void *user)
-{
-    L2L__UNUSED(clean);
-    L2L__UNUSED(user);
-    if (logits->shape.c < 3) {
-        l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the difference of logits ratio is not defined for %d "
-                  "classes, only from 3 on: take the margin", logits->shape.c);
-        return NULL;
-    }
-    return l2l__ratio(c, logits, l2l_margin(c, logits, labels), l2l__ranked(c, logits, 2));
-}
-
-static l2l_objective l2l__objective(const char *name,
-                                    l2l_tensor *(*loss)(l2l_context *, l2l_tensor *, l2l_tensor *,
-                                                        const int *, void *), bool needs_clean)
-{
-    l2l_objective o = L2L__ZERO;
-    o.name = name;
-    o.loss = loss;
-    o.needs_clean = needs_clean;
-    return o;
-}
-
-L2LADVDEF l2l_objective l2l_objective_cross_entropy(void)
-{
-    return l2l__objective("cross-entropy", l2l__objective_ce, false);
-}
-L2LADVDEF l2l_objective l2l_objective_kl(void)
-{
-    return l2l__objective("kl", l2l__objective_kl_loss, true);
-}
-L2LADVDEF l2l_objective l2l_objective_margin(void)
-{
-    return l2l__objective("margin", l2l__objective_margin_loss, false);
-}
-L2LADVDEF l2l_objective l2l_objective_dlr(void)
-{
-    return l2l__objective("dlr", l2l__objective_dlr_loss, false);
-}
-
-static l2l_tensor *l2l__outer_ce(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
-                                 void *user)
-{
-    l2l_context *c = m->context;
-    l2l_tensor *z = l2l_model_forward(m, adv, L2L_TRAIN);
-    L2L__UNUSED(x);
-    L2L__UNUSED(user);
-    return z ? l2l_mean(c, l2l_cross_entropy(c, z, labels)) : NULL;
-}
-
-L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
-{
-    l2l_outer o = L2L__ZERO;
-    o.name = "cross-entropy";
-    o.loss = l2l__outer_ce;
-    o.is_objective = true;
-    return o;
-}
-
-/* For the report: an outer loss that has the logits at x'_T notes what they predict. */
-static void l2l__outer_saw(l2l_model *m, const l2l_tensor *logits)
-{
-    if (m->predicted && logits) l2l_predict(m->context, logits, m->predicted);
-}
-
-L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n)
-{
-    if (!m || m->context->status ||
-        !l2l__given(m->context, "l2l_outer_predicted", "classes", classes))
-        return false;
-    if (m->predicted && n != m->n_predicted)
-        return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_outer_predicted: %d classes for %d "
-                         "images", n, m->n_predicted);
-    if (m->predicted) memcpy(m->predicted, classes, (size_t)n * sizeof *classes);
-    return true;
-}
-
-/* Where the mode does not matter the third pass would be the first one again, and is. */
-static l2l_tensor *l2l__outer_trades(l2l_model *m, l2l_tensor *x, l2l_tensor *adv,
-                                     const int *labels, void *user)
-{
-    l2l_context *c = m->context;
-    double beta = *(const double *)user;
-    uint64_t seed = m->stream.seed;
-    l2l_tensor *first, *attacked, *again;
-    if (!(beta >= 0)) {
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "TRADES: beta %g is not 0 or more", beta);
-        return NULL;
-    }
-    first = l2l_model_forward(m, x, L2L_TRAIN);
-    m->stream.seed += 0xD1B54A32D192ED03u;   /* dropout draws anew                                */
-    attacked = l2l_model_forward(m, adv, L2L_TRAIN);
-    m->stream.seed += 0xD1B54A32D192ED03u;
-    again = m->mode_matters ? l2l_model_forward(m, x, L2L_TRAIN) : first;
-    m->stream.seed = seed;
-    l2l__outer_saw(m, attacked);
-    return l2l_add(c, l2l_mean(c, l2l_cross_entropy(c, first, labels)),
-                   l2l_affine(c, l2l_mean(c, l2l_kl_divergence(c, again, attacked)), beta, 0));
-}
-
-L2LADVDEF l2l_outer l2l_outer_trades(double beta)
-{
-    l2l_outer o = L2L__ZERO;
-    o.name = "trades";
-    o.loss = l2l__outer_trades;
-    o.number[0] = beta;
-    return o;
-}
-
 /* -- outer optimizers -------------------------------------------------------------------------- */
-
-struct l2l_optimizer {
-    l2l_context *context;
-    l2l_optimizer_options options;
-    int n;
-    int64_t *sizes;
-    l2l_real **first, **second;              /* momentum; Adam's second moment                    */
-    int64_t steps;
-};
 
 L2LADVDEF l2l_optimizer_options l2l_sgd_default(void)
 {
@@ -8381,19 +8053,6 @@ L2LADVDEF l2l_optimizer_options l2l_adam_default(void)
     o.momentum = 0;
     return o;
 }
-
-static const char *const l2l__optimizer_names[] = {"sgd", "adam"};
-static const l2l__field l2l__optimizer_fields[] = {
-    L2L__ENUM(l2l_optimizer_options, kind, l2l__optimizer_names, 0),
-    L2L__NUMBER(l2l_optimizer_options, rate, 0, 1e6, L2L__BELOW),
-    L2L__NUMBER(l2l_optimizer_options, momentum, 0, 1, L2L__BELOW),
-    L2L__NUMBER(l2l_optimizer_options, weight_decay, 0, (double)FLT_MAX, 0),
-    L2L__BOOL(l2l_optimizer_options, nesterov, 0),
-    L2L__NUMBER(l2l_optimizer_options, beta1, 0, 1, L2L__BELOW),
-    L2L__NUMBER(l2l_optimizer_options, beta2, 0, 1, L2L__BELOW),
-    L2L__NUMBER(l2l_optimizer_options, epsilon, 0, (double)FLT_MAX, L2L__ABOVE),
-    L2L__NUMBER(l2l_optimizer_options, clip, 0, DBL_MAX, 0),
-    L2L__END};
 
 L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o)
 {
@@ -8524,15 +8183,6 @@ L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
 
 /* -- schedules --------------------------------------------------------------------------------- */
 
-static const char *const l2l__schedule_names[] = {"constant", "steps", "cosine"};
-static const l2l__field l2l__schedule_fields[] = {
-    L2L__ENUM(l2l_schedule, kind, l2l__schedule_names, 0),
-    L2L__NUMBER(l2l_schedule, warm_up, 0, 1, 0),
-    L2L__LIST(l2l_schedule, milestones, 0, 1, 0),
-    L2L__NUMBER(l2l_schedule, factor, 0, 1e6, 0),
-    L2L__NUMBER(l2l_schedule, final, 0, 1e6, 0),
-    L2L__END};
-
 L2LADVDEF l2l_schedule l2l_schedule_default(void)
 {
     l2l_schedule s = L2L__ZERO;
@@ -8559,7 +8209,7 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
 }
 
 /* ============================================================================================ */
-/*  8  ATTACKS                                                                   >>attacks-code */
+/*  11 ATTACKS                                                                 >>attacks-code  */
 /* ============================================================================================
 
    The inner problem, max over x' in B(x, epsilon) of L(f(x'), y), is walked in three moves that
@@ -8571,46 +8221,21 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
 
    with the maximizer's step between look and move. */
 
+/* of chapter 11, attacks */
+static bool l2l__may_restart(const l2l_attack *a);
+static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_attacks,
+                                 const l2l_real *images, const int *labels, int n,
+                                 l2l_real *adversarial, l2l_record *records);
+
+/* of chapter 14, files */
+static bool l2l__evaluation_save(const l2l_evaluation *e);
+static bool l2l__evaluation_load(l2l_evaluation *e);
+
+/* of chapter 15, kernels */
+static void l2l__naive_project(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
+                               l2l_real *out);
+
 /* -- the inner problem ------------------------------------------------------------------------- */
-
-/* Makes room for one batch in the arena; the caller's mark gives it back. With `keep` every g_t is
-   kept (for maximizers that learn), else one buffer serves all. What else is in `in` is set by the
-   caller. */
-static bool l2l__inner_open(l2l_inner *in, bool keep)
-{
-    l2l_context *c = in->context;
-    in->shape = in->x->shape;
-    in->n = in->shape.n;
-    in->t = 0;
-    in->clean_logits = NULL;
-    in->adv = l2l__new(c, "inner problem", in->shape);
-    in->delta = l2l_zeros(c, in->shape);
-    for (int t = 0; in->maximizer && t < in->maximizer->memory; t++)
-        in->memory[t] = l2l__new(c, "inner problem", in->shape);
-    in->start = keep ? l2l__new(c, "inner problem", in->shape) : NULL;
-    in->g = (l2l_tensor **)l2l__arena_array(c, (int64_t)in->T + 1, sizeof *in->g);
-    in->loss = (l2l_real *)l2l__arena_array(c, in->n, sizeof *in->loss);
-    in->predicted = (int *)l2l__arena_array(c, in->n, sizeof *in->predicted);
-    for (int t = 0; in->g && t <= in->T; t++)
-        in->g[t] = t && !keep ? in->g[0] : l2l__new(c, "inner problem", in->shape);
-    return !c->status;
-}
-
-static l2l_tensor *l2l__inner_forward(l2l_inner *in, l2l_tensor *x, l2l_mode mode);
-
-/* The clean logits of objectives that compare with them: a constant of the inner problem. */
-static bool l2l__inner_clean(l2l_inner *in)
-{
-    l2l_context *c = in->context;
-    bool was, frozen = in->model->frozen;
-    if (!in->objective->needs_clean) return !c->status;
-    was = l2l_set_recording(c, false);
-    in->model->frozen = true;
-    in->clean_logits = l2l__inner_forward(in, in->x, in->mode);
-    in->model->frozen = frozen;
-    l2l_set_recording(c, was);
-    return !c->status;
-}
 
 /* The numbers of an image. */
 static int64_t l2l__image_size(const l2l_model_options *o)
@@ -8629,176 +8254,6 @@ static double l2l__norm2_scaled(const l2l_real *x, const l2l_real *y, int64_t n)
         sum += d * d;
     }
     return most * sqrt(sum);
-}
-
-/* |x|_2 of one image; with y of x - y. */
-static double l2l__norm2(const l2l_real *x, const l2l_real *y, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double d = (double)x[i] - (y ? (double)y[i] : 0);
-        sum += d * d;
-    }
-    return sum <= 1e-280 || sum > DBL_MAX ? l2l__norm2_scaled(x, y, n) : sqrt(sum);
-}
-
-/* Proj: x' into the ball around x, then into [0,1], which leads no pixel away from x. */
-static void l2l__into_ball(l2l_inner *in)
-{
-    int64_t count = l2l_count(in->shape), one = count / in->n;
-    double epsilon = in->norm == L2L_LINF ? in->epsilon : 1;
-    int n;
-    if (in->norm == L2L_L2) {
-        L2L__PARALLEL(l2l__workers(in->context, count))
-        for (n = 0; n < in->n; n++) {
-            const l2l_real *x = in->x->data + n * one;
-            l2l_real *z = in->adv->data + n * one, shrink;
-            double norm = l2l__norm2(z, x, one);
-            if (norm <= in->epsilon) continue;
-            shrink = (l2l_real)(in->epsilon / norm);
-            for (int64_t j = 0; j < one; j++) z[j] = x[j] + shrink * (z[j] - x[j]);
-        }
-    }
-    l2l__ew_project(in->context, count, in->adv->data, in->x->data, (l2l_real)epsilon,
-                    in->adv->data);
-}
-
-/* The place in C,H,W order of element i of an image HxWxC. */
-static uint32_t l2l__chw(l2l_shape s, int64_t i)
-{
-    return (uint32_t)(i % s.c * s.h * s.w + i / s.c);
-}
-
-/* Noise on an image of `one` numbers. Uniform in an l2 ball: along N(0,I), epsilon u^(1/one). */
-static void l2l__add_noise(const l2l_inner *in, l2l_start kind, const l2l_stream *s, int64_t one,
-                           l2l_real *x)
-{
-    const bool along = in->norm == L2L_L2 && kind == L2L_START_UNIFORM;
-    double scale = kind == L2L_START_NORMAL ? 0.001 : in->epsilon, sum = 0;
-    for (int64_t i = 0; along && i < one; i++) {
-        double z = l2l_random_normal(s, (uint32_t)i);
-        sum += z * z;
-    }
-    if (along)
-        scale = scale * pow(l2l_random_uniform(s, (uint32_t)one), 1 / (double)one) / sqrt(sum);
-    for (int64_t i = 0; i < one; i++) {
-        uint32_t e = l2l__chw(in->shape, i);
-        x[i] += (l2l_real)(scale * (along || kind == L2L_START_NORMAL
-                                        ? l2l_random_normal(s, e)
-                                        : 2 * l2l_random_uniform(s, e) - 1));
-    }
-}
-
-/* x'_0. The noise of a pixel depends on the image's index and its place in C,H,W order only. */
-static void l2l__start(l2l_inner *in, l2l_start kind)
-{
-    l2l_context *c = in->context;
-    int64_t one = l2l_count(in->shape) / in->n;
-    int n;
-    if (c->status) return;
-    memcpy(in->adv->data, in->x->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
-    if (kind != L2L_START_CLEAN) {
-        L2L__PARALLEL(l2l__workers(c, l2l_count(in->shape)))
-        for (n = 0; n < in->n; n++) {
-            l2l_stream s = in->stream;
-            s.purpose = L2L_RANDOM_START;
-            s.image = in->images[n];
-            l2l__add_noise(in, kind, &s, one, in->adv->data + n * one);
-        }
-        l2l__into_ball(in);
-    }
-    if (in->start)
-        memcpy(in->start->data, in->adv->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
-}
-
-static void l2l__hunt_lose(struct l2l__hunt *h, uint32_t image, const char *text);
-
-/* All numbers of x, `what` they are, are finite. An image where they are not ends training, or the
-   attack on it unless it is done; zeros stand for them, so that nothing else is spoilt. */
-static void l2l__finite_images(l2l_inner *in, const char *what, l2l_tensor *x)
-{
-    int64_t one = l2l_count(x->shape) / x->shape.n, at;
-    char when[32] = "the clean image", number[24] = "", text[160];
-    for (int i = 0; i < x->shape.n && !in->context->status; i++) {
-        l2l_real *v = x->data + i * one;
-        if ((at = l2l__not_finite_at(v, one)) == one) continue;
-        if (!in->done || !in->done[i]) {
-            if (in->t >= 0) l2l__format(when, sizeof when, "step %d", in->t);
-            if (one > 1) l2l__format(number, sizeof number, " %d", (int)l2l__chw(x->shape, at));
-            l2l__format(text, sizeof text, "image %d, %s: %s%s is %g, not finite",
-                        (int)in->images[i], when, what, number, (double)v[at]);
-            if (in->hunt) l2l__hunt_lose(in->hunt, in->images[i], text);
-            else l2l__fail(in->context, L2L_ERROR_NUMERIC, "%s", text);
-        }
-        memset(v, 0, (size_t)one * sizeof *v);
-    }
-}
-
-static const char l2l__a_logit[] = "the logit of class";
-static const char l2l__a_gradient[] = "the gradient of pixel";
-
-/* Losses and predictions of a pass go into `in`. */
-static bool l2l__note(l2l_inner *in, const l2l_tensor *logits, l2l_tensor *loss)
-{
-    l2l_context *c = in->context;
-    if (!logits || !loss || !l2l__ready(c, "the inner objective's loss", loss)) return false;
-    if (!l2l__same(loss->shape, l2l_shape_of(in->n, 1, 1, 1)))
-        return l2l__shapes_differ(c, "the inner objective's loss", loss->shape,
-                                  l2l_shape_of(in->n, 1, 1, 1));
-    l2l__finite_images(in, "the loss", loss);
-    memcpy(in->loss, loss->data, (size_t)in->n * sizeof *in->loss);
-    return !c->status && l2l_predict(c, logits, in->predicted);
-}
-
-/* Logits at x. */
-static l2l_tensor *l2l__inner_forward(l2l_inner *in, l2l_tensor *x, l2l_mode mode)
-{
-    l2l_tensor *z = in->context->status ? NULL : l2l_model_forward(in->model, x, mode);
-    in->forwards++;
-    if (z) l2l__finite_images(in, l2l__a_logit, z);
-    return in->context->status ? NULL : z;
-}
-
-/* L: the objective, with targets minus it, and cut off. */
-static l2l_tensor *l2l__inner_loss(l2l_inner *in, l2l_tensor *logits)
-{
-    l2l_context *c = in->context;
-    const l2l_objective *o = in->objective;
-    bool lent = l2l__lend(logits, true), clean = l2l__lend(in->clean_logits, true);
-    l2l_tensor *L = logits ? o->loss(c, logits, in->clean_logits, in->labels, o->user) : NULL;
-    l2l__lend(logits, lent);
-    l2l__lend(in->clean_logits, clean);
-    if (L && in->targeted) L = l2l_affine(c, L, -1, 0);
-    if (L && o->cut) L = l2l_sub(c, L, l2l_relu(c, l2l_affine(c, L, 1, -o->confidence)));
-    return L;
-}
-
-/* One pass through the classifier at x'_t: in->loss, in->predicted and, if asked for, in->g[t].
-   The loss is summed over images, so that g is every image's own gradient. Returns sum L. */
-static double l2l__look(l2l_inner *in, int t, bool gradient)
-{
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    bool was = l2l_set_recording(c, gradient), frozen = in->model->frozen;
-    l2l_tensor *logits, *loss, *sum, *g;
-    double total = 0;
-    in->model->frozen = true;                /* looking leaves no trace in running statistics     */
-    logits = l2l__inner_forward(in, in->adv, in->mode);
-    loss = l2l__inner_loss(in, logits);
-    if (l2l__note(in, logits, loss) && gradient) {
-        sum = l2l_sum(c, loss);
-        in->backwards++;
-        if (sum && l2l_grad(c, sum, &in->adv, 1, &g, L2L_FREE_GRAPH)) {
-            l2l__finite_images(in, l2l__a_gradient, g);
-            memcpy(in->g[t]->data, g->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
-        }
-    }
-    in->model->frozen = frozen;
-    l2l_set_recording(c, was);
-    if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the inner objective returned NULL");
-    l2l_release(c, mark);
-    for (int i = 0; i < in->n && !c->status; i++) total += (double)in->loss[i];
-    return total;
 }
 
 L2LADVDEF bool l2l_look(l2l_inner *in, l2l_tensor *at, l2l_real *loss, int *predicted,
@@ -8822,223 +8277,6 @@ L2LADVDEF bool l2l_look(l2l_inner *in, l2l_tensor *at, l2l_real *loss, int *pred
     in->backwards = there.backwards;
     l2l_release(c, mark);
     return !c->status;
-}
-
-/* x'_{t+1} = Proj(x'_t + delta_t) */
-static void l2l__move(l2l_inner *in)
-{
-    if (in->context->status) return;
-    l2l__finite_images(in, "the maximizer's step of pixel", in->delta);
-    l2l__ew_add(in->context, l2l_count(in->shape), in->adv->data, in->delta->data, in->adv->data);
-    l2l__into_ball(in);
-}
-
-/* -- maximizers that do not learn -------------------------------------------------------------- */
-
-static bool l2l__sign_step(void *self, l2l_inner *in)
-{
-    L2L__UNUSED(self);
-    l2l__ew_sign_step(in->context, l2l_count(in->shape), (l2l_real)in->step_size,
-                      in->g[in->t]->data, in->delta->data);
-    return true;
-}
-
-/* Steepest ascent in l2; an image without gradient stays. */
-static bool l2l__gradient_step(void *self, l2l_inner *in)
-{
-    int64_t one = l2l_count(in->shape) / in->n;
-    int n;
-    L2L__UNUSED(self);
-    L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
-    for (n = 0; n < in->n; n++) {
-        const l2l_real *g = in->g[in->t]->data + n * one;
-        double norm = l2l__norm2(g, NULL, one), up = norm < 1e-280 ? 1e280 : 1;
-        double scale = norm > 0 ? in->step_size / (up * norm) : 0;
-        for (int64_t j = 0; j < one; j++)
-            in->delta->data[n * one + j] = (l2l_real)(scale * (up * (double)g[j]));
-    }
-    return true;
-}
-
-/* An image without gradient goes on as before. */
-static bool l2l__momentum_step(void *self, l2l_inner *in)
-{
-    int64_t count = l2l_count(in->shape), one = count / in->n;
-    l2l_real mu = (l2l_real)in->maximizer->number[0];
-    int n;
-    L2L__UNUSED(self);
-    L2L__PARALLEL(l2l__workers(in->context, count))
-    for (n = 0; n < in->n; n++) {
-        const l2l_real *g = in->g[in->t]->data + n * one;
-        l2l_real *m = in->memory[0]->data + n * one;
-        double norm = 0;
-        for (int64_t j = 0; j < one; j++) norm += fabs((double)g[j]);
-        for (int64_t j = 0; j < one; j++)
-            m[j] = mu * m[j] + (l2l_real)(norm > 0 ? (double)g[j] / norm : 0);
-    }
-    l2l__ew_sign_step(in->context, count, (l2l_real)in->step_size, in->memory[0]->data,
-                      in->delta->data);
-    return true;
-}
-
-/* Beyond sqrt(FLT_MAX) a gradient's square is infinite, and Adam would stand still. */
-static const char l2l__a_square[] = "the gradient is too large: Adam's mean of its square at pixel";
-
-/* The penalty's gradient is that of the pixel that is farthest away, the first of several. */
-static bool l2l__adam_step(void *self, l2l_inner *in)
-{
-    const l2l_optimizer_options o = l2l_adam_default();
-    int64_t count = l2l_count(in->shape), one = count / in->n;
-    int n;
-    L2L__UNUSED(self);
-    memset(in->delta->data, 0, (size_t)count * sizeof(l2l_real));
-    L2L__PARALLEL(l2l__workers(in->context, count))
-    for (n = 0; n < in->n; n++) {
-        int64_t at = n * one, most = 0;
-        const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
-        l2l_real *g = in->g[in->t]->data + at; /* ours to change: nobody reads it any more        */
-        for (int64_t j = 1; j < one; j++)
-            if (fabs((double)(z[j] - x[j])) > fabs((double)(z[most] - x[most]))) most = j;
-        if (fabs((double)(z[most] - x[most])) > in->maximizer->number[0])
-            g[most] -= z[most] > x[most] ? (l2l_real)1 : (l2l_real)-1;
-        l2l__adam(&o, one, in->delta->data + at, g, in->memory[0]->data + at,
-                  in->memory[1]->data + at, in->step_size, -1, in->t + 1);
-    }
-    l2l__finite_images(in, l2l__a_square, in->memory[1]);
-    return !in->context->status;
-}
-
-/* A trial of the images numbered search[0..m-1]: delta = alpha d, and L at what it leads to by one
-   pass of them alone. Those that do not accept move to the front of `search`; how many. */
-static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, int m)
-{
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    l2l_inner some = *in;                    /* the inner problem of these images                 */
-    l2l_tensor *z = in->clean_logits;
-    int64_t one = l2l_count(in->shape) / in->n, j;
-    int *ints = (int *)l2l__arena_array(c, m, 2 * sizeof *ints), left = 0;
-    uint32_t *images = (uint32_t *)l2l__arena_array(c, m, sizeof *images);
-    some.n = some.shape.n = m;
-    some.done = NULL;
-    some.images = images;
-    some.x = l2l__new(c, "line search", some.shape);
-    some.adv = l2l__new(c, "line search", some.shape);
-    some.delta = l2l__new(c, "line search", some.shape);
-    some.loss = (l2l_real *)l2l__arena_array(c, m, sizeof *some.loss);
-    if (z) some.clean_logits = l2l__new(c, "line search", l2l_shape_of(m, 1, 1, z->shape.c));
-    for (int k = 0; k < m && !c->status; k++) {
-        int64_t from = search[k] * one, to = k * one;
-        size_t bytes = (size_t)one * sizeof(l2l_real);
-        memcpy(some.x->data + to, in->x->data + from, bytes);
-        memcpy(some.adv->data + to, in->adv->data + from, bytes);
-        if (sign)
-            l2l__ew_sign_step(c, one, (l2l_real)alpha, in->g[in->t]->data + from,
-                              in->delta->data + from);
-        else
-            l2l__ew_axpb(c, one, (l2l_real)alpha, in->g[in->t]->data + from, 0,
-                         in->delta->data + from);
-        memcpy(some.delta->data + to, in->delta->data + from, bytes);
-        if (z)
-            memcpy(some.clean_logits->data + (int64_t)k * z->shape.c,
-                   z->data + (int64_t)search[k] * z->shape.c,
-                   (size_t)z->shape.c * sizeof(l2l_real));
-        ints[k] = in->labels[search[k]];
-        images[k] = in->images[search[k]];
-    }
-    some.labels = ints;
-    some.predicted = ints ? ints + m : NULL;
-    l2l__move(&some);
-    if (!c->status) l2l__look(&some, in->t, false);
-    in->forwards = some.forwards;
-    for (int k = 0; k < m && !c->status; k++) {
-        const l2l_real *g = in->g[in->t]->data + search[k] * one, *x = in->adv->data;
-        double rise = 0;
-        if (in->trials) in->trials[search[k]]++;
-        for (x += search[k] * one, j = 0; j < one; j++)
-            rise += (double)g[j] * ((double)some.adv->data[k * one + j] - (double)x[j]);
-        if (!((double)some.loss[k] >=
-              (double)in->loss[search[k]] + in->maximizer->number[1] * rise))
-            search[left++] = search[k];
-    }
-    l2l_release(c, mark);
-    return left;
-}
-
-/* in->loss is L(x'_t), left there by the look that found g_t. */
-enum { L2L__TRIALS = 10 };
-static bool l2l__line_search(l2l_inner *in, bool sign)
-{
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    int *search = (int *)l2l__arena_array(c, in->n, sizeof *search), n = 0, trial, i;
-    int64_t one = l2l_count(in->shape) / in->n;
-    double rho = in->maximizer->number[0], alpha = in->epsilon;
-    if (in->mode == L2L_TRAIN && in->model->mode_matters)
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "line search: in training mode (inner_mode) this model's "
-                  "loss of one image depends on the others");
-    if (!(rho > 0 && rho < 1 && in->maximizer->number[1] >= 0))
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "line search: rho %g (number[0]) is not in (0,1), or c %g "
-                  "(number[1]) is negative", rho, in->maximizer->number[1]);
-    for (i = 0; search && i < in->n; i++)
-        if (in->done && in->done[i])
-            memset(in->delta->data + i * one, 0, (size_t)one * sizeof(l2l_real));
-        else search[n++] = i;
-    for (trial = 0; trial < L2L__TRIALS && n > 0 && !c->status; trial++, alpha *= rho)
-        n = l2l__try_step(in, alpha, sign, search, n);
-    for (i = 0; i < n && !c->status; i++)    /* no step is long enough and good: stay             */
-        memset(in->delta->data + search[i] * one, 0, (size_t)one * sizeof(l2l_real));
-    l2l_release(c, mark);
-    return !c->status;
-}
-
-static bool l2l__line_search_sign(void *self, l2l_inner *in)
-{
-    L2L__UNUSED(self);
-    return l2l__line_search(in, true);
-}
-
-static bool l2l__line_search_gradient(void *self, l2l_inner *in)
-{
-    L2L__UNUSED(self);
-    return l2l__line_search(in, false);
-}
-
-static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_inner *))
-{
-    l2l_maximizer m = L2L__ZERO;
-    m.name = name;
-    m.step = step;
-    return m;
-}
-
-L2LADVDEF l2l_maximizer l2l_maximizer_none(void) { return l2l__maximizer("none", NULL); }
-L2LADVDEF l2l_maximizer l2l_maximizer_sign(void) { return l2l__maximizer("sign", l2l__sign_step); }
-L2LADVDEF l2l_maximizer l2l_maximizer_gradient(void)
-{
-    return l2l__maximizer("gradient", l2l__gradient_step);
-}
-L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu)
-{
-    l2l_maximizer m = l2l__maximizer("momentum", l2l__momentum_step);
-    m.memory = 1;
-    m.number[0] = mu;
-    return m;
-}
-L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau)
-{
-    l2l_maximizer m = l2l__maximizer("adam", l2l__adam_step);
-    m.memory = 2;
-    m.number[0] = tau;
-    return m;
-}
-L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign)
-{
-    l2l_maximizer m = l2l__maximizer(sign ? "line search" : "line search along g",
-                                     sign ? l2l__line_search_sign : l2l__line_search_gradient);
-    m.number[0] = 0.5;
-    m.number[1] = 1e-4;
-    return m;
 }
 
 /* -- attacks by name --------------------------------------------------------------------------- */
@@ -9137,45 +8375,6 @@ static void l2l__settle_step(l2l_attack *a)
     a->relative_step = 0;
 }
 
-/* Steps and restarts come first: attacks are compared that differ in nothing else. */
-static const l2l__field l2l__maximizer_fields[] = {
-    L2L__TEXT(l2l_maximizer, name, 0),
-    L2L__INT(l2l_maximizer, memory, 0, 2, 0),
-    L2L__NUMBER(l2l_maximizer, number[0], -DBL_MAX, DBL_MAX, 0),
-    L2L__NUMBER(l2l_maximizer, number[1], -DBL_MAX, DBL_MAX, 0),
-    L2L__END};
-static const l2l__field l2l__objective_fields[] = {
-    L2L__TEXT(l2l_objective, name, 0),
-    L2L__BOOL(l2l_objective, needs_clean, 0),
-    L2L__BOOL(l2l_objective, cut, 0),
-    L2L__NUMBER(l2l_objective, confidence, -DBL_MAX, DBL_MAX, 0),
-    L2L__END};
-static const l2l__field l2l__attack_fields[] = {
-    L2L__INT(l2l_attack, steps, 0, 1000000000, 0),
-    L2L__INT(l2l_attack, restarts, 1, INT_MAX, 0),
-    L2L__ENUM(l2l_attack, norm, l2l__norm_names, 0),
-    L2L__MEMBER(l2l_attack, epsilon, "epsilon", 'r', 0, 0, HUGE_VAL, l2l__pixel_hint, NULL, NULL),
-    L2L__NUMBER(l2l_attack, step_size, 0, (double)FLT_MAX, 0),
-    L2L__NUMBER(l2l_attack, relative_step, 0, (double)FLT_MAX, 0),
-    L2L__ENUM(l2l_attack, start, l2l__start_names, 0),
-    L2L__BOOL(l2l_attack, last_iterate, 0),
-    L2L__SEED(l2l_attack, seed, 0),
-    L2L__INT(l2l_attack, first, INT_MIN, INT_MAX, 0),
-    L2L__BOOL(l2l_attack, minimal, 0),
-    L2L__INT(l2l_attack, batch, 1, INT_MAX, L2L__FREE),
-    L2L__TABLE(l2l_attack, maximizer, l2l__maximizer_fields, 0),
-    L2L__TABLE(l2l_attack, objective, l2l__objective_fields, 0),
-    L2L__INT(l2l_attack, searches, 1, INT_MAX, L2L__SEARCH),
-    L2L__NUMBER(l2l_attack, constant, 0, 1e10, L2L__SEARCH | L2L__ABOVE),
-    L2L__NUMBER(l2l_attack, overshoot, 0, DBL_MAX, L2L__SEARCH),
-    L2L__INT(l2l_attack, candidates, 2, INT_MAX, L2L__SEARCH),
-    L2L__NUMBER(l2l_attack, share, 0, 1, L2L__SEARCH | L2L__ABOVE),
-    L2L__BOOL(l2l_attack, nearest, L2L__SEARCH),
-    L2L__BOOL(l2l_attack, ensemble, 0),
-    L2L__END};
-
-static bool l2l__may_restart(const l2l_attack *a);
-
 static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a, int n)
 {
     const l2l_status bad = L2L_ERROR_ARGUMENT;
@@ -9231,17 +8430,6 @@ static bool l2l__images_ok(l2l_context *c, const char *where, const l2l_model_op
     for (int i = 0; images && i < n; i++)
         if (!l2l__image_ok(c, where, images + i * one, one, i)) return false;
     return true;
-}
-
-/* h_0 = 0, or whatever state a maximizer has. */
-static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in)
-{
-    if (in->context->status) return false;
-    for (int i = 0; i < m->memory; i++)
-        memset(in->memory[i]->data, 0, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
-    return !m->begin || m->begin(m->self, in) ||
-           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' could not begin",
-                     m->name);
 }
 
 /* What an attack knows of a batch: the best iterate of each image so far. Images leave `in` when
@@ -10492,10 +9680,6 @@ static bool l2l__attack_list(l2l_model *m, const l2l_attack *attacks, int k,
     return !c->status;
 }
 
-static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_attacks,
-                                 const l2l_real *images, const int *labels, int n,
-                                 l2l_real *adversarial, l2l_record *records);
-
 /* The stages of AutoAttack, as attack number k, a batch at a time. */
 static bool l2l__auto_run(l2l_model *m, const l2l_attack *all, int k, const l2l_real *images,
                           const int *labels, int n, l2l_real *adversarial, l2l_record *records)
@@ -10591,2034 +9775,7 @@ L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real 
 }
 
 /* ============================================================================================ */
-/*  9  THE LEARNED MAXIMIZER                                                       >>maximizer  */
-/* ============================================================================================
-
-   Coordinate by coordinate, phi shared by all of them (Algorithm 1, lines 7 to 13):
-
-       delta_t, h_{t+1} = m_phi(g_t, h_t)         g_t = the gradient of L(f(x'_t), y) by x'_t
-       x'_{t+1}         = Proj(x'_t + delta_t)
-       L_phi            = sum over t = 1..T of w_t L(f(x'_t), y),   which phi ascends (line 15)
-
-   THE ADJOINT. With g_t taken for a constant, x'_{t+1} enters L_phi through its own loss, whose
-   derivative w_{t+1} g_{t+1} is made of the very gradient that step t+1 needs anyway, and through
-   x'_{t+2}. So the whole adjoint runs backwards through the positions without a further pass of
-   the classifier (but for g_T): with a_t = dL_phi/dx'_t and u_t = dL_phi/d delta_t,
-
-       a_T = w_T g_T;    u_t = m_t a_{t+1};    a_t = w_t g_t + u_t  for t >= 1
-
-   where m_t is 1 where Proj did not clip and 0 elsewhere. u_t enters the cell at step t; the rest
-   is back-propagation through time. Coordinates never meet in this, so each block of them runs its
-   T steps again from h_0 = 0, by the same kernel and thus with the same bits and masks, and goes
-   straight back. Between attack and update only x, x'_0, g_0 .. g_T and (h, c) exist: nothing of
-   size pixels x hidden x T.
-
-   SECOND ORDER. Exactly, g_t depends on phi too. If the cell hands the cotangent v_t to g_t, then
-   a_t = w_t g_t + u_t + H_t v_t with the Hessian H_t of the loss at x'_t. This couples the pixels
-   of an image, so here all blocks go back together, step by step. */
-
-enum {
-    L2L__MAX_HIDDEN = 64,
-    L2L__PARTS = 64,             /* of a parameter gradient: by shape, never by threads           */
-    L2L__FLUSH = 8               /* blocks that are summed in l2l_real before going to double     */
-};
-
-struct l2l_learned {
-    l2l_context *context;
-    l2l_learned_options options;
-    int size;                    /* numbers in phi                                                */
-    l2l_real *phi;               /* in file order                                                 */
-    l2l_real *descent;           /* -dL_phi/dphi / batch, added up, for the optimizer             */
-    l2l_optimizer *optimizer;
-    l2l__cell cell;              /* phi as the kernels read it; its weights are one array         */
-    int cell_size;
-    l2l_real *state;             /* per block the rows z = (1, h, inputs) and c, since `begin`    */
-    int64_t state_blocks, state_capacity;
-    int trained_T;               /* 0: not trained yet                                            */
-    double trained_epsilon;
-};
-
-/* -- making one -------------------------------------------------------------------------------- */
-
-L2LADVDEF l2l_learned_options l2l_learned_default(void)
-{
-    l2l_learned_options o;
-    memset(&o, 0, sizeof o);
-    o.cell = L2L_LSTM;
-    o.hidden = 10;
-    o.bias = true;
-    o.input = L2L_INPUT_SIGN;
-    o.scale = 0.25;
-    o.optimizer = l2l_adam_default();
-    o.optimizer.rate = 1e-2;
-    return o;
-}
-
-static const char *const l2l__cell_names[] = {"lstm", "rnn"};
-static const char *const l2l__input_names[] = {"sign", "l1", "linf", "log", "raw"};
-static const char *const l2l__output_names[] = {"tanh", "raw"};
-static const l2l__field l2l__learned_fields[] = {
-    L2L__ENUM(l2l_learned_options, cell, l2l__cell_names, L2L__FILED | L2L__AGREED),
-    L2L__INT(l2l_learned_options, hidden, 1, L2L__MAX_HIDDEN, L2L__FILED | L2L__AGREED),
-    L2L__BOOL(l2l_learned_options, bias, 0), /* a file tells by its tensors                       */
-    L2L__ENUM(l2l_learned_options, input, l2l__input_names, L2L__FILED | L2L__AGREED),
-    L2L__MEMBER(l2l_learned_options, raw_output, "raw_output", 'i', L2L__FILED | L2L__AGREED, 0, 1,
-                l2l__output_names, NULL, "output"),
-    L2L__NUMBER(l2l_learned_options, scale, 0, (double)FLT_MAX,
-                L2L__ABOVE | L2L__FILED | L2L__AGREED),
-    L2L__BOOL(l2l_learned_options, second_order, L2L__FILED),
-    L2L__TABLE(l2l_learned_options, optimizer, l2l__optimizer_fields, 0),
-    L2L__SEED(l2l_learned_options, seed, L2L__FREE),
-    L2L__END};
-static bool l2l__learned_options_ok(l2l_context *c, const l2l_learned_options *o)
-{
-    return l2l__options_ok(c, "l2l_learned_create", l2l__learned_fields, o, 0);
-}
-
-/* What it was trained with goes into its file and its state. */
-static const l2l__field l2l__trained_fields[] = {
-    L2L__MEMBER(l2l_learned, trained_T, "T", 'i', L2L__FILED, 0, INT_MAX, NULL, NULL, NULL),
-    L2L__MEMBER(l2l_learned, trained_epsilon, "epsilon", 'r', L2L__FILED, 0, DBL_MAX, NULL, NULL,
-                NULL),
-    L2L__END};
-
-/* Where number i of phi's file order (W_ih, W_hh, b_ih, W_out, b_out) stands in the kernels' array:
-   W is GxZ with the columns bias, h, inputs; below it w_out, its bias first. */
-static int l2l__phi_place(const l2l_learned *m, int i)
-{
-    int G = m->cell.gates, H = m->cell.hidden, N = m->cell.inputs, Z = m->cell.columns;
-    if (i < G * N) return i / N * Z + 1 + H + i % N;
-    i -= G * N;
-    if (i < G * H) return i / H * Z + 1 + i % H;
-    i -= G * H;
-    if (m->options.bias) {
-        if (i < G) return i * Z;
-        i -= G;
-    }
-    return i < H ? G * Z + 1 + i : G * Z;
-}
-
-/* phi as it is now (the caller may write to it), and what makes a delta of the cell's output. */
-static void l2l__phi_to_cell(l2l_learned *m, double epsilon)
-{
-    int i;
-    for (i = 0; i < m->size; i++) m->cell.w[l2l__phi_place(m, i)] = m->phi[i];
-    m->cell.scale = (l2l_real)(m->options.scale * epsilon);
-}
-
-/* Uniform in +-1/sqrt(H), as PyTorch's LSTMCell, RNNCell and Linear. */
-static void l2l__learned_initialise(l2l_learned *m)
-{
-    l2l_stream s = l2l__stream(m->options.seed, L2L_RANDOM_PHI, 0, 0, 0);
-    double bound = 1 / sqrt((double)m->cell.hidden);
-    int i;
-    for (i = 0; i < m->size; i++)
-        m->phi[i] = (l2l_real)(bound * (2 * l2l_random_uniform(&s, (uint32_t)i) - 1));
-}
-
-L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_options *o)
-{
-    const l2l_learned_options usual = l2l_learned_default();
-    l2l_learned *m;
-    l2l__cell k;
-    int64_t size;
-    if (!o) o = &usual;
-    if (!l2l__learned_options_ok(c, o)) return NULL;
-    memset(&k, 0, sizeof k);
-    k.lstm = o->cell == L2L_LSTM;
-    k.squash = !o->raw_output;
-    k.hidden = o->hidden;
-    k.inputs = o->input == L2L_INPUT_LOG ? 2 : 1;
-    k.gates = k.lstm ? 4 * k.hidden : k.hidden;
-    k.columns = 1 + k.hidden + k.inputs;
-    if (!(m = (l2l_learned *)l2l__allocate(c, sizeof *m))) return NULL;
-    m->context = c;
-    m->options = *o;
-    m->size = k.gates * (k.inputs + k.hidden) + k.hidden + (o->bias ? k.gates + 1 : 0);
-    m->cell_size = k.gates * k.columns + 1 + k.hidden;
-    m->phi = (l2l_real *)l2l__allocate_array(c, m->size, sizeof(l2l_real));
-    m->descent = (l2l_real *)l2l__allocate_array(c, m->size, sizeof(l2l_real));
-    k.w = (l2l_real *)l2l__allocate_array(c, m->cell_size, sizeof(l2l_real));
-    size = m->size;
-    m->optimizer = l2l_optimizer_create(c, &o->optimizer, &size, 1);
-    m->cell = k;
-    if (c->status) {
-        l2l_learned_free(m);
-        return NULL;
-    }
-    m->cell.w_out = k.w + k.gates * k.columns;
-    l2l__learned_initialise(m);
-    return m;
-}
-
-L2LADVDEF void l2l_learned_free(l2l_learned *m)
-{
-    if (!m) return;
-    l2l_optimizer_free(m->optimizer);
-    l2l_free(m->context, m->phi);
-    l2l_free(m->context, m->descent);
-    l2l_free(m->context, m->cell.w);
-    l2l_free(m->context, m->state);
-    l2l_free(m->context, m);
-}
-
-L2LADVDEF const l2l_learned_options *l2l_learned_info(const l2l_learned *m)
-{
-    return m ? &m->options : NULL;
-}
-L2LADVDEF int l2l_learned_size(const l2l_learned *m) { return m ? m->size : 0; }
-L2LADVDEF l2l_real *l2l_learned_parameters(l2l_learned *m) { return m ? m->phi : NULL; }
-
-/* What phi was trained with, for its file. */
-L2LADVDEF void l2l_learned_trained_with(const l2l_learned *m, int *T, double *epsilon)
-{
-    if (T) *T = m ? m->trained_T : 0;
-    if (epsilon) *epsilon = m ? m->trained_epsilon : 0;
-}
-
-static void l2l__learned_set_trained_with(l2l_learned *m, int T, double epsilon)
-{
-    m->trained_T = T;
-    m->trained_epsilon = epsilon;
-}
-
-/* -- the cell's input: the gradient, transformed ----------------------------------------------- */
-
-/* What one image's gradient is multiplied by: d/|g|_1 or 1/|g|_inf; 0 if it has no length. */
-static double l2l__input_norm(l2l_grad_input input, const l2l_real *g, int64_t d)
-{
-    double length = 0, norm;
-    int64_t i;
-    for (i = 0; i < d; i++) {
-        double a = fabs((double)g[i]);
-        if (input == L2L_INPUT_L1) length += a;
-        else if (a > length) length = a;
-    }
-    norm = (input == L2L_INPUT_L1 ? (double)d : 1.0) / length;
-    return norm <= DBL_MAX ? norm : 0;
-}
-
-/* One such number for each of the n images of g; left alone where the transform needs none. */
-static void l2l__input_norms(const l2l_learned *m, const l2l_tensor *g, double *norms)
-{
-    l2l_grad_input input = m->options.input;
-    int64_t d = l2l_count(g->shape) / g->shape.n;
-    int i;
-    if (input != L2L_INPUT_L1 && input != L2L_INPUT_LINF) return;
-    L2L__PARALLEL(m->context->threads)
-    for (i = 0; i < g->shape.n; i++) norms[i] = l2l__input_norm(input, g->data + i * d, d);
-}
-
-static l2l_real l2l__sign_of(l2l_real g) { return (l2l_real)((g > 0) - (g < 0)); }
-
-static const double l2l__log_p = 10, l2l__log_small = 4.5399929762484854e-5; /* p and e^-p        */
-
-/* (log|g| / p, sign g) where |g| >= e^-p, else (-1, e^p g): Andrychowicz et al. 2016. */
-static void l2l__input_log(const l2l_real *g, l2l_real *rows)
-{
-    int l;
-    for (l = 0; l < L2L__COORDS; l++) {
-        double a = fabs((double)g[l]);
-        bool large = a >= l2l__log_small;
-        rows[l] = large ? (l2l_real)(log(a) / l2l__log_p) : -1;
-        rows[L2L__COORDS + l] =
-            large ? l2l__sign_of(g[l]) : (l2l_real)((double)g[l] / l2l__log_small);
-    }
-}
-
-/* g_t -> the cell's input rows, for the block that begins at coordinate `first`; d pixels make an
-   image. */
-static void l2l__input_rows(const l2l_learned *m, const l2l_real *g, const double *norms,
-                            int64_t first, int64_t d, l2l_real *rows)
-{
-    l2l_grad_input input = m->options.input;
-    int l;
-    if (input == L2L_INPUT_SIGN) {
-        for (l = 0; l < L2L__COORDS; l++) rows[l] = l2l__sign_of(g[l]);
-    } else if (input == L2L_INPUT_LOG) {
-        l2l__input_log(g, rows);
-    } else if (input == L2L_INPUT_RAW) {
-        memcpy(rows, g, L2L__COORDS * sizeof *rows);
-    } else {
-        for (l = 0; l < L2L__COORDS; l++)    /* padding is 0 and needs no norm                    */
-            rows[l] = g[l] == 0 ? 0 : (l2l_real)((double)g[l] * norms[(first + l) / d]);
-    }
-}
-
-/* -- blocks of coordinates --------------------------------------------------------------------- */
-
-static int l2l__row_length(int64_t first, int64_t count)
-{
-    return count - first < L2L__COORDS ? (int)(count - first) : L2L__COORDS;
-}
-
-/* A block's coordinates of an array of `count`, padded with zeros, and back. */
-static void l2l__row_load(const l2l_real *from, int64_t first, int64_t count, l2l_real *row)
-{
-    int n = l2l__row_length(first, count);
-    if (n < L2L__COORDS) memset(row, 0, L2L__COORDS * sizeof *row);
-    memcpy(row, from + first, (size_t)n * sizeof *row);
-}
-
-static void l2l__row_store(const l2l_real *row, int64_t first, int64_t count, l2l_real *to)
-{
-    memcpy(to + first, row, (size_t)l2l__row_length(first, count) * sizeof *row);
-}
-
-/* What a thread needs to take a block through `steps` steps and back; pointers: sizes in rows. */
-typedef struct l2l__sweep {
-    l2l_real *z, *c;             /* (steps+1) x Z, (steps+1) x H                                  */
-    l2l_real *gates, *tanh_c;    /* steps x G, steps x H                                          */
-    l2l_real *y, *mask;          /* steps: the cell's output, m_t                                 */
-    l2l_real *dh, *dc;           /* H+I: dL/d(h_t, inputs); H: dL/dc_t                            */
-    l2l_real *sums;              /* of dL/dphi: cell_size x lanes                                 */
-    l2l_real x[L2L__COORDS], adv[L2L__COORDS], g[L2L__COORDS], delta[L2L__COORDS]; /* adv: x'_t   */
-    l2l_real a[L2L__COORDS], u[L2L__COORDS];   /* a_{t+1}, then a_t; u_t                          */
-} l2l__sweep;
-
-static l2l_real *l2l__cut_rows(l2l_real **p, int64_t rows)
-{
-    l2l_real *q = *p;
-    *p += rows * L2L__COORDS;
-    return q;
-}
-
-static bool l2l__sweep_make(const l2l_learned *m, int64_t steps, int lanes, l2l__sweep *s)
-{
-    int64_t G = m->cell.gates, H = m->cell.hidden, N = m->cell.inputs, Z = m->cell.columns, i;
-    int64_t sums = ((int64_t)m->cell_size * lanes + L2L__COORDS - 1) / L2L__COORDS;
-    int64_t rows = (steps + 1) * (Z + H) + steps * (G + H + 2) + 2 * H + N + sums;
-    l2l_real *p = (l2l_real *)l2l__arena_array(m->context, rows, L2L__COORDS * sizeof *p);
-    if (!p) return false;
-    memset(p, 0, (size_t)rows * L2L__COORDS * sizeof *p);
-    s->z = l2l__cut_rows(&p, (steps + 1) * Z);
-    s->c = l2l__cut_rows(&p, (steps + 1) * H);
-    s->gates = l2l__cut_rows(&p, steps * G);
-    s->tanh_c = l2l__cut_rows(&p, steps * H);
-    s->y = l2l__cut_rows(&p, steps);
-    s->mask = l2l__cut_rows(&p, steps);
-    s->dh = l2l__cut_rows(&p, H + N);
-    s->dc = l2l__cut_rows(&p, H);
-    s->sums = p;
-    for (i = 0; i < (steps + 1) * L2L__COORDS; i++) /* the 1 of every z_t                         */
-        s->z[i / L2L__COORDS * Z * L2L__COORDS + i % L2L__COORDS] = 1;
-    return true;
-}
-
-/* One sweep for each thread, in the arena. */
-static l2l__sweep *l2l__sweeps(const l2l_learned *m, int workers, int64_t steps, int lanes)
-{
-    l2l__sweep *s = (l2l__sweep *)l2l__arena_array(m->context, workers, sizeof *s);
-    int k;
-    for (k = 0; s && k < workers; k++)
-        if (!l2l__sweep_make(m, steps, lanes, &s[k])) return NULL;
-    return s;
-}
-
-/* What the kernels work on in slot k of a sweep. */
-static l2l__cell_step l2l__sweep_step(const l2l_learned *m, l2l__sweep *s, int k)
-{
-    size_t Z = (size_t)m->cell.columns * L2L__COORDS, H = (size_t)m->cell.hidden * L2L__COORDS;
-    size_t G = (size_t)m->cell.gates * L2L__COORDS, t = (size_t)k;
-    l2l__cell_step step;
-    step.z = s->z + t * Z;
-    step.c = s->c + t * H;
-    step.gates = s->gates + t * G;
-    step.tanh_c = s->tanh_c + t * H;
-    step.h_next = step.z + Z + L2L__COORDS;
-    step.c_next = step.c + H;
-    step.y = s->y + t * L2L__COORDS;
-    step.delta = s->delta;
-    return step;
-}
-
-/* Where z has the cell's inputs. */
-static l2l_real *l2l__input_of(const l2l_learned *m, l2l_real *z)
-{
-    return z + (1 + m->cell.hidden) * L2L__COORDS;
-}
-
-static int64_t l2l__blocks_of(int64_t count) { return (count + L2L__COORDS - 1) / L2L__COORDS; }
-
-static int l2l__at_most(int a, int64_t b) { return b < a ? (int)b : a; }
-
-/* -- in the attack: lines 7 and 11 ------------------------------------------------------------- */
-
-static bool l2l__learned_ready(const l2l_learned *m, const l2l_inner *in)
-{
-    if (in->context->status || !l2l__given(in->context, "l2l_learned", "the maximizer", m))
-        return false;
-    if (in->context != m->context)
-        return l2l__fail(in->context, L2L_ERROR_ARGUMENT, "l2l_learned: the maximizer belongs to "
-                         "another context than the inner problem");
-    return true;
-}
-
-static size_t l2l__state_size(const l2l_learned *m) /* of one block */
-{
-    return (size_t)(m->cell.columns + m->cell.hidden) * L2L__COORDS;
-}
-
-/* h_0 <- 0, c_0 <- 0. */
-static void l2l__state_clear(const l2l_learned *m, int64_t block)
-{
-    l2l_real *z = m->state + (size_t)block * l2l__state_size(m);
-    int l;
-    memset(z, 0, l2l__state_size(m) * sizeof *z);
-    for (l = 0; l < L2L__COORDS; l++) z[l] = 1;
-}
-
-static bool l2l__learned_begin(void *self, l2l_inner *in)
-{
-    l2l_learned *m = (l2l_learned *)self;
-    int64_t blocks = l2l__blocks_of(l2l_count(in->shape)), b;
-    if (!l2l__learned_ready(m, in)) return false;
-    m->state_blocks = 0;
-    if (blocks > m->state_capacity) {
-        l2l_free(m->context, m->state);
-        m->state_capacity = 0;
-        m->state = (l2l_real *)l2l__allocate_array(m->context, blocks,
-                                                   l2l__state_size(m) * sizeof *m->state);
-        if (!m->state) return false;
-        m->state_capacity = blocks;
-    }
-    L2L__PARALLEL(m->context->threads)
-    for (b = 0; b < blocks; b++) l2l__state_clear(m, b);
-    m->state_blocks = blocks;
-    return true;
-}
-
-static bool l2l__learned_begun(const l2l_learned *m, const l2l_inner *in)
-{
-    if (!l2l__learned_ready(m, in)) return false;
-    return l2l__blocks_of(l2l_count(in->shape)) == m->state_blocks ||
-           l2l__fail(m->context, L2L_ERROR_SHAPE, "l2l_learned: a step on %z coordinates, but "
-                     "`begin` saw another batch", l2l_count(in->shape));
-}
-
-/* Images leave: h and c of the others move to the front, coordinate q to lane q mod L2L__COORDS of
-   its new block, in runs that are whole in an old and a new block. (z's 1 and inputs may stay.) */
-static bool l2l__learned_keep(void *self, l2l_inner *in, const int *kept, int n)
-{
-    l2l_learned *m = (l2l_learned *)self;
-    int64_t d = l2l_count(in->shape) / in->n, lanes = L2L__COORDS, rows, from, to, run, j, r;
-    if (!l2l__learned_begun(m, in)) return false;
-    rows = m->cell.columns + m->cell.hidden;
-    for (j = 0; j < n * d; j += run) {
-        from = kept[j / d] * d + j % d;
-        to = j;
-        run = d - j % d;
-        if (run > lanes - from % lanes) run = lanes - from % lanes;
-        if (run > lanes - to % lanes) run = lanes - to % lanes;
-        for (r = 0; r < rows && from > to; r++)
-            memmove(m->state + (to / lanes * rows + r) * lanes + to % lanes,
-                    m->state + (from / lanes * rows + r) * lanes + from % lanes,
-                    (size_t)run * sizeof *m->state);
-    }
-    m->state_blocks = l2l__blocks_of(n * d);
-    return true;
-}
-
-/* Blocks from .. to-1: delta_t, h_{t+1} <- m_phi(g_t, h_t). */
-static void l2l__learned_run(const l2l_learned *m, const l2l__cell_kernels *kernels,
-                             const l2l_inner *in, const double *norms, l2l__sweep *s, int64_t from,
-                             int64_t to)
-{
-    int64_t count = l2l_count(in->shape), d = count / in->shape.n, b;
-    l2l__cell_step step = l2l__sweep_step(m, s, 0);
-    for (b = from; b < to; b++) {
-        int64_t first = b * L2L__COORDS;
-        step.z = m->state + (size_t)b * l2l__state_size(m);
-        step.c = step.c_next = step.z + m->cell.columns * L2L__COORDS;
-        step.h_next = step.z + L2L__COORDS;  /* in place                                          */
-        l2l__row_load(in->g[in->t]->data, first, count, s->g);
-        l2l__input_rows(m, s->g, norms, first, d, l2l__input_of(m, step.z));
-        kernels->forward(&m->cell, &step);
-        l2l__row_store(s->delta, first, count, in->delta->data);
-    }
-}
-
-static bool l2l__learned_step(void *self, l2l_inner *in)
-{
-    l2l_learned *m = (l2l_learned *)self;
-    l2l_context *c = m->context;
-    const l2l__cell_kernels *kernels = l2l__cell_kernels_of(c);
-    l2l_mark mark = l2l_mark_here(c);
-    int64_t blocks = l2l__blocks_of(l2l_count(in->shape));
-    int workers = l2l__at_most(c->threads, blocks), k;
-    l2l__sweep *s;
-    double *norms;
-    if (!l2l__learned_begun(m, in)) return false;
-    l2l__phi_to_cell(m, in->epsilon);
-    norms = (double *)l2l__arena_array(c, in->shape.n, sizeof *norms);
-    s = l2l__sweeps(m, workers, 1, 0);
-    if (s) {
-        l2l__input_norms(m, in->g[in->t], norms);
-        L2L__PARALLEL(workers)
-        for (k = 0; k < workers; k++)
-            l2l__learned_run(m, kernels, in, norms, &s[k], blocks * k / workers,
-                             blocks * (k + 1) / workers);
-    }
-    l2l_release(c, mark);
-    return !c->status;
-}
-
-/* -- the adjoint, in first order --------------------------------------------------------------- */
-
-typedef struct l2l__adjoint {
-    l2l_learned *m;
-    l2l_inner *in;
-    const l2l__cell_kernels *kernels;
-    int64_t count, d, blocks;    /* coordinates, coordinates of an image, blocks                  */
-    int parts, workers;
-    double *norms;               /* Txn, for the input transform                                  */
-    double *totals;              /* parts x cell_size, of dL_phi/dphi                             */
-    l2l__sweep *sweeps;          /* one for each worker                                           */
-    /* second order only */
-    l2l_tensor **adv;            /* x'_0 .. x'_{T-1}                                              */
-    l2l_real *state;             /* T x blocks x 2H rows: h_t and c_t                             */
-    l2l_real *carried;           /* blocks x 2H rows: dL/dh_t and dL/dc_t                         */
-    l2l_real *a;                 /* per coordinate: a_{t+1}, then a_t                             */
-    l2l_tensor *v;               /* the cotangent of g_t                                          */
-} l2l__adjoint;
-
-/* Lines 11 and 12 again, in slot k: x'_t -> x'_{t+1}, with m_t. */
-static void l2l__sweep_forward(const l2l__adjoint *a, l2l__sweep *s, int k, int64_t block, int t)
-{
-    l2l__cell_step step = l2l__sweep_step(a->m, s, k);
-    l2l_real *mask = s->mask + k * L2L__COORDS, epsilon = (l2l_real)a->in->epsilon;
-    int64_t first = block * L2L__COORDS;
-    int l;
-    l2l__row_load(a->in->g[t]->data, first, a->count, s->g);
-    l2l__input_rows(a->m, s->g, a->norms + (int64_t)t * a->in->shape.n, first, a->d,
-                    l2l__input_of(a->m, step.z));
-    a->kernels->forward(&a->m->cell, &step);
-    for (l = 0; l < L2L__COORDS; l++) {
-        l2l_real low = l2l__low(s->x[l], epsilon), high = l2l__high(s->x[l], epsilon);
-        l2l_real z = s->adv[l] + s->delta[l];
-        mask[l] = z >= low && z <= high;
-        s->adv[l] = z < low ? low : z > high ? high : z;
-    }
-}
-
-/* a_{t+1} -> a_t through step t in slot k; `rows` of dL/d(h_t, inputs) are wanted. */
-static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int k, int64_t block, int t,
-                                int rows)
-{
-    l2l__cell_step step = l2l__sweep_step(a->m, s, k);
-    const l2l_real *mask = s->mask + k * L2L__COORDS;
-    l2l_real w = (l2l_real)a->in->w[t];
-    int l;
-    for (l = 0; l < L2L__COORDS; l++) s->u[l] = mask[l] * s->a[l];
-    a->kernels->backward(&a->m->cell, &step, s->u, s->dh, s->dc, rows);
-    l2l__row_load(a->in->g[t]->data, block * L2L__COORDS, a->count, s->g);
-    for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + s->u[l];
-}
-
-/* Slots 0 .. steps-1 into the sums of dL_phi/dphi. */
-static void l2l__sweep_accumulate(const l2l__adjoint *a, l2l__sweep *s, int steps)
-{
-    int G = a->m->cell.gates, H = a->m->cell.hidden, Z = a->m->cell.columns, row = L2L__COORDS;
-    a->kernels->accumulate(G, Z, steps, s->gates, G * row, s->z, Z * row, s->sums);
-    a->kernels->accumulate(1, 1 + H, steps, s->y, row, s->z + Z * row, Z * row,
-                           s->sums + G * Z * a->kernels->lanes);
-}
-
-/* A block all the way there and back. */
-static void l2l__adjoint_block(const l2l__adjoint *a, l2l__sweep *s, int64_t block)
-{
-    int T = a->in->T, H = a->m->cell.hidden, t, l;
-    size_t row = L2L__COORDS * sizeof *s->dh;
-    int64_t first = block * L2L__COORDS;
-    l2l__row_load(a->in->x->data, first, a->count, s->x);
-    l2l__row_load(a->in->start->data, first, a->count, s->adv);
-    for (t = 0; t < T; t++)                  /* slot 0 has h_0 = c_0 = 0 from the start           */
-        l2l__sweep_forward(a, s, t, block, t);
-    l2l__row_load(a->in->g[T]->data, first, a->count, s->a);
-    for (l = 0; l < L2L__COORDS; l++) s->a[l] *= (l2l_real)a->in->w[T];
-    memset(s->dh, 0, (size_t)H * row);
-    memset(s->dc, 0, (size_t)H * row);
-    for (t = T - 1; t >= 0; t--) l2l__sweep_backward(a, s, t, block, t, t ? H : 0);
-    l2l__sweep_accumulate(a, s, T);
-}
-
-static void l2l__sweep_flush(const l2l__adjoint *a, l2l__sweep *s, double *total)
-{
-    int lanes = a->kernels->lanes, size = a->m->cell_size, i, l;
-    for (i = 0; i < size; i++)
-        for (l = 0; l < lanes; l++) total[i] += (double)s->sums[i * lanes + l];
-    memset(s->sums, 0, (size_t)size * (size_t)lanes * sizeof *s->sums);
-}
-
-static int64_t l2l__part_begin(const l2l__adjoint *a, int part)
-{
-    return a->blocks * part / a->parts;
-}
-
-/* The blocks of one part, one after the other: the order of all additions is the shape's. */
-static void l2l__adjoint_part(const l2l__adjoint *a, l2l__sweep *s, int part)
-{
-    int64_t from = l2l__part_begin(a, part), to = l2l__part_begin(a, part + 1), b;
-    double *total = a->totals + (size_t)part * (size_t)a->m->cell_size;
-    for (b = from; b < to; b++) {
-        l2l__adjoint_block(a, s, b);
-        if ((b - from + 1) % L2L__FLUSH == 0 || b + 1 == to) l2l__sweep_flush(a, s, total);
-    }
-}
-
-/* Parts k, k + workers, ... */
-static void l2l__adjoint_work(const l2l__adjoint *a, int k)
-{
-    int part;
-    for (part = k; part < a->parts; part += a->workers) l2l__adjoint_part(a, &a->sweeps[k], part);
-}
-
-static void l2l__adjoint_first_order(const l2l__adjoint *a)
-{
-    int k;
-    L2L__PARALLEL(a->workers)
-    for (k = 0; k < a->workers; k++) l2l__adjoint_work(a, k);
-}
-
-/* -- the adjoint, in second order -------------------------------------------------------------- */
-
-static bool l2l__normalised(const l2l_learned *m)
-{
-    return m->options.input == L2L_INPUT_L1 || m->options.input == L2L_INPUT_LINF;
-}
-
-/* The cotangent dy of the input rows -> the one of g, v, but for the path through the norm. */
-static void l2l__input_vjp(const l2l_learned *m, const l2l_real *g, const double *norms,
-                           int64_t first, int64_t d, int n, const l2l_real *dy, l2l_real *v)
-{
-    int l;
-    for (l = 0; l < n; l++) {
-        double x = (double)g[l], y = (double)dy[l];
-        if (m->options.input == L2L_INPUT_SIGN) y = 0;
-        else if (l2l__normalised(m)) y *= norms[(first + l) / d];
-        else if (m->options.input == L2L_INPUT_LOG)
-            y = fabs(x) >= l2l__log_small ? y / (l2l__log_p * x)
-                                          : (double)dy[L2L__COORDS + l] / l2l__log_small;
-        v[l] = (l2l_real)y;
-    }
-}
-
-/* The rest of it for one image: y_i = k g_i / N has dy_i/dg_j = k/N (i = j) - y_i/N dN/dg_j. */
-static void l2l__norm_vjp(l2l_grad_input input, const l2l_real *g, double norm, int64_t d,
-                          l2l_real *v)
-{
-    double length, dot = 0;
-    int64_t i, largest = 0;
-    if (norm == 0) return;
-    length = (input == L2L_INPUT_L1 ? (double)d : 1.0) / norm;
-    for (i = 0; i < d; i++) dot += (double)v[i] * (double)g[i] / length;
-    if (input == L2L_INPUT_L1) {
-        for (i = 0; i < d; i++) v[i] -= (l2l_real)dot * l2l__sign_of(g[i]);
-    } else {
-        for (i = 1; i < d; i++)              /* the first maximum wins                            */
-            if (fabs((double)g[i]) > fabs((double)g[largest])) largest = i;
-        v[largest] -= (l2l_real)dot * l2l__sign_of(g[largest]);
-    }
-}
-
-/* a += H v, H the Hessian of the per-image losses at x'_t: the derivative of <g(x'), v>. */
-static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_tensor *v,
-                                    l2l_real *a)
-{
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    bool was = l2l_set_recording(c, true), frozen = in->model->frozen;
-    l2l_tensor *x = l2l__copy(c, adv), *logits, *loss, *g = NULL, *hv = NULL;
-    in->model->frozen = true;
-    logits = x ? l2l__inner_forward(in, x, in->mode) : NULL;
-    loss = l2l__inner_loss(in, logits);
-    in->backwards += 2;
-    if (loss && l2l_grad(c, loss, &x, 1, &g, L2L_CREATE_GRAPH) &&
-        l2l_vjp(c, g, v, &x, 1, &hv, L2L_FREE_GRAPH))
-        l2l__ew_add(c, l2l_count(in->shape), a, hv->data, a);
-    in->model->frozen = frozen;
-    l2l_set_recording(c, was);
-    l2l_release(c, mark);
-    return !c->status;
-}
-
-/* h_t, c_t and x'_t of a block into slot 0. */
-static void l2l__exact_load(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
-{
-    size_t H = (size_t)a->m->cell.hidden * L2L__COORDS;
-    const l2l_real *state = a->state + 2 * H * (size_t)(t * a->blocks + block);
-    int64_t first = block * L2L__COORDS;
-    memcpy(s->z + L2L__COORDS, state, H * sizeof *state);
-    memcpy(s->c, state + H, H * sizeof *state);
-    l2l__row_load(a->in->x->data, first, a->count, s->x);
-    l2l__row_load(a->adv[t]->data, first, a->count, s->adv);
-}
-
-static void l2l__exact_forward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
-{
-    size_t H = (size_t)a->m->cell.hidden * L2L__COORDS;
-    l2l_real *next = a->state + 2 * H * (size_t)((t + 1) * a->blocks + block);
-    l2l__cell_step step = l2l__sweep_step(a->m, s, 0);
-    l2l__exact_load(a, s, block, t);
-    l2l__sweep_forward(a, s, 0, block, t);
-    memcpy(next, step.h_next, H * sizeof *next);
-    memcpy(next + H, step.c_next, H * sizeof *next);
-    l2l__row_store(s->adv, block * L2L__COORDS, a->count, a->adv[t + 1]->data);
-}
-
-static void l2l__exact_backward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
-{
-    int H = a->m->cell.hidden * L2L__COORDS;
-    size_t bytes = (size_t)H * sizeof(l2l_real);
-    l2l_real *carried = a->carried + (size_t)(2 * H) * (size_t)block;
-    int64_t first = block * L2L__COORDS;
-    l2l__exact_load(a, s, block, t);
-    l2l__sweep_forward(a, s, 0, block, t);
-    l2l__row_load(a->a, first, a->count, s->a);
-    memcpy(s->dh, carried, bytes);
-    memcpy(s->dc, carried + H, bytes);
-    l2l__sweep_backward(a, s, 0, block, t, a->m->cell.hidden + a->m->cell.inputs);
-    memcpy(carried, s->dh, bytes);
-    memcpy(carried + H, s->dc, bytes);
-    l2l__row_store(s->a, first, a->count, a->a);
-    l2l__input_vjp(a->m, s->g, a->norms + (int64_t)t * a->in->shape.n, first, a->d,
-                   l2l__row_length(first, a->count), s->dh + H, a->v->data + first);
-    l2l__sweep_accumulate(a, s, 1);
-}
-
-/* All blocks of the parts k, k + workers, ... forward or backward through step t. */
-static void l2l__exact_work(const l2l__adjoint *a, int k, int t, bool back)
-{
-    l2l__sweep *s = &a->sweeps[k];
-    int part;
-    for (part = k; part < a->parts; part += a->workers) {
-        int64_t b = l2l__part_begin(a, part), to = l2l__part_begin(a, part + 1);
-        for (; b < to; b++)
-            if (back) l2l__exact_backward(a, s, b, t); else l2l__exact_forward(a, s, b, t);
-        if (back) l2l__sweep_flush(a, s, a->totals + (size_t)part * (size_t)a->m->cell_size);
-    }
-}
-
-/* a_t is complete but for the path through g_t: v_t, then a_t += H_t v_t. */
-static bool l2l__exact_couple(const l2l__adjoint *a, int t)
-{
-    const l2l_learned *m = a->m;
-    const double *norms = a->norms + (int64_t)t * a->in->shape.n;
-    int i;
-    if (m->options.input == L2L_INPUT_SIGN) return true; /* sign' = 0                             */
-    if (l2l__normalised(m))
-        for (i = 0; i < a->in->shape.n; i++)
-            l2l__norm_vjp(m->options.input, a->in->g[t]->data + i * a->d, norms[i], a->d,
-                          a->v->data + i * a->d);
-    a->in->t = t;                            /* for errors                                        */
-    return l2l__add_hessian_vector(a->in, a->adv[t], a->v, a->a);
-}
-
-static bool l2l__exact_prepare(l2l__adjoint *a)
-{
-    l2l_context *c = a->m->context;
-    int64_t rows = a->blocks * 2 * a->m->cell.hidden, i;
-    size_t row = L2L__COORDS * sizeof(l2l_real);
-    int T = a->in->T, t;
-    a->adv = (l2l_tensor **)l2l__arena_array(c, T + (int64_t)1, sizeof *a->adv);
-    a->state = (l2l_real *)l2l__arena_array(c, (T + 1) * rows, row);
-    a->carried = (l2l_real *)l2l__arena_array(c, rows, row);
-    a->a = (l2l_real *)l2l__arena_array(c, a->count, sizeof *a->a);
-    a->v = l2l_zeros(c, a->in->shape);
-    if (c->status) return false;
-    for (t = 0; t <= T; t++) a->adv[t] = t ? l2l_zeros(c, a->in->shape) : a->in->start;
-    if (c->status) return false;
-    memset(a->state, 0, (size_t)rows * row); /* h_0 = c_0 = 0                                     */
-    memset(a->carried, 0, (size_t)rows * row);
-    for (i = 0; i < a->count; i++) a->a[i] = (l2l_real)a->in->w[T] * a->in->g[T]->data[i];
-    return true;
-}
-
-static bool l2l__adjoint_second_order(l2l__adjoint *a)
-{
-    int t, k;
-    if (!l2l__exact_prepare(a)) return false;
-    for (t = 0; t < a->in->T; t++) {
-        L2L__PARALLEL(a->workers)
-        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t, false);
-    }
-    for (t = a->in->T - 1; t >= 0; t--) {
-        L2L__PARALLEL(a->workers)
-        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t, true);
-        if (t > 0 && !l2l__exact_couple(a, t)) return false;
-    }
-    return true;
-}
-
-/* -- line 15: phi <- phi + alpha_1 grad L_phi / n ---------------------------------------------- */
-
-static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in, bool exact)
-{
-    l2l_context *c = m->context;
-    int64_t totals;
-    int t;
-    memset(a, 0, sizeof *a);
-    a->m = m;
-    a->in = in;
-    a->kernels = l2l__cell_kernels_of(c);
-    a->count = l2l_count(in->shape);
-    a->d = a->count / in->shape.n;
-    a->blocks = l2l__blocks_of(a->count);
-    a->parts = l2l__at_most(L2L__PARTS, a->blocks);
-    a->workers = l2l__at_most(c->threads, a->parts);
-    totals = (int64_t)a->parts * m->cell_size;
-    a->norms = (double *)l2l__arena_array(c, (int64_t)in->T * in->shape.n, sizeof *a->norms);
-    a->totals = (double *)l2l__arena_array(c, totals, sizeof *a->totals);
-    a->sweeps = l2l__sweeps(m, a->workers, exact ? 1 : in->T, a->kernels->lanes);
-    if (c->status) return false;
-    memset(a->totals, 0, (size_t)totals * sizeof *a->totals);
-    l2l__phi_to_cell(m, in->epsilon);
-    for (t = 0; t < in->T; t++)
-        l2l__input_norms(m, in->g[t], a->norms + (int64_t)t * in->shape.n);
-    return true;
-}
-
-/* gradient += scale * dL_phi/dphi / n in file order, or, with `anew`, = that; the parts in their
-   order. */
-static void l2l__adjoint_gather(const l2l__adjoint *a, bool anew, double scale,
-                                l2l_real *gradient)
-{
-    const l2l_learned *m = a->m;
-    int i, part;
-    for (i = 0; i < m->size; i++) {
-        double sum = 0;
-        for (part = 0; part < a->parts; part++)
-            sum += a->totals[(size_t)part * (size_t)m->cell_size + (size_t)l2l__phi_place(m, i)];
-        sum /= a->in->shape.n;
-        gradient[i] = (anew ? 0 : gradient[i]) + (l2l_real)(scale * sum);
-    }
-}
-
-/* u_t belongs into a_t: leaving it out trains and looks right, too, but is not the derivative. */
-static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool anew, double scale,
-                                 l2l_real *gradient)
-{
-    l2l_mark mark = l2l_mark_here(in->context);
-    bool exact;
-    l2l__adjoint a;
-    if (!l2l__learned_ready(m, in)) return false;
-    exact = m->options.second_order;
-    if (in->T < 1)
-        return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_learned_gradient: T is %d, but must "
-                         "be at least 1", in->T);
-    if (l2l__adjoint_prepare(&a, m, in, exact)) {
-        if (!exact) l2l__adjoint_first_order(&a);
-        if (!exact || l2l__adjoint_second_order(&a))
-            l2l__adjoint_gather(&a, anew, scale, gradient);
-    }
-    l2l_release(m->context, mark);
-    return !m->context->status;
-}
-
-/* The numbers of phi, or of its gradient. */
-static bool l2l__phi_finite(const l2l_learned *m, const char *what, const l2l_real *v)
-{
-    int i = (int)l2l__not_finite_at(v, m->size);
-    return i == m->size || l2l__fail(m->context, L2L_ERROR_NUMERIC, "l2l_learned: the %s of phi is "
-                                     "not finite at its number %d", what, i);
-}
-
-L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient)
-{
-    const char *where = "l2l_learned_gradient";
-    l2l_context *c = in ? in->context : m ? m->context : NULL;
-    return c && !c->status && l2l__given(c, where, "the inner problem", in) &&
-           l2l__given(c, where, "gradient", gradient) && l2l__learned_ready(m, in) &&
-           l2l__learned_adjoint(m, in, true, 1, gradient) &&
-           l2l__phi_finite(m, "gradient", gradient);
-}
-
-/* The optimizer descends, phi is to ascend: hence the minus. */
-static bool l2l__learned_add_gradient(void *self, l2l_inner *in)
-{
-    l2l_learned *m = (l2l_learned *)self;
-    return l2l__learned_adjoint(m, in, in->first == 0, -(double)in->n / in->batch, m->descent);
-}
-
-static bool l2l__learned_update(void *self, l2l_inner *in)
-{
-    l2l_learned *m = (l2l_learned *)self;
-    l2l_context *c = m->context;
-    size_t bytes = (size_t)m->size * sizeof *m->phi;
-    l2l_real *was = (l2l_real *)l2l__arena_array(c, m->size, sizeof *was);
-    if (was && l2l__phi_finite(m, "gradient", m->descent)) {
-        memcpy(was, m->phi, bytes);
-        if (l2l_optimizer_step(m->optimizer, &m->phi, &m->descent, 1) &&
-            !l2l__phi_finite(m, "next step", m->phi))
-            memcpy(m->phi, was, bytes);
-    }
-    l2l__arena_drop(c, was);
-    if (c->status) return false;
-    l2l__learned_set_trained_with(m, in->T, in->epsilon);
-    return true;
-}
-
-/* A number for what a maximizer has learned; 0 if it packs nothing. */
-static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *digest)
-{
-    int64_t n = m->pack ? m->pack(m->self, NULL) : 0;
-    double *v = n > 0 ? (double *)l2l__allocate_array(c, n, sizeof *v) : NULL;
-    if (v) m->pack(m->self, v);
-    *digest = l2l__digest_bytes(v, n * (int64_t)sizeof *v);
-    l2l_free(c, v);
-    return !c->status;
-}
-
-/* For checkpoints: the settings that a maximizer's state of `count` numbers begins with have to be
-   those of here; behind them comes an optimizer's count of steps, a whole number. Returns the
-   number behind that, or NULL. */
-enum { L2L__MOST_SETTINGS = 48 };            /* of one state                                      */
-static const double *l2l__state_of(l2l_context *c, const l2l__field *table, const void *options,
-                                   const double *numbers, int64_t count, int64_t expected)
-{
-    double here[L2L__MOST_SETTINGS];
-    char name[96];
-    int n = l2l__options_pack(table, options, here), i;
-    if (count != expected) {
-        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: a maximizer of %z numbers, not %z", count,
-                  expected);
-    } else if ((i = l2l__options_differ(table, numbers, here, 0, n, name)) < n) {
-        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with a maximizer whose %s is %r, not %r",
-                  name, numbers[i], here[i]);
-    } else if (!(numbers[n] >= 0 && numbers[n] <= L2L__EXACT && numbers[n] <= floor(numbers[n]))) {
-        l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %d of the tensor 'maximizer', the steps "
-                  "of its optimizer, is %g: not a whole number in [0,2^53]", n, numbers[n]);
-    }
-    return c->status ? NULL : numbers + n + 1;
-}
-
-/* An array of a state, which l2l_real can hold. */
-static bool l2l__state_array(l2l_context *c, const double *from, const double *numbers, int64_t n)
-{
-    const double most = sizeof(l2l_real) == 4 ? (double)FLT_MAX : DBL_MAX;
-    for (int64_t i = 0; i < n; i++)
-        if (fabs(from[i]) > most && fabs(from[i]) <= DBL_MAX)
-            return l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %z of the tensor 'maximizer' "
-                             "is %g: too large", (int64_t)(from - numbers) + i, from[i]);
-    return true;
-}
-
-/* The options, the steps, and for each array the two moments that it has. */
-L2LADVDEF int64_t l2l_optimizer_pack(const l2l_optimizer *o, double *numbers)
-{
-    int64_t at;
-    if (!o) return 0;
-    at = l2l__options_pack(l2l__optimizer_fields, &o->options, numbers);
-    if (numbers) numbers[at] = (double)o->steps;
-    at++;
-    for (int i = 0; i < 2 * o->n; i++) {
-        const l2l_real *v = i % 2 ? o->second[i / 2] : o->first[i / 2];
-        for (int64_t j = 0; v && j < o->sizes[i / 2]; j++, at++)
-            if (numbers) numbers[at] = (double)v[j];
-    }
-    return at;
-}
-
-L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int64_t n)
-{
-    const double *at;
-    if (!o || o->context->status ||
-        !l2l__given(o->context, "l2l_optimizer_unpack", "numbers", numbers))
-        return false;
-    at = l2l__state_of(o->context, l2l__optimizer_fields, &o->options, numbers, n,
-                       l2l_optimizer_pack(o, NULL));
-    if (!at || !l2l__state_array(o->context, at, numbers, n - (at - numbers))) return false;
-    o->steps = (int64_t)at[-1];
-    for (int i = 0; i < 2 * o->n; i++) {
-        l2l_real *v = i % 2 ? o->second[i / 2] : o->first[i / 2];
-        for (int64_t j = 0; v && j < o->sizes[i / 2]; j++) v[j] = (l2l_real)*at++;
-    }
-    return true;
-}
-
-/* Settings, the optimizer's steps, T and epsilon, phi, the optimizer's two moments. */
-static int64_t l2l__learned_pack_state(void *self, double *numbers)
-{
-    l2l_learned *m = (l2l_learned *)self;
-    const l2l_real *parts[3];
-    int i, j, n;
-    if (!m) return 0;                        /* its creation failed: `begin` says so              */
-    n = l2l__options_pack(l2l__learned_fields, &m->options, numbers);
-    parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
-    if (numbers) {
-        numbers[n] = (double)m->optimizer->steps;
-        l2l__fields_get(l2l__trained_fields, 2, m, numbers + n + 1);
-        numbers += n + 3;
-        for (j = 0; j < 3; j++)
-            for (i = 0; i < m->size; i++) *numbers++ = parts[j] ? (double)parts[j][i] : 0;
-    }
-    return n + 3 + 3 * (int64_t)m->size;
-}
-
-/* Everything is checked before anything is changed. */
-static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t count)
-{
-    l2l_learned *m = (l2l_learned *)self, trained;
-    const double *at;
-    l2l_real *parts[3];
-    int i, j;
-    if (!m) return false;
-    at = l2l__state_of(m->context, l2l__learned_fields, &m->options, numbers, count,
-                       l2l__learned_pack_state(self, NULL));
-    if (!at) return false;
-    trained = *m;
-    if ((i = l2l__fields_set(l2l__trained_fields, 2, &trained, at)) < 2)
-        return l2l__fail(m->context, L2L_ERROR_FORMAT, "checkpoint: number %z of the tensor "
-                         "'maximizer', its %s, is %g: out of range", (int64_t)(at - numbers) + i,
-                         l2l__trained_fields[i].name, at[i]);
-    if (!l2l__state_array(m->context, at + 2, numbers, 3 * (int64_t)m->size)) return false;
-    m->optimizer->steps = (int64_t)at[-1];
-    l2l__learned_set_trained_with(m, trained.trained_T, trained.trained_epsilon);
-    parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
-    for (at += 2, j = 0; j < 3; j++)
-        for (i = 0; i < m->size; i++, at++)
-            if (parts[j]) parts[j][i] = (l2l_real)*at;
-    return true;
-}
-
-L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m)
-{
-    l2l_maximizer r = l2l__maximizer("learned", l2l__learned_step);
-    r.self = m;
-    r.begin = l2l__learned_begin;
-    r.keep = l2l__learned_keep;
-    r.gradient = l2l__learned_add_gradient;
-    r.update = l2l__learned_update;
-    r.pack = l2l__learned_pack_state;
-    r.unpack = l2l__learned_unpack_state;
-    return r;
-}
-
-L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int steps)
-{
-    l2l_attack a = l2l__attack("learned", epsilon, 0.25, steps, L2L_START_NORMAL);
-    a.maximizer = l2l_learned_maximizer(m);
-    return a;
-}
-
-/* ============================================================================================ */
-/*  10  ALGORITHM 1 AND THE TRAINING LOOP                                         >>algorithm-1 */
-/* ============================================================================================
-
-   l2l__algorithm1 is the paper's Algorithm 1; a tag [A1:n] marks what realises its line n. It is
-   written over the three interfaces of 2.8, so PGD training, the line search and the learned
-   optimizer are the same function with another maximizer. What surrounds it (where batches come
-   from, when to stop, what to report) stands behind l2l__sample and l2l__until_converged; that a
-   batch may be too large for the memory, behind l2l__next_part and the sums of gradients. */
-
-struct l2l_trainer {
-    l2l_context *context;
-    l2l_model *model;                        /* f_theta                                           */
-    l2l_dataset data;
-    l2l_train_options options;
-    l2l_optimizer *optimizer;                /* of theta                                          */
-    void *held_memory;                       /* of the arrays and texts below                     */
-    int n_theta;
-    int64_t theta_size;                      /* numbers in all of theta                           */
-    l2l_real *good;                          /* theta of the last step with finite loss, gradient */
-    bool has_good, sampled;
-    l2l_tensor **theta, **found;             /* trainable parameters + x'_T, and their gradients  */
-    l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
-    l2l_real *sum;                           /* of the parts' gradients; NULL: there are no parts */
-    l2l_real *buffers;                       /* running statistics before the step                */
-    l2l_real *part_buffers;                  /* and before line 14 of the part at hand            */
-    double *w;                               /* w[0..T]                                           */
-    bool cross_entropy;                      /* line 14 is the library's own, which notes its     */
-                                             /* logits, and                                       */
-    bool shares;                             /* its pass is also the look at x'_T                 */
-    int *order, *train, *held, n_train, n_held;
-    int shuffled;                            /* the epoch whose order stands in `order`           */
-    int64_t step;
-    l2l_progress progress;
-    double epoch_loss, epoch_right;
-    int64_t epoch_seen;
-    double start_loss;                       /* of this batch so far: sum of L(f(x'_0), y), how   */
-    int64_t saturated;                       /* many pixels of x'_T are on the border, how many   */
-    double end_loss;                         /* sum of L(f(x'_T), y)                              */
-    bool noted;                              /* line 14 noted predictions at x'_T:                */
-    int right, guess;                        /* images right, the class of all of them or -1      */
-    l2l_model *best;
-    double best_score;
-    int plateau;
-    char *log, *checkpoint;
-    void *log_file;                          /* a FILE, while l2l_train runs                      */
-    bool log_in_place;
-    int log_lock;                            /* so that it has one writer; below 0: none          */
-    int64_t log_bytes;                       /* written to it, if it can be cut                   */
-    char line[640];                          /* of the last step, if it could not be written      */
-    double data_digest, w_digest;            /* tell a checkpoint of other data, other weights    */
-    double held_digests[3];                  /* of validation_attack's targets, init, maximizer   */
-    const l2l_real *given;                   /* the caller's batch, for l2l_train_step            */
-    const int *given_labels;
-    int given_n;
-};
-
-static void l2l__log_line(l2l_trainer *t);   /* chapter 12 */
-static bool l2l__log_write(l2l_trainer *t);
-static bool l2l__log_begin(l2l_trainer *t);
-static void l2l__log_end(l2l_trainer *t);
-static bool l2l__maybe_resume(l2l_trainer *t);
-
-/* -- methods: objective x maximizer x outer loss ----------------------------------------------- */
-
-static l2l_method l2l__method(const char *name, l2l_maximizer maximizer, l2l_start start)
-{
-    l2l_method m = L2L__ZERO;
-    m.name = name;
-    m.objective = l2l_objective_cross_entropy();
-    m.maximizer = maximizer;
-    m.outer = l2l_outer_cross_entropy();
-    m.start = start;
-    return m;
-}
-
-L2LADVDEF l2l_method l2l_method_plain(void)
-{
-    return l2l__method("plain", l2l_maximizer_none(), L2L_START_CLEAN);
-}
-L2LADVDEF l2l_method l2l_method_advtrain(void)
-{
-    return l2l__method("advtrain", l2l_maximizer_sign(), L2L_START_UNIFORM);
-}
-L2LADVDEF l2l_method l2l_method_advtrain_bls(void)
-{
-    return l2l__method("advtrain-bls", l2l_maximizer_line_search(true), L2L_START_UNIFORM);
-}
-L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi)
-{
-    return l2l__method("rnn-adv", l2l_learned_maximizer(phi), L2L_START_NORMAL);
-}
-
-/* KL(f(x) || f(x')) has no gradient at x' = x: the noise of the start is essential. */
-static l2l_method l2l__method_kl(const char *name, l2l_maximizer maximizer, double beta)
-{
-    l2l_method m = l2l__method(name, maximizer, L2L_START_NORMAL);
-    m.objective = l2l_objective_kl();
-    m.outer = l2l_outer_trades(beta);
-    return m;
-}
-
-L2LADVDEF l2l_method l2l_method_trades(double beta)
-{
-    return l2l__method_kl("trades", l2l_maximizer_sign(), beta);
-}
-L2LADVDEF l2l_method l2l_method_rnn_trades(l2l_learned *phi, double beta)
-{
-    return l2l__method_kl("rnn-trades", l2l_learned_maximizer(phi), beta);
-}
-
-/* -- line 5: a mini-batch ---------------------------------------------------------------------- */
-
-/* The order of an epoch: a Fisher-Yates shuffle, a function of seed and epoch alone. */
-static void l2l__shuffle(int *order, int n, uint64_t seed, uint32_t purpose, uint32_t epoch)
-{
-    l2l_stream s = l2l__stream(seed, purpose, epoch, 0, 0);
-    for (int i = n - 1; i > 0; i--) {
-        int j = (int)((uint64_t)l2l_random_bits(&s, (uint32_t)i) * (uint64_t)(i + 1) >> 32);
-        int swap = order[i];
-        order[i] = order[j];
-        order[j] = swap;
-    }
-}
-
-/* epsilon at this step: it rises linearly during its warm-up. */
-static double l2l__epsilon_now(const l2l_trainer *t)
-{
-    double rise = t->options.epsilon_warm_up * (double)t->progress.steps;
-    double share = rise > 0 ? (double)(t->step + 1) / rise : 1;
-    return t->options.epsilon * (share < 1 ? share : 1);
-}
-
-/* h x w pixels of an image from (top, left) on, mirrored or not; black outside of it. */
-static void l2l__crop(const l2l_dataset *d, const l2l_real *from, int top, int left, bool flip,
-                      int h, int w, l2l_real *out)
-{
-    for (int k = 0; k < d->channels; k++)
-        for (int i = top; i < top + h; i++)
-            for (int j = 0; j < w; j++) {
-                int x = left + (flip ? w - 1 - j : j);
-                bool inside = i >= 0 && i < d->height && x >= 0 && x < d->width;
-                *out++ = inside ? from[((int64_t)k * d->height + i) * d->width + x] : 0;
-            }
-}
-
-/* Half of what is too much; halves are rounded to even, as torchvision's CenterCrop does. */
-static int l2l__centre(int more) { return more / 2 + (more % 4 == 3); }
-
-/* Image `index` as `fetch` or the caller gave it. */
-static bool l2l__fetched_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
-                            int label)
-{
-    int64_t n = (int64_t)d->channels * d->height * d->width;
-    return l2l__label_ok(d->context, who, label, index, d->classes) &&
-           l2l__image_ok(d->context, who, x, n, index);
-}
-
-/* Image `index`, checked, at the size of model `o`: as `a` says, by the numbers of stream `s`, or
-   with NULL for both cut out of the centre. */
-static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_options *o,
-                       const l2l_augment *a, const l2l_stream *s, int index, l2l_real *chw,
-                       int *label)
-{
-    l2l_context *c = d->context;
-    int down = d->height - o->height, right = d->width - o->width;
-    int top = l2l__centre(down), left = l2l__centre(right);
-    bool flip = a && a->flip && l2l_random_bits(s, 2) >> 31, whole;
-    l2l_real *x = chw;
-    if (a) {
-        uint64_t tops = (uint64_t)down + 2 * (uint64_t)a->padding + 1;
-        uint64_t lefts = (uint64_t)right + 2 * (uint64_t)a->padding + 1;
-        top = (int)(l2l_random_bits(s, 0) * tops >> 32) - a->padding;
-        left = (int)(l2l_random_bits(s, 1) * lefts >> 32) - a->padding;
-    }
-    whole = !down && !right && !top && !left && !flip;
-    if (!whole)
-        x = (l2l_real *)l2l__arena_array(c, (int64_t)d->channels * d->height * d->width, sizeof *x);
-    if (!x) return false;
-    if (!d->fetch(d, index, x, label))
-        l2l__fail(c, L2L_ERROR_CALLBACK, "%s: the data set's fetch failed for image %d", who,
-                  index);
-    else if (l2l__fetched_ok(d, who, index, x, *label) && !whole)
-        l2l__crop(d, x, top, left, flip, o->height, o->width, chw);
-    if (!whole) l2l__arena_drop(c, x);
-    return !c->status;
-}
-
-/* Fills x, labels and images of `in` from the data set or from the caller's batch. */
-static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *which)
-{
-    l2l_context *c = t->context;
-    const l2l_model_options *o = &t->model->options;
-    int64_t plane = (int64_t)o->height * o->width, one = plane * o->channels;
-    int *labels = (int *)l2l__arena_array(c, n, sizeof *labels);
-    uint32_t *images = (uint32_t *)l2l__arena_array(c, n, sizeof *images);
-    l2l_real *chw = (l2l_real *)l2l__arena_array(c, one, sizeof *chw);
-    l2l_stream s = l2l__stream(t->options.seed, L2L_RANDOM_AUGMENT, (uint32_t)t->progress.epoch, 0,
-                               0);
-    in->x = l2l__new(c, "batch", l2l_shape_of(n, o->height, o->width, o->channels));
-    for (int i = 0; i < n && !c->status; i++) {
-        const l2l_real *from = t->given ? t->given + (in->first + i) * one : chw;
-        images[i] = (uint32_t)(t->given ? in->first + i : which[i]);
-        if (t->given) labels[i] = t->given_labels[in->first + i];
-        else {
-            s.image = images[i];
-            if (!l2l__fetch(&t->data, "training", o, &t->options.augment, &s, which[i], chw,
-                            &labels[i]))
-                return false;
-        }
-        if (!l2l__label_ok(c, "training", labels[i], (int)images[i], o->classes)) return false;
-        l2l__image_to_hwc(from, o->channels, plane, in->x->data + i * one);
-    }
-    l2l__arena_drop(c, chw);
-    in->labels = labels;
-    in->images = images;
-    return !c->status;
-}
-
-/* Running statistics are kept, so that a step that fails can take them back. */
-static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back)
-{
-    for (int i = 0; at && i < t->model->n_slots; i++) {
-        l2l__slot *p = t->model->slot[i];
-        size_t n = (size_t)l2l_count(p->value.shape);
-        if (p->trainable) continue;
-        memcpy(back ? p->value.data : at, back ? at : p->value.data, n * sizeof *at);
-        at += n;
-    }
-}
-
-/* Exchanges running statistics that were kept and those of now. */
-static void l2l__swap_buffers(l2l_trainer *t, l2l_real *at)
-{
-    for (int i = 0; at && i < t->model->n_slots; i++) {
-        l2l__slot *p = t->model->slot[i];
-        int64_t n = l2l_count(p->value.shape);
-        for (int64_t k = 0; k < n && !p->trainable; k++, at++) {
-            l2l_real kept = *at;
-            *at = p->value.data[k];
-            p->value.data[k] = kept;
-        }
-    }
-}
-
-/* The next mini-batch M: which images, and what the inner problem over them is. */
-static void l2l__sample(l2l_trainer *t, l2l_inner *in)
-{
-    const l2l_train_options *o = &t->options;
-    l2l_progress *p = &t->progress;
-    int at = t->given ? 0 : (int)(p->step_in_epoch * o->batch);
-    int n = t->given ? t->given_n : t->n_train - at;
-    double epsilon = l2l__epsilon_now(t);
-    memset(in, 0, sizeof *in);
-    in->context = t->context;
-    t->sampled = false;
-    if (t->context->status) return;
-    if (!t->given && n > o->batch) n = o->batch; /* the last batch of an epoch may be short       */
-    if (!t->given && t->shuffled != p->epoch) {
-        t->shuffled = p->epoch;
-        memcpy(t->order, t->train, (size_t)t->n_train * sizeof *t->order);
-        l2l__shuffle(t->order, t->n_train, o->seed, L2L_RANDOM_SHUFFLE, (uint32_t)p->epoch);
-    }
-    p->rate = l2l_schedule_factor(&o->schedule, t->step, p->steps);
-    in->batch = n;
-    in->model = t->model;
-    in->objective = &o->method.objective;
-    in->maximizer = &o->method.maximizer;
-    in->stream = l2l__stream(o->seed, 0, (uint32_t)p->epoch, 0, (uint32_t)t->step & 0xffffff);
-    in->epsilon = epsilon;
-    in->step_size = o->step_size > 0 && o->epsilon > 0 ? o->step_size * (epsilon / o->epsilon)
-                                                       : epsilon / 4;
-    in->T = o->method.maximizer.step ? o->T : 0;
-    in->w = t->w;
-    in->mode = o->inner_mode;
-    t->start_loss = t->end_loss = 0;
-    t->saturated = 0;
-    t->right = 0;
-    l2l__copy_buffers(t, t->buffers, false);
-    t->sampled = true;
-}
-
-/* Room for the sum of the parts' gradients of theta. */
-static bool l2l__make_sum(l2l_trainer *t)
-{
-    if (!t->sum)
-        t->sum = (l2l_real *)l2l__hold(t->context, &t->held_memory, t->theta_size,
-                                       sizeof *t->sum);
-    return t->sum != NULL;
-}
-
-/* The next part of M, all of it unless micro_batch is less, in the memory of the part before. */
-static bool l2l__next_part(l2l_trainer *t, l2l_inner *in, l2l_mark mark)
-{
-    int most = t->options.micro_batch, first = in->first + in->n, n = in->batch - first;
-    int64_t at = t->given ? 0 : t->progress.step_in_epoch * t->options.batch + first;
-    if (t->context->status || n == 0) return false;
-    if (first) l2l_release(t->context, mark);
-    if (most && most < n) n = most;
-    in->first = first;
-    if ((n < in->batch && !l2l__make_sum(t)) || !l2l__fill_batch(t, in, n, t->order + at))
-        return false;
-    t->model->stream = in->stream;
-    t->model->images = in->images;
-    t->model->n_images = n;
-    l2l__copy_buffers(t, t->part_buffers, false);
-    return l2l__inner_open(in, t->options.method.maximizer.gradient != NULL) &&
-           l2l__inner_clean(in);
-}
-
-/* -- lines 7 to 13 ----------------------------------------------------------------------------- */
-
-/* delta_t from g_t. */
-static bool l2l__step(const l2l_maximizer *m, l2l_inner *in)
-{
-    if (in->context->status) return false;
-    return m->step(m->self, in) ||
-           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' failed at step %d",
-                     m->name, in->t);
-}
-
-/* sum of L(f(x'_t), y) over the batch, by the pass that also finds g_t. Nobody looks at x'_T but a
-   maximizer that learns, and where line 14 computes the same function, its pass is the look. */
-static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
-{
-    if (step == in->T && (!t->options.method.maximizer.gradient || t->shares)) return 0;
-    return l2l__look(in, step, true);
-}
-
-/* -- line 14 ----------------------------------------------------------------------------------- */
-
-/* What line 14 saw of the cross-entropy. Where that is the objective its losses are L(f(x'_T), y),
-   cut off as the objective is; else in->loss stays what a look at x'_T has left there. */
-static bool l2l__outer_note(l2l_inner *in, const l2l_tensor *logits, l2l_tensor *loss)
-{
-    const l2l_objective *o = in->objective;
-    if (!logits || !loss) return false;
-    if (o->loss != l2l__objective_ce) return l2l_predict(in->context, logits, in->predicted);
-    if (!l2l__note(in, logits, loss)) return false;
-    for (int i = 0; o->cut && i < in->n; i++)
-        if ((double)in->loss[i] > o->confidence) in->loss[i] = (l2l_real)o->confidence;
-    return true;
-}
-
-/* L_theta / n on the tape, of the part's n images. The cross-entropy is computed here, where its
-   logits give the accuracy. */
-static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
-{
-    l2l_outer *outer = &t->options.method.outer;
-    l2l_context *c = t->context;
-    l2l_tensor *logits, *loss;
-    if (!t->cross_entropy) {
-        in->predicted[0] = -1;
-        t->model->predicted = in->predicted;
-        l2l__lend(in->x, true);
-        l2l__lend(in->adv, true);
-        t->model->n_predicted = in->n;
-        loss = outer->loss(t->model, in->x, in->adv, in->labels,
-                           outer->user ? outer->user : outer->number);
-        l2l__lend(in->x, false);
-        l2l__lend(in->adv, false);
-        t->model->predicted = NULL;
-        t->noted = in->predicted[0] >= 0;
-        return loss;
-    }
-    t->noted = true;
-    logits = l2l__inner_forward(in, in->adv, L2L_TRAIN);
-    in->forwards--;                          /* not of the inner problem                          */
-    loss = logits ? l2l_cross_entropy(c, logits, in->labels) : NULL;
-    return l2l__outer_note(in, logits, loss) ? l2l_mean(c, loss) : NULL;
-}
-
-static bool l2l__finite(l2l_real *const *arrays, const int64_t *sizes, int n)
-{
-    for (int i = 0; i < n; i++)
-        if (l2l__not_finite_at(arrays[i], sizes[i]) < sizes[i]) return false;
-    return true;
-}
-
-/* A loss that is no longer finite is the fault of the step before: theta goes back to where the
-   loss and its gradient last were (the optimizer's moments do not). */
-static void l2l__copy_theta(l2l_trainer *t, bool back)
-{
-    l2l_real *at = t->good;
-    if (back && !t->has_good) return;
-    for (int i = 0; i < t->n_theta; i++) {
-        size_t n = (size_t)t->optimizer->sizes[i];
-        memcpy(back ? t->values[i] : at, back ? at : t->values[i], n * sizeof *at);
-        at += n;
-    }
-    for (int i = 0; back && i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
-    t->has_good = true;
-}
-
-/* Where line 14 shares its pass: g_T (of the sum, not the mean) and w_T L(f(x'_T), y). */
-static void l2l__share(l2l_trainer *t, l2l_inner *in)
-{
-    double total = 0;
-    l2l__ew_axpb(t->context, l2l_count(in->shape), (l2l_real)in->n, t->found[t->n_theta]->data, 0,
-                 in->g[in->T]->data);
-    l2l__finite_images(in, l2l__a_gradient, in->g[in->T]);
-    for (int i = 0; i < in->n; i++) total += (double)in->loss[i];
-    in->L_phi += in->w[in->T] * total;
-}
-
-/* The gradient of L_theta / B: of the parts', by their share of the images, the sum. */
-static void l2l__add_gradient(l2l_trainer *t, const l2l_inner *in)
-{
-    l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, *sum = t->sum;
-    for (int i = 0; i < t->n_theta; i++) {
-        int64_t n = t->optimizer->sizes[i], j;
-        const l2l_real *g = t->found[i]->data;
-        t->gradients[i] = t->found[i]->data;
-        if (in->n == in->batch) continue;
-        t->gradients[i] = sum;
-        if (!in->first) memset(sum, 0, (size_t)n * sizeof *sum);
-        L2L__PARALLEL(l2l__workers(t->context, n))
-        for (j = 0; j < n; j++) sum[j] += share * g[j];
-        sum += n;
-    }
-}
-
-/* The part's share of L_theta / B at x'_T and of its gradient in theta. Checked before anything is
-   updated. */
-static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
-{
-    l2l_context *c = t->context;
-    bool was, share = t->shares && t->options.method.maximizer.gradient;
-    double value = 0;
-    if (c->status) return 0;
-    was = l2l_set_recording(c, true);
-    l2l_tensor *loss = l2l__outer_loss(t, in);
-    if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the outer loss returned NULL");
-    value = l2l_item(c, loss);
-    if (!c->status && !(fabs(value) <= DBL_MAX))
-        l2l__fail(c, L2L_ERROR_NUMERIC, "the outer loss is %g, not finite", value);
-    t->theta[t->n_theta] = in->adv;
-    if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
-        l2l__add_gradient(t, in);
-        if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
-            l2l__fail(c, L2L_ERROR_NUMERIC, "the gradient of the outer loss is not finite");
-        if (share) l2l__share(t, in);
-    }
-    l2l_set_recording(c, was);
-    return value * ((double)in->n / in->batch);
-}
-
-/* -- lines 15 and 16 --------------------------------------------------------------------------- */
-
-/* The maximizer may run the classifier again (second order), and must see the one of the inner
-   steps: line 14 has moved its running statistics. */
-static bool l2l__inner_gradient(l2l_trainer *t, l2l_inner *in)
-{
-    const l2l_maximizer *m = &t->options.method.maximizer;
-    if (in->context->status) return false;
-    if (!m->gradient) return true;
-    l2l__swap_buffers(t, t->part_buffers);
-    bool ok = m->gradient(m->self, in) ||
-              l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' found no gradient",
-                        m->name);
-    l2l__swap_buffers(t, t->part_buffers);
-    return ok;
-}
-
-static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
-{
-    if (in->context->status) return false;
-    return !m->update || m->update(m->self, in) ||
-           l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' could not be updated",
-                     m->name);
-}
-
-static bool l2l__descend(l2l_trainer *t)
-{
-    if (t->context->status) return false;
-    l2l__copy_theta(t, false);               /* every part's loss and gradient were finite        */
-    if (!l2l_optimizer_step(t->optimizer, t->values, t->gradients, t->progress.rate)) return false;
-    for (int i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
-    return true;
-}
-
-/* -- line 17: what happens between two steps --------------------------------------------------- */
-
-/* *part becomes an attack for the images from number `first` on. */
-static void l2l__attack_from(l2l_attack *part, const l2l_attack *all, int first, int64_t one)
-{
-    part->first = all->first + (uint32_t)first;
-    part->init = all->init ? all->init + first * one : NULL;
-    part->targets = all->targets ? all->targets + first : NULL;
-}
-
-/* After a step that failed: running statistics as before it and, if its numbers were not finite,
-   theta for which they last were. */
-static void l2l__go_back(l2l_trainer *t, const char *what)
-{
-    l2l_context *c = t->context;
-    char text[sizeof c->text];
-    if (t->sampled) l2l__copy_buffers(t, t->buffers, true);
-    if (c->status != L2L_ERROR_NUMERIC) return;
-    l2l__copy_theta(t, true);
-    memcpy(text, c->text, sizeof text);
-    l2l__format(c->text, sizeof c->text, "training, %s %z, %s; the parameters of the last good "
-                "step were kept", what, t->step, text);
-}
-
-/* Natural and robust accuracy on the held-out images. */
-static bool l2l__validate(l2l_trainer *t)
-{
-    l2l_context *c = t->context;
-    const l2l_model_options *o = &t->model->options;
-    l2l_attack a = t->options.validation_attack;
-    int64_t one = l2l__image_size(o);
-    int n, natural = 0, robust = 0, labels[100];
-    int part = t->options.micro_batch ? t->options.micro_batch : t->options.batch;
-    int most = part < 100 ? part : 100;      /* no more memory than training takes                */
-    l2l_record records[100];
-    l2l_mark mark = l2l_mark_here(c);
-    l2l_real *x = (l2l_real *)l2l__arena_array(c, most * one, sizeof *x);
-    l2l_real *adversarial = (l2l_real *)l2l__arena_array(c, most * one, sizeof *adversarial);
-    for (int i = 0; i < t->n_held && !c->status; i += n) {
-        n = t->n_held - i < most ? t->n_held - i : most;
-        for (int j = 0; j < n && !c->status; j++)
-            l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held[i + j], x + j * one,
-                       &labels[j]);
-        l2l__attack_from(&a, &t->options.validation_attack, i, one);
-        if (!l2l_attack_run(t->model, &a, x, labels, n, adversarial, records)) break;
-        for (int j = 0; j < n; j++) {
-            natural += records[j].clean == labels[j];
-            robust += records[j].clean == labels[j] && !records[j].success;
-        }
-    }
-    t->progress.validation_natural = (double)natural / t->n_held;
-    t->progress.validation_robust = (double)robust / t->n_held;
-    l2l_release(c, mark);
-    if (c->status == L2L_ERROR_NUMERIC) l2l__go_back(t, "validation after step");
-    return !c->status;
-}
-
-static bool l2l__end_epoch(l2l_trainer *t)
-{
-    l2l_progress *p = &t->progress;
-    p->epoch_ended = true;
-    p->epoch_loss = t->epoch_loss / (double)t->epoch_seen;
-    p->epoch_accuracy = p->accuracy < 0 ? -1 : t->epoch_right / (double)t->epoch_seen;
-    t->epoch_loss = t->epoch_right = 0;
-    t->epoch_seen = 0;
-    if (t->n_held == 0) return true;
-    if (!l2l__validate(t)) return false;
-    p->best = p->validation_robust > t->best_score;
-    if (!p->best) return true;
-    t->best_score = p->validation_robust;
-    if (!t->best) return (t->best = l2l_model_clone(t->context, t->model)) != NULL;
-    return l2l_model_copy(t->best, t->model);
-}
-
-/* Adversarial training can sit on the loss of a constant guess: ln K with one class for
-   everything. */
-static bool l2l__plateau(l2l_trainer *t)
-{
-    int classes = t->model->options.classes;
-    bool constant = t->progress.accuracy >= 0 && t->guess >= 0;
-    if (!constant || fabs(t->progress.loss - log((double)classes)) > 0.02) t->plateau = 0;
-    else if (t->plateau < INT_MAX) t->plateau++;
-    if (!t->options.stop_on_plateau || t->plateau < 300) return false;
-    l2l__fail(t->context, L2L_ERROR_NUMERIC, "training sits on a plateau: for %d steps the loss is "
-              "ln %d and one class is predicted for everything; try a longer epsilon_warm_up, a "
-              "smaller rate or another seed", t->plateau, classes);
-    return true;
-}
-
-/* What a part adds to the report: pixels of x'_T on the border of the ball or of the image range,
-   and the predictions that were noted at line 14. */
-static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
-{
-    int64_t n = l2l_count(in->shape);
-    l2l_real epsilon = (l2l_real)in->epsilon;
-    if (t->context->status) return;
-    for (int64_t i = 0; i < n; i++) {
-        l2l_real x = in->x->data[i], z = in->adv->data[i];
-        t->saturated += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
-    }
-    for (int64_t i = 0; i < in->n; i++) t->end_loss += (double)in->loss[i];
-    if (!t->noted) return;
-    if (!in->first) t->guess = in->predicted[0];
-    for (int64_t i = 0; i < in->n; i++) {
-        t->right += in->predicted[i] == in->labels[i];
-        if (in->predicted[i] != t->guess) t->guess = -1;
-    }
-}
-
-static void l2l__report(l2l_trainer *t, const l2l_inner *in, double loss)
-{
-    const l2l_method *m = &t->options.method;
-    l2l_progress *p = &t->progress;
-    int64_t one = l2l_count(in->shape) / in->n;
-    bool looked = m->maximizer.gradient != NULL ||
-                  (t->cross_entropy && m->objective.loss == l2l__objective_ce);
-    p->loss = loss;
-    p->epsilon = in->epsilon;
-    p->gain = in->T > 0 && looked ? (t->end_loss - t->start_loss) / in->batch : 0;
-    p->saturated = (double)t->saturated / (double)(one * in->batch);
-    p->epoch_ended = p->best = false;
-    p->accuracy = t->noted ? (double)t->right / in->batch : -1;
-    if (t->given) return;
-    t->epoch_loss += loss * in->batch;
-    t->epoch_right += t->right;
-    t->epoch_seen += in->batch;
-}
-
-/* The last step's parameters have no next loss that would tell. */
-static bool l2l__last_finite(l2l_trainer *t)
-{
-    if (t->step < t->progress.steps || l2l__finite(t->values, t->optimizer->sizes, t->n_theta))
-        return true;
-    l2l__copy_theta(t, true);
-    return l2l__fail(t->context, L2L_ERROR_NUMERIC, "the last step's parameters are not finite; "
-                     "those of the step before were kept");
-}
-
-/* Counts the step, ends epochs, reports, saves. True while there is more to do. */
-static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double loss)
-{
-    l2l_progress *p = &t->progress;
-    const l2l_train_options *o = &t->options;
-    bool more = true, ended, ok;
-    if (t->context->status) {
-        l2l__go_back(t, "step");
-        return false;
-    }
-    l2l__report(t, in, loss);
-    p->step = ++t->step;
-    if (t->given) return false;
-    ended = ++p->step_in_epoch == p->steps_in_epoch;
-    ok = l2l__last_finite(t) && !l2l__plateau(t) && (!ended || l2l__end_epoch(t));
-    if (ok) l2l__log_line(t);                /* before the callback, which may make a checkpoint  */
-    if (ok && o->progress) more = o->progress(o->user, p);
-    ok = ok && l2l__log_write(t);
-    if (ended) {                             /* also after an error: the trainer stays usable     */
-        p->epoch++;
-        p->step_in_epoch = 0;
-    }
-    if (!ok) return false;
-    if (t->checkpoint && (p->epoch_ended || !more ||
-                          (o->checkpoint_steps > 0 && t->step % o->checkpoint_steps == 0)))
-        l2l_trainer_save(t, t->checkpoint);
-    if (!more)
-        l2l__fail(t->context, L2L_ERROR_CANCELLED, "training: stopped by the progress callback "
-                  "after step %z of %z", t->step, p->steps);
-    return !t->context->status && t->step < p->steps;
-}
-
-/* -- Algorithm 1 ------------------------------------------------------------------------------- */
-
-static void l2l__algorithm1(l2l_trainer *trainer)
-{
-    /* Input: data, B, alpha_1, alpha_2, T, f_theta, m_phi, all in the trainer */   /* [A1:1] */
-    /* Output: f_theta and m_phi, trained in place */                               /* [A1:2] */
-    /* Both come initialised: made at random, or loaded */                          /* [A1:3] */
-    const l2l_method *method = &trainer->options.method;
-    const l2l_maximizer *m_phi = &method->maximizer;
-    l2l_mark mark = l2l_mark_here(trainer->context);
-    l2l_inner in; /* the inner problem: x, y, x'_t, g_t, delta_t, L_phi */
-    double L_theta;
-    bool more;
-    do {                                                                            /* [A1:4] */
-        L_theta = 0;
-        l2l__sample(trainer, &in);           /* M; L_theta, L_phi = 0 */            /* [A1:5] */
-        while (l2l__next_part(trainer, &in, mark)) { /* n of (x,y) in M at once */  /* [A1:6] */
-            l2l__begin(m_phi, &in);          /* h_0 = 0 */                          /* [A1:7] */
-            l2l__start(&in, method->start);  /* x'_0 = Proj(x + noise) */           /* [A1:8] */
-            if (in.T > 0) trainer->start_loss += l2l__loss_at(trainer, &in, 0); /* finds g_0 */
-            for (in.t = 0; in.t < in.T; in.t++) {                                   /* [A1:9] */
-                /* g_t = grad L(f(x'_t), y) stands in in.g[t], found with the loss */ /* [A1:10] */
-                l2l__step(m_phi, &in);       /* delta_t, h_{t+1} = m_phi(g_t, h_t) */ /* [A1:11] */
-                l2l__move(&in);              /* x'_{t+1} = Proj(x'_t + delta_t) */  /* [A1:12] */
-                in.L_phi += in.w[in.t + 1] * l2l__loss_at(trainer, &in, in.t + 1);  /* [A1:13] */
-            }
-            L_theta += l2l__outer_gradient(trainer, &in); /* x'_T is a constant */  /* [A1:14] */
-            l2l__inner_gradient(trainer, &in); /* grad L_phi / B, added up */       /* [A1:15] */
-            l2l__tally(trainer, &in);        /* for the report */
-        }
-        l2l__ascend(m_phi, &in);             /* phi   += alpha_1 grad L_phi / B */  /* [A1:15] */
-        l2l__descend(trainer);               /* theta -= alpha_2 grad L_theta / B */ /* [A1:16] */
-        more = l2l__until_converged(trainer, &in, L_theta);
-        trainer->model->images = NULL;
-        l2l_release(trainer->context, mark);
-    } while (more);                                                                 /* [A1:17] */
-}
-
-/* -- trainers ---------------------------------------------------------------------------------- */
-
-L2LADVDEF l2l_train_options l2l_train_default(void)
-{
-    l2l_train_options o = L2L__ZERO;
-    o.method = l2l_method_advtrain();
-    o.epochs = 10;
-    o.batch = 128;
-    o.epsilon = 0.3;
-    o.T = 10;
-    o.epsilon_warm_up = 0.3;
-    o.optimizer = l2l_adam_default();
-    o.schedule = l2l_schedule_default();
-    o.inner_mode = L2L_EVALUATE;
-    return o;
-}
-
-/* Is there a data set to fetch from? One that could not be opened is empty. */
-static bool l2l__dataset_ok(l2l_context *c, const char *who, const l2l_dataset *d)
-{
-    if (c->status || !l2l__given(c, who, "the data set", d)) return false;
-    return (d->count > 0 && d->fetch) ||
-           l2l__fail(c, L2L_ERROR_ARGUMENT, d->count > 0 ? "%s: the data set has no `fetch`"
-                     : "%s: the data set is empty: was it opened?", who);
-}
-
-/* Images at least as large as the model's, and classes that it has. */
-static bool l2l__dataset_fits(l2l_context *c, const char *who, const l2l_dataset *d,
-                              const l2l_model_options *m)
-{
-    if (!l2l__dataset_ok(c, who, d) ||
-        !l2l__shape_ok(c, who, l2l_shape_of(1, d->height, d->width, d->channels))) return false;
-    return (d->channels == m->channels && d->height >= m->height && d->width >= m->width &&
-            d->classes <= m->classes) ||
-           l2l__fail(c, L2L_ERROR_SHAPE, "%s: images of %dx%dx%d (CxHxW) and a model for %dx%dx%d; "
-                     "%d classes and %d", who, d->channels, d->height, d->width, m->channels,
-                     m->height, m->width, d->classes, m->classes);
-}
-
-static const l2l__field l2l__outer_fields[] = {
-    L2L__TEXT(l2l_outer, name, 0),
-    L2L__NUMBER(l2l_outer, number[0], -DBL_MAX, DBL_MAX, 0),
-    L2L__NUMBER(l2l_outer, number[1], -DBL_MAX, DBL_MAX, 0),
-    L2L__BOOL(l2l_outer, is_objective, 0),
-    L2L__END};
-static const l2l__field l2l__method_fields[] = {
-    L2L__TEXT(l2l_method, name, 0),
-    L2L__TABLE(l2l_method, objective, l2l__objective_fields, 0),
-    L2L__TABLE(l2l_method, maximizer, l2l__maximizer_fields, 0),
-    L2L__TABLE(l2l_method, outer, l2l__outer_fields, 0),
-    L2L__ENUM(l2l_method, start, l2l__start_names, 0),
-    L2L__END};
-static const l2l__field l2l__train_fields[] = {
-    L2L__TABLE(l2l_train_options, method, l2l__method_fields, 0),
-    L2L__INT(l2l_train_options, epochs, 1, INT_MAX, 0),
-    L2L__INT(l2l_train_options, batch, 1, INT_MAX, 0),
-    L2L__INT(l2l_train_options, steps, 0, L2L__EXACT, 0),
-    L2L__INT(l2l_train_options, micro_batch, 0, INT_MAX, 0),
-    L2L__MEMBER(l2l_train_options, epsilon, "epsilon", 'r', 0, 0, 1, l2l__pixel_hint, NULL, NULL),
-    L2L__INT(l2l_train_options, T, 0, 10000, 0),
-    L2L__NUMBER(l2l_train_options, step_size, 0, (double)FLT_MAX, 0),
-    L2L__NUMBER(l2l_train_options, epsilon_warm_up, 0, 1, 0),
-    L2L__TABLE(l2l_train_options, optimizer, l2l__optimizer_fields, 0),
-    L2L__TABLE(l2l_train_options, schedule, l2l__schedule_fields, 0),
-    L2L__INT(l2l_train_options, augment.padding, 0, INT_MAX, 0),
-    L2L__BOOL(l2l_train_options, augment.flip, 0),
-    L2L__ENUM(l2l_train_options, inner_mode, l2l__mode_names, 0),
-    L2L__INT(l2l_train_options, validation, 0, INT_MAX, 0),
-    L2L__TEXT(l2l_train_options, validation_attack.name, 0),
-    L2L__TABLE(l2l_train_options, validation_attack, l2l__attack_fields, L2L__APART),
-    L2L__BOOL(l2l_train_options, stop_on_plateau, 0),
-    L2L__SEED(l2l_train_options, seed, 0),
-    L2L__INT(l2l_train_options, checkpoint_steps, 0, INT_MAX, L2L__FREE),
-    L2L__BOOL(l2l_train_options, resume, L2L__FREE),
-    L2L__END};
-
-static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_dataset *d,
-                                  const l2l_train_options *o)
-{
-    const l2l_model_options *a = &m->options;
-    const l2l_attack *v = &o->validation_attack;
-    const double *w = o->schedule.milestones;
-    const l2l_status bad = L2L_ERROR_ARGUMENT;
-    if (c->status) return false;
-    if (!o->method.objective.loss || !o->method.outer.loss)
-        return l2l__fail(c, bad, "training: the method lacks an objective or an outer loss");
-    if ((d && !l2l__dataset_fits(c, "training", d, a)) ||
-        !l2l__options_ok(c, "training", l2l__train_fields, o, L2L__APART)) return false;
-    if (d ? o->steps != 0 : o->steps < 1)
-        return l2l__fail(c, bad, d ? "training: steps %z with a data set, whose steps follow from "
-                         "epochs and batch; leave it 0" : "training: without a data set steps must "
-                         "say how many l2l_train_step will make, not %z", o->steps);
-    if (o->augment.padding >= a->height || o->augment.padding >= a->width)
-        return l2l__fail(c, bad, "training: augment.padding %d is not in 0 to below the model's "
-                         "%dx%d", o->augment.padding, a->height, a->width);
-    if (o->method.outer.loss == l2l__outer_trades && o->method.outer.user)
-        return l2l__fail(c, bad, "training: method.outer.user must be NULL for the loss of TRADES, "
-                         "which takes beta from number[0]");
-    if (!o->method.maximizer.gradient != !o->method.maximizer.update)
-        return l2l__fail(c, bad, "training: the maximizer '%s' needs both gradient and update, or "
-                         "neither", o->method.maximizer.name);
-    if (o->T < 1 && o->method.maximizer.update)
-        return l2l__fail(c, bad, "training: T %d, but the maximizer '%s' learns from at least 1 "
-                         "step", o->T, o->method.maximizer.name);
-    for (int i = 0; i < o->T && o->loss_weights; i++)
-        if (!(fabs(o->loss_weights[i]) <= DBL_MAX))
-            return l2l__fail(c, bad, "training: loss_weights[%d] %g is not a finite number", i,
-                             o->loss_weights[i]);
-    for (int i = 1; i < 8; i++)
-        if (w[i] > 0 && !(w[i] >= w[i - 1] && w[i - 1] > 0))
-            return l2l__fail(c, bad, "training: schedule.milestones[%d] %g is not above the one "
-                             "before it, %g", i, w[i], w[i - 1]);
-    if (o->validation >= (d ? d->count : 1))
-        return l2l__fail(c, bad, "training: validation %d must leave some of the %d images for "
-                         "training", o->validation, d ? d->count : 0);
-    return !o->validation || !v->name ||
-           (l2l__attack_ok(c, "training: validation_attack", v, o->validation) &&
-            l2l__images_ok(c, "training: validation_attack.targets", a, NULL, v->targets,
-                           o->validation) &&
-            l2l__images_ok(c, "training: validation_attack.init", a, v->init, NULL, o->validation));
-}
-
-/* Splits off the held-out images: a shuffle of all indices by the seed, the last ones held out. */
-static void l2l__split(l2l_trainer *t)
-{
-    int n = t->data.count;
-    t->n_held = t->options.validation;
-    t->n_train = n - t->n_held;
-    for (int i = 0; i < n; i++) t->train[i] = i;
-    if (t->n_held) l2l__shuffle(t->train, n, t->options.seed, L2L_RANDOM_SPLIT, 0);
-    t->held = t->train + t->n_train;
-}
-
-static bool l2l__trainer_arrays(l2l_trainer *t)
-{
-    l2l_context *c = t->context;
-    l2l_model *m = t->model;
-    void **all = &t->held_memory;
-    int64_t *sizes = (int64_t *)l2l__hold(c, all, m->n_slots, sizeof *sizes), more = 0;
-    int n = 0;
-    t->theta = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->theta);
-    t->found = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->found);
-    t->values = (l2l_real **)l2l__hold(c, all, m->n_slots, sizeof *t->values);
-    t->gradients = (l2l_real **)l2l__hold(c, all, m->n_slots, sizeof *t->gradients);
-    t->w = (double *)l2l__hold(c, all, t->options.T + 1, sizeof *t->w);
-    t->train = (int *)l2l__hold(c, all, t->data.count, sizeof *t->train);
-    t->order = (int *)l2l__hold(c, all, t->data.count, sizeof *t->order);
-    for (int i = 0; i < m->n_slots && !c->status; i++) {
-        l2l__slot *p = m->slot[i];
-        if (!p->trainable) {
-            more += l2l_count(p->value.shape);
-            continue;
-        }
-        sizes[n] = l2l_count(p->value.shape);
-        t->theta_size += sizes[n];
-        t->theta[n] = &p->value;
-        t->values[n++] = p->value.data;
-    }
-    t->n_theta = n;
-    t->good = (l2l_real *)l2l__hold(c, all, t->theta_size, sizeof *t->good);
-    if (more) t->buffers = (l2l_real *)l2l__hold(c, all, 2 * more, sizeof *t->buffers);
-    if (t->buffers) t->part_buffers = t->buffers + more;
-    if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
-    if (t->optimizer && t->options.micro_batch && t->options.micro_batch < t->options.batch)
-        l2l__make_sum(t);
-    return !c->status;
-}
-
-/* Of images and labels: of all of them, or of as many, spread over the data set, as have four
-   million numbers, 16 at least. Other data, another number. */
-static double l2l__data_digest(const l2l_trainer *t)
-{
-    l2l_context *c = t->context;
-    const l2l_dataset *d = &t->data;
-    int64_t one = (int64_t)d->channels * d->height * d->width, n = (1 << 22) / one;
-    l2l_real *x = (l2l_real *)l2l__arena_array(c, one, sizeof *x);
-    uint64_t h = L2L__FNV;
-    int label = 0;
-    if (n < 16) n = 16;
-    if (n > d->count) n = d->count;
-    for (int64_t i = 0; x && i < n; i++) {
-        int which = n > 1 ? (int)((d->count - 1) * i / (n - 1)) : 0;
-        if (!d->fetch(d, which, x, &label)) continue;
-        h = l2l__fold(h, x, (size_t)one * sizeof *x);
-        h = l2l__fold(h, &label, sizeof label);
-    }
-    l2l__arena_drop(c, x);
-    return (double)(h >> 12);
-}
-
-/* Of what the held-out images are attacked with beside numbers: targets, init, and what a
-   maximizer that is not the training's own has learned. */
-static bool l2l__held_digests(l2l_trainer *t)
-{
-    const l2l_attack *a = &t->options.validation_attack;
-    const l2l_maximizer *m = &a->maximizer;
-    t->held_digests[0] = l2l__digest_bytes(a->targets, t->n_held * (int64_t)sizeof(int));
-    t->held_digests[1] = l2l__digest_bytes(a->init, t->n_held * (int64_t)sizeof(l2l_real) *
-                                                    l2l__image_size(&t->model->options));
-    if (m->self != t->options.method.maximizer.self)
-        l2l__learned_digest(t->context, m, &t->held_digests[2]);
-    return !t->context->status;
-}
-
-/* options.loss_weights is copied, log and checkpoint names as well. */
-static bool l2l__trainer_own(l2l_trainer *t)
-{
-    l2l_train_options *o = &t->options;
-    if (!o->validation) memset(&o->validation_attack, 0, sizeof o->validation_attack);
-    else if (!o->validation_attack.name) o->validation_attack = l2l_attack_pgd(o->epsilon);
-    l2l__settle_step(&o->validation_attack);
-    for (int i = 1; i <= o->T; i++) t->w[i] = o->loss_weights ? o->loss_weights[i - 1] : i;
-    t->w_digest = l2l__digest_bytes(t->w, (o->T + 1) * (int64_t)sizeof *t->w);
-    o->loss_weights = NULL;
-    if (o->log) t->log = l2l__hold_text(t->context, &t->held_memory, o->log);
-    if (o->checkpoint)
-        t->checkpoint = l2l__hold_text(t->context, &t->held_memory, o->checkpoint);
-    return !t->context->status;
-}
-
-L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
-                                          const l2l_train_options *o)
-{
-    const l2l_train_options usual = l2l_train_default();
-    l2l_context *c = l2l_model_context(m);
-    l2l_trainer *t;
-    if (!o) o = &usual;
-    if (!c || !l2l__train_options_ok(c, m, d, o) ||
-        !(t = (l2l_trainer *)l2l__allocate(c, sizeof *t)))
-        return NULL;
-    t->context = c;
-    t->model = m;
-    if (d) t->data = *d;
-    t->data.context = c;
-    t->options = *o;
-    t->best_score = t->shuffled = t->log_lock = -1;
-    t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
-    t->options.method.outer.is_objective = t->cross_entropy;
-    t->shares = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
-                !o->method.objective.cut && !m->mode_matters;
-    if (!l2l__trainer_arrays(t) || !l2l__trainer_own(t)) {
-        l2l_trainer_free(t);
-        return NULL;
-    }
-    l2l__split(t);
-    if (d) t->data_digest = l2l__data_digest(t);
-    if (!l2l__held_digests(t)) {
-        l2l_trainer_free(t);
-        return NULL;
-    }
-    l2l_progress *p = &t->progress;
-    p->epochs = d ? o->epochs : 1;
-    p->steps_in_epoch = d ? (t->n_train - 1) / o->batch + 1 : o->steps;
-    p->steps = p->steps_in_epoch * p->epochs;
-    p->validation_natural = p->validation_robust = -1;
-    return t;
-}
-
-L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
-{
-    if (!t) return;
-    l2l_context *c = t->context;
-    l2l_model_free(t->best);
-    l2l_optimizer_free(t->optimizer);
-    l2l__let_go(c, t->held_memory);
-    l2l_free(c, t);
-}
-
-/* Will the network take all parts of all batches? A batch norm on a map of 1x1 takes no single
-   image: that is said now rather than at the end of an epoch. */
-static bool l2l__parts_ok(l2l_trainer *t)
-{
-    l2l_context *c = t->context;
-    const l2l_train_options *o = &t->options;
-    const l2l_model_options *m = &t->model->options;
-    int whole = o->batch < t->n_train ? o->batch : t->n_train, last = t->n_train % o->batch;
-    int part = o->micro_batch ? o->micro_batch : o->batch;
-    bool frozen = t->model->frozen;
-    l2l_mark mark = l2l_mark_here(c);
-    l2l_tensor *x;
-    if (part > 1 && whole % part != 1 && last % part != 1) return true;
-    x = l2l_zeros(c, l2l_shape_of(1, m->height, m->width, m->channels));
-    t->model->frozen = true;
-    if (x) l2l_model_forward(t->model, x, L2L_TRAIN);
-    t->model->frozen = frozen;
-    l2l_release(c, mark);
-    return !c->status;
-}
-
-L2LADVDEF bool l2l_train(l2l_trainer *t)
-{
-    if (!t || t->context->status) return false;
-    if (t->data.count < 1)
-        return l2l__fail(t->context, L2L_ERROR_ARGUMENT, "l2l_train: the trainer was made without "
-                         "a data set: use l2l_train_step");
-    if (l2l__parts_ok(t) && l2l__maybe_resume(t) && l2l__log_begin(t) &&
-        t->step < t->progress.steps)
-        l2l__algorithm1(t);
-    l2l__log_end(t);
-    return !t->context->status;
-}
-
-L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
-                              l2l_progress *p)
-{
-    l2l_context *c = t ? t->context : NULL;
-    if (p) memset(p, 0, sizeof *p);
-    if (!c || c->status) return false;
-    if (n < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_train_step: %d images", n);
-    if (!l2l__given(c, "l2l_train_step", "images", images) ||
-        !l2l__given(c, "l2l_train_step", "labels", labels))
-        return false;
-    if (!l2l__images_ok(c, "l2l_train_step", &t->model->options, images, labels, n)) return false;
-    t->given = images;
-    t->given_labels = labels;
-    t->given_n = n;
-    l2l__algorithm1(t);
-    t->given = NULL;
-    if (p) *p = t->progress;
-    return !c->status;
-}
-
-L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t)
-{
-    return t ? l2l_model_clone(t->context, t->best ? t->best : t->model) : NULL;
-}
-
-/* ============================================================================================ */
-/*  11  EVALUATION                                                             >>evaluation     */
+/*  12 EVALUATION                                                                >>evaluation  */
 /* ============================================================================================ */
 
 L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
@@ -12644,9 +9801,6 @@ typedef struct l2l__ran {
     int done;                                /* so many images have theirs                        */
     uint64_t digest;                         /* of these images, if there is a state              */
 } l2l__ran;
-
-static bool l2l__evaluation_load(l2l_evaluation *e); /* chapter 12 */
-static bool l2l__evaluation_save(const l2l_evaluation *e);
 
 static const l2l__field l2l__ran_fields[] = {
     L2L__MEMBER(l2l__ran, attack, "", 't', 0, 0, 0, NULL, l2l__attack_fields, NULL),
@@ -13249,7 +10403,102 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
 }
 
 /* ============================================================================================ */
-/*  12  FILES                                                                     >>files-code  */
+/*  13 DATA SETS                                                                  >>data-code  */
+/* ============================================================================================ */
+
+/* -- an image on its way ----------------------------------------------------------------------- */
+
+/* Of images and labels: of all of them, or of as many, spread over the data set, as have four
+   million numbers, 16 at least. Other data, another number. */
+static double l2l__data_digest(const l2l_trainer *t)
+{
+    l2l_context *c = t->context;
+    const l2l_dataset *d = &t->data;
+    int64_t one = (int64_t)d->channels * d->height * d->width, n = (1 << 22) / one;
+    l2l_real *x = (l2l_real *)l2l__arena_array(c, one, sizeof *x);
+    uint64_t h = L2L__FNV;
+    int label = 0;
+    if (n < 16) n = 16;
+    if (n > d->count) n = d->count;
+    for (int64_t i = 0; x && i < n; i++) {
+        int which = n > 1 ? (int)((d->count - 1) * i / (n - 1)) : 0;
+        if (!d->fetch(d, which, x, &label)) continue;
+        h = l2l__fold(h, x, (size_t)one * sizeof *x);
+        h = l2l__fold(h, &label, sizeof label);
+    }
+    l2l__arena_drop(c, x);
+    return (double)(h >> 12);
+}
+
+/* The order of an epoch: a Fisher-Yates shuffle, a function of seed and epoch alone. */
+static void l2l__shuffle(int *order, int n, uint64_t seed, uint32_t purpose, uint32_t epoch)
+{
+    l2l_stream s = l2l__stream(seed, purpose, epoch, 0, 0);
+    for (int i = n - 1; i > 0; i--) {
+        int j = (int)((uint64_t)l2l_random_bits(&s, (uint32_t)i) * (uint64_t)(i + 1) >> 32);
+        int swap = order[i];
+        order[i] = order[j];
+        order[j] = swap;
+    }
+}
+
+/* h x w pixels of an image from (top, left) on, mirrored or not; black outside of it. */
+static void l2l__crop(const l2l_dataset *d, const l2l_real *from, int top, int left, bool flip,
+                      int h, int w, l2l_real *out)
+{
+    for (int k = 0; k < d->channels; k++)
+        for (int i = top; i < top + h; i++)
+            for (int j = 0; j < w; j++) {
+                int x = left + (flip ? w - 1 - j : j);
+                bool inside = i >= 0 && i < d->height && x >= 0 && x < d->width;
+                *out++ = inside ? from[((int64_t)k * d->height + i) * d->width + x] : 0;
+            }
+}
+
+/* Half of what is too much; halves are rounded to even, as torchvision's CenterCrop does. */
+static int l2l__centre(int more) { return more / 2 + (more % 4 == 3); }
+
+/* Image `index` as `fetch` or the caller gave it. */
+static bool l2l__fetched_ok(const l2l_dataset *d, const char *who, int index, const l2l_real *x,
+                            int label)
+{
+    int64_t n = (int64_t)d->channels * d->height * d->width;
+    return l2l__label_ok(d->context, who, label, index, d->classes) &&
+           l2l__image_ok(d->context, who, x, n, index);
+}
+
+/* Image `index`, checked, at the size of model `o`: as `a` says, by the numbers of stream `s`, or
+   with NULL for both cut out of the centre. */
+static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_options *o,
+                       const l2l_augment *a, const l2l_stream *s, int index, l2l_real *chw,
+                       int *label)
+{
+    l2l_context *c = d->context;
+    int down = d->height - o->height, right = d->width - o->width;
+    int top = l2l__centre(down), left = l2l__centre(right);
+    bool flip = a && a->flip && l2l_random_bits(s, 2) >> 31, whole;
+    l2l_real *x = chw;
+    if (a) {
+        uint64_t tops = (uint64_t)down + 2 * (uint64_t)a->padding + 1;
+        uint64_t lefts = (uint64_t)right + 2 * (uint64_t)a->padding + 1;
+        top = (int)(l2l_random_bits(s, 0) * tops >> 32) - a->padding;
+        left = (int)(l2l_random_bits(s, 1) * lefts >> 32) - a->padding;
+    }
+    whole = !down && !right && !top && !left && !flip;
+    if (!whole)
+        x = (l2l_real *)l2l__arena_array(c, (int64_t)d->channels * d->height * d->width, sizeof *x);
+    if (!x) return false;
+    if (!d->fetch(d, index, x, label))
+        l2l__fail(c, L2L_ERROR_CALLBACK, "%s: the data set's fetch failed for image %d", who,
+                  index);
+    else if (l2l__fetched_ok(d, who, index, x, *label) && !whole)
+        l2l__crop(d, x, top, left, flip, o->height, o->width, chw);
+    if (!whole) l2l__arena_drop(c, x);
+    return !c->status;
+}
+
+/* ============================================================================================ */
+/*  14 FILES                                                                     >>files-code  */
 /* ============================================================================================
 
    Bytes and headers first. Then the bundle: named tensors and texts, which are a safetensors file;
@@ -15619,6 +12868,2942 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
         e->n_saved++;
     l2l__bundle_close(&b);
     return !c->status;
+}
+
+/* -- states of optimizers and maximizers, for checkpoints -------------------------------------- */
+
+/* An array of a state, which l2l_real can hold. */
+static bool l2l__state_array(l2l_context *c, const double *from, const double *numbers, int64_t n)
+{
+    const double most = sizeof(l2l_real) == 4 ? (double)FLT_MAX : DBL_MAX;
+    for (int64_t i = 0; i < n; i++)
+        if (fabs(from[i]) > most && fabs(from[i]) <= DBL_MAX)
+            return l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %z of the tensor 'maximizer' "
+                             "is %g: too large", (int64_t)(from - numbers) + i, from[i]);
+    return true;
+}
+
+/* The options, the steps, and for each array the two moments that it has. */
+L2LADVDEF int64_t l2l_optimizer_pack(const l2l_optimizer *o, double *numbers)
+{
+    int64_t at;
+    if (!o) return 0;
+    at = l2l__options_pack(l2l__optimizer_fields, &o->options, numbers);
+    if (numbers) numbers[at] = (double)o->steps;
+    at++;
+    for (int i = 0; i < 2 * o->n; i++) {
+        const l2l_real *v = i % 2 ? o->second[i / 2] : o->first[i / 2];
+        for (int64_t j = 0; v && j < o->sizes[i / 2]; j++, at++)
+            if (numbers) numbers[at] = (double)v[j];
+    }
+    return at;
+}
+
+L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int64_t n)
+{
+    const double *at;
+    if (!o || o->context->status ||
+        !l2l__given(o->context, "l2l_optimizer_unpack", "numbers", numbers))
+        return false;
+    at = l2l__state_of(o->context, l2l__optimizer_fields, &o->options, numbers, n,
+                       l2l_optimizer_pack(o, NULL));
+    if (!at || !l2l__state_array(o->context, at, numbers, n - (at - numbers))) return false;
+    o->steps = (int64_t)at[-1];
+    for (int i = 0; i < 2 * o->n; i++) {
+        l2l_real *v = i % 2 ? o->second[i / 2] : o->first[i / 2];
+        for (int64_t j = 0; v && j < o->sizes[i / 2]; j++) v[j] = (l2l_real)*at++;
+    }
+    return true;
+}
+
+/* Settings, the optimizer's steps, T and epsilon, phi, the optimizer's two moments. */
+static int64_t l2l__learned_pack_state(void *self, double *numbers)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    const l2l_real *parts[3];
+    int i, j, n;
+    if (!m) return 0;                        /* its creation failed: `begin` says so              */
+    n = l2l__options_pack(l2l__learned_fields, &m->options, numbers);
+    parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
+    if (numbers) {
+        numbers[n] = (double)m->optimizer->steps;
+        l2l__fields_get(l2l__trained_fields, 2, m, numbers + n + 1);
+        numbers += n + 3;
+        for (j = 0; j < 3; j++)
+            for (i = 0; i < m->size; i++) *numbers++ = parts[j] ? (double)parts[j][i] : 0;
+    }
+    return n + 3 + 3 * (int64_t)m->size;
+}
+
+/* Everything is checked before anything is changed. */
+static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t count)
+{
+    l2l_learned *m = (l2l_learned *)self, trained;
+    const double *at;
+    l2l_real *parts[3];
+    int i, j;
+    if (!m) return false;
+    at = l2l__state_of(m->context, l2l__learned_fields, &m->options, numbers, count,
+                       l2l__learned_pack_state(self, NULL));
+    if (!at) return false;
+    trained = *m;
+    if ((i = l2l__fields_set(l2l__trained_fields, 2, &trained, at)) < 2)
+        return l2l__fail(m->context, L2L_ERROR_FORMAT, "checkpoint: number %z of the tensor "
+                         "'maximizer', its %s, is %g: out of range", (int64_t)(at - numbers) + i,
+                         l2l__trained_fields[i].name, at[i]);
+    if (!l2l__state_array(m->context, at + 2, numbers, 3 * (int64_t)m->size)) return false;
+    m->optimizer->steps = (int64_t)at[-1];
+    l2l__learned_set_trained_with(m, trained.trained_T, trained.trained_epsilon);
+    parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
+    for (at += 2, j = 0; j < 3; j++)
+        for (i = 0; i < m->size; i++, at++)
+            if (parts[j]) parts[j][i] = (l2l_real)*at;
+    return true;
+}
+
+/* A number for what a maximizer has learned; 0 if it packs nothing. */
+static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *digest)
+{
+    int64_t n = m->pack ? m->pack(m->self, NULL) : 0;
+    double *v = n > 0 ? (double *)l2l__allocate_array(c, n, sizeof *v) : NULL;
+    if (v) m->pack(m->self, v);
+    *digest = l2l__digest_bytes(v, n * (int64_t)sizeof *v);
+    l2l_free(c, v);
+    return !c->status;
+}
+
+/* -- line 5: a mini-batch ---------------------------------------------------------------------- */
+
+/* ============================================================================================ */
+/*  15 KERNELS                                                                        >>kernels */
+/* ============================================================================================
+
+   All that is fast, and the only chapter with vector types and block sizes. Three layers:
+
+     4.1  what a kernel gets; the table of kernels of one instruction set
+     4.2  naive twins in plain C: what L2L_CPU_PLAIN, L2LADV_DOUBLE, L2LADV_NO_SIMD and other
+          compilers use, and what the tests hold the fast ones against
+     4.3  vector kernels, written once for any vector length. The header includes itself to compile
+          them for each instruction set (the technique is Google Highway's), and the best one that
+          the machine has is chosen at run time
+     4.4  drivers: plain functions that cut the work into blocks, one or more for each thread
+
+   Same bits: behind every output the order of additions depends on the layer's shape only. */
+
+/* -- 4.1 what a kernel gets -------------------------------------------------------------------- */
+
+enum {
+    L2L__ROWS = 6,                           /* rows of a tile: pixels (or channels) at once      */
+    L2L__SLAB = 256,                         /* depth of a pass: a panel of it stays in L1        */
+    L2L__SMALL_PLANE = 64,                   /* pixels up to which a plane goes place by place    */
+    L2L__PIXELS = 96,                        /* pixels of a block at most: of L2L__ROWS each      */
+    L2L__FEW = 4                             /* channels up to which a kernel's line is one tap   */
+};
+
+typedef struct l2l__kernels {
+    unsigned cpu;
+    int columns;                             /* columns of a tile: two vectors                    */
+    /* y[r][0..columns) (+)= sum over taps t, depth d of a[t*L2L__ROWS + r][first + d] *
+       b[(t*step + d)*columns + ...]: b is a packed panel whose taps stand `step` rows apart. */
+    void (*tile)(int rows, int taps, int depth, const l2l_real *const *a, int first,
+                 const l2l_real *b, int step, l2l_real *const *y, bool accumulate);
+    /* y[r*columns + ...] (+)= sum over p < count of a[p*sa + r] * b[p*sb + ...] */
+    void (*outer)(int rows, int count, const l2l_real *a, int64_t sa, const l2l_real *b, int64_t sb,
+                  l2l_real *y, bool accumulate);
+    /* A tap of a panel: out[d*columns + q] = in[d*sd + q*sq]; 0 for columns from `valid` on. */
+    void (*pack)(int depth, int valid, const l2l_real *in, int64_t sd, int64_t sq, l2l_real *out);
+    /* The epilogue of one pixel of n channels, whose residual begins at `from`. */
+    void (*finish)(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from, l2l_real *y);
+    /* One pixel: out = t * scale, where t is dy, or 0 where gate <= 0. A gate of NULL is open. */
+    void (*gate_scale)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
+                       l2l_real *out);
+    /* Sums over pixels, for each channel: s0 += t, s1 += t * (x - mu); without dy t is x - mu. */
+    void (*moments)(int pixels, int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                    const l2l_real *mu, l2l_real *s0, l2l_real *s1);
+    /* One pixel: out = a * t + b * (x - mu) + d, where mu, a, b, d stand in turn in `by`. */
+    void (*combine)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                    const l2l_real *by, l2l_real *out);
+    void (*relu)(int64_t n, const l2l_real *x, l2l_real *y);
+    void (*gate)(int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope, l2l_real *out);
+    void (*add)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
+    void (*mul)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
+    void (*axpb)(int64_t n, l2l_real a, const l2l_real *x, l2l_real b, l2l_real *out);
+    void (*sign_step)(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out);
+    void (*project)(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
+                    l2l_real *out);
+    /* One transform of Winograd's for n numbers of each point: from[i][0..n) to to[j][0..n); a
+       target of NULL is left out. n is a multiple of half the columns. An epilogue (or NULL) for
+       channels k0 and up of pixels in a tensor that begins at `base`. */
+    void (*winograd)(int transform, int64_t n, const l2l_real *const *from, l2l_real *const *to,
+                     const l2l__epilogue *e, int k0, const l2l_real *base);
+    /* Output row oh of an image: the maxima, and at which pixels they stand. */
+    void (*pool_row)(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y, int *index);
+    /* Which of the 3x3 patches behind the 2x2 windows of outputs from (y, x) on are equal? For each
+       of up to 2x2 windows eight bits: of its four outputs the first that is like it, two bits
+       each. `zero` stands outside the image. */
+    uint32_t (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
+                     int x, int rows, int columns);
+} l2l__kernels;
+
+enum { L2L__NO_TIES = 1 << 2 | 2 << 4 | 3 << 6 };
+
+/* Winograd's transforms along one side: outputs, and the lengths they lead from and to. */
+enum {
+    L2L__WIN_IN = 0,                         /* B^T d: f+2 to f+2, of the input                   */
+    L2L__WIN_OUT,                            /* A^T m: f+2 to f, of the product                   */
+    L2L__WIN_WEIGHT,                         /* G g: 3 to f+2, of the weight                      */
+    L2L__WIN_GRAD,                           /* A y: f to f+2, of the output's gradient           */
+    L2L__WIN_BACK,                           /* G^T u: f+2 to 3, to the weight's gradient         */
+    L2L__WIN_F2 = 5                          /* added for f = 2; without it f = 4                 */
+};
+
+static void l2l__packed_free(l2l_context *c, l2l__packed *p)
+{
+    int i;
+    for (i = 0; p && i < 4; i++) {
+        l2l_free(c, p->cache[i].panels);
+        p->cache[i].panels = NULL;
+        p->cache[i].count = 0;
+    }
+}
+
+/* -- 4.2 naive twins --------------------------------------------------------------------------- */
+
+static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, const l2l_real *w,
+                                  int oh, int ow, l2l_real *y)
+{
+    int i, j, c, k;
+    for (k = 0; k < g->k; k++) y[k] = 0;
+    for (i = 0; i < g->kh; i++)
+        for (j = 0; j < g->kw; j++) {
+            int ih = oh * g->stride + i - g->padding, iw = ow * g->stride + j - g->padding;
+            const l2l_real *row = w + (int64_t)(i * g->kw + j) * g->c * g->k;
+            if (ih < 0 || ih >= g->h || iw < 0 || iw >= g->w) continue;
+            for (c = 0; c < g->c; c++, row += g->k) {
+                l2l_real a = x[((int64_t)ih * g->w + iw) * g->c + c];
+                for (k = 0; k < g->k; k++) y[k] += a * row[k];
+            }
+        }
+}
+
+static void l2l__finish_from(int first, int n, const l2l_real *x, const l2l__epilogue *e,
+                             int64_t from, l2l_real *y)
+{
+    int k;
+    for (k = first; k < n; k++) {
+        l2l_real v = x[k];
+        if (e->mean) v -= e->mean[k];
+        if (e->scale) v *= e->scale[k];
+        if (e->bias) v += e->bias[k];
+        if (e->residual) v += e->residual[from + k];
+        y[k] = e->relu && v < 0 ? 0 : v;
+    }
+}
+
+static void l2l__naive_finish(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from,
+                              l2l_real *y)
+{
+    l2l__finish_from(0, n, x, e, from, y);
+}
+
+static void l2l__naive_gate_scale(int n, const l2l_real *dy, const l2l_real *gate,
+                                  const l2l_real *scale, l2l_real *out)
+{
+    int k;
+    for (k = 0; k < n; k++) out[k] = (gate && !(gate[k] > 0) ? 0 : dy[k]) * scale[k];
+}
+
+/* Channels first .. n-1 of the sums: the vector kernels leave the last ones to this. */
+static void l2l__moments_from(int first, int pixels, int n, const l2l_real *dy,
+                              const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
+                              l2l_real *s0, l2l_real *s1)
+{
+    int p, k;
+    for (p = 0; p < pixels; p++)
+        for (k = first; k < n; k++) {
+            int64_t i = (int64_t)p * n + k;
+            l2l_real d = x ? x[i] - mu[k] : 0, t = dy ? dy[i] : d;
+            if (gate && !(gate[i] > 0)) t = 0;
+            if (s0) s0[k] += t;
+            if (s1) s1[k] += t * d;
+        }
+}
+
+static void l2l__naive_moments(int pixels, int n, const l2l_real *dy, const l2l_real *gate,
+                               const l2l_real *x, const l2l_real *mu, l2l_real *s0, l2l_real *s1)
+{
+    l2l__moments_from(0, pixels, n, dy, gate, x, mu, s0, s1);
+}
+
+static void l2l__combine_from(int first, int n, const l2l_real *dy, const l2l_real *gate,
+                              const l2l_real *x, const l2l_real *by, l2l_real *out)
+{
+    int k;
+    for (k = first; k < n; k++) {
+        l2l_real t = gate && !(gate[k] > 0) ? 0 : dy[k];
+        out[k] = by[n + k] * t + by[2 * n + k] * (x[k] - by[k]) + by[3 * n + k];
+    }
+}
+
+static void l2l__naive_combine(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                               const l2l_real *by, l2l_real *out)
+{
+    l2l__combine_from(0, n, dy, gate, x, by, out);
+}
+
+static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry *g,
+                                    const l2l_real *x, const l2l_real *w, const l2l__epilogue *e,
+                                    l2l_real *y)
+{
+    int64_t p, pixels = (int64_t)g->n * g->oh * g->ow;
+    L2L__PARALLEL(ctx->threads)
+    for (p = 0; p < pixels; p++) {
+        int64_t n = p / g->ow / g->oh;
+        l2l__naive_conv_pixel(g, x + n * g->h * g->w * g->c, w, (int)(p / g->ow % g->oh),
+                              (int)(p % g->ow), y + p * g->k);
+        l2l__naive_finish(g->k, y + p * g->k, e, p * g->k, y + p * g->k);
+    }
+}
+
+/* The output coordinate that input coordinate i reaches through tap t; negative: none. */
+static int l2l__reached(int i, int t, int stride, int padding, int outputs)
+{
+    int o = i + padding - t;
+    if (stride == 1) return o < outputs ? o : -1;
+    return o < 0 || o % stride || o / stride >= outputs ? -1 : o / stride;
+}
+
+static void l2l__naive_conv_input_gradient(const l2l_context *ctx, const l2l__geometry *g,
+                                           const l2l_real *dy, const l2l_real *w, l2l_real *dx)
+{
+    int64_t p, pixels = (int64_t)g->n * g->h * g->w;
+    L2L__PARALLEL(ctx->threads)
+    for (p = 0; p < pixels; p++) {
+        int64_t n = p / g->w / g->h;
+        int i, j, c, k;
+        for (c = 0; c < g->c; c++) {
+            l2l_real sum = 0;
+            for (i = 0; i < g->kh; i++)
+                for (j = 0; j < g->kw; j++) {
+                    int oh = l2l__reached((int)(p / g->w % g->h), i, g->stride, g->padding, g->oh);
+                    int ow = l2l__reached((int)(p % g->w), j, g->stride, g->padding, g->ow);
+                    int64_t d = ((n * g->oh + oh) * g->ow + ow) * g->k;
+                    const l2l_real *row = w + ((int64_t)(i * g->kw + j) * g->c + c) * g->k;
+                    for (k = 0; oh >= 0 && ow >= 0 && k < g->k; k++) sum += dy[d + k] * row[k];
+                }
+            dx[p * g->c + c] = sum;
+        }
+    }
+}
+
+static void l2l__naive_conv_weight_gradient(const l2l_context *ctx, const l2l__geometry *g,
+                                            const l2l_real *x, const l2l_real *dy, l2l_real *dw)
+{
+    int64_t r, rows = (int64_t)g->kh * g->kw * g->c;
+    L2L__PARALLEL(ctx->threads)
+    for (r = 0; r < rows; r++) {             /* one row of the weight: a tap and an input channel */
+        int i = (int)(r / g->c / g->kw), j = (int)(r / g->c % g->kw), c = (int)(r % g->c);
+        l2l_real *out = dw + r * g->k;
+        int n, oh, ow, k;
+        for (k = 0; k < g->k; k++) out[k] = 0;
+        for (n = 0; n < g->n; n++)
+            for (oh = 0; oh < g->oh; oh++)
+                for (ow = 0; ow < g->ow; ow++) {
+                    int ih = oh * g->stride + i - g->padding, iw = ow * g->stride + j - g->padding;
+                    const l2l_real *d = dy + (((int64_t)n * g->oh + oh) * g->ow + ow) * g->k;
+                    l2l_real a;
+                    if (ih < 0 || ih >= g->h || iw < 0 || iw >= g->w) continue;
+                    a = x[(((int64_t)n * g->h + ih) * g->w + iw) * g->c + c];
+                    for (k = 0; k < g->k; k++) out[k] += a * d[k];
+                }
+    }
+}
+
+static void l2l__naive_relu(int64_t n, const l2l_real *x, l2l_real *y)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i]; /* not-a-number stays visible */
+}
+
+static void l2l__naive_gate(int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope,
+                            l2l_real *out)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) out[i] = y[i] > 0 ? dy[i] : (l2l_real)(slope * dy[i]);
+}
+
+static void l2l__naive_add(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) out[i] = a[i] + b[i];
+}
+
+static void l2l__naive_mul(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) out[i] = a[i] * b[i];
+}
+
+static void l2l__naive_axpb(int64_t n, l2l_real a, const l2l_real *x, l2l_real b, l2l_real *out)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        l2l_real t = a * x[i];
+        out[i] = t + b;
+    }
+}
+
+static void l2l__naive_sign_step(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) out[i] = g[i] > 0 ? alpha : g[i] < 0 ? -alpha : 0;
+}
+
+/* The bounds of the projection, rounded in one place. */
+static l2l_real l2l__low(l2l_real x, l2l_real epsilon) { return x - epsilon > 0 ? x - epsilon : 0; }
+static l2l_real l2l__high(l2l_real x, l2l_real epsilon)
+{
+    return x + epsilon < 1 ? x + epsilon : 1;
+}
+
+static void l2l__naive_project(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
+                               l2l_real *out)
+{
+    int64_t i;
+    for (i = 0; i < n; i++) {
+        l2l_real low = l2l__low(x[i], epsilon), high = l2l__high(x[i], epsilon), v = z[i];
+        v = v < low ? low : v;
+        out[i] = v > high ? high : v;
+    }
+}
+
+/* Lines first .. last-1 of a window that lie inside the image. */
+static void l2l__window(int at, int window, int padding, int size, int *first, int *last)
+{
+    *first = at < padding ? padding - at : 0;
+    *last = at - padding + window > size ? size - at + padding : window;
+}
+
+/* Channels `from` and up. Padding counts as -inf: those places are skipped. */
+static void l2l__pool_from(int from, const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
+                           int *index)
+{
+    int ow, i, j, k, i0, i1, j0, j1, h = oh * g->stride, w;
+    l2l__window(h, g->kh, g->padding, g->h, &i0, &i1);
+    for (ow = 0; ow < g->ow; ow++) {
+        w = ow * g->stride;
+        l2l__window(w, g->kw, g->padding, g->w, &j0, &j1);
+        for (k = from; k < g->c; k++) {
+            int best = (h + i0 - g->padding) * g->w + w + j0 - g->padding;
+            for (i = i0; i < i1; i++)
+                for (j = j0; j < j1; j++) {
+                    int place = (h + i - g->padding) * g->w + w + j - g->padding;
+                    l2l_real v = x[(int64_t)place * g->c + k];
+                    if (v > x[(int64_t)best * g->c + k] || v != v) best = place;
+                }
+            y[(int64_t)ow * g->c + k] = x[(int64_t)best * g->c + k];
+            index[(int64_t)ow * g->c + k] = best;
+        }
+    }
+}
+
+static void l2l__naive_pool_row(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
+                                int *index)
+{
+    l2l__pool_from(0, g, x, oh, y, index);
+}
+
+static const l2l__kernels l2l__naive_kernels = {L2L_CPU_PLAIN,
+                                                1,
+                                                NULL,
+                                                NULL,
+                                                NULL,
+                                                l2l__naive_finish,
+                                                l2l__naive_gate_scale,
+                                                l2l__naive_moments,
+                                                l2l__naive_combine,
+                                                l2l__naive_relu,
+                                                l2l__naive_gate,
+                                                l2l__naive_add,
+                                                l2l__naive_mul,
+                                                l2l__naive_axpb,
+                                                l2l__naive_sign_step,
+                                                l2l__naive_project,
+                                                NULL,
+                                                l2l__naive_pool_row,
+                                                NULL};
+
+/* -- 4.3 vector kernels ------------------------------------------------------------------------ */
+
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(L2LADV_DOUBLE) && !defined(L2LADV_NO_SIMD)
+#if defined(_WIN32) && !defined(__OPTIMIZE__)
+/* On Windows the stack is aligned to 16 bytes, which gcc's long vectors at -O0 do not survive. */
+#elif defined(__x86_64__) || defined(__i386__)
+#define L2L__X86
+#define L2L__VECTORS
+#elif defined(__ARM_NEON)
+#define L2L__VECTORS
+#endif
+#endif
+
+#ifdef L2L__VECTORS
+#ifndef L2LADV_HEADER
+#define L2LADV_HEADER "l2ladv.h"
+#endif
+#ifdef __has_include
+#if !__has_include(L2LADV_HEADER)
+#error "l2ladv includes itself: define L2LADV_HEADER as its name in quotes, or L2LADV_NO_SIMD"
+#endif
+#endif
+#define L2L__PASTE2(a, b) a##_##b
+#define L2L__PASTE(a, b) L2L__PASTE2(a, b)
+#define L2L__INLINE static inline __attribute__((__always_inline__)) L2L__TARGET L2L__MAYBE_UNUSED
+#define L2L__KERNEL static __attribute__((__noinline__)) L2L__TARGET
+#ifdef __clang__
+#define L2L__UNROLL _Pragma("unroll")
+#elif __GNUC__ >= 8
+#define L2L__UNROLL _Pragma("GCC unroll 6")
+#else
+#define L2L__UNROLL
+#endif
+#ifdef __cplusplus
+}
+#endif
+#ifdef L2L__X86
+#include <immintrin.h>
+#else
+#include <arm_neon.h>
+#endif
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define L2L__AGAIN /* this file, by itself */
+#ifdef L2L__X86
+#define L2L__LANES 4
+#define L2L__SUFFIX sse2
+#define L2L__TARGET __attribute__((__target__("sse2")))
+#include L2LADV_HEADER
+#define L2L__LANES 8
+#define L2L__SUFFIX avx2
+#define L2L__TARGET __attribute__((__target__("avx2,fma")))
+#include L2LADV_HEADER
+#define L2L__LANES 16
+#define L2L__SUFFIX avx512
+#define L2L__TARGET __attribute__((__target__("avx512f,avx2,fma")))
+#include L2LADV_HEADER
+#else
+#define L2L__LANES 4
+#define L2L__SUFFIX neon
+#define L2L__TARGET
+#include L2LADV_HEADER
+#endif
+#undef L2L__AGAIN
+#endif /* L2L__VECTORS */
+
+#endif /* the part that is read once goes on below */
+
+#ifdef L2L__LANES /* from here to the next #endif: once for each instruction set */
+
+#define L2L__NAME(x) L2L__PASTE(l2l__##x, L2L__SUFFIX)
+#define L2L__V L2L__NAME(v)
+#define L2L__I L2L__NAME(i)
+
+#define L2L__LONG __attribute__((__vector_size__(4 * L2L__LANES), __aligned__(4), __may_alias__))
+typedef float L2L__V L2L__LONG;
+typedef int L2L__I L2L__LONG;
+#undef L2L__LONG
+
+L2L__INLINE L2L__V L2L__NAME(load)(const float *p) { return *(const L2L__V *)(const void *)p; }
+L2L__INLINE void L2L__NAME(store)(float *p, L2L__V x) { *(L2L__V *)(void *)p = x; }
+L2L__INLINE L2L__V L2L__NAME(all)(float x)
+{
+#if L2L__LANES == 16
+    return (L2L__V)_mm512_set1_ps(x);
+#elif L2L__LANES == 8
+    return (L2L__V)_mm256_set1_ps(x);
+#else
+    L2L__V v = {x, x, x, x};
+    return v;
+#endif
+}
+
+/* a*b + c, in one rounding where the machine can (gcc -std=c99 does not contract by itself). */
+L2L__INLINE L2L__V L2L__NAME(fma)(L2L__V a, L2L__V b, L2L__V c)
+{
+#if L2L__LANES == 16
+    return (L2L__V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif L2L__LANES == 8
+    return (L2L__V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_FEATURE_FMA)
+    return (L2L__V)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
+
+/* yes where the mask is set, no elsewhere */
+L2L__INLINE L2L__V L2L__NAME(pick)(L2L__I mask, L2L__V yes, L2L__V no)
+{
+    return (L2L__V)((mask & (L2L__I)yes) | (~mask & (L2L__I)no));
+}
+
+/* The epilogue for channels k.. of the pixel whose numbers stand at `at` in the residual. */
+L2L__INLINE L2L__V L2L__NAME(epilogue)(L2L__V v, const l2l__epilogue *e, int64_t k, int64_t at)
+{
+    if (e->mean) v -= L2L__NAME(load)(e->mean + k);
+    if (e->scale) v *= L2L__NAME(load)(e->scale + k);
+    if (e->bias) v += L2L__NAME(load)(e->bias + k);
+    if (e->residual) v += L2L__NAME(load)(e->residual + at);
+    return e->relu ? (L2L__V)((L2L__I)v & ~(v < L2L__NAME(all)(0))) : v;
+}
+
+/* The tile: 6 rows x 2 vectors of accumulators, kept in registers under their own names (compilers
+   do not reliably do that for an array). `rows` is a constant after inlining. */
+#define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5)
+
+L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const float *const *a,
+                                      int first, const float *b, int step, float *const *y,
+                                      bool accumulate)
+{
+    enum { L = L2L__LANES };
+    const L2L__V zero = L2L__NAME(all)(0);
+    int t, d;
+#define X(r) L2L__V s##r = zero, u##r = zero;
+    L2L__EACH_ROW(X)
+#undef X
+    if (accumulate) {
+#define X(r) if (rows > r) { s##r = L2L__NAME(load)(y[r]); u##r = L2L__NAME(load)(y[r] + L); }
+        L2L__EACH_ROW(X)
+#undef X
+    }
+    for (t = 0; t < taps; t++, a += L2L__ROWS) {
+        const float *p = b + (int64_t)t * step * 2 * L;
+#define X(r) const float *a##r = a[rows > r ? r : 0] + first;
+        L2L__EACH_ROW(X)
+#undef X
+        for (d = 0; d < depth; d++, p += 2 * L) {
+            L2L__V b0 = L2L__NAME(load)(p), b1 = L2L__NAME(load)(p + L), v;
+#define X(r)                                                                                       \
+    if (rows > r) {                                                                                \
+        v = L2L__NAME(all)(a##r[d]);                                                               \
+        s##r = L2L__NAME(fma)(v, b0, s##r);                                                        \
+        u##r = L2L__NAME(fma)(v, b1, u##r);                                                        \
+    }
+            L2L__EACH_ROW(X)
+#undef X
+        }
+        (void)a1; (void)a2; (void)a3; (void)a4; (void)a5;
+    }
+#define X(r) if (rows > r) { L2L__NAME(store)(y[r], s##r); L2L__NAME(store)(y[r] + L, u##r); }
+    L2L__EACH_ROW(X)
+#undef X
+}
+
+L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const float *const *a, int first,
+                                 const float *b, int step, float *const *y, bool accumulate)
+{
+    switch (rows) {
+    case 6: L2L__NAME(tile_rows)(6, taps, depth, a, first, b, step, y, accumulate); break;
+    case 5: L2L__NAME(tile_rows)(5, taps, depth, a, first, b, step, y, accumulate); break;
+    case 4: L2L__NAME(tile_rows)(4, taps, depth, a, first, b, step, y, accumulate); break;
+    case 3: L2L__NAME(tile_rows)(3, taps, depth, a, first, b, step, y, accumulate); break;
+    case 2: L2L__NAME(tile_rows)(2, taps, depth, a, first, b, step, y, accumulate); break;
+    default: L2L__NAME(tile_rows)(1, taps, depth, a, first, b, step, y, accumulate);
+    }
+}
+
+/* The same tile for weight gradients: the rows are neighbours in a, the sum runs over pixels. */
+L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const float *a, int64_t sa,
+                                       const float *b, int64_t sb, float *y,
+                                       bool accumulate)
+{
+    enum { L = L2L__LANES };
+    const L2L__V zero = L2L__NAME(all)(0);
+    int p;
+#define X(r) L2L__V s##r = zero, u##r = zero;
+    L2L__EACH_ROW(X)
+#undef X
+#define X(r)                                                                                       \
+    if (rows > r && accumulate) {                                                                  \
+        s##r = L2L__NAME(load)(y + 2 * L * r);                                                     \
+        u##r = L2L__NAME(load)(y + 2 * L * r + L);                                                 \
+    }
+    L2L__EACH_ROW(X)
+#undef X
+    for (p = 0; p < count; p++, a += sa, b += sb) {
+        L2L__V b0 = L2L__NAME(load)(b), b1 = L2L__NAME(load)(b + L), v;
+#define X(r)                                                                                       \
+    if (rows > r) {                                                                                \
+        v = L2L__NAME(all)(a[r]);                                                                  \
+        s##r = L2L__NAME(fma)(v, b0, s##r);                                                        \
+        u##r = L2L__NAME(fma)(v, b1, u##r);                                                        \
+    }
+        L2L__EACH_ROW(X)
+#undef X
+    }
+#define X(r)                                                                                       \
+    if (rows > r) {                                                                                \
+        L2L__NAME(store)(y + 2 * L * r, s##r);                                                     \
+        L2L__NAME(store)(y + 2 * L * r + L, u##r);                                                 \
+    }
+    L2L__EACH_ROW(X)
+#undef X
+}
+
+L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t sa, const float *b,
+                                  int64_t sb, float *y, bool accumulate)
+{
+    switch (rows) {
+    case 6: L2L__NAME(outer_rows)(6, count, a, sa, b, sb, y, accumulate); break;
+    case 5: L2L__NAME(outer_rows)(5, count, a, sa, b, sb, y, accumulate); break;
+    case 4: L2L__NAME(outer_rows)(4, count, a, sa, b, sb, y, accumulate); break;
+    case 3: L2L__NAME(outer_rows)(3, count, a, sa, b, sb, y, accumulate); break;
+    case 2: L2L__NAME(outer_rows)(2, count, a, sa, b, sb, y, accumulate); break;
+    default: L2L__NAME(outer_rows)(1, count, a, sa, b, sb, y, accumulate);
+    }
+}
+
+/* out[r*2L + q] = in[q*step + r], four by four. */
+L2L__INLINE void L2L__NAME(turn)(const float *in, int64_t step, float *out)
+{
+    enum { L = L2L__LANES };
+#ifdef L2L__X86
+    __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + step);
+    __m128 c = _mm_loadu_ps(in + 2 * step), d = _mm_loadu_ps(in + 3 * step);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(out, a);
+    _mm_storeu_ps(out + 2 * L, b);
+    _mm_storeu_ps(out + 4 * L, c);
+    _mm_storeu_ps(out + 6 * L, d);
+#else
+    int r, q;
+    for (q = 0; q < 4; q++)
+        for (r = 0; r < 4; r++) out[r * 2 * L + q] = in[q * step + r];
+#endif
+}
+
+L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const float *in, int64_t sd, int64_t sq,
+                                 float *out)
+{
+    enum { L = L2L__LANES };
+    int q, d, quads = sd == 1 ? valid / 4 * 4 : 0, deep = depth / 4 * 4;
+    if (valid < 2 * L) memset(out, 0, (size_t)depth * 2 * L * sizeof *out);
+    if (valid == 2 * L && sq == 1) {
+        for (d = 0; d < depth; d++, in += sd, out += 2 * L) {
+            __builtin_prefetch(in + 8 * sd);
+            __builtin_prefetch(in + 8 * sd + L);
+            L2L__NAME(store)(out, L2L__NAME(load)(in));
+            L2L__NAME(store)(out + L, L2L__NAME(load)(in + L));
+        }
+        return;
+    }
+    for (q = 0; q < quads; q += 4)
+        for (d = 0; d < deep; d += 4) {
+            __builtin_prefetch(in + (q + 4 + d / 4 % 4) * sq + d); /* the rows of the next four   */
+            L2L__NAME(turn)(in + q * sq + d, sq, out + d * 2 * L + q);
+        }
+    for (q = 0; q < valid; q++)
+        for (d = q < quads ? deep : 0; d < depth; d++) out[d * 2 * L + q] = in[d * sd + q * sq];
+}
+
+/* Elementwise: whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
+#define L2L__WHOLE(n) ((n) / L2L__LANES * L2L__LANES)
+
+L2L__KERNEL void L2L__NAME(finish)(int n, const float *x, const l2l__epilogue *e, int64_t from,
+                                   float *y)
+{
+    int k, whole = L2L__WHOLE(n);
+    for (k = 0; k < whole; k += L2L__LANES)
+        L2L__NAME(store)(y + k, L2L__NAME(epilogue)(L2L__NAME(load)(x + k), e, k, from + k));
+    if (whole < n) l2l__finish_from(whole, n, x, e, from, y);
+}
+
+/* dy where the gate is positive, else 0. */
+L2L__INLINE L2L__V L2L__NAME(gated)(const float *dy, const float *gate)
+{
+    L2L__V t = L2L__NAME(load)(dy);
+    return gate ? (L2L__V)((L2L__I)t & (L2L__NAME(load)(gate) > L2L__NAME(all)(0))) : t;
+}
+
+L2L__KERNEL void L2L__NAME(gate_scale)(int n, const float *dy, const float *gate,
+                                       const float *scale, float *out)
+{
+    int k, whole = L2L__WHOLE(n);
+    for (k = 0; k < whole; k += L2L__LANES)
+        L2L__NAME(store)(out + k, L2L__NAME(gated)(dy + k, gate ? gate + k : NULL) *
+                                      L2L__NAME(load)(scale + k));
+    if (k < n) l2l__naive_gate_scale(n - k, dy + k, gate ? gate + k : NULL, scale + k, out + k);
+}
+
+L2L__KERNEL void L2L__NAME(moments)(int pixels, int n, const float *dy, const float *gate,
+                                    const float *x, const float *mu, float *s0, float *s1)
+{
+    int p, k, whole = L2L__WHOLE(n);
+    for (p = 0; p < pixels; p++)
+        for (k = 0; k < whole; k += L2L__LANES) {
+            int64_t i = (int64_t)p * n + k;
+            L2L__V d = L2L__NAME(all)(0), t;
+            if (x) d = L2L__NAME(load)(x + i) - L2L__NAME(load)(mu + k);
+            t = d;
+            if (dy) t = L2L__NAME(gated)(dy + i, gate ? gate + i : NULL);
+            if (s0) L2L__NAME(store)(s0 + k, L2L__NAME(load)(s0 + k) + t);
+            if (s1) L2L__NAME(store)(s1 + k, L2L__NAME(fma)(t, d, L2L__NAME(load)(s1 + k)));
+        }
+    if (whole < n) l2l__moments_from(whole, pixels, n, dy, gate, x, mu, s0, s1);
+}
+
+L2L__KERNEL void L2L__NAME(combine)(int n, const float *dy, const float *gate, const float *x,
+                                    const float *by, float *out)
+{
+    int k, whole = L2L__WHOLE(n);
+    for (k = 0; k < whole; k += L2L__LANES) {
+        L2L__V t = L2L__NAME(gated)(dy + k, gate ? gate + k : NULL);
+        L2L__V d = L2L__NAME(load)(x + k) - L2L__NAME(load)(by + k), v;
+        v = L2L__NAME(fma)(L2L__NAME(load)(by + 2 * n + k), d, L2L__NAME(load)(by + 3 * n + k));
+        L2L__NAME(store)(out + k, L2L__NAME(fma)(L2L__NAME(load)(by + n + k), t, v));
+    }
+    if (whole < n) l2l__combine_from(whole, n, dy, gate, x, by, out);
+}
+
+/* Winograd's transforms (Lavin and Gray 2016) of one line of at most six vectors, under their own
+   names so that they stay in registers.
+   F(4,3) interpolates at 0, +-a, +-b and infinity; a = 5/8, b = 3/2 are exact in binary, and their
+   powers spread less than those of the usual 1, 2. F(2,3): 0, +-1, infinity. */
+typedef struct L2L__NAME(six) {
+    L2L__V s0, s1, s2, s3, s4, s5;
+} L2L__NAME(six);
+
+L2L__INLINE L2L__NAME(six) L2L__NAME(line)(const int transform, L2L__NAME(six) x)
+{
+#define X(i) x.s##i
+#define Y(i) y.s##i
+#define K(value) L2L__NAME(all)((float)(value))
+#define FMA(a, b, c) L2L__NAME(fma)(a, b, c)
+    const double a = 0.625, b = 1.5, aa = a * a, bb = b * b;
+    const double n0 = 1 / (aa * bb), na = 1 / (2 * aa * (aa - bb)), nb = 1 / (2 * bb * (bb - aa));
+    L2L__NAME(six) y = x;
+    L2L__V e, o, p, q;
+    switch (transform) {
+    case L2L__WIN_IN:
+        Y(0) = FMA(K(aa * bb), X(0), FMA(K(-aa - bb), X(2), X(4)));
+        e = FMA(K(-bb), X(2), X(4));
+        o = K(a) * FMA(K(-bb), X(1), X(3));
+        p = FMA(K(-aa), X(2), X(4));
+        q = K(b) * FMA(K(-aa), X(1), X(3));
+        Y(5) = FMA(K(aa * bb), X(1), FMA(K(-aa - bb), X(3), X(5)));
+        Y(1) = e + o;
+        Y(2) = e - o;
+        Y(3) = p + q;
+        Y(4) = p - q;
+        break;
+    case L2L__WIN_OUT:
+        e = X(1) + X(2);
+        o = X(1) - X(2);
+        p = X(3) + X(4);
+        q = X(3) - X(4);
+        Y(0) = X(0) + e + p;
+        Y(1) = FMA(K(a), o, K(b) * q);
+        Y(2) = FMA(K(aa), e, K(bb) * p);
+        Y(3) = FMA(K(a * aa), o, FMA(K(b * bb), q, X(5)));
+        break;
+    case L2L__WIN_WEIGHT:
+        e = K(na) * FMA(K(aa), X(2), X(0));
+        o = K(na * a) * X(1);
+        p = K(nb) * FMA(K(bb), X(2), X(0));
+        q = K(nb * b) * X(1);
+        Y(0) = K(n0) * X(0);
+        Y(1) = e + o;
+        Y(2) = e - o;
+        Y(3) = p + q;
+        Y(4) = p - q;
+        Y(5) = X(2);
+        break;
+    case L2L__WIN_GRAD:
+        e = FMA(K(aa), X(2), X(0));
+        o = K(a) * FMA(K(aa), X(3), X(1));
+        p = FMA(K(bb), X(2), X(0));
+        q = K(b) * FMA(K(bb), X(3), X(1));
+        Y(0) = X(0);
+        Y(1) = e + o;
+        Y(2) = e - o;
+        Y(3) = p + q;
+        Y(4) = p - q;
+        Y(5) = X(3);
+        break;
+    case L2L__WIN_BACK:
+        e = X(1) + X(2);
+        o = X(1) - X(2);
+        p = X(3) + X(4);
+        q = X(3) - X(4);
+        Y(0) = FMA(K(n0), X(0), FMA(K(na), e, K(nb) * p));
+        Y(1) = FMA(K(na * a), o, K(nb * b) * q);
+        Y(2) = FMA(K(na * aa), e, FMA(K(nb * bb), p, X(5)));
+        break;
+    case L2L__WIN_IN + L2L__WIN_F2:
+        Y(0) = X(0) - X(2);
+        e = X(1) + X(2);
+        o = X(2) - X(1);
+        Y(3) = X(1) - X(3);
+        Y(1) = e;
+        Y(2) = o;
+        break;
+    case L2L__WIN_OUT + L2L__WIN_F2:
+        Y(0) = X(0) + X(1) + X(2);
+        Y(1) = X(1) - X(2) - X(3);
+        break;
+    case L2L__WIN_WEIGHT + L2L__WIN_F2:
+        e = K(0.5) * (X(0) + X(2));
+        o = K(0.5) * X(1);
+        Y(0) = X(0);
+        Y(1) = e + o;
+        Y(2) = e - o;
+        Y(3) = X(2);
+        break;
+    case L2L__WIN_GRAD + L2L__WIN_F2:
+        Y(0) = X(0);
+        Y(1) = X(0) + X(1);
+        Y(2) = X(0) - X(1);
+        Y(3) = K(0) - X(1);
+        break;
+    default: /* L2L__WIN_BACK + L2L__WIN_F2 */
+        e = K(0.5) * (X(1) + X(2));
+        Y(0) = X(0) + e;
+        Y(1) = K(0.5) * (X(1) - X(2));
+        Y(2) = e + X(3);
+    }
+    return y;
+#undef X
+#undef Y
+#undef K
+#undef FMA
+}
+
+/* Both sides: all columns of the mxm numbers first, then all rows, to kxk. That walks along more
+   streams than a processor foresees by itself, so each is fetched 32 numbers ahead. */
+L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k, int64_t n,
+                                   const float *const *from, float *const *to,
+                                   const l2l__epilogue *e, int k0, const float *base)
+{
+    L2L__V t[36];
+    L2L__NAME(six) x;
+    int64_t at;
+    int i;
+    x.s0 = x.s1 = x.s2 = x.s3 = x.s4 = x.s5 = L2L__NAME(all)(0);
+    for (at = 0; at < n; at += L2L__LANES) {
+        L2L__UNROLL
+        for (i = 0; i < m; i++) {
+#define X(j)                                                                                       \
+    if (j < m) {                                                                                   \
+        x.s##j = L2L__NAME(load)(from[j * m + i] + at);                                            \
+        __builtin_prefetch(from[j * m + i] + at + 32);                                             \
+    }
+            L2L__EACH_ROW(X)
+#undef X
+            x = L2L__NAME(line)(transform, x);
+#define X(j) if (j < k) t[j * m + i] = x.s##j;
+            L2L__EACH_ROW(X)
+#undef X
+        }
+        L2L__UNROLL
+        for (i = 0; i < k; i++) {
+#define X(j) if (j < m) x.s##j = t[i * m + j];
+            L2L__EACH_ROW(X)
+#undef X
+            x = L2L__NAME(line)(transform, x);
+#define X(j)                                                                                       \
+    if (j < k && to[i * k + j]) {                                                                  \
+        float *y = to[i * k + j] + at;                                                             \
+        __builtin_prefetch(y + 32, 1);                                                             \
+        L2L__NAME(store)(y, e ? L2L__NAME(epilogue)(x.s##j, e, k0 + at, y - base) : x.s##j);       \
+    }
+            L2L__EACH_ROW(X)
+#undef X
+        }
+    }
+}
+
+L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *const *from,
+                                     float *const *to, const l2l__epilogue *e, int k0,
+                                     const float *base)
+{
+#define X(kind, m, k)                                                                              \
+    case kind:                                                                                     \
+        L2L__NAME(square)(kind, m, k, n, from, to, (kind) % 5 == L2L__WIN_OUT ? e : NULL, k0,      \
+                          base);                                                                   \
+        break;
+    switch (transform) {
+        X(L2L__WIN_IN, 6, 6)
+        X(L2L__WIN_OUT, 6, 4)
+        X(L2L__WIN_WEIGHT, 3, 6)
+        X(L2L__WIN_GRAD, 4, 6)
+        X(L2L__WIN_BACK, 6, 3)
+        X(L2L__WIN_F2 + L2L__WIN_IN, 4, 4)
+        X(L2L__WIN_F2 + L2L__WIN_OUT, 4, 2)
+        X(L2L__WIN_F2 + L2L__WIN_WEIGHT, 3, 4)
+        X(L2L__WIN_F2 + L2L__WIN_GRAD, 2, 4)
+        X(L2L__WIN_F2 + L2L__WIN_BACK, 4, 3)
+    }
+#undef X
+}
+#undef L2L__EACH_ROW
+
+L2L__KERNEL void L2L__NAME(relu)(int64_t n, const float *x, float *y)
+{
+    const L2L__V zero = L2L__NAME(all)(0);
+    int64_t i, whole = L2L__WHOLE(n);
+    for (i = 0; i < whole; i += L2L__LANES) {
+        L2L__V v = L2L__NAME(load)(x + i);
+        L2L__NAME(store)(y + i, (L2L__V)((L2L__I)v & ~(v < zero)));
+    }
+    l2l__naive_relu(n - i, x + i, y + i);
+}
+
+L2L__KERNEL void L2L__NAME(gate)(int64_t n, const float *dy, const float *y, float slope,
+                                 float *out)
+{
+    const L2L__V zero = L2L__NAME(all)(0), s = L2L__NAME(all)(slope);
+    int64_t i, whole = L2L__WHOLE(n);
+    for (i = 0; i < whole; i += L2L__LANES) {
+        L2L__V d = L2L__NAME(load)(dy + i);
+        L2L__NAME(store)(out + i, L2L__NAME(pick)(L2L__NAME(load)(y + i) > zero, d, s * d));
+    }
+    l2l__naive_gate(n - i, dy + i, y + i, slope, out + i);
+}
+
+L2L__KERNEL void L2L__NAME(add)(int64_t n, const float *a, const float *b, float *out)
+{
+    int64_t i, whole = L2L__WHOLE(n);
+    for (i = 0; i < whole; i += L2L__LANES)
+        L2L__NAME(store)(out + i, L2L__NAME(load)(a + i) + L2L__NAME(load)(b + i));
+    l2l__naive_add(n - i, a + i, b + i, out + i);
+}
+
+L2L__KERNEL void L2L__NAME(mul)(int64_t n, const float *a, const float *b, float *out)
+{
+    int64_t i, whole = L2L__WHOLE(n);
+    for (i = 0; i < whole; i += L2L__LANES)
+        L2L__NAME(store)(out + i, L2L__NAME(load)(a + i) * L2L__NAME(load)(b + i));
+    l2l__naive_mul(n - i, a + i, b + i, out + i);
+}
+
+L2L__KERNEL void L2L__NAME(sign_step)(int64_t n, float alpha, const float *g, float *out)
+{
+    const L2L__V zero = L2L__NAME(all)(0), up = L2L__NAME(all)(alpha), down = zero - up;
+    int64_t i, whole = L2L__WHOLE(n);
+    for (i = 0; i < whole; i += L2L__LANES) {
+        L2L__V v = L2L__NAME(load)(g + i);
+        L2L__NAME(store)
+        (out + i, (L2L__V)((((L2L__I)up) & (v > zero)) | (((L2L__I)down) & (v < zero))));
+    }
+    l2l__naive_sign_step(n - i, alpha, g + i, out + i);
+}
+
+L2L__KERNEL void L2L__NAME(project)(int64_t n, const float *z, const float *x, float epsilon,
+                                    float *out)
+{
+    const L2L__V zero = L2L__NAME(all)(0), one = L2L__NAME(all)(1), e = L2L__NAME(all)(epsilon);
+    int64_t i, whole = L2L__WHOLE(n);
+    for (i = 0; i < whole; i += L2L__LANES) {
+        L2L__V c = L2L__NAME(load)(x + i), v = L2L__NAME(load)(z + i), low = c - e, high = c + e;
+        low = L2L__NAME(pick)(low > zero, low, zero);
+        high = L2L__NAME(pick)(high < one, high, one);
+        v = L2L__NAME(pick)(v < low, low, v);
+        L2L__NAME(store)(out + i, L2L__NAME(pick)(v > high, high, v));
+    }
+    l2l__naive_project(n - i, z + i, x + i, epsilon, out + i);
+}
+
+L2L__KERNEL void L2L__NAME(pool_row)(const l2l__geometry *g, const float *x, int oh, float *y,
+                                     int *index)
+{
+    int ow, k, i, j, i0, i1, j0, j1, h = oh * g->stride - g->padding, whole = L2L__WHOLE(g->c);
+    l2l__window(oh * g->stride, g->kh, g->padding, g->h, &i0, &i1);
+    for (ow = 0; ow < g->ow; ow++) {
+        int w = ow * g->stride - g->padding;
+        l2l__window(ow * g->stride, g->kw, g->padding, g->w, &j0, &j1);
+        for (k = 0; k < whole; k += L2L__LANES) {
+            int first = (h + i0) * g->w + w + j0;
+            L2L__V best = L2L__NAME(load)(x + (int64_t)first * g->c + k);
+            L2L__I place = {0};
+            place += first;
+            for (i = i0; i < i1; i++)
+                for (j = j0; j < j1; j++) {
+                    int at = (h + i) * g->w + w + j;
+                    L2L__V v = L2L__NAME(load)(x + (int64_t)at * g->c + k);
+                    L2L__I there = {0}, wins = (v > best) | (v != v);
+                    there += at;
+                    best = L2L__NAME(pick)(wins, v, best);
+                    place = (wins & there) | (~wins & place);
+                }
+            L2L__NAME(store)(y + (int64_t)ow * g->c + k, best);
+            *(L2L__I *)(void *)(index + (int64_t)ow * g->c + k) = place;
+        }
+    }
+    if (whole < g->c) l2l__pool_from(whole, g, x, oh, y, index);
+}
+
+/* Equal patches, for l2l__tie_windows. Equal is what differs by a few roundings: Winograd's layers
+   in front have left theirs. */
+L2L__INLINE L2L__V L2L__NAME(size)(L2L__V x) { return (L2L__V)((L2L__I)x & 0x7fffffff); }
+
+/* A bit for each lane of d that is not at most t. */
+L2L__INLINE unsigned L2L__NAME(beyond)(L2L__V d, L2L__V t)
+{
+#if L2L__LANES == 16
+    return _mm512_cmp_ps_mask((__m512)d, (__m512)t, _CMP_NLE_UQ);
+#elif L2L__LANES == 8
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps((__m256)d, (__m256)t, _CMP_NLE_UQ));
+#elif defined(L2L__X86)
+    return (unsigned)_mm_movemask_ps(_mm_cmpnle_ps((__m128)d, (__m128)t));
+#else
+    L2L__I m = ~(d <= t);
+    return (unsigned)((m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8));
+#endif
+}
+
+/* Do the first channels of two pixels differ, more than one of them? (u - v)^2 is held against
+   u^2/2^24, which must not be more exact than `window`. */
+L2L__INLINE bool L2L__NAME(apart)(L2L__V u, L2L__V v, L2L__V most)
+{
+    L2L__V d = u - v;
+    unsigned m = L2L__NAME(beyond)(d * d, most);
+    return (m & (m - 1)) != 0;
+}
+
+/* Of the four pixels from p on: no two are alike. */
+L2L__INLINE bool L2L__NAME(glance)(const float *p, int64_t right, int64_t below)
+{
+    const L2L__V share = L2L__NAME(all)(1.0f / 16777216), a = L2L__NAME(load)(p);
+    const L2L__V b = L2L__NAME(load)(p + right), c = L2L__NAME(load)(p + below);
+    const L2L__V d = L2L__NAME(load)(p + right + below), most = a * a * share;
+    return L2L__NAME(apart)(a, b, most) && L2L__NAME(apart)(a, c, most) &&
+           L2L__NAME(apart)(a, d, most) && L2L__NAME(apart)(b, c, b * b * share);
+}
+
+/* Are the runs of `lines` x `columns` pixels of the 4x4 from a and from b on equal? */
+L2L__INLINE bool L2L__NAME(alike)(int n, const float *const *at, int a, int b, int lines,
+                                  int columns, L2L__V most)
+{
+    int i, j, k;
+    for (i = 0; i < lines; i++)
+        for (j = 4 * i; j < 4 * i + columns; j++)
+            for (k = 0; k < n; k += L2L__LANES) {
+                L2L__V d = L2L__NAME(load)(at[a + j] + k) - L2L__NAME(load)(at[b + j] + k);
+                if (L2L__NAME(beyond)(L2L__NAME(size)(d), most)) return false;
+            }
+    return true;
+}
+
+/* The ties of one window. All 16 pixels are first held against one, as on a plain background; then
+   pair by pair. */
+L2L__KERNEL uint32_t L2L__NAME(window)(int n, const float *const *at)
+{
+    float sizes[L2L__LANES], largest = 0;
+    L2L__V size = L2L__NAME(all)(0), most;
+    bool top, left, right, bottom, fall, rise;
+    unsigned differ = 0;
+    int i, k;
+    for (k = 0; k < n; k += L2L__LANES) {
+        L2L__V v = L2L__NAME(size)(L2L__NAME(load)(at[5] + k));
+        size = L2L__NAME(pick)(v > size, v, size);
+    }
+    L2L__NAME(store)(sizes, size);
+    for (i = 0; i < L2L__LANES; i++) if (sizes[i] > largest) largest = sizes[i];
+    most = L2L__NAME(all)(largest * (1.0f / 262144));
+    for (k = 0; k < n && !differ; k += L2L__LANES) {
+        const L2L__V middle = L2L__NAME(load)(at[5] + k);
+        for (i = 0; i < 16; i++) {
+            L2L__V d = L2L__NAME(load)(at[i] + k) - middle;
+            differ |= L2L__NAME(beyond)(L2L__NAME(size)(d), most);
+        }
+    }
+    if (!differ) return 0;
+    top = L2L__NAME(alike)(n, at, 0, 1, 3, 3, most);
+    bottom = L2L__NAME(alike)(n, at, 4, 5, 3, 3, most);
+    left = L2L__NAME(alike)(n, at, 0, 4, 3, 3, most);
+    right = L2L__NAME(alike)(n, at, 1, 5, 3, 3, most);
+    fall = (top && right) || (left && bottom) || L2L__NAME(alike)(n, at, 0, 5, 3, 3, most);
+    rise = L2L__NAME(alike)(n, at, 1, 4, 3, 3, most);
+    return (top ? 0u : 1u << 2) | (left ? 0u : rise ? (top ? 0u : 1u << 4) : 2u << 4) |
+           (fall ? 0u : right ? (top ? 0u : 1u << 6) : bottom ? (left ? 0u : 2u << 6) : 3u << 6);
+}
+
+/* The ties of the window at (h, w) of the image, its 4x4 pixels one by one. */
+L2L__INLINE uint32_t L2L__NAME(window_at)(const l2l__geometry *g, const float *image,
+                                          const float *zero, int h, int w)
+{
+    const float *at[16];
+    int i;
+    for (i = 0; i < 16; i++) {
+        int a = h + i / 4, b = w + i % 4;
+        at[i] = a < 0 || a >= g->h || b < 0 || b >= g->w
+                    ? zero : image + ((int64_t)a * g->w + b) * g->c;
+    }
+    return L2L__NAME(window)(g->c, at);
+}
+
+/* The four patches of a window share the inner 2x2 of their 4x4 pixels, of which on most images a
+   glance tells that no two are alike. */
+L2L__KERNEL uint32_t L2L__NAME(ties)(const l2l__geometry *g, const float *image, const float *zero,
+                                     int y, int x, int rows, int columns)
+{
+    const int n = g->c, h = y - g->padding, w = x - g->padding;
+    const int64_t line = (int64_t)g->w * n;
+    const float *inner = image + (h + 1) * line + (int64_t)(w + 1) * n;
+    bool inside = h >= -1 && w >= -1 && h + 2 * rows < g->h && w + 2 * columns < g->w;
+    uint32_t all = 0;
+    int i, j;
+    for (i = 0; i < rows; i++)
+        for (j = 0; j < columns; j++) {
+            uint32_t ties = L2L__NO_TIES;
+            if (!inside || !L2L__NAME(glance)(inner + 2 * i * line + 2 * j * n, n, line))
+                ties = L2L__NAME(window_at)(g, image, zero, h + 2 * i, w + 2 * j);
+            all |= ties << (16 * i + 8 * j);
+        }
+    return all;
+}
+
+static const l2l__kernels L2L__NAME(kernels) = {
+    L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
+    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
+    L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(relu),
+    L2L__NAME(gate), L2L__NAME(add),
+    L2L__NAME(mul), l2l__naive_axpb, L2L__NAME(sign_step), L2L__NAME(project),
+    L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties)
+};
+
+/* -- the cell of the learned maximizer, in vectors of coordinates ------------------------------ */
+
+/* x cut to -most .. most; not-a-number stays visible. */
+L2L__INLINE L2L__V L2L__NAME(cut)(L2L__V x, float most)
+{
+    const L2L__V high = L2L__NAME(all)(most), low = L2L__NAME(all)(-most);
+#if L2L__LANES == 16
+    const __mmask16 every = 0xffff;          /* g++ 12 warns of what the unmasked form contains   */
+    return (L2L__V)_mm512_maskz_max_ps(every, (__m512)low,
+                                       _mm512_maskz_min_ps(every, (__m512)high, (__m512)x));
+#elif L2L__LANES == 8
+    return (L2L__V)_mm256_max_ps((__m256)low, _mm256_min_ps((__m256)high, (__m256)x));
+#elif defined(L2L__X86)
+    return (L2L__V)_mm_max_ps((__m128)low, _mm_min_ps((__m128)high, (__m128)x));
+#else
+    return (L2L__V)vmaxq_f32((float32x4_t)low, vminq_f32((float32x4_t)high, (float32x4_t)x));
+#endif
+}
+
+/* tanh(x) = p/q: odd and even, of degree 9 and 8, fitted for this file to a relative 6e-9 where |x|
+   is at most 7.9; beyond, tanh is 1 up to rounding and x is cut. In float 3.3e-7 off at most. */
+L2L__INLINE void L2L__NAME(tanh_parts)(L2L__V x, L2L__V *p, L2L__V *q)
+{
+    const L2L__V one = L2L__NAME(all)(1);
+    L2L__V s, a, b;
+    x = L2L__NAME(cut)(x, 7.9f);
+    s = x * x;
+    a = L2L__NAME(fma)(s, L2L__NAME(all)(1.5427961e-8f), L2L__NAME(all)(2.2023236e-5f));
+    b = L2L__NAME(fma)(s, L2L__NAME(all)(8.5987756e-7f), L2L__NAME(all)(3.4236498e-4f));
+    a = L2L__NAME(fma)(s, a, L2L__NAME(all)(3.5789916e-3f));
+    b = L2L__NAME(fma)(s, b, L2L__NAME(all)(2.6192237e-2f));
+    a = L2L__NAME(fma)(s, a, L2L__NAME(all)(1.345062e-1f));
+    b = L2L__NAME(fma)(s, b, L2L__NAME(all)(4.6783948e-1f));
+    *p = L2L__NAME(fma)(s, a, one) * x;
+    *q = L2L__NAME(fma)(s, b, one);
+}
+
+L2L__INLINE L2L__V L2L__NAME(tanh)(L2L__V x)
+{
+    L2L__V p, q;
+    L2L__NAME(tanh_parts)(x, &p, &q);
+    return p / q;
+}
+
+/* y = W z, a tile of up to 10 rows by one vector in registers; compare l2l__cell_matrix. */
+#define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9)
+
+L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const float *w, int row, int column,
+                                      int columns, const float *z, float *y)
+{
+    int k;
+#define X(r) L2L__V s##r = L2L__NAME(all)(0); const float *w##r = w + (rows > r ? r : 0) * row;
+    L2L__EACH_ROW(X)
+#undef X
+    for (k = 0; k < columns; k++, z += L2L__COORDS) {
+        const L2L__V v = L2L__NAME(load)(z);
+#define X(r) if (rows > r) s##r = L2L__NAME(fma)(L2L__NAME(all)(w##r[k * column]), v, s##r);
+        L2L__EACH_ROW(X)
+#undef X
+    }
+#define X(r) if (rows > r) L2L__NAME(store)(y + r * L2L__COORDS, s##r);
+    L2L__EACH_ROW(X)
+#undef X
+    (void)w1; (void)w2; (void)w3; (void)w4; (void)w5; (void)w6; (void)w7; (void)w8; (void)w9;
+}
+
+L2L__INLINE void L2L__NAME(cell_matrix)(const float *w, int row, int column, int rows, int columns,
+                                        const float *z, float *y)
+{
+    int l, r;
+    for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
+        for (r = 0; r + 10 <= rows; r += 10)
+            L2L__NAME(cell_tile)(10, w + r * row, row, column, columns, z + l,
+                                 y + r * L2L__COORDS + l);
+        for (; r + 4 <= rows; r += 4)
+            L2L__NAME(cell_tile)(4, w + r * row, row, column, columns, z + l,
+                                 y + r * L2L__COORDS + l);
+        for (; r < rows; r++)
+            L2L__NAME(cell_tile)(1, w + r * row, row, column, columns, z + l,
+                                 y + r * L2L__COORDS + l);
+    }
+}
+#undef L2L__EACH_ROW
+
+/* The four gates and c of one unit, at p in its rows, which are n numbers apart. One division
+   serves all four: 1/q_1 = 1/(q_1 q_2 q_3 q_4) (q_3 q_4) q_2, and so on; every q is in 1..230. */
+L2L__INLINE void L2L__NAME(lstm_unit)(const l2l__cell_step *s, int n, int p)
+{
+    const L2L__V half = L2L__NAME(all)(0.5f);
+    float *gate = s->gates + p;
+    L2L__V pi, pf, pg, po, qi, qf, qg, qo, r, qif, qgo, i, f, g;
+    L2L__NAME(tanh_parts)(half * L2L__NAME(load)(gate), &pi, &qi);
+    L2L__NAME(tanh_parts)(half * L2L__NAME(load)(gate + n), &pf, &qf);
+    L2L__NAME(tanh_parts)(L2L__NAME(load)(gate + 2 * n), &pg, &qg);
+    L2L__NAME(tanh_parts)(half * L2L__NAME(load)(gate + 3 * n), &po, &qo);
+    qif = qi * qf;
+    qgo = qg * qo;
+    r = L2L__NAME(all)(1) / (qif * qgo);
+    qgo *= r;                                /* 1/(q_i q_f)                                       */
+    qif *= r;                                /* 1/(q_g q_o)                                       */
+    i = L2L__NAME(fma)(half, pi * (qgo * qf), half); /* sigmoid(x) = (1 + tanh(x/2)) / 2          */
+    f = L2L__NAME(fma)(half, pf * (qgo * qi), half);
+    g = pg * (qif * qo);
+    L2L__NAME(store)(gate, i);
+    L2L__NAME(store)(gate + n, f);
+    L2L__NAME(store)(gate + 2 * n, g);
+    L2L__NAME(store)(gate + 3 * n, L2L__NAME(fma)(half, po * (qif * qg), half));
+    L2L__NAME(store)(s->c_next + p, L2L__NAME(fma)(f, L2L__NAME(load)(s->c + p), i * g));
+}
+
+L2L__KERNEL void L2L__NAME(cell_forward)(const l2l__cell *m, const l2l__cell_step *s)
+{
+    int n = m->hidden * L2L__COORDS, l, p, k;
+    L2L__NAME(cell_matrix)(m->w, m->columns, 1, m->gates, m->columns, s->z, s->gates);
+    for (p = 0; m->lstm && p < n; p += L2L__LANES) L2L__NAME(lstm_unit)(s, n, p);
+    for (p = 0; p < n; p += L2L__LANES) {    /* apart from the gates, so that divisions overlap   */
+        L2L__V t = L2L__NAME(tanh)(L2L__NAME(load)((m->lstm ? s->c_next : s->gates) + p));
+        L2L__NAME(store)((m->lstm ? s->tanh_c : s->gates) + p, t);
+        if (m->lstm) t *= L2L__NAME(load)(s->gates + 3 * n + p);
+        L2L__NAME(store)(s->h_next + p, t);
+    }
+    for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
+        L2L__V y = L2L__NAME(all)(m->w_out[0]);
+        for (k = 0; k < m->hidden; k++)
+            y = L2L__NAME(fma)(L2L__NAME(all)(m->w_out[1 + k]),
+                               L2L__NAME(load)(s->h_next + k * L2L__COORDS + l), y);
+        if (m->squash) y = L2L__NAME(tanh)(y);
+        L2L__NAME(store)(s->y + l, y);
+        L2L__NAME(store)(s->delta + l, L2L__NAME(all)(m->scale) * y);
+    }
+}
+
+/* The cotangents of one unit; d is dL/dh_{t+1}, all of it. */
+L2L__INLINE void L2L__NAME(lstm_unit_back)(const l2l__cell_step *s, int n, int p, L2L__V d,
+                                           float *dc)
+{
+    const L2L__V one = L2L__NAME(all)(1);
+    float *gate = s->gates + p;
+    L2L__V i = L2L__NAME(load)(gate), f = L2L__NAME(load)(gate + n);
+    L2L__V g = L2L__NAME(load)(gate + 2 * n), o = L2L__NAME(load)(gate + 3 * n);
+    L2L__V tanh_c = L2L__NAME(load)(s->tanh_c + p), c = L2L__NAME(load)(s->c + p);
+    L2L__V e = L2L__NAME(fma)(d * o, one - tanh_c * tanh_c, L2L__NAME(load)(dc + p));
+    L2L__NAME(store)(gate, e * g * i * (one - i));
+    L2L__NAME(store)(gate + n, e * c * f * (one - f));
+    L2L__NAME(store)(gate + 2 * n, e * i * (one - g * g));
+    L2L__NAME(store)(gate + 3 * n, d * tanh_c * o * (one - o));
+    L2L__NAME(store)(dc + p, e * f);
+}
+
+L2L__KERNEL void L2L__NAME(cell_backward)(const l2l__cell *m, const l2l__cell_step *s,
+                                          const float *u, float *dh, float *dc, int wanted)
+{
+    const L2L__V one = L2L__NAME(all)(1), scale = L2L__NAME(all)(m->scale);
+    int n = m->hidden * L2L__COORDS, l, p;
+    for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
+        L2L__V y = L2L__NAME(load)(s->y + l), d = scale * L2L__NAME(load)(u + l);
+        if (m->squash) d *= one - y * y;
+        L2L__NAME(store)(s->y + l, d);
+        for (p = l; p < n; p += L2L__COORDS) {
+            L2L__V w = L2L__NAME(all)(m->w_out[1 + p / L2L__COORDS]);
+            L2L__V e = L2L__NAME(fma)(w, d, L2L__NAME(load)(dh + p));
+            if (m->lstm) {
+                L2L__NAME(lstm_unit_back)(s, n, p, e, dc);
+            } else {
+                y = L2L__NAME(load)(s->gates + p);
+                L2L__NAME(store)(s->gates + p, e * (one - y * y));
+            }
+        }
+    }
+    L2L__NAME(cell_matrix)(m->w + 1, 1, m->columns, wanted, m->gates, s->gates, dh);
+}
+
+/* A tile of `rows` (4 or 1) by `columns` (3 or 1) sums, kept in registers. */
+#define L2L__EACH_SUM(X) X(0, 0) X(0, 1) X(0, 2) X(1, 0) X(1, 1) X(1, 2) \
+                         X(2, 0) X(2, 1) X(2, 2) X(3, 0) X(3, 1) X(3, 2)
+
+L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, const float *d,
+                                      int d_step, const float *z, int z_step, int stride,
+                                      float *sums)
+{
+    int t, l;
+#define X(r, k) L2L__V s##r##k = L2L__NAME(load)(                                                  \
+        sums + (r < rows && k < columns ? (r * stride + k) * L2L__LANES : 0));
+    L2L__EACH_SUM(X)
+#undef X
+    for (t = 0; t < T; t++, d += d_step, z += z_step)
+        for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
+#define X(r, k) if (r < rows && k < columns)                                                       \
+        s##r##k = L2L__NAME(fma)(L2L__NAME(load)(d + r * L2L__COORDS + l),                         \
+                                 L2L__NAME(load)(z + k * L2L__COORDS + l), s##r##k);
+            L2L__EACH_SUM(X)
+#undef X
+        }
+#define X(r, k) if (r < rows && k < columns)                                                       \
+        L2L__NAME(store)(sums + (r * stride + k) * L2L__LANES, s##r##k);
+    L2L__EACH_SUM(X)
+#undef X
+}
+#undef L2L__EACH_SUM
+
+L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const float *d,
+                                            int d_step, const float *z, int z_step, float *sums)
+{
+    int r, k, step;
+    for (r = 0; r < rows; r += step) {
+        float *at = sums + r * columns * L2L__LANES;
+        const float *dr = d + r * L2L__COORDS;
+        step = r + 4 <= rows ? 4 : 1;
+        for (k = 0; k + 3 <= columns; k += 3)
+            if (step == 4)
+                L2L__NAME(cell_sums)(4, 3, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
+                                     at + k * L2L__LANES);
+            else
+                L2L__NAME(cell_sums)(1, 3, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
+                                     at + k * L2L__LANES);
+        for (; k < columns; k++)
+            if (step == 4)
+                L2L__NAME(cell_sums)(4, 1, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
+                                     at + k * L2L__LANES);
+            else
+                L2L__NAME(cell_sums)(1, 1, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
+                                     at + k * L2L__LANES);
+    }
+}
+
+static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
+    L2L__LANES, L2L__NAME(cell_forward), L2L__NAME(cell_backward), L2L__NAME(cell_accumulate)
+};
+
+#undef L2L__WHOLE
+#undef L2L__NAME
+#undef L2L__V
+#undef L2L__I
+#undef L2L__LANES
+#undef L2L__SUFFIX
+#undef L2L__TARGET
+#endif
+
+#if defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED) && !defined(L2L__AGAIN)
+#define L2LADV_IMPLEMENTED
+
+/* -- 4.4 drivers ------------------------------------------------------------------------------- */
+
+/* What this machine has, as bits of l2l_options.cpu. */
+static unsigned l2l__cpu_detect(void)
+{
+    unsigned found = 0;
+#if defined(L2L__VECTORS) && defined(L2L__X86)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("sse2")) found |= L2L_CPU_VECTOR;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found |= L2L_CPU_AVX2;
+    if (__builtin_cpu_supports("avx512f")) found |= L2L_CPU_AVX512;
+#elif defined(L2L__VECTORS)
+    found = L2L_CPU_VECTOR;
+#endif
+    return found;
+}
+
+static const l2l__kernels *l2l__kernels_of(unsigned cpu)
+{
+    const l2l__kernels *best = &l2l__naive_kernels;
+    L2L__UNUSED(cpu);
+#if defined(L2L__VECTORS) && defined(L2L__X86)
+    if (cpu & L2L_CPU_VECTOR) best = &l2l__kernels_sse2;
+    if (cpu & L2L_CPU_AVX2) best = &l2l__kernels_avx2;
+    if (cpu & L2L_CPU_AVX512) best = &l2l__kernels_avx512;
+#elif defined(L2L__VECTORS)
+    if (cpu & L2L_CPU_VECTOR) best = &l2l__kernels_neon;
+#endif
+    return best;
+}
+
+L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu)
+{
+    if (!c) return;
+    c->cpu = cpu & l2l__cpu_detect();
+    c->kernels = l2l__kernels_of(c->cpu);
+}
+
+static const char *l2l__cpu_name(unsigned cpu)
+{
+#ifdef __ARM_NEON
+    if (cpu & L2L_CPU_VECTOR) return "NEON";
+#endif
+    return cpu & L2L_CPU_AVX512 ? "AVX-512" : cpu & L2L_CPU_AVX2 ? "AVX2+FMA"
+         : cpu & L2L_CPU_VECTOR ? "SSE2" : "plain C";
+}
+
+/* Threads worth waking for so many elementary operations. */
+static int l2l__workers(const l2l_context *c, int64_t work)
+{
+    return work < 32768 ? 1 : c->threads;
+}
+
+/* What is wrong with this thread's arithmetic, NULL if nothing. Volatile, or the compiler would
+   know the answers. */
+static const char *l2l__arithmetic(void)
+{
+    volatile float one = 1, little = FLT_EPSILON / 8, least = FLT_MIN, half = 0.5f, up, down, tiny;
+    up = one + little;
+    down = one - little;
+    tiny = least * half;
+    if (up > one || down < one) return "rounds otherwise than to nearest (fesetround)";
+    return tiny > 0 ? NULL : "takes subnormal numbers for 0 (a library built with -ffast-math?)";
+}
+
+/* The caller's and its threads': each has its own, so that results would depend on their number. */
+static bool l2l__arithmetic_ok(l2l_context *c)
+{
+    const char *wrong = NULL;
+    int i;
+    L2L__PARALLEL(c->threads)
+    for (i = 0; i < c->threads; i++) {
+        const char *mine = l2l__arithmetic();
+        if (!mine) continue;
+#ifdef L2L__PRAGMA
+        L2L__PRAGMA(omp critical(l2l__arithmetic))
+#endif
+        wrong = mine;
+    }
+    return !wrong || l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the floating-point environment of this "
+                               "thread or of those that work for it %s", wrong);
+}
+
+/* The next of the blocks that threads take one by one, so that whoever is slowed down by others on
+   the machine does fewer of them. A block's result does not depend on who does it. */
+static int l2l__next(int *taken)
+{
+    int mine;
+#ifdef L2L__PRAGMA
+    L2L__PRAGMA(omp critical(l2l__next))
+#endif
+    mine = (*taken)++;
+    return mine;
+}
+
+/* Elementwise drivers: blocks of 8192 numbers, shared out to the threads. */
+enum { L2L__PIECE = 8192 };
+#define L2L__IN_PIECES(call)                                                                       \
+    const l2l__kernels *kernels = c->kernels;                                                      \
+    int64_t piece, pieces = (n + L2L__PIECE - 1) / L2L__PIECE;                                     \
+    L2L__PARALLEL(l2l__workers(c, n))                                                              \
+    for (piece = 0; piece < pieces; piece++) {                                                     \
+        int64_t at = piece * L2L__PIECE, m = n - at;                                               \
+        if (m > L2L__PIECE) m = L2L__PIECE;                                                        \
+        kernels->call;                                                                             \
+    }
+
+static void l2l__ew_relu(l2l_context *c, int64_t n, const l2l_real *x, l2l_real *y)
+{
+    L2L__IN_PIECES(relu(m, x + at, y + at))
+}
+
+static void l2l__ew_gate(l2l_context *c, int64_t n, const l2l_real *dy, const l2l_real *y,
+                         l2l_real slope, l2l_real *out)
+{
+    L2L__IN_PIECES(gate(m, dy + at, y + at, slope, out + at))
+}
+
+static void l2l__ew_add(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
+                        l2l_real *out)
+{
+    L2L__IN_PIECES(add(m, a + at, b + at, out + at))
+}
+
+static void l2l__ew_mul(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
+                        l2l_real *out)
+{
+    L2L__IN_PIECES(mul(m, a + at, b + at, out + at))
+}
+
+static void l2l__ew_axpb(l2l_context *c, int64_t n, l2l_real a, const l2l_real *x, l2l_real b,
+                         l2l_real *out)
+{
+    L2L__IN_PIECES(axpb(m, a, x + at, b, out + at))
+}
+
+static void l2l__ew_sign_step(l2l_context *c, int64_t n, l2l_real alpha, const l2l_real *g,
+                              l2l_real *out)
+{
+    L2L__IN_PIECES(sign_step(m, alpha, g + at, out + at))
+}
+
+static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const l2l_real *x,
+                            l2l_real epsilon, l2l_real *out)
+{
+    L2L__IN_PIECES(project(m, z + at, x + at, epsilon, out + at))
+}
+
+/* Drivers by pixels of n channels each; a pointer of NULL stays NULL. Every `each` pixels in turn
+   have their own row of scales: those of one image, or all. */
+#define L2L__EACH_PIXEL(call)                                                                      \
+    const l2l__kernels *kernels = c->kernels;                                                      \
+    int64_t p;                                                                                     \
+    L2L__PARALLEL(l2l__workers(c, pixels * n))                                                     \
+    for (p = 0; p < pixels; p++) kernels->call;
+#define L2L__AT(x) ((x) ? (x) + p * n : NULL)
+
+/* e's scale and bias for pixel p. */
+static l2l__epilogue l2l__epilogue_at(const l2l__epilogue *e, int64_t p, int64_t each, int n)
+{
+    l2l__epilogue at = *e;
+    if (at.scale) at.scale += p / each * n;
+    if (at.bias) at.bias += p / each * n;
+    return at;
+}
+
+static void l2l__channel_finish(l2l_context *c, int64_t pixels, int64_t each, int n,
+                                const l2l_real *x, const l2l__epilogue *e, l2l_real *y)
+{
+    int64_t p;
+    L2L__PARALLEL(l2l__workers(c, pixels * n))
+    for (p = 0; p < pixels; p++) {
+        l2l__epilogue at = l2l__epilogue_at(e, p, each, n);
+        c->kernels->finish(n, x + p * n, &at, p * n, y + p * n);
+    }
+}
+
+static void l2l__channel_gate(l2l_context *c, int64_t pixels, int64_t each, int n,
+                              const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
+                              l2l_real *out)
+{
+    L2L__EACH_PIXEL(gate_scale(n, dy + p * n, L2L__AT(gate), scale + p / each * n, out + p * n))
+}
+
+static void l2l__channel_combine(l2l_context *c, int64_t pixels, int64_t each, int n,
+                                 const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                                 const l2l_real *by, l2l_real *out)
+{
+    L2L__EACH_PIXEL(combine(n, dy + p * n, L2L__AT(gate), x + p * n, by + p / each * 4 * n,
+                            out + p * n))
+}
+
+/* Sums over every `each` pixels into the doubles s0[pixels/each][n] and s1 (either may be NULL):
+   runs of 32 pixels in l2l_real, the runs in double; in up to 16 parts if there is one sum only. */
+static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, int n,
+                                 const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+                                 const l2l_real *mu, double *s0, double *s1)
+{
+    enum { RUN = 32, PARTS = 16 };
+    const l2l__kernels *kernels = c->kernels;
+    int64_t runs = (each + RUN - 1) / RUN, groups = pixels / each, i, k;
+    int64_t parts = groups > 1 ? 1 : runs < PARTS ? runs : (int64_t)PARTS, part;
+    double *sums = (double *)l2l__arena_array(c, 2 * groups * parts * n, sizeof *sums);
+    l2l_real *run = (l2l_real *)l2l__arena_array(c, 2 * groups * parts * n, sizeof *run);
+    L2L__PARALLEL(l2l__workers(c, run ? pixels * n : 0))
+    for (part = 0; part < (run ? groups * parts : 0); part++) {
+        double *mine = sums + 2 * part * n;
+        l2l_real *f = run + 2 * part * n;
+        int64_t r, last = runs * (part % parts + 1) / parts, p;
+        memset(mine, 0, 2 * (size_t)n * sizeof *mine);
+        for (r = runs * (part % parts) / parts; r < last; r++) {
+            int count = each - r * RUN < RUN ? (int)(each - r * RUN) : RUN;
+            p = part / parts * each + r * RUN;
+            memset(f, 0, 2 * (size_t)n * sizeof *f);
+            kernels->moments(count, n, L2L__AT(dy), L2L__AT(gate), L2L__AT(x), mu,
+                             s0 ? f : NULL, s1 ? f + n : NULL);
+            for (k = 0; k < 2 * n; k++) mine[k] += (double)f[k];
+        }
+    }
+    for (part = 1; run && part < parts; part++)
+        for (i = 0; i < 2 * n; i++) sums[i] += sums[2 * part * n + i];
+    for (i = 0; run && i < groups; i++)
+        for (k = 0; k < n; k++) {
+            if (s0) s0[i * n + k] = sums[2 * i * n + k];
+            if (s1) s1[i * n + k] = sums[(2 * i + 1) * n + k];
+        }
+    l2l__arena_drop(c, run);
+    l2l__arena_drop(c, sums);
+    return !c->status;
+}
+
+/* -- packing: a matrix of rows (t, d) and columns q, element data[t*st + d*sd + q*sq], as panels of
+   `columns` columns: [panel][t*depth + d][column], the last one filled up with zeros. The taps of a
+   khxkw kernel stand in groups (i % stride, j % stride), see l2l__indirect. */
+typedef struct l2l__matrix {
+    int kh, kw, stride, depth, columns;
+    int64_t st, sd, sq;
+} l2l__matrix;
+
+/* Rows d0 .. d0+depth-1 of each tap of one panel. */
+static void l2l__pack_panel(const l2l__kernels *kernels, const l2l__matrix *m,
+                            const l2l_real *data, int panel, int d0, int depth, l2l_real *out)
+{
+    const int s = m->stride, width = kernels->columns, left = m->columns - panel * width;
+    int g, i, j;
+    data += d0 * m->sd + (int64_t)panel * width * m->sq;
+    for (g = 0; g < s * s; g++)
+        for (i = g / s; i < m->kh; i += s)
+            for (j = g % s; j < m->kw; j += s, out += (int64_t)depth * width)
+                kernels->pack(depth, left < width ? left : width,
+                              data + (i * m->kw + j) * m->st, m->sd, m->sq, out);
+}
+
+static void l2l__pack(const l2l_context *c, const l2l__matrix *m, const l2l_real *data,
+                      l2l_real *panels)
+{
+    int64_t rows = (int64_t)m->kh * m->kw * m->depth;
+    int p, width = c->kernels->columns, count = (m->columns + width - 1) / width;
+    L2L__PARALLEL(l2l__workers(c, rows * m->columns))
+    for (p = 0; p < count; p++)
+        l2l__pack_panel(c->kernels, m, data, p, 0, m->depth, panels + p * rows * width);
+}
+
+/* Room for `count` numbers in a parameter's cache, and whether they must be made anew; NULL without
+   a parameter, or after an error. */
+static l2l_real *l2l__cached(l2l_context *c, l2l__packed *p, int which, int64_t count,
+                             const l2l__matrix *m, bool *fresh)
+{
+    int rows = m->kh * m->depth;
+    *fresh = true;
+    if (!p) return NULL;
+    if (p->cache[which].count != count) {
+        l2l_free(c, p->cache[which].panels);
+        p->cache[which].count = 0;
+        p->cache[which].panels = (l2l_real *)l2l__allocate_array(c, count, sizeof(l2l_real));
+        if (!p->cache[which].panels) return NULL;
+        p->cache[which].count = count;
+        p->cache[which].kernels = NULL;
+    }
+    *fresh = p->cache[which].kernels != c->kernels || p->cache[which].version != p->version ||
+             p->cache[which].stride != m->stride || p->cache[which].rows != rows;
+    p->cache[which].stride = m->stride;
+    p->cache[which].rows = rows;
+    p->cache[which].kernels = c->kernels;
+    p->cache[which].version = p->version;
+    return p->cache[which].panels;
+}
+
+/* The panels of a weight for one direction: from the parameter's cache, or (*temporary set, to be
+   given back to the arena) packed for this once. */
+static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2l__matrix *m,
+                                   int direction, l2l_real **temporary)
+{
+    int width = c->kernels->columns;
+    int64_t count = (int64_t)m->kh * m->kw * m->depth * ((m->columns + width - 1) / width) * width;
+    bool fresh;
+    l2l_real *panels = l2l__cached(c, w->packed, direction, count, m, &fresh);
+    *temporary = NULL;
+    if (!w->packed) panels = *temporary = (l2l_real *)l2l__arena_array(c, count, sizeof *panels);
+    if (panels && fresh) l2l__pack(c, m, w->data, panels);
+    return panels;
+}
+
+/* -- indirect convolution. One routine for the forward pass and the input gradient: each output
+   pixel has, for each tap, a pointer to the source pixel (or to zeros), and the tile kernel sums
+   over taps and channels. Nothing is copied, and strides, padding and odd sizes are all the
+   pointer's affair. Where there are few channels, a line of the kernel over a source with its
+   padding written out is one tap of kw*c numbers. The input gradient of a strided layer goes by
+   phases: all input lines of one remainder by the stride are reached through the same taps. On a
+   small plane many taps are beyond the border: rows that go together are the same place of
+   different images, and taps where all of them have zeros are left out. With finite weights that
+   changes no sum, but the sign of a zero; so +0 is added to all. */
+typedef struct l2l__indirect {
+    const l2l__kernels *kernels;
+    const l2l__geometry *g;
+    bool backward;                           /* false: x -> y; true: dy -> dx                     */
+    bool wide;                               /* a line of the kernel is one tap                   */
+    bool by_place;                           /* pixels in the order h,w,n, not n,h,w              */
+    int taps, depth, columns;                /* of the packed weight                              */
+    int py, px, first, count;                /* the phase, and which taps it has                  */
+    int oh, ow;                              /* the output plane, or the phase's part of it       */
+    int64_t pixels;
+    const l2l_real *source, *zero, *panels;
+    const l2l__epilogue *epilogue;           /* NULL: none                                        */
+    l2l_real *out;
+} l2l__indirect;
+
+/* What one thread works with: pointers for a block, its targets, the last panel's columns. */
+typedef struct l2l__bench {
+    const l2l_real **pointers;
+    l2l_real **targets, *tail;
+    int first[L2L__PIXELS / L2L__ROWS];      /* tap of each group that does not add but set       */
+} l2l__bench;
+
+/* The taps' pointers of output pixel (n,h,w), L2L__ROWS apart, in the order of l2l__pack; returns
+   the pixel. */
+static l2l_real *l2l__point_pixel(const l2l__indirect *q, int64_t n, int h, int w,
+                                  const l2l_real **at)
+{
+    const l2l__geometry *g = q->g;
+    int s = g->stride, step = q->backward ? s : 1, i, j;
+    int height = q->backward ? g->oh : g->h, width = q->backward ? g->ow : g->w;
+    int channels = q->backward ? g->k : g->c;
+    int y0 = q->backward ? h * s + q->py + g->padding : h * s - g->padding;
+    int x0 = q->backward ? w * s + q->px + g->padding : w * s - g->padding;
+    for (i = q->backward ? y0 % s : 0; i < g->kh; i += step) {
+        int y = q->backward ? (y0 < i ? -1 : (y0 - i) / s) : y0 + i;
+        const l2l_real *line = NULL;
+        if (y >= 0 && y < height) line = q->source + (n * height + y) * width * channels;
+        for (j = q->backward ? x0 % s : 0; j < (q->wide ? 1 : g->kw); j += step, at += L2L__ROWS) {
+            int x = q->backward ? (x0 < j ? -1 : (x0 - j) / s) : x0 + j;
+            *at = line && x >= 0 && x < width ? line + (int64_t)x * channels : q->zero;
+        }
+    }
+    if (!q->backward) return q->out + ((n * g->oh + h) * g->ow + w) * q->columns;
+    return q->out + ((n * g->h + h * s + q->py) * g->w + w * s + q->px) * q->columns;
+}
+
+/* pointers[group][tap][row of the group], for m pixels from p0; the last group repeats its last
+   pixel. */
+static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
+{
+    int64_t images = q->g->n, place = q->by_place ? p0 / images : p0 % ((int64_t)q->oh * q->ow);
+    int64_t n = q->by_place ? p0 % images : p0 / q->ow / q->oh;
+    int h = (int)(place / q->ow), w = (int)(place % q->ow), r;
+    const l2l_real **before = NULL;
+    for (r = 0; r < m || r % L2L__ROWS; r++) {
+        const l2l_real **at = b->pointers +
+                              (int64_t)(r / L2L__ROWS) * q->count * L2L__ROWS + r % L2L__ROWS;
+        if (q->wide && r > 0 && r < m && w > 0) { /* no borders: one pixel further              */
+            int t, step = q->g->stride * q->g->c;
+            for (t = 0; t < q->count; t++) at[t * L2L__ROWS] = before[t * L2L__ROWS] + step;
+            b->targets[r] = b->targets[r - 1] + q->columns;
+        } else {
+            b->targets[r] = l2l__point_pixel(q, n, h, w, at);
+        }
+        before = at;
+        if (r + 1 >= m || (q->by_place && ++n < images)) continue;
+        if (q->by_place) n = 0;
+        if (++w == q->ow) { w = 0; h++; }
+        if (h == q->oh) { h = 0; n++; }
+    }
+}
+
+/* Do the rows of a group have anything but zeros at this tap? */
+static bool l2l__tap_used(const l2l__indirect *q, const l2l_real *const *rows)
+{
+    for (int r = 0; r < L2L__ROWS; r++)
+        if (rows[r] != q->zero) return true;
+    return false;
+}
+
+/* One block of up to L2L__PIXELS output pixels: every panel over every slab of the depth. */
+static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
+{
+    int width = q->kernels->columns, panels = (q->columns + width - 1) / width, t0, d0, j, i, r;
+    int together = q->depth < L2L__SLAB ? L2L__SLAB / q->depth : 1;      /* taps of one slab      */
+    int deep = q->depth < L2L__SLAB ? q->depth : L2L__SLAB;
+    int tail = q->columns % width ? panels - 1 : -1;
+    l2l__point(q, p0, m, b);
+    for (i = 0; i < m; i += L2L__ROWS) {     /* the first tap that counts: it sets the sums       */
+        const l2l_real **a = b->pointers + (int64_t)i * q->count;
+        for (r = 0; q->by_place && together == 1 && r < q->count - 1; r++)
+            if (l2l__tap_used(q, a + r * L2L__ROWS)) break;
+        b->first[i / L2L__ROWS] = r;
+    }
+    for (t0 = 0; t0 < q->count; t0 += together)
+        for (d0 = 0; d0 < q->depth; d0 += deep) {
+            int taps = q->count - t0 < together ? q->count - t0 : together;
+            int depth = q->depth - d0 < deep ? q->depth - d0 : deep;
+            for (j = 0; j < panels; j++) {
+                const l2l_real *panel = q->panels + (((int64_t)j * q->taps + q->first + t0) *
+                                                         q->depth + d0) * width;
+                for (i = 0; i < m; i += L2L__ROWS) {
+                    l2l_real *y[L2L__ROWS];
+                    int rows = m - i < L2L__ROWS ? m - i : L2L__ROWS, group = i / L2L__ROWS;
+                    const l2l_real **a = b->pointers + ((int64_t)group * q->count + t0) * L2L__ROWS;
+                    if (q->by_place && taps == 1 && t0 != b->first[group] && !l2l__tap_used(q, a))
+                        continue;
+                    for (r = 0; r < rows; r++)
+                        y[r] = j == tail ? b->tail + (i + r) * width
+                                         : b->targets[i + r] + j * width;
+                    q->kernels->tile(rows, taps, depth, a, d0, panel, q->depth, y,
+                                     d0 > 0 || t0 > b->first[group]);
+                }
+            }
+        }
+    for (i = 0; tail >= 0 && i < m; i++)
+        memcpy(b->targets[i] + tail * width, b->tail + i * width,
+               (size_t)(q->columns % width) * sizeof *b->tail);
+    for (i = 0; q->by_place && i < m; i++)
+        q->kernels->add(q->columns, b->targets[i], q->zero, b->targets[i]);
+    for (i = 0; q->epilogue && i < m; i++)
+        q->kernels->finish(q->columns, b->targets[i], q->epilogue, b->targets[i] - q->out,
+                           b->targets[i]);
+}
+
+static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
+{
+    int64_t pointers = L2L__PIXELS * (int64_t)q->count;
+    int workers = l2l__workers(c, q->pixels * q->count * q->depth * q->columns), i;
+    int64_t blocks = (q->pixels + workers * L2L__PIXELS - 1) / (workers * L2L__PIXELS) * workers;
+    int deepest = q->g->c > q->g->k ? q->g->c : q->g->k;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l__bench *b = (l2l__bench *)l2l__arena_array(c, workers, sizeof *b);
+    l2l_real *zero = (l2l_real *)l2l__arena_array(c, deepest, sizeof *zero);
+    for (i = 0; zero && b && i < workers; i++) {
+        b[i].pointers = (const l2l_real **)l2l__arena_array(c, pointers, sizeof *b[i].pointers);
+        b[i].targets = (l2l_real **)l2l__arena_array(c, L2L__PIXELS, sizeof *b[i].targets);
+        b[i].tail = (l2l_real *)l2l__arena_array(c, L2L__PIXELS * (int64_t)q->kernels->columns,
+                                                 sizeof *b[i].tail);
+    }
+    if (!c->status) {
+        memset(zero, 0, (size_t)deepest * sizeof *zero);
+        int taken = 0, groups = (int)((q->pixels + blocks * L2L__ROWS - 1) / (blocks * L2L__ROWS));
+        int block = groups * L2L__ROWS;
+        q->zero = zero;
+        q->by_place = !q->wide && q->count > 1 && (int64_t)q->oh * q->ow <= L2L__SMALL_PLANE;
+        L2L__PARALLEL(workers)
+        for (i = 0; i < workers; i++) {
+            int64_t p0;
+            while ((p0 = (int64_t)l2l__next(&taken) * block) < q->pixels)
+                l2l__indirect_block(q, p0, q->pixels - p0 < block ? (int)(q->pixels - p0) : block,
+                                    &b[i]);
+        }
+    }
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+/* The input gradient, a phase after the other. Lines that no tap reaches are zero. */
+static bool l2l__indirect_phases(l2l_context *c, l2l__indirect *q)
+{
+    const l2l__geometry *g = q->g;
+    int s = g->stride, phase;
+    if (g->kh < s || g->kw < s)
+        memset(q->out, 0, (size_t)g->n * (size_t)g->h * (size_t)g->w * (size_t)g->c *
+                              sizeof *q->out);
+    for (phase = 0; phase < s * s; phase++) {
+        int u, v, i, lines, before = 0, columns;
+        q->py = phase / s;
+        q->px = phase % s;
+        u = (q->py + g->padding) % s;
+        v = (q->px + g->padding) % s;
+        lines = u < g->kh ? (g->kh - u + s - 1) / s : 0;
+        columns = v < g->kw ? (g->kw - v + s - 1) / s : 0;
+        for (i = 0; i < v && i < g->kw; i++) before += (g->kw - i + s - 1) / s;
+        for (q->first = i = 0; i < u && i < g->kh; i++) q->first += (g->kh - i + s - 1) / s;
+        q->first = q->first * g->kw + lines * before;
+        q->count = lines * columns;
+        q->oh = (g->h - q->py + s - 1) / s;
+        q->ow = (g->w - q->px + s - 1) / s;
+        q->pixels = (int64_t)g->n * q->oh * q->ow;
+        if (q->count && q->pixels > 0 && !l2l__indirect_run(c, q)) return false;
+    }
+    return true;
+}
+
+/* x with its padding written out, and its geometry; x itself where there is none. *temporary is to
+   be given back. */
+static const l2l_real *l2l__padded(l2l_context *c, l2l__geometry *g, const l2l_real *x,
+                                   l2l_real **temporary)
+{
+    int h = g->h, w = g->w, p = g->padding, n;
+    int64_t line, row;
+    *temporary = NULL;
+    if (!p) return x;
+    g->h += 2 * p;
+    g->w += 2 * p;
+    g->padding = 0;
+    line = (int64_t)g->w * g->c;
+    row = (int64_t)w * g->c;
+    *temporary = (l2l_real *)l2l__arena_array(c, g->n * (g->h * line), sizeof **temporary);
+    if (!*temporary) return NULL;
+    L2L__PARALLEL(l2l__workers(c, g->n * (g->h * line)))
+    for (n = 0; n < g->n; n++) {
+        l2l_real *to = *temporary + n * (g->h * line);
+        int y;
+        for (y = 0; y < g->h; y++, to += line) {
+            memset(to, 0, (size_t)line * sizeof *to);
+            if (y >= p && y < p + h)
+                memcpy(to + (int64_t)p * g->c, x + ((int64_t)n * h + y - p) * row,
+                       (size_t)row * sizeof *to);
+        }
+    }
+    return *temporary;
+}
+
+/* -- Winograd convolution: 3x3, stride 1. A tile of fxf outputs (f = 4 or 2) is A^T [(G g G^T) .
+   (B^T d B)] A, where d is its (f+2)x(f+2) patch of the input: for each of the (f+2)^2 points a
+   matrix product over the channels, 36 or 16 multiplications where the direct way has 9 f^2. The
+   input gradient is the same with the kernel turned over, the weight gradient G^T [(B^T d B) .
+   (A dy A^T)] G summed over the tiles. */
+typedef struct l2l__winograd {
+    const l2l__kernels *kernels;
+    int f, side, points, transform;          /* side f+2, points side^2; 0 or L2L__WIN_F2         */
+    int patch, into;                         /* of the source: size of a patch, how transformed   */
+    int h, w, c;                             /* the source's plane and channels                   */
+    int oh, ow, k, padding;                  /* the output's                                      */
+    int th, tw, tiles;                       /* tiles of a plane; of the batch                    */
+    int most;                                /* tiles at a time                                   */
+    int slab, vrow;                          /* channels together in v: [point][slab][tile][vrow] */
+    int mrow;                                /* m[point][tile][mrow]                              */
+    bool turned;                             /* input gradient: taps in reverse                   */
+    const l2l_real *source, *zero;
+    const l2l_real *weight, *panels;         /* and, where they are kept, its panels              */
+    l2l__matrix matrix;                      /* how the weight stands there                       */
+    const l2l_real *u;                       /* the same transformed, [panel][point][c][columns]  */
+    const l2l__epilogue *epilogue;
+    const l2l__geometry *geometry;           /* the layer's, if ties are kept; or NULL            */
+    l2l_real *out;
+} l2l__winograd;
+
+enum {
+    L2L__CACHED = 1 << 15,                   /* c*k up to which transformed weights are kept      */
+    L2L__WIN_SLAB = 128,                     /* channels that are transformed at a time otherwise */
+    L2L__WIN_CHUNK = 128,                    /* tiles at a time then                              */
+    L2L__WIN_COPIES = 4,                     /* threads up to which each transforms them itself   */
+    L2L__WIN_GROUP = 48,                     /* channels of a weight gradient's block             */
+    L2L__WIN_TILES = 64,                     /* tiles at a time where its sums come in parts      */
+    L2L__WIN_ROOM = 1 << 22                  /* numbers that its sums, or a thread's tiles, take  */
+};
+
+/* Which way a layer goes, by its shape alone. The costs are vector operations for each tile: the
+   product, and what the transforms of input and output take. 0: the direct way, for which `border`
+   is how far the source's plane is padded. */
+static int l2l__winograd_side(const l2l__kernels *kernels, int oh, int ow, int c, int k, int kh,
+                              int kw, int stride, int padding, int border)
+{
+    int lanes = kernels->columns / 2;
+    bool little = (int64_t)oh * ow <= L2L__SMALL_PLANE && c > L2L__SLAB / 2;
+    int beyond = little && border > 0 ? border * (border + 1) : 0; /* taps it leaves out, a side  */
+    double ck = (double)c * k, direct = (3.0 * oh - beyond) * (3.0 * ow - beyond) * ck;
+    double four = ((oh + 3) / 4) * (double)((ow + 3) / 4) * (36 * ck + 300.0 * c + 250.0 * k);
+    double two = ((oh + 1) / 2) * (double)((ow + 1) / 2) * (16 * ck + 90.0 * c + 70.0 * k);
+    if (!kernels->winograd || kh != 3 || kw != 3 || stride != 1 || padding > 2 || c % lanes ||
+        k % lanes || c < 16 || k < 16)
+        return 0;
+    if (four <= two && four < direct) return 4;
+    return two < direct ? 2 : 0;
+}
+
+/* n planes of hxwxc to ohxowxk. */
+static l2l__winograd l2l__winograd_of(const l2l_context *c, int f, int n, int h, int w,
+                                      int channels, int oh, int ow, int k, int padding)
+{
+    l2l__winograd q;
+    int width = c->kernels->columns;
+    memset(&q, 0, sizeof q);
+    q.kernels = c->kernels;
+    q.f = f;
+    q.side = f + 2;
+    q.points = q.side * q.side;
+    q.transform = f == 4 ? 0 : L2L__WIN_F2;
+    q.h = h; q.w = w; q.c = channels;
+    q.oh = oh; q.ow = ow; q.k = k;
+    q.padding = padding;
+    q.patch = q.side;
+    q.into = q.transform + L2L__WIN_IN;
+    q.th = (oh + f - 1) / f;
+    q.tw = (ow + f - 1) / f;
+    q.tiles = n * q.th * q.tw;
+    q.slab = channels;
+    q.vrow = channels + (channels % 128 ? 0 : 16); /* rows that do not fall onto each other in L1 */
+    q.mrow = (k + width - 1) / width * width;
+    q.mrow += q.mrow % 128 ? 0 : 16;
+    return q;
+}
+
+/* Where tile t begins in a plane that it covers with steps of f; the plane's number. */
+static int l2l__tile_place(const l2l__winograd *q, int t, int *y, int *x)
+{
+    *x = t % q->tw * q->f;
+    *y = t / q->tw % q->th * q->f;
+    return t / q->tw / q->th;
+}
+
+/* Pointers to the size x size pixels of a plane from (y, x) on; zeros outside. */
+static void l2l__patch(const l2l_real *plane, int h, int w, int c, int y, int x, int size,
+                       const l2l_real *zero, const l2l_real **at)
+{
+    int i, j;
+    for (i = y; i < y + size; i++)
+        for (j = x; j < x + size; j++)
+            *at++ = i < 0 || i >= h || j < 0 || j >= w ? zero : plane + ((int64_t)i * w + j) * c;
+}
+
+/* Numbers of one point in v, in m and in a slab of weights: a line more than there are, or all
+   points' would fall onto the same few places of the first cache. */
+static int64_t l2l__winograd_v(const l2l__winograd *q)
+{
+    return (int64_t)((q->c + q->slab - 1) / q->slab) * q->most * q->vrow + 16;
+}
+
+static int64_t l2l__winograd_m(const l2l__winograd *q)
+{
+    return (int64_t)q->most * q->mrow + 16;
+}
+
+/* Tiles t0 .. t0+count-1 of the source into v, as its tiles from `first` on. */
+static void l2l__winograd_in(const l2l__winograd *q, int t0, int count, int first, l2l_real *v)
+{
+    const l2l_real *from[36];
+    l2l_real *to[36];
+    int64_t point = l2l__winograd_v(q);
+    int t, p, y, x, d0;
+    for (t = 0; t < count; t++) {
+        int n = l2l__tile_place(q, t0 + t, &y, &x);
+        l2l__patch(q->source + (int64_t)n * q->h * q->w * q->c, q->h, q->w, q->c, y - q->padding,
+                   x - q->padding, q->patch, q->zero, from);
+        for (p = 0; p < q->points; p++) to[p] = v + p * point + (int64_t)(first + t) * q->vrow;
+        for (d0 = 0; d0 < q->c; d0 += q->slab) {
+            q->kernels->winograd(q->into, q->c - d0 < q->slab ? q->c - d0 : q->slab, from, to, NULL,
+                                 0, NULL);
+            if (d0 + q->slab >= q->c) break;
+            for (p = 0; p < q->patch * q->patch; p++) from[p] += q->slab;
+            for (p = 0; p < q->points; p++) to[p] += (int64_t)q->most * q->vrow;
+        }
+    }
+}
+
+/* m back to columns k0 .. k0+n-1 of the output's pixels, with the epilogue. */
+static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int k0, int n,
+                              const l2l_real *m)
+{
+    const l2l_real *from[36];
+    l2l_real *to[16];
+    int64_t point = l2l__winograd_m(q);
+    int t, p, y, x, i, j;
+    for (t = 0; t < count; t++) {
+        int64_t plane = l2l__tile_place(q, t0 + t, &y, &x) * (int64_t)q->oh;
+        for (p = 0; p < q->points; p++) from[p] = m + p * point + (int64_t)t * q->mrow;
+        for (i = 0; i < q->f; i++)
+            for (j = 0; j < q->f; j++)
+                to[i * q->f + j] = y + i < q->oh && x + j < q->ow
+                                       ? q->out + ((plane + y + i) * q->ow + x + j) * q->k + k0
+                                       : NULL;
+        q->kernels->winograd(q->transform + L2L__WIN_OUT, n, from, to, q->epilogue, k0, q->out);
+    }
+}
+
+/* Equal patches of the input give equal outputs, and max pooling meets exact ties wherever the
+   background is plain. Winograd's rounding depends on an output's place in its tile and would break
+   them at random: so the outputs of a 2x2 window whose patches are equal take the first one's
+   numbers. Windows lie within tiles, and this is done while those are in the cache. */
+static void l2l__tie(const l2l__winograd *q, unsigned ties, int64_t pixel)
+{
+    const l2l_real *residual = q->epilogue->residual;
+    int64_t at[4], k = q->k, from;
+    size_t size = (size_t)k * sizeof *q->out;
+    int i;
+    for (i = 0; i < 4; i++) {
+        at[i] = (pixel + (int64_t)(i / 2) * q->ow + i % 2) * k;
+        from = at[i ? ties >> 2 * i & 3 : 0];
+        if (from != at[i] && (!residual || !memcmp(residual + from, residual + at[i], size)))
+            memcpy(q->out + at[i], q->out + from, size);
+    }
+}
+
+static void l2l__tie_tiles(const l2l__winograd *q, int t0, int count)
+{
+    const l2l__geometry *g = q->geometry;
+    int y0, x0, n = g ? l2l__tile_place(q, t0, &y0, &x0) : 0;
+    for (int t = 0; g && t < count; t++) {
+        int rows = (q->oh - y0 < q->f ? q->oh - y0 : q->f) / 2;
+        int columns = (q->ow - x0 < q->f ? q->ow - x0 : q->f) / 2;
+        uint32_t ties = q->kernels->ties(g, q->source + (int64_t)n * q->h * q->w * q->c, q->zero,
+                                         y0, x0, rows, columns);
+        for (int i = 0; i < rows * columns; i++) {
+            int a = i / columns, b = i % columns;
+            unsigned mine = ties >> (16 * a + 8 * b) & 255;
+            if (mine != L2L__NO_TIES)
+                l2l__tie(q, mine, ((int64_t)n * q->oh + y0 + 2 * a) * q->ow + x0 + 2 * b);
+        }
+        x0 += q->f;                          /* the next tile                                     */
+        if (x0 >= q->tw * q->f) { x0 = 0; y0 += q->f; }
+        if (y0 >= q->th * q->f) { y0 = 0; n++; }
+    }
+}
+
+/* The product of one point over a slab of channels, for all tiles: v[tile][0..depth) b to
+   m[tile][a panel's columns]. */
+static void l2l__winograd_product(const l2l__winograd *q, int count, const l2l_real *v, int depth,
+                                  const l2l_real *b, l2l_real *m, bool accumulate)
+{
+    int i, r, rows;
+    for (i = 0; i < count; i += rows) {
+        const l2l_real *a[L2L__ROWS];
+        l2l_real *y[L2L__ROWS];
+        rows = count - i < L2L__ROWS ? count - i : L2L__ROWS;
+        if (count - i == 7 || count - i == 8) rows = 4; /* better than six and then two          */
+        for (r = 0; r < L2L__ROWS; r++) {
+            a[r] = v + (int64_t)(i + (r < rows ? r : 0)) * q->vrow;
+            y[r] = m + (int64_t)(i + (r < rows ? r : 0)) * q->mrow;
+        }
+        q->kernels->tile(rows, 1, depth, a, 0, b, depth, y, accumulate);
+    }
+}
+
+/* Channels d0 .. d0+depth-1 of a panel into Winograd's domain: u[point][d][columns], its points
+   `step` numbers apart. `room` is for 9*depth*columns numbers. */
+static void l2l__winograd_weight(const l2l__winograd *q, int panel, int d0, int depth,
+                                 l2l_real *room, l2l_real *u, int64_t step)
+{
+    const l2l_real *from[9];
+    l2l_real *to[36];
+    int i, width = q->kernels->columns;
+    int64_t tap = (int64_t)(q->panels ? q->c : depth) * width;
+    const l2l_real *taps = room;
+    if (q->panels) taps = q->panels + panel * 9 * tap + (int64_t)d0 * width;
+    else l2l__pack_panel(q->kernels, &q->matrix, q->weight, panel, d0, depth, room);
+    for (i = 0; i < 9; i++) from[i] = taps + (q->turned ? 8 - i : i) * tap;
+    for (i = 0; i < q->points; i++) to[i] = u + i * step;
+    q->kernels->winograd(q->transform + L2L__WIN_WEIGHT, (int64_t)depth * width, from, to, NULL, 0,
+                         NULL);
+}
+
+/* Small layers: a thread takes a block of tiles from patch to output. */
+static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
+{
+    int width = q->kernels->columns, panels = (q->k + width - 1) / width, blocks, worker, taken = 0;
+    int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
+    int64_t vs, ms;
+    l2l_real *space;
+    q->most = q->c + q->k <= 128 ? 48 : 24;
+    if (q->most > q->tiles) q->most = q->tiles;
+    blocks = (q->tiles + q->most - 1) / q->most;
+    blocks = (blocks + workers - 1) / workers * workers;
+    q->most = (q->tiles + blocks - 1) / blocks;
+    vs = l2l__winograd_v(q);
+    ms = l2l__winograd_m(q);
+    space = (l2l_real *)l2l__arena_array(c, workers * (q->points * (vs + ms)), sizeof *space);
+    if (!space) return false;
+    L2L__PARALLEL(workers)
+    for (worker = 0; worker < workers; worker++) {
+        l2l_real *v = space + worker * (q->points * (vs + ms)), *m = v + q->points * vs;
+        int block, p, j, d0;
+        for (block = l2l__next(&taken); block < blocks; block = l2l__next(&taken)) {
+            int t0 = block * q->most, count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
+            l2l__winograd_in(q, t0, count, 0, v);
+            for (p = 0; p < q->points; p++)
+                for (j = 0; j < panels; j++)
+                    for (d0 = 0; d0 < q->c; d0 += L2L__WIN_SLAB)
+                        l2l__winograd_product(
+                            q, count, v + p * vs + d0,
+                            q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB,
+                            q->u + (((int64_t)j * q->points + p) * q->c + d0) * width,
+                            m + p * ms + j * width, d0 > 0);
+            l2l__winograd_out(q, t0, count, 0, q->k, m);
+            l2l__tie_tiles(q, t0, count);
+        }
+    }
+    l2l__arena_drop(c, space);
+    return true;
+}
+
+/* Large layers: their transformed weights would not stay in any cache, so the threads share out the
+   panels, and each transforms its own, a slab at a time, just before use. A few threads transform
+   all tiles each for themselves: that is quicker than reading what another core has written. */
+static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
+{
+    int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t, count, worker;
+    int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
+    int copies = workers <= L2L__WIN_COPIES ? workers : 1;
+    int64_t us = (int64_t)L2L__WIN_SLAB * width + 16, vs, ms, size;
+    l2l_real *v, *space;
+    q->most = q->tiles < L2L__WIN_CHUNK ? q->tiles : L2L__WIN_CHUNK;
+    q->slab = q->vrow = L2L__WIN_SLAB;
+    q->mrow = width;
+    vs = l2l__winograd_v(q);
+    ms = l2l__winograd_m(q);
+    v = (l2l_real *)l2l__arena_array(c, copies * (q->points * vs), sizeof *v);
+    size = q->points * (us + ms) + 9 * us;
+    space = (l2l_real *)l2l__arena_array(c, workers * size, sizeof *space);
+    for (t0 = 0; v && space && t0 < q->tiles; t0 += count) {
+        int taken = 0;
+        count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
+        L2L__PARALLEL(workers)
+        for (t = 0; t < copies * count; t++)
+            l2l__winograd_in(q, t0 + t % count, 1, t % count, v + t / count * (q->points * vs));
+        L2L__PARALLEL(workers)
+        for (worker = 0; worker < workers; worker++) {
+            const l2l_real *mine = v + (copies > 1 ? worker : 0) * (q->points * vs);
+            l2l_real *u = space + worker * size, *m = u + q->points * us;
+            l2l_real *room = m + q->points * ms;
+            int p, j, d0, depth, k0;
+            for (j = l2l__next(&taken); j < panels; j = l2l__next(&taken)) {
+                for (d0 = 0; d0 < q->c; d0 += depth) {
+                    depth = q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB;
+                    l2l__winograd_weight(q, j, d0, depth, room, u, us);
+                    for (p = 0; p < q->points; p++)
+                        l2l__winograd_product(
+                            q, count, mine + p * vs + (int64_t)d0 / q->slab * q->most * q->vrow,
+                            depth, u + p * us, m + p * ms, d0 > 0);
+                }
+                k0 = j * width;
+                l2l__winograd_out(q, t0, count, k0, q->k - k0 < width ? q->k - k0 : width, m);
+            }
+        }
+        L2L__PARALLEL(workers)
+        for (t = 0; t < (q->geometry ? count : 0); t++) l2l__tie_tiles(q, t0 + t, 1);
+    }
+    l2l__arena_drop(c, space);
+    l2l__arena_drop(c, v);
+    return !c->status;
+}
+
+/* A small layer's weight, transformed: as it was kept, or made anew. */
+static bool l2l__winograd_transformed(l2l_context *c, l2l__winograd *q, const l2l_tensor *w,
+                                      int which)
+{
+    int width = q->kernels->columns, panels = (q->k + width - 1) / width, worker;
+    int64_t one = (int64_t)q->points * q->c * width, room = (int64_t)9 * L2L__WIN_SLAB * width;
+    int workers = l2l__workers(c, panels * one);
+    bool fresh;
+    l2l_real *u = l2l__cached(c, w->packed, which, panels * one, &q->matrix, &fresh),
+             *rooms;
+    if (!w->packed) u = (l2l_real *)l2l__arena_array(c, panels * one, sizeof *u);
+    q->u = u;
+    if (c->status || !fresh) return !c->status;
+    rooms = (l2l_real *)l2l__arena_array(c, workers * room, sizeof *rooms);
+    if (rooms) {
+        L2L__PARALLEL(workers)
+        for (worker = 0; worker < workers; worker++) {
+            int j, d0;
+            for (j = worker; j < panels; j += workers)
+                for (d0 = 0; d0 < q->c; d0 += L2L__WIN_SLAB)
+                    l2l__winograd_weight(q, j, d0,
+                                         q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB,
+                                         rooms + worker * room, u + j * one + (int64_t)d0 * width,
+                                         (int64_t)q->c * width);
+        }
+    } else if (w->packed) {
+        w->packed->cache[which].kernels = NULL; /* kept, but not filled                           */
+    }
+    l2l__arena_drop(c, rooms);
+    return !c->status;
+}
+
+/* direction 0: x to y; 1: dy to dx. A large layer's panels are kept from the second run with the
+   same weight on: an attack has many, a training step has one. */
+static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor *w,
+                              const l2l__matrix *matrix, int direction)
+{
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_real *zero = (l2l_real *)l2l__arena_array(c, q->c, sizeof *zero), *none;
+    l2l__packed *p = w->packed;
+    bool ok = zero != NULL;
+    if (zero) memset(zero, 0, (size_t)q->c * sizeof *zero);
+    q->zero = zero;
+    q->weight = w->data;
+    q->matrix = *matrix;
+    q->turned = direction == 1;
+    if (ok && (int64_t)q->c * q->k <= L2L__CACHED) {
+        ok = l2l__winograd_transformed(c, q, w, 2 + direction) && l2l__winograd_blocks(c, q);
+    } else if (ok) {
+        if (p && p->used[direction] == p->version + 1)
+            q->panels = l2l__panels(c, w, matrix, direction, &none);
+        if (p) p->used[direction] = p->version + 1;
+        ok = !c->status && l2l__winograd_panels(c, q);
+    }
+    l2l_release(c, mark);
+    return ok;
+}
+
+/* The weight gradient's plan. An item is a block of x's channels, a slab, by a panel of dy's; its
+   sums stand as [point][channel][columns]. Layers whose sums are small have them several times, for
+   parts of the tiles, so that a thread need not read what another has transformed. How many parts
+   there are, their order and that of the tiles in each depend on the shape alone. */
+typedef struct l2l__winograd_plan {
+    l2l__winograd x, dy;                     /* both as sources of the same tiles                 */
+    int panels, items, parts;
+    bool kept;                               /* the sums of all items, or only of the one at hand */
+    int64_t step, size;                      /* numbers of a point's sums, of an item's           */
+    l2l_real *sums, *dw;                     /* [part][item]                                      */
+} l2l__winograd_plan;
+
+/* A chunk's tiles to one point of one item's sums. */
+static void l2l__winograd_sum(const l2l__winograd_plan *g, int count, const l2l_real *v,
+                              const l2l_real *z, int p, int item, bool accumulate, l2l_real *sums)
+{
+    const l2l__winograd *x = &g->x, *dy = &g->dy;
+    int width = x->kernels->columns, slab = item / g->panels, k0 = item % g->panels * width, band;
+    int channels = x->c - slab * x->slab < x->slab ? x->c - slab * x->slab : x->slab;
+    v += p * l2l__winograd_v(x) + (int64_t)slab * x->most * x->vrow;
+    z += p * l2l__winograd_v(dy) + (int64_t)(k0 / dy->slab) * dy->most * dy->vrow + k0 % dy->slab;
+    for (band = 0; band < channels; band += L2L__ROWS)
+        x->kernels->outer(channels - band < L2L__ROWS ? channels - band : L2L__ROWS, count,
+                          v + band, x->vrow, z, dy->vrow, sums + p * g->step + band * width,
+                          accumulate);
+}
+
+/* An item's sums to the weight's gradient; `out` is room for nine points. */
+static void l2l__winograd_collect(const l2l__winograd_plan *g, const l2l_real *sums, int item,
+                                  l2l_real *out)
+{
+    const l2l_real *from[36];
+    l2l_real *to[9];
+    const l2l__winograd *x = &g->x;
+    int width = x->kernels->columns, c0 = item / g->panels * x->slab, k0 = item % g->panels * width;
+    int channels = x->c - c0 < x->slab ? x->c - c0 : x->slab, k = g->dy.c, i, r;
+    for (i = 0; i < x->points; i++) from[i] = sums + i * g->step;
+    for (i = 0; i < 9; i++) to[i] = out + i * g->step;
+    x->kernels->winograd(x->transform + L2L__WIN_BACK, (int64_t)channels * width, from, to, NULL, 0,
+                         NULL);
+    for (i = 0; i < 9; i++)
+        for (r = 0; r < channels; r++)
+            memcpy(g->dw + ((int64_t)i * x->c + c0 + r) * k + k0, to[i] + r * width,
+                   (size_t)(k - k0 < width ? k - k0 : width) * sizeof *out);
+}
+
+/* Shares from .. to-1 of parts x items: what one thread does. */
+static void l2l__winograd_shares(const l2l__winograd_plan *g, int from, int to, l2l_real *room)
+{
+    l2l_real *v = room, *z = v + g->x.points * l2l__winograd_v(&g->x);
+    l2l_real *own = z + g->x.points * l2l__winograd_v(&g->dy), *out = own + (g->kept ? 0 : g->size);
+    while (from < to) {
+        int part = from / g->items, points = g->x.points, t, count, i;
+        int n = (to < (part + 1) * g->items ? to : (part + 1) * g->items) - from;
+        int t0 = (int)((int64_t)g->x.tiles * part / g->parts);
+        int t1 = (int)((int64_t)g->x.tiles * (part + 1) / g->parts);
+        for (t = t0; t < t1; t += count) {
+            count = t1 - t < g->x.most ? t1 - t : g->x.most;
+            l2l__winograd_in(&g->x, t, count, 0, v);
+            l2l__winograd_in(&g->dy, t, count, 0, z);
+            for (i = 0; i < n * points; i++) {
+                int p = g->kept ? i / n : i % points, share = from + (g->kept ? i % n : i / points);
+                l2l_real *sums = g->kept ? g->sums + share * g->size : own;
+                l2l__winograd_sum(g, count, v, z, p, share % g->items, t > t0, sums);
+                if (!g->kept && p == points - 1) l2l__winograd_collect(g, sums, share, out);
+            }
+        }
+        from += n;
+    }
+}
+
+/* dW over the tiles of x and dy, which q describes as for the forward pass. */
+static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q,
+                                          const l2l_real *dy, l2l_real *dw)
+{
+    int width = q->kernels->columns, deepest = q->c > q->k ? q->c : q->k, most, w;
+    int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
+    int64_t all = (int64_t)q->points * q->c * q->k, vs, zs, room;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l__winograd_plan g;
+    l2l_real *zero, *rooms;
+    memset(&g, 0, sizeof g);
+    g.x = g.dy = *q;
+    g.dw = dw;
+    g.x.slab = g.x.vrow = q->c <= L2L__WIN_SLAB ? q->c : L2L__WIN_GROUP;
+    g.dy.source = dy;
+    g.dy.patch = q->f;
+    g.dy.into = q->transform + L2L__WIN_GRAD;
+    g.dy.h = q->oh; g.dy.w = q->ow; g.dy.c = q->k; g.dy.padding = 0;
+    g.dy.slab = q->k <= L2L__WIN_SLAB ? (q->k + width - 1) / width * width : width;
+    g.dy.vrow = g.dy.slab;
+    g.panels = (q->k + width - 1) / width;
+    g.items = g.panels * ((q->c + g.x.slab - 1) / g.x.slab);
+    g.parts = all > L2L__WIN_ROOM / 2 ? 1 : all < L2L__WIN_ROOM / 16 ? 16
+                                                                     : (int)(L2L__WIN_ROOM / all);
+    if (g.parts > q->tiles / L2L__WIN_TILES) g.parts = q->tiles / L2L__WIN_TILES;
+    if (g.parts < 1) g.parts = 1;
+    most = g.parts > 1 ? L2L__WIN_TILES : L2L__WIN_ROOM / (q->points * (q->c + q->k));
+    if (most < L2L__WIN_TILES) most = L2L__WIN_TILES;
+    if (most > q->tiles) most = q->tiles;
+    g.x.most = g.dy.most = most;
+    g.kept = g.parts > 1 || most < q->tiles;
+    g.step = (int64_t)((g.x.slab + L2L__ROWS - 1) / L2L__ROWS * L2L__ROWS) * width + 16;
+    g.size = q->points * g.step;
+    vs = q->points * l2l__winograd_v(&g.x);
+    zs = q->points * l2l__winograd_v(&g.dy);
+    room = vs + zs + (g.kept ? 0 : g.size) + 9 * g.step;
+    zero = (l2l_real *)l2l__arena_array(c, deepest, sizeof *zero);
+    g.sums = (l2l_real *)l2l__arena_array(c, g.kept ? g.parts * g.items * g.size : 0,
+                                          sizeof *g.sums);
+    rooms = (l2l_real *)l2l__arena_array(c, workers * room, sizeof *rooms);
+    if (!c->status) {
+        memset(zero, 0, (size_t)deepest * sizeof *zero);
+        g.x.zero = g.dy.zero = zero;
+        L2L__PARALLEL(workers)
+        for (w = 0; w < workers; w++) {
+            int64_t shares = (int64_t)g.parts * g.items;
+            l2l_real *mine = rooms + w * room;
+            if (q->k % width) memset(mine + vs, 0, (size_t)zs * sizeof *mine); /* empty columns   */
+            l2l__winograd_shares(&g, (int)(shares * w / workers), (int)(shares * (w + 1) / workers),
+                                 mine);
+        }
+    }
+    if (!c->status && g.kept) {
+        L2L__PARALLEL(workers)
+        for (w = 0; w < workers; w++) {
+            int item, part;
+            for (item = w; item < g.items; item += workers) {
+                l2l_real *sums = g.sums + item * g.size;
+                for (part = 1; part < g.parts; part++)
+                    q->kernels->add(g.size, sums, sums + part * g.items * g.size, sums);
+                l2l__winograd_collect(&g, sums, item, rooms + w * room);
+            }
+        }
+    }
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+/* The matrix of a weight for x -> y (direction 0) or dy -> dx (1). */
+static l2l__matrix l2l__matrix_of(const l2l__geometry *g, int direction)
+{
+    l2l__matrix m;
+    m.kh = g->kh; m.kw = g->kw;
+    m.stride = direction ? g->stride : 1;
+    m.depth = direction ? g->k : g->c;
+    m.columns = direction ? g->c : g->k;
+    m.st = (int64_t)g->c * g->k;
+    m.sd = direction ? 1 : g->k;
+    m.sq = direction ? g->k : 1;
+    return m;
+}
+
+/* A layer of stride 1 with few output channels does badly by panels of those. But it is the input
+   gradient of the layer that leads from y to x, with the taps in reverse and the channels
+   exchanged, and that one's few channels are its input's. */
+static bool l2l__better_turned(const l2l__geometry *g, l2l__geometry *turned)
+{
+    *turned = *g;
+    turned->h = g->oh; turned->w = g->ow; turned->c = g->k;
+    turned->oh = g->h; turned->ow = g->w; turned->k = g->c;
+    turned->padding = g->kh - 1 - g->padding;
+    return g->k <= L2L__FEW && g->c > L2L__FEW && g->stride == 1 && g->kh == g->kw && g->kh > 1 &&
+           turned->padding >= 0;
+}
+
+/* The weight w of layer g for the layer that is g turned, or the other way round. */
+static void l2l__turn_weight(const l2l__geometry *g, const l2l_real *w, l2l_real *turned)
+{
+    int taps = g->kh * g->kw, t, i, k;
+    for (t = 0; t < taps; t++)
+        for (i = 0; i < g->c; i++)
+            for (k = 0; k < g->k; k++)
+                turned[((int64_t)(taps - 1 - t) * g->k + k) * g->c + i] =
+                    w[((int64_t)t * g->c + i) * g->k + k];
+}
+
+static bool l2l__turned_forward(l2l_context *c, const l2l__geometry *g, const l2l__geometry *turned,
+                                const l2l_real *x, const l2l_tensor *w, const l2l__epilogue *e,
+                                l2l_real *y)
+{
+    int64_t pixels = (int64_t)g->n * g->oh * g->ow;
+    l2l_tensor v;
+    memset(&v, 0, sizeof v);
+    v.data = (l2l_real *)l2l__arena_array(c, (int64_t)g->kh * g->kw * g->c * g->k, sizeof *v.data);
+    if (!v.data) return false;
+    l2l__turn_weight(g, w->data, v.data);
+    if (l2l__conv_input_gradient(c, turned, x, &v, y) && e)
+        l2l__channel_finish(c, pixels, pixels, g->k, y, e, y);
+    l2l__arena_drop(c, v.data);
+    return !c->status;
+}
+
+static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                              const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
+{
+    const l2l__epilogue *last = e->scale || e->bias || e->residual || e->relu ? e : NULL;
+    l2l__geometry in = *g, turned;
+    l2l__indirect q;
+    l2l__matrix m = l2l__matrix_of(g, 0);
+    l2l_real *temporary, *padded = NULL;
+    int side = l2l__winograd_side(c->kernels, g->oh, g->ow, g->c, g->k, g->kh, g->kw, g->stride,
+                                  g->padding, g->padding);
+    bool ok;
+    if (!c->kernels->tile) {
+        l2l__naive_conv_forward(c, g, x, w->data, e, y);
+        return true;
+    }
+    if (l2l__better_turned(g, &turned)) return l2l__turned_forward(c, g, &turned, x, w, last, y);
+    if (side) {
+        l2l__winograd v = l2l__winograd_of(c, side, g->n, g->h, g->w, g->c, g->oh, g->ow, g->k,
+                                           g->padding);
+        v.source = x;
+        v.out = y;
+        v.epilogue = last || e->ties ? e : NULL;
+        v.geometry = e->ties ? g : NULL;
+        return l2l__winograd_run(c, &v, w, &m, 0);
+    }
+    memset(&q, 0, sizeof q);
+    q.kernels = c->kernels;
+    q.g = &in;
+    q.wide = g->c <= L2L__FEW && g->kh * g->kw > 1;
+    if (q.wide) {
+        m.kw = 1;
+        m.depth = g->kw * g->c;
+        m.st = (int64_t)m.depth * g->k;
+        x = l2l__padded(c, &in, x, &padded);
+    }
+    q.taps = q.count = m.kh * m.kw;
+    q.depth = m.depth;
+    q.columns = g->k;
+    q.oh = g->oh;
+    q.ow = g->ow;
+    q.pixels = (int64_t)g->n * g->oh * g->ow;
+    q.source = x;
+    q.epilogue = last;
+    q.out = y;
+    q.panels = l2l__panels(c, w, &m, 0, &temporary);
+    ok = x && q.panels && l2l__indirect_run(c, &q);
+    l2l__arena_drop(c, temporary);
+    l2l__arena_drop(c, padded);
+    return ok;
+}
+
+/* -- input gradient of a layer with few input channels: the product dy x W^T gives each output
+   pixel's contribution to its whole patch, which is added line by line into an image with its
+   padding, one image at a time. `room` holds six patches and that image. */
+static void l2l__scatter_image(const l2l__kernels *kernels, const l2l__geometry *g,
+                               const l2l_real *dy, const l2l_real *panels, l2l_real *room,
+                               l2l_real *dx)
+{
+    int columns = g->kh * g->kw * g->c, width = kernels->columns, pixels = g->oh * g->ow, p, j, r,
+        d0, i, e, line = g->kw * g->c, long_line = (g->w + 2 * g->padding) * g->c;
+    int padded = (columns + width - 1) / width * width;
+    l2l_real *image = room + (int64_t)L2L__ROWS * padded;
+    const l2l_real *a[L2L__ROWS];
+    l2l_real *y[L2L__ROWS];
+    memset(image, 0, (size_t)(g->h + 2 * g->padding) * (size_t)long_line * sizeof *image);
+    for (p = 0; p < pixels; p += L2L__ROWS) {
+        int rows = pixels - p < L2L__ROWS ? pixels - p : L2L__ROWS;
+        for (r = 0; r < L2L__ROWS; r++) a[r] = dy + (int64_t)(p + (r < rows ? r : 0)) * g->k;
+        for (j = 0; j < padded; j += width) {
+            for (r = 0; r < rows; r++) y[r] = room + r * padded + j;
+            for (d0 = 0; d0 < g->k; d0 += L2L__SLAB)
+                kernels->tile(rows, 1, g->k - d0 < L2L__SLAB ? g->k - d0 : L2L__SLAB, a, d0,
+                              panels + (int64_t)j * g->k + (int64_t)d0 * width, 0, y, d0 > 0);
+        }
+        for (r = 0; r < rows; r++) {
+            const l2l_real *patch = room + r * padded;
+            l2l_real *to = image + (int64_t)((p + r) / g->ow * g->stride) * long_line +
+                           (p + r) % g->ow * g->stride * g->c;
+            for (i = 0; i < g->kh; i++, patch += line, to += long_line)
+                if (line >= 16) kernels->add(line, to, patch, to);
+                else for (e = 0; e < line; e++) to[e] += patch[e];
+        }
+    }
+    for (i = 0; i < g->h; i++)
+        memcpy(dx + (int64_t)i * g->w * g->c,
+               image + (int64_t)(i + g->padding) * long_line + g->padding * g->c,
+               (size_t)g->w * (size_t)g->c * sizeof *dx);
+}
+
+static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
+                                  const l2l_tensor *w, l2l_real *dx)
+{
+    const l2l__kernels *kernels = c->kernels;
+    int columns = g->kh * g->kw * g->c, worker;
+    int padded = (columns + kernels->columns - 1) / kernels->columns * kernels->columns;
+    int64_t from = (int64_t)g->oh * g->ow * g->k, to = (int64_t)g->h * g->w * g->c;
+    int64_t size = L2L__ROWS * (int64_t)padded +
+                   (int64_t)(g->h + 2 * g->padding) * (g->w + 2 * g->padding) * g->c;
+    int workers = l2l__workers(c, g->n * from * columns);
+    l2l__matrix m;
+    l2l_real *temporary, *room;
+    const l2l_real *panels;
+    m.kh = m.kw = m.stride = 1;
+    m.depth = g->k; m.columns = columns;
+    m.st = 0; m.sd = 1; m.sq = g->k;
+    panels = l2l__panels(c, w, &m, 1, &temporary);
+    room = (l2l_real *)l2l__arena_array(c, workers * size, sizeof *room);
+    if (room) {
+        L2L__PARALLEL(workers)
+        for (worker = 0; worker < workers; worker++) {
+            int n;
+            for (n = worker; n < g->n; n += workers)
+                l2l__scatter_image(kernels, g, dy + n * from, panels, room + worker * size,
+                                   dx + n * to);
+        }
+    }
+    l2l__arena_drop(c, room);
+    l2l__arena_drop(c, temporary);
+    return !c->status;
+}
+
+static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
+                                     const l2l_tensor *w, l2l_real *dx)
+{
+    l2l__indirect q;
+    l2l__matrix m = l2l__matrix_of(g, 1);
+    l2l_real *temporary;
+    int side = l2l__winograd_side(c->kernels, g->h, g->w, g->k, g->c, g->kh, g->kw, g->stride,
+                                  g->padding, 2 - g->padding);
+    bool ok;
+    if (!c->kernels->tile) {
+        l2l__naive_conv_input_gradient(c, g, dy, w->data, dx);
+        return true;
+    }
+    if (g->c <= L2L__FEW && g->kh * g->kw > 1) return l2l__scatter_gradient(c, g, dy, w, dx);
+    if (side) {
+        l2l__winograd v = l2l__winograd_of(c, side, g->n, g->oh, g->ow, g->k, g->h, g->w, g->c,
+                                           2 - g->padding);
+        v.source = dy;
+        v.out = dx;
+        return l2l__winograd_run(c, &v, w, &m, 1);
+    }
+    memset(&q, 0, sizeof q);
+    q.kernels = c->kernels;
+    q.g = g;
+    q.backward = true;
+    q.taps = g->kh * g->kw;
+    q.depth = g->k;
+    q.columns = g->c;
+    q.source = dy;
+    q.out = dx;
+    q.panels = l2l__panels(c, w, &m, 1, &temporary);
+    ok = q.panels && l2l__indirect_phases(c, &q);
+    l2l__arena_drop(c, temporary);
+    return ok;
+}
+
+/* -- weight gradient: dW[tap][c][k] = sum over output pixels of x[pixel moved by tap][c]
+   dy[pixel][k]. Its tiles (six channels of a tap x a panel of k) are shared out to the threads;
+   each thread walks over the images in order and adds every image into all of its tiles, so the
+   order of additions does not depend on how many threads there are. */
+typedef struct l2l__outer_plan {
+    const l2l__kernels *kernels;
+    l2l__geometry g;
+    const l2l_real *x, *dy;
+    int pitch, ldy;                          /* distance of pixels in x and in dy                 */
+    int bands, panels, tiles;                /* bands of six channels                             */
+    l2l_real *sums;                          /* tiles x ROWS x columns                            */
+} l2l__outer_plan;
+
+/* Panels of k that would reach beyond the last column begin earlier instead (and overlap). */
+static int l2l__panel_start(const l2l__outer_plan *q, int panel)
+{
+    int at = panel * q->kernels->columns, last = q->ldy - q->kernels->columns;
+    return at < last ? at : last;
+}
+
+static void l2l__outer_tile(const l2l__outer_plan *q, int n, int tile)
+{
+    const l2l__geometry *g = &q->g;
+    int panel = tile % q->panels, band = tile / q->panels % q->bands,
+        t = tile / q->panels / q->bands;
+    int i = t / g->kw - g->padding, j = t % g->kw - g->padding, c0 = band * L2L__ROWS, oh;
+    int rows = g->c - c0 < L2L__ROWS ? g->c - c0 : L2L__ROWS, first = 0, last = g->ow;
+    while (first < last && first * g->stride + j < 0) first++;
+    while (last > first && (last - 1) * g->stride + j >= g->w) last--;
+    for (oh = 0; oh < g->oh && first < last; oh++) {
+        int64_t ih = (int64_t)oh * g->stride + i;
+        if (ih < 0 || ih >= g->h) continue;
+        q->kernels->outer(rows, last - first,
+                          q->x + ((n * (int64_t)g->h + ih) * g->w + first * g->stride + j) *
+                                     q->pitch + c0,
+                          (int64_t)g->stride * q->pitch,
+                          q->dy + ((n * (int64_t)g->oh + oh) * g->ow + first) * q->ldy +
+                              l2l__panel_start(q, panel),
+                          q->ldy, q->sums + (int64_t)tile * L2L__ROWS * q->kernels->columns, true);
+    }
+}
+
+static void l2l__outer_store(const l2l__outer_plan *q, int tile, l2l_real *dw)
+{
+    const l2l__geometry *g = &q->g;
+    int width = q->kernels->columns, panel = tile % q->panels, band = tile / q->panels % q->bands;
+    int t = tile / q->panels / q->bands, k0 = panel * width, r;
+    int start = l2l__panel_start(q, panel), count = g->k - k0 < width ? g->k - k0 : width;
+    for (r = 0; r < L2L__ROWS && band * L2L__ROWS + r < g->c; r++)
+        memcpy(dw + ((int64_t)t * g->c + band * L2L__ROWS + r) * g->k + k0,
+               q->sums + ((int64_t)tile * L2L__ROWS + r) * width + (k0 - start),
+               (size_t)count * sizeof *dw);
+}
+
+static bool l2l__outer_run(l2l_context *c, l2l__outer_plan *q, l2l_real *dw)
+{
+    const l2l__geometry *g = &q->g;
+    int64_t size = (int64_t)L2L__ROWS * q->kernels->columns;
+    int workers = l2l__workers(c, (int64_t)g->n * g->oh * g->ow * g->c * g->k), w, tile;
+    q->bands = (g->c + L2L__ROWS - 1) / L2L__ROWS;
+    q->panels = (g->k + q->kernels->columns - 1) / q->kernels->columns;
+    q->tiles = g->kh * g->kw * q->bands * q->panels;
+    q->sums = (l2l_real *)l2l__arena_array(c, q->tiles * size, sizeof *q->sums);
+    if (!q->sums) return false;
+    memset(q->sums, 0, (size_t)(q->tiles * size) * sizeof *q->sums);
+    L2L__PARALLEL(workers)
+    for (w = 0; w < workers; w++) {
+        int from = (int)((int64_t)q->tiles * w / workers), n, z;
+        int to = (int)((int64_t)q->tiles * (w + 1) / workers);
+        for (n = 0; n < g->n; n++)
+            for (z = from; z < to; z++) l2l__outer_tile(q, n, z);
+    }
+    for (tile = 0; tile < q->tiles; tile++) l2l__outer_store(q, tile, dw);
+    l2l__arena_drop(c, q->sums);
+    return true;
+}
+
+/* dy with its rows widened to one whole panel, for layers with fewer output channels than that. */
+static l2l_real *l2l__widen(l2l_context *c, const l2l_real *dy, int64_t pixels, int k, int width)
+{
+    l2l_real *out = (l2l_real *)l2l__arena_array(c, pixels * width, sizeof *out);
+    int64_t p;
+    for (p = 0; out && p < pixels; p++) {
+        memcpy(out + p * width, dy + p * k, (size_t)k * sizeof *out);
+        memset(out + p * width + k, 0, (size_t)(width - k) * sizeof *out);
+    }
+    return out;
+}
+
+static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                                      const l2l_real *dy, l2l_real *dw)
+{
+    l2l_mark mark = l2l_mark_here(c);
+    l2l__outer_plan q;
+    l2l__geometry turned;
+    int64_t pixels = (int64_t)g->n * g->oh * g->ow;
+    l2l_real *padded;
+    int side;
+    if (!c->kernels->tile) {
+        l2l__naive_conv_weight_gradient(c, g, x, dy, dw);
+        return true;
+    }
+    if (l2l__better_turned(g, &turned)) {
+        l2l_real *v = (l2l_real *)l2l__arena_array(c, (int64_t)g->kh * g->kw * g->c * g->k,
+                                                   sizeof *v);
+        if (v && l2l__conv_weight_gradient(c, &turned, dy, x, v)) l2l__turn_weight(&turned, v, dw);
+        l2l_release(c, mark);
+        return !c->status;
+    }
+    side = l2l__winograd_side(c->kernels, g->oh, g->ow, g->c, g->k, g->kh, g->kw, g->stride,
+                              g->padding, 0); /* this direct way leaves nothing out               */
+    if (side) {
+        l2l__winograd v = l2l__winograd_of(c, side, g->n, g->h, g->w, g->c, g->oh, g->ow, g->k,
+                                           g->padding);
+        v.source = x;
+        return l2l__winograd_weight_gradient(c, &v, dy, dw);
+    }
+    memset(&q, 0, sizeof q);
+    q.kernels = c->kernels;
+    q.g = *g;
+    q.x = x;
+    q.dy = dy;
+    q.ldy = g->k;
+    q.pitch = g->c;
+    if (g->k < q.kernels->columns) {
+        q.ldy = q.kernels->columns;
+        q.dy = l2l__widen(c, dy, pixels, g->k, q.ldy);
+    }
+    if (g->c <= L2L__FEW && g->kh * g->kw > 1) { /* a line of the kernel is one tap             */
+        q.x = l2l__padded(c, &q.g, x, &padded);
+        q.g.c = g->kw * g->c;
+        q.g.kw = 1;
+    }
+    if (q.g.kh * q.g.kw == 1 && q.g.stride == 1 && q.g.padding == 0 && q.pitch == q.g.c &&
+        pixels <= INT_MAX) {
+        q.g.n = q.g.h = q.g.oh = 1;          /* all pixels in one row: a plain matrix product     */
+        q.g.w = q.g.ow = (int)pixels;
+    }
+    if (!c->status) l2l__outer_run(c, &q, dw);
+    l2l_release(c, mark);
+    return !c->status;
+}
+
+/* -- pooling ----------------------------------------------------------------------------------- */
+
+static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                                  l2l_real *y, int *index)
+{
+    const l2l__kernels *kernels = c->kernels;
+    int64_t row, rows = (int64_t)g->n * g->oh, size = (int64_t)g->ow * g->c;
+    L2L__PARALLEL(l2l__workers(c, rows * size * g->kh * g->kh))
+    for (row = 0; row < rows; row++)
+        kernels->pool_row(g, x + row / g->oh * g->h * g->w * g->c, (int)(row % g->oh),
+                          y + row * size, index + row * size);
+}
+
+static void l2l__unpool(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
+                        const int *index, l2l_real *dx)
+{
+    int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
+    int n;
+    L2L__PARALLEL(l2l__workers(c, g->n * in))
+    for (n = 0; n < g->n; n++) {
+        l2l_real *image = dx + n * in;
+        const l2l_real *d = dy + n * out;
+        const int *place = index + n * out;
+        int64_t i;
+        int k;
+        memset(image, 0, (size_t)in * sizeof *image);
+        for (i = 0; i < out; i += g->c)
+            for (k = 0; k < g->c; k++) image[(int64_t)place[i + k] * g->c + k] += d[i + k];
+    }
+}
+
+static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                             const int *index, l2l_real *y)
+{
+    int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
+    int n;
+    L2L__PARALLEL(l2l__workers(c, g->n * out))
+    for (n = 0; n < g->n; n++) {
+        int64_t i;
+        int k;
+        for (i = 0; i < out; i += g->c)
+            for (k = 0; k < g->c; k++)
+                y[n * out + i + k] = x[n * in + (int64_t)index[n * out + i + k] * g->c + k];
+    }
+}
+
+/* Adds between the window's pixels and the output pixel: towards y (forward) or towards x
+   (adjoint). */
+static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x, l2l_real *y)
+{
+    l2l_real share = (l2l_real)(1.0 / g->kh / g->kh);
+    int oh, ow, i, j, k;
+    for (oh = 0; oh < g->oh; oh++)
+        for (ow = 0; ow < g->ow; ow++, y += g->c)
+            for (i = 0; i < g->kh; i++)
+                for (j = 0; j < g->kh; j++) {
+                    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
+                    l2l_real *at;
+                    if (h < 0 || h >= g->h || w < 0 || w >= g->w) continue;
+                    at = x + ((int64_t)h * g->w + w) * g->c;
+                    if (forward) for (k = 0; k < g->c; k++) y[k] += at[k] * share;
+                    else for (k = 0; k < g->c; k++) at[k] += y[k] * share;
+                }
+}
+
+static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l2l_real *x,
+                         l2l_real *y)
+{
+    int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
+    int n;
+    L2L__PARALLEL(l2l__workers(c, g->n * in))
+    for (n = 0; n < g->n; n++) {
+        if (forward) memset(y + n * out, 0, (size_t)out * sizeof *y);
+        else memset(x + n * in, 0, (size_t)in * sizeof *x);
+        l2l__average_image(g, forward, x + n * in, y + n * out);
+    }
+}
+
+/* The cell's kernels for the instruction set in use. */
+static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c)
+{
+    const l2l__cell_kernels *k = &l2l__cell_plain;
+#if defined(L2L__VECTORS) && defined(L2L__X86)
+    if (c->kernels->cpu == L2L_CPU_VECTOR) k = &l2l__cell_kernels_sse2;
+    if (c->kernels->cpu == L2L_CPU_AVX2) k = &l2l__cell_kernels_avx2;
+    if (c->kernels->cpu == L2L_CPU_AVX512) k = &l2l__cell_kernels_avx512;
+#elif defined(L2L__VECTORS)
+    if (c->kernels->cpu == L2L_CPU_VECTOR) k = &l2l__cell_kernels_neon;
+#else
+    L2L__UNUSED(c);
+#endif
+    return k;
 }
 
 #ifdef __cplusplus
