@@ -57,30 +57,42 @@ int main(void)
 }
 #endif
 /*
-   WHERE IS WHAT. Search for the mark.
+   WHERE IS WHAT, by line (tests/test_navigation.sh --write sets the numbers); or search for >>mark.
 
-       1  Configuration macros               >>macros
-       2  The public interface               >>interface
-          contexts, errors, memory           >>context       attacks               >>attacks
-          random numbers                     >>random        the learned maximizer >>learned
-          tensors, the tape, gradients       >>tensor        data sets             >>data
-          operations                         >>operations    training              >>train
-          losses                             >>losses        evaluation            >>evaluate
-          classifiers, layers, own networks  >>models        files                 >>files
-          outer optimizers, schedules        >>optimizers
-          objective, maximizer, outer loss   >>seams
-       The implementation, bottom up:
-       3  Errors, memory, random numbers     >>foundation
-       4  Kernels                            >>kernels
-       5  Tensors and reverse-mode autodiff  >>autodiff
-       6  Layers and classifiers             >>layers
-       7  Losses and outer optimizers        >>losses-code
-       8  Attacks                            >>attacks-code
-       9  The learned maximizer              >>maximizer
-      10  Algorithm 1, the training loop     >>algorithm-1
-      11  Evaluation                         >>evaluation
-      12  Files                              >>files-code
-       History and licence: at the end.
+   Part I: what a user needs
+      1  Configuration macros                         149  >>macros
+      2  The public interface                         205  >>interface
+           contexts, errors, memory                   228  >>context
+           random numbers                             332  >>random
+           tensors, the tape, gradients               353  >>tensor
+           operations                                 416  >>operations
+           losses                                     528  >>losses
+           classifiers, layers, own networks          539  >>models
+           outer optimizers, schedules                673  >>optimizers
+           objective, maximizer, outer loss           713  >>seams
+           attacks                                    854  >>attacks
+           the learned maximizer                      995  >>learned
+           data sets                                 1036  >>data
+           training                                  1058  >>train
+           evaluation                                1173  >>evaluate
+           files                                     1268  >>files
+   Part II: the paper
+      3  Algorithm 1, line by line                   1416  >>algorithm-1
+      4  The learned maximizer                       2412  >>maximizer
+      5  Maximizers that do not learn                3399  >>maximizers
+      6  Methods and trainers                        3612  >>methods
+   Part III: the machine
+      7  Errors, memory, random numbers, options     4058  >>foundation
+      8  Tensors and reverse-mode autodiff           5177  >>autodiff
+      9  Layers and classifiers                      6841  >>layers
+     10  Losses and outer optimizers                 7920  >>losses-code
+   Part IV: appendices
+     11  Attacks                                     8251  >>attacks-code
+     12  Evaluation                                  9820  >>evaluation
+     13  Data sets                                  10451  >>data-code
+     14  Files                                      10549  >>files-code
+     15  Kernels                                    13029  >>kernels
+   History and licence: at the end.
 
    NOTATION
 
@@ -134,11 +146,11 @@ int main(void)
    Licence: MIT or public domain, your choice; see the end of the file. */
 
 /* ============================================================================================ */
-/*  1  CONFIGURATION MACROS                                                          >>macros   */
+/*  1  CONFIGURATION MACROS                                                           >>macros  */
 /* ============================================================================================ */
 /*
    macro                      where to define it          effect
-   L2LADV_IMPLEMENTATION      in exactly one file         compiles the bodies (chapters 3 to 12)
+   L2LADV_IMPLEMENTATION      in exactly one file         compiles the bodies (chapters 3 to 15)
    L2LADV_STATIC              in the implementing file    everything becomes static to that file
    L2LADVDEF                  everywhere                  what stands before public functions, to
                                                           export them from a shared library: extern
@@ -190,7 +202,7 @@ extern "C" {
 #endif
 
 /* ============================================================================================ */
-/*  2  THE PUBLIC INTERFACE                                                       >>interface   */
+/*  2  THE PUBLIC INTERFACE                                                        >>interface  */
 /* ============================================================================================ */
 
 /* The element of every tensor: float, or double under L2LADV_DOUBLE (for gradient checks). */
@@ -1350,7 +1362,7 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 #include <errno.h>
 #include <stdio.h>
 #if (defined(__unix__) || defined(__APPLE__)) && !defined(L2LADV_NO_POSIX)
-#define L2L__POSIX                           /* for l2l__target in chapter 12, and nothing else   */
+#define L2L__POSIX                           /* for l2l__target in chapter 14, and nothing else   */
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -1397,8 +1409,11 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 extern "C" {
 #endif
 
+#ifdef __clang__
+#pragma mark - 3  Algorithm 1
+#endif
 /* ============================================================================================ */
-/*  3  ALGORITHM 1                                                              >>algorithm-1  */
+/*  3  ALGORITHM 1                                                               >>algorithm-1  */
 /* ============================================================================================
 
    l2l__algorithm1 is the paper's Algorithm 1; a tag [A1:n] marks what realises its line n. It is
@@ -1423,7 +1438,7 @@ extern "C" {
        ran       an attack that an evaluation has made
        bundle    named tensors and texts: a safetensors file */
 
-struct l2l__kernels;                         /* chapter 4: the kernels of one instruction set     */
+struct l2l__kernels;                         /* the kernels of one instruction set                */
 static const char *l2l__cpu_name(unsigned cpu);
 typedef struct l2l__block l2l__block;
 typedef struct l2l__chunk l2l__chunk;
@@ -2390,8 +2405,11 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double los
     return !t->context->status && t->step < p->steps;
 }
 
+#ifdef __clang__
+#pragma mark - 4  The learned maximizer
+#endif
 /* ============================================================================================ */
-/*  4  THE LEARNED MAXIMIZER                                                      >>maximizer  */
+/*  4  THE LEARNED MAXIMIZER                                                       >>maximizer  */
 /* ============================================================================================
 
    Coordinate by coordinate, phi shared by all of them (Algorithm 1, lines 7 to 13):
@@ -3374,8 +3392,11 @@ L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int step
     return a;
 }
 
+#ifdef __clang__
+#pragma mark - 5  Maximizers that do not learn
+#endif
 /* ============================================================================================ */
-/*  5  MAXIMIZERS THAT DO NOT LEARN                                              >>maximizers  */
+/*  5  MAXIMIZERS THAT DO NOT LEARN                                               >>maximizers  */
 /* ============================================================================================ */
 
 static bool l2l__sign_step(void *self, l2l_inner *in)
@@ -3584,8 +3605,11 @@ L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign)
     return m;
 }
 
+#ifdef __clang__
+#pragma mark - 6  Methods and trainers
+#endif
 /* ============================================================================================ */
-/*  6  METHODS AND TRAINERS                                                         >>methods  */
+/*  6  METHODS AND TRAINERS                                                          >>methods  */
 /* ============================================================================================ */
 
 /* -- the three interfaces: objectives and outer losses ----------------------------------------- */
@@ -4027,8 +4051,11 @@ L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t)
     return t ? l2l_model_clone(t->context, t->best ? t->best : t->model) : NULL;
 }
 
+#ifdef __clang__
+#pragma mark - 7  Errors, memory, random numbers
+#endif
 /* ============================================================================================ */
-/*  7  ERRORS, MEMORY, RANDOM NUMBERS                                            >>foundation  */
+/*  7  ERRORS, MEMORY, RANDOM NUMBERS                                             >>foundation  */
 /* ============================================================================================ */
 
 /* -- errors ------------------------------------------------------------------------------------ */
@@ -4557,7 +4584,7 @@ L2LADVDEF l2l_mark l2l_mark_here(const l2l_context *c)
 }
 
 static void l2l__unhold(l2l_context *c, l2l_tensor *x);
-static void l2l__bury(l2l_context *c);       /* chapters 5 and 6                                  */
+static void l2l__bury(l2l_context *c);
 
 /* Tensors older than the mark are no longer needed by what is released: what was dropped meanwhile
    goes now. A base is older than its view, so it is still there when the view's turn comes. */
@@ -5143,8 +5170,11 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
             l2l__images_ok(c, "training: validation_attack.init", a, v->init, NULL, o->validation));
 }
 
+#ifdef __clang__
+#pragma mark - 8  Tensors and autodiff
+#endif
 /* ============================================================================================ */
-/*  8  TENSORS AND REVERSE-MODE AUTODIFF                                           >>autodiff  */
+/*  8  TENSORS AND REVERSE-MODE AUTODIFF                                            >>autodiff  */
 /* ============================================================================================
 
    An operation computes its result at once and, while the context records, leaves a node on the
@@ -6804,8 +6834,11 @@ L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *
     return l2l__by_class(c, L2L__UNPICK, "l2l_unpick", values, classes, k, k);
 }
 
+#ifdef __clang__
+#pragma mark - 9  Layers and classifiers
+#endif
 /* ============================================================================================ */
-/*  9  LAYERS AND CLASSIFIERS                                                        >>layers  */
+/*  9  LAYERS AND CLASSIFIERS                                                         >>layers  */
 /* ============================================================================================ */
 
 /* -- file layout: KxCxkhxkw against khxkwxCxK -------------------------------------------------- */
@@ -7880,8 +7913,11 @@ L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e)
     return m;
 }
 
+#ifdef __clang__
+#pragma mark - 10  Losses and outer optimizers
+#endif
 /* ============================================================================================ */
-/*  10 LOSSES AND OUTER OPTIMIZERS                                              >>losses-code  */
+/*  10 LOSSES AND OUTER OPTIMIZERS                                               >>losses-code  */
 /* ============================================================================================ */
 
 /* -- losses, per image ------------------------------------------------------------------------- */
@@ -8208,12 +8244,15 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
     return factor;
 }
 
+#ifdef __clang__
+#pragma mark - 11  Attacks
+#endif
 /* ============================================================================================ */
-/*  11 ATTACKS                                                                 >>attacks-code  */
+/*  11 ATTACKS                                                                  >>attacks-code  */
 /* ============================================================================================
 
    The inner problem, max over x' in B(x, epsilon) of L(f(x'), y), is walked in three moves that
-   training (chapter 10) and attacks share:
+   training (chapter 3) and attacks share; see there for what they do:
 
        l2l__start   x'_0 = Proj(x + noise)
        l2l__look    L(f(x'_t), y) and g_t = its gradient in x', per image, in one pass
@@ -9774,8 +9813,11 @@ L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real 
     return l2l_attack_worst(m, a, 1, images, labels, n, adversarial, records);
 }
 
+#ifdef __clang__
+#pragma mark - 12  Evaluation
+#endif
 /* ============================================================================================ */
-/*  12 EVALUATION                                                                >>evaluation  */
+/*  12 EVALUATION                                                                 >>evaluation  */
 /* ============================================================================================ */
 
 L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
@@ -10402,8 +10444,11 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
     return !c->status;
 }
 
+#ifdef __clang__
+#pragma mark - 13  Data sets
+#endif
 /* ============================================================================================ */
-/*  13 DATA SETS                                                                  >>data-code  */
+/*  13 DATA SETS                                                                   >>data-code  */
 /* ============================================================================================ */
 
 /* -- an image on its way ----------------------------------------------------------------------- */
@@ -10497,8 +10542,11 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
     return !c->status;
 }
 
+#ifdef __clang__
+#pragma mark - 14  Files
+#endif
 /* ============================================================================================ */
-/*  14 FILES                                                                     >>files-code  */
+/*  14 FILES                                                                      >>files-code  */
 /* ============================================================================================
 
    Bytes and headers first. Then the bundle: named tensors and texts, which are a safetensors file;
@@ -12974,8 +13022,11 @@ static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *
 
 /* -- line 5: a mini-batch ---------------------------------------------------------------------- */
 
+#ifdef __clang__
+#pragma mark - 15  Kernels
+#endif
 /* ============================================================================================ */
-/*  15 KERNELS                                                                        >>kernels */
+/*  15 KERNELS                                                                       >>kernels  */
 /* ============================================================================================
 
    All that is fast, and the only chapter with vector types and block sizes. Three layers:
