@@ -91,7 +91,7 @@ int main(void)
      12  Evaluation                                  9820  >>evaluation
      13  Data sets                                  10451  >>data-code
      14  Files                                      10549  >>files-code
-     15  Kernels                                    13029  >>kernels
+     15  Kernels                                    13021  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -10103,9 +10103,9 @@ static bool l2l__goes_flat(const l2l_attack *a)
 
 /* Did such an attack lead image i nowhere, having had no gradient in any iterate? (DeepFool ends at
    the first one without.) */
-static bool l2l__stuck(const l2l_attack *a, const l2l_record *b, const int *target)
+static bool l2l__stuck(const l2l_attack *a, const l2l_record *b, const int *wanted)
 {
-    bool fooled = target ? b->predicted == *target : b->predicted != b->label;
+    bool fooled = wanted ? b->predicted == *wanted : b->predicted != b->label;
     return l2l__goes_flat(a) && !fooled && b->zero_gradients > 0 &&
            (a->search == l2l__deepfool_search || b->zero_gradients == b->backwards);
 }
@@ -10917,7 +10917,7 @@ static void l2l__target_close(const l2l__target *t, bool ok)
 static bool l2l__is_pipe(const char *path)
 {
     struct stat s;
-    return !stat(path, &s) && S_ISFIFO(s.st_mode);
+    return path && !stat(path, &s) && S_ISFIFO(s.st_mode);
 }
 
 static bool l2l__file_exists(const char *path)
@@ -11009,25 +11009,16 @@ static bool l2l__stream_read(void *user, int64_t offset, void *to, size_t bytes)
            fread(to, 1, bytes, (FILE *)user) == bytes;
 }
 
-/* What a source gives, of which nothing has been read yet. */
-static l2l__file l2l__file_from(l2l_context *c, const char *label, const l2l__source *s)
-{
-    l2l__file f = l2l__file_of(c, label, NULL, 0);
-    if (s->bytes < 0 || (uint64_t)s->bytes > SIZE_MAX / 2)
-        l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", s->bytes);
-    else f.bytes = (size_t)s->bytes;
-    f.source = *s;
-    return f;
-}
-
 /* A file of which nothing has been read yet; after an error without bytes. */
 static l2l__file l2l__file_open(l2l_context *c, const char *path)
 {
-    l2l__source s = L2L__ZERO;
-    s.user = l2l__file_begin(c, path, &s.bytes);
-    s.read_at = l2l__stream_read;
-    l2l__file f = l2l__file_from(c, path, &s);
-    f.stream = s.user;
+    l2l__file f = l2l__file_of(c, path, NULL, 0);
+    int64_t bytes = 0;
+    f.stream = f.source.user = l2l__file_begin(c, path, &bytes);
+    f.source.read_at = l2l__stream_read;
+    if (bytes < 0 || (uint64_t)bytes > SIZE_MAX / 2)
+        l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", bytes);
+    else f.bytes = (size_t)bytes;
     return f;
 }
 
@@ -12907,7 +12898,8 @@ static bool l2l__evaluation_load(l2l_evaluation *e)
         format = l2l__bundle_text(&b, "format");
         if (!format || strcmp(format, l2l__evaluation_format))
             l2l__bad(&b.file, L2L_ERROR_FORMAT, 8, "not an evaluation's state of this version: its "
-                     "format is '%s', not '%s'", format, l2l__evaluation_format);
+                     "format is '%s', not '%s'; the version that wrote it can go on with it",
+                     format, l2l__evaluation_format);
         else if (l2l__fingerprint_matches(&b, "model", l2l__model_fields, &e->model->options) &&
                  l2l__fingerprint_matches(&b, "", l2l__evaluation_fields, e))
             e->ran = (l2l__ran *)l2l__allocate_array(c, b.count, sizeof *e->ran);
@@ -15050,14 +15042,14 @@ static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int k0,
    background is plain. Winograd's rounding depends on an output's place in its tile and would break
    them at random: so the outputs of a 2x2 window whose patches are equal take the first one's
    numbers. Windows lie within tiles, and this is done while those are in the cache. */
-static void l2l__tie(const l2l__winograd *q, unsigned ties, int64_t pixel)
+static void l2l__tie(const l2l__winograd *q, unsigned ties, int64_t corner)
 {
     const l2l_real *residual = q->epilogue->residual;
     int64_t at[4], k = q->k, from;
     size_t size = (size_t)k * sizeof *q->out;
     int i;
     for (i = 0; i < 4; i++) {
-        at[i] = (pixel + (int64_t)(i / 2) * q->ow + i % 2) * k;
+        at[i] = (corner + (int64_t)(i / 2) * q->ow + i % 2) * k;
         from = at[i ? ties >> 2 * i & 3 : 0];
         if (from != at[i] && (!residual || !memcmp(residual + from, residual + at[i], size)))
             memcpy(q->out + at[i], q->out + from, size);

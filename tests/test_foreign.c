@@ -348,8 +348,7 @@ static void npy_types(void)
             l2l_array a;
             for (j = 0; j < size; j++)
                 one[big ? size - 1 - j : j] = (unsigned char)(bits >> (8 * j) & 255);
-            memcpy(both, one, (size_t)size);
-            memcpy(both + size, one, (size_t)size);
+            for (j = 0; j < size; j++) both[j] = both[size + j] = one[j];
             snprintf(dictionary, sizeof dictionary,
                      "{'descr': '%s%s', 'fortran_order': True, 'shape': (2,), }", mark,
                      known[i].name);

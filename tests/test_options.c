@@ -961,6 +961,53 @@ static void numbers_of_a_checkpoint(void)
     remove(broken);
 }
 
+/* The number of a file's format, one less. */
+static void make_older(const char *file, const char *format)
+{
+    static char text[200000];
+    size_t n = 0, k = strlen(format), i;
+    FILE *f = fopen(file, "rb");
+    if (f) n = fread(text, 1, sizeof text, f);
+    if (f) fclose(f);
+    for (i = 0; i + k < n && memcmp(text + i, format, k); i++) continue;
+    if (!CHECK(i + k < n) || !CHECK((f = fopen(file, "wb")) != NULL)) return;
+    text[i + k]--;
+    CHECK(fwrite(text, 1, n, f) == n);
+    fclose(f);
+}
+
+static void older_versions(void)
+{
+    static const char state[] = "bin/options_state.l2l";
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_evaluation e;
+    l2l_attack a = l2l_attack_fgsm(0.1);
+    world w;
+    if (!world_begin(&w)) return;
+    remove(checkpoint);
+    remove(state);
+    base(&w, false);
+    CHECK(!trained(&w, true));
+    CHECK_ERROR(w.c, L2L_ERROR_CANCELLED, "");
+    make_older(checkpoint, "l2ladv checkpoint ");
+    w.o.resume = true;
+    CHECK(!trained(&w, false));
+    CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "not a checkpoint of this version: its format is 'l2ladv "
+                "checkpoint 4', not 'l2ladv checkpoint 5'; the version that wrote it can go on");
+    o.state = state;
+    if (CHECK(l2l_evaluation_begin(w.m, &w.d, &o, &e))) {
+        CHECK(l2l_evaluation_attack(&e, &a, NULL, NULL, NULL));
+        l2l_evaluation_end(&e);
+    }
+    make_older(state, "l2ladv evaluation ");
+    CHECK(!l2l_evaluation_begin(w.m, &w.d, &o, &e));
+    CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "not an evaluation's state of this version: its format is "
+                "'l2ladv evaluation 2', not 'l2ladv evaluation 3'; the version that wrote it");
+    remove(checkpoint);
+    remove(state);
+    world_end(&w);
+}
+
 /* -- states of evaluations --------------------------------------------------------------------- */
 
 /* As tiny_forward, to another function of the same parameters. */
@@ -1092,6 +1139,7 @@ int main(void)
     RUN(fingerprint_of_the_model, "a checkpoint of another model is refused by name");
     RUN(resumes, "the same settings go on with the same bits; T and epsilon of phi come back");
     RUN(numbers_of_a_checkpoint, "numbers that no checkpoint has are refused, nothing changes");
+    RUN(older_versions, "checkpoints and states of older formats are refused, the format named");
     RUN(states_of_other_models, "the state of another model's evaluation is refused by name");
     RUN(made_saved_and_opened, "what can be made can be saved and opened");
     return test_end();

@@ -101,6 +101,7 @@ static void train(int n, int batch, int part, bool fine)
     }
     CHECK_OK(c);
     l2l_trainer_free(t);
+    l2l_dataset_free(&d);
     l2l_model_free(m);
     l2l_context_free(c);
 }
@@ -140,6 +141,7 @@ static void statistics(void)
     CHECK_ERROR(c, L2L_ERROR_SHAPE, "bn: batch norm");
     CHECK_BYTES(before, l2l_model_parameter(m, which).value->data, sizeof before);
     l2l_trainer_free(t);
+    l2l_dataset_free(&d);
     l2l_model_free(m);
     l2l_context_free(c);
 }

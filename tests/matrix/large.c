@@ -2,7 +2,7 @@
    the library, and on Windows found under the name that the system has for it.
      usage: large FOLDER */
 #define L2LADV_IMPLEMENTATION
-#include "l2ladv.h"
+#include "examples/shards.h"
 #include <stdio.h>
 #include <stdlib.h>
 #ifdef _WIN32

@@ -114,7 +114,10 @@ int peer_step(peer *p, const char *name, double epsilon, int t, const float *x, 
     l2l_inner in;
     l2l_attack a;
     size_t one = (size_t)n * (size_t)o->height * (size_t)o->width;
+    uint32_t images[1000];
     int i;
+    if (n > 1000) l2l_error_set(c, L2L_ERROR_ARGUMENT, "more than 1000 images in a step");
+    for (i = 0; i < n && n <= 1000; i++) images[i] = (uint32_t)i;
     if (!make_attack(p, name, epsilon, &a)) return 0;
     memset(&in, 0, sizeof in);
     in.context = c;
@@ -123,6 +126,7 @@ int peer_step(peer *p, const char *name, double epsilon, int t, const float *x, 
     in.maximizer = &a.maximizer;
     in.batch = n;
     in.labels = labels;
+    in.images = images;
     in.norm = a.norm;
     in.epsilon = epsilon;
     in.step_size = a.step_size > 0 ? a.step_size : a.relative_step * epsilon;
