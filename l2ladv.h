@@ -1,4 +1,4 @@
-/* l2ladv.h - v0.4.1 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.5.0 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
@@ -182,8 +182,8 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.4.1"
-#define L2LADV_VERSION_NUMBER 401            /* 10000 major + 100 minor + patch, for #if          */
+#define L2LADV_VERSION "0.5.0"
+#define L2LADV_VERSION_NUMBER 500            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((__unused__))
@@ -309,7 +309,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.4.1, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.5.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -15855,6 +15855,13 @@ static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c)
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are not
+                     finite end attacks and trainings, with their image and step; one table for the
+                     options of each struct; numbers in files exact; files written whole, where they
+                     lead; ties of max pooling as in the plain sum; NULL for handles, outputs and
+                     options; l2l_look, l2l_layer_parameter, l2l_model_run, trainers without a data
+                     set; steps of an attack follow its epsilon; L2LDA and streamed shards beside the
+                     header; checkpoints of format 5, evaluations' states of format 3
    0.4.1  (2026-11)  searches begin at given points; threads take blocks one by one; small planes go
                      place by place, without taps beyond the border
    0.4.0  (2026-11)  the learned maximizer's steps are eps/4 at most unless told otherwise, not eps;
