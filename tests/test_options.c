@@ -144,6 +144,7 @@ static const member members[] = {
     M(SEARCH, l2l_attack, overshoot, 'r', "n+-m"), M(SEARCH, l2l_attack, candidates, 'i', "mzl"),
     M(SEARCH, l2l_attack, share, 'r', "n+-hmz2"), M(SEARCH, l2l_attack, epsilon, 'r', "n-m"),
     M(SEARCH, l2l_attack, objective.confidence, 'r', "n+-m"),
+    M(SEARCH, l2l_attack, nearest, 'b', "e"), M(SEARCH, l2l_attack, ensemble, 'b', "e"),
     M(SEARCH, l2l_attack, norm, 'i', "mehl"), M(SEARCH, l2l_attack, step_size, 'r', "n+-hm"),
     M(EVALUATION, l2l_evaluation_options, limit, 'i', "ml"),
     M(EVALUATION, l2l_evaluation_options, batch, 'i', "mzl"),
@@ -1067,7 +1068,7 @@ static void states_of_other_models(void)
         l2l_model_free(m);
     }
     at = begins(state, "0/records");
-    for (k = 0; CHECK(at > 0) && k < 7; k++) { /* the whole numbers of the records */
+    for (k = 0; CHECK(at > 0) && k < 8; k++) { /* the whole numbers of the records */
         l2l_evaluation_options o = l2l_evaluation_default();
         l2l_evaluation e;
         l2l_model *m = variant(&w, 0);
@@ -1076,7 +1077,7 @@ static void states_of_other_models(void)
         o.state = broken;
         o.batch = 7;
         for (j = 0; j < COUNT(bad); j++) {
-            patch(state, broken, at + 8 * (3 * 10 + k), bad[j]);
+            patch(state, broken, at + 8 * (3 * 11 + k), bad[j]);
             CHECK(!l2l_evaluation_begin(m, &w.d, &o, &e));
             CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "of record 3 in '0/records' is ");
         }
