@@ -79,19 +79,19 @@ int main(void)
    Part II: the paper
       3  Algorithm 1, line by line                   1416  >>algorithm-1
       4  The learned maximizer                       2412  >>maximizer
-      5  Maximizers that do not learn                3399  >>maximizers
-      6  Methods and trainers                        3612  >>methods
+      5  Maximizers that do not learn                3400  >>maximizers
+      6  Methods and trainers                        3613  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4058  >>foundation
-      8  Tensors and reverse-mode autodiff           5177  >>autodiff
-      9  Layers and classifiers                      6841  >>layers
-     10  Losses and outer optimizers                 7920  >>losses-code
+      7  Errors, memory, random numbers, options     4059  >>foundation
+      8  Tensors and reverse-mode autodiff           5178  >>autodiff
+      9  Layers and classifiers                      6842  >>layers
+     10  Losses and outer optimizers                 7921  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8251  >>attacks-code
-     12  Evaluation                                  9820  >>evaluation
-     13  Data sets                                  10451  >>data-code
-     14  Files                                      10549  >>files-code
-     15  Kernels                                    13021  >>kernels
+     11  Attacks                                     8252  >>attacks-code
+     12  Evaluation                                  9821  >>evaluation
+     13  Data sets                                  10452  >>data-code
+     14  Files                                      10550  >>files-code
+     15  Kernels                                    13022  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -2436,8 +2436,9 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double los
    of an image, so here all blocks go back together, step by step. */
 
 /* -- the cell of the learned maximizer ------------------------------------------------ >>cell --
-   Chapter 9's kernels. All coordinates share one small network, so it runs on blocks of L2L__COORDS
-   of them: a row is one number for each coordinate of the block, and a weight meets a whole row.
+   All coordinates share one small network, so it runs on blocks of L2L__COORDS of them: a row is one
+   number for each coordinate of the block, and a weight meets a whole row. Here it stands in plain
+   C, forward and backward; chapter 15 has the same in vectors.
    The cell reads the rows z_t = (1, h_t, inputs); its bias is the weight of the 1.
 
        LSTM   i, f, o = sigmoid and g = tanh of the four quarters of W z_t (in the order i f g o),
@@ -13023,17 +13024,17 @@ static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *
 
    All that is fast, and the only chapter with vector types and block sizes. Three layers:
 
-     4.1  what a kernel gets; the table of kernels of one instruction set
-     4.2  naive twins in plain C: what L2L_CPU_PLAIN, L2LADV_DOUBLE, L2LADV_NO_SIMD and other
+    15.1  what a kernel gets; the table of kernels of one instruction set
+    15.2  naive twins in plain C: what L2L_CPU_PLAIN, L2LADV_DOUBLE, L2LADV_NO_SIMD and other
           compilers use, and what the tests hold the fast ones against
-     4.3  vector kernels, written once for any vector length. The header includes itself to compile
+    15.3  vector kernels, written once for any vector length. The header includes itself to compile
           them for each instruction set (the technique is Google Highway's), and the best one that
           the machine has is chosen at run time
-     4.4  drivers: plain functions that cut the work into blocks, one or more for each thread
+    15.4  drivers: plain functions that cut the work into blocks, one or more for each thread
 
    Same bits: behind every output the order of additions depends on the layer's shape only. */
 
-/* -- 4.1 what a kernel gets -------------------------------------------------------------------- */
+/* -- 15.1 what a kernel gets ------------------------------------------------------------------- */
 
 enum {
     L2L__ROWS = 6,                           /* rows of a tile: pixels (or channels) at once      */
@@ -13110,7 +13111,7 @@ static void l2l__packed_free(l2l_context *c, l2l__packed *p)
     }
 }
 
-/* -- 4.2 naive twins --------------------------------------------------------------------------- */
+/* -- 15.2 naive twins -------------------------------------------------------------------------- */
 
 static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, const l2l_real *w,
                                   int oh, int ow, l2l_real *y)
@@ -13376,7 +13377,7 @@ static const l2l__kernels l2l__naive_kernels = {L2L_CPU_PLAIN,
                                                 l2l__naive_pool_row,
                                                 NULL};
 
-/* -- 4.3 vector kernels ------------------------------------------------------------------------ */
+/* -- 15.3 vector kernels ----------------------------------------------------------------------- */
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(L2LADV_DOUBLE) && !defined(L2LADV_NO_SIMD)
 #if defined(_WIN32) && !defined(__OPTIMIZE__)
@@ -14357,7 +14358,7 @@ static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
 #if defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED) && !defined(L2L__AGAIN)
 #define L2LADV_IMPLEMENTED
 
-/* -- 4.4 drivers ------------------------------------------------------------------------------- */
+/* -- 15.4 drivers ------------------------------------------------------------------------------ */
 
 /* What this machine has, as bits of l2l_options.cpu. */
 static unsigned l2l__cpu_detect(void)
