@@ -2436,9 +2436,9 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double los
    of an image, so here all blocks go back together, step by step. */
 
 /* -- the cell of the learned maximizer ------------------------------------------------ >>cell --
-   All coordinates share one small network, so it runs on blocks of L2L__COORDS of them: a row is one
-   number for each coordinate of the block, and a weight meets a whole row. Here it stands in plain
-   C, forward and backward; chapter 15 has the same in vectors.
+   All coordinates share one small network, so it runs on blocks of L2L__COORDS of them: a row is
+   one number for each coordinate of the block, and a weight meets a whole row. Here it stands in
+   plain C, forward and backward; chapter 15 has the same in vectors.
    The cell reads the rows z_t = (1, h_t, inputs); its bias is the weight of the 1.
 
        LSTM   i, f, o = sigmoid and g = tanh of the four quarters of W z_t (in the order i f g o),
@@ -15856,13 +15856,13 @@ static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c)
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
-   0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are not
-                     finite end attacks and trainings, with their image and step; one table for the
-                     options of each struct; numbers in files exact; files written whole, where they
-                     lead; ties of max pooling as in the plain sum; NULL for handles, outputs and
-                     options; l2l_look, l2l_layer_parameter, l2l_model_run, trainers without a data
-                     set; steps of an attack follow its epsilon; L2LDA and streamed shards beside the
-                     header; checkpoints of format 5, evaluations' states of format 3
+   0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are
+                     not finite end attacks and trainings, with their image and step; one table for
+                     the options of each struct; numbers in files exact; files written whole, where
+                     they lead; ties of max pooling as in the plain sum; NULL for handles, outputs
+                     and options; l2l_look, l2l_layer_parameter, l2l_model_run, trainers without a
+                     data set; steps of an attack follow its epsilon; L2LDA and streamed shards
+                     beside the header; checkpoints of format 5, evaluations' states of format 3
    0.4.1  (2026-11)  searches begin at given points; threads take blocks one by one; small planes go
                      place by place, without taps beyond the border
    0.4.0  (2026-11)  the learned maximizer's steps are eps/4 at most unless told otherwise, not eps;
