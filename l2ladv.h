@@ -57,7 +57,7 @@ int main(void)
 }
 #endif
 /*
-   WHERE IS WHAT, by line (tests/test_navigation.sh --write sets the numbers); or search for >>mark.
+   WHERE IS WHAT, by line (tests/test_navigation.sh --write sets the numbers); or search for a mark.
 
    Part I: what a user needs
       1  Configuration macros                         149  >>macros

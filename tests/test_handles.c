@@ -652,6 +652,7 @@ static void npy(world *w, bool from_file)
     F(l2l_objective_cross_entropy, l2l_objective_cross_entropy()) \
     F(l2l_objective_kl, l2l_objective_kl()) \
     F(l2l_objective_margin, l2l_objective_margin()) \
+    F(l2l_objective_dlr, l2l_objective_dlr()) \
     F(l2l_maximizer_none, l2l_maximizer_none()) \
     F(l2l_maximizer_sign, l2l_maximizer_sign()) \
     F(l2l_maximizer_gradient, l2l_maximizer_gradient()) \
@@ -674,6 +675,11 @@ static void npy(world *w, bool from_file)
     F(l2l_attack_deepfool, l2l_attack_deepfool(0.1)) \
     F(l2l_attack_deepfool_l2, l2l_attack_deepfool_l2(0.1)) \
     F(l2l_attack_square, l2l_attack_square(0.1)) \
+    F(l2l_attack_apgd, l2l_attack_apgd(0.1)) \
+    F(l2l_attack_apgd_dlr, l2l_attack_apgd_dlr(0.1)) \
+    F(l2l_attack_apgd_t, l2l_attack_apgd_t(0.1)) \
+    F(l2l_attack_fab_t, l2l_attack_fab_t(0.1)) \
+    F(l2l_attack_autoattack, l2l_attack_autoattack(0.1)) \
     F(l2l_attack_sign_opt, l2l_attack_sign_opt(0.1)) \
     F(l2l_attack_run, GAVE(l2l_attack_run(M, P(1, &w->attack), P(2, w->images), LABELS(3), N, \
                                           P(4, w->adversarial), P(5, w->records)))) \
