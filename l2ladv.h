@@ -63,35 +63,35 @@ int main(void)
       1  Configuration macros                         149  >>macros
       2  The public interface                         205  >>interface
            contexts, errors, memory                   228  >>context
-           random numbers                             332  >>random
-           tensors, the tape, gradients               353  >>tensor
-           operations                                 416  >>operations
-           losses                                     528  >>losses
-           classifiers, layers, own networks          539  >>models
-           outer optimizers, schedules                673  >>optimizers
-           objective, maximizer, outer loss           713  >>seams
-           attacks                                    854  >>attacks
-           the learned maximizer                      995  >>learned
-           data sets                                 1036  >>data
-           training                                  1058  >>train
-           evaluation                                1173  >>evaluate
-           files                                     1268  >>files
+           random numbers                             333  >>random
+           tensors, the tape, gradients               354  >>tensor
+           operations                                 417  >>operations
+           losses                                     529  >>losses
+           classifiers, layers, own networks          540  >>models
+           outer optimizers, schedules                674  >>optimizers
+           objective, maximizer, outer loss           714  >>seams
+           attacks                                    855  >>attacks
+           the learned maximizer                      996  >>learned
+           data sets                                 1037  >>data
+           training                                  1059  >>train
+           evaluation                                1174  >>evaluate
+           files                                     1269  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1416  >>algorithm-1
-      4  The learned maximizer                       2412  >>maximizer
-      5  Maximizers that do not learn                3400  >>maximizers
-      6  Methods and trainers                        3613  >>methods
+      3  Algorithm 1, line by line                   1417  >>algorithm-1
+      4  The learned maximizer                       2415  >>maximizer
+      5  Maximizers that do not learn                3403  >>maximizers
+      6  Methods and trainers                        3616  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4059  >>foundation
-      8  Tensors and reverse-mode autodiff           5178  >>autodiff
-      9  Layers and classifiers                      6842  >>layers
-     10  Losses and outer optimizers                 7921  >>losses-code
+      7  Errors, memory, random numbers, options     4062  >>foundation
+      8  Tensors and reverse-mode autodiff           5182  >>autodiff
+      9  Layers and classifiers                      6846  >>layers
+     10  Losses and outer optimizers                 7926  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8252  >>attacks-code
-     12  Evaluation                                  9821  >>evaluation
-     13  Data sets                                  10452  >>data-code
-     14  Files                                      10550  >>files-code
-     15  Kernels                                    13022  >>kernels
+     11  Attacks                                     8257  >>attacks-code
+     12  Evaluation                                  9827  >>evaluation
+     13  Data sets                                  10458  >>data-code
+     14  Files                                      10556  >>files-code
+     15  Kernels                                    13028  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -240,8 +240,9 @@ typedef float l2l_real;
      first. LLVM's libomp has no such limit.
    - Change the floating-point environment (fesetround; flushing subnormal numbers to zero, as
      libraries linked with -ffast-math do for the whole process). Each thread has its own. The
-     library needs the default one: l2l_model_forward and l2l_vjp, which every attack and training
-     goes through, look at all threads and fail with L2L_ERROR_UNSUPPORTED otherwise.
+     library needs the default one: l2l_model_forward and l2l_vjp look at the calling thread, and
+     attacks, steps of training and l2l_model_logits at all that work for it, once each; they fail
+     with L2L_ERROR_UNSUPPORTED otherwise.
    - Keep the cores busy. Threads that wait for each other then spin in vain, by default: beside
      two busy programs on two cores the same work took 7.2 s on two threads, 0.26 s on one, and
      0.05 s on two with OMP_WAIT_POLICY=passive, which must be set before the program starts (OpenMP
@@ -1446,6 +1447,7 @@ typedef struct l2l__chunk l2l__chunk;
 struct l2l_context {
     l2l_allocator allocator;
     int threads;
+    bool threads_looked_at;                  /* at their arithmetic: l2l__arithmetic_ok           */
     unsigned cpu;
     const struct l2l__kernels *kernels;
     l2l_status status;
@@ -1741,6 +1743,7 @@ static void l2l__sample(l2l_trainer *t, l2l_inner *in)
     in->context = t->context;
     t->sampled = false;
     if (t->context->status) return;
+    t->context->threads_looked_at = false;
     if (!t->given && n > o->batch) n = o->batch; /* the last batch of an epoch may be short       */
     if (!t->given && t->shuffled != p->epoch) {
         t->shuffled = p->epoch;
@@ -4673,6 +4676,7 @@ L2LADVDEF unsigned l2l_cpu(const l2l_context *c) { return c ? c->cpu : 0; }
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads)
 {
     if (!c) return;
+    c->threads_looked_at = false;
 #ifdef _OPENMP
     c->threads = threads > 0 ? (threads < 1024 ? threads : 1024) : omp_get_max_threads();
 #else
@@ -7659,6 +7663,7 @@ L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l
                   !l2l__given(c, "l2l_model_logits", "logits", logits)))
         return false;
     o = &m->options;
+    c->threads_looked_at = false;
     one = (int64_t)o->channels * o->height * o->width;
     for (i = 0; i < n; i += batch) {
         l2l_mark mark = l2l_mark_here(c);
@@ -9762,6 +9767,7 @@ static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_
     l2l_mode mode;
     int *list, standing;
     if (!c || c->status) return false;
+    c->threads_looked_at = false;
     if (n_attacks < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d attacks", n_attacks);
     for (int k = 0; k < n_attacks; k++) {
         const l2l_attack *a = attacks ? &attacks[k] : NULL;
@@ -14423,13 +14429,14 @@ static const char *l2l__arithmetic(void)
     return tiny > 0 ? NULL : "takes subnormal numbers for 0 (a library built with -ffast-math?)";
 }
 
-/* The caller's and its threads': each has its own, so that results would depend on their number. */
+/* The caller's and, if nobody has looked since a whole attack or training step began, its threads':
+   each has its own, so that results would depend on their number. */
 static bool l2l__arithmetic_ok(l2l_context *c)
 {
-    const char *wrong = NULL;
-    int i;
-    L2L__PARALLEL(c->threads)
-    for (i = 0; i < c->threads; i++) {
+    const char *wrong = l2l__arithmetic();
+    int i, n = c->threads_looked_at ? 0 : c->threads;
+    L2L__PARALLEL(n ? n : 1)
+    for (i = 0; i < n; i++) {
         const char *mine = l2l__arithmetic();
         if (!mine) continue;
 #ifdef L2L__PRAGMA
@@ -14437,6 +14444,7 @@ static bool l2l__arithmetic_ok(l2l_context *c)
 #endif
         wrong = mine;
     }
+    c->threads_looked_at = !wrong;
     return !wrong || l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the floating-point environment of this "
                                "thread or of those that work for it %s", wrong);
 }
