@@ -14366,6 +14366,36 @@ static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
 
 /* -- 15.4 drivers ------------------------------------------------------------------------------ */
 
+/* Which convolution goes which way, asked in this order (examples/layers.c measures every layer of
+   the four networks).
+
+   forward, y = conv(x, w)
+     no vector kernels                             l2l__naive_conv_forward
+     K <= 4 < C, stride 1, square (a tile of       l2l__turned_forward: as the input gradient of a
+       columns would be all but empty)               layer with C and K exchanged
+     3x3, stride 1, padding <= 2, C and K          l2l__winograd_run, F(4,3) or F(2,3): whichever
+       multiples of the vector from 16 on, if        l2l__winograd_side counts least work for, with
+       that counts less work than the next way       what the transforms cost and edges waste
+     C <= 4 (a first layer)                        l2l__indirect_run, "wide": a line of the kernel
+                                                     is one tap of kw*C numbers
+     else                                          l2l__indirect_run, a tap at a time; small deep
+                                                     planes by place, without taps beyond the border
+   input gradient, dx = conv^T(dy, w)
+     no vector kernels                             l2l__naive_conv_input_gradient
+     C <= 4, more than 1x1                         l2l__scatter_gradient: a product, then added up
+     as forward, with C and K exchanged            l2l__winograd_run with the taps in reverse
+     else                                          l2l__indirect_phases: a stride's phases apart
+   weight gradient, dw = sum over pixels of x dy
+     no vector kernels                             l2l__naive_conv_weight_gradient
+     K <= 4 < C, stride 1                          itself, x and dy exchanged; then turned
+     as forward                                    l2l__winograd_weight_gradient
+     else                                          l2l__outer_run; C <= 4 by lines; 1x1 of stride 1
+                                                     as one plain matrix product
+
+   Whether the transformed weights of Winograd's way are kept or made on the way goes by the layer's
+   size (l2l__winograd_run). None of this depends on the batch or the threads: the same layer takes
+   the same way, and an image gets the same bits. */
+
 /* What this machine has, as bits of l2l_options.cpu. */
 static unsigned l2l__cpu_detect(void)
 {
