@@ -9329,7 +9329,7 @@ static double l2l__spot_norm(const l2l__spot *p, const l2l_real *d)
 static void l2l__fab_point(const l2l__spot *p)
 {
     l2l_real *d = p->d, *d0 = p->m[0];
-    double f = (double)p->h->in.loss[p->i], far = f, alpha;
+    double f = (double)p->h->in.loss[p->i], origin = f, alpha;
     if (p->s->k == 0) {
         if (p->s->phase || !l2l__given_start(p->h, p->i, p->z))
             memcpy(p->z, p->x, (size_t)p->one * sizeof *p->z);
@@ -9337,9 +9337,9 @@ static void l2l__fab_point(const l2l__spot *p)
     }
     if (p->s->found) return;                 /* a look at where it goes on                        */
     for (int64_t j = 0; j < p->one; j++)
-        far -= (double)p->g[j] * ((double)p->z[j] - (double)p->x[j]);
+        origin -= (double)p->g[j] * ((double)p->z[j] - (double)p->x[j]);
     l2l__onto_plane(p, p->g, f, p->z, d);
-    l2l__onto_plane(p, p->g, far, p->x, d0);
+    l2l__onto_plane(p, p->g, origin, p->x, d0);
     alpha = l2l__spot_norm(p, d);
     alpha = fmin(alpha / (alpha + l2l__spot_norm(p, d0)), 0.1);
     for (int64_t j = 0; j < p->one; j++)
