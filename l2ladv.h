@@ -71,27 +71,27 @@ int main(void)
            outer optimizers, schedules                674  >>optimizers
            objective, maximizer, outer loss           714  >>seams
            attacks                                    855  >>attacks
-           the learned maximizer                      996  >>learned
-           data sets                                 1037  >>data
-           training                                  1059  >>train
-           evaluation                                1174  >>evaluate
-           files                                     1269  >>files
+           the learned maximizer                      997  >>learned
+           data sets                                 1038  >>data
+           training                                  1060  >>train
+           evaluation                                1175  >>evaluate
+           files                                     1270  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1417  >>algorithm-1
-      4  The learned maximizer                       2415  >>maximizer
-      5  Maximizers that do not learn                3403  >>maximizers
-      6  Methods and trainers                        3616  >>methods
+      3  Algorithm 1, line by line                   1418  >>algorithm-1
+      4  The learned maximizer                       2417  >>maximizer
+      5  Maximizers that do not learn                3405  >>maximizers
+      6  Methods and trainers                        3618  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4062  >>foundation
-      8  Tensors and reverse-mode autodiff           5182  >>autodiff
-      9  Layers and classifiers                      6846  >>layers
-     10  Losses and outer optimizers                 7926  >>losses-code
+      7  Errors, memory, random numbers, options     4064  >>foundation
+      8  Tensors and reverse-mode autodiff           5185  >>autodiff
+      9  Layers and classifiers                      6852  >>layers
+     10  Losses and outer optimizers                 7944  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8257  >>attacks-code
-     12  Evaluation                                  9827  >>evaluation
-     13  Data sets                                  10458  >>data-code
-     14  Files                                      10556  >>files-code
-     15  Kernels                                    13028  >>kernels
+     11  Attacks                                     8275  >>attacks-code
+     12  Evaluation                                  9855  >>evaluation
+     13  Data sets                                  10489  >>data-code
+     14  Files                                      10587  >>files-code
+     15  Kernels                                    13070  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -866,7 +866,8 @@ L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n);
    infinity in them, in an image that is still attacked, end the attack with an L2L_ERROR_NUMERIC.
    It names the image by its index in the data set (first + i), the step (of a search: the pass),
    what is not finite and, of logits, the class: those of the first such image, whatever the batch
-   is. So a model that rules a class out gives it a large negative logit, -1e30, not -INFINITY.
+   is (AutoAttack: of the first batch that has one, in the first stage that meets it). So a model
+   that rules a class out gives it a large negative logit, -1e30, not -INFINITY.
 
    With targets, an image whose target is its own label is left alone: it comes back as it is, with
    success false (l2l_evaluation_warnings tells how many there were). */
@@ -925,10 +926,10 @@ L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon);
 
 /* Searches: attacks with a course of their own, without maximizer, start and restarts; they begin
    at `init`, where given. An image that is misclassified as it is comes back as it is. All but
-   square look for the nearest adversarial image in `norm`, in no ball, and return the nearest that
-   they saw, or the clean image if they saw none; epsilon only says how near is near enough: success
-   is found, and no farther than epsilon. So one run with INFINITY can be read at every radius, by
-   record.linf or record.l2.
+   square and APGD look for the nearest adversarial image in `norm`, in no ball, and return the
+   nearest that they saw (FAB: that a step came to, not `init` or the way back), or the clean image
+   if they saw none; epsilon only says how near is near enough: success is found, and no farther
+   than epsilon. So one run with INFINITY can be read at every radius, by record.linf or record.l2.
 
    Carlini and Wagner 2017, l2: Adam at rate step_size (0.01) in tanh space on |x'-x|^2 + constant *
    max(objective.confidence - margin, 0), `steps` (1,000; the authors' program 10,000) for each of
@@ -1483,6 +1484,7 @@ struct l2l_model {
     l2l_mode mode;
     bool frozen;                             /* training mode without moving running statistics   */
     bool mode_matters;                       /* some layer has asked for the mode                 */
+    bool running;                            /* a forward function is at work                     */
     l2l_stream stream;                       /* of dropout: set by whoever runs the model         */
     const uint32_t *images;                  /* n_images indices in the data set; NULL: 0, 1, ..  */
     int n_images;
@@ -4059,7 +4061,7 @@ L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t)
 #pragma mark - 7  Errors, memory, random numbers
 #endif
 /* ============================================================================================ */
-/*  7  ERRORS, MEMORY, RANDOM NUMBERS                                             >>foundation  */
+/*  7  ERRORS, MEMORY, RANDOM NUMBERS, OPTIONS                                    >>foundation  */
 /* ============================================================================================ */
 
 /* -- errors ------------------------------------------------------------------------------------ */
@@ -4986,21 +4988,22 @@ static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a,
    those of here; behind them comes an optimizer's count of steps, a whole number. Returns the
    number behind that, or NULL. */
 enum { L2L__MOST_SETTINGS = 48 };            /* of one state                                      */
-static const double *l2l__state_of(l2l_context *c, const l2l__field *table, const void *options,
-                                   const double *numbers, int64_t count, int64_t expected)
+static const double *l2l__state_of(l2l_context *c, const char *what, const l2l__field *table,
+                                   const void *options, const double *numbers, int64_t count,
+                                   int64_t expected)
 {
     double here[L2L__MOST_SETTINGS];
     char name[96];
     int n = l2l__options_pack(table, options, here), i;
     if (count != expected) {
-        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: a maximizer of %z numbers, not %z", count,
+        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: %s of %z numbers, not %z", what, count,
                   expected);
     } else if ((i = l2l__options_differ(table, numbers, here, 0, n, name)) < n) {
-        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with a maximizer whose %s is %r, not %r",
+        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with %s whose %s is %r, not %r", what,
                   name, numbers[i], here[i]);
     } else if (!(numbers[n] >= 0 && numbers[n] <= L2L__EXACT && numbers[n] <= floor(numbers[n]))) {
-        l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %d of the tensor 'maximizer', the steps "
-                  "of its optimizer, is %g: not a whole number in [0,2^53]", n, numbers[n]);
+        l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %d of the state of %s, the steps of its "
+                  "optimizer, is %g: not a whole number in [0,2^53]", n, what, numbers[n]);
     }
     return c->status ? NULL : numbers + n + 1;
 }
@@ -5027,7 +5030,6 @@ static const l2l__field l2l__schedule_fields[] = {
     L2L__NUMBER(l2l_schedule, final, 0, 1e6, 0),
     L2L__END};
 
-/* Steps and restarts come first: attacks are compared that differ in nothing else. */
 static const l2l__field l2l__maximizer_fields[] = {
     L2L__TEXT(l2l_maximizer, name, 0),
     L2L__INT(l2l_maximizer, memory, 0, 2, 0),
@@ -5040,6 +5042,7 @@ static const l2l__field l2l__objective_fields[] = {
     L2L__BOOL(l2l_objective, cut, 0),
     L2L__NUMBER(l2l_objective, confidence, -DBL_MAX, DBL_MAX, 0),
     L2L__END};
+/* Steps and restarts come first: attacks are compared that differ in nothing else. */
 static const l2l__field l2l__attack_fields[] = {
     L2L__INT(l2l_attack, steps, 0, 1000000000, 0),
     L2L__INT(l2l_attack, restarts, 1, INT_MAX, 0),
@@ -5243,8 +5246,6 @@ static l2l_tensor *l2l__map(l2l_context *c, int kind, l2l_tensor *x, l2l_shape s
                             int64_t i1, int64_t i2, l2l_tensor *positions);
 static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *gate,
                                    l2l_tensor *scale);
-
-/* of chapter 9, layers */
 
 /* of chapter 10, losses and optimizers */
 static bool l2l__outer_logits_ok(const l2l_model *m, const l2l_tensor *z);
@@ -5627,6 +5628,7 @@ static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned
     v.y = y;
     v.dy = w->slot[y->tape];
     for (int j = 0; j < 8; j++) v.need[j] = y->in[j] && l2l__walk_slot(w, y->in[j]);
+    if (!l2l__ready(c, "l2l_vjp", y)) return; /* another output's walk gave it back               */
     y->op->vjp(&v);
     for (int j = 0; j < 8; j++) {
         slot = v.need[j] ? l2l__walk_slot(w, y->in[j]) : NULL;
@@ -6443,7 +6445,7 @@ static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, l2l_ten
     return l2l__then(c, y, l2l__pool(c, "l2l_conv", &pool, y));
 }
 
-/* l2l_conv; without `ties` no pooling follows. */
+/* l2l_conv; `ties`: a pooling may follow, here or in a call of its own. */
 static l2l_tensor *l2l__conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                              const l2l_conv_options *o, bool ties)
 {
@@ -6549,11 +6551,15 @@ static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
     const int n = x->shape.c, groups = gamma->shape.n;
     const l2l_real *mu = v->y->saved, *r = mu + n, *open = gate ? gate->data : NULL;
     const int64_t m = l2l__pixels(x), rows = (int64_t)groups * n;
-    double *s0 = (double *)l2l__arena_array(c, 2 * rows, sizeof *s0), *s1;
-    l2l_real *by = (l2l_real *)l2l__arena_array(c, 4 * rows, sizeof *by);
-    l2l_tensor *dx = v->need[0] ? l2l__new(c, "batch_norm", x->shape) : NULL;
-    l2l_tensor *dgamma = l2l__new(c, "batch_norm", gamma->shape);
-    l2l_tensor *dbeta = l2l__new(c, "batch_norm", gamma->shape);
+    double *s0, *s1;
+    l2l_real *by;
+    l2l_tensor *dx, *dgamma, *dbeta;
+    if (!l2l__ready(c, "l2l_batch_norm", x) || !l2l__ready(c, "l2l_batch_norm", gamma)) return;
+    s0 = (double *)l2l__arena_array(c, 2 * rows, sizeof *s0);
+    by = (l2l_real *)l2l__arena_array(c, 4 * rows, sizeof *by);
+    dx = v->need[0] ? l2l__new(c, "batch_norm", x->shape) : NULL;
+    dgamma = l2l__new(c, "batch_norm", gamma->shape);
+    dbeta = l2l__new(c, "batch_norm", gamma->shape);
     if (!c->status && l2l__channel_moments(c, m, m / groups, n, v->dy->data, open, x->data, mu, s0,
                                            s0 + rows)) {
         s1 = s0 + rows;
@@ -6876,9 +6882,6 @@ static void l2l__touch(l2l__slot *p)
     if (p->value.packed) p->value.packed->version++;
 }
 
-/* Chapter 12: an error unless the file has the parameter that a model is about to make. */
-/* And: whether files can hold a text, which is UTF-8 there. */
-
 static l2l__slot *l2l__find_slot(l2l_model *m, const char *name)
 {
     int i;
@@ -7060,6 +7063,13 @@ L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel)
     return u;
 }
 
+/* Whether a maximum may be taken of a layer's output. Forward functions of one's own may do so in a
+   call of its own; those of the known networks say it by L2L_POOL. */
+static bool l2l__pools(const l2l_model *m, unsigned flags)
+{
+    return (flags & L2L_POOL) != 0 || m->options.forward != l2l_model_default(m->arch).forward;
+}
+
 /* Training mode: the batch's statistics stand between the convolution and the rest. They take the
    convolution's bias away again, so it enters the running mean only, and its gradient is 0. */
 static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l2l_conv_options *o,
@@ -7072,7 +7082,7 @@ static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l
     o->bias = NULL;
     norm->residual = u->residual;
     norm->relu = (u->flags & L2L_RELU) != 0;
-    y = l2l__conv(c, x, w, o, (u->flags & L2L_POOL) != 0);
+    y = l2l__conv(c, x, w, o, l2l__pools(m, u->flags));
     y = l2l__then(c, y, l2l__batch_norm(c, u->norm, y, norm));
     for (k = 0; y && bias && norm->update && k < u->channels; k++)
         norm->running_mean->data[k] += (l2l_real)norm->momentum * bias->data[k];
@@ -7105,7 +7115,8 @@ L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor 
     o.residual = u->residual;
     o.relu = (u->flags & L2L_RELU) != 0;
     o.pool = (u->flags & L2L_POOL) != 0;
-    return l2l__then(c, scale, l2l__then(c, shift, l2l__conv(c, x, w, &o, o.pool)));
+    x = l2l__conv(c, x, w, &o, l2l__pools(m, u->flags));
+    return l2l__then(c, scale, l2l__then(c, shift, x));
 }
 
 L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor *x, int channels,
@@ -7419,7 +7430,8 @@ static l2l_tensor *l2l__run(l2l_model *m, l2l_tensor *x, l2l_mode mode, l2l_forw
 {
     l2l_context *c = m->context;
     l2l_tensor *y;
-    bool lent;
+    char scope[sizeof m->scope];
+    bool lent, inside = m->running;          /* of another forward function: that one goes on     */
     if (mode != L2L_EVALUATE && mode != L2L_TRAIN) {
         l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_forward: mode %d is neither L2L_EVALUATE (0) "
                   "nor L2L_TRAIN (1)", (int)mode);
@@ -7427,12 +7439,16 @@ static l2l_tensor *l2l__run(l2l_model *m, l2l_tensor *x, l2l_mode mode, l2l_forw
     }
     if (!l2l__arithmetic_ok(c)) return NULL;
     m->mode = mode;
-    m->draws = 0;
+    if (!inside) m->draws = 0;
     m->cursor = 0;
+    memcpy(scope, m->scope, sizeof scope);
     m->scope[0] = 0;
+    m->running = true;
     lent = l2l__lend(x, true);
     y = forward(m, x, user);
     l2l__lend(x, lent);
+    m->running = inside;
+    memcpy(m->scope, scope, sizeof scope);
     if (!y)
         l2l__fail(c, L2L_ERROR_CALLBACK, "the forward function of %s returned NULL", m->arch);
     return !c->status && l2l__ready(c, "what the forward function returned", y) ? y : NULL;
@@ -7732,7 +7748,9 @@ L2LADVDEF bool l2l_parameter_to_file(const l2l_model *m, int i, const l2l_tensor
 
 L2LADVDEF bool l2l_parameter_get(const l2l_model *m, int i, l2l_real *values)
 {
-    return l2l__slot_number(m, i) && l2l_parameter_to_file(m, i, &m->slot[i]->value, values);
+    return l2l__slot_number(m, i) &&
+           l2l__given(m->context, "l2l_parameter_get", "values", values) &&
+           l2l_parameter_to_file(m, i, &m->slot[i]->value, values);
 }
 
 L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values)
@@ -8025,14 +8043,14 @@ static int l2l__argmax(const l2l_real *z, int k, int except)
 }
 
 /* Logits of a pass of an outer loss are finite, or an error names class and image of the first that
-   is not. (L2LDA has an image three times, in the highest bits.) */
+   is not. (A pass may join several batches: then an image is there more than once.) */
 static bool l2l__outer_logits_ok(const l2l_model *m, const l2l_tensor *z)
 {
     int64_t all = l2l_count(z->shape), at = m->predicted ? l2l__not_finite_at(z->data, all) : all;
     int i = (int)(at / z->shape.c);
     return at == all ||
            l2l__fail(m->context, L2L_ERROR_NUMERIC, "image %d, outer loss: the logit of class %d "
-                     "is %g, not finite", m->images ? (int)(m->images[i] & 0x3fffffff) : i,
+                     "is %g, not finite", m->images ? (int)m->images[i % m->n_images] : i,
                      (int)(at % z->shape.c), (double)z->data[at]);
 }
 
@@ -8267,6 +8285,7 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
    with the maximizer's step between look and move. */
 
 /* of chapter 11, attacks */
+static bool l2l__aims(const l2l_attack *a);
 static bool l2l__may_restart(const l2l_attack *a);
 static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_attacks,
                                  const l2l_real *images, const int *labels, int n,
@@ -8288,7 +8307,7 @@ static int64_t l2l__image_size(const l2l_model_options *o)
     return (int64_t)o->channels * o->height * o->width;
 }
 
-/* The same of numbers whose squares leave the range of double, as those of no float but 0 do. */
+/* l2l__norm2 of numbers whose squares leave the range of double, as those of no float but 0 do. */
 static double l2l__norm2_scaled(const l2l_real *x, const l2l_real *y, int64_t n)
 {
     double sum = 0, most = 0;
@@ -8433,8 +8452,8 @@ static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a,
         return l2l__fail(c, bad, "%s: %d steps, but the maximizer '%s' has no step", who, a->steps,
                          a->maximizer.name);
     if (search && (a->last_iterate || (a->restarts > 1 && !l2l__may_restart(a))))
-        return l2l__fail(c, bad, "%s %s: a search has neither restarts nor last_iterate", who,
-                         a->name);
+        return l2l__fail(c, bad, "%s %s: a search has %s", who, a->name, a->last_iterate ?
+                         "no last_iterate" : "no restarts (APGD has, where it aims at no class)");
     if (a->search && !(a->objective.confidence >= 0))
         return l2l__fail(c, bad, "%s %s: objective.confidence %g is not at least 0", who, a->name,
                          a->objective.confidence);
@@ -9089,7 +9108,7 @@ L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
 static int l2l__walks_of(const l2l_attack *a, int classes)
 {
     int aims = a->candidates < classes ? a->candidates - 1 : classes - 1;
-    return a->objective.needs_clean ? aims : a->restarts;
+    return l2l__aims(a) ? aims : a->restarts;
 }
 
 static void l2l__spot_project(const l2l__spot *p, l2l_real *z)
@@ -9242,12 +9261,18 @@ static l2l_tensor *l2l__aimed_dlr(l2l_context *c, l2l_tensor *logits, l2l_tensor
     return l2l__ratio(c, logits, d, l2l_affine(c, low, 0.5, 0));
 }
 
-/* A search in which an objective with clean logits aims at one class after the other. */
+/* Is the objective one of these two, which aim at one class after the other? */
+static bool l2l__aims(const l2l_attack *a)
+{
+    return a->objective.loss == l2l__aimed_dlr || a->objective.loss == l2l__aimed_difference;
+}
+
+/* A search in which such an objective aims at one class after the other. */
 static bool l2l__aimed_search(l2l__hunt *h, int memory, int64_t passes,
                               void (*point)(const l2l__spot *), void (*seen)(const l2l__spot *))
 {
     const l2l_attack *a = h->attack;
-    bool aims = a->objective.needs_clean;
+    bool aims = l2l__aims(a);
     passes *= l2l__walks_of(a, h->in.model->options.classes);
     h->aimed = a->objective;
     if (aims) h->aimed.user = h->kept;
@@ -9388,8 +9413,9 @@ static l2l_attack l2l__auto_stage(const l2l_attack *all, int stage, int classes)
                    : stage == 2 ? l2l_attack_fab_t(all->epsilon)
                                 : l2l_attack_square(all->epsilon);
     if (stage == 1 && classes < 4) a = l2l__apgd("apgd", all->epsilon, l2l_objective_margin());
-    a.steps = stage == 3 ? (all->steps < INT_MAX / 50 ? 50 * all->steps : INT_MAX) : all->steps;
+    a.steps = stage == 3 ? (all->steps < 20000000 ? 50 * all->steps : 1000000000) : all->steps;
     a.restarts = stage == 0 ? all->restarts : 1;
+    a.batch = all->batch;
     a.candidates = all->candidates;
     a.share = all->share;
     a.seed = all->seed;
@@ -9411,7 +9437,7 @@ L2LADVDEF l2l_attack l2l_attack_autoattack(double epsilon)
 /* Walks of APGD begin anew at other noise, if they do not aim at classes. */
 static bool l2l__may_restart(const l2l_attack *a)
 {
-    return a->ensemble || (a->search == l2l__apgd_search && !a->objective.needs_clean);
+    return a->ensemble || (a->search == l2l__apgd_search && !l2l__aims(a));
 }
 
 /* Sign-OPT. Along the unit direction d the boundary is g(d) away. Whether x + g(d) u is adversarial
@@ -9642,7 +9668,7 @@ static bool l2l__hunt_end(l2l__hunt *h, const l2l_attack *attacks, int k, const 
         b->forwards += old->forwards;
         b->backwards += old->backwards;
         b->zero_gradients += old->zero_gradients;
-        if (k == 0 || b->success ||
+        if (!old->forwards || b->success ||  /* none: it is the first attack on this image        */
             (l2l__astray(a, b) && !l2l__astray(&attacks[old->attack], old))) {
             *old = *b;
             if (adversarial)
@@ -9683,6 +9709,7 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
         h.place[i] = i;
         h.images[i] = a->first + (uint32_t)list[i];
         h.records[i].label = labels[list[i]];
+        h.records[i].stage = -1;
         h.labels[i] = a->targets ? a->targets[list[i]] : labels[list[i]];
         l2l__image_to_hwc(images + list[i] * one, o->channels, plane, h.in.x->data + i * one);
     }
@@ -9742,10 +9769,11 @@ static bool l2l__auto_run(l2l_model *m, const l2l_attack *all, int k, const l2l_
             stages[i].first += (uint32_t)at;
             if (all->init) stages[i].init = all->init + at * one;
         }
-        for (int i = at; i < at + batch; i++) /* spared: marked                                   */
-            if (records[i].success) records[i].attack = -1 - records[i].attack;
+        for (int i = at; i < at + batch; i++) /* spared, or of an earlier attack: marked          */
+            if (records[i].success || records[i].forwards)
+                records[i].attack = -1 - records[i].attack;
         l2l__attack_standing(m, stages, L2L_AUTOATTACK_STAGES, images + at * one, labels + at,
-                             batch, adversarial + at * one, records + at);
+                             batch, adversarial ? adversarial + at * one : NULL, records + at);
         for (int i = at; i < at + batch; i++) {
             l2l_record *b = &records[i];
             if (b->attack >= 0) b->stage = b->success ? b->attack : -1;
@@ -9901,7 +9929,7 @@ static void l2l__spare(const l2l_evaluation *e, l2l__ran *k, int n)
         if (!e->options.skip_fooled || !k->result.counted || e->right[i]) continue;
         b->label = e->labels[i];
         b->clean = e->clean[i];
-        b->predicted = b->step = -1;
+        b->predicted = b->step = b->stage = -1;
         b->success = true;
     }
 }
@@ -10200,6 +10228,9 @@ static l2l__ran *l2l__evaluation_next(l2l_evaluation *e, const l2l_attack *a)
         l2l_free(c, k->records);
         k->records = here.records;
         k->attack = here.attack;
+        k->targets = here.targets;
+        k->init = here.init;
+        k->learned = here.learned;
         return k;
     }
     k = (l2l__ran *)l2l__allocate_array(c, e->n_ran + 1, sizeof *k);
@@ -10285,7 +10316,7 @@ static bool l2l__suspicious(const l2l_evaluation *e, const l2l__ran *a, const l2
     if (p->steps <= q->steps && p->restarts <= q->restarts &&
         l2l__options_differ(l2l__ran_fields, a->settings, b->settings, 2, a->n_settings, NULL) ==
             a->n_settings)                   /* behind steps and restarts                         */
-        return by > (p->last_iterate || p->search ? 0.005 : 0);
+        return by > (p->last_iterate || p->search || p->ensemble ? 0.005 : 0);
     return !p->search && a->result.backwards && p->steps <= 1 && q->steps > 1 &&
            p->norm == q->norm && !(fabs(p->epsilon - q->epsilon) > 0) &&
            !(fabs(a->targets - b->targets) > 0) && q->steps * q->step_size >= p->step_size &&
@@ -10431,7 +10462,7 @@ L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_da
     for (i = 0; i < n; i++)
         for (j = 0; j < n; j++) accuracies[(int64_t)i * n + j] = 0;
     a.progress = NULL;
-    if (!a.search) a.last_iterate = true;
+    if (!a.search && !a.ensemble) a.last_iterate = true;
     for (; k.done < e.images && !c->status; k.done += m) {
         const int *labels = e.labels + k.done;
         m = e.images - k.done < batch ? e.images - k.done : batch;
@@ -12059,6 +12090,8 @@ static bool l2l__log_begin(l2l_trainer *t)
     if (cut && ok) {                         /* it is another file now                            */
         l2l__unlock(t->log_lock);
         t->log_lock = l2l__lock(t->log);
+        if (t->log_lock == -2)
+            return l2l__bad(&f, L2L_ERROR_FILE, -1, "another training writes to it");
     }
     errno = 0;
     if (ok && !(t->log_file = l2l__open(t->log, "ab")))
@@ -12101,10 +12134,10 @@ static const l2l__field l2l__training_fields[] = {
 static const l2l__field l2l__state_fields[] = {
     L2L__INT(l2l_trainer, step, 0, L2L__EXACT, 0),
     L2L__INT(l2l_trainer, progress.epoch, 0, INT_MAX, 0),
-    L2L__INT(l2l_trainer, progress.step_in_epoch, 0, INT_MAX, 0),
+    L2L__INT(l2l_trainer, progress.step_in_epoch, 0, L2L__EXACT, 0),
     L2L__NUMBER(l2l_trainer, epoch_loss, -DBL_MAX, DBL_MAX, 0),
-    L2L__NUMBER(l2l_trainer, epoch_right, 0, INT_MAX, 0),
-    L2L__INT(l2l_trainer, epoch_seen, 0, INT_MAX, 0),
+    L2L__NUMBER(l2l_trainer, epoch_right, 0, L2L__EXACT, 0),
+    L2L__INT(l2l_trainer, epoch_seen, 0, L2L__EXACT, 0),
     L2L__NUMBER(l2l_trainer, best_score, -1, 1, 0),
     L2L__INT(l2l_trainer, plateau, 0, INT_MAX, 0),
     L2L__INT(l2l_trainer, log_bytes, 0, L2L__EXACT, 0),
@@ -12130,6 +12163,10 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
     double *v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
     if (v) l2l__fields_get(l2l__state_fields, L2L__STATE, t, v);
     if (v) v[L2L__STATE] = (double)t->optimizer->steps;
+    if (v && v[2] > 0 && v[2] >= (double)t->progress.steps_in_epoch) {
+        v[1]++;                              /* by the callback, at the end of an epoch           */
+        v[2] = 0;
+    }
     n = m->pack ? m->pack(m->self, NULL) : 0;
     v = n > 0 ? (double *)l2l__bundle_add(b, "maximizer", L2L__F64, 1, &n, NULL) : NULL;
     if (v) m->pack(m->self, v);
@@ -12623,7 +12660,10 @@ L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head
     l2l__file f = l2l__file_of(c, name ? name : "memory", head, bytes);
     if (total < 0 || (uint64_t)total < bytes || (uint64_t)total > SIZE_MAX / 2)
         return l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", total);
-    if (bytes >= 12 && (uint64_t)total > bytes) {
+    if (bytes < 12 && (uint64_t)total > bytes)
+        return l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes of the header: at least 12 are needed",
+                        (int64_t)bytes);
+    if ((uint64_t)total > bytes) {
         int64_t start = f.data[6] == 1 ? 10 : 12, here = (int64_t)bytes - start;
         int64_t n = (int64_t)l2l__get_bytes(f.data + 8, (int)start - 8, false);
         if (n > here && !memcmp(f.data, "\x93NUMPY", 6))
@@ -12659,6 +12699,7 @@ L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path)
 static bool l2l__model_options_of(const l2l__bundle *b, l2l_model_options *o)
 {
     const char *arch = l2l__bundle_text(b, "arch");
+    int channels = 0;                        /* that the file normalises; 0: as o says            */
     if (o->arch && (!arch || strcmp(arch, o->arch)))
         return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "the metadata 'arch' is '%s', not '%s': "
                         "create the model and use l2l_model_load", arch, o->arch);
@@ -12669,8 +12710,10 @@ static bool l2l__model_options_of(const l2l__bundle *b, l2l_model_options *o)
     if (!o->forward)
         return l2l__bad(&b->file, L2L_ERROR_UNSUPPORTED, 8, "an architecture that is not known "
                         "here (create the model and use l2l_model_load): '%s'", arch);
-    return l2l__fields_read(b, l2l__model_fields, o) &&
-           l2l__normalisation_read(b, o, &o->normalise);
+    if (!l2l__fields_read(b, l2l__model_fields, o) || !l2l__normalisation_read(b, o, &channels))
+        return false;
+    if (channels) o->normalise = channels;
+    return true;
 }
 
 L2LADVDEF l2l_model *l2l_model_open_as(l2l_context *c, const char *path,
@@ -12952,7 +12995,7 @@ L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int
     if (!o || o->context->status ||
         !l2l__given(o->context, "l2l_optimizer_unpack", "numbers", numbers))
         return false;
-    at = l2l__state_of(o->context, l2l__optimizer_fields, &o->options, numbers, n,
+    at = l2l__state_of(o->context, "an optimizer", l2l__optimizer_fields, &o->options, numbers, n,
                        l2l_optimizer_pack(o, NULL));
     if (!at || !l2l__state_array(o->context, at, numbers, n - (at - numbers))) return false;
     o->steps = (int64_t)at[-1];
@@ -12990,7 +13033,7 @@ static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t
     l2l_real *parts[3];
     int i, j;
     if (!m) return false;
-    at = l2l__state_of(m->context, l2l__learned_fields, &m->options, numbers, count,
+    at = l2l__state_of(m->context, "a maximizer", l2l__learned_fields, &m->options, numbers, count,
                        l2l__learned_pack_state(self, NULL));
     if (!at) return false;
     trained = *m;
@@ -13019,7 +13062,6 @@ static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *
     return !c->status;
 }
 
-/* -- line 5: a mini-batch ---------------------------------------------------------------------- */
 
 #ifdef __clang__
 #pragma mark - 15  Kernels
@@ -13993,7 +14035,7 @@ L2L__KERNEL void L2L__NAME(pool_row)(const l2l__geometry *g, const float *x, int
     if (whole < g->c) l2l__pool_from(whole, g, x, oh, y, index);
 }
 
-/* Equal patches, for l2l__tie_windows. Equal is what differs by a few roundings: Winograd's layers
+/* Equal patches, for l2l__tie_tiles. Equal is what differs by a few roundings: Winograd's layers
    in front have left theirs. */
 L2L__INLINE L2L__V L2L__NAME(size)(L2L__V x) { return (L2L__V)((L2L__I)x & 0x7fffffff); }
 

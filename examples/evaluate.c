@@ -129,6 +129,7 @@ static l2l_real *clean_logits(const l2l_evaluation *e)
     l2l_real *z = (l2l_real *)cli_allocate(
         (size_t)e->images * (size_t)l2l_model_info(e->model)->classes, sizeof *z);
     o.state = NULL;
+    o.skip_fooled = false; /* which leaves images out */
     none.batch = set.batch;
     if (!l2l_evaluation_begin(e->model, e->data, &o, &own)) die(e->data->context);
     l2l_evaluation_attack(&own, &none, &r, NULL, x);
@@ -164,6 +165,7 @@ static l2l_real *foreign_images(const l2l_evaluation *e, spec *s)
     }
     m = cli_model_open(e->data->context, s->from, set.arch, set.width, set.depth);
     o.state = NULL;
+    o.skip_fooled = false; /* images that this model gets wrong are wanted, too */
     if (l2l_evaluation_begin(m, e->data, &o, &other)) {
         l2l_evaluation_attack(&other, &s->attack, &r, NULL, x); /* whoever goes on sees its error */
         l2l_evaluation_end(&other);

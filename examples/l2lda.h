@@ -726,22 +726,31 @@ static inline int64_t l2lda__pack(void *self, double *numbers)
 static inline bool l2lda__unpack(void *self, const double *numbers, int64_t count)
 {
     static const char *const names[L2LDA__OWN] = {"width_multiplier", "diversity"};
+    const double most = sizeof(l2l_real) == sizeof(float) ? (double)FLT_MAX : DBL_MAX;
     l2lda *m = (l2lda *)self;
-    l2l_context *c = m->context;
-    int64_t inside = l2lda__numbers(m), outside = l2l_optimizer_pack(m->optimizer, NULL), j;
+    l2l_context *c;
+    int64_t inside, outside, j;
     double here[L2LDA__OWN], *moments;
     bool ok;
     int i;
+    if (!m) return false;
+    c = m->context;
+    inside = l2lda__numbers(m);
+    outside = l2l_optimizer_pack(m->optimizer, NULL);
     here[0] = m->options.width_multiplier;
     here[1] = m->options.diversity;
     if (count != L2LDA__OWN + inside + outside)
         return l2lda__fail(c, L2L_ERROR_MISMATCH, "checkpoint: a generator of %.0f numbers, not "
                            "%.0f", (double)count, (double)(L2LDA__OWN + inside + outside));
     for (i = 0; i < L2LDA__OWN; i++)
-        if (numbers[i] < here[i] || numbers[i] > here[i])
+        if (!(numbers[i] >= here[i] && numbers[i] <= here[i]))
             return l2lda__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with a generator whose %s "
                                "is %g, not %g", names[i], numbers[i], here[i]);
     numbers += L2LDA__OWN;
+    for (j = L2LDA__OPTIMIZER; j < L2LDA__OPTIMIZER + inside; j++)
+        if (fabs(numbers[j]) > most && fabs(numbers[j]) <= DBL_MAX)
+            return l2lda__fail(c, L2L_ERROR_FORMAT, "checkpoint: a weight of the generator is %g: "
+                               "too large", numbers[j]);
     moments = (double *)l2l_allocate(c, (size_t)outside * sizeof *moments);
     if (!moments) return false;
     memcpy(moments, numbers, L2LDA__OPTIMIZER * sizeof *moments);
@@ -804,10 +813,17 @@ static inline l2l_method l2lda_method(l2lda *m)
 /* ---- files, with the tensors' names of its authors' code ----
  * A failed load leaves the generator as it was. */
 
+/* The running statistics are the file's, not those kept of a step that failed before. */
+static inline bool l2lda__loaded(l2lda *m, bool ok)
+{
+    if (ok) m->kept[0] = 0;
+    return ok;
+}
+
 static inline bool l2lda_load_memory(l2lda *m, const void *data, size_t bytes)
 {
     int extra;
-    return l2l_model_load_memory(l2lda_network(m), data, bytes, &extra);
+    return l2lda__loaded(m, l2l_model_load_memory(l2lda_network(m), data, bytes, &extra));
 }
 
 /* *data is to be given back with l2l_free. */
@@ -820,7 +836,7 @@ static inline bool l2lda_save_memory(const l2lda *m, void **data, size_t *bytes)
 static inline bool l2lda_load(l2lda *m, const char *path)
 {
     int extra;
-    return l2l_model_load(l2lda_network(m), path, &extra);
+    return l2lda__loaded(m, l2l_model_load(l2lda_network(m), path, &extra));
 }
 
 static inline bool l2lda_save(const l2lda *m, const char *path)

@@ -33,8 +33,13 @@ static inline void catch_signals(void)
 /* About how many forward passes an image costs; a gradient is taken for two more. */
 static inline double passes(const l2l_attack *a)
 {
-    double steps = a->search && a->searches > 0 ? (double)a->searches * a->steps : a->steps;
-    return a->queries ? 2 + steps : 1 + a->restarts * (1 + 3 * steps);
+    const double aims = a->candidates - 1; /* of AutoAttack's aimed walks, three passes a step */
+    double steps = a->steps;
+    if (a->ensemble) return 2 + 3 * steps * (a->restarts + 2 * aims) + 50 * steps;
+    if (a->queries) return 2 + steps;
+    if (!strcmp(a->name, "cw-l2")) steps *= a->searches;
+    if (!strcmp(a->name, "apgd-t") || !strcmp(a->name, "fab-t")) steps *= aims;
+    return 1 + a->restarts * (1 + 3 * steps);
 }
 
 static inline void show_begin(const char *name, double cost)

@@ -19,6 +19,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "../l2ladv.h"
@@ -215,11 +216,13 @@ static inline bool shards_labels(const l2l_dataset *d, const shards_source *s, c
 
 /* ---- all of them ---- */
 
+enum { SHARDS_NAME = 1200 };               /* bytes */
+
 /* "PREFIX-00007-images.npy", or without a prefix "images of shard 7". */
-static inline const char *shards_name(char name[1024], const char *prefix, int k, const char *what)
+static inline const char *shards_name(char name[SHARDS_NAME], const char *prefix, int k, const char *what)
 {
-    if (prefix) snprintf(name, 1024, "%s-%05d-%s.npy", prefix, k, what);
-    else snprintf(name, 1024, "%s of shard %d", what, k);
+    if (prefix) snprintf(name, SHARDS_NAME, "%s-%05d-%s.npy", prefix, k, what);
+    else snprintf(name, SHARDS_NAME, "%s of shard %d", what, k);
     return name;
 }
 
@@ -227,7 +230,7 @@ static inline bool shards_read(l2l_dataset *d, const char *prefix, const shards_
                                const shards_source *labels)
 {
     shards_set *s = (shards_set *)d->self;
-    char name[1024];
+    char name[SHARDS_NAME];
     int *y, k;
     for (k = 0; k < s->n; k++) {
         s->parts[k].images = images[k];
@@ -291,11 +294,22 @@ static inline bool shards_read_file(void *user, int64_t offset, void *to, size_t
     return shards_seek(f, offset, SEEK_SET) && fread(to, 1, bytes, f) == bytes;
 }
 
+/* A pipe is refused: to open one waits for whoever writes to it. */
+static inline FILE *shards_file(const char *name)
+{
+    struct stat s;
+    if (!stat(name, &s) && S_ISFIFO(s.st_mode)) {
+        errno = ESPIPE;
+        return NULL;
+    }
+    return fopen(name, "rb");
+}
+
 /* 1: can be opened; 0: there is none; -1: something is there that cannot be opened. */
 static inline int shards_there(const char *prefix, int k, const char *what)
 {
-    char name[1024];
-    FILE *f = fopen(shards_name(name, prefix, k, what), "rb");
+    char name[SHARDS_NAME];
+    FILE *f = shards_file(shards_name(name, prefix, k, what));
     if (!f) return errno == ENOENT ? 0 : -1;
     fclose(f);
     return 1;
@@ -314,7 +328,7 @@ static inline int shards_count(const char *prefix)
 
 static inline bool shards_open(l2l_context *c, const char *name, shards_source *s)
 {
-    FILE *f = fopen(name, "rb");
+    FILE *f = shards_file(name);
     if (!f)
         return shards_fail(c, L2L_ERROR_FILE, name, -1, "cannot open it: %s", strerror(errno));
     s->user = f;
@@ -330,7 +344,7 @@ static inline bool shards_open(l2l_context *c, const char *name, shards_source *
 static inline bool shards_from_files(l2l_context *c, const char *prefix, int classes,
                                      l2l_dataset *d)
 {
-    char name[1024];
+    char name[SHARDS_NAME];
     shards_source *s;
     int n, k;
     bool ok;

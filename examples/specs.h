@@ -80,7 +80,7 @@ static const char spec_about[] =
     "  from=F      the model file that images are made for, attack=NAME by which [pgd, its last\n"
     "              iterates], then that attack's keys\n"
     "  images=F    or a file of --dump-adv; what leaves the ball is clipped\n"
-    "  confidence, searches, constant, overshoot, candidates, share: see l2ladv.h, 2.9\n"
+    "  confidence, searches, constant, overshoot, candidates, share, nearest: see l2ladv.h, 2.9\n"
     "for example: pgd:steps=100:restarts=5,transfer:from=b.safetensors:attack=mim:steps=20";
 
 enum { SPEC_UNTARGETED = -4, SPEC_RANDOM = -3, SPEC_NEXT = -2, SPEC_LEAST = -1 };
@@ -235,7 +235,7 @@ static inline void spec_parse(spec *s)
     if (s->transfer && !*s->from == !*s->images)
         cli_fail("--attack %s: needs from=F or images=F", s->spec);
     spec_make(s, eps);
-    s->attack.last_iterate |= s->transfer && !s->attack.search;
+    s->attack.last_iterate |= s->transfer && !s->attack.search && !s->attack.ensemble;
     for (i = 0; i < n; i++) {
         bool own = s->transfer && cli_listed("from|attack|images", keys[i], strlen(keys[i]));
         if (!*keys[i] || (!own && !cli_listed(s->kind->keys, keys[i], strlen(keys[i]))))

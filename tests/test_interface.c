@@ -97,6 +97,49 @@ static void the_output_keeps_its_value(void)
     l2l_context_free(c);
 }
 
+/* Two outputs of one graph: what the walk from the first gave back, the second misses, and says so,
+   whatever the operation between them. */
+static void the_second_output(void)
+{
+    l2l_context *c = test_context(1);
+    int labels[2] = {0, 2}, k;
+    for (k = 0; k < 9; k++) {
+        l2l_mark mark = l2l_mark_here(c);
+        l2l_tensor *x = seeded(c, 2, 3, 4, 4, 5, -1, 1), *z = seeded(c, 2, 3, 1, 1, 6, -1, 1);
+        l2l_tensor *from = k < 5 ? x : z, *in, *y = NULL, *t, *d = NULL;
+        l2l_batch_norm_options b = l2l_batch_norm_default();
+        l2l_conv_options o = l2l_conv_default();
+        b.training = true;
+        b.gamma = l2l_full(c, l2l_shape_of(1, 1, 1, 3), 1);
+        b.beta = l2l_zeros(c, l2l_shape_of(1, 1, 1, 3));
+        b.running_mean = l2l_zeros(c, l2l_shape_of(1, 1, 1, 3));
+        b.running_variance = l2l_full(c, l2l_shape_of(1, 1, 1, 3), 1);
+        o.padding = 1;
+        o.pool = true;
+        l2l_set_recording(c, true);
+        in = l2l_affine(c, from, 2, 0);
+        switch (k) {
+        case 0: y = l2l_max_pool(c, in, 2, 2, 0); break;
+        case 1: y = l2l_batch_norm(c, in, &b); break;
+        case 2: y = l2l_conv(c, in, seeded_weight(c, 3, 3, 3, 3, 3, -1, 1), &o); break;
+        case 3: y = l2l_average_pool(c, in, 2, 2, 0); break;
+        case 4: y = l2l_tanh(c, in); break;
+        case 5: y = l2l_pick(c, in, labels); break;
+        case 6: y = l2l_unpick(c, l2l_pick(c, in, labels), labels, 3); break;
+        case 7: y = l2l_margin(c, in, labels); break;
+        default: y = l2l_cross_entropy(c, in, labels);
+        }
+        t = l2l_sum(c, l2l_affine(c, y, 3, 0));
+        CHECK(l2l_grad(c, l2l_sum(c, y), &from, 1, &d, L2L_FREE_GRAPH));
+        CHECK_OK(c);
+        CHECK(!l2l_grad(c, t, &from, 1, &d, 0) && d == NULL);
+        CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "given back");
+        l2l_set_recording(c, false);
+        l2l_release(c, mark);
+    }
+    l2l_context_free(c);
+}
+
 /* -- steps ------------------------------------------------------------------------------------- */
 
 typedef struct target {
@@ -347,6 +390,7 @@ int main(void)
     RUN(parameters_as_inputs, "parameters are inputs of l2l_grad without a cast, and their "
                               "gradients come in the file's layout");
     RUN(shapes_in_files, "a parameter tells its shape in files; what does not fit it is refused");
+    RUN(the_second_output, "a second output of a graph that was given back is an error, not a crash");
     RUN(the_output_keeps_its_value, "L2L_FREE_GRAPH leaves the output its value, and no way back");
     RUN(steps_follow_epsilon, "a step_size of 0 is a part of epsilon, whenever epsilon was said");
     RUN(kinds_of_attacks, "whether an attack is minimal or works by queries can be read");

@@ -464,6 +464,115 @@ static void runs(void)
     l2l_context_free(c);
 }
 
+/* A run within a run: over another function, between two layers with a prefix, two of dropout. */
+static l2l_tensor *inner_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    (void)user;
+    return l2l_layer_dropout(m, x, 0.5);
+}
+typedef struct nest {
+    bool runs;
+    l2l_real first[N * SIZE], second[N * SIZE];
+} nest;
+static l2l_tensor *outer_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    nest *s = (nest *)user;
+    l2l_context *c = l2l_model_context(m);
+    l2l_tensor *one = l2l_full(c, x->shape, 1), *y;
+    l2l_pass p = l2l_model_pass(m);
+    size_t bytes = (size_t)l2l_count(x->shape) * sizeof(l2l_real);
+    l2l_model_scope(m, "a.");
+    x = l2l_layer_linear(m, "fc1", x, 8, L2L_RELU);
+    y = inner_forward(m, one, NULL);
+    if (y) memcpy(s->first, y->data, bytes);
+    p.forward = inner_forward;
+    y = s->runs ? l2l_model_run(m, one, &p) : inner_forward(m, one, NULL);
+    if (y) memcpy(s->second, y->data, bytes);
+    return l2l_layer_linear(m, "fc2", x, K, L2L_LAST);
+}
+
+static void runs_within_runs(void)
+{
+    static nest s[2];
+    l2l_context *c = test_context(1);
+    l2l_tensor *x = seeded(c, N, 1, SIDE, SIDE, 5, 0, 1);
+    int i;
+    for (i = 0; i < 2; i++) {
+        l2l_model_options o = own_options("nest", outer_forward, 1, SIDE, K);
+        l2l_model *m;
+        o.user = &s[i];
+        s[i].runs = i == 1;
+        m = l2l_model_create(c, &o);
+        if (CHECK(m && l2l_model_parameters(m) == 4)) {
+            CHECK_TEXT("a.fc1.weight", l2l_model_parameter(m, 0).name);
+            CHECK_TEXT("a.fc2.weight", l2l_model_parameter(m, 2).name);
+            CHECK(l2l_model_forward(m, x, L2L_TRAIN) != NULL);
+        }
+        CHECK(memcmp(s[i].first, s[i].second, sizeof s[i].first) != 0);
+        CHECK_OK(c);
+        l2l_model_free(m);
+    }
+    CHECK_BYTES(s[0].first, s[1].first, sizeof s[0].first);
+    CHECK_BYTES(s[0].second, s[1].second, sizeof s[0].second);
+    l2l_context_free(c);
+}
+
+/* An outer loss that joins two batches, whose last image comes to nothing but NaN. */
+static l2l_tensor *spoiled_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_tensor *z = linear_forward(m, x, NULL);
+    int n = x->shape.n;
+    if (z && *(const bool *)user) z->data[(n - 1) * K + 1] = (l2l_real)NAN;
+    return z;
+}
+static l2l_tensor *spoiled_loss(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
+                                void *user)
+{
+    l2l_context *c = l2l_model_context(m);
+    l2l_shape twice = x->shape;
+    l2l_tensor *z;
+    int both[2 * N], i;
+    (void)adv;
+    for (i = 0; i < 2 * twice.n; i++) both[i] = labels[i % twice.n];
+    twice.n *= 2;
+    *(bool *)user = true;
+    z = l2l_model_forward(m, l2l_zeros(c, twice), L2L_TRAIN);
+    return z ? l2l_mean(c, l2l_cross_entropy(c, z, both)) : NULL;
+}
+
+static void spoiled_image_of_joined_batches(void)
+{
+    int n;
+    for (n = 3; n <= N; n++) {
+        l2l_context *c = test_context(1);
+        bool spoiled = false;
+        l2l_model_options mo = own_options("spoiled", spoiled_forward, 1, SIDE, K);
+        l2l_train_options o = l2l_train_default();
+        l2l_real x[N * SIZE];
+        int labels[N];
+        char said[80];
+        l2l_trainer *t;
+        l2l_model *m;
+        mo.user = &spoiled;
+        m = l2l_model_create(c, &mo);
+        some_images(x, labels);
+        o.method = l2l_method_plain();
+        memset(&o.method.outer, 0, sizeof o.method.outer);
+        o.method.outer.name = "spoiled";
+        o.method.outer.loss = spoiled_loss;
+        o.method.outer.user = &spoiled;
+        o.batch = n;
+        o.steps = 1;
+        t = l2l_trainer_create(m, NULL, &o);
+        CHECK(!l2l_train_step(t, x, labels, n, NULL));
+        snprintf(said, sizeof said, "image %d, outer loss: the logit of class 1 is ", n - 1);
+        CHECK_ERROR(c, L2L_ERROR_NUMERIC, said);
+        l2l_trainer_free(t);
+        l2l_model_free(m);
+        l2l_context_free(c);
+    }
+}
+
 static l2l_tensor *thinned_forward(l2l_model *m, l2l_tensor *x, void *user)
 {
     (void)user;
@@ -687,6 +796,18 @@ static void opening_own_networks(void)
     l2l_model_free(k);
     CHECK(l2l_model_open(c, file) == NULL);
     CHECK_ERROR(c, L2L_ERROR_UNSUPPORTED, "tiny");
+    o.normalise = 1;                        /* which the file does not: as asked then */
+    o.mean[0] = 0.5;
+    o.deviation[0] = 0.25;
+    k = l2l_model_open_as(c, file, &o);
+    if (CHECK(k != NULL)) {
+        CHECK_INT(1, l2l_model_info(k)->normalise);
+        CHECK_NEAR(0.25, l2l_model_info(k)->deviation[0], 0);
+        CHECK(!l2l_parameter_get(k, 0, NULL));
+        CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "l2l_parameter_get");
+    }
+    l2l_model_free(k);
+    o.normalise = 0;
     o.arch = "smooth";
     CHECK(l2l_model_open_as(c, file, &o) == NULL);
     CHECK_ERROR(c, L2L_ERROR_FORMAT, "'tiny', not 'smooth'");
@@ -816,6 +937,8 @@ int main(void)
     RUN(own_layers_refused, "bad parameters of own layers are refused by name");
     RUN(changed_in_place, "values written in place count after l2l_model_changed");
     RUN(runs, "a run is frozen, in a mode, by another function, as asked, and leaves nothing behind");
+    RUN(runs_within_runs, "a run within a forward function leaves its prefix and its dropout alone");
+    RUN(spoiled_image_of_joined_batches, "an outer loss's NaN is told with its image, batches joined or not");
     RUN(dropout_of_joined_batches, "dropout draws by image and stream, anew for batches that are joined");
     RUN(told_accuracy, "accuracy is what an own outer loss tells, else -1");
     RUN(optimizer_states, "an optimizer goes on from its packed state with the same bits");

@@ -20,6 +20,57 @@ static l2l_tensor *blocks(int n, int size, int channels)
     return x;
 }
 
+/* Two layers on x, and the maximum of each in a call of its own; user: the layers' outputs. */
+static l2l_tensor *later_maximum(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_tensor **y = (l2l_tensor **)user;
+    l2l_unit u = l2l_unit_default(32, 3);
+    u.padding = 1;
+    u.norm = "bn";
+    y[0] = l2l_layer_unit(m, "unit", x, &u);
+    y[1] = l2l_layer_conv(m, "conv", x, 32, 3, 1, 1, L2L_RELU);
+    x = l2l_add(c, l2l_max_pool(c, y[0], 2, 2, 0), l2l_max_pool(c, y[1], 2, 2, 0));
+    return l2l_layer_linear(m, "fc", x, 2, L2L_LAST);
+}
+
+static void layers(void)
+{
+    int i, mode, layer, h, w, k, j;
+    for (i = 0; i < n_cpus; i++)
+        for (mode = 0; mode < 2; mode++) {
+            l2l_mark mark = l2l_mark_here(c);
+            l2l_model_options o = l2l_model_default("later");
+            l2l_tensor *y[2] = {NULL, NULL};
+            l2l_model *m;
+            l2l_set_cpu(c, cpus[i]);
+            o.forward = later_maximum;
+            o.user = y;
+            o.channels = 32;
+            o.height = o.width = 26;
+            o.classes = 2;
+            m = l2l_model_create(c, &o);
+            l2l_set_recording(c, true);     /* so that y stays */
+            CHECK(l2l_model_forward(m, l2l_full(c, l2l_shape_of(2, 26, 26, 32), 0.37),
+                                    mode ? L2L_TRAIN : L2L_EVALUATE) != NULL);
+            l2l_set_recording(c, false);
+            for (layer = 0; layer < 2 && CHECK(y[layer] != NULL); layer++) {
+                int wrong = 0;
+                for (h = 2; h < 24; h += 2) /* away from the border */
+                    for (w = 2; w < 24; w += 2)
+                        for (k = 0; k < 32; k++)
+                            for (j = 1; j < 4; j++) {
+                                int a = (h * 26 + w) * 32 + k;
+                                int b = a + (j / 2 * 26 + j % 2) * 32;
+                                wrong += y[layer]->data[a] != y[layer]->data[b];
+                            }
+                CHECK_INT(0, wrong);
+            }
+            CHECK_OK(c);
+            l2l_model_free(m);
+            l2l_release(c, mark);
+        }
+}
+
 static void windows(void)
 {
     static const int sizes[] = {26, 12, 7, 4};
@@ -147,6 +198,7 @@ int main(void)
     c = test_context(3);
     n_cpus = test_cpus(c, cpus);
     RUN(windows, "equal patches behind a window give equal outputs on every instruction set");
+    RUN(layers, "so do layers whose maximum is taken in a call of its own");
     RUN(gradients, "ties of plain backgrounds go where the plain kernels' go, any batch and threads");
     RUN(locality, "a large number adds 1e-6 of it to the error of its tiles and nothing elsewhere");
     l2l_context_free(c);
