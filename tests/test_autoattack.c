@@ -378,6 +378,190 @@ static void stronger_than_pgd(void)
     bench_end(&b);
 }
 
+/* Without room for images, in batches; stage is -1 wherever the ensemble did not fool an image. */
+static void without_images(void)
+{
+    enum { N = 23 };
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack a = l2l_attack_autoattack(0.035), pgd = l2l_attack_pgd(0.035);
+    l2l_record kept[N];
+    int i;
+    a.steps = 4;
+    a.batch = 5;
+    bench_begin(&b, c, tiny_model(c, 400), N, 509);
+    bench_labels_right(&b);
+    CHECK(bench_run(&b, &a));
+    memcpy(kept, b.records, sizeof kept);
+    memset(b.records, 0, sizeof kept);
+    CHECK(l2l_attack_run(b.m, &a, b.x, b.labels, N, NULL, b.records));
+    CHECK_BYTES(kept, b.records, sizeof kept);
+    CHECK(l2l_attack_run(b.m, &a, b.x, b.labels, N, b.adv, NULL));
+    CHECK(bench_run(&b, &pgd));
+    for (i = 0; i < N; i++) CHECK_INT(-1, b.records[i].stage);
+    bench_end(&b);
+}
+
+/* Whatever the order, the record is that of the first attack that succeeded, else of the first that
+   led the image astray, else of the first. Targeted attacks lead astray without success. */
+static void among_others(void)
+{
+    enum { N = 30 };
+    static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack a[3] = {l2l_attack_autoattack(0.01), l2l_attack_pgd(0.06), l2l_attack_fgsm(0.12)};
+    l2l_record alone[3][N];
+    int targets[N], i, k, o, astray = 0;
+    bench_begin(&b, c, tiny_model(c, 400), N, 510);
+    bench_labels_right(&b);
+    for (i = 0; i < N; i++) targets[i] = (b.labels[i] + 1 + i % 4) % b.classes;
+    a[0].steps = 4;
+    a[1].targets = targets;
+    a[2].targets = targets;
+    for (k = 0; k < 3; k++) {
+        a[k].batch = 7;
+        CHECK(bench_run(&b, &a[k]));
+        memcpy(alone[k], b.records, sizeof alone[k]);
+    }
+    for (o = 0; o < 6; o++) {
+        l2l_attack in_order[3];
+        for (k = 0; k < 3; k++) in_order[k] = a[orders[o][k]];
+        memset(b.records, 0, sizeof alone[0]);
+        CHECK(l2l_attack_worst(b.m, in_order, 3, b.x, b.labels, N, b.adv, b.records));
+        for (i = 0; i < N; i++) {
+            const l2l_record *r = NULL, *got = &b.records[i];
+            for (k = 0; k < 3 && !r; k++)
+                if (alone[orders[o][k]][i].success) r = &alone[orders[o][k]][i];
+            for (k = 0; k < 3 && !r; k++)
+                if (alone[orders[o][k]][i].predicted != b.labels[i]) {
+                    r = &alone[orders[o][k]][i];
+                    astray++;
+                }
+            if (!r) r = &alone[orders[o][0]][i];
+            CHECK_INT((r - alone[0]) / N, orders[o][got->attack]);
+            CHECK_INT(r->success, got->success);
+            CHECK_INT(r->predicted, got->predicted);
+            CHECK_INT(r->stage, got->stage);
+            CHECK_NEAR(r->linf, got->linf, 0);
+        }
+    }
+    CHECK(astray > 0);
+    bench_end(&b);
+}
+
+/* From each of two models to the other; on itself at most what its last stage left standing. */
+static void transferred(void)
+{
+    enum { N = 20 };
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_model *models[2];
+    l2l_dataset d;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a = l2l_attack_autoattack(0.04);
+    double accuracies[4];
+    int i, right = 0;
+    a.steps = 4;
+    bench_begin(&b, c, tiny_model(c, 400), N, 511);
+    models[0] = b.m;
+    models[1] = tiny_model(c, 401);
+    bench_labels_right(&b);
+    CHECK(l2l_dataset_from_arrays(c, b.x, b.labels, N, 1, 8, 8, b.classes, &d));
+    CHECK(l2l_transfer_matrix(models, 2, &d, &a, &o, accuracies));
+    CHECK(bench_run(&b, &a));
+    for (i = 0; i < N; i++) right += !b.records[i].success;
+    CHECK_NEAR((double)right / N, accuracies[0], 1e-12);
+    l2l_dataset_free(&d);
+    l2l_model_free(models[1]);
+    bench_end(&b);
+}
+
+/* An objective that needs clean logits does not aim at classes for that: it keeps its `user`, and
+   the walks are the restarts. */
+static int asked, asked_with_user;
+static l2l_tensor *own_kl(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean, const int *labels,
+                          void *user)
+{
+    (void)labels;
+    asked++;
+    asked_with_user += user == &asked;
+    return l2l_kl_divergence(c, clean, logits);
+}
+
+static void own_objective(void)
+{
+    enum { N = 6 };
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack a = l2l_attack_apgd(0.01);
+    int restarts;
+    bench_begin(&b, c, tiny_model(c, 400), N, 512);
+    bench_labels_right(&b);
+    memset(&a.objective, 0, sizeof a.objective);
+    a.objective.name = "own";
+    a.objective.loss = own_kl;
+    a.objective.needs_clean = true;
+    a.objective.user = &asked;
+    a.steps = 3;
+    for (restarts = 1; restarts < 3; restarts++) {
+        a.restarts = restarts;
+        asked = asked_with_user = 0;
+        CHECK(bench_run(&b, &a));
+        CHECK(asked >= restarts * a.steps && asked <= 1 + restarts * (a.steps + 1));
+        CHECK_INT(asked, asked_with_user);
+    }
+    bench_end(&b);
+}
+
+static bool stopped(void *user, int done, int all)
+{
+    (void)user;
+    return done >= all;
+}
+
+/* Interrupted after its first batch of PGD and gone on with: the same warnings. */
+static void same_warnings(void)
+{
+    enum { N = 30 };
+    const char *file = "autoattack-state.tmp";
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_dataset d;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a[3] = {l2l_attack_fgsm(0.03), l2l_attack_autoattack(0.03), l2l_attack_pgd(0.03)};
+    int targets[N], i, k, run;
+    unsigned warned[2] = {0, 0};
+    char text[2][2000];
+    bench_begin(&b, c, tiny_model(c, 400), N, 513);
+    bench_labels_right(&b);
+    for (i = 0; i < N; i++) targets[i] = (b.labels[i] + i % 4) % b.classes;
+    a[1].steps = 2;
+    a[2].targets = targets;
+    CHECK(l2l_dataset_from_arrays(c, b.x, b.labels, N, 1, 8, 8, b.classes, &d));
+    remove(file);
+    for (run = 0; run < 3; run++) { /* 0: no state; 1: stopped; 2: gone on with */
+        l2l_evaluation e;
+        o.batch = 10;
+        o.epsilon = 0.03;
+        o.state = run ? file : NULL;
+        if (!CHECK(l2l_evaluation_begin(b.m, &d, &o, &e))) break;
+        for (k = 0; k < 3; k++) {
+            a[k].progress = run == 1 && k == 2 ? stopped : NULL;
+            CHECK(l2l_evaluation_attack(&e, &a[k], NULL, NULL, NULL) == !a[k].progress);
+            if (a[k].progress) CHECK_ERROR(c, L2L_ERROR_CANCELLED, "");
+        }
+        if (run != 1) warned[run / 2] = l2l_evaluation_warnings(&e, text[run / 2], sizeof text[0]);
+        l2l_evaluation_end(&e);
+    }
+    CHECK(warned[0] & L2L_WARN_TARGETS);
+    CHECK_INT(warned[0], warned[1]);
+    CHECK_TEXT(text[0], text[1]);
+    remove(file);
+    l2l_dataset_free(&d);
+    bench_end(&b);
+}
+
 static void evaluated(void)
 {
     enum { N = 30 };
@@ -463,6 +647,11 @@ int main(void)
     RUN(ensemble, "an image falls to the first of AutoAttack's attacks that fools it alone");
     RUN(same_everywhere, "results do not depend on batch and threads");
     RUN(stronger_than_pgd, "APGD fools at least as many images as PGD with as many steps");
+    RUN(without_images, "the ensemble needs no room for images, and alone has stages");
+    RUN(among_others, "among other attacks, in any order, the ensemble takes nothing from them");
+    RUN(transferred, "the ensemble's images transfer");
+    RUN(own_objective, "an own objective with clean logits is not taken for one that aims at classes");
+    RUN(same_warnings, "an evaluation that goes on gives the warnings of one go");
     RUN(evaluated, "an evaluation tells the accuracy after each stage");
     RUN(refused, "settings that make no sense are refused by name");
     RUN(few_classes, "with two or three classes the ensemble goes without the targeted ratio");

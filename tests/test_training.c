@@ -76,6 +76,8 @@ typedef struct run {
     int64_t stop_at;
     int copy_at;
     const char *copy_from, *copy_to;
+    l2l_trainer *saves; /* to save_to, in the callback of step stop_at, going on then              */
+    const char *save_to;
     l2l_real *last, *before; /* parameters after the last step that was reported, and the one before */
     int64_t last_count, calls;
     double epsilon_before;
@@ -105,7 +107,8 @@ static bool run_progress(void *user, const l2l_progress *p)
         r->best = l2l_model_clone(r->c, r->m);
     }
     if (r->copy_at && r->calls == r->copy_at) copy_file(r->copy_from, r->copy_to);
-    return !r->stop_at || r->calls < r->stop_at;
+    if (r->saves && p->step == r->stop_at) CHECK(l2l_trainer_save(r->saves, r->save_to));
+    return !r->stop_at || r->saves || r->calls < r->stop_at;
 }
 
 static int run_begin(run *r, int method, int threads)
@@ -227,6 +230,35 @@ static void resuming(void)
     free(log);
     free(cut);
     free(checkpoint);
+}
+
+/* A checkpoint that the progress callback makes, also at the end of an epoch (steps 5 and 10). */
+static void checkpoints_of_the_callback(void)
+{
+    static const int stops[] = {4, 5, 6, 10};
+    char *file = path("callback.l2l");
+    int method, i;
+    for (method = 0; method < KINDS; method++)
+        for (i = 0; i < COUNT(stops); i++) {
+            run a, b;
+            l2l_trainer *t;
+            if (!run_begin(&a, method, 1) || !run_begin(&b, method, 1)) return;
+            a.stop_at = stops[i];
+            a.save_to = file;
+            t = a.saves = l2l_trainer_create(a.m, &a.d, &a.o);
+            CHECK(l2l_train(t));
+            l2l_trainer_free(t);
+            t = l2l_trainer_create(b.m, &b.d, &b.o);
+            CHECK(l2l_trainer_resume(t, file));
+            CHECK(l2l_train(t));
+            CHECK_INT(10 - stops[i], b.calls);
+            l2l_trainer_free(t);
+            check_same_run(&a, &b);
+            run_end(&b);
+            run_end(&a);
+        }
+    remove(file);
+    free(file);
 }
 
 /* A loop of one's own: steps on batches as they come, a checkpoint by hand. */
@@ -1185,6 +1217,7 @@ int main(int argc, char **argv)
         directory[slash - argv[0] + 1] = 0;
     }
     RUN(resuming, "stopping and resuming gives the bits of never having stopped");
+    RUN(checkpoints_of_the_callback, "checkpoints that the callback makes open, also at an epoch's end");
     RUN(own_loop, "steps of a loop of one's own, saved and resumed, are those of one go");
     RUN(resuming_after_a_kill, "resuming from a periodic checkpoint cuts the log to its step");
     RUN(other_settings_refused, "a checkpoint of other settings is refused by name");
