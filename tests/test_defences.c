@@ -368,6 +368,66 @@ static void generator_attack(void)
     l2l_context_free(c);
 }
 
+/* Packed numbers that cannot be a generator's are refused, and nothing is changed then. */
+static void generator_states(void)
+{
+    l2l_context *c = test_context(1);
+    l2lda *g = seeded_generator(c);
+    l2l_maximizer m = l2lda_maximizer(g);
+    int64_t n = m.pack(m.self, NULL);
+    double *v = (double *)test_memory((size_t)n * sizeof *v), *again, kept;
+    again = (double *)test_memory((size_t)n * sizeof *v);
+    CHECK_INT(n, m.pack(m.self, v));
+    CHECK(m.unpack(m.self, v, n));
+    CHECK_OK(c);
+    kept = v[0];
+    v[0] = NAN; /* width_multiplier */
+    CHECK(!m.unpack(m.self, v, n));
+    CHECK_ERROR(c, L2L_ERROR_MISMATCH, "width_multiplier");
+    v[0] = kept;
+    if (sizeof(l2l_real) == sizeof(float)) {
+        int64_t at[2];
+        int i;
+        at[0] = L2LDA__OWN + L2LDA__OPTIMIZER + 5; /* a weight, and a moment of the optimizer */
+        at[1] = n - 3;
+        for (i = 0; i < 2; i++) {
+            kept = v[at[i]];
+            v[at[i]] = -1e300;
+            CHECK(!m.unpack(m.self, v, n));
+            CHECK_ERROR(c, L2L_ERROR_FORMAT, "too large");
+            v[at[i]] = kept;
+        }
+    }
+    m.pack(m.self, again);
+    CHECK_BYTES(v, again, (size_t)n * sizeof *v);
+    CHECK(!m.unpack(NULL, v, n));
+    free(v);
+    free(again);
+    l2lda_free(g);
+    l2l_context_free(c);
+}
+
+/* What is loaded after a step that failed stays as the file has it: running statistics, too. */
+static void generator_loaded_after_a_failure(void)
+{
+    l2l_context *c = test_context(1);
+    l2lda *g = seeded_generator(c), *h = small_generator(c, 0.01);
+    void *data = NULL, *back = NULL;
+    size_t bytes = 0, size = 0;
+    CHECK(l2lda_save_memory(g, &data, &bytes));
+    CHECK(l2lda__statistics(h, false)); /* as a step begins, and comes to nothing */
+    CHECK(l2lda_load_memory(h, data, bytes));
+    CHECK(l2lda_save_memory(h, &back, &size));
+    if (CHECK_INT(bytes, size)) CHECK_BYTES(data, back, bytes);
+    CHECK_SAME_MODEL(l2lda_network(g), l2lda_network(h));
+    l2l_free(c, data);
+    l2l_free(c, back);
+    l2lda_free(g);
+    l2lda_free(h);
+    CHECK_OK(c);
+    l2l_context_free(c);
+}
+
 /* In memory and as a file; with its own metadata; not as a classifier, nor a classifier as one. */
 static void generator_files(void)
 {
@@ -574,6 +634,8 @@ int main(void)
     RUN(generator_sizes, "500,944 and 495,184 parameters; bad settings are refused by name");
     RUN(generator_starts, "class-conditional scales begin near 1, shared by all classes");
     RUN(generator_attack, "the generator's attack is each image's own; restarts draw other z");
+    RUN(generator_states, "states that cannot be a generator's are refused, and change nothing");
+    RUN(generator_loaded_after_a_failure, "a generator loaded after a failed step is the file's");
     RUN(generator_files, "a generator comes back from its file, and is no classifier");
     RUN(concatenation, "l2l_concat and its gradients of first and second order");
     RUN(learning, "each method learns the embedded digits, the generator's attack gets stronger");
