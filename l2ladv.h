@@ -84,14 +84,14 @@ int main(void)
    Part III: the machine
       7  Errors, memory, random numbers, options     4064  >>foundation
       8  Tensors and reverse-mode autodiff           5185  >>autodiff
-      9  Layers and classifiers                      6852  >>layers
-     10  Losses and outer optimizers                 7944  >>losses-code
+      9  Layers and classifiers                      6864  >>layers
+     10  Losses and outer optimizers                 7956  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8275  >>attacks-code
-     12  Evaluation                                  9855  >>evaluation
-     13  Data sets                                  10489  >>data-code
-     14  Files                                      10587  >>files-code
-     15  Kernels                                    13070  >>kernels
+     11  Attacks                                     8287  >>attacks-code
+     12  Evaluation                                  9867  >>evaluation
+     13  Data sets                                  10501  >>data-code
+     14  Files                                      10599  >>files-code
+     15  Kernels                                    13082  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -5748,6 +5748,8 @@ static void l2l__binary_row(char kind, const l2l_real *a, int sa, const l2l_real
     else for (int i = 0; i < n; i++) y[i] = a[i * sa] * b[i * sb];
 }
 
+/* y = a + b: da = db = dy.  y = a - b: da = dy, db = -dy.  y = a b: da = b dy, db = a dy. Each is
+   summed over the axes along which its operand was repeated. */
 static void l2l__binary_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -5894,6 +5896,8 @@ static l2l_tensor *l2l__slope(l2l_context *c, l2l_tensor *y, l2l_tensor *x)
     }
 }
 
+/* dx = f'(x) dy. Where f is linear in pieces f' is a number or a mask: a for a x + b, [x > 0] for
+   relu (0 at 0, as PyTorch has it), 1 or a for a gate. */
 static void l2l__pointwise_vjp(l2l__vjp *v)
 {
     l2l_tensor *y = v->y, *x = y->in[0], *slope;
@@ -6061,6 +6065,7 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
     }
 }
 
+/* y = A x: dx = A^T dy, and A^T is the kind beside A's. */
 static void l2l__map_vjp(l2l__vjp *v)
 {
     l2l_tensor *y = v->y;
@@ -6117,6 +6122,7 @@ L2LADVDEF l2l_tensor *l2l_place(l2l_context *c, l2l_tensor *x, int from, int tot
                     from, 0, 0, NULL);
 }
 
+/* Each part's cotangent is its channels of dy. */
 static void l2l__concat_vjp(l2l__vjp *v)
 {
     int from = 0;
@@ -6224,7 +6230,9 @@ static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *g
 /* Inputs of a convolution's node, in this order. A scale_shift node has all but W. */
 enum { L2L__X = 0, L2L__W, L2L__BIAS, L2L__SCALE, L2L__RESIDUAL, L2L__CONV_INPUTS };
 
-/* y = relu(scale * x + shift + residual): what batch norm is in evaluation mode. */
+/* y = relu(scale * x + shift + residual): what batch norm is in evaluation mode. With
+   t = dy [y > 0]:  dx = scale t, dscale = sum t x, dshift = sum t, dresidual = t; the sums over all
+   that shares the number. */
 static void l2l__scale_shift_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -6374,8 +6382,10 @@ static l2l_tensor *l2l__pool(l2l_context *c, const char *where, const l2l__geome
     return y;
 }
 
-/* Backwards, from the pooled and gated output to the convolution's input. t is the cotangent of
-   what has been reached. */
+/* y = pool(relu(z)), z = scale u + bias + residual, u = conv(x, w). Backwards t is the cotangent of
+   what has been reached, first of z: dy at the places of the maxima, where y > 0. Then
+   dresidual = t, dbias = sum t, dscale = sum t u; and of u, t scale: dw and dx are its convolution
+   with x and with w. */
 static void l2l__conv_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -6628,6 +6638,8 @@ static bool l2l__moments(l2l_context *c, const l2l_tensor *x, l2l_real *mu, l2l_
     return true;
 }
 
+/* y = gamma (x - mu) (variance + eps)^-1/2 + beta (+ residual, relu), in one pass. The running
+   statistics become (1-a) of their own and a of the batch's, the variance there over m - 1. */
 static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
                                          const l2l_batch_norm_options *o)
 {
