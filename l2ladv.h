@@ -91,7 +91,7 @@ int main(void)
      12  Evaluation                                  9867  >>evaluation
      13  Data sets                                  10501  >>data-code
      14  Files                                      10599  >>files-code
-     15  Kernels                                    13082  >>kernels
+     15  Kernels                                    13079  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -12672,10 +12672,7 @@ L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head
     l2l__file f = l2l__file_of(c, name ? name : "memory", head, bytes);
     if (total < 0 || (uint64_t)total < bytes || (uint64_t)total > SIZE_MAX / 2)
         return l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", total);
-    if (bytes < 12 && (uint64_t)total > bytes)
-        return l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes of the header: at least 12 are needed",
-                        (int64_t)bytes);
-    if ((uint64_t)total > bytes) {
+    if (bytes >= 12 && (uint64_t)total > bytes) {
         int64_t start = f.data[6] == 1 ? 10 : 12, here = (int64_t)bytes - start;
         int64_t n = (int64_t)l2l__get_bytes(f.data + 8, (int)start - 8, false);
         if (n > here && !memcmp(f.data, "\x93NUMPY", 6))
