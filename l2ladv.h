@@ -1319,7 +1319,7 @@ L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a);
 typedef struct l2l_npy {
     char type;          /* 'f', 'i', 'u' (unsigned) or 'b' (boolean), of                          */
     int size;           /* so many bytes each                                                     */
-    bool big_endian;
+    bool big_endian;    /* false for single bytes                                                 */
     bool fortran_order; /* the first axis varies fastest                                          */
     int rank;
     int64_t shape[8];
@@ -12683,7 +12683,7 @@ L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head
     if (!l2l__npy_open(&f, &e)) return false;
     h->type = l2l__dtypes[e.dtype].npy[0];
     h->size = l2l__dtypes[e.dtype].size;
-    h->big_endian = e.big;
+    h->big_endian = e.big && h->size > 1;
     h->fortran_order = e.fortran;
     h->rank = e.rank;
     memcpy(h->shape, e.shape, sizeof h->shape);
