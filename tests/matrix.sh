@@ -11,6 +11,7 @@ set -u
 tests=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$tests")
 work=$(mktemp -d "${TMPDIR:-/tmp}/l2ladv-matrix.XXXXXX") || exit 2
+export TMPDIR="$work" # what is left by the tools goes with it
 trap '[ "${KEEP:-}" ] || rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
@@ -217,6 +218,7 @@ if have $mingw; then
         # One prefix for all, made by one process; wine wants a home of its own.
         job "mingw-w64 -O2, under wine: operators, handles, files over 2 GB, names beyond ASCII" "
         export WINEPREFIX=\$PWD/wine WINEDEBUG=-all HOME=\$PWD
+        trap 'wineserver -k; wineserver -w' EXIT # it lingers, with a folder in TMPDIR
         $windows -O2 -c '$tests/implementation.c' -o x.o
         for t in operators handles; do
             $mingw -std=c99 -O1 '$tests'/test_\$t.c x.o -o \$t.exe -lm

@@ -9,6 +9,7 @@ examples=$(dirname "$tests")/examples
 passed=0
 failed=0
 work=$(mktemp -d "${TMPDIR:-/tmp}/l2ladv-$(basename "$0" .sh).XXXXXX") || exit 2
+export TMPDIR="$work" # what is left by the tools goes with it
 trap '[ "${KEEP:-}" ] || rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 cd "$work" || exit 2

@@ -7,6 +7,7 @@ LC_ALL=C
 export LC_ALL
 tests=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/l2ladv-handles.XXXXXX") || exit 2
+export TMPDIR="$work" # what is left by the tools goes with it
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 "${CC:-cc}" -std=c99 -O0 -c "$tests/implementation.c" -o "$work/x.o" || { echo "0 passed, 1 failed"; exit 1; }

@@ -12,6 +12,7 @@ header=$root/l2ladv.h
 readme=$root/README.md
 cc=${CC:-cc}
 work=$(mktemp -d "${TMPDIR:-/tmp}/l2ladv-hygiene.XXXXXX") || exit 2
+export TMPDIR="$work" # what is left by the tools goes with it
 trap '[ "${KEEP:-}" ] || rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 passed=0
