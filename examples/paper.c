@@ -1,0 +1,740 @@
+/* paper.c - the tables of the paper, from training to Markdown:
+ *
+ *     examples/bin/paper --table 3 --scale laptop
+ *
+ * Trains what a table needs with bin/train, attacks it with bin/evaluate, prints the table. Every
+ * model and every measurement is a job with files of its own under --out, named after all that it
+ * depends on: what is there is not computed again, a job that was stopped goes on from its
+ * checkpoint or its state, and tables share models. paper --help lists the flags. */
+#include "cli.h"
+#include "l2lda.h"
+#include <sys/wait.h>
+
+enum { MOST_SEEDS = 16, MOST_WORDS = 96, TABLES = 9 };
+
+/* ---- what a scale is ---- */
+
+typedef struct {
+    const char *dataset, *arch, *name, *eps;
+    /* [0] laptop, [1] paper; width and depth of the classifier: 0 as it is                       */
+    double width[2];
+    int depth[2], images[2], epochs[2], seeds[2], test[2], ensemble[2], crop[2];
+} subject;
+
+/* The paper does not say its epochs; 100 is ours. Images and test images: 0 is all of them. */
+static const subject mnist = {"mnist", "smallcnn", "4-layer CNN, MNIST", "0.3", {0, 0}, {0, 0},
+                              {20000, 0}, {5, 100}, {1, 5}, {1000, 0}, {1000, 0}, {0, 0}};
+static const subject vgg = {"cifar10", "vgg16", "VGG-16, CIFAR-10", "8/255", {0.25, 0}, {0, 0},
+                            {0, 0}, {5, 100}, {1, 5}, {1000, 0}, {1000, 0}, {0, 0}};
+static const subject wide = {"cifar10", "wrn", "WideResNet, CIFAR-10", "8/255", {2, 0}, {10, 0},
+                             {10000, 0}, {6, 100}, {1, 5}, {1000, 0}, {1000, 0}, {0, 0}};
+static const subject restricted = {"restricted-imagenet", "resnet18",
+                                   "ResNet-18, Restricted ImageNet", "8/255", {0.25, 0}, {0, 0},
+                                   {0, 0}, {5, 30}, {1, 5}, {0, 0}, {0, 0}, {64, 224}};
+
+static struct {
+    int table, threads, images, epochs, seeds, test, ensemble, batch, steps;
+    double width;
+    uint64_t seed;
+    const char *scale, *eps, *data, *dataset, *out, *methods;
+    bool plan, json;
+} set;
+static subject now;                          /* the table's, with what the flags change */
+static int seeds;
+static l2l_context *context;
+
+/* ---- folders, files, texts ---- */
+
+typedef struct {
+    char text[1200];
+} path;
+
+static path path_of(const char *format, ...)
+{
+    path p;
+    va_list a;
+    int n;
+    va_start(a, format);
+    n = vsnprintf(p.text, sizeof p.text, format, a);
+    va_end(a);
+    if (n < 0 || n >= (int)sizeof p.text) cli_fail("--out %s: the path is too long", set.out);
+    return p;
+}
+
+static bool is_there(const char *name) { return !access(name, F_OK); }
+
+static void make_folder(const char *name)
+{
+    char part[1200];
+    size_t i, n = strlen(name);
+    for (i = 1; i <= n && n < sizeof part; i++) {
+        if (i < n && name[i] != '/') continue;
+        memcpy(part, name, i);
+        part[i] = 0;
+        if (mkdir(part, 0777) && errno != EEXIST) cli_die_errno(part);
+    }
+}
+
+/* All of a text file, to be freed; NULL if it cannot be read. */
+static char *read_text(const char *name)
+{
+    FILE *f = fopen(name, "rb");
+    char *text = NULL;
+    size_t n = 0, room = 0, got;
+    if (!f) return NULL;
+    do {
+        if (n + 4096 > room && !(text = (char *)realloc(text, room = 2 * room + 8192)))
+            cli_die_errno("memory");
+        got = fread(text + n, 1, 4096, f);
+        n += got;
+    } while (got);
+    fclose(f);
+    text[n] = 0;
+    return text;
+}
+
+/* ---- running the other programs ---- */
+
+typedef struct {
+    char *word[MOST_WORDS];
+    int n;
+} command;
+
+static void add(command *c, const char *format, ...)
+{
+    char text[2400];
+    va_list a;
+    va_start(a, format);
+    vsnprintf(text, sizeof text, format, a);
+    va_end(a);
+    if (c->n + 1 >= MOST_WORDS) cli_fail("a command of too many words");
+    c->word[c->n] = (char *)cli_allocate(strlen(text) + 1, 1);
+    strcpy(c->word[c->n++], text);
+}
+
+static void add_flag(command *c, const char *name, const char *format, ...)
+{
+    char text[2400];
+    va_list a;
+    va_start(a, format);
+    vsnprintf(text, sizeof text, format, a);
+    va_end(a);
+    add(c, "--%s", name);
+    add(c, "%s", text);
+}
+
+static command program(const char *name)
+{
+    command c;
+    const char *slash = strrchr(cli_path, '/');
+    memset(&c, 0, sizeof c);
+    if (slash) add(&c, "%.*s/%s", (int)(slash - cli_path), cli_path, name);
+    else add(&c, "%s", name);
+    return c;
+}
+
+static void print_command(FILE *f, const command *c)
+{
+    int i;
+    for (i = 0; i < c->n; i++) fprintf(f, i ? " %s" : "  %s", c->word[i]);
+    fputc('\n', f);
+}
+
+/* Is it the first time that this file is asked about? Rows share models. */
+static bool new_here(const char *name)
+{
+    static path known[2000];
+    static int n;
+    int i;
+    for (i = 0; i < n; i++) if (!strcmp(known[i].text, name)) return false;
+    if (n < (int)(sizeof known / sizeof *known)) known[n++] = path_of("%s", name);
+    return true;
+}
+
+/* --plan: each command once, by the file that it makes. */
+static void plan(const command *c, const char *makes)
+{
+    if (new_here(makes)) print_command(stdout, c);
+}
+
+/* A line more in a file of seconds. */
+static void note_seconds(const char *name, double seconds)
+{
+    FILE *f = fopen(name, "a");
+    if (!f || fprintf(f, "%.2f\n", seconds) < 0 || fclose(f)) cli_die_errno(name);
+}
+
+/* Runs it with its output in a file; returns the seconds that it took, and adds them to those of
+ * the runs of this job before, in `seconds`. A program that fails ends this one, too. */
+static double run(command *c, const char *output, const char *seconds)
+{
+    double begin = cli_seconds();
+    int status = 0, i;
+    pid_t child;
+    fflush(NULL);
+    child = fork();
+    if (child < 0) cli_die_errno("fork");
+    if (!child) {
+        int fd = open(output, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+        if (fd < 0 || dup2(fd, 1) < 0) _exit(126);
+        execvp(c->word[0], c->word);
+        _exit(127);
+    }
+    signal(SIGINT, SIG_IGN);                 /* the child writes its checkpoint and ends          */
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+    signal(SIGINT, SIG_DFL);
+    begin = cli_seconds() - begin;
+    if (seconds) note_seconds(seconds, begin);
+    if (status) {
+        fprintf(stderr, "%s: this ended with status %d; run again, paper goes on there:\n",
+                cli_program, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+        print_command(stderr, c);
+        exit(1);
+    }
+    for (i = 0; i < c->n; i++) free(c->word[i]);
+    return begin;
+}
+
+/* The sum of the numbers in a file, one a line. */
+static double seconds_in(const char *name)
+{
+    FILE *f = fopen(name, "r");
+    double v, sum = 0;
+    while (f && fscanf(f, "%lf", &v) == 1) sum += v;
+    if (f) fclose(f);
+    return sum;
+}
+
+/* ---- models ---- */
+
+typedef struct {
+    const char *name, *flag, *more;          /* "RNN-Adv"; --method; further words, "--beta 6"    */
+} row;
+
+static const row rows[] = {{"Plain", "plain", ""},
+                           {"AdvTrain", "advtrain", ""},
+                           {"AdvTrain+BLS", "advtrain-bls", ""},
+                           {"TRADES", "trades", ""},
+                           {"TRADES, beta 6", "trades", "--beta 6"},
+                           {"L2LDA", "l2lda", "--generator-width 0.25"},
+                           {"RNN-Adv", "rnn-adv", ""},
+                           {"RNN-TRADES", "rnn-trades", ""},
+                           {"RNN-TRADES, beta 6", "rnn-trades", "--beta 6"}};
+enum { PLAIN, ADVTRAIN, ADVTRAIN_BLS, TRADES, TRADES6, L2LDA, RNN_ADV, RNN_TRADES, RNN_TRADES6 };
+
+static double spent;                         /* seconds in the jobs of this table                 */
+
+/* The start of the names of a model's files, in a folder named after all that is set. */
+static path model_name(const row *r, int seed)
+{
+    path folder;
+    char more[64], *at;
+    folder = path_of("%s/%s-%s-w%g-d%d-i%d-e%d-b%d-T%d-eps%s", set.out, now.dataset, now.arch,
+                     now.width[0], now.depth[0], now.images[0], now.epochs[0], set.batch, set.steps,
+                     now.eps);
+    for (at = folder.text + strlen(set.out) + 1; *at; at++) if (*at == '/') *at = 'o'; /* 8o255 */
+    snprintf(more, sizeof more, "%s", r->more);
+    for (at = more; *at; at++) if (*at == ' ') *at = '-';
+    if (!set.plan) make_folder(folder.text);
+    return path_of("%s/%s%s-s%llu", folder.text, r->flag, more + (*more != 0),
+                   (unsigned long long)set.seed + (unsigned long long)seed);
+}
+
+static void add_subject(command *c)
+{
+    add_flag(c, "dataset", "%s", now.dataset);
+    if (set.data) add_flag(c, "data", "%s", set.data);
+    add_flag(c, "eps", "%s", now.eps);
+    add_flag(c, "threads", "%d", set.threads);
+}
+
+static bool learns(const row *r) { return !strncmp(r->flag, "rnn", 3); }
+static bool generates(const row *r) { return !strcmp(r->flag, "l2lda"); }
+
+static command training(const row *r, int seed)
+{
+    command c = program("train");
+    char more[64], *word;
+    add_subject(&c);
+    add_flag(&c, "method", "%s", r->flag);
+    add_flag(&c, "arch", "%s", now.arch);
+    if (now.width[0] > 0) add_flag(&c, "width", "%g", now.width[0]);
+    if (now.depth[0]) add_flag(&c, "depth", "%d", now.depth[0]);
+    if (now.crop[0]) add_flag(&c, "crop", "%d", now.crop[0]);
+    if (now.images[0]) add_flag(&c, "limit", "%d", now.images[0]);
+    add_flag(&c, "epochs", "%d", now.epochs[0]);
+    add_flag(&c, "batch", "%d", set.batch);
+    if (strcmp(r->flag, "plain")) add_flag(&c, "steps", "%d", set.steps);
+    add_flag(&c, "schedule", "cosine");
+    add_flag(&c, "seed", "%llu", (unsigned long long)set.seed + (unsigned long long)seed);
+    snprintf(more, sizeof more, "%s", r->more);
+    for (word = strtok(more, " "); word; word = strtok(NULL, " ")) add(&c, "%s", word);
+    return c;
+}
+
+/* Trains the model of a row, if its file is not there, and gives the start of its files' names. */
+static path trained(const row *r, int seed)
+{
+    path p = model_name(r, seed), model = path_of("%s.safetensors", p.text);
+    path seconds = path_of("%s.seconds", p.text), log = path_of("%s.txt", p.text);
+    if (!is_there(model.text)) {
+        command c = training(r, seed);
+        add_flag(&c, "save", "%s", model.text);
+        if (learns(r) || generates(r)) add_flag(&c, "save-maximizer", "%s.phi", p.text);
+        add_flag(&c, "checkpoint", "%s.checkpoint", p.text);
+        add(&c, "--resume");
+        add_flag(&c, "log", "%s.jsonl", p.text);
+        if (set.plan) { plan(&c, model.text); return p; }
+        fprintf(stderr, "training %s, seed %llu\n", r->name,
+                (unsigned long long)set.seed + (unsigned long long)seed);
+        run(&c, log.text, seconds.text);
+        remove(path_of("%s.checkpoint", p.text).text);
+    }
+    if (new_here(seconds.text)) spent += seconds_in(seconds.text);
+    return p;
+}
+
+/* ---- measurements ---- */
+
+/* The number of `key` behind the attack `spec` (NULL: of the whole) in what evaluate printed. */
+static bool json_number(const char *text, const char *spec, const char *key, double *v)
+{
+    char quoted[400];
+    const char *at = text;
+    if (spec) {
+        snprintf(quoted, sizeof quoted, "\"%s\":{", spec);
+        if (!(at = strstr(text, quoted))) return false;
+    }
+    snprintf(quoted, sizeof quoted, "\"%s\":", key);
+    if (!(at = strstr(at, quoted))) return false;
+    *v = strtod(at + strlen(quoted), NULL);
+    return true;
+}
+
+/* Attacks the model of a row on the first `limit` test images; the JSON text, to be freed. `name`
+ * and the attacks name the job. phi, generator: may be NULL. */
+static char *measured(const path *model, const char *name, const char *attacks, int limit,
+                      const char *phi, const char *generator)
+{
+    unsigned long h = 2166136261ul;
+    const char *s;
+    path p, done, seconds;
+    for (s = attacks; *s; s++) h = ((h ^ (unsigned char)*s) * 16777619ul) & 0xfffffffful;
+    p = path_of("%s.%s-%d-%08lx", model->text, name, limit, h);
+    done = path_of("%s.json", p.text);
+    seconds = path_of("%s.seconds", p.text);
+    if (!is_there(done.text)) {
+        command c = program("evaluate");
+        path output = path_of("%s.unfinished", p.text);
+        add_subject(&c);
+        add_flag(&c, "model", "%s.safetensors", model->text);
+        add_flag(&c, "attack", "%s", attacks);
+        if (limit) add_flag(&c, "limit", "%d", limit);
+        if (phi) add_flag(&c, "maximizer", "%s", phi);
+        if (generator) add_flag(&c, "generator", "%s", generator);
+        add_flag(&c, "state", "%s.state", p.text);
+        add(&c, "--json");
+        if (set.plan) { plan(&c, done.text); return NULL; }
+        fprintf(stderr, "attacking %s: %s\n", strrchr(model->text, '/') + 1, attacks);
+        run(&c, output.text, seconds.text);
+        if (rename(output.text, done.text)) cli_die_errno(done.text);
+        remove(path_of("%s.state", p.text).text);
+    }
+    if (new_here(seconds.text)) spent += seconds_in(seconds.text);
+    return read_text(done.text);
+}
+
+/* ---- tables ---- */
+
+typedef struct {
+    double value[MOST_SEEDS];
+    int n;
+} cell;
+
+static void put(cell *c, double v) { if (c->n < MOST_SEEDS) c->value[c->n++] = v; }
+
+/* One seed: the figure. Several: the mean, half of what lies between the ends, and the lowest. */
+static void print_cell(const cell *c, double factor, const char *format)
+{
+    char text[32];
+    double sum = 0, low, high;
+    int i;
+    if (!c->n) { printf(" - |"); return; }
+    low = high = c->value[0];
+    for (i = 0; i < c->n; i++) {
+        sum += c->value[i];
+        if (c->value[i] < low) low = c->value[i];
+        if (c->value[i] > high) high = c->value[i];
+    }
+    snprintf(text, sizeof text, format, factor * sum / c->n);
+    printf(" %s", text);
+    if (c->n > 1) {
+        snprintf(text, sizeof text, format, factor * (high - low) / 2);
+        printf(" ± %s", text);
+        snprintf(text, sizeof text, format, factor * low);
+        printf(" (%s)", text);
+    }
+    printf(" |");
+}
+
+static void print_percent(const cell *c) { print_cell(c, 100, "%.2f"); }
+
+/* --json: the figures of a cell, one a seed. */
+static void print_values(const char *name, const cell *c)
+{
+    int i;
+    printf(",\"%s\":[", name);
+    for (i = 0; i < c->n; i++) printf("%s%.10g", i ? "," : "", c->value[i]);
+    printf("]");
+}
+
+/* A head with the first column's name and those in a list "a|b". */
+static void print_head(const char *first, const char *list)
+{
+    const char *s;
+    if (set.json || set.plan) return;
+    printf("\n| %s | ", first);
+    for (s = list; *s; s++) {
+        if (*s == '|') printf(" | "); else putchar(*s);
+    }
+    printf(" |\n|---|");
+    for (s = list; *s; s++) if (*s == '|') printf("---|");
+    printf("---|\n");
+}
+
+static bool wanted(int which)
+{
+    return !set.methods || cli_listed(set.methods, rows[which].flag, strlen(rows[which].flag));
+}
+
+/* Accuracies of one row under a list of attacks, over all seeds. */
+typedef struct {
+    cell natural, attack[16], worst, ensemble;
+} figures;
+
+enum { WITH_PHI = 1, WITH_GENERATOR = 2, WITH_ENSEMBLE = 4 };
+
+/* Whoever was trained with a maximizer of its own is attacked with RNN-Adv's like all others. */
+static figures attacked(int which, const char *name, const char *const *attacks, int n, int with)
+{
+    char list[2000] = "";
+    figures f;
+    int s, i;
+    double v;
+    memset(&f, 0, sizeof f);
+    for (i = 0; i < n; i++)
+        snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? "," : "", attacks[i]);
+    for (s = 0; s < seeds; s++) {
+        path model = trained(&rows[which], s);
+        path phi = with & WITH_PHI ? trained(&rows[RNN_ADV], s) : model;
+        path generator = with & WITH_GENERATOR ? trained(&rows[L2LDA], s) : model;
+        char *text;
+        phi = path_of("%s.phi", phi.text);
+        generator = path_of("%s.phi", generator.text);
+        text = measured(&model, name, list, now.test[0], with & WITH_PHI ? phi.text : NULL,
+                        with & WITH_GENERATOR ? generator.text : NULL);
+        if (text && json_number(text, NULL, "natural", &v)) put(&f.natural, v);
+        if (text && json_number(text, NULL, "worst", &v)) put(&f.worst, v);
+        for (i = 0; text && i < n; i++)
+            if (json_number(text, attacks[i], "accuracy", &v)) put(&f.attack[i], v);
+        free(text);
+        if (!(with & WITH_ENSEMBLE)) continue;
+        text = measured(&model, "autoattack", "autoattack", now.ensemble[0], NULL, NULL);
+        if (text && json_number(text, "autoattack", "accuracy", &v)) put(&f.ensemble, v);
+        free(text);
+    }
+    return f;
+}
+
+static void print_row(const char *name, const figures *f, const char *const *attacks, int n,
+                      int with)
+{
+    int i;
+    if (set.plan) return;
+    if (set.json) {
+        printf("{\"table\":%d,\"trained with\":\"%s\"", set.table, name);
+        print_values("natural", &f->natural);
+        for (i = 0; i < n; i++) print_values(attacks[i], &f->attack[i]);
+        print_values("worst", &f->worst);
+        if (with & WITH_ENSEMBLE) print_values("autoattack", &f->ensemble);
+        printf("}\n");
+        fflush(stdout);
+        return;
+    }
+    printf("| %s |", name);
+    print_percent(&f->natural);
+    for (i = 0; i < n; i++) print_percent(&f->attack[i]);
+    print_percent(&f->worst);
+    if (with & WITH_ENSEMBLE) print_percent(&f->ensemble);
+    printf("\n");
+    fflush(stdout);
+}
+
+/* Tables 1, 3, 4, 5 and 9: robust accuracy under the attacks that see the model. */
+static void white_box(const int *list, int n)
+{
+    static const char *const attacks[] = {"fgsm", "pgd:steps=10", "pgd:steps=100",
+                                          "cw-pgd:steps=100", "learned", "l2lda"};
+    bool generator = wanted(L2LDA) && set.table != 1 && set.table != 9;
+    int with = WITH_PHI | WITH_ENSEMBLE | (generator ? WITH_GENERATOR : 0);
+    int count = generator ? 6 : 5, i;
+    print_head("trained with", generator
+                       ? "natural|FGSM|PGD-10|PGD-100|CW-100|learned|L2LDA's|worst|AutoAttack"
+                       : "natural|FGSM|PGD-10|PGD-100|CW-100|learned|worst|AutoAttack");
+    for (i = 0; i < n; i++) {
+        figures f;
+        if (!wanted(list[i])) continue;
+        f = attacked(list[i], "white-box", attacks, count, with);
+        print_row(rows[list[i]].name, &f, attacks, count, with);
+    }
+}
+
+/* Table 6: more steps than the optimizer was trained for, beside PGD's. */
+static void more_steps(const int *list, int n)
+{
+    static const char *const attacks[] = {"learned:steps=10", "pgd:steps=10", "learned:steps=20",
+                                          "pgd:steps=20", "learned:steps=40", "pgd:steps=40",
+                                          "learned:steps=100", "pgd:steps=100"};
+    int i;
+        print_head("trained with", "natural|learned 10|PGD-10|learned 20|PGD-20|learned 40|PGD-40|"
+                                   "learned 100|PGD-100|worst");
+    for (i = 0; i < n; i++) {
+        figures f;
+        if (!wanted(list[i])) continue;
+        f = attacked(list[i], "steps", attacks, 8, WITH_PHI);
+        print_row(rows[list[i]].name, &f, attacks, 8, 0);
+    }
+}
+
+/* Table 7: images made for another network, one trained plainly and one against PGD, both of the
+ * seed behind the last. */
+static void black_box(const int *list, int n)
+{
+    char spec[2][1400];
+    const char *attacks[2];
+    int i;
+    for (i = 0; i < 2; i++) {
+        path from = trained(&rows[i ? ADVTRAIN : PLAIN], seeds);
+        snprintf(spec[i], sizeof spec[i], "transfer:from=%s.safetensors:attack=pgd:steps=40",
+                 from.text);
+        attacks[i] = spec[i];
+    }
+    print_head("trained with", "natural|from Plain|from AdvTrain|worst");
+    for (i = 0; i < n; i++) {
+        figures f;
+        if (!wanted(list[i])) continue;
+        f = attacked(list[i], "black-box", attacks, 2, 0);
+        print_row(rows[list[i]].name, &f, attacks, 2, 0);
+    }
+}
+
+/* Seconds of one epoch of `images`, from a training of `steps` steps, less one of a single step:
+ * the best of three, taken in turn. */
+static cell epoch_seconds(int which, int steps, int images)
+{
+    cell all;
+    double best[2] = {0, 0}, v;
+    int round, i;
+    memset(&all, 0, sizeof all);
+    for (round = 0; round < 3; round++)
+        for (i = 0; i < 2; i++) {
+            int of = i ? steps : 1;
+            path p = path_of("%s.time-%d-%d-%d", model_name(&rows[which], 0).text, of, set.threads,
+                             round);
+            path seconds = path_of("%s.seconds", p.text), output = path_of("%s.txt", p.text);
+            if (!is_there(seconds.text)) {
+                int kept = now.images[0], epochs = now.epochs[0];
+                command c;
+                now.images[0] = of * set.batch;
+                now.epochs[0] = 1;
+                c = training(&rows[which], 0);
+                now.images[0] = kept;
+                now.epochs[0] = epochs;
+                if (set.plan) { plan(&c, seconds.text); continue; }
+                note_seconds(seconds.text, run(&c, output.text, NULL));
+            }
+            v = seconds_in(seconds.text);
+            if (!round || v < best[i]) best[i] = v;
+        }
+    if (!set.plan) put(&all, (best[1] - best[0]) / (steps - 1) * images / set.batch);
+    return all;
+}
+
+/* How many numbers the maximizer of a row learns. */
+static int64_t learned_numbers(int which)
+{
+    path p = path_of("%s.phi", trained(&rows[which], 0).text);
+    int64_t n = 0;
+    if (set.plan) return 0;
+    if (generates(&rows[which])) {
+        l2lda *g = l2lda_open(context, p.text);
+        n = l2l_model_size(l2lda_network(g));
+        l2lda_free(g);
+    } else {
+        l2l_learned *phi = l2l_learned_open(context, p.text);
+        n = l2l_learned_size(phi);
+        l2l_learned_free(phi);
+    }
+    if (l2l_error(context)) die(context);
+    return n;
+}
+
+/* Tables 2 and 8: what an epoch takes. */
+static void times(const int *list, int n)
+{
+    int images = now.images[0] ? now.images[0] : 60000, i;
+    cell base = epoch_seconds(set.table == 8 ? ADVTRAIN : PLAIN, 40, images);
+    long long numbers = 0;
+    cell trades = set.table == 8 ? epoch_seconds(TRADES, 40, images) : base;
+    print_head("trained with", set.table == 8 ? "seconds an epoch|to the original"
+                                                  : "maximizer's parameters|seconds an epoch");
+    for (i = 0; i < n; i++) {
+        cell t;
+        double of;
+        if (!wanted(list[i])) continue;
+        t = epoch_seconds(list[i], generates(&rows[list[i]]) ? 4 : 40, images);
+        if (set.table == 2)
+            numbers = (long long)learned_numbers(list[i]);
+        if (set.plan) continue;
+        of = set.table == 2 ? 0 : list[i] == RNN_ADV ? base.value[0] : trades.value[0];
+        if (set.json) {
+            printf("{\"table\":%d,\"trained with\":\"%s\"", set.table, rows[list[i]].name);
+            print_values("seconds an epoch", &t);
+            if (set.table == 2) printf(",\"parameters\":%lld}\n", numbers);
+            else printf(",\"to the original\":%.4f}\n", t.value[0] / of);
+            continue;
+        }
+        printf("| %s |", rows[list[i]].name);
+        if (set.table == 2) printf(" %lld |", numbers);
+        print_cell(&t, 1, "%.1f");
+        if (set.table == 8)
+            printf(" %.2f (%s) |", t.value[0] / of, list[i] == RNN_ADV ? "AdvTrain" : "TRADES");
+        printf("\n");
+    }
+}
+
+/* ---- scales ---- */
+
+static void print_setting(const char *name, int laptop, int paper, int used)
+{
+    const char *all = "all";
+    char text[3][24];
+    int v[3], i;
+    v[0] = laptop;
+    v[1] = paper;
+    v[2] = used;
+    for (i = 0; i < 3; i++) {
+        if (v[i]) snprintf(text[i], sizeof text[i], "%d", v[i]);
+        else snprintf(text[i], sizeof text[i], "%s", all);
+    }
+    printf("| %s | %s | %s | %s |\n", name, text[0], text[1], text[2]);
+}
+
+/* What the scales differ in, and what this run takes. */
+static void print_scales(const subject *s)
+{
+    printf("%s, table %d, scale %s\n\n| setting | laptop | paper | here |\n|---|---|---|---|\n",
+           now.name, set.table, set.scale);
+    print_setting("training images", s->images[0], s->images[1], now.images[0]);
+    print_setting("epochs", s->epochs[0], s->epochs[1], now.epochs[0]);
+    print_setting("seeds", s->seeds[0], s->seeds[1], seeds);
+    print_setting("test images", s->test[0], s->test[1], now.test[0]);
+    print_setting("of them under AutoAttack", s->ensemble[0], s->ensemble[1], now.ensemble[0]);
+    printf("| width of the classifier | %g | %g | %g |\n", s->width[0] > 0 ? s->width[0] : 1,
+           s->width[1] > 0 ? s->width[1] : s->depth[0] ? 10 : 1,
+           now.width[0] > 0 ? now.width[0] : s->depth[0] ? 10 : 1);
+    if (s->depth[0])
+        printf("| its depth | %d | %d | %d |\n", s->depth[0], 34, now.depth[0] ? now.depth[0] : 34);
+    if (s->crop[0])
+        printf("| pixels a side | %d | %d | %d |\n", s->crop[0], s->crop[1], now.crop[0]);
+}
+
+static void choose(const subject *s)
+{
+    int paper = !strcmp(set.scale, "paper");
+    double eps;
+    now = *s;
+    now.width[0] = set.width > 0 ? set.width : s->width[paper];
+    now.depth[0] = s->depth[paper];
+    now.images[0] = set.images >= 0 ? set.images : s->images[paper];
+    now.epochs[0] = set.epochs > 0 ? set.epochs : s->epochs[paper];
+    now.test[0] = set.test >= 0 ? set.test : s->test[paper];
+    now.ensemble[0] = set.ensemble >= 0 ? set.ensemble : s->ensemble[paper];
+    now.crop[0] = s->crop[paper];
+    if (set.eps) now.eps = set.eps;
+    if (!cli_number(now.eps, &eps) || eps < 0 || eps > 1)
+        cli_fail("--eps '%s': allowed is a number from 0 to 1, such as 0.3 or 8/255", now.eps);
+    if (set.dataset) now.dataset = set.dataset;
+    seeds = set.seeds > 0 ? set.seeds : s->seeds[paper];
+}
+
+static void parse(int argc, char **argv)
+{
+    const cli_flag flags[] = {
+        {"table", CLI_INTEGER, &set.table, 1, TABLES, NULL, "which"},
+        {"scale", CLI_CHOICE, &set.scale, 0, 0, "laptop|paper", "how much of everything"},
+        {"dataset", CLI_CHOICE, &set.dataset, 0, 0, CLI_DATASETS, "another than the table's"},
+        {"data", CLI_TEXT, &set.data, 0, 0, "DIR", "its files; else where datasets.sh puts them"},
+        {"out", CLI_TEXT, &set.out, 0, 0, "DIR", "folder of all jobs"},
+        {"methods", CLI_TEXT, &set.methods, 0, 0, "M|M...", "rows, by train's names; else all"},
+        {"images", CLI_INTEGER, &set.images, -1, 1e9, NULL, "to train on; 0: all, -1: the scale's"},
+        {"epochs", CLI_INTEGER, &set.epochs, 0, 100000, NULL, "0: the scale's"},
+        {"seeds", CLI_INTEGER, &set.seeds, 0, MOST_SEEDS, NULL, "0: the scale's"},
+        {"test", CLI_INTEGER, &set.test, -1, 1e9, NULL, "test images; 0: all, -1: the scale's"},
+        {"autoattack", CLI_INTEGER, &set.ensemble, -1, 1e9, NULL,
+         "of them under AutoAttack; 0: all, -1: the scale's"},
+        {"width", CLI_NUMBER, &set.width, 0, 64, NULL, "of the classifier; 0: the scale's"},
+        {"batch", CLI_INTEGER, &set.batch, 1, 65536, NULL, "images in a step"},
+        {"steps", CLI_INTEGER, &set.steps, 1, 1000, NULL, "inner steps T"},
+        {"eps", CLI_TEXT, &set.eps, 0, 0, "X", "radius of the ball; else the table's"},
+        {"seed", CLI_SEED, &set.seed, 0, 0, NULL, "the first"},
+        {"threads", CLI_INTEGER, &set.threads, 0, 1024, NULL, "0: all that there are"},
+        {"plan", CLI_SWITCH, &set.plan, 0, 0, NULL, "print the commands that are still to be run"},
+        {"json", CLI_SWITCH, &set.json, 0, 0, NULL, "JSON lines, one a row, each seed's figures"},
+        {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
+    };
+    set.table = 3;
+    set.scale = "laptop";
+    set.out = "out/paper";
+    set.images = set.test = set.ensemble = -1;
+    set.batch = 128;
+    set.steps = 10;
+    cli_parse(argc, argv,
+              "Makes the paper's tables: trains, attacks, prints Markdown. Jobs are kept in --out.",
+              flags);
+}
+
+int main(int argc, char **argv)
+{
+    static const int first[] = {ADVTRAIN, ADVTRAIN_BLS};
+    static const int all[] = {PLAIN, ADVTRAIN, ADVTRAIN_BLS, TRADES, TRADES6,
+                              L2LDA, RNN_ADV, RNN_TRADES, RNN_TRADES6};
+    static const int large[] = {PLAIN, ADVTRAIN, TRADES, RNN_ADV, RNN_TRADES};
+    static const int learned[] = {L2LDA, RNN_ADV, RNN_TRADES}, two[] = {RNN_ADV, RNN_TRADES};
+    static const int defended[] = {ADVTRAIN, TRADES, RNN_ADV, RNN_TRADES};
+    const subject *s;
+    parse(argc, argv);
+    s = set.table == 4 ? &vgg : set.table == 5 ? &wide : set.table == 9 ? &restricted : &mnist;
+    choose(s);
+    context = cli_context(set.threads);
+    if (!set.json) print_scales(s);
+    fflush(stdout);
+    switch (set.table) {
+    case 1: white_box(first, 2); break;
+    case 2: times(learned, 3); break;
+    case 3: white_box(all, 9); break;
+    case 6: more_steps(defended, 4); break;
+    case 7: black_box(all, 9); break;
+    case 8: times(two, 2); break;
+    default: white_box(large, 5);
+    }
+    if (!set.plan && !set.json) {
+        printf("\n%s; %s, images of %s, T %d, eps %s, batch %d, ", l2l_describe(context), now.name,
+               now.dataset, set.steps, now.eps, set.batch);
+        printf(seeds > 1 ? "seeds %llu to %llu" : "seed %llu", (unsigned long long)set.seed,
+               (unsigned long long)set.seed + (unsigned long long)seeds - 1);
+        printf("; %s in all jobs\n", cli_duration(spent).text);
+    }
+    l2l_context_free(context);
+    return cli_end();
+}

@@ -1,0 +1,75 @@
+#!/bin/sh
+# examples/paper.c: the commands that it runs, tables in Markdown and JSON, jobs that are done are not
+# done again, one that was stopped goes on.
+#   usage: sh tests/test_paper.sh        KEEP=1   keep the working directory
+optimise=-O2
+. "$(dirname "$0")/shell.sh"
+
+compiled train evaluate paper
+paper() { # paper FLAG...: a table of tiny models
+    ./paper --dataset embedded --data "$examples/data" --images 128 --epochs 1 --width 0.125 --steps 2 \
+        --test 12 --autoattack 3 --seeds 1 --threads 1 --out jobs "$@"
+}
+
+paper --table 3 --plan >plan 2>output
+[ "$(grep -c 'train --dataset' plan)" -eq 9 ] && [ "$(grep -c '^  ./evaluate' plan)" -eq 18 ] &&
+    [ ! -e jobs ]
+verdict "--plan prints each command once and runs none" $?
+
+two='advtrain|rnn-adv'
+paper --table 3 --methods "$two" >table 2>output
+status=$?
+[ $status -eq 0 ] && [ "$(grep -c '^training' output)" -eq 2 ] &&
+    [ "$(grep -cE '^\| (AdvTrain|RNN-Adv) \|( [0-9.]+ \|){8}$' table)" -eq 2 ] &&
+    grep -qE '; 4-layer CNN, MNIST, images of embedded, T 2, eps 0.3, batch 128, seed 0; .* in all jobs$' table
+verdict "table 3: two rows of accuracies, and a line that says what was run" $?
+cp table output
+[ "$(grep -cE '^\| (epochs|training images|seeds|test images|of them under AutoAttack) \|' table)" -eq 5 ]
+verdict "the scales' difference is printed, a line for each setting" $?
+
+find jobs -name '*.safetensors' -o -name '*.json' | sort | xargs cksum >before
+paper --table 3 --methods "$two" >again 2>output
+[ ! -s output ] && cmp table again >output
+verdict "done jobs are not done again, and the table is the same" $?
+find jobs -name '*.safetensors' -o -name '*.json' | sort | xargs cksum >after
+claim "and their files are as they were" cmp before after
+
+model=$(find jobs -name 'rnn-adv-s0.safetensors')
+./evaluate --model "$model" --dataset embedded --data "$examples/data" --attack pgd:steps=10 --limit 12 \
+    --threads 1 --json >direct 2>output
+paper --table 3 --methods rnn-adv --json >rows 2>output
+mine=$(sed -n 's/.*"pgd:steps=10":\[\([0-9.]*\)\].*/\1/p' rows)
+[ "$mine" ] && grep -q "\"accuracy\":$mine," direct
+verdict "a figure is what evaluate says of the model" $?
+cat rows >output
+[ "$(wc -l <rows)" -eq 1 ] && grep -q '"autoattack":\[[0-9.]*\]}$' rows
+verdict "--json prints one object a row" $?
+
+paper --table 3 --methods "$two" --seeds 2 >several 2>output
+grep -qE '^\| RNN-Adv \|( [0-9.]+ ± [0-9.]+ \([0-9.]+\) \|){8}$' several
+verdict "several seeds give mean, spread and the lowest" $?
+
+rm "$model"
+echo 'not a checkpoint' >"${model%.safetensors}.checkpoint"
+paper --table 3 --methods rnn-adv >table 2>output
+[ $? -eq 1 ] && grep -q 'ended with status 1; run again, paper goes on there' output && [ ! -e "$model" ]
+verdict "a job that fails ends the table, with the command" $?
+rm "${model%.safetensors}.checkpoint"
+paper --table 3 --methods rnn-adv >table 2>output
+grep -qE '^\| RNN-Adv' table && [ "$(grep '^| RNN-Adv' table)" = "$(grep '^| RNN-Adv' again)" ]
+verdict "a model that is gone is made again, the same" $?
+
+paper --table 6 --methods rnn-adv >table 2>output && grep -qE '^\| RNN-Adv \|( [0-9.]+ \|){10}$' table
+verdict "table 6: more steps, learned and PGD's" $?
+paper --table 7 --methods rnn-adv >table 2>output && grep -qE '^\| RNN-Adv \|( [0-9.]+ \|){4}$' table
+verdict "table 7: images made for other models" $?
+paper --table 2 --methods rnn-adv >table 2>output && grep -qE '^\| RNN-Adv \| 491 \| [0-9.]+ \|$' table
+verdict "table 2: the maximizer's parameters and the seconds of an epoch" $?
+paper --table 8 --methods rnn-adv >table 2>output &&
+    grep -qE '^\| RNN-Adv \| [0-9.]+ \| [0-9.]+ \(AdvTrain\) \|$' table
+verdict "table 8: the ratio to the original" $?
+
+paper --table 3 --eps 8/0 >table 2>output
+[ $? -eq 2 ] && grep -q "eps '8/0'" output
+verdict "a wrong radius is refused by its flag" $?
+finish
