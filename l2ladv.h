@@ -84,14 +84,14 @@ int main(void)
    Part III: the machine
       7  Errors, memory, random numbers, options     4064  >>foundation
       8  Tensors and reverse-mode autodiff           5185  >>autodiff
-      9  Layers and classifiers                      6864  >>layers
-     10  Losses and outer optimizers                 7956  >>losses-code
+      9  Layers and classifiers                      6863  >>layers
+     10  Losses and outer optimizers                 7955  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8287  >>attacks-code
-     12  Evaluation                                  9867  >>evaluation
-     13  Data sets                                  10501  >>data-code
-     14  Files                                      10599  >>files-code
-     15  Kernels                                    13079  >>kernels
+     11  Attacks                                     8286  >>attacks-code
+     12  Evaluation                                  9866  >>evaluation
+     13  Data sets                                  10500  >>data-code
+     14  Files                                      10598  >>files-code
+     15  Kernels                                    13078  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -5228,6 +5228,15 @@ typedef struct l2l__packed {
     } cache[4];
 } l2l__packed;
 
+/* Elementwise functions of x, numbers a and b and, from L2L__GATE on, another tensor. */
+enum {
+    L2L__TANH, L2L__SIGMOID, L2L__EXP, L2L__LOG, L2L__POWER, L2L__ABS, L2L__SIGN, L2L__CLAMP,
+    L2L__INSIDE,                             /* 1 in [a, b], else 0                               */
+    L2L__AFFINE, L2L__RELU, L2L__SIGN_STEP,  /* to L2L__MUL: with kernels, see l2l__naive_ew      */
+    L2L__GATE, L2L__PROJECT, L2L__ADD, L2L__MUL,
+    L2L__IN_BALL                             /* 1 within a of the other and in [0, 1], else 0     */
+};
+
 typedef struct l2l__vjp {
     l2l_context *c;
     l2l_tensor *y, *dy;                      /* the node and the cotangent of its output          */
@@ -5257,11 +5266,8 @@ static bool l2l__bundle_has(const struct l2l__bundle *b, const char *name, l2l_s
 /* of chapter 15, kernels */
 static void l2l__packed_free(l2l_context *c, l2l__packed *p);
 static bool l2l__arithmetic_ok(l2l_context *c);
-static void l2l__ew_relu(l2l_context *c, int64_t n, const l2l_real *x, l2l_real *y);
-static void l2l__ew_gate(l2l_context *c, int64_t n, const l2l_real *dy, const l2l_real *y,
-                         l2l_real slope, l2l_real *out);
-static void l2l__ew_mul(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
-                        l2l_real *out);
+static void l2l__ew(l2l_context *c, int f, int64_t n, const l2l_real *x, const l2l_real *y,
+                    l2l_real a, l2l_real b, l2l_real *out);
 static void l2l__channel_finish(l2l_context *c, int64_t pixels, int64_t each, int n,
                                 const l2l_real *x, const l2l__epilogue *e, l2l_real *y);
 static void l2l__channel_gate(l2l_context *c, int64_t pixels, int64_t each, int n,
@@ -5788,7 +5794,7 @@ static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, l2l
     if (l2l__same(r, b->shape) && kind == '+') {
         l2l__ew_add(c, n, a->data, b->data, y->data);
     } else if (l2l__same(r, b->shape) && kind == '*') {
-        l2l__ew_mul(c, n, a->data, b->data, y->data);
+        l2l__ew(c, L2L__MUL, n, a->data, b->data, 0, 0, y->data);
     } else {
         L2L__PARALLEL(l2l__workers(c, n))
         for (p = 0; p < n / s.c; p++)
@@ -5809,13 +5815,7 @@ L2L__BINARY('-', sub)
 L2L__BINARY('*', mul)
 
 /* -- elementwise, one operand ------------------------------------------------------------------
-   y = f(x) with numbers a and b. The last three take another tensor too, as a constant. */
-enum {
-    L2L__AFFINE, L2L__RELU, L2L__TANH, L2L__SIGMOID, L2L__EXP, L2L__LOG, L2L__POWER, L2L__ABS,
-    L2L__SIGN, L2L__CLAMP, L2L__INSIDE,
-    L2L__GATE,                               /* x where the other is positive, a x elsewhere      */
-    L2L__PROJECT, L2L__IN_BALL
-};
+   y = f(x) with numbers a and b; some take another tensor too, as a constant: see l2l__naive_ew. */
 
 /* Those without a kernel of their own, in double. */
 static double l2l__value(int kind, double x, double a, double b)
@@ -5846,10 +5846,9 @@ static l2l_tensor *l2l__pointwise(l2l_context *c, int kind, const char *where, l
     if (l2l__outlined(c, x, x->shape, &y) || !(y = l2l__new(c, where, x->shape))) return y;
     n = l2l_count(x->shape);
     switch (kind) {
-    case L2L__AFFINE: l2l__ew_axpb(c, n, (l2l_real)a, x->data, (l2l_real)b, y->data); break;
-    case L2L__RELU: l2l__ew_relu(c, n, x->data, y->data); break;
-    case L2L__GATE: l2l__ew_gate(c, n, x->data, other->data, (l2l_real)a, y->data); break;
-    case L2L__PROJECT: l2l__ew_project(c, n, x->data, other->data, (l2l_real)a, y->data); break;
+    case L2L__AFFINE: case L2L__RELU: case L2L__GATE: case L2L__PROJECT:
+        l2l__ew(c, kind, n, x->data, other ? other->data : NULL, (l2l_real)a, (l2l_real)b, y->data);
+        break;
     case L2L__IN_BALL:
         for (i = 0; i < n; i++)
             y->data[i] = x->data[i] >= l2l__low(other->data[i], (l2l_real)a) &&
@@ -8308,8 +8307,8 @@ static bool l2l__evaluation_save(const l2l_evaluation *e);
 static bool l2l__evaluation_load(l2l_evaluation *e);
 
 /* of chapter 15, kernels */
-static void l2l__naive_project(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
-                               l2l_real *out);
+static void l2l__naive_ew(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
+                          l2l_real b, l2l_real *out);
 
 /* -- the inner problem ------------------------------------------------------------------------- */
 
@@ -9131,7 +9130,7 @@ static void l2l__spot_project(const l2l__spot *p, l2l_real *z)
     l2l_real shrink = norm > p->attack->epsilon ? (l2l_real)(p->attack->epsilon / norm) : 1;
     for (int64_t j = 0; l2 && shrink < 1 && j < p->one; j++)
         z[j] = p->x[j] + shrink * (z[j] - p->x[j]);
-    l2l__naive_project(p->one, z, p->x, l2 ? 1 : epsilon, z);
+    l2l__naive_ew(L2L__PROJECT, p->one, z, p->x, l2 ? 1 : epsilon, 0, z);
 }
 
 /* v becomes a direction: its sign, or in l2 of length 1. */
@@ -13124,14 +13123,9 @@ typedef struct l2l__kernels {
     /* One pixel: out = a * t + b * (x - mu) + d, where mu, a, b, d stand in turn in `by`. */
     void (*combine)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
                     const l2l_real *by, l2l_real *out);
-    void (*relu)(int64_t n, const l2l_real *x, l2l_real *y);
-    void (*gate)(int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope, l2l_real *out);
-    void (*add)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
-    void (*mul)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
-    void (*axpb)(int64_t n, l2l_real a, const l2l_real *x, l2l_real b, l2l_real *out);
-    void (*sign_step)(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out);
-    void (*project)(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
-                    l2l_real *out);
+    /* out[i] = f(x[i], y[i], a, b), see l2l__naive_ew. */
+    void (*ew)(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a, l2l_real b,
+               l2l_real *out);
     /* One transform of Winograd's for n numbers of each point: from[i][0..n) to to[j][0..n); a
        target of NULL is left out. n is a multiple of half the columns. An epilogue (or NULL) for
        channels k0 and up of pixels in a tensor that begins at `base`. */
@@ -13320,46 +13314,6 @@ static void l2l__naive_conv_weight_gradient(const l2l_context *ctx, const l2l__g
     }
 }
 
-static void l2l__naive_relu(int64_t n, const l2l_real *x, l2l_real *y)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i]; /* not-a-number stays visible */
-}
-
-static void l2l__naive_gate(int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope,
-                            l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = y[i] > 0 ? dy[i] : (l2l_real)(slope * dy[i]);
-}
-
-static void l2l__naive_add(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = a[i] + b[i];
-}
-
-static void l2l__naive_mul(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = a[i] * b[i];
-}
-
-static void l2l__naive_axpb(int64_t n, l2l_real a, const l2l_real *x, l2l_real b, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) {
-        l2l_real t = a * x[i];
-        out[i] = t + b;
-    }
-}
-
-static void l2l__naive_sign_step(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = g[i] > 0 ? alpha : g[i] < 0 ? -alpha : 0;
-}
-
 /* The bounds of the projection, rounded in one place. */
 static l2l_real l2l__low(l2l_real x, l2l_real epsilon) { return x - epsilon > 0 ? x - epsilon : 0; }
 static l2l_real l2l__high(l2l_real x, l2l_real epsilon)
@@ -13367,14 +13321,35 @@ static l2l_real l2l__high(l2l_real x, l2l_real epsilon)
     return x + epsilon < 1 ? x + epsilon : 1;
 }
 
-static void l2l__naive_project(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
-                               l2l_real *out)
+static void l2l__naive_ew(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
+                          l2l_real b, l2l_real *out)
 {
     int64_t i;
-    for (i = 0; i < n; i++) {
-        l2l_real low = l2l__low(x[i], epsilon), high = l2l__high(x[i], epsilon), v = z[i];
-        v = v < low ? low : v;
-        out[i] = v > high ? high : v;
+    switch (f) {
+    case L2L__AFFINE:
+        for (i = 0; i < n; i++) {
+            l2l_real t = a * x[i];           /* rounded, also where compilers contract            */
+            out[i] = t + b;
+        }
+        break;
+    case L2L__RELU:                          /* not-a-number stays visible                        */
+        for (i = 0; i < n; i++) out[i] = x[i] < 0 ? 0 : x[i];
+        break;
+    case L2L__SIGN_STEP:
+        for (i = 0; i < n; i++) out[i] = x[i] > 0 ? a : x[i] < 0 ? -a : 0;
+        break;
+    case L2L__GATE:
+        for (i = 0; i < n; i++) out[i] = y[i] > 0 ? x[i] : (l2l_real)(a * x[i]);
+        break;
+    case L2L__PROJECT:
+        for (i = 0; i < n; i++) {
+            l2l_real low = l2l__low(y[i], a), high = l2l__high(y[i], a), v = x[i];
+            v = v < low ? low : v;
+            out[i] = v > high ? high : v;
+        }
+        break;
+    case L2L__ADD: for (i = 0; i < n; i++) out[i] = x[i] + y[i]; break;
+    case L2L__MUL: for (i = 0; i < n; i++) out[i] = x[i] * y[i]; break;
     }
 }
 
@@ -13414,25 +13389,10 @@ static void l2l__naive_pool_row(const l2l__geometry *g, const l2l_real *x, int o
     l2l__pool_from(0, g, x, oh, y, index);
 }
 
-static const l2l__kernels l2l__naive_kernels = {L2L_CPU_PLAIN,
-                                                1,
-                                                NULL,
-                                                NULL,
-                                                NULL,
-                                                l2l__naive_finish,
-                                                l2l__naive_gate_scale,
-                                                l2l__naive_moments,
-                                                l2l__naive_combine,
-                                                l2l__naive_relu,
-                                                l2l__naive_gate,
-                                                l2l__naive_add,
-                                                l2l__naive_mul,
-                                                l2l__naive_axpb,
-                                                l2l__naive_sign_step,
-                                                l2l__naive_project,
-                                                NULL,
-                                                l2l__naive_pool_row,
-                                                NULL};
+static const l2l__kernels l2l__naive_kernels = {
+    L2L_CPU_PLAIN, 1, NULL, NULL, NULL, l2l__naive_finish, l2l__naive_gate_scale,
+    l2l__naive_moments, l2l__naive_combine, l2l__naive_ew, NULL, l2l__naive_pool_row, NULL
+};
 
 /* -- 15.3 vector kernels ----------------------------------------------------------------------- */
 
@@ -13949,70 +13909,54 @@ L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *cons
 }
 #undef L2L__EACH_ROW
 
-L2L__KERNEL void L2L__NAME(relu)(int64_t n, const float *x, float *y)
+L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const float *x, const float *y, float a, float b,
+                               float *out)
 {
-    const L2L__V zero = L2L__NAME(all)(0);
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES) {
-        L2L__V v = L2L__NAME(load)(x + i);
-        L2L__NAME(store)(y + i, (L2L__V)((L2L__I)v & ~(v < zero)));
+    const L2L__V zero = L2L__NAME(all)(0), one = L2L__NAME(all)(1), va = L2L__NAME(all)(a);
+    int64_t i = 0, whole = L2L__WHOLE(n);
+    L2L__V v, low, high;
+#define L2L__EACH for (; i < whole; i += L2L__LANES)
+    switch (f) {
+    case L2L__RELU:
+        L2L__EACH {
+            v = L2L__NAME(load)(x + i);
+            L2L__NAME(store)(out + i, (L2L__V)((L2L__I)v & ~(v < zero)));
+        }
+        break;
+    case L2L__SIGN_STEP:
+        L2L__EACH {
+            v = L2L__NAME(load)(x + i);
+            v = (L2L__V)(((L2L__I)va & (v > zero)) | ((L2L__I)(zero - va) & (v < zero)));
+            L2L__NAME(store)(out + i, v);
+        }
+        break;
+    case L2L__GATE:
+        L2L__EACH {
+            v = L2L__NAME(load)(x + i);
+            L2L__NAME(store)(out + i, L2L__NAME(pick)(L2L__NAME(load)(y + i) > zero, v, va * v));
+        }
+        break;
+    case L2L__PROJECT:
+        L2L__EACH {
+            v = L2L__NAME(load)(y + i);
+            low = v - va;
+            high = v + va;
+            low = L2L__NAME(pick)(low > zero, low, zero);
+            high = L2L__NAME(pick)(high < one, high, one);
+            v = L2L__NAME(load)(x + i);
+            v = L2L__NAME(pick)(v < low, low, v);
+            L2L__NAME(store)(out + i, L2L__NAME(pick)(v > high, high, v));
+        }
+        break;
+    case L2L__ADD:
+        L2L__EACH L2L__NAME(store)(out + i, L2L__NAME(load)(x + i) + L2L__NAME(load)(y + i));
+        break;
+    case L2L__MUL:
+        L2L__EACH L2L__NAME(store)(out + i, L2L__NAME(load)(x + i) * L2L__NAME(load)(y + i));
+        break;
     }
-    l2l__naive_relu(n - i, x + i, y + i);
-}
-
-L2L__KERNEL void L2L__NAME(gate)(int64_t n, const float *dy, const float *y, float slope,
-                                 float *out)
-{
-    const L2L__V zero = L2L__NAME(all)(0), s = L2L__NAME(all)(slope);
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES) {
-        L2L__V d = L2L__NAME(load)(dy + i);
-        L2L__NAME(store)(out + i, L2L__NAME(pick)(L2L__NAME(load)(y + i) > zero, d, s * d));
-    }
-    l2l__naive_gate(n - i, dy + i, y + i, slope, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(add)(int64_t n, const float *a, const float *b, float *out)
-{
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES)
-        L2L__NAME(store)(out + i, L2L__NAME(load)(a + i) + L2L__NAME(load)(b + i));
-    l2l__naive_add(n - i, a + i, b + i, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(mul)(int64_t n, const float *a, const float *b, float *out)
-{
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES)
-        L2L__NAME(store)(out + i, L2L__NAME(load)(a + i) * L2L__NAME(load)(b + i));
-    l2l__naive_mul(n - i, a + i, b + i, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(sign_step)(int64_t n, float alpha, const float *g, float *out)
-{
-    const L2L__V zero = L2L__NAME(all)(0), up = L2L__NAME(all)(alpha), down = zero - up;
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES) {
-        L2L__V v = L2L__NAME(load)(g + i);
-        L2L__NAME(store)
-        (out + i, (L2L__V)((((L2L__I)up) & (v > zero)) | (((L2L__I)down) & (v < zero))));
-    }
-    l2l__naive_sign_step(n - i, alpha, g + i, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(project)(int64_t n, const float *z, const float *x, float epsilon,
-                                    float *out)
-{
-    const L2L__V zero = L2L__NAME(all)(0), one = L2L__NAME(all)(1), e = L2L__NAME(all)(epsilon);
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES) {
-        L2L__V c = L2L__NAME(load)(x + i), v = L2L__NAME(load)(z + i), low = c - e, high = c + e;
-        low = L2L__NAME(pick)(low > zero, low, zero);
-        high = L2L__NAME(pick)(high < one, high, one);
-        v = L2L__NAME(pick)(v < low, low, v);
-        L2L__NAME(store)(out + i, L2L__NAME(pick)(v > high, high, v));
-    }
-    l2l__naive_project(n - i, z + i, x + i, epsilon, out + i);
+#undef L2L__EACH
+    if (i < n) l2l__naive_ew(f, n - i, x + i, y ? y + i : NULL, a, b, out + i);
 }
 
 L2L__KERNEL void L2L__NAME(pool_row)(const l2l__geometry *g, const float *x, int oh, float *y,
@@ -14168,9 +14112,7 @@ L2L__KERNEL uint32_t L2L__NAME(ties)(const l2l__geometry *g, const float *image,
 static const l2l__kernels L2L__NAME(kernels) = {
     L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
     2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
-    L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(relu),
-    L2L__NAME(gate), L2L__NAME(add),
-    L2L__NAME(mul), l2l__naive_axpb, L2L__NAME(sign_step), L2L__NAME(project),
+    L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(ew),
     L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties)
 };
 
@@ -14542,57 +14484,41 @@ static int l2l__next(int *taken)
     return mine;
 }
 
-/* Elementwise drivers: blocks of 8192 numbers, shared out to the threads. */
-enum { L2L__PIECE = 8192 };
-#define L2L__IN_PIECES(call)                                                                       \
-    const l2l__kernels *kernels = c->kernels;                                                      \
-    int64_t piece, pieces = (n + L2L__PIECE - 1) / L2L__PIECE;                                     \
-    L2L__PARALLEL(l2l__workers(c, n))                                                              \
-    for (piece = 0; piece < pieces; piece++) {                                                     \
-        int64_t at = piece * L2L__PIECE, m = n - at;                                               \
-        if (m > L2L__PIECE) m = L2L__PIECE;                                                        \
-        kernels->call;                                                                             \
+/* Elementwise: blocks of 8192 numbers, shared out to the threads. */
+static void l2l__ew(l2l_context *c, int f, int64_t n, const l2l_real *x, const l2l_real *y,
+                    l2l_real a, l2l_real b, l2l_real *out)
+{
+    enum { PIECE = 8192 };
+    int64_t piece, pieces = (n + PIECE - 1) / PIECE;
+    L2L__PARALLEL(l2l__workers(c, n))
+    for (piece = 0; piece < pieces; piece++) {
+        int64_t at = piece * PIECE, m = n - at < PIECE ? n - at : PIECE;
+        c->kernels->ew(f, m, x + at, y ? y + at : NULL, a, b, out + at);
     }
-
-static void l2l__ew_relu(l2l_context *c, int64_t n, const l2l_real *x, l2l_real *y)
-{
-    L2L__IN_PIECES(relu(m, x + at, y + at))
-}
-
-static void l2l__ew_gate(l2l_context *c, int64_t n, const l2l_real *dy, const l2l_real *y,
-                         l2l_real slope, l2l_real *out)
-{
-    L2L__IN_PIECES(gate(m, dy + at, y + at, slope, out + at))
 }
 
 static void l2l__ew_add(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
                         l2l_real *out)
 {
-    L2L__IN_PIECES(add(m, a + at, b + at, out + at))
-}
-
-static void l2l__ew_mul(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
-                        l2l_real *out)
-{
-    L2L__IN_PIECES(mul(m, a + at, b + at, out + at))
+    l2l__ew(c, L2L__ADD, n, a, b, 0, 0, out);
 }
 
 static void l2l__ew_axpb(l2l_context *c, int64_t n, l2l_real a, const l2l_real *x, l2l_real b,
                          l2l_real *out)
 {
-    L2L__IN_PIECES(axpb(m, a, x + at, b, out + at))
+    l2l__ew(c, L2L__AFFINE, n, x, NULL, a, b, out);
 }
 
 static void l2l__ew_sign_step(l2l_context *c, int64_t n, l2l_real alpha, const l2l_real *g,
                               l2l_real *out)
 {
-    L2L__IN_PIECES(sign_step(m, alpha, g + at, out + at))
+    l2l__ew(c, L2L__SIGN_STEP, n, g, NULL, alpha, 0, out);
 }
 
 static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const l2l_real *x,
                             l2l_real epsilon, l2l_real *out)
 {
-    L2L__IN_PIECES(project(m, z + at, x + at, epsilon, out + at))
+    l2l__ew(c, L2L__PROJECT, n, z, x, epsilon, 0, out);
 }
 
 /* Drivers by pixels of n channels each; a pointer of NULL stays NULL. Every `each` pixels in turn
@@ -14878,7 +14804,7 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
         memcpy(b->targets[i] + tail * width, b->tail + i * width,
                (size_t)(q->columns % width) * sizeof *b->tail);
     for (i = 0; q->by_place && i < m; i++)
-        q->kernels->add(q->columns, b->targets[i], q->zero, b->targets[i]);
+        q->kernels->ew(L2L__ADD, q->columns, b->targets[i], q->zero, 0, 0, b->targets[i]);
     for (i = 0; q->epilogue && i < m; i++)
         q->kernels->finish(q->columns, b->targets[i], q->epilogue, b->targets[i] - q->out,
                            b->targets[i]);
@@ -15482,7 +15408,8 @@ static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q
             for (item = w; item < g.items; item += workers) {
                 l2l_real *sums = g.sums + item * g.size;
                 for (part = 1; part < g.parts; part++)
-                    q->kernels->add(g.size, sums, sums + part * g.items * g.size, sums);
+                    q->kernels->ew(L2L__ADD, g.size, sums, sums + part * g.items * g.size, 0, 0,
+                                   sums);
                 l2l__winograd_collect(&g, sums, item, rooms + w * room);
             }
         }
@@ -15624,7 +15551,7 @@ static void l2l__scatter_image(const l2l__kernels *kernels, const l2l__geometry 
             l2l_real *to = image + (int64_t)((p + r) / g->ow * g->stride) * long_line +
                            (p + r) % g->ow * g->stride * g->c;
             for (i = 0; i < g->kh; i++, patch += line, to += long_line)
-                if (line >= 16) kernels->add(line, to, patch, to);
+                if (line >= 16) kernels->ew(L2L__ADD, line, to, patch, 0, 0, to);
                 else for (e = 0; e < line; e++) to[e] += patch[e];
         }
     }
