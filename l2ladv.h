@@ -13112,16 +13112,18 @@ typedef struct l2l__kernels {
                   l2l_real *y, bool accumulate);
     /* A tap of a panel: out[d*columns + q] = in[d*sd + q*sq]; 0 for columns from `valid` on. */
     void (*pack)(int depth, int valid, const l2l_real *in, int64_t sd, int64_t sq, l2l_real *out);
-    /* The epilogue of one pixel of n channels, whose residual begins at `from`. */
-    void (*finish)(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from, l2l_real *y);
+    /* Of pixels of n channels those from k on; 0 for all. The epilogue of one pixel, whose residual
+       begins at `from`. */
+    void (*finish)(int k, int n, const l2l_real *x, const l2l__epilogue *e, int64_t from,
+                   l2l_real *y);
     /* One pixel: out = t * scale, where t is dy, or 0 where gate <= 0. A gate of NULL is open. */
-    void (*gate_scale)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
-                       l2l_real *out);
+    void (*gate_scale)(int k, int n, const l2l_real *dy, const l2l_real *gate,
+                       const l2l_real *scale, l2l_real *out);
     /* Sums over pixels, for each channel: s0 += t, s1 += t * (x - mu); without dy t is x - mu. */
-    void (*moments)(int pixels, int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
-                    const l2l_real *mu, l2l_real *s0, l2l_real *s1);
+    void (*moments)(int k, int n, int pixels, const l2l_real *dy, const l2l_real *gate,
+                    const l2l_real *x, const l2l_real *mu, l2l_real *s0, l2l_real *s1);
     /* One pixel: out = a * t + b * (x - mu) + d, where mu, a, b, d stand in turn in `by`. */
-    void (*combine)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+    void (*combine)(int k, int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
                     const l2l_real *by, l2l_real *out);
     /* out[i] = f(x[i], y[i], a, b), see l2l__naive_ew. */
     void (*ew)(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a, l2l_real b,
@@ -13131,13 +13133,15 @@ typedef struct l2l__kernels {
        channels k0 and up of pixels in a tensor that begins at `base`. */
     void (*winograd)(int transform, int64_t n, const l2l_real *const *from, l2l_real *const *to,
                      const l2l__epilogue *e, int k0, const l2l_real *base);
-    /* Output row oh of an image: the maxima, and at which pixels they stand. */
-    void (*pool_row)(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y, int *index);
+    /* Output row oh of an image, channels from k on: the maxima, and at which pixels they stand. */
+    void (*pool_row)(int k, const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
+                     int *index);
     /* Which of the 3x3 patches behind the 2x2 windows of outputs from (y, x) on are equal? For each
        of up to 2x2 windows eight bits: of its four outputs the first that is like it, two bits
        each. `zero` stands outside the image. */
     uint32_t (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
                      int x, int rows, int columns);
+    const l2l__cell_kernels *cell;           /* of the learned maximizer                          */
 } l2l__kernels;
 
 enum { L2L__NO_TIES = 1 << 2 | 2 << 4 | 3 << 6 };
@@ -13164,6 +13168,13 @@ static void l2l__packed_free(l2l_context *c, l2l__packed *p)
 
 /* -- 15.2 naive twins -------------------------------------------------------------------------- */
 
+/* The pixel of an image that output pixel (oh,ow) reads at tap (i,j); -1: beyond the border. */
+static int64_t l2l__place_of(const l2l__geometry *g, int oh, int ow, int i, int j)
+{
+    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
+    return h < 0 || h >= g->h || w < 0 || w >= g->w ? -1 : (int64_t)h * g->w + w;
+}
+
 static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, const l2l_real *w,
                                   int oh, int ow, l2l_real *y)
 {
@@ -13171,21 +13182,19 @@ static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, con
     for (k = 0; k < g->k; k++) y[k] = 0;
     for (i = 0; i < g->kh; i++)
         for (j = 0; j < g->kw; j++) {
-            int ih = oh * g->stride + i - g->padding, iw = ow * g->stride + j - g->padding;
+            int64_t place = l2l__place_of(g, oh, ow, i, j);
             const l2l_real *row = w + (int64_t)(i * g->kw + j) * g->c * g->k;
-            if (ih < 0 || ih >= g->h || iw < 0 || iw >= g->w) continue;
-            for (c = 0; c < g->c; c++, row += g->k) {
-                l2l_real a = x[((int64_t)ih * g->w + iw) * g->c + c];
+            for (c = 0; place >= 0 && c < g->c; c++, row += g->k) {
+                l2l_real a = x[place * g->c + c];
                 for (k = 0; k < g->k; k++) y[k] += a * row[k];
             }
         }
 }
 
-static void l2l__finish_from(int first, int n, const l2l_real *x, const l2l__epilogue *e,
-                             int64_t from, l2l_real *y)
+static void l2l__naive_finish(int k, int n, const l2l_real *x, const l2l__epilogue *e, int64_t from,
+                              l2l_real *y)
 {
-    int k;
-    for (k = first; k < n; k++) {
+    for (; k < n; k++) {
         l2l_real v = x[k];
         if (e->mean) v -= e->mean[k];
         if (e->scale) v *= e->scale[k];
@@ -13195,55 +13204,37 @@ static void l2l__finish_from(int first, int n, const l2l_real *x, const l2l__epi
     }
 }
 
-static void l2l__naive_finish(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from,
-                              l2l_real *y)
+static l2l_real l2l__gated(const l2l_real *dy, const l2l_real *gate, int64_t i)
 {
-    l2l__finish_from(0, n, x, e, from, y);
+    return gate && !(gate[i] > 0) ? 0 : dy[i];
 }
 
-static void l2l__naive_gate_scale(int n, const l2l_real *dy, const l2l_real *gate,
+static void l2l__naive_gate_scale(int k, int n, const l2l_real *dy, const l2l_real *gate,
                                   const l2l_real *scale, l2l_real *out)
 {
-    int k;
-    for (k = 0; k < n; k++) out[k] = (gate && !(gate[k] > 0) ? 0 : dy[k]) * scale[k];
+    for (; k < n; k++) out[k] = l2l__gated(dy, gate, k) * scale[k];
 }
 
-/* Channels first .. n-1 of the sums: the vector kernels leave the last ones to this. */
-static void l2l__moments_from(int first, int pixels, int n, const l2l_real *dy,
-                              const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
-                              l2l_real *s0, l2l_real *s1)
+static void l2l__naive_moments(int first, int n, int pixels, const l2l_real *dy,
+                               const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
+                               l2l_real *s0, l2l_real *s1)
 {
     int p, k;
     for (p = 0; p < pixels; p++)
         for (k = first; k < n; k++) {
             int64_t i = (int64_t)p * n + k;
-            l2l_real d = x ? x[i] - mu[k] : 0, t = dy ? dy[i] : d;
-            if (gate && !(gate[i] > 0)) t = 0;
+            l2l_real d = x ? x[i] - mu[k] : 0, t = dy ? l2l__gated(dy, gate, i) : d;
             if (s0) s0[k] += t;
             if (s1) s1[k] += t * d;
         }
 }
 
-static void l2l__naive_moments(int pixels, int n, const l2l_real *dy, const l2l_real *gate,
-                               const l2l_real *x, const l2l_real *mu, l2l_real *s0, l2l_real *s1)
+static void l2l__naive_combine(int k, int n, const l2l_real *dy, const l2l_real *gate,
+                               const l2l_real *x, const l2l_real *by, l2l_real *out)
 {
-    l2l__moments_from(0, pixels, n, dy, gate, x, mu, s0, s1);
-}
-
-static void l2l__combine_from(int first, int n, const l2l_real *dy, const l2l_real *gate,
-                              const l2l_real *x, const l2l_real *by, l2l_real *out)
-{
-    int k;
-    for (k = first; k < n; k++) {
-        l2l_real t = gate && !(gate[k] > 0) ? 0 : dy[k];
-        out[k] = by[n + k] * t + by[2 * n + k] * (x[k] - by[k]) + by[3 * n + k];
-    }
-}
-
-static void l2l__naive_combine(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
-                               const l2l_real *by, l2l_real *out)
-{
-    l2l__combine_from(0, n, dy, gate, x, by, out);
+    for (; k < n; k++)
+        out[k] = by[n + k] * l2l__gated(dy, gate, k) + by[2 * n + k] * (x[k] - by[k]) +
+                 by[3 * n + k];
 }
 
 static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry *g,
@@ -13256,7 +13247,7 @@ static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry 
         int64_t n = p / g->ow / g->oh;
         l2l__naive_conv_pixel(g, x + n * g->h * g->w * g->c, w, (int)(p / g->ow % g->oh),
                               (int)(p % g->ow), y + p * g->k);
-        l2l__naive_finish(g->k, y + p * g->k, e, p * g->k, y + p * g->k);
+        l2l__naive_finish(0, g->k, y + p * g->k, e, p * g->k, y + p * g->k);
     }
 }
 
@@ -13304,11 +13295,11 @@ static void l2l__naive_conv_weight_gradient(const l2l_context *ctx, const l2l__g
         for (n = 0; n < g->n; n++)
             for (oh = 0; oh < g->oh; oh++)
                 for (ow = 0; ow < g->ow; ow++) {
-                    int ih = oh * g->stride + i - g->padding, iw = ow * g->stride + j - g->padding;
                     const l2l_real *d = dy + (((int64_t)n * g->oh + oh) * g->ow + ow) * g->k;
+                    int64_t place = l2l__place_of(g, oh, ow, i, j);
                     l2l_real a;
-                    if (ih < 0 || ih >= g->h || iw < 0 || iw >= g->w) continue;
-                    a = x[(((int64_t)n * g->h + ih) * g->w + iw) * g->c + c];
+                    if (place < 0) continue;
+                    a = x[((int64_t)n * g->h * g->w + place) * g->c + c];
                     for (k = 0; k < g->k; k++) out[k] += a * d[k];
                 }
     }
@@ -13353,45 +13344,31 @@ static void l2l__naive_ew(int f, int64_t n, const l2l_real *x, const l2l_real *y
     }
 }
 
-/* Lines first .. last-1 of a window that lie inside the image. */
-static void l2l__window(int at, int window, int padding, int size, int *first, int *last)
+/* Padding counts as -inf: those places are skipped. */
+static void l2l__naive_pool_row(int first, const l2l__geometry *g, const l2l_real *x, int oh,
+                                l2l_real *y, int *index)
 {
-    *first = at < padding ? padding - at : 0;
-    *last = at - padding + window > size ? size - at + padding : window;
-}
-
-/* Channels `from` and up. Padding counts as -inf: those places are skipped. */
-static void l2l__pool_from(int from, const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
-                           int *index)
-{
-    int ow, i, j, k, i0, i1, j0, j1, h = oh * g->stride, w;
-    l2l__window(h, g->kh, g->padding, g->h, &i0, &i1);
-    for (ow = 0; ow < g->ow; ow++) {
-        w = ow * g->stride;
-        l2l__window(w, g->kw, g->padding, g->w, &j0, &j1);
-        for (k = from; k < g->c; k++) {
-            int best = (h + i0 - g->padding) * g->w + w + j0 - g->padding;
-            for (i = i0; i < i1; i++)
-                for (j = j0; j < j1; j++) {
-                    int place = (h + i - g->padding) * g->w + w + j - g->padding;
-                    l2l_real v = x[(int64_t)place * g->c + k];
-                    if (v > x[(int64_t)best * g->c + k] || v != v) best = place;
+    int ow, i, j, k;
+    for (ow = 0; ow < g->ow; ow++, y += g->c, index += g->c)
+        for (k = first; k < g->c; k++) {
+            int64_t best = -1;
+            for (i = 0; i < g->kh; i++)
+                for (j = 0; j < g->kw; j++) {
+                    int64_t place = l2l__place_of(g, oh, ow, i, j);
+                    l2l_real v = place < 0 ? 0 : x[place * g->c + k];
+                    if (place >= 0 && (best < 0 || v > y[k] || v != v)) {
+                        best = place;
+                        y[k] = v;
+                    }
                 }
-            y[(int64_t)ow * g->c + k] = x[(int64_t)best * g->c + k];
-            index[(int64_t)ow * g->c + k] = best;
+            index[k] = (int)best;
         }
-    }
-}
-
-static void l2l__naive_pool_row(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
-                                int *index)
-{
-    l2l__pool_from(0, g, x, oh, y, index);
 }
 
 static const l2l__kernels l2l__naive_kernels = {
     L2L_CPU_PLAIN, 1, NULL, NULL, NULL, l2l__naive_finish, l2l__naive_gate_scale,
-    l2l__naive_moments, l2l__naive_combine, l2l__naive_ew, NULL, l2l__naive_pool_row, NULL
+    l2l__naive_moments, l2l__naive_combine, l2l__naive_ew, NULL, l2l__naive_pool_row, NULL,
+    &l2l__cell_plain
 };
 
 /* -- 15.3 vector kernels ----------------------------------------------------------------------- */
@@ -13668,63 +13645,57 @@ L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const float *in, int64_t 
         for (d = q < quads ? deep : 0; d < depth; d++) out[d * 2 * L + q] = in[d * sd + q * sq];
 }
 
-/* Elementwise: whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
-#define L2L__WHOLE(n) ((n) / L2L__LANES * L2L__LANES)
-
-L2L__KERNEL void L2L__NAME(finish)(int n, const float *x, const l2l__epilogue *e, int64_t from,
-                                   float *y)
+/* By whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
+L2L__KERNEL void L2L__NAME(finish)(int k, int n, const float *x, const l2l__epilogue *e,
+                                   int64_t from, float *y)
 {
-    int k, whole = L2L__WHOLE(n);
-    for (k = 0; k < whole; k += L2L__LANES)
+    for (; k + L2L__LANES <= n; k += L2L__LANES)
         L2L__NAME(store)(y + k, L2L__NAME(epilogue)(L2L__NAME(load)(x + k), e, k, from + k));
-    if (whole < n) l2l__finish_from(whole, n, x, e, from, y);
+    if (k < n) l2l__naive_finish(k, n, x, e, from, y);
 }
 
 /* dy where the gate is positive, else 0. */
-L2L__INLINE L2L__V L2L__NAME(gated)(const float *dy, const float *gate)
+L2L__INLINE L2L__V L2L__NAME(gated)(const float *dy, const float *gate, int64_t i)
 {
-    L2L__V t = L2L__NAME(load)(dy);
-    return gate ? (L2L__V)((L2L__I)t & (L2L__NAME(load)(gate) > L2L__NAME(all)(0))) : t;
+    L2L__V t = L2L__NAME(load)(dy + i);
+    return gate ? (L2L__V)((L2L__I)t & (L2L__NAME(load)(gate + i) > L2L__NAME(all)(0))) : t;
 }
 
-L2L__KERNEL void L2L__NAME(gate_scale)(int n, const float *dy, const float *gate,
+L2L__KERNEL void L2L__NAME(gate_scale)(int k, int n, const float *dy, const float *gate,
                                        const float *scale, float *out)
 {
-    int k, whole = L2L__WHOLE(n);
-    for (k = 0; k < whole; k += L2L__LANES)
-        L2L__NAME(store)(out + k, L2L__NAME(gated)(dy + k, gate ? gate + k : NULL) *
-                                      L2L__NAME(load)(scale + k));
-    if (k < n) l2l__naive_gate_scale(n - k, dy + k, gate ? gate + k : NULL, scale + k, out + k);
+    for (; k + L2L__LANES <= n; k += L2L__LANES)
+        L2L__NAME(store)(out + k, L2L__NAME(gated)(dy, gate, k) * L2L__NAME(load)(scale + k));
+    if (k < n) l2l__naive_gate_scale(k, n, dy, gate, scale, out);
 }
 
-L2L__KERNEL void L2L__NAME(moments)(int pixels, int n, const float *dy, const float *gate,
-                                    const float *x, const float *mu, float *s0, float *s1)
+L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const float *dy,
+                                    const float *gate, const float *x, const float *mu, float *s0,
+                                    float *s1)
 {
-    int p, k, whole = L2L__WHOLE(n);
+    int p, k = first;
     for (p = 0; p < pixels; p++)
-        for (k = 0; k < whole; k += L2L__LANES) {
+        for (k = first; k + L2L__LANES <= n; k += L2L__LANES) {
             int64_t i = (int64_t)p * n + k;
             L2L__V d = L2L__NAME(all)(0), t;
             if (x) d = L2L__NAME(load)(x + i) - L2L__NAME(load)(mu + k);
-            t = d;
-            if (dy) t = L2L__NAME(gated)(dy + i, gate ? gate + i : NULL);
+            t = dy ? L2L__NAME(gated)(dy, gate, i) : d;
             if (s0) L2L__NAME(store)(s0 + k, L2L__NAME(load)(s0 + k) + t);
             if (s1) L2L__NAME(store)(s1 + k, L2L__NAME(fma)(t, d, L2L__NAME(load)(s1 + k)));
         }
-    if (whole < n) l2l__moments_from(whole, pixels, n, dy, gate, x, mu, s0, s1);
+    if (k < n) l2l__naive_moments(k, n, pixels, dy, gate, x, mu, s0, s1);
 }
 
-L2L__KERNEL void L2L__NAME(combine)(int n, const float *dy, const float *gate, const float *x,
-                                    const float *by, float *out)
+L2L__KERNEL void L2L__NAME(combine)(int k, int n, const float *dy, const float *gate,
+                                    const float *x, const float *by, float *out)
 {
-    int k, whole = L2L__WHOLE(n);
-    for (k = 0; k < whole; k += L2L__LANES) {
-        L2L__V t = L2L__NAME(gated)(dy + k, gate ? gate + k : NULL);
+    for (; k + L2L__LANES <= n; k += L2L__LANES) {
         L2L__V d = L2L__NAME(load)(x + k) - L2L__NAME(load)(by + k), v;
         v = L2L__NAME(fma)(L2L__NAME(load)(by + 2 * n + k), d, L2L__NAME(load)(by + 3 * n + k));
-        L2L__NAME(store)(out + k, L2L__NAME(fma)(L2L__NAME(load)(by + n + k), t, v));
+        v = L2L__NAME(fma)(L2L__NAME(load)(by + n + k), L2L__NAME(gated)(dy, gate, k), v);
+        L2L__NAME(store)(out + k, v);
     }
-    if (whole < n) l2l__combine_from(whole, n, dy, gate, x, by, out);
+    if (k < n) l2l__naive_combine(k, n, dy, gate, x, by, out);
 }
 
 /* Winograd's transforms (Lavin and Gray 2016) of one line of at most six vectors, under their own
@@ -13913,9 +13884,9 @@ L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const float *x, const float *y,
                                float *out)
 {
     const L2L__V zero = L2L__NAME(all)(0), one = L2L__NAME(all)(1), va = L2L__NAME(all)(a);
-    int64_t i = 0, whole = L2L__WHOLE(n);
+    int64_t i = 0;
     L2L__V v, low, high;
-#define L2L__EACH for (; i < whole; i += L2L__LANES)
+#define L2L__EACH for (; i + L2L__LANES <= n; i += L2L__LANES)
     switch (f) {
     case L2L__RELU:
         L2L__EACH {
@@ -13959,22 +13930,21 @@ L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const float *x, const float *y,
     if (i < n) l2l__naive_ew(f, n - i, x + i, y ? y + i : NULL, a, b, out + i);
 }
 
-L2L__KERNEL void L2L__NAME(pool_row)(const l2l__geometry *g, const float *x, int oh, float *y,
-                                     int *index)
+L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const float *x, int oh,
+                                     float *y, int *index)
 {
-    int ow, k, i, j, i0, i1, j0, j1, h = oh * g->stride - g->padding, whole = L2L__WHOLE(g->c);
-    l2l__window(oh * g->stride, g->kh, g->padding, g->h, &i0, &i1);
+    const int h = oh * g->stride - g->padding, lines = h + g->kh < g->h ? h + g->kh : g->h;
+    int ow, k = first, i, j;
     for (ow = 0; ow < g->ow; ow++) {
-        int w = ow * g->stride - g->padding;
-        l2l__window(ow * g->stride, g->kw, g->padding, g->w, &j0, &j1);
-        for (k = 0; k < whole; k += L2L__LANES) {
-            int first = (h + i0) * g->w + w + j0;
-            L2L__V best = L2L__NAME(load)(x + (int64_t)first * g->c + k);
+        const int w = ow * g->stride - g->padding, columns = w + g->kw < g->w ? w + g->kw : g->w;
+        const int i0 = h < 0 ? 0 : h, j0 = w < 0 ? 0 : w; /* without what is padding              */
+        for (k = first; k + L2L__LANES <= g->c; k += L2L__LANES) {
+            L2L__V best = L2L__NAME(load)(x + ((int64_t)i0 * g->w + j0) * g->c + k);
             L2L__I place = {0};
-            place += first;
-            for (i = i0; i < i1; i++)
-                for (j = j0; j < j1; j++) {
-                    int at = (h + i) * g->w + w + j;
+            place += i0 * g->w + j0;
+            for (i = i0; i < lines; i++)
+                for (j = j0; j < columns; j++) {
+                    int at = i * g->w + j;
                     L2L__V v = L2L__NAME(load)(x + (int64_t)at * g->c + k);
                     L2L__I there = {0}, wins = (v > best) | (v != v);
                     there += at;
@@ -13985,7 +13955,7 @@ L2L__KERNEL void L2L__NAME(pool_row)(const l2l__geometry *g, const float *x, int
             *(L2L__I *)(void *)(index + (int64_t)ow * g->c + k) = place;
         }
     }
-    if (whole < g->c) l2l__pool_from(whole, g, x, oh, y, index);
+    if (k < g->c) l2l__naive_pool_row(k, g, x, oh, y, index);
 }
 
 /* Equal patches, for l2l__tie_tiles. Equal is what differs by a few roundings: Winograd's layers
@@ -14108,13 +14078,6 @@ L2L__KERNEL uint32_t L2L__NAME(ties)(const l2l__geometry *g, const float *image,
         }
     return all;
 }
-
-static const l2l__kernels L2L__NAME(kernels) = {
-    L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
-    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
-    L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(ew),
-    L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties)
-};
 
 /* -- the cell of the learned maximizer, in vectors of coordinates ------------------------------ */
 
@@ -14345,7 +14308,14 @@ static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
     L2L__LANES, L2L__NAME(cell_forward), L2L__NAME(cell_backward), L2L__NAME(cell_accumulate)
 };
 
-#undef L2L__WHOLE
+static const l2l__kernels L2L__NAME(kernels) = {
+    L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
+    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
+    L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(ew),
+    L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties),
+    &L2L__NAME(cell_kernels)
+};
+
 #undef L2L__NAME
 #undef L2L__V
 #undef L2L__I
@@ -14434,6 +14404,11 @@ static const char *l2l__cpu_name(unsigned cpu)
          : cpu & L2L_CPU_VECTOR ? "SSE2" : "plain C";
 }
 
+static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c)
+{
+    return c->kernels->cell;
+}
+
 /* Threads worth waking for so many elementary operations. */
 static int l2l__workers(const l2l_context *c, int64_t work)
 {
@@ -14492,7 +14467,7 @@ static void l2l__ew(l2l_context *c, int f, int64_t n, const l2l_real *x, const l
     int64_t piece, pieces = (n + PIECE - 1) / PIECE;
     L2L__PARALLEL(l2l__workers(c, n))
     for (piece = 0; piece < pieces; piece++) {
-        int64_t at = piece * PIECE, m = n - at < PIECE ? n - at : PIECE;
+        int64_t at = piece * PIECE, m = l2l__at_most(PIECE, n - at);
         c->kernels->ew(f, m, x + at, y ? y + at : NULL, a, b, out + at);
     }
 }
@@ -14546,7 +14521,7 @@ static void l2l__channel_finish(l2l_context *c, int64_t pixels, int64_t each, in
     L2L__PARALLEL(l2l__workers(c, pixels * n))
     for (p = 0; p < pixels; p++) {
         l2l__epilogue at = l2l__epilogue_at(e, p, each, n);
-        c->kernels->finish(n, x + p * n, &at, p * n, y + p * n);
+        c->kernels->finish(0, n, x + p * n, &at, p * n, y + p * n);
     }
 }
 
@@ -14554,14 +14529,14 @@ static void l2l__channel_gate(l2l_context *c, int64_t pixels, int64_t each, int 
                               const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
                               l2l_real *out)
 {
-    L2L__EACH_PIXEL(gate_scale(n, dy + p * n, L2L__AT(gate), scale + p / each * n, out + p * n))
+    L2L__EACH_PIXEL(gate_scale(0, n, dy + p * n, L2L__AT(gate), scale + p / each * n, out + p * n))
 }
 
 static void l2l__channel_combine(l2l_context *c, int64_t pixels, int64_t each, int n,
                                  const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
                                  const l2l_real *by, l2l_real *out)
 {
-    L2L__EACH_PIXEL(combine(n, dy + p * n, L2L__AT(gate), x + p * n, by + p / each * 4 * n,
+    L2L__EACH_PIXEL(combine(0, n, dy + p * n, L2L__AT(gate), x + p * n, by + p / each * 4 * n,
                             out + p * n))
 }
 
@@ -14587,7 +14562,7 @@ static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, i
             int count = each - r * RUN < RUN ? (int)(each - r * RUN) : RUN;
             p = part / parts * each + r * RUN;
             memset(f, 0, 2 * (size_t)n * sizeof *f);
-            kernels->moments(count, n, L2L__AT(dy), L2L__AT(gate), L2L__AT(x), mu,
+            kernels->moments(0, n, count, L2L__AT(dy), L2L__AT(gate), L2L__AT(x), mu,
                              s0 ? f : NULL, s1 ? f + n : NULL);
             for (k = 0; k < 2 * n; k++) mine[k] += (double)f[k];
         }
@@ -14806,7 +14781,7 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
     for (i = 0; q->by_place && i < m; i++)
         q->kernels->ew(L2L__ADD, q->columns, b->targets[i], q->zero, 0, 0, b->targets[i]);
     for (i = 0; q->epilogue && i < m; i++)
-        q->kernels->finish(q->columns, b->targets[i], q->epilogue, b->targets[i] - q->out,
+        q->kernels->finish(0, q->columns, b->targets[i], q->epilogue, b->targets[i] - q->out,
                            b->targets[i]);
 }
 
@@ -15781,7 +15756,7 @@ static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const 
     int64_t row, rows = (int64_t)g->n * g->oh, size = (int64_t)g->ow * g->c;
     L2L__PARALLEL(l2l__workers(c, rows * size * g->kh * g->kh))
     for (row = 0; row < rows; row++)
-        kernels->pool_row(g, x + row / g->oh * g->h * g->w * g->c, (int)(row % g->oh),
+        kernels->pool_row(0, g, x + row / g->oh * g->h * g->w * g->c, (int)(row % g->oh),
                           y + row * size, index + row * size);
 }
 
@@ -15828,10 +15803,10 @@ static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x
         for (ow = 0; ow < g->ow; ow++, y += g->c)
             for (i = 0; i < g->kh; i++)
                 for (j = 0; j < g->kh; j++) {
-                    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
+                    int64_t place = l2l__place_of(g, oh, ow, i, j);
                     l2l_real *at;
-                    if (h < 0 || h >= g->h || w < 0 || w >= g->w) continue;
-                    at = x + ((int64_t)h * g->w + w) * g->c;
+                    if (place < 0) continue;
+                    at = x + place * g->c;
                     if (forward) for (k = 0; k < g->c; k++) y[k] += at[k] * share;
                     else for (k = 0; k < g->c; k++) at[k] += y[k] * share;
                 }
@@ -15848,22 +15823,6 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
         else memset(x + n * in, 0, (size_t)in * sizeof *x);
         l2l__average_image(g, forward, x + n * in, y + n * out);
     }
-}
-
-/* The cell's kernels for the instruction set in use. */
-static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c)
-{
-    const l2l__cell_kernels *k = &l2l__cell_plain;
-#if defined(L2L__VECTORS) && defined(L2L__X86)
-    if (c->kernels->cpu == L2L_CPU_VECTOR) k = &l2l__cell_kernels_sse2;
-    if (c->kernels->cpu == L2L_CPU_AVX2) k = &l2l__cell_kernels_avx2;
-    if (c->kernels->cpu == L2L_CPU_AVX512) k = &l2l__cell_kernels_avx512;
-#elif defined(L2L__VECTORS)
-    if (c->kernels->cpu == L2L_CPU_VECTOR) k = &l2l__cell_kernels_neon;
-#else
-    L2L__UNUSED(c);
-#endif
-    return k;
 }
 
 #ifdef __cplusplus
