@@ -5216,17 +5216,27 @@ static l2l__epilogue l2l__epilogue_of(const l2l_real *mean, const l2l_real *scal
 /* Packed copies of a parameter: [0] for the forward pass, [1] for the input gradient; [2] and [3]
    the same in Winograd's domain (small layers). They are made anew when `version`, which every
    writer of the parameter bumps, has moved on. */
+typedef struct l2l__cache {
+    l2l_real *panels;
+    int64_t count;
+    int rows, stride;                        /* of what was packed: a view may have another shape */
+    uint64_t version;
+    const struct l2l__kernels *kernels;
+} l2l__cache;
 typedef struct l2l__packed {
     uint64_t version;
     uint64_t used[2];                        /* 1 + the version that a direction was last run for */
-    struct {
-        l2l_real *panels;
-        int64_t count;
-        int rows, stride;                    /* of what was packed: a view may have another shape */
-        uint64_t version;
-        const struct l2l__kernels *kernels;
-    } cache[4];
+    l2l__cache cache[4];
 } l2l__packed;
+
+/* Elementwise functions of x, numbers a and b and, from L2L__GATE on, another tensor. */
+enum {
+    L2L__TANH, L2L__SIGMOID, L2L__EXP, L2L__LOG, L2L__POWER, L2L__ABS, L2L__SIGN, L2L__CLAMP,
+    L2L__INSIDE,                             /* 1 in [a, b], else 0                               */
+    L2L__AFFINE, L2L__RELU, L2L__SIGN_STEP,  /* to L2L__MUL: with kernels, see l2l__naive_ew      */
+    L2L__GATE, L2L__PROJECT, L2L__ADD, L2L__MUL,
+    L2L__IN_BALL                             /* 1 within a of the other and in [0, 1], else 0     */
+};
 
 typedef struct l2l__vjp {
     l2l_context *c;
@@ -5257,11 +5267,8 @@ static bool l2l__bundle_has(const struct l2l__bundle *b, const char *name, l2l_s
 /* of chapter 15, kernels */
 static void l2l__packed_free(l2l_context *c, l2l__packed *p);
 static bool l2l__arithmetic_ok(l2l_context *c);
-static void l2l__ew_relu(l2l_context *c, int64_t n, const l2l_real *x, l2l_real *y);
-static void l2l__ew_gate(l2l_context *c, int64_t n, const l2l_real *dy, const l2l_real *y,
-                         l2l_real slope, l2l_real *out);
-static void l2l__ew_mul(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
-                        l2l_real *out);
+static void l2l__ew(l2l_context *c, int f, int64_t n, const l2l_real *x, const l2l_real *y,
+                    l2l_real a, l2l_real b, l2l_real *out);
 static void l2l__channel_finish(l2l_context *c, int64_t pixels, int64_t each, int n,
                                 const l2l_real *x, const l2l__epilogue *e, l2l_real *y);
 static void l2l__channel_gate(l2l_context *c, int64_t pixels, int64_t each, int n,
@@ -5788,7 +5795,7 @@ static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, l2l
     if (l2l__same(r, b->shape) && kind == '+') {
         l2l__ew_add(c, n, a->data, b->data, y->data);
     } else if (l2l__same(r, b->shape) && kind == '*') {
-        l2l__ew_mul(c, n, a->data, b->data, y->data);
+        l2l__ew(c, L2L__MUL, n, a->data, b->data, 0, 0, y->data);
     } else {
         L2L__PARALLEL(l2l__workers(c, n))
         for (p = 0; p < n / s.c; p++)
@@ -5809,13 +5816,7 @@ L2L__BINARY('-', sub)
 L2L__BINARY('*', mul)
 
 /* -- elementwise, one operand ------------------------------------------------------------------
-   y = f(x) with numbers a and b. The last three take another tensor too, as a constant. */
-enum {
-    L2L__AFFINE, L2L__RELU, L2L__TANH, L2L__SIGMOID, L2L__EXP, L2L__LOG, L2L__POWER, L2L__ABS,
-    L2L__SIGN, L2L__CLAMP, L2L__INSIDE,
-    L2L__GATE,                               /* x where the other is positive, a x elsewhere      */
-    L2L__PROJECT, L2L__IN_BALL
-};
+   y = f(x) with numbers a and b; some take another tensor too, as a constant: see l2l__naive_ew. */
 
 /* Those without a kernel of their own, in double. */
 static double l2l__value(int kind, double x, double a, double b)
@@ -5846,10 +5847,9 @@ static l2l_tensor *l2l__pointwise(l2l_context *c, int kind, const char *where, l
     if (l2l__outlined(c, x, x->shape, &y) || !(y = l2l__new(c, where, x->shape))) return y;
     n = l2l_count(x->shape);
     switch (kind) {
-    case L2L__AFFINE: l2l__ew_axpb(c, n, (l2l_real)a, x->data, (l2l_real)b, y->data); break;
-    case L2L__RELU: l2l__ew_relu(c, n, x->data, y->data); break;
-    case L2L__GATE: l2l__ew_gate(c, n, x->data, other->data, (l2l_real)a, y->data); break;
-    case L2L__PROJECT: l2l__ew_project(c, n, x->data, other->data, (l2l_real)a, y->data); break;
+    case L2L__AFFINE: case L2L__RELU: case L2L__GATE: case L2L__PROJECT:
+        l2l__ew(c, kind, n, x->data, other ? other->data : NULL, (l2l_real)a, (l2l_real)b, y->data);
+        break;
     case L2L__IN_BALL:
         for (i = 0; i < n; i++)
             y->data[i] = x->data[i] >= l2l__low(other->data[i], (l2l_real)a) &&
@@ -8308,8 +8308,8 @@ static bool l2l__evaluation_save(const l2l_evaluation *e);
 static bool l2l__evaluation_load(l2l_evaluation *e);
 
 /* of chapter 15, kernels */
-static void l2l__naive_project(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
-                               l2l_real *out);
+static void l2l__naive_ew(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
+                          l2l_real b, l2l_real *out);
 
 /* -- the inner problem ------------------------------------------------------------------------- */
 
@@ -9131,7 +9131,7 @@ static void l2l__spot_project(const l2l__spot *p, l2l_real *z)
     l2l_real shrink = norm > p->attack->epsilon ? (l2l_real)(p->attack->epsilon / norm) : 1;
     for (int64_t j = 0; l2 && shrink < 1 && j < p->one; j++)
         z[j] = p->x[j] + shrink * (z[j] - p->x[j]);
-    l2l__naive_project(p->one, z, p->x, l2 ? 1 : epsilon, z);
+    l2l__naive_ew(L2L__PROJECT, p->one, z, p->x, l2 ? 1 : epsilon, 0, z);
 }
 
 /* v becomes a direction: its sign, or in l2 of length 1. */
@@ -13113,37 +13113,36 @@ typedef struct l2l__kernels {
                   l2l_real *y, bool accumulate);
     /* A tap of a panel: out[d*columns + q] = in[d*sd + q*sq]; 0 for columns from `valid` on. */
     void (*pack)(int depth, int valid, const l2l_real *in, int64_t sd, int64_t sq, l2l_real *out);
-    /* The epilogue of one pixel of n channels, whose residual begins at `from`. */
-    void (*finish)(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from, l2l_real *y);
+    /* Of pixels of n channels those from k on; 0 for all. The epilogue of one pixel, whose residual
+       begins at `from`. */
+    void (*finish)(int k, int n, const l2l_real *x, const l2l__epilogue *e, int64_t from,
+                   l2l_real *y);
     /* One pixel: out = t * scale, where t is dy, or 0 where gate <= 0. A gate of NULL is open. */
-    void (*gate_scale)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
-                       l2l_real *out);
+    void (*gate_scale)(int k, int n, const l2l_real *dy, const l2l_real *gate,
+                       const l2l_real *scale, l2l_real *out);
     /* Sums over pixels, for each channel: s0 += t, s1 += t * (x - mu); without dy t is x - mu. */
-    void (*moments)(int pixels, int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
-                    const l2l_real *mu, l2l_real *s0, l2l_real *s1);
+    void (*moments)(int k, int n, int pixels, const l2l_real *dy, const l2l_real *gate,
+                    const l2l_real *x, const l2l_real *mu, l2l_real *s0, l2l_real *s1);
     /* One pixel: out = a * t + b * (x - mu) + d, where mu, a, b, d stand in turn in `by`. */
-    void (*combine)(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
+    void (*combine)(int k, int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
                     const l2l_real *by, l2l_real *out);
-    void (*relu)(int64_t n, const l2l_real *x, l2l_real *y);
-    void (*gate)(int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope, l2l_real *out);
-    void (*add)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
-    void (*mul)(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out);
-    void (*axpb)(int64_t n, l2l_real a, const l2l_real *x, l2l_real b, l2l_real *out);
-    void (*sign_step)(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out);
-    void (*project)(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
-                    l2l_real *out);
+    /* out[i] = f(x[i], y[i], a, b), see l2l__naive_ew. */
+    void (*ew)(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a, l2l_real b,
+               l2l_real *out);
     /* One transform of Winograd's for n numbers of each point: from[i][0..n) to to[j][0..n); a
        target of NULL is left out. n is a multiple of half the columns. An epilogue (or NULL) for
        channels k0 and up of pixels in a tensor that begins at `base`. */
     void (*winograd)(int transform, int64_t n, const l2l_real *const *from, l2l_real *const *to,
                      const l2l__epilogue *e, int k0, const l2l_real *base);
-    /* Output row oh of an image: the maxima, and at which pixels they stand. */
-    void (*pool_row)(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y, int *index);
+    /* Output row oh of an image, channels from k on: the maxima, and at which pixels they stand. */
+    void (*pool_row)(int k, const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
+                     int *index);
     /* Which of the 3x3 patches behind the 2x2 windows of outputs from (y, x) on are equal? For each
        of up to 2x2 windows eight bits: of its four outputs the first that is like it, two bits
        each. `zero` stands outside the image. */
     uint32_t (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
                      int x, int rows, int columns);
+    const l2l__cell_kernels *cell;           /* of the learned maximizer                          */
 } l2l__kernels;
 
 enum { L2L__NO_TIES = 1 << 2 | 2 << 4 | 3 << 6 };
@@ -13170,6 +13169,13 @@ static void l2l__packed_free(l2l_context *c, l2l__packed *p)
 
 /* -- 15.2 naive twins -------------------------------------------------------------------------- */
 
+/* The pixel of an image that output pixel (oh,ow) reads at tap (i,j); -1: beyond the border. */
+static int64_t l2l__place_of(const l2l__geometry *g, int oh, int ow, int i, int j)
+{
+    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
+    return h < 0 || h >= g->h || w < 0 || w >= g->w ? -1 : (int64_t)h * g->w + w;
+}
+
 static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, const l2l_real *w,
                                   int oh, int ow, l2l_real *y)
 {
@@ -13177,21 +13183,19 @@ static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, con
     for (k = 0; k < g->k; k++) y[k] = 0;
     for (i = 0; i < g->kh; i++)
         for (j = 0; j < g->kw; j++) {
-            int ih = oh * g->stride + i - g->padding, iw = ow * g->stride + j - g->padding;
+            int64_t place = l2l__place_of(g, oh, ow, i, j);
             const l2l_real *row = w + (int64_t)(i * g->kw + j) * g->c * g->k;
-            if (ih < 0 || ih >= g->h || iw < 0 || iw >= g->w) continue;
-            for (c = 0; c < g->c; c++, row += g->k) {
-                l2l_real a = x[((int64_t)ih * g->w + iw) * g->c + c];
+            for (c = 0; place >= 0 && c < g->c; c++, row += g->k) {
+                l2l_real a = x[place * g->c + c];
                 for (k = 0; k < g->k; k++) y[k] += a * row[k];
             }
         }
 }
 
-static void l2l__finish_from(int first, int n, const l2l_real *x, const l2l__epilogue *e,
-                             int64_t from, l2l_real *y)
+static void l2l__naive_finish(int k, int n, const l2l_real *x, const l2l__epilogue *e, int64_t from,
+                              l2l_real *y)
 {
-    int k;
-    for (k = first; k < n; k++) {
+    for (; k < n; k++) {
         l2l_real v = x[k];
         if (e->mean) v -= e->mean[k];
         if (e->scale) v *= e->scale[k];
@@ -13201,55 +13205,37 @@ static void l2l__finish_from(int first, int n, const l2l_real *x, const l2l__epi
     }
 }
 
-static void l2l__naive_finish(int n, const l2l_real *x, const l2l__epilogue *e, int64_t from,
-                              l2l_real *y)
+static l2l_real l2l__gated(const l2l_real *dy, const l2l_real *gate, int64_t i)
 {
-    l2l__finish_from(0, n, x, e, from, y);
+    return gate && !(gate[i] > 0) ? 0 : dy[i];
 }
 
-static void l2l__naive_gate_scale(int n, const l2l_real *dy, const l2l_real *gate,
+static void l2l__naive_gate_scale(int k, int n, const l2l_real *dy, const l2l_real *gate,
                                   const l2l_real *scale, l2l_real *out)
 {
-    int k;
-    for (k = 0; k < n; k++) out[k] = (gate && !(gate[k] > 0) ? 0 : dy[k]) * scale[k];
+    for (; k < n; k++) out[k] = l2l__gated(dy, gate, k) * scale[k];
 }
 
-/* Channels first .. n-1 of the sums: the vector kernels leave the last ones to this. */
-static void l2l__moments_from(int first, int pixels, int n, const l2l_real *dy,
-                              const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
-                              l2l_real *s0, l2l_real *s1)
+static void l2l__naive_moments(int first, int n, int pixels, const l2l_real *dy,
+                               const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
+                               l2l_real *s0, l2l_real *s1)
 {
     int p, k;
     for (p = 0; p < pixels; p++)
         for (k = first; k < n; k++) {
             int64_t i = (int64_t)p * n + k;
-            l2l_real d = x ? x[i] - mu[k] : 0, t = dy ? dy[i] : d;
-            if (gate && !(gate[i] > 0)) t = 0;
+            l2l_real d = x ? x[i] - mu[k] : 0, t = dy ? l2l__gated(dy, gate, i) : d;
             if (s0) s0[k] += t;
             if (s1) s1[k] += t * d;
         }
 }
 
-static void l2l__naive_moments(int pixels, int n, const l2l_real *dy, const l2l_real *gate,
-                               const l2l_real *x, const l2l_real *mu, l2l_real *s0, l2l_real *s1)
+static void l2l__naive_combine(int k, int n, const l2l_real *dy, const l2l_real *gate,
+                               const l2l_real *x, const l2l_real *by, l2l_real *out)
 {
-    l2l__moments_from(0, pixels, n, dy, gate, x, mu, s0, s1);
-}
-
-static void l2l__combine_from(int first, int n, const l2l_real *dy, const l2l_real *gate,
-                              const l2l_real *x, const l2l_real *by, l2l_real *out)
-{
-    int k;
-    for (k = first; k < n; k++) {
-        l2l_real t = gate && !(gate[k] > 0) ? 0 : dy[k];
-        out[k] = by[n + k] * t + by[2 * n + k] * (x[k] - by[k]) + by[3 * n + k];
-    }
-}
-
-static void l2l__naive_combine(int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
-                               const l2l_real *by, l2l_real *out)
-{
-    l2l__combine_from(0, n, dy, gate, x, by, out);
+    for (; k < n; k++)
+        out[k] = by[n + k] * l2l__gated(dy, gate, k) + by[2 * n + k] * (x[k] - by[k]) +
+                 by[3 * n + k];
 }
 
 static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry *g,
@@ -13262,7 +13248,7 @@ static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry 
         int64_t n = p / g->ow / g->oh;
         l2l__naive_conv_pixel(g, x + n * g->h * g->w * g->c, w, (int)(p / g->ow % g->oh),
                               (int)(p % g->ow), y + p * g->k);
-        l2l__naive_finish(g->k, y + p * g->k, e, p * g->k, y + p * g->k);
+        l2l__naive_finish(0, g->k, y + p * g->k, e, p * g->k, y + p * g->k);
     }
 }
 
@@ -13310,54 +13296,14 @@ static void l2l__naive_conv_weight_gradient(const l2l_context *ctx, const l2l__g
         for (n = 0; n < g->n; n++)
             for (oh = 0; oh < g->oh; oh++)
                 for (ow = 0; ow < g->ow; ow++) {
-                    int ih = oh * g->stride + i - g->padding, iw = ow * g->stride + j - g->padding;
                     const l2l_real *d = dy + (((int64_t)n * g->oh + oh) * g->ow + ow) * g->k;
+                    int64_t place = l2l__place_of(g, oh, ow, i, j);
                     l2l_real a;
-                    if (ih < 0 || ih >= g->h || iw < 0 || iw >= g->w) continue;
-                    a = x[(((int64_t)n * g->h + ih) * g->w + iw) * g->c + c];
+                    if (place < 0) continue;
+                    a = x[((int64_t)n * g->h * g->w + place) * g->c + c];
                     for (k = 0; k < g->k; k++) out[k] += a * d[k];
                 }
     }
-}
-
-static void l2l__naive_relu(int64_t n, const l2l_real *x, l2l_real *y)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i]; /* not-a-number stays visible */
-}
-
-static void l2l__naive_gate(int64_t n, const l2l_real *dy, const l2l_real *y, l2l_real slope,
-                            l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = y[i] > 0 ? dy[i] : (l2l_real)(slope * dy[i]);
-}
-
-static void l2l__naive_add(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = a[i] + b[i];
-}
-
-static void l2l__naive_mul(int64_t n, const l2l_real *a, const l2l_real *b, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = a[i] * b[i];
-}
-
-static void l2l__naive_axpb(int64_t n, l2l_real a, const l2l_real *x, l2l_real b, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) {
-        l2l_real t = a * x[i];
-        out[i] = t + b;
-    }
-}
-
-static void l2l__naive_sign_step(int64_t n, l2l_real alpha, const l2l_real *g, l2l_real *out)
-{
-    int64_t i;
-    for (i = 0; i < n; i++) out[i] = g[i] > 0 ? alpha : g[i] < 0 ? -alpha : 0;
 }
 
 /* The bounds of the projection, rounded in one place. */
@@ -13367,72 +13313,64 @@ static l2l_real l2l__high(l2l_real x, l2l_real epsilon)
     return x + epsilon < 1 ? x + epsilon : 1;
 }
 
-static void l2l__naive_project(int64_t n, const l2l_real *z, const l2l_real *x, l2l_real epsilon,
-                               l2l_real *out)
+static void l2l__naive_ew(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
+                          l2l_real b, l2l_real *out)
 {
     int64_t i;
-    for (i = 0; i < n; i++) {
-        l2l_real low = l2l__low(x[i], epsilon), high = l2l__high(x[i], epsilon), v = z[i];
-        v = v < low ? low : v;
-        out[i] = v > high ? high : v;
-    }
-}
-
-/* Lines first .. last-1 of a window that lie inside the image. */
-static void l2l__window(int at, int window, int padding, int size, int *first, int *last)
-{
-    *first = at < padding ? padding - at : 0;
-    *last = at - padding + window > size ? size - at + padding : window;
-}
-
-/* Channels `from` and up. Padding counts as -inf: those places are skipped. */
-static void l2l__pool_from(int from, const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
-                           int *index)
-{
-    int ow, i, j, k, i0, i1, j0, j1, h = oh * g->stride, w;
-    l2l__window(h, g->kh, g->padding, g->h, &i0, &i1);
-    for (ow = 0; ow < g->ow; ow++) {
-        w = ow * g->stride;
-        l2l__window(w, g->kw, g->padding, g->w, &j0, &j1);
-        for (k = from; k < g->c; k++) {
-            int best = (h + i0 - g->padding) * g->w + w + j0 - g->padding;
-            for (i = i0; i < i1; i++)
-                for (j = j0; j < j1; j++) {
-                    int place = (h + i - g->padding) * g->w + w + j - g->padding;
-                    l2l_real v = x[(int64_t)place * g->c + k];
-                    if (v > x[(int64_t)best * g->c + k] || v != v) best = place;
-                }
-            y[(int64_t)ow * g->c + k] = x[(int64_t)best * g->c + k];
-            index[(int64_t)ow * g->c + k] = best;
+    switch (f) {
+    case L2L__AFFINE:
+        for (i = 0; i < n; i++) {
+            l2l_real t = a * x[i];           /* rounded, also where compilers contract            */
+            out[i] = t + b;
         }
+        break;
+    case L2L__RELU:                          /* not-a-number stays visible                        */
+        for (i = 0; i < n; i++) out[i] = x[i] < 0 ? 0 : x[i];
+        break;
+    case L2L__SIGN_STEP:
+        for (i = 0; i < n; i++) out[i] = x[i] > 0 ? a : x[i] < 0 ? -a : 0;
+        break;
+    case L2L__GATE:
+        for (i = 0; i < n; i++) out[i] = y[i] > 0 ? x[i] : (l2l_real)(a * x[i]);
+        break;
+    case L2L__PROJECT:
+        for (i = 0; i < n; i++) {
+            l2l_real low = l2l__low(y[i], a), high = l2l__high(y[i], a), v = x[i];
+            v = v < low ? low : v;
+            out[i] = v > high ? high : v;
+        }
+        break;
+    case L2L__ADD: for (i = 0; i < n; i++) out[i] = x[i] + y[i]; break;
+    case L2L__MUL: for (i = 0; i < n; i++) out[i] = x[i] * y[i]; break;
     }
 }
 
-static void l2l__naive_pool_row(const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
-                                int *index)
+/* Padding counts as -inf: those places are skipped. */
+static void l2l__naive_pool_row(int first, const l2l__geometry *g, const l2l_real *x, int oh,
+                                l2l_real *y, int *index)
 {
-    l2l__pool_from(0, g, x, oh, y, index);
+    int ow, i, j, k;
+    for (ow = 0; ow < g->ow; ow++, y += g->c, index += g->c)
+        for (k = first; k < g->c; k++) {
+            int64_t best = -1;
+            for (i = 0; i < g->kh; i++)
+                for (j = 0; j < g->kw; j++) {
+                    int64_t place = l2l__place_of(g, oh, ow, i, j);
+                    l2l_real v = place < 0 ? 0 : x[place * g->c + k];
+                    if (place >= 0 && (best < 0 || v > y[k] || v != v)) {
+                        best = place;
+                        y[k] = v;
+                    }
+                }
+            index[k] = (int)best;
+        }
 }
 
-static const l2l__kernels l2l__naive_kernels = {L2L_CPU_PLAIN,
-                                                1,
-                                                NULL,
-                                                NULL,
-                                                NULL,
-                                                l2l__naive_finish,
-                                                l2l__naive_gate_scale,
-                                                l2l__naive_moments,
-                                                l2l__naive_combine,
-                                                l2l__naive_relu,
-                                                l2l__naive_gate,
-                                                l2l__naive_add,
-                                                l2l__naive_mul,
-                                                l2l__naive_axpb,
-                                                l2l__naive_sign_step,
-                                                l2l__naive_project,
-                                                NULL,
-                                                l2l__naive_pool_row,
-                                                NULL};
+static const l2l__kernels l2l__naive_kernels = {
+    L2L_CPU_PLAIN, 1, NULL, NULL, NULL, l2l__naive_finish, l2l__naive_gate_scale,
+    l2l__naive_moments, l2l__naive_combine, l2l__naive_ew, NULL, l2l__naive_pool_row, NULL,
+    &l2l__cell_plain
+};
 
 /* -- 15.3 vector kernels ----------------------------------------------------------------------- */
 
@@ -13708,63 +13646,57 @@ L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const float *in, int64_t 
         for (d = q < quads ? deep : 0; d < depth; d++) out[d * 2 * L + q] = in[d * sd + q * sq];
 }
 
-/* Elementwise: whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
-#define L2L__WHOLE(n) ((n) / L2L__LANES * L2L__LANES)
-
-L2L__KERNEL void L2L__NAME(finish)(int n, const float *x, const l2l__epilogue *e, int64_t from,
-                                   float *y)
+/* By whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
+L2L__KERNEL void L2L__NAME(finish)(int k, int n, const float *x, const l2l__epilogue *e,
+                                   int64_t from, float *y)
 {
-    int k, whole = L2L__WHOLE(n);
-    for (k = 0; k < whole; k += L2L__LANES)
+    for (; k + L2L__LANES <= n; k += L2L__LANES)
         L2L__NAME(store)(y + k, L2L__NAME(epilogue)(L2L__NAME(load)(x + k), e, k, from + k));
-    if (whole < n) l2l__finish_from(whole, n, x, e, from, y);
+    if (k < n) l2l__naive_finish(k, n, x, e, from, y);
 }
 
 /* dy where the gate is positive, else 0. */
-L2L__INLINE L2L__V L2L__NAME(gated)(const float *dy, const float *gate)
+L2L__INLINE L2L__V L2L__NAME(gated)(const float *dy, const float *gate, int64_t i)
 {
-    L2L__V t = L2L__NAME(load)(dy);
-    return gate ? (L2L__V)((L2L__I)t & (L2L__NAME(load)(gate) > L2L__NAME(all)(0))) : t;
+    L2L__V t = L2L__NAME(load)(dy + i);
+    return gate ? (L2L__V)((L2L__I)t & (L2L__NAME(load)(gate + i) > L2L__NAME(all)(0))) : t;
 }
 
-L2L__KERNEL void L2L__NAME(gate_scale)(int n, const float *dy, const float *gate,
+L2L__KERNEL void L2L__NAME(gate_scale)(int k, int n, const float *dy, const float *gate,
                                        const float *scale, float *out)
 {
-    int k, whole = L2L__WHOLE(n);
-    for (k = 0; k < whole; k += L2L__LANES)
-        L2L__NAME(store)(out + k, L2L__NAME(gated)(dy + k, gate ? gate + k : NULL) *
-                                      L2L__NAME(load)(scale + k));
-    if (k < n) l2l__naive_gate_scale(n - k, dy + k, gate ? gate + k : NULL, scale + k, out + k);
+    for (; k + L2L__LANES <= n; k += L2L__LANES)
+        L2L__NAME(store)(out + k, L2L__NAME(gated)(dy, gate, k) * L2L__NAME(load)(scale + k));
+    if (k < n) l2l__naive_gate_scale(k, n, dy, gate, scale, out);
 }
 
-L2L__KERNEL void L2L__NAME(moments)(int pixels, int n, const float *dy, const float *gate,
-                                    const float *x, const float *mu, float *s0, float *s1)
+L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const float *dy,
+                                    const float *gate, const float *x, const float *mu, float *s0,
+                                    float *s1)
 {
-    int p, k, whole = L2L__WHOLE(n);
+    int p, k = first;
     for (p = 0; p < pixels; p++)
-        for (k = 0; k < whole; k += L2L__LANES) {
+        for (k = first; k + L2L__LANES <= n; k += L2L__LANES) {
             int64_t i = (int64_t)p * n + k;
             L2L__V d = L2L__NAME(all)(0), t;
             if (x) d = L2L__NAME(load)(x + i) - L2L__NAME(load)(mu + k);
-            t = d;
-            if (dy) t = L2L__NAME(gated)(dy + i, gate ? gate + i : NULL);
+            t = dy ? L2L__NAME(gated)(dy, gate, i) : d;
             if (s0) L2L__NAME(store)(s0 + k, L2L__NAME(load)(s0 + k) + t);
             if (s1) L2L__NAME(store)(s1 + k, L2L__NAME(fma)(t, d, L2L__NAME(load)(s1 + k)));
         }
-    if (whole < n) l2l__moments_from(whole, pixels, n, dy, gate, x, mu, s0, s1);
+    if (k < n) l2l__naive_moments(k, n, pixels, dy, gate, x, mu, s0, s1);
 }
 
-L2L__KERNEL void L2L__NAME(combine)(int n, const float *dy, const float *gate, const float *x,
-                                    const float *by, float *out)
+L2L__KERNEL void L2L__NAME(combine)(int k, int n, const float *dy, const float *gate,
+                                    const float *x, const float *by, float *out)
 {
-    int k, whole = L2L__WHOLE(n);
-    for (k = 0; k < whole; k += L2L__LANES) {
-        L2L__V t = L2L__NAME(gated)(dy + k, gate ? gate + k : NULL);
+    for (; k + L2L__LANES <= n; k += L2L__LANES) {
         L2L__V d = L2L__NAME(load)(x + k) - L2L__NAME(load)(by + k), v;
         v = L2L__NAME(fma)(L2L__NAME(load)(by + 2 * n + k), d, L2L__NAME(load)(by + 3 * n + k));
-        L2L__NAME(store)(out + k, L2L__NAME(fma)(L2L__NAME(load)(by + n + k), t, v));
+        v = L2L__NAME(fma)(L2L__NAME(load)(by + n + k), L2L__NAME(gated)(dy, gate, k), v);
+        L2L__NAME(store)(out + k, v);
     }
-    if (whole < n) l2l__combine_from(whole, n, dy, gate, x, by, out);
+    if (k < n) l2l__naive_combine(k, n, dy, gate, x, by, out);
 }
 
 /* Winograd's transforms (Lavin and Gray 2016) of one line of at most six vectors, under their own
@@ -13949,88 +13881,71 @@ L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *cons
 }
 #undef L2L__EACH_ROW
 
-L2L__KERNEL void L2L__NAME(relu)(int64_t n, const float *x, float *y)
+L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const float *x, const float *y, float a, float b,
+                               float *out)
 {
-    const L2L__V zero = L2L__NAME(all)(0);
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES) {
-        L2L__V v = L2L__NAME(load)(x + i);
-        L2L__NAME(store)(y + i, (L2L__V)((L2L__I)v & ~(v < zero)));
+    const L2L__V zero = L2L__NAME(all)(0), one = L2L__NAME(all)(1), va = L2L__NAME(all)(a);
+    int64_t i = 0;
+    L2L__V v, low, high;
+#define L2L__EACH for (; i + L2L__LANES <= n; i += L2L__LANES)
+    switch (f) {
+    case L2L__RELU:
+        L2L__EACH {
+            v = L2L__NAME(load)(x + i);
+            L2L__NAME(store)(out + i, (L2L__V)((L2L__I)v & ~(v < zero)));
+        }
+        break;
+    case L2L__SIGN_STEP:
+        L2L__EACH {
+            v = L2L__NAME(load)(x + i);
+            v = (L2L__V)(((L2L__I)va & (v > zero)) | ((L2L__I)(zero - va) & (v < zero)));
+            L2L__NAME(store)(out + i, v);
+        }
+        break;
+    case L2L__GATE:
+        L2L__EACH {
+            v = L2L__NAME(load)(x + i);
+            L2L__NAME(store)(out + i, L2L__NAME(pick)(L2L__NAME(load)(y + i) > zero, v, va * v));
+        }
+        break;
+    case L2L__PROJECT:
+        L2L__EACH {
+            v = L2L__NAME(load)(y + i);
+            low = v - va;
+            high = v + va;
+            low = L2L__NAME(pick)(low > zero, low, zero);
+            high = L2L__NAME(pick)(high < one, high, one);
+            v = L2L__NAME(load)(x + i);
+            v = L2L__NAME(pick)(v < low, low, v);
+            L2L__NAME(store)(out + i, L2L__NAME(pick)(v > high, high, v));
+        }
+        break;
+    case L2L__ADD:
+        L2L__EACH L2L__NAME(store)(out + i, L2L__NAME(load)(x + i) + L2L__NAME(load)(y + i));
+        break;
+    case L2L__MUL:
+        L2L__EACH L2L__NAME(store)(out + i, L2L__NAME(load)(x + i) * L2L__NAME(load)(y + i));
+        break;
     }
-    l2l__naive_relu(n - i, x + i, y + i);
+#undef L2L__EACH
+    if (i < n) l2l__naive_ew(f, n - i, x + i, y ? y + i : NULL, a, b, out + i);
 }
 
-L2L__KERNEL void L2L__NAME(gate)(int64_t n, const float *dy, const float *y, float slope,
-                                 float *out)
+L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const float *x, int oh,
+                                     float *y, int *index)
 {
-    const L2L__V zero = L2L__NAME(all)(0), s = L2L__NAME(all)(slope);
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES) {
-        L2L__V d = L2L__NAME(load)(dy + i);
-        L2L__NAME(store)(out + i, L2L__NAME(pick)(L2L__NAME(load)(y + i) > zero, d, s * d));
-    }
-    l2l__naive_gate(n - i, dy + i, y + i, slope, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(add)(int64_t n, const float *a, const float *b, float *out)
-{
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES)
-        L2L__NAME(store)(out + i, L2L__NAME(load)(a + i) + L2L__NAME(load)(b + i));
-    l2l__naive_add(n - i, a + i, b + i, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(mul)(int64_t n, const float *a, const float *b, float *out)
-{
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES)
-        L2L__NAME(store)(out + i, L2L__NAME(load)(a + i) * L2L__NAME(load)(b + i));
-    l2l__naive_mul(n - i, a + i, b + i, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(sign_step)(int64_t n, float alpha, const float *g, float *out)
-{
-    const L2L__V zero = L2L__NAME(all)(0), up = L2L__NAME(all)(alpha), down = zero - up;
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES) {
-        L2L__V v = L2L__NAME(load)(g + i);
-        L2L__NAME(store)
-        (out + i, (L2L__V)((((L2L__I)up) & (v > zero)) | (((L2L__I)down) & (v < zero))));
-    }
-    l2l__naive_sign_step(n - i, alpha, g + i, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(project)(int64_t n, const float *z, const float *x, float epsilon,
-                                    float *out)
-{
-    const L2L__V zero = L2L__NAME(all)(0), one = L2L__NAME(all)(1), e = L2L__NAME(all)(epsilon);
-    int64_t i, whole = L2L__WHOLE(n);
-    for (i = 0; i < whole; i += L2L__LANES) {
-        L2L__V c = L2L__NAME(load)(x + i), v = L2L__NAME(load)(z + i), low = c - e, high = c + e;
-        low = L2L__NAME(pick)(low > zero, low, zero);
-        high = L2L__NAME(pick)(high < one, high, one);
-        v = L2L__NAME(pick)(v < low, low, v);
-        L2L__NAME(store)(out + i, L2L__NAME(pick)(v > high, high, v));
-    }
-    l2l__naive_project(n - i, z + i, x + i, epsilon, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(pool_row)(const l2l__geometry *g, const float *x, int oh, float *y,
-                                     int *index)
-{
-    int ow, k, i, j, i0, i1, j0, j1, h = oh * g->stride - g->padding, whole = L2L__WHOLE(g->c);
-    l2l__window(oh * g->stride, g->kh, g->padding, g->h, &i0, &i1);
+    const int h = oh * g->stride - g->padding, lines = h + g->kh < g->h ? h + g->kh : g->h;
+    int ow, k = first, i, j;
     for (ow = 0; ow < g->ow; ow++) {
-        int w = ow * g->stride - g->padding;
-        l2l__window(ow * g->stride, g->kw, g->padding, g->w, &j0, &j1);
-        for (k = 0; k < whole; k += L2L__LANES) {
-            int first = (h + i0) * g->w + w + j0;
-            L2L__V best = L2L__NAME(load)(x + (int64_t)first * g->c + k);
+        const int w = ow * g->stride - g->padding, columns = w + g->kw < g->w ? w + g->kw : g->w;
+        const int i0 = h < 0 ? 0 : h, j0 = w < 0 ? 0 : w; /* without what is padding              */
+        for (k = first; k + L2L__LANES <= g->c; k += L2L__LANES) {
+            L2L__V best = L2L__NAME(load)(x + ((int64_t)i0 * g->w + j0) * g->c + k);
             L2L__I place = {0};
-            place += first;
-            for (i = i0; i < i1; i++)
-                for (j = j0; j < j1; j++) {
-                    int at = (h + i) * g->w + w + j;
+            place += i0 * g->w + j0;
+            for (i = i0; i < lines; i++)
+                for (j = j0; j < columns; j++) {
+                    int at = i * g->w + j;
                     L2L__V v = L2L__NAME(load)(x + (int64_t)at * g->c + k);
                     L2L__I there = {0}, wins = (v > best) | (v != v);
                     there += at;
@@ -14041,7 +13956,7 @@ L2L__KERNEL void L2L__NAME(pool_row)(const l2l__geometry *g, const float *x, int
             *(L2L__I *)(void *)(index + (int64_t)ow * g->c + k) = place;
         }
     }
-    if (whole < g->c) l2l__pool_from(whole, g, x, oh, y, index);
+    if (k < g->c) l2l__naive_pool_row(k, g, x, oh, y, index);
 }
 
 /* Equal patches, for l2l__tie_tiles. Equal is what differs by a few roundings: Winograd's layers
@@ -14164,15 +14079,6 @@ L2L__KERNEL uint32_t L2L__NAME(ties)(const l2l__geometry *g, const float *image,
         }
     return all;
 }
-
-static const l2l__kernels L2L__NAME(kernels) = {
-    L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
-    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
-    L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(relu),
-    L2L__NAME(gate), L2L__NAME(add),
-    L2L__NAME(mul), l2l__naive_axpb, L2L__NAME(sign_step), L2L__NAME(project),
-    L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties)
-};
 
 /* -- the cell of the learned maximizer, in vectors of coordinates ------------------------------ */
 
@@ -14403,7 +14309,14 @@ static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
     L2L__LANES, L2L__NAME(cell_forward), L2L__NAME(cell_backward), L2L__NAME(cell_accumulate)
 };
 
-#undef L2L__WHOLE
+static const l2l__kernels L2L__NAME(kernels) = {
+    L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
+    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
+    L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(ew),
+    L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties),
+    &L2L__NAME(cell_kernels)
+};
+
 #undef L2L__NAME
 #undef L2L__V
 #undef L2L__I
@@ -14492,6 +14405,21 @@ static const char *l2l__cpu_name(unsigned cpu)
          : cpu & L2L_CPU_VECTOR ? "SSE2" : "plain C";
 }
 
+static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c)
+{
+    return c->kernels->cell;
+}
+
+/* How many pieces of this size cover n. */
+static int l2l__pieces(int64_t n, int64_t size) { return (int)((n + size - 1) / size); }
+
+static l2l_real *l2l__arena_zeros(l2l_context *c, int64_t count)
+{
+    l2l_real *x = (l2l_real *)l2l__arena_array(c, count, sizeof *x);
+    if (x) memset(x, 0, (size_t)count * sizeof *x);
+    return x;
+}
+
 /* Threads worth waking for so many elementary operations. */
 static int l2l__workers(const l2l_context *c, int64_t work)
 {
@@ -14542,57 +14470,41 @@ static int l2l__next(int *taken)
     return mine;
 }
 
-/* Elementwise drivers: blocks of 8192 numbers, shared out to the threads. */
-enum { L2L__PIECE = 8192 };
-#define L2L__IN_PIECES(call)                                                                       \
-    const l2l__kernels *kernels = c->kernels;                                                      \
-    int64_t piece, pieces = (n + L2L__PIECE - 1) / L2L__PIECE;                                     \
-    L2L__PARALLEL(l2l__workers(c, n))                                                              \
-    for (piece = 0; piece < pieces; piece++) {                                                     \
-        int64_t at = piece * L2L__PIECE, m = n - at;                                               \
-        if (m > L2L__PIECE) m = L2L__PIECE;                                                        \
-        kernels->call;                                                                             \
+/* Elementwise: blocks of 8192 numbers, shared out to the threads. */
+static void l2l__ew(l2l_context *c, int f, int64_t n, const l2l_real *x, const l2l_real *y,
+                    l2l_real a, l2l_real b, l2l_real *out)
+{
+    enum { PIECE = 8192 };
+    int64_t at;
+    L2L__PARALLEL(l2l__workers(c, n))
+    for (at = 0; at < n; at += PIECE) {
+        int m = l2l__at_most(PIECE, n - at);
+        c->kernels->ew(f, m, x + at, y ? y + at : NULL, a, b, out + at);
     }
-
-static void l2l__ew_relu(l2l_context *c, int64_t n, const l2l_real *x, l2l_real *y)
-{
-    L2L__IN_PIECES(relu(m, x + at, y + at))
-}
-
-static void l2l__ew_gate(l2l_context *c, int64_t n, const l2l_real *dy, const l2l_real *y,
-                         l2l_real slope, l2l_real *out)
-{
-    L2L__IN_PIECES(gate(m, dy + at, y + at, slope, out + at))
 }
 
 static void l2l__ew_add(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
                         l2l_real *out)
 {
-    L2L__IN_PIECES(add(m, a + at, b + at, out + at))
-}
-
-static void l2l__ew_mul(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
-                        l2l_real *out)
-{
-    L2L__IN_PIECES(mul(m, a + at, b + at, out + at))
+    l2l__ew(c, L2L__ADD, n, a, b, 0, 0, out);
 }
 
 static void l2l__ew_axpb(l2l_context *c, int64_t n, l2l_real a, const l2l_real *x, l2l_real b,
                          l2l_real *out)
 {
-    L2L__IN_PIECES(axpb(m, a, x + at, b, out + at))
+    l2l__ew(c, L2L__AFFINE, n, x, NULL, a, b, out);
 }
 
 static void l2l__ew_sign_step(l2l_context *c, int64_t n, l2l_real alpha, const l2l_real *g,
                               l2l_real *out)
 {
-    L2L__IN_PIECES(sign_step(m, alpha, g + at, out + at))
+    l2l__ew(c, L2L__SIGN_STEP, n, g, NULL, alpha, 0, out);
 }
 
 static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const l2l_real *x,
                             l2l_real epsilon, l2l_real *out)
 {
-    L2L__IN_PIECES(project(m, z + at, x + at, epsilon, out + at))
+    l2l__ew(c, L2L__PROJECT, n, z, x, epsilon, 0, out);
 }
 
 /* Drivers by pixels of n channels each; a pointer of NULL stays NULL. Every `each` pixels in turn
@@ -14620,7 +14532,7 @@ static void l2l__channel_finish(l2l_context *c, int64_t pixels, int64_t each, in
     L2L__PARALLEL(l2l__workers(c, pixels * n))
     for (p = 0; p < pixels; p++) {
         l2l__epilogue at = l2l__epilogue_at(e, p, each, n);
-        c->kernels->finish(n, x + p * n, &at, p * n, y + p * n);
+        c->kernels->finish(0, n, x + p * n, &at, p * n, y + p * n);
     }
 }
 
@@ -14628,14 +14540,14 @@ static void l2l__channel_gate(l2l_context *c, int64_t pixels, int64_t each, int 
                               const l2l_real *dy, const l2l_real *gate, const l2l_real *scale,
                               l2l_real *out)
 {
-    L2L__EACH_PIXEL(gate_scale(n, dy + p * n, L2L__AT(gate), scale + p / each * n, out + p * n))
+    L2L__EACH_PIXEL(gate_scale(0, n, dy + p * n, L2L__AT(gate), scale + p / each * n, out + p * n))
 }
 
 static void l2l__channel_combine(l2l_context *c, int64_t pixels, int64_t each, int n,
                                  const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
                                  const l2l_real *by, l2l_real *out)
 {
-    L2L__EACH_PIXEL(combine(n, dy + p * n, L2L__AT(gate), x + p * n, by + p / each * 4 * n,
+    L2L__EACH_PIXEL(combine(0, n, dy + p * n, L2L__AT(gate), x + p * n, by + p / each * 4 * n,
                             out + p * n))
 }
 
@@ -14647,8 +14559,8 @@ static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, i
 {
     enum { RUN = 32, PARTS = 16 };
     const l2l__kernels *kernels = c->kernels;
-    int64_t runs = (each + RUN - 1) / RUN, groups = pixels / each, i, k;
-    int64_t parts = groups > 1 ? 1 : runs < PARTS ? runs : (int64_t)PARTS, part;
+    int64_t runs = l2l__pieces(each, RUN), groups = pixels / each, i, k;
+    int64_t parts = groups > 1 ? 1 : l2l__at_most(PARTS, runs), part;
     double *sums = (double *)l2l__arena_array(c, 2 * groups * parts * n, sizeof *sums);
     l2l_real *run = (l2l_real *)l2l__arena_array(c, 2 * groups * parts * n, sizeof *run);
     L2L__PARALLEL(l2l__workers(c, run ? pixels * n : 0))
@@ -14658,11 +14570,10 @@ static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, i
         int64_t r, last = runs * (part % parts + 1) / parts, p;
         memset(mine, 0, 2 * (size_t)n * sizeof *mine);
         for (r = runs * (part % parts) / parts; r < last; r++) {
-            int count = each - r * RUN < RUN ? (int)(each - r * RUN) : RUN;
             p = part / parts * each + r * RUN;
             memset(f, 0, 2 * (size_t)n * sizeof *f);
-            kernels->moments(count, n, L2L__AT(dy), L2L__AT(gate), L2L__AT(x), mu,
-                             s0 ? f : NULL, s1 ? f + n : NULL);
+            kernels->moments(0, n, l2l__at_most(RUN, each - r * RUN), L2L__AT(dy), L2L__AT(gate),
+                             L2L__AT(x), mu, s0 ? f : NULL, s1 ? f + n : NULL);
             for (k = 0; k < 2 * n; k++) mine[k] += (double)f[k];
         }
     }
@@ -14700,53 +14611,58 @@ static void l2l__pack_panel(const l2l__kernels *kernels, const l2l__matrix *m,
                               data + (i * m->kw + j) * m->st, m->sd, m->sq, out);
 }
 
-static void l2l__pack(const l2l_context *c, const l2l__matrix *m, const l2l_real *data,
-                      l2l_real *panels)
+/* The matrix of a weight for x -> y (direction 0) or dy -> dx (1). */
+static l2l__matrix l2l__matrix_of(const l2l__geometry *g, int direction)
 {
-    int64_t rows = (int64_t)m->kh * m->kw * m->depth;
-    int p, width = c->kernels->columns, count = (m->columns + width - 1) / width;
-    L2L__PARALLEL(l2l__workers(c, rows * m->columns))
-    for (p = 0; p < count; p++)
-        l2l__pack_panel(c->kernels, m, data, p, 0, m->depth, panels + p * rows * width);
+    l2l__matrix m;
+    m.kh = g->kh; m.kw = g->kw;
+    m.stride = direction ? g->stride : 1;
+    m.depth = direction ? g->k : g->c;
+    m.columns = direction ? g->c : g->k;
+    m.st = (int64_t)g->c * g->k;
+    m.sd = direction ? 1 : g->k;
+    m.sq = direction ? g->k : 1;
+    return m;
 }
 
-/* Room for `count` numbers in a parameter's cache, and whether they must be made anew; NULL without
-   a parameter, or after an error. */
+/* Room for `count` numbers made of a weight: in the parameter's cache or, where the weight is none,
+   in the arena; and whether they must be made anew. NULL after an error. */
 static l2l_real *l2l__cached(l2l_context *c, l2l__packed *p, int which, int64_t count,
                              const l2l__matrix *m, bool *fresh)
 {
+    l2l__cache *k = p ? &p->cache[which] : NULL;
     int rows = m->kh * m->depth;
     *fresh = true;
-    if (!p) return NULL;
-    if (p->cache[which].count != count) {
-        l2l_free(c, p->cache[which].panels);
-        p->cache[which].count = 0;
-        p->cache[which].panels = (l2l_real *)l2l__allocate_array(c, count, sizeof(l2l_real));
-        if (!p->cache[which].panels) return NULL;
-        p->cache[which].count = count;
-        p->cache[which].kernels = NULL;
+    if (!k) return (l2l_real *)l2l__arena_array(c, count, sizeof *k->panels);
+    if (k->count != count) {
+        l2l_free(c, k->panels);
+        k->count = 0;
+        k->panels = (l2l_real *)l2l__allocate_array(c, count, sizeof *k->panels);
+        if (!k->panels) return NULL;
+        k->count = count;
+        k->kernels = NULL;
     }
-    *fresh = p->cache[which].kernels != c->kernels || p->cache[which].version != p->version ||
-             p->cache[which].stride != m->stride || p->cache[which].rows != rows;
-    p->cache[which].stride = m->stride;
-    p->cache[which].rows = rows;
-    p->cache[which].kernels = c->kernels;
-    p->cache[which].version = p->version;
-    return p->cache[which].panels;
+    *fresh = k->kernels != c->kernels || k->version != p->version || k->stride != m->stride ||
+             k->rows != rows;
+    k->stride = m->stride;
+    k->rows = rows;
+    k->kernels = c->kernels;
+    k->version = p->version;
+    return k->panels;
 }
 
-/* The panels of a weight for one direction: from the parameter's cache, or (*temporary set, to be
-   given back to the arena) packed for this once. */
+/* The panels of a weight for one direction. */
 static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2l__matrix *m,
-                                   int direction, l2l_real **temporary)
+                                   int direction)
 {
-    int width = c->kernels->columns;
-    int64_t count = (int64_t)m->kh * m->kw * m->depth * ((m->columns + width - 1) / width) * width;
+    int width = c->kernels->columns, count = l2l__pieces(m->columns, width), p;
+    int64_t one = (int64_t)m->kh * m->kw * m->depth * width;
     bool fresh;
-    l2l_real *panels = l2l__cached(c, w->packed, direction, count, m, &fresh);
-    *temporary = NULL;
-    if (!w->packed) panels = *temporary = (l2l_real *)l2l__arena_array(c, count, sizeof *panels);
-    if (panels && fresh) l2l__pack(c, m, w->data, panels);
+    l2l_real *panels = l2l__cached(c, w->packed, direction, count * one, m, &fresh);
+    if (!panels || !fresh) return panels;
+    L2L__PARALLEL(l2l__workers(c, count * one))
+    for (p = 0; p < count; p++)
+        l2l__pack_panel(c->kernels, m, w->data, p, 0, m->depth, panels + p * one);
     return panels;
 }
 
@@ -14756,76 +14672,69 @@ static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2
    pointer's affair. Where there are few channels, a line of the kernel over a source with its
    padding written out is one tap of kw*c numbers. The input gradient of a strided layer goes by
    phases: all input lines of one remainder by the stride are reached through the same taps. On a
-   small plane many taps are beyond the border: rows that go together are the same place of
+   small deep plane many taps are beyond the border: rows that go together are the same place of
    different images, and taps where all of them have zeros are left out. With finite weights that
    changes no sum, but the sign of a zero; so +0 is added to all. */
 typedef struct l2l__indirect {
     const l2l__kernels *kernels;
-    const l2l__geometry *g;
-    bool backward;                           /* false: x -> y; true: dy -> dx                     */
-    bool wide;                               /* a line of the kernel is one tap                   */
-    bool by_place;                           /* pixels in the order h,w,n, not n,h,w              */
-    int taps, depth, columns;                /* of the packed weight                              */
-    int py, px, first, count;                /* the phase, and which taps it has                  */
-    int oh, ow;                              /* the output plane, or the phase's part of it       */
-    int64_t pixels;
     const l2l_real *source, *zero, *panels;
-    const l2l__epilogue *epilogue;           /* NULL: none                                        */
     l2l_real *out;
+    const l2l__epilogue *epilogue;           /* NULL: none                                        */
+    int images, h, w, c;                     /* of the source                                     */
+    int oh, ow, k;                           /* the plane of outputs, or a phase of it            */
+    int step, turn, y0, x0;                  /* its pixel (y,x) reads at its tap (i,j) pixel      */
+                                             /* (y*step + y0 + i*turn, x*step + x0 + j*turn)      */
+    int pitch, py, px, height, width;        /* and stands at (y*pitch + py, x*pitch + px)        */
+    int lines, columns, count;               /* of its taps, and all of them                      */
+    int first, taps, depth;                  /* where they begin in the weight; all of that       */
+    bool wide;                               /* a line of the kernel is one tap                   */
+    bool sparse;                             /* pixels in the order h,w,n, taps beyond left out   */
 } l2l__indirect;
 
 /* What one thread works with: pointers for a block, its targets, the last panel's columns. */
 typedef struct l2l__bench {
     const l2l_real **pointers;
     l2l_real **targets, *tail;
-    int first[L2L__PIXELS / L2L__ROWS];      /* tap of each group that does not add but set       */
 } l2l__bench;
 
-/* The taps' pointers of output pixel (n,h,w), L2L__ROWS apart, in the order of l2l__pack; returns
-   the pixel. */
+/* The taps' pointers of output pixel (n,h,w), L2L__ROWS apart, in the order of l2l__pack_panel;
+   returns the pixel. */
 static l2l_real *l2l__point_pixel(const l2l__indirect *q, int64_t n, int h, int w,
                                   const l2l_real **at)
 {
-    const l2l__geometry *g = q->g;
-    int s = g->stride, step = q->backward ? s : 1, i, j;
-    int height = q->backward ? g->oh : g->h, width = q->backward ? g->ow : g->w;
-    int channels = q->backward ? g->k : g->c;
-    int y0 = q->backward ? h * s + q->py + g->padding : h * s - g->padding;
-    int x0 = q->backward ? w * s + q->px + g->padding : w * s - g->padding;
-    for (i = q->backward ? y0 % s : 0; i < g->kh; i += step) {
-        int y = q->backward ? (y0 < i ? -1 : (y0 - i) / s) : y0 + i;
+    int i, j, y = h * q->step + q->y0, x;
+    for (i = 0; i < q->lines; i++, y += q->turn) {
         const l2l_real *line = NULL;
-        if (y >= 0 && y < height) line = q->source + (n * height + y) * width * channels;
-        for (j = q->backward ? x0 % s : 0; j < (q->wide ? 1 : g->kw); j += step, at += L2L__ROWS) {
-            int x = q->backward ? (x0 < j ? -1 : (x0 - j) / s) : x0 + j;
-            *at = line && x >= 0 && x < width ? line + (int64_t)x * channels : q->zero;
-        }
+        if (y >= 0 && y < q->h) line = q->source + (n * q->h + y) * q->w * q->c;
+        x = w * q->step + q->x0;
+        for (j = 0; j < q->columns; j++, x += q->turn, at += L2L__ROWS)
+            *at = line && x >= 0 && x < q->w ? line + (int64_t)x * q->c : q->zero;
     }
-    if (!q->backward) return q->out + ((n * g->oh + h) * g->ow + w) * q->columns;
-    return q->out + ((n * g->h + h * s + q->py) * g->w + w * s + q->px) * q->columns;
+    return q->out + ((n * q->height + h * q->pitch + q->py) * q->width + w * q->pitch + q->px) *
+                        q->k;
 }
 
 /* pointers[group][tap][row of the group], for m pixels from p0; the last group repeats its last
    pixel. */
 static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
 {
-    int64_t images = q->g->n, place = q->by_place ? p0 / images : p0 % ((int64_t)q->oh * q->ow);
-    int64_t n = q->by_place ? p0 % images : p0 / q->ow / q->oh;
-    int h = (int)(place / q->ow), w = (int)(place % q->ow), r;
+    int64_t plane = (int64_t)q->oh * q->ow, place = q->sparse ? p0 / q->images : p0 % plane;
+    int64_t n = q->sparse ? p0 % q->images : p0 / plane;
+    int h = (int)(place / q->ow), w = (int)(place % q->ow), r, t;
     const l2l_real **before = NULL;
     for (r = 0; r < m || r % L2L__ROWS; r++) {
         const l2l_real **at = b->pointers +
                               (int64_t)(r / L2L__ROWS) * q->count * L2L__ROWS + r % L2L__ROWS;
-        if (q->wide && r > 0 && r < m && w > 0) { /* no borders: one pixel further              */
-            int t, step = q->g->stride * q->g->c;
-            for (t = 0; t < q->count; t++) at[t * L2L__ROWS] = before[t * L2L__ROWS] + step;
-            b->targets[r] = b->targets[r - 1] + q->columns;
+        if (q->wide && r > 0 && r < m && w > 0) { /* no borders: one pixel further                */
+            for (t = 0; t < q->count; t++)
+                at[t * L2L__ROWS] = before[t * L2L__ROWS] + q->step * q->c;
+            b->targets[r] = b->targets[r - 1] + q->k;
         } else {
             b->targets[r] = l2l__point_pixel(q, n, h, w, at);
         }
         before = at;
-        if (r + 1 >= m || (q->by_place && ++n < images)) continue;
-        if (q->by_place) n = 0;
+        if (r + 1 >= m || (q->sparse && ++n < q->images)) continue;
+        if (q->sparse) n = 0;
         if (++w == q->ow) { w = 0; h++; }
         if (h == q->oh) { h = 0; n++; }
     }
@@ -14839,140 +14748,158 @@ static bool l2l__tap_used(const l2l__indirect *q, const l2l_real *const *rows)
     return false;
 }
 
-/* One block of up to L2L__PIXELS output pixels: every panel over every slab of the depth. */
+/* Taps t0 .. t0+taps-1, numbers d0 .. d0+depth-1 of each, into every panel of a block's m pixels.
+   The last panel's columns go beside those of the output that they would overwrite. */
+static void l2l__indirect_slab(const l2l__indirect *q, const l2l__bench *b, int m, int t0, int taps,
+                               int d0, int depth)
+{
+    int width = q->kernels->columns, k0, i, r;
+    for (k0 = 0; k0 < q->k; k0 += width) {
+        const l2l_real *panel = q->panels + (int64_t)k0 * q->taps * q->depth +
+                                ((int64_t)(q->first + t0) * q->depth + d0) * width;
+        for (i = 0; i < m; i += L2L__ROWS) {
+            l2l_real *y[L2L__ROWS];
+            int rows = m - i < L2L__ROWS ? m - i : L2L__ROWS;
+            const l2l_real **a = b->pointers + (int64_t)i * q->count + t0 * L2L__ROWS;
+            if (q->sparse && !l2l__tap_used(q, a)) continue;
+            for (r = 0; r < rows; r++)
+                y[r] = q->k - k0 < width ? b->tail + (i + r) * width : b->targets[i + r] + k0;
+            q->kernels->tile(rows, taps, depth, a, d0, panel, q->depth, y,
+                             q->sparse || t0 > 0 || d0 > 0);
+        }
+    }
+}
+
+/* One block of up to L2L__PIXELS output pixels, slab by slab of the depth: many taps that have few
+   numbers, or a part of one that has many. Sparse pixels are sums from 0 on, of any of them. */
 static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
 {
-    int width = q->kernels->columns, panels = (q->columns + width - 1) / width, t0, d0, j, i, r;
-    int together = q->depth < L2L__SLAB ? L2L__SLAB / q->depth : 1;      /* taps of one slab      */
-    int deep = q->depth < L2L__SLAB ? q->depth : L2L__SLAB;
-    int tail = q->columns % width ? panels - 1 : -1;
+    int width = q->kernels->columns, left = q->k % width, t, d, i;
+    int together = q->depth < L2L__SLAB ? L2L__SLAB / q->depth : 1;
     l2l__point(q, p0, m, b);
-    for (i = 0; i < m; i += L2L__ROWS) {     /* the first tap that counts: it sets the sums       */
-        const l2l_real **a = b->pointers + (int64_t)i * q->count;
-        for (r = 0; q->by_place && together == 1 && r < q->count - 1; r++)
-            if (l2l__tap_used(q, a + r * L2L__ROWS)) break;
-        b->first[i / L2L__ROWS] = r;
+    for (i = 0; q->sparse && i < m; i++) {
+        memset(b->targets[i], 0, (size_t)q->k * sizeof *q->out);
+        if (left) memset(b->tail + i * width, 0, (size_t)width * sizeof *q->out);
     }
-    for (t0 = 0; t0 < q->count; t0 += together)
-        for (d0 = 0; d0 < q->depth; d0 += deep) {
-            int taps = q->count - t0 < together ? q->count - t0 : together;
-            int depth = q->depth - d0 < deep ? q->depth - d0 : deep;
-            for (j = 0; j < panels; j++) {
-                const l2l_real *panel = q->panels + (((int64_t)j * q->taps + q->first + t0) *
-                                                         q->depth + d0) * width;
-                for (i = 0; i < m; i += L2L__ROWS) {
-                    l2l_real *y[L2L__ROWS];
-                    int rows = m - i < L2L__ROWS ? m - i : L2L__ROWS, group = i / L2L__ROWS;
-                    const l2l_real **a = b->pointers + ((int64_t)group * q->count + t0) * L2L__ROWS;
-                    if (q->by_place && taps == 1 && t0 != b->first[group] && !l2l__tap_used(q, a))
-                        continue;
-                    for (r = 0; r < rows; r++)
-                        y[r] = j == tail ? b->tail + (i + r) * width
-                                         : b->targets[i + r] + j * width;
-                    q->kernels->tile(rows, taps, depth, a, d0, panel, q->depth, y,
-                                     d0 > 0 || t0 > b->first[group]);
-                }
-            }
-        }
-    for (i = 0; tail >= 0 && i < m; i++)
-        memcpy(b->targets[i] + tail * width, b->tail + i * width,
-               (size_t)(q->columns % width) * sizeof *b->tail);
-    for (i = 0; q->by_place && i < m; i++)
-        q->kernels->add(q->columns, b->targets[i], q->zero, b->targets[i]);
-    for (i = 0; q->epilogue && i < m; i++)
-        q->kernels->finish(q->columns, b->targets[i], q->epilogue, b->targets[i] - q->out,
-                           b->targets[i]);
+    for (t = 0; t < q->count; t += together)
+        for (d = 0; d < q->depth; d += L2L__SLAB)
+            l2l__indirect_slab(q, b, m, t, l2l__at_most(together, q->count - t), d,
+                               l2l__at_most(L2L__SLAB, q->depth - d));
+    for (i = 0; i < m; i++) {
+        l2l_real *y = b->targets[i];
+        if (left) memcpy(y + q->k - left, b->tail + i * width, (size_t)left * sizeof *y);
+        if (q->sparse) q->kernels->ew(L2L__ADD, q->k, y, q->zero, 0, 0, y);
+        if (q->epilogue) q->kernels->finish(0, q->k, y, q->epilogue, y - q->out, y);
+    }
 }
 
 static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
 {
-    int64_t pointers = L2L__PIXELS * (int64_t)q->count;
-    int workers = l2l__workers(c, q->pixels * q->count * q->depth * q->columns), i;
-    int64_t blocks = (q->pixels + workers * L2L__PIXELS - 1) / (workers * L2L__PIXELS) * workers;
-    int deepest = q->g->c > q->g->k ? q->g->c : q->g->k;
+    const int64_t pixels = (int64_t)q->images * q->oh * q->ow;
+    int workers = l2l__workers(c, pixels * q->count * q->depth * q->k), i;
+    int64_t blocks = (int64_t)l2l__pieces(pixels, workers * L2L__PIXELS) * workers;
+    int taken = 0, block = l2l__pieces(pixels, blocks * L2L__ROWS) * L2L__ROWS;
     l2l_mark mark = l2l_mark_here(c);
     l2l__bench *b = (l2l__bench *)l2l__arena_array(c, workers, sizeof *b);
-    l2l_real *zero = (l2l_real *)l2l__arena_array(c, deepest, sizeof *zero);
-    for (i = 0; zero && b && i < workers; i++) {
-        b[i].pointers = (const l2l_real **)l2l__arena_array(c, pointers, sizeof *b[i].pointers);
+    q->zero = l2l__arena_zeros(c, q->depth > q->k ? q->depth : q->k);
+    q->sparse = q->count > 1 && q->depth > L2L__SLAB / 2 && q->oh * q->ow <= L2L__SMALL_PLANE;
+    for (i = 0; b && i < workers; i++) {
+        b[i].pointers = (const l2l_real **)l2l__arena_array(c, L2L__PIXELS * (int64_t)q->count,
+                                                            sizeof *b[i].pointers);
         b[i].targets = (l2l_real **)l2l__arena_array(c, L2L__PIXELS, sizeof *b[i].targets);
         b[i].tail = (l2l_real *)l2l__arena_array(c, L2L__PIXELS * (int64_t)q->kernels->columns,
                                                  sizeof *b[i].tail);
     }
     if (!c->status) {
-        memset(zero, 0, (size_t)deepest * sizeof *zero);
-        int taken = 0, groups = (int)((q->pixels + blocks * L2L__ROWS - 1) / (blocks * L2L__ROWS));
-        int block = groups * L2L__ROWS;
-        q->zero = zero;
-        q->by_place = !q->wide && q->count > 1 && (int64_t)q->oh * q->ow <= L2L__SMALL_PLANE;
         L2L__PARALLEL(workers)
         for (i = 0; i < workers; i++) {
             int64_t p0;
-            while ((p0 = (int64_t)l2l__next(&taken) * block) < q->pixels)
-                l2l__indirect_block(q, p0, q->pixels - p0 < block ? (int)(q->pixels - p0) : block,
-                                    &b[i]);
+            while ((p0 = (int64_t)l2l__next(&taken) * block) < pixels)
+                l2l__indirect_block(q, p0, l2l__at_most(block, pixels - p0), &b[i]);
         }
     }
     l2l_release(c, mark);
     return !c->status;
 }
 
-/* The input gradient, a phase after the other. Lines that no tap reaches are zero. */
-static bool l2l__indirect_phases(l2l_context *c, l2l__indirect *q)
+/* x to y, with the weight's matrix m. */
+static bool l2l__indirect_forward(l2l_context *c, const l2l__geometry *g, const l2l__matrix *m,
+                                  const l2l_real *x, const l2l_tensor *w, const l2l__epilogue *e,
+                                  l2l_real *y)
 {
-    const l2l__geometry *g = q->g;
-    int s = g->stride, phase;
+    l2l__indirect q;
+    memset(&q, 0, sizeof q);
+    q.kernels = c->kernels;
+    q.source = x; q.out = y; q.epilogue = e;
+    q.images = g->n; q.h = g->h; q.w = g->w; q.c = g->c;
+    q.oh = q.height = g->oh; q.ow = q.width = g->ow; q.k = g->k;
+    q.step = g->stride; q.turn = q.pitch = 1;
+    q.y0 = q.x0 = -g->padding;
+    q.lines = m->kh; q.columns = m->kw; q.taps = q.count = m->kh * m->kw; q.depth = m->depth;
+    q.wide = m->kw < g->kw;
+    q.panels = l2l__panels(c, w, m, 0);
+    return q.panels && l2l__indirect_run(c, &q);
+}
+
+/* dy to dx, a phase after the other: (py,px) are the pixels of these remainders by the stride s,
+   and tap i reaches those for which (py + padding - i) is a multiple of s. Pixels that no tap
+   reaches are zero. */
+static bool l2l__indirect_phases(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
+                                 const l2l_tensor *w, l2l_real *dx)
+{
+    const int s = g->stride;
+    const l2l__matrix m = l2l__matrix_of(g, 1);
+    l2l__indirect q;
+    memset(&q, 0, sizeof q);
+    q.kernels = c->kernels;
+    q.source = dy; q.out = dx;
+    q.images = g->n; q.h = g->oh; q.w = g->ow; q.c = q.depth = g->k;
+    q.height = g->h; q.width = g->w; q.k = g->c;
+    q.step = 1; q.turn = -1; q.pitch = s;
+    q.taps = g->kh * g->kw;
+    q.panels = l2l__panels(c, w, &m, 1);
+    if (!q.panels) return false;
     if (g->kh < s || g->kw < s)
-        memset(q->out, 0, (size_t)g->n * (size_t)g->h * (size_t)g->w * (size_t)g->c *
-                              sizeof *q->out);
-    for (phase = 0; phase < s * s; phase++) {
-        int u, v, i, lines, before = 0, columns;
-        q->py = phase / s;
-        q->px = phase % s;
-        u = (q->py + g->padding) % s;
-        v = (q->px + g->padding) % s;
-        lines = u < g->kh ? (g->kh - u + s - 1) / s : 0;
-        columns = v < g->kw ? (g->kw - v + s - 1) / s : 0;
-        for (i = 0; i < v && i < g->kw; i++) before += (g->kw - i + s - 1) / s;
-        for (q->first = i = 0; i < u && i < g->kh; i++) q->first += (g->kh - i + s - 1) / s;
-        q->first = q->first * g->kw + lines * before;
-        q->count = lines * columns;
-        q->oh = (g->h - q->py + s - 1) / s;
-        q->ow = (g->w - q->px + s - 1) / s;
-        q->pixels = (int64_t)g->n * q->oh * q->ow;
-        if (q->count && q->pixels > 0 && !l2l__indirect_run(c, q)) return false;
-    }
+        memset(dx, 0, (size_t)g->n * (size_t)g->h * (size_t)g->w * (size_t)g->c * sizeof *dx);
+    for (q.py = 0; q.py < s; q.py++)
+        for (q.px = 0; q.px < s; q.px++) {
+            int u = (q.py + g->padding) % s, v = (q.px + g->padding) % s, i;
+            q.y0 = (q.py + g->padding) / s;
+            q.x0 = (q.px + g->padding) / s;
+            q.lines = l2l__pieces(g->kh - u, s);
+            q.columns = l2l__pieces(g->kw - v, s);
+            q.count = q.lines * q.columns;
+            for (q.first = i = 0; i < u; i++) q.first += l2l__pieces(g->kh - i, s) * g->kw;
+            for (i = 0; i < v; i++) q.first += q.lines * l2l__pieces(g->kw - i, s);
+            q.oh = l2l__pieces(g->h - q.py, s);
+            q.ow = l2l__pieces(g->w - q.px, s);
+            if (q.count && q.oh > 0 && q.ow > 0 && !l2l__indirect_run(c, &q)) return false;
+        }
     return true;
 }
 
-/* x with its padding written out, and its geometry; x itself where there is none. *temporary is to
-   be given back. */
-static const l2l_real *l2l__padded(l2l_context *c, l2l__geometry *g, const l2l_real *x,
-                                   l2l_real **temporary)
+/* x with its padding written out, and its geometry; x itself where there is none. */
+static const l2l_real *l2l__padded(l2l_context *c, l2l__geometry *g, const l2l_real *x)
 {
-    int h = g->h, w = g->w, p = g->padding, n;
-    int64_t line, row;
-    *temporary = NULL;
+    const int h = g->h, p = g->padding;
+    const int64_t row = (int64_t)g->w * g->c, edge = (int64_t)p * g->c, line = row + 2 * edge;
+    l2l_real *out;
+    int64_t lines, y;
     if (!p) return x;
     g->h += 2 * p;
     g->w += 2 * p;
     g->padding = 0;
-    line = (int64_t)g->w * g->c;
-    row = (int64_t)w * g->c;
-    *temporary = (l2l_real *)l2l__arena_array(c, g->n * (g->h * line), sizeof **temporary);
-    if (!*temporary) return NULL;
-    L2L__PARALLEL(l2l__workers(c, g->n * (g->h * line)))
-    for (n = 0; n < g->n; n++) {
-        l2l_real *to = *temporary + n * (g->h * line);
-        int y;
-        for (y = 0; y < g->h; y++, to += line) {
-            memset(to, 0, (size_t)line * sizeof *to);
-            if (y >= p && y < p + h)
-                memcpy(to + (int64_t)p * g->c, x + ((int64_t)n * h + y - p) * row,
-                       (size_t)row * sizeof *to);
-        }
+    out = (l2l_real *)l2l__arena_array(c, g->n * (g->h * line), sizeof *out);
+    lines = out ? (int64_t)g->n * g->h : 0;
+    L2L__PARALLEL(l2l__workers(c, lines * line))
+    for (y = 0; y < lines; y++) {
+        int64_t from = y % g->h - p;
+        memset(out + y * line, 0, (size_t)line * sizeof *out);
+        if (from >= 0 && from < h)
+            memcpy(out + y * line + edge, x + (y / g->h * h + from) * row,
+                   (size_t)row * sizeof *out);
     }
-    return *temporary;
+    return out;
 }
 
 /* -- Winograd convolution: 3x3, stride 1. A tile of fxf outputs (f = 4 or 2) is A^T [(G g G^T) .
@@ -15013,45 +14940,42 @@ enum {
 /* Which way a layer goes, by its shape alone. The costs are vector operations for each tile: the
    product, and what the transforms of input and output take. 0: the direct way, for which `border`
    is how far the source's plane is padded. */
-static int l2l__winograd_side(const l2l__kernels *kernels, int oh, int ow, int c, int k, int kh,
-                              int kw, int stride, int padding, int border)
+static int l2l__winograd_side(const l2l__kernels *kernels, const l2l__geometry *g, int border)
 {
-    int lanes = kernels->columns / 2;
-    bool little = (int64_t)oh * ow <= L2L__SMALL_PLANE && c > L2L__SLAB / 2;
-    int beyond = little && border > 0 ? border * (border + 1) : 0; /* taps it leaves out, a side  */
-    double ck = (double)c * k, direct = (3.0 * oh - beyond) * (3.0 * ow - beyond) * ck;
-    double four = ((oh + 3) / 4) * (double)((ow + 3) / 4) * (36 * ck + 300.0 * c + 250.0 * k);
-    double two = ((oh + 1) / 2) * (double)((ow + 1) / 2) * (16 * ck + 90.0 * c + 70.0 * k);
-    if (!kernels->winograd || kh != 3 || kw != 3 || stride != 1 || padding > 2 || c % lanes ||
-        k % lanes || c < 16 || k < 16)
+    const int lanes = kernels->columns / 2, c = g->c, k = g->k;
+    bool little = (int64_t)g->oh * g->ow <= L2L__SMALL_PLANE && c > L2L__SLAB / 2;
+    int beyond = little ? border * (border + 1) : 0; /* taps it leaves out, a side                */
+    double ck = (double)c * k, direct = (3.0 * g->oh - beyond) * (3.0 * g->ow - beyond) * ck;
+    double four = (double)l2l__pieces(g->oh, 4) * l2l__pieces(g->ow, 4);
+    double two = (double)l2l__pieces(g->oh, 2) * l2l__pieces(g->ow, 2);
+    four *= 36 * ck + 300.0 * c + 250.0 * k;
+    two *= 16 * ck + 90.0 * c + 70.0 * k;
+    if (!kernels->winograd || g->kh != 3 || g->kw != 3 || g->stride != 1 || g->padding < 0 ||
+        g->padding > 2 || c % lanes || k % lanes || c < 16 || k < 16)
         return 0;
     if (four <= two && four < direct) return 4;
     return two < direct ? 2 : 0;
 }
 
-/* n planes of hxwxc to ohxowxk. */
-static l2l__winograd l2l__winograd_of(const l2l_context *c, int f, int n, int h, int w,
-                                      int channels, int oh, int ow, int k, int padding)
+static l2l__winograd l2l__winograd_of(const l2l_context *c, int f, const l2l__geometry *g)
 {
     l2l__winograd q;
     int width = c->kernels->columns;
     memset(&q, 0, sizeof q);
     q.kernels = c->kernels;
     q.f = f;
-    q.side = f + 2;
+    q.side = q.patch = f + 2;
     q.points = q.side * q.side;
     q.transform = f == 4 ? 0 : L2L__WIN_F2;
-    q.h = h; q.w = w; q.c = channels;
-    q.oh = oh; q.ow = ow; q.k = k;
-    q.padding = padding;
-    q.patch = q.side;
     q.into = q.transform + L2L__WIN_IN;
-    q.th = (oh + f - 1) / f;
-    q.tw = (ow + f - 1) / f;
-    q.tiles = n * q.th * q.tw;
-    q.slab = channels;
-    q.vrow = channels + (channels % 128 ? 0 : 16); /* rows that do not fall onto each other in L1 */
-    q.mrow = (k + width - 1) / width * width;
+    q.h = g->h; q.w = g->w; q.c = q.slab = g->c;
+    q.oh = g->oh; q.ow = g->ow; q.k = g->k;
+    q.padding = g->padding;
+    q.th = l2l__pieces(q.oh, f);
+    q.tw = l2l__pieces(q.ow, f);
+    q.tiles = g->n * q.th * q.tw;
+    q.vrow = q.c + (q.c % 128 ? 0 : 16);     /* rows that do not fall onto each other in L1       */
+    q.mrow = l2l__pieces(q.k, width) * width;
     q.mrow += q.mrow % 128 ? 0 : 16;
     return q;
 }
@@ -15078,7 +15002,7 @@ static void l2l__patch(const l2l_real *plane, int h, int w, int c, int y, int x,
    points' would fall onto the same few places of the first cache. */
 static int64_t l2l__winograd_v(const l2l__winograd *q)
 {
-    return (int64_t)((q->c + q->slab - 1) / q->slab) * q->most * q->vrow + 16;
+    return (int64_t)l2l__pieces(q->c, q->slab) * q->most * q->vrow + 16;
 }
 
 static int64_t l2l__winograd_m(const l2l__winograd *q)
@@ -15099,8 +15023,8 @@ static void l2l__winograd_in(const l2l__winograd *q, int t0, int count, int firs
                    x - q->padding, q->patch, q->zero, from);
         for (p = 0; p < q->points; p++) to[p] = v + p * point + (int64_t)(first + t) * q->vrow;
         for (d0 = 0; d0 < q->c; d0 += q->slab) {
-            q->kernels->winograd(q->into, q->c - d0 < q->slab ? q->c - d0 : q->slab, from, to, NULL,
-                                 0, NULL);
+            q->kernels->winograd(q->into, l2l__at_most(q->slab, q->c - d0), from, to, NULL, 0,
+                                 NULL);
             if (d0 + q->slab >= q->c) break;
             for (p = 0; p < q->patch * q->patch; p++) from[p] += q->slab;
             for (p = 0; p < q->points; p++) to[p] += (int64_t)q->most * q->vrow;
@@ -15167,23 +15091,26 @@ static void l2l__tie_tiles(const l2l__winograd *q, int t0, int count)
     }
 }
 
-/* The product of one point over a slab of channels, for all tiles: v[tile][0..depth) b to
-   m[tile][a panel's columns]. */
-static void l2l__winograd_product(const l2l__winograd *q, int count, const l2l_real *v, int depth,
-                                  const l2l_real *b, l2l_real *m, bool accumulate)
+/* A matrix product with a panel: y[i][0..columns) (+)= a[i][0..depth) b for i < count. The rows of a
+   stand `pa` numbers apart, those of y `py`. */
+static void l2l__panel_product(const l2l__kernels *kernels, int count, int depth, const l2l_real *a,
+                               int64_t pa, const l2l_real *b, l2l_real *y, int64_t py,
+                               bool accumulate)
 {
-    int i, r, rows;
-    for (i = 0; i < count; i += rows) {
-        const l2l_real *a[L2L__ROWS];
-        l2l_real *y[L2L__ROWS];
-        rows = count - i < L2L__ROWS ? count - i : L2L__ROWS;
-        if (count - i == 7 || count - i == 8) rows = 4; /* better than six and then two          */
-        for (r = 0; r < L2L__ROWS; r++) {
-            a[r] = v + (int64_t)(i + (r < rows ? r : 0)) * q->vrow;
-            y[r] = m + (int64_t)(i + (r < rows ? r : 0)) * q->mrow;
+    int i, r, rows, d;
+    for (d = 0; d < depth; d += L2L__WIN_SLAB)
+        for (i = 0; i < count; i += rows) {
+            const l2l_real *from[L2L__ROWS];
+            l2l_real *to[L2L__ROWS];
+            rows = l2l__at_most(L2L__ROWS, count - i);
+            if (count - i == 7 || count - i == 8) rows = 4; /* better than six and then two       */
+            for (r = 0; r < L2L__ROWS; r++) {
+                from[r] = a + (i + (r < rows ? r : 0)) * pa;
+                to[r] = y + (i + (r < rows ? r : 0)) * py;
+            }
+            kernels->tile(rows, 1, l2l__at_most(L2L__WIN_SLAB, depth - d), from, d,
+                          b + (int64_t)d * kernels->columns, 0, to, accumulate || d > 0);
         }
-        q->kernels->tile(rows, 1, depth, a, 0, b, depth, y, accumulate);
-    }
 }
 
 /* Channels d0 .. d0+depth-1 of a panel into Winograd's domain: u[point][d][columns], its points
@@ -15207,15 +15134,14 @@ static void l2l__winograd_weight(const l2l__winograd *q, int panel, int d0, int 
 /* Small layers: a thread takes a block of tiles from patch to output. */
 static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
 {
-    int width = q->kernels->columns, panels = (q->k + width - 1) / width, blocks, worker, taken = 0;
+    const l2l__kernels *kernels = q->kernels;
+    int width = kernels->columns, panels = l2l__pieces(q->k, width), blocks, worker, taken = 0;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
     int64_t vs, ms;
     l2l_real *space;
-    q->most = q->c + q->k <= 128 ? 48 : 24;
-    if (q->most > q->tiles) q->most = q->tiles;
-    blocks = (q->tiles + q->most - 1) / q->most;
-    blocks = (blocks + workers - 1) / workers * workers;
-    q->most = (q->tiles + blocks - 1) / blocks;
+    q->most = l2l__at_most(q->c + q->k <= 128 ? 48 : 24, q->tiles);
+    blocks = l2l__pieces(l2l__pieces(q->tiles, q->most), workers) * workers;
+    q->most = l2l__pieces(q->tiles, blocks);
     vs = l2l__winograd_v(q);
     ms = l2l__winograd_m(q);
     space = (l2l_real *)l2l__arena_array(c, workers * (q->points * (vs + ms)), sizeof *space);
@@ -15223,18 +15149,15 @@ static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
     L2L__PARALLEL(workers)
     for (worker = 0; worker < workers; worker++) {
         l2l_real *v = space + worker * (q->points * (vs + ms)), *m = v + q->points * vs;
-        int block, p, j, d0;
+        int block, p, j;
         for (block = l2l__next(&taken); block < blocks; block = l2l__next(&taken)) {
-            int t0 = block * q->most, count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
+            int t0 = block * q->most, count = l2l__at_most(q->most, q->tiles - t0);
             l2l__winograd_in(q, t0, count, 0, v);
             for (p = 0; p < q->points; p++)
                 for (j = 0; j < panels; j++)
-                    for (d0 = 0; d0 < q->c; d0 += L2L__WIN_SLAB)
-                        l2l__winograd_product(
-                            q, count, v + p * vs + d0,
-                            q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB,
-                            q->u + (((int64_t)j * q->points + p) * q->c + d0) * width,
-                            m + p * ms + j * width, d0 > 0);
+                    l2l__panel_product(kernels, count, q->c, v + p * vs, q->vrow,
+                                       q->u + ((int64_t)j * q->points + p) * q->c * width,
+                                       m + p * ms + j * width, q->mrow, false);
             l2l__winograd_out(q, t0, count, 0, q->k, m);
             l2l__tie_tiles(q, t0, count);
         }
@@ -15243,48 +15166,55 @@ static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
     return true;
 }
 
+/* Panel j of the output's columns of `count` tiles from t0 on, which v has; `room` is for a slab of
+   transformed weights, their products and the weights themselves. */
+static void l2l__winograd_panel(const l2l__winograd *q, int t0, int count, int j,
+                                const l2l_real *v, l2l_real *room)
+{
+    const int width = q->kernels->columns, k0 = j * width;
+    const int64_t us = (int64_t)L2L__WIN_SLAB * width + 16;
+    const int64_t vs = l2l__winograd_v(q), ms = l2l__winograd_m(q);
+    l2l_real *u = room, *m = u + q->points * us;
+    int d0, p;
+    for (d0 = 0; d0 < q->c; d0 += L2L__WIN_SLAB, v += (int64_t)q->most * q->vrow) {
+        int depth = l2l__at_most(L2L__WIN_SLAB, q->c - d0);
+        l2l__winograd_weight(q, j, d0, depth, m + q->points * ms, u, us);
+        for (p = 0; p < q->points; p++)
+            l2l__panel_product(q->kernels, count, depth, v + p * vs, q->vrow, u + p * us,
+                               m + p * ms, q->mrow, d0 > 0);
+    }
+    l2l__winograd_out(q, t0, count, k0, l2l__at_most(width, q->k - k0), m);
+}
+
 /* Large layers: their transformed weights would not stay in any cache, so the threads share out the
    panels, and each transforms its own, a slab at a time, just before use. A few threads transform
    all tiles each for themselves: that is quicker than reading what another core has written. */
 static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
 {
-    int width = q->kernels->columns, panels = (q->k + width - 1) / width, t0, t, count, worker;
+    int width = q->kernels->columns, panels = l2l__pieces(q->k, width), t0, t, count, worker;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
     int copies = workers <= L2L__WIN_COPIES ? workers : 1;
-    int64_t us = (int64_t)L2L__WIN_SLAB * width + 16, vs, ms, size;
+    int64_t us = (int64_t)L2L__WIN_SLAB * width + 16, vs, size;
     l2l_real *v, *space;
-    q->most = q->tiles < L2L__WIN_CHUNK ? q->tiles : L2L__WIN_CHUNK;
+    q->most = l2l__at_most(L2L__WIN_CHUNK, q->tiles);
     q->slab = q->vrow = L2L__WIN_SLAB;
     q->mrow = width;
-    vs = l2l__winograd_v(q);
-    ms = l2l__winograd_m(q);
-    v = (l2l_real *)l2l__arena_array(c, copies * (q->points * vs), sizeof *v);
-    size = q->points * (us + ms) + 9 * us;
+    vs = q->points * l2l__winograd_v(q);
+    size = q->points * (us + l2l__winograd_m(q)) + 9 * us;
+    v = (l2l_real *)l2l__arena_array(c, copies * vs, sizeof *v);
     space = (l2l_real *)l2l__arena_array(c, workers * size, sizeof *space);
     for (t0 = 0; v && space && t0 < q->tiles; t0 += count) {
         int taken = 0;
-        count = q->tiles - t0 < q->most ? q->tiles - t0 : q->most;
+        count = l2l__at_most(q->most, q->tiles - t0);
         L2L__PARALLEL(workers)
         for (t = 0; t < copies * count; t++)
-            l2l__winograd_in(q, t0 + t % count, 1, t % count, v + t / count * (q->points * vs));
+            l2l__winograd_in(q, t0 + t % count, 1, t % count, v + t / count * vs);
         L2L__PARALLEL(workers)
         for (worker = 0; worker < workers; worker++) {
-            const l2l_real *mine = v + (copies > 1 ? worker : 0) * (q->points * vs);
-            l2l_real *u = space + worker * size, *m = u + q->points * us;
-            l2l_real *room = m + q->points * ms;
-            int p, j, d0, depth, k0;
-            for (j = l2l__next(&taken); j < panels; j = l2l__next(&taken)) {
-                for (d0 = 0; d0 < q->c; d0 += depth) {
-                    depth = q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB;
-                    l2l__winograd_weight(q, j, d0, depth, room, u, us);
-                    for (p = 0; p < q->points; p++)
-                        l2l__winograd_product(
-                            q, count, mine + p * vs + (int64_t)d0 / q->slab * q->most * q->vrow,
-                            depth, u + p * us, m + p * ms, d0 > 0);
-                }
-                k0 = j * width;
-                l2l__winograd_out(q, t0, count, k0, q->k - k0 < width ? q->k - k0 : width, m);
-            }
+            const l2l_real *mine = v + (copies > 1 ? worker : 0) * vs;
+            int j;
+            for (j = l2l__next(&taken); j < panels; j = l2l__next(&taken))
+                l2l__winograd_panel(q, t0, count, j, mine, space + worker * size);
         }
         L2L__PARALLEL(workers)
         for (t = 0; t < (q->geometry ? count : 0); t++) l2l__tie_tiles(q, t0 + t, 1);
@@ -15298,29 +15228,23 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
 static bool l2l__winograd_transformed(l2l_context *c, l2l__winograd *q, const l2l_tensor *w,
                                       int which)
 {
-    int width = q->kernels->columns, panels = (q->k + width - 1) / width, worker;
+    int width = q->kernels->columns, panels = l2l__pieces(q->k, width), worker;
     int64_t one = (int64_t)q->points * q->c * width, room = (int64_t)9 * L2L__WIN_SLAB * width;
     int workers = l2l__workers(c, panels * one);
     bool fresh;
-    l2l_real *u = l2l__cached(c, w->packed, which, panels * one, &q->matrix, &fresh),
-             *rooms;
-    if (!w->packed) u = (l2l_real *)l2l__arena_array(c, panels * one, sizeof *u);
+    l2l_real *u = l2l__cached(c, w->packed, which, panels * one, &q->matrix, &fresh), *rooms;
     q->u = u;
     if (c->status || !fresh) return !c->status;
     rooms = (l2l_real *)l2l__arena_array(c, workers * room, sizeof *rooms);
-    if (rooms) {
-        L2L__PARALLEL(workers)
-        for (worker = 0; worker < workers; worker++) {
-            int j, d0;
-            for (j = worker; j < panels; j += workers)
-                for (d0 = 0; d0 < q->c; d0 += L2L__WIN_SLAB)
-                    l2l__winograd_weight(q, j, d0,
-                                         q->c - d0 < L2L__WIN_SLAB ? q->c - d0 : L2L__WIN_SLAB,
-                                         rooms + worker * room, u + j * one + (int64_t)d0 * width,
-                                         (int64_t)q->c * width);
-        }
-    } else if (w->packed) {
-        w->packed->cache[which].kernels = NULL; /* kept, but not filled                           */
+    if (!rooms && w->packed) w->packed->cache[which].kernels = NULL; /* kept, but not filled      */
+    L2L__PARALLEL(workers)
+    for (worker = 0; worker < (rooms ? workers : 0); worker++) {
+        int j, d0;
+        for (j = worker; j < panels; j += workers)
+            for (d0 = 0; d0 < q->c; d0 += L2L__WIN_SLAB)
+                l2l__winograd_weight(q, j, d0, l2l__at_most(L2L__WIN_SLAB, q->c - d0),
+                                     rooms + worker * room, u + j * one + (int64_t)d0 * width,
+                                     (int64_t)q->c * width);
     }
     l2l__arena_drop(c, rooms);
     return !c->status;
@@ -15332,19 +15256,18 @@ static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor
                               const l2l__matrix *matrix, int direction)
 {
     l2l_mark mark = l2l_mark_here(c);
-    l2l_real *zero = (l2l_real *)l2l__arena_array(c, q->c, sizeof *zero), *none;
     l2l__packed *p = w->packed;
-    bool ok = zero != NULL;
-    if (zero) memset(zero, 0, (size_t)q->c * sizeof *zero);
-    q->zero = zero;
+    bool ok;
+    q->zero = l2l__arena_zeros(c, q->c);
     q->weight = w->data;
     q->matrix = *matrix;
     q->turned = direction == 1;
-    if (ok && (int64_t)q->c * q->k <= L2L__CACHED) {
-        ok = l2l__winograd_transformed(c, q, w, 2 + direction) && l2l__winograd_blocks(c, q);
-    } else if (ok) {
-        if (p && p->used[direction] == p->version + 1)
-            q->panels = l2l__panels(c, w, matrix, direction, &none);
+    if ((int64_t)q->c * q->k <= L2L__CACHED) {
+        ok = q->zero && l2l__winograd_transformed(c, q, w, 2 + direction) &&
+             l2l__winograd_blocks(c, q);
+    } else {
+        if (q->zero && p && p->used[direction] == p->version + 1)
+            q->panels = l2l__panels(c, w, matrix, direction);
         if (p) p->used[direction] = p->version + 1;
         ok = !c->status && l2l__winograd_panels(c, q);
     }
@@ -15370,13 +15293,12 @@ static void l2l__winograd_sum(const l2l__winograd_plan *g, int count, const l2l_
 {
     const l2l__winograd *x = &g->x, *dy = &g->dy;
     int width = x->kernels->columns, slab = item / g->panels, k0 = item % g->panels * width, band;
-    int channels = x->c - slab * x->slab < x->slab ? x->c - slab * x->slab : x->slab;
+    int channels = l2l__at_most(x->slab, x->c - slab * x->slab);
     v += p * l2l__winograd_v(x) + (int64_t)slab * x->most * x->vrow;
     z += p * l2l__winograd_v(dy) + (int64_t)(k0 / dy->slab) * dy->most * dy->vrow + k0 % dy->slab;
     for (band = 0; band < channels; band += L2L__ROWS)
-        x->kernels->outer(channels - band < L2L__ROWS ? channels - band : L2L__ROWS, count,
-                          v + band, x->vrow, z, dy->vrow, sums + p * g->step + band * width,
-                          accumulate);
+        x->kernels->outer(l2l__at_most(L2L__ROWS, channels - band), count, v + band, x->vrow, z,
+                          dy->vrow, sums + p * g->step + band * width, accumulate);
 }
 
 /* An item's sums to the weight's gradient; `out` is room for nine points. */
@@ -15387,7 +15309,7 @@ static void l2l__winograd_collect(const l2l__winograd_plan *g, const l2l_real *s
     l2l_real *to[9];
     const l2l__winograd *x = &g->x;
     int width = x->kernels->columns, c0 = item / g->panels * x->slab, k0 = item % g->panels * width;
-    int channels = x->c - c0 < x->slab ? x->c - c0 : x->slab, k = g->dy.c, i, r;
+    int channels = l2l__at_most(x->slab, x->c - c0), k = g->dy.c, i, r;
     for (i = 0; i < x->points; i++) from[i] = sums + i * g->step;
     for (i = 0; i < 9; i++) to[i] = out + i * g->step;
     x->kernels->winograd(x->transform + L2L__WIN_BACK, (int64_t)channels * width, from, to, NULL, 0,
@@ -15395,21 +15317,23 @@ static void l2l__winograd_collect(const l2l__winograd_plan *g, const l2l_real *s
     for (i = 0; i < 9; i++)
         for (r = 0; r < channels; r++)
             memcpy(g->dw + ((int64_t)i * x->c + c0 + r) * k + k0, to[i] + r * width,
-                   (size_t)(k - k0 < width ? k - k0 : width) * sizeof *out);
+                   (size_t)l2l__at_most(width, k - k0) * sizeof *out);
 }
 
-/* Shares from .. to-1 of parts x items: what one thread does. */
+/* Shares from .. to-1 of parts x items: what one thread does. Where sums are kept, the items of a
+   point go together, which read the same tiles; else the points of an item, whose sums are then
+   complete. */
 static void l2l__winograd_shares(const l2l__winograd_plan *g, int from, int to, l2l_real *room)
 {
     l2l_real *v = room, *z = v + g->x.points * l2l__winograd_v(&g->x);
     l2l_real *own = z + g->x.points * l2l__winograd_v(&g->dy), *out = own + (g->kept ? 0 : g->size);
     while (from < to) {
         int part = from / g->items, points = g->x.points, t, count, i;
-        int n = (to < (part + 1) * g->items ? to : (part + 1) * g->items) - from;
+        int n = l2l__at_most((part + 1) * g->items, to) - from;
         int t0 = (int)((int64_t)g->x.tiles * part / g->parts);
         int t1 = (int)((int64_t)g->x.tiles * (part + 1) / g->parts);
         for (t = t0; t < t1; t += count) {
-            count = t1 - t < g->x.most ? t1 - t : g->x.most;
+            count = l2l__at_most(g->x.most, t1 - t);
             l2l__winograd_in(&g->x, t, count, 0, v);
             l2l__winograd_in(&g->dy, t, count, 0, z);
             for (i = 0; i < n * points; i++) {
@@ -15424,15 +15348,13 @@ static void l2l__winograd_shares(const l2l__winograd_plan *g, int from, int to, 
 }
 
 /* dW over the tiles of x and dy, which q describes as for the forward pass. */
-static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q,
-                                          const l2l_real *dy, l2l_real *dw)
+static l2l__winograd_plan l2l__winograd_plan_of(const l2l__winograd *q, const l2l_real *dy,
+                                                l2l_real *dw)
 {
-    int width = q->kernels->columns, deepest = q->c > q->k ? q->c : q->k, most, w;
-    int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
-    int64_t all = (int64_t)q->points * q->c * q->k, vs, zs, room;
-    l2l_mark mark = l2l_mark_here(c);
+    const int width = q->kernels->columns;
+    const int64_t all = (int64_t)q->points * q->c * q->k;
     l2l__winograd_plan g;
-    l2l_real *zero, *rooms;
+    int most;
     memset(&g, 0, sizeof g);
     g.x = g.dy = *q;
     g.dw = dw;
@@ -15441,81 +15363,73 @@ static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q
     g.dy.patch = q->f;
     g.dy.into = q->transform + L2L__WIN_GRAD;
     g.dy.h = q->oh; g.dy.w = q->ow; g.dy.c = q->k; g.dy.padding = 0;
-    g.dy.slab = q->k <= L2L__WIN_SLAB ? (q->k + width - 1) / width * width : width;
-    g.dy.vrow = g.dy.slab;
-    g.panels = (q->k + width - 1) / width;
-    g.items = g.panels * ((q->c + g.x.slab - 1) / g.x.slab);
-    g.parts = all > L2L__WIN_ROOM / 2 ? 1 : all < L2L__WIN_ROOM / 16 ? 16
-                                                                     : (int)(L2L__WIN_ROOM / all);
-    if (g.parts > q->tiles / L2L__WIN_TILES) g.parts = q->tiles / L2L__WIN_TILES;
+    g.panels = l2l__pieces(q->k, width);
+    g.dy.slab = g.dy.vrow = q->k <= L2L__WIN_SLAB ? g.panels * width : width;
+    g.items = g.panels * l2l__pieces(q->c, g.x.slab);
+    g.parts = l2l__at_most(all < L2L__WIN_ROOM / 16 ? 16 : (int)(L2L__WIN_ROOM / all),
+                           q->tiles / L2L__WIN_TILES);
     if (g.parts < 1) g.parts = 1;
-    most = g.parts > 1 ? L2L__WIN_TILES : L2L__WIN_ROOM / (q->points * (q->c + q->k));
+    most = g.parts > 1 ? 0 : L2L__WIN_ROOM / (q->points * (q->c + q->k));
     if (most < L2L__WIN_TILES) most = L2L__WIN_TILES;
-    if (most > q->tiles) most = q->tiles;
-    g.x.most = g.dy.most = most;
+    g.x.most = g.dy.most = l2l__at_most(most, q->tiles);
     g.kept = g.parts > 1 || most < q->tiles;
-    g.step = (int64_t)((g.x.slab + L2L__ROWS - 1) / L2L__ROWS * L2L__ROWS) * width + 16;
+    g.step = (int64_t)l2l__pieces(g.x.slab, L2L__ROWS) * L2L__ROWS * width + 16;
     g.size = q->points * g.step;
-    vs = q->points * l2l__winograd_v(&g.x);
-    zs = q->points * l2l__winograd_v(&g.dy);
-    room = vs + zs + (g.kept ? 0 : g.size) + 9 * g.step;
-    zero = (l2l_real *)l2l__arena_array(c, deepest, sizeof *zero);
-    g.sums = (l2l_real *)l2l__arena_array(c, g.kept ? g.parts * g.items * g.size : 0,
-                                          sizeof *g.sums);
+    return g;
+}
+
+static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q,
+                                          const l2l_real *dy, l2l_real *dw)
+{
+    int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k), w;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l__winograd_plan g = l2l__winograd_plan_of(q, dy, dw);
+    int64_t vs = q->points * l2l__winograd_v(&g.x), zs = q->points * l2l__winograd_v(&g.dy);
+    int64_t room = vs + zs + (g.kept ? 0 : g.size) + 9 * g.step, kept = g.kept ? g.size : 0;
+    l2l_real *rooms;
+    g.x.zero = g.dy.zero = l2l__arena_zeros(c, q->c > q->k ? q->c : q->k);
+    g.sums = (l2l_real *)l2l__arena_array(c, g.parts * g.items * kept, sizeof *g.sums);
     rooms = (l2l_real *)l2l__arena_array(c, workers * room, sizeof *rooms);
-    if (!c->status) {
-        memset(zero, 0, (size_t)deepest * sizeof *zero);
-        g.x.zero = g.dy.zero = zero;
-        L2L__PARALLEL(workers)
-        for (w = 0; w < workers; w++) {
-            int64_t shares = (int64_t)g.parts * g.items;
-            l2l_real *mine = rooms + w * room;
-            if (q->k % width) memset(mine + vs, 0, (size_t)zs * sizeof *mine); /* empty columns   */
-            l2l__winograd_shares(&g, (int)(shares * w / workers), (int)(shares * (w + 1) / workers),
-                                 mine);
-        }
+    L2L__PARALLEL(workers)
+    for (w = 0; w < (rooms ? workers : 0); w++) {
+        int64_t shares = (int64_t)g.parts * g.items;
+        l2l_real *mine = rooms + w * room;
+        if (q->k % q->kernels->columns)      /* columns that no tile fills                        */
+            memset(mine + vs, 0, (size_t)zs * sizeof *mine);
+        l2l__winograd_shares(&g, (int)(shares * w / workers), (int)(shares * (w + 1) / workers),
+                             mine);
     }
-    if (!c->status && g.kept) {
-        L2L__PARALLEL(workers)
-        for (w = 0; w < workers; w++) {
-            int item, part;
-            for (item = w; item < g.items; item += workers) {
-                l2l_real *sums = g.sums + item * g.size;
-                for (part = 1; part < g.parts; part++)
-                    q->kernels->add(g.size, sums, sums + part * g.items * g.size, sums);
-                l2l__winograd_collect(&g, sums, item, rooms + w * room);
-            }
+    L2L__PARALLEL(workers)
+    for (w = 0; w < (rooms && g.kept ? workers : 0); w++) {
+        int item, part;
+        for (item = w; item < g.items; item += workers) {
+            l2l_real *sums = g.sums + item * g.size;
+            for (part = 1; part < g.parts; part++)
+                q->kernels->ew(L2L__ADD, g.size, sums, sums + part * g.items * g.size, 0, 0, sums);
+            l2l__winograd_collect(&g, sums, item, rooms + w * room);
         }
     }
     l2l_release(c, mark);
     return !c->status;
 }
 
-/* The matrix of a weight for x -> y (direction 0) or dy -> dx (1). */
-static l2l__matrix l2l__matrix_of(const l2l__geometry *g, int direction)
+/* The layer that leads from y to x, with taps in reverse and channels exchanged: at stride 1 this
+   one's input gradient. */
+static l2l__geometry l2l__turned(const l2l__geometry *g)
 {
-    l2l__matrix m;
-    m.kh = g->kh; m.kw = g->kw;
-    m.stride = direction ? g->stride : 1;
-    m.depth = direction ? g->k : g->c;
-    m.columns = direction ? g->c : g->k;
-    m.st = (int64_t)g->c * g->k;
-    m.sd = direction ? 1 : g->k;
-    m.sq = direction ? g->k : 1;
-    return m;
+    l2l__geometry t = *g;
+    t.h = g->oh; t.w = g->ow; t.c = g->k;
+    t.oh = g->h; t.ow = g->w; t.k = g->c;
+    t.padding = g->kh - 1 - g->padding;
+    return t;
 }
 
 /* A layer of stride 1 with few output channels does badly by panels of those. But it is the input
-   gradient of the layer that leads from y to x, with the taps in reverse and the channels
-   exchanged, and that one's few channels are its input's. */
-static bool l2l__better_turned(const l2l__geometry *g, l2l__geometry *turned)
+   gradient of the layer that is turned, and that one's few channels are its input's. */
+static bool l2l__better_turned(const l2l__geometry *g)
 {
-    *turned = *g;
-    turned->h = g->oh; turned->w = g->ow; turned->c = g->k;
-    turned->oh = g->h; turned->ow = g->w; turned->k = g->c;
-    turned->padding = g->kh - 1 - g->padding;
     return g->k <= L2L__FEW && g->c > L2L__FEW && g->stride == 1 && g->kh == g->kw && g->kh > 1 &&
-           turned->padding >= 0;
+           g->padding < g->kh;
 }
 
 /* The weight w of layer g for the layer that is g turned, or the other way round. */
@@ -15529,19 +15443,18 @@ static void l2l__turn_weight(const l2l__geometry *g, const l2l_real *w, l2l_real
                     w[((int64_t)t * g->c + i) * g->k + k];
 }
 
-static bool l2l__turned_forward(l2l_context *c, const l2l__geometry *g, const l2l__geometry *turned,
-                                const l2l_real *x, const l2l_tensor *w, const l2l__epilogue *e,
-                                l2l_real *y)
+static bool l2l__turned_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                                const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
 {
+    const l2l__geometry turned = l2l__turned(g);
     int64_t pixels = (int64_t)g->n * g->oh * g->ow;
     l2l_tensor v;
     memset(&v, 0, sizeof v);
     v.data = (l2l_real *)l2l__arena_array(c, (int64_t)g->kh * g->kw * g->c * g->k, sizeof *v.data);
     if (!v.data) return false;
     l2l__turn_weight(g, w->data, v.data);
-    if (l2l__conv_input_gradient(c, turned, x, &v, y) && e)
+    if (l2l__conv_input_gradient(c, &turned, x, &v, y) && e)
         l2l__channel_finish(c, pixels, pixels, g->k, y, e, y);
-    l2l__arena_drop(c, v.data);
     return !c->status;
 }
 
@@ -15549,50 +15462,32 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_
                               const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
 {
     const l2l__epilogue *last = e->scale || e->bias || e->residual || e->relu ? e : NULL;
-    l2l__geometry in = *g, turned;
-    l2l__indirect q;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l__geometry in = *g;
     l2l__matrix m = l2l__matrix_of(g, 0);
-    l2l_real *temporary, *padded = NULL;
-    int side = l2l__winograd_side(c->kernels, g->oh, g->ow, g->c, g->k, g->kh, g->kw, g->stride,
-                                  g->padding, g->padding);
-    bool ok;
+    int side = l2l__winograd_side(c->kernels, g, g->padding);
+    bool ok = true;
     if (!c->kernels->tile) {
         l2l__naive_conv_forward(c, g, x, w->data, e, y);
-        return true;
+    } else if (l2l__better_turned(g)) {
+        ok = l2l__turned_forward(c, g, x, w, last, y);
+    } else if (side) {
+        l2l__winograd q = l2l__winograd_of(c, side, g);
+        q.source = x;
+        q.out = y;
+        q.epilogue = last || e->ties ? e : NULL;
+        q.geometry = e->ties ? g : NULL;
+        ok = l2l__winograd_run(c, &q, w, &m, 0);
+    } else {
+        if (g->c <= L2L__FEW && g->kw > 1) { /* a line of the kernel is one tap                   */
+            m.kw = 1;
+            m.depth = g->kw * g->c;
+            m.st = (int64_t)m.depth * g->k;
+            x = l2l__padded(c, &in, x);
+        }
+        ok = x && l2l__indirect_forward(c, &in, &m, x, w, last, y);
     }
-    if (l2l__better_turned(g, &turned)) return l2l__turned_forward(c, g, &turned, x, w, last, y);
-    if (side) {
-        l2l__winograd v = l2l__winograd_of(c, side, g->n, g->h, g->w, g->c, g->oh, g->ow, g->k,
-                                           g->padding);
-        v.source = x;
-        v.out = y;
-        v.epilogue = last || e->ties ? e : NULL;
-        v.geometry = e->ties ? g : NULL;
-        return l2l__winograd_run(c, &v, w, &m, 0);
-    }
-    memset(&q, 0, sizeof q);
-    q.kernels = c->kernels;
-    q.g = &in;
-    q.wide = g->c <= L2L__FEW && g->kh * g->kw > 1;
-    if (q.wide) {
-        m.kw = 1;
-        m.depth = g->kw * g->c;
-        m.st = (int64_t)m.depth * g->k;
-        x = l2l__padded(c, &in, x, &padded);
-    }
-    q.taps = q.count = m.kh * m.kw;
-    q.depth = m.depth;
-    q.columns = g->k;
-    q.oh = g->oh;
-    q.ow = g->ow;
-    q.pixels = (int64_t)g->n * g->oh * g->ow;
-    q.source = x;
-    q.epilogue = last;
-    q.out = y;
-    q.panels = l2l__panels(c, w, &m, 0, &temporary);
-    ok = x && q.panels && l2l__indirect_run(c, &q);
-    l2l__arena_drop(c, temporary);
-    l2l__arena_drop(c, padded);
+    l2l_release(c, mark);
     return ok;
 }
 
@@ -15603,28 +15498,23 @@ static void l2l__scatter_image(const l2l__kernels *kernels, const l2l__geometry 
                                const l2l_real *dy, const l2l_real *panels, l2l_real *room,
                                l2l_real *dx)
 {
-    int columns = g->kh * g->kw * g->c, width = kernels->columns, pixels = g->oh * g->ow, p, j, r,
-        d0, i, e, line = g->kw * g->c, long_line = (g->w + 2 * g->padding) * g->c;
-    int padded = (columns + width - 1) / width * width;
+    const int width = kernels->columns, line = g->kw * g->c;
+    const int padded = l2l__pieces(g->kh * line, width) * width, pixels = g->oh * g->ow;
+    const int long_line = (g->w + 2 * g->padding) * g->c;
     l2l_real *image = room + (int64_t)L2L__ROWS * padded;
-    const l2l_real *a[L2L__ROWS];
-    l2l_real *y[L2L__ROWS];
+    int p, j, r, i, e;
     memset(image, 0, (size_t)(g->h + 2 * g->padding) * (size_t)long_line * sizeof *image);
     for (p = 0; p < pixels; p += L2L__ROWS) {
-        int rows = pixels - p < L2L__ROWS ? pixels - p : L2L__ROWS;
-        for (r = 0; r < L2L__ROWS; r++) a[r] = dy + (int64_t)(p + (r < rows ? r : 0)) * g->k;
-        for (j = 0; j < padded; j += width) {
-            for (r = 0; r < rows; r++) y[r] = room + r * padded + j;
-            for (d0 = 0; d0 < g->k; d0 += L2L__SLAB)
-                kernels->tile(rows, 1, g->k - d0 < L2L__SLAB ? g->k - d0 : L2L__SLAB, a, d0,
-                              panels + (int64_t)j * g->k + (int64_t)d0 * width, 0, y, d0 > 0);
-        }
+        int rows = l2l__at_most(L2L__ROWS, pixels - p);
+        for (j = 0; j < padded; j += width)
+            l2l__panel_product(kernels, rows, g->k, dy + (int64_t)p * g->k, g->k,
+                               panels + (int64_t)j * g->k, room + j, padded, false);
         for (r = 0; r < rows; r++) {
             const l2l_real *patch = room + r * padded;
             l2l_real *to = image + (int64_t)((p + r) / g->ow * g->stride) * long_line +
                            (p + r) % g->ow * g->stride * g->c;
             for (i = 0; i < g->kh; i++, patch += line, to += long_line)
-                if (line >= 16) kernels->add(line, to, patch, to);
+                if (line >= 16) kernels->ew(L2L__ADD, line, to, patch, 0, 0, to);
                 else for (e = 0; e < line; e++) to[e] += patch[e];
         }
     }
@@ -15638,67 +15528,50 @@ static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const 
                                   const l2l_tensor *w, l2l_real *dx)
 {
     const l2l__kernels *kernels = c->kernels;
-    int columns = g->kh * g->kw * g->c, worker;
-    int padded = (columns + kernels->columns - 1) / kernels->columns * kernels->columns;
+    const int columns = g->kh * g->kw * g->c;
     int64_t from = (int64_t)g->oh * g->ow * g->k, to = (int64_t)g->h * g->w * g->c;
-    int64_t size = L2L__ROWS * (int64_t)padded +
+    int64_t size = (int64_t)L2L__ROWS * l2l__pieces(columns, kernels->columns) * kernels->columns +
                    (int64_t)(g->h + 2 * g->padding) * (g->w + 2 * g->padding) * g->c;
-    int workers = l2l__workers(c, g->n * from * columns);
+    int workers = l2l__workers(c, g->n * from * columns), worker;
     l2l__matrix m;
-    l2l_real *temporary, *room;
+    l2l_real *room;
     const l2l_real *panels;
     m.kh = m.kw = m.stride = 1;
     m.depth = g->k; m.columns = columns;
     m.st = 0; m.sd = 1; m.sq = g->k;
-    panels = l2l__panels(c, w, &m, 1, &temporary);
+    panels = l2l__panels(c, w, &m, 1);
     room = (l2l_real *)l2l__arena_array(c, workers * size, sizeof *room);
-    if (room) {
-        L2L__PARALLEL(workers)
-        for (worker = 0; worker < workers; worker++) {
-            int n;
-            for (n = worker; n < g->n; n += workers)
-                l2l__scatter_image(kernels, g, dy + n * from, panels, room + worker * size,
-                                   dx + n * to);
-        }
+    L2L__PARALLEL(workers)
+    for (worker = 0; worker < (room ? workers : 0); worker++) {
+        int n;
+        for (n = worker; n < g->n; n += workers)
+            l2l__scatter_image(kernels, g, dy + n * from, panels, room + worker * size,
+                               dx + n * to);
     }
-    l2l__arena_drop(c, room);
-    l2l__arena_drop(c, temporary);
     return !c->status;
 }
 
 static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
                                      const l2l_tensor *w, l2l_real *dx)
 {
-    l2l__indirect q;
-    l2l__matrix m = l2l__matrix_of(g, 1);
-    l2l_real *temporary;
-    int side = l2l__winograd_side(c->kernels, g->h, g->w, g->k, g->c, g->kh, g->kw, g->stride,
-                                  g->padding, 2 - g->padding);
-    bool ok;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l__geometry turned = l2l__turned(g);
+    int side = l2l__winograd_side(c->kernels, &turned, turned.padding);
+    bool ok = true;
     if (!c->kernels->tile) {
         l2l__naive_conv_input_gradient(c, g, dy, w->data, dx);
-        return true;
+    } else if (g->c <= L2L__FEW && g->kh * g->kw > 1) {
+        ok = l2l__scatter_gradient(c, g, dy, w, dx);
+    } else if (side) {
+        l2l__matrix m = l2l__matrix_of(g, 1);
+        l2l__winograd q = l2l__winograd_of(c, side, &turned);
+        q.source = dy;
+        q.out = dx;
+        ok = l2l__winograd_run(c, &q, w, &m, 1);
+    } else {
+        ok = l2l__indirect_phases(c, g, dy, w, dx);
     }
-    if (g->c <= L2L__FEW && g->kh * g->kw > 1) return l2l__scatter_gradient(c, g, dy, w, dx);
-    if (side) {
-        l2l__winograd v = l2l__winograd_of(c, side, g->n, g->oh, g->ow, g->k, g->h, g->w, g->c,
-                                           2 - g->padding);
-        v.source = dy;
-        v.out = dx;
-        return l2l__winograd_run(c, &v, w, &m, 1);
-    }
-    memset(&q, 0, sizeof q);
-    q.kernels = c->kernels;
-    q.g = g;
-    q.backward = true;
-    q.taps = g->kh * g->kw;
-    q.depth = g->k;
-    q.columns = g->c;
-    q.source = dy;
-    q.out = dx;
-    q.panels = l2l__panels(c, w, &m, 1, &temporary);
-    ok = q.panels && l2l__indirect_phases(c, &q);
-    l2l__arena_drop(c, temporary);
+    l2l_release(c, mark);
     return ok;
 }
 
@@ -15715,68 +15588,76 @@ typedef struct l2l__outer_plan {
     l2l_real *sums;                          /* tiles x ROWS x columns                            */
 } l2l__outer_plan;
 
-/* Panels of k that would reach beyond the last column begin earlier instead (and overlap). */
-static int l2l__panel_start(const l2l__outer_plan *q, int panel)
+/* A tile: channels c0 .. c0+rows-1 of a tap by a panel of k. A panel that would reach beyond the
+   last column begins earlier instead, at `start`. */
+typedef struct l2l__outer_tile {
+    int tap, c0, rows, k0, start;
+    l2l_real *sums;
+} l2l__outer_tile;
+
+static l2l__outer_tile l2l__outer_tile_of(const l2l__outer_plan *q, int tile)
 {
-    int at = panel * q->kernels->columns, last = q->ldy - q->kernels->columns;
-    return at < last ? at : last;
+    const int width = q->kernels->columns;
+    l2l__outer_tile t;
+    t.tap = tile / q->panels / q->bands;
+    t.c0 = tile / q->panels % q->bands * L2L__ROWS;
+    t.rows = l2l__at_most(L2L__ROWS, q->g.c - t.c0);
+    t.k0 = tile % q->panels * width;
+    t.start = l2l__at_most(t.k0, q->ldy - width);
+    t.sums = q->sums + (int64_t)tile * L2L__ROWS * width;
+    return t;
 }
 
-static void l2l__outer_tile(const l2l__outer_plan *q, int n, int tile)
+/* Image n into a tile's sums. */
+static void l2l__outer_add(const l2l__outer_plan *q, int n, const l2l__outer_tile *t)
 {
     const l2l__geometry *g = &q->g;
-    int panel = tile % q->panels, band = tile / q->panels % q->bands,
-        t = tile / q->panels / q->bands;
-    int i = t / g->kw - g->padding, j = t % g->kw - g->padding, c0 = band * L2L__ROWS, oh;
-    int rows = g->c - c0 < L2L__ROWS ? g->c - c0 : L2L__ROWS, first = 0, last = g->ow;
-    while (first < last && first * g->stride + j < 0) first++;
-    while (last > first && (last - 1) * g->stride + j >= g->w) last--;
+    int i = t->tap / g->kw - g->padding, j = t->tap % g->kw - g->padding, s = g->stride, oh;
+    int first = 0, last = g->ow;
+    while (first < last && first * s + j < 0) first++;
+    while (last > first && (last - 1) * s + j >= g->w) last--;
     for (oh = 0; oh < g->oh && first < last; oh++) {
-        int64_t ih = (int64_t)oh * g->stride + i;
+        int64_t ih = (int64_t)oh * s + i;
         if (ih < 0 || ih >= g->h) continue;
-        q->kernels->outer(rows, last - first,
-                          q->x + ((n * (int64_t)g->h + ih) * g->w + first * g->stride + j) *
-                                     q->pitch + c0,
-                          (int64_t)g->stride * q->pitch,
-                          q->dy + ((n * (int64_t)g->oh + oh) * g->ow + first) * q->ldy +
-                              l2l__panel_start(q, panel),
-                          q->ldy, q->sums + (int64_t)tile * L2L__ROWS * q->kernels->columns, true);
+        q->kernels->outer(
+            t->rows, last - first,
+            q->x + ((n * (int64_t)g->h + ih) * g->w + first * s + j) * q->pitch + t->c0,
+            (int64_t)s * q->pitch,
+            q->dy + ((n * (int64_t)g->oh + oh) * g->ow + first) * q->ldy + t->start, q->ldy,
+            t->sums, true);
     }
 }
 
-static void l2l__outer_store(const l2l__outer_plan *q, int tile, l2l_real *dw)
+static void l2l__outer_store(const l2l__outer_plan *q, const l2l__outer_tile *t, l2l_real *dw)
 {
-    const l2l__geometry *g = &q->g;
-    int width = q->kernels->columns, panel = tile % q->panels, band = tile / q->panels % q->bands;
-    int t = tile / q->panels / q->bands, k0 = panel * width, r;
-    int start = l2l__panel_start(q, panel), count = g->k - k0 < width ? g->k - k0 : width;
-    for (r = 0; r < L2L__ROWS && band * L2L__ROWS + r < g->c; r++)
-        memcpy(dw + ((int64_t)t * g->c + band * L2L__ROWS + r) * g->k + k0,
-               q->sums + ((int64_t)tile * L2L__ROWS + r) * width + (k0 - start),
-               (size_t)count * sizeof *dw);
+    const int width = q->kernels->columns;
+    int r;
+    for (r = 0; r < t->rows; r++)
+        memcpy(dw + ((int64_t)t->tap * q->g.c + t->c0 + r) * q->g.k + t->k0,
+               t->sums + r * width + (t->k0 - t->start),
+               (size_t)l2l__at_most(width, q->g.k - t->k0) * sizeof *dw);
 }
 
 static bool l2l__outer_run(l2l_context *c, l2l__outer_plan *q, l2l_real *dw)
 {
     const l2l__geometry *g = &q->g;
-    int64_t size = (int64_t)L2L__ROWS * q->kernels->columns;
-    int workers = l2l__workers(c, (int64_t)g->n * g->oh * g->ow * g->c * g->k), w, tile;
-    q->bands = (g->c + L2L__ROWS - 1) / L2L__ROWS;
-    q->panels = (g->k + q->kernels->columns - 1) / q->kernels->columns;
+    int workers = l2l__workers(c, (int64_t)g->n * g->oh * g->ow * g->c * g->k), w;
+    q->bands = l2l__pieces(g->c, L2L__ROWS);
+    q->panels = l2l__pieces(g->k, q->kernels->columns);
     q->tiles = g->kh * g->kw * q->bands * q->panels;
-    q->sums = (l2l_real *)l2l__arena_array(c, q->tiles * size, sizeof *q->sums);
-    if (!q->sums) return false;
-    memset(q->sums, 0, (size_t)(q->tiles * size) * sizeof *q->sums);
+    q->sums = l2l__arena_zeros(c, (int64_t)q->tiles * L2L__ROWS * q->kernels->columns);
     L2L__PARALLEL(workers)
-    for (w = 0; w < workers; w++) {
+    for (w = 0; w < (q->sums ? workers : 0); w++) {
         int from = (int)((int64_t)q->tiles * w / workers), n, z;
         int to = (int)((int64_t)q->tiles * (w + 1) / workers);
-        for (n = 0; n < g->n; n++)
-            for (z = from; z < to; z++) l2l__outer_tile(q, n, z);
+        for (n = 0; n <= g->n; n++)          /* the images in order, then the sums                */
+            for (z = from; z < to; z++) {
+                l2l__outer_tile t = l2l__outer_tile_of(q, z);
+                if (n < g->n) l2l__outer_add(q, n, &t);
+                else l2l__outer_store(q, &t, dw);
+            }
     }
-    for (tile = 0; tile < q->tiles; tile++) l2l__outer_store(q, tile, dw);
-    l2l__arena_drop(c, q->sums);
-    return true;
+    return !c->status;
 }
 
 /* dy with its rows widened to one whole panel, for layers with fewer output channels than that. */
@@ -15791,34 +15672,11 @@ static l2l_real *l2l__widen(l2l_context *c, const l2l_real *dy, int64_t pixels, 
     return out;
 }
 
-static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
-                                      const l2l_real *dy, l2l_real *dw)
+static bool l2l__direct_weight_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                                        const l2l_real *dy, l2l_real *dw)
 {
-    l2l_mark mark = l2l_mark_here(c);
-    l2l__outer_plan q;
-    l2l__geometry turned;
     int64_t pixels = (int64_t)g->n * g->oh * g->ow;
-    l2l_real *padded;
-    int side;
-    if (!c->kernels->tile) {
-        l2l__naive_conv_weight_gradient(c, g, x, dy, dw);
-        return true;
-    }
-    if (l2l__better_turned(g, &turned)) {
-        l2l_real *v = (l2l_real *)l2l__arena_array(c, (int64_t)g->kh * g->kw * g->c * g->k,
-                                                   sizeof *v);
-        if (v && l2l__conv_weight_gradient(c, &turned, dy, x, v)) l2l__turn_weight(&turned, v, dw);
-        l2l_release(c, mark);
-        return !c->status;
-    }
-    side = l2l__winograd_side(c->kernels, g->oh, g->ow, g->c, g->k, g->kh, g->kw, g->stride,
-                              g->padding, 0); /* this direct way leaves nothing out               */
-    if (side) {
-        l2l__winograd v = l2l__winograd_of(c, side, g->n, g->h, g->w, g->c, g->oh, g->ow, g->k,
-                                           g->padding);
-        v.source = x;
-        return l2l__winograd_weight_gradient(c, &v, dy, dw);
-    }
+    l2l__outer_plan q;
     memset(&q, 0, sizeof q);
     q.kernels = c->kernels;
     q.g = *g;
@@ -15830,8 +15688,8 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
         q.ldy = q.kernels->columns;
         q.dy = l2l__widen(c, dy, pixels, g->k, q.ldy);
     }
-    if (g->c <= L2L__FEW && g->kh * g->kw > 1) { /* a line of the kernel is one tap             */
-        q.x = l2l__padded(c, &q.g, x, &padded);
+    if (g->c <= L2L__FEW && g->kw > 1) {     /* a line of the kernel is one tap                   */
+        q.x = l2l__padded(c, &q.g, x);
         q.g.c = g->kw * g->c;
         q.g.kw = 1;
     }
@@ -15840,9 +15698,32 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
         q.g.n = q.g.h = q.g.oh = 1;          /* all pixels in one row: a plain matrix product     */
         q.g.w = q.g.ow = (int)pixels;
     }
-    if (!c->status) l2l__outer_run(c, &q, dw);
+    return !c->status && l2l__outer_run(c, &q, dw);
+}
+
+static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                                      const l2l_real *dy, l2l_real *dw)
+{
+    l2l_mark mark = l2l_mark_here(c);
+    int side = l2l__winograd_side(c->kernels, g, 0); /* this direct way leaves nothing out        */
+    bool ok = true;
+    if (!c->kernels->tile) {
+        l2l__naive_conv_weight_gradient(c, g, x, dy, dw);
+    } else if (l2l__better_turned(g)) {
+        const l2l__geometry turned = l2l__turned(g);
+        l2l_real *v = (l2l_real *)l2l__arena_array(c, (int64_t)g->kh * g->kw * g->c * g->k,
+                                                   sizeof *v);
+        ok = v && l2l__conv_weight_gradient(c, &turned, dy, x, v);
+        if (ok) l2l__turn_weight(&turned, v, dw);
+    } else if (side) {
+        l2l__winograd q = l2l__winograd_of(c, side, g);
+        q.source = x;
+        ok = l2l__winograd_weight_gradient(c, &q, dy, dw);
+    } else {
+        ok = l2l__direct_weight_gradient(c, g, x, dy, dw);
+    }
     l2l_release(c, mark);
-    return !c->status;
+    return ok;
 }
 
 /* -- pooling ----------------------------------------------------------------------------------- */
@@ -15854,7 +15735,7 @@ static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const 
     int64_t row, rows = (int64_t)g->n * g->oh, size = (int64_t)g->ow * g->c;
     L2L__PARALLEL(l2l__workers(c, rows * size * g->kh * g->kh))
     for (row = 0; row < rows; row++)
-        kernels->pool_row(g, x + row / g->oh * g->h * g->w * g->c, (int)(row % g->oh),
+        kernels->pool_row(0, g, x + row / g->oh * g->h * g->w * g->c, (int)(row % g->oh),
                           y + row * size, index + row * size);
 }
 
@@ -15901,10 +15782,10 @@ static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x
         for (ow = 0; ow < g->ow; ow++, y += g->c)
             for (i = 0; i < g->kh; i++)
                 for (j = 0; j < g->kh; j++) {
-                    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
+                    int64_t place = l2l__place_of(g, oh, ow, i, j);
                     l2l_real *at;
-                    if (h < 0 || h >= g->h || w < 0 || w >= g->w) continue;
-                    at = x + ((int64_t)h * g->w + w) * g->c;
+                    if (place < 0) continue;
+                    at = x + place * g->c;
                     if (forward) for (k = 0; k < g->c; k++) y[k] += at[k] * share;
                     else for (k = 0; k < g->c; k++) at[k] += y[k] * share;
                 }
@@ -15921,22 +15802,6 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
         else memset(x + n * in, 0, (size_t)in * sizeof *x);
         l2l__average_image(g, forward, x + n * in, y + n * out);
     }
-}
-
-/* The cell's kernels for the instruction set in use. */
-static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c)
-{
-    const l2l__cell_kernels *k = &l2l__cell_plain;
-#if defined(L2L__VECTORS) && defined(L2L__X86)
-    if (c->kernels->cpu == L2L_CPU_VECTOR) k = &l2l__cell_kernels_sse2;
-    if (c->kernels->cpu == L2L_CPU_AVX2) k = &l2l__cell_kernels_avx2;
-    if (c->kernels->cpu == L2L_CPU_AVX512) k = &l2l__cell_kernels_avx512;
-#elif defined(L2L__VECTORS)
-    if (c->kernels->cpu == L2L_CPU_VECTOR) k = &l2l__cell_kernels_neon;
-#else
-    L2L__UNUSED(c);
-#endif
-    return k;
 }
 
 #ifdef __cplusplus
