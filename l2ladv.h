@@ -91,7 +91,7 @@ int main(void)
      12  Evaluation                                  9867  >>evaluation
      13  Data sets                                  10501  >>data-code
      14  Files                                      10599  >>files-code
-     15  Kernels                                    13079  >>kernels
+     15  Kernels                                    13026  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -10603,13 +10603,6 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
    models, maximizers and checkpoints are bundles. Then data sets and .npy. Whatever takes a path is
    at the end and stands on what works from memory. */
 
-/* Bytes that are read where they are: `read_at` copies so many from `offset` on. */
-typedef struct l2l__source {
-    int64_t bytes;
-    bool (*read_at)(void *user, int64_t offset, void *to, size_t bytes);
-    void *user;
-} l2l__source;
-
 /* The bytes of a file: borrowed, or (owned) read into memory of ours, as many as are needed. What
    is in front is looked at before memory for the rest is asked for. */
 typedef struct l2l__file {
@@ -10618,8 +10611,7 @@ typedef struct l2l__file {
     const unsigned char *data;               /* the first `held` of its bytes                     */
     size_t bytes, held;
     void *owned;                             /* to be given back with l2l_free, or NULL           */
-    l2l__source source;                      /* where the others are read                         */
-    void *stream;                            /* a FILE of ours, or NULL                           */
+    void *stream;                            /* a FILE of ours with the others, or NULL           */
 } l2l__file;
 
 static l2l__file l2l__file_of(l2l_context *c, const char *label, const void *data, size_t bytes)
@@ -10649,6 +10641,40 @@ static bool l2l__bad(const l2l__file *f, l2l_status status, int64_t at, const ch
     for (; *text; text++)
         if ((unsigned char)*text < 32 || *text == 127) *text = '?';
     return false;
+}
+
+/* -- UTF-8 (RFC 3629) -------------------------------------------------------------------------- */
+
+/* The character v that a text begins with; how many bytes it has, 0 if it is not UTF-8: that is no
+   overlong form, no half of a surrogate pair, nothing beyond U+10FFFF. */
+static int l2l__utf8_get(const char *text, uint32_t *v)
+{
+    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
+    const unsigned char *p = (const unsigned char *)text;
+    const int n = *p < 0x80 ? 1 : *p < 0xC0 ? 0 : *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : *p < 0xF8 ? 4 : 0;
+    *v = n > 1 ? *p & (127u >> n) : *p;
+    for (int i = 1; i < n; i++) {
+        if ((p[i] & 0xC0) != 0x80) return 0;
+        *v = *v << 6 | (p[i] & 63u);
+    }
+    return *v >= least[n] && *v < 0x110000 && (*v < 0xD800 || *v > 0xDFFF) ? n : 0;
+}
+
+static bool l2l__is_utf8(const char *text)
+{
+    uint32_t v;
+    for (int n; *text; text += n)
+        if (!(n = l2l__utf8_get(text, &v))) return false;
+    return true;
+}
+
+/* Writes the character v, 0 as two bytes, so that it ends no text. How many bytes. */
+static int l2l__utf8_put(uint32_t v, char *out)
+{
+    int n = v && v < 0x80 ? 1 : v < 0x800 ? 2 : v < 0x10000 ? 3 : 4, i;
+    for (i = n - 1; i > 0; i--, v >>= 6) out[i] = (char)(0x80 | (v & 63));
+    out[0] = (char)(n == 1 ? v : (0xF00u >> n & 255) | v);
+    return n;
 }
 
 /* -- arrays of numbers in a file --------------------------------------------------------------- */
@@ -10784,24 +10810,17 @@ enum { L2L__PATH = 1024 };
 /* UTF-8 as UTF-16; what is not UTF-8 is taken byte by byte, and what is too long is no name. */
 static const wchar_t *l2l__wide(const char *path, wchar_t w[L2L__PATH])
 {
-    const unsigned char *p = (const unsigned char *)path;
     int n = 0;
-    while (*p && n < L2L__PATH - 2) {
-        uint32_t u = *p;
-        int more = u >= 0xF0 && u < 0xF5 ? 3 : u >= 0xE0 && u < 0xF0 ? 2 : u >= 0xC2 && u < 0xE0;
-        uint32_t v = more ? u & (63u >> more) : u;
-        int i = 1;
-        for (; i <= more && (p[i] & 0xC0) == 0x80; i++) v = v << 6 | (p[i] & 63u);
-        if (i <= more) { v = u; more = 0; }
+    for (uint32_t v; *path && n < L2L__PATH - 2; w[n++] = (wchar_t)v) {
+        int used = l2l__utf8_get(path, &v);
+        if (!used) v = (unsigned char)*path;
         if (v > 0xFFFF) {
             w[n++] = (wchar_t)(0xD800 + ((v - 0x10000) >> 10));
             v = 0xDC00 + (v & 1023);
         }
-        w[n++] = (wchar_t)v;
-        p += more + 1;
+        path += used ? used : 1;
     }
-    if (*p) n = 0;
-    w[n] = 0;
+    w[*path ? 0 : n] = 0;
     return w;
 }
 static FILE *l2l__open(const char *path, const char *mode)
@@ -10874,27 +10893,26 @@ ssize_t readlink(const char *path, char *to, size_t size);
    /dev/stdout) is written in place whatever it is: others hold it, too. */
 static bool l2l__target_find(l2l__target *t, const char *path)
 {
-    char to[sizeof t->path];
-    size_t n = strlen(path), keep;
-    errno = ENAMETOOLONG;
-    if (n >= sizeof t->path) return false;
-    memcpy(t->path, path, n + 1);
+    char to[sizeof t->path + 1];
+    size_t folder = 0;                       /* as many bytes of t->path a relative link keeps    */
     for (int links = 0; links < 40; links++) {
-        const char *slash = strrchr(t->path, '/');
+        const size_t n = strlen(path);
+        errno = ENAMETOOLONG;
+        if (folder + n >= sizeof t->path) return false;
+        memcpy(t->path + folder, path, n + 1);
         t->in_place = !strncmp(t->path, "/dev/fd/", 8) || !strncmp(t->path, "/dev/std", 8) ||
                       !strncmp(t->path, "/proc/", 6);
-        ssize_t length = t->in_place ? -1 : readlink(t->path, to, sizeof to);
+        ssize_t length = t->in_place ? -1 : readlink(t->path, to, sizeof to - 1);
         if (length < 0) {
             if (!t->in_place && errno != EINVAL && errno != ENOENT) return false;
             t->there = !stat(t->path, &t->old);
             t->in_place = t->in_place || (t->there && !S_ISREG(t->old.st_mode));
             return t->there || errno == ENOENT;
         }
-        keep = to[0] == '/' || !slash ? 0 : (size_t)(slash - t->path) + 1;
-        errno = ENAMETOOLONG;
-        if (keep + (size_t)length >= sizeof t->path) return false;
-        memcpy(t->path + keep, to, (size_t)length);
-        t->path[keep + (size_t)length] = 0;
+        to[length] = 0;
+        path = to;
+        const char *slash = strrchr(t->path, '/');
+        folder = to[0] == '/' || !slash ? 0 : (size_t)(slash - t->path) + 1;
     }
     errno = ELOOP;
     return false;
@@ -10907,75 +10925,6 @@ static bool l2l__same_file(int descriptor, const char *path)
            a.st_ino == b.st_ino;
 }
 
-/* Takes away a temporary file that a killed process left: nobody has it locked. */
-static void l2l__target_clear(const char *beside)
-{
-    int stale = open(beside, O_WRONLY | O_NONBLOCK);
-    if (stale < 0) return;
-    if (!flock(stale, LOCK_EX | LOCK_NB) && l2l__same_file(stale, beside)) l2l__remove(beside);
-    close(stale);
-}
-
-/* The first number that no living process holds. The lock comes a moment after the file, so whoever
-   has made one looks whether it was taken for a stale one in between. */
-static FILE *l2l__target_open(l2l__target *t, const char *path)
-{
-    t->beside[0] = 0;
-    t->lock = -1;
-    if (!l2l__target_find(t, path)) return NULL;
-    if (t->in_place) return l2l__open(t->path, "wb");
-    if (t->there && access(t->path, W_OK)) return NULL; /* rename would not ask                   */
-    for (int k = 0; k < 200 && t->lock < 0; k++) {
-        l2l__target_name(t, k / 2);
-        t->lock = open(t->beside, O_WRONLY | O_CREAT | O_EXCL, t->there ? 0600 : 0666);
-        if (t->lock < 0 && errno != EEXIST) return NULL;
-        if (t->lock < 0) {
-            l2l__target_clear(t->beside);
-            errno = EEXIST;
-            continue;
-        }
-        /* Some disks know no locks; on them no file is ever taken for stale. */
-        if ((!flock(t->lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) &&
-            l2l__same_file(t->lock, t->beside)) break;
-        close(t->lock);
-        t->lock = -1;
-    }
-    return t->lock < 0 ? NULL : l2l__open(t->beside, "wb");
-}
-
-/* With all written, the new file gets the owner and the mode of the old one, and takes its place.
-   Where the group cannot be given, it may do what others may. */
-static bool l2l__target_place(const l2l__target *t)
-{
-    if (t->there) {
-        mode_t mode = (mode_t)(t->old.st_mode & 0777);
-        if (chown(t->beside, t->old.st_uid, t->old.st_gid) &&
-            chown(t->beside, (uid_t)-1, t->old.st_gid))
-            mode = (mode_t)((mode & 0707) | (mode & 7) << 3);
-        chmod(t->beside, mode);
-    }
-    return !l2l__rename(t->beside, t->path);
-}
-
-static void l2l__target_close(const l2l__target *t, bool ok)
-{
-    if (!ok) l2l__remove(t->beside);
-    close(t->lock);
-}
-
-/* Without opening it: that would wait for a writer. */
-static bool l2l__is_pipe(const char *path)
-{
-    struct stat s;
-    return path && !stat(path, &s) && S_ISFIFO(s.st_mode);
-}
-
-static bool l2l__file_exists(const char *path)
-{
-    struct stat s;
-    return !stat(path, &s) || errno != ENOENT;
-}
-
 /* A lock on a file that is there: -1 if it is not, or on a disk without locks; -2: it is taken. */
 static int l2l__lock(const char *path)
 {
@@ -10986,6 +10935,36 @@ static int l2l__lock(const char *path)
     return taken ? -2 : -1;
 }
 static void l2l__unlock(int lock) { if (lock >= 0) close(lock); }
+
+/* Makes the file beside, with the first number that no living process holds; false with errno. What
+   a killed process left, which nobody has locked, is taken away. The lock comes a moment after the
+   file, so whoever has made one looks whether it was taken for such a one in between. */
+static bool l2l__target_claim(l2l__target *t)
+{
+    if (t->there && access(t->path, W_OK)) return false; /* rename would not ask                  */
+    for (int k = 0; k < 200; k++) {
+        l2l__target_name(t, k / 2);
+        t->lock = open(t->beside, O_WRONLY | O_CREAT | O_EXCL, t->there ? 0600 : 0666);
+        /* Some disks know no locks; on them no file is ever taken for one that was left. */
+        if (t->lock >= 0 && (!flock(t->lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) &&
+            l2l__same_file(t->lock, t->beside)) return true;
+        if (t->lock < 0 && errno != EEXIST) return false;
+        int left = t->lock < 0 ? l2l__lock(t->beside) : -1;
+        if (left >= 0 && l2l__same_file(left, t->beside)) l2l__remove(t->beside);
+        l2l__unlock(left);
+        l2l__unlock(t->lock);
+        t->lock = -1;
+        errno = EEXIST;
+    }
+    return false;
+}
+
+/* Without opening it: that would wait for a writer. */
+static bool l2l__is_pipe(const char *path)
+{
+    struct stat s;
+    return !stat(path, &s) && S_ISFIFO(s.st_mode);
+}
 #else
 static int l2l__lock(const char *path) { L2L__UNUSED(path); return -1; }
 static void l2l__unlock(int lock) { L2L__UNUSED(lock); }
@@ -10993,80 +10972,78 @@ static bool l2l__is_pipe(const char *path) { L2L__UNUSED(path); return false; }
 
 static bool l2l__target_find(l2l__target *t, const char *path)
 {
-    size_t n = strlen(path);
     t->in_place = false;
-    if (n >= sizeof t->path) return false;
-    memcpy(t->path, path, n + 1);
+    return l2l__format(t->path, sizeof t->path, "%s", path) < sizeof t->path;
+}
+
+static bool l2l__target_claim(l2l__target *t)
+{
+    l2l__target_name(t, 0);
+    t->lock = 0;
     return true;
 }
+#endif
 
 static FILE *l2l__target_open(l2l__target *t, const char *path)
 {
-    FILE *out;
     t->beside[0] = 0;
     t->lock = -1;
-    if (!l2l__target_find(t, path)) return NULL;
-    l2l__target_name(t, 0);
-    if ((out = l2l__open(t->beside, "wb"))) t->lock = 0;
-    return out;
+    if (!l2l__target_find(t, path) || (!t->in_place && !l2l__target_claim(t))) return NULL;
+    return l2l__open(t->in_place ? t->path : t->beside, "wb");
 }
 
-static bool l2l__target_place(const l2l__target *t)
+/* With all written, the file beside gets the owner and the mode of the old one, and takes its place;
+   else it goes. Where the group cannot be given, it may do what others may. False with errno. */
+static bool l2l__target_close(const l2l__target *t, bool ok)
 {
-#ifdef _WIN32
-    l2l__remove(t->path);                    /* rename does not replace a file there              */
+#ifdef L2L__POSIX
+    if (ok && t->there) {
+        mode_t mode = (mode_t)(t->old.st_mode & 0777);
+        if (chown(t->beside, t->old.st_uid, t->old.st_gid) &&
+            chown(t->beside, (uid_t)-1, t->old.st_gid))
+            mode = (mode_t)((mode & 0707) | (mode & 7) << 3);
+        chmod(t->beside, mode);
+    }
+#elif defined(_WIN32)
+    if (ok) l2l__remove(t->path);            /* rename does not replace a file there              */
 #endif
-    return !l2l__rename(t->beside, t->path);
+    ok = ok && !l2l__rename(t->beside, t->path);
+    int why = errno;
+    if (!ok) l2l__remove(t->beside);
+    l2l__unlock(t->lock);
+    errno = why;
+    return ok;
 }
-
-static void l2l__target_close(const l2l__target *t, bool ok) { if (!ok) l2l__remove(t->beside); }
-
-static bool l2l__file_exists(const char *path)
-{
-    FILE *f = l2l__open(path, "rb");
-#ifdef ENOENT
-    if (!f) return errno != ENOENT;
-#endif
-    return f && !fclose(f);
-}
-#endif
 
 /* -- whole files ------------------------------------------------------------------------------- */
 
-/* A file and its length; NULL after an error. */
-static FILE *l2l__file_begin(l2l_context *c, const char *path, int64_t *bytes)
-{
-    l2l__file f = l2l__file_of(c, path, NULL, 0);
-    bool fifo = l2l__is_pipe(path);
-    FILE *in;
-    if (c->status || !l2l__given(c, "a file", "its path", path)) return NULL;
-    errno = 0;
-    if (!fifo && !(in = l2l__open(path, "rb"))) {
-        l2l__file_cannot(&f, "open it", -1);
-        return NULL;
-    }
-    *bytes = fifo || l2l__seek(in, 0, SEEK_END) ? -1 : l2l__tell(in);
-    if (*bytes >= 0 && (uint64_t)*bytes < SIZE_MAX) return in;
-    l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
-    if (!fifo) fclose(in);
-    return NULL;
-}
-
-static bool l2l__stream_read(void *user, int64_t offset, void *to, size_t bytes)
+static bool l2l__file_exists(const char *path)
 {
     errno = 0;
-    return !l2l__seek((FILE *)user, offset, SEEK_SET) &&
-           fread(to, 1, bytes, (FILE *)user) == bytes;
+    FILE *f = l2l__is_pipe(path) ? NULL : l2l__open(path, "rb");
+    bool there = f || errno != ENOENT;
+    if (f) fclose(f);
+    return there;
 }
 
 /* A file of which nothing has been read yet; after an error without bytes. */
 static l2l__file l2l__file_open(l2l_context *c, const char *path)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
-    int64_t bytes = 0;
-    f.stream = f.source.user = l2l__file_begin(c, path, &bytes);
-    f.source.read_at = l2l__stream_read;
-    if (bytes < 0 || (uint64_t)bytes > SIZE_MAX / 2)
+    int64_t bytes;
+    if (c->status || !l2l__given(c, "a file", "its path", path)) return f;
+    errno = 0;
+    bool pipe = l2l__is_pipe(path);
+    FILE *in = pipe ? NULL : l2l__open(path, "rb");
+    f.stream = in;
+    if (!in && !pipe) {
+        l2l__file_cannot(&f, "open it", -1);
+        return f;
+    }
+    bytes = !in || l2l__seek(in, 0, SEEK_END) ? -1 : l2l__tell(in);
+    if (bytes < 0)
+        l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
+    else if ((uint64_t)bytes > SIZE_MAX / 2)
         l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", bytes);
     else f.bytes = (size_t)bytes;
     return f;
@@ -11076,6 +11053,27 @@ static void l2l__file_shut(l2l__file *f)
 {
     if (f->stream) fclose((FILE *)f->stream);
     f->stream = NULL;
+}
+
+/* The first n bytes (or all, if there are fewer) come to f->data; false after an error. */
+static bool l2l__file_hold(l2l__file *f, size_t n)
+{
+    FILE *in = (FILE *)f->stream;
+    unsigned char *all;
+    if (n > f->bytes) n = f->bytes;
+    if (f->context->status || n <= f->held) return !f->context->status;
+    if (!(all = (unsigned char *)l2l__allocate_raw(f->context, n))) return false;
+    if (f->held) memcpy(all, f->data, f->held);
+    l2l_free(f->context, f->owned);
+    f->owned = all;
+    f->data = all;
+    errno = 0;
+    if (l2l__seek(in, (int64_t)f->held, SEEK_SET) ||
+        fread(all + f->held, 1, n - f->held, in) != n - f->held)
+        return l2l__file_cannot(f, "read on", (int64_t)f->held);
+    f->held = n;
+    if (n == f->bytes) l2l__file_shut(f);
+    return true;
 }
 
 /* Bytes, and then n arrays, as a file or instead of one: see 2.14. */
@@ -11089,8 +11087,7 @@ static bool l2l__file_write(l2l_context *c, const char *path, const void *head, 
     if (c->status) return false;
     errno = 0;
     FILE *out = l2l__target_open(&t, path);
-    int why = errno;
-    bool ok = out && (!length || fwrite(head, 1, length, out) == length);
+    bool ok = out && (!length || fwrite(head, 1, length, out) == length), written;
     for (at = (int64_t)length; ok && n > 0; n--, e++)
         for (size = l2l__dtypes[e->dtype].size, i = 0; ok && i < e->count; i += k, at += k * size) {
             k = (int64_t)sizeof block / size < e->count - i ? (int64_t)sizeof block / size
@@ -11098,37 +11095,34 @@ static bool l2l__file_write(l2l_context *c, const char *path, const void *head, 
             l2l__entry_write(e, i, k, block);
             ok = fwrite(block, (size_t)size, (size_t)k, out) == (size_t)k;
         }
-    if (out && !ok) why = errno;
+    int why = errno;
     if (out && fclose(out) && ok) {          /* which also writes what is not written yet         */
         ok = false;
         why = errno;
     }
-    bool written = ok;
-    if (ok && !t.in_place && !l2l__target_place(&t)) {
-        ok = false;
-        why = errno;
-    }
-    if (t.lock >= 0) l2l__target_close(&t, ok);
+    written = ok;
     errno = why;
+    if (t.lock >= 0) ok = l2l__target_close(&t, ok);
     if (written && !ok) l2l__file_cannot(&f, "put the new file in its place", -1);
     else if (!ok && out) l2l__file_cannot(&f, "write on", at);
     else if (!ok && t.beside[0])
-        l2l__bad(&f, L2L_ERROR_FILE, -1, "cannot make '%s': %s", t.beside, strerror(why));
+        l2l__bad(&f, L2L_ERROR_FILE, -1, "cannot make '%s': %s", t.beside, strerror(errno));
     else if (!ok) l2l__file_cannot(&f, "open it to write", -1);
     return ok;
 }
 #else
 static bool l2l__file_exists(const char *path) { return path != NULL; }
 static void l2l__file_shut(l2l__file *f) { L2L__UNUSED(f); }
+static bool l2l__file_hold(l2l__file *f, size_t n)
+{
+    L2L__UNUSED(n);                          /* all is in memory                                  */
+    return !f->context->status;
+}
 static l2l__file l2l__file_open(l2l_context *c, const char *path)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
     l2l__bad(&f, L2L_ERROR_UNSUPPORTED, -1, "a file needs stdio");
     return f;
-}
-static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
-{
-    return l2l__bad(f, L2L_ERROR_FILE, at, "cannot %s", what);
 }
 static bool l2l__file_write(l2l_context *c, const char *path, const void *head, size_t length,
                             const l2l__entry *e, int n)
@@ -11138,26 +11132,6 @@ static bool l2l__file_write(l2l_context *c, const char *path, const void *head, 
     return false;
 }
 #endif
-
-/* The first n bytes (or all, if there are fewer) come to f->data; false after an error. */
-static bool l2l__file_hold(l2l__file *f, size_t n)
-{
-    unsigned char *all;
-    if (n > f->bytes) n = f->bytes;
-    if (f->context->status || n <= f->held) return !f->context->status;
-    if (!(all = (unsigned char *)l2l__allocate_raw(f->context, n))) return false;
-    if (f->held) memcpy(all, f->data, f->held);
-    l2l_free(f->context, f->owned);
-    f->owned = all;
-    f->data = all;
-    if (!f->source.read_at(f->source.user, (int64_t)f->held, all + f->held, n - f->held))
-        return f->stream ? l2l__file_cannot(f, "read on", (int64_t)f->held)
-                         : l2l__bad(f, L2L_ERROR_FILE, (int64_t)f->held, "cannot read %z bytes",
-                                    (int64_t)(n - f->held));
-    f->held = n;
-    if (n == f->bytes) l2l__file_shut(f);
-    return true;
-}
 
 static void l2l__file_close(l2l__file *f)
 {
@@ -11233,29 +11207,6 @@ static bool l2l__scan_end(l2l__scan *s, size_t length)
 
 static const char l2l__escapes[] = "/\"\\bfnrt", l2l__escaped[] = "/\"\\\b\f\n\r\t";
 
-/* The code point v in UTF-8; 0 gets two bytes, so that it ends no text. How many bytes. */
-static int l2l__utf8(uint32_t v, char *out)
-{
-    int n = v && v < 0x80 ? 1 : v < 0x800 ? 2 : v < 0x10000 ? 3 : 4, i;
-    for (i = n - 1; i > 0; i--, v >>= 6) out[i] = (char)(0x80 | (v & 63));
-    out[0] = (char)(n == 1 ? v : (0xF00u >> n & 255) | v);
-    return n;
-}
-
-/* RFC 3629: no overlong forms, no halves of surrogate pairs, nothing beyond U+10FFFF. */
-static bool l2l__is_utf8(const char *text)
-{
-    const unsigned char *p = (const unsigned char *)text;
-    for (int n; *p; p += n) {
-        n = *p < 0x80 ? 1 : *p < 0xC2 ? 0 : *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : *p < 0xF5 ? 4 : 0;
-        for (int i = 1; i < n; i++)
-            if ((p[i] & 0xC0) != 0x80) return false;
-        if (!n || (*p == 0xE0 && p[1] < 0xA0) || (*p == 0xED && p[1] > 0x9F) ||
-            (*p == 0xF0 && p[1] < 0x90) || (*p == 0xF4 && p[1] > 0x8F)) return false;
-    }
-    return true;
-}
-
 /* What \uXXXX stands for here, a pair of surrogates together; *used: its length. 0x110000 if that
    is no character. */
 static uint32_t l2l__scan_unicode(const char *s, int *used)
@@ -11292,7 +11243,7 @@ static const char *l2l__scan_string(l2l__scan *s)
                            "character (of two, if it is one of a pair of surrogates)", NULL);
             return "";
         }
-        if (escape && !p) out += l2l__utf8(v, out);
+        if (escape && !p) out += l2l__utf8_put(v, out);
         else *out++ = p ? l2l__escaped[p - l2l__escapes] : *s->at;
         s->at += used;
     }
@@ -12602,6 +12553,9 @@ static bool l2l__npy_open(l2l__file *f, l2l__entry *e)
         return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes in a file of %z", (int64_t)n,
                         (int64_t)f->bytes);
     if (n > 65535) return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of more than 65535 bytes");
+    if (!f->stream && n > f->held - start)
+        return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes, of which only %z were read",
+                        (int64_t)n, (int64_t)(f->held - start));
     if (!l2l__file_hold(f, start + n)) return false;
     bool ok = l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true) &&
               l2l__npy_header(&s, n, f->data[6], e);
@@ -12672,14 +12626,7 @@ L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head
     l2l__file f = l2l__file_of(c, name ? name : "memory", head, bytes);
     if (total < 0 || (uint64_t)total < bytes || (uint64_t)total > SIZE_MAX / 2)
         return l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", total);
-    if (bytes >= 12 && (uint64_t)total > bytes) {
-        int64_t start = f.data[6] == 1 ? 10 : 12, here = (int64_t)bytes - start;
-        int64_t n = (int64_t)l2l__get_bytes(f.data + 8, (int)start - 8, false);
-        if (n > here && !memcmp(f.data, "\x93NUMPY", 6))
-            return l2l__bad(&f, L2L_ERROR_FORMAT, 8, "a header of %z bytes, of which only %z were "
-                            "read", n, here);
-        f.bytes = (size_t)total;             /* of which only the header is looked at             */
-    }
+    if (bytes >= 12) f.bytes = (size_t)total; /* of which only the header is looked at            */
     if (!l2l__npy_open(&f, &e)) return false;
     h->type = l2l__dtypes[e.dtype].npy[0];
     h->size = l2l__dtypes[e.dtype].size;
