@@ -4390,16 +4390,17 @@ L2LADVDEF void l2l_free(l2l_context *c, void *memory)
     c->allocator.release(c->allocator.user, h.raw);
 }
 
-/* The array `old` with twice its capacity, or at first `first`; NULL and an error leave it be. */
-static void *l2l__grown(l2l_context *c, void *old, int *capacity, int first, size_t size)
+/* The array of n elements with room for one more: twice its capacity if it is full, at first
+   `first`. Without memory as it was, and an error. */
+static void *l2l__room(l2l_context *c, void *array, int n, int *capacity, int first, size_t size)
 {
     int more = *capacity ? 2 * *capacity : first;
-    void *array = l2l__allocate_array(c, more, size);
-    if (!array) return NULL;
-    if (old) memcpy(array, old, (size_t)*capacity * size);
-    l2l_free(c, old);
+    void *larger = n < *capacity ? NULL : l2l__allocate_array(c, more, size);
+    if (!larger) return array;
+    if (array) memcpy(larger, array, (size_t)n * size);
+    l2l_free(c, array);
     *capacity = more;
-    return array;
+    return larger;
 }
 
 /* Memory of a list, all given back at once: the parts of an object. Else as l2l__allocate_array. */
@@ -5457,11 +5458,9 @@ static bool l2l__outlined(l2l_context *c, l2l_tensor *x, l2l_shape s, l2l_tensor
 static l2l_tensor *l2l__record(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
                                l2l_tensor *const *in, int n)
 {
-    if (y && c->recording && c->tape_length == c->tape_capacity) {
-        l2l_tensor **tape = (l2l_tensor **)l2l__grown(c, c->tape, &c->tape_capacity, 1024,
-                                                      sizeof *tape);
-        if (tape) c->tape = tape;
-    }
+    if (y && c->recording)
+        c->tape = (l2l_tensor **)l2l__room(c, c->tape, c->tape_length, &c->tape_capacity, 1024,
+                                           sizeof *c->tape);
     if (c->status) return l2l__then(c, y, NULL);
     if (!y || !c->recording) return y;
     y->op = op;
@@ -6932,11 +6931,7 @@ static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int
     l2l_context *c = m->context;
     l2l__slot *p;
     if (!l2l__shape_ok(c, name, s)) return NULL;
-    if (m->n_slots == m->capacity) {
-        l2l__slot **all = (l2l__slot **)l2l__grown(c, m->slot, &m->capacity, 32, sizeof *all);
-        if (!all) return NULL;
-        m->slot = all;
-    }
+    m->slot = (l2l__slot **)l2l__room(c, m->slot, m->n_slots, &m->capacity, 32, sizeof *m->slot);
     if (!(p = (l2l__slot *)l2l__allocate(c, sizeof *p))) return NULL;
     memcpy(p->name, name, strlen(name) + 1);
     p->rank = rank;
@@ -11348,24 +11343,33 @@ static const void *l2l__named(const void *const *sorted, int n, const char *name
     return low < n && !l2l__order_of_names(sorted[low], &name) ? sorted[low] : NULL;
 }
 
-/* Of a file, or none; with room for so many tensors. */
-static void l2l__bundle_begin(l2l__bundle *b, l2l__file f, int capacity)
+static void l2l__bundle_new(l2l_context *c, l2l__bundle *b)
 {
     memset(b, 0, sizeof *b);
-    b->file = f;
-    b->capacity = capacity;
-    b->entries = (l2l__entry *)l2l__hold(f.context, &b->kept, capacity, sizeof *b->entries);
-}
-
-static void l2l__bundle_new(l2l_context *c, l2l__bundle *b, int capacity)
-{
-    l2l__bundle_begin(b, l2l__file_of(c, "", NULL, 0), capacity);
+    b->file = l2l__file_of(c, "", NULL, 0);
 }
 
 static void l2l__bundle_close(l2l__bundle *b)
 {
-    l2l__let_go(b->file.context, b->kept);
+    l2l_context *c = b->file.context;
+    l2l__let_go(c, b->kept);
+    l2l_free(c, b->entries);
+    l2l_free(c, b->metadata);
     l2l__file_close(&b->file);
+}
+
+/* Room for one more tensor, for one more text; NULL after an error. */
+static l2l__entry *l2l__bundle_entry(l2l__bundle *b)
+{
+    b->entries = (l2l__entry *)l2l__room(b->file.context, b->entries, b->count, &b->capacity, 8,
+                                         sizeof *b->entries);
+    return b->file.context->status ? NULL : b->entries + b->count++;
+}
+static l2l__pair *l2l__bundle_pair(l2l__bundle *b)
+{
+    b->metadata = (l2l__pair *)l2l__room(b->file.context, b->metadata, b->pairs, &b->pair_capacity,
+                                         32, sizeof *b->metadata);
+    return b->file.context->status ? NULL : b->metadata + b->pairs++;
 }
 
 /* NULL if the file has no such tensor, or text (of equal keys the first). */
@@ -11407,13 +11411,12 @@ static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
             (!l2l__product(e.shape, e.rank, &e.count) || bytes % l2l__dtypes[e.dtype].size ||
              e.count != bytes / l2l__dtypes[e.dtype].size)
                 ? "the bytes are not what shape and dtype ask for, of '%s'"
-          : !*name ? "a tensor without a name"
-          : b->count == b->capacity ? "no room for so many tensors as to hold '%s'" : NULL;
+          : !*name ? "a tensor without a name" : NULL;
     if (wrong) l2l__scan_fail(s, wrong, name);
-    if (wrong || b->file.context->status) return;
     e.begin = b->first + (size_t)span[0];
     e.end = b->first + (size_t)span[1];
-    b->entries[b->count++] = e;
+    l2l__entry *to = l2l__bundle_entry(b);
+    if (to) *to = e;
 }
 
 /* The header is read: sorts what it has. The tensors must cover the rest of the file without holes
@@ -11449,20 +11452,6 @@ static bool l2l__bundle_sort(l2l__bundle *b)
     return true;
 }
 
-/* Room for a text, which the caller sets; NULL after an error. */
-static l2l__pair *l2l__bundle_pair(l2l__bundle *b)
-{
-    if (b->pairs == b->pair_capacity) {
-        int more = 2 * b->pair_capacity + 32;
-        l2l__pair *all = (l2l__pair *)l2l__hold(b->file.context, &b->kept, more, sizeof *all);
-        if (!all) return NULL;
-        if (b->pairs) memcpy(all, b->metadata, (size_t)b->pairs * sizeof *all);
-        b->metadata = all;
-        b->pair_capacity = more;
-    }
-    return b->file.context->status ? NULL : b->metadata + b->pairs++;
-}
-
 static bool l2l__parse_metadata(l2l__bundle *b, l2l__scan *s)
 {
     l2l__scan_want(s, '{');
@@ -11489,7 +11478,8 @@ static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
               l2l__file_hold(&f, 8 + (size_t)length);
     l2l__scan s;
     int n, texts = 0;
-    l2l__bundle_begin(b, f, ok ? (int)(length / 48) + 1 : 0);
+    l2l__bundle_new(f.context, b);
+    b->file = f;
     if (!ok)
         return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
                         "header", (int64_t)f.bytes, (int64_t)length);
@@ -11591,10 +11581,10 @@ static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype,
         l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", name);
     if (!c->status && !data)
         data = l2l__hold(c, &b->kept, count, (size_t)l2l__dtypes[dtype].size);
-    if (!c->status && b->count == b->capacity)
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: too many tensors for a file", name);
-    if (!(name = l2l__hold_text(c, &b->kept, name))) return NULL;
-    l2l__entry *e = b->entries + b->count++;
+    name = l2l__hold_text(c, &b->kept, name);
+    l2l__entry *e = l2l__bundle_entry(b);
+    if (!e) return NULL;
+    memset(e, 0, sizeof *e);
     e->name = name;
     e->dtype = (int)dtype;
     e->rank = rank;
@@ -11736,25 +11726,33 @@ static bool l2l__fields_read(const l2l__bundle *b, const l2l__field *table, void
     return true;
 }
 
-/* Whether those that the file has and that must agree do, however their numbers are written. */
-static bool l2l__fields_agree(const l2l__bundle *b, const l2l__field *table, const void *in)
+/* Whether a value is what the file says: to the letter; or however its number is written, and if the
+   file says nothing. */
+static bool l2l__field_agrees(const l2l__bundle *b, const char *key, const l2l__field *f,
+                              const void *in, bool to_the_letter)
 {
+    const char *there = l2l__bundle_text(b, key), *here;
     char text[40];
     double v;
-    for (const l2l__field *f = table; f->name; f++) {
-        const char *there = f->use & L2L__AGREED ? l2l__bundle_text(b, l2l__field_key(f)) : NULL;
-        const char *here = there ? l2l__field_text(f, in, text) : NULL;
-        if (!there || !strcmp(there, here)) continue;
-        if (l2l__field_value(f, there, &v) &&
-            fabs(v - l2l__field_get(f, in)) <= 1e-8 * fabs(v)) continue;
-        return l2l__bad(&b->file, L2L_ERROR_MISMATCH, 8, "%s is %s here, but in the file %s",
-                        l2l__field_key(f), here, there);
-    }
+    if (!there && !to_the_letter) return true;
+    here = l2l__field_text(f, in, text);
+    if (there && !strcmp(there, here)) return true;
+    if (!to_the_letter && l2l__field_value(f, there, &v) &&
+        fabs(v - l2l__field_get(f, in)) <= 1e-8 * fabs(v)) return true;
+    return l2l__bad(&b->file, L2L_ERROR_MISMATCH, 8, "%s%s is %s here, but in the file %s", key,
+                    f->type == 'l' ? " (a digest)" : "", here, there ? there : "(none)");
+}
+
+/* Of a model's or maximizer's settings those that must agree. */
+static bool l2l__fields_agree(const l2l__bundle *b, const l2l__field *f, const void *in)
+{
+    for (; f->name; f++)
+        if (f->use & L2L__AGREED && !l2l__field_agrees(b, l2l__field_key(f), f, in, false))
+            return false;
     return true;
 }
 
-/* A fingerprint: every member of a struct that matters, as "prefix.member". Written; or compared
-   to the letter. */
+/* A fingerprint: every member of a struct that matters, as "prefix.member". */
 static void l2l__fingerprint_put(l2l__bundle *b, const char *prefix, const l2l__field *table,
                                  const void *in)
 {
@@ -11765,15 +11763,8 @@ static void l2l__fingerprint_put(l2l__bundle *b, const char *prefix, const l2l__
 static bool l2l__fingerprint_matches(const l2l__bundle *b, const char *prefix,
                                      const l2l__field *table, const void *in)
 {
-    char text[40];
-    for (l2l__members w = l2l__members_of(table, prefix); l2l__next_member(&w, L2L__FREE);) {
-        const char *there = l2l__bundle_text(b, w.name);
-        const char *here = l2l__field_text(w.f, (const char *)in + w.base, text);
-        if (!there || strcmp(there, here))
-            return l2l__bad(&b->file, L2L_ERROR_MISMATCH, 8, "%s%s is %s here, but in the file %s",
-                            w.name, w.f->type == 'l' ? " (a digest)" : "", here,
-                            there ? there : "(none)");
-    }
+    for (l2l__members w = l2l__members_of(table, prefix); l2l__next_member(&w, L2L__FREE);)
+        if (!l2l__field_agrees(b, w.name, w.f, (const char *)in + w.base, true)) return false;
     return true;
 }
 
@@ -11809,7 +11800,7 @@ static bool l2l__bundle_has(const l2l__bundle *b, const char *name, l2l_shape s,
 /* The parameters in these layouts, all zero; entry i is parameter i. */
 static void l2l__model_bundle(const l2l_model *m, l2l__bundle *b)
 {
-    l2l__bundle_new(m->context, b, 2 * m->n_slots);
+    l2l__bundle_new(m->context, b);
     for (int i = 0; i < m->n_slots; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
         l2l__bundle_add(b, p.name, L2L__REAL, p.rank, p.shape, NULL);
@@ -11934,7 +11925,7 @@ static l2l_real *l2l__phi_bundle(const l2l_learned *m, l2l_real *phi, l2l__bundl
 static bool l2l__phi_save(const l2l_learned *m, const char *path, void **data, size_t *bytes)
 {
     l2l__bundle b;
-    l2l__bundle_new(m->context, &b, 6);
+    l2l__bundle_new(m->context, &b);
     l2l__fields_put(&b, l2l__learned_fields, &m->options);
     l2l__fields_put(&b, l2l__trained_fields, m);
     l2l__phi_bundle(m, m->phi, &b);
@@ -11953,7 +11944,7 @@ static bool l2l__phi_take(l2l_learned *m, l2l__bundle *file)
     if (!m->options.bias && (l2l__bundle_find(file, "cell.bias_ih") ||
                              l2l__bundle_find(file, "out.bias")))
         return l2l__bad(&file->file, L2L_ERROR_MISMATCH, -1, "bias is off here, but in the file");
-    l2l__bundle_new(m->context, &b, 6);
+    l2l__bundle_new(m->context, &b);
     phi = (l2l_real *)l2l__hold(b.file.context, &b.kept, m->size, sizeof *phi);
     if (phi) bias = l2l__phi_bundle(m, phi, &b);
     if (bias && hh) second = (l2l_real *)l2l__bundle_add(&b, hh->name, L2L__REAL, 1,
@@ -12122,7 +12113,7 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
     l2l_real *data[4];
     char name[128];
     int j = 0;
-    l2l__bundle_new(t->context, b, 4 * t->model->n_slots + 3);
+    l2l__bundle_new(t->context, b);
     double *v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
     if (v) l2l__fields_get(l2l__state_fields, L2L__STATE, t, v);
     if (v) v[L2L__STATE] = (double)t->optimizer->steps;
@@ -12840,7 +12831,7 @@ static bool l2l__evaluation_save(const l2l_evaluation *e)
     double *records;
     char key[40];
     l2l__bundle b;
-    l2l__bundle_new(e->model->context, &b, 2 * e->n_saved);
+    l2l__bundle_new(e->model->context, &b);
     l2l__bundle_put(&b, "format", l2l__evaluation_format);
     l2l__fingerprint_put(&b, "model", l2l__model_fields, &e->model->options);
     l2l__fingerprint_put(&b, "", l2l__evaluation_fields, e);
@@ -12872,7 +12863,7 @@ static bool l2l__ran_read(const l2l_evaluation *e, l2l__bundle *file, int i, l2l
         return l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)there->begin, "'%s' does not tell "
                         "of 0 to %d images", key, e->images);
     k->done = (int)there->shape[0];
-    l2l__bundle_new(c, &b, 2);
+    l2l__bundle_new(c, &b);
     k->n_settings = l2l__options_pack(l2l__ran_fields, k, NULL);
     records = l2l__ran_bundle(&b, i, k);
     k->records = (l2l_record *)l2l__allocate_array(c, k->done, sizeof *k->records);
