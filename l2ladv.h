@@ -12228,21 +12228,20 @@ static bool l2l__maybe_resume(l2l_trainer *t)
 
 /* -- data sets --------------------------------------------------------------------------------- */
 
-/* Images that lie in one file. */
+/* Images of bytes, CxHxW each, and their labels, in two files, or one that `images` closes. */
 typedef struct l2l__shard {
     int count;
-    const unsigned char *pixels, *labels;    /* of the first image, CxHxW                         */
-    size_t step, label_step;                 /* from one to the next                              */
-    void *owned;                             /* the file, if it goes with the data set            */
+    l2l__file images, labels;
+    size_t first, step;                      /* the first image's byte; from one to the next      */
+    size_t first_label, label_step;
 } l2l__shard;
 
 /* What is behind the data sets of this chapter: the caller's arrays or the shards. */
 typedef struct l2l__images {
     const l2l_real *reals;
-    const int *classes;                      /* NULL: the shards have the labels                  */
+    const int *classes;                      /* of `reals`                                        */
     l2l__shard *shards;
     int n_shards;
-    void *owned;
 } l2l__images;
 
 static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
@@ -12259,17 +12258,20 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
         return true;
     }
     for (; at >= (size_t)p->count; p++) at -= (size_t)p->count;
-    *label = p->labels[at * p->label_step];
-    for (size_t i = 0; i < size; i++) chw[i] = (l2l_real)p->pixels[at * p->step + i] / 255;
+    const unsigned char *pixels = p->images.data + p->first + at * p->step;
+    *label = p->labels.data[p->first_label + at * p->label_step];
+    for (size_t i = 0; i < size; i++) chw[i] = (l2l_real)pixels[i] / 255;
     return true;
 }
 
 static void l2l__images_release(l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)d->self;
-    for (int k = 0; s->shards && k < s->n_shards; k++) l2l_free(d->context, s->shards[k].owned);
+    for (int k = 0; s->shards && k < s->n_shards; k++) {
+        l2l__file_close(&s->shards[k].images);
+        l2l__file_close(&s->shards[k].labels);
+    }
     l2l_free(d->context, s->shards);
-    l2l_free(d->context, s->owned);
     l2l_free(d->context, s);
 }
 
@@ -12294,35 +12296,22 @@ static l2l__images *l2l__images_create(l2l_context *c, int n_shards, int classes
     return NULL;
 }
 
-/* More images; all of one size, whose numbers fit an int. */
-static void l2l__images_more(l2l_dataset *d, int64_t n, int64_t channels, int64_t height,
-                             int64_t width)
+/* The files of a shard are in memory: n images, as large as all others. Their sizes fit an int. */
+static void l2l__shard_add(l2l_dataset *d, l2l__shard *p, int64_t n, int64_t channels,
+                           int64_t height, int64_t width)
 {
-    d->count += (int)n;
+    size_t at = p->first_label;
+    p->count = (int)n;
+    d->count += p->count;
     d->channels = (int)channels;
     d->height = (int)height;
     d->width = (int)width;
-}
-
-static bool l2l__file_label_ok(const l2l_dataset *d, const l2l__file *f, size_t at, int64_t i,
-                          int64_t label)
-{
-    return (label >= 0 && label < d->classes) ||
-           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)at, "label %z is %z, not in 0..%d", i, label,
-                    d->classes - 1);
-}
-
-/* The n images in memory of a shard; labels from byte `at` of f on. */
-static void l2l__shard_in_memory(l2l_dataset *d, l2l__shard *p, int n, const unsigned char *pixels,
-                                 size_t step, const l2l__file *f, size_t at, size_t label_step)
-{
-    p->count = n;
-    p->pixels = pixels;
-    p->step = step;
-    p->labels = f->data + at;
-    p->label_step = label_step;
-    for (size_t i = 0; i < (size_t)n; i++, at += label_step)
-        if (!l2l__file_label_ok(d, f, at, (int64_t)i, f->data[at])) return;
+    for (int64_t i = 0; i < n; i++, at += p->label_step)
+        if (p->labels.data[at] >= d->classes) {
+            l2l__bad(&p->labels, L2L_ERROR_FORMAT, (int64_t)at, "label %z is %d, not in 0..%d", i,
+                     p->labels.data[at], d->classes - 1);
+            return;
+        }
 }
 
 /* Whether it can be used; it is given back if not. */
@@ -12355,7 +12344,10 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images of %d x %d x %d in %d classes: too "
                          "few or too many", who, n, channels, height, width, classes);
     if (!(s = l2l__images_create(c, 0, classes, d))) return false;
-    l2l__images_more(d, n, channels, height, width);
+    d->count = n;
+    d->channels = channels;
+    d->height = height;
+    d->width = width;
     s->reals = images;
     s->classes = labels;
     count /= n;
@@ -12420,31 +12412,20 @@ static bool l2l__idx_sizes(l2l__file *f, int rank, int64_t dims[3])
                     total > rest ? "truncated" : "too long", total, rest);
 }
 
-/* The files belong to the data set then; they are closed after an error. */
-static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_dataset *d)
+/* The two files of a data set in the making. */
+static bool l2l__idx_take(l2l_context *c, l2l_dataset *d, l2l__shard *p)
 {
-    l2l_context *c = images.context;
     int64_t dims[3] = {0}, n[3] = {0};
-    l2l__images *s = l2l__images_create(c, 1, classes, d);
-    bool ok = s && l2l__idx_sizes(&images, 3, dims) && l2l__idx_sizes(&labels, 1, n) &&
-              l2l__file_hold(&images, images.bytes) && l2l__file_hold(&labels, labels.bytes);
-    l2l__file_shut(&images);
-    l2l__file_shut(&labels);
-    if (!s) {
-        l2l_free(c, images.owned);
-        l2l_free(c, labels.owned);
-        return false;
-    }
-    s->shards->owned = images.owned;
-    s->owned = labels.owned;
-    if (ok) {
-        l2l__images_more(d, dims[0], 1, dims[1], dims[2]);
-        if (n[0] != dims[0])
-            l2l__bad(&labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0], dims[0],
-                     images.label);
-        else
-            l2l__shard_in_memory(d, s->shards, d->count, images.data + 16,
-                                 (size_t)(dims[1] * dims[2]), &labels, 8, 1);
+    p->first = 16;
+    p->first_label = 8;
+    p->label_step = 1;
+    if (l2l__idx_sizes(&p->images, 3, dims) && l2l__idx_sizes(&p->labels, 1, n) &&
+        l2l__file_hold(&p->images, p->images.bytes) &&
+        l2l__file_hold(&p->labels, p->labels.bytes)) {
+        p->step = (size_t)(dims[1] * dims[2]);
+        if (n[0] == dims[0]) l2l__shard_add(d, p, n[0], 1, dims[1], dims[2]);
+        else l2l__bad(&p->labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0],
+                      dims[0], p->images.label);
     }
     return l2l__images_end(c, d);
 }
@@ -12453,26 +12434,28 @@ L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t
                                       const void *labels, size_t label_bytes, int classes,
                                       l2l_dataset *d)
 {
-    return l2l__idx_open(l2l__file_of(c, "images in memory", images, image_bytes),
-                         l2l__file_of(c, "labels in memory", labels, label_bytes), classes, d);
+    l2l__images *s = l2l__images_create(c, 1, classes, d);
+    if (!s) return false;
+    s->shards->images = l2l__file_of(c, "images in memory", images, image_bytes);
+    s->shards->labels = l2l__file_of(c, "labels in memory", labels, label_bytes);
+    return l2l__idx_take(c, d, s->shards);
 }
 
 /* -- CIFAR-10 ---------------------------------------------------------------------------------- */
 
-/* One more file, which belongs to the data set then. */
-static void l2l__cifar10_add(l2l_dataset *d, l2l__shard *p, l2l__file f)
+/* The next file of a data set in the making. */
+static void l2l__cifar10_take(l2l_dataset *d, l2l__shard *p, l2l__file f)
 {
-    const size_t record = 1 + 3 * 32 * 32;
-    size_t n = f.bytes / record;
+    const size_t record = 1 + 3 * 32 * 32, n = f.bytes / record;
+    p->images = f;
+    p->first = 1;
+    p->step = p->label_step = record;
     if (f.bytes % record || n < 1 || n > (size_t)(INT_MAX - d->count))
         l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(n * record), "truncated, or not a file of CIFAR-10"
                  ": %z bytes are not a number of records of %d", (int64_t)f.bytes, (int)record);
-    else l2l__file_hold(&f, f.bytes);
-    l2l__file_shut(&f);
-    p->owned = f.owned;
-    if (f.context->status) return;
-    l2l__images_more(d, (int64_t)n, 3, 32, 32);
-    l2l__shard_in_memory(d, p, (int)n, f.data + 1, record, &f, 0, record);
+    if (!l2l__file_hold(&p->images, f.bytes)) return;
+    p->labels = l2l__file_of(f.context, f.label, p->images.data, f.bytes);
+    l2l__shard_add(d, p, (int64_t)n, 3, 32, 32);
 }
 
 L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
@@ -12485,7 +12468,7 @@ L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *fil
             !l2l__given(c, "CIFAR-10", "bytes", bytes))
             break;
         l2l__format(label, sizeof label, "file %d in memory", k);
-        l2l__cifar10_add(d, s->shards + k, l2l__file_of(c, label, files[k], bytes[k]));
+        l2l__cifar10_take(d, s->shards + k, l2l__file_of(c, label, files[k], bytes[k]));
     }
     return l2l__images_end(c, d);
 }
@@ -12719,16 +12702,18 @@ L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d)
 {
-    if (!c) return l2l__images_create(c, 0, 0, d) != NULL;
-    l2l__file f = l2l__file_open(c, images);
-    return l2l__idx_open(f, l2l__file_open(c, labels), classes, d);
+    l2l__images *s = l2l__images_create(c, 1, classes, d);
+    if (!s) return false;
+    s->shards->images = l2l__file_open(c, images);
+    s->shards->labels = l2l__file_open(c, labels);
+    return l2l__idx_take(c, d, s->shards);
 }
 
 L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d)
 {
     l2l__images *s = l2l__images_create(c, n, 10, d);
     for (int k = 0; s && k < n && l2l__given(c, "CIFAR-10", "paths", paths) && !c->status; k++)
-        l2l__cifar10_add(d, s->shards + k, l2l__file_open(c, paths[k]));
+        l2l__cifar10_take(d, s->shards + k, l2l__file_open(c, paths[k]));
     return l2l__images_end(c, d);
 }
 
