@@ -6873,6 +6873,15 @@ static int64_t l2l__file_place(l2l_shape s, int64_t i)
     return ((h * s.h + w) * s.w + c) * s.c + k;
 }
 
+/* The file's shape of rank 1, 2 or 4: K, Kx(C*H*W) or KxCxkhxkw. */
+static void l2l__file_shape(l2l_shape s, int rank, int64_t shape[4])
+{
+    shape[0] = s.c;
+    shape[1] = rank == 4 ? s.w : rank > 1 ? (int64_t)s.n * s.h * s.w : 0;
+    shape[2] = rank == 4 ? s.n : 0;
+    shape[3] = rank == 4 ? s.h : 0;
+}
+
 static void l2l__to_file(l2l_shape s, const l2l_real *memory, l2l_real *file)
 {
     int64_t i, n = l2l_count(s);
@@ -7711,17 +7720,13 @@ L2LADVDEF int l2l_model_parameters(const l2l_model *m) { return m ? m->n_slots :
 L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i)
 {
     l2l_parameter p;
-    l2l_shape s;
     memset(&p, 0, sizeof p);
     if (!m || i < 0 || i >= m->n_slots) return p;
     p.name = m->slot[i]->name;
     p.value = &m->slot[i]->value;
     p.rank = m->slot[i]->rank;
     p.trainable = m->slot[i]->trainable;
-    s = p.value->shape;                      /* kh, kw, C, K                                      */
-    p.shape[0] = s.c;
-    if (p.rank > 1) p.shape[1] = p.rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
-    if (p.rank == 4) { p.shape[2] = s.n; p.shape[3] = s.h; }
+    l2l__file_shape(p.value->shape, p.rank, p.shape);
     return p;
 }
 
@@ -11777,27 +11782,17 @@ static const char *l2l__ending(const char *text, const char *end)
     return n >= m && !strcmp(text + n - m, end) ? text + n - m : NULL;
 }
 
-/* The shape in PyTorch's layouts: KxCxkhxkw, Kx(C*H*W) or K of a khxkwxCxK tensor. */
-static void l2l__file_shape(l2l_shape s, int rank, int64_t shape[4])
-{
-    shape[0] = s.c;
-    shape[1] = rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
-    shape[2] = s.n;
-    shape[3] = s.h;
-}
-
+/* Whether the file has such a parameter. */
 static bool l2l__bundle_has(const l2l__bundle *b, const char *name, l2l_shape s, int rank)
 {
     l2l__entry want = L2L__ZERO;
-    int64_t shape[4];
     want.name = name;
     want.rank = rank;
-    l2l__file_shape(s, rank, shape);
-    memcpy(want.shape, shape, (size_t)rank * sizeof *shape);
+    l2l__file_shape(s, rank, want.shape);
     return l2l__bundle_fits(b, &want);
 }
 
-/* The parameters in these layouts, all zero; entry i is parameter i. */
+/* The parameters in PyTorch's layouts, all zero; entry i is parameter i. */
 static void l2l__model_bundle(const l2l_model *m, l2l__bundle *b)
 {
     l2l__bundle_new(m->context, b);
@@ -11978,22 +11973,6 @@ L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t
 
 /* -- training logs: JSON lines ----------------------------------------------------------------- */
 
-/* Writes the line that the log does not have yet. */
-static bool l2l__log_write(l2l_trainer *t)
-{
-#ifndef L2LADV_NO_STDIO
-    FILE *log = (FILE *)t->log_file;         /* NULL without a log, when there is no line         */
-    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    size_t n = strlen(t->line);
-    errno = 0;
-    if (n && (fwrite(t->line, 1, n, log) != n || fflush(log)))
-        return l2l__file_cannot(&f, "write on", t->log_bytes);
-    if (!t->log_in_place) t->log_bytes += (int64_t)n;
-#endif
-    t->line[0] = 0;
-    return true;
-}
-
 /* The line of a step; the last one of an epoch has the epoch's figures too. */
 static void l2l__log_line(l2l_trainer *t)
 {
@@ -12013,57 +11992,78 @@ static void l2l__log_line(l2l_trainer *t)
     l2l__append(t->line, sizeof t->line, n, "}\n");
 }
 
+#ifdef L2LADV_NO_STDIO
+static bool l2l__log_write(l2l_trainer *t) { return !t->context->status; }
+static bool l2l__log_begin(l2l_trainer *t)
+{
+    return !t->log || l2l__file_write(t->context, t->log, NULL, 0, NULL, 0);
+}
+static void l2l__log_end(l2l_trainer *t) { L2L__UNUSED(t); }
+#else
+/* Writes the line that the log does not have yet. */
+static bool l2l__log_write(l2l_trainer *t)
+{
+    FILE *log = (FILE *)t->log_file;         /* NULL without a log, when there is no line         */
+    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
+    size_t n = strlen(t->line);
+    errno = 0;
+    if (n && (fwrite(t->line, 1, n, log) != n || fflush(log)))
+        return l2l__file_cannot(&f, "write on", t->log_bytes);
+    if (!t->log_in_place) t->log_bytes += (int64_t)n;
+    t->line[0] = 0;
+    return true;
+}
+
+/* Locks the file that is there now. */
+static bool l2l__log_lock(l2l_trainer *t)
+{
+    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
+    l2l__unlock(t->log_lock);
+    t->log_lock = t->log_in_place ? -1 : l2l__lock(t->log);
+    return t->log_lock != -2 || l2l__bad(&f, L2L_ERROR_FILE, -1, "another training writes to it");
+}
+
+/* Cuts it to its first `keep` bytes. */
+static bool l2l__log_cut(l2l_trainer *t, size_t keep)
+{
+    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
+    if (keep) f = l2l__file_open(t->context, t->log);
+    if (f.bytes < keep)
+        l2l__bad(&f, L2L_ERROR_MISMATCH, -1, "the log has %z bytes, the checkpoint was made at %z",
+                 (int64_t)f.bytes, (int64_t)keep);
+    bool ok = l2l__file_hold(&f, keep);
+    l2l__file_shut(&f);
+    if (ok && (!keep || f.bytes > keep))     /* another file lies there then                      */
+        ok = l2l__file_write(t->context, t->log, f.data, keep, NULL, 0) && l2l__log_lock(t);
+    l2l__file_close(&f);
+    return ok;
+}
+
 /* A new training begins a new log; one that goes on cuts it to what was written for sure, or to
    where the checkpoint was made. What is no regular file keeps what it has. It stays open: whoever
    reads a FIFO would take its closing for the end. */
 static bool l2l__log_begin(l2l_trainer *t)
 {
     l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    size_t keep = (size_t)t->log_bytes;
-    bool ok = true, cut;
-    if (!t->log) return true;
-#ifndef L2LADV_NO_STDIO
     l2l__target to;
+    if (!t->log) return true;
     t->log_in_place = l2l__target_find(&to, t->log) && to.in_place;
-    t->log_lock = t->log_in_place ? -1 : l2l__lock(t->log);
-    if (t->log_lock == -2)
-        return l2l__bad(&f, L2L_ERROR_FILE, -1, "another training writes to it");
-#endif
-    if (!t->log_in_place && keep) {
-        f = l2l__file_open(t->context, t->log);
-        ok = f.bytes >= keep || l2l__bad(&f, L2L_ERROR_MISMATCH, -1, "the log has %z bytes, the "
-                                         "checkpoint was made at %z", (int64_t)f.bytes,
-                                         t->log_bytes);
-        ok = ok && l2l__file_hold(&f, keep);
-        l2l__file_shut(&f);
-    }
-    cut = ok && !t->log_in_place && (!keep || f.bytes > keep);
-    if (cut) ok = l2l__file_write(t->context, t->log, f.data, keep, NULL, 0);
-    l2l__file_close(&f);
-#ifndef L2LADV_NO_STDIO
-    if (cut && ok) {                         /* it is another file now                            */
-        l2l__unlock(t->log_lock);
-        t->log_lock = l2l__lock(t->log);
-        if (t->log_lock == -2)
-            return l2l__bad(&f, L2L_ERROR_FILE, -1, "another training writes to it");
-    }
+    if (!l2l__log_lock(t) || (!t->log_in_place && !l2l__log_cut(t, (size_t)t->log_bytes)))
+        return false;
     errno = 0;
-    if (ok && !(t->log_file = l2l__open(t->log, "ab")))
-        l2l__file_cannot(&f, "open it to write", -1);
-    ok = t->log_file && l2l__log_write(t);
-#endif
-    return ok;
+    if (!(t->log_file = l2l__open(t->log, "ab")))
+        return l2l__file_cannot(&f, "open it to write", -1);
+    return l2l__log_write(t);
 }
 
 static void l2l__log_end(l2l_trainer *t)
 {
-#ifndef L2LADV_NO_STDIO
     if (t->log_file) fclose((FILE *)t->log_file); /* every line has been flushed                  */
     l2l__unlock(t->log_lock);
-#endif
     t->log_file = NULL;
     t->log_lock = -1;
 }
+#endif
 
 /* -- checkpoints: everything that a training needs to go on with the same bits ----------------- */
 
@@ -12905,6 +12905,12 @@ static bool l2l__state_array(l2l_context *c, const double *from, const double *n
     return true;
 }
 
+/* Moment i of an optimizer: of each array the first and the second; NULL if there is none. */
+static l2l_real *l2l__moment(const l2l_optimizer *o, int i)
+{
+    return i % 2 ? o->second[i / 2] : o->first[i / 2];
+}
+
 /* The options, the steps, and for each array the two moments that it has. */
 L2LADVDEF int64_t l2l_optimizer_pack(const l2l_optimizer *o, double *numbers)
 {
@@ -12914,7 +12920,7 @@ L2LADVDEF int64_t l2l_optimizer_pack(const l2l_optimizer *o, double *numbers)
     if (numbers) numbers[at] = (double)o->steps;
     at++;
     for (int i = 0; i < 2 * o->n; i++) {
-        const l2l_real *v = i % 2 ? o->second[i / 2] : o->first[i / 2];
+        const l2l_real *v = l2l__moment(o, i);
         for (int64_t j = 0; v && j < o->sizes[i / 2]; j++, at++)
             if (numbers) numbers[at] = (double)v[j];
     }
@@ -12932,7 +12938,7 @@ L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int
     if (!at || !l2l__state_array(o->context, at, numbers, n - (at - numbers))) return false;
     o->steps = (int64_t)at[-1];
     for (int i = 0; i < 2 * o->n; i++) {
-        l2l_real *v = i % 2 ? o->second[i / 2] : o->first[i / 2];
+        l2l_real *v = l2l__moment(o, i);
         for (int64_t j = 0; v && j < o->sizes[i / 2]; j++) v[j] = (l2l_real)*at++;
     }
     return true;
@@ -12942,17 +12948,16 @@ L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int
 static int64_t l2l__learned_pack_state(void *self, double *numbers)
 {
     l2l_learned *m = (l2l_learned *)self;
-    const l2l_real *parts[3];
-    int i, j, n;
     if (!m) return 0;                        /* its creation failed: `begin` says so              */
-    n = l2l__options_pack(l2l__learned_fields, &m->options, numbers);
-    parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
+    int n = l2l__options_pack(l2l__learned_fields, &m->options, numbers);
     if (numbers) {
         numbers[n] = (double)m->optimizer->steps;
         l2l__fields_get(l2l__trained_fields, 2, m, numbers + n + 1);
         numbers += n + 3;
-        for (j = 0; j < 3; j++)
-            for (i = 0; i < m->size; i++) *numbers++ = parts[j] ? (double)parts[j][i] : 0;
+        for (int j = 0; j < 3; j++) {
+            const l2l_real *v = j ? l2l__moment(m->optimizer, j - 1) : m->phi;
+            for (int i = 0; i < m->size; i++) *numbers++ = v ? (double)v[i] : 0;
+        }
     }
     return n + 3 + 3 * (int64_t)m->size;
 }
@@ -12962,8 +12967,7 @@ static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t
 {
     l2l_learned *m = (l2l_learned *)self, trained;
     const double *at;
-    l2l_real *parts[3];
-    int i, j;
+    int i;
     if (!m) return false;
     at = l2l__state_of(m->context, "a maximizer", l2l__learned_fields, &m->options, numbers, count,
                        l2l__learned_pack_state(self, NULL));
@@ -12976,10 +12980,12 @@ static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t
     if (!l2l__state_array(m->context, at + 2, numbers, 3 * (int64_t)m->size)) return false;
     m->optimizer->steps = (int64_t)at[-1];
     l2l__learned_set_trained_with(m, trained.trained_T, trained.trained_epsilon);
-    parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
-    for (at += 2, j = 0; j < 3; j++)
+    at += 2;
+    for (int j = 0; j < 3; j++) {
+        l2l_real *v = j ? l2l__moment(m->optimizer, j - 1) : m->phi;
         for (i = 0; i < m->size; i++, at++)
-            if (parts[j]) parts[j][i] = (l2l_real)*at;
+            if (v) v[i] = (l2l_real)*at;
+    }
     return true;
 }
 
