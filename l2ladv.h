@@ -10693,7 +10693,7 @@ static const struct { char name[8], npy[3], letter[2]; int size; } l2l__dtypes[L
 
 /* An array: in a file from byte `begin` on, or here at `data`, to be written or read into. */
 typedef struct l2l__entry {
-    const char *name;                        /* must be first: see l2l__named                     */
+    const char *name;
     const char *type;                        /* as a safetensors file says it                     */
     int dtype, rank;
     bool big, fortran;                       /* in a file: big-endian, first axis the fastest     */
@@ -10992,8 +10992,9 @@ static FILE *l2l__target_open(l2l__target *t, const char *path)
     return l2l__open(t->in_place ? t->path : t->beside, "wb");
 }
 
-/* With all written, the file beside gets the owner and the mode of the old one, and takes its place;
-   else it goes. Where the group cannot be given, it may do what others may. False with errno. */
+/* With all written, the file beside gets the owner and the mode of the old one, and takes its
+   place; else it goes. Where the group cannot be given, it may do what others may. False with
+   errno. */
 static bool l2l__target_close(const l2l__target *t, bool ok)
 {
 #ifdef L2L__POSIX
@@ -11293,7 +11294,7 @@ static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
 
 /* A text of a file's metadata. */
 typedef struct l2l__pair {
-    const char *key, *text;                  /* the key must be first: see l2l__named             */
+    const char *key, *text;
 } l2l__pair;
 
 /* Made from a file (l2l__bundle_open), or by l2l__bundle_new, _put and _add: to be saved then, or
@@ -11305,7 +11306,7 @@ typedef struct l2l__bundle {
     int count, capacity;
     l2l__pair *metadata;
     int pairs, pair_capacity;
-    const void **by_name, **by_key;          /* of a file: entries and metadata, sorted           */
+    const void **by_name;                    /* of a file: the entries, sorted                    */
     void *kept;                              /* memory that goes with it                          */
 } l2l__bundle;
 
@@ -11324,28 +11325,15 @@ static void l2l__sort(const void **p, const void **room, int64_t n,
     }
 }
 
-/* By what both kinds of structs begin with, a name. */
 static int l2l__order_of_names(const void *a, const void *b)
 {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
+    return strcmp(((const l2l__entry *)a)->name, ((const l2l__entry *)b)->name);
 }
 static int l2l__order_of_places(const void *a, const void *b)
 {
     const l2l__entry *x = (const l2l__entry *)a, *y = (const l2l__entry *)b;
     return x->begin != y->begin ? (x->begin < y->begin ? -1 : 1)
          : x->end != y->end ? (x->end < y->end ? -1 : 1) : 0;
-}
-
-/* The first of that name, or NULL. */
-static const void *l2l__named(const void *const *sorted, int n, const char *name)
-{
-    int low = 0, high = n, middle;
-    while (low < high) {
-        middle = low + (high - low) / 2;
-        if (l2l__order_of_names(sorted[middle], &name) < 0) low = middle + 1;
-        else high = middle;
-    }
-    return low < n && !l2l__order_of_names(sorted[low], &name) ? sorted[low] : NULL;
 }
 
 static void l2l__bundle_new(l2l_context *c, l2l__bundle *b)
@@ -11377,15 +11365,27 @@ static l2l__pair *l2l__bundle_pair(l2l__bundle *b)
     return b->file.context->status ? NULL : b->metadata + b->pairs++;
 }
 
-/* NULL if the file has no such tensor, or text (of equal keys the first). */
+/* NULL if the file has no such tensor. */
 static const l2l__entry *l2l__bundle_find(const l2l__bundle *b, const char *name)
 {
-    return (const l2l__entry *)l2l__named(b->by_name, b->by_name ? b->count : 0, name);
+    int low = 0, high = b->by_name ? b->count : 0;
+    while (low < high) {
+        const int middle = low + (high - low) / 2;
+        const l2l__entry *e = (const l2l__entry *)b->by_name[middle];
+        const int order = strcmp(e->name, name);
+        if (!order) return e;
+        if (order < 0) low = middle + 1;
+        else high = middle;
+    }
+    return NULL;
 }
+
+/* NULL if there is no such text; of equal keys the first. */
 static const char *l2l__bundle_text(const l2l__bundle *b, const char *key)
 {
-    const void *p = l2l__named(b->by_key, b->by_key ? b->pairs : 0, key);
-    return p ? ((const l2l__pair *)p)->text : NULL;
+    for (int i = 0; i < b->pairs; i++)
+        if (!strcmp(b->metadata[i].key, key)) return b->metadata[i].text;
+    return NULL;
 }
 
 /* A tensor of a file's header. Every size is checked before anything is asked for by it. */
@@ -11429,14 +11429,11 @@ static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
 static bool l2l__bundle_sort(l2l__bundle *b)
 {
     const void **room;
-    int i, n = b->count > b->pairs ? b->count : b->pairs;
+    int i;
     size_t at = b->first;
     b->by_name = (const void **)l2l__hold(b->file.context, &b->kept, b->count, sizeof(void *));
-    b->by_key = (const void **)l2l__hold(b->file.context, &b->kept, b->pairs, sizeof(void *));
-    room = (const void **)l2l__hold(b->file.context, &b->kept, n, sizeof(void *));
+    room = (const void **)l2l__hold(b->file.context, &b->kept, b->count, sizeof(void *));
     if (!room) return false;
-    for (i = 0; i < b->pairs; i++) b->by_key[i] = b->metadata + i;
-    l2l__sort(b->by_key, room, b->pairs, l2l__order_of_names);
     for (i = 0; i < b->count; i++) b->by_name[i] = b->entries + i;
     l2l__sort(b->by_name, room, b->count, l2l__order_of_places);
     for (i = 0; i < b->count; i++) {
@@ -11656,22 +11653,19 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
     if (n > L2L__MOST_HEADER)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: more names and texts than a file can have",
                   path ? path : "memory");
-    char *head = (char *)l2l__hold(c, &b->kept, (int64_t)n + 9, 1);
-    unsigned char *p = NULL;
-    int i;
-    if (head) {
-        for (i = 0; i < 8; i++) head[i] = (char)((uint64_t)n >> (8 * i) & 255);
-        l2l__bundle_header(b, head + 8, n + 1, &rest);
-    }
-    if (head && path) l2l__file_write(c, path, head, n + 8, b->entries, b->count);
-    else if (head) p = (unsigned char *)l2l__allocate(c, n + 8 + (size_t)rest);
-    if (p) {
+    /* The header's text ends with a zero, on which the tensors are written. */
+    char *p = (char *)(path ? l2l__hold(c, &b->kept, (int64_t)n + 9, 1)
+                            : l2l__allocate(c, n + 9 + (size_t)rest));
+    for (int i = 0; p && i < 8; i++) p[i] = (char)((uint64_t)n >> (8 * i) & 255);
+    if (p) l2l__bundle_header(b, p + 8, n + 1, &rest);
+    if (p && path) {
+        l2l__file_write(c, path, p, n + 8, b->entries, b->count);
+    } else if (p) {
         *data = p;
         *bytes = n + 8 + (size_t)rest;
-        memcpy(p, head, n + 8);
-        for (p += n + 8, i = 0; i < b->count; i++) {
-            const l2l__entry *e = b->entries + i;
-            l2l__entry_write(e, 0, e->count, p);
+        p += n + 8;
+        for (const l2l__entry *e = b->entries; e < b->entries + b->count; e++) {
+            l2l__entry_write(e, 0, e->count, (unsigned char *)p);
             p += e->count * l2l__dtypes[e->dtype].size;
         }
     }
@@ -11731,8 +11725,8 @@ static bool l2l__fields_read(const l2l__bundle *b, const l2l__field *table, void
     return true;
 }
 
-/* Whether a value is what the file says: to the letter; or however its number is written, and if the
-   file says nothing. */
+/* Whether a value is what the file says: to the letter; or however its number is written, and if
+   the file says nothing. */
 static bool l2l__field_agrees(const l2l__bundle *b, const char *key, const l2l__field *f,
                               const void *in, bool to_the_letter)
 {
