@@ -91,7 +91,7 @@ int main(void)
      12  Evaluation                                  9867  >>evaluation
      13  Data sets                                  10501  >>data-code
      14  Files                                      10599  >>files-code
-     15  Kernels                                    13079  >>kernels
+     15  Kernels                                    13026  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -4390,16 +4390,17 @@ L2LADVDEF void l2l_free(l2l_context *c, void *memory)
     c->allocator.release(c->allocator.user, h.raw);
 }
 
-/* The array `old` with twice its capacity, or at first `first`; NULL and an error leave it be. */
-static void *l2l__grown(l2l_context *c, void *old, int *capacity, int first, size_t size)
+/* The array of n elements with room for one more: twice its capacity if it is full, at first
+   `first`. Without memory as it was, and an error. */
+static void *l2l__room(l2l_context *c, void *array, int n, int *capacity, int first, size_t size)
 {
     int more = *capacity ? 2 * *capacity : first;
-    void *array = l2l__allocate_array(c, more, size);
-    if (!array) return NULL;
-    if (old) memcpy(array, old, (size_t)*capacity * size);
-    l2l_free(c, old);
+    void *larger = n < *capacity ? NULL : l2l__allocate_array(c, more, size);
+    if (!larger) return array;
+    if (array) memcpy(larger, array, (size_t)n * size);
+    l2l_free(c, array);
     *capacity = more;
-    return array;
+    return larger;
 }
 
 /* Memory of a list, all given back at once: the parts of an object. Else as l2l__allocate_array. */
@@ -5464,11 +5465,9 @@ static bool l2l__outlined(l2l_context *c, l2l_tensor *x, l2l_shape s, l2l_tensor
 static l2l_tensor *l2l__record(l2l_context *c, l2l_tensor *y, const l2l__operation *op,
                                l2l_tensor *const *in, int n)
 {
-    if (y && c->recording && c->tape_length == c->tape_capacity) {
-        l2l_tensor **tape = (l2l_tensor **)l2l__grown(c, c->tape, &c->tape_capacity, 1024,
-                                                      sizeof *tape);
-        if (tape) c->tape = tape;
-    }
+    if (y && c->recording)
+        c->tape = (l2l_tensor **)l2l__room(c, c->tape, c->tape_length, &c->tape_capacity, 1024,
+                                           sizeof *c->tape);
     if (c->status) return l2l__then(c, y, NULL);
     if (!y || !c->recording) return y;
     y->op = op;
@@ -6874,6 +6873,15 @@ static int64_t l2l__file_place(l2l_shape s, int64_t i)
     return ((h * s.h + w) * s.w + c) * s.c + k;
 }
 
+/* The file's shape of rank 1, 2 or 4: K, Kx(C*H*W) or KxCxkhxkw. */
+static void l2l__file_shape(l2l_shape s, int rank, int64_t shape[4])
+{
+    shape[0] = s.c;
+    shape[1] = rank == 4 ? s.w : rank > 1 ? (int64_t)s.n * s.h * s.w : 0;
+    shape[2] = rank == 4 ? s.n : 0;
+    shape[3] = rank == 4 ? s.h : 0;
+}
+
 static void l2l__to_file(l2l_shape s, const l2l_real *memory, l2l_real *file)
 {
     int64_t i, n = l2l_count(s);
@@ -6932,11 +6940,7 @@ static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int
     l2l_context *c = m->context;
     l2l__slot *p;
     if (!l2l__shape_ok(c, name, s)) return NULL;
-    if (m->n_slots == m->capacity) {
-        l2l__slot **all = (l2l__slot **)l2l__grown(c, m->slot, &m->capacity, 32, sizeof *all);
-        if (!all) return NULL;
-        m->slot = all;
-    }
+    m->slot = (l2l__slot **)l2l__room(c, m->slot, m->n_slots, &m->capacity, 32, sizeof *m->slot);
     if (!(p = (l2l__slot *)l2l__allocate(c, sizeof *p))) return NULL;
     memcpy(p->name, name, strlen(name) + 1);
     p->rank = rank;
@@ -7716,17 +7720,13 @@ L2LADVDEF int l2l_model_parameters(const l2l_model *m) { return m ? m->n_slots :
 L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i)
 {
     l2l_parameter p;
-    l2l_shape s;
     memset(&p, 0, sizeof p);
     if (!m || i < 0 || i >= m->n_slots) return p;
     p.name = m->slot[i]->name;
     p.value = &m->slot[i]->value;
     p.rank = m->slot[i]->rank;
     p.trainable = m->slot[i]->trainable;
-    s = p.value->shape;                      /* kh, kw, C, K                                      */
-    p.shape[0] = s.c;
-    if (p.rank > 1) p.shape[1] = p.rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
-    if (p.rank == 4) { p.shape[2] = s.n; p.shape[3] = s.h; }
+    l2l__file_shape(p.value->shape, p.rank, p.shape);
     return p;
 }
 
@@ -10603,13 +10603,6 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
    models, maximizers and checkpoints are bundles. Then data sets and .npy. Whatever takes a path is
    at the end and stands on what works from memory. */
 
-/* Bytes that are read where they are: `read_at` copies so many from `offset` on. */
-typedef struct l2l__source {
-    int64_t bytes;
-    bool (*read_at)(void *user, int64_t offset, void *to, size_t bytes);
-    void *user;
-} l2l__source;
-
 /* The bytes of a file: borrowed, or (owned) read into memory of ours, as many as are needed. What
    is in front is looked at before memory for the rest is asked for. */
 typedef struct l2l__file {
@@ -10618,8 +10611,7 @@ typedef struct l2l__file {
     const unsigned char *data;               /* the first `held` of its bytes                     */
     size_t bytes, held;
     void *owned;                             /* to be given back with l2l_free, or NULL           */
-    l2l__source source;                      /* where the others are read                         */
-    void *stream;                            /* a FILE of ours, or NULL                           */
+    void *stream;                            /* a FILE of ours with the others, or NULL           */
 } l2l__file;
 
 static l2l__file l2l__file_of(l2l_context *c, const char *label, const void *data, size_t bytes)
@@ -10651,6 +10643,40 @@ static bool l2l__bad(const l2l__file *f, l2l_status status, int64_t at, const ch
     return false;
 }
 
+/* -- UTF-8 (RFC 3629) -------------------------------------------------------------------------- */
+
+/* The character v that a text begins with; how many bytes it has, 0 if it is not UTF-8: that is no
+   overlong form, no half of a surrogate pair, nothing beyond U+10FFFF. */
+static int l2l__utf8_get(const char *text, uint32_t *v)
+{
+    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
+    const unsigned char *p = (const unsigned char *)text;
+    const int n = *p < 0x80 ? 1 : *p < 0xC0 ? 0 : *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : *p < 0xF8 ? 4 : 0;
+    *v = n > 1 ? *p & (127u >> n) : *p;
+    for (int i = 1; i < n; i++) {
+        if ((p[i] & 0xC0) != 0x80) return 0;
+        *v = *v << 6 | (p[i] & 63u);
+    }
+    return *v >= least[n] && *v < 0x110000 && (*v < 0xD800 || *v > 0xDFFF) ? n : 0;
+}
+
+static bool l2l__is_utf8(const char *text)
+{
+    uint32_t v;
+    for (int n; *text; text += n)
+        if (!(n = l2l__utf8_get(text, &v))) return false;
+    return true;
+}
+
+/* Writes the character v, 0 as two bytes, so that it ends no text. How many bytes. */
+static int l2l__utf8_put(uint32_t v, char *out)
+{
+    int n = v && v < 0x80 ? 1 : v < 0x800 ? 2 : v < 0x10000 ? 3 : 4, i;
+    for (i = n - 1; i > 0; i--, v >>= 6) out[i] = (char)(0x80 | (v & 63));
+    out[0] = (char)(n == 1 ? v : (0xF00u >> n & 255) | v);
+    return n;
+}
+
 /* -- arrays of numbers in a file --------------------------------------------------------------- */
 
 /* The types of safetensors (of those behind BF16 only the size is used; a file may have others, all
@@ -10667,7 +10693,7 @@ static const struct { char name[8], npy[3], letter[2]; int size; } l2l__dtypes[L
 
 /* An array: in a file from byte `begin` on, or here at `data`, to be written or read into. */
 typedef struct l2l__entry {
-    const char *name;                        /* must be first: see l2l__named                     */
+    const char *name;
     const char *type;                        /* as a safetensors file says it                     */
     int dtype, rank;
     bool big, fortran;                       /* in a file: big-endian, first axis the fastest     */
@@ -10784,24 +10810,17 @@ enum { L2L__PATH = 1024 };
 /* UTF-8 as UTF-16; what is not UTF-8 is taken byte by byte, and what is too long is no name. */
 static const wchar_t *l2l__wide(const char *path, wchar_t w[L2L__PATH])
 {
-    const unsigned char *p = (const unsigned char *)path;
     int n = 0;
-    while (*p && n < L2L__PATH - 2) {
-        uint32_t u = *p;
-        int more = u >= 0xF0 && u < 0xF5 ? 3 : u >= 0xE0 && u < 0xF0 ? 2 : u >= 0xC2 && u < 0xE0;
-        uint32_t v = more ? u & (63u >> more) : u;
-        int i = 1;
-        for (; i <= more && (p[i] & 0xC0) == 0x80; i++) v = v << 6 | (p[i] & 63u);
-        if (i <= more) { v = u; more = 0; }
+    for (uint32_t v; *path && n < L2L__PATH - 2; w[n++] = (wchar_t)v) {
+        int used = l2l__utf8_get(path, &v);
+        if (!used) v = (unsigned char)*path;
         if (v > 0xFFFF) {
             w[n++] = (wchar_t)(0xD800 + ((v - 0x10000) >> 10));
             v = 0xDC00 + (v & 1023);
         }
-        w[n++] = (wchar_t)v;
-        p += more + 1;
+        path += used ? used : 1;
     }
-    if (*p) n = 0;
-    w[n] = 0;
+    w[*path ? 0 : n] = 0;
     return w;
 }
 static FILE *l2l__open(const char *path, const char *mode)
@@ -10874,27 +10893,26 @@ ssize_t readlink(const char *path, char *to, size_t size);
    /dev/stdout) is written in place whatever it is: others hold it, too. */
 static bool l2l__target_find(l2l__target *t, const char *path)
 {
-    char to[sizeof t->path];
-    size_t n = strlen(path), keep;
-    errno = ENAMETOOLONG;
-    if (n >= sizeof t->path) return false;
-    memcpy(t->path, path, n + 1);
+    char to[sizeof t->path + 1];
+    size_t folder = 0;                       /* as many bytes of t->path a relative link keeps    */
     for (int links = 0; links < 40; links++) {
-        const char *slash = strrchr(t->path, '/');
+        const size_t n = strlen(path);
+        errno = ENAMETOOLONG;
+        if (folder + n >= sizeof t->path) return false;
+        memcpy(t->path + folder, path, n + 1);
         t->in_place = !strncmp(t->path, "/dev/fd/", 8) || !strncmp(t->path, "/dev/std", 8) ||
                       !strncmp(t->path, "/proc/", 6);
-        ssize_t length = t->in_place ? -1 : readlink(t->path, to, sizeof to);
+        ssize_t length = t->in_place ? -1 : readlink(t->path, to, sizeof to - 1);
         if (length < 0) {
             if (!t->in_place && errno != EINVAL && errno != ENOENT) return false;
             t->there = !stat(t->path, &t->old);
             t->in_place = t->in_place || (t->there && !S_ISREG(t->old.st_mode));
             return t->there || errno == ENOENT;
         }
-        keep = to[0] == '/' || !slash ? 0 : (size_t)(slash - t->path) + 1;
-        errno = ENAMETOOLONG;
-        if (keep + (size_t)length >= sizeof t->path) return false;
-        memcpy(t->path + keep, to, (size_t)length);
-        t->path[keep + (size_t)length] = 0;
+        to[length] = 0;
+        path = to;
+        const char *slash = strrchr(t->path, '/');
+        folder = to[0] == '/' || !slash ? 0 : (size_t)(slash - t->path) + 1;
     }
     errno = ELOOP;
     return false;
@@ -10907,75 +10925,6 @@ static bool l2l__same_file(int descriptor, const char *path)
            a.st_ino == b.st_ino;
 }
 
-/* Takes away a temporary file that a killed process left: nobody has it locked. */
-static void l2l__target_clear(const char *beside)
-{
-    int stale = open(beside, O_WRONLY | O_NONBLOCK);
-    if (stale < 0) return;
-    if (!flock(stale, LOCK_EX | LOCK_NB) && l2l__same_file(stale, beside)) l2l__remove(beside);
-    close(stale);
-}
-
-/* The first number that no living process holds. The lock comes a moment after the file, so whoever
-   has made one looks whether it was taken for a stale one in between. */
-static FILE *l2l__target_open(l2l__target *t, const char *path)
-{
-    t->beside[0] = 0;
-    t->lock = -1;
-    if (!l2l__target_find(t, path)) return NULL;
-    if (t->in_place) return l2l__open(t->path, "wb");
-    if (t->there && access(t->path, W_OK)) return NULL; /* rename would not ask                   */
-    for (int k = 0; k < 200 && t->lock < 0; k++) {
-        l2l__target_name(t, k / 2);
-        t->lock = open(t->beside, O_WRONLY | O_CREAT | O_EXCL, t->there ? 0600 : 0666);
-        if (t->lock < 0 && errno != EEXIST) return NULL;
-        if (t->lock < 0) {
-            l2l__target_clear(t->beside);
-            errno = EEXIST;
-            continue;
-        }
-        /* Some disks know no locks; on them no file is ever taken for stale. */
-        if ((!flock(t->lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) &&
-            l2l__same_file(t->lock, t->beside)) break;
-        close(t->lock);
-        t->lock = -1;
-    }
-    return t->lock < 0 ? NULL : l2l__open(t->beside, "wb");
-}
-
-/* With all written, the new file gets the owner and the mode of the old one, and takes its place.
-   Where the group cannot be given, it may do what others may. */
-static bool l2l__target_place(const l2l__target *t)
-{
-    if (t->there) {
-        mode_t mode = (mode_t)(t->old.st_mode & 0777);
-        if (chown(t->beside, t->old.st_uid, t->old.st_gid) &&
-            chown(t->beside, (uid_t)-1, t->old.st_gid))
-            mode = (mode_t)((mode & 0707) | (mode & 7) << 3);
-        chmod(t->beside, mode);
-    }
-    return !l2l__rename(t->beside, t->path);
-}
-
-static void l2l__target_close(const l2l__target *t, bool ok)
-{
-    if (!ok) l2l__remove(t->beside);
-    close(t->lock);
-}
-
-/* Without opening it: that would wait for a writer. */
-static bool l2l__is_pipe(const char *path)
-{
-    struct stat s;
-    return path && !stat(path, &s) && S_ISFIFO(s.st_mode);
-}
-
-static bool l2l__file_exists(const char *path)
-{
-    struct stat s;
-    return !stat(path, &s) || errno != ENOENT;
-}
-
 /* A lock on a file that is there: -1 if it is not, or on a disk without locks; -2: it is taken. */
 static int l2l__lock(const char *path)
 {
@@ -10986,6 +10935,36 @@ static int l2l__lock(const char *path)
     return taken ? -2 : -1;
 }
 static void l2l__unlock(int lock) { if (lock >= 0) close(lock); }
+
+/* Makes the file beside, with the first number that no living process holds; false with errno. What
+   a killed process left, which nobody has locked, is taken away. The lock comes a moment after the
+   file, so whoever has made one looks whether it was taken for such a one in between. */
+static bool l2l__target_claim(l2l__target *t)
+{
+    if (t->there && access(t->path, W_OK)) return false; /* rename would not ask                  */
+    for (int k = 0; k < 200; k++) {
+        l2l__target_name(t, k / 2);
+        t->lock = open(t->beside, O_WRONLY | O_CREAT | O_EXCL, t->there ? 0600 : 0666);
+        /* Some disks know no locks; on them no file is ever taken for one that was left. */
+        if (t->lock >= 0 && (!flock(t->lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) &&
+            l2l__same_file(t->lock, t->beside)) return true;
+        if (t->lock < 0 && errno != EEXIST) return false;
+        int left = t->lock < 0 ? l2l__lock(t->beside) : -1;
+        if (left >= 0 && l2l__same_file(left, t->beside)) l2l__remove(t->beside);
+        l2l__unlock(left);
+        l2l__unlock(t->lock);
+        t->lock = -1;
+        errno = EEXIST;
+    }
+    return false;
+}
+
+/* Without opening it: that would wait for a writer. */
+static bool l2l__is_pipe(const char *path)
+{
+    struct stat s;
+    return !stat(path, &s) && S_ISFIFO(s.st_mode);
+}
 #else
 static int l2l__lock(const char *path) { L2L__UNUSED(path); return -1; }
 static void l2l__unlock(int lock) { L2L__UNUSED(lock); }
@@ -10993,80 +10972,79 @@ static bool l2l__is_pipe(const char *path) { L2L__UNUSED(path); return false; }
 
 static bool l2l__target_find(l2l__target *t, const char *path)
 {
-    size_t n = strlen(path);
     t->in_place = false;
-    if (n >= sizeof t->path) return false;
-    memcpy(t->path, path, n + 1);
+    return l2l__format(t->path, sizeof t->path, "%s", path) < sizeof t->path;
+}
+
+static bool l2l__target_claim(l2l__target *t)
+{
+    l2l__target_name(t, 0);
+    t->lock = 0;
     return true;
 }
+#endif
 
 static FILE *l2l__target_open(l2l__target *t, const char *path)
 {
-    FILE *out;
     t->beside[0] = 0;
     t->lock = -1;
-    if (!l2l__target_find(t, path)) return NULL;
-    l2l__target_name(t, 0);
-    if ((out = l2l__open(t->beside, "wb"))) t->lock = 0;
-    return out;
+    if (!l2l__target_find(t, path) || (!t->in_place && !l2l__target_claim(t))) return NULL;
+    return l2l__open(t->in_place ? t->path : t->beside, "wb");
 }
 
-static bool l2l__target_place(const l2l__target *t)
+/* With all written, the file beside gets the owner and the mode of the old one, and takes its
+   place; else it goes. Where the group cannot be given, it may do what others may. False with
+   errno. */
+static bool l2l__target_close(const l2l__target *t, bool ok)
 {
-#ifdef _WIN32
-    l2l__remove(t->path);                    /* rename does not replace a file there              */
+#ifdef L2L__POSIX
+    if (ok && t->there) {
+        mode_t mode = (mode_t)(t->old.st_mode & 0777);
+        if (chown(t->beside, t->old.st_uid, t->old.st_gid) &&
+            chown(t->beside, (uid_t)-1, t->old.st_gid))
+            mode = (mode_t)((mode & 0707) | (mode & 7) << 3);
+        chmod(t->beside, mode);
+    }
+#elif defined(_WIN32)
+    if (ok) l2l__remove(t->path);            /* rename does not replace a file there              */
 #endif
-    return !l2l__rename(t->beside, t->path);
+    ok = ok && !l2l__rename(t->beside, t->path);
+    int why = errno;
+    if (!ok) l2l__remove(t->beside);
+    l2l__unlock(t->lock);
+    errno = why;
+    return ok;
 }
-
-static void l2l__target_close(const l2l__target *t, bool ok) { if (!ok) l2l__remove(t->beside); }
-
-static bool l2l__file_exists(const char *path)
-{
-    FILE *f = l2l__open(path, "rb");
-#ifdef ENOENT
-    if (!f) return errno != ENOENT;
-#endif
-    return f && !fclose(f);
-}
-#endif
 
 /* -- whole files ------------------------------------------------------------------------------- */
 
-/* A file and its length; NULL after an error. */
-static FILE *l2l__file_begin(l2l_context *c, const char *path, int64_t *bytes)
-{
-    l2l__file f = l2l__file_of(c, path, NULL, 0);
-    bool fifo = l2l__is_pipe(path);
-    FILE *in;
-    if (c->status || !l2l__given(c, "a file", "its path", path)) return NULL;
-    errno = 0;
-    if (!fifo && !(in = l2l__open(path, "rb"))) {
-        l2l__file_cannot(&f, "open it", -1);
-        return NULL;
-    }
-    *bytes = fifo || l2l__seek(in, 0, SEEK_END) ? -1 : l2l__tell(in);
-    if (*bytes >= 0 && (uint64_t)*bytes < SIZE_MAX) return in;
-    l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
-    if (!fifo) fclose(in);
-    return NULL;
-}
-
-static bool l2l__stream_read(void *user, int64_t offset, void *to, size_t bytes)
+static bool l2l__file_exists(const char *path)
 {
     errno = 0;
-    return !l2l__seek((FILE *)user, offset, SEEK_SET) &&
-           fread(to, 1, bytes, (FILE *)user) == bytes;
+    FILE *f = l2l__is_pipe(path) ? NULL : l2l__open(path, "rb");
+    bool there = f || errno != ENOENT;
+    if (f) fclose(f);
+    return there;
 }
 
 /* A file of which nothing has been read yet; after an error without bytes. */
 static l2l__file l2l__file_open(l2l_context *c, const char *path)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
-    int64_t bytes = 0;
-    f.stream = f.source.user = l2l__file_begin(c, path, &bytes);
-    f.source.read_at = l2l__stream_read;
-    if (bytes < 0 || (uint64_t)bytes > SIZE_MAX / 2)
+    int64_t bytes;
+    if (c->status || !l2l__given(c, "a file", "its path", path)) return f;
+    errno = 0;
+    bool pipe = l2l__is_pipe(path);
+    FILE *in = pipe ? NULL : l2l__open(path, "rb");
+    f.stream = in;
+    if (!in && !pipe) {
+        l2l__file_cannot(&f, "open it", -1);
+        return f;
+    }
+    bytes = !in || l2l__seek(in, 0, SEEK_END) ? -1 : l2l__tell(in);
+    if (bytes < 0)
+        l2l__bad(&f, L2L_ERROR_FILE, -1, "not a file of a known length (a directory, a pipe?)");
+    else if ((uint64_t)bytes > SIZE_MAX / 2)
         l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", bytes);
     else f.bytes = (size_t)bytes;
     return f;
@@ -11076,6 +11054,27 @@ static void l2l__file_shut(l2l__file *f)
 {
     if (f->stream) fclose((FILE *)f->stream);
     f->stream = NULL;
+}
+
+/* The first n bytes (or all, if there are fewer) come to f->data; false after an error. */
+static bool l2l__file_hold(l2l__file *f, size_t n)
+{
+    FILE *in = (FILE *)f->stream;
+    unsigned char *all;
+    if (n > f->bytes) n = f->bytes;
+    if (f->context->status || n <= f->held) return !f->context->status;
+    if (!(all = (unsigned char *)l2l__allocate_raw(f->context, n))) return false;
+    if (f->held) memcpy(all, f->data, f->held);
+    l2l_free(f->context, f->owned);
+    f->owned = all;
+    f->data = all;
+    errno = 0;
+    if (l2l__seek(in, (int64_t)f->held, SEEK_SET) ||
+        fread(all + f->held, 1, n - f->held, in) != n - f->held)
+        return l2l__file_cannot(f, "read on", (int64_t)f->held);
+    f->held = n;
+    if (n == f->bytes) l2l__file_shut(f);
+    return true;
 }
 
 /* Bytes, and then n arrays, as a file or instead of one: see 2.14. */
@@ -11089,8 +11088,7 @@ static bool l2l__file_write(l2l_context *c, const char *path, const void *head, 
     if (c->status) return false;
     errno = 0;
     FILE *out = l2l__target_open(&t, path);
-    int why = errno;
-    bool ok = out && (!length || fwrite(head, 1, length, out) == length);
+    bool ok = out && (!length || fwrite(head, 1, length, out) == length), written;
     for (at = (int64_t)length; ok && n > 0; n--, e++)
         for (size = l2l__dtypes[e->dtype].size, i = 0; ok && i < e->count; i += k, at += k * size) {
             k = (int64_t)sizeof block / size < e->count - i ? (int64_t)sizeof block / size
@@ -11098,37 +11096,34 @@ static bool l2l__file_write(l2l_context *c, const char *path, const void *head, 
             l2l__entry_write(e, i, k, block);
             ok = fwrite(block, (size_t)size, (size_t)k, out) == (size_t)k;
         }
-    if (out && !ok) why = errno;
+    int why = errno;
     if (out && fclose(out) && ok) {          /* which also writes what is not written yet         */
         ok = false;
         why = errno;
     }
-    bool written = ok;
-    if (ok && !t.in_place && !l2l__target_place(&t)) {
-        ok = false;
-        why = errno;
-    }
-    if (t.lock >= 0) l2l__target_close(&t, ok);
+    written = ok;
     errno = why;
+    if (t.lock >= 0) ok = l2l__target_close(&t, ok);
     if (written && !ok) l2l__file_cannot(&f, "put the new file in its place", -1);
     else if (!ok && out) l2l__file_cannot(&f, "write on", at);
     else if (!ok && t.beside[0])
-        l2l__bad(&f, L2L_ERROR_FILE, -1, "cannot make '%s': %s", t.beside, strerror(why));
+        l2l__bad(&f, L2L_ERROR_FILE, -1, "cannot make '%s': %s", t.beside, strerror(errno));
     else if (!ok) l2l__file_cannot(&f, "open it to write", -1);
     return ok;
 }
 #else
 static bool l2l__file_exists(const char *path) { return path != NULL; }
 static void l2l__file_shut(l2l__file *f) { L2L__UNUSED(f); }
+static bool l2l__file_hold(l2l__file *f, size_t n)
+{
+    L2L__UNUSED(n);                          /* all is in memory                                  */
+    return !f->context->status;
+}
 static l2l__file l2l__file_open(l2l_context *c, const char *path)
 {
     l2l__file f = l2l__file_of(c, path, NULL, 0);
     l2l__bad(&f, L2L_ERROR_UNSUPPORTED, -1, "a file needs stdio");
     return f;
-}
-static bool l2l__file_cannot(const l2l__file *f, const char *what, int64_t at)
-{
-    return l2l__bad(f, L2L_ERROR_FILE, at, "cannot %s", what);
 }
 static bool l2l__file_write(l2l_context *c, const char *path, const void *head, size_t length,
                             const l2l__entry *e, int n)
@@ -11138,26 +11133,6 @@ static bool l2l__file_write(l2l_context *c, const char *path, const void *head, 
     return false;
 }
 #endif
-
-/* The first n bytes (or all, if there are fewer) come to f->data; false after an error. */
-static bool l2l__file_hold(l2l__file *f, size_t n)
-{
-    unsigned char *all;
-    if (n > f->bytes) n = f->bytes;
-    if (f->context->status || n <= f->held) return !f->context->status;
-    if (!(all = (unsigned char *)l2l__allocate_raw(f->context, n))) return false;
-    if (f->held) memcpy(all, f->data, f->held);
-    l2l_free(f->context, f->owned);
-    f->owned = all;
-    f->data = all;
-    if (!f->source.read_at(f->source.user, (int64_t)f->held, all + f->held, n - f->held))
-        return f->stream ? l2l__file_cannot(f, "read on", (int64_t)f->held)
-                         : l2l__bad(f, L2L_ERROR_FILE, (int64_t)f->held, "cannot read %z bytes",
-                                    (int64_t)(n - f->held));
-    f->held = n;
-    if (n == f->bytes) l2l__file_shut(f);
-    return true;
-}
 
 static void l2l__file_close(l2l__file *f)
 {
@@ -11233,29 +11208,6 @@ static bool l2l__scan_end(l2l__scan *s, size_t length)
 
 static const char l2l__escapes[] = "/\"\\bfnrt", l2l__escaped[] = "/\"\\\b\f\n\r\t";
 
-/* The code point v in UTF-8; 0 gets two bytes, so that it ends no text. How many bytes. */
-static int l2l__utf8(uint32_t v, char *out)
-{
-    int n = v && v < 0x80 ? 1 : v < 0x800 ? 2 : v < 0x10000 ? 3 : 4, i;
-    for (i = n - 1; i > 0; i--, v >>= 6) out[i] = (char)(0x80 | (v & 63));
-    out[0] = (char)(n == 1 ? v : (0xF00u >> n & 255) | v);
-    return n;
-}
-
-/* RFC 3629: no overlong forms, no halves of surrogate pairs, nothing beyond U+10FFFF. */
-static bool l2l__is_utf8(const char *text)
-{
-    const unsigned char *p = (const unsigned char *)text;
-    for (int n; *p; p += n) {
-        n = *p < 0x80 ? 1 : *p < 0xC2 ? 0 : *p < 0xE0 ? 2 : *p < 0xF0 ? 3 : *p < 0xF5 ? 4 : 0;
-        for (int i = 1; i < n; i++)
-            if ((p[i] & 0xC0) != 0x80) return false;
-        if (!n || (*p == 0xE0 && p[1] < 0xA0) || (*p == 0xED && p[1] > 0x9F) ||
-            (*p == 0xF0 && p[1] < 0x90) || (*p == 0xF4 && p[1] > 0x8F)) return false;
-    }
-    return true;
-}
-
 /* What \uXXXX stands for here, a pair of surrogates together; *used: its length. 0x110000 if that
    is no character. */
 static uint32_t l2l__scan_unicode(const char *s, int *used)
@@ -11292,7 +11244,7 @@ static const char *l2l__scan_string(l2l__scan *s)
                            "character (of two, if it is one of a pair of surrogates)", NULL);
             return "";
         }
-        if (escape && !p) out += l2l__utf8(v, out);
+        if (escape && !p) out += l2l__utf8_put(v, out);
         else *out++ = p ? l2l__escaped[p - l2l__escapes] : *s->at;
         s->at += used;
     }
@@ -11342,7 +11294,7 @@ static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
 
 /* A text of a file's metadata. */
 typedef struct l2l__pair {
-    const char *key, *text;                  /* the key must be first: see l2l__named             */
+    const char *key, *text;
 } l2l__pair;
 
 /* Made from a file (l2l__bundle_open), or by l2l__bundle_new, _put and _add: to be saved then, or
@@ -11354,7 +11306,7 @@ typedef struct l2l__bundle {
     int count, capacity;
     l2l__pair *metadata;
     int pairs, pair_capacity;
-    const void **by_name, **by_key;          /* of a file: entries and metadata, sorted           */
+    const void **by_name;                    /* of a file: the entries, sorted                    */
     void *kept;                              /* memory that goes with it                          */
 } l2l__bundle;
 
@@ -11373,10 +11325,9 @@ static void l2l__sort(const void **p, const void **room, int64_t n,
     }
 }
 
-/* By what both kinds of structs begin with, a name. */
 static int l2l__order_of_names(const void *a, const void *b)
 {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
+    return strcmp(((const l2l__entry *)a)->name, ((const l2l__entry *)b)->name);
 }
 static int l2l__order_of_places(const void *a, const void *b)
 {
@@ -11385,47 +11336,56 @@ static int l2l__order_of_places(const void *a, const void *b)
          : x->end != y->end ? (x->end < y->end ? -1 : 1) : 0;
 }
 
-/* The first of that name, or NULL. */
-static const void *l2l__named(const void *const *sorted, int n, const char *name)
-{
-    int low = 0, high = n, middle;
-    while (low < high) {
-        middle = low + (high - low) / 2;
-        if (l2l__order_of_names(sorted[middle], &name) < 0) low = middle + 1;
-        else high = middle;
-    }
-    return low < n && !l2l__order_of_names(sorted[low], &name) ? sorted[low] : NULL;
-}
-
-/* Of a file, or none; with room for so many tensors. */
-static void l2l__bundle_begin(l2l__bundle *b, l2l__file f, int capacity)
+static void l2l__bundle_new(l2l_context *c, l2l__bundle *b)
 {
     memset(b, 0, sizeof *b);
-    b->file = f;
-    b->capacity = capacity;
-    b->entries = (l2l__entry *)l2l__hold(f.context, &b->kept, capacity, sizeof *b->entries);
-}
-
-static void l2l__bundle_new(l2l_context *c, l2l__bundle *b, int capacity)
-{
-    l2l__bundle_begin(b, l2l__file_of(c, "", NULL, 0), capacity);
+    b->file = l2l__file_of(c, "", NULL, 0);
 }
 
 static void l2l__bundle_close(l2l__bundle *b)
 {
-    l2l__let_go(b->file.context, b->kept);
+    l2l_context *c = b->file.context;
+    l2l__let_go(c, b->kept);
+    l2l_free(c, b->entries);
+    l2l_free(c, b->metadata);
     l2l__file_close(&b->file);
 }
 
-/* NULL if the file has no such tensor, or text (of equal keys the first). */
+/* Room for one more tensor, for one more text; NULL after an error. */
+static l2l__entry *l2l__bundle_entry(l2l__bundle *b)
+{
+    b->entries = (l2l__entry *)l2l__room(b->file.context, b->entries, b->count, &b->capacity, 8,
+                                         sizeof *b->entries);
+    return b->file.context->status ? NULL : b->entries + b->count++;
+}
+static l2l__pair *l2l__bundle_pair(l2l__bundle *b)
+{
+    b->metadata = (l2l__pair *)l2l__room(b->file.context, b->metadata, b->pairs, &b->pair_capacity,
+                                         32, sizeof *b->metadata);
+    return b->file.context->status ? NULL : b->metadata + b->pairs++;
+}
+
+/* NULL if the file has no such tensor. */
 static const l2l__entry *l2l__bundle_find(const l2l__bundle *b, const char *name)
 {
-    return (const l2l__entry *)l2l__named(b->by_name, b->by_name ? b->count : 0, name);
+    int low = 0, high = b->by_name ? b->count : 0;
+    while (low < high) {
+        const int middle = low + (high - low) / 2;
+        const l2l__entry *e = (const l2l__entry *)b->by_name[middle];
+        const int order = strcmp(e->name, name);
+        if (!order) return e;
+        if (order < 0) low = middle + 1;
+        else high = middle;
+    }
+    return NULL;
 }
+
+/* NULL if there is no such text; of equal keys the first. */
 static const char *l2l__bundle_text(const l2l__bundle *b, const char *key)
 {
-    const void *p = l2l__named(b->by_key, b->by_key ? b->pairs : 0, key);
-    return p ? ((const l2l__pair *)p)->text : NULL;
+    for (int i = 0; i < b->pairs; i++)
+        if (!strcmp(b->metadata[i].key, key)) return b->metadata[i].text;
+    return NULL;
 }
 
 /* A tensor of a file's header. Every size is checked before anything is asked for by it. */
@@ -11456,13 +11416,12 @@ static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
             (!l2l__product(e.shape, e.rank, &e.count) || bytes % l2l__dtypes[e.dtype].size ||
              e.count != bytes / l2l__dtypes[e.dtype].size)
                 ? "the bytes are not what shape and dtype ask for, of '%s'"
-          : !*name ? "a tensor without a name"
-          : b->count == b->capacity ? "no room for so many tensors as to hold '%s'" : NULL;
+          : !*name ? "a tensor without a name" : NULL;
     if (wrong) l2l__scan_fail(s, wrong, name);
-    if (wrong || b->file.context->status) return;
     e.begin = b->first + (size_t)span[0];
     e.end = b->first + (size_t)span[1];
-    b->entries[b->count++] = e;
+    l2l__entry *to = l2l__bundle_entry(b);
+    if (to) *to = e;
 }
 
 /* The header is read: sorts what it has. The tensors must cover the rest of the file without holes
@@ -11470,14 +11429,11 @@ static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
 static bool l2l__bundle_sort(l2l__bundle *b)
 {
     const void **room;
-    int i, n = b->count > b->pairs ? b->count : b->pairs;
+    int i;
     size_t at = b->first;
     b->by_name = (const void **)l2l__hold(b->file.context, &b->kept, b->count, sizeof(void *));
-    b->by_key = (const void **)l2l__hold(b->file.context, &b->kept, b->pairs, sizeof(void *));
-    room = (const void **)l2l__hold(b->file.context, &b->kept, n, sizeof(void *));
+    room = (const void **)l2l__hold(b->file.context, &b->kept, b->count, sizeof(void *));
     if (!room) return false;
-    for (i = 0; i < b->pairs; i++) b->by_key[i] = b->metadata + i;
-    l2l__sort(b->by_key, room, b->pairs, l2l__order_of_names);
     for (i = 0; i < b->count; i++) b->by_name[i] = b->entries + i;
     l2l__sort(b->by_name, room, b->count, l2l__order_of_places);
     for (i = 0; i < b->count; i++) {
@@ -11496,20 +11452,6 @@ static bool l2l__bundle_sort(l2l__bundle *b)
             return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "two tensors are called '%s'",
                             ((const l2l__entry *)b->by_name[i])->name);
     return true;
-}
-
-/* Room for a text, which the caller sets; NULL after an error. */
-static l2l__pair *l2l__bundle_pair(l2l__bundle *b)
-{
-    if (b->pairs == b->pair_capacity) {
-        int more = 2 * b->pair_capacity + 32;
-        l2l__pair *all = (l2l__pair *)l2l__hold(b->file.context, &b->kept, more, sizeof *all);
-        if (!all) return NULL;
-        if (b->pairs) memcpy(all, b->metadata, (size_t)b->pairs * sizeof *all);
-        b->metadata = all;
-        b->pair_capacity = more;
-    }
-    return b->file.context->status ? NULL : b->metadata + b->pairs++;
 }
 
 static bool l2l__parse_metadata(l2l__bundle *b, l2l__scan *s)
@@ -11538,7 +11480,8 @@ static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
               l2l__file_hold(&f, 8 + (size_t)length);
     l2l__scan s;
     int n, texts = 0;
-    l2l__bundle_begin(b, f, ok ? (int)(length / 48) + 1 : 0);
+    l2l__bundle_new(f.context, b);
+    b->file = f;
     if (!ok)
         return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
                         "header", (int64_t)f.bytes, (int64_t)length);
@@ -11640,10 +11583,10 @@ static void *l2l__bundle_add(l2l__bundle *b, const char *name, l2l__dtype dtype,
         l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", name);
     if (!c->status && !data)
         data = l2l__hold(c, &b->kept, count, (size_t)l2l__dtypes[dtype].size);
-    if (!c->status && b->count == b->capacity)
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: too many tensors for a file", name);
-    if (!(name = l2l__hold_text(c, &b->kept, name))) return NULL;
-    l2l__entry *e = b->entries + b->count++;
+    name = l2l__hold_text(c, &b->kept, name);
+    l2l__entry *e = l2l__bundle_entry(b);
+    if (!e) return NULL;
+    memset(e, 0, sizeof *e);
     e->name = name;
     e->dtype = (int)dtype;
     e->rank = rank;
@@ -11710,22 +11653,19 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
     if (n > L2L__MOST_HEADER)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: more names and texts than a file can have",
                   path ? path : "memory");
-    char *head = (char *)l2l__hold(c, &b->kept, (int64_t)n + 9, 1);
-    unsigned char *p = NULL;
-    int i;
-    if (head) {
-        for (i = 0; i < 8; i++) head[i] = (char)((uint64_t)n >> (8 * i) & 255);
-        l2l__bundle_header(b, head + 8, n + 1, &rest);
-    }
-    if (head && path) l2l__file_write(c, path, head, n + 8, b->entries, b->count);
-    else if (head) p = (unsigned char *)l2l__allocate(c, n + 8 + (size_t)rest);
-    if (p) {
+    /* The header's text ends with a zero, on which the tensors are written. */
+    char *p = (char *)(path ? l2l__hold(c, &b->kept, (int64_t)n + 9, 1)
+                            : l2l__allocate(c, n + 9 + (size_t)rest));
+    for (int i = 0; p && i < 8; i++) p[i] = (char)((uint64_t)n >> (8 * i) & 255);
+    if (p) l2l__bundle_header(b, p + 8, n + 1, &rest);
+    if (p && path) {
+        l2l__file_write(c, path, p, n + 8, b->entries, b->count);
+    } else if (p) {
         *data = p;
         *bytes = n + 8 + (size_t)rest;
-        memcpy(p, head, n + 8);
-        for (p += n + 8, i = 0; i < b->count; i++) {
-            const l2l__entry *e = b->entries + i;
-            l2l__entry_write(e, 0, e->count, p);
+        p += n + 8;
+        for (const l2l__entry *e = b->entries; e < b->entries + b->count; e++) {
+            l2l__entry_write(e, 0, e->count, (unsigned char *)p);
             p += e->count * l2l__dtypes[e->dtype].size;
         }
     }
@@ -11785,25 +11725,33 @@ static bool l2l__fields_read(const l2l__bundle *b, const l2l__field *table, void
     return true;
 }
 
-/* Whether those that the file has and that must agree do, however their numbers are written. */
-static bool l2l__fields_agree(const l2l__bundle *b, const l2l__field *table, const void *in)
+/* Whether a value is what the file says: to the letter; or however its number is written, and if
+   the file says nothing. */
+static bool l2l__field_agrees(const l2l__bundle *b, const char *key, const l2l__field *f,
+                              const void *in, bool to_the_letter)
 {
+    const char *there = l2l__bundle_text(b, key), *here;
     char text[40];
     double v;
-    for (const l2l__field *f = table; f->name; f++) {
-        const char *there = f->use & L2L__AGREED ? l2l__bundle_text(b, l2l__field_key(f)) : NULL;
-        const char *here = there ? l2l__field_text(f, in, text) : NULL;
-        if (!there || !strcmp(there, here)) continue;
-        if (l2l__field_value(f, there, &v) &&
-            fabs(v - l2l__field_get(f, in)) <= 1e-8 * fabs(v)) continue;
-        return l2l__bad(&b->file, L2L_ERROR_MISMATCH, 8, "%s is %s here, but in the file %s",
-                        l2l__field_key(f), here, there);
-    }
+    if (!there && !to_the_letter) return true;
+    here = l2l__field_text(f, in, text);
+    if (there && !strcmp(there, here)) return true;
+    if (!to_the_letter && l2l__field_value(f, there, &v) &&
+        fabs(v - l2l__field_get(f, in)) <= 1e-8 * fabs(v)) return true;
+    return l2l__bad(&b->file, L2L_ERROR_MISMATCH, 8, "%s%s is %s here, but in the file %s", key,
+                    f->type == 'l' ? " (a digest)" : "", here, there ? there : "(none)");
+}
+
+/* Of a model's or maximizer's settings those that must agree. */
+static bool l2l__fields_agree(const l2l__bundle *b, const l2l__field *f, const void *in)
+{
+    for (; f->name; f++)
+        if (f->use & L2L__AGREED && !l2l__field_agrees(b, l2l__field_key(f), f, in, false))
+            return false;
     return true;
 }
 
-/* A fingerprint: every member of a struct that matters, as "prefix.member". Written; or compared
-   to the letter. */
+/* A fingerprint: every member of a struct that matters, as "prefix.member". */
 static void l2l__fingerprint_put(l2l__bundle *b, const char *prefix, const l2l__field *table,
                                  const void *in)
 {
@@ -11814,15 +11762,8 @@ static void l2l__fingerprint_put(l2l__bundle *b, const char *prefix, const l2l__
 static bool l2l__fingerprint_matches(const l2l__bundle *b, const char *prefix,
                                      const l2l__field *table, const void *in)
 {
-    char text[40];
-    for (l2l__members w = l2l__members_of(table, prefix); l2l__next_member(&w, L2L__FREE);) {
-        const char *there = l2l__bundle_text(b, w.name);
-        const char *here = l2l__field_text(w.f, (const char *)in + w.base, text);
-        if (!there || strcmp(there, here))
-            return l2l__bad(&b->file, L2L_ERROR_MISMATCH, 8, "%s%s is %s here, but in the file %s",
-                            w.name, w.f->type == 'l' ? " (a digest)" : "", here,
-                            there ? there : "(none)");
-    }
+    for (l2l__members w = l2l__members_of(table, prefix); l2l__next_member(&w, L2L__FREE);)
+        if (!l2l__field_agrees(b, w.name, w.f, (const char *)in + w.base, true)) return false;
     return true;
 }
 
@@ -11835,30 +11776,20 @@ static const char *l2l__ending(const char *text, const char *end)
     return n >= m && !strcmp(text + n - m, end) ? text + n - m : NULL;
 }
 
-/* The shape in PyTorch's layouts: KxCxkhxkw, Kx(C*H*W) or K of a khxkwxCxK tensor. */
-static void l2l__file_shape(l2l_shape s, int rank, int64_t shape[4])
-{
-    shape[0] = s.c;
-    shape[1] = rank == 4 ? s.w : (int64_t)s.n * s.h * s.w;
-    shape[2] = s.n;
-    shape[3] = s.h;
-}
-
+/* Whether the file has such a parameter. */
 static bool l2l__bundle_has(const l2l__bundle *b, const char *name, l2l_shape s, int rank)
 {
     l2l__entry want = L2L__ZERO;
-    int64_t shape[4];
     want.name = name;
     want.rank = rank;
-    l2l__file_shape(s, rank, shape);
-    memcpy(want.shape, shape, (size_t)rank * sizeof *shape);
+    l2l__file_shape(s, rank, want.shape);
     return l2l__bundle_fits(b, &want);
 }
 
-/* The parameters in these layouts, all zero; entry i is parameter i. */
+/* The parameters in PyTorch's layouts, all zero; entry i is parameter i. */
 static void l2l__model_bundle(const l2l_model *m, l2l__bundle *b)
 {
-    l2l__bundle_new(m->context, b, 2 * m->n_slots);
+    l2l__bundle_new(m->context, b);
     for (int i = 0; i < m->n_slots; i++) {
         l2l_parameter p = l2l_model_parameter(m, i);
         l2l__bundle_add(b, p.name, L2L__REAL, p.rank, p.shape, NULL);
@@ -11983,7 +11914,7 @@ static l2l_real *l2l__phi_bundle(const l2l_learned *m, l2l_real *phi, l2l__bundl
 static bool l2l__phi_save(const l2l_learned *m, const char *path, void **data, size_t *bytes)
 {
     l2l__bundle b;
-    l2l__bundle_new(m->context, &b, 6);
+    l2l__bundle_new(m->context, &b);
     l2l__fields_put(&b, l2l__learned_fields, &m->options);
     l2l__fields_put(&b, l2l__trained_fields, m);
     l2l__phi_bundle(m, m->phi, &b);
@@ -12002,7 +11933,7 @@ static bool l2l__phi_take(l2l_learned *m, l2l__bundle *file)
     if (!m->options.bias && (l2l__bundle_find(file, "cell.bias_ih") ||
                              l2l__bundle_find(file, "out.bias")))
         return l2l__bad(&file->file, L2L_ERROR_MISMATCH, -1, "bias is off here, but in the file");
-    l2l__bundle_new(m->context, &b, 6);
+    l2l__bundle_new(m->context, &b);
     phi = (l2l_real *)l2l__hold(b.file.context, &b.kept, m->size, sizeof *phi);
     if (phi) bias = l2l__phi_bundle(m, phi, &b);
     if (bias && hh) second = (l2l_real *)l2l__bundle_add(&b, hh->name, L2L__REAL, 1,
@@ -12036,22 +11967,6 @@ L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t
 
 /* -- training logs: JSON lines ----------------------------------------------------------------- */
 
-/* Writes the line that the log does not have yet. */
-static bool l2l__log_write(l2l_trainer *t)
-{
-#ifndef L2LADV_NO_STDIO
-    FILE *log = (FILE *)t->log_file;         /* NULL without a log, when there is no line         */
-    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    size_t n = strlen(t->line);
-    errno = 0;
-    if (n && (fwrite(t->line, 1, n, log) != n || fflush(log)))
-        return l2l__file_cannot(&f, "write on", t->log_bytes);
-    if (!t->log_in_place) t->log_bytes += (int64_t)n;
-#endif
-    t->line[0] = 0;
-    return true;
-}
-
 /* The line of a step; the last one of an epoch has the epoch's figures too. */
 static void l2l__log_line(l2l_trainer *t)
 {
@@ -12071,57 +11986,78 @@ static void l2l__log_line(l2l_trainer *t)
     l2l__append(t->line, sizeof t->line, n, "}\n");
 }
 
+#ifdef L2LADV_NO_STDIO
+static bool l2l__log_write(l2l_trainer *t) { return !t->context->status; }
+static bool l2l__log_begin(l2l_trainer *t)
+{
+    return !t->log || l2l__file_write(t->context, t->log, NULL, 0, NULL, 0);
+}
+static void l2l__log_end(l2l_trainer *t) { L2L__UNUSED(t); }
+#else
+/* Writes the line that the log does not have yet. */
+static bool l2l__log_write(l2l_trainer *t)
+{
+    FILE *log = (FILE *)t->log_file;         /* NULL without a log, when there is no line         */
+    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
+    size_t n = strlen(t->line);
+    errno = 0;
+    if (n && (fwrite(t->line, 1, n, log) != n || fflush(log)))
+        return l2l__file_cannot(&f, "write on", t->log_bytes);
+    if (!t->log_in_place) t->log_bytes += (int64_t)n;
+    t->line[0] = 0;
+    return true;
+}
+
+/* Locks the file that is there now. */
+static bool l2l__log_lock(l2l_trainer *t)
+{
+    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
+    l2l__unlock(t->log_lock);
+    t->log_lock = t->log_in_place ? -1 : l2l__lock(t->log);
+    return t->log_lock != -2 || l2l__bad(&f, L2L_ERROR_FILE, -1, "another training writes to it");
+}
+
+/* Cuts it to its first `keep` bytes. */
+static bool l2l__log_cut(l2l_trainer *t, size_t keep)
+{
+    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
+    if (keep) f = l2l__file_open(t->context, t->log);
+    if (f.bytes < keep)
+        l2l__bad(&f, L2L_ERROR_MISMATCH, -1, "the log has %z bytes, the checkpoint was made at %z",
+                 (int64_t)f.bytes, (int64_t)keep);
+    bool ok = l2l__file_hold(&f, keep);
+    l2l__file_shut(&f);
+    if (ok && (!keep || f.bytes > keep))     /* another file lies there then                      */
+        ok = l2l__file_write(t->context, t->log, f.data, keep, NULL, 0) && l2l__log_lock(t);
+    l2l__file_close(&f);
+    return ok;
+}
+
 /* A new training begins a new log; one that goes on cuts it to what was written for sure, or to
    where the checkpoint was made. What is no regular file keeps what it has. It stays open: whoever
    reads a FIFO would take its closing for the end. */
 static bool l2l__log_begin(l2l_trainer *t)
 {
     l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    size_t keep = (size_t)t->log_bytes;
-    bool ok = true, cut;
-    if (!t->log) return true;
-#ifndef L2LADV_NO_STDIO
     l2l__target to;
+    if (!t->log) return true;
     t->log_in_place = l2l__target_find(&to, t->log) && to.in_place;
-    t->log_lock = t->log_in_place ? -1 : l2l__lock(t->log);
-    if (t->log_lock == -2)
-        return l2l__bad(&f, L2L_ERROR_FILE, -1, "another training writes to it");
-#endif
-    if (!t->log_in_place && keep) {
-        f = l2l__file_open(t->context, t->log);
-        ok = f.bytes >= keep || l2l__bad(&f, L2L_ERROR_MISMATCH, -1, "the log has %z bytes, the "
-                                         "checkpoint was made at %z", (int64_t)f.bytes,
-                                         t->log_bytes);
-        ok = ok && l2l__file_hold(&f, keep);
-        l2l__file_shut(&f);
-    }
-    cut = ok && !t->log_in_place && (!keep || f.bytes > keep);
-    if (cut) ok = l2l__file_write(t->context, t->log, f.data, keep, NULL, 0);
-    l2l__file_close(&f);
-#ifndef L2LADV_NO_STDIO
-    if (cut && ok) {                         /* it is another file now                            */
-        l2l__unlock(t->log_lock);
-        t->log_lock = l2l__lock(t->log);
-        if (t->log_lock == -2)
-            return l2l__bad(&f, L2L_ERROR_FILE, -1, "another training writes to it");
-    }
+    if (!l2l__log_lock(t) || (!t->log_in_place && !l2l__log_cut(t, (size_t)t->log_bytes)))
+        return false;
     errno = 0;
-    if (ok && !(t->log_file = l2l__open(t->log, "ab")))
-        l2l__file_cannot(&f, "open it to write", -1);
-    ok = t->log_file && l2l__log_write(t);
-#endif
-    return ok;
+    if (!(t->log_file = l2l__open(t->log, "ab")))
+        return l2l__file_cannot(&f, "open it to write", -1);
+    return l2l__log_write(t);
 }
 
 static void l2l__log_end(l2l_trainer *t)
 {
-#ifndef L2LADV_NO_STDIO
     if (t->log_file) fclose((FILE *)t->log_file); /* every line has been flushed                  */
     l2l__unlock(t->log_lock);
-#endif
     t->log_file = NULL;
     t->log_lock = -1;
 }
+#endif
 
 /* -- checkpoints: everything that a training needs to go on with the same bits ----------------- */
 
@@ -12171,7 +12107,7 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
     l2l_real *data[4];
     char name[128];
     int j = 0;
-    l2l__bundle_new(t->context, b, 4 * t->model->n_slots + 3);
+    l2l__bundle_new(t->context, b);
     double *v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
     if (v) l2l__fields_get(l2l__state_fields, L2L__STATE, t, v);
     if (v) v[L2L__STATE] = (double)t->optimizer->steps;
@@ -12286,21 +12222,20 @@ static bool l2l__maybe_resume(l2l_trainer *t)
 
 /* -- data sets --------------------------------------------------------------------------------- */
 
-/* Images that lie in one file. */
+/* Images of bytes, CxHxW each, and their labels, in two files, or one that `images` closes. */
 typedef struct l2l__shard {
     int count;
-    const unsigned char *pixels, *labels;    /* of the first image, CxHxW                         */
-    size_t step, label_step;                 /* from one to the next                              */
-    void *owned;                             /* the file, if it goes with the data set            */
+    l2l__file images, labels;
+    size_t first, step;                      /* the first image's byte; from one to the next      */
+    size_t first_label, label_step;
 } l2l__shard;
 
 /* What is behind the data sets of this chapter: the caller's arrays or the shards. */
 typedef struct l2l__images {
     const l2l_real *reals;
-    const int *classes;                      /* NULL: the shards have the labels                  */
+    const int *classes;                      /* of `reals`                                        */
     l2l__shard *shards;
     int n_shards;
-    void *owned;
 } l2l__images;
 
 static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
@@ -12317,17 +12252,20 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
         return true;
     }
     for (; at >= (size_t)p->count; p++) at -= (size_t)p->count;
-    *label = p->labels[at * p->label_step];
-    for (size_t i = 0; i < size; i++) chw[i] = (l2l_real)p->pixels[at * p->step + i] / 255;
+    const unsigned char *pixels = p->images.data + p->first + at * p->step;
+    *label = p->labels.data[p->first_label + at * p->label_step];
+    for (size_t i = 0; i < size; i++) chw[i] = (l2l_real)pixels[i] / 255;
     return true;
 }
 
 static void l2l__images_release(l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)d->self;
-    for (int k = 0; s->shards && k < s->n_shards; k++) l2l_free(d->context, s->shards[k].owned);
+    for (int k = 0; s->shards && k < s->n_shards; k++) {
+        l2l__file_close(&s->shards[k].images);
+        l2l__file_close(&s->shards[k].labels);
+    }
     l2l_free(d->context, s->shards);
-    l2l_free(d->context, s->owned);
     l2l_free(d->context, s);
 }
 
@@ -12352,35 +12290,22 @@ static l2l__images *l2l__images_create(l2l_context *c, int n_shards, int classes
     return NULL;
 }
 
-/* More images; all of one size, whose numbers fit an int. */
-static void l2l__images_more(l2l_dataset *d, int64_t n, int64_t channels, int64_t height,
-                             int64_t width)
+/* The files of a shard are in memory: n images, as large as all others. Their sizes fit an int. */
+static void l2l__shard_add(l2l_dataset *d, l2l__shard *p, int64_t n, int64_t channels,
+                           int64_t height, int64_t width)
 {
-    d->count += (int)n;
+    size_t at = p->first_label;
+    p->count = (int)n;
+    d->count += p->count;
     d->channels = (int)channels;
     d->height = (int)height;
     d->width = (int)width;
-}
-
-static bool l2l__file_label_ok(const l2l_dataset *d, const l2l__file *f, size_t at, int64_t i,
-                          int64_t label)
-{
-    return (label >= 0 && label < d->classes) ||
-           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)at, "label %z is %z, not in 0..%d", i, label,
-                    d->classes - 1);
-}
-
-/* The n images in memory of a shard; labels from byte `at` of f on. */
-static void l2l__shard_in_memory(l2l_dataset *d, l2l__shard *p, int n, const unsigned char *pixels,
-                                 size_t step, const l2l__file *f, size_t at, size_t label_step)
-{
-    p->count = n;
-    p->pixels = pixels;
-    p->step = step;
-    p->labels = f->data + at;
-    p->label_step = label_step;
-    for (size_t i = 0; i < (size_t)n; i++, at += label_step)
-        if (!l2l__file_label_ok(d, f, at, (int64_t)i, f->data[at])) return;
+    for (int64_t i = 0; i < n; i++, at += p->label_step)
+        if (p->labels.data[at] >= d->classes) {
+            l2l__bad(&p->labels, L2L_ERROR_FORMAT, (int64_t)at, "label %z is %d, not in 0..%d", i,
+                     p->labels.data[at], d->classes - 1);
+            return;
+        }
 }
 
 /* Whether it can be used; it is given back if not. */
@@ -12413,7 +12338,10 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images of %d x %d x %d in %d classes: too "
                          "few or too many", who, n, channels, height, width, classes);
     if (!(s = l2l__images_create(c, 0, classes, d))) return false;
-    l2l__images_more(d, n, channels, height, width);
+    d->count = n;
+    d->channels = channels;
+    d->height = height;
+    d->width = width;
     s->reals = images;
     s->classes = labels;
     count /= n;
@@ -12478,31 +12406,20 @@ static bool l2l__idx_sizes(l2l__file *f, int rank, int64_t dims[3])
                     total > rest ? "truncated" : "too long", total, rest);
 }
 
-/* The files belong to the data set then; they are closed after an error. */
-static bool l2l__idx_open(l2l__file images, l2l__file labels, int classes, l2l_dataset *d)
+/* The two files of a data set in the making. */
+static bool l2l__idx_take(l2l_context *c, l2l_dataset *d, l2l__shard *p)
 {
-    l2l_context *c = images.context;
     int64_t dims[3] = {0}, n[3] = {0};
-    l2l__images *s = l2l__images_create(c, 1, classes, d);
-    bool ok = s && l2l__idx_sizes(&images, 3, dims) && l2l__idx_sizes(&labels, 1, n) &&
-              l2l__file_hold(&images, images.bytes) && l2l__file_hold(&labels, labels.bytes);
-    l2l__file_shut(&images);
-    l2l__file_shut(&labels);
-    if (!s) {
-        l2l_free(c, images.owned);
-        l2l_free(c, labels.owned);
-        return false;
-    }
-    s->shards->owned = images.owned;
-    s->owned = labels.owned;
-    if (ok) {
-        l2l__images_more(d, dims[0], 1, dims[1], dims[2]);
-        if (n[0] != dims[0])
-            l2l__bad(&labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0], dims[0],
-                     images.label);
-        else
-            l2l__shard_in_memory(d, s->shards, d->count, images.data + 16,
-                                 (size_t)(dims[1] * dims[2]), &labels, 8, 1);
+    p->first = 16;
+    p->first_label = 8;
+    p->label_step = 1;
+    if (l2l__idx_sizes(&p->images, 3, dims) && l2l__idx_sizes(&p->labels, 1, n) &&
+        l2l__file_hold(&p->images, p->images.bytes) &&
+        l2l__file_hold(&p->labels, p->labels.bytes)) {
+        p->step = (size_t)(dims[1] * dims[2]);
+        if (n[0] == dims[0]) l2l__shard_add(d, p, n[0], 1, dims[1], dims[2]);
+        else l2l__bad(&p->labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0],
+                      dims[0], p->images.label);
     }
     return l2l__images_end(c, d);
 }
@@ -12511,26 +12428,28 @@ L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t
                                       const void *labels, size_t label_bytes, int classes,
                                       l2l_dataset *d)
 {
-    return l2l__idx_open(l2l__file_of(c, "images in memory", images, image_bytes),
-                         l2l__file_of(c, "labels in memory", labels, label_bytes), classes, d);
+    l2l__images *s = l2l__images_create(c, 1, classes, d);
+    if (!s) return false;
+    s->shards->images = l2l__file_of(c, "images in memory", images, image_bytes);
+    s->shards->labels = l2l__file_of(c, "labels in memory", labels, label_bytes);
+    return l2l__idx_take(c, d, s->shards);
 }
 
 /* -- CIFAR-10 ---------------------------------------------------------------------------------- */
 
-/* One more file, which belongs to the data set then. */
-static void l2l__cifar10_add(l2l_dataset *d, l2l__shard *p, l2l__file f)
+/* The next file of a data set in the making. */
+static void l2l__cifar10_take(l2l_dataset *d, l2l__shard *p, l2l__file f)
 {
-    const size_t record = 1 + 3 * 32 * 32;
-    size_t n = f.bytes / record;
+    const size_t record = 1 + 3 * 32 * 32, n = f.bytes / record;
+    p->images = f;
+    p->first = 1;
+    p->step = p->label_step = record;
     if (f.bytes % record || n < 1 || n > (size_t)(INT_MAX - d->count))
         l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(n * record), "truncated, or not a file of CIFAR-10"
                  ": %z bytes are not a number of records of %d", (int64_t)f.bytes, (int)record);
-    else l2l__file_hold(&f, f.bytes);
-    l2l__file_shut(&f);
-    p->owned = f.owned;
-    if (f.context->status) return;
-    l2l__images_more(d, (int64_t)n, 3, 32, 32);
-    l2l__shard_in_memory(d, p, (int)n, f.data + 1, record, &f, 0, record);
+    if (!l2l__file_hold(&p->images, f.bytes)) return;
+    p->labels = l2l__file_of(f.context, f.label, p->images.data, f.bytes);
+    l2l__shard_add(d, p, (int64_t)n, 3, 32, 32);
 }
 
 L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
@@ -12543,7 +12462,7 @@ L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *fil
             !l2l__given(c, "CIFAR-10", "bytes", bytes))
             break;
         l2l__format(label, sizeof label, "file %d in memory", k);
-        l2l__cifar10_add(d, s->shards + k, l2l__file_of(c, label, files[k], bytes[k]));
+        l2l__cifar10_take(d, s->shards + k, l2l__file_of(c, label, files[k], bytes[k]));
     }
     return l2l__images_end(c, d);
 }
@@ -12602,6 +12521,9 @@ static bool l2l__npy_open(l2l__file *f, l2l__entry *e)
         return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes in a file of %z", (int64_t)n,
                         (int64_t)f->bytes);
     if (n > 65535) return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of more than 65535 bytes");
+    if (!f->stream && n > f->held - start)
+        return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes, of which only %z were read",
+                        (int64_t)n, (int64_t)(f->held - start));
     if (!l2l__file_hold(f, start + n)) return false;
     bool ok = l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true) &&
               l2l__npy_header(&s, n, f->data[6], e);
@@ -12672,14 +12594,7 @@ L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head
     l2l__file f = l2l__file_of(c, name ? name : "memory", head, bytes);
     if (total < 0 || (uint64_t)total < bytes || (uint64_t)total > SIZE_MAX / 2)
         return l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", total);
-    if (bytes >= 12 && (uint64_t)total > bytes) {
-        int64_t start = f.data[6] == 1 ? 10 : 12, here = (int64_t)bytes - start;
-        int64_t n = (int64_t)l2l__get_bytes(f.data + 8, (int)start - 8, false);
-        if (n > here && !memcmp(f.data, "\x93NUMPY", 6))
-            return l2l__bad(&f, L2L_ERROR_FORMAT, 8, "a header of %z bytes, of which only %z were "
-                            "read", n, here);
-        f.bytes = (size_t)total;             /* of which only the header is looked at             */
-    }
+    if (bytes >= 12) f.bytes = (size_t)total; /* of which only the header is looked at            */
     if (!l2l__npy_open(&f, &e)) return false;
     h->type = l2l__dtypes[e.dtype].npy[0];
     h->size = l2l__dtypes[e.dtype].size;
@@ -12781,16 +12696,18 @@ L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d)
 {
-    if (!c) return l2l__images_create(c, 0, 0, d) != NULL;
-    l2l__file f = l2l__file_open(c, images);
-    return l2l__idx_open(f, l2l__file_open(c, labels), classes, d);
+    l2l__images *s = l2l__images_create(c, 1, classes, d);
+    if (!s) return false;
+    s->shards->images = l2l__file_open(c, images);
+    s->shards->labels = l2l__file_open(c, labels);
+    return l2l__idx_take(c, d, s->shards);
 }
 
 L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d)
 {
     l2l__images *s = l2l__images_create(c, n, 10, d);
     for (int k = 0; s && k < n && l2l__given(c, "CIFAR-10", "paths", paths) && !c->status; k++)
-        l2l__cifar10_add(d, s->shards + k, l2l__file_open(c, paths[k]));
+        l2l__cifar10_take(d, s->shards + k, l2l__file_open(c, paths[k]));
     return l2l__images_end(c, d);
 }
 
@@ -12893,7 +12810,7 @@ static bool l2l__evaluation_save(const l2l_evaluation *e)
     double *records;
     char key[40];
     l2l__bundle b;
-    l2l__bundle_new(e->model->context, &b, 2 * e->n_saved);
+    l2l__bundle_new(e->model->context, &b);
     l2l__bundle_put(&b, "format", l2l__evaluation_format);
     l2l__fingerprint_put(&b, "model", l2l__model_fields, &e->model->options);
     l2l__fingerprint_put(&b, "", l2l__evaluation_fields, e);
@@ -12925,7 +12842,7 @@ static bool l2l__ran_read(const l2l_evaluation *e, l2l__bundle *file, int i, l2l
         return l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)there->begin, "'%s' does not tell "
                         "of 0 to %d images", key, e->images);
     k->done = (int)there->shape[0];
-    l2l__bundle_new(c, &b, 2);
+    l2l__bundle_new(c, &b);
     k->n_settings = l2l__options_pack(l2l__ran_fields, k, NULL);
     records = l2l__ran_bundle(&b, i, k);
     k->records = (l2l_record *)l2l__allocate_array(c, k->done, sizeof *k->records);
@@ -12982,6 +12899,12 @@ static bool l2l__state_array(l2l_context *c, const double *from, const double *n
     return true;
 }
 
+/* Moment i of an optimizer: of each array the first and the second; NULL if there is none. */
+static l2l_real *l2l__moment(const l2l_optimizer *o, int i)
+{
+    return i % 2 ? o->second[i / 2] : o->first[i / 2];
+}
+
 /* The options, the steps, and for each array the two moments that it has. */
 L2LADVDEF int64_t l2l_optimizer_pack(const l2l_optimizer *o, double *numbers)
 {
@@ -12991,7 +12914,7 @@ L2LADVDEF int64_t l2l_optimizer_pack(const l2l_optimizer *o, double *numbers)
     if (numbers) numbers[at] = (double)o->steps;
     at++;
     for (int i = 0; i < 2 * o->n; i++) {
-        const l2l_real *v = i % 2 ? o->second[i / 2] : o->first[i / 2];
+        const l2l_real *v = l2l__moment(o, i);
         for (int64_t j = 0; v && j < o->sizes[i / 2]; j++, at++)
             if (numbers) numbers[at] = (double)v[j];
     }
@@ -13009,7 +12932,7 @@ L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int
     if (!at || !l2l__state_array(o->context, at, numbers, n - (at - numbers))) return false;
     o->steps = (int64_t)at[-1];
     for (int i = 0; i < 2 * o->n; i++) {
-        l2l_real *v = i % 2 ? o->second[i / 2] : o->first[i / 2];
+        l2l_real *v = l2l__moment(o, i);
         for (int64_t j = 0; v && j < o->sizes[i / 2]; j++) v[j] = (l2l_real)*at++;
     }
     return true;
@@ -13019,17 +12942,16 @@ L2LADVDEF bool l2l_optimizer_unpack(l2l_optimizer *o, const double *numbers, int
 static int64_t l2l__learned_pack_state(void *self, double *numbers)
 {
     l2l_learned *m = (l2l_learned *)self;
-    const l2l_real *parts[3];
-    int i, j, n;
     if (!m) return 0;                        /* its creation failed: `begin` says so              */
-    n = l2l__options_pack(l2l__learned_fields, &m->options, numbers);
-    parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
+    int n = l2l__options_pack(l2l__learned_fields, &m->options, numbers);
     if (numbers) {
         numbers[n] = (double)m->optimizer->steps;
         l2l__fields_get(l2l__trained_fields, 2, m, numbers + n + 1);
         numbers += n + 3;
-        for (j = 0; j < 3; j++)
-            for (i = 0; i < m->size; i++) *numbers++ = parts[j] ? (double)parts[j][i] : 0;
+        for (int j = 0; j < 3; j++) {
+            const l2l_real *v = j ? l2l__moment(m->optimizer, j - 1) : m->phi;
+            for (int i = 0; i < m->size; i++) *numbers++ = v ? (double)v[i] : 0;
+        }
     }
     return n + 3 + 3 * (int64_t)m->size;
 }
@@ -13039,8 +12961,7 @@ static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t
 {
     l2l_learned *m = (l2l_learned *)self, trained;
     const double *at;
-    l2l_real *parts[3];
-    int i, j;
+    int i;
     if (!m) return false;
     at = l2l__state_of(m->context, "a maximizer", l2l__learned_fields, &m->options, numbers, count,
                        l2l__learned_pack_state(self, NULL));
@@ -13053,10 +12974,12 @@ static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t
     if (!l2l__state_array(m->context, at + 2, numbers, 3 * (int64_t)m->size)) return false;
     m->optimizer->steps = (int64_t)at[-1];
     l2l__learned_set_trained_with(m, trained.trained_T, trained.trained_epsilon);
-    parts[0] = m->phi; parts[1] = m->optimizer->first[0]; parts[2] = m->optimizer->second[0];
-    for (at += 2, j = 0; j < 3; j++)
+    at += 2;
+    for (int j = 0; j < 3; j++) {
+        l2l_real *v = j ? l2l__moment(m->optimizer, j - 1) : m->phi;
         for (i = 0; i < m->size; i++, at++)
-            if (parts[j]) parts[j][i] = (l2l_real)*at;
+            if (v) v[i] = (l2l_real)*at;
+    }
     return true;
 }
 
