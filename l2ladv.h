@@ -78,14 +78,14 @@ int main(void)
            files                                     1270  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1418  >>algorithm-1
-      4  The learned maximizer                       2417  >>maximizer
-      5  Maximizers that do not learn                3405  >>maximizers
-      6  Methods and trainers                        3618  >>methods
+      4  The learned maximizer                       2413  >>maximizer
+      5  Maximizers that do not learn                3399  >>maximizers
+      6  Methods and trainers                        3612  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4064  >>foundation
-      8  Tensors and reverse-mode autodiff           5185  >>autodiff
-      9  Layers and classifiers                      6864  >>layers
-     10  Losses and outer optimizers                 7956  >>losses-code
+      7  Errors, memory, random numbers, options     4055  >>foundation
+      8  Tensors and reverse-mode autodiff           5176  >>autodiff
+      9  Layers and classifiers                      6855  >>layers
+     10  Losses and outer optimizers                 7954  >>losses-code
    Part IV: appendices
      11  Attacks                                     8287  >>attacks-code
      12  Evaluation                                  9867  >>evaluation
@@ -1607,7 +1607,7 @@ static void l2l__algorithm1(l2l_trainer *trainer)
 
 /* of chapter 3, Algorithm 1 */
 static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back);
-static l2l_tensor *l2l__inner_forward(l2l_inner *in, l2l_tensor *x, l2l_mode mode);
+static l2l_tensor *l2l__inner_forward(l2l_inner *in, l2l_tensor *x);
 
 /* of chapter 5, maximizers */
 static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_inner *));
@@ -1646,6 +1646,7 @@ static void l2l__image_to_hwc(const l2l_real *chw, int channels, int64_t plane, 
 
 /* of chapter 9, layers */
 static void l2l__touch(l2l__slot *p);
+static l2l_tensor *l2l__forward_frozen(l2l_model *m, l2l_tensor *x, l2l_mode mode);
 
 /* of chapter 10, losses and optimizers */
 static void l2l__adam(const l2l_optimizer_options *o, int64_t n, l2l_real *x, const l2l_real *g,
@@ -1821,12 +1822,10 @@ static bool l2l__inner_open(l2l_inner *in, bool keep)
 static bool l2l__inner_clean(l2l_inner *in)
 {
     l2l_context *c = in->context;
-    bool was, frozen = in->model->frozen;
+    bool was;
     if (!in->objective->needs_clean) return !c->status;
     was = l2l_set_recording(c, false);
-    in->model->frozen = true;
-    in->clean_logits = l2l__inner_forward(in, in->x, in->mode);
-    in->model->frozen = frozen;
+    in->clean_logits = l2l__inner_forward(in, in->x);
     l2l_set_recording(c, was);
     return !c->status;
 }
@@ -1982,10 +1981,10 @@ static void l2l__finite_images(l2l_inner *in, const char *what, l2l_tensor *x)
     }
 }
 
-/* Logits at x. */
-static l2l_tensor *l2l__inner_forward(l2l_inner *in, l2l_tensor *x, l2l_mode mode)
+/* Logits at x. Looking leaves no trace in running statistics. */
+static l2l_tensor *l2l__inner_forward(l2l_inner *in, l2l_tensor *x)
 {
-    l2l_tensor *z = in->context->status ? NULL : l2l_model_forward(in->model, x, mode);
+    l2l_tensor *z = in->context->status ? NULL : l2l__forward_frozen(in->model, x, in->mode);
     in->forwards++;
     if (z) l2l__finite_images(in, l2l__a_logit, z);
     return in->context->status ? NULL : z;
@@ -2024,11 +2023,9 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
 {
     l2l_context *c = in->context;
     l2l_mark mark = l2l_mark_here(c);
-    bool was = l2l_set_recording(c, gradient), frozen = in->model->frozen;
-    l2l_tensor *logits, *loss, *sum, *g;
+    bool was = l2l_set_recording(c, gradient);
+    l2l_tensor *logits = l2l__inner_forward(in, in->adv), *loss, *sum, *g;
     double total = 0;
-    in->model->frozen = true;                /* looking leaves no trace in running statistics     */
-    logits = l2l__inner_forward(in, in->adv, in->mode);
     loss = l2l__inner_loss(in, logits);
     if (l2l__note(in, logits, loss) && gradient) {
         sum = l2l_sum(c, loss);
@@ -2038,7 +2035,6 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
             memcpy(in->g[t]->data, g->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
         }
     }
-    in->model->frozen = frozen;
     l2l_set_recording(c, was);
     if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the inner objective returned NULL");
     l2l_release(c, mark);
@@ -2111,9 +2107,9 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
         return loss;
     }
     t->noted = true;
-    logits = l2l__inner_forward(in, in->adv, L2L_TRAIN);
-    in->forwards--;                          /* not of the inner problem                          */
-    loss = logits ? l2l_cross_entropy(c, logits, in->labels) : NULL;
+    logits = l2l_model_forward(t->model, in->adv, L2L_TRAIN);
+    if (logits) l2l__finite_images(in, l2l__a_logit, logits);
+    loss = logits && !c->status ? l2l_cross_entropy(c, logits, in->labels) : NULL;
     return l2l__outer_note(in, logits, loss) ? l2l_mean(c, loss) : NULL;
 }
 
@@ -3147,16 +3143,14 @@ static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_te
 {
     l2l_context *c = in->context;
     l2l_mark mark = l2l_mark_here(c);
-    bool was = l2l_set_recording(c, true), frozen = in->model->frozen;
+    bool was = l2l_set_recording(c, true);
     l2l_tensor *x = l2l__copy(c, adv), *logits, *loss, *g = NULL, *hv = NULL;
-    in->model->frozen = true;
-    logits = x ? l2l__inner_forward(in, x, in->mode) : NULL;
+    logits = x ? l2l__inner_forward(in, x) : NULL;
     loss = l2l__inner_loss(in, logits);
     in->backwards += 2;
     if (loss && l2l_grad(c, loss, &x, 1, &g, L2L_CREATE_GRAPH) &&
         l2l_vjp(c, g, v, &x, 1, &hv, L2L_FREE_GRAPH))
         l2l__ew_add(c, l2l_count(in->shape), a, hv->data, a);
-    in->model->frozen = frozen;
     l2l_set_recording(c, was);
     l2l_release(c, mark);
     return !c->status;
@@ -3761,18 +3755,18 @@ static l2l_tensor *l2l__outer_trades(l2l_model *m, l2l_tensor *x, l2l_tensor *ad
 {
     l2l_context *c = m->context;
     double beta = *(const double *)user;
-    uint64_t seed = m->stream.seed;
+    l2l_pass p = l2l_model_pass(m);
     l2l_tensor *first, *attacked, *again;
     if (!(beta >= 0)) {
         l2l__fail(c, L2L_ERROR_ARGUMENT, "TRADES: beta %g is not 0 or more", beta);
         return NULL;
     }
-    first = l2l_model_forward(m, x, L2L_TRAIN);
-    m->stream.seed += 0xD1B54A32D192ED03u;   /* dropout draws anew                                */
-    attacked = l2l_model_forward(m, adv, L2L_TRAIN);
-    m->stream.seed += 0xD1B54A32D192ED03u;
-    again = m->mode_matters ? l2l_model_forward(m, x, L2L_TRAIN) : first;
-    m->stream.seed = seed;
+    p.mode = L2L_TRAIN;
+    first = l2l_model_run(m, x, &p);
+    p.stream.seed += 0xD1B54A32D192ED03u;    /* dropout draws anew                                */
+    attacked = l2l_model_run(m, adv, &p);
+    p.stream.seed += 0xD1B54A32D192ED03u;
+    again = m->mode_matters ? l2l_model_run(m, x, &p) : first;
     l2l__outer_saw(m, attacked);
     return l2l_add(c, l2l_mean(c, l2l_cross_entropy(c, first, labels)),
                    l2l_affine(c, l2l_mean(c, l2l_kl_divergence(c, again, attacked)), beta, 0));
@@ -4007,14 +4001,11 @@ static bool l2l__parts_ok(l2l_trainer *t)
     const l2l_model_options *m = &t->model->options;
     int whole = o->batch < t->n_train ? o->batch : t->n_train, last = t->n_train % o->batch;
     int part = o->micro_batch ? o->micro_batch : o->batch;
-    bool frozen = t->model->frozen;
     l2l_mark mark = l2l_mark_here(c);
     l2l_tensor *x;
     if (part > 1 && whole % part != 1 && last % part != 1) return true;
     x = l2l_zeros(c, l2l_shape_of(1, m->height, m->width, m->channels));
-    t->model->frozen = true;
-    if (x) l2l_model_forward(t->model, x, L2L_TRAIN);
-    t->model->frozen = frozen;
+    if (x) l2l__forward_frozen(t->model, x, L2L_TRAIN);
     l2l_release(c, mark);
     return !c->status;
 }
@@ -7529,6 +7520,15 @@ L2LADVDEF l2l_tensor *l2l_model_run(l2l_model *m, l2l_tensor *x, const l2l_pass 
     return y;
 }
 
+/* A pass that leaves the model as it was, in training mode too: no running statistics move. */
+static l2l_tensor *l2l__forward_frozen(l2l_model *m, l2l_tensor *x, l2l_mode mode)
+{
+    l2l_pass p = l2l_model_pass(m);
+    p.mode = mode;
+    p.frozen = true;
+    return l2l_model_run(m, x, &p);
+}
+
 /* The first run, on one image of zeros, makes the parameters. From a file the known networks need
    only its outline; one of your own may read its numbers. */
 static bool l2l__create_parameters(l2l_model *m)
@@ -7834,21 +7834,19 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
     const size_t before = c->arena_live, kept = c->arena_peak;
-    const bool was = l2l_set_recording(c, true), frozen = m->frozen;
+    const bool was = l2l_set_recording(c, true);
     size_t peak;
     l2l_tensor **in, *x, *z, *loss;
     int i, n = 0;
     c->arena_peak = before;
-    m->frozen = true;
     x = l2l_zeros(c, l2l_shape_of(batch, m->options.height, m->options.width, m->options.channels));
-    z = x ? l2l_model_forward(m, x, mode) : NULL;
+    z = x ? l2l__forward_frozen(m, x, mode) : NULL;
     loss = z ? l2l_sum(c, z) : NULL;
     in = (l2l_tensor **)l2l__arena_array(c, 2 * ((int64_t)m->n_slots + 1), sizeof *in);
     if (in && mode != L2L_TRAIN) in[n++] = x;
     for (i = 0; in && mode == L2L_TRAIN && i < m->n_slots; i++)
         if (m->slot[i]->trainable) in[n++] = &m->slot[i]->value;
     if (loss && in) l2l_grad(c, loss, in, n, in + m->n_slots + 1, L2L_FREE_GRAPH);
-    m->frozen = frozen;
     peak = c->arena_peak - before;
     if (kept > c->arena_peak) c->arena_peak = kept;
     l2l_set_recording(c, was);
@@ -8968,11 +8966,9 @@ static void l2l__deepfool_before(l2l__hunt *h, int t)
     if (t == 1 && h->attack->init) return;   /* a given start may be across the boundary already  */
     l2l_context *c = in->context;
     l2l_mark mark = l2l_mark_here(c), here;
-    bool was = l2l_set_recording(c, true), frozen = in->model->frozen, more = true;
+    bool was = l2l_set_recording(c, true), more = true;
     int classes = in->model->options.classes, i, rank;
-    in->model->frozen = true;
-    l2l_tensor *z = l2l__inner_forward(in, in->adv, in->mode);
-    in->model->frozen = frozen;
+    l2l_tensor *z = l2l__inner_forward(in, in->adv);
     for (i = 0; i < in->n; i++) {
         h->kept[i] = -1;
         h->courses[h->place[i]].at = HUGE_VAL;
@@ -9804,7 +9800,6 @@ static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_
                                  l2l_real *adversarial, l2l_record *records)
 {
     l2l_context *c = m ? m->context : NULL;
-    l2l_mode mode;
     int *list, standing;
     if (!c || c->status) return false;
     c->threads_looked_at = false;
@@ -9821,7 +9816,6 @@ static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_
         return false;
     if (!l2l__images_ok(c, "attack", &m->options, images, labels, n)) return false;
     l2l_mark mark = l2l_mark_here(c);
-    mode = m->mode;
     bool was = c->recording;
     list = (int *)l2l__arena_array(c, n, sizeof *list);
     for (int k = 0; k < n_attacks && !c->status; k++) {
@@ -9833,7 +9827,6 @@ static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_
             if (!records[i].success) list[standing++] = i;
         l2l__attack_list(m, attacks, k, images, labels, list, standing, adversarial, records);
     }
-    m->mode = mode;
     c->recording = was;
     l2l_release(c, mark);
     return !c->status;
