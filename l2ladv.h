@@ -83,15 +83,15 @@ int main(void)
       6  Methods and trainers                        3612  >>methods
    Part III: the machine
       7  Errors, memory, random numbers, options     4055  >>foundation
-      8  Tensors and reverse-mode autodiff           5176  >>autodiff
-      9  Layers and classifiers                      6855  >>layers
+      8  Tensors and reverse-mode autodiff           5177  >>autodiff
+      9  Layers and classifiers                      6854  >>layers
      10  Losses and outer optimizers                 7954  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8287  >>attacks-code
-     12  Evaluation                                  9867  >>evaluation
-     13  Data sets                                  10501  >>data-code
-     14  Files                                      10599  >>files-code
-     15  Kernels                                    13026  >>kernels
+     11  Attacks                                     8285  >>attacks-code
+     12  Evaluation                                  9860  >>evaluation
+     13  Data sets                                  10494  >>data-code
+     14  Files                                      10592  >>files-code
+     15  Kernels                                    12995  >>kernels
    History and licence: at the end.
 
    NOTATION
