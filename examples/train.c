@@ -64,11 +64,6 @@ static void check_outputs(void)
 
 static bool method_is(const char *list) { return cli_listed(list, set.method, strlen(set.method)); }
 
-static bool photographs(void)
-{
-    return !strcmp(set.dataset, "cifar10") || !strcmp(set.dataset, "restricted-imagenet");
-}
-
 /* A flag that was given, or NULL, and the methods that hear it. */
 static void refuse_idle(const char *flag, const char *methods)
 {
@@ -137,7 +132,7 @@ static void parse(int argc, char **argv)
         {"crop", CLI_INTEGER, &set.crop, 0, 4096, NULL,
          "height and width of what is cut out; 0: all, restricted-imagenet 224"},
         {"augment", CLI_EITHER, &set.augment, 0, 0, NULL,
-         "flip at random; cifar10: shift by up to 4, too [on for cifar10, restricted-imagenet]"},
+         "flip at random; cifar10, cifar100: shift by up to 4, too [on for photographs]"},
         {"val", CLI_INTEGER, &set.val, 0, 1e6, NULL, "images held out and attacked every epoch"},
         {"stop-on-plateau", CLI_SWITCH, &set.stop_on_plateau, 0, 0, NULL,
          "stop when nothing is learned any more"},
@@ -173,8 +168,8 @@ static void parse(int argc, char **argv)
     refuse_idle(cli_given(argc, argv, flags, "step-size"), "advtrain|trades");
     refuse_idle(cli_given(argc, argv, flags, "steps|start|inner-mode|eps-warmup"),
                 "advtrain|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda");
-    if (set.beta < 0) set.beta = photographs() ? 6 : 1;
-    if (set.lambda < 0) set.lambda = photographs() ? 0.5 : 0.02;
+    if (set.beta < 0) set.beta = cli_photographs(set.dataset) ? 6 : 1;
+    if (set.lambda < 0) set.lambda = cli_photographs(set.dataset) ? 0.5 : 0.02;
     check_outputs();
 }
 
@@ -284,10 +279,9 @@ static l2l_method make_method(l2l_learned *phi, l2lda *g)
 
 static l2l_augment make_augment(void)
 {
-    bool cifar10 = !strcmp(set.dataset, "cifar10"), on = set.augment > 0;
+    bool on = set.augment < 0 ? cli_photographs(set.dataset) : set.augment > 0;
     l2l_augment a = {0, false};
-    if (set.augment < 0) on = cifar10 || !strcmp(set.dataset, "restricted-imagenet");
-    a.padding = on && cifar10 ? 4 : 0;
+    a.padding = on && cli_listed("cifar10|cifar100", set.dataset, strlen(set.dataset)) ? 4 : 0;
     a.flip = on;
     return a;
 }

@@ -74,10 +74,45 @@ for arch, width, depth, size in (("smallcnn", 0.5, 0, 0), ("vgg16", 0.25, 0, 0),
 state = torch.load("vgg16.pt")
 torch.save({"epoch": 3, "state_dict": {"module." + n: t for n, t in state.items()}}, "parallel.pt")
 torch.save({"net": {"net": torch.ones(2)}, "epoch": 7}, "called_net.pt")
+
+def named(change):
+    return {change(n): t for n, t in state.items()}
+for i, (holders, change) in enumerate((
+        ((), lambda n: "module.module." + n), ((), lambda n: "_orig_mod." + n), ((), lambda n: "model." + n),
+        ((), lambda n: "module._orig_mod.model." + n), (("state_dict",), lambda n: "model._orig_mod.module." + n),
+        (("model", "state_dict"), lambda n: n), (("state_dict", "model"), lambda n: "module." + n),
+        (("net", "model_state_dict", "model"), lambda n: n), (("net",), lambda n: n),
+        ((), lambda n: n.replace("features.", "features.module.")),
+        ((), lambda n: n.replace("features.0.", "features.0._orig_mod.")))):
+    value = named(change)
+    for holder in holders:
+        value = {"epoch": 1, holder: value, "optimizer": {"state": {}}}
+    torch.save(value, "wrapped%d.pt" % i)
+torch.save({"n_averaged": torch.tensor(3), **named(lambda n: "module." + n)}, "averaged.pt")
+# A plain layer that is called as a wrapper, beside others; a tensor that has a wrapper's own name.
+torch.save({"module.a": torch.ones(1), "b": torch.ones(2), "c.model.d": torch.ones(3), "model.model": torch.ones(1)}, "own.pt")
+torch.save({"module": torch.ones(1), "module.module": torch.ones(2)}, "same_name.pt")
+
+# As the package robustness saves: the network twice, a normalisation twice, other things beside.
+mean, deviation = torch.linspace(0.4, 0.5, 3), torch.linspace(0.2, 0.3, 3)
+def robustness(mean, deviation, copy=1):
+    inner = {"normalizer.new_mean": mean.view(-1, 1, 1), "normalizer.new_std": deviation.view(-1, 1, 1),
+             **named(lambda n: "model." + n), "attacker.normalize.new_mean": mean.view(-1, 1, 1),
+             "attacker.normalize.new_std": deviation.view(-1, 1, 1), **named(lambda n: "attacker.model." + n)}
+    inner["attacker.model.classifier.bias"] = inner["attacker.model.classifier.bias"] * copy
+    return {"model": {"module." + n: t for n, t in inner.items()}, "optimizer": {"state": {}}, "epoch": 3}
+torch.save(robustness(mean, deviation), "robustness.pt")
+torch.save(robustness(mean, deviation, 2), "robustness2.pt")
+torch.save(robustness(mean, 0 * deviation), "robustness3.pt")
+torch.save(robustness(mean[:2], deviation[:2]), "robustness4.pt")
+torch.save({"0.mean": mean, "0.std": deviation, **named(lambda n: "1.module." + n)}, "sequential.pt")
+torch.save({"module.mu": mean.view(1, -1, 1, 1), "module.sigma": deviation.view(1, -1, 1, 1),
+            **named(lambda n: "module." + n)}, "mu.pt")
 torch.save({"a": torch.rand(3, 4).t(), "b": torch.tensor(7), "c": torch.rand(5).bfloat16(), "d": torch.rand(2, 0),
-            "e": torch.rand(2, 3).half(), "f": torch.rand(3).double(), "module.g": -torch.arange(4), "\u00e9\"": torch.ones(1)},
-           "types.pt")
-torch.save({"a": torch.ones(3, dtype=torch.bool)}, "bool.pt")
+            "e": torch.rand(2, 3).half(), "f": torch.rand(3).double(), "module.g": -torch.arange(4), "\u00e9\"": torch.ones(1),
+            "h": torch.tensor([True, False]), "i": torch.arange(3, dtype=torch.uint8), "j": -torch.arange(3, dtype=torch.int8),
+            "k": -torch.arange(3, dtype=torch.int16), "l": -torch.arange(3, dtype=torch.int32)}, "types.pt")
+torch.save({"a": torch.ones(3, dtype=torch.complex64)}, "complex.pt")
 torch.save({"a": 1}, "number.pt")
 torch.save(torch.nn.Linear(2, 3), "object.pt")
 PYTHON
@@ -131,6 +166,43 @@ while read -r arch mean deviation; do
 done <networks
 claim "the names of DataParallel in 'state_dict'" convert parallel.pt p.safetensors --arch vgg16 --width 0.25
 claim "the same model" cmp p.safetensors vgg16.safetensors
+for wrapped in wrapped*.pt averaged.pt; do
+    claim "$wrapped: a state_dict in wrappers" convert $wrapped p.safetensors --arch vgg16 --width 0.25
+    claim "the same model" cmp p.safetensors vgg16.safetensors
+done
+claim "names of one's own that are called as wrappers are" convert own.pt own.safetensors
+claim "back" convert own.safetensors back.pt
+claim "stay as they are" "$python" same.py own.pt back.pt
+claim "a tensor called as a wrapper, and one in it" convert same_name.pt own.safetensors
+claim "back again" convert own.safetensors back.pt
+claim "both stay" "$python" same.py same_name.pt back.pt
+mean=$(sed -n 's/^vgg16 \(.*\) .*/\1/p' networks)
+deviation=$(sed -n 's/^vgg16 .* \(.*\)/\1/p' networks)
+for kind in robustness sequential mu; do
+    claim "$kind.pt: a normalisation beside the network" convert $kind.pt n.safetensors --arch vgg16
+    cp output told
+    claim "is the model's own, and said to be" grep -qF "mean $mean, deviation $deviation" told
+    claim "its logits with it" logits vgg16 n.safetensors vgg16-scaled.npy
+done
+convert robustness.pt n.safetensors --arch vgg16 >told
+count=$(convert vgg16.pt p.safetensors | sed 's/.*: \([0-9]*\) tensors.*/\1/') # and its copy, and four of two normalisations
+claim "what is left out is counted" grep -qF ", $((count + 4)) more that are beside the network" told
+claim "a normalisation that is given goes before it" convert robustness.pt n.safetensors --arch vgg16 --mean 0,0,0 --deviation 1,1,1
+claim "its logits are the plain ones" logits vgg16 n.safetensors vgg16-z.npy
+refused "a copy of the network that differs" "'attacker.model.classifier.bias' differs" convert robustness2.pt o.safetensors --arch vgg16
+refused "deviations of zero" "'normalizer.new_mean' and 'normalizer.new_std' are no mean" convert robustness3.pt o.safetensors
+refused "a normalisation of two channels" "robustness4.pt: mean: 2 numbers for 3 channels" convert robustness4.pt o.safetensors --arch vgg16
+cat >foreign.py <<'PYTHON'
+import sys
+import torch
+sys.path.insert(0, sys.argv[1])
+import convert
+with open("foreign.safetensors", "wb") as f:
+    convert.save_safetensors(f, torch.load("robustness.pt")["model"], {"format": "pt", "author": "another"})
+PYTHON
+claim "tensors that others saved as safetensors" "$python" foreign.py "$examples"
+claim "become a model file" convert foreign.safetensors n.safetensors --arch vgg16
+claim "with all that is known of it" logits vgg16 n.safetensors vgg16-scaled.npy
 claim "every type, no dimension, no entry, transposed, odd names" convert types.pt types.safetensors
 claim "and back" convert types.safetensors back.pt
 claim "to the same" "$python" same.py types.pt back.pt
@@ -139,7 +211,7 @@ claim "a whole module with --trust" convert object.pt object.safetensors --trust
 claim "--help" convert --help
 
 refused "a whole module without --trust" "--trust" convert object.pt o.safetensors
-refused "a type that model files do not have" "'a' is torch.bool" convert bool.pt o.safetensors
+refused "a type that model files do not have" "'a' is torch.complex64" convert complex.pt o.safetensors
 refused "a number where a tensor should be" "'a' is no tensor, but int" convert number.pt o.safetensors
 refused "a file that is not there" "nowhere.pt: No such file" convert nowhere.pt o.safetensors
 refused "a model file that is not there" "nowhere.safetensors: No such file" convert nowhere.safetensors o.pt
@@ -164,7 +236,7 @@ claim "and which stays one" test -p pipe.safetensors
 [ $? -eq 1 ] && grep -q 'convert.py: there/file.safetensors: ' output && ! grep -q Traceback output &&
     cmp -s there/file.safetensors vgg16.safetensors && [ "$(ls there | wc -l)" -eq 1 ]
 verdict "a full disk leaves the old file, and nothing beside it" $?
-refused "two model files" "must end in .safetensors" convert vgg16.safetensors o.safetensors
+refused "no model file" "must end in .safetensors" convert vgg16.pt o.pt
 refused "another architecture" "not a resnet18" convert vgg16.pt o.safetensors --arch resnet18
 refused "a width without an architecture" "need --arch" convert vgg16.pt o.safetensors --width 2
 refused "two means for three channels" "2 numbers for 3 channels" \

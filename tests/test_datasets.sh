@@ -84,7 +84,7 @@ fetch() {
 }
 for programs in bin wgets; do
     [ -e $programs/curl ] || [ -e $programs/wget ] || continue
-    for set in mnist fashion cifar10; do
+    for set in mnist fashion cifar10 cifar100; do
         for kind in bomb endless; do
             fetch $programs $kind $set
             [ $status -eq 1 ] && [ $most -lt 420000 ] && [ -z "$(ls -A data)" ]

@@ -79,6 +79,36 @@ says "targets reached" "target reached for " a --attack pgd:target=next
 says "a query attack that wins" "warning: queries: attacks without gradients fool" a --attack ifgsm:step=0,square:steps=100
 says "--help" "sign-opt" evaluate --help
 
+# CIFAR-100, of three of its classes: red, green and blue noise; coarse classes that tell nothing.
+cat >records.c <<'C'
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    unsigned seed = (unsigned)argc;
+    FILE *f = fopen(argv[1], "wb");
+    for (int i = 0; f && i < 120; i++) {
+        fputc(i / 3 % 20, f);
+        fputc("\007\052\143"[i % 3], f);
+        for (int k = 0; k < 3072; k++) {
+            seed = seed * 1664525 + 1013904223;
+            fputc((int)(seed >> 25) + (k / 1024 == i % 3 ? 128 : 0), f);
+        }
+    }
+    return !f || fclose(f);
+}
+C
+claim "records of CIFAR-100" "${CC:-cc}" -std=c99 -o records records.c
+mkdir hundred
+./records hundred/train.bin && ./records hundred/test.bin twice
+says "train --dataset cifar100" "120 images 3x32x32, 100 classes" ./train --dataset cifar100 --data hundred \
+    --threads 1 --arch vgg16 --width 0.125 --method plain --epochs 8 --batch 20 --lr 3e-3 --save hundred.safetensors
+json ./evaluate --dataset cifar100 --data hundred --threads 1 --model hundred.safetensors \
+    --attack fgsm,pgd:target=next:steps=2 >output 2>&1
+awk -v natural="$(number natural)" 'BEGIN { exit !(natural > 0.9) }' && grep -q '"epsilon":0.0313' output
+verdict "its fine classes are learned, $(number natural), and attacked within 8/255" $?
+refused "no files of it" '"./datasets.sh cifar100 nowhere" fetches it' ./evaluate --dataset cifar100 --data nowhere \
+    --model hundred.safetensors
+
 # Sparing fooled images does not change the worst case.
 list=fgsm,pgd,square:steps=100
 json a --attack $list >output 2>&1
