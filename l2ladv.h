@@ -15007,7 +15007,7 @@ static void l2l__tie_tiles(const l2l__winograd *q, int t0, int count)
     }
 }
 
-/* A matrix product with a panel: y[i][0..columns) (+)= a[i][0..depth) b for i < count. The rows of a
+/* A matrix product with a panel: y[i][0..columns) (+)= a[i][0..depth) b for i < count. Rows of a
    stand `pa` numbers apart, those of y `py`. */
 static void l2l__panel_product(const l2l__kernels *kernels, int count, int depth, const l2l_real *a,
                                int64_t pa, const l2l_real *b, l2l_real *y, int64_t py,
