@@ -1,6 +1,7 @@
-/* paper.c - the tables of the paper, from training to Markdown:
+/* paper.c - the tables and figures of the paper, from training to Markdown and pictures:
  *
  *     examples/bin/paper --table 3 --scale laptop
+ *     examples/bin/paper --figure steps
  *
  * Trains what a table needs with bin/train, attacks it with bin/evaluate, prints the table. Every
  * model and every measurement is a job with files of its own under --out, named after all that it
@@ -8,8 +9,10 @@
  * checkpoint or its state, and tables share models. paper --help lists the flags. */
 #include "cli.h"
 #include "l2lda.h"
+#include "figures.h"
 #include <sys/wait.h>
 
+#define FIGURES "curves|epsilon|steps|surface|optimizer|sheet"
 enum { MOST_SEEDS = 16, MOST_WORDS = 96, TABLES = 9 };
 
 /* ---- what a scale is ---- */
@@ -36,7 +39,7 @@ static struct {
     int table, threads, images, epochs, seeds, test, ensemble, batch, steps;
     double width;
     uint64_t seed;
-    const char *scale, *eps, *data, *dataset, *out, *methods;
+    const char *scale, *figure, *eps, *data, *dataset, *out, *methods;
     bool plan, json;
 } set;
 static subject now;                          /* the table's, with what the flags change */
@@ -613,6 +616,283 @@ static void times(const int *list, int n)
     }
 }
 
+/* ---- figures ---- */
+
+/* Rows that are drawn: what is attacked the same way and ends in the same file of a figure. */
+static const int drawn[] = {PLAIN, ADVTRAIN, TRADES, RNN_ADV, RNN_TRADES};
+enum { DRAWN = 5, SIDE = 41, REACH = 2, SHEET = 10 };
+
+static path figure_name(const char *what, const char *ending)
+{
+    make_folder(set.out);
+    return path_of("%s/%s.%s", set.out, what, ending);
+}
+
+static l2l_model *model_of(int which)
+{
+    path p = path_of("%s.safetensors", trained(&rows[which], 0).text);
+    l2l_model *m = set.plan ? NULL : l2l_model_open(context, p.text);
+    if (!m && !set.plan) die(context);
+    return m;
+}
+
+static l2l_learned *maximizer_of(int which)
+{
+    path p = path_of("%s.phi", trained(&rows[which], 0).text);
+    l2l_learned *phi = set.plan ? NULL : l2l_learned_open(context, p.text);
+    if (!phi && !set.plan) die(context);
+    return phi;
+}
+
+static double radius(void)
+{
+    double eps = 0;
+    cli_number(now.eps, &eps);
+    return eps;
+}
+
+/* The loss that each epoch ended with, and the accuracy at the adversarial images. */
+static void figure_curves(void)
+{
+    static fig_lines loss, accuracy;
+    int i;
+    for (i = 0; i < DRAWN; i++) {
+        path log = path_of("%s.jsonl", trained(&rows[drawn[i]], 0).text);
+        if (set.plan || !wanted(drawn[i]) || drawn[i] == PLAIN) continue;
+        fig_line(&loss, rows[drawn[i]].name);
+        fig_curve(&loss, log.text, "epoch_loss");
+        fig_line(&accuracy, rows[drawn[i]].name);
+        fig_curve(&accuracy, log.text, "epoch_accuracy");
+    }
+    if (set.plan) return;
+    fig_write(context, &loss, "Outer loss, mean over the epoch", "epoch", "loss",
+              figure_name("curves-loss", "svg").text);
+    fig_write(context, &accuracy, "Accuracy at x'_T, mean over the epoch", "epoch", "accuracy",
+              figure_name("curves-accuracy", "svg").text);
+}
+
+/* Robust accuracy under PGD-40 in balls of other radii than the one trained in. */
+static void figure_epsilon(void)
+{
+    static fig_lines f;
+    int i, k;
+    double v;
+    for (i = 0; i < DRAWN; i++) {
+        path model;
+        if (!wanted(drawn[i])) continue;
+        model = trained(&rows[drawn[i]], 0);
+        fig_line(&f, rows[drawn[i]].name);
+        for (k = 0; k <= 8; k++) {
+            char spec[64];
+            char *text;
+            snprintf(spec, sizeof spec, "pgd:steps=40:eps=%.6g", radius() * k / 6);
+            text = measured(&model, "epsilon", k ? spec : "none", now.test[0], NULL, NULL);
+            if (text && json_number(text, k ? spec : "none", "accuracy", &v))
+                fig_point(&f, radius() * k / 6, 100 * v);
+            free(text);
+        }
+    }
+    if (!set.plan)
+        fig_write(context, &f, "Robust accuracy under PGD-40", "epsilon", "accuracy (%)",
+                  figure_name("epsilon", "svg").text);
+}
+
+/* The loss after each step of PGD and of the learned maximizer, on AdvTrain's and its own model. */
+static void figure_steps(void)
+{
+    static const int on[] = {ADVTRAIN, RNN_ADV};
+    static fig_lines f[2];
+    l2l_learned *phi = maximizer_of(RNN_ADV);
+    l2l_dataset test;
+    int n = now.test[0] && now.test[0] < 200 ? now.test[0] : 200, i;
+    for (i = 0; i < 2; i++) {
+        l2l_model *m = model_of(on[i]);
+        const l2l_model_options *o = l2l_model_info(m);
+        l2l_real *x;
+        int *y;
+        char title[96];
+        if (set.plan) continue;
+        cli_dataset(context, now.dataset, set.data, false, &test);
+        if (n > test.count) n = test.count;
+        x = (l2l_real *)cli_allocate((size_t)(n * o->channels * o->height * o->width), sizeof *x);
+        y = (int *)cli_allocate((size_t)n, sizeof *y);
+        l2l_dataset_read(&test, 0, n, x, y);
+        if (l2l_error(context)) die(context);
+        fig_line(&f[i], "learned");
+        fig_steps(&f[i], m, l2l_attack_learned(phi, radius(), 1), 2 * set.steps, x, y, n);
+        fig_line(&f[i], "PGD, eps/4");
+        fig_steps(&f[i], m, l2l_attack_pgd(radius()), 2 * set.steps, x, y, n);
+        snprintf(title, sizeof title, "Mean loss after each inner step, %s's model",
+                 rows[on[i]].name);
+        fig_write(context, &f[i], title, "step", "cross-entropy",
+                  figure_name(i ? "steps-rnn-adv" : "steps-advtrain", "svg").text);
+        free(x);
+        free(y);
+        l2l_dataset_free(&test);
+        l2l_model_free(m);
+    }
+    l2l_learned_free(phi);
+}
+
+/* delta_t / epsilon for gradients that keep their sign, that change it once, and that alternate. */
+static void figure_optimizer(void)
+{
+    static const char *const names[] = {"+ + + + ...", "- at step 4", "- from step 6", "+ - + - ..."};
+    static signed char sign[4][FIG_POINTS];
+    static double step[4][FIG_POINTS];
+    static fig_lines f;
+    l2l_learned *phi = maximizer_of(RNN_ADV);
+    int k, t, T = set.steps;
+    for (t = 0; t < T && t < FIG_POINTS; t++) {
+        sign[0][t] = 1;
+        sign[1][t] = (signed char)(t == 3 ? -1 : 1);
+        sign[2][t] = (signed char)(t >= 5 ? -1 : 1);
+        sign[3][t] = (signed char)(t % 2 ? -1 : 1);
+    }
+    if (set.plan) return;
+    fig_response(context, phi, T, 4, (const signed char (*)[FIG_POINTS])sign, step);
+    for (k = 0; k < 4; k++) {
+        fig_line(&f, names[k]);
+        for (t = 0; t < T; t++) fig_point(&f, t + 1, step[k][t]);
+    }
+    fig_write(context, &f, "The learned optimizer's step for a pixel, by its gradients' signs",
+              "step t", "delta_t / epsilon", figure_name("optimizer", "svg").text);
+    l2l_learned_free(phi);
+}
+
+/* u: the signs of the gradient at x by one step of FGSM in an unbounded range; v: random signs. */
+static void directions(l2l_model *m, const l2l_real *x, int label, l2l_real *u, l2l_real *v, int n)
+{
+    l2l_stream stream;
+    l2l_attack a = l2l_attack_fgsm(1.0 / 4096);
+    l2l_real *out = (l2l_real *)cli_allocate((size_t)n, sizeof *out);
+    int i;
+    memset(&stream, 0, sizeof stream);
+    stream.seed = set.seed;
+    a.last_iterate = true;
+    if (!l2l_attack_run(m, &a, x, &label, 1, out, NULL)) die(context);
+    for (i = 0; i < n; i++) {
+        u[i] = (l2l_real)(out[i] > x[i] ? 1 : out[i] < x[i] ? -1 : 0);
+        v[i] = (l2l_real)(l2l_random_uniform(&stream, (uint32_t)i) < 0.5 ? -1 : 1);
+    }
+    free(out);
+}
+
+/* Cross-entropy around the first test image, before (Plain) and after. The scale is each one's own,
+ * and printed. */
+static void figure_surface(void)
+{
+    static const int shown[] = {PLAIN, ADVTRAIN, RNN_ADV};
+    static double loss[3][SIDE * SIDE], most[3];
+    enum { SCALE = 6, GAP = 20, EDGE = SCALE * SIDE };
+    pic_canvas *p;
+    l2l_dataset test;
+    l2l_real *x, *u, *v;
+    int label, n, i, k;
+    char text[96];
+    for (i = 0; i < 3; i++) {
+        l2l_model *m = model_of(shown[i]);
+        const l2l_model_options *o = l2l_model_info(m);
+        if (set.plan) continue;
+        n = o->channels * o->height * o->width;
+        cli_dataset(context, now.dataset, set.data, false, &test);
+        x = (l2l_real *)cli_allocate((size_t)(3 * n), sizeof *x);
+        u = x + n;
+        v = u + n;
+        l2l_dataset_read(&test, 0, 1, x, &label);
+        directions(m, x, label, u, v, n);
+        fig_surface(m, x, label, u, v, REACH * radius(), SIDE, loss[i]);
+        for (k = 0; k < SIDE * SIDE; k++) if (loss[i][k] > most[i]) most[i] = loss[i][k];
+        free(x);
+        l2l_dataset_free(&test);
+        l2l_model_free(m);
+    }
+    if (set.plan) return;
+    p = pic_create(3 * EDGE + 4 * GAP, EDGE + 84, 0xFFFFFF);
+    if (!p) cli_die_errno("picture");
+    for (i = 0; i < 3; i++) {
+        int at = GAP + i * (EDGE + GAP);
+        snprintf(text, sizeof text, "%s", rows[shown[i]].name);
+        pic_text(p, at, 14, 2, 0x222222, text);
+        fig_draw_surface(p, at, 40, SCALE, SIDE, loss[i], most[i]);
+        snprintf(text, sizeof text, "loss at x %.2g, at most %.3g", loss[i][SIDE * SIDE / 2],
+                 most[i]);
+        pic_text(p, at, 48 + EDGE, 1, 0x222222, text);
+    }
+    snprintf(text, sizeof text, "right: signs of the gradient; up: random signs; to +-%.3g",
+             REACH * radius());
+    pic_text(p, GAP, 64 + EDGE, 1, 0x666666, text);
+    if (pic_write_png(context, p, figure_name("surface", "png").text)) die(context);
+    printf("wrote %s\n", figure_name("surface", "png").text);
+    pic_free(p);
+}
+
+/* The first test images: clean, then attacked by PGD-40 on each defence's own model. */
+static void figure_sheet(void)
+{
+    enum { SCALE = 2, LEFT = 150, TOP = 34 };
+    pic_canvas *p = NULL;
+    l2l_dataset test;
+    l2l_real *x = NULL, *out = NULL;
+    l2l_record record[SHEET];
+    int y[SHEET], i, k, step = 0, line = 0, n = 0;
+    for (i = 0; i < DRAWN; i++) {
+        l2l_attack a = l2l_attack_pgd(radius());
+        l2l_model *m = model_of(drawn[i]);
+        const l2l_model_options *o = l2l_model_info(m);
+        if (set.plan) continue;
+        if (!p) {
+            n = o->channels * o->height * o->width;
+            step = o->width * SCALE + 6;
+            p = pic_create(LEFT + SHEET * step, TOP + (1 + DRAWN) * (o->height * SCALE + 18),
+                           0xFFFFFF);
+            if (!p) cli_die_errno("picture");
+            pic_text(p, 8, 10, 2, 0x222222, "PGD-40, each on its own model (red: wrong)");
+            x = (l2l_real *)cli_allocate((size_t)(SHEET * n), sizeof *x);
+            out = (l2l_real *)cli_allocate((size_t)(SHEET * n), sizeof *out);
+            cli_dataset(context, now.dataset, set.data, false, &test);
+            l2l_dataset_read(&test, 0, SHEET, x, y);
+            pic_text(p, 8, TOP + o->height, 2, 0x222222, "clean");
+            for (k = 0; k < SHEET; k++)
+                pic_image(p, LEFT + k * step, TOP, SCALE, x + k * n, o->channels, o->height,
+                          o->width);
+        }
+        a.steps = 40;
+        if (!l2l_attack_run(m, &a, x, y, SHEET, out, record)) die(context);
+        line = TOP + (1 + i) * (o->height * SCALE + 18);
+        pic_text(p, 8, line + o->height, 2, 0x222222, rows[drawn[i]].name);
+        for (k = 0; k < SHEET; k++) {
+            char text[16];
+            pic_image(p, LEFT + k * step, line, SCALE, out + k * n, o->channels, o->height,
+                      o->width);
+            snprintf(text, sizeof text, "%d", record[k].predicted);
+            pic_text(p, LEFT + k * step + step / 2 - 6, line + o->height * SCALE + 4, 1,
+                     record[k].predicted == y[k] ? 0x00703C : 0xC00000, text);
+        }
+        l2l_model_free(m);
+    }
+    if (set.plan) return;
+    if (pic_write_png(context, p, figure_name("sheet", "png").text)) die(context);
+    printf("wrote %s\n", figure_name("sheet", "png").text);
+    l2l_dataset_free(&test);
+    pic_free(p);
+    free(x);
+    free(out);
+}
+
+static void figure(void)
+{
+    static const struct {
+        const char *name;
+        void (*draw)(void);
+    } all[] = {{"curves", figure_curves},   {"epsilon", figure_epsilon},
+               {"steps", figure_steps},     {"surface", figure_surface},
+               {"optimizer", figure_optimizer}, {"sheet", figure_sheet}};
+    size_t i;
+    for (i = 0; i < sizeof all / sizeof *all; i++)
+        if (!strcmp(all[i].name, set.figure)) all[i].draw();
+}
+
 /* ---- scales ---- */
 
 static void print_setting(const char *name, int laptop, int paper, int used)
@@ -672,6 +952,8 @@ static void parse(int argc, char **argv)
 {
     const cli_flag flags[] = {
         {"table", CLI_INTEGER, &set.table, 1, TABLES, NULL, "which"},
+        {"figure", CLI_CHOICE, &set.figure, 0, 0, FIGURES,
+         "instead of a table, into --out: see the README"},
         {"scale", CLI_CHOICE, &set.scale, 0, 0, "laptop|paper", "how much of everything"},
         {"dataset", CLI_CHOICE, &set.dataset, 0, 0, CLI_DATASETS, "another than the table's"},
         {"data", CLI_TEXT, &set.data, 0, 0, "DIR", "its files; else where datasets.sh puts them"},
@@ -717,6 +999,11 @@ int main(int argc, char **argv)
     s = set.table == 4 ? &vgg : set.table == 5 ? &wide : set.table == 9 ? &restricted : &mnist;
     choose(s);
     context = cli_context(set.threads);
+    if (set.figure) {
+        figure();
+        l2l_context_free(context);
+        return cli_end();
+    }
     if (!set.json) print_scales(s);
     fflush(stdout);
     switch (set.table) {

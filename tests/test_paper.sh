@@ -1,5 +1,5 @@
 #!/bin/sh
-# examples/paper.c: the commands that it runs, tables in Markdown and JSON, jobs that are done are not
+# examples/paper.c: the commands that it runs, tables in Markdown and JSON, figures; jobs that are done are not
 # done again, one that was stopped goes on.
 #   usage: sh tests/test_paper.sh        KEEP=1   keep the working directory
 optimise=-O2
@@ -68,6 +68,23 @@ verdict "table 2: the maximizer's parameters and the seconds of an epoch" $?
 paper --table 8 --methods rnn-adv >table 2>output &&
     grep -qE '^\| RNN-Adv \| [0-9.]+ \| [0-9.]+ \(AdvTrain\) \|$' table
 verdict "table 8: the ratio to the original" $?
+
+for figure in curves epsilon steps surface optimizer sheet; do
+    rm -f jobs/*.svg jobs/*.png
+    paper --figure $figure >wrote 2>output
+    status=$?
+    cat wrote >>output
+    [ $status -eq 0 ] && [ -s wrote ] && sed -n 's/^wrote //p' wrote | while read -r file; do
+        case $file in
+        *.svg) grep -q '</svg>' "$file" && grep -q '<path' "$file" ;;
+        *.png) od -An -tx1 -N 8 "$file" | grep -q '89 50 4e 47 0d 0a 1a 0a' ;;
+        *) false ;;
+        esac || exit 1
+    done
+    verdict "figure $figure" $?
+done
+paper --figure optimizer >wrote 2>output && [ "$(grep -c '<path' jobs/optimizer.svg)" -gt 4 ]
+verdict "the optimizer's figure has a line for each history of gradients" $?
 
 paper --table 3 --eps 8/0 >table 2>output
 [ $? -eq 2 ] && grep -q "eps '8/0'" output
