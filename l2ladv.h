@@ -11246,20 +11246,6 @@ static const char *l2l__scan_string(l2l__scan *s)
     return start;
 }
 
-/* "key": for one of three keys, each at most once; which, or -1 after an error. */
-static int l2l__scan_key(l2l__scan *s, const char *const keys[3], bool seen[3])
-{
-    const char *key = l2l__scan_string(s);
-    int i;
-    for (i = 0; i < 3 && strcmp(key, keys[i]); i++) continue;
-    if (i == 3 || seen[i]) {
-        l2l__scan_fail(s, "an unknown key, or one a second time: '%s'", key);
-        return -1;
-    }
-    seen[i] = true;
-    return l2l__scan_want(s, ':') ? i : -1;
-}
-
 /* A list, in Python a tuple, of whole numbers, of which the first `most` are kept; how many. */
 static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
 {
@@ -11281,6 +11267,55 @@ static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
     }
     if (s->python && n == 1 && !s->comma) l2l__scan_fail(s, "a tuple of one needs a comma", NULL);
     return n;
+}
+
+/* A type. Of safetensors it may be one that is not known; .npy has it without a mark, or behind
+   = or |, in the machine's byte order. */
+static void l2l__scan_type(l2l__scan *s, l2l__entry *e)
+{
+    const char *t = l2l__scan_string(s), *name = t + (s->python && *t && strchr("<>=|", *t));
+    e->type = t;
+    e->big = s->python && (*t == '>' || (*t != '<' && l2l__big_endian()));
+    for (e->dtype = 0; e->dtype < L2L__DTYPES; e->dtype++)
+        if (s->python ? *name && (!strcmp(l2l__dtypes[e->dtype].npy, name) ||
+                                  !strcmp(l2l__dtypes[e->dtype].letter, name))
+                      : !strcmp(l2l__dtypes[e->dtype].name, name)) return;
+    if (s->python)
+        l2l__scan_fail(s, "unsupported descr (known: f2, f4, f8, i1 to i8, u1 to u8, b1): '%s'", t);
+}
+
+static bool l2l__scan_bool(l2l__scan *s)
+{
+    l2l__scan_take(s, 0);
+    const bool yes = !strncmp(s->at, "True", 4);
+    if (!yes && strncmp(s->at, "False", 5)) l2l__scan_fail(s, "expected True or False here", NULL);
+    else s->at += 5 - yes;
+    return yes;
+}
+
+/* The dictionary of an array, with where it lies in a safetensors file's data; whether it is all
+   there. */
+static bool l2l__scan_array(l2l__scan *s, l2l__entry *e, int64_t span[2])
+{
+    static const char *const keys[2][3] = {{"dtype", "shape", "data_offsets"},
+                                           {"descr", "shape", "fortran_order"}};
+    bool seen[3] = {false, false, false};
+    int n, k, offsets = 2;
+    memset(e, 0, sizeof *e);
+    l2l__scan_want(s, '{');
+    for (n = 0; l2l__scan_next(s, '}', n); n++) {
+        const char *key = l2l__scan_string(s);
+        for (k = 0; k < 3 && strcmp(key, keys[s->python][k]); k++) continue;
+        if (k == 3 || seen[k])
+            return l2l__scan_fail(s, "an unknown key, or one a second time: '%s'", key);
+        seen[k] = true;
+        l2l__scan_want(s, ':');
+        if (k == 0) l2l__scan_type(s, e);
+        else if (k == 1) e->rank = l2l__scan_integers(s, e->shape, 8);
+        else if (s->python) e->fortran = l2l__scan_bool(s);
+        else offsets = l2l__scan_integers(s, span, 2);
+    }
+    return n == 3 && offsets == 2;
 }
 
 /* -- bundles: named tensors and texts, in safetensors files ------------------------------------ */
@@ -11384,26 +11419,12 @@ static const char *l2l__bundle_text(const l2l__bundle *b, const char *key)
 /* A tensor of a file's header. Every size is checked before anything is asked for by it. */
 static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
 {
-    static const char *const keys[3] = {"dtype", "shape", "data_offsets"};
-    bool seen[3] = {false, false, false};
+    l2l__entry e, *to;
     int64_t span[2] = {0, 0}, room = (int64_t)(b->file.bytes - b->first), bytes;
+    const bool complete = l2l__scan_array(s, &e, span);
     const char *wrong;
-    int offsets = 0, n;
-    l2l__entry e;
-    memset(&e, 0, sizeof e);
-    e.name = name;
-    l2l__scan_want(s, '{');
-    for (n = 0; l2l__scan_next(s, '}', n); n++)
-        switch (l2l__scan_key(s, keys, seen)) {
-        case 0:
-            e.type = l2l__scan_string(s);
-            while (e.dtype < L2L__DTYPES && strcmp(l2l__dtypes[e.dtype].name, e.type)) e.dtype++;
-            break;
-        case 1: e.rank = l2l__scan_integers(s, e.shape, 8); break;
-        default: offsets = l2l__scan_integers(s, span, 2);
-        }
     bytes = span[1] - span[0];
-    wrong = n != 3 || offsets != 2 ? "dtype, shape and two data_offsets are needed, of '%s'"
+    wrong = !complete ? "dtype, shape and two data_offsets are needed, of '%s'"
           : bytes < 0 || span[1] > room ? "data_offsets that are not in the file's data, of '%s'"
           : e.rank <= 8 && e.dtype < L2L__DTYPES &&
             (!l2l__product(e.shape, e.rank, &e.count) || bytes % l2l__dtypes[e.dtype].size ||
@@ -11411,10 +11432,10 @@ static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
                 ? "the bytes are not what shape and dtype ask for, of '%s'"
           : !*name ? "a tensor without a name" : NULL;
     if (wrong) l2l__scan_fail(s, wrong, name);
+    e.name = name;
     e.begin = b->first + (size_t)span[0];
     e.end = b->first + (size_t)span[1];
-    l2l__entry *to = l2l__bundle_entry(b);
-    if (to) *to = e;
+    if ((to = l2l__bundle_entry(b))) *to = e;
 }
 
 /* The header is read: sorts what it has. The tensors must cover the rest of the file without holes
@@ -12462,40 +12483,6 @@ L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *fil
 
 /* -- .npy -------------------------------------------------------------------------------------- */
 
-/* The header's dictionary. */
-static bool l2l__npy_header(l2l__scan *s, size_t length, int version, l2l__entry *e)
-{
-    static const char *const keys[3] = {"descr", "fortran_order", "shape"};
-    bool seen[3] = {false, false, false}, fortran = false;
-    int n;
-    s->longs = version < 3;
-    l2l__scan_want(s, '{');
-    for (n = 0; l2l__scan_next(s, '}', n); n++) {
-        int key = l2l__scan_key(s, keys, seen);
-        if (key == 0) {                      /* without a mark, or with = or |: as the machine    */
-            const char *t = l2l__scan_string(s), *name = t + (*t && strchr("<>=|", *t));
-            e->big = *t == '>' || (*t != '<' && l2l__big_endian());
-            while (e->dtype < L2L__DTYPES && strcmp(l2l__dtypes[e->dtype].npy, name) &&
-                   strcmp(l2l__dtypes[e->dtype].letter, name)) e->dtype++;
-            if (e->dtype == L2L__DTYPES || !*name)
-                l2l__scan_fail(s, "unsupported descr (known: f2, f4, f8, i1 to i8, u1 to u8, b1): "
-                               "'%s'", t);
-        }
-        if (key == 1) {
-            l2l__scan_take(s, 0);
-            fortran = !strncmp(s->at, "True", 4);
-            if (!fortran && strncmp(s->at, "False", 5))
-                l2l__scan_fail(s, "expected True or False here", NULL);
-            s->at += s->file->context->status ? 0 : 5 - fortran;
-        }
-        if (key == 2) e->rank = l2l__scan_integers(s, e->shape, 8);
-    }
-    if (e->rank > 8) l2l__scan_fail(s, "too long a shape (more than 8 axes)", NULL);
-    if (n != 3) l2l__scan_fail(s, "descr, fortran_order and shape are all needed", NULL);
-    e->fortran = fortran && e->rank > 1;
-    return l2l__scan_end(s, length);
-}
-
 /* Where a file's array is and what it is, checked against the file's length. */
 static bool l2l__npy_open(l2l__file *f, l2l__entry *e)
 {
@@ -12503,7 +12490,6 @@ static bool l2l__npy_open(l2l__file *f, l2l__entry *e)
     size_t start, n;
     l2l__scan s;
     int size;
-    memset(e, 0, sizeof *e);
     if (!l2l__file_hold(f, 12)) return false;
     p = f->data;
     if (f->bytes < 12 || memcmp(p, "\x93NUMPY", 6) || p[6] < 1 || p[6] > 3 || p[7])
@@ -12517,11 +12503,16 @@ static bool l2l__npy_open(l2l__file *f, l2l__entry *e)
     if (!f->stream && n > f->held - start)
         return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes, of which only %z were read",
                         (int64_t)n, (int64_t)(f->held - start));
-    if (!l2l__file_hold(f, start + n)) return false;
-    bool ok = l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true) &&
-              l2l__npy_header(&s, n, f->data[6], e);
+    if (!l2l__file_hold(f, start + n) ||
+        !l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true)) return false;
+    s.longs = f->data[6] < 3;
+    const bool complete = l2l__scan_array(&s, e, NULL);
+    if (e->rank > 8) l2l__scan_fail(&s, "too long a shape (more than 8 axes)", NULL);
+    if (!complete) l2l__scan_fail(&s, "descr, fortran_order and shape are all needed", NULL);
+    const bool ok = l2l__scan_end(&s, n);
     l2l_free(f->context, s.text);
     if (!ok) return false;
+    e->fortran = e->fortran && e->rank > 1;
     e->begin = start + n;
     n = f->bytes - e->begin;
     size = l2l__dtypes[e->dtype].size;
