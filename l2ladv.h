@@ -12283,6 +12283,18 @@ static void l2l__images_release(l2l_dataset *d)
     l2l_free(d->context, s);
 }
 
+/* Whether a data set can be used; it is given back if not. */
+static bool l2l__images_end(l2l_context *c, l2l_dataset *d)
+{
+    if (!c) return false;
+    if (!c->status && d->count < 1)
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "data set: made from no files");
+    if (!c->status) return true;
+    l2l_dataset_free(d);
+    if (d) d->context = c;
+    return false;
+}
+
 /* A data set in the making; NULL, and empty, after an error. */
 static l2l__images *l2l__images_create(l2l_context *c, int n_shards, int classes, l2l_dataset *d)
 {
@@ -12298,10 +12310,7 @@ static l2l__images *l2l__images_create(l2l_context *c, int n_shards, int classes
     d->self = s;
     s->n_shards = n_shards;
     s->shards = (l2l__shard *)l2l__allocate_array(c, n_shards, sizeof *s->shards);
-    if (s->shards) return s;
-    l2l_dataset_free(d);
-    d->context = c;
-    return NULL;
+    return s->shards || l2l__images_end(c, d) ? s : NULL;
 }
 
 /* The files of a shard are in memory: n images, as large as all others. Their sizes fit an int. */
@@ -12322,45 +12331,28 @@ static void l2l__shard_add(l2l_dataset *d, l2l__shard *p, int64_t n, int64_t cha
         }
 }
 
-/* Whether it can be used; it is given back if not. */
-static bool l2l__images_end(l2l_context *c, l2l_dataset *d)
-{
-    if (!c) return false;
-    if (!c->status && d->count < 1)
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "data set: made from no files");
-    if (!c->status) return true;
-    l2l_dataset_free(d);
-    if (d) d->context = c;
-    return false;
-}
-
 L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
                                        int n, int channels, int height, int width, int classes,
                                        l2l_dataset *d)
 {
     static const char who[] = "l2l_dataset_from_arrays";
-    int64_t dims[4], count;
-    l2l__images *s;
-    if (d) memset(d, 0, sizeof *d);
-    if (d) d->context = c;
-    if (!c || c->status || !l2l__given(c, who, "the place for the data set", d) ||
-        !l2l__given(c, who, "images", images) || !l2l__given(c, who, "labels", labels))
-        return false;
+    l2l__images *s = l2l__images_create(c, 0, classes, d);
+    int64_t dims[4], count = 0;
+    if (!s) return false;
     dims[0] = n; dims[1] = channels; dims[2] = height; dims[3] = width;
-    if (n < 1 || channels < 1 || height < 1 || width < 1 || classes < 1 ||
-        !l2l__product(dims, 4, &count))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images of %d x %d x %d in %d classes: too "
-                         "few or too many", who, n, channels, height, width, classes);
-    if (!(s = l2l__images_create(c, 0, classes, d))) return false;
     d->count = n;
     d->channels = channels;
     d->height = height;
     d->width = width;
     s->reals = images;
     s->classes = labels;
-    count /= n;
-    for (int i = 0; i < n; i++)
-        if (!l2l__fetched_ok(d, who, i, images + i * count, labels[i])) break;
+    if (l2l__given(c, who, "images", images) && l2l__given(c, who, "labels", labels) &&
+        (n < 1 || channels < 1 || height < 1 || width < 1 || classes < 1 ||
+         !l2l__product(dims, 4, &count)))
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images of %d x %d x %d in %d classes: too few or "
+                  "too many", who, n, channels, height, width, classes);
+    for (int i = 0; i < n && !c->status; i++)
+        l2l__fetched_ok(d, who, i, images + i * (count / n), labels[i]);
     return l2l__images_end(c, d);
 }
 
