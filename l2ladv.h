@@ -91,7 +91,7 @@ int main(void)
      12  Evaluation                                  9860  >>evaluation
      13  Data sets                                  10494  >>data-code
      14  Files                                      10592  >>files-code
-     15  Kernels                                    12995  >>kernels
+     15  Kernels                                    12975  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -11334,13 +11334,13 @@ typedef struct l2l__bundle {
     int count, capacity;
     l2l__pair *metadata;
     int pairs, pair_capacity;
-    const void **by_name;                    /* of a file: the entries, sorted                    */
+    const l2l__entry **by_name;              /* of a file: sorted                                 */
     void *kept;                              /* memory that goes with it                          */
 } l2l__bundle;
 
 /* Sorts n pointers; equals stay in their order. A merge sort: no file makes it slow. */
-static void l2l__sort(const void **p, const void **room, int64_t n,
-                      int (*order)(const void *, const void *))
+static void l2l__sort(const l2l__entry **p, const l2l__entry **room, int64_t n,
+                      int (*order)(const l2l__entry *, const l2l__entry *))
 {
     for (int64_t width = 1; width < n; width *= 2) {
         for (int64_t i = 0; i < n;) {
@@ -11353,15 +11353,14 @@ static void l2l__sort(const void **p, const void **room, int64_t n,
     }
 }
 
-static int l2l__order_of_names(const void *a, const void *b)
+static int l2l__order_of_names(const l2l__entry *x, const l2l__entry *y)
 {
-    return strcmp(((const l2l__entry *)a)->name, ((const l2l__entry *)b)->name);
+    return strcmp(x->name, y->name);
 }
-static int l2l__order_of_places(const void *a, const void *b)
+static int l2l__order_of_places(const l2l__entry *x, const l2l__entry *y)
 {
-    const l2l__entry *x = (const l2l__entry *)a, *y = (const l2l__entry *)b;
     return x->begin != y->begin ? (x->begin < y->begin ? -1 : 1)
-         : x->end != y->end ? (x->end < y->end ? -1 : 1) : 0;
+         : (x->end > y->end) - (x->end < y->end);
 }
 
 static void l2l__bundle_new(l2l_context *c, l2l__bundle *b)
@@ -11399,7 +11398,7 @@ static const l2l__entry *l2l__bundle_find(const l2l__bundle *b, const char *name
     int low = 0, high = b->by_name ? b->count : 0;
     while (low < high) {
         const int middle = low + (high - low) / 2;
-        const l2l__entry *e = (const l2l__entry *)b->by_name[middle];
+        const l2l__entry *e = b->by_name[middle];
         const int order = strcmp(e->name, name);
         if (!order) return e;
         if (order < 0) low = middle + 1;
@@ -11442,29 +11441,27 @@ static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
    and overlap, as the reference demands, and have different names. */
 static bool l2l__bundle_sort(l2l__bundle *b)
 {
-    const void **room;
-    int i;
+    const l2l__file *f = &b->file;
+    const l2l__entry **all, **room;
     size_t at = b->first;
-    b->by_name = (const void **)l2l__hold(b->file.context, &b->kept, b->count, sizeof(void *));
-    room = (const void **)l2l__hold(b->file.context, &b->kept, b->count, sizeof(void *));
+    int i;
+    all = (const l2l__entry **)l2l__hold(f->context, &b->kept, b->count, sizeof *all);
+    room = (const l2l__entry **)l2l__hold(f->context, &b->kept, b->count, sizeof *room);
     if (!room) return false;
-    for (i = 0; i < b->count; i++) b->by_name[i] = b->entries + i;
-    l2l__sort(b->by_name, room, b->count, l2l__order_of_places);
-    for (i = 0; i < b->count; i++) {
-        const l2l__entry *e = (const l2l__entry *)b->by_name[i];
-        if (e->begin != at)
-            return l2l__bad(&b->file, L2L_ERROR_FORMAT, (int64_t)e->begin, "'%s' begins here, but "
-                            "the tensor before it ends at byte %z", e->name, (int64_t)at);
-        at = e->end;
-    }
-    if (at != b->file.bytes)
-        return l2l__bad(&b->file, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no "
-                        "tensor", (int64_t)(b->file.bytes - at));
-    l2l__sort(b->by_name, room, b->count, l2l__order_of_names);
+    for (i = 0; i < b->count; i++) all[i] = b->entries + i;
+    l2l__sort(all, room, b->count, l2l__order_of_places);
+    for (i = 0; i < b->count; at = all[i++]->end)
+        if (all[i]->begin != at)
+            return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)all[i]->begin, "'%s' begins here, but "
+                            "the tensor before it ends at byte %z", all[i]->name, (int64_t)at);
+    if (at != f->bytes)
+        return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)at, "%z bytes that belong to no tensor",
+                        (int64_t)(f->bytes - at));
+    l2l__sort(all, room, b->count, l2l__order_of_names);
     for (i = 1; i < b->count; i++)
-        if (!l2l__order_of_names(b->by_name[i - 1], b->by_name[i]))
-            return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "two tensors are called '%s'",
-                            ((const l2l__entry *)b->by_name[i])->name);
+        if (!strcmp(all[i - 1]->name, all[i]->name))
+            return l2l__bad(f, L2L_ERROR_FORMAT, 8, "two tensors are called '%s'", all[i]->name);
+    b->by_name = all;
     return true;
 }
 
