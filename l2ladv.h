@@ -90,8 +90,8 @@ int main(void)
      11  Attacks                                     8285  >>attacks-code
      12  Evaluation                                  9860  >>evaluation
      13  Data sets                                  10494  >>data-code
-     14  Files                                      10592  >>files-code
-     15  Kernels                                    12975  >>kernels
+     14  Files                                      10590  >>files-code
+     15  Kernels                                    12973  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -10564,24 +10564,22 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
     l2l_context *c = d->context;
     int down = d->height - o->height, right = d->width - o->width;
     int top = l2l__centre(down), left = l2l__centre(right);
-    bool flip = a && a->flip && l2l_random_bits(s, 2) >> 31, whole;
-    l2l_real *x = chw;
+    bool flip = a && a->flip && l2l_random_bits(s, 2) >> 31;
+    l2l_real *x = (l2l_real *)l2l__arena_array(c, (int64_t)d->channels * d->height * d->width,
+                                               sizeof *x);
+    if (!x) return false;
     if (a) {
         uint64_t tops = (uint64_t)down + 2 * (uint64_t)a->padding + 1;
         uint64_t lefts = (uint64_t)right + 2 * (uint64_t)a->padding + 1;
         top = (int)(l2l_random_bits(s, 0) * tops >> 32) - a->padding;
         left = (int)(l2l_random_bits(s, 1) * lefts >> 32) - a->padding;
     }
-    whole = !down && !right && !top && !left && !flip;
-    if (!whole)
-        x = (l2l_real *)l2l__arena_array(c, (int64_t)d->channels * d->height * d->width, sizeof *x);
-    if (!x) return false;
     if (!d->fetch(d, index, x, label))
         l2l__fail(c, L2L_ERROR_CALLBACK, "%s: the data set's fetch failed for image %d", who,
                   index);
-    else if (l2l__fetched_ok(d, who, index, x, *label) && !whole)
+    else if (l2l__fetched_ok(d, who, index, x, *label))
         l2l__crop(d, x, top, left, flip, o->height, o->width, chw);
-    if (!whole) l2l__arena_drop(c, x);
+    l2l__arena_drop(c, x);
     return !c->status;
 }
 
