@@ -13341,6 +13341,11 @@ extern "C" {
 #define L2L__NAME(x) L2L__PASTE(l2l__##x, L2L__SUFFIX)
 #define L2L__V L2L__NAME(v)
 #define L2L__I L2L__NAME(i)
+#define L2L__LD L2L__NAME(load)
+#define L2L__ST L2L__NAME(store)
+#define L2L__SET L2L__NAME(all)
+#define L2L__FMA L2L__NAME(fma)
+#define L2L__PICK L2L__NAME(pick)
 
 #define L2L__LONG __attribute__((__vector_size__(4 * L2L__LANES), __aligned__(4), __may_alias__))
 typedef float L2L__V L2L__LONG;
@@ -13351,14 +13356,8 @@ L2L__INLINE L2L__V L2L__NAME(load)(const float *p) { return *(const L2L__V *)(co
 L2L__INLINE void L2L__NAME(store)(float *p, L2L__V x) { *(L2L__V *)(void *)p = x; }
 L2L__INLINE L2L__V L2L__NAME(all)(float x)
 {
-#if L2L__LANES == 16
-    return (L2L__V)_mm512_set1_ps(x);
-#elif L2L__LANES == 8
-    return (L2L__V)_mm256_set1_ps(x);
-#else
-    L2L__V v = {x, x, x, x};
-    return v;
-#endif
+    const L2L__V zero = {0};
+    return x - zero;
 }
 
 /* a*b + c, in one rounding where the machine can (gcc -std=c99 does not contract by itself). */
@@ -13384,116 +13383,107 @@ L2L__INLINE L2L__V L2L__NAME(pick)(L2L__I mask, L2L__V yes, L2L__V no)
 /* The epilogue for channels k.. of the pixel whose numbers stand at `at` in the residual. */
 L2L__INLINE L2L__V L2L__NAME(epilogue)(L2L__V v, const l2l__epilogue *e, int64_t k, int64_t at)
 {
-    if (e->mean) v -= L2L__NAME(load)(e->mean + k);
-    if (e->scale) v *= L2L__NAME(load)(e->scale + k);
-    if (e->bias) v += L2L__NAME(load)(e->bias + k);
-    if (e->residual) v += L2L__NAME(load)(e->residual + at);
-    return e->relu ? (L2L__V)((L2L__I)v & ~(v < L2L__NAME(all)(0))) : v;
+    if (e->mean) v -= L2L__LD(e->mean + k);
+    if (e->scale) v *= L2L__LD(e->scale + k);
+    if (e->bias) v += L2L__LD(e->bias + k);
+    if (e->residual) v += L2L__LD(e->residual + at);
+    return e->relu ? (L2L__V)((L2L__I)v & ~(v < L2L__SET(0))) : v;
 }
 
-/* The tile: 6 rows x 2 vectors of accumulators, kept in registers under their own names (compilers
-   do not reliably do that for an array). `rows` is a constant after inlining. */
+/* The sums of a tile: 6 rows x 2 vectors, kept in registers under their own names (compilers do not
+   reliably do that for an array). `rows` is a constant after inlining. */
+typedef struct L2L__NAME(sums) {
+    L2L__V s0, s1, s2, s3, s4, s5, u0, u1, u2, u3, u4, u5;
+} L2L__NAME(sums);
 #define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5)
+
+L2L__INLINE L2L__NAME(sums) L2L__NAME(sums_load)(const int rows, float *const *y, bool accumulate)
+{
+    L2L__NAME(sums) t;
+#define X(r) t.s##r = t.u##r = L2L__SET(0);
+    L2L__EACH_ROW(X)
+#undef X
+    if (!accumulate) return t;
+#define X(r) if (rows > r) { t.s##r = L2L__LD(y[r]); t.u##r = L2L__LD(y[r] + L2L__LANES); }
+    L2L__EACH_ROW(X)
+#undef X
+    return t;
+}
+
+L2L__INLINE void L2L__NAME(sums_store)(const int rows, L2L__NAME(sums) t, float *const *y)
+{
+#define X(r) if (rows > r) { L2L__ST(y[r], t.s##r); L2L__ST(y[r] + L2L__LANES, t.u##r); }
+    L2L__EACH_ROW(X)
+#undef X
+}
+
+/* row r += *a_r b */
+L2L__INLINE void L2L__NAME(sums_add)(const int rows, L2L__NAME(sums) *t, const float *b,
+                                     const float *a0, const float *a1, const float *a2,
+                                     const float *a3, const float *a4, const float *a5)
+{
+    const L2L__V b0 = L2L__LD(b), b1 = L2L__LD(b + L2L__LANES);
+#define X(r)                                                                                       \
+    if (rows > r) {                                                                                \
+        const L2L__V v = L2L__SET(*a##r);                                                          \
+        t->s##r = L2L__FMA(v, b0, t->s##r);                                                        \
+        t->u##r = L2L__FMA(v, b1, t->u##r);                                                        \
+    }
+    L2L__EACH_ROW(X)
+#undef X
+}
 
 L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const float *const *a,
                                       int first, const float *b, int step, float *const *y,
                                       bool accumulate)
 {
-    enum { L = L2L__LANES };
-    const L2L__V zero = L2L__NAME(all)(0);
+    L2L__NAME(sums) s = L2L__NAME(sums_load)(rows, y, accumulate);
     int t, d;
-#define X(r) L2L__V s##r = zero, u##r = zero;
-    L2L__EACH_ROW(X)
-#undef X
-    if (accumulate) {
-#define X(r) if (rows > r) { s##r = L2L__NAME(load)(y[r]); u##r = L2L__NAME(load)(y[r] + L); }
-        L2L__EACH_ROW(X)
-#undef X
-    }
     for (t = 0; t < taps; t++, a += L2L__ROWS) {
-        const float *p = b + (int64_t)t * step * 2 * L;
+        const float *p = b + (int64_t)t * step * 2 * L2L__LANES;
 #define X(r) const float *a##r = a[rows > r ? r : 0] + first;
         L2L__EACH_ROW(X)
 #undef X
-        for (d = 0; d < depth; d++, p += 2 * L) {
-            L2L__V b0 = L2L__NAME(load)(p), b1 = L2L__NAME(load)(p + L), v;
-#define X(r)                                                                                       \
-    if (rows > r) {                                                                                \
-        v = L2L__NAME(all)(a##r[d]);                                                               \
-        s##r = L2L__NAME(fma)(v, b0, s##r);                                                        \
-        u##r = L2L__NAME(fma)(v, b1, u##r);                                                        \
+        for (d = 0; d < depth; d++, p += 2 * L2L__LANES)
+            L2L__NAME(sums_add)(rows, &s, p, a0 + d, a1 + d, a2 + d, a3 + d, a4 + d, a5 + d);
     }
-            L2L__EACH_ROW(X)
-#undef X
-        }
-        (void)a1; (void)a2; (void)a3; (void)a4; (void)a5;
-    }
-#define X(r) if (rows > r) { L2L__NAME(store)(y[r], s##r); L2L__NAME(store)(y[r] + L, u##r); }
-    L2L__EACH_ROW(X)
-#undef X
+    L2L__NAME(sums_store)(rows, s, y);
 }
 
 L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const float *const *a, int first,
                                  const float *b, int step, float *const *y, bool accumulate)
 {
     switch (rows) {
-    case 6: L2L__NAME(tile_rows)(6, taps, depth, a, first, b, step, y, accumulate); break;
-    case 5: L2L__NAME(tile_rows)(5, taps, depth, a, first, b, step, y, accumulate); break;
-    case 4: L2L__NAME(tile_rows)(4, taps, depth, a, first, b, step, y, accumulate); break;
-    case 3: L2L__NAME(tile_rows)(3, taps, depth, a, first, b, step, y, accumulate); break;
-    case 2: L2L__NAME(tile_rows)(2, taps, depth, a, first, b, step, y, accumulate); break;
-    default: L2L__NAME(tile_rows)(1, taps, depth, a, first, b, step, y, accumulate);
+#define X(r)                                                                                       \
+    case r + 1:                                                                                    \
+        L2L__NAME(tile_rows)(r + 1, taps, depth, a, first, b, step, y, accumulate);                \
+        break;
+        L2L__EACH_ROW(X)
+#undef X
     }
 }
 
 /* The same tile for weight gradients: the rows are neighbours in a, the sum runs over pixels. */
 L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const float *a, int64_t sa,
-                                       const float *b, int64_t sb, float *y,
-                                       bool accumulate)
+                                       const float *b, int64_t sb, float *y, bool accumulate)
 {
-    enum { L = L2L__LANES };
-    const L2L__V zero = L2L__NAME(all)(0);
+    enum { L = 2 * L2L__LANES };
+    float *const at[6] = {y, y + L, y + 2 * L, y + 3 * L, y + 4 * L, y + 5 * L};
+    L2L__NAME(sums) s = L2L__NAME(sums_load)(rows, at, accumulate);
     int p;
-#define X(r) L2L__V s##r = zero, u##r = zero;
-    L2L__EACH_ROW(X)
-#undef X
-#define X(r)                                                                                       \
-    if (rows > r && accumulate) {                                                                  \
-        s##r = L2L__NAME(load)(y + 2 * L * r);                                                     \
-        u##r = L2L__NAME(load)(y + 2 * L * r + L);                                                 \
-    }
-    L2L__EACH_ROW(X)
-#undef X
-    for (p = 0; p < count; p++, a += sa, b += sb) {
-        L2L__V b0 = L2L__NAME(load)(b), b1 = L2L__NAME(load)(b + L), v;
-#define X(r)                                                                                       \
-    if (rows > r) {                                                                                \
-        v = L2L__NAME(all)(a[r]);                                                                  \
-        s##r = L2L__NAME(fma)(v, b0, s##r);                                                        \
-        u##r = L2L__NAME(fma)(v, b1, u##r);                                                        \
-    }
-        L2L__EACH_ROW(X)
-#undef X
-    }
-#define X(r)                                                                                       \
-    if (rows > r) {                                                                                \
-        L2L__NAME(store)(y + 2 * L * r, s##r);                                                     \
-        L2L__NAME(store)(y + 2 * L * r + L, u##r);                                                 \
-    }
-    L2L__EACH_ROW(X)
-#undef X
+    for (p = 0; p < count; p++, a += sa, b += sb)
+        L2L__NAME(sums_add)(rows, &s, b, a, a + (rows > 1 ? 1 : 0), a + (rows > 2 ? 2 : 0),
+                            a + (rows > 3 ? 3 : 0), a + (rows > 4 ? 4 : 0), a + (rows > 5 ? 5 : 0));
+    L2L__NAME(sums_store)(rows, s, at);
 }
 
 L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t sa, const float *b,
                                   int64_t sb, float *y, bool accumulate)
 {
     switch (rows) {
-    case 6: L2L__NAME(outer_rows)(6, count, a, sa, b, sb, y, accumulate); break;
-    case 5: L2L__NAME(outer_rows)(5, count, a, sa, b, sb, y, accumulate); break;
-    case 4: L2L__NAME(outer_rows)(4, count, a, sa, b, sb, y, accumulate); break;
-    case 3: L2L__NAME(outer_rows)(3, count, a, sa, b, sb, y, accumulate); break;
-    case 2: L2L__NAME(outer_rows)(2, count, a, sa, b, sb, y, accumulate); break;
-    default: L2L__NAME(outer_rows)(1, count, a, sa, b, sb, y, accumulate);
+#define X(r) case r + 1: L2L__NAME(outer_rows)(r + 1, count, a, sa, b, sb, y, accumulate); break;
+        L2L__EACH_ROW(X)
+#undef X
     }
 }
 
@@ -13526,8 +13516,8 @@ L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const float *in, int64_t 
         for (d = 0; d < depth; d++, in += sd, out += 2 * L) {
             __builtin_prefetch(in + 8 * sd);
             __builtin_prefetch(in + 8 * sd + L);
-            L2L__NAME(store)(out, L2L__NAME(load)(in));
-            L2L__NAME(store)(out + L, L2L__NAME(load)(in + L));
+            L2L__ST(out, L2L__LD(in));
+            L2L__ST(out + L, L2L__LD(in + L));
         }
         return;
     }
@@ -13545,22 +13535,22 @@ L2L__KERNEL void L2L__NAME(finish)(int k, int n, const float *x, const l2l__epil
                                    int64_t from, float *y)
 {
     for (; k + L2L__LANES <= n; k += L2L__LANES)
-        L2L__NAME(store)(y + k, L2L__NAME(epilogue)(L2L__NAME(load)(x + k), e, k, from + k));
+        L2L__ST(y + k, L2L__NAME(epilogue)(L2L__LD(x + k), e, k, from + k));
     if (k < n) l2l__naive_finish(k, n, x, e, from, y);
 }
 
 /* dy where the gate is positive, else 0. */
 L2L__INLINE L2L__V L2L__NAME(gated)(const float *dy, const float *gate, int64_t i)
 {
-    L2L__V t = L2L__NAME(load)(dy + i);
-    return gate ? (L2L__V)((L2L__I)t & (L2L__NAME(load)(gate + i) > L2L__NAME(all)(0))) : t;
+    L2L__V t = L2L__LD(dy + i);
+    return gate ? (L2L__V)((L2L__I)t & (L2L__LD(gate + i) > L2L__SET(0))) : t;
 }
 
 L2L__KERNEL void L2L__NAME(gate_scale)(int k, int n, const float *dy, const float *gate,
                                        const float *scale, float *out)
 {
     for (; k + L2L__LANES <= n; k += L2L__LANES)
-        L2L__NAME(store)(out + k, L2L__NAME(gated)(dy, gate, k) * L2L__NAME(load)(scale + k));
+        L2L__ST(out + k, L2L__NAME(gated)(dy, gate, k) * L2L__LD(scale + k));
     if (k < n) l2l__naive_gate_scale(k, n, dy, gate, scale, out);
 }
 
@@ -13572,11 +13562,11 @@ L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const float *d
     for (p = 0; p < pixels; p++)
         for (k = first; k + L2L__LANES <= n; k += L2L__LANES) {
             int64_t i = (int64_t)p * n + k;
-            L2L__V d = L2L__NAME(all)(0), t;
-            if (x) d = L2L__NAME(load)(x + i) - L2L__NAME(load)(mu + k);
+            L2L__V d = L2L__SET(0), t;
+            if (x) d = L2L__LD(x + i) - L2L__LD(mu + k);
             t = dy ? L2L__NAME(gated)(dy, gate, i) : d;
-            if (s0) L2L__NAME(store)(s0 + k, L2L__NAME(load)(s0 + k) + t);
-            if (s1) L2L__NAME(store)(s1 + k, L2L__NAME(fma)(t, d, L2L__NAME(load)(s1 + k)));
+            if (s0) L2L__ST(s0 + k, L2L__LD(s0 + k) + t);
+            if (s1) L2L__ST(s1 + k, L2L__FMA(t, d, L2L__LD(s1 + k)));
         }
     if (k < n) l2l__naive_moments(k, n, pixels, dy, gate, x, mu, s0, s1);
 }
@@ -13585,10 +13575,10 @@ L2L__KERNEL void L2L__NAME(combine)(int k, int n, const float *dy, const float *
                                     const float *x, const float *by, float *out)
 {
     for (; k + L2L__LANES <= n; k += L2L__LANES) {
-        L2L__V d = L2L__NAME(load)(x + k) - L2L__NAME(load)(by + k), v;
-        v = L2L__NAME(fma)(L2L__NAME(load)(by + 2 * n + k), d, L2L__NAME(load)(by + 3 * n + k));
-        v = L2L__NAME(fma)(L2L__NAME(load)(by + n + k), L2L__NAME(gated)(dy, gate, k), v);
-        L2L__NAME(store)(out + k, v);
+        L2L__V d = L2L__LD(x + k) - L2L__LD(by + k), v;
+        v = L2L__FMA(L2L__LD(by + 2 * n + k), d, L2L__LD(by + 3 * n + k));
+        v = L2L__FMA(L2L__LD(by + n + k), L2L__NAME(gated)(dy, gate, k), v);
+        L2L__ST(out + k, v);
     }
     if (k < n) l2l__naive_combine(k, n, dy, gate, x, by, out);
 }
@@ -13605,8 +13595,8 @@ L2L__INLINE L2L__NAME(six) L2L__NAME(line)(const int transform, L2L__NAME(six) x
 {
 #define X(i) x.s##i
 #define Y(i) y.s##i
-#define K(value) L2L__NAME(all)((float)(value))
-#define FMA(a, b, c) L2L__NAME(fma)(a, b, c)
+#define K(value) L2L__SET((float)(value))
+#define FMA L2L__FMA
     const double a = 0.625, b = 1.5, aa = a * a, bb = b * b;
     const double n0 = 1 / (aa * bb), na = 1 / (2 * aa * (aa - bb)), nb = 1 / (2 * bb * (bb - aa));
     L2L__NAME(six) y = x;
@@ -13778,47 +13768,48 @@ L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *cons
 L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const float *x, const float *y, float a, float b,
                                float *out)
 {
-    const L2L__V zero = L2L__NAME(all)(0), one = L2L__NAME(all)(1), va = L2L__NAME(all)(a);
+    const L2L__V zero = L2L__SET(0), one = L2L__SET(1), va = L2L__SET(a);
     int64_t i = 0;
     L2L__V v, low, high;
 #define L2L__EACH for (; i + L2L__LANES <= n; i += L2L__LANES)
     switch (f) {
     case L2L__RELU:
         L2L__EACH {
-            v = L2L__NAME(load)(x + i);
-            L2L__NAME(store)(out + i, (L2L__V)((L2L__I)v & ~(v < zero)));
+            v = L2L__LD(x + i);
+            L2L__ST(out + i, (L2L__V)((L2L__I)v & ~(v < zero)));
         }
         break;
     case L2L__SIGN_STEP:
         L2L__EACH {
-            v = L2L__NAME(load)(x + i);
+            v = L2L__LD(x + i);
             v = (L2L__V)(((L2L__I)va & (v > zero)) | ((L2L__I)(zero - va) & (v < zero)));
-            L2L__NAME(store)(out + i, v);
+            L2L__ST(out + i, v);
         }
         break;
     case L2L__GATE:
         L2L__EACH {
-            v = L2L__NAME(load)(x + i);
-            L2L__NAME(store)(out + i, L2L__NAME(pick)(L2L__NAME(load)(y + i) > zero, v, va * v));
+            v = L2L__LD(x + i);
+            L2L__ST(out + i, L2L__PICK(L2L__LD(y + i) > zero, v, va * v));
         }
         break;
     case L2L__PROJECT:
         L2L__EACH {
-            v = L2L__NAME(load)(y + i);
+            v = L2L__LD(y + i);
             low = v - va;
             high = v + va;
-            low = L2L__NAME(pick)(low > zero, low, zero);
-            high = L2L__NAME(pick)(high < one, high, one);
-            v = L2L__NAME(load)(x + i);
-            v = L2L__NAME(pick)(v < low, low, v);
-            L2L__NAME(store)(out + i, L2L__NAME(pick)(v > high, high, v));
+            low = L2L__PICK(low > zero, low, zero);
+            high = L2L__PICK(high < one, high, one);
+            v = L2L__LD(x + i);
+            v = L2L__PICK(v < low, low, v);
+            L2L__ST(out + i, L2L__PICK(v > high, high, v));
         }
         break;
     case L2L__ADD:
-        L2L__EACH L2L__NAME(store)(out + i, L2L__NAME(load)(x + i) + L2L__NAME(load)(y + i));
+        L2L__EACH L2L__ST(out + i, L2L__LD(x + i) + L2L__LD(y + i));
+        for (; i < n; i++) out[i] = x[i] + y[i]; /* at once: l2l__scatter_image has short lines   */
         break;
     case L2L__MUL:
-        L2L__EACH L2L__NAME(store)(out + i, L2L__NAME(load)(x + i) * L2L__NAME(load)(y + i));
+        L2L__EACH L2L__ST(out + i, L2L__LD(x + i) * L2L__LD(y + i));
         break;
     }
 #undef L2L__EACH
@@ -13834,19 +13825,19 @@ L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const fl
         const int w = ow * g->stride - g->padding, columns = w + g->kw < g->w ? w + g->kw : g->w;
         const int i0 = h < 0 ? 0 : h, j0 = w < 0 ? 0 : w; /* without what is padding              */
         for (k = first; k + L2L__LANES <= g->c; k += L2L__LANES) {
-            L2L__V best = L2L__NAME(load)(x + ((int64_t)i0 * g->w + j0) * g->c + k);
+            L2L__V best = L2L__LD(x + ((int64_t)i0 * g->w + j0) * g->c + k);
             L2L__I place = {0};
             place += i0 * g->w + j0;
             for (i = i0; i < lines; i++)
                 for (j = j0; j < columns; j++) {
                     int at = i * g->w + j;
-                    L2L__V v = L2L__NAME(load)(x + (int64_t)at * g->c + k);
+                    L2L__V v = L2L__LD(x + (int64_t)at * g->c + k);
                     L2L__I there = {0}, wins = (v > best) | (v != v);
                     there += at;
-                    best = L2L__NAME(pick)(wins, v, best);
+                    best = L2L__PICK(wins, v, best);
                     place = (wins & there) | (~wins & place);
                 }
-            L2L__NAME(store)(y + (int64_t)ow * g->c + k, best);
+            L2L__ST(y + (int64_t)ow * g->c + k, best);
             *(L2L__I *)(void *)(index + (int64_t)ow * g->c + k) = place;
         }
     }
@@ -13979,7 +13970,7 @@ L2L__KERNEL uint32_t L2L__NAME(ties)(const l2l__geometry *g, const float *image,
 /* x cut to -most .. most; not-a-number stays visible. */
 L2L__INLINE L2L__V L2L__NAME(cut)(L2L__V x, float most)
 {
-    const L2L__V high = L2L__NAME(all)(most), low = L2L__NAME(all)(-most);
+    const L2L__V high = L2L__SET(most), low = L2L__SET(-most);
 #if L2L__LANES == 16
     const __mmask16 every = 0xffff;          /* g++ 12 warns of what the unmasked form contains   */
     return (L2L__V)_mm512_maskz_max_ps(every, (__m512)low,
@@ -13997,18 +13988,18 @@ L2L__INLINE L2L__V L2L__NAME(cut)(L2L__V x, float most)
    is at most 7.9; beyond, tanh is 1 up to rounding and x is cut. In float 3.3e-7 off at most. */
 L2L__INLINE void L2L__NAME(tanh_parts)(L2L__V x, L2L__V *p, L2L__V *q)
 {
-    const L2L__V one = L2L__NAME(all)(1);
+    const L2L__V one = L2L__SET(1);
     L2L__V s, a, b;
     x = L2L__NAME(cut)(x, 7.9f);
     s = x * x;
-    a = L2L__NAME(fma)(s, L2L__NAME(all)(1.5427961e-8f), L2L__NAME(all)(2.2023236e-5f));
-    b = L2L__NAME(fma)(s, L2L__NAME(all)(8.5987756e-7f), L2L__NAME(all)(3.4236498e-4f));
-    a = L2L__NAME(fma)(s, a, L2L__NAME(all)(3.5789916e-3f));
-    b = L2L__NAME(fma)(s, b, L2L__NAME(all)(2.6192237e-2f));
-    a = L2L__NAME(fma)(s, a, L2L__NAME(all)(1.345062e-1f));
-    b = L2L__NAME(fma)(s, b, L2L__NAME(all)(4.6783948e-1f));
-    *p = L2L__NAME(fma)(s, a, one) * x;
-    *q = L2L__NAME(fma)(s, b, one);
+    a = L2L__FMA(s, L2L__SET(1.5427961e-8f), L2L__SET(2.2023236e-5f));
+    b = L2L__FMA(s, L2L__SET(8.5987756e-7f), L2L__SET(3.4236498e-4f));
+    a = L2L__FMA(s, a, L2L__SET(3.5789916e-3f));
+    b = L2L__FMA(s, b, L2L__SET(2.6192237e-2f));
+    a = L2L__FMA(s, a, L2L__SET(1.345062e-1f));
+    b = L2L__FMA(s, b, L2L__SET(4.6783948e-1f));
+    *p = L2L__FMA(s, a, one) * x;
+    *q = L2L__FMA(s, b, one);
 }
 
 L2L__INLINE L2L__V L2L__NAME(tanh)(L2L__V x)
@@ -14025,16 +14016,16 @@ L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const float *w, int row, i
                                       int columns, const float *z, float *y)
 {
     int k;
-#define X(r) L2L__V s##r = L2L__NAME(all)(0); const float *w##r = w + (rows > r ? r : 0) * row;
+#define X(r) L2L__V s##r = L2L__SET(0); const float *w##r = w + (rows > r ? r : 0) * row;
     L2L__EACH_ROW(X)
 #undef X
     for (k = 0; k < columns; k++, z += L2L__COORDS) {
-        const L2L__V v = L2L__NAME(load)(z);
-#define X(r) if (rows > r) s##r = L2L__NAME(fma)(L2L__NAME(all)(w##r[k * column]), v, s##r);
+        const L2L__V v = L2L__LD(z);
+#define X(r) if (rows > r) s##r = L2L__FMA(L2L__SET(w##r[k * column]), v, s##r);
         L2L__EACH_ROW(X)
 #undef X
     }
-#define X(r) if (rows > r) L2L__NAME(store)(y + r * L2L__COORDS, s##r);
+#define X(r) if (rows > r) L2L__ST(y + r * L2L__COORDS, s##r);
     L2L__EACH_ROW(X)
 #undef X
     (void)w1; (void)w2; (void)w3; (void)w4; (void)w5; (void)w6; (void)w7; (void)w8; (void)w9;
@@ -14045,15 +14036,12 @@ L2L__INLINE void L2L__NAME(cell_matrix)(const float *w, int row, int column, int
 {
     int l, r;
     for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
-        for (r = 0; r + 10 <= rows; r += 10)
-            L2L__NAME(cell_tile)(10, w + r * row, row, column, columns, z + l,
-                                 y + r * L2L__COORDS + l);
-        for (; r + 4 <= rows; r += 4)
-            L2L__NAME(cell_tile)(4, w + r * row, row, column, columns, z + l,
-                                 y + r * L2L__COORDS + l);
-        for (; r < rows; r++)
-            L2L__NAME(cell_tile)(1, w + r * row, row, column, columns, z + l,
-                                 y + r * L2L__COORDS + l);
+        r = 0;
+#define X(n)                                                                                       \
+    for (; r + n <= rows; r += n)                                                                  \
+        L2L__NAME(cell_tile)(n, w + r * row, row, column, columns, z + l, y + r * L2L__COORDS + l);
+        X(10) X(4) X(1)
+#undef X
     }
 }
 #undef L2L__EACH_ROW
@@ -14062,26 +14050,26 @@ L2L__INLINE void L2L__NAME(cell_matrix)(const float *w, int row, int column, int
    serves all four: 1/q_1 = 1/(q_1 q_2 q_3 q_4) (q_3 q_4) q_2, and so on; every q is in 1..230. */
 L2L__INLINE void L2L__NAME(lstm_unit)(const l2l__cell_step *s, int n, int p)
 {
-    const L2L__V half = L2L__NAME(all)(0.5f);
+    const L2L__V half = L2L__SET(0.5f);
     float *gate = s->gates + p;
     L2L__V pi, pf, pg, po, qi, qf, qg, qo, r, qif, qgo, i, f, g;
-    L2L__NAME(tanh_parts)(half * L2L__NAME(load)(gate), &pi, &qi);
-    L2L__NAME(tanh_parts)(half * L2L__NAME(load)(gate + n), &pf, &qf);
-    L2L__NAME(tanh_parts)(L2L__NAME(load)(gate + 2 * n), &pg, &qg);
-    L2L__NAME(tanh_parts)(half * L2L__NAME(load)(gate + 3 * n), &po, &qo);
+    L2L__NAME(tanh_parts)(half * L2L__LD(gate), &pi, &qi);
+    L2L__NAME(tanh_parts)(half * L2L__LD(gate + n), &pf, &qf);
+    L2L__NAME(tanh_parts)(L2L__LD(gate + 2 * n), &pg, &qg);
+    L2L__NAME(tanh_parts)(half * L2L__LD(gate + 3 * n), &po, &qo);
     qif = qi * qf;
     qgo = qg * qo;
-    r = L2L__NAME(all)(1) / (qif * qgo);
+    r = L2L__SET(1) / (qif * qgo);
     qgo *= r;                                /* 1/(q_i q_f)                                       */
     qif *= r;                                /* 1/(q_g q_o)                                       */
-    i = L2L__NAME(fma)(half, pi * (qgo * qf), half); /* sigmoid(x) = (1 + tanh(x/2)) / 2          */
-    f = L2L__NAME(fma)(half, pf * (qgo * qi), half);
+    i = L2L__FMA(half, pi * (qgo * qf), half); /* sigmoid(x) = (1 + tanh(x/2)) / 2                */
+    f = L2L__FMA(half, pf * (qgo * qi), half);
     g = pg * (qif * qo);
-    L2L__NAME(store)(gate, i);
-    L2L__NAME(store)(gate + n, f);
-    L2L__NAME(store)(gate + 2 * n, g);
-    L2L__NAME(store)(gate + 3 * n, L2L__NAME(fma)(half, po * (qif * qg), half));
-    L2L__NAME(store)(s->c_next + p, L2L__NAME(fma)(f, L2L__NAME(load)(s->c + p), i * g));
+    L2L__ST(gate, i);
+    L2L__ST(gate + n, f);
+    L2L__ST(gate + 2 * n, g);
+    L2L__ST(gate + 3 * n, L2L__FMA(half, po * (qif * qg), half));
+    L2L__ST(s->c_next + p, L2L__FMA(f, L2L__LD(s->c + p), i * g));
 }
 
 L2L__KERNEL void L2L__NAME(cell_forward)(const l2l__cell *m, const l2l__cell_step *s)
@@ -14090,19 +14078,18 @@ L2L__KERNEL void L2L__NAME(cell_forward)(const l2l__cell *m, const l2l__cell_ste
     L2L__NAME(cell_matrix)(m->w, m->columns, 1, m->gates, m->columns, s->z, s->gates);
     for (p = 0; m->lstm && p < n; p += L2L__LANES) L2L__NAME(lstm_unit)(s, n, p);
     for (p = 0; p < n; p += L2L__LANES) {    /* apart from the gates, so that divisions overlap   */
-        L2L__V t = L2L__NAME(tanh)(L2L__NAME(load)((m->lstm ? s->c_next : s->gates) + p));
-        L2L__NAME(store)((m->lstm ? s->tanh_c : s->gates) + p, t);
-        if (m->lstm) t *= L2L__NAME(load)(s->gates + 3 * n + p);
-        L2L__NAME(store)(s->h_next + p, t);
+        L2L__V t = L2L__NAME(tanh)(L2L__LD((m->lstm ? s->c_next : s->gates) + p));
+        L2L__ST((m->lstm ? s->tanh_c : s->gates) + p, t);
+        if (m->lstm) t *= L2L__LD(s->gates + 3 * n + p);
+        L2L__ST(s->h_next + p, t);
     }
     for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
-        L2L__V y = L2L__NAME(all)(m->w_out[0]);
+        L2L__V y = L2L__SET(m->w_out[0]);
         for (k = 0; k < m->hidden; k++)
-            y = L2L__NAME(fma)(L2L__NAME(all)(m->w_out[1 + k]),
-                               L2L__NAME(load)(s->h_next + k * L2L__COORDS + l), y);
+            y = L2L__FMA(L2L__SET(m->w_out[1 + k]), L2L__LD(s->h_next + k * L2L__COORDS + l), y);
         if (m->squash) y = L2L__NAME(tanh)(y);
-        L2L__NAME(store)(s->y + l, y);
-        L2L__NAME(store)(s->delta + l, L2L__NAME(all)(m->scale) * y);
+        L2L__ST(s->y + l, y);
+        L2L__ST(s->delta + l, L2L__SET(m->scale) * y);
     }
 }
 
@@ -14110,36 +14097,36 @@ L2L__KERNEL void L2L__NAME(cell_forward)(const l2l__cell *m, const l2l__cell_ste
 L2L__INLINE void L2L__NAME(lstm_unit_back)(const l2l__cell_step *s, int n, int p, L2L__V d,
                                            float *dc)
 {
-    const L2L__V one = L2L__NAME(all)(1);
+    const L2L__V one = L2L__SET(1);
     float *gate = s->gates + p;
-    L2L__V i = L2L__NAME(load)(gate), f = L2L__NAME(load)(gate + n);
-    L2L__V g = L2L__NAME(load)(gate + 2 * n), o = L2L__NAME(load)(gate + 3 * n);
-    L2L__V tanh_c = L2L__NAME(load)(s->tanh_c + p), c = L2L__NAME(load)(s->c + p);
-    L2L__V e = L2L__NAME(fma)(d * o, one - tanh_c * tanh_c, L2L__NAME(load)(dc + p));
-    L2L__NAME(store)(gate, e * g * i * (one - i));
-    L2L__NAME(store)(gate + n, e * c * f * (one - f));
-    L2L__NAME(store)(gate + 2 * n, e * i * (one - g * g));
-    L2L__NAME(store)(gate + 3 * n, d * tanh_c * o * (one - o));
-    L2L__NAME(store)(dc + p, e * f);
+    L2L__V i = L2L__LD(gate), f = L2L__LD(gate + n);
+    L2L__V g = L2L__LD(gate + 2 * n), o = L2L__LD(gate + 3 * n);
+    L2L__V tanh_c = L2L__LD(s->tanh_c + p), c = L2L__LD(s->c + p);
+    L2L__V e = L2L__FMA(d * o, one - tanh_c * tanh_c, L2L__LD(dc + p));
+    L2L__ST(gate, e * g * i * (one - i));
+    L2L__ST(gate + n, e * c * f * (one - f));
+    L2L__ST(gate + 2 * n, e * i * (one - g * g));
+    L2L__ST(gate + 3 * n, d * tanh_c * o * (one - o));
+    L2L__ST(dc + p, e * f);
 }
 
 L2L__KERNEL void L2L__NAME(cell_backward)(const l2l__cell *m, const l2l__cell_step *s,
                                           const float *u, float *dh, float *dc, int wanted)
 {
-    const L2L__V one = L2L__NAME(all)(1), scale = L2L__NAME(all)(m->scale);
+    const L2L__V one = L2L__SET(1), scale = L2L__SET(m->scale);
     int n = m->hidden * L2L__COORDS, l, p;
     for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
-        L2L__V y = L2L__NAME(load)(s->y + l), d = scale * L2L__NAME(load)(u + l);
+        L2L__V y = L2L__LD(s->y + l), d = scale * L2L__LD(u + l);
         if (m->squash) d *= one - y * y;
-        L2L__NAME(store)(s->y + l, d);
+        L2L__ST(s->y + l, d);
         for (p = l; p < n; p += L2L__COORDS) {
-            L2L__V w = L2L__NAME(all)(m->w_out[1 + p / L2L__COORDS]);
-            L2L__V e = L2L__NAME(fma)(w, d, L2L__NAME(load)(dh + p));
+            L2L__V w = L2L__SET(m->w_out[1 + p / L2L__COORDS]);
+            L2L__V e = L2L__FMA(w, d, L2L__LD(dh + p));
             if (m->lstm) {
                 L2L__NAME(lstm_unit_back)(s, n, p, e, dc);
             } else {
-                y = L2L__NAME(load)(s->gates + p);
-                L2L__NAME(store)(s->gates + p, e * (one - y * y));
+                y = L2L__LD(s->gates + p);
+                L2L__ST(s->gates + p, e * (one - y * y));
             }
         }
     }
@@ -14155,20 +14142,20 @@ L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, 
                                       float *sums)
 {
     int t, l;
-#define X(r, k) L2L__V s##r##k = L2L__NAME(load)(                                                  \
-        sums + (r < rows && k < columns ? (r * stride + k) * L2L__LANES : 0));
+#define X(r, k)                                                                                    \
+    L2L__V s##r##k = L2L__LD(sums + (r < rows && k < columns ? (r * stride + k) * L2L__LANES : 0));
     L2L__EACH_SUM(X)
 #undef X
     for (t = 0; t < T; t++, d += d_step, z += z_step)
         for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
-#define X(r, k) if (r < rows && k < columns)                                                       \
-        s##r##k = L2L__NAME(fma)(L2L__NAME(load)(d + r * L2L__COORDS + l),                         \
-                                 L2L__NAME(load)(z + k * L2L__COORDS + l), s##r##k);
+#define X(r, k)                                                                                    \
+    if (r < rows && k < columns)                                                                   \
+        s##r##k = L2L__FMA(L2L__LD(d + r * L2L__COORDS + l), L2L__LD(z + k * L2L__COORDS + l),     \
+                           s##r##k);
             L2L__EACH_SUM(X)
 #undef X
         }
-#define X(r, k) if (r < rows && k < columns)                                                       \
-        L2L__NAME(store)(sums + (r * stride + k) * L2L__LANES, s##r##k);
+#define X(r, k) if (r < rows && k < columns) L2L__ST(sums + (r * stride + k) * L2L__LANES, s##r##k);
     L2L__EACH_SUM(X)
 #undef X
 }
@@ -14177,25 +14164,19 @@ L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, 
 L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const float *d,
                                             int d_step, const float *z, int z_step, float *sums)
 {
-    int r, k, step;
-    for (r = 0; r < rows; r += step) {
-        float *at = sums + r * columns * L2L__LANES;
-        const float *dr = d + r * L2L__COORDS;
-        step = r + 4 <= rows ? 4 : 1;
-        for (k = 0; k + 3 <= columns; k += 3)
-            if (step == 4)
-                L2L__NAME(cell_sums)(4, 3, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
-                                     at + k * L2L__LANES);
-            else
-                L2L__NAME(cell_sums)(1, 3, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
-                                     at + k * L2L__LANES);
-        for (; k < columns; k++)
-            if (step == 4)
-                L2L__NAME(cell_sums)(4, 1, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
-                                     at + k * L2L__LANES);
-            else
-                L2L__NAME(cell_sums)(1, 1, T, dr, d_step, z + k * L2L__COORDS, z_step, columns,
-                                     at + k * L2L__LANES);
+    int r, k, tall, wide;
+    for (r = 0; r < rows; r += tall) {
+        tall = r + 4 <= rows ? 4 : 1;
+        for (k = 0; k < columns; k += wide) {
+            const float *dr = d + r * L2L__COORDS, *zk = z + k * L2L__COORDS;
+            float *at = sums + (r * columns + k) * L2L__LANES;
+            wide = k + 3 <= columns ? 3 : 1;
+#define X(m, n)                                                                                    \
+    if (tall == m && wide == n)                                                                    \
+        L2L__NAME(cell_sums)(m, n, T, dr, d_step, zk, z_step, columns, at);
+            X(4, 3) X(4, 1) X(1, 3) X(1, 1)
+#undef X
+        }
     }
 }
 
@@ -14214,6 +14195,11 @@ static const l2l__kernels L2L__NAME(kernels) = {
 #undef L2L__NAME
 #undef L2L__V
 #undef L2L__I
+#undef L2L__LD
+#undef L2L__ST
+#undef L2L__SET
+#undef L2L__FMA
+#undef L2L__PICK
 #undef L2L__LANES
 #undef L2L__SUFFIX
 #undef L2L__TARGET
@@ -14614,14 +14600,14 @@ static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
 {
     int64_t plane = (int64_t)q->oh * q->ow, place = q->sparse ? p0 / q->images : p0 % plane;
     int64_t n = q->sparse ? p0 % q->images : p0 / plane;
-    int h = (int)(place / q->ow), w = (int)(place % q->ow), r, t;
+    int h = (int)(place / q->ow), w = (int)(place % q->ow), further = q->step * q->c, r, t;
     const l2l_real **before = NULL;
     for (r = 0; r < m || r % L2L__ROWS; r++) {
         const l2l_real **at = b->pointers +
                               (int64_t)(r / L2L__ROWS) * q->count * L2L__ROWS + r % L2L__ROWS;
         if (q->wide && r > 0 && r < m && w > 0) { /* no borders: one pixel further                */
             for (t = 0; t < q->count; t++)
-                at[t * L2L__ROWS] = before[t * L2L__ROWS] + q->step * q->c;
+                at[t * L2L__ROWS] = before[t * L2L__ROWS] + further;
             b->targets[r] = b->targets[r - 1] + q->k;
         } else {
             b->targets[r] = l2l__point_pixel(q, n, h, w, at);
