@@ -78,20 +78,20 @@ int main(void)
            files                                     1288  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1436  >>algorithm-1
-      4  The learned maximizer                       2631  >>maximizer
-      5  Maximizers that do not learn                3625  >>maximizers
-      6  Methods and trainers                        3838  >>methods
+      4  The learned maximizer                       2635  >>maximizer
+      5  Maximizers that do not learn                3629  >>maximizers
+      6  Methods and trainers                        3842  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4305  >>foundation
-      8  Tensors and reverse-mode autodiff           5436  >>autodiff
-      9  Layers and classifiers                      7113  >>layers
-     10  Losses and outer optimizers                 8213  >>losses-code
+      7  Errors, memory, random numbers, options     4309  >>foundation
+      8  Tensors and reverse-mode autodiff           5440  >>autodiff
+      9  Layers and classifiers                      7117  >>layers
+     10  Losses and outer optimizers                 8217  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8544  >>attacks-code
-     12  Evaluation                                 10119  >>evaluation
-     13  Data sets                                  10753  >>data-code
-     14  Files                                      10851  >>files-code
-     15  Kernels                                    13275  >>kernels
+     11  Attacks                                     8548  >>attacks-code
+     12  Evaluation                                 10123  >>evaluation
+     13  Data sets                                  10757  >>data-code
+     14  Files                                      10855  >>files-code
+     15  Kernels                                    13279  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -2353,7 +2353,8 @@ static void l2l__add_told(l2l_trainer *t)
 
 /* What is added up over the parts, each by its share of the images: the gradient of the part's
    mean loss in theta, how far it has moved running statistics, and the maximizer's sum, which has
-   its share. Where there is no part, the zeros that change no sum. */
+   its share. Of a part that is the whole batch, to where it has moved them. Where there is no part,
+   the zeros that change no sum. */
 static void l2l__pack_part(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
 {
     l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, zero = (l2l_real)-0.0;
@@ -2365,7 +2366,8 @@ static void l2l__pack_part(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
     for (int i = 0; i < t->model->n_slots; i++) {
         l2l__slot *p = t->model->slot[i];
         int64_t n = p->trainable ? 0 : l2l_count(p->value.shape);
-        for (int64_t k = 0; k < n; k++) *part++ = share * (p->value.data[k] - *was++);
+        for (int64_t k = 0; k < n; k++, was++)
+            *part++ = in->n < in->batch ? share * (p->value.data[k] - *was) : p->value.data[k];
     }
     if (t->n_phi) memcpy(part, t->phi, (size_t)t->n_phi * sizeof *part);
 }
@@ -2390,8 +2392,9 @@ static bool l2l__add_round(l2l_trainer *t, l2l_real *part, l2l_real *from)
 }
 
 /* After the last round: the sums to where lines 15 and 16 take them from. */
-static bool l2l__unpack(l2l_trainer *t)
+static bool l2l__unpack(l2l_trainer *t, const l2l_inner *in)
 {
+    const bool whole = l2l__part_size(t, in->batch) == in->batch;
     const l2l_real *at = t->sum + t->theta_size;
     l2l_real *gradient = t->sum;
     for (int i = 0; i < t->n_theta; gradient += t->optimizer->sizes[i++])
@@ -2399,7 +2402,8 @@ static bool l2l__unpack(l2l_trainer *t)
     for (int i = 0; i < t->model->n_slots; i++) {
         l2l__slot *p = t->model->slot[i];
         int64_t n = p->trainable ? 0 : l2l_count(p->value.shape);
-        for (int64_t k = 0; k < n; k++) p->value.data[k] += *at++;
+        for (int64_t k = 0; k < n; k++)
+            p->value.data[k] = whole ? *at++ : p->value.data[k] + *at++;
     }
     if (t->n_phi) memcpy(t->phi, at, (size_t)t->n_phi * sizeof *at);
     return l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta) ||
@@ -2426,7 +2430,7 @@ static bool l2l__add_up(l2l_trainer *t, l2l_inner *in)
         l2l__copy_buffers(t, t->buffers, true);
         if (!l2l__add_round(t, part, from)) return false;
     }
-    return ++t->round < t->rounds || !parts || l2l__unpack(t);
+    return ++t->round < t->rounds || !parts || l2l__unpack(t, in);
 }
 
 /* -- lines 15 and 16 --------------------------------------------------------------------------- */

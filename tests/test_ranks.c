@@ -162,13 +162,13 @@ static void set_options(worker *w, l2l_train_options *o, l2l_learned *phi)
         o->method.outer.user = w->nan_image ? w : NULL;
     }
     o->epochs = 2;
-    o->batch = 12;           /* 33 images after the split: parts of 3,3,3,3, and 3,3,3,  */
+    o->batch = 12;           /* 26 images after the split: in parts of 3 twice four, then 2 at once */
     o->micro_batch = w->micro_batch;
     o->T = 3;
     o->epsilon = 0.1;
     o->epsilon_warm_up = 0.5;
     o->augment.flip = true;
-    o->validation = 7;
+    o->validation = 14;
     o->validation_attack = l2l_attack_pgd(0.1);
     o->validation_attack.steps = 2;
     o->seed = 31;
