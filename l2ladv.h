@@ -12408,7 +12408,7 @@ static void l2l__training_digests(const l2l_trainer *t, double digest[4])
 {
     uint64_t h = L2L__FNV, theta = h;
     l2l__bundle b;
-    l2l__bundle_new(t->context, &b, 0);
+    l2l__bundle_new(t->context, &b);
     l2l__fingerprint_put(&b, "model", l2l__model_fields, &t->model->options);
     l2l__fingerprint_put(&b, "", l2l__training_fields, t);
     for (int i = 0; i < b.pairs; i++)
