@@ -70,22 +70,22 @@ int main(void)
            classifiers, layers, own networks          540  >>models
            outer optimizers, schedules                674  >>optimizers
            objective, maximizer, outer loss           714  >>seams
-           attacks                                    855  >>attacks
-           the learned maximizer                      997  >>learned
-           data sets                                 1038  >>data
-           training                                  1060  >>train
-           evaluation                                1175  >>evaluate
-           files                                     1270  >>files
+           attacks                                    858  >>attacks
+           the learned maximizer                     1000  >>learned
+           data sets                                 1041  >>data
+           training                                  1063  >>train
+           evaluation                                1193  >>evaluate
+           files                                     1288  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1418  >>algorithm-1
-      4  The learned maximizer                       2413  >>maximizer
-      5  Maximizers that do not learn                3399  >>maximizers
-      6  Methods and trainers                        3612  >>methods
+      3  Algorithm 1, line by line                   1436  >>algorithm-1
+      4  The learned maximizer                       2635  >>maximizer
+      5  Maximizers that do not learn                3629  >>maximizers
+      6  Methods and trainers                        3842  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4055  >>foundation
-      8  Tensors and reverse-mode autodiff           5177  >>autodiff
-      9  Layers and classifiers                      6854  >>layers
-     10  Losses and outer optimizers                 7954  >>losses-code
+      7  Errors, memory, random numbers, options     4309  >>foundation
+      8  Tensors and reverse-mode autodiff           5440  >>autodiff
+      9  Layers and classifiers                      7117  >>layers
+     10  Losses and outer optimizers                 8217  >>losses-code
    Part IV: appendices
      11  Attacks                                     8285  >>attacks-code
      12  Evaluation                                  9860  >>evaluation
@@ -803,6 +803,9 @@ typedef struct l2l_maximizer {
        after the last part `update` makes a step with it. Both NULL: it does not learn. */
     bool (*gradient)(void *self, l2l_inner *in);
     bool (*update)(void *self, l2l_inner *in);
+    /* Where that sum is, as long as the maximizer lives, and how many numbers; only needed where
+       several ranks learn (2.12), which put theirs together there. May be NULL. */
+    l2l_real *(*sum)(void *self, int64_t *n);
     /* For checkpoints: writes what was learned as numbers (or only counts them if numbers is NULL),
        and takes it back. Both may be NULL. */
     int64_t (*pack)(void *self, double *numbers);
@@ -1065,8 +1068,17 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
    A batch too large for the memory: with micro_batch lines 6 to 14 take it in parts of so many
    images, gradients are added up, and lines 15 and 16 make one step with those of the whole batch.
    Random numbers go by the image, so nothing but rounding tells that from the batch at once, save
-   batch norm in training mode: as in PyTorch, its statistics are each part's, and the running ones
-   move once for each part. */
+   batch norm in training mode: as in PyTorch, its statistics are each part's. The running ones move
+   once for a step, by the mean of the parts' moves; until then all parts see those from before it.
+
+   Several processes, on one machine or many, train one model: each makes the same model, maximizer,
+   data set and trainer, with a `rank` of its own, and calls the same functions. Each takes every
+   ranks-th part of a batch (micro_batch, if 0: batch/ranks), and all add up what was found in the
+   order of the parts. So bits depend on micro_batch alone: any number of ranks, also on resuming,
+   gives those of one process. Held-out images are attacked by parts, too. Rank 0 alone writes log
+   and checkpoint, which all read; `progress` is called on each. An error on one rank ends all with
+   "rank 2: ", as a callback does that says stop; a rank that dies is for `exchange` to notice.
+   examples/mpi_train.c does it with MPI. */
 typedef struct l2l_method {
     const char *name;
     l2l_objective objective;
@@ -1143,6 +1155,12 @@ typedef struct l2l_train_options {
                                 /* be opened is an error                                          */
     const char *log;            /* file of JSON lines, NULL: none; refused while another training */
                                 /* writes to it (POSIX)                                           */
+    int rank, ranks;            /* this process, 0 to ranks-1, of so many; 0 or 1: it is alone    */
+    bool (*exchange)(void *user, const void *to, void *from, size_t bytes); /* all to all: block  */
+                                /* k of `to` goes to rank k, and block k of `from` comes from     */
+                                /* rank k, the own one, too; each of so many bytes. false: it     */
+                                /* failed, which ends the training on this rank                   */
+    void *exchange_user;
 } l2l_train_options;
 L2LADVDEF l2l_train_options l2l_train_default(void);
 
@@ -1503,6 +1521,19 @@ struct l2l_optimizer {
     int64_t steps;
 };
 
+/* What a rank tells the others: of its part of a batch, and at the end of steps. */
+typedef struct l2l__told {
+    int status;                              /* l2l_status: not OK ends all ranks                 */
+    int n, right, guess;                     /* images, those that are right, the class predicted */
+                                             /* for all of them or -1                             */
+    bool noted, stop;                        /* line 14 noted predictions at x'_T; a callback     */
+                                             /* asked to stop                                     */
+    int64_t saturated;                       /* how many pixels of x'_T are on the border         */
+    double L_theta, L_phi;                   /* L_theta / B; L_phi                                */
+    double start_loss, end_loss;             /* sums of L(f(x'_0), y), L(f(x'_T), y)              */
+    double digest[4];                        /* what must be equal, see l2l__alike                */
+} l2l__told;
+
 struct l2l_trainer {
     l2l_context *context;
     l2l_model *model;                        /* f_theta                                           */
@@ -1516,9 +1547,17 @@ struct l2l_trainer {
     bool has_good, sampled;
     l2l_tensor **theta, **found;             /* trainable parameters + x'_T, and their gradients  */
     l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
-    l2l_real *sum;                           /* of the parts' gradients; NULL: there are no parts */
+    l2l_real *sum;                           /* over the parts: l2l__pack_part; NULL: there is 1  */
+    int64_t sum_size, slice;                 /* its numbers; as many of a chunk as a rank adds up */
+    l2l_real *phi;                           /* the maximizer's sum, n_phi numbers, if there are  */
+    int64_t n_phi;                           /* other ranks                                       */
     l2l_real *buffers;                       /* running statistics before the step                */
-    l2l_real *part_buffers;                  /* and before line 14 of the part at hand            */
+    int64_t n_buffers;
+    int ranks, round, rounds;                /* in a round every rank takes a part                */
+    l2l__told part, whole;                   /* of the part at hand, of the batch so far          */
+    l2l__told *told;                         /* of all ranks                                      */
+    char *talk;                              /* texts to and from all ranks                       */
+    bool apart;                              /* an error has been told: the ranks talk no more    */
     double *w;                               /* w[0..T]                                           */
     bool cross_entropy;                      /* line 14 is the library's own, which notes its     */
                                              /* logits, and                                       */
@@ -1529,11 +1568,6 @@ struct l2l_trainer {
     l2l_progress progress;
     double epoch_loss, epoch_right;
     int64_t epoch_seen;
-    double start_loss;                       /* of this batch so far: sum of L(f(x'_0), y), how   */
-    int64_t saturated;                       /* many pixels of x'_T are on the border, how many   */
-    double end_loss;                         /* sum of L(f(x'_T), y)                              */
-    bool noted;                              /* line 14 noted predictions at x'_T:                */
-    int right, guess;                        /* images right, the class of all of them or -1      */
     l2l_model *best;
     double best_score;
     int plateau;
@@ -1560,10 +1594,10 @@ static bool l2l__step(const l2l_maximizer *m, l2l_inner *in);
 static void l2l__move(l2l_inner *in);
 static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in);
 static bool l2l__inner_gradient(l2l_trainer *t, l2l_inner *in);
-static void l2l__tally(l2l_trainer *t, const l2l_inner *in);
+static bool l2l__add_up(l2l_trainer *t, l2l_inner *in);
 static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in);
 static bool l2l__descend(l2l_trainer *t);
-static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double loss);
+static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in);
 
 /* -- Algorithm 1 ------------------------------------------------------------------------------- */
 
@@ -1576,28 +1610,26 @@ static void l2l__algorithm1(l2l_trainer *trainer)
     const l2l_maximizer *m_phi = &method->maximizer;
     l2l_mark mark = l2l_mark_here(trainer->context);
     l2l_inner in; /* the inner problem: x, y, x'_t, g_t, delta_t, L_phi */
-    double L_theta;
     bool more;
     do {                                                                            /* [A1:4] */
-        L_theta = 0;
         l2l__sample(trainer, &in);           /* M; L_theta, L_phi = 0 */            /* [A1:5] */
         while (l2l__next_part(trainer, &in, mark)) { /* n of (x,y) in M at once */  /* [A1:6] */
             l2l__begin(m_phi, &in);          /* h_0 = 0 */                          /* [A1:7] */
             l2l__start(&in, method->start);  /* x'_0 = Proj(x + noise) */           /* [A1:8] */
-            if (in.T > 0) trainer->start_loss += l2l__loss_at(trainer, &in, 0); /* finds g_0 */
+            if (in.T > 0) trainer->part.start_loss = l2l__loss_at(trainer, &in, 0); /* and g_0 */
             for (in.t = 0; in.t < in.T; in.t++) {                                   /* [A1:9] */
                 /* g_t = grad L(f(x'_t), y) stands in in.g[t], found with the loss */ /* [A1:10] */
                 l2l__step(m_phi, &in);       /* delta_t, h_{t+1} = m_phi(g_t, h_t) */ /* [A1:11] */
                 l2l__move(&in);              /* x'_{t+1} = Proj(x'_t + delta_t) */  /* [A1:12] */
                 in.L_phi += in.w[in.t + 1] * l2l__loss_at(trainer, &in, in.t + 1);  /* [A1:13] */
             }
-            L_theta += l2l__outer_gradient(trainer, &in); /* x'_T is a constant */  /* [A1:14] */
+            trainer->part.L_theta = l2l__outer_gradient(trainer, &in); /* at x'_T */ /* [A1:14] */
             l2l__inner_gradient(trainer, &in); /* grad L_phi / B, added up */       /* [A1:15] */
-            l2l__tally(trainer, &in);        /* for the report */
+            l2l__add_up(trainer, &in);       /* all that with the other parts */
         }
         l2l__ascend(m_phi, &in);             /* phi   += alpha_1 grad L_phi / B */  /* [A1:15] */
         l2l__descend(trainer);               /* theta -= alpha_2 grad L_theta / B */ /* [A1:16] */
-        more = l2l__until_converged(trainer, &in, L_theta);
+        more = l2l__until_converged(trainer, &in);
         trainer->model->images = NULL;
         l2l_release(trainer->context, mark);
     } while (more);                                                                 /* [A1:17] */
@@ -1676,6 +1708,7 @@ static void l2l__log_line(l2l_trainer *t);
 static bool l2l__log_begin(l2l_trainer *t);
 static void l2l__log_end(l2l_trainer *t);
 static bool l2l__maybe_resume(l2l_trainer *t);
+static void l2l__training_digests(const l2l_trainer *t, double digest[4]);
 static int64_t l2l__learned_pack_state(void *self, double *numbers);
 static bool l2l__learned_unpack_state(void *self, const double *numbers, int64_t count);
 static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *digest);
@@ -1734,6 +1767,13 @@ static bool l2l__fill_batch(l2l_trainer *t, l2l_inner *in, int n, const int *whi
     return !c->status;
 }
 
+/* Images of a part, of a mini-batch of n. */
+static int l2l__part_size(const l2l_trainer *t, int n)
+{
+    int most = t->options.micro_batch;
+    return most && most < n ? most : n;
+}
+
 /* The next mini-batch M: which images, and what the inner problem over them is. */
 static void l2l__sample(l2l_trainer *t, l2l_inner *in)
 {
@@ -1765,21 +1805,23 @@ static void l2l__sample(l2l_trainer *t, l2l_inner *in)
     in->T = o->method.maximizer.step ? o->T : 0;
     in->w = t->w;
     in->mode = o->inner_mode;
-    t->start_loss = t->end_loss = 0;
-    t->saturated = 0;
-    t->right = 0;
+    t->round = 0;
+    t->rounds = (int)((n - 1) / ((int64_t)l2l__part_size(t, n) * t->ranks)) + 1;
+    memset(&t->whole, 0, sizeof t->whole);
     l2l__copy_buffers(t, t->buffers, false);
     t->sampled = true;
 }
 
 /* -- line 6: in parts that fit the memory ------------------------------------------------------ */
 
-/* Room for the sum of the parts' gradients of theta. */
+/* Room for the sums over the parts: in chunks of `ranks` slices, of a million numbers at most. */
 static bool l2l__make_sum(l2l_trainer *t)
 {
-    if (!t->sum)
-        t->sum = (l2l_real *)l2l__hold(t->context, &t->held_memory, t->theta_size,
-                                       sizeof *t->sum);
+    int64_t n = t->theta_size + t->n_buffers + t->n_phi, chunks = (n >> 20) + 1;
+    if (t->sum) return true;
+    t->slice = (n - 1) / (chunks * t->ranks) + 1;
+    t->sum_size = chunks * t->ranks * t->slice;
+    t->sum = (l2l_real *)l2l__hold(t->context, &t->held_memory, t->sum_size, sizeof *t->sum);
     return t->sum != NULL;
 }
 
@@ -1830,23 +1872,37 @@ static bool l2l__inner_clean(l2l_inner *in)
     return !c->status;
 }
 
-/* The next part of M, all of it unless micro_batch is less, in the memory of the part before. */
-static bool l2l__next_part(l2l_trainer *t, l2l_inner *in, l2l_mark mark)
+/* A part of M, all of it unless micro_batch is less, in the memory of the part before. */
+static bool l2l__open_part(l2l_trainer *t, l2l_inner *in, int first, l2l_mark mark)
 {
-    int most = t->options.micro_batch, first = in->first + in->n, n = in->batch - first;
+    int n = l2l__part_size(t, in->batch);
     int64_t at = t->given ? 0 : t->progress.step_in_epoch * t->options.batch + first;
-    if (t->context->status || n == 0) return false;
-    if (first) l2l_release(t->context, mark);
-    if (most && most < n) n = most;
+    l2l_release(t->context, mark);
+    if (n > in->batch - first) n = in->batch - first;
     in->first = first;
-    if ((n < in->batch && !l2l__make_sum(t)) || !l2l__fill_batch(t, in, n, t->order + at))
+    if (((t->rounds > 1 || t->ranks > 1) && !l2l__make_sum(t)) ||
+        !l2l__fill_batch(t, in, n, t->order + at))
         return false;
+    t->part.n = n;
     t->model->stream = in->stream;
     t->model->images = in->images;
     t->model->n_images = n;
-    l2l__copy_buffers(t, t->part_buffers, false);
     return l2l__inner_open(in, t->options.method.maximizer.gradient != NULL) &&
            l2l__inner_clean(in);
+}
+
+/* Of each round of parts the one of this rank. The last round has perhaps none for it: then, as
+   after an error, it only meets the others. */
+static bool l2l__next_part(l2l_trainer *t, l2l_inner *in, l2l_mark mark)
+{
+    int64_t first = ((int64_t)t->round * t->ranks + t->options.rank) * l2l__part_size(t, in->batch);
+    if (t->round == t->rounds) return false;
+    memset(&t->part, 0, sizeof t->part);
+    if (!t->context->status && first < in->batch && l2l__open_part(t, in, (int)first, mark))
+        return true;
+    t->part.n = 0;
+    l2l__add_up(t, in);
+    return false;
 }
 
 /* -- lines 7 and 8: begin, start --------------------------------------------------------------- */
@@ -2103,10 +2159,10 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
         l2l__lend(in->x, false);
         l2l__lend(in->adv, false);
         t->model->predicted = NULL;
-        t->noted = in->predicted[0] >= 0;
+        t->part.noted = in->predicted[0] >= 0;
         return loss;
     }
-    t->noted = true;
+    t->part.noted = true;
     logits = l2l_model_forward(t->model, in->adv, L2L_TRAIN);
     if (logits) l2l__finite_images(in, l2l__a_logit, logits);
     loss = logits && !c->status ? l2l_cross_entropy(c, logits, in->labels) : NULL;
@@ -2146,25 +2202,8 @@ static void l2l__share(l2l_trainer *t, l2l_inner *in)
     in->L_phi += in->w[in->T] * total;
 }
 
-/* The gradient of L_theta / B: of the parts', by their share of the images, the sum. */
-static void l2l__add_gradient(l2l_trainer *t, const l2l_inner *in)
-{
-    l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, *sum = t->sum;
-    for (int i = 0; i < t->n_theta; i++) {
-        int64_t n = t->optimizer->sizes[i], j;
-        const l2l_real *g = t->found[i]->data;
-        t->gradients[i] = t->found[i]->data;
-        if (in->n == in->batch) continue;
-        t->gradients[i] = sum;
-        if (!in->first) memset(sum, 0, (size_t)n * sizeof *sum);
-        L2L__PARALLEL(l2l__workers(t->context, n))
-        for (j = 0; j < n; j++) sum[j] += share * g[j];
-        sum += n;
-    }
-}
-
-/* The part's share of L_theta / B at x'_T and of its gradient in theta. Checked before anything is
-   updated. */
+/* The part's share of L_theta / B at x'_T, and the gradient of the mean loss of the part in theta.
+   Checked before anything is updated. */
 static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
 {
     l2l_context *c = t->context;
@@ -2179,7 +2218,7 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
         l2l__fail(c, L2L_ERROR_NUMERIC, "the outer loss is %g, not finite", value);
     t->theta[t->n_theta] = in->adv;
     if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
-        l2l__add_gradient(t, in);
+        for (int i = 0; i < t->n_theta; i++) t->gradients[i] = t->found[i]->data;
         if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
             l2l__fail(c, L2L_ERROR_NUMERIC, "the gradient of the outer loss is not finite");
         if (share) l2l__share(t, in);
@@ -2189,8 +2228,9 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
 }
 
 /* Exchanges running statistics that were kept and those of now. */
-static void l2l__swap_buffers(l2l_trainer *t, l2l_real *at)
+static void l2l__swap_buffers(l2l_trainer *t)
 {
+    l2l_real *at = t->buffers;
     for (int i = 0; at && i < t->model->n_slots; i++) {
         l2l__slot *p = t->model->slot[i];
         int64_t n = l2l_count(p->value.shape);
@@ -2202,7 +2242,7 @@ static void l2l__swap_buffers(l2l_trainer *t, l2l_real *at)
     }
 }
 
-/* -- lines 15 and 16 --------------------------------------------------------------------------- */
+/* -- line 15, the gradient --------------------------------------------------------------------- */
 
 /* The maximizer may run the classifier again (second order), and must see the one of the inner
    steps: line 14 has moved its running statistics. */
@@ -2211,13 +2251,189 @@ static bool l2l__inner_gradient(l2l_trainer *t, l2l_inner *in)
     const l2l_maximizer *m = &t->options.method.maximizer;
     if (in->context->status) return false;
     if (!m->gradient) return true;
-    l2l__swap_buffers(t, t->part_buffers);
+    if (t->n_phi) memset(t->phi, 0, (size_t)t->n_phi * sizeof *t->phi); /* the part's alone       */
+    l2l__swap_buffers(t);
     bool ok = m->gradient(m->self, in) ||
               l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' found no gradient",
                         m->name);
-    l2l__swap_buffers(t, t->part_buffers);
+    l2l__swap_buffers(t);
     return ok;
 }
+
+/* -- the parts' sums, over the ranks ----------------------------------------------------------- */
+
+/* A block of so many bytes to every rank, and one from each. */
+static bool l2l__exchange(l2l_trainer *t, const void *to, void *from, size_t bytes)
+{
+    if (t->apart) return false;
+    if (t->options.exchange(t->options.exchange_user, to, from, bytes)) return true;
+    t->apart = true;
+    return l2l__fail(t->context, L2L_ERROR_CALLBACK, "training: `exchange` failed on rank %d",
+                     t->options.rank);
+}
+
+/* The same block to every rank. */
+static bool l2l__to_all(l2l_trainer *t, const void *mine, void *from, size_t bytes)
+{
+    for (int r = 0; r < t->ranks; r++) memcpy(t->talk + (size_t)r * bytes, mine, bytes);
+    return l2l__exchange(t, t->talk, from, bytes);
+}
+
+/* t->told of all ranks. Wherever a rank had an error, this is its next exchange, so that all learn
+   of it, end, and talk no more; those without one get the first that there is. */
+static bool l2l__gather(l2l_trainer *t)
+{
+    l2l_context *c = t->context;
+    size_t bytes = sizeof c->text;
+    int r = 0;
+    t->part.status = (int)c->status;
+    t->told[0] = t->part;
+    if (t->ranks == 1) return !c->status;
+    if (!l2l__to_all(t, &t->part, t->told, sizeof t->part)) return false;
+    while (r < t->ranks && !t->told[r].status) r++;
+    if (r == t->ranks) return true;
+    if (l2l__to_all(t, c->text, t->talk + (size_t)t->ranks * bytes, bytes) && !c->status)
+        l2l__fail(c, (l2l_status)t->told[r].status, "rank %d: %s", r,
+                  t->talk + (size_t)(t->ranks + r) * bytes);
+    t->apart = true;
+    return false;
+}
+
+/* Ranks that are to train one model begin alike, and stay so unless their machines compute
+   differently. */
+static bool l2l__alike(l2l_trainer *t)
+{
+    static const char *const what[4] = {"step", "settings or data", "model", "maximizer"};
+    if (t->ranks > 1) l2l__training_digests(t, t->part.digest);
+    if (!l2l__gather(t)) return false;
+    for (int r = 1; r < t->ranks; r++)
+        for (int i = 0; i < 4; i++)
+            if (memcmp(&t->told[r].digest[i], &t->told[0].digest[i], sizeof(double)))
+                return l2l__fail(t->context, L2L_ERROR_MISMATCH, "training: rank %d has another %s "
+                                 "than rank 0", r, what[i]);
+    return true;
+}
+
+/* What a part adds to the report: pixels of x'_T on the border of the ball or of the image range,
+   and the predictions that were noted at line 14. */
+static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
+{
+    l2l__told *part = &t->part;
+    int64_t n = l2l_count(in->shape);
+    l2l_real epsilon = (l2l_real)in->epsilon;
+    for (int64_t i = 0; i < n; i++) {
+        l2l_real x = in->x->data[i], z = in->adv->data[i];
+        part->saturated += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
+    }
+    part->L_phi = in->L_phi - t->whole.L_phi;
+    for (int i = 0; i < in->n; i++) part->end_loss += (double)in->loss[i];
+    part->guess = in->predicted[0];
+    for (int i = 0; part->noted && i < in->n; i++) {
+        part->right += in->predicted[i] == in->labels[i];
+        if (in->predicted[i] != part->guess) part->guess = -1;
+    }
+}
+
+/* The figures of a round, one part after the other. */
+static void l2l__add_told(l2l_trainer *t)
+{
+    l2l__told *whole = &t->whole;
+    for (const l2l__told *p = t->told; p < t->told + t->ranks && p->n; p++) {
+        whole->guess = !whole->n || whole->guess == p->guess ? p->guess : -1;
+        whole->n += p->n;
+        whole->right += p->right;
+        whole->noted = p->noted;
+        whole->saturated += p->saturated;
+        whole->L_theta += p->L_theta;
+        whole->L_phi += p->L_phi;
+        whole->start_loss += p->start_loss;
+        whole->end_loss += p->end_loss;
+    }
+}
+
+/* What is added up over the parts, each by its share of the images: the gradient of the part's
+   mean loss in theta, how far it has moved running statistics, and the maximizer's sum, which has
+   its share. Of a part that is the whole batch, to where it has moved them. Where there is no part,
+   the zeros that change no sum. */
+static void l2l__pack_part(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
+{
+    l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, zero = (l2l_real)-0.0;
+    const l2l_real *was = t->buffers;
+    for (int64_t i = 0; i < t->sum_size; i++) part[i] = zero;
+    if (!t->part.n) return;
+    for (int i = 0; i < t->n_theta; part += t->optimizer->sizes[i++])
+        l2l__ew_axpb(t->context, t->optimizer->sizes[i], share, t->found[i]->data, zero, part);
+    for (int i = 0; i < t->model->n_slots; i++) {
+        l2l__slot *p = t->model->slot[i];
+        int64_t n = p->trainable ? 0 : l2l_count(p->value.shape);
+        for (int64_t k = 0; k < n; k++, was++)
+            *part++ = in->n < in->batch ? share * (p->value.data[k] - *was) : p->value.data[k];
+    }
+    if (t->n_phi) memcpy(part, t->phi, (size_t)t->n_phi * sizeof *part);
+}
+
+/* sum <- ((sum + part of rank 0) + part of rank 1) + ..., the first round's without a sum before.
+   Chunk by chunk each rank adds up one slice and hands it to all. */
+static bool l2l__add_round(l2l_trainer *t, l2l_real *part, l2l_real *from)
+{
+    const int64_t slice = t->slice;
+    const size_t bytes = (size_t)slice * sizeof *part;
+    if (t->ranks == 1 && t->round) l2l__ew_add(t->context, t->sum_size, t->sum, part, t->sum);
+    else if (t->ranks == 1) memcpy(t->sum, part, (size_t)t->sum_size * sizeof *part);
+    for (int64_t at = 0; t->ranks > 1 && at < t->sum_size; at += t->ranks * slice) {
+        l2l_real *mine = t->round ? t->sum + at + t->options.rank * slice : from;
+        if (!l2l__exchange(t, part + at, from, bytes)) return false;
+        for (int r = t->round ? 0 : 1; r < t->ranks; r++)
+            l2l__ew_add(t->context, slice, mine, from + r * slice, mine);
+        for (int r = 0; r < t->ranks; r++) memcpy(part + at + r * slice, mine, bytes);
+        if (!l2l__exchange(t, part + at, t->sum + at, bytes)) return false;
+    }
+    return true;
+}
+
+/* After the last round: the sums to where lines 15 and 16 take them from. */
+static bool l2l__unpack(l2l_trainer *t, const l2l_inner *in)
+{
+    const bool whole = l2l__part_size(t, in->batch) == in->batch;
+    const l2l_real *at = t->sum + t->theta_size;
+    l2l_real *gradient = t->sum;
+    for (int i = 0; i < t->n_theta; gradient += t->optimizer->sizes[i++])
+        t->gradients[i] = gradient;
+    for (int i = 0; i < t->model->n_slots; i++) {
+        l2l__slot *p = t->model->slot[i];
+        int64_t n = p->trainable ? 0 : l2l_count(p->value.shape);
+        for (int64_t k = 0; k < n; k++)
+            p->value.data[k] = whole ? *at++ : p->value.data[k] + *at++;
+    }
+    if (t->n_phi) memcpy(t->phi, at, (size_t)t->n_phi * sizeof *at);
+    return l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta) ||
+           l2l__fail(t->context, L2L_ERROR_NUMERIC, "the gradient of the outer loss is not finite");
+}
+
+/* The part at hand and those of the other ranks. Every part begins with the running statistics from
+   before the step; they move at its end, by the mean of the parts' moves. */
+static bool l2l__add_up(l2l_trainer *t, l2l_inner *in)
+{
+    l2l_context *c = t->context;
+    bool parts = t->rounds > 1 || t->ranks > 1;
+    l2l_real *part = NULL, *from = NULL;
+    if (!c->status && parts && l2l__make_sum(t)) {
+        part = (l2l_real *)l2l__arena_array(c, t->sum_size, sizeof *part);
+        from = (l2l_real *)l2l__arena_array(c, t->ranks * t->slice, sizeof *from);
+    }
+    if (!c->status && t->part.n) l2l__tally(t, in);
+    if (!l2l__gather(t)) return false;
+    l2l__add_told(t);
+    if (t->ranks > 1) in->L_phi = t->whole.L_phi;
+    if (parts) {
+        l2l__pack_part(t, in, part);
+        l2l__copy_buffers(t, t->buffers, true);
+        if (!l2l__add_round(t, part, from)) return false;
+    }
+    return ++t->round < t->rounds || !parts || l2l__unpack(t, in);
+}
+
+/* -- lines 15 and 16 --------------------------------------------------------------------------- */
 
 static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
 {
@@ -2260,31 +2476,37 @@ static void l2l__go_back(l2l_trainer *t, const char *what)
                 "step were kept", what, t->step, text);
 }
 
-/* Natural and robust accuracy on the held-out images. */
+/* Natural and robust accuracy on the held-out images, some for each rank. */
 static bool l2l__validate(l2l_trainer *t)
 {
     l2l_context *c = t->context;
     const l2l_model_options *o = &t->model->options;
     l2l_attack a = t->options.validation_attack;
     int64_t one = l2l__image_size(o);
-    int n, natural = 0, robust = 0, labels[100];
-    int part = t->options.micro_batch ? t->options.micro_batch : t->options.batch;
+    int n, natural = 0, robust = 0, labels[100], part = l2l__part_size(t, t->options.batch);
     int most = part < 100 ? part : 100;      /* no more memory than training takes                */
     l2l_record records[100];
     l2l_mark mark = l2l_mark_here(c);
+    memset(&t->part, 0, sizeof t->part);
     l2l_real *x = (l2l_real *)l2l__arena_array(c, most * one, sizeof *x);
     l2l_real *adversarial = (l2l_real *)l2l__arena_array(c, most * one, sizeof *adversarial);
     for (int i = 0; i < t->n_held && !c->status; i += n) {
         n = t->n_held - i < most ? t->n_held - i : most;
+        if (i / most % t->ranks != t->options.rank) continue;
         for (int j = 0; j < n && !c->status; j++)
             l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held[i + j], x + j * one,
                        &labels[j]);
         l2l__attack_from(&a, &t->options.validation_attack, i, one);
         if (!l2l_attack_run(t->model, &a, x, labels, n, adversarial, records)) break;
         for (int j = 0; j < n; j++) {
-            natural += records[j].clean == labels[j];
-            robust += records[j].clean == labels[j] && !records[j].success;
+            t->part.n += records[j].clean == labels[j];
+            t->part.right += records[j].clean == labels[j] && !records[j].success;
         }
+    }
+    l2l__gather(t);
+    for (int r = 0; r < t->ranks && !c->status; r++) {
+        natural += t->told[r].n;
+        robust += t->told[r].right;
     }
     t->progress.validation_natural = (double)natural / t->n_held;
     t->progress.validation_robust = (double)robust / t->n_held;
@@ -2315,7 +2537,7 @@ static bool l2l__end_epoch(l2l_trainer *t)
 static bool l2l__plateau(l2l_trainer *t)
 {
     int classes = t->model->options.classes;
-    bool constant = t->progress.accuracy >= 0 && t->guess >= 0;
+    bool constant = t->progress.accuracy >= 0 && t->whole.guess >= 0;
     if (!constant || fabs(t->progress.loss - log((double)classes)) > 0.02) t->plateau = 0;
     else if (t->plateau < INT_MAX) t->plateau++;
     if (!t->options.stop_on_plateau || t->plateau < 300) return false;
@@ -2325,42 +2547,23 @@ static bool l2l__plateau(l2l_trainer *t)
     return true;
 }
 
-/* What a part adds to the report: pixels of x'_T on the border of the ball or of the image range,
-   and the predictions that were noted at line 14. */
-static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
-{
-    int64_t n = l2l_count(in->shape);
-    l2l_real epsilon = (l2l_real)in->epsilon;
-    if (t->context->status) return;
-    for (int64_t i = 0; i < n; i++) {
-        l2l_real x = in->x->data[i], z = in->adv->data[i];
-        t->saturated += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
-    }
-    for (int64_t i = 0; i < in->n; i++) t->end_loss += (double)in->loss[i];
-    if (!t->noted) return;
-    if (!in->first) t->guess = in->predicted[0];
-    for (int64_t i = 0; i < in->n; i++) {
-        t->right += in->predicted[i] == in->labels[i];
-        if (in->predicted[i] != t->guess) t->guess = -1;
-    }
-}
-
-static void l2l__report(l2l_trainer *t, const l2l_inner *in, double loss)
+static void l2l__report(l2l_trainer *t, const l2l_inner *in)
 {
     const l2l_method *m = &t->options.method;
+    const l2l__told *whole = &t->whole;
     l2l_progress *p = &t->progress;
-    int64_t one = l2l_count(in->shape) / in->n;
+    int64_t one = l2l__image_size(&t->model->options);
     bool looked = m->maximizer.gradient != NULL ||
                   (t->cross_entropy && m->objective.loss == l2l__objective_ce);
-    p->loss = loss;
+    p->loss = whole->L_theta;
     p->epsilon = in->epsilon;
-    p->gain = in->T > 0 && looked ? (t->end_loss - t->start_loss) / in->batch : 0;
-    p->saturated = (double)t->saturated / (double)(one * in->batch);
+    p->gain = in->T > 0 && looked ? (whole->end_loss - whole->start_loss) / in->batch : 0;
+    p->saturated = (double)whole->saturated / (double)(one * in->batch);
     p->epoch_ended = p->best = false;
-    p->accuracy = t->noted ? (double)t->right / in->batch : -1;
+    p->accuracy = whole->noted ? (double)whole->right / in->batch : -1;
     if (t->given) return;
-    t->epoch_loss += loss * in->batch;
-    t->epoch_right += t->right;
+    t->epoch_loss += p->loss * in->batch;
+    t->epoch_right += whole->right;
     t->epoch_seen += in->batch;
 }
 
@@ -2374,33 +2577,52 @@ static bool l2l__last_finite(l2l_trainer *t)
                      "those of the step before were kept");
 }
 
-/* Counts the step, ends epochs, reports, saves. True while there is more to do. */
-static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in, double loss)
+/* A step that is over is counted and reported; it may end an epoch. */
+static bool l2l__end_step(l2l_trainer *t, const l2l_inner *in)
 {
     l2l_progress *p = &t->progress;
     const l2l_train_options *o = &t->options;
-    bool more = true, ended, ok;
-    if (t->context->status) {
-        l2l__go_back(t, "step");
-        return false;
-    }
-    l2l__report(t, in, loss);
+    bool ended, ok;
+    l2l__report(t, in);
     p->step = ++t->step;
-    if (t->given) return false;
+    if (t->given) return true;
     ended = ++p->step_in_epoch == p->steps_in_epoch;
     ok = l2l__last_finite(t) && !l2l__plateau(t) && (!ended || l2l__end_epoch(t));
+    memset(&t->part, 0, sizeof t->part);
     if (ok) l2l__log_line(t);                /* before the callback, which may make a checkpoint  */
-    if (ok && o->progress) more = o->progress(o->user, p);
+    if (ok && o->progress) t->part.stop = !o->progress(o->user, p);
     ok = ok && l2l__log_write(t);
     if (ended) {                             /* also after an error: the trainer stays usable     */
         p->epoch++;
         p->step_in_epoch = 0;
     }
-    if (!ok) return false;
-    if (t->checkpoint && (p->epoch_ended || !more ||
-                          (o->checkpoint_steps > 0 && t->step % o->checkpoint_steps == 0)))
-        l2l_trainer_save(t, t->checkpoint);
-    if (!more)
+    return ok;
+}
+
+/* Does a callback, on whatever rank, ask to stop? */
+static bool l2l__asked_to_stop(const l2l_trainer *t)
+{
+    for (int r = 0; r < t->ranks; r++)
+        if (t->told[r].stop) return true;
+    return false;
+}
+
+/* Ends the step, saves. True while there is more to do, which all ranks agree upon. */
+static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in)
+{
+    l2l_progress *p = &t->progress;
+    const l2l_train_options *o = &t->options;
+    bool stop;
+    if (t->context->status) l2l__go_back(t, "step");
+    else l2l__end_step(t, in);
+    if (!(p->epoch_ended ? l2l__alike(t) : l2l__gather(t)) || t->given) return false;
+    stop = l2l__asked_to_stop(t);
+    if (t->checkpoint && (p->epoch_ended || stop ||
+                          (o->checkpoint_steps > 0 && t->step % o->checkpoint_steps == 0))) {
+        if (!o->rank) l2l_trainer_save(t, t->checkpoint);
+        l2l__gather(t);
+    }
+    if (stop)
         l2l__fail(t->context, L2L_ERROR_CANCELLED, "training: stopped by the progress callback "
                   "after step %z of %z", t->step, p->steps);
     return !t->context->status && t->step < p->steps;
@@ -3372,6 +3594,13 @@ static bool l2l__learned_update(void *self, l2l_inner *in)
     return true;
 }
 
+static l2l_real *l2l__learned_sum(void *self, int64_t *n)
+{
+    l2l_learned *m = (l2l_learned *)self;
+    *n = m ? m->size : 0;
+    return m ? m->descent : NULL;
+}
+
 L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m)
 {
     l2l_maximizer r = l2l__maximizer("learned", l2l__learned_step);
@@ -3380,6 +3609,7 @@ L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m)
     r.keep = l2l__learned_keep;
     r.gradient = l2l__learned_add_gradient;
     r.update = l2l__learned_update;
+    r.sum = l2l__learned_sum;
     r.pack = l2l__learned_pack_state;
     r.unpack = l2l__learned_unpack_state;
     return r;
@@ -3879,6 +4109,21 @@ static void l2l__split(l2l_trainer *t)
     t->held = t->train + t->n_train;
 }
 
+/* What ranks need that train together. */
+static void l2l__trainer_ranks(l2l_trainer *t)
+{
+    l2l_context *c = t->context;
+    l2l_train_options *o = &t->options;
+    const l2l_maximizer *m = &o->method.maximizer;
+    t->ranks = o->ranks > 1 ? o->ranks : 1;
+    t->told = (l2l__told *)l2l__hold(c, &t->held_memory, t->ranks, sizeof *t->told);
+    if (t->ranks == 1) return;
+    t->talk = (char *)l2l__hold(c, &t->held_memory, 2 * (int64_t)t->ranks, sizeof c->text);
+    if (!o->micro_batch) o->micro_batch = (o->batch - 1) / t->ranks + 1;
+    if (m->sum) t->phi = m->sum(m->self, &t->n_phi);
+    if (o->rank) o->log = NULL;
+}
+
 static bool l2l__trainer_arrays(l2l_trainer *t)
 {
     l2l_context *c = t->context;
@@ -3906,11 +4151,10 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     }
     t->n_theta = n;
     t->good = (l2l_real *)l2l__hold(c, all, t->theta_size, sizeof *t->good);
-    if (more) t->buffers = (l2l_real *)l2l__hold(c, all, 2 * more, sizeof *t->buffers);
-    if (t->buffers) t->part_buffers = t->buffers + more;
+    t->n_buffers = more;
+    if (more) t->buffers = (l2l_real *)l2l__hold(c, all, more, sizeof *t->buffers);
     if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
-    if (t->optimizer && t->options.micro_batch && t->options.micro_batch < t->options.batch)
-        l2l__make_sum(t);
+    if (t->optimizer && l2l__part_size(t, t->options.batch) < t->options.batch) l2l__make_sum(t);
     return !c->status;
 }
 
@@ -3964,6 +4208,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->options.method.outer.is_objective = t->cross_entropy;
     t->shares = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
                 !o->method.objective.cut && !m->mode_matters;
+    l2l__trainer_ranks(t);
     if (!l2l__trainer_arrays(t) || !l2l__trainer_own(t)) {
         l2l_trainer_free(t);
         return NULL;
@@ -4000,7 +4245,7 @@ static bool l2l__parts_ok(l2l_trainer *t)
     const l2l_train_options *o = &t->options;
     const l2l_model_options *m = &t->model->options;
     int whole = o->batch < t->n_train ? o->batch : t->n_train, last = t->n_train % o->batch;
-    int part = o->micro_batch ? o->micro_batch : o->batch;
+    int part = l2l__part_size(t, o->batch);
     l2l_mark mark = l2l_mark_here(c);
     l2l_tensor *x;
     if (part > 1 && whole % part != 1 && last % part != 1) return true;
@@ -4012,13 +4257,14 @@ static bool l2l__parts_ok(l2l_trainer *t)
 
 L2LADVDEF bool l2l_train(l2l_trainer *t)
 {
-    if (!t || t->context->status) return false;
+    if (!t) return false;
+    t->apart = false;
+    memset(&t->part, 0, sizeof t->part);
     if (t->data.count < 1)
-        return l2l__fail(t->context, L2L_ERROR_ARGUMENT, "l2l_train: the trainer was made without "
-                         "a data set: use l2l_train_step");
-    if (l2l__parts_ok(t) && l2l__maybe_resume(t) && l2l__log_begin(t) &&
-        t->step < t->progress.steps)
-        l2l__algorithm1(t);
+        l2l__fail(t->context, L2L_ERROR_ARGUMENT, "l2l_train: the trainer was made without a data "
+                  "set: use l2l_train_step");
+    if (!t->context->status && l2l__parts_ok(t) && l2l__maybe_resume(t)) l2l__log_begin(t);
+    if (l2l__alike(t) && t->step < t->progress.steps) l2l__algorithm1(t);
     l2l__log_end(t);
     return !t->context->status;
 }
@@ -4028,12 +4274,20 @@ L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int 
 {
     l2l_context *c = t ? t->context : NULL;
     if (p) memset(p, 0, sizeof *p);
-    if (!c || c->status) return false;
-    if (n < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_train_step: %d images", n);
-    if (!l2l__given(c, "l2l_train_step", "images", images) ||
-        !l2l__given(c, "l2l_train_step", "labels", labels))
-        return false;
-    if (!l2l__images_ok(c, "l2l_train_step", &t->model->options, images, labels, n)) return false;
+    if (!c) return false;
+    t->apart = false;
+    memset(&t->part, 0, sizeof t->part);
+    t->part.digest[0] = (double)t->step;
+    t->part.n = n;
+    if (n < 1) l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_train_step: %d images", n);
+    if (!c->status && l2l__given(c, "l2l_train_step", "images", images) &&
+        l2l__given(c, "l2l_train_step", "labels", labels))
+        l2l__images_ok(c, "l2l_train_step", &t->model->options, images, labels, n);
+    if (!l2l__gather(t)) return false;
+    for (int r = 1; r < t->ranks; r++)
+        if (t->told[r].n != t->told[0].n)
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_train_step: %d images on rank %d, %d on "
+                             "rank 0", t->told[r].n, r, t->told[0].n);
     t->given = images;
     t->given_labels = labels;
     t->given_n = n;
@@ -5122,6 +5376,8 @@ static const l2l__field l2l__train_fields[] = {
     L2L__SEED(l2l_train_options, seed, 0),
     L2L__INT(l2l_train_options, checkpoint_steps, 0, INT_MAX, L2L__FREE),
     L2L__BOOL(l2l_train_options, resume, L2L__FREE),
+    L2L__INT(l2l_train_options, rank, 0, INT_MAX, L2L__FREE),
+    L2L__INT(l2l_train_options, ranks, 0, 1 << 16, L2L__FREE),
     L2L__END};
 
 static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_dataset *d,
@@ -5149,6 +5405,13 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     if (!o->method.maximizer.gradient != !o->method.maximizer.update)
         return l2l__fail(c, bad, "training: the maximizer '%s' needs both gradient and update, or "
                          "neither", o->method.maximizer.name);
+    if (o->rank >= (o->ranks > 1 ? o->ranks : 1))
+        return l2l__fail(c, bad, "training: rank %d is not below ranks, %d", o->rank, o->ranks);
+    if (o->ranks > 1 && !o->exchange)
+        return l2l__fail(c, bad, "training: %d ranks, but `exchange` is NULL", o->ranks);
+    if (o->ranks > 1 && o->method.maximizer.gradient && !o->method.maximizer.sum)
+        return l2l__fail(c, L2L_ERROR_UNSUPPORTED, "training: several ranks need the `sum` of the "
+                         "maximizer '%s', which has none", o->method.maximizer.name);
     if (o->T < 1 && o->method.maximizer.update)
         return l2l__fail(c, bad, "training: T %d, but the maximizer '%s' learns from at least 1 "
                          "step", o->T, o->method.maximizer.name);
@@ -12154,6 +12417,27 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
     l2l__fingerprint_put(&b, "model", l2l__model_fields, &t->model->options);
     l2l__fingerprint_put(&b, "", l2l__training_fields, t);
     return l2l__bundle_save(&b, path, NULL, NULL);
+}
+
+/* Of the step, of all that checkpoints compare by name, of theta and of phi. */
+static void l2l__training_digests(const l2l_trainer *t, double digest[4])
+{
+    uint64_t h = L2L__FNV, theta = h;
+    l2l__bundle b;
+    l2l__bundle_new(t->context, &b);
+    l2l__fingerprint_put(&b, "model", l2l__model_fields, &t->model->options);
+    l2l__fingerprint_put(&b, "", l2l__training_fields, t);
+    for (int i = 0; i < b.pairs; i++)
+        h = l2l__fold(h, b.metadata[i].text, strlen(b.metadata[i].text) + 1);
+    l2l__bundle_close(&b);
+    for (int i = 0; i < t->model->n_slots; i++) {
+        const l2l_tensor *v = &t->model->slot[i]->value;
+        theta = l2l__fold(theta, v->data, (size_t)l2l_count(v->shape) * sizeof *v->data);
+    }
+    digest[0] = (double)t->step;
+    digest[1] = (double)(h >> 12);
+    digest[2] = (double)(theta >> 12);
+    l2l__learned_digest(t->context, &t->options.method.maximizer, &digest[3]);
 }
 
 /* Whether an array that has been read, the tensor `e`, can be a state. */

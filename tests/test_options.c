@@ -112,6 +112,7 @@ static const member members[] = {
     M(TRAIN, l2l_train_options, method.start, 'i', "mehl"),
     M(TRAIN, l2l_train_options, epochs, 'i', "mzl"), M(TRAIN, l2l_train_options, batch, 'i', "mzl"),
     M(TRAIN, l2l_train_options, micro_batch, 'i', "ml"),
+    M(TRAIN, l2l_train_options, rank, 'i', "ml"), M(TRAIN, l2l_train_options, ranks, 'i', "ml"),
     M(TRAIN, l2l_train_options, epsilon, 'r', "n+-hm2"), M(TRAIN, l2l_train_options, T, 'i', "mhl"),
     M(TRAIN, l2l_train_options, step_size, 'r', "n+-hm"),
     M(TRAIN, l2l_train_options, epsilon_warm_up, 'r', "n+-hm2"),

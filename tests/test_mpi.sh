@@ -1,0 +1,158 @@
+#!/bin/sh
+# examples/mpi_train.c on 1, 2 and 4 ranks of this machine: the bits of one process of examples/train.c
+# with the same parts; errors, killed ranks and signals; the attacks' verdicts.
+#   usage: tests/test_mpi.sh      CC=compiler   MPICC=compiler   KEEP=1 keeps the working directory
+# Needs cc and Open MPI (libopenmpi-dev openmpi-bin); without it it is skipped. The last line is
+# "N passed, N failed".
+. "$(dirname "$0")/shell.sh"
+
+MPICC=${MPICC:-mpicc}
+OMP_NUM_THREADS=1
+OMPI_CC=${CC:-cc}
+# As root, more ranks than cores, all on this machine, with all of mpirun's files in this folder.
+OMPI_ALLOW_RUN_AS_ROOT=1
+OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+OMPI_MCA_rmaps_base_oversubscribe=1
+OMPI_MCA_plm=isolated
+OMPI_MCA_btl=self,vader
+OMPI_MCA_btl_vader_backing_directory=$work
+OMPI_MCA_btl_vader_single_copy_mechanism=none
+OMPI_MCA_orte_tmpdir_base=$work
+OMPI_MCA_hwloc_base_binding_policy=none
+export OMP_NUM_THREADS OMPI_CC OMPI_ALLOW_RUN_AS_ROOT OMPI_ALLOW_RUN_AS_ROOT_CONFIRM OMPI_MCA_plm OMPI_MCA_btl \
+    OMPI_MCA_rmaps_base_oversubscribe OMPI_MCA_btl_vader_backing_directory OMPI_MCA_orte_tmpdir_base \
+    OMPI_MCA_btl_vader_single_copy_mechanism OMPI_MCA_hwloc_base_binding_policy
+
+skip() {
+    echo "skipped: mpi_train needs Open MPI (libopenmpi-dev openmpi-bin): $1"
+    finish
+}
+command -v "$MPICC" >/dev/null || skip "there is no $MPICC"
+command -v mpirun >/dev/null || skip "there is no mpirun"
+mpirun -n 2 true >output 2>&1 || skip "mpirun cannot start two ranks here: $(head -n 3 output | tr '\n' ' ')"
+
+optimise=-O2
+compiled train evaluate
+claim "examples/mpi_train.c" "$MPICC" -std=c99 -Wall -Wextra -O2 -o mpi_train "$examples/mpi_train.c" implementation.o -lm
+data="--dataset embedded --data $examples/data"
+
+same() { # same NAME RANKS FLAG...: the files of one process (one.*) again, by so many ranks
+    name=$1
+    ranks=$2
+    shift 2
+    rm -f some.*
+    mpirun -n "$ranks" ./mpi_train $data --threads 1 "$@" --save some.model --log some.log >output 2>&1 &&
+        cmp one.model some.model && cmp one.log some.log
+    verdict "$name: $ranks ranks give the bits of one process" $?
+}
+small="--arch smallcnn --width 0.125 --limit 230 --batch 48 --epochs 1 --steps 2 --val 20 --eps-warmup 0.5"
+normed="--arch wrn --depth 10 --width 0.25 --limit 44 --batch 16 --epochs 1 --steps 2 --val 10 --eps-warmup 0.5"
+for method in advtrain trades rnn-adv; do
+    for network in small normed; do
+        eval "flags=\$$network"
+        part=12
+        [ $network = small ] || part=4
+        claim "$method, $network: one process" ./train $data --threads 1 $flags --method $method \
+            --micro-batch $part --save one.model --log one.log
+        ranks="2 4"
+        [ $method = trades ] && ranks="1 2 4"
+        for ranks in $ranks; do
+            same "$method, $network" $ranks $flags --method $method --micro-batch $part
+        done
+    done
+done
+same "without --micro-batch" 4 $normed --method rnn-adv
+claim "the maximizer, one process" ./train $data --threads 1 $small --method rnn-adv --micro-batch 12 \
+    --save one.model --save-maximizer one.phi
+claim "by 4 ranks" mpirun -n 4 ./mpi_train $data --threads 1 $small --method rnn-adv --save some.model \
+    --save-maximizer some.phi
+claim "the same bits" cmp one.phi some.phi
+
+# attacks: each rank some of the images
+attacks=pgd:steps=3,mim:steps=3,square:steps=20,deepfool:steps=5
+./evaluate $data --threads 1 --model one.model --attack $attacks --limit 50 --json >expected
+counts() { # of mpi_train's table: natural, the attacks, worst
+    sed -n 's/^.* \([0-9][0-9]*\) of 50 .*/\1/p' output | tr '\n' ' '
+}
+for ranks in 1 4; do
+    mpirun -n $ranks ./mpi_train $data --threads 1 --arch smallcnn --width 0.125 --method plain --epochs 0 \
+        --init one.model --attack $attacks --test-limit 50 >output 2>&1
+    [ "$(counts | wc -w)" -eq 6 ] && for n in $(counts); do
+        awk "BEGIN { printf \"%.10g\\n\", $n / 50 }"
+    done >got && sed 's/.*"natural":\([0-9.]*\)/\1\n&/; s/"accuracy":\([0-9.]*\)/\n\1\n/g
+        s/"worst":\([0-9.]*\)/\n\1\n/' expected | grep -E '^[0-9.]+$' >want && cmp want got >>output 2>&1
+    verdict "$ranks ranks have evaluate's verdicts" $?
+done
+
+# a rank that is killed, and the rest of the training by two
+long="--arch smallcnn --width 0.125 --limit 400 --batch 24 --epochs 3 --steps 2 --method rnn-adv"
+claim "one process that runs through" ./train $data --threads 1 $long --micro-batch 6 --save one.model --log one.log
+cat >rank.sh <<'SH'
+echo $$ >pid.new.$$ && mv pid.new.$$ "pid.$OMPI_COMM_WORLD_RANK"
+exec ./mpi_train "$@"
+SH
+started() { # started FLAG...: 4 ranks in the background, until they have logged 4 steps
+    rm -f pid.* some.*
+    mpirun -n 4 sh rank.sh $data --threads 1 $long --checkpoint some.ckpt --checkpoint-steps 1 --log some.log "$@" \
+        >output 2>&1 &
+    job=$!
+    tries=0
+    while [ $tries -lt 600 ] && { [ ! -s some.log ] || [ "$(wc -l <some.log)" -lt 4 ]; }; do
+        sleep 0.05
+        tries=$((tries + 1))
+    done
+}
+started
+kill -9 "$(cat pid.2)"
+wait $job
+status=$?
+[ $status -ne 0 ] && grep -q 'signal 9' output
+verdict "a rank that is killed ends all, and mpirun says so" $?
+alive() { for i in 0 1 2 3; do ! kill -0 "$(cat pid.$i)" 2>/dev/null || return 0; done; false; }
+tries=0
+while alive && [ $tries -lt 200 ]; do
+    sleep 0.05
+    tries=$((tries + 1))
+done
+! alive && [ "$(wc -l <some.log)" -lt 51 ]
+verdict "none goes on" $?
+mpirun -n 2 ./mpi_train $data --threads 1 $long --checkpoint some.ckpt --resume >output 2>&1
+[ $? -ne 0 ] && grep -q 'micro_batch is 12 here, but in the file 6' output && grep -q -e '--micro-batch' output
+verdict "2 ranks with parts of their own are refused" $?
+claim "2 ranks go on with the checkpoint of 4" mpirun -n 2 ./mpi_train $data --threads 1 $long --micro-batch 6 \
+    --checkpoint some.ckpt --resume --log some.log --save some.model
+claim "to the bits of one that ran through" cmp one.model some.model
+claim "and its log" cmp one.log some.log
+
+started
+kill -USR1 $job
+wait $job
+status=$?
+[ $status -ne 0 ] && grep -q 'stopped by the progress callback after step' output && [ -s some.ckpt ]
+verdict "a signal to mpirun stops all, behind a step and with a checkpoint" $?
+claim "3 ranks go on" mpirun -n 3 ./mpi_train $data --threads 1 $long --micro-batch 6 \
+    --checkpoint some.ckpt --resume --log some.log --save some.model
+claim "to the same bits" cmp one.model some.model
+
+# what goes wrong on one rank
+refused() { # refused NAME TEXT ARGUMENT...: mpirun ends by itself, not with 0, and with this text
+    name=$1
+    text=$2
+    shift 2
+    timeout 120 mpirun "$@" >output 2>&1
+    status=$?
+    [ $status -ne 0 ] && [ $status -ne 124 ] && grep -qF -e "$text" output
+    verdict "$name" $?
+}
+refused "ranks with other settings" "rank 1 has another settings or data than rank 0" \
+    -n 1 ./mpi_train $data $small --lr 0.1 : -n 1 ./mpi_train $data $small --lr 0.2
+refused "ranks with other images" "rank 1 has another settings or data than rank 0" \
+    -n 1 ./mpi_train $data $small --limit 230 : -n 1 ./mpi_train $data $small --limit 231
+refused "a rank without images" "No such file" \
+    -n 1 ./mpi_train $data $small : -n 1 ./mpi_train --data nowhere $small
+refused "a log that only rank 0 writes, and cannot" "rank 0: nowhere/some.log" -n 2 ./mpi_train $data $small --log nowhere/some.log
+refused "a flag that there is not" "unknown flag" -n 2 ./mpi_train --no-such-flag 1
+
+[ -z "$(find "$work" /dev/shm -name 'vader*' -newer implementation.o 2>/dev/null)" ]
+verdict "no memory of ranks is left behind" $?
+finish
