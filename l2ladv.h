@@ -87,11 +87,11 @@ int main(void)
       9  Layers and classifiers                      7117  >>layers
      10  Losses and outer optimizers                 8217  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8285  >>attacks-code
-     12  Evaluation                                  9860  >>evaluation
-     13  Data sets                                  10494  >>data-code
-     14  Files                                      10590  >>files-code
-     15  Kernels                                    12973  >>kernels
+     11  Attacks                                     8548  >>attacks-code
+     12  Evaluation                                 10123  >>evaluation
+     13  Data sets                                  10757  >>data-code
+     14  Files                                      10853  >>files-code
+     15  Kernels                                    13257  >>kernels
    History and licence: at the end.
 
    NOTATION
