@@ -75,23 +75,23 @@ int main(void)
            data sets                                 1041  >>data
            training                                  1063  >>train
            evaluation                                1193  >>evaluate
-           files                                     1288  >>files
+           files                                     1286  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1436  >>algorithm-1
-      4  The learned maximizer                       2635  >>maximizer
-      5  Maximizers that do not learn                3629  >>maximizers
-      6  Methods and trainers                        3842  >>methods
+      3  Algorithm 1, line by line                   1434  >>algorithm-1
+      4  The learned maximizer                       2633  >>maximizer
+      5  Maximizers that do not learn                3627  >>maximizers
+      6  Methods and trainers                        3840  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4309  >>foundation
-      8  Tensors and reverse-mode autodiff           5440  >>autodiff
-      9  Layers and classifiers                      7117  >>layers
-     10  Losses and outer optimizers                 8217  >>losses-code
+      7  Errors, memory, random numbers, options     4307  >>foundation
+      8  Tensors and reverse-mode autodiff           5438  >>autodiff
+      9  Layers and classifiers                      7115  >>layers
+     10  Losses and outer optimizers                 8215  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8548  >>attacks-code
-     12  Evaluation                                 10123  >>evaluation
-     13  Data sets                                  10757  >>data-code
-     14  Files                                      10853  >>files-code
-     15  Kernels                                    13257  >>kernels
+     11  Attacks                                     8546  >>attacks-code
+     12  Evaluation                                 10114  >>evaluation
+     13  Data sets                                  10605  >>data-code
+     14  Files                                      10701  >>files-code
+     15  Kernels                                    12980  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -1202,9 +1202,6 @@ typedef struct l2l_evaluation_options {
     double epsilon;    /* -1: the ball that `worst` is about; below 0: that of the first attack   */
     bool skip_fooled;  /* attacks in that ball spare the images that are wrong already: the worst */
                        /* case at less cost. Their accuracy is then `worst` as it is after them   */
-    const char *state; /* NULL, or a file that every finished batch goes into: an evaluation that */
-                       /* was stopped and is done again goes on there, with the same results. The */
-                       /* file of another model, other images or other attacks is refused         */
 } l2l_evaluation_options;
 L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void);
 
@@ -1238,19 +1235,28 @@ typedef struct l2l_evaluation {
     l2l_model *model;
     const l2l_dataset *data;
     l2l_evaluation_options options;
-    struct l2l__ran *ran;   /* the attacks so far, and before them those of the state's file      */
-    int n_ran, n_saved;
+    struct l2l__ran *ran;   /* the attacks so far                                                 */
+    int n_ran;
     bool *by_gradient, *by_query; /* per image: right under all attacks with, without gradients   */
     unsigned checked;       /* warnings about the model itself                                    */
     void *held;             /* the memory of these arrays                                         */
-    double model_digest, data_digest, clean_digest;
 } l2l_evaluation;
 /* The model is also asked five times about its first images (up to 20), for the warnings. */
 L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
                                     const l2l_evaluation_options *o, l2l_evaluation *e);
-/* records: e->images of them, or NULL; adversarial: e->images images NxCxHxW, of the model's size,
-   or NULL. Of images that were spared, the record says step -1 and predicted -1, and the place in
-   `adversarial` stays as it is. With `adversarial` nothing is taken from the state's file. */
+/* An evaluation is a fold over records. _run makes those of images first .. first+n-1 under an
+   attack, n records and, if wanted, n images NxCxHxW of the model's size, and changes nothing in e.
+   Of images that were spared the record says step -1 and predicted -1, and their place in
+   `adversarial` stays as it is. _add takes the records of all e->images images of an attack, in
+   their order: from them come its result and what `worst` and the warnings know of it.
+   _attack runs over all images, options.batch at a time, with the attack's progress, then adds.
+   Records that were kept are as good as new ones: examples/evaluation_state.h goes on after a stop
+   by a file of them. */
+L2LADVDEF bool l2l_evaluation_run(l2l_evaluation *e, const l2l_attack *a, int first, int n,
+                                  l2l_record *records, l2l_real *adversarial);
+L2LADVDEF bool l2l_evaluation_add(l2l_evaluation *e, const l2l_attack *a, const l2l_record *records,
+                                  l2l_result *r);
+/* records: e->images of them, or NULL; adversarial: e->images images, or NULL. */
 L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
                                      l2l_record *records, l2l_real *adversarial);
 
@@ -1276,14 +1282,6 @@ enum {
    was seen. */
 L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, size_t capacity);
 L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
-
-/* Black-box attacks by transfer: accuracies[i*n + j] is that of model j on the images that the
-   attack made on model i, of n models of one context and shape. An attack that walks gives its last
-   iterate, as if with last_iterate: the first that fools its own model hardly crosses the border.
-   Images count whether they fooled model i or not. Of the options limit and batch are looked at. */
-L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_dataset *d,
-                                   const l2l_attack *a, const l2l_evaluation_options *o,
-                                   double *accuracies);
 
 /* -- 2.14 Files ------------------------------------------------------------------------ >>files --
    Every loader distrusts its file: sizes are checked before memory is asked for. A failed load
@@ -8560,13 +8558,6 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
 /* of chapter 11, attacks */
 static bool l2l__aims(const l2l_attack *a);
 static bool l2l__may_restart(const l2l_attack *a);
-static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_attacks,
-                                 const l2l_real *images, const int *labels, int n,
-                                 l2l_real *adversarial, l2l_record *records);
-
-/* of chapter 14, files */
-static bool l2l__evaluation_save(const l2l_evaluation *e);
-static bool l2l__evaluation_load(l2l_evaluation *e);
 
 /* of chapter 15, kernels */
 static void l2l__naive_ew(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
@@ -8727,6 +8718,8 @@ static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a,
     if (search && (a->last_iterate || (a->restarts > 1 && !l2l__may_restart(a))))
         return l2l__fail(c, bad, "%s %s: a search has %s", who, a->name, a->last_iterate ?
                          "no last_iterate" : "no restarts (APGD has, where it aims at no class)");
+    if (a->ensemble && (a->norm != L2L_LINF || a->targets))
+        return l2l__fail(c, bad, "attack %s: only in l-infinity and without targets", a->name);
     if (a->search && !(a->objective.confidence >= 0))
         return l2l__fail(c, bad, "%s %s: objective.confidence %g is not at least 0", who, a->name,
                          a->objective.confidence);
@@ -9889,6 +9882,12 @@ static bool l2l__near_enough(const l2l_attack *a, const l2l_record *b)
     return !a->minimal || (a->norm == L2L_LINF ? b->linf : b->l2) <= a->epsilon;
 }
 
+/* Is the image wrong, though perhaps not where it shall be? */
+static bool l2l__broken(const l2l_attack *a, const l2l_record *b)
+{
+    return b->predicted != b->label && l2l__near_enough(a, b);
+}
+
 /* Norms of the returned perturbations, and the promise that they keep: inside ball and image
    range. */
 static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *clean,
@@ -9914,36 +9913,45 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
                      "l2; epsilon is %g", a->name, image, l2, a->epsilon);
 }
 
-/* Away from its label, though perhaps not where it shall? (An attack in no ball stays within
-   epsilon only where it succeeds.) */
-static bool l2l__astray(const l2l_attack *a, const l2l_record *b)
-{
-    return b->predicted != b->label && (b->success || !a->minimal);
-}
+/* Several attacks one after the other on the same images, each on those that none before it fooled.
+   Every worst case is this: l2l_attack_worst, the attacks of an evaluation (each a series of its
+   own, with the images that it spares in `only`), the stages of AutoAttack. */
+typedef struct l2l__series {
+    l2l_model *model;
+    const l2l_attack *attacks;
+    int count;
+    const l2l_real *images;                  /* nxCxHxW                                           */
+    const int *labels;
+    int n;
+    const bool *only;                        /* false: an image that is spared; NULL: none is     */
+    l2l_real *adversarial;                   /* NULL: not wanted                                  */
+    l2l_record *records;                     /* all 0 at first                                    */
+} l2l__series;
 
-/* What attack number k made of a batch goes to the caller where it is more than what the earlier
-   attacks on these images did: success, or at least astray. */
-static bool l2l__hunt_end(l2l__hunt *h, const l2l_attack *attacks, int k, const l2l_real *images,
-                          const int *list, int n, l2l_real *adversarial, l2l_record *records)
+/* What attack number k, or a stage of it, made of a batch goes into the records where it is more
+   than what the attacks before made of these images: success, or at least a wrong class. */
+static bool l2l__hunt_end(l2l__hunt *h, const l2l__series *s, int k, int stage, const int *list,
+                          int n)
 {
     const l2l_attack *a = h->attack;
     const l2l_model_options *o = &h->in.model->options;
     int64_t plane = (int64_t)o->height * o->width, one = plane * o->channels;
     l2l_real *out = (l2l_real *)l2l__arena_array(h->in.context, one, sizeof *out);
     for (int i = 0; out && i < n; i++) {
-        l2l_record *b = &h->records[i], *old = &records[list[i]];
+        l2l_record *b = &h->records[i], *old = &s->records[list[i]];
         l2l__image_to_chw(h->best + i * one, o->channels, plane, out);
-        if (!l2l__verify(h->in.context, a, images + list[i] * one, out, one, b, list[i]))
+        if (!l2l__verify(h->in.context, a, s->images + list[i] * one, out, one, b, list[i]))
             return false;
         b->attack = k;
+        b->stage = b->success ? stage : -1;
         b->forwards += old->forwards;
         b->backwards += old->backwards;
         b->zero_gradients += old->zero_gradients;
         if (!old->forwards || b->success ||  /* none: it is the first attack on this image        */
-            (l2l__astray(a, b) && !l2l__astray(&attacks[old->attack], old))) {
+            (l2l__broken(a, b) && !l2l__broken(&s->attacks[old->attack], old))) {
             *old = *b;
-            if (adversarial)
-                memcpy(adversarial + list[i] * one, out, (size_t)one * sizeof *out);
+            if (s->adversarial)
+                memcpy(s->adversarial + list[i] * one, out, (size_t)one * sizeof *out);
         }
         old->forwards = b->forwards;
         old->backwards = b->backwards;
@@ -9952,12 +9960,11 @@ static bool l2l__hunt_end(l2l__hunt *h, const l2l_attack *attacks, int k, const 
     return out != NULL;
 }
 
-/* Attack number k on the images numbered list[0] .. list[n-1]. */
-static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
-                              const l2l_real *images, const int *labels, const int *list, int n,
-                              l2l_real *adversarial, l2l_record *records)
+/* Attack number k, or a stage of it, on the images numbered list[0] .. list[n-1]. */
+static bool l2l__attack_batch(const l2l__series *s, int k, const l2l_attack *a, int stage,
+                              const int *list, int n)
 {
-    const l2l_attack *a = &attacks[k];
+    l2l_model *m = s->model;
     l2l_context *c = m->context;
     const l2l_model_options *o = &m->options;
     int64_t plane = (int64_t)o->height * o->width, one = plane * o->channels;
@@ -9979,10 +9986,9 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
     for (int i = 0; i < n; i++) {
         h.place[i] = i;
         h.images[i] = a->first + (uint32_t)list[i];
-        h.records[i].label = labels[list[i]];
-        h.records[i].stage = -1;
-        h.labels[i] = a->targets ? a->targets[list[i]] : labels[list[i]];
-        l2l__image_to_hwc(images + list[i] * one, o->channels, plane, h.in.x->data + i * one);
+        h.records[i].label = s->labels[list[i]];
+        h.labels[i] = a->targets ? a->targets[list[i]] : s->labels[list[i]];
+        l2l__image_to_hwc(s->images + list[i] * one, o->channels, plane, h.in.x->data + i * one);
     }
     h.attack = a;
     h.in.context = c;
@@ -9999,22 +10005,46 @@ static bool l2l__attack_batch(l2l_model *m, const l2l_attack *attacks, int k,
     h.in.T = a->steps;
     h.in.mode = L2L_EVALUATE;
     return l2l__inner_open(&h.in, false) && l2l__hunt_batch(&h) &&
-           l2l__hunt_end(&h, attacks, k, images, list, n, adversarial, records);
+           l2l__hunt_end(&h, s, k, stage, list, n);
 }
 
-/* Attack number k on those of n images whose numbers are in `list`. */
-static bool l2l__attack_list(l2l_model *m, const l2l_attack *attacks, int k,
-                             const l2l_real *images, const int *labels, const int *list, int n,
-                             l2l_real *adversarial, l2l_record *records)
+/* Of n images numbered in `from` (NULL: 0 .. n-1) those that no attack fooled yet, into `list`. */
+static int l2l__standing(const l2l__series *s, const int *from, int n, int *list)
 {
-    const l2l_attack *a = &attacks[k];
-    l2l_context *c = m->context;
+    int standing = 0;
+    for (int i = 0; i < n; i++) {
+        int image = from ? from[i] : i;
+        if (!s->records[image].success && (!s->only || s->only[image])) list[standing++] = image;
+    }
+    return standing;
+}
+
+/* The stages of AutoAttack, which is attack number k, on a batch. */
+static bool l2l__auto_batch(const l2l__series *s, int k, const int *list, int n)
+{
+    l2l_context *c = s->model->context;
+    int *left = (int *)l2l__arena_array(c, n, sizeof *left), standing;
+    for (int stage = 0; stage < L2L_AUTOATTACK_STAGES && !c->status; stage++) {
+        l2l_attack a = l2l__auto_stage(&s->attacks[k], stage, s->model->options.classes);
+        l2l_mark mark = l2l_mark_here(c);
+        if ((standing = l2l__standing(s, list, n, left)) > 0)
+            l2l__attack_batch(s, k, &a, stage, left, standing);
+        l2l_release(c, mark);
+    }
+    return !c->status;
+}
+
+/* Attack number k on those of the images whose numbers are in `list`. */
+static bool l2l__attack_list(const l2l__series *s, int k, const int *list, int n)
+{
+    const l2l_attack *a = &s->attacks[k];
+    l2l_context *c = s->model->context;
     l2l_mark mark = l2l_mark_here(c);
     int batch;
     for (int first = 0; first < n && !c->status; first += batch) {
         batch = n - first < a->batch ? n - first : a->batch;
-        l2l__attack_batch(m, attacks, k, images, labels, list + first, batch, adversarial,
-                          records);
+        if (a->ensemble) l2l__auto_batch(s, k, list + first, batch);
+        else l2l__attack_batch(s, k, a, -1, list + first, batch);
         l2l_release(c, mark);
         if (!c->status && a->progress && !a->progress(a->user, first + batch, n))
             l2l__fail(c, L2L_ERROR_CANCELLED, "attack %s: cancelled after %d of %d images", a->name,
@@ -10023,73 +10053,34 @@ static bool l2l__attack_list(l2l_model *m, const l2l_attack *attacks, int k,
     return !c->status;
 }
 
-/* The stages of AutoAttack, as attack number k, a batch at a time. */
-static bool l2l__auto_run(l2l_model *m, const l2l_attack *all, int k, const l2l_real *images,
-                          const int *labels, int n, l2l_real *adversarial, l2l_record *records)
+static bool l2l__series_ok(l2l_context *c, const l2l__series *s)
 {
-    l2l_context *c = m->context;
-    l2l_attack stages[L2L_AUTOATTACK_STAGES];
-    const int64_t one = l2l__image_size(&m->options);
-    if (all->norm != L2L_LINF || all->targets)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack %s: only in l-infinity and without targets",
-                         all->name);
-    for (int at = 0, batch; at < n && !c->status; at += batch) {
-        batch = n - at < all->batch ? n - at : all->batch;
-        for (int i = 0; i < L2L_AUTOATTACK_STAGES; i++) {
-            stages[i] = l2l__auto_stage(all, i, m->options.classes);
-            stages[i].first += (uint32_t)at;
-            if (all->init) stages[i].init = all->init + at * one;
-        }
-        for (int i = at; i < at + batch; i++) /* spared, or of an earlier attack: marked          */
-            if (records[i].success || records[i].forwards)
-                records[i].attack = -1 - records[i].attack;
-        l2l__attack_standing(m, stages, L2L_AUTOATTACK_STAGES, images + at * one, labels + at,
-                             batch, adversarial ? adversarial + at * one : NULL, records + at);
-        for (int i = at; i < at + batch; i++) {
-            l2l_record *b = &records[i];
-            if (b->attack >= 0) b->stage = b->success ? b->attack : -1;
-            b->attack = b->attack < 0 ? -1 - b->attack : k;
-        }
-        if (!c->status && all->progress && !all->progress(all->user, at + batch, n))
-            l2l__fail(c, L2L_ERROR_CANCELLED, "attack %s: cancelled after %d of %d images",
-                      all->name, at + batch, n);
-    }
-    return !c->status;
-}
-
-/* All attacks on those of the images whose records do not tell of success yet. */
-static bool l2l__attack_standing(l2l_model *m, const l2l_attack *attacks, int n_attacks,
-                                 const l2l_real *images, const int *labels, int n,
-                                 l2l_real *adversarial, l2l_record *records)
-{
-    l2l_context *c = m ? m->context : NULL;
-    int *list, standing;
-    if (!c || c->status) return false;
-    c->threads_looked_at = false;
-    if (n_attacks < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d attacks", n_attacks);
-    for (int k = 0; k < n_attacks; k++) {
-        const l2l_attack *a = attacks ? &attacks[k] : NULL;
-        if (!l2l__attack_ok(c, "attack", a, n) ||
-            !l2l__images_ok(c, "attack: target", &m->options, NULL, a->targets, n) ||
-            !l2l__images_ok(c, "attack: init", &m->options, a->init, NULL, n))
+    const l2l_model_options *o = &s->model->options;
+    if (s->count < 1) return l2l__fail(c, L2L_ERROR_ARGUMENT, "attack: %d attacks", s->count);
+    for (int k = 0; k < s->count; k++) {
+        const l2l_attack *a = s->attacks ? &s->attacks[k] : NULL;
+        if (!l2l__attack_ok(c, "attack", a, s->n) ||
+            !l2l__images_ok(c, "attack: target", o, NULL, a->targets, s->n) ||
+            !l2l__images_ok(c, "attack: init", o, a->init, NULL, s->n))
             return false;
     }
-    if (n > 0 && (!l2l__given(c, "attack", "images", images) ||
-                  !l2l__given(c, "attack", "labels", labels)))
-        return false;
-    if (!l2l__images_ok(c, "attack", &m->options, images, labels, n)) return false;
+    return s->n == 0 || (l2l__given(c, "attack", "images", s->images) &&
+                         l2l__given(c, "attack", "labels", s->labels) &&
+                         l2l__images_ok(c, "attack", o, s->images, s->labels, s->n));
+}
+
+static bool l2l__series_run(const l2l__series *s)
+{
+    l2l_model *m = s->model;
+    l2l_context *c = m->context;
+    if (c->status) return false;
+    c->threads_looked_at = false;
+    if (!l2l__series_ok(c, s)) return false;
     l2l_mark mark = l2l_mark_here(c);
     bool was = c->recording;
-    list = (int *)l2l__arena_array(c, n, sizeof *list);
-    for (int k = 0; k < n_attacks && !c->status; k++) {
-        if (attacks[k].ensemble) {
-            l2l__auto_run(m, &attacks[k], k, images, labels, n, adversarial, records);
-            continue;
-        }
-        for (int i = standing = 0; i < n; i++)
-            if (!records[i].success) list[standing++] = i;
-        l2l__attack_list(m, attacks, k, images, labels, list, standing, adversarial, records);
-    }
+    int *list = (int *)l2l__arena_array(c, s->n, sizeof *list);
+    for (int k = 0; k < s->count && !c->status; k++)
+        l2l__attack_list(s, k, list, l2l__standing(s, NULL, s->n, list));
     c->recording = was;
     l2l_release(c, mark);
     return !c->status;
@@ -10100,12 +10091,12 @@ L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_a
                                 l2l_real *adversarial, l2l_record *records)
 {
     l2l_record *own = NULL;                  /* where the caller wants none                       */
-    bool ok;
     if (n > 0 && records) memset(records, 0, (size_t)n * sizeof *records);
     if (!m || m->context->status) return false;
     if (!records && n > 0)
         records = own = (l2l_record *)l2l__allocate_array(m->context, n, sizeof *own);
-    ok = l2l__attack_standing(m, attacks, n_attacks, images, labels, n, adversarial, records);
+    l2l__series s = {m, attacks, n_attacks, images, labels, n, NULL, adversarial, records};
+    bool ok = l2l__series_run(&s);
     l2l_free(m->context, own);
     return ok;
 }
@@ -10132,28 +10123,16 @@ L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
     return o;
 }
 
-/* An attack of an evaluation. By names and settings a state's file is known again, and attacks are
-   compared that differ in steps and restarts only. */
+/* An attack of an evaluation, to be compared with those that differ in steps and restarts only. */
 typedef struct l2l__ran {
     char name[32], parts[96];                /* "pgd"; "cross-entropy, sign"                      */
     l2l_attack attack;                       /* its numbers; what it points to may be gone        */
-    double targets, init, learned;           /* digests                                           */
-    double settings[L2L__MOST_SETTINGS];     /* all these as numbers                              */
+    double settings[L2L__MOST_SETTINGS];     /* all these as numbers, with digests behind them    */
     int n_settings;
+    double targets;                          /* a digest                                          */
     l2l_result result;
     int own_target, stuck;                   /* images left alone; without gradient all the way   */
-    l2l_record *records;                     /* of all images; NULL once they are not needed      */
-    int done;                                /* so many images have theirs                        */
-    uint64_t digest;                         /* of these images, if there is a state              */
 } l2l__ran;
-
-static const l2l__field l2l__ran_fields[] = {
-    L2L__MEMBER(l2l__ran, attack, "", 't', 0, 0, 0, NULL, l2l__attack_fields, NULL),
-    L2L__MEMBER(l2l__ran, targets, "targets (a digest)", 'r', L2L__ANY, 0, 0, NULL, NULL, NULL),
-    L2L__MEMBER(l2l__ran, init, "init (a digest)", 'r', L2L__ANY, 0, 0, NULL, NULL, NULL),
-    L2L__MEMBER(l2l__ran, learned, "learned numbers (a digest)", 'r', L2L__ANY, 0, 0, NULL, NULL,
-                NULL),
-    L2L__END};
 
 static bool l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__ran *k)
 {
@@ -10162,93 +10141,99 @@ static bool l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__
     k->attack = *a;
     l2l__settle_step(&k->attack);
     k->targets = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
-    k->init = l2l__digest_bytes(a->init, l2l__image_size(&e->model->options) * e->images *
-                                         (int64_t)sizeof(l2l_real));
-    bool ok = l2l__learned_digest(e->model->context, &a->maximizer, &k->learned);
-    k->n_settings = l2l__options_pack(l2l__ran_fields, k, k->settings);
-    return ok;
+    int n = l2l__options_pack(l2l__attack_fields, &k->attack, k->settings);
+    k->settings[n] = k->targets;
+    k->settings[n + 1] = l2l__digest_bytes(a->init, l2l__image_size(&e->model->options) *
+                                                    e->images * (int64_t)sizeof(l2l_real));
+    k->n_settings = n + 3;
+    return l2l__learned_digest(e->model->context, &a->maximizer, &k->settings[n + 2]);
 }
 
 /* -- running over the images ------------------------------------------------------------------- */
 
-/* Images first .. first+n-1 and their labels; folded into k->digest if a state will want it. */
-static bool l2l__evaluation_fetch(l2l_evaluation *e, l2l__ran *k, int n, l2l_real *x)
+static bool l2l__begun(const l2l_evaluation *e, const char *who)
 {
+    l2l_context *c = e ? e->context : NULL;
+    if (!c || c->status) return false;
+    return e->model || l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: the evaluation has not begun", who);
+}
+
+/* Is the attack one on the ball that `worst` is about? The first one may say which. */
+static bool l2l__counts(const l2l_evaluation *e, const l2l_attack *a)
+{
+    return e->epsilon < 0 || (a->norm == e->norm && !(fabs(a->epsilon - e->epsilon) > 0));
+}
+
+L2LADVDEF bool l2l_evaluation_run(l2l_evaluation *e, const l2l_attack *a, int first, int n,
+                                  l2l_record *records, l2l_real *adversarial)
+{
+    const char *who = "l2l_evaluation_run";
+    if (!l2l__begun(e, who)) return false;
+    l2l_context *c = e->model->context;
+    if (!l2l__given(c, who, "the attack", a) || !l2l__given(c, who, "records", records))
+        return false;
+    if (first < 0 || n < 1 || n > e->images - first)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images from %d on are not among %d", who, n,
+                         first, e->images);
     const l2l_model_options *o = &e->model->options;
     int64_t one = l2l__image_size(o);
     l2l_dataset data = *e->data;             /* errors and room are the model's context's         */
-    int *labels = e->labels + k->done;
-    data.context = e->model->context;
-    for (int i = 0; i < n; i++)
-        if (!l2l__fetch(&data, "evaluation", o, NULL, NULL, k->done + i, x + i * one, labels + i))
-            return false;
-    if (!e->options.state) return true;
-    k->digest = l2l__fold(k->digest, x, (size_t)(n * one) * sizeof *x);
-    k->digest = l2l__fold(k->digest, labels, (size_t)n * sizeof *labels);
-    return true;
-}
-
-/* Clears the records of a batch but for the images that are to be spared. */
-static void l2l__spare(const l2l_evaluation *e, l2l__ran *k, int n)
-{
-    for (int i = k->done; i < k->done + n; i++) {
-        l2l_record *b = &k->records[i];
-        memset(b, 0, sizeof *b);
-        if (!e->options.skip_fooled || !k->result.counted || e->right[i]) continue;
-        b->label = e->labels[i];
-        b->clean = e->clean[i];
-        b->predicted = b->step = b->stage = -1;
-        b->success = true;
-    }
-}
-
-/* Makes an attack on the images from k->done on. */
-static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *attack, l2l__ran *k,
-                                l2l_real *adversarial)
-{
-    l2l_context *c = e->model->context;
-    const l2l_model_options *o = &e->model->options;
-    int64_t one = l2l__image_size(o);
-    int batch = e->options.batch < e->images ? e->options.batch : e->images, n;
-    l2l_attack a = *attack;
-    l2l_real *x = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *x);
-    l2l_real *out = (l2l_real *)l2l__allocate_array(c, batch * one, sizeof *out);
-    a.progress = NULL;
-    while (k->done < e->images && !c->status) {
-        n = e->images - k->done < batch ? e->images - k->done : batch;
-        if (!l2l__evaluation_fetch(e, k, n, x)) break;
-        l2l__spare(e, k, n);
-        l2l__attack_from(&a, attack, k->done, one);
-        if (!l2l__attack_standing(e->model, &a, 1, x, e->labels + k->done, n,
-                                  adversarial ? adversarial + k->done * one : out,
-                                  k->records + k->done))
-            break;
-        k->done += n;
-        if (e->options.state && e->ran && !l2l__evaluation_save(e)) break; /* ran: not the clean */
-        if (attack->progress && !attack->progress(attack->user, k->done, e->images))
-            l2l__fail(c, L2L_ERROR_CANCELLED, "evaluation: cancelled after %d of %d images",
-                      k->done, e->images);
+    l2l_attack part = *a;
+    l2l__series s = {e->model, &part, 1, NULL, e->labels + first, n, NULL, adversarial, records};
+    l2l_real *x = (l2l_real *)l2l__allocate_array(c, n * one, sizeof *x);
+    data.context = c;
+    for (int i = 0; i < n && !c->status; i++)
+        l2l__fetch(&data, "evaluation", o, NULL, NULL, first + i, x + i * one,
+                   e->labels + first + i);
+    l2l__attack_from(&part, a, first, one);
+    part.progress = NULL;
+    s.images = x;
+    if (e->options.skip_fooled && l2l__counts(e, a)) s.only = e->right + first;
+    memset(records, 0, (size_t)n * sizeof *records);
+    l2l__series_run(&s);
+    for (int i = 0; i < n; i++) {
+        if (!s.only || s.only[i]) continue;
+        records[i].label = e->labels[first + i];
+        records[i].clean = e->clean[first + i];
+        records[i].predicted = records[i].step = records[i].stage = -1;
+        records[i].success = true;
     }
     l2l_free(c, x);
-    l2l_free(c, out);
     return !c->status;
+}
+
+/* The records of all images. */
+static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *a, l2l_record *records,
+                                l2l_real *adversarial)
+{
+    int64_t one = l2l__image_size(&e->model->options);
+    int n;
+    for (int at = 0; at < e->images; at += n) {
+        n = e->images - at < e->options.batch ? e->images - at : e->options.batch;
+        if (!l2l_evaluation_run(e, a, at, n, records + at,
+                                adversarial ? adversarial + at * one : NULL))
+            return false;
+        if (a->progress && !a->progress(a->user, at + n, e->images))
+            return l2l__fail(e->model->context, L2L_ERROR_CANCELLED, "evaluation: cancelled after "
+                             "%d of %d images", at + n, e->images);
+    }
+    return true;
 }
 
 /* -- the model itself -------------------------------------------------------------------------- */
 
 enum { L2L__CHECKED = 20, L2L__PASSES = 5 }; /* images and passes                                 */
 
-/* Finite logits of n images, the first of which is number `first` of the data set. */
-static bool l2l__logits_of(l2l_model *m, const char *where, const l2l_real *x, int n, int first,
-                           l2l_real *z)
+/* Finite logits of n images. */
+static bool l2l__logits_of(l2l_model *m, const l2l_real *x, int n, l2l_real *z)
 {
     int k = m->options.classes;
     int64_t all = (int64_t)n * k, at;
     if (!l2l_model_logits(m, x, n, z)) return false;
     at = l2l__not_finite_at(z, all);
-    return at == all || l2l__fail(m->context, L2L_ERROR_NUMERIC, "%s: the logit of class %d of "
-                                  "image %d is %g, not finite", where, (int)(at % k),
-                                  first + (int)(at / k), (double)z[at]);
+    return at == all || l2l__fail(m->context, L2L_ERROR_NUMERIC, "evaluation: the logit of class "
+                                  "%d of image %d is %g, not finite", (int)(at % k), (int)(at / k),
+                                  (double)z[at]);
 }
 
 /* Rows of k numbers in [0,1] that sum to 1. */
@@ -10276,8 +10261,7 @@ static bool l2l__elsewhere(const l2l_real *a, const l2l_real *b, int k)
     return l2l__argmax(a, k, -1) != l2l__argmax(b, k, -1) || sqrt(sum) > 1e-4;
 }
 
-/* Asks the model several times about its first images. Without parameters (an external model) what
-   it says stands for them in the digest. */
+/* Asks the model several times about its first images. */
 static bool l2l__evaluation_check(l2l_evaluation *e)
 {
     l2l_context *c = e->model->context;
@@ -10287,30 +10271,19 @@ static bool l2l__evaluation_check(l2l_evaluation *e)
     l2l_dataset data = *e->data;
     l2l_real *x = (l2l_real *)l2l__allocate_array(c, n * one, sizeof *x);
     l2l_real *z = (l2l_real *)l2l__allocate_array(c, 2 * (int64_t)n * o->classes, sizeof *z);
-    uint64_t h = L2L__FNV;
     data.context = c;
     for (int i = 0; i < n && !c->status; i++)
         l2l__fetch(&data, "evaluation", o, NULL, NULL, i, x + i * one, &label);
     all = (int64_t)n * o->classes;
     for (int pass = 0; pass < L2L__PASSES && !c->status; pass++) {
         l2l_real *to = z + (pass ? all : 0);
-        if (!l2l__logits_of(e->model, "evaluation", x, n, 0, to)) break;
+        if (!l2l__logits_of(e->model, x, n, to)) break;
         if (!pass && l2l__probabilities(z, n, o->classes)) e->checked |= L2L_WARN_SOFTMAX;
         for (int i = 0; pass && i < n; i++)
             if (l2l__elsewhere(z + (int64_t)i * o->classes, to + (int64_t)i * o->classes,
                                o->classes))
                 e->checked |= L2L_WARN_RANDOM;
     }
-    for (int i = 0; e->options.state && i < e->model->n_slots; i++) {
-        const l2l__slot *p = e->model->slot[i];
-        h = l2l__fold(h, p->name, strlen(p->name));
-        h = l2l__fold(h, &p->value.shape, sizeof p->value.shape);
-        h = l2l__fold(h, p->value.data, (size_t)l2l_count(p->value.shape) * sizeof *p->value.data);
-    }
-    if (e->model->n_slots == 0 && !c->status) h = l2l__fold(h, z, (size_t)all * sizeof *z);
-    e->model_digest = (double)(h >> 12);
-    if (!(e->checked & L2L_WARN_RANDOM)) /* another forward function predicts otherwise           */
-        e->clean_digest = l2l__digest_bytes(e->clean, e->images * (int64_t)sizeof *e->clean);
     l2l_free(c, x);
     l2l_free(c, z);
     return !c->status;
@@ -10346,20 +10319,18 @@ static bool l2l__evaluation_clean(l2l_evaluation *e)
 {
     l2l_context *c = e->model->context;
     l2l_attack none = l2l__attack("none", 0, 0, 0, L2L_START_CLEAN);
-    l2l__ran k = L2L__ZERO;
-    k.digest = L2L__FNV;
-    k.records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *k.records);
-    if (k.records && l2l__evaluation_run(e, &none, &k, NULL)) {
+    l2l_record *records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *records);
+    memset(e->right, 1, (size_t)e->images);  /* none is spared                                    */
+    if (records && l2l__evaluation_run(e, &none, records, NULL)) {
         for (int i = 0; i < e->images; i++) {
-            e->clean[i] = k.records[i].clean;
+            e->clean[i] = records[i].clean;
             e->right[i] = e->clean[i] == e->labels[i];
             e->by_gradient[i] = e->by_query[i] = e->right[i];
         }
         l2l__worst(e);
         e->natural = e->worst;
-        e->data_digest = (double)(k.digest >> 12);
     }
-    l2l_free(c, k.records);
+    l2l_free(c, records);
     return !c->status;
 }
 
@@ -10384,18 +10355,10 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
     e->right = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->right);
     e->by_gradient = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->by_gradient);
     e->by_query = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->by_query);
-    if (!c->status && l2l__evaluation_clean(e) && l2l__evaluation_check(e) &&
-        (!o->state || l2l__evaluation_load(e)))
-        return true;
+    if (!c->status && l2l__evaluation_clean(e) && l2l__evaluation_check(e)) return true;
     l2l_evaluation_end(e);
     e->context = c;                          /* so that later calls know where the error is       */
     return false;
-}
-
-/* Is image i wrong? An adversarial image farther away than epsilon leaves it right. */
-static bool l2l__broken(const l2l_attack *a, const l2l_record *b)
-{
-    return b->predicted != b->label && l2l__near_enough(a, b);
 }
 
 /* Has it no gradient any more where it has got far enough? */
@@ -10414,15 +10377,16 @@ static bool l2l__stuck(const l2l_attack *a, const l2l_record *b, const int *want
 }
 
 /* The results of an attack, from its records. */
-static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran *k)
+static void l2l__evaluation_sum(const l2l_evaluation *e, const l2l_attack *a,
+                                const l2l_record *records, l2l__ran *k)
 {
     l2l_result *r = &k->result;
     double zero = 0;
     int right = 0, natural = 0, hits = 0;
-    k->own_target = k->stuck = 0;
-    for (int i = 0; i < e->images; i++) r->attacked += k->records[i].predicted >= 0;
+    r->counted = l2l__counts(e, a);
+    for (int i = 0; i < e->images; i++) r->attacked += records[i].predicted >= 0;
     for (int i = 0; i < e->images; i++) {
-        const l2l_record *b = &k->records[i];
+        const l2l_record *b = &records[i];
         const bool own = a->targets && a->targets[i] == b->label;
         if (b->predicted < 0) continue;
         k->own_target += own;
@@ -10451,114 +10415,84 @@ static void l2l__evaluation_sum(l2l_evaluation *e, const l2l_attack *a, l2l__ran
 }
 
 /* What the attack did to the worst case. An image that was spared might have fallen to it. */
-static void l2l__evaluation_count(l2l_evaluation *e, const l2l_attack *a, const l2l__ran *k)
+static void l2l__evaluation_count(l2l_evaluation *e, const l2l_attack *a,
+                                  const l2l_record *records, const l2l_result *r)
 {
-    for (int i = 0; k->result.counted && i < e->images; i++) {
-        const l2l_record *b = &k->records[i];
+    if (e->epsilon < 0 && a->epsilon > 0) {  /* the first attack says which ball it is about      */
+        e->epsilon = a->epsilon;
+        e->norm = a->norm;
+    }
+    for (int i = 0; r->counted && i < e->images; i++) {
+        const l2l_record *b = &records[i];
         bool square = a->ensemble && b->stage == L2L_AUTOATTACK_STAGES - 1;
-        bool *by = k->result.backwards && !square ? e->by_gradient : e->by_query;
+        bool *by = r->backwards && !square ? e->by_gradient : e->by_query;
         if (b->predicted >= 0 && !l2l__broken(a, b)) continue;
         e->right[i] = false;
-        if (b->predicted >= 0 || k->result.backwards) by[i] = false;
+        if (b->predicted >= 0 || r->backwards) by[i] = false;
     }
     l2l__worst(e);
 }
 
-/* Is it the attack that the state's file has in this place? */
-static bool l2l__evaluation_same(const l2l_evaluation *e, const l2l__ran *there,
-                                 const l2l__ran *here)
-{
-    int at = e->n_ran + 1, n = here->n_settings, i;
-    char a[40], b[40], name[96];
-    if (strcmp(there->name, here->name) || strcmp(there->parts, here->parts))
-        return l2l__fail(e->model->context, L2L_ERROR_MISMATCH, "%s: attack %d was %s (%s), not %s "
-                         "(%s)", e->options.state, at, there->name, there->parts, here->name,
-                         here->parts);
-    i = l2l__options_differ(l2l__ran_fields, there->settings, here->settings, 0, n, name);
-    if (i == n) return true;
-    l2l__number(a, there->settings[i], 0);
-    l2l__number(b, here->settings[i], 0);
-    return l2l__fail(e->model->context, L2L_ERROR_MISMATCH, "%s: attack %d, %s, was made with %s "
-                     "%s, not %s", e->options.state, at, there->name, name, a, b);
-}
-
-/* Room for the attack to come, with what the state's file knows of it; NULL after an error. */
-static l2l__ran *l2l__evaluation_next(l2l_evaluation *e, const l2l_attack *a)
+/* Records may come from a file. */
+static bool l2l__records_ok(const l2l_evaluation *e, const l2l_record *records)
 {
     l2l_context *c = e->model->context;
-    l2l__ran here = L2L__ZERO, *k;
-    if (!l2l__settings_of(e, a, &here)) return NULL;
-    k = e->ran ? e->ran + e->n_ran : NULL;
-    if (e->n_ran < e->n_saved && !l2l__evaluation_same(e, k, &here)) return NULL;
-    here.records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *here.records);
-    if (e->n_ran < e->n_saved && here.records) { /* the file told of k->done                      */
-        memcpy(here.records, k->records, (size_t)k->done * sizeof *here.records);
-        l2l_free(c, k->records);
-        k->records = here.records;
-        k->attack = here.attack;
-        k->targets = here.targets;
-        k->init = here.init;
-        k->learned = here.learned;
-        return k;
+    int classes = e->model->options.classes;
+    if (!l2l__given(c, "l2l_evaluation_add", "records", records)) return false;
+    for (int i = 0; i < e->images; i++) {
+        const l2l_record *b = &records[i];
+        if (b->label != e->labels[i])
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_evaluation_add: record %d is of label %d, "
+                             "but the image's is %d", i, b->label, e->labels[i]);
+        if (b->predicted < -1 || b->predicted >= classes)
+            return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_evaluation_add: record %d: predicted %d "
+                             "is not in -1..%d", i, b->predicted, classes - 1);
     }
-    k = (l2l__ran *)l2l__allocate_array(c, e->n_ran + 1, sizeof *k);
-    if (c->status) {
-        l2l_free(c, here.records);
-        l2l_free(c, k);
-        return NULL;
-    }
-    if (e->ran) memcpy(k, e->ran, (size_t)e->n_ran * sizeof *k);
-    l2l_free(c, e->ran);
-    e->ran = k;
-    k[e->n_saved++] = here;
-    return k + e->n_ran;
+    return true;
 }
 
-/* Is the attack one on the ball that `worst` is about? The first one may say which. */
-static bool l2l__evaluation_counts(l2l_evaluation *e, const l2l_attack *a)
+L2LADVDEF bool l2l_evaluation_add(l2l_evaluation *e, const l2l_attack *a, const l2l_record *records,
+                                  l2l_result *r)
 {
-    if (e->epsilon < 0 && a->epsilon > 0) {
-        e->epsilon = a->epsilon;
-        e->norm = a->norm;
-    }
-    return e->epsilon < 0 || (a->norm == e->norm && !(fabs(a->epsilon - e->epsilon) > 0));
+    l2l__ran here = L2L__ZERO, *all;
+    if (r) *r = here.result;
+    if (!l2l__begun(e, "l2l_evaluation_add")) return false;
+    l2l_context *c = e->model->context;
+    if (!l2l__attack_ok(c, "attack", a, e->images) || !l2l__records_ok(e, records) ||
+        !l2l__settings_of(e, a, &here))
+        return false;
+    all = (l2l__ran *)l2l__allocate_array(c, e->n_ran + (int64_t)1, sizeof *all);
+    if (!all) return false;
+    l2l__evaluation_sum(e, a, records, &here);
+    l2l__evaluation_count(e, a, records, &here.result);
+    if (e->ran) memcpy(all, e->ran, (size_t)e->n_ran * sizeof *all);
+    l2l_free(c, e->ran);
+    e->ran = all;
+    e->ran[e->n_ran++] = here;
+    if (r) *r = here.result;
+    return true;
 }
 
 L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
                                      l2l_record *records, l2l_real *adversarial)
 {
-    l2l_context *c = e ? e->context : NULL;
-    l2l__ran *k;
+    l2l_record *own = NULL;                  /* where the caller wants none                       */
     if (r) memset(r, 0, sizeof *r);
-    if (!c || c->status) return false;
-    if (!e->model)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_evaluation_attack: the evaluation has not "
-                         "begun");
-    if (!l2l__attack_ok(c, "attack", a, e->images) || !(k = l2l__evaluation_next(e, a)))
-        return false;
-    memset(&k->result, 0, sizeof k->result);
-    k->result.counted = l2l__evaluation_counts(e, a);
-    if (adversarial || !e->options.state) k->done = 0;
-    if (l2l__evaluation_run(e, a, k, adversarial)) {
-        l2l__evaluation_sum(e, a, k);
-        l2l__evaluation_count(e, a, k);
-        if (records) memcpy(records, k->records, (size_t)e->images * sizeof *records);
-        if (r) *r = k->result;
-        e->n_ran++;
-    }
-    if (!e->options.state || (c->status && !k->done)) { /* the file needs them no more            */
-        l2l_free(c, k->records);
-        k->records = NULL;
-        while (e->n_saved > e->n_ran) l2l_free(c, e->ran[--e->n_saved].records);
-    }
-    return !c->status;
+    if (!l2l__begun(e, "l2l_evaluation_attack")) return false;
+    l2l_context *c = e->model->context;
+    if (!l2l__attack_ok(c, "attack", a, e->images)) return false;
+    if (!records)
+        records = own = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *own);
+    bool ok = records && l2l__evaluation_run(e, a, records, adversarial) &&
+              l2l_evaluation_add(e, a, records, r);
+    l2l_free(c, own);
+    return ok;
 }
 
 L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
 {
     if (!e || !e->context) return;
     l2l_context *c = e->context;
-    for (int i = 0; i < e->n_saved; i++) l2l_free(c, e->ran[i].records);
     l2l_free(c, e->ran);
     l2l__let_go(c, e->held);
     memset(e, 0, sizeof *e);
@@ -10581,9 +10515,8 @@ static bool l2l__suspicious(const l2l_evaluation *e, const l2l__ran *a, const l2
     if (a->result.attacked < e->images || b->result.attacked < e->images ||
         strcmp(a->parts, b->parts) || p->search != q->search || by <= 0)
         return false;
-    if (p->steps <= q->steps && p->restarts <= q->restarts &&
-        l2l__options_differ(l2l__ran_fields, a->settings, b->settings, 2, a->n_settings, NULL) ==
-            a->n_settings)                   /* behind steps and restarts                         */
+    if (p->steps <= q->steps && p->restarts <= q->restarts && /* which come first                 */
+        !memcmp(a->settings + 2, b->settings + 2, (size_t)(a->n_settings - 2) * sizeof *a->settings))
         return by > (p->last_iterate || p->search || p->ensemble ? 0.005 : 0);
     return !p->search && a->result.backwards && p->steps <= 1 && q->steps > 1 &&
            p->norm == q->norm && !(fabs(p->epsilon - q->epsilon) > 0) &&
@@ -10663,91 +10596,6 @@ L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, 
     at = l2l__warn_attacks(e, text, capacity, at, &flags);
     l2l__warn_queries(e, text, capacity, at, &flags);
     return flags;
-}
-
-/* -- transfer ---------------------------------------------------------------------------------- */
-
-/* Of n images NxCxHxW, number `first` and up: how many does the model get right? */
-static int l2l__count_right(l2l_model *m, const l2l_real *x, const int *labels, int n, int first,
-                            l2l_real *z)
-{
-    int k = m->options.classes, right = 0;
-    if (!l2l__logits_of(m, "l2l_transfer_matrix", x, n, first, z)) return 0;
-    for (int i = 0; i < n; i++, z += k) right += l2l__argmax(z, k, -1) == labels[i];
-    return right;
-}
-
-static bool l2l__transfer_ok(l2l_model *const *models, int n, const l2l_dataset *d,
-                             const l2l_evaluation_options *o)
-{
-    l2l_context *c = models[0] ? models[0]->context : NULL;
-    const l2l_model_options *p = models[0] ? &models[0]->options : NULL;
-    int i;
-    for (i = 0; i < n && models[i] && p; i++) {
-        const l2l_model_options *q = &models[i]->options;
-        if (models[i]->context != c || p->channels != q->channels || p->height != q->height ||
-            p->width != q->width || p->classes != q->classes)
-            return l2l__fail(c, L2L_ERROR_SHAPE, "l2l_transfer_matrix: model %d is for %dx%dx%d "
-                             "images and %d classes, model 0 for %dx%dx%d and %d, in one context",
-                             i, q->channels, q->height, q->width, q->classes, p->channels,
-                             p->height, p->width, p->classes);
-    }
-    for (int k = 1; k < n && !c; k++) c = l2l_model_context(models[k]);
-    if (i < n) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_transfer_matrix: model %d is NULL", i);
-    return l2l__evaluation_ok(c, models[0], d, o);
-}
-
-L2LADVDEF bool l2l_transfer_matrix(l2l_model *const *models, int n, const l2l_dataset *d,
-                                   const l2l_attack *attack, const l2l_evaluation_options *o,
-                                   double *accuracies)
-{
-    const l2l_evaluation_options usual = l2l_evaluation_default();
-    l2l_context *c;
-    l2l_attack a;
-    l2l_evaluation e = L2L__ZERO;
-    l2l__ran k = L2L__ZERO;
-    l2l_record *records;
-    l2l_real *x, *adversarial, *z;
-    int64_t one;
-    int i, j, batch, m = 0;
-    if (!o) o = &usual;
-    if (n < 1 || !models || !l2l__transfer_ok(models, n, d, o)) return false;
-    c = models[0]->context;
-    if (!l2l__given(c, "l2l_transfer_matrix", "accuracies", accuracies) ||
-        !l2l__given(c, "l2l_transfer_matrix", "the attack", attack))
-        return false;
-    a = *attack;
-    e.model = models[0];
-    e.data = d;
-    e.images = o->limit && o->limit < d->count ? o->limit : d->count;
-    one = (int64_t)e.model->options.channels * e.model->options.height * e.model->options.width;
-    batch = o->batch < e.images ? o->batch : e.images;
-    e.labels = (int *)l2l__hold(c, &e.held, e.images, sizeof *e.labels);
-    records = (l2l_record *)l2l__hold(c, &e.held, batch, sizeof *records);
-    x = (l2l_real *)l2l__hold(c, &e.held, batch * one, sizeof *x);
-    adversarial = (l2l_real *)l2l__hold(c, &e.held, batch * one, sizeof *adversarial);
-    z = (l2l_real *)l2l__hold(c, &e.held, (int64_t)batch * e.model->options.classes, sizeof *z);
-    for (i = 0; i < n; i++)
-        for (j = 0; j < n; j++) accuracies[(int64_t)i * n + j] = 0;
-    a.progress = NULL;
-    if (!a.search && !a.ensemble) a.last_iterate = true;
-    for (; k.done < e.images && !c->status; k.done += m) {
-        const int *labels = e.labels + k.done;
-        m = e.images - k.done < batch ? e.images - k.done : batch;
-        if (!l2l__evaluation_fetch(&e, &k, m, x)) break;
-        l2l__attack_from(&a, attack, k.done, one);
-        for (i = 0; i < n && l2l_attack_run(models[i], &a, x, labels, m, adversarial, records); i++)
-            for (j = 0; j < n; j++)
-                accuracies[(int64_t)i * n + j] += l2l__count_right(models[j], adversarial, labels,
-                                                                   m, (int)a.first, z);
-        if (attack->progress && !attack->progress(attack->user, k.done + m, e.images))
-            l2l__fail(c, L2L_ERROR_CANCELLED, "l2l_transfer_matrix: cancelled after %d of %d "
-                      "images", k.done + m, e.images);
-    }
-    for (i = 0; i < n; i++)
-        for (j = 0; j < n; j++) accuracies[(int64_t)i * n + j] /= e.images;
-    l2l__let_go(c, e.held);
-    return !c->status;
 }
 
 #ifdef __clang__
@@ -13015,131 +12863,6 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
     return l2l__npy_save(c, path, L2L__I64, values, shape, rank);
 }
 #endif
-
-/* -- states of evaluations --------------------------------------------------------------------- */
-
-static const char l2l__evaluation_format[] = "l2ladv evaluation 3";
-static const l2l__field l2l__evaluation_fields[] = {
-    L2L__INT(l2l_evaluation, images, 0, 0, 0),
-    L2L__MEMBER(l2l_evaluation, model_digest, "weights (a digest)", 'r', 0, 0, 0, NULL, NULL, NULL),
-    L2L__MEMBER(l2l_evaluation, data_digest, "data (a digest)", 'r', 0, 0, 0, NULL, NULL, NULL),
-    L2L__MEMBER(l2l_evaluation, clean_digest, "clean predictions (a digest)", 'r', 0, 0, 0, NULL,
-                NULL, NULL),
-    L2L__MEMBER(l2l_evaluation, options.skip_fooled, "skip_fooled", 'i', 0, 0, 1, NULL, NULL, NULL),
-    L2L__MEMBER(l2l_evaluation, options.norm, "norm", 'i', 0, 0, 1, l2l__norm_names, NULL, NULL),
-    L2L__MEMBER(l2l_evaluation, options.epsilon, "epsilon", 'r', 0, 0, 0, NULL, NULL, NULL),
-    L2L__END};
-
-/* What a record tells beyond label and clean prediction. */
-static const l2l__field l2l__record_fields[] = {
-    L2L__INT(l2l_record, predicted, -1, INT_MAX, 0), L2L__BOOL(l2l_record, success, 0),
-    L2L__INT(l2l_record, step, -1, INT_MAX, 0), L2L__INT(l2l_record, restart, 0, INT_MAX, 0),
-    L2L__INT(l2l_record, stage, -1, L2L_AUTOATTACK_STAGES - 1, 0),
-    L2L__INT(l2l_record, forwards, 0, INT_MAX, 0), L2L__INT(l2l_record, backwards, 0, INT_MAX, 0),
-    L2L__INT(l2l_record, zero_gradients, 0, INT_MAX, 0),
-    L2L__NUMBER(l2l_record, loss, 0, 0, L2L__ANY),
-    L2L__NUMBER(l2l_record, linf, 0, 0, L2L__ANY), L2L__NUMBER(l2l_record, l2, 0, 0, L2L__ANY),
-    L2L__END};
-enum { L2L__RECORD = sizeof l2l__record_fields / sizeof *l2l__record_fields - 1 };
-
-/* "3/records" */
-static const char *l2l__ran_key(char key[40], int i, const char *what)
-{
-    l2l__format(key, 40, "%d/%s", i, what);
-    return key;
-}
-
-/* The settings of attack i and room for so many records in *b; NULL after an error. */
-static double *l2l__ran_bundle(l2l__bundle *b, int i, l2l__ran *k)
-{
-    int64_t n = k->n_settings, shape[2];
-    char key[40];
-    shape[0] = k->done;
-    shape[1] = L2L__RECORD;
-    l2l__bundle_add(b, l2l__ran_key(key, i, "settings"), L2L__F64, 1, &n, k->settings);
-    return (double *)l2l__bundle_add(b, l2l__ran_key(key, i, "records"), L2L__F64, 2, shape, NULL);
-}
-
-static bool l2l__evaluation_save(const l2l_evaluation *e)
-{
-    double *records;
-    char key[40];
-    l2l__bundle b;
-    l2l__bundle_new(e->model->context, &b);
-    l2l__bundle_put(&b, "format", l2l__evaluation_format);
-    l2l__fingerprint_put(&b, "model", l2l__model_fields, &e->model->options);
-    l2l__fingerprint_put(&b, "", l2l__evaluation_fields, e);
-    for (int i = 0; i < e->n_saved; i++) {
-        l2l__ran *k = &e->ran[i];
-        l2l__bundle_put(&b, l2l__ran_key(key, i, "name"), k->name);
-        l2l__bundle_put(&b, l2l__ran_key(key, i, "parts"), k->parts);
-        if (!(records = l2l__ran_bundle(&b, i, k))) break;
-        for (int j = 0; j < k->done; j++, records += L2L__RECORD)
-            l2l__fields_get(l2l__record_fields, L2L__RECORD, k->records + j, records);
-    }
-    return l2l__bundle_save(&b, e->options.state, NULL, NULL);
-}
-
-/* Attack i of the file into *k; false without an error behind the last. */
-static bool l2l__ran_read(const l2l_evaluation *e, l2l__bundle *file, int i, l2l__ran *k)
-{
-    l2l_context *c = e->model->context;
-    double *records;
-    char key[40];
-    l2l__bundle b;
-    const char *name = l2l__bundle_text(file, l2l__ran_key(key, i, "name"));
-    const char *parts = l2l__bundle_text(file, l2l__ran_key(key, i, "parts"));
-    const l2l__entry *there = l2l__bundle_find(file, l2l__ran_key(key, i, "records"));
-    if (!name || !parts || !there) return false;
-    l2l__format(k->name, sizeof k->name, "%s", name);
-    l2l__format(k->parts, sizeof k->parts, "%s", parts);
-    if (there->rank != 2 || there->shape[0] > e->images)
-        return l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)there->begin, "'%s' does not tell "
-                        "of 0 to %d images", key, e->images);
-    k->done = (int)there->shape[0];
-    l2l__bundle_new(c, &b);
-    k->n_settings = l2l__options_pack(l2l__ran_fields, k, NULL);
-    records = l2l__ran_bundle(&b, i, k);
-    k->records = (l2l_record *)l2l__allocate_array(c, k->done, sizeof *k->records);
-    if (!c->status && l2l__bundle_check(file, b.entries, b.count, false))
-        l2l__bundle_read(file, b.entries, b.count);
-    for (int j = 0; j < k->done && !c->status; j++, records += L2L__RECORD) {
-        const int m = l2l__fields_set(l2l__record_fields, L2L__RECORD, k->records + j, records);
-        k->records[j].label = e->labels[j];
-        k->records[j].clean = e->clean[j];
-        if (m < L2L__RECORD || k->records[j].predicted >= e->model->options.classes)
-            l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)there->begin +
-                     ((int64_t)j * L2L__RECORD + m % L2L__RECORD) * l2l__dtypes[there->dtype].size,
-                     "%s of record %d in '%s' is %g: out of range",
-                     l2l__record_fields[m % L2L__RECORD].name, j, key, records[m % L2L__RECORD]);
-    }
-    l2l__bundle_close(&b);
-    if (c->status) l2l_free(c, k->records);
-    return !c->status;
-}
-
-/* What the file knows, if it is there, for the attacks to come. */
-static bool l2l__evaluation_load(l2l_evaluation *e)
-{
-    l2l_context *c = e->model->context;
-    const char *format;
-    l2l__bundle b;
-    if (!l2l__file_exists(e->options.state)) return true;
-    if (l2l__bundle_open(l2l__file_open(c, e->options.state), &b)) {
-        format = l2l__bundle_text(&b, "format");
-        if (!format || strcmp(format, l2l__evaluation_format))
-            l2l__bad(&b.file, L2L_ERROR_FORMAT, 8, "not an evaluation's state of this version: its "
-                     "format is '%s', not '%s'; the version that wrote it can go on with it",
-                     format, l2l__evaluation_format);
-        else if (l2l__fingerprint_matches(&b, "model", l2l__model_fields, &e->model->options) &&
-                 l2l__fingerprint_matches(&b, "", l2l__evaluation_fields, e))
-            e->ran = (l2l__ran *)l2l__allocate_array(c, b.count, sizeof *e->ran);
-    }
-    while (e->ran && e->n_saved < b.count && l2l__ran_read(e, &b, e->n_saved, e->ran + e->n_saved))
-        e->n_saved++;
-    l2l__bundle_close(&b);
-    return !c->status;
-}
 
 /* -- states of optimizers and maximizers, for checkpoints -------------------------------------- */
 

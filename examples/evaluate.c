@@ -1,8 +1,10 @@
 /* evaluate.c - accuracy of a model on clean images and under attacks, or of several models on each
  * other's adversarial images. evaluate --help lists the flags and the attacks. */
 #include "cli.h"
+#include "evaluation_state.h"
 #include "progress.h"
 #include "specs.h"
+#include "transfer.h"
 
 enum { MAX_ATTACKS = 60, MAX_MODELS = 16 };
 
@@ -128,7 +130,6 @@ static l2l_real *clean_logits(const l2l_evaluation *e)
     l2l_real *x = image_room(e);
     l2l_real *z = (l2l_real *)cli_allocate(
         (size_t)e->images * (size_t)l2l_model_info(e->model)->classes, sizeof *z);
-    o.state = NULL;
     o.skip_fooled = false; /* which leaves images out */
     none.batch = set.batch;
     if (!l2l_evaluation_begin(e->model, e->data, &o, &own)) die(e->data->context);
@@ -164,7 +165,6 @@ static l2l_real *foreign_images(const l2l_evaluation *e, spec *s)
         return x;
     }
     m = cli_model_open(e->data->context, s->from, set.arch, set.width, set.depth);
-    o.state = NULL;
     o.skip_fooled = false; /* images that this model gets wrong are wanted, too */
     if (l2l_evaluation_begin(m, e->data, &o, &other)) {
         l2l_evaluation_attack(&other, &s->attack, &r, NULL, x); /* whoever goes on sees its error */
@@ -190,18 +190,19 @@ static void transfer(spec *s, l2l_real *x)
 
 /* With a state that cannot be written the attack goes on: with the next batch or, where its images
  * are wanted, which a state does not hold, once more without one. */
-static void attack(l2l_evaluation *e, spec *s, l2l_real *adversarial)
+static void attack(evaluation_state *state, spec *s, l2l_real *adversarial)
 {
-    l2l_context *c = e->data->context;
-    while (!l2l_evaluation_attack(e, &s->attack, &s->result, NULL, adversarial) &&
-           cli_error_names(c, e->options.state)) {
+    l2l_context *c = state->e->context;
+    while (!evaluation_state_attack(state, &s->attack, &s->result, NULL, adversarial) &&
+           cli_error_names(c, state->path)) {
         failed |= cli_complain(c);
-        if (adversarial) e->options.state = NULL;
+        if (adversarial) state->path = NULL;
     }
 }
 
-static void run(l2l_evaluation *e, spec *s, const l2l_real *init, const l2l_real *logits)
+static void run(evaluation_state *state, spec *s, const l2l_real *init, const l2l_real *logits)
 {
+    l2l_evaluation *e = state->e;
     int *targets = spec_targets(s, e, logits);
     l2l_real *adv = set.dump_adv || *s->images ? image_room(e) : NULL, *foreign = NULL;
     double begin = cli_seconds();
@@ -211,7 +212,7 @@ static void run(l2l_evaluation *e, spec *s, const l2l_real *init, const l2l_real
     s->attack.batch = set.batch;
     s->attack.progress = progress;
     if (s->transfer) transfer(s, foreign = foreign_images(e, s));
-    attack(e, s, adv);
+    attack(state, s, adv);
     s->seconds = cli_seconds() - begin;
     show_end();
     if (*s->images && !l2l_error(e->data->context)) {
@@ -439,11 +440,10 @@ static void print_matrix(l2l_context *c, const l2l_dataset *d, l2l_model *const 
 static void cross(l2l_context *c, const l2l_dataset *d, spec *s)
 {
     l2l_evaluation_options o = l2l_evaluation_default();
-    l2l_evaluation e;
     l2l_model *m[MAX_MODELS];
     double natural[MAX_MODELS], accuracies[MAX_MODELS * MAX_MODELS], begin = cli_seconds();
     char *names[MAX_MODELS], *text = (char *)cli_allocate(strlen(set.transfer) + 1, 1), *at;
-    int n = 0, i, images = 0;
+    int n = 0, i;
     for (at = strtok(strcpy(text, set.transfer), ","); at; at = strtok(NULL, ",")) {
         if (n == MAX_MODELS) cli_fail("--transfer: at most %d models", MAX_MODELS);
         names[n] = at;
@@ -451,19 +451,14 @@ static void cross(l2l_context *c, const l2l_dataset *d, spec *s)
     }
     o.limit = set.limit;
     o.batch = set.batch;
-    for (i = 0; i < n; i++) {
-        if (!l2l_evaluation_begin(m[i], d, &o, &e)) die(c);
-        natural[i] = e.natural;
-        images = e.images;
-        l2l_evaluation_end(&e);
-    }
     s->attack.batch = set.batch;
     s->attack.progress = progress;
     show_begin(s->spec, show.all = 1);
-    if (!l2l_transfer_matrix(m, n, d, &s->attack, &o, accuracies)) die(c);
+    if (!transfer_matrix(m, n, d, &s->attack, &o, natural, accuracies)) die(c);
     show_end();
     s->seconds = cli_seconds() - begin;
-    print_matrix(c, d, m, names, n, s, images, natural, accuracies);
+    print_matrix(c, d, m, names, n, s, o.limit && o.limit < d->count ? o.limit : d->count, natural,
+                 accuracies);
     for (i = 0; i < n; i++) l2l_model_free(m[i]);
     free(text);
 }
@@ -484,6 +479,7 @@ static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
     l2l_model *m = cli_model_open(c, set.model, set.arch, set.width, set.depth);
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_evaluation e;
+    evaluation_state state;
     l2l_array init;
     l2l_real *logits = NULL;
     double begin = cli_seconds();
@@ -492,8 +488,8 @@ static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
     o.batch = set.batch;
     o.epsilon = set.eps;
     o.skip_fooled = set.skip_fooled;
-    o.state = set.state;
-    if (!l2l_evaluation_begin(m, d, &o, &e)) die(c);
+    if (!l2l_evaluation_begin(m, d, &o, &e) || !evaluation_state_open(&state, &e, set.state))
+        die(c);
     for (i = 0; i < n; i++) {
         if (specs[i].kind->make == spec_none) specs[i].seconds = cli_seconds() - begin;
         needed |= specs[i].target == SPEC_LEAST;
@@ -506,7 +502,7 @@ static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
     show.begin = cli_seconds();
     for (i = 0; i < n && !l2l_error(c); i++) {
         if (specs[i].kind->make != spec_none) {
-            run(&e, &specs[i], set.init ? init.reals : NULL, logits);
+            run(&state, &specs[i], set.init ? init.reals : NULL, logits);
         } else {
             specs[i].result.accuracy = e.natural;
             specs[i].result.attacked = e.images;
@@ -522,6 +518,7 @@ static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
         print_table(&e, specs, n);
     if (set.init) l2l_array_free(c, &init);
     free(logits);
+    evaluation_state_close(&state);
     l2l_evaluation_end(&e);
     l2l_model_free(m);
     return status;

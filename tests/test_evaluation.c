@@ -1,6 +1,10 @@
 /* Evaluations: what counts as the worst case, images that are spared, targets, the warnings, states
-   that an evaluation goes on from, accuracies of one model on another's adversarial images. */
+   that an evaluation goes on from (examples/evaluation_state.h), accuracies of one model on another's
+   adversarial images (examples/transfer.h). */
 #include "networks.h"
+
+#include "../examples/evaluation_state.h"
+#include "../examples/transfer.h"
 
 enum { MANY = 60, PIXELS = 64, CLASSES = 5 };
 
@@ -361,9 +365,10 @@ typedef struct outcome {
 static bool evaluate(const setup *s, const char *state, bool skip, int batches, outcome *out)
 {
     l2l_evaluation e;
+    evaluation_state kept;
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_attack a[ATTACKS];
-    int k;
+    int k = 0;
     a[0] = l2l_attack_fgsm(0.05);
     a[1] = l2l_attack_pgd(0.05);
     a[2] = l2l_attack_pgd(0.05);
@@ -371,17 +376,21 @@ static bool evaluate(const setup *s, const char *state, bool skip, int batches, 
     a[2].seed = ((uint64_t)1 << 40) + 1;
     memset(out, 0, sizeof *out);
     o.batch = 17;
-    o.state = state;
     o.skip_fooled = skip;
     if (!l2l_evaluation_begin(s->m, &s->d, &o, &e)) return false;
-    for (k = 0; k < ATTACKS; k++) {
+    if (!evaluation_state_open(&kept, &e, state)) {
+        l2l_evaluation_end(&e);
+        return false;
+    }
+    for (; k < ATTACKS; k++) {
         a[k].progress = batches ? stop_after : NULL;
         a[k].user = &batches;
-        if (!l2l_evaluation_attack(&e, &a[k], &out->results[k], out->records[k], NULL)) break;
+        if (!evaluation_state_attack(&kept, &a[k], &out->results[k], out->records[k], NULL)) break;
     }
     out->natural = e.natural;
     out->worst = e.worst;
     out->warnings = l2l_evaluation_warnings(&e, out->text, sizeof out->text);
+    evaluation_state_close(&kept);
     l2l_evaluation_end(&e);
     return k == ATTACKS;
 }
@@ -400,9 +409,9 @@ static void going_on_with(l2l_model *(*make)(l2l_context *c), unsigned warnings,
             CHECK_INT((int)warnings, (int)straight.warnings);
             for (batches = 1; batches < 13; batches += step) {
                 CHECK(!evaluate(&s, state, skip != 0, batches, &stopped));
-                CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "evaluation: cancelled after ");
+                CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "cancelled after ");
                 for (stops = 0; stops < 20 && !evaluate(&s, state, skip != 0, 2, &stopped); stops++)
-                    CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "evaluation: cancelled after ");
+                    CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "cancelled after ");
                 CHECK(stops < 20);
                 CHECK_BYTES(&straight, &stopped, sizeof straight);
                 CHECK(evaluate(&s, state, skip != 0, 1, &stopped)); /* nothing is left to do */
@@ -421,11 +430,28 @@ static void going_on(void)
     going_on_with(softmax, L2L_WARN_SOFTMAX, 5);
 }
 
+/* Begun with the state's file, or neither begun nor anything left. */
+static bool begin_with(l2l_model *m, const l2l_dataset *d, const l2l_evaluation_options *o,
+                       const char *path, l2l_evaluation *e, evaluation_state *kept)
+{
+    if (!l2l_evaluation_begin(m, d, o, e)) return false;
+    if (evaluation_state_open(kept, e, path)) return true;
+    l2l_evaluation_end(e);
+    return false;
+}
+
+static void end_with(l2l_evaluation *e, evaluation_state *kept)
+{
+    evaluation_state_close(kept);
+    l2l_evaluation_end(e);
+}
+
 static void states_refused(void)
 {
     static outcome out;
     setup s;
     l2l_evaluation e;
+    evaluation_state kept;
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_attack a = l2l_attack_fgsm(0.05), pgd = l2l_attack_pgd(0.05);
     l2l_result r;
@@ -434,61 +460,62 @@ static void states_refused(void)
     char *state = beside("refused");
     FILE *f;
     remove(state);
-    o.state = state;
     o.batch = 17;
     if (begin(&s, plain) && CHECK(evaluate(&s, state, false, 0, &out))) {
         CHECK(!evaluate(&s, state, true, 0, &out));
         CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "skip_fooled is 1 here, but in the file 0");
         another = other(s.c);
-        if (CHECK(another && !l2l_evaluation_begin(another, &s.d, &o, &e)))
+        if (CHECK(another && !begin_with(another, &s.d, &o, state, &e, &kept)))
             CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "weights (a digest) is ");
         l2l_model_free(another);
         o.limit = 20;
-        CHECK(!l2l_evaluation_begin(s.m, &s.d, &o, &e));
+        CHECK(!begin_with(s.m, &s.d, &o, state, &e, &kept));
         CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "images is 20 here, but in the file 60");
         o.limit = 0;
         first = s.x[5 * PIXELS];
         s.x[5 * PIXELS] = first < (l2l_real)0.5 ? 1 : 0;
-        CHECK(!l2l_evaluation_begin(s.m, &s.d, &o, &e));
+        CHECK(!begin_with(s.m, &s.d, &o, state, &e, &kept));
         CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "data (a digest) is ");
         s.x[5 * PIXELS] = first;
         CHECK(l2l_parameter_get(s.m, 0, w));
         w[3] += (l2l_real)1e-3;
-        CHECK(l2l_parameter_set(s.m, 0, w) && !l2l_evaluation_begin(s.m, &s.d, &o, &e));
+        CHECK(l2l_parameter_set(s.m, 0, w) && !begin_with(s.m, &s.d, &o, state, &e, &kept));
         CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "weights (a digest) is ");
         w[3] -= (l2l_real)1e-3;
         CHECK(l2l_parameter_set(s.m, 0, w));
-        if (CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
+        if (CHECK(begin_with(s.m, &s.d, &o, state, &e, &kept))) {
             a.step_size = 0.04;
-            CHECK(!l2l_evaluation_attack(&e, &a, &r, NULL, NULL));
+            CHECK(!evaluation_state_attack(&kept, &a, &r, NULL, NULL));
             CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "attack 1, fgsm, was made with step_size 0.05, "
                         "not 0.04");
-            CHECK(!l2l_evaluation_attack(&e, &pgd, &r, NULL, NULL));
+            CHECK(!evaluation_state_attack(&kept, &pgd, &r, NULL, NULL));
             CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "attack 1 was fgsm (cross-entropy, sign), not "
                         "pgd (cross-entropy, sign)");
             a.step_size = 0.05;
             a.relative_step = 3; /* of no effect then: the same walk */
-            CHECK(l2l_evaluation_attack(&e, &a, &r, NULL, NULL));
+            CHECK(evaluation_state_attack(&kept, &a, &r, NULL, NULL));
             pgd.init = s.x;
-            CHECK(!l2l_evaluation_attack(&e, &pgd, &r, NULL, NULL));
+            CHECK(!evaluation_state_attack(&kept, &pgd, &r, NULL, NULL));
             CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "attack 2, pgd, was made with init (a digest) 0");
-            l2l_evaluation_end(&e);
+            end_with(&e, &kept);
         }
         remove(state); /* what fails before its first batch is not remembered */
-        if (CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
+        if (CHECK(begin_with(s.m, &s.d, &o, state, &e, &kept))) {
             pgd.init = NULL;
             pgd.epsilon = 2;
-            CHECK(!l2l_evaluation_attack(&e, &pgd, &r, NULL, NULL));
+            CHECK(!evaluation_state_attack(&kept, &pgd, &r, NULL, NULL));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "epsilon 2");
-            CHECK(l2l_evaluation_attack(&e, &a, &r, NULL, NULL));
-            l2l_evaluation_end(&e);
+            CHECK(evaluation_state_attack(&kept, &a, &r, NULL, NULL));
+            CHECK(!evaluation_state_attack(&kept, NULL, &r, NULL, NULL));
+            CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "");
+            end_with(&e, &kept);
         }
         f = fopen(state, "wb");
         if (CHECK(f && fputs("nothing that anybody wrote", f) >= 0 && !fclose(f))) {
-            CHECK(!l2l_evaluation_begin(s.m, &s.d, &o, &e));
+            CHECK(!begin_with(s.m, &s.d, &o, state, &e, &kept));
             CHECK_ERROR(s.c, L2L_ERROR_FORMAT, state);
         }
-        CHECK(l2l_model_save(s.m, state) && !l2l_evaluation_begin(s.m, &s.d, &o, &e));
+        CHECK(l2l_model_save(s.m, state) && !begin_with(s.m, &s.d, &o, state, &e, &kept));
         CHECK_ERROR(s.c, L2L_ERROR_FORMAT, "not an evaluation's state");
     }
     remove(state);
@@ -496,52 +523,147 @@ static void states_refused(void)
     free(state);
 }
 
-/* Every byte of a state changed, one at a time: refused, or read as something else, but no crash. */
+/* The images of an attack are made again, whatever the file knows, and it stays as it is. */
+static void states_and_images(void)
+{
+    setup s;
+    l2l_evaluation e;
+    evaluation_state kept;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a = l2l_attack_pgd(0.05);
+    l2l_result straight, r;
+    l2l_record records[MANY], again[MANY];
+    l2l_real adv[MANY * PIXELS], back[MANY * PIXELS];
+    char *state = beside("images");
+    int stops = 2, k;
+    long size[2] = {0, 0};
+    remove(state);
+    o.batch = 17;
+    if (begin(&s, plain) && CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
+        CHECK(l2l_evaluation_attack(&e, &a, &straight, records, adv));
+        l2l_evaluation_end(&e);
+        for (k = 0; k < 3; k++) { /* 0: stopped; 1: gone on with, by its images; 2: nothing left */
+            FILE *f;
+            if (!CHECK(begin_with(s.m, &s.d, &o, state, &e, &kept))) break;
+            memset(back, 0, sizeof back);
+            a.progress = k ? NULL : stop_after;
+            a.user = &stops;
+            if (k) o.batch = 11;
+            CHECK(evaluation_state_attack(&kept, &a, &r, again, k ? back : NULL) == (k > 0));
+            if (k) CHECK_BYTES(adv, back, sizeof adv);
+            if (k) CHECK_BYTES(records, again, sizeof records);
+            if (k) CHECK_BYTES(&straight, &r, sizeof r);
+            if (!k) CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "cancelled after 34 of 60 images");
+            end_with(&e, &kept);
+            f = fopen(state, "rb");
+            if (CHECK(f && !fseek(f, 0, SEEK_END))) size[k > 1] = ftell(f);
+            if (f) fclose(f);
+        }
+        CHECK(size[0] > 1000 && size[0] == size[1]);
+    }
+    remove(state);
+    end(&s);
+    free(state);
+}
+
+/* Every byte of a state changed, one at a time: refused, and no harm done. */
 static void states_distrusted(void)
 {
     static unsigned char bytes[40000];
     setup s;
     l2l_evaluation e;
+    evaluation_state kept;
     l2l_evaluation_options o = l2l_evaluation_default();
     char *state = beside("broken");
     size_t n = 0, i;
-    int refused = 0, read = 0;
     FILE *f;
     remove(state);
-    o.state = state;
     o.limit = 12;
     if (begin(&s, plain)) {
         l2l_attack a = l2l_attack_fgsm(0.05);
         l2l_result r;
-        if (CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
-            CHECK(l2l_evaluation_attack(&e, &a, &r, NULL, NULL));
-            l2l_evaluation_end(&e);
+        if (CHECK(begin_with(s.m, &s.d, &o, state, &e, &kept))) {
+            CHECK(evaluation_state_attack(&kept, &a, &r, NULL, NULL));
+            end_with(&e, &kept);
         }
+        CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e));
         f = fopen(state, "rb");
         if (CHECK(f != NULL)) {
             n = fread(bytes, 1, sizeof bytes, f);
             fclose(f);
         }
         CHECK(n > 1000 && n < sizeof bytes);
-        for (i = 0; i < n; i++) {
-            bytes[i] ^= i % 2 ? 0x80 : 0x7f;
+        for (i = 0; i < 2 * n; i++) { /* the second time cut off there */
+            size_t length = i < n ? n : i - n;
+            if (i < n) bytes[i] ^= i % 2 ? 0x80 : 0x7f;
             f = fopen(state, "wb");
-            if (!CHECK(f && fwrite(bytes, 1, n, f) == n && !fclose(f))) break;
-            bytes[i] ^= i % 2 ? 0x80 : 0x7f;
-            if (l2l_evaluation_begin(s.m, &s.d, &o, &e)) {
-                l2l_evaluation_attack(&e, &a, &r, NULL, NULL);
-                l2l_evaluation_end(&e);
-                read++;
-            } else {
-                refused++;
-            }
-            l2l_error_clear(s.c);
+            if (!CHECK(f && fwrite(bytes, 1, length, f) == length && !fclose(f))) break;
+            if (i < n) bytes[i] ^= i % 2 ? 0x80 : 0x7f;
+            if (!CHECK(!evaluation_state_open(&kept, &e, state))) break;
+            CHECK_ERROR(s.c, L2L_ERROR_FORMAT, state);
         }
-        CHECK(refused > 300 && read > 300);
+        l2l_evaluation_end(&e);
     }
     remove(state);
     end(&s);
     free(state);
+}
+
+/* Records are taken from anywhere, in any batches; those of other images are not. */
+static void folded(void)
+{
+    setup s;
+    l2l_evaluation e, f;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a[2];
+    l2l_result r, q;
+    l2l_record records[MANY], parts[MANY];
+    l2l_real adv[MANY * PIXELS], some[MANY * PIXELS];
+    char text[2][1000];
+    int k, at;
+    a[0] = l2l_attack_fgsm(0.05);
+    a[1] = l2l_attack_pgd(0.05);
+    o.batch = 17;
+    o.skip_fooled = true;
+    memset(adv, 0, sizeof adv);
+    memset(some, 0, sizeof some);
+    if (begin(&s, plain) && CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &e))) {
+        if (CHECK(l2l_evaluation_begin(s.m, &s.d, &o, &f))) {
+            for (k = 0; k < 2; k++) {
+                CHECK(l2l_evaluation_attack(&e, &a[k], &r, records, adv));
+                for (at = MANY - 7; at >= 0; at -= at < 7 && at > 0 ? at : 7) /* from the end */
+                    CHECK(l2l_evaluation_run(&f, &a[k], at, 7, parts + at, some + at * PIXELS));
+                CHECK_BYTES(records, parts, sizeof parts);
+                CHECK_BYTES(adv, some, sizeof adv);
+                CHECK(k || f.worst == f.natural); /* until they are added */
+                CHECK(l2l_evaluation_add(&f, &a[k], parts, &q));
+                CHECK_BYTES(&r, &q, sizeof r);
+                CHECK_BYTES(e.right, f.right, MANY * sizeof *e.right);
+            }
+            CHECK_NEAR(e.worst, f.worst, 0);
+            CHECK(e.worst < e.natural);
+            CHECK_INT(l2l_evaluation_warnings(&e, text[0], sizeof *text),
+                      l2l_evaluation_warnings(&f, text[1], sizeof *text));
+            CHECK_TEXT(text[0], text[1]);
+            CHECK(!l2l_evaluation_run(&f, &a[0], MANY - 3, 4, parts, NULL));
+            CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "4 images from 57 on are not among 60");
+            CHECK(!l2l_evaluation_run(&f, &a[0], -1, 4, parts, NULL));
+            CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "4 images from -1 on are not among 60");
+            CHECK(!l2l_evaluation_run(&f, &a[0], 0, 4, NULL, NULL));
+            CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "records");
+            parts[5].predicted = CLASSES;
+            CHECK(!l2l_evaluation_add(&f, &a[1], parts, &q));
+            CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "record 5: predicted 5 is not in -1..4");
+            parts[5].predicted = 0;
+            parts[6].label++;
+            CHECK(!l2l_evaluation_add(&f, &a[1], parts, &q));
+            CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "record 6 is of label ");
+            CHECK_NEAR(e.worst, f.worst, 0);
+            l2l_evaluation_end(&f);
+        }
+        l2l_evaluation_end(&e);
+    }
+    end(&s);
 }
 
 /* -- transfer ----------------------------------------------------------------------------------- */
@@ -580,22 +702,22 @@ static void matrix(void)
         for (threads = 1; threads < 4; threads += 2) {
             l2l_set_threads(s.c, threads);
             o.batch = threads == 1 ? 100 : 7;
-            if (CHECK(l2l_transfer_matrix(m, MODELS, &s.d, &a, &o, accuracies)))
+            if (CHECK(transfer_matrix(m, MODELS, &s.d, &a, &o, NULL, accuracies)))
                 for (i = 0; i < MODELS * MODELS; i++) CHECK_NEAR(naive[i], accuracies[i], 1e-12);
         }
         CHECK(accuracies[0] < 0.3 && accuracies[3] > accuracies[0]);
         i = 2;
         a.user = &i;
         a.progress = stop_after;
-        CHECK(!l2l_transfer_matrix(m, MODELS, &s.d, &a, &o, accuracies));
-        CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "l2l_transfer_matrix: cancelled after 14 of 50");
+        CHECK(!transfer_matrix(m, MODELS, &s.d, &a, &o, NULL, accuracies));
+        CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "transfer_matrix: cancelled after 14 of 150");
         l2l_model_free(m[2]);
         m[2] = NULL;
-        CHECK(!l2l_transfer_matrix(m, MODELS, &s.d, &a, &o, accuracies));
-        CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "model 2 is NULL");
+        CHECK(!transfer_matrix(m, MODELS, &s.d, &a, &o, NULL, accuracies));
+        CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "model 2 of 3 is NULL");
         m[2] = smooth_model(s.c);
-        CHECK(!l2l_transfer_matrix(m, MODELS, &s.d, &a, &o, accuracies));
-        CHECK_ERROR(s.c, L2L_ERROR_SHAPE, "model 2 is for 2x6x6 images");
+        CHECK(!transfer_matrix(m, MODELS, &s.d, &a, &o, NULL, accuracies));
+        CHECK_ERROR(s.c, L2L_ERROR_SHAPE, "model 2 is not for the images and classes of model 0");
         l2l_model_free(m[1]);
         l2l_model_free(m[2]);
     }
@@ -612,7 +734,7 @@ static void images_from_elsewhere(void)
     l2l_attack a = l2l_attack_pgd(0.1), given = l2l_attack_ifgsm(0.1);
     l2l_result r;
     l2l_real adv[MANY * PIXELS], back[MANY * PIXELS];
-    double accuracies[4];
+    double accuracies[4], natural[2];
     if (begin(&s, plain)) {
         l2l_model *both[2];
         m = other(s.c);
@@ -625,7 +747,9 @@ static void images_from_elsewhere(void)
             given.init = adv;
             CHECK(l2l_evaluation_attack(&f, &given, &r, NULL, back));
             CHECK_BYTES(adv, back, sizeof adv);
-            CHECK(l2l_transfer_matrix(both, 2, &s.d, &a, &o, accuracies));
+            CHECK(transfer_matrix(both, 2, &s.d, &a, &o, natural, accuracies));
+            CHECK_NEAR(e.natural, natural[0], 0);
+            CHECK_NEAR(f.natural, natural[1], 0);
             CHECK_NEAR(accuracies[1], r.accuracy, 1e-12);
             CHECK_NEAR(accuracies[0], e.worst, 1);
             given.epsilon = 0.01;
@@ -650,7 +774,9 @@ int main(void)
     RUN(targets, "success and norms under targets");
     RUN(going_on, "an evaluation stopped after any batch goes on to the same bits");
     RUN(states_refused, "the state of another model, data or attack is refused by name");
-    RUN(states_distrusted, "a state with any byte changed does no harm");
+    RUN(states_and_images, "images are made again, and a state stays as it is");
+    RUN(states_distrusted, "a state with any byte changed, or cut off, is refused");
+    RUN(folded, "records made in any batches add up to the same");
     RUN(matrix, "the transfer matrix is what attack and model give one by one");
     RUN(images_from_elsewhere, "images made elsewhere are scored in the ball");
     return test_end();

@@ -1,0 +1,497 @@
+/* evaluation_state.h - an evaluation that goes on after a stop, as `evaluate --state` does. C99 or
+ * C++11. Needs ../l2ladv.h alone, and of it only the public interface: an evaluation is a fold over
+ * records, so records that a file kept stand for passes through the model. Every function is static:
+ * include it where it is used.
+ *
+ *     evaluation_state s;
+ *     l2l_evaluation_begin(m, &d, &options, &e);
+ *     evaluation_state_open(&s, &e, "pgd.state");
+ *     evaluation_state_attack(&s, &pgd, &result, NULL, NULL);    in place of l2l_evaluation_attack
+ *     evaluation_state_close(&s);
+ *     l2l_evaluation_end(&e);
+ *
+ * Results, warnings and errors are those of an evaluation that was never stopped, to the bit. The
+ * file is text: the evaluation's settings with digests of the model, the images and the clean
+ * predictions; for each attack its settings and a line for every record; last a digest of it all.
+ * After each batch it is written whole by l2l_save_bytes, so a process killed at any time leaves the
+ * old file or the new one. The file of another model, other images or other attacks is refused with
+ * the first setting that differs, a damaged one too. Numbers are written in the C locale. */
+#ifndef EVALUATION_STATE_H
+#define EVALUATION_STATE_H
+
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../l2ladv.h"
+
+typedef struct es_text {
+    char *at; /* with a 0 behind it */
+    size_t length, room;
+} es_text;
+
+typedef struct es_attack {
+    es_text settings, lines; /* a line for each setting, for each record */
+    l2l_record *records;     /* room for one of every image */
+    int done;                /* so many are there */
+} es_attack;
+
+typedef struct evaluation_state {
+    l2l_evaluation *e;
+    const char *path;        /* borrowed; NULL: nothing is kept */
+    es_text heading;
+    es_attack *attacks;      /* those so far, and behind them those of the file */
+    int count, added;        /* in `attacks`; of these so many in e */
+} evaluation_state;
+
+static const char es_format[] = "l2ladv evaluation 4";
+
+/* ---- text ---- */
+
+static inline bool es_fail(const evaluation_state *s, l2l_status status, const char *format, ...)
+{
+    char text[400];
+    int n = snprintf(text, sizeof text, "%s: ", s->path ? s->path : "evaluation");
+    va_list a;
+    if (n > (int)sizeof text - 1) n = (int)sizeof text - 1;
+    va_start(a, format);
+    vsnprintf(text + n, sizeof text - (size_t)n, format, a);
+    va_end(a);
+    l2l_error_set(s->e->context, status, text);
+    return false;
+}
+
+static inline bool es_append(l2l_context *c, es_text *t, const char *bytes, size_t n)
+{
+    size_t room = 2 * (t->length + n) + 200;
+    if (t->length + n >= t->room) {
+        char *more = (char *)l2l_allocate(c, room);
+        if (!more) return false;
+        if (t->at) memcpy(more, t->at, t->length);
+        l2l_free(c, t->at);
+        t->at = more;
+        t->room = room;
+    }
+    if (n) memcpy(t->at + t->length, bytes, n);
+    t->at[t->length += n] = 0;
+    return true;
+}
+
+static inline bool es_print(l2l_context *c, es_text *t, const char *format, ...)
+{
+    char line[512];
+    va_list a;
+    va_start(a, format);
+    vsnprintf(line, sizeof line, format, a);
+    va_end(a);
+    return es_append(c, t, line, strlen(line));
+}
+
+/* As many digits as lead back to the number. */
+typedef struct es_number { char text[32]; } es_number;
+static inline es_number es_real(double v)
+{
+    es_number n;
+    int digits = 15;
+    do snprintf(n.text, sizeof n.text, "%.*g", digits, v);
+    while (strtod(n.text, NULL) != v && ++digits <= 17);
+    return n;
+}
+
+/* FNV-1a, 64 bits. */
+#define ES_DIGEST 14695981039346656037u
+static inline uint64_t es_fold(uint64_t h, const void *data, size_t bytes)
+{
+    const unsigned char *p = (const unsigned char *)data;
+    for (; bytes > 0; bytes--) h = (h ^ *p++) * 1099511628211u;
+    return h;
+}
+static inline es_number es_digest(uint64_t h)
+{
+    es_number n;
+    snprintf(n.text, sizeof n.text, "%016llx", (unsigned long long)h);
+    return n;
+}
+static inline es_number es_digest_of(const void *data, size_t bytes)
+{
+    es_number none = {"0"};
+    return data ? es_digest(es_fold(ES_DIGEST, data, bytes)) : none;
+}
+
+/* ---- what the evaluation is of ---- */
+
+static inline size_t es_pixels(const l2l_evaluation *e)
+{
+    const l2l_model_options *o = l2l_model_info(e->model);
+    return (size_t)o->channels * (size_t)o->height * (size_t)o->width;
+}
+
+/* Names, shapes and values of the parameters; of a model without any, which lives elsewhere, what it
+ * says to the first images. */
+static inline uint64_t es_weights(const l2l_evaluation *e)
+{
+    l2l_context *c = e->context;
+    uint64_t h = ES_DIGEST;
+    int n = l2l_model_parameters(e->model), some = e->images < 20 ? e->images : 20;
+    size_t classes = (size_t)l2l_model_info(e->model)->classes;
+    for (int i = 0; i < n; i++) {
+        l2l_parameter p = l2l_model_parameter(e->model, i);
+        h = es_fold(h, p.name, strlen(p.name));
+        h = es_fold(h, p.shape, (size_t)p.rank * sizeof *p.shape);
+        h = es_fold(h, p.value->data, (size_t)l2l_count(p.value->shape) * sizeof *p.value->data);
+    }
+    if (n) return h;
+    l2l_evaluation all = *e;
+    l2l_attack none = l2l_attack_ifgsm(0);
+    l2l_record *records = (l2l_record *)l2l_allocate(c, (size_t)some * sizeof *records);
+    l2l_real *x = (l2l_real *)l2l_allocate(c, (size_t)some * es_pixels(e) * sizeof *x);
+    l2l_real *z = (l2l_real *)l2l_allocate(c, (size_t)some * classes * sizeof *z);
+    none.steps = 0;
+    all.options.skip_fooled = false;
+    if (z && l2l_evaluation_run(&all, &none, 0, some, records, x) &&
+        l2l_model_logits(e->model, x, some, z))
+        h = es_fold(h, z, (size_t)some * classes * sizeof *z);
+    l2l_free(c, records);
+    l2l_free(c, x);
+    l2l_free(c, z);
+    return h;
+}
+
+static inline uint64_t es_images(const l2l_evaluation *e)
+{
+    l2l_dataset d = *e->data;
+    size_t n = (size_t)d.channels * (size_t)d.height * (size_t)d.width;
+    uint64_t h = ES_DIGEST;
+    d.context = e->context; /* whose the errors are */
+    l2l_real *x = (l2l_real *)l2l_allocate(d.context, n * sizeof *x);
+    for (int i = 0, label; x && i < e->images && l2l_dataset_read(&d, i, 1, x, &label); i++)
+        h = es_fold(es_fold(h, x, n * sizeof *x), &label, sizeof label);
+    l2l_free(d.context, x);
+    return h;
+}
+
+static inline bool es_heading(const l2l_evaluation *e, es_text *t)
+{
+    l2l_context *c = e->context;
+    const l2l_model_options *m = l2l_model_info(e->model);
+    /* another forward function over the same weights; a random one never says the same */
+    bool random = (l2l_evaluation_warnings(e, NULL, 0) & L2L_WARN_RANDOM) != 0;
+    es_number said = es_digest_of(random ? NULL : e->clean, (size_t)e->images * sizeof *e->clean);
+    es_print(c, t, "%s\nimages: %d\nmodel.arch: %.60s\nmodel.channels: %d\nmodel.height: %d\n"
+             "model.width: %d\nmodel.classes: %d\nmodel.width_multiplier: %s\nmodel.depth: %d\n"
+             "model.normalise: %d\n", es_format, e->images, m->arch, m->channels, m->height,
+             m->width, m->classes, es_real(m->width_multiplier).text, m->depth, m->normalise);
+    for (int i = 0; i < m->normalise && i < 4; i++)
+        es_print(c, t, "model.mean[%d]: %s\nmodel.deviation[%d]: %s\n", i, es_real(m->mean[i]).text,
+                 i, es_real(m->deviation[i]).text);
+    es_print(c, t, "weights (a digest): %s\n", es_digest(es_weights(e)).text);
+    es_print(c, t, "data (a digest): %s\n", es_digest(es_images(e)).text);
+    es_print(c, t, "clean predictions (a digest): %s\nskip_fooled: %d\nnorm: %s\nepsilon: %s\n",
+             said.text, e->options.skip_fooled, e->options.norm == L2L_L2 ? "l2" : "linf",
+             es_real(e->options.epsilon).text);
+    return !l2l_error(c);
+}
+
+/* What the maximizer has learned. */
+static inline es_number es_learned(l2l_context *c, const l2l_maximizer *m)
+{
+    int64_t n = m->pack ? m->pack(m->self, NULL) : 0;
+    double *v = n > 0 ? (double *)l2l_allocate(c, (size_t)n * sizeof *v) : NULL;
+    if (v) m->pack(m->self, v);
+    es_number digest = es_digest_of(v, (size_t)n * sizeof *v);
+    l2l_free(c, v);
+    return digest;
+}
+
+static inline const char *es_name(const char *name) { return name ? name : ""; }
+
+/* All that the records of an attack depend on. */
+static inline bool es_settings(const l2l_evaluation *e, const l2l_attack *a, es_text *t)
+{
+    l2l_context *c = e->context;
+    bool walk = a->step_size <= 0 && !a->search; /* the same walk however its step was given */
+    es_print(c, t, "attack: %.30s (%.60s, %.60s)\nsteps: %d\nrestarts: %d\nnorm: %s\nepsilon: %s\n",
+             es_name(a->name), es_name(a->objective.name), es_name(a->maximizer.name), a->steps,
+             a->restarts, a->norm == L2L_L2 ? "l2" : "linf", es_real(a->epsilon).text);
+    es_print(c, t, "step_size: %s\nstart: %d\nlast_iterate: %d\nseed: %llu\nfirst: %lu\n",
+             es_real(walk ? a->relative_step * a->epsilon : a->step_size).text, (int)a->start,
+             a->last_iterate, (unsigned long long)a->seed, (unsigned long)a->first);
+    es_print(c, t, "maximizer.number: %s %s\nobjective.cut: %d\nobjective.confidence: %s\n",
+             es_real(a->maximizer.number[0]).text, es_real(a->maximizer.number[1]).text,
+             a->objective.cut, es_real(a->objective.confidence).text);
+    es_print(c, t, "searches: %d\nconstant: %s\novershoot: %s\ncandidates: %d\nshare: %s\n"
+             "nearest: %d\nminimal: %d\nensemble: %d\n", a->searches, es_real(a->constant).text,
+             es_real(a->overshoot).text, a->candidates, es_real(a->share).text, a->nearest,
+             a->minimal, a->ensemble);
+    es_print(c, t, "targets (a digest): %s\ninit (a digest): %s\nlearned numbers (a digest): %s\n",
+             es_digest_of(a->targets, (size_t)e->images * sizeof *a->targets).text,
+             es_digest_of(a->init, (size_t)e->images * es_pixels(e) * sizeof *a->init).text,
+             es_learned(c, &a->maximizer).text);
+    return !l2l_error(c);
+}
+
+/* "key: value" of a line. */
+typedef struct es_pair { char key[64], value[200]; } es_pair;
+static inline es_pair es_pair_of(const char *line)
+{
+    es_pair p;
+    size_t n = strcspn(line, "\n"), colon = strcspn(line, ":\n");
+    const char *value = line + (colon + 2 < n ? colon + 2 : n);
+    snprintf(p.key, sizeof p.key, "%.*s", (int)colon, line);
+    snprintf(p.value, sizeof p.value, "%.*s", (int)(line + n - value), value);
+    return p;
+}
+
+/* The first line in which two texts of settings differ; NULL: none. */
+static inline const char *es_differ(const char *there, const char *here, es_pair *was, es_pair *is)
+{
+    while (*here) {
+        size_t n = strcspn(here, "\n") + 1;
+        if (strncmp(there, here, n)) break;
+        there += n;
+        here += n;
+    }
+    if (!*here && !*there) return NULL;
+    *was = es_pair_of(there);
+    *is = es_pair_of(here);
+    return here;
+}
+
+/* ---- the file ---- */
+
+static inline bool es_save(const evaluation_state *s)
+{
+    l2l_context *c = s->e->context;
+    es_text all = {NULL, 0, 0};
+    bool ok = es_append(c, &all, s->heading.at, s->heading.length);
+    for (int i = 0; ok && i < s->count; i++) {
+        const es_attack *k = &s->attacks[i];
+        ok = es_append(c, &all, k->settings.at, k->settings.length) &&
+             es_print(c, &all, "records:\n") && es_append(c, &all, k->lines.at, k->lines.length);
+    }
+    ok = ok && es_print(c, &all, "end: %s\n", es_digest_of(all.at, all.length).text) &&
+         l2l_save_bytes(c, s->path, all.at, all.length);
+    l2l_free(c, all.at);
+    return ok;
+}
+
+/* What a record tells beyond label and clean prediction; and as a line, and back. */
+enum { ES_WHOLE = 8, ES_REAL = 3 };
+static const char *const es_names[ES_WHOLE + ES_REAL] = {
+    "predicted", "success", "step", "restart", "stage", "forwards", "backwards", "zero_gradients",
+    "loss", "linf", "l2"};
+
+static inline bool es_record_print(l2l_context *c, es_text *t, const l2l_record *b)
+{
+    return es_print(c, t, "%d %d %d %d %d %d %d %d %s %s %s\n", b->predicted, b->success, b->step,
+                    b->restart, b->stage, b->forwards, b->backwards, b->zero_gradients,
+                    es_real(b->loss).text, es_real(b->linf).text, es_real(b->l2).text);
+}
+
+/* The number of the first value that is none or out of range; -1: all are well. */
+static inline int es_record_read(const char *line, int classes, l2l_record *b)
+{
+    static const int low[ES_WHOLE] = {-1, 0, -1, 0, -1, 0, 0, 0};
+    const int high[ES_WHOLE] = {classes - 1, 1, INT_MAX, INT_MAX, L2L_AUTOATTACK_STAGES - 1,
+                                INT_MAX, INT_MAX, INT_MAX};
+    int *const whole[ES_WHOLE] = {&b->predicted, NULL, &b->step, &b->restart, &b->stage,
+                                  &b->forwards, &b->backwards, &b->zero_gradients};
+    double *const real[ES_REAL] = {&b->loss, &b->linf, &b->l2};
+    char *end;
+    for (int i = 0; i < ES_WHOLE + ES_REAL; i++, line = end + 1) {
+        double v = strtod(line, &end);
+        if (end == line || *end != (i < ES_WHOLE + ES_REAL - 1 ? ' ' : '\n')) return i;
+        if (i < ES_WHOLE && !(v >= low[i] && v <= high[i] && v == (int)v)) return i;
+        if (i >= ES_WHOLE) *real[i - ES_WHOLE] = v;
+        else if (whole[i]) *whole[i] = (int)v;
+        else b->success = v > 0;
+    }
+    return -1;
+}
+
+/* Room for another attack behind those that count. */
+static inline es_attack *es_room(evaluation_state *s)
+{
+    l2l_context *c = s->e->context;
+    es_attack *more = (es_attack *)l2l_allocate(c, ((size_t)s->count + 1) * sizeof *more), *k;
+    if (!more) return NULL;
+    if (s->count) memcpy(more, s->attacks, (size_t)s->count * sizeof *more);
+    l2l_free(c, s->attacks);
+    s->attacks = more;
+    k = more + s->count;
+    k->records = (l2l_record *)l2l_allocate(c, (size_t)s->e->images * sizeof *k->records);
+    return k->records ? k : NULL;
+}
+
+static inline void es_drop(l2l_context *c, es_attack *k)
+{
+    l2l_free(c, k->settings.at);
+    l2l_free(c, k->lines.at);
+    l2l_free(c, k->records);
+}
+
+/* An attack of the file: settings up to "records:", then their lines. */
+static inline const char *es_attack_read(evaluation_state *s, const char *at)
+{
+    l2l_context *c = s->e->context;
+    const char *lines = strstr(at, "\nrecords:\n"), *next;
+    int classes = l2l_model_info(s->e->model)->classes, bad = -1;
+    es_attack *k = es_room(s);
+    if (!k) return NULL;
+    s->count++;
+    if (!lines) return es_fail(s, L2L_ERROR_FORMAT, "attack %d has no records", s->count), NULL;
+    lines += strlen("\n");
+    if (!es_append(c, &k->settings, at, (size_t)(lines - at))) return NULL;
+    lines += strlen("records:\n");
+    for (at = lines; *at && strncmp(at, "attack: ", 8) && bad < 0; at = next) {
+        l2l_record *b = &k->records[k->done];
+        next = at + strcspn(at, "\n");
+        next += *next == '\n';
+        if (k->done == s->e->images)
+            return es_fail(s, L2L_ERROR_FORMAT, "attack %d has records of more than %d images",
+                           s->count, s->e->images), NULL;
+        b->label = s->e->labels[k->done];
+        b->clean = s->e->clean[k->done];
+        if ((bad = es_record_read(at, classes, b)) >= 0)
+            return es_fail(s, L2L_ERROR_FORMAT, "%s of record %d of attack %d is out of range in "
+                           "'%.60s'", es_names[bad], k->done, s->count, es_pair_of(at).key), NULL;
+        k->done++;
+    }
+    return es_append(c, &k->lines, lines, (size_t)(at - lines)) ? at : NULL;
+}
+
+/* The whole file; `missing` if there is none. */
+static inline bool es_read(const evaluation_state *s, es_text *t, bool *missing)
+{
+    char bytes[4096];
+    size_t n;
+    FILE *f = fopen(s->path, "rb");
+    *missing = !f && errno == ENOENT;
+    if (*missing) return true;
+    if (!f) return es_fail(s, L2L_ERROR_FILE, "cannot open it: %s", strerror(errno));
+    bool ok = es_append(s->e->context, t, "", 0);
+    while (ok && (n = fread(bytes, 1, sizeof bytes, f)) > 0)
+        ok = es_append(s->e->context, t, bytes, n);
+    if (ok && ferror(f)) ok = es_fail(s, L2L_ERROR_FILE, "cannot read it: %s", strerror(errno));
+    fclose(f);
+    return ok;
+}
+
+/* Takes its last line, the digest of all lines before it, away. */
+static inline bool es_check_digest(const evaluation_state *s, es_text *t)
+{
+    size_t n = sizeof "end: 0123456789abcdef\n" - 1;
+    char end[40];
+    if (strncmp(t->at, es_format, sizeof es_format - 1) || t->at[sizeof es_format - 1] != '\n')
+        return es_fail(s, L2L_ERROR_FORMAT, "not an evaluation's state of this version: its first "
+                       "line is '%.40s', not '%s'; the version that wrote it can go on with it",
+                       es_pair_of(t->at).key, es_format);
+    t->length -= t->length < n ? t->length : n;
+    snprintf(end, sizeof end, "end: %s\n", es_digest_of(t->at, t->length).text);
+    if (strlen(t->at) != t->length + n || strcmp(t->at + t->length, end))
+        return es_fail(s, L2L_ERROR_FORMAT, "a damaged state: its bytes do not have the digest that "
+                       "it ends with");
+    t->at[t->length] = 0;
+    return true;
+}
+
+/* What the file knows, if it is there, for the attacks to come. */
+static inline bool es_load(evaluation_state *s)
+{
+    es_text t = {NULL, 0, 0}, head = t;
+    es_pair was, is;
+    bool missing, ok = es_read(s, &t, &missing);
+    if (ok && !missing && (ok = es_check_digest(s, &t)) != false) {
+        const char *attacks = strstr(t.at, "\nattack: "), *at = attacks ? attacks + 1 : "";
+        ok = es_append(s->e->context, &head, t.at, attacks ? (size_t)(at - t.at) : t.length);
+        if (ok && es_differ(head.at, s->heading.at, &was, &is))
+            ok = es_fail(s, L2L_ERROR_MISMATCH, "%s is %s here, but in the file %s", is.key,
+                         is.value, strcmp(was.key, is.key) ? "(none)" : was.value);
+        while (ok && at && *at) at = es_attack_read(s, at);
+    }
+    l2l_free(s->e->context, t.at);
+    l2l_free(s->e->context, head.at);
+    return !l2l_error(s->e->context);
+}
+
+/* ---- the calls ---- */
+
+static inline void evaluation_state_close(evaluation_state *s)
+{
+    if (!s->e) return;
+    for (int i = 0; i < s->count; i++) es_drop(s->e->context, &s->attacks[i]);
+    l2l_free(s->e->context, s->attacks);
+    l2l_free(s->e->context, s->heading.at);
+    memset(s, 0, sizeof *s);
+}
+
+/* For an evaluation that has begun and made no attack. Without a path nothing is kept. */
+static inline bool evaluation_state_open(evaluation_state *s, l2l_evaluation *e, const char *path)
+{
+    memset(s, 0, sizeof *s);
+    s->e = e;
+    s->path = path;
+    if (l2l_error(e->context)) return false;
+    if (!path || (es_heading(e, &s->heading) && es_load(s))) return true;
+    evaluation_state_close(s);
+    return false;
+}
+
+/* The file's attack that comes next, if it is this one, or a new one; NULL after an error. */
+static inline es_attack *es_next(evaluation_state *s, const l2l_attack *a)
+{
+    l2l_context *c = s->e->context;
+    es_text here = {NULL, 0, 0};
+    es_pair was, is;
+    const char *line;
+    es_attack *k = s->added < s->count ? &s->attacks[s->added] : es_room(s);
+    bool ok = k && es_settings(s->e, a, &here);
+    if (ok && k->settings.at && (line = es_differ(k->settings.at, here.at, &was, &is)) != NULL)
+        ok = line == here.at ? es_fail(s, L2L_ERROR_MISMATCH, "attack %d was %s, not %s",
+                                       s->added + 1, was.value, is.value)
+                             : es_fail(s, L2L_ERROR_MISMATCH, "attack %d, %s, was made with %s %s, "
+                                       "not %s", s->added + 1, a->name, was.key, was.value,
+                                       is.value);
+    if (ok && !k->settings.at) k->settings = here;
+    else l2l_free(c, here.at);
+    if (!ok && k && s->added == s->count) es_drop(c, k);
+    return ok ? k : NULL;
+}
+
+/* As l2l_evaluation_attack, from the batch on that the file does not have; images that are wanted
+ * are made again. A file that cannot be written is an error behind a finished batch: with the error
+ * cleared, the same call goes on with the next one. */
+static inline bool evaluation_state_attack(evaluation_state *s, const l2l_attack *a, l2l_result *r,
+                                           l2l_record *records, l2l_real *adversarial)
+{
+    l2l_evaluation *e = s->e;
+    l2l_context *c = e ? e->context : NULL;
+    es_attack *k;
+    int n;
+    if (r) memset(r, 0, sizeof *r);
+    if (!c || l2l_error(c)) return false;
+    if (!s->path || !a) return l2l_evaluation_attack(e, a, r, records, adversarial);
+    if ((k = es_next(s, a)) == NULL) return false;
+    for (int at = adversarial ? 0 : k->done; at < e->images && !l2l_error(c); at += n) {
+        n = e->images - at < e->options.batch ? e->images - at : e->options.batch;
+        if (!l2l_evaluation_run(e, a, at, n, k->records + at,
+                                adversarial ? adversarial + (size_t)at * es_pixels(e) : NULL))
+            break;
+        for (; k->done < at + n; k->done++)
+            if (!es_record_print(c, &k->lines, &k->records[k->done])) break;
+        if (s->added == s->count && k->done) s->count++;
+        if (!l2l_error(c) && es_save(s) && a->progress && !a->progress(a->user, at + n, e->images))
+            es_fail(s, L2L_ERROR_CANCELLED, "cancelled after %d of %d images", at + n, e->images);
+    }
+    if (l2l_evaluation_add(e, a, k->records, r)) {
+        if (records) memcpy(records, k->records, (size_t)e->images * sizeof *records);
+        s->added++;
+    }
+    if (s->added == s->count && l2l_error(c) && !k->done) es_drop(c, k);
+    return !l2l_error(c);
+}
+
+#endif /* EVALUATION_STATE_H */
