@@ -12,14 +12,15 @@
 #define _POSIX_C_SOURCE 200809L
 #define L2LADV_IMPLEMENTATION
 #include "../examples/shards.h"
+#include "../examples/evaluation_state.h"
 #include "../examples/l2lda.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { MODEL, LEARNED, OPEN_MODEL, OPEN_LEARNED, OPEN_GENERATOR, CHECKPOINT, STATE, /* tensors */
-       NPY, IDX, CIFAR10, SHARDS, LOADERS };
+enum { MODEL, LEARNED, OPEN_MODEL, OPEN_LEARNED, OPEN_GENERATOR, CHECKPOINT, /* tensors */
+       STATE, NPY, IDX, CIFAR10, SHARDS, LOADERS };
 enum { CLASSES = 3 };
 
 static void check(bool good, const char *what)
@@ -354,25 +355,42 @@ static bool evaluate(l2l_context *c, l2l_model *m)
 {
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_evaluation e;
+    evaluation_state s = {0};
     l2l_dataset d;
     l2l_result result;
     l2l_attack a = l2l_attack_pgd(0.1);
     bool ok;
     make_data(c, &d);
     o.batch = 2;
-    o.state = path;
     a.steps = 1;
-    ok = l2l_evaluation_begin(m, &d, &o, &e) && l2l_evaluation_attack(&e, &a, &result, NULL, NULL);
+    ok = l2l_evaluation_begin(m, &d, &o, &e) && evaluation_state_open(&s, &e, path) &&
+         evaluation_state_attack(&s, &a, &result, NULL, NULL);
+    evaluation_state_close(&s);
     l2l_evaluation_end(&e);
     l2l_dataset_free(&d);
     return ok;
+}
+
+/* With the digest that the file shall end with, or only what refuses a damaged one would be seen. */
+static void write_state(const uint8_t *data, size_t size)
+{
+    static char text[(1 << 16) + 100];
+    size_t end = size > 5 ? size - 5 : 0;
+    while (end > 0 && memcmp(data + end, "end: ", 5)) end--;
+    if (!end || end > sizeof text - 100) {
+        write_path(data, size);
+        return;
+    }
+    memcpy(text, data, end);
+    size = end + (size_t)sprintf(text + end, "end: %s\n", es_digest_of(text, end).text);
+    write_path((const uint8_t *)text, size);
 }
 
 static bool try_state(l2l_context *c, const uint8_t *data, size_t size)
 {
     l2l_model *m = make_model(c);
     bool ok;
-    write_path(data, size);
+    write_state(data, size);
     ok = settled(c, evaluate(c, m));
     check(!ok || evaluate(c, m), l2l_error_text(c));
     l2l_model_free(m);
@@ -632,7 +650,7 @@ static void splice(input *in, size_t at, size_t old, size_t size)
 static void mutate(input *in, size_t from)
 {
     static const char interesting[] = "{}[]:,\"\\u0dF1293-.e'()<>|fiub \n";
-    uint64_t length = in->bytes[0] < NPY && in->size > 9 ? in->bytes[1] + 256u * in->bytes[2] : 0;
+    uint64_t length = in->bytes[0] < STATE && in->size > 9 ? in->bytes[1] + 256u * in->bytes[2] : 0;
     size_t header = length > 400 ? (size_t)length : 400; /* headers are in front */
     size_t near = draw(4) && in->size > header ? header : in->size;
     size_t at = from + draw(near > from ? near - from : 1), n;
@@ -655,7 +673,7 @@ static void mend(input *in, size_t before)
 {
     uint64_t n = 0;
     int i;
-    if (in->bytes[0] >= NPY || in->size < 9 || !draw(4)) return;
+    if (in->bytes[0] >= STATE || in->size < 9 || !draw(4)) return;
     for (i = 0; i < 8; i++) n |= (uint64_t)in->bytes[1 + i] << (8 * i);
     n += (uint64_t)in->size - (uint64_t)before;
     for (i = 0; i < 8; i++) in->bytes[1 + i] = (uint8_t)(n >> (8 * i));
@@ -715,11 +733,11 @@ int main(int argc, char **argv)
     for (round = 0; round < rounds; round++) {
         int loader = (int)(round % LOADERS), k, changes = (int)draw(5);
         size_t before;
-        if (loader >= NPY || !seeds[loader].size || (loader == OPEN_MODEL && !draw(20)))
+        if (loader > STATE || !seeds[loader].size || (loader == OPEN_MODEL && !draw(20)))
             seed(&seeds[loader], loader);
         memcpy(in.bytes, seeds[loader].bytes, in.size = seeds[loader].size);
         before = in.size;
-        for (k = 0; k < changes; k++) mutate(&in, loader < NPY ? 9 - 8 * !draw(8) : 1);
+        for (k = 0; k < changes; k++) mutate(&in, loader < STATE ? 9 - 8 * !draw(8) : 1);
         mend(&in, before);
         LLVMFuzzerTestOneInput(in.bytes, in.size);
     }

@@ -2,6 +2,9 @@
    against closed forms; the ensemble against its parts; the ratio of logits against its formula. */
 #include "bench.h"
 
+#include "../examples/evaluation_state.h"
+#include "../examples/transfer.h"
+
 /* -- the difference of logits ratio ------------------------------------------------------------ */
 
 static double ratio_of(const double *z, int k, int y)
@@ -468,7 +471,7 @@ static void transferred(void)
     models[1] = tiny_model(c, 401);
     bench_labels_right(&b);
     CHECK(l2l_dataset_from_arrays(c, b.x, b.labels, N, 1, 8, 8, b.classes, &d));
-    CHECK(l2l_transfer_matrix(models, 2, &d, &a, &o, accuracies));
+    CHECK(transfer_matrix(models, 2, &d, &a, &o, NULL, accuracies));
     CHECK(bench_run(&b, &a));
     for (i = 0; i < N; i++) right += !b.records[i].success;
     CHECK_NEAR((double)right / N, accuracies[0], 1e-12);
@@ -542,16 +545,18 @@ static void same_warnings(void)
     remove(file);
     for (run = 0; run < 3; run++) { /* 0: no state; 1: stopped; 2: gone on with */
         l2l_evaluation e;
+        evaluation_state kept;
         o.batch = 10;
         o.epsilon = 0.03;
-        o.state = run ? file : NULL;
         if (!CHECK(l2l_evaluation_begin(b.m, &d, &o, &e))) break;
+        if (!CHECK(evaluation_state_open(&kept, &e, run ? file : NULL))) break;
         for (k = 0; k < 3; k++) {
             a[k].progress = run == 1 && k == 2 ? stopped : NULL;
-            CHECK(l2l_evaluation_attack(&e, &a[k], NULL, NULL, NULL) == !a[k].progress);
+            CHECK(evaluation_state_attack(&kept, &a[k], NULL, NULL, NULL) == !a[k].progress);
             if (a[k].progress) CHECK_ERROR(c, L2L_ERROR_CANCELLED, "");
         }
         if (run != 1) warned[run / 2] = l2l_evaluation_warnings(&e, text[run / 2], sizeof text[0]);
+        evaluation_state_close(&kept);
         l2l_evaluation_end(&e);
     }
     CHECK(warned[0] & L2L_WARN_TARGETS);

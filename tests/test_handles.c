@@ -370,15 +370,12 @@ static void evaluation_begin(world *w)
     if (w->hole != 3 && w->hole != ALL) l2l_evaluation_end(&e);
 }
 
-static void transfer(world *w)
+static void evaluation_add(world *w)
 {
-    l2l_evaluation_options o = l2l_evaluation_default();
-    l2l_model *models[2];
-    double accuracies[4];
-    models[0] = P(5, model_of(w));
-    models[1] = P(6, model_of(w));
-    GAVE(l2l_transfer_matrix(P(0, models), 2, P(1, data_of(w)), P(2, &w->attack), P(3, &o),
-                             P(4, accuracies)));
+    l2l_evaluation *e = evaluation_of(w);
+    l2l_result r;
+    bool made = l2l_evaluation_run(e, &w->attack, 0, N, w->records, NULL);
+    GAVE(l2l_evaluation_add(P(0, e), P(1, &w->attack), P(2, w->records), P(3, &r)) && made);
 }
 
 static void data_end(world *w, bool ok)
@@ -730,13 +727,16 @@ static void npy(world *w, bool from_file)
     F(l2l_trainer_resume, trainer_resume(w)) \
     F(l2l_evaluation_default, l2l_evaluation_default()) \
     F(l2l_evaluation_begin, evaluation_begin(w)) \
+    F(l2l_evaluation_run, \
+      GAVE(l2l_evaluation_run(P(0, evaluation_of(w)), P(1, &w->attack), 0, 1, P(2, w->records), \
+                              P(3, w->adversarial)))) \
+    F(l2l_evaluation_add, evaluation_add(w)) \
     F(l2l_evaluation_attack, l2l_result r; \
       GAVE(l2l_evaluation_attack(P(0, evaluation_of(w)), P(1, &w->attack), P(2, &r), \
                                  P(3, w->records), P(4, w->adversarial)))) \
     F(l2l_evaluation_warnings, char text[64]; \
       l2l_evaluation_warnings(P(0, evaluation_of(w)), P(1, text), sizeof text)) \
     F(l2l_evaluation_end, l2l_evaluation_end(P(0, evaluation_of(w)))) \
-    F(l2l_transfer_matrix, transfer(w)) \
     F(l2l_dataset_idx_memory, idx_memory(w)) \
     F(l2l_dataset_cifar10_memory, cifar_memory(w)) \
     F(shards_from_sources, from_sources(w)) \

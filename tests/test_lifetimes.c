@@ -3,6 +3,7 @@
    callbacks that return or drop what they should not. Meant for AddressSanitizer as well. */
 #include "support.h"
 #include "../examples/l2lda.h"
+#include "../examples/transfer.h"
 
 enum { SIDE = 4, CLASSES = 3, IMAGE = SIDE * SIDE };
 
@@ -595,7 +596,7 @@ static void failed_maximizers(void)
         CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "is NULL");
         CHECK(!l2l_evaluation_attack(&e, &a, NULL, NULL, NULL));
         CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "is NULL");
-        CHECK(!l2l_transfer_matrix(&m, 1, &d, &a, NULL, (double[1]){0}));
+        CHECK(!transfer_matrix(&m, 1, &d, &a, NULL, NULL, (double[1]){0}));
         CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "is NULL");
         o.batch = 2;
         o.method = kind ? l2lda_method(NULL) : l2l_method_rnn_adv(NULL);

@@ -2,6 +2,8 @@
    L2L_ERROR_MEMORY (or the call got by without), nothing leaks, and the context works once the
    error is cleared. And a warm training step allocates nothing. */
 #include "../examples/shards.h"
+#include "../examples/evaluation_state.h"
+#include "../examples/transfer.h"
 #include "check_micro.h"
 
 typedef struct heap {
@@ -169,6 +171,7 @@ static bool try_evaluation(l2l_context *c)
     l2l_evaluation e;
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_attack a = l2l_attack_fgsm(0.1);
+    evaluation_state kept;
     l2l_result r;
     double accuracy;
     int round;
@@ -178,14 +181,15 @@ static bool try_evaluation(l2l_context *c)
             ok = l2l_evaluation_attack(&e, &a, &r, NULL, NULL);
             l2l_evaluation_end(&e);
         }
-        ok = ok && l2l_transfer_matrix(&m, 1, &d, &a, &o, &accuracy);
-        o.state = "out-memory-state"; /* written, and taken up again */
-        for (round = 0; ok && round < 2; round++)
+        ok = ok && transfer_matrix(&m, 1, &d, &a, &o, NULL, &accuracy);
+        for (round = 0; ok && round < 2; round++) /* written, and taken up again */
             if ((ok = l2l_evaluation_begin(m, &d, &o, &e)) != false) {
-                ok = l2l_evaluation_attack(&e, &a, &r, NULL, NULL);
+                ok = evaluation_state_open(&kept, &e, "out-memory-state") &&
+                     evaluation_state_attack(&kept, &a, &r, NULL, NULL);
+                evaluation_state_close(&kept);
                 l2l_evaluation_end(&e);
             }
-        remove(o.state);
+        remove("out-memory-state");
         l2l_dataset_free(&d);
     }
     l2l_model_free(m);

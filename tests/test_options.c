@@ -3,7 +3,9 @@
    evaluation's state belong to, member by member. What training and attacks do with the members
    that go by image. */
 #include "networks.h"
+#include "../examples/evaluation_state.h"
 #include "../examples/l2lda.h"
+#include "../examples/transfer.h"
 
 enum { IMAGES = 30, SIZE = 64, CLASSES = 5, HELD = 11 };
 
@@ -586,7 +588,7 @@ static void arrays_by_image(void)
         if (k / 2 == 3) {
             l2l_model *both[2];
             both[0] = both[1] = w.m;
-            CHECK(l2l_transfer_matrix(both, 2, &w.d, a, &eo, accuracies));
+            CHECK(transfer_matrix(both, 2, &w.d, a, &eo, NULL, accuracies));
         }
         if (k / 2 == 4) {
             w.o.epochs = 1;
@@ -983,6 +985,7 @@ static void older_versions(void)
     static const char state[] = "bin/options_state.l2l";
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_evaluation e;
+    evaluation_state kept;
     l2l_attack a = l2l_attack_fgsm(0.1);
     world w;
     if (!world_begin(&w)) return;
@@ -996,15 +999,16 @@ static void older_versions(void)
     CHECK(!trained(&w, false));
     CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "not a checkpoint of this version: its format is 'l2ladv "
                 "checkpoint 4', not 'l2ladv checkpoint 5'; the version that wrote it can go on");
-    o.state = state;
     if (CHECK(l2l_evaluation_begin(w.m, &w.d, &o, &e))) {
-        CHECK(l2l_evaluation_attack(&e, &a, NULL, NULL, NULL));
+        CHECK(evaluation_state_open(&kept, &e, state));
+        CHECK(evaluation_state_attack(&kept, &a, NULL, NULL, NULL));
+        evaluation_state_close(&kept);
+        make_older(state, "l2ladv evaluation ");
+        CHECK(!evaluation_state_open(&kept, &e, state));
+        CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "not an evaluation's state of this version: its first "
+                    "line is 'l2ladv evaluation 3', not 'l2ladv evaluation 4'; the version that");
         l2l_evaluation_end(&e);
     }
-    make_older(state, "l2ladv evaluation ");
-    CHECK(!l2l_evaluation_begin(w.m, &w.d, &o, &e));
-    CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "not an evaluation's state of this version: its format is "
-                "'l2ladv evaluation 2', not 'l2ladv evaluation 3'; the version that wrote it");
     remove(checkpoint);
     remove(state);
     world_end(&w);
@@ -1033,57 +1037,95 @@ static l2l_model *variant(world *w, int k)
     return m;
 }
 
+/* The same file with another text, and with the digest that fits. */
+static void rewrite(const char *from, const char *to, const char *text, const char *other)
+{
+    static char all[20000];
+    FILE *f = fopen(from, "rb"), *g = fopen(to, "wb");
+    char *end, *at;
+    all[f ? fread(all, 1, sizeof all - 1, f) : 0] = 0;
+    end = strstr(all, "\nend: ");
+    at = strstr(all, text);
+    if (CHECK(f && g && end && at && at < end)) {
+        uint64_t h;
+        end[1] = 0;
+        h = es_fold(ES_DIGEST, all, (size_t)(at - all));
+        h = es_fold(h, other, strlen(other));
+        h = es_fold(h, at + strlen(text), strlen(at + strlen(text)));
+        fwrite(all, 1, (size_t)(at - all), g);
+        fprintf(g, "%s%send: %s\n", other, at + strlen(text), es_digest(h).text);
+    }
+    if (f) fclose(f);
+    if (g) fclose(g);
+}
+
 static void states_of_other_models(void)
 {
     static const char *const names[] = {"", "model.mean", "model.deviation", "model.arch",
                                         "clean predictions"};
+    /* the first record is rewritten: whole numbers beyond what they can be, and no numbers */
+    static const char *const bad[][2] = {
+        {"5 ", "predicted of record 0"}, {"-2 ", "predicted of record 0"},
+        {"1e99 ", "predicted of record 0"}, {"nan ", "predicted of record 0"},
+        {"0.5 ", "predicted of record 0"},
+        {"1 2 ", "success of record 0"}, {"1 0 -2 ", "step of record 0"},
+        {"1 0 0 -1 ", "restart of record 0"}, {"1 0 0 0 4 ", "stage of record 0"},
+        {"1 0 0 0 -1 -1 ", "forwards of record 0"}, {"1 0 0 0 -1 1 2147483648 ", "backwards of "},
+        {"1 0 0 0 -1 1 1 0.5 ", "zero_gradients of "}, {"1 0 0 0 -1 1 1 0 x ", "loss of record 0"},
+        {"1 0 0 0 -1 1 1 0 1 1\n", "linf of record 0"}, {"1 0 0 0 -1 1 1 0 1 1 1 ", "l2 of rec"}};
     static const char state[] = "bin/options_state.l2l";
     world w;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_evaluation e;
+    evaluation_state kept;
+    l2l_attack a = l2l_attack_pgd(0.1);
+    l2l_result r;
+    l2l_model *m;
     int k;
-    long at;
     if (!world_begin(&w)) return;
     remove(state);
+    o.batch = 7;
     for (k = -1; k < 5; k++) {
-        l2l_evaluation_options o = l2l_evaluation_default();
-        l2l_evaluation e;
-        l2l_attack a = l2l_attack_pgd(0.1);
-        l2l_result r;
-        l2l_model *m = variant(&w, k);
-        o.state = state;
-        o.batch = 7;
+        m = variant(&w, k);
+        if (!CHECK(m && l2l_evaluation_begin(m, &w.d, &o, &e))) break;
         if (k < 1) {
-            if (CHECK(m && l2l_evaluation_begin(m, &w.d, &o, &e))) {
-                CHECK(l2l_evaluation_attack(&e, &a, &r, NULL, NULL));
-                l2l_evaluation_end(&e);
-            }
-            if (!k && CHECK(l2l_evaluation_begin(m, &w.d, &o, &e))) {
-                a.objective.cut = true; /* another attack */
-                CHECK(!l2l_evaluation_attack(&e, &a, &r, NULL, NULL));
-                CHECK_ERROR(w.c, L2L_ERROR_MISMATCH, "made with objective.cut 0, not 1");
-                l2l_evaluation_end(&e);
-            }
-        } else {
-            CHECK(m && !l2l_evaluation_begin(m, &w.d, &o, &e));
+            CHECK(evaluation_state_open(&kept, &e, state));
+            CHECK(evaluation_state_attack(&kept, &a, &r, NULL, NULL));
+            evaluation_state_close(&kept);
+        }
+        if (k == 0) {
+            l2l_attack cut = a;
+            cut.objective.cut = true; /* another attack */
+            CHECK(evaluation_state_open(&kept, &e, state));
+            CHECK(!evaluation_state_attack(&kept, &cut, &r, NULL, NULL));
+            CHECK_ERROR(w.c, L2L_ERROR_MISMATCH, "made with objective.cut 0, not 1");
+            evaluation_state_close(&kept);
+        }
+        if (k > 0) {
+            CHECK(!evaluation_state_open(&kept, &e, state));
             CHECK_ERROR(w.c, L2L_ERROR_MISMATCH, names[k]);
         }
+        l2l_evaluation_end(&e);
         l2l_model_free(m);
     }
-    at = begins(state, "0/records");
-    for (k = 0; CHECK(at > 0) && k < 8; k++) { /* the whole numbers of the records */
-        l2l_evaluation_options o = l2l_evaluation_default();
-        l2l_evaluation e;
-        l2l_model *m = variant(&w, 0);
-        static const double bad[] = {1e107, -2, NAN, 0.5};
-        int j;
-        o.state = broken;
-        o.batch = 7;
-        for (j = 0; j < COUNT(bad); j++) {
-            patch(state, broken, at + 8 * (3 * 11 + k), bad[j]);
-            CHECK(!l2l_evaluation_begin(m, &w.d, &o, &e));
-            CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "of record 3 in '0/records' is ");
+    m = variant(&w, 0);
+    if (CHECK(m && l2l_evaluation_begin(m, &w.d, &o, &e))) {
+        for (k = 0; k < COUNT(bad); k++) {
+            char text[80];
+            snprintf(text, sizeof text, "records:\n%s", bad[k][0]);
+            rewrite(state, broken, "records:\n", text);
+            CHECK(!evaluation_state_open(&kept, &e, broken));
+            CHECK_ERROR(w.c, L2L_ERROR_FORMAT, bad[k][1]);
         }
-        l2l_model_free(m);
+        rewrite(state, broken, "records:\n", "recorded:\n");
+        CHECK(!evaluation_state_open(&kept, &e, broken));
+        CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "attack 1 has no records");
+        rewrite(state, broken, "images: ", "pictures: ");
+        CHECK(!evaluation_state_open(&kept, &e, broken));
+        CHECK_ERROR(w.c, L2L_ERROR_MISMATCH, "but in the file (none)");
+        l2l_evaluation_end(&e);
     }
+    l2l_model_free(m);
     remove(state);
     remove(broken);
     world_end(&w);

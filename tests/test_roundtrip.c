@@ -3,6 +3,7 @@
    bytes, and of models the same logits.      test_roundtrip [rounds [seed]] */
 #define _POSIX_C_SOURCE 200809L
 #include "networks.h"
+#include "../examples/evaluation_state.h"
 #include "../examples/l2lda.h"
 #include <unistd.h>
 
@@ -238,6 +239,7 @@ static int one_training(void)
     l2l_trainer *trainer[2];
     l2l_dataset d;
     l2l_evaluation e;
+    evaluation_state kept = {0};
     l2l_attack a = l2l_attack_pgd(0.01 + 0.5 * unit());
     l2l_result result;
     int64_t n = IMAGES * (int64_t)o.height * o.width;
@@ -269,12 +271,13 @@ static int one_training(void)
     for (i = 0; ok && i < 2; i++) {          /* begun, and taken up: the file stays as it is */
         blob before = {NULL, 0}, after;
         eo.batch = 5;
-        eo.state = place[0];
         if (!i) remove(place[0]);
         else before = file_bytes(place[0]);
         a.steps = 2;
         ok = CHECK(l2l_evaluation_begin(m[0], &d, &eo, &e)) &&
-             CHECK(l2l_evaluation_attack(&e, &a, &result, NULL, NULL));
+             CHECK(evaluation_state_open(&kept, &e, place[0])) &&
+             CHECK(evaluation_state_attack(&kept, &a, &result, NULL, NULL));
+        evaluation_state_close(&kept);
         l2l_evaluation_end(&e);
         after = file_bytes(place[0]);
         if (ok && i) ok = same(&before, &after);

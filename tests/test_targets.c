@@ -3,6 +3,7 @@
    opened is not taken for none; a log that cannot be written costs nothing. */
 #define _XOPEN_SOURCE 700
 #include "../examples/shards.h"
+#include "../examples/evaluation_state.h"
 #include "../examples/l2lda.h"
 #include "networks.h"
 #include <errno.h>
@@ -86,6 +87,7 @@ static bool save(int which, const char *path)
     l2l_evaluation_options eo = l2l_evaluation_default();
     l2l_attack a = l2l_attack_fgsm(0.1);
     l2l_evaluation e;
+    evaluation_state kept = {0};
     l2l_result r;
     l2l_learned *phi;
     l2lda *g;
@@ -114,8 +116,9 @@ static bool save(int which, const char *path)
         return ok;
     case 6:
         remove(path); /* a state that is there is read */
-        eo.state = path;
-        ok = l2l_evaluation_begin(model, &data, &eo, &e) && l2l_evaluation_attack(&e, &a, &r, NULL, NULL);
+        ok = l2l_evaluation_begin(model, &data, &eo, &e) && evaluation_state_open(&kept, &e, path) &&
+             evaluation_state_attack(&kept, &a, &r, NULL, NULL);
+        evaluation_state_close(&kept);
         l2l_evaluation_end(&e);
         return ok;
     default: return l2l_save_bytes(c, path, "bytes of one's own", 18);
@@ -412,10 +415,12 @@ static void an_unreadable_state(void)
 {
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_evaluation e;
-    o.state = "state";
+    evaluation_state kept;
     CHECK(!symlink("state", "state"));
-    CHECK(!l2l_evaluation_begin(model, &data, &o, &e));
+    if (!CHECK(l2l_evaluation_begin(model, &data, &o, &e))) return;
+    CHECK(!evaluation_state_open(&kept, &e, "state"));
     CHECK_ERROR(c, L2L_ERROR_FILE, "state: cannot open it");
+    l2l_evaluation_end(&e);
     CHECK(is_link("state"));
     remove("state");
 }
