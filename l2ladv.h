@@ -71,27 +71,27 @@ int main(void)
            outer optimizers, schedules                674  >>optimizers
            objective, maximizer, outer loss           714  >>seams
            attacks                                    858  >>attacks
-           the learned maximizer                     1000  >>learned
-           data sets                                 1041  >>data
-           training                                  1063  >>train
-           evaluation                                1193  >>evaluate
-           files                                     1286  >>files
+           the learned maximizer                     1025  >>learned
+           data sets                                 1066  >>data
+           training                                  1088  >>train
+           evaluation                                1218  >>evaluate
+           files                                     1311  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1434  >>algorithm-1
-      4  The learned maximizer                       2633  >>maximizer
-      5  Maximizers that do not learn                3627  >>maximizers
-      6  Methods and trainers                        3840  >>methods
+      3  Algorithm 1, line by line                   1459  >>algorithm-1
+      4  The learned maximizer                       2661  >>maximizer
+      5  Maximizers that do not learn                3655  >>maximizers
+      6  Methods and trainers                        3868  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4307  >>foundation
-      8  Tensors and reverse-mode autodiff           5438  >>autodiff
-      9  Layers and classifiers                      7115  >>layers
-     10  Losses and outer optimizers                 8215  >>losses-code
+      7  Errors, memory, random numbers, options     4335  >>foundation
+      8  Tensors and reverse-mode autodiff           5465  >>autodiff
+      9  Layers and classifiers                      7142  >>layers
+     10  Losses and outer optimizers                 8242  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8546  >>attacks-code
-     12  Evaluation                                 10114  >>evaluation
-     13  Data sets                                  10605  >>data-code
-     14  Files                                      10701  >>files-code
-     15  Kernels                                    12980  >>kernels
+     11  Attacks                                     8573  >>attacks-code
+     12  Evaluation                                  9826  >>evaluation
+     13  Data sets                                  10318  >>data-code
+     14  Files                                      10414  >>files-code
+     15  Kernels                                    12693  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -746,6 +746,7 @@ typedef enum l2l_norm { L2L_LINF = 0, L2L_L2 = 1 } l2l_norm;
    mini-batch or, with micro_batch, a part of it; in an attack those that are not fooled yet, and
    perhaps others. */
 struct l2l__hunt;
+struct l2l_search;
 typedef struct l2l_inner {
     l2l_context *context;
     l2l_model *model;
@@ -780,9 +781,8 @@ typedef struct l2l_inner {
     int64_t forwards, backwards; /* passes through the classifier so far                          */
     int *trials;              /* n passes forward that a maximizer makes beyond the look at each  */
                               /* x'_t, for the records of an attack; NULL in training             */
-    /* private */
-    struct l2l__hunt *hunt;   /* the attack; NULL in training                                     */
     bool *done;               /* n: images that are not attacked any more; NULL: there are none   */
+    struct l2l__hunt *hunt;   /* private: the attack; NULL in training                            */
 } l2l_inner;
 
 /* A maximizer: gradients in, steps out. */
@@ -894,19 +894,15 @@ typedef struct l2l_attack {
     bool (*progress)(void *user, int done, int total); /* may be NULL; false cancels              */
     void *user;
     /* only of the searches below */
-    int searches;     /* cw_l2: constants tried: 9                                                */
-    double constant;  /* cw_l2: the first of them: 1e-3                                           */
-    double overshoot; /* deepfool: 0.02                                                           */
-    int candidates;   /* deepfool: classes looked at, the likeliest, the label among them: 10;    */
-                      /* sign_opt: directions for one gradient: 100; apgd_t, fab_t: one more than */
-                      /* the classes led to: 10                                                   */
+    int candidates;   /* apgd_t, fab_t: one more than the likeliest classes, which are led to: 10 */
     bool nearest;     /* fab_t: does not end with the first image within epsilon, but with the    */
                       /* nearest that it finds: false                                             */
     double share;     /* square: part of the image that the first windows cover: 0.8              */
+    double number[2]; /* parameters of a search of your own                                       */
     /* what kind it is: to be read */
     bool minimal;     /* it looks for the nearest adversarial image, in no ball                   */
     bool queries;     /* it asks for no gradient: `steps` are passes forward                      */
-    bool (*search)(struct l2l__hunt *h); /* not NULL: one of the searches below                   */
+    const struct l2l_search *search; /* not NULL: one of the searches below                       */
     bool ensemble;    /* autoattack                                                               */
 } l2l_attack;
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon);
@@ -919,39 +915,19 @@ L2LADVDEF l2l_attack l2l_attack_mim(double epsilon);
 /* PGD on the margin, cut off at 50 (Carlini and Wagner 2017; Madry et al. 2018): what most tables
    of l-infinity attacks call CW. */
 L2LADVDEF l2l_attack l2l_attack_cw_pgd(double epsilon);
-/* What the program of Jang et al. (L2LDA, ICCV 2019) computes for its tables' CW100: 100 steps of
-   Adam from x at rate 0.001 on the margin, cut off at 0, with l2l_maximizer_adam's penalty at tau =
-   8/255, and the last iterate. It is weak where epsilon is large, and this is how: no pixel gets
-   much beyond 100 * 0.001; tau is 8/255 on MNIST too; once fooled only the momentum is left, which
-   can lead back; and its search for the weight of the margin, ten runs, never hands that weight
-   (1) to the loss, so that all ten are this one. For comparison with those tables only. */
-L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon);
-
 /* Searches: attacks with a course of their own, without maximizer, start and restarts; they begin
    at `init`, where given. An image that is misclassified as it is comes back as it is. All but
    square and APGD look for the nearest adversarial image in `norm`, in no ball, and return the
    nearest that they saw (FAB: that a step came to, not `init` or the way back), or the clean image
    if they saw none; epsilon only says how near is near enough: success is found, and no farther
    than epsilon. So one run with INFINITY can be read at every radius, by record.linf or record.l2.
+   Carlini and Wagner's, DeepFool and Sign-OPT are in examples/searches.h.
 
-   Carlini and Wagner 2017, l2: Adam at rate step_size (0.01) in tanh space on |x'-x|^2 + constant *
-   max(objective.confidence - margin, 0), `steps` (1,000; the authors' program 10,000) for each of
-   the constants, which are searched by bisection; a descent ends early where a tenth of the steps
-   gained less than 0.01 %. Nearest of all iterates of all descents. */
-L2LADVDEF l2l_attack l2l_attack_cw_l2(double epsilon);
-/* DeepFool (Moosavi-Dezfooli et al. 2016) in l-infinity and l2: at most 50 steps, each just across
-   the nearest of the linearised boundaries between the label and the candidates. No targets. An
-   `init` is looked at first, one pass more; where it is adversarial it is the answer. */
-L2LADVDEF l2l_attack l2l_attack_deepfool(double epsilon);
-L2LADVDEF l2l_attack l2l_attack_deepfool_l2(double epsilon);
-/* The two that ask for no gradient. Square (Andriushchenko et al. 2020; l-infinity), in the ball
-   and by scores: random windows at +-epsilon, kept when the objective (the margin) rises; `steps`
-   queries: 5,000, windows shrinking as in AutoAttack, where they also leave out the last place on
-   either axis, which counts here. Sign-OPT (Cheng et al. 2020; l2), by predicted labels: from a
-   noise image, or `init`, to the boundary and along it, `steps` queries: 5,000. A model behind
-   callbacks that knows no more than a label may give one-hot logits. */
+   Square (Andriushchenko et al. 2020; l-infinity), in the ball, by scores, without gradients:
+   random windows at +-epsilon, kept when the objective (the margin) rises; `steps` queries: 5,000,
+   windows shrinking as in AutoAttack, where they also leave out the last place on either axis,
+   which counts here. */
 L2LADVDEF l2l_attack l2l_attack_square(double epsilon);
-L2LADVDEF l2l_attack l2l_attack_sign_opt(double epsilon);
 
 /* The attacks of AutoAttack (Croce and Hein 2020), in l-infinity or, if `norm` says so, l2. APGD
    walks up the objective with momentum and halves its step, 2 epsilon at first, where the walk
@@ -996,6 +972,55 @@ L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real 
 L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_attacks,
                                 const l2l_real *images, const int *labels, int n,
                                 l2l_real *adversarial, l2l_record *records);
+
+/* A search of your own. A pass looks at one point for each image: `point` moves it, and `seen`
+   draws the conclusions. An image's search knows nothing of the others, and where it ends the image
+   leaves the batch; `point` and `seen` run for several images at once, in threads. Logits, losses,
+   gradients and points are checked for numbers that are not finite, results as those of all
+   attacks. Examples: examples/searches.h. */
+typedef struct l2l_spot {  /* one image in one pass, which is number in->t, from 1 on             */
+    l2l_inner *in;
+    int i;                 /* it is image i of in->n                                              */
+    const l2l_attack *attack;
+    void *state;           /* search->state bytes; like `memory` 0 at first, and the image's own  */
+    l2l_real *memory[3];   /* a number for each pixel, search->memory times: in->delta and        */
+                           /* in->memory, of this image                                           */
+    int64_t n;             /* numbers of an image, channels last                                  */
+    const l2l_real *x;     /* the clean image                                                     */
+    l2l_real *z;           /* the point: at first x, and where the last pass left it              */
+    l2l_real *g;           /* the gradient of L at the point looked at last; the search may use   */
+                           /* its room until the next look                                        */
+    double loss;           /* L there                                                             */
+    bool fooled;           /* there the image goes where it shall                                 */
+    double distance;       /* of the nearest image that was kept so far, or HUGE_VAL              */
+    l2l_record *record;    /* to count passes that a search makes itself                          */
+} l2l_spot;
+typedef struct l2l_search {
+    size_t state;          /* bytes for each image                                                */
+    int memory;            /* 0 to 3                                                              */
+    bool gradient;         /* a look asks for the gradient                                        */
+    bool flat;             /* for the warnings of 2.13: there is none where it got far enough; it */
+    bool gives_up;         /* ends, a zero gradient counted, where there is none                  */
+    int64_t (*begin)(l2l_inner *in, const l2l_attack *a); /* so many passes at most; checks what  */
+                                             /* the attack sets, by l2l_error_set                 */
+    void (*prepare)(l2l_inner *in);          /* before the points of a pass; may be NULL          */
+    void (*point)(const l2l_spot *p);
+    void (*seen)(const l2l_spot *p);
+} l2l_search;
+/* In the margin, for the nearest image: `minimal`, which may be unset for a search in the ball. */
+L2LADVDEF l2l_attack l2l_search_attack(const char *name, double epsilon, l2l_norm norm, int steps,
+                                       const l2l_search *search);
+L2LADVDEF l2l_spot l2l_spot_of(l2l_inner *in, int i);           /* for `prepare`                  */
+L2LADVDEF bool l2l_spot_init(const l2l_spot *p, l2l_real *z);   /* the image of `init`, if given  */
+L2LADVDEF void l2l_spot_keep(const l2l_spot *p, bool success);  /* z is the result from now on    */
+/* The same for an adversarial z, if it is the nearest so far. Returns the nearest's distance. */
+L2LADVDEF double l2l_spot_keep_nearest(const l2l_spot *p);
+L2LADVDEF void l2l_spot_end(const l2l_spot *p);                 /* nothing is left to look for    */
+/* All numbers of x, `what` they are, are finite: an image (of training: the first) where they are
+   not ends the attack, by the name of its index, its pass and `what`. For maximizers, too. */
+L2LADVDEF void l2l_finite_images(l2l_inner *in, const char *what, l2l_tensor *x);
+/* |x|_2 of n numbers, or |x - y|_2, without overflow. */
+L2LADVDEF double l2l_norm2(const l2l_real *x, const l2l_real *y, int64_t n);
 
 /* -- 2.10 The learned maximizer ------------------------------------------------------ >>learned --
    m_phi: one small recurrent cell, shared by all pixels, that turns the gradient of each pixel into
@@ -1452,7 +1477,8 @@ extern "C" {
        held      memory of an object, in one list that is given back at once
        sweep     what a thread needs to take a block of coordinates through T steps and back
        hunt      an attack on one batch: the inner problem and the best iterate of each image so far
-       course    where a search is with one image; spot: that image in one pass
+       spot      an image in one pass of a search
+       series    several attacks, each on the images that those before did not fool
        ran       an attack that an evaluation has made
        bundle    named tensors and texts: a safetensors file */
 
@@ -1917,9 +1943,10 @@ static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in)
 }
 
 /* |x|_2 of one image; with y of x - y. */
-static double l2l__norm2(const l2l_real *x, const l2l_real *y, int64_t n)
+L2LADVDEF double l2l_norm2(const l2l_real *x, const l2l_real *y, int64_t n)
 {
     double sum = 0;
+    if (!x) return 0;
     for (int64_t i = 0; i < n; i++) {
         double d = (double)x[i] - (y ? (double)y[i] : 0);
         sum += d * d;
@@ -1938,7 +1965,7 @@ static void l2l__into_ball(l2l_inner *in)
         for (n = 0; n < in->n; n++) {
             const l2l_real *x = in->x->data + n * one;
             l2l_real *z = in->adv->data + n * one, shrink;
-            double norm = l2l__norm2(z, x, one);
+            double norm = l2l_norm2(z, x, one);
             if (norm <= in->epsilon) continue;
             shrink = (l2l_real)(in->epsilon / norm);
             for (int64_t j = 0; j < one; j++) z[j] = x[j] + shrink * (z[j] - x[j]);
@@ -2016,8 +2043,9 @@ static const char l2l__a_gradient[] = "the gradient of pixel";
 
 /* All numbers of x, `what` they are, are finite. An image where they are not ends training, or the
    attack on it unless it is done; zeros stand for them, so that nothing else is spoilt. */
-static void l2l__finite_images(l2l_inner *in, const char *what, l2l_tensor *x)
+L2LADVDEF void l2l_finite_images(l2l_inner *in, const char *what, l2l_tensor *x)
 {
+    if (!in || !x || !x->data) return;
     int64_t one = l2l_count(x->shape) / x->shape.n, at;
     char when[32] = "the clean image", number[24] = "", text[160];
     for (int i = 0; i < x->shape.n && !in->context->status; i++) {
@@ -2040,7 +2068,7 @@ static l2l_tensor *l2l__inner_forward(l2l_inner *in, l2l_tensor *x)
 {
     l2l_tensor *z = in->context->status ? NULL : l2l__forward_frozen(in->model, x, in->mode);
     in->forwards++;
-    if (z) l2l__finite_images(in, l2l__a_logit, z);
+    if (z) l2l_finite_images(in, l2l__a_logit, z);
     return in->context->status ? NULL : z;
 }
 
@@ -2066,7 +2094,7 @@ static bool l2l__note(l2l_inner *in, const l2l_tensor *logits, l2l_tensor *loss)
     if (!l2l__same(loss->shape, l2l_shape_of(in->n, 1, 1, 1)))
         return l2l__shapes_differ(c, "the inner objective's loss", loss->shape,
                                   l2l_shape_of(in->n, 1, 1, 1));
-    l2l__finite_images(in, "the loss", loss);
+    l2l_finite_images(in, "the loss", loss);
     memcpy(in->loss, loss->data, (size_t)in->n * sizeof *in->loss);
     return !c->status && l2l_predict(c, logits, in->predicted);
 }
@@ -2085,7 +2113,7 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
         sum = l2l_sum(c, loss);
         in->backwards++;
         if (sum && l2l_grad(c, sum, &in->adv, 1, &g, L2L_FREE_GRAPH)) {
-            l2l__finite_images(in, l2l__a_gradient, g);
+            l2l_finite_images(in, l2l__a_gradient, g);
             memcpy(in->g[t]->data, g->data, (size_t)l2l_count(in->shape) * sizeof(l2l_real));
         }
     }
@@ -2111,7 +2139,7 @@ static bool l2l__step(const l2l_maximizer *m, l2l_inner *in)
 static void l2l__move(l2l_inner *in)
 {
     if (in->context->status) return;
-    l2l__finite_images(in, "the maximizer's step of pixel", in->delta);
+    l2l_finite_images(in, "the maximizer's step of pixel", in->delta);
     l2l__ew_add(in->context, l2l_count(in->shape), in->adv->data, in->delta->data, in->adv->data);
     l2l__into_ball(in);
 }
@@ -2162,7 +2190,7 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
     }
     t->part.noted = true;
     logits = l2l_model_forward(t->model, in->adv, L2L_TRAIN);
-    if (logits) l2l__finite_images(in, l2l__a_logit, logits);
+    if (logits) l2l_finite_images(in, l2l__a_logit, logits);
     loss = logits && !c->status ? l2l_cross_entropy(c, logits, in->labels) : NULL;
     return l2l__outer_note(in, logits, loss) ? l2l_mean(c, loss) : NULL;
 }
@@ -2195,7 +2223,7 @@ static void l2l__share(l2l_trainer *t, l2l_inner *in)
     double total = 0;
     l2l__ew_axpb(t->context, l2l_count(in->shape), (l2l_real)in->n, t->found[t->n_theta]->data, 0,
                  in->g[in->T]->data);
-    l2l__finite_images(in, l2l__a_gradient, in->g[in->T]);
+    l2l_finite_images(in, l2l__a_gradient, in->g[in->T]);
     for (int i = 0; i < in->n; i++) total += (double)in->loss[i];
     in->L_phi += in->w[in->T] * total;
 }
@@ -3644,7 +3672,7 @@ static bool l2l__gradient_step(void *self, l2l_inner *in)
     L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
     for (n = 0; n < in->n; n++) {
         const l2l_real *g = in->g[in->t]->data + n * one;
-        double norm = l2l__norm2(g, NULL, one), up = norm < 1e-280 ? 1e280 : 1;
+        double norm = l2l_norm2(g, NULL, one), up = norm < 1e-280 ? 1e280 : 1;
         double scale = norm > 0 ? in->step_size / (up * norm) : 0;
         for (int64_t j = 0; j < one; j++)
             in->delta->data[n * one + j] = (l2l_real)(scale * (up * (double)g[j]));
@@ -3696,7 +3724,7 @@ static bool l2l__adam_step(void *self, l2l_inner *in)
         l2l__adam(&o, one, in->delta->data + at, g, in->memory[0]->data + at,
                   in->memory[1]->data + at, in->step_size, -1, in->t + 1);
     }
-    l2l__finite_images(in, l2l__a_square, in->memory[1]);
+    l2l_finite_images(in, l2l__a_square, in->memory[1]);
     return !in->context->status;
 }
 
@@ -5302,9 +5330,8 @@ static const l2l__field l2l__attack_fields[] = {
     L2L__INT(l2l_attack, batch, 1, INT_MAX, L2L__FREE),
     L2L__TABLE(l2l_attack, maximizer, l2l__maximizer_fields, 0),
     L2L__TABLE(l2l_attack, objective, l2l__objective_fields, 0),
-    L2L__INT(l2l_attack, searches, 1, INT_MAX, L2L__SEARCH),
-    L2L__NUMBER(l2l_attack, constant, 0, 1e10, L2L__SEARCH | L2L__ABOVE),
-    L2L__NUMBER(l2l_attack, overshoot, 0, DBL_MAX, L2L__SEARCH),
+    L2L__NUMBER(l2l_attack, number[0], -DBL_MAX, DBL_MAX, L2L__SEARCH),
+    L2L__NUMBER(l2l_attack, number[1], -DBL_MAX, DBL_MAX, L2L__SEARCH),
     L2L__INT(l2l_attack, candidates, 2, INT_MAX, L2L__SEARCH),
     L2L__NUMBER(l2l_attack, share, 0, 1, L2L__SEARCH | L2L__ABOVE),
     L2L__BOOL(l2l_attack, nearest, L2L__SEARCH),
@@ -8571,7 +8598,7 @@ static int64_t l2l__image_size(const l2l_model_options *o)
     return (int64_t)o->channels * o->height * o->width;
 }
 
-/* l2l__norm2 of numbers whose squares leave the range of double, as those of no float but 0 do. */
+/* l2l_norm2 of numbers whose squares leave the range of double, as those of no float but 0 do. */
 static double l2l__norm2_scaled(const l2l_real *x, const l2l_real *y, int64_t n)
 {
     double sum = 0, most = 0;
@@ -8676,18 +8703,6 @@ L2LADVDEF l2l_attack l2l_attack_cw_pgd(double epsilon)
     return a;
 }
 
-/* Jang et al. 2019, as their evaluation program runs it */
-L2LADVDEF l2l_attack l2l_attack_cw_l2lda(double epsilon)
-{
-    l2l_attack a = l2l__attack("cw-l2lda", epsilon, 0.25, 100, L2L_START_CLEAN);
-    a.step_size = 1e-3;
-    a.maximizer = l2l_maximizer_adam(8.0 / 255);
-    a.objective = l2l_objective_margin();
-    a.objective.cut = true;
-    a.last_iterate = true;
-    return a;
-}
-
 /* -- running an attack ------------------------------------------------------------------------- */
 
 /* The length of a step, in pixels. A search has no ball that it could be a part of. */
@@ -8773,22 +8788,16 @@ typedef struct l2l__hunt {
     int *labels, *kept;                      /* in->labels; room for a list of images             */
     uint32_t *images;                        /* in->images                                        */
     struct l2l__course *courses;             /* of a search, of the whole batch; else NULL        */
+    char *states;                            /* search->state bytes for each, of the whole batch  */
     uint32_t lost;                           /* the first of the caller's images with a number    */
     char text[160];                          /* that is not finite, which this tells; else none   */
     l2l_objective aimed;                     /* an objective that leads to a class of each image  */
 } l2l__hunt;
 
-/* Where a search is with one image. */
+/* What is known of a search of one image. */
 typedef struct l2l__course {
     bool done;
-    double distance;     /* of the nearest adversarial image so far, else INFINITY                */
-    int phase, k;        /* which part of the search, and how far in it                           */
-    double low, high;    /* what is bisected is between these                                     */
-    double at;           /* cw_l2: the constant; sign_opt: distance looked at; deepfool: the step */
-    bool found;          /* in this phase                                                         */
-    double previous;     /* cw_l2: the loss a tenth of the steps before; sign_opt: radius before  */
-    double radius, alpha, beta, stride; /* of sign_opt                                            */
-    int window, inside, rises; /* apgd: between two checks, steps in it, rises of the loss in it  */
+    double distance;                         /* of the nearest adversarial image so far, HUGE_VAL */
 } l2l__course;
 
 /* Is its own label the target of image i? */
@@ -8982,41 +8991,69 @@ static void l2l__hunt_start(l2l__hunt *h, int r)
 
 /* -- searches ---------------------------------------------------------------------------------- */
 
-/* What a search has of one image in one pass. */
-typedef struct l2l__spot {
-    l2l__hunt *h;
-    const l2l_attack *attack;
-    l2l__course *s;
-    int i, t;                                /* the image's number in the batch; passes from 1    */
-    bool fooled;                             /* at the point last looked at                       */
-    int64_t one;                             /* numbers of an image                               */
-    const l2l_real *x;
-    l2l_real *z, *d, *g, *m[2];              /* of in->adv, delta, g[0], memory                   */
-} l2l__spot;
+L2LADVDEF l2l_spot l2l_spot_of(l2l_inner *in, int i)
+{
+    l2l_spot p = L2L__ZERO;
+    l2l__hunt *h = in ? in->hunt : NULL;
+    if (!h || !h->courses || i < 0 || i >= in->n) return p;
+    int place = h->place[i];
+    p.in = in;
+    p.i = i;
+    p.attack = h->attack;
+    p.record = &h->records[place];
+    p.distance = h->courses[place].distance;
+    p.state = h->states + (size_t)place * h->attack->search->state;
+    p.loss = (double)in->loss[i];
+    p.fooled = l2l__fooled(h, i);
+    p.n = l2l_count(in->shape) / in->n;
+    p.x = in->x->data + i * p.n;
+    p.z = in->adv->data + i * p.n;
+    p.g = in->g[0]->data + i * p.n;
+    p.memory[0] = in->delta->data + i * p.n;
+    for (int k = 0; k < 2; k++)
+        if (in->memory[k]) p.memory[k + 1] = in->memory[k]->data + i * p.n;
+    return p;
+}
+
+L2LADVDEF bool l2l_spot_init(const l2l_spot *p, l2l_real *z)
+{
+    return p && p->in && z && l2l__given_start(p->in->hunt, p->i, z);
+}
+
+L2LADVDEF void l2l_spot_keep(const l2l_spot *p, bool success)
+{
+    if (p && p->in) l2l__keep(p->in->hunt, p->i, success, p->in->t, 0);
+}
+
+L2LADVDEF double l2l_spot_keep_nearest(const l2l_spot *p)
+{
+    double distance = 0;
+    if (!p || !p->in) return HUGE_VAL;
+    double *nearest = &p->in->hunt->courses[p->in->hunt->place[p->i]].distance;
+    if (p->attack->norm == L2L_L2) distance = l2l_norm2(p->z, p->x, p->n);
+    else
+        for (int64_t j = 0; j < p->n; j++)
+            distance = fmax(distance, fabs((double)p->z[j] - (double)p->x[j]));
+    if (!(distance < *nearest)) return *nearest;
+    if (p->attack->minimal || distance <= p->attack->epsilon) l2l_spot_keep(p, true);
+    return *nearest = distance;
+}
+
+L2LADVDEF void l2l_spot_end(const l2l_spot *p)
+{
+    if (p && p->in) p->in->hunt->courses[p->in->hunt->place[p->i]].done = true;
+}
 
 /* f for every image still in the search. Each has a course of its own and leaves at its end, so no
    image knows what else is in the batch. Returns how many go on. */
-static int l2l__each(l2l__hunt *h, void (*f)(const l2l__spot *p), int t)
+static int l2l__each(l2l__hunt *h, void (*f)(const l2l_spot *p))
 {
     l2l_inner *in = &h->in;
-    int64_t one = l2l_count(in->shape) / in->n;
     int i, standing = 0;
     L2L__PARALLEL(l2l__workers(in->context, l2l_count(in->shape)))
     for (i = 0; i < in->n; i++) {
-        l2l__spot p;
         if (!l2l__hunted(h, i)) continue;
-        p.h = h;
-        p.attack = h->attack;
-        p.s = &h->courses[h->place[i]];
-        p.i = i;
-        p.t = t;
-        p.fooled = l2l__fooled(h, i);
-        p.one = one;
-        p.x = in->x->data + i * one;
-        p.z = in->adv->data + i * one;
-        p.d = in->delta->data + i * one;
-        p.g = in->g[0]->data + i * one;
-        for (int k = 0; k < 2; k++) p.m[k] = in->memory[k] ? in->memory[k]->data + i * one : NULL;
+        l2l_spot p = l2l_spot_of(in, i);
         f(&p);
     }
     for (i = 0; i < in->n; i++) standing += l2l__hunted(h, i);
@@ -9024,58 +9061,55 @@ static int l2l__each(l2l__hunt *h, void (*f)(const l2l__spot *p), int t)
 }
 
 /* An image that is misclassified as it is needs no search. */
-static void l2l__clean_seen(const l2l__spot *p)
+static void l2l__clean_seen(const l2l_spot *p)
 {
-    p->s->done = p->fooled;
-    p->s->distance = p->fooled ? 0 : HUGE_VAL;
-    l2l__keep(p->h, p->i, p->fooled, 0, 0);
+    p->in->hunt->courses[p->in->hunt->place[p->i]].distance = p->fooled ? 0 : HUGE_VAL;
+    l2l__keep(p->in->hunt, p->i, p->fooled, 0, 0);
+    if (p->fooled) l2l_spot_end(p);
 }
 
-/* At most so many passes, after that at the clean images: `before` (may be NULL) prepares the
-   batch, `point` puts the next point of an image into in->adv, `seen` draws the conclusions. */
-static bool l2l__search(l2l__hunt *h, int memory, int64_t passes, bool gradient,
-                        void (*before)(l2l__hunt *h, int t), void (*point)(const l2l__spot *p),
-                        void (*seen)(const l2l__spot *p))
+/* Room for what stays with the images of a search, all 0. */
+static bool l2l__search_open(l2l__hunt *h)
 {
+    const l2l_search *s = h->attack->search;
     l2l_inner *in = &h->in;
     l2l_context *c = in->context;
     h->courses = (l2l__course *)l2l__arena_array(c, in->n, sizeof *h->courses);
-    for (int i = 0; i < memory; i++)
-        if (!in->memory[i]) in->memory[i] = l2l__new(c, "search", in->shape);
+    h->states = (char *)l2l__arena_array(c, in->n, s->state ? s->state : 1);
+    for (int i = 0; i < 2 && i + 1 < s->memory && !c->status; i++)
+        in->memory[i] = l2l_zeros(c, in->shape);
     if (c->status) return false;
     memset(h->courses, 0, (size_t)in->n * sizeof *h->courses);
-    int standing = l2l__each(h, l2l__clean_seen, 0);
+    memset(h->states, 0, (size_t)in->n * s->state);
+    return true;
+}
+
+/* Passes until every image is done, after that at the clean images. */
+static void l2l__search(l2l__hunt *h)
+{
+    const l2l_search *s = h->attack->search;
+    l2l_inner *in = &h->in;
+    l2l_context *c = in->context;
+    if (!l2l__search_open(h)) return;
+    int64_t passes = s->begin(in, h->attack);
+    int standing = c->status ? 0 : l2l__each(h, l2l__clean_seen);
     for (int t = 1; t <= passes && t < INT_MAX && standing && !c->status; t++) {
         l2l__hunt_leave(h);
         in->t = t;
-        if (before) before(h, t);
-        if (!c->status) l2l__each(h, point, t);
-        l2l__finite_images(in, "the search's pixel", in->adv);
-        l2l__look(in, 0, gradient);
+        if (s->prepare) s->prepare(in);
+        if (!c->status) l2l__each(h, s->point);
+        l2l_finite_images(in, "the search's pixel", in->adv);
+        l2l__look(in, 0, s->gradient);
         if (c->status) break;
-        l2l__count_passes(h, 0, gradient);
-        standing = l2l__each(h, seen, t);
+        l2l__count_passes(h, 0, s->gradient);
+        standing = l2l__each(h, s->seen);
     }
-    return !c->status;
-}
-
-/* x' is adversarial: keep it if it is the nearest so far. */
-static void l2l__keep_nearest(const l2l__spot *p)
-{
-    double distance = 0;
-    if (p->attack->norm == L2L_L2) distance = l2l__norm2(p->z, p->x, p->one);
-    else
-        for (int64_t j = 0; j < p->one; j++)
-            distance = fmax(distance, fabs((double)p->z[j] - (double)p->x[j]));
-    if (!(distance < p->s->distance)) return;
-    p->s->distance = distance;
-    if (p->attack->minimal || distance <= p->attack->epsilon) l2l__keep(p->h, p->i, true, p->t, 0);
 }
 
 static l2l_real l2l__pixel(double v) { return (l2l_real)(v < 0 ? 0 : v > 1 ? 1 : v); }
 
-static l2l_attack l2l__search_attack(const char *name, double epsilon, l2l_norm norm, int steps,
-                                     bool (*search)(l2l__hunt *h))
+L2LADVDEF l2l_attack l2l_search_attack(const char *name, double epsilon, l2l_norm norm, int steps,
+                                       const l2l_search *search)
 {
     l2l_attack a = l2l__attack(name, epsilon, 0, steps, L2L_START_CLEAN);
     a.maximizer = l2l_maximizer_none();
@@ -9083,206 +9117,9 @@ static l2l_attack l2l__search_attack(const char *name, double epsilon, l2l_norm 
     a.norm = norm;
     a.search = search;
     a.minimal = true;
-    a.searches = 9;
-    a.constant = 1e-3;
-    a.overshoot = 0.02;
     a.candidates = 10;
     a.share = 0.8;
     return a;
-}
-
-/* Carlini and Wagner. x' = (tanh(w) + 1)/2 keeps the range without clipping; pixels at 0 and 1 are
-   first drawn in by 5e-7, or their w were infinite and stayed so. */
-
-static double l2l__cw_base(l2l_real x) { return 0.5 + 0.999999 * ((double)x - 0.5); }
-
-static void l2l__cw_point(const l2l__spot *p)
-{
-    l2l__course *s = p->s;
-    if (p->t == 1) {
-        s->at = p->attack->constant;
-        s->high = 1e10;
-    }
-    if (s->k == 0) {                         /* another constant: from the start                  */
-        const l2l_real *start = l2l__given_start(p->h, p->i, p->z) ? p->z : p->x;
-        s->found = false;
-        s->previous = HUGE_VAL;
-        for (int64_t j = 0; j < p->one; j++) {
-            p->m[0][j] = p->m[1][j] = 0;
-            p->d[j] = (l2l_real)atanh(2 * l2l__cw_base(start[j]) - 1);
-        }
-    }
-    for (int64_t j = 0; j < p->one; j++) p->z[j] = (l2l_real)((tanh((double)p->d[j]) + 1) / 2);
-}
-
-/* With g the gradient of the margin, which short of the confidence counts, and dx'/dw:
-   dw = (2 (x' - x) - constant g) 2 x' (1 - x') */
-static void l2l__cw_descend(const l2l__spot *p, bool fallen_short)
-{
-    const l2l_optimizer_options o = l2l_adam_default();
-    int64_t j;
-    for (j = 0; j < p->one; j++) {           /* into g, which nobody reads any more               */
-        double v = (double)p->z[j], d = 2 * (v - l2l__cw_base(p->x[j]));
-        if (fallen_short) d -= p->s->at * (double)p->g[j];
-        p->g[j] = (l2l_real)(d * 2 * v * (1 - v));
-    }
-    l2l__adam(&o, p->one, p->d, p->g, p->m[0], p->m[1], p->attack->step_size, 1, p->s->k);
-}
-
-static void l2l__cw_seen(const l2l__spot *p)
-{
-    const l2l_attack *a = p->attack;
-    l2l__course *s = p->s;
-    int tenth = a->steps < 10 ? 1 : a->steps / 10;
-    double lack = fmax(a->objective.confidence - (double)p->h->in.loss[p->i], 0);
-    double d = l2l__norm2(p->z, p->x, p->one), loss = d * d + s->at * lack;
-    bool last = ++s->k == a->steps;
-    if (p->fooled && lack <= 0) {
-        s->found = true;
-        l2l__keep_nearest(p);
-    }
-    if ((s->k - 1) % tenth == 0) {
-        last = last || loss > 0.9999 * s->previous;
-        s->previous = loss;
-    }
-    if (!last) {
-        l2l__cw_descend(p, lack > 0);
-        return;
-    }
-    if (s->found) s->high = fmin(s->high, s->at);
-    else s->low = fmax(s->low, s->at);
-    s->at = s->high < 1e10 ? (s->low + s->high) / 2 : 10 * s->at;
-    s->k = 0;
-    s->done = ++s->phase == a->searches;
-}
-
-static void l2l__cw_before(l2l__hunt *h, int t)
-{
-    if (t > 1) l2l__finite_images(&h->in, l2l__a_square, h->in.memory[1]);
-}
-
-static bool l2l__cw_search(l2l__hunt *h)
-{
-    return l2l__search(h, 2, (int64_t)h->attack->searches * h->attack->steps, true,
-                       l2l__cw_before, l2l__cw_point, l2l__cw_seen);
-}
-
-L2LADVDEF l2l_attack l2l_attack_cw_l2(double epsilon)
-{
-    l2l_attack a = l2l__search_attack("cw-l2", epsilon, L2L_L2, 1000, l2l__cw_search);
-    a.step_size = 0.01;
-    return a;
-}
-
-/* DeepFool. With f = z_k - z_y and w its gradient, the boundary to class k is |f|/|w|* away, |w|*
-   being the dual norm: |w|_1 for l-infinity, |w|_2 for l2. */
-
-static double l2l__dual(l2l_norm norm, const l2l_real *w, int64_t n)
-{
-    double sum = 0;
-    if (norm == L2L_L2) return l2l__norm2(w, NULL, n);
-    for (int64_t j = 0; j < n; j++) sum += fabs((double)w[j]);
-    return sum;
-}
-
-/* The boundaries between each image's label and the class of the next rank, at logits z: kept where
-   they are the nearest so far, the distance in `at` and w in memory[0]. */
-static bool l2l__deepfool_rank(l2l__hunt *h, l2l_tensor *z)
-{
-    l2l_inner *in = &h->in;
-    int classes = z->shape.c;
-    int64_t one = l2l_count(in->shape) / in->n;
-    l2l_tensor *dz = l2l_zeros(in->context, z->shape), *g;
-    for (int i = 0; dz && i < in->n; i++) {
-        int y = in->labels[i];
-        h->kept[i] = l2l__next_class(z->data + i * classes, classes, y, h->kept[i]);
-        dz->data[i * classes + h->kept[i]] = 1;
-        dz->data[i * classes + y] = -1;
-        h->records[h->place[i]].backwards += l2l__hunted(h, i);
-    }
-    in->backwards++;
-    if (!dz || !l2l_vjp(in->context, z, dz, &in->adv, 1, &g, 0)) return false;
-    l2l__finite_images(in, l2l__a_gradient, g);
-    for (int i = 0; i < in->n; i++) {
-        const l2l_real *row = z->data + i * classes, *w = g->data + i * one;
-        l2l__course *s = &h->courses[h->place[i]];
-        double f = fabs((double)row[h->kept[i]] - (double)row[in->labels[i]]);
-        double dual = l2l__dual(in->norm, w, one);
-        if (!(dual > 0 && f / dual < s->at)) continue;
-        s->at = f / dual;
-        memcpy(in->memory[0]->data + i * one, w, (size_t)one * sizeof *w);
-    }
-    return true;
-}
-
-/* One pass forward and, for each rank of the candidates, one back. */
-static void l2l__deepfool_before(l2l__hunt *h, int t)
-{
-    l2l_inner *in = &h->in;
-    if (t == 1 && h->attack->init) return;   /* a given start may be across the boundary already  */
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c), here;
-    bool was = l2l_set_recording(c, true), more = true;
-    int classes = in->model->options.classes, i, rank;
-    l2l_tensor *z = l2l__inner_forward(in, in->adv);
-    for (i = 0; i < in->n; i++) {
-        h->kept[i] = -1;
-        h->courses[h->place[i]].at = HUGE_VAL;
-        h->records[h->place[i]].forwards += l2l__hunted(h, i);
-    }
-    for (rank = 1; z && more && rank < classes && rank < h->attack->candidates; rank++) {
-        here = l2l_mark_here(c);
-        more = l2l__deepfool_rank(h, z);
-        l2l_release(c, here);
-    }
-    for (i = 0; i < in->n; i++) {            /* no gradient at all: nowhere to go                 */
-        l2l__course *s = &h->courses[h->place[i]];
-        h->records[h->place[i]].zero_gradients += !s->done && s->at > DBL_MAX;
-        s->done = s->done || s->at > DBL_MAX;
-    }
-    l2l_set_recording(c, was);
-    l2l_release(c, mark);
-}
-
-/* To the boundary and 1e-4 more along w, or in l-infinity along its signs. */
-static void l2l__deepfool_point(const l2l__spot *p)
-{
-    bool l2 = p->attack->norm == L2L_L2, given = p->t == 1 && l2l__given_start(p->h, p->i, p->z);
-    double step = fmin(p->s->at, 1e30) + 1e-4, over = 1 + p->attack->overshoot;
-    if (p->t == 1)
-        for (int64_t j = 0; j < p->one; j++)
-            p->d[j] = (l2l_real)(((double)p->z[j] - (double)p->x[j]) / over);
-    if (given) return;
-    if (l2) step /= l2l__norm2(p->m[0], NULL, p->one);
-    for (int64_t j = 0; j < p->one; j++) {
-        l2l_real w = p->m[0][j];
-        p->d[j] += (l2l_real)(step * (l2 ? (double)w : (w > 0) - (w < 0)));
-        p->z[j] = l2l__pixel((double)p->x[j] + over * (double)p->d[j]);
-    }
-}
-
-static void l2l__deepfool_seen(const l2l__spot *p)
-{
-    if (p->fooled) l2l__keep_nearest(p);
-    p->s->done = p->fooled;
-}
-
-static bool l2l__deepfool_search(l2l__hunt *h)
-{
-    if (h->in.targeted)
-        return l2l__fail(h->in.context, L2L_ERROR_ARGUMENT, "attack %s: it has no targeted form",
-                         h->attack->name);
-    return l2l__search(h, 1, (int64_t)h->attack->steps + (h->attack->init != NULL), false,
-                       l2l__deepfool_before, l2l__deepfool_point, l2l__deepfool_seen);
-}
-
-L2LADVDEF l2l_attack l2l_attack_deepfool(double epsilon)
-{
-    return l2l__search_attack("deepfool", epsilon, L2L_LINF, 50, l2l__deepfool_search);
-}
-L2LADVDEF l2l_attack l2l_attack_deepfool_l2(double epsilon)
-{
-    return l2l__search_attack("deepfool-l2", epsilon, L2L_L2, 50, l2l__deepfool_search);
 }
 
 /* Square. The best point so far is the one that will be returned. */
@@ -9301,24 +9138,24 @@ static int l2l__square_side(const l2l_attack *a, l2l_shape s, int window)
 
 /* First stripes, one pixel wide, at +-epsilon for each column and channel, or the caller's start;
    from then on a window, with a sign for each channel. */
-static void l2l__square_point(const l2l__spot *p)
+static void l2l__square_point(const l2l_spot *p)
 {
-    const l2l_inner *in = &p->h->in;
-    if (p->t == 1 && l2l__given_start(p->h, p->i, p->z)) {
-        for (int64_t j = 0; j < p->one; j++) {
+    const l2l_inner *in = p->in;
+    if (in->t == 1 && l2l_spot_init(p, p->z)) {
+        for (int64_t j = 0; j < p->n; j++) {
             double x = (double)p->x[j], d = (double)p->z[j] - x;
             p->z[j] = l2l__pixel(x + fmax(-in->epsilon, fmin(d, in->epsilon)));
         }
         return;
     }
     l2l_shape s = in->shape;
-    bool window = p->t > 1;
-    int side = l2l__square_side(p->attack, s, p->t - 1), high = window ? side : s.h;
+    bool window = in->t > 1;
+    int side = l2l__square_side(p->attack, s, in->t - 1), high = window ? side : s.h;
     int wide = window ? side : s.w, top = 0, left = 0;
     l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, 0, in->images[p->i],
-                               (uint32_t)p->t);
+                               (uint32_t)in->t);
     if (window) {                            /* s.h - side + 1 places, the last among them        */
-        memcpy(p->z, p->h->best + p->h->place[p->i] * p->one, (size_t)p->one * sizeof *p->z);
+        memcpy(p->z, in->hunt->best + in->hunt->place[p->i] * p->n, (size_t)p->n * sizeof *p->z);
         top = (int)(l2l_random_uniform(&r, 0) * (s.h - side + 1));
         left = (int)(l2l_random_uniform(&r, 1) * (s.w - side + 1));
     }
@@ -9333,25 +9170,25 @@ static void l2l__square_point(const l2l__spot *p)
         }
 }
 
-static void l2l__square_seen(const l2l__spot *p)
+static void l2l__square_seen(const l2l_spot *p)
 {
-    l2l__hunt *h = p->h;
-    if (p->t == 1 || p->fooled || (double)h->in.loss[p->i] > h->records[h->place[p->i]].loss)
-        l2l__keep(h, p->i, p->fooled, p->t, 0);
-    p->s->done = p->fooled;
+    if (p->in->t == 1 || p->fooled || p->loss > p->record->loss) l2l_spot_keep(p, p->fooled);
+    if (p->fooled) l2l_spot_end(p);
 }
 
-static bool l2l__square_search(l2l__hunt *h)
+static int64_t l2l__square_begin(l2l_inner *in, const l2l_attack *a)
 {
-    if (h->in.norm != L2L_LINF)
-        return l2l__fail(h->in.context, L2L_ERROR_ARGUMENT, "attack %s: only in l-infinity",
-                         h->attack->name);
-    return l2l__search(h, 0, h->attack->steps, false, NULL, l2l__square_point, l2l__square_seen);
+    if (in->norm != L2L_LINF)
+        l2l__fail(in->context, L2L_ERROR_ARGUMENT, "attack %s: only in l-infinity", a->name);
+    return a->steps;
 }
+
+static const l2l_search l2l__square = {
+    0, 0, false, false, false, l2l__square_begin, NULL, l2l__square_point, l2l__square_seen};
 
 L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
 {
-    l2l_attack a = l2l__search_attack("square", epsilon, L2L_LINF, 5000, l2l__square_search);
+    l2l_attack a = l2l_search_attack("square", epsilon, L2L_LINF, 5000, &l2l__square);
     a.minimal = false;
     a.queries = true;
     return a;
@@ -9364,9 +9201,19 @@ L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
    eta, 2 epsilon at first, is halved at checks, ever closer together, where the loss rose in no
    more than 3/4 of the steps since the last one, or where its maximum has not moved since then and
    eta was not halved there; the walk then goes on from the maximum, x'_{k-1} staying what it was.
-   As in the authors' program the first loss counts as a rise if it is above 0. In d: x'_{k-1}; in
-   memory: the maximum so far and its gradient; at: eta; high: the maximum; low: as it was at the
-   last check; found: halved there. */
+   As in the authors' program the first loss counts as a rise if it is above 0. In memory: x'_{k-1},
+   the maximum so far and its gradient. */
+
+/* Where APGD or FAB is with one image. */
+typedef struct l2l__ascent {
+    int number, k;                           /* of the walk; the step in it                       */
+    double eta, high, low, previous;         /* apgd: the step's length; the maximum, now and at  */
+                                             /* the last check; the last loss                     */
+    bool halved;                             /* apgd: at the last check                           */
+    int window, inside, rises;               /* apgd: steps from check to check, those in this    */
+                                             /* window, rises among them                          */
+    bool crossed;                            /* fab: the last step came across the boundary       */
+} l2l__ascent;
 
 /* How many walks for each image: one for each class that is aimed at, or restart. */
 static int l2l__walks_of(const l2l_attack *a, int classes)
@@ -9375,81 +9222,84 @@ static int l2l__walks_of(const l2l_attack *a, int classes)
     return l2l__aims(a) ? aims : a->restarts;
 }
 
-static void l2l__spot_project(const l2l__spot *p, l2l_real *z)
+static void l2l__spot_project(const l2l_spot *p, l2l_real *z)
 {
     bool l2 = p->attack->norm == L2L_L2;
     l2l_real epsilon = (l2l_real)p->attack->epsilon;
-    double norm = l2 ? l2l__norm2(z, p->x, p->one) : 0;
+    double norm = l2 ? l2l_norm2(z, p->x, p->n) : 0;
     l2l_real shrink = norm > p->attack->epsilon ? (l2l_real)(p->attack->epsilon / norm) : 1;
-    for (int64_t j = 0; l2 && shrink < 1 && j < p->one; j++)
+    for (int64_t j = 0; l2 && shrink < 1 && j < p->n; j++)
         z[j] = p->x[j] + shrink * (z[j] - p->x[j]);
-    l2l__naive_ew(L2L__PROJECT, p->one, z, p->x, l2 ? 1 : epsilon, 0, z);
+    l2l__naive_ew(L2L__PROJECT, p->n, z, p->x, l2 ? 1 : epsilon, 0, z);
 }
 
 /* v becomes a direction: its sign, or in l2 of length 1. */
-static void l2l__spot_direction(const l2l__spot *p, l2l_real *v)
+static void l2l__spot_direction(const l2l_spot *p, l2l_real *v)
 {
-    double norm = l2l__norm2(v, NULL, p->one) + 1e-12;
-    for (int64_t j = 0; j < p->one; j++)
+    double norm = l2l_norm2(v, NULL, p->n) + 1e-12;
+    for (int64_t j = 0; j < p->n; j++)
         v[j] = p->attack->norm == L2L_L2 ? (l2l_real)((double)v[j] / norm)
                                          : (l2l_real)((v[j] > 0) - (v[j] < 0));
 }
 
 /* Noise of length epsilon (in l-infinity: of one pixel at least), or the caller's start. */
-static void l2l__apgd_start(const l2l__spot *p)
+static void l2l__apgd_start(const l2l_spot *p)
 {
-    const l2l_inner *in = &p->h->in;
+    const l2l_inner *in = p->in;
+    const l2l__ascent *walk = (const l2l__ascent *)p->state;
     const bool l2 = p->attack->norm == L2L_L2;
-    l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, (uint32_t)p->s->phase,
+    l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, (uint32_t)walk->number,
                                in->images[p->i], 0);
     double longest = 0;
-    if (p->s->phase > 0 || !l2l__given_start(p->h, p->i, p->z)) {
-        for (int64_t j = 0; j < p->one; j++) {
+    if (walk->number > 0 || !l2l_spot_init(p, p->z)) {
+        for (int64_t j = 0; j < p->n; j++) {
             uint32_t e = l2l__chw(in->shape, j);
             p->z[j] = (l2l_real)(l2 ? l2l_random_normal(&r, e) : 2 * l2l_random_uniform(&r, e) - 1);
             longest = fmax(longest, fabs((double)p->z[j]));
         }
-        if (l2) longest = l2l__norm2(p->z, NULL, p->one);
-        for (int64_t j = 0; j < p->one; j++)
+        if (l2) longest = l2l_norm2(p->z, NULL, p->n);
+        for (int64_t j = 0; j < p->n; j++)
             p->z[j] = (l2l_real)((double)p->x[j] +
                                  in->epsilon * (double)p->z[j] / (longest + 1e-12));
     }
     l2l__spot_project(p, p->z);
-    memcpy(p->d, p->z, (size_t)p->one * sizeof *p->d);
+    memcpy(p->memory[0], p->z, (size_t)p->n * sizeof *p->z);
 }
 
-static void l2l__apgd_point(const l2l__spot *p)
+static void l2l__apgd_point(const l2l_spot *p)
 {
-    const l2l_real a = p->s->k == 1 ? 1 : (l2l_real)0.75, eta = (l2l_real)p->s->at;
-    if (p->s->k == 0) {
+    const l2l__ascent *s = (const l2l__ascent *)p->state;
+    const l2l_real a = s->k == 1 ? 1 : (l2l_real)0.75, eta = (l2l_real)s->eta;
+    l2l_real *d = p->memory[0];
+    if (s->k == 0) {
         l2l__apgd_start(p);
         return;
     }
     l2l__spot_direction(p, p->g);
-    for (int64_t j = 0; j < p->one; j++) {   /* g: z; z: x'_k - x'_{k-1}; d: x'_k                 */
+    for (int64_t j = 0; j < p->n; j++) {     /* g: z; z: x'_k - x'_{k-1}; d: x'_k                 */
         l2l_real x = p->z[j];
         p->g[j] = x + eta * p->g[j];
-        p->z[j] = x - p->d[j];
-        p->d[j] = x;
+        p->z[j] = x - d[j];
+        d[j] = x;
     }
     l2l__spot_project(p, p->g);
-    for (int64_t j = 0; j < p->one; j++)
-        p->z[j] = p->d[j] + a * (p->g[j] - p->d[j]) + (1 - a) * p->z[j];
+    for (int64_t j = 0; j < p->n; j++)
+        p->z[j] = d[j] + a * (p->g[j] - d[j]) + (1 - a) * p->z[j];
     l2l__spot_project(p, p->z);
 }
 
 /* The end of a window: halve the step? */
-static void l2l__apgd_check(const l2l__spot *p)
+static void l2l__apgd_check(const l2l_spot *p)
 {
-    l2l__course *s = p->s;
+    l2l__ascent *s = (l2l__ascent *)p->state;
     const int T = p->attack->steps, least = T * 6 / 100, less = T * 3 / 100;
-    const size_t bytes = (size_t)p->one * sizeof *p->z;
-    s->found = s->rises <= 0.75 * s->window || (!s->found && s->low >= s->high);
+    const size_t bytes = (size_t)p->n * sizeof *p->z;
+    s->halved = s->rises <= 0.75 * s->window || (!s->halved && s->low >= s->high);
     s->low = s->high;
-    if (s->found) {
-        s->at /= 2;
-        memcpy(p->z, p->m[0], bytes);
-        memcpy(p->g, p->m[1], bytes);
+    if (s->halved) {
+        s->eta /= 2;
+        memcpy(p->z, p->memory[1], bytes);
+        memcpy(p->g, p->memory[2], bytes);
     }
     s->window -= less > 1 ? less : 1;
     if (s->window < least) s->window = least;
@@ -9457,27 +9307,27 @@ static void l2l__apgd_check(const l2l__spot *p)
     s->inside = s->rises = 0;
 }
 
-static void l2l__apgd_seen(const l2l__spot *p)
+static void l2l__apgd_seen(const l2l_spot *p)
 {
-    l2l__course *s = p->s;
+    l2l__ascent *s = (l2l__ascent *)p->state;
     const l2l_attack *a = p->attack;
-    const size_t bytes = (size_t)p->one * sizeof *p->z;
-    double loss = (double)p->h->in.loss[p->i];
+    const size_t bytes = (size_t)p->n * sizeof *p->z;
+    double loss = p->loss;
     bool first = s->k == 0;
-    if (p->t == 1 || p->fooled || loss > p->h->records[p->h->place[p->i]].loss)
-        l2l__keep(p->h, p->i, p->fooled, s->k, s->phase);
-    s->done = p->fooled;
+    if (p->in->t == 1 || p->fooled || loss > p->record->loss)
+        l2l__keep(p->in->hunt, p->i, p->fooled, s->k, s->number);
+    if (p->fooled) l2l_spot_end(p);
     if (first) {
-        s->at = 2 * a->epsilon;
+        s->eta = 2 * a->epsilon;
         s->window = a->steps * 22 / 100 > 1 ? a->steps * 22 / 100 : 1;
         s->inside = s->rises = 0;
-        s->found = true;
+        s->halved = true;
         s->low = loss;
     }
     if (first || loss > s->high) {
         s->high = loss;
-        memcpy(p->m[0], p->z, bytes);
-        memcpy(p->m[1], p->g, bytes);
+        memcpy(p->memory[1], p->z, bytes);
+        memcpy(p->memory[2], p->g, bytes);
     }
     if (!first) {
         s->rises += loss > (s->k == 1 ? 0 : s->previous);
@@ -9486,19 +9336,19 @@ static void l2l__apgd_seen(const l2l__spot *p)
     s->previous = loss;
     if (s->k++ < a->steps) return;
     s->k = 0;
-    if (++s->phase == l2l__walks_of(a, p->h->in.model->options.classes)) s->done = true;
+    if (++s->number == l2l__walks_of(a, p->in->model->options.classes)) l2l_spot_end(p);
 }
 
 /* The class that each image is led to now: of the rank of its walk by the clean logits. */
-static void l2l__aim(l2l__hunt *h, int t)
+static void l2l__aim(l2l_inner *in)
 {
-    const l2l_tensor *z = h->in.clean_logits;
-    L2L__UNUSED(t);
-    for (int i = 0; i < h->in.n; i++) {
+    const l2l_tensor *z = in->clean_logits;
+    for (int i = 0; i < in->n && l2l__aims(in->hunt->attack); i++) {
+        const l2l__ascent *walk = (const l2l__ascent *)l2l_spot_of(in, i).state;
         int k = -1;
-        for (int rank = 0; rank <= h->courses[h->place[i]].phase; rank++)
-            k = l2l__next_class(z->data + (int64_t)i * z->shape.c, z->shape.c, h->in.labels[i], k);
-        h->kept[i] = k;
+        for (int rank = 0; rank <= walk->number; rank++)
+            k = l2l__next_class(z->data + (int64_t)i * z->shape.c, z->shape.c, in->labels[i], k);
+        in->hunt->kept[i] = k;
     }
 }
 
@@ -9531,27 +9381,28 @@ static bool l2l__aims(const l2l_attack *a)
     return a->objective.loss == l2l__aimed_dlr || a->objective.loss == l2l__aimed_difference;
 }
 
-/* A search in which such an objective aims at one class after the other. */
-static bool l2l__aimed_search(l2l__hunt *h, int memory, int64_t passes,
-                              void (*point)(const l2l__spot *), void (*seen)(const l2l__spot *))
+/* So many passes for each walk; such an objective aims at one class after the other. */
+static int64_t l2l__walks_begin(l2l_inner *in, const l2l_attack *a, int64_t passes)
 {
-    const l2l_attack *a = h->attack;
-    bool aims = l2l__aims(a);
-    passes *= l2l__walks_of(a, h->in.model->options.classes);
+    l2l__hunt *h = in->hunt;
     h->aimed = a->objective;
-    if (aims) h->aimed.user = h->kept;
-    h->in.objective = &h->aimed;
-    return l2l__search(h, memory, passes, true, aims ? l2l__aim : NULL, point, seen);
+    if (l2l__aims(a)) h->aimed.user = h->kept;
+    in->objective = &h->aimed;
+    return passes * l2l__walks_of(a, in->model->options.classes);
 }
 
-static bool l2l__apgd_search(l2l__hunt *h)
+static int64_t l2l__apgd_begin(l2l_inner *in, const l2l_attack *a)
 {
-    return l2l__aimed_search(h, 2, h->attack->steps + (int64_t)1, l2l__apgd_point, l2l__apgd_seen);
+    return l2l__walks_begin(in, a, a->steps + (int64_t)1);
 }
+
+static const l2l_search l2l__apgd_search = {
+    sizeof(l2l__ascent), 3, true, false, false, l2l__apgd_begin, l2l__aim, l2l__apgd_point,
+    l2l__apgd_seen};
 
 static l2l_attack l2l__apgd(const char *name, double epsilon, l2l_objective objective)
 {
-    l2l_attack a = l2l__search_attack(name, epsilon, L2L_LINF, 100, l2l__apgd_search);
+    l2l_attack a = l2l_search_attack(name, epsilon, L2L_LINF, 100, &l2l__apgd_search);
     a.minimal = false;
     a.objective = objective;
     return a;
@@ -9577,13 +9428,13 @@ L2LADVDEF l2l_attack l2l_attack_apgd_t(double epsilon)
        x'_{k+1} = clip((1-alpha)(x'_k + 1.05 d) + alpha (x + 1.05 d_0))
 
    Where that is adversarial it is kept if it is the nearest, and the walk goes on from
-   x + 0.9 (x'_{k+1} - x), which takes a look of its own for f and w (found says so). */
+   x + 0.9 (x'_{k+1} - x), which takes a look of its own for f and w (crossed says so). */
 
 /* d: from v to the nearest point of the plane, which is `gap` = <w,v> - b away along w, in [0,1].
    A pixel moves by min(lambda s, its room), s = 1 in l-infinity and |w| in l2. What that gains is
    concave and piecewise linear in lambda, so that Newton's steps from 0 end at the lambda sought;
    where there is not room enough all of it is used. */
-static void l2l__onto_plane(const l2l__spot *p, const l2l_real *w, double gap, const l2l_real *v,
+static void l2l__onto_plane(const l2l_spot *p, const l2l_real *w, double gap, const l2l_real *v,
                             l2l_real *d)
 {
     bool l2 = p->attack->norm == L2L_L2;
@@ -9591,7 +9442,7 @@ static void l2l__onto_plane(const l2l__spot *p, const l2l_real *w, double gap, c
     do {
         double gained = 0, slope = 0;
         lambda = next;
-        for (int64_t j = 0; j < p->one; j++) {
+        for (int64_t j = 0; j < p->n; j++) {
             double a = fabs((double)w[j]), s = l2 ? a : 1;
             double room = (w[j] > 0) == (gap > 0) ? (double)v[j] : 1 - (double)v[j];
             if (room <= lambda * s) gained += a * room;
@@ -9599,7 +9450,7 @@ static void l2l__onto_plane(const l2l__spot *p, const l2l_real *w, double gap, c
         }
         next = slope > 0 ? (fabs(gap) - gained) / slope : HUGE_VAL;
     } while (next > lambda);
-    for (int64_t j = 0; j < p->one; j++) {
+    for (int64_t j = 0; j < p->n; j++) {
         bool down = (w[j] > 0) == (gap > 0);
         double room = down ? (double)v[j] : 1 - (double)v[j];
         double step = fmin(lambda * (l2 ? fabs((double)w[j]) : 1), room);
@@ -9607,63 +9458,67 @@ static void l2l__onto_plane(const l2l__spot *p, const l2l_real *w, double gap, c
     }
 }
 
-static double l2l__spot_norm(const l2l__spot *p, const l2l_real *d)
+static double l2l__spot_norm(const l2l_spot *p, const l2l_real *d)
 {
     double most = 0;
-    if (p->attack->norm == L2L_L2) return fmax(l2l__norm2(d, NULL, p->one), 1e-8);
-    for (int64_t j = 0; j < p->one; j++) most = fmax(most, fabs((double)d[j]));
+    if (p->attack->norm == L2L_L2) return fmax(l2l_norm2(d, NULL, p->n), 1e-8);
+    for (int64_t j = 0; j < p->n; j++) most = fmax(most, fabs((double)d[j]));
     return fmax(most, 1e-8);
 }
 
-static void l2l__fab_point(const l2l__spot *p)
+static void l2l__fab_point(const l2l_spot *p)
 {
-    l2l_real *d = p->d, *d0 = p->m[0];
-    double f = (double)p->h->in.loss[p->i], origin = f, alpha;
-    if (p->s->k == 0) {
-        if (p->s->phase || !l2l__given_start(p->h, p->i, p->z))
-            memcpy(p->z, p->x, (size_t)p->one * sizeof *p->z);
+    const l2l__ascent *s = (const l2l__ascent *)p->state;
+    l2l_real *d = p->memory[0], *d0 = p->memory[1];
+    double f = p->loss, origin = f, alpha;
+    if (s->k == 0) {
+        if (s->number || !l2l_spot_init(p, p->z))
+            memcpy(p->z, p->x, (size_t)p->n * sizeof *p->z);
         return;
     }
-    if (p->s->found) return;                 /* a look at where it goes on                        */
-    for (int64_t j = 0; j < p->one; j++)
+    if (s->crossed) return;                  /* a look at where it goes on                        */
+    for (int64_t j = 0; j < p->n; j++)
         origin -= (double)p->g[j] * ((double)p->z[j] - (double)p->x[j]);
     l2l__onto_plane(p, p->g, f, p->z, d);
     l2l__onto_plane(p, p->g, origin, p->x, d0);
     alpha = l2l__spot_norm(p, d);
     alpha = fmin(alpha / (alpha + l2l__spot_norm(p, d0)), 0.1);
-    for (int64_t j = 0; j < p->one; j++)
+    for (int64_t j = 0; j < p->n; j++)
         p->z[j] = l2l__pixel((1 - alpha) * ((double)p->z[j] + 1.05 * (double)d[j]) +
                              alpha * ((double)p->x[j] + 1.05 * (double)d0[j]));
 }
 
-static void l2l__fab_seen(const l2l__spot *p)
+static void l2l__fab_seen(const l2l_spot *p)
 {
-    l2l__course *s = p->s;
+    l2l__ascent *s = (l2l__ascent *)p->state;
     const l2l_attack *a = p->attack;
-    bool stepped = s->k > 0 && !s->found;
-    s->found = stepped && p->fooled;
-    if (s->found) {
-        l2l__keep_nearest(p);
-        s->done = !a->nearest && s->distance <= a->epsilon;
-        for (int64_t j = 0; j < p->one && !s->done; j++)
+    bool stepped = s->k > 0 && !s->crossed, near_enough;
+    s->crossed = stepped && p->fooled;
+    if (s->crossed) {
+        near_enough = l2l_spot_keep_nearest(p) <= a->epsilon && !a->nearest;
+        if (near_enough) l2l_spot_end(p);
+        for (int64_t j = 0; j < p->n && !near_enough; j++)
             p->z[j] = p->x[j] + (l2l_real)0.9 * (p->z[j] - p->x[j]);
     }
     if (s->k == 0 || stepped) s->k++;
     if (s->k <= a->steps) return;
     s->k = 0;
-    s->found = false;
-    if (++s->phase == l2l__walks_of(a, p->h->in.model->options.classes)) s->done = true;
+    s->crossed = false;
+    if (++s->number == l2l__walks_of(a, p->in->model->options.classes)) l2l_spot_end(p);
 }
 
-static bool l2l__fab_search(l2l__hunt *h)
+static int64_t l2l__fab_begin(l2l_inner *in, const l2l_attack *a)
 {
-    return l2l__aimed_search(h, 1, 2 * (int64_t)h->attack->steps + 1, l2l__fab_point,
-                             l2l__fab_seen);
+    return l2l__walks_begin(in, a, 2 * (int64_t)a->steps + 1);
 }
+
+static const l2l_search l2l__fab_search = {
+    sizeof(l2l__ascent), 2, true, true, false, l2l__fab_begin, l2l__aim, l2l__fab_point,
+    l2l__fab_seen};
 
 L2LADVDEF l2l_attack l2l_attack_fab_t(double epsilon)
 {
-    l2l_attack a = l2l__search_attack("fab-t", epsilon, L2L_LINF, 100, l2l__fab_search);
+    l2l_attack a = l2l_search_attack("fab-t", epsilon, L2L_LINF, 100, &l2l__fab_search);
     a.objective = l2l__objective("z_t - z_y", l2l__aimed_difference, true);
     return a;
 }
@@ -9701,150 +9556,7 @@ L2LADVDEF l2l_attack l2l_attack_autoattack(double epsilon)
 /* Walks of APGD begin anew at other noise, if they do not aim at classes. */
 static bool l2l__may_restart(const l2l_attack *a)
 {
-    return a->ensemble || (a->search == l2l__apgd_search && !l2l__aims(a));
-}
-
-/* Sign-OPT. Along the unit direction d the boundary is g(d) away. Whether x + g(d) u is adversarial
-   for d's neighbour u is the sign of g's slope towards u; the sum of many such signs times their
-   directions is close to g's gradient. memory[0] has the gradient, memory[1] the direction tried.
-   Where the authors end, at a minimum of g near by, this begins again from other noise. */
-
-enum { L2L__FIND = 0, L2L__GRADIENT, L2L__LINE }; /* phases                                       */
-enum { L2L__NOISE_TRIALS = 100 };            /* noise images at first                             */
-
-/* v becomes a unit vector; returns what its length was. */
-static double l2l__unit_vector(l2l_real *v, int64_t n)
-{
-    double norm = l2l__norm2(v, NULL, n);
-    for (int64_t j = 0; j < n && norm > 0; j++) v[j] = (l2l_real)((double)v[j] / norm);
-    return norm;
-}
-
-/* A new direction: towards `init` as long as nothing is found, or noise, every other time of
-   black and white, as much of them as it happens (gray noise is often of one class); on a line
-   down g. */
-static void l2l__ray_turn(const l2l__spot *p, const l2l_stream *r)
-{
-    const l2l_inner *in = &p->h->in;
-    l2l__course *s = p->s;
-    l2l_real *v = p->m[1];
-    double share = l2l_random_uniform(r, (uint32_t)p->one), u;
-    if (s->phase == L2L__LINE)
-        for (int64_t j = 0; j < p->one; j++)
-            v[j] = (l2l_real)((double)p->d[j] - s->alpha * (double)p->m[0][j]);
-    else if (s->distance < HUGE_VAL || !l2l__given_start(p->h, p->i, v))
-        for (int64_t j = 0; j < p->one; j++) {
-            u = l2l_random_uniform(r, l2l__chw(in->shape, j));
-            v[j] = (l2l_real)(s->k % 2 ? u < share : u);
-        }
-    for (int64_t j = 0; s->phase == L2L__FIND && j < p->one; j++) v[j] -= p->x[j];
-    s->at = l2l__unit_vector(v, p->one);
-    if (s->radius > 0) s->at = s->radius;
-}
-
-static void l2l__ray_point(const l2l__spot *p)
-{
-    l2l__course *s = p->s;
-    l2l_real *v = p->m[1];
-    l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, 0, p->h->in.images[p->i],
-                               (uint32_t)p->t);
-    double away = s->at;
-    int64_t j;
-    if (p->t == 1) {
-        s->alpha = 0.02;
-        s->beta = 1e-3;
-    }
-    if (s->phase == L2L__GRADIENT) {         /* along d + beta v                                  */
-        for (j = 0; j < p->one; j++)
-            v[j] = (l2l_real)l2l_random_normal(&r, l2l__chw(p->h->in.shape, j));
-        l2l__unit_vector(v, p->one);
-        for (j = 0; j < p->one; j++) p->z[j] = (l2l_real)((double)p->d[j] + s->beta * (double)v[j]);
-        away = s->radius / l2l__norm2(p->z, NULL, p->one);
-    } else {
-        if (s->stride <= 0) l2l__ray_turn(p, &r);
-        memcpy(p->z, v, (size_t)p->one * sizeof *v);
-        away = s->at;
-    }
-    for (j = 0; j < p->one; j++) p->z[j] = l2l__pixel((double)p->x[j] + away * (double)p->z[j]);
-}
-
-/* The direction tried led to the boundary at s->high, or no nearer to it than before: what next? On
-   a line twice the step as long as that helps, and a quarter until it does. Where that gains too
-   little the gradient wants a smaller beta, and with the smallest this is the end of the road. */
-static void l2l__ray_next(const l2l__spot *p, bool nearer)
-{
-    l2l__course *s = p->s;
-    size_t bytes = (size_t)p->one * sizeof(l2l_real);
-    s->k++;
-    s->stride = 0;
-    if (nearer) {
-        s->radius = s->high;
-        memcpy(p->d, p->m[1], bytes);
-    }
-    if (s->phase == L2L__FIND) {
-        if (s->k < L2L__NOISE_TRIALS) return;
-        s->done = !(s->radius > 0);          /* all noise is taken for the label                  */
-    } else if (nearer) {
-        s->found = true;
-        s->alpha *= 2;
-        return;
-    } else {
-        s->alpha /= s->found ? 2 : 4;
-        if (!s->found && s->alpha >= 1e-5) return;
-        if (s->radius > 0.999 * s->previous) {
-            s->alpha = 0.02;
-            s->beta /= 10;
-        }
-    }
-    s->phase = s->beta < 5e-5 ? L2L__FIND : L2L__GRADIENT;
-    if (s->phase == L2L__FIND) {
-        s->beta = 1e-3;
-        s->radius = 0;
-    }
-    s->k = 0;
-    s->previous = s->radius;
-    memset(p->m[0], 0, bytes);
-}
-
-static void l2l__ray_seen(const l2l__spot *p)
-{
-    l2l__course *s = p->s;
-    if (p->fooled) l2l__keep_nearest(p);
-    if (s->phase == L2L__GRADIENT) {
-        for (int64_t j = 0; j < p->one; j++) p->m[0][j] += p->fooled ? -p->m[1][j] : p->m[1][j];
-        if (++s->k < p->attack->candidates) return;
-        l2l__unit_vector(p->m[0], p->one);
-        s->phase = L2L__LINE;
-        s->found = false;
-        return;
-    }
-    if (s->stride <= 0 && !p->fooled) {
-        l2l__ray_next(p, false);
-        return;
-    }
-    if (s->stride <= 0) s->low = 0;          /* the boundary is nearer: bracket it, then bisect   */
-    if (p->fooled) s->high = s->at;
-    else s->low = s->at;
-    s->stride = s->stride > 0 ? 2 * s->stride : 0.01;
-    if (s->low <= 0) s->at = s->high / (1 + s->stride);
-    else if (s->high - s->low > s->beta / 500 * s->high) s->at = (s->low + s->high) / 2;
-    else l2l__ray_next(p, true);
-}
-
-static bool l2l__ray_search(l2l__hunt *h)
-{
-    if (h->in.norm != L2L_L2)
-        return l2l__fail(h->in.context, L2L_ERROR_ARGUMENT, "attack %s: only in l2",
-                         h->attack->name);
-    return l2l__search(h, 2, h->attack->steps, false, NULL, l2l__ray_point, l2l__ray_seen);
-}
-
-L2LADVDEF l2l_attack l2l_attack_sign_opt(double epsilon)
-{
-    l2l_attack a = l2l__search_attack("sign-opt", epsilon, L2L_L2, 5000, l2l__ray_search);
-    a.candidates = 100;
-    a.queries = true;
-    return a;
+    return a->ensemble || (a->search == &l2l__apgd_search && !l2l__aims(a));
 }
 
 /* -- a whole attack ---------------------------------------------------------------------------- */
@@ -9866,7 +9578,7 @@ static bool l2l__hunt_batch(l2l__hunt *h)
         if (l2l__own_target(h, i)) l2l__keep(h, i, false, 0, 0);
     }
     l2l__hunt_done(h);
-    if (a->search && !in->context->status) a->search(h);
+    if (a->search && !in->context->status) l2l__search(h);
     for (int r = 0; !a->search && r < a->restarts && !in->context->status; r++) {
         if (r > 0) l2l__hunt_leave(h);
         l2l__hunt_start(h, r);
@@ -9893,7 +9605,7 @@ static bool l2l__broken(const l2l_attack *a, const l2l_record *b)
 static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *clean,
                         const l2l_real *adversarial, int64_t one, l2l_record *b, int image)
 {
-    double linf = 0, l2 = l2l__norm2(adversarial, clean, one), x, d;
+    double linf = 0, l2 = l2l_norm2(adversarial, clean, one), x, d;
     bool boxed = a->norm == L2L_LINF && !a->minimal;
     for (int64_t j = 0; j < one; j++) {
         x = (double)adversarial[j];
@@ -10253,7 +9965,7 @@ static bool l2l__probabilities(const l2l_real *z, int n, int k)
 /* Does a row of k logits predict otherwise, or is it elsewhere once both have length 1? */
 static bool l2l__elsewhere(const l2l_real *a, const l2l_real *b, int k)
 {
-    double na = l2l__norm2(a, NULL, k) + 1e-10, nb = l2l__norm2(b, NULL, k) + 1e-10, sum = 0;
+    double na = l2l_norm2(a, NULL, k) + 1e-10, nb = l2l_norm2(b, NULL, k) + 1e-10, sum = 0;
     for (int j = 0; j < k; j++) {
         double d = (double)a[j] / na - (double)b[j] / nb;
         sum += d * d;
@@ -10364,16 +10076,16 @@ L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
 /* Has it no gradient any more where it has got far enough? */
 static bool l2l__goes_flat(const l2l_attack *a)
 {
-    return (a->search && a->search != l2l__apgd_search) || (a->objective.cut && a->last_iterate);
+    return (a->search && a->search->flat) || (a->objective.cut && a->last_iterate);
 }
 
-/* Did such an attack lead image i nowhere, having had no gradient in any iterate? (DeepFool ends at
-   the first one without.) */
+/* Did such an attack lead image i nowhere, having had no gradient in any iterate, or given up at
+   the first one without? */
 static bool l2l__stuck(const l2l_attack *a, const l2l_record *b, const int *wanted)
 {
     bool fooled = wanted ? b->predicted == *wanted : b->predicted != b->label;
     return l2l__goes_flat(a) && !fooled && b->zero_gradients > 0 &&
-           (a->search == l2l__deepfool_search || b->zero_gradients == b->backwards);
+           ((a->search && a->search->gives_up) || b->zero_gradients == b->backwards);
 }
 
 /* The results of an attack, from its records. */
@@ -10516,7 +10228,8 @@ static bool l2l__suspicious(const l2l_evaluation *e, const l2l__ran *a, const l2
         strcmp(a->parts, b->parts) || p->search != q->search || by <= 0)
         return false;
     if (p->steps <= q->steps && p->restarts <= q->restarts && /* which come first                 */
-        !memcmp(a->settings + 2, b->settings + 2, (size_t)(a->n_settings - 2) * sizeof *a->settings))
+        !memcmp(a->settings + 2, b->settings + 2,
+                (size_t)(a->n_settings - 2) * sizeof *a->settings))
         return by > (p->last_iterate || p->search || p->ensemble ? 0.005 : 0);
     return !p->search && a->result.backwards && p->steps <= 1 && q->steps > 1 &&
            p->norm == q->norm && !(fabs(p->epsilon - q->epsilon) > 0) &&

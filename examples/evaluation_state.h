@@ -222,10 +222,9 @@ static inline bool es_settings(const l2l_evaluation *e, const l2l_attack *a, es_
     es_print(c, t, "maximizer.number: %s %s\nobjective.cut: %d\nobjective.confidence: %s\n",
              es_real(a->maximizer.number[0]).text, es_real(a->maximizer.number[1]).text,
              a->objective.cut, es_real(a->objective.confidence).text);
-    es_print(c, t, "searches: %d\nconstant: %s\novershoot: %s\ncandidates: %d\nshare: %s\n"
-             "nearest: %d\nminimal: %d\nensemble: %d\n", a->searches, es_real(a->constant).text,
-             es_real(a->overshoot).text, a->candidates, es_real(a->share).text, a->nearest,
-             a->minimal, a->ensemble);
+    es_print(c, t, "candidates: %d\nnearest: %d\nshare: %s\nnumber: %s %s\nminimal: %d\n"
+             "ensemble: %d\n", a->candidates, a->nearest, es_real(a->share).text,
+             es_real(a->number[0]).text, es_real(a->number[1]).text, a->minimal, a->ensemble);
     es_print(c, t, "targets (a digest): %s\ninit (a digest): %s\nlearned numbers (a digest): %s\n",
              es_digest_of(a->targets, (size_t)e->images * sizeof *a->targets).text,
              es_digest_of(a->init, (size_t)e->images * es_pixels(e) * sizeof *a->init).text,

@@ -37,7 +37,7 @@ static inline double passes(const l2l_attack *a)
     double steps = a->steps;
     if (a->ensemble) return 2 + 3 * steps * (a->restarts + 2 * aims) + 50 * steps;
     if (a->queries) return 2 + steps;
-    if (!strcmp(a->name, "cw-l2")) steps *= a->searches;
+    if (!strcmp(a->name, "cw-l2")) steps *= (int)a->number[0];
     if (!strcmp(a->name, "apgd-t") || !strcmp(a->name, "fab-t")) steps *= aims;
     return 1 + a->restarts * (1 + 3 * steps);
 }

@@ -5,6 +5,7 @@
 
 #include "cli.h"
 #include "l2lda.h"
+#include "searches.h"
 
 /* What a SPEC may refer to. */
 static struct {
@@ -80,7 +81,8 @@ static const char spec_about[] =
     "  from=F      the model file that images are made for, attack=NAME by which [pgd, its last\n"
     "              iterates], then that attack's keys\n"
     "  images=F    or a file of --dump-adv; what leaves the ball is clipped\n"
-    "  confidence, searches, constant, overshoot, candidates, share, nearest: see l2ladv.h, 2.9\n"
+    "  confidence, searches, constant, overshoot, candidates, share, nearest: see l2ladv.h, 2.9,\n"
+    "              and searches.h\n"
     "for example: pgd:steps=100:restarts=5,transfer:from=b.safetensors:attack=mim:steps=20";
 
 enum { SPEC_UNTARGETED = -4, SPEC_RANDOM = -3, SPEC_NEXT = -2, SPEC_LEAST = -1 };
@@ -142,15 +144,18 @@ static inline const char *spec_set(spec *s, const char *key, const char *value)
     int i;
     if (!strcmp(key, "steps")) return cli_integer(value, 1, 1e6, &a->steps) ? NULL : count;
     if (!strcmp(key, "restarts")) return cli_integer(value, 1, 1e6, &a->restarts) ? NULL : count;
-    if (!strcmp(key, "searches")) return cli_integer(value, 1, 1e6, &a->searches) ? NULL : count;
+    if (!strcmp(key, "searches")) {
+        a->number[0] = cli_integer(value, 1, 1e6, &i) ? i : 0;
+        return a->number[0] > 0 ? NULL : count;
+    }
     if (!strcmp(key, "candidates"))
         return cli_integer(value, 1, 1e6, &a->candidates) ? NULL : count;
     if (!strcmp(key, "step")) {
         a->relative_step = 0; /* step=0 is none */
         return spec_step(value, a->epsilon, &a->step_size) ? NULL : "as 0.01, 2/255 or eps/4";
     }
-    if (!strcmp(key, "constant")) return spec_real(value, 0, 1e6, &a->constant) ? NULL : real;
-    if (!strcmp(key, "overshoot")) return spec_real(value, 0, 1e6, &a->overshoot) ? NULL : real;
+    if (!strcmp(key, "constant")) return spec_real(value, 0, 1e6, &a->number[1]) ? NULL : real;
+    if (!strcmp(key, "overshoot")) return spec_real(value, 0, 1e6, &a->number[0]) ? NULL : real;
     if (!strcmp(key, "confidence"))
         return spec_real(value, 0, 1e6, &a->objective.confidence) ? NULL : real;
     if (!strcmp(key, "share"))

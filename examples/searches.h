@@ -1,0 +1,487 @@
+/* searches.h - attacks that look for the nearest adversarial image: Carlini and Wagner's, DeepFool,
+ * Sign-OPT; and the CW of L2LDA's tables. C99 or C++11, on the seam for searches of one's own
+ * (../l2ladv.h, 2.9) and other public calls; the functions are static.
+ *
+ * Each makes an l2l_attack for l2l_attack_run and evaluations. Where nothing else is said the nearest
+ * of all images that the search saw is returned, or the clean one if none was adversarial; epsilon
+ * only says how near is near enough. */
+#ifndef SEARCHES_H
+#define SEARCHES_H
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../l2ladv.h"
+
+static inline int64_t search__refuse(l2l_inner *in, const l2l_attack *a, const char *why)
+{
+    char text[200];
+    snprintf(text, sizeof text, "attack %s: %s", a->name, why);
+    l2l_error_set(in->context, L2L_ERROR_ARGUMENT, text);
+    return 0;
+}
+
+static inline l2l_real search__pixel(double v) { return (l2l_real)(v < 0 ? 0 : v > 1 ? 1 : v); }
+
+/* ---- Carlini and Wagner 2017, l2 ----
+ * Descends |x' - x|^2 + constant * max(confidence - margin, 0) by Adam in w, where x' = (tanh(w) +
+ * 1)/2 keeps the range without clipping; pixels at 0 and 1 are first drawn in by 5e-7, or their w
+ * were infinite and stayed so. A descent for each of the constants, which are bisected; it ends early
+ * where a tenth of the steps gained less than 0.01 %. In memory: w, Adam's two moments. */
+
+typedef struct cw__course {
+    double constant, low, high; /* it is bisected between these */
+    double previous;            /* the loss a tenth of the steps before */
+    int search, k;              /* constants tried, steps made with this one */
+    bool found;                 /* with this one */
+} cw__course;
+
+static inline double cw__base(l2l_real x) { return 0.5 + 0.999999 * ((double)x - 0.5); }
+
+static inline int64_t cw__begin(l2l_inner *in, const l2l_attack *a)
+{
+    if (!(a->number[0] >= 1 && a->number[0] <= 1e6 && a->number[0] <= floor(a->number[0])))
+        return search__refuse(in, a, "number[0], the constants tried, is not a whole number in "
+                                     "1..1000000");
+    if (!(a->number[1] > 0 && a->number[1] <= 1e10))
+        return search__refuse(in, a, "number[1], the first constant, is not in (0,1e10]");
+    return (int64_t)a->number[0] * a->steps;
+}
+
+static inline void cw__prepare(l2l_inner *in)
+{
+    if (in->t > 1)
+        l2l_finite_images(in, "the gradient is too large: Adam's mean of its square at pixel",
+                          in->memory[1]);
+}
+
+static inline void cw__point(const l2l_spot *p)
+{
+    cw__course *s = (cw__course *)p->state;
+    l2l_real *w = p->memory[0];
+    if (p->in->t == 1) {
+        s->constant = p->attack->number[1];
+        s->high = 1e10;
+    }
+    if (s->k == 0) { /* another constant: from the start */
+        const l2l_real *start = l2l_spot_init(p, p->z) ? p->z : p->x;
+        s->found = false;
+        s->previous = HUGE_VAL;
+        for (int64_t j = 0; j < p->n; j++) {
+            p->memory[1][j] = p->memory[2][j] = 0;
+            w[j] = (l2l_real)atanh(2 * cw__base(start[j]) - 1);
+        }
+    }
+    for (int64_t j = 0; j < p->n; j++) p->z[j] = (l2l_real)((tanh((double)w[j]) + 1) / 2);
+}
+
+/* With g the gradient of the margin, which short of the confidence counts, and dx'/dw:
+ *     dw = (2 (x' - x) - constant g) 2 x' (1 - x') */
+static inline void cw__descend(const l2l_spot *p, bool fallen_short)
+{
+    const l2l_optimizer_options o = l2l_adam_default();
+    const cw__course *s = (const cw__course *)p->state;
+    const l2l_real b1 = (l2l_real)o.beta1, b2 = (l2l_real)o.beta2, epsilon = (l2l_real)o.epsilon;
+    const l2l_real rate = (l2l_real)(p->attack->step_size / (1 - pow(o.beta1, s->k)));
+    const l2l_real root = (l2l_real)(1 / sqrt(1 - pow(o.beta2, s->k)));
+    l2l_real *w = p->memory[0], *m = p->memory[1], *v = p->memory[2];
+    for (int64_t j = 0; j < p->n; j++) {
+        double z = (double)p->z[j], d = 2 * (z - cw__base(p->x[j]));
+        if (fallen_short) d -= s->constant * (double)p->g[j];
+        l2l_real dw = (l2l_real)(d * 2 * z * (1 - z));
+        m[j] = b1 * m[j] + (1 - b1) * dw;
+        v[j] = b2 * v[j] + (1 - b2) * dw * dw;
+        w[j] -= rate * m[j] / ((l2l_real)sqrt((double)v[j]) * root + epsilon);
+    }
+}
+
+static inline void cw__seen(const l2l_spot *p)
+{
+    const l2l_attack *a = p->attack;
+    cw__course *s = (cw__course *)p->state;
+    int tenth = a->steps < 10 ? 1 : a->steps / 10;
+    double lack = fmax(a->objective.confidence - p->loss, 0);
+    double d = l2l_norm2(p->z, p->x, p->n), loss = d * d + s->constant * lack;
+    bool last = ++s->k == a->steps;
+    if (p->fooled && lack <= 0) {
+        s->found = true;
+        l2l_spot_keep_nearest(p);
+    }
+    if ((s->k - 1) % tenth == 0) {
+        last = last || loss > 0.9999 * s->previous;
+        s->previous = loss;
+    }
+    if (!last) {
+        cw__descend(p, lack > 0);
+        return;
+    }
+    if (s->found) s->high = fmin(s->high, s->constant);
+    else s->low = fmax(s->low, s->constant);
+    s->constant = s->high < 1e10 ? (s->low + s->high) / 2 : 10 * s->constant;
+    s->k = 0;
+    if (++s->search == (int)a->number[0]) l2l_spot_end(p);
+}
+
+static const l2l_search cw__search = {
+    sizeof(cw__course), 3, true, true, false, cw__begin, cw__prepare, cw__point, cw__seen};
+
+/* `steps` (1,000; the authors' program 10,000) at rate step_size (0.01) for each of number[0] (9)
+ * constants, number[1] (1e-3) first; objective.confidence is 0. */
+static inline l2l_attack l2l_attack_cw_l2(double epsilon)
+{
+    l2l_attack a = l2l_search_attack("cw-l2", epsilon, L2L_L2, 1000, &cw__search);
+    a.step_size = 0.01;
+    a.number[0] = 9;
+    a.number[1] = 1e-3;
+    return a;
+}
+
+/* ---- DeepFool (Moosavi-Dezfooli et al. 2016) ----
+ * With f = z_k - z_y and w its gradient, the boundary to class k is |f|/|w|* away, |w|* being the
+ * dual norm: |w|_1 for l-infinity, |w|_2 for l2. Each step goes just across the nearest of these.
+ * In memory: the way so far, and w of the nearest boundary. */
+
+typedef struct deepfool__course {
+    double at; /* distance of the nearest boundary */
+    int rank;  /* the class that was looked at last */
+} deepfool__course;
+
+static inline double deepfool__dual(l2l_norm norm, const l2l_real *w, int64_t n)
+{
+    double sum = 0;
+    if (norm == L2L_L2) return l2l_norm2(w, NULL, n);
+    for (int64_t j = 0; j < n; j++) sum += fabs((double)w[j]);
+    return sum;
+}
+
+/* The class, other than the label, that comes behind `last` (-1: the first) in the order of the
+ * logits, the lower number on ties. */
+static inline int deepfool__next(const l2l_real *z, int classes, int label, int last)
+{
+    int best = -1;
+    for (int k = 0; k < classes; k++) {
+        bool before = last >= 0 && (z[k] > z[last] || (z[k] == z[last] && k <= last));
+        if (k != label && !before && (best < 0 || z[k] > z[best])) best = k;
+    }
+    return best < 0 ? (label + 1) % classes : best;
+}
+
+/* The boundaries between each image's label and the class of the next rank, at logits z: kept where
+ * they are the nearest so far. */
+static inline bool deepfool__rank(l2l_inner *in, l2l_tensor *z)
+{
+    int classes = z->shape.c;
+    l2l_tensor *dz = l2l_zeros(in->context, z->shape), *g;
+    for (int i = 0; dz && i < in->n; i++) {
+        l2l_spot p = l2l_spot_of(in, i);
+        deepfool__course *s = (deepfool__course *)p.state;
+        int y = in->labels[i];
+        s->rank = deepfool__next(z->data + i * classes, classes, y, s->rank);
+        dz->data[i * classes + s->rank] = 1;
+        dz->data[i * classes + y] = -1;
+        p.record->backwards += !in->done[i];
+    }
+    in->backwards++;
+    if (!dz || !l2l_vjp(in->context, z, dz, &in->adv, 1, &g, 0)) return false;
+    l2l_finite_images(in, "the gradient of pixel", g);
+    for (int i = 0; i < in->n; i++) {
+        l2l_spot p = l2l_spot_of(in, i);
+        deepfool__course *s = (deepfool__course *)p.state;
+        const l2l_real *row = z->data + i * classes, *w = g->data + i * p.n;
+        double f = fabs((double)row[s->rank] - (double)row[in->labels[i]]);
+        double dual = deepfool__dual(in->norm, w, p.n);
+        if (!(dual > 0 && f / dual < s->at)) continue;
+        s->at = f / dual;
+        memcpy(p.memory[1], w, (size_t)p.n * sizeof *w);
+    }
+    return true;
+}
+
+/* One pass forward and, for each rank of the candidates, one back. */
+static inline void deepfool__prepare(l2l_inner *in)
+{
+    const l2l_attack *a = l2l_spot_of(in, 0).attack;
+    if (in->t == 1 && a->init) return; /* a given start may be across the boundary already */
+    l2l_context *c = in->context;
+    l2l_pass how = l2l_model_pass(in->model);
+    l2l_mark mark = l2l_mark_here(c), here;
+    int classes = l2l_model_info(in->model)->classes;
+    bool was = l2l_set_recording(c, true), more = true;
+    how.mode = in->mode;
+    how.frozen = true;
+    l2l_tensor *z = l2l_model_run(in->model, in->adv, &how);
+    in->forwards++;
+    l2l_finite_images(in, "the logit of class", z);
+    for (int i = 0; i < in->n; i++) {
+        l2l_spot p = l2l_spot_of(in, i);
+        deepfool__course *s = (deepfool__course *)p.state;
+        s->rank = -1;
+        s->at = HUGE_VAL;
+        p.record->forwards += !in->done[i];
+    }
+    for (int rank = 1; z && more && rank < classes && rank < a->candidates; rank++) {
+        here = l2l_mark_here(c);
+        more = deepfool__rank(in, z);
+        l2l_release(c, here);
+    }
+    for (int i = 0; i < in->n; i++) { /* no gradient at all: nowhere to go */
+        l2l_spot p = l2l_spot_of(in, i);
+        if (((const deepfool__course *)p.state)->at <= DBL_MAX) continue;
+        p.record->zero_gradients += !in->done[i];
+        l2l_spot_end(&p);
+    }
+    l2l_set_recording(c, was);
+    l2l_release(c, mark);
+}
+
+/* To the boundary and 1e-4 more along w, or in l-infinity along its signs. */
+static inline void deepfool__point(const l2l_spot *p)
+{
+    const deepfool__course *s = (const deepfool__course *)p->state;
+    bool l2 = p->attack->norm == L2L_L2, given = p->in->t == 1 && l2l_spot_init(p, p->z);
+    double step = fmin(s->at, 1e30) + 1e-4, over = 1 + p->attack->number[0];
+    l2l_real *way = p->memory[0];
+    if (p->in->t == 1)
+        for (int64_t j = 0; j < p->n; j++)
+            way[j] = (l2l_real)(((double)p->z[j] - (double)p->x[j]) / over);
+    if (given) return;
+    if (l2) step /= l2l_norm2(p->memory[1], NULL, p->n);
+    for (int64_t j = 0; j < p->n; j++) {
+        l2l_real w = p->memory[1][j];
+        way[j] += (l2l_real)(step * (l2 ? (double)w : (w > 0) - (w < 0)));
+        p->z[j] = search__pixel((double)p->x[j] + over * (double)way[j]);
+    }
+}
+
+static inline void deepfool__seen(const l2l_spot *p)
+{
+    if (!p->fooled) return;
+    l2l_spot_keep_nearest(p);
+    l2l_spot_end(p);
+}
+
+static inline int64_t deepfool__begin(l2l_inner *in, const l2l_attack *a)
+{
+    if (in->targeted) return search__refuse(in, a, "it has no targeted form");
+    if (!(a->number[0] >= 0))
+        return search__refuse(in, a, "number[0], the overshoot, is not at least 0");
+    return (int64_t)a->steps + (a->init != NULL);
+}
+
+static const l2l_search deepfool__search = {
+    sizeof(deepfool__course), 2, false, true, true, deepfool__begin, deepfool__prepare,
+    deepfool__point, deepfool__seen};
+
+/* In l-infinity and l2: at most 50 steps, among the `candidates` (10) likeliest classes, the label
+ * one of them; number[0] is the overshoot, 0.02. No targets. An `init` is looked at first, one pass
+ * more; where it is adversarial it is the answer. */
+static inline l2l_attack l2l_attack_deepfool(double epsilon)
+{
+    l2l_attack a = l2l_search_attack("deepfool", epsilon, L2L_LINF, 50, &deepfool__search);
+    a.number[0] = 0.02;
+    return a;
+}
+static inline l2l_attack l2l_attack_deepfool_l2(double epsilon)
+{
+    l2l_attack a = l2l_attack_deepfool(epsilon);
+    a.name = "deepfool-l2";
+    a.norm = L2L_L2;
+    return a;
+}
+
+/* ---- Sign-OPT (Cheng et al. 2020), l2 ----
+ * By predicted labels alone. Along the unit direction d the boundary is g(d) away. Whether x + g(d) u
+ * is adversarial for d's neighbour u is the sign of g's slope towards u; the sum of many such signs
+ * times their directions is close to g's gradient. Its states, a query each:
+ *
+ *     FIND      the nearest of 100 noise images, each followed to the boundary    -> GRADIENT
+ *     GRADIENT  a sign, for each of the candidates                               -> LINE
+ *     LINE      down the gradient, twice the step as long as that helps          -> GRADIENT, or,
+ *               at a minimum of g near by, where the authors end                 -> FIND
+ *
+ * In memory: d, the gradient, the direction tried. */
+
+enum { SIGN_OPT__FIND = 0, SIGN_OPT__GRADIENT, SIGN_OPT__LINE };
+enum { SIGN_OPT__TRIALS = 100 }; /* noise images at first */
+
+typedef struct sign_opt__course {
+    int phase, k;       /* the state; trials, signs or steps in it */
+    double low, high;   /* the boundary is bisected between these, */
+    double at, stride;  /* looked at here; 0: along a new direction */
+    double radius, previous; /* g(d), and as it was before this line */
+    double alpha, beta; /* the step of the line, of the signs */
+    bool found;         /* on this line */
+} sign_opt__course;
+
+/* The place in C,H,W order of element j of an image, by which random numbers go. */
+static inline uint32_t sign_opt__place(l2l_shape s, int64_t j)
+{
+    return (uint32_t)(j % s.c * s.h * s.w + j / s.c);
+}
+
+/* v becomes a unit vector; returns what its length was. */
+static inline double sign_opt__unit(l2l_real *v, int64_t n)
+{
+    double norm = l2l_norm2(v, NULL, n);
+    for (int64_t j = 0; j < n && norm > 0; j++) v[j] = (l2l_real)((double)v[j] / norm);
+    return norm;
+}
+
+/* A new direction: towards `init` as long as nothing is found, or noise, every other time of black
+ * and white, as much of them as it happens (gray noise is often of one class); on a line down g. */
+static inline void sign_opt__turn(const l2l_spot *p, const l2l_stream *r)
+{
+    sign_opt__course *s = (sign_opt__course *)p->state;
+    l2l_real *v = p->memory[2];
+    double share = l2l_random_uniform(r, (uint32_t)p->n), u;
+    if (s->phase == SIGN_OPT__LINE)
+        for (int64_t j = 0; j < p->n; j++)
+            v[j] = (l2l_real)((double)p->memory[0][j] - s->alpha * (double)p->memory[1][j]);
+    else if (p->distance < HUGE_VAL || !l2l_spot_init(p, v))
+        for (int64_t j = 0; j < p->n; j++) {
+            u = l2l_random_uniform(r, sign_opt__place(p->in->shape, j));
+            v[j] = (l2l_real)(s->k % 2 ? u < share : u);
+        }
+    for (int64_t j = 0; s->phase == SIGN_OPT__FIND && j < p->n; j++) v[j] -= p->x[j];
+    s->at = sign_opt__unit(v, p->n);
+    if (s->radius > 0) s->at = s->radius;
+}
+
+static inline void sign_opt__point(const l2l_spot *p)
+{
+    sign_opt__course *s = (sign_opt__course *)p->state;
+    l2l_real *d = p->memory[0], *v = p->memory[2];
+    l2l_stream r;
+    double away;
+    memset(&r, 0, sizeof r);
+    r.seed = p->attack->seed;
+    r.purpose = L2L_RANDOM_SEARCH;
+    r.image = p->in->images[p->i];
+    r.step = (uint32_t)p->in->t;
+    if (p->in->t == 1) {
+        s->alpha = 0.02;
+        s->beta = 1e-3;
+    }
+    if (s->phase == SIGN_OPT__GRADIENT) { /* along d + beta v */
+        for (int64_t j = 0; j < p->n; j++)
+            v[j] = (l2l_real)l2l_random_normal(&r, sign_opt__place(p->in->shape, j));
+        sign_opt__unit(v, p->n);
+        for (int64_t j = 0; j < p->n; j++)
+            p->z[j] = (l2l_real)((double)d[j] + s->beta * (double)v[j]);
+        away = s->radius / l2l_norm2(p->z, NULL, p->n);
+    } else {
+        if (s->stride <= 0) sign_opt__turn(p, &r);
+        memcpy(p->z, v, (size_t)p->n * sizeof *v);
+        away = s->at;
+    }
+    for (int64_t j = 0; j < p->n; j++)
+        p->z[j] = search__pixel((double)p->x[j] + away * (double)p->z[j]);
+}
+
+/* The direction tried led to the boundary at s->high, or no nearer to it than before: what next? On a
+ * line twice the step as long as that helps, and a quarter until it does. Where that gains too little
+ * the gradient wants a smaller beta, and with the smallest this is the end of the road. */
+static inline void sign_opt__next(const l2l_spot *p, bool nearer)
+{
+    sign_opt__course *s = (sign_opt__course *)p->state;
+    size_t bytes = (size_t)p->n * sizeof(l2l_real);
+    s->k++;
+    s->stride = 0;
+    if (nearer) {
+        s->radius = s->high;
+        memcpy(p->memory[0], p->memory[2], bytes);
+    }
+    if (s->phase == SIGN_OPT__FIND) {
+        if (s->k < SIGN_OPT__TRIALS) return;
+        if (!(s->radius > 0)) l2l_spot_end(p); /* all noise is taken for the label */
+    } else if (nearer) {
+        s->found = true;
+        s->alpha *= 2;
+        return;
+    } else {
+        s->alpha /= s->found ? 2 : 4;
+        if (!s->found && s->alpha >= 1e-5) return;
+        if (s->radius > 0.999 * s->previous) {
+            s->alpha = 0.02;
+            s->beta /= 10;
+        }
+    }
+    s->phase = s->beta < 5e-5 ? SIGN_OPT__FIND : SIGN_OPT__GRADIENT;
+    if (s->phase == SIGN_OPT__FIND) {
+        s->beta = 1e-3;
+        s->radius = 0;
+    }
+    s->k = 0;
+    s->previous = s->radius;
+    memset(p->memory[1], 0, bytes);
+}
+
+static inline void sign_opt__seen(const l2l_spot *p)
+{
+    sign_opt__course *s = (sign_opt__course *)p->state;
+    if (p->fooled) l2l_spot_keep_nearest(p);
+    if (s->phase == SIGN_OPT__GRADIENT) {
+        l2l_real *g = p->memory[1], *v = p->memory[2];
+        for (int64_t j = 0; j < p->n; j++) g[j] += p->fooled ? -v[j] : v[j];
+        if (++s->k < p->attack->candidates) return;
+        sign_opt__unit(g, p->n);
+        s->phase = SIGN_OPT__LINE;
+        s->found = false;
+        return;
+    }
+    if (s->stride <= 0 && !p->fooled) {
+        sign_opt__next(p, false);
+        return;
+    }
+    if (s->stride <= 0) s->low = 0; /* the boundary is nearer: bracket it, then bisect */
+    if (p->fooled) s->high = s->at;
+    else s->low = s->at;
+    s->stride = s->stride > 0 ? 2 * s->stride : 0.01;
+    if (s->low <= 0) s->at = s->high / (1 + s->stride);
+    else if (s->high - s->low > s->beta / 500 * s->high) s->at = (s->low + s->high) / 2;
+    else sign_opt__next(p, true);
+}
+
+static inline int64_t sign_opt__begin(l2l_inner *in, const l2l_attack *a)
+{
+    return in->norm == L2L_L2 ? a->steps : search__refuse(in, a, "only in l2");
+}
+
+static const l2l_search sign_opt__search = {
+    sizeof(sign_opt__course), 3, false, false, false, sign_opt__begin, NULL, sign_opt__point,
+    sign_opt__seen};
+
+/* From a noise image, or `init`, to the boundary and along it; `steps` queries: 5,000; `candidates`
+ * directions for one gradient: 100. A model behind callbacks that knows no more than a label may give
+ * one-hot logits. */
+static inline l2l_attack l2l_attack_sign_opt(double epsilon)
+{
+    l2l_attack a = l2l_search_attack("sign-opt", epsilon, L2L_L2, 5000, &sign_opt__search);
+    a.candidates = 100;
+    a.queries = true;
+    return a;
+}
+
+/* ---- the CW of L2LDA's tables ----
+ * What the program of Jang et al. (L2LDA, ICCV 2019) computes for its tables' CW100: 100 steps of
+ * Adam from x at rate 0.001 on the margin, cut off at 0, with l2l_maximizer_adam's penalty at tau =
+ * 8/255, and the last iterate. It is weak where epsilon is large, and this is how: no pixel gets much
+ * beyond 100 * 0.001; tau is 8/255 on MNIST too; once fooled only the momentum is left, which can
+ * lead back; and its search for the weight of the margin, ten runs, never hands that weight (1) to
+ * the loss, so that all ten are this one. For comparison with those tables only. */
+static inline l2l_attack l2l_attack_cw_l2lda(double epsilon)
+{
+    l2l_attack a = l2l_attack_ifgsm(epsilon);
+    a.name = "cw-l2lda";
+    a.steps = 100;
+    a.step_size = 1e-3;
+    a.maximizer = l2l_maximizer_adam(8.0 / 255);
+    a.objective = l2l_objective_margin();
+    a.objective.cut = true;
+    a.last_iterate = true;
+    return a;
+}
+
+#endif /* SEARCHES_H */
