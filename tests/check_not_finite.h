@@ -7,6 +7,7 @@
 
 #include "networks.h"
 #include "../examples/l2lda.h"
+#include "../examples/searches.h"
 #include "../examples/transfer.h"
 
 enum { SIDE = 4, D = SIDE * SIDE, CLASSES = 3, IMAGES = 5, FIRST = 7, BAD = 2 };
@@ -160,7 +161,7 @@ static l2l_attack attack_number(int k, const learners *l)
     case 18: a = l2l_attack_square(0.2); break;
     default: a = l2l_attack_sign_opt(9); break;
     }
-    if (k == 15) a.searches = 3;
+    if (k == 15) a.number[0] = 3;
     if (k == 15 || k >= 18) a.steps = 60;
     a.first = FIRST;
     return a;

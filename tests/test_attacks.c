@@ -2,6 +2,8 @@
    result for any batch and thread count, inputs that are refused. */
 #include "bench.h"
 
+#include "../examples/searches.h"
+
 enum { SIDE = 5, D = SIDE * SIDE, MANY = 40 };
 
 /* -- a linear model of two classes, z = W x + b, inside and outside ----------------------------- */

@@ -4,6 +4,7 @@
 #include "networks.h"
 
 #include "../examples/evaluation_state.h"
+#include "../examples/searches.h"
 #include "../examples/transfer.h"
 
 enum { MANY = 60, PIXELS = 64, CLASSES = 5 };

@@ -329,6 +329,41 @@ static void spied(world *w, bool looks)
     l2l_trainer_free(t);
 }
 
+/* A search that makes one of the calls for searches in its only pass. */
+static world *searching;
+static int spot_call;
+static int64_t spot_begin(l2l_inner *in, const l2l_attack *a)
+{
+    (void)in;
+    (void)a;
+    return 1;
+}
+static void spot_prepare(l2l_inner *in)
+{
+    world *w = searching;
+    l2l_spot p = l2l_spot_of(in, 0);
+    l2l_real z[IMAGE];
+    CHECK(p.in == in && p.n == IMAGE && !l2l_spot_of(in, in->n).in);
+    switch (spot_call) {
+    case 0: l2l_spot_of(P(0, in), 0); break;
+    case 1: l2l_spot_init(P(0, &p), P(1, z)); break;
+    case 2: l2l_spot_keep(P(0, &p), false); break;
+    case 3: l2l_spot_keep_nearest(P(0, &p)); break;
+    case 4: l2l_spot_end(P(0, &p)); break;
+    default: l2l_finite_images(P(0, in), P(1, "a pixel"), P(2, in->adv));
+    }
+}
+static void spot_rests(const l2l_spot *p) { (void)p; }
+static const l2l_search spot_search = {
+    0, 0, false, false, false, spot_begin, spot_prepare, spot_rests, spot_rests};
+static void searched(world *w, int call)
+{
+    l2l_attack a = l2l_search_attack("own", 0.1, L2L_LINF, 1, &spot_search);
+    searching = w;
+    spot_call = call;
+    l2l_attack_run(model_of(w), &a, w->images, w->labels, N, w->adversarial, w->records);
+}
+
 static void open_as(world *w)
 {
     l2l_model_options o = model_options();
@@ -657,6 +692,14 @@ static void npy(world *w, bool from_file)
     F(l2l_maximizer_adam, l2l_maximizer_adam(1)) \
     F(l2l_maximizer_line_search, l2l_maximizer_line_search(true)) \
     F(l2l_look, spied(w, true)) \
+    F(l2l_search_attack, l2l_search_attack(P(0, "own"), 0.1, L2L_LINF, 1, P(1, &spot_search))) \
+    F(l2l_spot_of, searched(w, 0)) \
+    F(l2l_spot_init, searched(w, 1)) \
+    F(l2l_spot_keep, searched(w, 2)) \
+    F(l2l_spot_keep_nearest, searched(w, 3)) \
+    F(l2l_spot_end, searched(w, 4)) \
+    F(l2l_finite_images, searched(w, 5)) \
+    F(l2l_norm2, l2l_norm2(P(0, w->images), P(1, w->adversarial), IMAGE)) \
     F(l2l_outer_cross_entropy, l2l_outer_cross_entropy()) \
     F(l2l_outer_trades, l2l_outer_trades(6)) \
     F(l2l_outer_predicted, GAVE(l2l_outer_predicted(M, P(1, w->labels), N))) \
@@ -667,17 +710,12 @@ static void npy(world *w, bool from_file)
     F(l2l_attack_pgd_l2, l2l_attack_pgd_l2(0.1)) \
     F(l2l_attack_mim, l2l_attack_mim(0.1)) \
     F(l2l_attack_cw_pgd, l2l_attack_cw_pgd(0.1)) \
-    F(l2l_attack_cw_l2lda, l2l_attack_cw_l2lda(0.1)) \
-    F(l2l_attack_cw_l2, l2l_attack_cw_l2(0.1)) \
-    F(l2l_attack_deepfool, l2l_attack_deepfool(0.1)) \
-    F(l2l_attack_deepfool_l2, l2l_attack_deepfool_l2(0.1)) \
     F(l2l_attack_square, l2l_attack_square(0.1)) \
     F(l2l_attack_apgd, l2l_attack_apgd(0.1)) \
     F(l2l_attack_apgd_dlr, l2l_attack_apgd_dlr(0.1)) \
     F(l2l_attack_apgd_t, l2l_attack_apgd_t(0.1)) \
     F(l2l_attack_fab_t, l2l_attack_fab_t(0.1)) \
     F(l2l_attack_autoattack, l2l_attack_autoattack(0.1)) \
-    F(l2l_attack_sign_opt, l2l_attack_sign_opt(0.1)) \
     F(l2l_attack_run, GAVE(l2l_attack_run(M, P(1, &w->attack), P(2, w->images), LABELS(3), N, \
                                           P(4, w->adversarial), P(5, w->records)))) \
     F(l2l_attack_worst, GAVE(l2l_attack_worst(M, P(1, &w->attack), 1, P(2, w->images), LABELS(3), \

@@ -5,6 +5,7 @@
 #include "networks.h"
 #include "../examples/evaluation_state.h"
 #include "../examples/l2lda.h"
+#include "../examples/searches.h"
 #include "../examples/transfer.h"
 
 enum { IMAGES = 30, SIZE = 64, CLASSES = 5, HELD = 11 };
@@ -143,8 +144,8 @@ static const member members[] = {
     M(ATTACK, l2l_attack, relative_step, 'r', "n+-hm"), M(ATTACK, l2l_attack, steps, 'i', "mhl"),
     M(ATTACK, l2l_attack, restarts, 'i', "mzl"), M(ATTACK, l2l_attack, start, 'i', "mehl"),
     M(ATTACK, l2l_attack, last_iterate, 'b', "e"), M(ATTACK, l2l_attack, batch, 'i', "mzl"),
-    M(SEARCH, l2l_attack, searches, 'i', "mzl"), M(SEARCH, l2l_attack, constant, 'r', "n+-hmz"),
-    M(SEARCH, l2l_attack, overshoot, 'r', "n+-m"), M(SEARCH, l2l_attack, candidates, 'i', "mzl"),
+    M(SEARCH, l2l_attack, number[0], 'r', "n+-hmz"), M(SEARCH, l2l_attack, number[1], 'r', "n+-hmz"),
+    M(SEARCH, l2l_attack, candidates, 'i', "mzl"),
     M(SEARCH, l2l_attack, share, 'r', "n+-hmz2"), M(SEARCH, l2l_attack, epsilon, 'r', "n-m"),
     M(SEARCH, l2l_attack, objective.confidence, 'r', "n+-m"),
     M(SEARCH, l2l_attack, nearest, 'b', "e"), M(SEARCH, l2l_attack, ensemble, 'b', "e"),
@@ -178,7 +179,8 @@ static int made(world *w, int in, const member *q, double v)
     mo.deviation[0] = 1;
     go.height = go.width = 8;
     go.width_multiplier = 0.125;
-    a.steps = a.searches = 2;
+    a.steps = 2;
+    a.number[0] = 2;
     if (q && q->type == 'r') memcpy((char *)all[in] + q->at, &v, sizeof v);
     if (q && q->type == 'i') memcpy((char *)all[in] + q->at, &i, sizeof i);
     if (q && q->type == 'b') memcpy((char *)all[in] + q->at, &b, 1);
@@ -628,7 +630,7 @@ static void base(world *w, bool search)
     w->o.validation = HELD;
     w->o.validation_attack = search ? l2l_attack_cw_l2(1) : l2l_attack_pgd(0.1);
     w->o.validation_attack.steps = 3;
-    w->o.validation_attack.searches = 2;
+    w->o.validation_attack.number[0] = 2;
     if (!search) w->o.validation_attack.targets = held_targets;
     w->o.validation_attack.init = held_init;
     w->o.loss_weights = loss_weights;
@@ -710,9 +712,9 @@ static const char *change(world *w, int k)
     HELD_SET(57, seed, 1);
     HELD_SET(58, first, 1);
     HELD_SET(59, init, init);
-    HELD_SET(60, searches, 3);
-    HELD_SET(61, constant, 0.5);
-    HELD_SET(62, overshoot, 0.5);
+    HELD_SET(60, number[0], 3);
+    HELD_SET(61, number[1], 0.5);
+    HELD_SET(62, nearest, true);
     HELD_SET(63, candidates, 3);
     HELD_SET(64, share, 0.5);
     case 32: o->schedule.milestones[0] = 0.5; return "schedule.milestones";

@@ -2,6 +2,8 @@
    PyTorch's distances on a convolutional one, models without gradients or without scores. */
 #include "bench.h"
 
+#include "../examples/searches.h"
+
 enum { SEARCHES = 5 };
 
 static l2l_attack search(int k, double epsilon)
@@ -155,14 +157,14 @@ static bool checked_run(bench *b, const l2l_attack *a)
 static void defaults(void)
 {
     l2l_attack a = l2l_attack_cw_l2(2);
-    CHECK(a.norm == L2L_L2 && a.steps == 1000 && a.searches == 9);
+    CHECK(a.norm == L2L_L2 && a.steps == 1000 && a.number[0] == 9);
     CHECK_NEAR(0.01, a.step_size, 0);
-    CHECK_NEAR(1e-3, a.constant, 0);
+    CHECK_NEAR(1e-3, a.number[1], 0);
     CHECK_NEAR(0, a.objective.confidence, 0);
     CHECK_NEAR(2, a.epsilon, 0);
     a = l2l_attack_deepfool(0.1);
     CHECK(a.norm == L2L_LINF && a.steps == 50 && a.candidates == 10);
-    CHECK_NEAR(0.02, a.overshoot, 0);
+    CHECK_NEAR(0.02, a.number[0], 0);
     CHECK(l2l_attack_deepfool_l2(1).norm == L2L_L2);
     a = l2l_attack_square(0.1);
     CHECK(a.norm == L2L_LINF && a.steps == 5000);
@@ -620,7 +622,7 @@ static void same_everywhere(void)
             a.seed = 12;
             a.first = 30;
             a.steps = k % SEARCHES < 2 ? 50 : k % SEARCHES == 2 ? 60 : 400;
-            if (k % SEARCHES == 2) a.searches = 4;
+            if (k % SEARCHES == 2) a.number[0] = 4;
             if (k % SEARCHES == 4) a.candidates = 30;
             if (run < 3) CHECK(checked_run(&b, &a));
             else {
@@ -775,9 +777,12 @@ static void refused(void)
         REFUSED(a.last_iterate = true, "last_iterate");
         REFUSED(a.epsilon = -0.1, "-0.1");
         REFUSED(a.epsilon = (double)NAN, "epsilon");
-        REFUSED(a.searches = 0, "searches 0");
-        REFUSED(a.constant = 0, "constant 0");
-        REFUSED(a.overshoot = -1, "overshoot -1");
+        REFUSED(a.number[0] = (double)NAN, "number[0]");
+        REFUSED(a.number[1] = HUGE_VAL, "number[1]");
+        if (k == 2) REFUSED(a.number[0] = 0, "number[0], the constants tried");
+        if (k == 2) REFUSED(a.number[0] = 1.5, "number[0], the constants tried");
+        if (k == 2) REFUSED(a.number[1] = 0, "number[1], the first constant");
+        if (k < 2) REFUSED(a.number[0] = -1, "number[0], the overshoot");
         REFUSED(a.candidates = 1, "candidates 1");
         REFUSED(a.share = 1.5, "share 1.5");
         REFUSED(a.objective.confidence = -1, "confidence -1");
