@@ -794,6 +794,114 @@ static void refused(void)
     bench_end(&b);
 }
 
+/* -- a search of one's own: the way to `init`, bisected down to number[0] ----------------------- */
+
+typedef struct way {
+    double low, high; /* shares of the way: right at low, fooled at high */
+    double length;
+} way;
+
+static int64_t way_begin(l2l_inner *in, const l2l_attack *a)
+{
+    if (!a->init) l2l_error_set(in->context, L2L_ERROR_ARGUMENT, "attack way: it wants init");
+    return a->steps;
+}
+
+static void way_point(const l2l_spot *p)
+{
+    way *s = (way *)p->state;
+    int64_t j;
+    double share;
+    if (p->in->t == 1) {
+        l2l_spot_init(p, p->memory[2]);
+        s->length = l2l_norm2(p->memory[2], p->x, p->n);
+        s->high = 2;
+    }
+    share = (s->low + s->high) / 2;
+    for (j = 0; j < p->n; j++)
+        p->z[j] = (l2l_real)((1 - share) * (double)p->x[j] + share * (double)p->memory[2][j]);
+}
+
+static void way_seen(const l2l_spot *p)
+{
+    way *s = (way *)p->state;
+    *(p->fooled ? &s->high : &s->low) = (s->low + s->high) / 2;
+    if (p->fooled) l2l_spot_keep_nearest(p);
+    if (s->high > 1 || (s->high - s->low) * s->length < p->attack->number[0]) l2l_spot_end(p);
+}
+
+static const l2l_search way_search = {
+    sizeof(way), 3, false, false, false, way_begin, NULL, way_point, way_seen};
+
+/* The same for one image, without a library; how many looks. */
+static int way_twin(const bench *b, int i, const l2l_real *init, double tolerance, int steps,
+                    l2l_real *best)
+{
+    const l2l_real *x = b->x + i * b->size;
+    l2l_real z[64], logits[8];
+    double low = 0, high = 2, sum = 0;
+    int t, j, k;
+    for (j = 0; j < b->size; j++) sum += ((double)init[j] - (double)x[j]) * ((double)init[j] - (double)x[j]);
+    memcpy(best, x, (size_t)b->size * sizeof *best);
+    for (t = 0; t < steps; t++) {
+        double share = (low + high) / 2;
+        int top = 0;
+        for (j = 0; j < b->size; j++)
+            z[j] = (l2l_real)((1 - share) * (double)x[j] + share * (double)init[j]);
+        CHECK(l2l_model_logits(b->m, z, 1, logits));
+        for (k = 1; k < b->classes; k++)
+            if (logits[k] > logits[top]) top = k;
+        if (t == 0 && top == b->labels[i]) return 1;
+        *(top == b->labels[i] ? &low : &high) = share;
+        if (top != b->labels[i]) memcpy(best, z, (size_t)b->size * sizeof *best);
+        if ((high - low) * sqrt(sum) < tolerance) return t + 1;
+    }
+    return steps;
+}
+
+static void of_ones_own(void)
+{
+    enum { N = 24 };
+    static const int batches[] = {100, 1, 7, 5}, threads[] = {1, 2, 3, 1};
+    l2l_real *init = test_array(N * 64), best[64];
+    int run, i, most = 0, least = 1000, missed = 0;
+    for (run = 0; run < 4; run++) {
+        bench b;
+        l2l_context *c = test_context(threads[run]);
+        l2l_attack a = l2l_search_attack("way", HUGE_VAL, L2L_L2, 12, &way_search);
+        begin(&b, c, tiny_model(c, 400), N, 0, 1);
+        b.labels[3] = (b.labels[3] + 1) % b.classes;
+        for (i = 0; i < N; i++) { /* ways of different lengths, to images of other classes or nowhere */
+            int k = (i + 1) % N, j;
+            while (b.labels[k] == b.labels[i] && k != i) k = (k + 1) % N;
+            for (j = 0; j < 64; j++) {
+                double x = (double)b.x[i * 64 + j], d = (double)b.x[k * 64 + j] - x;
+                init[i * 64 + j] = (l2l_real)fmin(1, fmax(0, x + d * (i % 5 * (i % 5))));
+            }
+        }
+        a.batch = batches[run];
+        a.number[0] = 0.01;
+        CHECK(!bench_run(&b, &a));
+        CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "attack way: it wants init");
+        a.init = init;
+        CHECK(checked_run(&b, &a));
+        for (i = 0; i < N; i++) {
+            int looks = i == 3 ? 0 : way_twin(&b, i, init + i * 64, 0.01, 12, best);
+            CHECK_INT(looks + 1, b.records[i].forwards);
+            CHECK_INT(0, b.records[i].backwards);
+            if (i == 3) continue;
+            CHECK_BYTES(best, b.adv + i * 64, sizeof best);
+            CHECK_INT(memcmp(best, b.x + i * 64, sizeof best) != 0, b.records[i].success);
+            missed += !b.records[i].success;
+            if (looks > most) most = looks;
+            if (looks > 1 && looks < least) least = looks;
+        }
+        bench_end(&b);
+    }
+    CHECK(most > least && missed > 0 && missed < 3 * N);
+    free(init);
+}
+
 int main(void)
 {
     RUN(defaults, "documented defaults of the searches");
@@ -810,6 +918,7 @@ int main(void)
     RUN(passes_are_counted, "an external model is asked as often as records say, and may stop");
     RUN(no_gradient_at_all, "without any gradient a search ends with the clean image");
     RUN(read_at_any_radius, "one run without a radius can be read at every radius");
+    RUN(of_ones_own, "a search of one's own goes as it does alone, in any batch and threads");
     RUN(refused, "settings that make no sense are refused by name");
     return test_end();
 }
