@@ -70,28 +70,28 @@ int main(void)
            classifiers, layers, own networks          540  >>models
            outer optimizers, schedules                674  >>optimizers
            objective, maximizer, outer loss           714  >>seams
-           attacks                                    858  >>attacks
-           the learned maximizer                     1025  >>learned
-           data sets                                 1066  >>data
-           training                                  1088  >>train
-           evaluation                                1218  >>evaluate
-           files                                     1311  >>files
+           attacks                                    860  >>attacks
+           the learned maximizer                     1027  >>learned
+           data sets                                 1068  >>data
+           training                                  1090  >>train
+           evaluation                                1220  >>evaluate
+           files                                     1313  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1459  >>algorithm-1
-      4  The learned maximizer                       2661  >>maximizer
-      5  Maximizers that do not learn                3655  >>maximizers
-      6  Methods and trainers                        3868  >>methods
+      3  Algorithm 1, line by line                   1461  >>algorithm-1
+      4  The learned maximizer                       2663  >>maximizer
+      5  Maximizers that do not learn                3657  >>maximizers
+      6  Methods and trainers                        3884  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4335  >>foundation
-      8  Tensors and reverse-mode autodiff           5465  >>autodiff
-      9  Layers and classifiers                      7142  >>layers
-     10  Losses and outer optimizers                 8242  >>losses-code
+      7  Errors, memory, random numbers, options     4351  >>foundation
+      8  Tensors and reverse-mode autodiff           5481  >>autodiff
+      9  Layers and classifiers                      7158  >>layers
+     10  Losses and outer optimizers                 8258  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8573  >>attacks-code
-     12  Evaluation                                  9826  >>evaluation
-     13  Data sets                                  10318  >>data-code
-     14  Files                                      10414  >>files-code
-     15  Kernels                                    12693  >>kernels
+     11  Attacks                                     8589  >>attacks-code
+     12  Evaluation                                  9842  >>evaluation
+     13  Data sets                                  10334  >>data-code
+     14  Files                                      10430  >>files-code
+     15  Kernels                                    12709  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -813,6 +813,8 @@ typedef struct l2l_maximizer {
 } l2l_maximizer;
 L2LADVDEF l2l_maximizer l2l_maximizer_none(void); /* x'_T = x'_0: plain training                  */
 L2LADVDEF l2l_maximizer l2l_maximizer_sign(void); /* delta = step_size * sign(g): FGSM, PGD       */
+/* 2 step_size (T-t)/(T+1) sign(g): PGD whose steps shrink, and add up to those of PGD. */
+L2LADVDEF l2l_maximizer l2l_maximizer_decay(void);
 L2LADVDEF l2l_maximizer l2l_maximizer_gradient(void); /* step_size * g / |g|_2, per image         */
 L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu); /* sign of m, m <- mu m + g / |g|_1    */
 /* Adam (0.9, 0.999, 1e-8) at rate step_size, up L - max over pixels of max(|x'_t - x| - tau, 0),
@@ -3663,6 +3665,16 @@ static bool l2l__sign_step(void *self, l2l_inner *in)
     return true;
 }
 
+/* alpha_t = 2 alpha (T-t) / (T+1), t = 0 .. T-1: their sum is T alpha. */
+static bool l2l__decay_step(void *self, l2l_inner *in)
+{
+    double alpha = 2 * in->step_size * (in->T - in->t) / (in->T + 1.0);
+    L2L__UNUSED(self);
+    l2l__ew_sign_step(in->context, l2l_count(in->shape), (l2l_real)alpha, in->g[in->t]->data,
+                      in->delta->data);
+    return true;
+}
+
 /* Steepest ascent in l2; an image without gradient stays. */
 static bool l2l__gradient_step(void *self, l2l_inner *in)
 {
@@ -3834,6 +3846,10 @@ static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_i
 
 L2LADVDEF l2l_maximizer l2l_maximizer_none(void) { return l2l__maximizer("none", NULL); }
 L2LADVDEF l2l_maximizer l2l_maximizer_sign(void) { return l2l__maximizer("sign", l2l__sign_step); }
+L2LADVDEF l2l_maximizer l2l_maximizer_decay(void)
+{
+    return l2l__maximizer("decay", l2l__decay_step);
+}
 L2LADVDEF l2l_maximizer l2l_maximizer_gradient(void)
 {
     return l2l__maximizer("gradient", l2l__gradient_step);

@@ -332,18 +332,18 @@ static inline void es_drop(l2l_context *c, es_attack *k)
     l2l_free(c, k->records);
 }
 
-/* An attack of the file: settings up to "records:", then their lines. */
-static inline const char *es_attack_read(evaluation_state *s, const char *at)
+/* An attack of the file: settings up to "records:", then their lines. *from goes on behind it. */
+static inline bool es_attack_read(evaluation_state *s, const char **from)
 {
     l2l_context *c = s->e->context;
-    const char *lines = strstr(at, "\nrecords:\n"), *next;
+    const char *at = *from, *lines = strstr(at, "\nrecords:\n"), *next;
     int classes = l2l_model_info(s->e->model)->classes, bad = -1;
     es_attack *k = es_room(s);
-    if (!k) return NULL;
+    if (!k) return false;
     s->count++;
-    if (!lines) return es_fail(s, L2L_ERROR_FORMAT, "attack %d has no records", s->count), NULL;
+    if (!lines) return es_fail(s, L2L_ERROR_FORMAT, "attack %d has no records", s->count);
     lines += strlen("\n");
-    if (!es_append(c, &k->settings, at, (size_t)(lines - at))) return NULL;
+    if (!es_append(c, &k->settings, at, (size_t)(lines - at))) return false;
     lines += strlen("records:\n");
     for (at = lines; *at && strncmp(at, "attack: ", 8) && bad < 0; at = next) {
         l2l_record *b = &k->records[k->done];
@@ -351,15 +351,16 @@ static inline const char *es_attack_read(evaluation_state *s, const char *at)
         next += *next == '\n';
         if (k->done == s->e->images)
             return es_fail(s, L2L_ERROR_FORMAT, "attack %d has records of more than %d images",
-                           s->count, s->e->images), NULL;
+                           s->count, s->e->images);
         b->label = s->e->labels[k->done];
         b->clean = s->e->clean[k->done];
         if ((bad = es_record_read(at, classes, b)) >= 0)
             return es_fail(s, L2L_ERROR_FORMAT, "%s of record %d of attack %d is out of range in "
-                           "'%.60s'", es_names[bad], k->done, s->count, es_pair_of(at).key), NULL;
+                           "'%.60s'", es_names[bad], k->done, s->count, es_pair_of(at).key);
         k->done++;
     }
-    return es_append(c, &k->lines, lines, (size_t)(at - lines)) ? at : NULL;
+    *from = at;
+    return es_append(c, &k->lines, lines, (size_t)(at - lines));
 }
 
 /* The whole file; `missing` if there is none. */
@@ -391,8 +392,8 @@ static inline bool es_check_digest(const evaluation_state *s, es_text *t)
     t->length -= t->length < n ? t->length : n;
     snprintf(end, sizeof end, "end: %s\n", es_digest_of(t->at, t->length).text);
     if (strlen(t->at) != t->length + n || strcmp(t->at + t->length, end))
-        return es_fail(s, L2L_ERROR_FORMAT, "a damaged state: its bytes do not have the digest that "
-                       "it ends with");
+        return es_fail(s, L2L_ERROR_FORMAT, "a damaged state: its bytes do not have the digest "
+                       "that it ends with");
     t->at[t->length] = 0;
     return true;
 }
@@ -409,7 +410,7 @@ static inline bool es_load(evaluation_state *s)
         if (ok && es_differ(head.at, s->heading.at, &was, &is))
             ok = es_fail(s, L2L_ERROR_MISMATCH, "%s is %s here, but in the file %s", is.key,
                          is.value, strcmp(was.key, is.key) ? "(none)" : was.value);
-        while (ok && at && *at) at = es_attack_read(s, at);
+        while (ok && *at) ok = es_attack_read(s, &at);
     }
     l2l_free(s->e->context, t.at);
     l2l_free(s->e->context, head.at);

@@ -34,6 +34,22 @@ static inline l2l_attack spec_l2lda(double eps)
     return l2lda_attack(spec_defaults.generator, eps);
 }
 
+/* PGD with shrinking steps, and by Adam in place of signs. */
+static inline l2l_attack spec_pgd_decay(double eps)
+{
+    l2l_attack a = l2l_attack_pgd(eps);
+    a.name = "pgd-decay";
+    a.maximizer = l2l_maximizer_decay();
+    return a;
+}
+static inline l2l_attack spec_pgd_adam(double eps)
+{
+    l2l_attack a = l2l_attack_pgd(eps);
+    a.name = "pgd-adam";
+    a.maximizer = l2l_maximizer_adam(1);
+    return a;
+}
+
 /* Every attack, one line each. */
 #define SPEC_WALK "start|restarts|last|seed|eps|target"
 static const struct spec_kind {
@@ -45,6 +61,8 @@ static const struct spec_kind {
     {"fgsm", l2l_attack_fgsm, "step|" SPEC_WALK, "one step of eps"},
     {"ifgsm", l2l_attack_ifgsm, "steps|step|" SPEC_WALK, "from the clean image"},
     {"pgd", l2l_attack_pgd, "steps|step|" SPEC_WALK, "from a random start"},
+    {"pgd-decay", spec_pgd_decay, "steps|step|" SPEC_WALK, "with shrinking steps of the same sum"},
+    {"pgd-adam", spec_pgd_adam, "steps|step|" SPEC_WALK, "by Adam at rate step"},
     {"mim", l2l_attack_mim, "steps|step|" SPEC_WALK, "I-FGSM with momentum"},
     {"cw-pgd", l2l_attack_cw_pgd, "steps|step|confidence|" SPEC_WALK, "PGD on the margin"},
     {"bls", l2l_attack_bls, "steps|step|" SPEC_WALK, "PGD with a line search"},

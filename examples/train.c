@@ -3,7 +3,7 @@
 #include "cli.h"
 #include "l2lda.h"
 
-#define METHODS "plain|advtrain|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda"
+#define METHODS "plain|advtrain|advtrain-decay|advtrain-adam|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda"
 #define MAXIMIZER_FLAGS \
     "cell|hidden|bias|phi-lr|phi-opt|phi-decay|grad-input|delta-scale|loss-weights|second-order|" \
     "init-maximizer|save-maximizer"
@@ -159,7 +159,7 @@ static void parse(int argc, char **argv)
     if ((!strncmp(set.method, "rnn", 3) || method_is("l2lda")) && set.phi_lr <= 0)
         cli_fail("--phi-lr '0': allowed is a number above 0");
     idle = cli_given(argc, argv, flags, MAXIMIZER_FLAGS);
-    if (idle && method_is("plain|advtrain|advtrain-bls|trades"))
+    if (idle && method_is("plain|advtrain|advtrain-decay|advtrain-adam|advtrain-bls|trades"))
         cli_fail("--%s: --method %s has no learned maximizer; --method rnn-adv has one", idle,
                  set.method);
     refuse_idle(cli_given(argc, argv, flags, CELL_FLAGS), "rnn-adv|rnn-trades");
@@ -167,7 +167,7 @@ static void parse(int argc, char **argv)
     refuse_idle(cli_given(argc, argv, flags, "lambda|generator-width"), "l2lda");
     refuse_idle(cli_given(argc, argv, flags, "step-size"), "advtrain|trades");
     refuse_idle(cli_given(argc, argv, flags, "steps|start|inner-mode|eps-warmup"),
-                "advtrain|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda");
+                "advtrain|advtrain-decay|advtrain-adam|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda");
     if (set.beta < 0) set.beta = cli_photographs(set.dataset) ? 6 : 1;
     if (set.lambda < 0) set.lambda = cli_photographs(set.dataset) ? 0.5 : 0.02;
     check_outputs();
@@ -267,8 +267,19 @@ static l2lda *make_generator(l2l_context *c, const l2l_model *m)
     return g;
 }
 
+/* The training of PGD by another maximizer, to compare a learned one with. */
+static l2l_method advtrain_by(const char *name, l2l_maximizer maximizer)
+{
+    l2l_method m = l2l_method_advtrain();
+    m.name = name;
+    m.maximizer = maximizer;
+    return m;
+}
+
 static l2l_method make_method(l2l_learned *phi, l2lda *g)
 {
+    if (method_is("advtrain-decay")) return advtrain_by("advtrain-decay", l2l_maximizer_decay());
+    if (method_is("advtrain-adam")) return advtrain_by("advtrain-adam", l2l_maximizer_adam(1));
     if (method_is("rnn-adv")) return l2l_method_rnn_adv(phi);
     if (method_is("rnn-trades")) return l2l_method_rnn_trades(phi, set.beta);
     if (method_is("l2lda")) return l2lda_method(g);

@@ -57,7 +57,7 @@ row() { # row COMPILER LANGUAGE-OPTION STANDARD OLDER-OR-NEWER
     job "$1 $3 -O0" "$base -O0 -c '$tests/implementation.c' -o x.o"
     [ "$4" = older ] && job "$1 $3 -O2" "$base -O2 -c '$tests/implementation.c' -o x.o"
     job "$1 $3, declarations only" "$base -c '$units/declarations.c' -o x.o"
-    job "$1 $3, examples/l2lda.h" "$base -c '$units/l2lda.c' -o x.o"
+    job "$1 $3, the headers beside it" "$base -c '$units/l2lda.c' -o x.o"
     [ "$openmp" ] || return 0
     job "$1 $3 -O0 -fopenmp" "$base -O0 -fopenmp -c '$tests/implementation.c' -o x.o"
     [ "$4" = newer ] && job "$1 $3 -O2 -fopenmp" \

@@ -1713,6 +1713,91 @@ static void evaluation(void)
     bench_end(&b);
 }
 
+/* -- maximizers to compare a learned one with -------------------------------------------------- */
+
+/* PGD with shrinking steps is a chain of single steps, each from where the last one led. */
+static void decaying_steps(void)
+{
+    enum { N = 6, T = 7 };
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack a = l2l_attack_ifgsm(0.1), one = l2l_attack_ifgsm(0.1);
+    l2l_real *at;
+    double sum = 0;
+    int t;
+    bench_begin(&b, c, tiny_model(c, 400), N, 515);
+    at = test_array((int64_t)N * b.size);
+    memcpy(at, b.x, (size_t)(N * b.size) * sizeof *at);
+    one.steps = 1;
+    one.last_iterate = a.last_iterate = true;
+    one.init = at;
+    for (t = 0; t < T; t++) { /* 2 alpha (T - t) / (T + 1), alpha 0.01 */
+        one.step_size = 2 * 0.01 * (T - t) / (T + 1.0);
+        sum += one.step_size;
+        CHECK(bench_run(&b, &one));
+        memcpy(at, b.adv, (size_t)(N * b.size) * sizeof *at);
+    }
+    CHECK_NEAR(T * 0.01, sum, 1e-12);
+    a.maximizer = l2l_maximizer_decay();
+    a.steps = T;
+    a.step_size = 0.01;
+    CHECK_TEXT("decay", a.maximizer.name);
+    CHECK(bench_run(&b, &a));
+    CHECK_BYTES(at, b.adv, (size_t)(N * b.size) * sizeof *at);
+    free(at);
+    bench_end(&b);
+}
+
+/* Adam, from the formulas, in double; the moments of the first images stand in `self`. */
+typedef struct adam_twin { double m[8 * 64], v[8 * 64]; } adam_twin;
+static bool adam_twin_step(void *self, l2l_inner *in)
+{
+    adam_twin *s = (adam_twin *)self;
+    int64_t j, n = l2l_count(in->shape);
+    for (j = 0; j < n; j++) {
+        double g = (double)in->g[in->t]->data[j];
+        s->m[j] = in->t ? 0.9 * s->m[j] + 0.1 * g : 0.1 * g;
+        s->v[j] = in->t ? 0.999 * s->v[j] + 0.001 * g * g : 0.001 * g * g;
+        in->delta->data[j] = (l2l_real)(in->step_size * s->m[j] / (1 - pow(0.9, in->t + 1)) /
+                                        (sqrt(s->v[j] / (1 - pow(0.999, in->t + 1))) + 1e-8));
+    }
+    return true;
+}
+
+static void adam_of_the_loss(void)
+{
+    enum { N = 8 };
+    static adam_twin twin;
+    bench b;
+    l2l_context *c = test_context(1);
+    l2l_attack a = l2l_attack_pgd(0.1);
+    l2l_maximizer own = l2l_maximizer_none();
+    l2l_real *first;
+    int64_t j;
+    double apart = 0, moved = 0;
+    bench_begin(&b, c, tiny_model(c, 400), N, 516);
+    first = test_array((int64_t)N * b.size);
+    a.last_iterate = true;
+    a.steps = 5;
+    a.step_size = 0.02;
+    a.maximizer = l2l_maximizer_adam(1);
+    CHECK(bench_run(&b, &a));
+    memcpy(first, b.adv, (size_t)(N * b.size) * sizeof *first);
+    own.name = "twin";
+    own.self = &twin;
+    own.step = adam_twin_step;
+    a.maximizer = own;
+    CHECK(bench_run(&b, &a));
+    for (j = 0; j < N * b.size; j++) {
+        apart = fmax(apart, fabs((double)first[j] - (double)b.adv[j]));
+        moved = fmax(moved, fabs((double)first[j] - (double)b.x[j]));
+    }
+    CHECK_NEAR(0, apart, 1e-4); /* a gradient near 0 hangs on its last bits */
+    CHECK(moved > 0.05);
+    free(first);
+    bench_end(&b);
+}
+
 int main(void)
 {
     RUN(defaults, "documented defaults of FGSM, I-FGSM and PGD");
@@ -1745,5 +1830,7 @@ int main(void)
     RUN(leaving_own, "a maximizer of one's own sees whole batches, or moves its state in `keep`");
     RUN(leaving_cancelled, "an attack cancelled at any point leaves nothing behind");
     RUN(evaluation, "an evaluation counts natural, robust and worst-case accuracy");
+    RUN(decaying_steps, "shrinking steps are single steps of their lengths, which add up to PGD's");
+    RUN(adam_of_the_loss, "Adam on the loss is Adam's formula");
     return test_end();
 }

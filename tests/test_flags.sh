@@ -23,7 +23,7 @@ mkdir folder
 : >output
 
 # -- flags of the maximizer where there is none -----------------------------------------------------
-for method in plain advtrain; do
+for method in plain advtrain advtrain-decay advtrain-adam; do
     for flag in "--cell rnn" "--hidden 4" "--hidden=4" --bias --no-bias "--phi-lr 0.1" "--phi-opt sgd" \
         "--grad-input l1" "--delta-scale 1" "--loss-weights last" --second-order --no-second-order \
         "--init-maximizer phi" "--save-maximizer phi"; do
@@ -54,6 +54,19 @@ for flag in "--steps 3" "--start clean" "--inner-mode train" "--eps-warmup 0.1" 
     refused "$flag with --method plain" "${flag%% *}: not for --method plain; it is for advtrain" \
         train $flag --method plain
 done
+
+# -- maximizers in place of PGD's: other trainings than PGD's, but the same where T is 1 ----------------
+for steps in 1 4; do
+    for method in advtrain advtrain-decay advtrain-adam; do
+        train --method $method --steps $steps --width 0.25 --eps-warmup 0 --save $method.$steps >output 2>&1
+        verdict "$method by $steps steps" $?
+    done
+done
+claim "one shrinking step is PGD's" cmp advtrain.1 advtrain-decay.1
+differ() { ! cmp -s "$1" "$2"; }
+claim "four are not" differ advtrain.4 advtrain-decay.4
+claim "nor is Adam's" differ advtrain.4 advtrain-adam.4
+claim "nor are these the same" differ advtrain-decay.4 advtrain-adam.4
 
 # -- where the inner steps start -----------------------------------------------------------------------
 loss() { sed -n 's/^epoch .*loss \([0-9.]*\).*/\1/p' output | tail -1; }

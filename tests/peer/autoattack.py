@@ -124,16 +124,24 @@ def ranked(net, x, y, count):
         return net(x).scatter(1, y[:, None], -np.inf).sort(1, descending=True)[1][:, :count]
 
 
-def apgd_t(net, x, y, images, eps, steps):
+def towards_each(net, x, y, images, run):
+    """Which images are fooled by a walk towards one of the likeliest other classes, one after the other
+    on those that still stand; run(x, y, images, target, phase)."""
     fooled = torch.zeros(len(x), dtype=torch.bool)
     for phase in range(9):
         left = torch.nonzero(~fooled)[:, 0]
         if not len(left):
             break
         target = ranked(net, x[left], y[left], 9)[:, phase]
-        start = (x[left] + eps * noise(x[left], images[left.numpy()], phase)).float()
-        fooled[left] = apgd(net, lambda z: ratio(z, y[left], target), x[left], y[left], eps, start, steps)
+        fooled[left] = run(x[left], y[left], images[left.numpy()], target, phase)
     return fooled
+
+
+def apgd_t(net, x, y, images, eps, steps):
+    def run(x, y, images, target, phase):
+        start = (x + eps * noise(x, images, phase)).float()
+        return apgd(net, lambda z: ratio(z, y, target), x, y, eps, start, steps)
+    return towards_each(net, x, y, images, run)
 
 
 # ---- FAB-T ----
@@ -179,14 +187,8 @@ def fab_run(net, x, y, target, eps, steps):
 
 
 def fab_t(net, x, y, images, eps, steps):
-    fooled = torch.zeros(len(x), dtype=torch.bool)
-    for phase in range(9):
-        left = torch.nonzero(~fooled)[:, 0]
-        if not len(left):
-            break
-        target = ranked(net, x[left], y[left], 9)[:, phase]
-        fooled[left] = fab_run(net, x[left], y[left], target, eps, steps)
-    return fooled
+    return towards_each(net, x, y, images,
+                        lambda x, y, images, target, phase: fab_run(net, x, y, target, eps, steps))
 
 
 # ---- Square ----
