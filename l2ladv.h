@@ -1294,9 +1294,9 @@ enum {
     L2L_WARN_RANDOM = 2,         /* of five passes over the same images one predicts otherwise,   */
                                  /* or z/|z|_2 moves by more than 1e-4                            */
     L2L_WARN_ZERO_GRADIENTS = 4, /* over 1 % of the iterates of a gradient attack had none; of a  */
-                                 /* search by gradients or CW-L2LDA: over 1 % of the images       */
-                                 /* withstood it and never had one, or DeepFool ended for want of */
-                                 /* one                                                           */
+                                 /* search by gradients or a walk on a cut loss (`flat`, `cut`):  */
+                                 /* over 1 % of the images withstood it and never had one, or it  */
+                                 /* gave up for want of one (`gives_up`)                          */
     L2L_WARN_QUERIES = 8,        /* attacks without gradients fool over 0.2 % of the images that  */
                                  /* withstood all those with gradients                            */
     L2L_WARN_ORDER = 16,         /* more steps or restarts of the same were weaker (with          */
@@ -15426,6 +15426,9 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   next              evaluations as folds over records, searches of one's own (l2l_search, l2l_spot),
+                     PGD with shrinking steps; C&W l2, DeepFool, Sign-OPT, states of evaluations
+                     (format 4, text) and transfer beside the header
    0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are
                      not finite end attacks and trainings, with their image and step; one table for
                      the options of each struct; numbers in files exact; files written whole, where
