@@ -15426,9 +15426,9 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
-   next              evaluations as folds over records, searches of one's own (l2l_search, l2l_spot),
-                     PGD with shrinking steps; C&W l2, DeepFool, Sign-OPT, states of evaluations
-                     (format 4, text) and transfer beside the header
+   next              evaluations as folds over records; searches of one's own (l2l_search,
+                     l2l_spot); PGD with shrinking steps; C&W l2, DeepFool, Sign-OPT, transfer and
+                     evaluations' states (format 4, text) beside the header
    0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are
                      not finite end attacks and trainings, with their image and step; one table for
                      the options of each struct; numbers in files exact; files written whole, where
