@@ -61,37 +61,37 @@ int main(void)
 
    Part I: what a user needs
       1  Configuration macros                         149  >>macros
-      2  The public interface                         205  >>interface
-           contexts, errors, memory                   228  >>context
-           random numbers                             333  >>random
-           tensors, the tape, gradients               354  >>tensor
-           operations                                 417  >>operations
-           losses                                     529  >>losses
-           classifiers, layers, own networks          540  >>models
-           outer optimizers, schedules                674  >>optimizers
-           objective, maximizer, outer loss           714  >>seams
-           attacks                                    858  >>attacks
-           the learned maximizer                     1000  >>learned
-           data sets                                 1041  >>data
-           training                                  1063  >>train
-           evaluation                                1193  >>evaluate
-           files                                     1288  >>files
+      2  The public interface                         210  >>interface
+           contexts, errors, memory                   233  >>context
+           random numbers                             338  >>random
+           tensors, the tape, gradients               359  >>tensor
+           operations                                 422  >>operations
+           losses                                     534  >>losses
+           classifiers, layers, own networks          545  >>models
+           outer optimizers, schedules                679  >>optimizers
+           objective, maximizer, outer loss           719  >>seams
+           attacks                                    863  >>attacks
+           the learned maximizer                     1005  >>learned
+           data sets                                 1046  >>data
+           training                                  1068  >>train
+           evaluation                                1198  >>evaluate
+           files                                     1293  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1436  >>algorithm-1
-      4  The learned maximizer                       2635  >>maximizer
-      5  Maximizers that do not learn                3629  >>maximizers
-      6  Methods and trainers                        3842  >>methods
+      3  Algorithm 1, line by line                   1441  >>algorithm-1
+      4  The learned maximizer                       2640  >>maximizer
+      5  Maximizers that do not learn                3634  >>maximizers
+      6  Methods and trainers                        3847  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4309  >>foundation
-      8  Tensors and reverse-mode autodiff           5440  >>autodiff
-      9  Layers and classifiers                      7117  >>layers
-     10  Losses and outer optimizers                 8217  >>losses-code
+      7  Errors, memory, random numbers, options     4314  >>foundation
+      8  Tensors and reverse-mode autodiff           5445  >>autodiff
+      9  Layers and classifiers                      7122  >>layers
+     10  Losses and outer optimizers                 8222  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8548  >>attacks-code
-     12  Evaluation                                 10123  >>evaluation
-     13  Data sets                                  10757  >>data-code
-     14  Files                                      10853  >>files-code
-     15  Kernels                                    13257  >>kernels
+     11  Attacks                                     8553  >>attacks-code
+     12  Evaluation                                 10128  >>evaluation
+     13  Data sets                                  10762  >>data-code
+     14  Files                                      10858  >>files-code
+     15  Kernels                                    13262  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -152,9 +152,11 @@ int main(void)
    macro                      where to define it          effect
    L2LADV_IMPLEMENTATION      in exactly one file         compiles the bodies (chapters 3 to 15)
    L2LADV_STATIC              in the implementing file    everything becomes static to that file
-   L2LADVDEF                  everywhere                  what stands before public functions, to
-                                                          export them from a shared library: extern
-                                                          __attribute__((visibility("default")))
+   L2LADVDEF                  everywhere                  what stands before public functions in
+                                                          place of extern; in a shared library e.g.
+                                                          __attribute__((visibility("default"))) or
+                                                          __declspec(dllexport). They stay
+                                                          extern "C". Not beside L2LADV_STATIC
    L2LADV_DOUBLE              everywhere                  l2l_real is double, on the plain kernels;
                                                           files without it do not link
    L2LADV_NO_STDIO            everywhere                  no FILE: only the from-memory loaders
@@ -191,6 +193,9 @@ int main(void)
 #define L2L__MAYBE_UNUSED
 #endif
 #ifdef L2LADVDEF
+#ifdef L2LADV_STATIC
+#error "l2ladv: L2LADVDEF exports functions, L2LADV_STATIC hides them: define one of the two"
+#endif
 #elif defined(L2LADV_STATIC)
 #define L2LADVDEF static L2L__MAYBE_UNUSED
 #else
