@@ -549,6 +549,19 @@ def library_path():
     return library
 
 
+def _load(path):
+    """The library, with threads that sleep while they wait, unless the environment says otherwise or
+    OpenMP is there already: it reads this once, and spinning beside other programs is costly."""
+    name = "OMP_WAIT_POLICY"
+    if name in os.environ:
+        return ctypes.CDLL(path)
+    os.environ[name] = "passive"
+    try:
+        return ctypes.CDLL(path)
+    finally:
+        del os.environ[name]
+
+
 class _Field(ctypes.Structure):
     _fields_ = [("structure", ctypes.c_char_p), ("name", ctypes.c_char_p),
                 ("type", ctypes.c_char_p), ("offset", ctypes.c_size_t), ("size", ctypes.c_size_t)]
@@ -593,7 +606,7 @@ class _Library:
     """The compiled header: its functions as attributes, its structs as NumPy types."""
 
     def __init__(self):
-        self._c = ctypes.CDLL(library_path())
+        self._c = _load(library_path())
         for name, (result, *arguments) in _FUNCTIONS.items():
             function = getattr(self._c, name)
             function.restype, function.argtypes = result, arguments
@@ -1631,22 +1644,24 @@ def _cnn(torch, width):
 
 
 def _train_torch(torch, net, x, y, epochs, epsilon):
-    """Adam on images moved by one step of FGSM from a random start."""
+    """Adam on images moved by one step of FGSM from a random start; epsilon rises at first."""
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    loss = torch.nn.functional.cross_entropy
     x, y = torch.from_numpy(x), torch.from_numpy(y)
     for epoch in range(epochs):
-        for part in torch.randperm(len(x)).split(50):
-            start = (x[part] + epsilon * (2 * torch.rand(x[part].shape) - 1)).clamp(0, 1)
-            start.requires_grad_()
-            g, = torch.autograd.grad(torch.nn.functional.cross_entropy(net(start), y[part]), start)
-            moved = start.detach() + epsilon * g.sign()
-            moved = torch.max(torch.min(moved, x[part] + epsilon), x[part] - epsilon).clamp(0, 1)
+        eps = epsilon * min(1, epoch / 3)
+        for part in torch.randperm(len(x)).split(20):
+            clean = x[part]
+            start = (clean + eps * (2 * torch.rand_like(clean) - 1)).clamp(0, 1).requires_grad_()
+            g, = torch.autograd.grad(loss(net(start), y[part]), start)
+            moved = start.detach() + eps * g.sign()
+            moved = torch.max(torch.min(moved, clean + eps), clean - eps).clamp(0, 1)
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(net(moved), y[part]).backward()
+            loss(net(moved), y[part]).backward()
             optimizer.step()
 
 
-def demo(n=100, epochs=6, epsilon=0.1):
+def demo(n=50, epochs=6, epsilon=0.1):
     """Trains a small network on the digits and attacks it with AutoAttack; returns the result."""
     print(describe())
     x, y = digits("train")
@@ -1656,7 +1671,7 @@ def demo(n=100, epochs=6, epsilon=0.1):
     except ImportError:
         print("PyTorch is not installed: a model of the header takes its place")
         net = Model("smallcnn", width_multiplier=0.25, seed=1)
-        train(net, x, y, "advtrain", epochs=epochs, batch=50, epsilon=epsilon, T=2, seed=1)
+        train(net, x, y, "advtrain", epochs=epochs, batch=20, epsilon=epsilon, T=2, seed=1)
     else:
         torch.manual_seed(1)
         net = _cnn(torch, 0.25)
@@ -1664,7 +1679,7 @@ def demo(n=100, epochs=6, epsilon=0.1):
     print("a 4-layer CNN with a quarter of its channels, trained on %d digits in %.1f s"
           % (len(x), time.perf_counter() - start), flush=True)
     x, y = digits("t10k", n)
-    result = autoattack(net, x, y, epsilon, batch=50, progress=lambda done, total: print(
+    result = autoattack(net, x, y, epsilon, batch=25, progress=lambda done, total: print(
         "  %d of %d digits attacked" % (done, total), flush=True))
     print("accuracy in %% on %d test digits, AutoAttack, epsilon %g:" % (n, epsilon))
     for name, accuracy in result.stages.items():
