@@ -2,8 +2,8 @@
 """l2ladv.h for Python: attacks on any classifier, and training with a learned optimizer.
 
 One file beside the header, with NumPy and the standard library. On first use it compiles the header
-with the C compiler at hand and keeps the shared library in a cache. PyTorch is used if you hand in
-a torch model, and only then.
+with the C compiler at hand, which takes some seconds, and keeps the shared library in a cache.
+PyTorch is used if you hand in a torch model, and only then.
 
     import l2ladv
     result = l2ladv.autoattack(net, x, y, 8 / 255)      # net: a torch.nn.Module
@@ -36,8 +36,9 @@ Threads. Models and maximizers of the header share one context: one of their cal
 in any thread. Each External has a context of its own. After a fork the child uses one thread,
 because GNU's OpenMP does not survive it.
 
-Environment: CC, CFLAGS (-O2), LDFLAGS; L2LADV_CACHE, the folder for libraries; L2LADV_HEADER, the
-header, if it lies neither beside this file nor one folder up.
+Environment: CC, CFLAGS (-O2), LDFLAGS; L2LADV_CACHE, the folder for libraries, which may be emptied
+at any time (~/.cache/l2ladv); L2LADV_HEADER, the header, if it lies neither beside this file nor one
+folder up.
 
 Licence: MIT or public domain, as l2ladv.h.
 """
@@ -407,6 +408,9 @@ class Error(Exception):
     def __str__(self):
         return self.text
 
+    def __reduce__(self):  # for other processes
+        return type(self), (self.code, self.text)
+
 
 class ArgumentError(Error, ValueError):
     """A value out of its range, or shapes or settings that do not fit."""
@@ -433,10 +437,13 @@ class Cancelled(Error):
 
 
 class BuildError(Error, RuntimeError):
-    """The header could not be found or compiled; code is -1."""
+    """The header could not be found, compiled or loaded; code is -1."""
 
     def __init__(self, text):
         super().__init__(-1, text)
+
+    def __reduce__(self):
+        return type(self), (self.text,)
 
 
 _ERRORS = {"memory": OutOfMemory, "argument": ArgumentError, "shape": ArgumentError,
@@ -524,23 +531,24 @@ def library_path():
     except OSError as e:
         raise BuildError("the cache folder %s: %s; L2LADV_CACHE may name another"
                          % (folder, e.strerror)) from e
+    built = os.path.join(work, "library")
     try:
         for name, data in (("l2ladv.h", header), ("shim.c", SHIM.encode())):
             with open(os.path.join(work, name), "wb") as f:
                 f.write(data)
         for openmp in (["-fopenmp"], []):  # without it there is one thread
-            command = (compiler + ['-DL2LADV_HEADER="l2ladv.h"', "-I."] + flags + openmp
-                       + ["shim.c", "-o", "library"] + ending)
-            done = subprocess.run(command, cwd=work, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-            if done.returncode == 0:
+            command = (compiler + ['-DL2LADV_HEADER="l2ladv.h"', "-I" + work] + flags + openmp
+                       + [os.path.join(work, "shim.c"), "-o", built] + ending)
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  stdin=subprocess.DEVNULL)
+            if done.returncode == 0 and os.path.isfile(built):
                 break
         else:
             raise BuildError("l2ladv.h could not be compiled by\n  %s\n%s" % (
                 " ".join(map(shlex.quote, command)),
                 done.stdout.decode(errors="replace")[-2000:]))
         try:
-            os.replace(os.path.join(work, "library"), library)
+            os.replace(built, library)
         except OSError:  # on Windows, where another process has the same file loaded
             if not os.path.isfile(library):
                 raise
@@ -553,13 +561,16 @@ def _load(path):
     """The library, with threads that sleep while they wait, unless the environment says otherwise or
     OpenMP is there already: it reads this once, and spinning beside other programs is costly."""
     name = "OMP_WAIT_POLICY"
-    if name in os.environ:
-        return ctypes.CDLL(path)
-    os.environ[name] = "passive"
+    ours = name not in os.environ
+    if ours:
+        os.environ[name] = "passive"
     try:
         return ctypes.CDLL(path)
+    except OSError as e:
+        raise BuildError("%s cannot be loaded: %s" % (path, e)) from e
     finally:
-        del os.environ[name]
+        if ours:
+            del os.environ[name]
 
 
 class _Field(ctypes.Structure):
@@ -1227,7 +1238,8 @@ class TorchModel(External):
     (x - mean) / std. During a call every submodule is in evaluation mode; afterwards each is in the
     mode that it was in. Images go to the device and in the floating-point type of the module's first
     parameter. Neither parameters nor their .grad and requires_grad change; callers may be under
-    torch.no_grad. The number of classes is found by a pass of one black image."""
+    torch.no_grad. The number of classes is found by a pass of one black image. One module is not to
+    be attacked in two threads at once: they would meet in its modes."""
 
     def __init__(self, module, shape, *, mean=None, std=None, threads=1):
         import torch
@@ -1568,11 +1580,12 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
         raise TypeError("model: %s, expected a Model of the header" % type(model).__name__)
     lib, keep, best = model._context.lib, [], ctypes.c_void_p()
     i = _choice("method", method, lib.methods)
-    if lib.methods[i].startswith("rnn") != isinstance(maximizer, Maximizer):
-        raise TypeError("maximizer: %s, which method %r has %s for" % (
-            type(maximizer).__name__, method,
-            "no use" if maximizer is not None and not lib.methods[i].startswith("rnn")
-            else "no use: it needs a Maximizer"))
+    if lib.methods[i].startswith("rnn"):
+        if not isinstance(maximizer, Maximizer):
+            raise TypeError("maximizer: %s, and %s needs a Maximizer"
+                            % (type(maximizer).__name__, lib.methods[i]))
+    elif maximizer is not None:
+        raise TypeError("maximizer: %s has no use for it" % lib.methods[i])
     if lib.methods[i].endswith("trades") != (beta is not None):
         raise TypeError("beta: the methods trades and rnn-trades need it, and no other")
     x = np.asarray(x)

@@ -12,6 +12,7 @@ import ctypes
 import gc
 import glob
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -83,12 +84,16 @@ def test_compiling():
             os.stat(os.path.join("twice", left[0])).st_mtime_ns == made.st_mtime_ns, third)
 
     os.makedirs("bin", exist_ok=True)
+    with open("not a compiler", "w") as f:
+        f.write("for word; do [ \"$last\" = -o ] && echo hello >\"$word\"; last=$word; done\n")
     for what, text, environment in (
             ("no compiler in PATH", "no C compiler: none of cc, gcc, clang, tcc", dict(PATH=os.path.abspath("bin"), CC=None)),
             ("a compiler that is not there", "CC is 'nowhere-cc -m64', which is not there", dict(CC="nowhere-cc -m64")),
             ("a header that is not there", "l2ladv.h is not there: looked for /nowhere.h", dict(L2LADV_HEADER="/nowhere.h")),
             ("flags that the header refuses", "L2LADVDEF exports functions", dict(CFLAGS="-O0 -DL2LADV_STATIC", **{
                 "L2LADV_CACHE": os.path.abspath("refused")})),
+            ("a library that is none", "cannot be loaded", dict(CC="sh '%s'" % os.path.abspath("not a compiler"), **{
+                "L2LADV_CACHE": os.path.abspath("loads")})),
             ("a cache folder that is a file", "the cache folder", dict(L2LADV_CACHE=os.path.join(HERE, "run.sh")))):
         p = python("import l2ladv\ntry: l2ladv.describe()\nexcept l2ladv.BuildError as e: print('it says', e)", **environment)
         out = said(p)
@@ -127,13 +132,17 @@ def trained():
     return model, phi
 
 
+def start_compiling():
+    """examples/train.c, with the flags of the library: for test_same_training, beside what is before it."""
+    command = os.environ.get("CC", "cc").split() + ["-std=c11"] + os.environ["CFLAGS"].split()
+    command += ["-o", "train"] + [os.path.join(ROOT, "examples", f) for f in ("train.c", "l2ladv.c")] + ["-lm"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
 def test_same_training(model, phi):
     """The options of train() mean what they mean in examples/train.c: the same files."""
-    command = os.environ.get("CC", "cc").split() + ["-std=c11"] + os.environ["CFLAGS"].split()
-    done = subprocess.run(command + ["-o", "train", os.path.join(ROOT, "examples/train.c"), "-x", "c", "-"] +
-                          ["-I" + ROOT, "-lm"], input=b'#define L2LADV_IMPLEMENTATION\n#include "l2ladv.h"\n',
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    verdict("examples/train.c compiles", done.returncode == 0, done.stdout.decode()[-1500:])
+    out = said(compiling)
+    verdict("examples/train.c compiles", compiling.returncode == 0, out[-1500:])
     data = os.path.join(ROOT, "examples/data")
     done = subprocess.run(["./train", "--dataset", "mnist", "--data", data, "--limit", "200", "--width", "0.25", "--method",
                            "rnn-adv", "--epochs", "2", "--batch", "25", "--eps", "0.2", "--steps", "2", "--seed", "5",
@@ -201,6 +210,10 @@ def test_models(model, phi):
     refused("a file that is not there", OSError, "nowhere.safetensors", l2ladv.Model.open, "nowhere.safetensors")
     e = refused("a file that is none", l2ladv.FormatError, "", l2ladv.Model.open, os.path.join(HERE, "run.sh"))
     verdict("its error has code and text", isinstance(e, l2ladv.Error) and e.code > 0 and e.text == str(e))
+    for error in (e, l2ladv.FileError(4, "x"), l2ladv.BuildError("y")):
+        again = pickle.loads(pickle.dumps(error))
+        verdict("%s goes to other processes" % type(e).__name__, type(again) is type(error) and
+                (again.code, str(again)) == (error.code, str(error)))
     verdict("after an error all goes on", np.array_equal(model.logits(x), z))
     refused("a folder that is not there", OSError, "nowhere/m", model.save, "nowhere/m")
     refused("an architecture that is not known", ValueError, "arch: 'vgg' is not one of", l2ladv.Model, "vgg")
@@ -650,6 +663,9 @@ def test_torch(model, phi):
             return net((t - 0.5) / 0.25)
 
     verdict("torch: mean and std", same(l2ladv.attack(scaled, few, its, "pgd", 0.1), l2ladv.attack(Scale(), few, its, "pgd", 0.1)))
+    scripted = torch.jit.script(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(784, 10)))
+    a, b = (l2ladv.attack(scripted, few, its, "pgd", 0.1) for _ in range(2))
+    verdict("torch: a scripted module", same(a, b) and all(m.training for m in scripted.modules()))
     tensors = l2ladv.attack(net, torch.from_numpy(few), torch.from_numpy(its), "fgsm", 0.1)
     verdict("torch: tensors as images and labels", same(tensors, l2ladv.attack(net, few, its, "fgsm", 0.1)))
     refused("torch: no module", TypeError, "module: function", l2ladv.TorchModel, lambda t: t, (1, 28, 28))
@@ -670,17 +686,17 @@ def test_documentation():
     with open(os.path.join(ROOT, "README.md")) as f:
         blocks = re.findall(r"(?ms)^```python\n(.*?)^```$", f.read())
     verdict("README.md has examples in Python", len(blocks) >= 2, len(blocks))
-    for i, block in enumerate(blocks, 1):
-        if torch is None and "torch" in block:
-            print("skipped: block %d of README.md needs PyTorch" % i)
-            continue
-        p = python(block)
-        out = said(p)
-        verdict("README.md, Python block %d runs as printed, in %d lines" % (i, len(block.splitlines())), p.returncode == 0 and
-                out.strip() and len(block.splitlines()) <= 15, out)
     demo = "import sys\n%simport l2ladv\nr = l2ladv.demo(n=4, epochs=1)\nassert list(r.stages)[0] == 'clean'"
-    for what, block in ([("the demo", "")] if torch else []) + [("the demo without PyTorch", "sys.modules['torch'] = None\n")]:
-        p = python(demo % block)
+    demos = ([("the demo", "")] if torch else []) + [("the demo without PyTorch", "sys.modules['torch'] = None\n")]
+    demos = [(what, block, python(demo % block)) for what, block in demos]
+    shown = [(i, block, python(block)) for i, block in enumerate(blocks, 1) if torch or "torch" not in block]
+    if len(shown) < len(blocks):
+        print("skipped: examples of README.md that need PyTorch")
+    for i, block, p in shown:
+        out, lines = said(p), len(block.splitlines())
+        verdict("README.md, Python block %d runs as printed, in %d lines" % (i, lines), p.returncode == 0 and
+                out.strip() and lines <= 15, out)
+    for what, block, p in demos:
         out = said(p)
         verdict(what, p.returncode == 0 and "after square" in out and ("takes its place" in out) == bool(block), out)
     p = subprocess.run([sys.executable, os.path.join(ROOT, "examples/l2ladv.py"), "--help"], stdout=subprocess.PIPE)
@@ -689,6 +705,7 @@ def test_documentation():
 
 x500, y500 = l2ladv.digits("t10k", 500)
 x, y = x500[:20], y500[:20]
+compiling = start_compiling()
 test_data()
 test_compiling()
 model, phi = trained()
