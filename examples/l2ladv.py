@@ -16,7 +16,7 @@ What there is
     attack, attack_worst, autoattack        on Model, External, TorchModel or a torch.nn.Module
     External(logits, vjp, ...)              a model behind two functions of yours
     TorchModel(module, shape, mean, std)    the same, of a torch.nn.Module
-    Model, Maximizer, train                 the header's own classifiers, learned optimizers, methods
+    Model, Maximizer, train                 the header's classifiers, learned optimizers, methods
     attacks(), methods(), objectives()      their names
     describe(), set_threads(n)              the library; threads of Model, Maximizer and train
 
@@ -37,8 +37,8 @@ in any thread. Each External has a context of its own. After a fork the child us
 because GNU's OpenMP does not survive it.
 
 Environment: CC, CFLAGS (-O2), LDFLAGS; L2LADV_CACHE, the folder for libraries, which may be emptied
-at any time (~/.cache/l2ladv); L2LADV_HEADER, the header, if it lies neither beside this file nor one
-folder up.
+at any time (~/.cache/l2ladv); L2LADV_HEADER, the header, if it lies neither beside this file nor
+one folder up.
 
 Licence: MIT or public domain, as l2ladv.h.
 """
@@ -66,7 +66,7 @@ VERSION = (0, 5)  # of l2ladv.h: major and minor
 
 # ---- the C side ---------------------------------------------------------------------------------
 
-# Compiled with the header: what ctypes cannot know (where fields are, what constants are called) and
+# Compiled with the header: what ctypes cannot know (where fields are, the values of constants), and
 # functions that take plain arguments. No layout of a C struct is written down in Python.
 SHIM = r"""
 #ifdef _WIN32
@@ -558,8 +558,8 @@ def library_path():
 
 
 def _load(path):
-    """The library, with threads that sleep while they wait, unless the environment says otherwise or
-    OpenMP is there already: it reads this once, and spinning beside other programs is costly."""
+    """The library, with threads that sleep while they wait, unless the environment says otherwise
+    or OpenMP is there already: it reads this once, and spinning beside other programs is costly."""
     name = "OMP_WAIT_POLICY"
     ours = name not in os.environ
     if ours:
@@ -930,8 +930,8 @@ def _images(name, value, shape, n=None):
         raise ValueError("%s: no images" % name)
     if not (x.min() >= 0 and x.max() <= 1):  # NaN fails both
         i = np.argwhere(~((x >= 0) & (x <= 1)))[0]
-        raise ValueError("%s: %g in image %d, expected numbers in [0,1] (normalisation belongs into "
-                         "the model)" % (name, x[tuple(i)], i[0]))
+        raise ValueError("%s: %g in image %d, expected numbers in [0,1] (normalisation belongs "
+                         "into the model)" % (name, x[tuple(i)], i[0]))
     return x
 
 
@@ -1198,8 +1198,8 @@ class External(_Attackable):
         vjp(x, dlogits)  the gradient in x of the sum of dlogits * logits(x), NxCxHxW; None: attacks
                          without gradients only (square, sign-opt)
 
-    shape is CxHxW, classes K. x and dlogits are read-only views of the library's memory, valid until
-    the function returns. The answer for an image must not depend on the others in the batch.
+    shape is CxHxW, classes K. x and dlogits are read-only views of the library's memory, valid
+    until the function returns. The answer for an image must not depend on the others in the batch.
     threads: of the library's own work between the calls, which is little."""
 
     def __init__(self, logits, vjp=None, *, shape, classes, threads=1):
@@ -1236,8 +1236,8 @@ class TorchModel(External):
 
     shape is CxHxW. With mean and std (a number, or one for each channel) the module gets
     (x - mean) / std. During a call every submodule is in evaluation mode; afterwards each is in the
-    mode that it was in. Images go to the device and in the floating-point type of the module's first
-    parameter. Neither parameters nor their .grad and requires_grad change; callers may be under
+    mode that it was in. Images go to the device and in the floating-point type of the module's
+    first parameter. Neither parameters nor their .grad and requires_grad change; callers may be under
     torch.no_grad. The number of classes is found by a pass of one black image. One module is not to
     be attacked in two threads at once: they would meet in its modes."""
 
@@ -1567,14 +1567,14 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
     loss_weights  w_1 .. w_T; None: w_t = t
     progress      progress(p) after every step, with l2l_progress as a dictionary; False stops with
                   Cancelled, and the model is as the last step left it
-    options       the fields of l2l_train_options: epochs, batch, micro_batch, epsilon, T, step_size,
-                  epsilon_warm_up, optimizer, schedule, augment, inner_mode, validation,
+    options       the fields of l2l_train_options: epochs, batch, micro_batch, epsilon, T,
+                  step_size, epsilon_warm_up, optimizer, schedule, augment, inner_mode, validation,
                   stop_on_plateau, seed, checkpoint, checkpoint_steps, resume, log; e.g.
                   optimizer={"kind": "sgd", "rate": 0.1}, schedule="cosine",
                   augment={"padding": 4, "flip": True}
 
-    best is the Model of the best epoch by the accuracy under PGD of `validation` held-out images, or
-    without them a copy of the last; history has a row for each epoch with the fields of
+    best is the Model of the best epoch by the accuracy under PGD of `validation` held-out images,
+    or without them a copy of the last; history has a row for each epoch with the fields of
     l2l_progress."""
     if not isinstance(model, Model):
         raise TypeError("model: %s, expected a Model of the header" % type(model).__name__)

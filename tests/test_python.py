@@ -87,15 +87,18 @@ def test_compiling():
     with open("not a compiler", "w") as f:
         f.write("for word; do [ \"$last\" = -o ] && echo hello >\"$word\"; last=$word; done\n")
     for what, text, environment in (
-            ("no compiler in PATH", "no C compiler: none of cc, gcc, clang, tcc", dict(PATH=os.path.abspath("bin"), CC=None)),
+            ("no compiler in PATH", "no C compiler: none of cc, gcc, clang, tcc",
+             dict(PATH=os.path.abspath("bin"), CC=None)),
             ("a compiler that is not there", "CC is 'nowhere-cc -m64', which is not there", dict(CC="nowhere-cc -m64")),
-            ("a header that is not there", "l2ladv.h is not there: looked for /nowhere.h", dict(L2LADV_HEADER="/nowhere.h")),
+            ("a header that is not there", "l2ladv.h is not there: looked for /nowhere.h",
+             dict(L2LADV_HEADER="/nowhere.h")),
             ("flags that the header refuses", "L2LADVDEF exports functions", dict(CFLAGS="-O0 -DL2LADV_STATIC", **{
                 "L2LADV_CACHE": os.path.abspath("refused")})),
             ("a library that is none", "cannot be loaded", dict(CC="sh '%s'" % os.path.abspath("not a compiler"), **{
                 "L2LADV_CACHE": os.path.abspath("loads")})),
             ("a cache folder that is a file", "the cache folder", dict(L2LADV_CACHE=os.path.join(HERE, "run.sh")))):
-        p = python("import l2ladv\ntry: l2ladv.describe()\nexcept l2ladv.BuildError as e: print('it says', e)", **environment)
+        p = python("import l2ladv\ntry: l2ladv.describe()\nexcept l2ladv.BuildError as e: print('it says', e)",
+                **environment)
         out = said(p)
         verdict("refused: " + what, p.returncode == 0 and "it says" in out and text in out, out)
     verdict("what is refused leaves nothing in the cache", os.listdir("refused") == [], os.listdir("refused"))
@@ -103,9 +106,9 @@ def test_compiling():
     os.chmod("open", 0o777)
     with open(os.path.join(ROOT, "l2ladv.h")) as f, open("other.h", "w") as g:
         g.write(re.sub(r"(?m)^#define L2LADV_VERSION_NUMBER \d+", "#define L2LADV_VERSION_NUMBER 90102", f.read()))
-    for what, text, name, value in (("a cache folder of everybody", "can be written to by others", "L2LADV_CACHE", "open"),
-                                    ("a header of another version", "is version 9.1.2, and this l2ladv.py is for",
-                                     "L2LADV_HEADER", "other.h")):
+    for what, text, name, value in (
+            ("a cache folder of everybody", "can be written to by others", "L2LADV_CACHE", "open"),
+            ("a header of another version", "is version 9.1.2, and this", "L2LADV_HEADER", "other.h")):
         before = os.environ.get(name)
         os.environ[name] = os.path.abspath(value)
         refused(what, l2ladv.BuildError, text, l2ladv.library_path)
@@ -122,7 +125,8 @@ def trained():
     seen = []
     best, history = l2ladv.train(model, x500, y500, "rnn-adv", maximizer=phi, epochs=4, batch=20, epsilon=0.1, T=3,
                                  validation=50, seed=3, schedule="cosine", progress=seen.append)
-    verdict("progress is called after every step", len(seen) == 4 * 23 and seen[-1]["step"] == len(seen) == seen[-1]["steps"]
+    verdict("progress is called after every step", len(seen) == 4 * 23 and
+            seen[-1]["step"] == len(seen) == seen[-1]["steps"]
             and seen[0]["epochs"] == 4, (len(seen), seen[-1]))
     verdict("the history has the epochs", len(history) == 4 and list(history["epoch"]) == [0, 1, 2, 3] and
             history["validation_natural"][-1] > 0.5 and history["best"].any(), history)
@@ -144,8 +148,9 @@ def test_same_training(model, phi):
     out = said(compiling)
     verdict("examples/train.c compiles", compiling.returncode == 0, out[-1500:])
     data = os.path.join(ROOT, "examples/data")
-    done = subprocess.run(["./train", "--dataset", "mnist", "--data", data, "--limit", "200", "--width", "0.25", "--method",
-                           "rnn-adv", "--epochs", "2", "--batch", "25", "--eps", "0.2", "--steps", "2", "--seed", "5",
+    done = subprocess.run(["./train", "--dataset", "mnist", "--data", data, "--limit", "200", "--width", "0.25",
+                           "--method", "rnn-adv", "--epochs", "2", "--batch", "25", "--eps", "0.2", "--steps", "2",
+                           "--seed", "5",
                            "--schedule", "cosine", "--save", "c.safetensors", "--save-maximizer", "c.phi.safetensors"],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     verdict("and trains", done.returncode == 0, done.stdout.decode()[-1500:])
@@ -153,8 +158,8 @@ def test_same_training(model, phi):
         return
     model = l2ladv.Model("smallcnn", width_multiplier=0.25, seed=5)
     phi = l2ladv.Maximizer(seed=5)
-    l2ladv.train(model, *l2ladv.digits("train", 200), "rnn-adv", maximizer=phi, epochs=2, batch=25, epsilon=0.2, T=2, seed=5,
-                 schedule="cosine")
+    l2ladv.train(model, *l2ladv.digits("train", 200), "rnn-adv", maximizer=phi, epochs=2, batch=25, epsilon=0.2, T=2,
+                 seed=5, schedule="cosine")
     theirs, its = l2ladv.Model.open("c.safetensors"), l2ladv.Maximizer.open("c.phi.safetensors")
     ours = model.parameters()
     verdict("the same training from Python gives the same bits",
@@ -184,7 +189,8 @@ def test_models(model, phi):
     values["classifier.fc3.bias"] = np.zeros(3, np.float32)
     before = new.parameters()
     values["feature_extractor.conv1.weight"] = values["feature_extractor.conv1.weight"] + 1
-    refused("parameters of another shape", ValueError, "classifier.fc3.bias: shape 3, expected 10", new.set_parameters, values)
+    refused("parameters of another shape", ValueError, "classifier.fc3.bias: shape 3, expected 10", new.set_parameters,
+            values)
     verdict("and none of them was taken", all(np.array_equal(v, before[k]) for k, v in new.parameters().items()))
     del values["classifier.fc3.bias"]
     refused("parameters that lack one", ValueError, "there is no 'classifier.fc3.bias'", new.set_parameters, values)
@@ -251,17 +257,19 @@ def test_train(model, phi):
             np.array_equal(rate(kind="sgd"), rate(kind="sgd", rate=0.1, momentum=0.9)))
     large = np.zeros((20, 1, 32, 32), np.float32)
     large[:, :, 2:30, 2:30] = x500[:20]
-    best, _ = l2ladv.train(l2ladv.Model("smallcnn", width_multiplier=0.25), large, y500[:20], "plain", epochs=1, batch=20,
-                           augment={"padding": 1, "flip": True})
+    best, _ = l2ladv.train(l2ladv.Model("smallcnn", width_multiplier=0.25), large, y500[:20], "plain", epochs=1,
+                           batch=20, augment={"padding": 1, "flip": True})
     verdict("train: images larger than the model's are cut", best.shape == (1, 28, 28))
     again("plain", log="log.jsonl", checkpoint="check.point")
     verdict("train: log and checkpoint are written", os.path.getsize("log.jsonl") and os.path.getsize("check.point"))
-    refused("train: a checkpoint of other settings", ValueError, "", again, "plain", checkpoint="check.point", resume=True, seed=7)
+    refused("train: a checkpoint of other settings", ValueError, "", again, "plain", checkpoint="check.point",
+            resume=True, seed=7)
     refused("train: a method that is not known", ValueError, "method: 'pgd' is not one of plain", again, "pgd")
     refused("train: rnn-adv without a maximizer", TypeError, "maximizer", again, "rnn-adv")
     refused("train: a maximizer that is of no use", TypeError, "maximizer", again, "plain", maximizer=phi)
     refused("train: trades without beta", TypeError, "beta", again, "trades")
-    refused("train: an option that is not known", TypeError, "there is no option 'epoch'; there are epochs", again, "plain", epoch=1)
+    refused("train: an option that is not known", TypeError, "there is no option 'epoch'; there are epochs", again,
+            "plain", epoch=1)
     refused("train: an inner option that is not known", TypeError, "'lr'", again, "plain", optimizer={"lr": 1})
     refused("train: a schedule that is not known", ValueError, "kind: 'line' is not one of constant, steps, cosine",
             again, "plain", schedule="line")
@@ -297,7 +305,8 @@ def same(a, b):
 def test_attacks(model, phi):
     with open(os.path.join(ROOT, "l2ladv.h")) as f:
         declared = set(re.findall(r"\bl2l_attack_(\w+)\((?:l2l_learned \*m, )?double epsilon", f.read()))
-    verdict("every attack of the header is there by name", declared == {a.replace("-", "_") for a in l2ladv.attacks()} and
+    verdict("every attack of the header is there by name", declared == set(
+        a.replace("-", "_") for a in l2ladv.attacks()) and
             len(declared) >= 19, declared)
     behind = external(model)
     for name in l2ladv.attacks():
@@ -307,7 +316,8 @@ def test_attacks(model, phi):
         r, moved = a.records, np.abs(a.adversarial.astype(np.float64) - x)
         z = model.logits(a.adversarial)
         good = (np.array_equal(r["label"], y) and np.array_equal(r["clean"], model.predict(x)) and
-                np.array_equal(r["predicted"], z.argmax(1)) and np.allclose(r["linf"], moved.max((1, 2, 3)), atol=1e-6) and
+                np.array_equal(r["predicted"], z.argmax(1)) and
+                        np.allclose(r["linf"], moved.max((1, 2, 3)), atol=1e-6) and
                 np.allclose(r["l2"], np.sqrt((moved ** 2).sum((1, 2, 3))), atol=1e-4) and (r["forwards"] > 0).all() and
                 a.adversarial.min() >= 0 and a.adversarial.max() <= 1)
         verdict("%s: its records tell of its images" % name, good, r)
@@ -346,15 +356,17 @@ def test_options(model, phi):
     init = run(steps=3).adversarial
     verdict("options: init", np.array_equal(run(steps=0, init=init, last_iterate=True).adversarial, init))
     verdict("options: epsilon inf for searches", run("deepfool", "inf").records["success"].all())
-    worst = l2ladv.attack_worst(model, x, y, ["fgsm", ("pgd", dict(steps=20, restarts=2)), ("square", dict(steps=20))], 0.1)
+    worst = l2ladv.attack_worst(model, x, y, ["fgsm", ("pgd", dict(steps=20, restarts=2)), ("square", dict(steps=20))],
+            0.1)
     verdict("attack_worst: is the worst", worst.records["success"].sum() >= max(run("fgsm").records["success"].sum(),
             run(steps=20, restarts=2).records["success"].sum()) and set(worst.records["attack"]) <= {0, 1, 2})
-    verdict("arrays of other layouts and types", same(base, l2ladv.attack(model, np.asfortranarray(x), y.astype(np.uint8), "pgd", 0.1))
+    verdict("arrays of other layouts and types", same(base, l2ladv.attack(model, np.asfortranarray(x),
+            y.astype(np.uint8), "pgd", 0.1))
             and same(base, l2ladv.attack(model, x.astype(np.float64), list(map(int, y)), "pgd", 0.1))
             and same(base, l2ladv.attack(model, np.repeat(x, 2, 0)[::2], np.repeat(y, 2)[::2], "pgd", 0.1)))
     verdict("records have the fields of l2l_record", base.records.dtype.names == (
-        "label", "clean", "predicted", "success", "attack", "step", "restart", "stage", "loss", "linf", "l2", "forwards",
-        "backwards", "zero_gradients"))
+        "label", "clean", "predicted", "success", "attack", "step", "restart", "stage", "loss", "linf", "l2",
+        "forwards", "backwards", "zero_gradients"))
 
     wrong = x.copy()
     wrong[3, 0, 5, 5] = 1.5
@@ -362,24 +374,30 @@ def test_options(model, phi):
     nan[2, 0, 0, 0] = np.nan
     go = l2ladv.attack
     for what, kind, text, arguments in (
-            ("three axes", ValueError, "x: shape 20 x 28 x 28, expected any x 1 x 28 x 28", (model, x[:, 0], y, "pgd", 0.1)),
+            ("three axes", ValueError, "x: shape 20 x 28 x 28, expected any x 1 x 28 x 28",
+             (model, x[:, 0], y, "pgd", 0.1)),
             ("another size", ValueError, "x: shape 20 x 1 x 27 x 28", (model, x[:, :, 1:], y, "pgd", 0.1)),
-            ("bytes", TypeError, "x: dtype uint8, expected float32; bytes become pixels", (model, (255 * x).astype(np.uint8), y, "pgd", 0.1)),
+            ("bytes", TypeError, "x: dtype uint8, expected float32; bytes become pixels",
+             (model, (255 * x).astype(np.uint8), y, "pgd", 0.1)),
             ("objects", TypeError, "x: dtype object", (model, np.array([None]), y, "pgd", 0.1)),
             ("no images", ValueError, "x: no images", (model, x[:0], y[:0], "pgd", 0.1)),
-            ("a pixel above 1", ValueError, "x: 1.5 in image 3, expected numbers in [0,1]", (model, wrong, y, "pgd", 0.1)),
+            ("a pixel above 1", ValueError, "x: 1.5 in image 3, expected numbers in [0,1]",
+             (model, wrong, y, "pgd", 0.1)),
             ("a pixel that is NaN", ValueError, "x: nan in image 2", (model, nan, y, "pgd", 0.1)),
             ("fewer labels", ValueError, "y: shape 19, expected 20", (model, x, y[1:], "pgd", 0.1)),
-            ("labels that are fractions", TypeError, "y: dtype float64, expected integers", (model, x, y / 2, "pgd", 0.1)),
+            ("labels that are fractions", TypeError, "y: dtype float64, expected integers",
+             (model, x, y / 2, "pgd", 0.1)),
             ("a label out of range", ValueError, "y: 10 of image 0 is not in 0..9", (model, x, y * 0 + 10, "pgd", 0.1)),
-            ("an attack that is not known", ValueError, "name: 'pdg' is not one of fgsm, ifgsm", (model, x, y, "pdg", 0.1)),
+            ("an attack that is not known", ValueError, "name: 'pdg' is not one of fgsm, ifgsm",
+             (model, x, y, "pdg", 0.1)),
             ("no epsilon", TypeError, "epsilon: None is not a number", (model, x, y, "pgd", None)),
             ("epsilon of bytes", ValueError, "8 of 255 is 8/255", (model, x, y, "pgd", 8)),
             ("no model", TypeError, "model: int, expected Model", (3, x, y, "pgd", 0.1)),
             ("no maximizer", TypeError, "maximizer: the attack 'learned' needs", (model, x, y, "learned", 0.1))):
         refused(what, kind, text, go, *arguments)
     for what, kind, text, options in (
-            ("an option that is not known", TypeError, "there is no option 'step'; there are norm, epsilon", dict(step=3)),
+            ("an option that is not known", TypeError, "there is no option 'step'; there are norm, epsilon",
+             dict(step=3)),
             ("a pointer as an option", TypeError, "there is no option 'progres'", dict(progres=3)),
             ("half a step", TypeError, "steps: 2.5 is not an integer", dict(steps=2.5)),
             ("steps below 0", ValueError, "steps", dict(steps=-1)),
@@ -409,7 +427,8 @@ def test_functions(model):
 
     for what, m, options in (("logits", l2ladv.External(fails, model.vjp, **like), {}),
                              ("vjp", l2ladv.External(model.logits, fails, **like), {}),
-                             ("progress", model, dict(progress=fails)), ("progress behind functions", external(model), dict(progress=fails))):
+                             ("progress", model, dict(progress=fails)),
+                             ("progress behind functions", external(model), dict(progress=fails))):
         for _ in range(2):
             try:
                 l2ladv.attack(m, x, y, "pgd", 0.1, **options)
@@ -419,7 +438,8 @@ def test_functions(model):
                 while at:
                     names.append(at.tb_frame.f_code.co_name)
                     at = at.tb_next
-                verdict("an exception in %s is the same object, and knows where" % what, e is odd and "fails" in names, names)
+                verdict("an exception in %s is the same object, and knows where" % what, e is odd and "fails" in names,
+                        names)
                 odd.__traceback__ = None
     try:
         l2ladv.train(l2ladv.Model("smallcnn", width_multiplier=0.25), x, y, "plain", epochs=1, progress=fails)
@@ -430,8 +450,10 @@ def test_functions(model):
     verdict("afterwards all goes on", same(good, l2ladv.attack(model, x, y, "pgd", 0.1)))
 
     blind = l2ladv.External(model.logits, **like)
-    refused("a gradient of a model without", l2ladv.Error, "offers no vjp callback", l2ladv.attack, blind, x, y, "pgd", 0.1)
-    verdict("square needs none", same(l2ladv.attack(blind, x, y, "square", 0.1, steps=9), l2ladv.attack(model, x, y, "square", 0.1, steps=9)))
+    refused("a gradient of a model without", l2ladv.Error, "offers no vjp callback", l2ladv.attack, blind, x, y, "pgd",
+            0.1)
+    verdict("square needs none", same(l2ladv.attack(blind, x, y, "square", 0.1, steps=9),
+            l2ladv.attack(model, x, y, "square", 0.1, steps=9)))
     for what, text, f, g in (
             ("logits of another shape", "logits(x) returned float32 of 20 x 9, expected float32 of 20 x 10",
              lambda v: model.logits(v)[:, :9], model.vjp),
@@ -447,7 +469,8 @@ def test_functions(model):
     def writes(v):
         v[:] = 0
 
-    refused("writing to the images", ValueError, "read-only", l2ladv.attack, l2ladv.External(writes, None, **like), x, y, "square", 0.1)
+    refused("writing to the images", ValueError, "read-only", l2ladv.attack, l2ladv.External(writes, None, **like), x,
+            y, "square", 0.1)
     refused("a shape of two numbers", ValueError, "shape: 28 x 28, expected channels x height x width", l2ladv.External,
             model.logits, shape=(28, 28), classes=10)
     refused("no function", TypeError, "expected functions", l2ladv.External, model, shape=(1, 28, 28), classes=10)
@@ -457,8 +480,8 @@ def test_functions(model):
     l2ladv.attack(model, x, y, "pgd", 0.1, batch=8, progress=lambda *a: seen.append(a))
     verdict("progress counts images", seen == [(8, 20), (16, 20), (20, 20)], seen)
     del seen[:]
-    refused("progress that says no", l2ladv.Cancelled, "cancelled after 8 of 20", l2ladv.attack, model, x, y, "pgd", 0.1,
-            batch=8, progress=lambda *a: False)
+    refused("progress that says no", l2ladv.Cancelled, "cancelled after 8 of 20", l2ladv.attack, model, x, y, "pgd",
+            0.1, batch=8, progress=lambda *a: False)
     l2ladv.autoattack(model, x[:6], y[:6], 0.1, steps=1, batch=2, progress=lambda *a: seen.append(a))
     verdict("progress of autoattack", seen == [(2, 6), (4, 6), (6, 6)], seen)
 
@@ -467,7 +490,8 @@ def test_functions(model):
         return model.logits(v)
 
     inner = l2ladv.External(nested, model.vjp, **like)
-    verdict("an attack inside of an attack", same(l2ladv.attack(inner, x, y, "fgsm", 0.1), l2ladv.attack(model, x, y, "fgsm", 0.1)))
+    verdict("an attack inside of an attack", same(l2ladv.attack(inner, x, y, "fgsm", 0.1),
+            l2ladv.attack(model, x, y, "fgsm", 0.1)))
 
 
 def test_interrupts(model):
@@ -492,7 +516,8 @@ def test_interrupts(model):
             raise AssertionError("called again")
         return model.logits(v)
 
-    interrupted("inside of a model", l2ladv.attack, l2ladv.External(pressed, model.vjp, shape=(1, 28, 28), classes=10), x, y, "pgd", 0.1)
+    interrupted("inside of a model", l2ladv.attack, l2ladv.External(pressed, model.vjp, shape=(1, 28, 28), classes=10),
+            x, y, "pgd", 0.1)
 
     def later(seconds):
         timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
@@ -500,7 +525,8 @@ def test_interrupts(model):
         return timer
 
     timer = later(0.3)
-    interrupted("while C works on a model of the header", l2ladv.attack, model, x500[:50], y500[:50], "sign-opt", 1, steps=20000, batch=1)
+    interrupted("while C works on a model of the header", l2ladv.attack, model, x500[:50], y500[:50], "sign-opt", 1,
+            steps=20000, batch=1)
     timer.join()
     timer = later(0.3)
     interrupted("while C trains", l2ladv.train, l2ladv.Model("smallcnn", width_multiplier=0.25), x500, y500, "advtrain",
@@ -560,7 +586,8 @@ def test_data():
             data % "labels-idx1", data % "labels-idx1")
     with open(data % "images-idx3", "rb") as f, open("cut", "wb") as g:
         g.write(f.read(5000))
-    refused("an IDX file that is cut off", l2ladv.FormatError, "cut: 5000 bytes do not hold 500 x 28 x 28", l2ladv.read_idx,
+    refused("an IDX file that is cut off", l2ladv.FormatError, "cut: 5000 bytes do not hold 500 x 28 x 28",
+            l2ladv.read_idx,
             "cut", data % "labels-idx1")
 
 
@@ -583,7 +610,8 @@ def test_torch(model, phi):
     d = z - np.eye(10, dtype=np.float32)[labels]
     g, h = model.vjp(big, d), theirs._run_vjp(big, d)
     largest = np.abs(h).max((1, 2, 3), keepdims=True)
-    verdict("torch: so are products with their Jacobian", (np.abs(g - h) <= 1e-5 * largest).all(), (np.abs(g - h) / largest).max())
+    verdict("torch: so are products with their Jacobian", (np.abs(g - h) <= 1e-5 * largest).all(),
+            (np.abs(g - h) / largest).max())
     step = [l2ladv.attack(m, big, labels, "fgsm", 0.1, last_iterate=True).adversarial for m in (model, theirs)]
     verdict("torch: FGSM moves 95 % of the pixels the same way", (np.abs(step[0] - step[1]) < 1e-6).mean() > 0.95)
     other = (np.sign(g) != np.sign(h)) & (np.abs(h) > 1e-5 * largest)
@@ -594,7 +622,8 @@ def test_torch(model, phi):
         agree = (a.records["success"] == b.records["success"]).mean()
         same_clean = np.array_equal(a.records["clean"], b.records["clean"])
         close = np.abs(a.records["loss"] - b.records["loss"])[a.records["success"] == b.records["success"]]
-        verdict("torch: %s: verdicts agree for 95 %% of the images" % name, agree >= 0.95 and same_clean, (agree, same_clean))
+        verdict("torch: %s: verdicts agree for 95 %% of the images" % name, agree >= 0.95 and same_clean,
+                (agree, same_clean))
         verdict("torch: %s: so do the losses" % name, np.median(close) < 1e-3, np.median(close))
     a, b = (l2ladv.autoattack(m, big[:40], labels[:40], 0.1, steps=3) for m in (model, theirs))
     verdict("torch: autoattack's stages differ by one image of 40 at most", all(
@@ -639,7 +668,8 @@ def test_torch(model, phi):
     verdict("torch: also under no_grad and inference_mode", all(same(results[0], r) for r in results))
     verdict("torch: the module is in evaluation mode", net.modes == {(False, False, False)}, net.modes)
     verdict("torch: modes, requires_grad and .grad are as before", flags() == before, flags())
-    verdict("torch: so are parameters and statistics", all(torch.equal(v, state[k]) for k, v in net.state_dict().items()))
+    verdict("torch: so are parameters and statistics", all(torch.equal(v, state[k]) for k,
+            v in net.state_dict().items()))
     net.fails = True
     refused("torch: an exception in forward", Odd, "in forward", l2ladv.attack, net, few, its, "pgd", 0.1)
     net.fails = False
@@ -662,8 +692,10 @@ def test_torch(model, phi):
         def forward(self, t):
             return net((t - 0.5) / 0.25)
 
-    verdict("torch: mean and std", same(l2ladv.attack(scaled, few, its, "pgd", 0.1), l2ladv.attack(Scale(), few, its, "pgd", 0.1)))
-    scripted = torch.jit.script(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(784, 10)))
+    verdict("torch: mean and std", same(l2ladv.attack(scaled, few, its, "pgd", 0.1),
+            l2ladv.attack(Scale(), few, its, "pgd", 0.1)))
+    scripted = torch.jit.script(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5),
+            torch.nn.Linear(784, 10)))
     a, b = (l2ladv.attack(scripted, few, its, "pgd", 0.1) for _ in range(2))
     verdict("torch: a scripted module", same(a, b) and all(m.training for m in scripted.modules()))
     tensors = l2ladv.attack(net, torch.from_numpy(few), torch.from_numpy(its), "fgsm", 0.1)
@@ -674,8 +706,10 @@ def test_torch(model, phi):
     refused("torch: three means for one channel", ValueError, "mean: shape 3", l2ladv.TorchModel, net, (1, 28, 28),
             mean=[0, 0, 0], std=1)
     refused("torch: mean alone", TypeError, "mean and std go together", l2ladv.TorchModel, net, (1, 28, 28), mean=0)
-    detached = l2ladv.External(lambda v: net(torch.from_numpy(v.copy())).detach().numpy(), shape=(1, 28, 28), classes=10)
-    verdict("torch: behind functions of one's own", l2ladv.attack(detached, few, its, "square", 0.1, steps=5).records["forwards"].all())
+    detached = l2ladv.External(lambda v: net(torch.from_numpy(v.copy())).detach().numpy(), shape=(1, 28, 28),
+            classes=10)
+    verdict("torch: behind functions of one's own", l2ladv.attack(detached, few, its, "square", 0.1,
+            steps=5).records["forwards"].all())
     l2ladv.cost(n=5, steps=2)
 
 
