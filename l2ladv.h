@@ -61,37 +61,37 @@ int main(void)
 
    Part I: what a user needs
       1  Configuration macros                         149  >>macros
-      2  The public interface                         205  >>interface
-           contexts, errors, memory                   228  >>context
-           random numbers                             333  >>random
-           tensors, the tape, gradients               354  >>tensor
-           operations                                 417  >>operations
-           losses                                     529  >>losses
-           classifiers, layers, own networks          540  >>models
-           outer optimizers, schedules                674  >>optimizers
-           objective, maximizer, outer loss           714  >>seams
-           attacks                                    860  >>attacks
-           the learned maximizer                     1027  >>learned
-           data sets                                 1068  >>data
-           training                                  1090  >>train
-           evaluation                                1220  >>evaluate
-           files                                     1313  >>files
+      2  The public interface                         210  >>interface
+           contexts, errors, memory                   233  >>context
+           random numbers                             338  >>random
+           tensors, the tape, gradients               359  >>tensor
+           operations                                 422  >>operations
+           losses                                     534  >>losses
+           classifiers, layers, own networks          545  >>models
+           outer optimizers, schedules                679  >>optimizers
+           objective, maximizer, outer loss           719  >>seams
+           attacks                                    865  >>attacks
+           the learned maximizer                     1032  >>learned
+           data sets                                 1073  >>data
+           training                                  1095  >>train
+           evaluation                                1225  >>evaluate
+           files                                     1318  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1461  >>algorithm-1
-      4  The learned maximizer                       2663  >>maximizer
-      5  Maximizers that do not learn                3657  >>maximizers
-      6  Methods and trainers                        3884  >>methods
+      3  Algorithm 1, line by line                   1466  >>algorithm-1
+      4  The learned maximizer                       2668  >>maximizer
+      5  Maximizers that do not learn                3662  >>maximizers
+      6  Methods and trainers                        3889  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4351  >>foundation
-      8  Tensors and reverse-mode autodiff           5481  >>autodiff
-      9  Layers and classifiers                      7158  >>layers
-     10  Losses and outer optimizers                 8258  >>losses-code
+      7  Errors, memory, random numbers, options     4356  >>foundation
+      8  Tensors and reverse-mode autodiff           5486  >>autodiff
+      9  Layers and classifiers                      7163  >>layers
+     10  Losses and outer optimizers                 8263  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8589  >>attacks-code
-     12  Evaluation                                  9842  >>evaluation
-     13  Data sets                                  10334  >>data-code
-     14  Files                                      10430  >>files-code
-     15  Kernels                                    12709  >>kernels
+     11  Attacks                                     8594  >>attacks-code
+     12  Evaluation                                  9847  >>evaluation
+     13  Data sets                                  10339  >>data-code
+     14  Files                                      10435  >>files-code
+     15  Kernels                                    12714  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -152,9 +152,11 @@ int main(void)
    macro                      where to define it          effect
    L2LADV_IMPLEMENTATION      in exactly one file         compiles the bodies (chapters 3 to 15)
    L2LADV_STATIC              in the implementing file    everything becomes static to that file
-   L2LADVDEF                  everywhere                  what stands before public functions, to
-                                                          export them from a shared library: extern
-                                                          __attribute__((visibility("default")))
+   L2LADVDEF                  everywhere                  what stands before public functions in
+                                                          place of extern; in a shared library e.g.
+                                                          __attribute__((visibility("default"))) or
+                                                          __declspec(dllexport). They stay
+                                                          extern "C". Not beside L2LADV_STATIC
    L2LADV_DOUBLE              everywhere                  l2l_real is double, on the plain kernels;
                                                           files without it do not link
    L2LADV_NO_STDIO            everywhere                  no FILE: only the from-memory loaders
@@ -191,6 +193,9 @@ int main(void)
 #define L2L__MAYBE_UNUSED
 #endif
 #ifdef L2LADVDEF
+#ifdef L2LADV_STATIC
+#error "l2ladv: L2LADVDEF exports functions, L2LADV_STATIC hides them: define one of the two"
+#endif
 #elif defined(L2LADV_STATIC)
 #define L2LADVDEF static L2L__MAYBE_UNUSED
 #else

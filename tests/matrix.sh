@@ -165,19 +165,30 @@ job "L2LADV_DOUBLE in one of two units does not link" "
     $c -c '$units/two_units_b.c' -o b.o
     if $c_compiler a.o b.o -o x -lm 2>log; then echo 'it linked'; exit 1; fi
     grep 'l2l_context_create' log || { cat log; exit 1; }"
-case $(uname -s) in
-Linux)
-    job "L2LADVDEF: a shared library with hidden symbols exports the interface" "
+exported='-DL2LADVDEF=__attribute__((visibility("default")))'
+shared() { # shared NAME COMPILER-AND-OPTIONS SOURCE: of its hidden symbols exactly the interface is seen
+    job "L2LADVDEF: a shared library with hidden symbols exports the interface, $1" "
+    printf '%s\n' '#define L2LADVDEF extern __attribute__((visibility(\"default\")))' \
+        '#define L2LADV_IMPLEMENTATION' '#include \"l2ladv.h\"' >defined.c
     $plain -I'$root' -O0 -c '$tests/implementation.c' -o all.o
     nm all.o | sed -n 's/.* T \(l2l_.*\)/\1/p' | sort >all
-    $plain -I'$root' -O0 -shared -fPIC -fvisibility=hidden \
-        '-DL2LADVDEF=extern __attribute__((visibility(\"default\")))' \
-        '$tests/implementation.c' -o x.so -lm
+    $2 -O0 -shared -fPIC -fvisibility=hidden $3 -o x.so -lm
     nm -D x.so | sed -n 's/.* T \(.*\)/\1/p' | sort >exported
     test \$(wc -l <all) -gt 150
-    diff all exported" ;;
+    diff all exported"
+}
+case $(uname -s) in
+Linux)
+    shared "C, by the command line" "$c '$exported'" "'$tests/implementation.c'"
+    shared "C, defined before the include" "$c" defined.c
+    ! have "$cxx_compiler" ||
+        shared "C++, by their C names" "$cxx '$exported'" "'$tests/implementation.c'" ;;
 *) skip "symbols of a shared library (not on Linux)" ;;
 esac
+job "L2LADVDEF beside L2LADV_STATIC is refused" "
+    if $c -DL2LADVDEF=extern -DL2LADV_STATIC -c '$tests/implementation.c' -o x.o 2>log; then
+        echo 'it compiled'; exit 1; fi
+    grep 'L2LADVDEF exports functions' log || { cat log; exit 1; }"
 
 # -- what other headers make macros of ----------------------------------------------------------
 job "behind the macros of other headers, C" "$c '$units/macros.c' -o x -lm && ./x"
@@ -214,6 +225,13 @@ if have $mingw; then
     job "mingw-w64 -O0, behind windows.h" "printf '%s\n' '#include <windows.h>' \
         '#define L2LADV_IMPLEMENTATION' '#include \"l2ladv.h\"' >unit.c
     $windows -Wno-cast-function-type -O0 -c unit.c -o x.o"
+    job "mingw-w64: L2LADVDEF exports the interface from a DLL, and nothing else" "
+    $mingw -std=c99 -O0 -c '$tests/implementation.c' -I'$root' -o all.o
+    x86_64-w64-mingw32-nm all.o | sed -n 's/.* T \(l2l_.*\)/\1/p' | sort >all
+    $windows -O0 '-DL2LADVDEF=__declspec(dllexport)' -shared '$tests/implementation.c' -o x.dll
+    x86_64-w64-mingw32-objdump -p x.dll | sed -n 's/^.*\[ *[0-9]*\].* \(l2l_.*\)$/\1/p' | sort >exported
+    test \$(wc -l <all) -gt 150
+    diff all exported"
     if have wine; then
         # One prefix for all, made by one process; wine wants a home of its own.
         job "mingw-w64 -O2, under wine: operators, handles, files over 2 GB, names beyond ASCII" "
