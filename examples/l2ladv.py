@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """l2ladv.h for Python: attacks on any classifier, and training with a learned optimizer.
 
-One file beside the header, with NumPy and the standard library. On first use it compiles the header
+One file beside the header, with NumPy and the standard library (and searches.h, if it is there too:
+DeepFool, Carlini and Wagner's l2 attack, Sign-OPT). On first use it compiles the header
 with the C compiler at hand, which takes some seconds, and keeps the shared library in a cache.
 PyTorch is used if you hand in a torch model, and only then.
 
@@ -76,13 +77,16 @@ SHIM = r"""
 #endif
 #define L2LADV_IMPLEMENTATION
 #include L2LADV_HEADER
+#ifdef SEARCHES
+#include "searches/searches.h"
+#endif
 #include <string.h>
 
 /* The name of a field's type, by a pointer to it; NumPy's, for numbers. An enumeration is one of
    the integers. Pointers are "p", inner structs have their own names. */
 #define TYPE(pointer) _Generic((pointer), bool *: "?", int *: "i4", unsigned *: "u4", \
-    int64_t *: "i8", uint64_t *: "u8", double *: "f8", double (*)[4]: "(4,)f8", \
-    double (*)[8]: "(8,)f8", const char **: "text", \
+    int64_t *: "i8", uint64_t *: "u8", double *: "f8", double (*)[2]: "(2,)f8", \
+    double (*)[4]: "(4,)f8", double (*)[8]: "(8,)f8", const char **: "text", \
     l2l_optimizer_options *: "l2l_optimizer_options", l2l_schedule *: "l2l_schedule", \
     l2l_augment *: "l2l_augment", l2l_objective *: "l2l_objective", default: "p")
 #define STRUCT(s) {#s, "", "", 0, sizeof(s)},
@@ -99,7 +103,7 @@ static const struct field {
     FIELD(l2l_attack, steps) FIELD(l2l_attack, restarts) FIELD(l2l_attack, start)
     FIELD(l2l_attack, last_iterate) FIELD(l2l_attack, seed) FIELD(l2l_attack, batch)
     FIELD(l2l_attack, first) FIELD(l2l_attack, init) FIELD(l2l_attack, progress)
-    FIELD(l2l_attack, searches) FIELD(l2l_attack, constant) FIELD(l2l_attack, overshoot)
+    FIELD(l2l_attack, number)
     FIELD(l2l_attack, candidates) FIELD(l2l_attack, nearest) FIELD(l2l_attack, share)
     STRUCT(l2l_record)
     FIELD(l2l_record, label) FIELD(l2l_record, clean) FIELD(l2l_record, predicted)
@@ -188,12 +192,14 @@ static const struct attack {
 } attacks[] = {
     {"fgsm", l2l_attack_fgsm}, {"ifgsm", l2l_attack_ifgsm}, {"pgd", l2l_attack_pgd},
     {"bls", l2l_attack_bls}, {"pgd-l2", l2l_attack_pgd_l2}, {"mim", l2l_attack_mim},
-    {"cw-pgd", l2l_attack_cw_pgd}, {"cw-l2lda", l2l_attack_cw_l2lda},
-    {"cw-l2", l2l_attack_cw_l2}, {"deepfool", l2l_attack_deepfool},
-    {"deepfool-l2", l2l_attack_deepfool_l2}, {"square", l2l_attack_square},
-    {"sign-opt", l2l_attack_sign_opt}, {"apgd", l2l_attack_apgd},
+    {"cw-pgd", l2l_attack_cw_pgd}, {"square", l2l_attack_square}, {"apgd", l2l_attack_apgd},
     {"apgd-dlr", l2l_attack_apgd_dlr}, {"apgd-t", l2l_attack_apgd_t},
     {"fab-t", l2l_attack_fab_t}, {"autoattack", l2l_attack_autoattack}, {"learned", NULL},
+#ifdef SEARCHES
+    {"cw-l2lda", l2l_attack_cw_l2lda}, {"cw-l2", l2l_attack_cw_l2},
+    {"deepfool", l2l_attack_deepfool}, {"deepfool-l2", l2l_attack_deepfool_l2},
+    {"sign-opt", l2l_attack_sign_opt},
+#endif
 };
 static const struct objective {
     const char *name;
@@ -393,6 +399,9 @@ bool shim_autoattack(l2l_model *m, const float *x, const int *y, int n, const l2
     return ok;
 }
 """
+# What the numbers of a search are.
+NUMBERS = {"cw-l2": ("searches", "constant"), "deepfool": ("overshoot",),
+           "deepfool-l2": ("overshoot",)}
 STAGES = ("apgd", "apgd-t", "fab-t", "square")  # of autoattack, in this order
 
 # ---- errors -------------------------------------------------------------------------------------
@@ -475,6 +484,15 @@ def _header():
     return header
 
 
+def _searches():
+    """The bytes of searches.h, which has more attacks; b"" if it is not beside this file."""
+    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "searches.h")
+    if not os.path.isfile(place):
+        return b""
+    with open(place, "rb") as f:
+        return f.read()
+
+
 def _compiler():
     """The command of a C compiler, as a list, and what it says of itself."""
     given = shlex.split(os.environ.get("CC", ""))
@@ -512,13 +530,13 @@ def library_path():
     """Path of the shared library, compiled now if no library of this header, compiler and flags is
     in the cache. Several processes may do so at once: each compiles in a folder of its own, and the
     finished file is renamed into its place."""
-    header = _header()
+    header, searches = _header(), _searches()
     compiler, about = _compiler()
     flags = ["-std=c11"] + shlex.split(os.environ.get("CFLAGS", "-O2"))
     flags += ["-fvisibility=hidden", "-shared"] + ([] if os.name == "nt" else ["-fPIC"])
     ending = shlex.split(os.environ.get("LDFLAGS", "")) + ["-lm"]
     digest = hashlib.sha256()
-    for part in (header, SHIM.encode(), about, repr((compiler, flags, ending)).encode(),
+    for part in (header, searches, SHIM.encode(), about, repr((compiler, flags, ending)).encode(),
                  repr((sys.platform, platform.machine(), sys.maxsize)).encode()):
         digest.update(hashlib.sha256(part).digest())
     folder = _cache()
@@ -533,11 +551,14 @@ def library_path():
                          % (folder, e.strerror)) from e
     built = os.path.join(work, "library")
     try:
-        for name, data in (("l2ladv.h", header), ("shim.c", SHIM.encode())):
+        os.mkdir(os.path.join(work, "searches"))
+        for name, data in (("l2ladv.h", header), (os.path.join("searches", "searches.h"), searches),
+                           ("shim.c", SHIM.encode())):
             with open(os.path.join(work, name), "wb") as f:
                 f.write(data)
         for openmp in (["-fopenmp"], []):  # without it there is one thread
-            command = (compiler + ['-DL2LADV_HEADER="l2ladv.h"', "-I" + work] + flags + openmp
+            command = (compiler + ['-DL2LADV_HEADER="l2ladv.h"', "-I" + work]
+                       + (["-DSEARCHES"] if searches else []) + flags + openmp
                        + [os.path.join(work, "shim.c"), "-o", built] + ending)
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   stdin=subprocess.DEVNULL)
@@ -1370,6 +1391,9 @@ def _fill(call, into, model, n, name, epsilon, maximizer, keep, *, targets=None,
         lib.shim_objective(_choice("objective", objective, lib.objectives), into.ctypes.data)
     if confidence is not None:
         into["objective"]["confidence"] = _number("confidence", confidence)
+    for k, word in enumerate(NUMBERS.get(lib.attacks[i], ())):
+        if word in options:
+            into["number"][k] = _number(word, options.pop(word))
     _set(lib, "l2l_attack", into, options, keep)
     if targets is not None:
         keep.append(_labels("targets", targets, n, model.classes))
@@ -1399,8 +1423,8 @@ def attack(model, x, y, name, epsilon, *, maximizer=None, progress=None, **optio
     progress   progress(done, total) after each batch of images; False cancels
     options    targets (N classes to be reached), init (N starting points), objective (a name) and
                confidence; and the fields of l2l_attack: norm, step_size, relative_step, steps,
-               restarts, start, last_iterate, seed, batch, first, searches, constant, overshoot,
-               candidates, nearest, share
+               restarts, start, last_iterate, seed, batch, first, candidates, nearest, share; of
+               cw-l2 searches and constant, of deepfool overshoot
 
     adversarial is like x; records has a row for each image with the fields of l2l_record: label,
     clean, predicted, success, step, loss, linf, l2, forwards, backwards, ... Robust accuracy is
