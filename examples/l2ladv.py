@@ -76,12 +76,15 @@ SHIM = r"""
 #endif
 #define L2LADV_IMPLEMENTATION
 #include L2LADV_HEADER
+#ifdef L2LADV_SEARCHES
+#include "examples/searches.h"
+#endif
 #include <string.h>
 
 /* The name of a field's type, by a pointer to it; NumPy's, for numbers. An enumeration is one of
    the integers. Pointers are "p", inner structs have their own names. */
 #define TYPE(pointer) _Generic((pointer), bool *: "?", int *: "i4", unsigned *: "u4", \
-    int64_t *: "i8", uint64_t *: "u8", double *: "f8", double (*)[4]: "(4,)f8", \
+    int64_t *: "i8", uint64_t *: "u8", double *: "f8", double (*)[2]: "(2,)f8", double (*)[4]: "(4,)f8", \
     double (*)[8]: "(8,)f8", const char **: "text", \
     l2l_optimizer_options *: "l2l_optimizer_options", l2l_schedule *: "l2l_schedule", \
     l2l_augment *: "l2l_augment", l2l_objective *: "l2l_objective", default: "p")
@@ -99,7 +102,7 @@ static const struct field {
     FIELD(l2l_attack, steps) FIELD(l2l_attack, restarts) FIELD(l2l_attack, start)
     FIELD(l2l_attack, last_iterate) FIELD(l2l_attack, seed) FIELD(l2l_attack, batch)
     FIELD(l2l_attack, first) FIELD(l2l_attack, init) FIELD(l2l_attack, progress)
-    FIELD(l2l_attack, searches) FIELD(l2l_attack, constant) FIELD(l2l_attack, overshoot)
+    FIELD(l2l_attack, number)
     FIELD(l2l_attack, candidates) FIELD(l2l_attack, nearest) FIELD(l2l_attack, share)
     STRUCT(l2l_record)
     FIELD(l2l_record, label) FIELD(l2l_record, clean) FIELD(l2l_record, predicted)
@@ -188,10 +191,13 @@ static const struct attack {
 } attacks[] = {
     {"fgsm", l2l_attack_fgsm}, {"ifgsm", l2l_attack_ifgsm}, {"pgd", l2l_attack_pgd},
     {"bls", l2l_attack_bls}, {"pgd-l2", l2l_attack_pgd_l2}, {"mim", l2l_attack_mim},
-    {"cw-pgd", l2l_attack_cw_pgd}, {"cw-l2lda", l2l_attack_cw_l2lda},
-    {"cw-l2", l2l_attack_cw_l2}, {"deepfool", l2l_attack_deepfool},
-    {"deepfool-l2", l2l_attack_deepfool_l2}, {"square", l2l_attack_square},
-    {"sign-opt", l2l_attack_sign_opt}, {"apgd", l2l_attack_apgd},
+    {"cw-pgd", l2l_attack_cw_pgd},
+#ifdef L2LADV_SEARCHES
+    {"cw-l2lda", l2l_attack_cw_l2lda}, {"cw-l2", l2l_attack_cw_l2},
+    {"deepfool", l2l_attack_deepfool}, {"deepfool-l2", l2l_attack_deepfool_l2},
+    {"sign-opt", l2l_attack_sign_opt},
+#endif
+    {"square", l2l_attack_square}, {"apgd", l2l_attack_apgd},
     {"apgd-dlr", l2l_attack_apgd_dlr}, {"apgd-t", l2l_attack_apgd_t},
     {"fab-t", l2l_attack_fab_t}, {"autoattack", l2l_attack_autoattack}, {"learned", NULL},
 };
@@ -508,17 +514,26 @@ def _cache():
     return folder
 
 
+def _searches():
+    """The bytes of searches.h, if it lies beside this file: without it its attacks are not there."""
+    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "searches.h")
+    if not os.path.isfile(place):
+        return b""
+    with open(place, "rb") as f:
+        return f.read()
+
+
 def library_path():
     """Path of the shared library, compiled now if no library of this header, compiler and flags is
     in the cache. Several processes may do so at once: each compiles in a folder of its own, and the
     finished file is renamed into its place."""
-    header = _header()
+    header, searches = _header(), _searches()
     compiler, about = _compiler()
     flags = ["-std=c11"] + shlex.split(os.environ.get("CFLAGS", "-O2"))
     flags += ["-fvisibility=hidden", "-shared"] + ([] if os.name == "nt" else ["-fPIC"])
     ending = shlex.split(os.environ.get("LDFLAGS", "")) + ["-lm"]
     digest = hashlib.sha256()
-    for part in (header, SHIM.encode(), about, repr((compiler, flags, ending)).encode(),
+    for part in (header, searches, SHIM.encode(), about, repr((compiler, flags, ending)).encode(),
                  repr((sys.platform, platform.machine(), sys.maxsize)).encode()):
         digest.update(hashlib.sha256(part).digest())
     folder = _cache()
@@ -533,11 +548,14 @@ def library_path():
                          % (folder, e.strerror)) from e
     built = os.path.join(work, "library")
     try:
-        for name, data in (("l2ladv.h", header), ("shim.c", SHIM.encode())):
+        os.mkdir(os.path.join(work, "examples"))
+        for name, data in (("l2ladv.h", header), ("shim.c", SHIM.encode()),
+                           (os.path.join("examples", "searches.h"), searches)):
             with open(os.path.join(work, name), "wb") as f:
                 f.write(data)
         for openmp in (["-fopenmp"], []):  # without it there is one thread
             command = (compiler + ['-DL2LADV_HEADER="l2ladv.h"', "-I" + work] + flags + openmp
+                       + (["-DL2LADV_SEARCHES"] if searches else [])
                        + [os.path.join(work, "shim.c"), "-o", built] + ending)
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   stdin=subprocess.DEVNULL)

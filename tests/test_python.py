@@ -292,7 +292,7 @@ def external(model):
     return l2ladv.External(model.logits, model.vjp, shape=model.shape, classes=model.classes)
 
 
-QUICK = {"square": dict(steps=50), "sign-opt": dict(steps=100), "cw-l2": dict(steps=20, searches=2),
+QUICK = {"square": dict(steps=50), "sign-opt": dict(steps=100), "cw-l2": dict(steps=20, number=[2, 1e-3]),
          "cw-l2lda": dict(steps=10), "apgd": dict(steps=10), "apgd-dlr": dict(steps=10), "apgd-t": dict(steps=4),
          "fab-t": dict(steps=4), "autoattack": dict(steps=2)}
 
