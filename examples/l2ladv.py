@@ -1258,9 +1258,9 @@ class TorchModel(External):
     shape is CxHxW. With mean and std (a number, or one for each channel) the module gets
     (x - mean) / std. During a call every submodule is in evaluation mode; afterwards each is in the
     mode that it was in. Images go to the device and in the floating-point type of the module's
-    first parameter. Neither parameters nor their .grad and requires_grad change; callers may be under
-    torch.no_grad. The number of classes is found by a pass of one black image. One module is not to
-    be attacked in two threads at once: they would meet in its modes."""
+    first parameter. Neither parameters nor their .grad and requires_grad change; callers may be
+    under torch.no_grad. The number of classes is found by a pass of one black image. One module is
+    not to be attacked in two threads at once: they would meet in its modes."""
 
     def __init__(self, module, shape, *, mean=None, std=None, threads=1):
         import torch
