@@ -12722,7 +12722,20 @@ static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *
           the machine has is chosen at run time
     15.4  drivers: plain functions that cut the work into blocks, one or more for each thread
 
-   Same bits: behind every output the order of additions depends on the layer's shape only. */
+   Same bits: behind every output the order of additions depends on the layer's shape only.
+
+   All convolutions end in products of a matrix, whose rows are pixels, and a weight:
+       tile      6 rows x two vectors of columns of the result, kept in registers while it sums
+       panel     the weight for one tile's columns, packed in the order in which it is read
+       tap       a place of the kernel: its rows of the weight are the input's channels
+       slab      so many of those at a time that a panel's part stays in the first cache
+       band      six channels, the rows of a weight gradient's tile
+       block     the pixels or Winograd tiles that a thread takes at once
+       phase     the input pixels of one remainder by the stride: they see the same taps
+       point     of Winograd's: one of the places where patch and kernel are multiplied
+       item      of a weight gradient: a slab of x's channels by a panel of dy's
+       part      of a sum over tiles, where it is taken in several; share: an item of a part
+       twin      the plain function that a vector kernel does the same as */
 
 /* -- 15.1 what a kernel gets ------------------------------------------------------------------- */
 
@@ -12809,6 +12822,8 @@ static int64_t l2l__place_of(const l2l__geometry *g, int oh, int ow, int i, int 
     return h < 0 || h >= g->h || w < 0 || w >= g->w ? -1 : (int64_t)h * g->w + w;
 }
 
+/* y[k] = sum over taps (i,j), channels c of x[oh*s + i - p][ow*s + j - p][c] w[i][j][c][k], for
+   stride s and padding p. */
 static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, const l2l_real *w,
                                   int oh, int ow, l2l_real *y)
 {
@@ -12893,6 +12908,8 @@ static int l2l__reached(int i, int t, int stride, int padding, int outputs)
     return o < 0 || o % stride || o / stride >= outputs ? -1 : o / stride;
 }
 
+/* dx[h][w][c] = sum over taps (i,j), k of dy[(h+p-i)/s][(w+p-j)/s][k] w[i][j][c][k] where both
+   quotients are whole. */
 static void l2l__naive_conv_input_gradient(const l2l_context *ctx, const l2l__geometry *g,
                                            const l2l_real *dy, const l2l_real *w, l2l_real *dx)
 {
@@ -12916,6 +12933,7 @@ static void l2l__naive_conv_input_gradient(const l2l_context *ctx, const l2l__ge
     }
 }
 
+/* dw[i][j][c][k] = sum over pixels (oh,ow) of x[oh*s + i - p][ow*s + j - p][c] dy[oh][ow][k]. */
 static void l2l__naive_conv_weight_gradient(const l2l_context *ctx, const l2l__geometry *g,
                                             const l2l_real *x, const l2l_real *dy, l2l_real *dw)
 {
@@ -13248,6 +13266,8 @@ L2L__INLINE void L2L__NAME(turn)(const float *in, int64_t step, float *out)
 #endif
 }
 
+/* The three ways that a weight may lie: columns side by side (forward), rows side by side (input
+   gradient, turned four by four), neither or not enough of them. */
 L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const float *in, int64_t sd, int64_t sq,
                                  float *out)
 {
@@ -13963,10 +13983,11 @@ static const l2l__kernels L2L__NAME(kernels) = {
      3x3, stride 1, padding <= 2, C and K          l2l__winograd_run, F(4,3) or F(2,3): whichever
        multiples of the vector from 16 on, if        l2l__winograd_side counts least work for, with
        that counts less work than the next way       what the transforms cost and edges waste
-     C <= 4 (a first layer)                        l2l__indirect_run, "wide": a line of the kernel
-                                                     is one tap of kw*C numbers
-     else                                          l2l__indirect_run, a tap at a time; small deep
-                                                     planes by place, without taps beyond the border
+     C <= 4 (a first layer)                        l2l__indirect_forward, `wide`: a line of the
+                                                     kernel is one tap of kw*C numbers
+     else                                          l2l__indirect_forward, by taps; planes of up to
+                                                     64 pixels and more than 128 channels `sparse`:
+                                                     place by place, without taps beyond the border
    input gradient, dx = conv^T(dy, w)
      no vector kernels                             l2l__naive_conv_input_gradient
      C <= 4, more than 1x1                         l2l__scatter_gradient: a product, then added up
@@ -13976,8 +13997,8 @@ static const l2l__kernels L2L__NAME(kernels) = {
      no vector kernels                             l2l__naive_conv_weight_gradient
      K <= 4 < C, stride 1                          itself, x and dy exchanged; then turned
      as forward                                    l2l__winograd_weight_gradient
-     else                                          l2l__outer_run; C <= 4 by lines; 1x1 of stride 1
-                                                     as one plain matrix product
+     else                                          l2l__direct_weight_gradient; C <= 4 by lines;
+                                                     1x1 of stride 1 as one plain matrix product
 
    Whether the transformed weights of Winograd's way are kept or made on the way goes by the layer's
    size (l2l__winograd_run). None of this depends on the batch or the threads: the same layer takes
@@ -14553,9 +14574,10 @@ enum {
     L2L__WIN_ROOM = 1 << 22                  /* numbers that its sums, or a thread's tiles, take  */
 };
 
-/* Which way a layer goes, by its shape alone. The costs are vector operations for each tile: the
-   product, and what the transforms of input and output take. 0: the direct way, for which `border`
-   is how far the source's plane is padded. */
+/* Which way a layer goes, by its shape alone: f of F(f,3), or 0: the direct way, for which `border`
+   is how far the source's plane is padded. The costs are vector operations for each tile: the
+   product, and what the transforms of input and output take. Of the four networks' layers F(2,3)
+   serves one only, the weight gradient on VGG-16's planes of 2x2, which is a costly one. */
 static int l2l__winograd_side(const l2l__kernels *kernels, const l2l__geometry *g, int border)
 {
     const int lanes = kernels->columns / 2, c = g->c, k = g->k;
