@@ -84,14 +84,14 @@ int main(void)
    Part III: the machine
       7  Errors, memory, random numbers, options     4356  >>foundation
       8  Tensors and reverse-mode autodiff           5486  >>autodiff
-      9  Layers and classifiers                      7163  >>layers
-     10  Losses and outer optimizers                 8263  >>losses-code
+      9  Layers and classifiers                      7161  >>layers
+     10  Losses and outer optimizers                 8261  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8594  >>attacks-code
-     12  Evaluation                                  9847  >>evaluation
-     13  Data sets                                  10339  >>data-code
-     14  Files                                      10435  >>files-code
-     15  Kernels                                    12714  >>kernels
+     11  Attacks                                     8592  >>attacks-code
+     12  Evaluation                                  9845  >>evaluation
+     13  Data sets                                  10337  >>data-code
+     14  Files                                      10433  >>files-code
+     15  Kernels                                    12712  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -1490,7 +1490,7 @@ extern "C" {
        bundle    named tensors and texts: a safetensors file */
 
 struct l2l__kernels;                         /* the kernels of one instruction set                */
-static const char *l2l__cpu_name(unsigned cpu);
+static const char *l2l__cpu_name(const l2l_context *c);
 typedef struct l2l__block l2l__block;
 typedef struct l2l__chunk l2l__chunk;
 
@@ -4984,7 +4984,7 @@ L2LADVDEF const char *l2l_describe(l2l_context *c)
 {
     if (!c) return "no context";
     l2l__format(c->description, sizeof c->description, "l2ladv %s, %s, %s kernels, %d thread%s",
-                L2LADV_VERSION, sizeof(l2l_real) == 4 ? "float" : "double", l2l__cpu_name(c->cpu),
+                L2LADV_VERSION, sizeof(l2l_real) == 4 ? "float" : "double", l2l__cpu_name(c),
                 c->threads, c->threads == 1 ? "" : "s");
     return c->description;
 }
@@ -5589,10 +5589,8 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
                                       const l2l_real *dy, l2l_real *dw);
 static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                                   l2l_real *y, int *index);
-static void l2l__unpool(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
-                        const int *index, l2l_real *dx);
-static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
-                             const int *index, l2l_real *y);
+static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, bool forward,
+                             const int *index, l2l_real *x, l2l_real *y);
 static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l2l_real *x,
                          l2l_real *y);
 
@@ -6352,8 +6350,8 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
     case L2L__BROADCAST: l2l__broadcast_into(c, x, y); break;
     case L2L__SLICE: l2l__copy_channels(c, x, y->i[0], y, 0, less.c); break;
     case L2L__PLACE: l2l__copy_channels(c, x, 0, y, y->i[0], less.c); break;
-    case L2L__GATHER: l2l__pool_gather(c, &g, x->data, index, y->data); break;
-    case L2L__UNPOOL: l2l__unpool(c, &g, x->data, index, y->data); break;
+    case L2L__GATHER: l2l__pool_gather(c, &g, true, index, x->data, y->data); break;
+    case L2L__UNPOOL: l2l__pool_gather(c, &g, false, index, y->data, x->data); break;
     case L2L__AVERAGE: l2l__average(c, &g, true, x->data, y->data); break;
     case L2L__SPREAD: l2l__average(c, &g, false, y->data, x->data); break;
     case L2L__PICK:
@@ -12724,7 +12722,20 @@ static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *
           the machine has is chosen at run time
     15.4  drivers: plain functions that cut the work into blocks, one or more for each thread
 
-   Same bits: behind every output the order of additions depends on the layer's shape only. */
+   Same bits: behind every output the order of additions depends on the layer's shape only.
+
+   All convolutions end in products of a matrix, whose rows are pixels, and a weight:
+       tile      6 rows x two vectors of columns of the result, kept in registers while it sums
+       panel     the weight for one tile's columns, packed in the order in which it is read
+       tap       a place of the kernel: its rows of the weight are the input's channels
+       slab      so many of those at a time that a panel's part stays in the first cache
+       band      six channels, the rows of a weight gradient's tile
+       block     the pixels or Winograd tiles that a thread takes at once
+       phase     the input pixels of one remainder by the stride: they see the same taps
+       point     of Winograd's: one of the places where patch and kernel are multiplied
+       item      of a weight gradient: a slab of x's channels by a panel of dy's
+       part      of a sum over tiles, where it is taken in several; share: an item of a part
+       twin      the plain function that a vector kernel does the same as */
 
 /* -- 15.1 what a kernel gets ------------------------------------------------------------------- */
 
@@ -12737,7 +12748,7 @@ enum {
 };
 
 typedef struct l2l__kernels {
-    unsigned cpu;
+    const char *name;                        /* of the instruction set                            */
     int columns;                             /* columns of a tile: two vectors                    */
     /* y[r][0..columns) (+)= sum over taps t, depth d of a[t*L2L__ROWS + r][first + d] *
        b[(t*step + d)*columns + ...]: b is a packed panel whose taps stand `step` rows apart. */
@@ -12811,6 +12822,8 @@ static int64_t l2l__place_of(const l2l__geometry *g, int oh, int ow, int i, int 
     return h < 0 || h >= g->h || w < 0 || w >= g->w ? -1 : (int64_t)h * g->w + w;
 }
 
+/* y[k] = sum over taps (i,j), channels c of x[oh*s + i - p][ow*s + j - p][c] w[i][j][c][k], for
+   stride s and padding p. */
 static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, const l2l_real *w,
                                   int oh, int ow, l2l_real *y)
 {
@@ -12895,6 +12908,8 @@ static int l2l__reached(int i, int t, int stride, int padding, int outputs)
     return o < 0 || o % stride || o / stride >= outputs ? -1 : o / stride;
 }
 
+/* dx[h][w][c] = sum over taps (i,j), k of dy[(h+p-i)/s][(w+p-j)/s][k] w[i][j][c][k] where both
+   quotients are whole. */
 static void l2l__naive_conv_input_gradient(const l2l_context *ctx, const l2l__geometry *g,
                                            const l2l_real *dy, const l2l_real *w, l2l_real *dx)
 {
@@ -12918,6 +12933,7 @@ static void l2l__naive_conv_input_gradient(const l2l_context *ctx, const l2l__ge
     }
 }
 
+/* dw[i][j][c][k] = sum over pixels (oh,ow) of x[oh*s + i - p][ow*s + j - p][c] dy[oh][ow][k]. */
 static void l2l__naive_conv_weight_gradient(const l2l_context *ctx, const l2l__geometry *g,
                                             const l2l_real *x, const l2l_real *dy, l2l_real *dw)
 {
@@ -13002,7 +13018,7 @@ static void l2l__naive_pool_row(int first, const l2l__geometry *g, const l2l_rea
 }
 
 static const l2l__kernels l2l__naive_kernels = {
-    L2L_CPU_PLAIN, 1, NULL, NULL, NULL, l2l__naive_finish, l2l__naive_gate_scale,
+    "plain C", 1, NULL, NULL, NULL, l2l__naive_finish, l2l__naive_gate_scale,
     l2l__naive_moments, l2l__naive_combine, l2l__naive_ew, NULL, l2l__naive_pool_row, NULL,
     &l2l__cell_plain
 };
@@ -13054,6 +13070,7 @@ extern "C" {
 
 #define L2L__AGAIN /* this file, by itself */
 #ifdef L2L__X86
+#define L2L__BASELINE "SSE2"
 #define L2L__LANES 4
 #define L2L__SUFFIX sse2
 #define L2L__TARGET __attribute__((__target__("sse2")))
@@ -13067,12 +13084,14 @@ extern "C" {
 #define L2L__TARGET __attribute__((__target__("avx512f,avx2,fma")))
 #include L2LADV_HEADER
 #else
+#define L2L__BASELINE "NEON"
 #define L2L__LANES 4
 #define L2L__SUFFIX neon
 #define L2L__TARGET
 #include L2LADV_HEADER
 #endif
 #undef L2L__AGAIN
+#undef L2L__BASELINE
 #endif /* L2L__VECTORS */
 
 #endif /* the part that is read once goes on below */
@@ -13247,6 +13266,8 @@ L2L__INLINE void L2L__NAME(turn)(const float *in, int64_t step, float *out)
 #endif
 }
 
+/* The three ways that a weight may lie: columns side by side (forward), rows side by side (input
+   gradient, turned four by four), neither or not enough of them. */
 L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const float *in, int64_t sd, int64_t sq,
                                  float *out)
 {
@@ -13513,6 +13534,11 @@ L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const float *x, const float *y,
     int64_t i = 0;
     L2L__V v, low, high;
 #define L2L__EACH for (; i + L2L__LANES <= n; i += L2L__LANES)
+    if (f == L2L__ADD) {                     /* at once: l2l__scatter_image has short lines       */
+        L2L__EACH L2L__ST(out + i, L2L__LD(x + i) + L2L__LD(y + i));
+        for (; i < n; i++) out[i] = x[i] + y[i];
+        return;
+    }
     switch (f) {
     case L2L__RELU:
         L2L__EACH {
@@ -13544,10 +13570,6 @@ L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const float *x, const float *y,
             v = L2L__PICK(v < low, low, v);
             L2L__ST(out + i, L2L__PICK(v > high, high, v));
         }
-        break;
-    case L2L__ADD:
-        L2L__EACH L2L__ST(out + i, L2L__LD(x + i) + L2L__LD(y + i));
-        for (; i < n; i++) out[i] = x[i] + y[i]; /* at once: l2l__scatter_image has short lines   */
         break;
     case L2L__MUL:
         L2L__EACH L2L__ST(out + i, L2L__LD(x + i) * L2L__LD(y + i));
@@ -13926,7 +13948,7 @@ static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
 };
 
 static const l2l__kernels L2L__NAME(kernels) = {
-    L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
+    L2L__LANES == 16 ? "AVX-512" : L2L__LANES == 8 ? "AVX2+FMA" : L2L__BASELINE,
     2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
     L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(ew),
     L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties),
@@ -13961,10 +13983,11 @@ static const l2l__kernels L2L__NAME(kernels) = {
      3x3, stride 1, padding <= 2, C and K          l2l__winograd_run, F(4,3) or F(2,3): whichever
        multiples of the vector from 16 on, if        l2l__winograd_side counts least work for, with
        that counts less work than the next way       what the transforms cost and edges waste
-     C <= 4 (a first layer)                        l2l__indirect_run, "wide": a line of the kernel
-                                                     is one tap of kw*C numbers
-     else                                          l2l__indirect_run, a tap at a time; small deep
-                                                     planes by place, without taps beyond the border
+     C <= 4 (a first layer)                        l2l__indirect_forward, `wide`: a line of the
+                                                     kernel is one tap of kw*C numbers
+     else                                          l2l__indirect_forward, by taps; planes of up to
+                                                     64 pixels and more than 128 channels `sparse`:
+                                                     place by place, without taps beyond the border
    input gradient, dx = conv^T(dy, w)
      no vector kernels                             l2l__naive_conv_input_gradient
      C <= 4, more than 1x1                         l2l__scatter_gradient: a product, then added up
@@ -13974,8 +13997,8 @@ static const l2l__kernels L2L__NAME(kernels) = {
      no vector kernels                             l2l__naive_conv_weight_gradient
      K <= 4 < C, stride 1                          itself, x and dy exchanged; then turned
      as forward                                    l2l__winograd_weight_gradient
-     else                                          l2l__outer_run; C <= 4 by lines; 1x1 of stride 1
-                                                     as one plain matrix product
+     else                                          l2l__direct_weight_gradient; C <= 4 by lines;
+                                                     1x1 of stride 1 as one plain matrix product
 
    Whether the transformed weights of Winograd's way are kept or made on the way goes by the layer's
    size (l2l__winograd_run). None of this depends on the batch or the threads: the same layer takes
@@ -14017,14 +14040,7 @@ L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu)
     c->kernels = l2l__kernels_of(c->cpu);
 }
 
-static const char *l2l__cpu_name(unsigned cpu)
-{
-#ifdef __ARM_NEON
-    if (cpu & L2L_CPU_VECTOR) return "NEON";
-#endif
-    return cpu & L2L_CPU_AVX512 ? "AVX-512" : cpu & L2L_CPU_AVX2 ? "AVX2+FMA"
-         : cpu & L2L_CPU_VECTOR ? "SSE2" : "plain C";
-}
+static const char *l2l__cpu_name(const l2l_context *c) { return c->kernels->name; }
 
 static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c)
 {
@@ -14558,9 +14574,10 @@ enum {
     L2L__WIN_ROOM = 1 << 22                  /* numbers that its sums, or a thread's tiles, take  */
 };
 
-/* Which way a layer goes, by its shape alone. The costs are vector operations for each tile: the
-   product, and what the transforms of input and output take. 0: the direct way, for which `border`
-   is how far the source's plane is padded. */
+/* Which way a layer goes, by its shape alone: f of F(f,3), or 0: the direct way, for which `border`
+   is how far the source's plane is padded. The costs are vector operations for each tile: the
+   product, and what the transforms of input and output take. Of the four networks' layers F(2,3)
+   serves one only, the weight gradient on VGG-16's planes of 2x2, which is a costly one. */
 static int l2l__winograd_side(const l2l__kernels *kernels, const l2l__geometry *g, int border)
 {
     const int lanes = kernels->columns / 2, c = g->c, k = g->k;
@@ -15123,13 +15140,19 @@ static void l2l__scatter_image(const l2l__kernels *kernels, const l2l__geometry 
     const int padded = l2l__pieces(g->kh * line, width) * width, pixels = g->oh * g->ow;
     const int long_line = (g->w + 2 * g->padding) * g->c;
     l2l_real *image = room + (int64_t)L2L__ROWS * padded;
-    int p, j, r, i, e;
+    const l2l_real *a[L2L__ROWS];
+    l2l_real *y[L2L__ROWS];
+    int p, j, r, i, e, d;
     memset(image, 0, (size_t)(g->h + 2 * g->padding) * (size_t)long_line * sizeof *image);
     for (p = 0; p < pixels; p += L2L__ROWS) {
         int rows = l2l__at_most(L2L__ROWS, pixels - p);
-        for (j = 0; j < padded; j += width)
-            l2l__panel_product(kernels, rows, g->k, dy + (int64_t)p * g->k, g->k,
-                               panels + (int64_t)j * g->k, room + j, padded, false);
+        for (r = 0; r < L2L__ROWS; r++) a[r] = dy + (int64_t)(p + (r < rows ? r : 0)) * g->k;
+        for (j = 0; j < padded; j += width) {
+            for (r = 0; r < rows; r++) y[r] = room + r * padded + j;
+            for (d = 0; d < g->k; d += L2L__SLAB)
+                kernels->tile(rows, 1, l2l__at_most(L2L__SLAB, g->k - d), a, d,
+                              panels + (int64_t)j * g->k + (int64_t)d * width, 0, y, d > 0);
+        }
         for (r = 0; r < rows; r++) {
             const l2l_real *patch = room + r * padded;
             l2l_real *to = image + (int64_t)((p + r) / g->ow * g->stride) * long_line +
@@ -15360,41 +15383,25 @@ static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const 
                           y + row * size, index + row * size);
 }
 
-static void l2l__unpool(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
-                        const int *index, l2l_real *dx)
+/* y = x at the places of the maxima (forward), or its adjoint: x = 0, y added at those places. */
+static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, bool forward,
+                             const int *index, l2l_real *x, l2l_real *y)
 {
     int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
     int n;
-    L2L__PARALLEL(l2l__workers(c, g->n * in))
+    L2L__PARALLEL(l2l__workers(c, g->n * (forward ? out : in)))
     for (n = 0; n < g->n; n++) {
-        l2l_real *image = dx + n * in;
-        const l2l_real *d = dy + n * out;
+        l2l_real *image = x + n * in, *v = y + n * out;
         const int *place = index + n * out;
-        int64_t i;
-        int k;
-        memset(image, 0, (size_t)in * sizeof *image);
-        for (i = 0; i < out; i += g->c)
-            for (k = 0; k < g->c; k++) image[(int64_t)place[i + k] * g->c + k] += d[i + k];
+        int c0 = g->c, k;
+        if (!forward) memset(image, 0, (size_t)in * sizeof *image);
+        for (; v < y + (n + 1) * out; v += c0, place += c0)
+            if (forward) for (k = 0; k < c0; k++) v[k] = image[(int64_t)place[k] * c0 + k];
+            else for (k = 0; k < c0; k++) image[(int64_t)place[k] * c0 + k] += v[k];
     }
 }
 
-static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
-                             const int *index, l2l_real *y)
-{
-    int64_t in = (int64_t)g->h * g->w * g->c, out = (int64_t)g->oh * g->ow * g->c;
-    int n;
-    L2L__PARALLEL(l2l__workers(c, g->n * out))
-    for (n = 0; n < g->n; n++) {
-        int64_t i;
-        int k;
-        for (i = 0; i < out; i += g->c)
-            for (k = 0; k < g->c; k++)
-                y[n * out + i + k] = x[n * in + (int64_t)index[n * out + i + k] * g->c + k];
-    }
-}
-
-/* Adds between the window's pixels and the output pixel: towards y (forward) or towards x
-   (adjoint). */
+/* The same for averages, of one image: adds towards y (forward) or towards x (adjoint). */
 static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x, l2l_real *y)
 {
     l2l_real share = (l2l_real)(1.0 / g->kh / g->kh);
