@@ -8105,13 +8105,16 @@ static size_t l2l__pad(char *text, size_t capacity, size_t at, size_t to)
     return at;
 }
 
-/* A parameter's shape as its file has it: "64x32x3x3". */
-static void l2l__slot_shape(const l2l__slot *p, char *text, size_t capacity)
+/* "64x32" for a shape of that rank, with "x" between its sizes. */
+static const char *l2l__shape_text(char text[200], const int64_t *shape, int rank,
+                                   const char *between)
 {
-    l2l_shape s = p->value.shape;
-    if (p->rank == 4) l2l__format(text, capacity, "%dx%dx%dx%d", s.c, s.w, s.n, s.h);
-    else if (p->rank == 2) l2l__format(text, capacity, "%dx%d", s.c, s.n * s.h * s.w);
-    else l2l__format(text, capacity, "%d", s.c);
+    size_t n = 0;
+    int i;
+    for (text[0] = 0, i = 0; i < rank && i < 8; i++)
+        n = l2l__append(text, 200, n, "%s%z", i ? between : "", shape[i]);
+    if (rank > 8) l2l__append(text, 200, n, "%s...", between);
+    return text;
 }
 
 L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capacity)
@@ -8124,15 +8127,15 @@ L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capaci
     at = l2l__append(text, capacity, 0, "%s: images %dx%dx%d, %d classes\n", m->arch, o->channels,
                      o->height, o->width, o->classes);
     for (i = 0; i < m->n_slots; i++) {
-        char shape[64];
+        const l2l_parameter p = l2l_model_parameter(m, i);
+        char shape[200];
         size_t line = at;
-        l2l__slot_shape(m->slot[i], shape, sizeof shape);
-        at = l2l__append(text, capacity, at, "  %s", m->slot[i]->name);
+        at = l2l__append(text, capacity, at, "  %s", p.name);
         at = l2l__pad(text, capacity, at, line + 44);
-        at = l2l__append(text, capacity, at, " %s", shape);
+        at = l2l__append(text, capacity, at, " %s", l2l__shape_text(shape, p.shape, p.rank, "x"));
         at = l2l__pad(text, capacity, at, line + 62);
-        at = l2l__append(text, capacity, at, " %z%s\n", l2l_count(m->slot[i]->value.shape),
-                         m->slot[i]->trainable ? "" : " (buffer)");
+        at = l2l__append(text, capacity, at, " %z%s\n", l2l_count(p.value->shape),
+                         p.trainable ? "" : " (buffer)");
     }
     return l2l__append(text, capacity, at, "  %z parameters\n", l2l_model_size(m));
 }
@@ -10548,17 +10551,6 @@ static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
     return true;
 }
 
-/* "2, 3" for a shape 2x3. */
-static const char *l2l__shape_text(char text[200], const l2l__entry *e)
-{
-    size_t n = 0;
-    int i;
-    for (text[0] = 0, i = 0; i < e->rank && i < 8; i++)
-        n = l2l__append(text, 200, n, i ? ", %z" : "%z", e->shape[i]);
-    if (e->rank > 8) l2l__append(text, 200, n, ", ...");
-    return text;
-}
-
 /* Where element i, counted with the last axis the fastest, stands in the file's order. */
 static int64_t l2l__entry_place(const l2l__entry *e, int64_t i)
 {
@@ -11362,13 +11354,14 @@ static bool l2l__bundle_fits(const l2l__bundle *b, const l2l__entry *want)
     const l2l__file *f = &b->file;
     const l2l__entry *e = l2l__bundle_find(b, want->name);
     char there[200], here[200];
-    l2l__shape_text(here, want);
+    l2l__shape_text(here, want->shape, want->rank, ", ");
     if (!e)
         return l2l__bad(f, L2L_ERROR_MISMATCH, -1, "there is no tensor '%s' of shape [%s]",
                         want->name, here);
     if (e->rank != want->rank || memcmp(e->shape, want->shape, sizeof e->shape))
         return l2l__bad(f, L2L_ERROR_SHAPE, (int64_t)e->begin, "'%s' has the shape [%s] in the "
-                        "file and [%s] here", e->name, l2l__shape_text(there, e), here);
+                        "file and [%s] here", e->name,
+                        l2l__shape_text(there, e->shape, e->rank, ", "), here);
     return e->dtype <= L2L__BF16 ||
            l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not F32, F64, "
                     "F16 or BF16, of '%s'", e->type, e->name);
@@ -11488,7 +11481,8 @@ static size_t l2l__bundle_header(const l2l__bundle *b, char *text, size_t room, 
         n = l2l__append_quoted(text, room, n, e->name);
         n = l2l__append(text, room, n,
                         ":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%z,%z]}",
-                        l2l__dtypes[e->dtype].name, l2l__shape_text(list, e), at, *bytes);
+                        l2l__dtypes[e->dtype].name,
+                        l2l__shape_text(list, e->shape, e->rank, ", "), at, *bytes);
     }
     n = l2l__append(text, room, n, b->count ? "}" : "}}");
     while (n % 8) n = l2l__append(text, room, n, " ");
@@ -12577,7 +12571,8 @@ static bool l2l__npy_save(l2l_context *c, const char *path, l2l__dtype dtype,
     memcpy(head, "\x93NUMPY\x01", 8);        /* the text's own zero ends the version, 1.0         */
     n = 10 + l2l__format(head + 10, sizeof head - 10,
                          "{'descr': '<%s', 'fortran_order': False, 'shape': (%s%s), }",
-                         l2l__dtypes[dtype].npy, l2l__shape_text(list, &e), rank == 1 ? "," : "");
+                         l2l__dtypes[dtype].npy, l2l__shape_text(list, e.shape, rank, ", "),
+                         rank == 1 ? "," : "");
     total = (n + 64) / 64 * 64;              /* the values are aligned to 64 bytes                */
     memset(head + n, ' ', total - n);
     head[total - 1] = '\n';
