@@ -85,13 +85,13 @@ int main(void)
       7  Errors, memory, random numbers, options     4356  >>foundation
       8  Tensors and reverse-mode autodiff           5486  >>autodiff
       9  Layers and classifiers                      7163  >>layers
-     10  Losses and outer optimizers                 8263  >>losses-code
+     10  Losses and outer optimizers                 8266  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8594  >>attacks-code
-     12  Evaluation                                  9847  >>evaluation
-     13  Data sets                                  10339  >>data-code
-     14  Files                                      10435  >>files-code
-     15  Kernels                                    12714  >>kernels
+     11  Attacks                                     8597  >>attacks-code
+     12  Evaluation                                  9850  >>evaluation
+     13  Data sets                                  10342  >>data-code
+     14  Files                                      10438  >>files-code
+     15  Kernels                                    12709  >>kernels
    History and licence: at the end.
 
    NOTATION
