@@ -83,15 +83,15 @@ int main(void)
       6  Methods and trainers                        3889  >>methods
    Part III: the machine
       7  Errors, memory, random numbers, options     4356  >>foundation
-      8  Tensors and reverse-mode autodiff           5486  >>autodiff
-      9  Layers and classifiers                      7163  >>layers
-     10  Losses and outer optimizers                 8266  >>losses-code
+      8  Tensors and reverse-mode autodiff           5475  >>autodiff
+      9  Layers and classifiers                      7152  >>layers
+     10  Losses and outer optimizers                 8255  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8597  >>attacks-code
-     12  Evaluation                                  9850  >>evaluation
-     13  Data sets                                  10342  >>data-code
-     14  Files                                      10438  >>files-code
-     15  Kernels                                    12709  >>kernels
+     11  Attacks                                     8586  >>attacks-code
+     12  Evaluation                                  9839  >>evaluation
+     13  Data sets                                  10332  >>data-code
+     14  Files                                      10428  >>files-code
+     15  Kernels                                    12699  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -5248,18 +5248,6 @@ static int l2l__options_pack(const l2l__field *table, const void *in, double *v)
     return n;
 }
 
-/* The number of the first of n settings from `from` on that differs, or n; and its name. */
-static int l2l__options_differ(const l2l__field *table, const double *a, const double *b, int from,
-                               int n, char name[96])
-{
-    int i = from;
-    while (i < n && !memcmp(a + i, b + i, sizeof *a)) i++;
-    l2l__members w = l2l__members_of(table, "");
-    for (int k = 0; name && i < n && k <= i && l2l__next_member(&w, L2L__FREE); k++)
-        if (k == i) l2l__format(name, 96, "%s", w.name);
-    return i;
-}
-
 /* n fields of one struct as numbers, and back; the number of the first that does not fit, or n. */
 static void l2l__fields_get(const l2l__field *f, int n, const void *in, double *v)
 {
@@ -5280,24 +5268,25 @@ static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a,
 /* For checkpoints: the settings that a maximizer's state of `count` numbers begins with have to be
    those of here; behind them comes an optimizer's count of steps, a whole number. Returns the
    number behind that, or NULL. */
-enum { L2L__MOST_SETTINGS = 48 };            /* of one state                                      */
 static const double *l2l__state_of(l2l_context *c, const char *what, const l2l__field *table,
                                    const void *options, const double *numbers, int64_t count,
                                    int64_t expected)
 {
-    double here[L2L__MOST_SETTINGS];
-    char name[96];
-    int n = l2l__options_pack(table, options, here), i;
-    if (count != expected) {
+    int n = 0;
+    if (count != expected)
         l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: %s of %z numbers, not %z", what, count,
                   expected);
-    } else if ((i = l2l__options_differ(table, numbers, here, 0, n, name)) < n) {
-        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with %s whose %s is %r, not %r", what,
-                  name, numbers[i], here[i]);
-    } else if (!(numbers[n] >= 0 && numbers[n] <= L2L__EXACT && numbers[n] <= floor(numbers[n]))) {
+    l2l__members w = l2l__members_of(table, "");
+    for (; !c->status && l2l__next_member(&w, L2L__FREE); n++) {
+        const double here = l2l__member_get(&w, options);
+        if (memcmp(numbers + n, &here, sizeof here)) /* the bits: -0 is not 0                     */
+            l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with %s whose %s is %r, not %r",
+                      what, w.name, numbers[n], here);
+    }
+    if (!c->status &&
+        !(numbers[n] >= 0 && numbers[n] <= L2L__EXACT && numbers[n] <= floor(numbers[n])))
         l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %d of the state of %s, the steps of its "
                   "optimizer, is %g: not a whole number in [0,2^53]", n, what, numbers[n]);
-    }
     return c->status ? NULL : numbers + n + 1;
 }
 
@@ -9859,6 +9848,7 @@ L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
     return o;
 }
 
+enum { L2L__MOST_SETTINGS = 48 };            /* of an attack                                      */
 /* An attack of an evaluation, to be compared with those that differ in steps and restarts only. */
 typedef struct l2l__ran {
     char name[32], parts[96];                /* "pgd"; "cross-entropy, sign"                      */
