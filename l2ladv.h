@@ -5248,18 +5248,6 @@ static int l2l__options_pack(const l2l__field *table, const void *in, double *v)
     return n;
 }
 
-/* The number of the first of n settings from `from` on that differs, or n; and its name. */
-static int l2l__options_differ(const l2l__field *table, const double *a, const double *b, int from,
-                               int n, char name[96])
-{
-    int i = from;
-    while (i < n && !memcmp(a + i, b + i, sizeof *a)) i++;
-    l2l__members w = l2l__members_of(table, "");
-    for (int k = 0; name && i < n && k <= i && l2l__next_member(&w, L2L__FREE); k++)
-        if (k == i) l2l__format(name, 96, "%s", w.name);
-    return i;
-}
-
 /* n fields of one struct as numbers, and back; the number of the first that does not fit, or n. */
 static void l2l__fields_get(const l2l__field *f, int n, const void *in, double *v)
 {
@@ -5280,24 +5268,25 @@ static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a,
 /* For checkpoints: the settings that a maximizer's state of `count` numbers begins with have to be
    those of here; behind them comes an optimizer's count of steps, a whole number. Returns the
    number behind that, or NULL. */
-enum { L2L__MOST_SETTINGS = 48 };            /* of one state                                      */
 static const double *l2l__state_of(l2l_context *c, const char *what, const l2l__field *table,
                                    const void *options, const double *numbers, int64_t count,
                                    int64_t expected)
 {
-    double here[L2L__MOST_SETTINGS];
-    char name[96];
-    int n = l2l__options_pack(table, options, here), i;
-    if (count != expected) {
+    int n = 0;
+    if (count != expected)
         l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: %s of %z numbers, not %z", what, count,
                   expected);
-    } else if ((i = l2l__options_differ(table, numbers, here, 0, n, name)) < n) {
-        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with %s whose %s is %r, not %r", what,
-                  name, numbers[i], here[i]);
-    } else if (!(numbers[n] >= 0 && numbers[n] <= L2L__EXACT && numbers[n] <= floor(numbers[n]))) {
+    l2l__members w = l2l__members_of(table, "");
+    for (; !c->status && l2l__next_member(&w, L2L__FREE); n++) {
+        const double here = l2l__member_get(&w, options);
+        if (memcmp(numbers + n, &here, sizeof here)) /* the bits: -0 is not 0                     */
+            l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with %s whose %s is %r, not %r",
+                      what, w.name, numbers[n], here);
+    }
+    if (!c->status &&
+        !(numbers[n] >= 0 && numbers[n] <= L2L__EXACT && numbers[n] <= floor(numbers[n])))
         l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %d of the state of %s, the steps of its "
                   "optimizer, is %g: not a whole number in [0,2^53]", n, what, numbers[n]);
-    }
     return c->status ? NULL : numbers + n + 1;
 }
 
@@ -8103,13 +8092,16 @@ static size_t l2l__pad(char *text, size_t capacity, size_t at, size_t to)
     return at;
 }
 
-/* A parameter's shape as its file has it: "64x32x3x3". */
-static void l2l__slot_shape(const l2l__slot *p, char *text, size_t capacity)
+/* "64x32" for a shape of that rank, with "x" between its sizes. */
+static const char *l2l__shape_text(char text[200], const int64_t *shape, int rank,
+                                   const char *between)
 {
-    l2l_shape s = p->value.shape;
-    if (p->rank == 4) l2l__format(text, capacity, "%dx%dx%dx%d", s.c, s.w, s.n, s.h);
-    else if (p->rank == 2) l2l__format(text, capacity, "%dx%d", s.c, s.n * s.h * s.w);
-    else l2l__format(text, capacity, "%d", s.c);
+    size_t n = 0;
+    int i;
+    for (text[0] = 0, i = 0; i < rank && i < 8; i++)
+        n = l2l__append(text, 200, n, "%s%z", i ? between : "", shape[i]);
+    if (rank > 8) l2l__append(text, 200, n, "%s...", between);
+    return text;
 }
 
 L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capacity)
@@ -8122,15 +8114,15 @@ L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capaci
     at = l2l__append(text, capacity, 0, "%s: images %dx%dx%d, %d classes\n", m->arch, o->channels,
                      o->height, o->width, o->classes);
     for (i = 0; i < m->n_slots; i++) {
-        char shape[64];
+        const l2l_parameter p = l2l_model_parameter(m, i);
+        char shape[200];
         size_t line = at;
-        l2l__slot_shape(m->slot[i], shape, sizeof shape);
-        at = l2l__append(text, capacity, at, "  %s", m->slot[i]->name);
+        at = l2l__append(text, capacity, at, "  %s", p.name);
         at = l2l__pad(text, capacity, at, line + 44);
-        at = l2l__append(text, capacity, at, " %s", shape);
+        at = l2l__append(text, capacity, at, " %s", l2l__shape_text(shape, p.shape, p.rank, "x"));
         at = l2l__pad(text, capacity, at, line + 62);
-        at = l2l__append(text, capacity, at, " %z%s\n", l2l_count(m->slot[i]->value.shape),
-                         m->slot[i]->trainable ? "" : " (buffer)");
+        at = l2l__append(text, capacity, at, " %z%s\n", l2l_count(p.value->shape),
+                         p.trainable ? "" : " (buffer)");
     }
     return l2l__append(text, capacity, at, "  %z parameters\n", l2l_model_size(m));
 }
@@ -9854,6 +9846,7 @@ L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
     return o;
 }
 
+enum { L2L__MOST_SETTINGS = 48 };            /* of an attack                                      */
 /* An attack of an evaluation, to be compared with those that differ in steps and restarts only. */
 typedef struct l2l__ran {
     char name[32], parts[96];                /* "pgd"; "cross-entropy, sign"                      */
@@ -10544,17 +10537,6 @@ static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
         *count *= *shape;
     }
     return true;
-}
-
-/* "2, 3" for a shape 2x3. */
-static const char *l2l__shape_text(char text[200], const l2l__entry *e)
-{
-    size_t n = 0;
-    int i;
-    for (text[0] = 0, i = 0; i < e->rank && i < 8; i++)
-        n = l2l__append(text, 200, n, i ? ", %z" : "%z", e->shape[i]);
-    if (e->rank > 8) l2l__append(text, 200, n, ", ...");
-    return text;
 }
 
 /* Where element i, counted with the last axis the fastest, stands in the file's order. */
@@ -11360,13 +11342,14 @@ static bool l2l__bundle_fits(const l2l__bundle *b, const l2l__entry *want)
     const l2l__file *f = &b->file;
     const l2l__entry *e = l2l__bundle_find(b, want->name);
     char there[200], here[200];
-    l2l__shape_text(here, want);
+    l2l__shape_text(here, want->shape, want->rank, ", ");
     if (!e)
         return l2l__bad(f, L2L_ERROR_MISMATCH, -1, "there is no tensor '%s' of shape [%s]",
                         want->name, here);
     if (e->rank != want->rank || memcmp(e->shape, want->shape, sizeof e->shape))
         return l2l__bad(f, L2L_ERROR_SHAPE, (int64_t)e->begin, "'%s' has the shape [%s] in the "
-                        "file and [%s] here", e->name, l2l__shape_text(there, e), here);
+                        "file and [%s] here", e->name,
+                        l2l__shape_text(there, e->shape, e->rank, ", "), here);
     return e->dtype <= L2L__BF16 ||
            l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin, "unsupported type %s, not F32, F64, "
                     "F16 or BF16, of '%s'", e->type, e->name);
@@ -11486,7 +11469,8 @@ static size_t l2l__bundle_header(const l2l__bundle *b, char *text, size_t room, 
         n = l2l__append_quoted(text, room, n, e->name);
         n = l2l__append(text, room, n,
                         ":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%z,%z]}",
-                        l2l__dtypes[e->dtype].name, l2l__shape_text(list, e), at, *bytes);
+                        l2l__dtypes[e->dtype].name,
+                        l2l__shape_text(list, e->shape, e->rank, ", "), at, *bytes);
     }
     n = l2l__append(text, room, n, b->count ? "}" : "}}");
     while (n % 8) n = l2l__append(text, room, n, " ");
@@ -12575,7 +12559,8 @@ static bool l2l__npy_save(l2l_context *c, const char *path, l2l__dtype dtype,
     memcpy(head, "\x93NUMPY\x01", 8);        /* the text's own zero ends the version, 1.0         */
     n = 10 + l2l__format(head + 10, sizeof head - 10,
                          "{'descr': '<%s', 'fortran_order': False, 'shape': (%s%s), }",
-                         l2l__dtypes[dtype].npy, l2l__shape_text(list, &e), rank == 1 ? "," : "");
+                         l2l__dtypes[dtype].npy, l2l__shape_text(list, e.shape, rank, ", "),
+                         rank == 1 ? "," : "");
     total = (n + 64) / 64 * 64;              /* the values are aligned to 64 bytes                */
     memset(head + n, ' ', total - n);
     head[total - 1] = '\n';
