@@ -83,15 +83,15 @@ int main(void)
       6  Methods and trainers                        3889  >>methods
    Part III: the machine
       7  Errors, memory, random numbers, options     4356  >>foundation
-      8  Tensors and reverse-mode autodiff           5486  >>autodiff
-      9  Layers and classifiers                      7161  >>layers
-     10  Losses and outer optimizers                 8261  >>losses-code
+      8  Tensors and reverse-mode autodiff           5475  >>autodiff
+      9  Layers and classifiers                      7150  >>layers
+     10  Losses and outer optimizers                 8253  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8592  >>attacks-code
-     12  Evaluation                                  9845  >>evaluation
-     13  Data sets                                  10337  >>data-code
-     14  Files                                      10433  >>files-code
-     15  Kernels                                    12712  >>kernels
+     11  Attacks                                     8584  >>attacks-code
+     12  Evaluation                                  9837  >>evaluation
+     13  Data sets                                  10330  >>data-code
+     14  Files                                      10426  >>files-code
+     15  Kernels                                    12697  >>kernels
    History and licence: at the end.
 
    NOTATION
