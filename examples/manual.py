@@ -221,6 +221,7 @@ class Page:
         if not lines:
             return
         result, at = [], line
+        lines = [re.sub(r" {2,}\*/$", " */", l) for l in lines]  # the header's right margin
         for m in TOKEN.finditer("\n".join(lines)):
             word = m.group()
             if re.fullmatch(NAME, word) and word in self.places:
@@ -228,8 +229,7 @@ class Page:
             elif word in KEYWORDS or word == "L2LADVDEF" or word.lstrip().startswith("#") and len(word.lstrip()) > 1:
                 result.append("<b>%s</b>" % word)
             elif word.startswith("/*"):
-                tidy = re.sub(r" {2,}\*/$", " */", word)
-                result.append("<i>%s</i>" % self.inline(tidy))
+                result.append("<i>%s</i>" % self.inline(word))
             elif word[0] in "\"'" and len(word) > 1:
                 result.append("<samp>%s</samp>" % html.escape(word, quote=False))
             else:
@@ -494,7 +494,8 @@ def page(text):
     p.front(comments[0].lines, quick, [l for c in comments[1:] for l in c.lines])
     p.body(all_items[first:])
     p.index()
-    return """<!DOCTYPE html>
+    functions = len(p.public)
+    return functions, """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -526,13 +527,13 @@ def main():
     try:
         with open(sys.argv[1], encoding="utf-8") as f:
             text = f.read()
-        result = page(text)
+        functions, result = page(text)
         with open(sys.argv[2], "w", encoding="utf-8") as f:
             f.write(result)
     except OSError as e:
         sys.exit("manual.py: %s: %s" % (e.filename, e.strerror))
     print("%s: %d chapters, %d functions of the interface, %d bytes" % (
-        sys.argv[2], len(contents(text)), result.count("\n<li><a href=\"#l2l_"), len(result.encode())))
+        sys.argv[2], len(contents(text)), functions, len(result.encode())))
 
 
 if __name__ == "__main__":
