@@ -61,37 +61,37 @@ int main(void)
 
    Part I: what a user needs
       1  Configuration macros                         149  >>macros
-      2  The public interface                         215  >>interface
-           contexts, errors, memory                   238  >>context
-           random numbers                             343  >>random
-           tensors, the tape, gradients               364  >>tensor
-           operations                                 427  >>operations
-           losses                                     539  >>losses
-           classifiers, layers, own networks          550  >>models
-           outer optimizers, schedules                684  >>optimizers
-           objective, maximizer, outer loss           724  >>seams
-           attacks                                    870  >>attacks
-           the learned maximizer                     1037  >>learned
-           data sets                                 1078  >>data
-           training                                  1100  >>train
-           evaluation                                1230  >>evaluate
-           files                                     1323  >>files
+      2  The public interface                         210  >>interface
+           contexts, errors, memory                   233  >>context
+           random numbers                             338  >>random
+           tensors, the tape, gradients               359  >>tensor
+           operations                                 422  >>operations
+           losses                                     534  >>losses
+           classifiers, layers, own networks          545  >>models
+           outer optimizers, schedules                679  >>optimizers
+           objective, maximizer, outer loss           719  >>seams
+           attacks                                    865  >>attacks
+           the learned maximizer                     1032  >>learned
+           data sets                                 1073  >>data
+           training                                  1095  >>train
+           evaluation                                1225  >>evaluate
+           files                                     1318  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1471  >>algorithm-1
-      4  The learned maximizer                       2673  >>maximizer
-      5  Maximizers that do not learn                3667  >>maximizers
-      6  Methods and trainers                        3894  >>methods
+      3  Algorithm 1, line by line                   1466  >>algorithm-1
+      4  The learned maximizer                       2668  >>maximizer
+      5  Maximizers that do not learn                3662  >>maximizers
+      6  Methods and trainers                        3889  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4361  >>foundation
-      8  Tensors and reverse-mode autodiff           5491  >>autodiff
-      9  Layers and classifiers                      7168  >>layers
-     10  Losses and outer optimizers                 8268  >>losses-code
+      7  Errors, memory, random numbers, options     4356  >>foundation
+      8  Tensors and reverse-mode autodiff           5486  >>autodiff
+      9  Layers and classifiers                      7163  >>layers
+     10  Losses and outer optimizers                 8263  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8599  >>attacks-code
-     12  Evaluation                                  9852  >>evaluation
-     13  Data sets                                  10344  >>data-code
-     14  Files                                      10440  >>files-code
-     15  Kernels                                    12719  >>kernels
+     11  Attacks                                     8594  >>attacks-code
+     12  Evaluation                                  9847  >>evaluation
+     13  Data sets                                  10339  >>data-code
+     14  Files                                      10435  >>files-code
+     15  Kernels                                    12714  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -176,12 +176,7 @@ int main(void)
    every check for them is gone, so that is an #error. -funsafe-math-optimizations and its parts
    (-fassociative-math, ...) do compile, but the promises about bits (the same for any batch and any
    number of threads) do not hold under them, and -ffast-math at the linking of a program makes the
-   whole process flush subnormal numbers to zero.
-
-   Compiled and tested are gcc, clang and tcc on Linux, 64 and 32 bits, glibc and musl, and
-   mingw-w64, whose programs run under wine. Microsoft's compiler has not been at hand: clang, by
-   its rules, with its macros and stand-ins for its headers, compiles the file, and tests run under
-   wine on what it makes. That compiler, and clang-cl, get the plain kernels. */
+   whole process flush subnormal numbers to zero. */
 #ifndef L2LADV_H
 #define L2LADV_H
 
@@ -13016,7 +13011,8 @@ static const l2l__kernels l2l__naive_kernels = {
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(L2LADV_DOUBLE) && !defined(L2LADV_NO_SIMD)
 #if defined(_MSC_VER)
-/* clang-cl: it declares intrinsics by flag alone, and has no __cpu_model to ask at run time. */
+/* clang-cl: it declares intrinsics by flag alone, and has no __cpu_model to ask at run time. It and
+   Microsoft's compiler, which has never been at hand, take the plain kernels. */
 #elif defined(_WIN32) && !defined(__OPTIMIZE__)
 /* On Windows the stack is aligned to 16 bytes, which gcc's long vectors at -O0 do not survive. */
 #elif defined(__x86_64__) || defined(__i386__)
