@@ -253,8 +253,8 @@ tried() { # tried TEST...: commands that link test programs to x.o, or double.o,
         double*) echo "$mingw -std=c99 -O1 -DL2LADV_DOUBLE '$tests/test_$t.c' double.o -o $t.exe -lm" ;;
         *) echo "$mingw -std=c99 -O1 '$tests/test_$t.c' x.o $link -o $t.exe -lm" ;;
         esac
-        case $t in roundtrip) more=10 ;; *) more= ;; esac
-        echo "timeout 300 wine ./$t.exe $more"
+        case $t in roundtrip) rounds=10 ;; *) rounds= ;; esac
+        echo "timeout 600 wine ./$t.exe $rounds"
     done
 }
 link=
@@ -275,9 +275,10 @@ if have $mingw; then
             job "mingw-w64 $level" "$windows $level -c '$tests/implementation.c' -o x.o"
             continue
         fi
-        job "mingw-w64 $level, under wine: operators, kernels" "$wine_set
+        [ $level = -O0 ] && more= || more=kernels # at -O0 it has the plain ones, which take minutes
+        job "mingw-w64 $level, under wine: operators $more" "$wine_set
         $windows $level -c '$tests/implementation.c' -o x.o
-        $(tried operators kernels)"
+        $(tried operators $more)"
     done
     if have wine; then
         # One prefix, made by one process; wine wants a home of its own.
@@ -289,7 +290,7 @@ if have $mingw; then
         timeout 300 wine ./large.exe ."
         job "mingw-w64 -O2, under wine: double" "$wine_set
         $windows -O2 -DL2LADV_DOUBLE -c '$tests/implementation.c' -o double.o
-        $(tried double double_learned)"
+        $(tried double)"
         link=-Wl,--defsym,__chkstk=___chkstk_ms # MSVC's name for what looks after a large stack
         [ -z "$object" ] || job "what clang makes by MSVC's rules, under wine: operators, handles, numbers, roundtrip" \
             "$wine_set
