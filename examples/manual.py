@@ -264,7 +264,8 @@ class Page:
         else:  # the title is the beginning of a sentence
             text = " ".join(l.strip() for l in lines)[3:]
             title, lines = re.split(r"[:.(]", text)[0].strip(), ["   " + text]
-        title = title if re.match(NAME + r"|\.", title) else title[:1].upper() + title[1:]
+        if not re.match(NAME + r"|\.", title):
+            title = re.sub(r"^[\d. ]*[a-z]", lambda m: m.group().upper(), title)
         number = re.match(r"(\d+\.\d+) ", title)
         name = "s" + number.group(1) if number else self.anchor("%s %s" % (chapter.mark, title))
         self.toc.append((2, name, title, ""))
