@@ -13011,7 +13011,10 @@ static const l2l__kernels l2l__naive_kernels = {
 /* -- 15.3 vector kernels ----------------------------------------------------------------------- */
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(L2LADV_DOUBLE) && !defined(L2LADV_NO_SIMD)
-#if defined(_WIN32) && !defined(__OPTIMIZE__)
+#if defined(_MSC_VER)
+/* clang-cl: it declares intrinsics by flag alone, and has no __cpu_model to ask at run time. It and
+   Microsoft's compiler, which has never been at hand, take the plain kernels. */
+#elif defined(_WIN32) && !defined(__OPTIMIZE__)
 /* On Windows the stack is aligned to 16 bytes, which gcc's long vectors at -O0 do not survive. */
 #elif defined(__x86_64__) || defined(__i386__)
 #define L2L__X86

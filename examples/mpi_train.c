@@ -166,8 +166,8 @@ static l2l_train_options make_options(l2l_learned *phi)
     o.optimizer = strcmp(set.opt, "sgd") ? l2l_adam_default() : l2l_sgd_default();
     if (set.lr > 0) o.optimizer.rate = set.lr;
     if (!strcmp(set.schedule, "cosine")) o.schedule.kind = L2L_COSINE;
-    o.augment.flip = !strcmp(set.dataset, "cifar10") || !strcmp(set.dataset, "restricted-imagenet");
-    o.augment.padding = strcmp(set.dataset, "cifar10") ? 0 : 4;
+    o.augment.flip = cli_photographs(set.dataset);
+    o.augment.padding = cli_listed("cifar10|cifar100", set.dataset, strlen(set.dataset)) ? 4 : 0;
     o.validation = set.val;
     o.seed = set.seed;
     o.progress = progress;
