@@ -70,17 +70,17 @@ int main(void)
            classifiers, layers, own networks          545  >>models
            outer optimizers, schedules                679  >>optimizers
            objective, maximizer, outer loss           719  >>seams
-           attacks                                    865  >>attacks
-           the learned maximizer                     1032  >>learned
-           data sets                                 1073  >>data
-           training                                  1095  >>train
-           evaluation                                1225  >>evaluate
-           files                                     1318  >>files
+           attacks                                    864  >>attacks
+           the learned maximizer                     1031  >>learned
+           data sets                                 1072  >>data
+           training                                  1094  >>train
+           evaluation                                1222  >>evaluate
+           files                                     1315  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1466  >>algorithm-1
-      4  The learned maximizer                       2668  >>maximizer
-      5  Maximizers that do not learn                3662  >>maximizers
-      6  Methods and trainers                        3889  >>methods
+      3  Algorithm 1, line by line                   1463  >>algorithm-1
+      4  The learned maximizer                       2652  >>maximizer
+      5  Maximizers that do not learn                3646  >>maximizers
+      6  Methods and trainers                        3873  >>methods
    Part III: the machine
       7  Errors, memory, random numbers, options     4356  >>foundation
       8  Tensors and reverse-mode autodiff           5475  >>autodiff
@@ -808,8 +808,7 @@ typedef struct l2l_maximizer {
        after the last part `update` makes a step with it. Both NULL: it does not learn. */
     bool (*gradient)(void *self, l2l_inner *in);
     bool (*update)(void *self, l2l_inner *in);
-    /* Where that sum is, as long as the maximizer lives, and how many numbers; only needed where
-       several ranks learn (2.12), which put theirs together there. May be NULL. */
+    /* Where that sum is, always, and of how many numbers: for several ranks (2.12). May be NULL. */
     l2l_real *(*sum)(void *self, int64_t *n);
     /* For checkpoints: writes what was learned as numbers (or only counts them if numbers is NULL),
        and takes it back. Both may be NULL. */
@@ -1104,13 +1103,12 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
    once for a step, by the mean of the parts' moves; until then all parts see those from before it.
 
    Several processes, on one machine or many, train one model: each makes the same model, maximizer,
-   data set and trainer, with a `rank` of its own, and calls the same functions. Each takes every
-   ranks-th part of a batch (micro_batch, if 0: batch/ranks), and all add up what was found in the
-   order of the parts. So bits depend on micro_batch alone: any number of ranks, also on resuming,
-   gives those of one process. Held-out images are attacked by parts, too. Rank 0 alone writes log
-   and checkpoint, which all read; `progress` is called on each. An error on one rank ends all with
-   "rank 2: ", as a callback does that says stop; a rank that dies is for `exchange` to notice.
-   examples/mpi_train.c does it with MPI. */
+   data set and trainer, with a `rank` of its own, and makes the same calls. Each takes every
+   ranks-th part of a batch (micro_batch, if 0: batch/ranks), and all sums are taken in the order of
+   the parts: bits depend on micro_batch alone, and any number of ranks, also on resuming, gives
+   those of one process. Held-out images are shared out, too. Rank 0 writes log and checkpoint,
+   which all read; `progress` is called on each. An error or a callback's stop on one rank ends all;
+   that one is gone `exchange` must notice. With MPI: examples/mpi_train.c. */
 typedef struct l2l_method {
     const char *name;
     l2l_objective objective;
@@ -1188,10 +1186,9 @@ typedef struct l2l_train_options {
     const char *log;            /* file of JSON lines, NULL: none; refused while another training */
                                 /* writes to it (POSIX)                                           */
     int rank, ranks;            /* this process, 0 to ranks-1, of so many; 0 or 1: it is alone    */
-    bool (*exchange)(void *user, const void *to, void *from, size_t bytes); /* all to all: block  */
-                                /* k of `to` goes to rank k, and block k of `from` comes from     */
-                                /* rank k, the own one, too; each of so many bytes. false: it     */
-                                /* failed, which ends the training on this rank                   */
+    /* All to all, in blocks of so many bytes: block k of `to` goes to rank k, block k of `from`
+       comes from rank k (the own one, too). False, it failed, ends the training on this rank. */
+    bool (*exchange)(void *exchange_user, const void *to, void *from, size_t bytes);
     void *exchange_user;
 } l2l_train_options;
 L2LADVDEF l2l_train_options l2l_train_default(void);
@@ -1552,15 +1549,12 @@ struct l2l_optimizer {
     int64_t steps;
 };
 
-/* What a rank tells the others: of its part of a batch, and at the end of steps. */
-typedef struct l2l__told {
-    int status;                              /* l2l_status: not OK ends all ranks                 */
-    int n, right, guess;                     /* images, those that are right, the class predicted */
-                                             /* for all of them or -1                             */
-    bool noted, stop;                        /* line 14 noted predictions at x'_T; a callback     */
-                                             /* asked to stop                                     */
+typedef struct l2l__told {                   /* by a rank: of its part, and at a step's end       */
+    int status, n, right;                    /* of its context; images, those that are right      */
+    int guess;                               /* the class predicted for all of them or -1         */
+    bool noted, stop;                        /* line 14 saw predictions; a callback says stop     */
     int64_t saturated;                       /* how many pixels of x'_T are on the border         */
-    double L_theta, L_phi;                   /* L_theta / B; L_phi                                */
+    double L_theta, L_phi;                   /* the part's share of L_theta / B; its L_phi        */
     double start_loss, end_loss;             /* sums of L(f(x'_0), y), L(f(x'_T), y)              */
     double digest[4];                        /* what must be equal, see l2l__alike                */
 } l2l__told;
@@ -1580,14 +1574,11 @@ struct l2l_trainer {
     l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
     l2l_real *sum;                           /* over the parts: l2l__pack_part; NULL: there is 1  */
     int64_t sum_size, slice;                 /* its numbers; as many of a chunk as a rank adds up */
-    l2l_real *phi;                           /* the maximizer's sum, n_phi numbers, if there are  */
-    int64_t n_phi;                           /* other ranks                                       */
-    l2l_real *buffers;                       /* running statistics before the step                */
-    int64_t n_buffers;
+    l2l_real *phi, *buffers;                 /* the maximizer's sum, if there are other ranks;    */
+    int64_t n_phi, n_buffers;                /* running statistics before the step                */
     int ranks, round, rounds;                /* in a round every rank takes a part                */
-    l2l__told part, whole;                   /* of the part at hand, of the batch so far          */
-    l2l__told *told;                         /* of all ranks                                      */
-    char *talk;                              /* texts to and from all ranks                       */
+    l2l__told part, whole, *told;            /* of the part at hand, of the batch so far; of all  */
+    char *talk;                              /* ranks; room for their texts                       */
     bool apart;                              /* an error has been told: the ranks talk no more    */
     double *w;                               /* w[0..T]                                           */
     bool cross_entropy;                      /* line 14 is the library's own, which notes its     */
@@ -2305,7 +2296,6 @@ static bool l2l__exchange(l2l_trainer *t, const void *to, void *from, size_t byt
                      t->options.rank);
 }
 
-/* The same block to every rank. */
 static bool l2l__to_all(l2l_trainer *t, const void *mine, void *from, size_t bytes)
 {
     for (int r = 0; r < t->ranks; r++) memcpy(t->talk + (size_t)r * bytes, mine, bytes);
@@ -2333,11 +2323,9 @@ static bool l2l__gather(l2l_trainer *t)
 }
 
 /* Ranks that are to train one model begin alike, and stay so unless their machines compute
-   differently. */
-static bool l2l__alike(l2l_trainer *t)
+   differently: their digests, which `what` names, are equal. */
+static bool l2l__agree(l2l_trainer *t, const char *const what[4])
 {
-    static const char *const what[4] = {"step", "settings or data", "model", "maximizer"};
-    if (t->ranks > 1) l2l__training_digests(t, t->part.digest);
     if (!l2l__gather(t)) return false;
     for (int r = 1; r < t->ranks; r++)
         for (int i = 0; i < 4; i++)
@@ -2345,6 +2333,12 @@ static bool l2l__alike(l2l_trainer *t)
                 return l2l__fail(t->context, L2L_ERROR_MISMATCH, "training: rank %d has another %s "
                                  "than rank 0", r, what[i]);
     return true;
+}
+static bool l2l__alike(l2l_trainer *t)
+{
+    static const char *const what[4] = {"step", "settings or data", "model", "maximizer"};
+    if (t->ranks > 1) l2l__training_digests(t, t->part.digest);
+    return l2l__agree(t, what);
 }
 
 /* What a part adds to the report: pixels of x'_T on the border of the ball or of the image range,
@@ -2611,33 +2605,23 @@ static bool l2l__last_finite(l2l_trainer *t)
 }
 
 /* A step that is over is counted and reported; it may end an epoch. */
-static bool l2l__end_step(l2l_trainer *t, const l2l_inner *in)
+static void l2l__end_step(l2l_trainer *t, const l2l_inner *in)
 {
     l2l_progress *p = &t->progress;
     const l2l_train_options *o = &t->options;
     bool ended, ok;
     l2l__report(t, in);
     p->step = ++t->step;
-    if (t->given) return true;
+    if (t->given) return;
     ended = ++p->step_in_epoch == p->steps_in_epoch;
     ok = l2l__last_finite(t) && !l2l__plateau(t) && (!ended || l2l__end_epoch(t));
     memset(&t->part, 0, sizeof t->part);
     if (ok) l2l__log_line(t);                /* before the callback, which may make a checkpoint  */
     if (ok && o->progress) t->part.stop = !o->progress(o->user, p);
-    ok = ok && l2l__log_write(t);
-    if (ended) {                             /* also after an error: the trainer stays usable     */
-        p->epoch++;
-        p->step_in_epoch = 0;
-    }
-    return ok;
-}
-
-/* Does a callback, on whatever rank, ask to stop? */
-static bool l2l__asked_to_stop(const l2l_trainer *t)
-{
-    for (int r = 0; r < t->ranks; r++)
-        if (t->told[r].stop) return true;
-    return false;
+    if (ok) l2l__log_write(t);
+    if (!ended) return;
+    p->epoch++;                              /* also after an error: the trainer stays usable     */
+    p->step_in_epoch = 0;
 }
 
 /* Ends the step, saves. True while there is more to do, which all ranks agree upon. */
@@ -2645,11 +2629,11 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in)
 {
     l2l_progress *p = &t->progress;
     const l2l_train_options *o = &t->options;
-    bool stop;
+    bool stop = false;
     if (t->context->status) l2l__go_back(t, "step");
     else l2l__end_step(t, in);
     if (!(p->epoch_ended ? l2l__alike(t) : l2l__gather(t)) || t->given) return false;
-    stop = l2l__asked_to_stop(t);
+    for (int r = 0; r < t->ranks; r++) stop |= t->told[r].stop;
     if (t->checkpoint && (p->epoch_ended || stop ||
                           (o->checkpoint_steps > 0 && t->step % o->checkpoint_steps == 0))) {
         if (!o->rank) l2l_trainer_save(t, t->checkpoint);
@@ -4319,22 +4303,19 @@ L2LADVDEF bool l2l_train(l2l_trainer *t)
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
                               l2l_progress *p)
 {
+    static const char *const what[4] = {"step", "number of images", NULL, NULL};
     l2l_context *c = t ? t->context : NULL;
     if (p) memset(p, 0, sizeof *p);
     if (!c) return false;
     t->apart = false;
     memset(&t->part, 0, sizeof t->part);
     t->part.digest[0] = (double)t->step;
-    t->part.n = n;
+    t->part.digest[1] = n;
     if (n < 1) l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_train_step: %d images", n);
     if (!c->status && l2l__given(c, "l2l_train_step", "images", images) &&
         l2l__given(c, "l2l_train_step", "labels", labels))
         l2l__images_ok(c, "l2l_train_step", &t->model->options, images, labels, n);
-    if (!l2l__gather(t)) return false;
-    for (int r = 1; r < t->ranks; r++)
-        if (t->told[r].n != t->told[0].n)
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_train_step: %d images on rank %d, %d on "
-                             "rank 0", t->told[r].n, r, t->told[0].n);
+    if (!l2l__agree(t, what)) return false;
     t->given = images;
     t->given_labels = labels;
     t->given_n = n;
@@ -15428,7 +15409,8 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 /* HISTORY
    next              evaluations as folds over records; searches of one's own (l2l_search,
                      l2l_spot); PGD with shrinking steps; C&W l2, DeepFool, Sign-OPT, transfer and
-                     evaluations' states (format 4, text) beside the header
+                     evaluations' states (format 4, text) beside the header; training by several
+                     processes; with micro_batch running statistics move once for a step
    0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are
                      not finite end attacks and trainings, with their image and step; one table for
                      the options of each struct; numbers in files exact; files written whole, where
