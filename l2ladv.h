@@ -82,16 +82,16 @@ int main(void)
       5  Maximizers that do not learn                3646  >>maximizers
       6  Methods and trainers                        3873  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4356  >>foundation
-      8  Tensors and reverse-mode autodiff           5475  >>autodiff
-      9  Layers and classifiers                      7150  >>layers
-     10  Losses and outer optimizers                 8253  >>losses-code
+      7  Errors, memory, random numbers, options     4337  >>foundation
+      8  Tensors and reverse-mode autodiff           5456  >>autodiff
+      9  Layers and classifiers                      7131  >>layers
+     10  Losses and outer optimizers                 8234  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8584  >>attacks-code
-     12  Evaluation                                  9837  >>evaluation
-     13  Data sets                                  10330  >>data-code
-     14  Files                                      10426  >>files-code
-     15  Kernels                                    12697  >>kernels
+     11  Attacks                                     8565  >>attacks-code
+     12  Evaluation                                  9818  >>evaluation
+     13  Data sets                                  10311  >>data-code
+     14  Files                                      10407  >>files-code
+     15  Kernels                                    12678  >>kernels
    History and licence: at the end.
 
    NOTATION
