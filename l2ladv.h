@@ -78,20 +78,20 @@ int main(void)
            files                                     1318  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1466  >>algorithm-1
-      4  The learned maximizer                       2668  >>maximizer
-      5  Maximizers that do not learn                3662  >>maximizers
-      6  Methods and trainers                        3889  >>methods
+      4  The learned maximizer                       2681  >>maximizer
+      5  Maximizers that do not learn                3675  >>maximizers
+      6  Methods and trainers                        3902  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4356  >>foundation
-      8  Tensors and reverse-mode autodiff           5486  >>autodiff
-      9  Layers and classifiers                      7163  >>layers
-     10  Losses and outer optimizers                 8263  >>losses-code
+      7  Errors, memory, random numbers, options     4369  >>foundation
+      8  Tensors and reverse-mode autodiff           5497  >>autodiff
+      9  Layers and classifiers                      7174  >>layers
+     10  Losses and outer optimizers                 8274  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8594  >>attacks-code
-     12  Evaluation                                  9847  >>evaluation
-     13  Data sets                                  10339  >>data-code
-     14  Files                                      10435  >>files-code
-     15  Kernels                                    12714  >>kernels
+     11  Attacks                                     8647  >>attacks-code
+     12  Evaluation                                  9900  >>evaluation
+     13  Data sets                                  10392  >>data-code
+     14  Files                                      10488  >>files-code
+     15  Kernels                                    12767  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -1582,6 +1582,7 @@ struct l2l_trainer {
     int64_t sum_size, slice;                 /* its numbers; as many of a chunk as a rank adds up */
     l2l_real *phi;                           /* the maximizer's sum, n_phi numbers, if there are  */
     int64_t n_phi;                           /* other ranks                                       */
+    double norm;                             /* of the gradient of L_theta / B                    */
     l2l_real *buffers;                       /* running statistics before the step                */
     int64_t n_buffers;
     int ranks, round, rounds;                /* in a round every rank takes a part                */
@@ -1712,8 +1713,13 @@ static void l2l__touch(l2l__slot *p);
 static l2l_tensor *l2l__forward_frozen(l2l_model *m, l2l_tensor *x, l2l_mode mode);
 
 /* of chapter 10, losses and optimizers */
-static void l2l__adam(const l2l_optimizer_options *o, int64_t n, l2l_real *x, const l2l_real *g,
-                      l2l_real *m, l2l_real *v, double rate, l2l_real scale, int64_t step);
+static void l2l__adam(const l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
+                      const l2l_real *g, l2l_real *m, l2l_real *v, double rate, double scale,
+                      int64_t step);
+static double l2l__gradient_norm(const l2l_optimizer *o, l2l_real *const *gradients);
+static bool l2l__optimizer_update(l2l_optimizer *o, l2l_real *const *values,
+                                  l2l_real *const *gradients, double norm, double rate,
+                                  l2l_real *before);
 
 /* of chapter 11, attacks */
 static int64_t l2l__image_size(const l2l_model_options *o);
@@ -2202,13 +2208,6 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
     return l2l__outer_note(in, logits, loss) ? l2l_mean(c, loss) : NULL;
 }
 
-static bool l2l__finite(l2l_real *const *arrays, const int64_t *sizes, int n)
-{
-    for (int i = 0; i < n; i++)
-        if (l2l__not_finite_at(arrays[i], sizes[i]) < sizes[i]) return false;
-    return true;
-}
-
 /* A loss that is no longer finite is the fault of the step before: theta goes back to where the
    loss and its gradient last were (the optimizer's moments do not). */
 static void l2l__copy_theta(l2l_trainer *t, bool back)
@@ -2235,6 +2234,15 @@ static void l2l__share(l2l_trainer *t, l2l_inner *in)
     in->L_phi += in->w[in->T] * total;
 }
 
+/* The length of t->gradients, of the part at hand, then of the batch: finite if and only if they
+   are, which the check and the optimizer go by. */
+static bool l2l__measure_gradient(l2l_trainer *t)
+{
+    t->norm = l2l__gradient_norm(t->optimizer, t->gradients);
+    return t->norm <= DBL_MAX || l2l__fail(t->context, L2L_ERROR_NUMERIC, "the gradient of the "
+                                           "outer loss is not finite");
+}
+
 /* The part's share of L_theta / B at x'_T, and the gradient of the mean loss of the part in theta.
    Checked before anything is updated. */
 static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
@@ -2252,8 +2260,7 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
     t->theta[t->n_theta] = in->adv;
     if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
         for (int i = 0; i < t->n_theta; i++) t->gradients[i] = t->found[i]->data;
-        if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
-            l2l__fail(c, L2L_ERROR_NUMERIC, "the gradient of the outer loss is not finite");
+        l2l__measure_gradient(t);
         if (share) l2l__share(t, in);
     }
     l2l_set_recording(c, was);
@@ -2439,8 +2446,7 @@ static bool l2l__unpack(l2l_trainer *t, const l2l_inner *in)
             p->value.data[k] = whole ? *at++ : p->value.data[k] + *at++;
     }
     if (t->n_phi) memcpy(t->phi, at, (size_t)t->n_phi * sizeof *at);
-    return l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta) ||
-           l2l__fail(t->context, L2L_ERROR_NUMERIC, "the gradient of the outer loss is not finite");
+    return l2l__measure_gradient(t);
 }
 
 /* The part at hand and those of the other ranks. Every part begins with the running statistics from
@@ -2479,8 +2485,13 @@ static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
 static bool l2l__descend(l2l_trainer *t)
 {
     if (t->context->status) return false;
-    l2l__copy_theta(t, false);               /* every part's loss and gradient were finite        */
-    if (!l2l_optimizer_step(t->optimizer, t->values, t->gradients, t->progress.rate)) return false;
+    /* Every part's loss and gradient were finite: theta is good, and kept as it was. */
+    if (!l2l__optimizer_update(t->optimizer, t->values, t->gradients, t->norm, t->progress.rate,
+                               t->good)) {
+        l2l__copy_theta(t, false);
+        return false;
+    }
+    t->has_good = true;
     for (int i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
     return true;
 }
@@ -2603,8 +2614,10 @@ static void l2l__report(l2l_trainer *t, const l2l_inner *in)
 /* The last step's parameters have no next loss that would tell. */
 static bool l2l__last_finite(l2l_trainer *t)
 {
-    if (t->step < t->progress.steps || l2l__finite(t->values, t->optimizer->sizes, t->n_theta))
-        return true;
+    const int64_t *sizes = t->optimizer->sizes;
+    int i = t->step < t->progress.steps ? t->n_theta : 0;
+    while (i < t->n_theta && l2l__not_finite_at(t->values[i], sizes[i]) == sizes[i]) i++;
+    if (i == t->n_theta) return true;
     l2l__copy_theta(t, true);
     return l2l__fail(t->context, L2L_ERROR_NUMERIC, "the last step's parameters are not finite; "
                      "those of the step before were kept");
@@ -3738,7 +3751,7 @@ static bool l2l__adam_step(void *self, l2l_inner *in)
             if (fabs((double)(z[j] - x[j])) > fabs((double)(z[most] - x[most]))) most = j;
         if (fabs((double)(z[most] - x[most])) > in->maximizer->number[0])
             g[most] -= z[most] > x[most] ? (l2l_real)1 : (l2l_real)-1;
-        l2l__adam(&o, one, in->delta->data + at, g, in->memory[0]->data + at,
+        l2l__adam(in->context, &o, one, in->delta->data + at, g, in->memory[0]->data + at,
                   in->memory[1]->data + at, in->step_size, -1, in->t + 1);
     }
     l2l_finite_images(in, l2l__a_square, in->memory[1]);
@@ -4988,8 +5001,6 @@ L2LADVDEF const char *l2l_describe(l2l_context *c)
                 c->threads, c->threads == 1 ? "" : "s");
     return c->description;
 }
-
-static l2l_real l2l__sqrt(l2l_real x) { return (l2l_real)sqrt((double)x); }
 
 /* -- random numbers: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011) -------------------- */
 
@@ -8263,6 +8274,23 @@ L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e)
 /*  10 LOSSES AND OUTER OPTIMIZERS                                               >>losses-code  */
 /* ============================================================================================ */
 
+/* One step of an optimizer, number by number, with d = scale g + decay x:
+       SGD    without memory x -= rate d, else v = momentum v + d and x -= rate v
+              (Nesterov: x -= rate (d + momentum v))
+       Adam   m = beta1 m + (1 - beta1) d, v = beta2 v + (1 - beta2) d^2,
+              x -= rate m / (root sqrt(v) + epsilon), where in step t rate has been divided by
+              1 - beta1^t, and root = (1 - beta2^t)^-1/2 */
+typedef struct l2l__update {
+    bool adam, nesterov;
+    l2l_real scale, decay, rate, momentum, beta1, beta2, root, epsilon;
+} l2l__update;
+
+/* of chapter 15, kernels */
+static void l2l__update_run(const l2l_context *c, int64_t n, const l2l__update *u,
+                            const l2l_real *g, l2l_real *x, l2l_real *first, l2l_real *second);
+static void l2l__ew_update(l2l_context *c, int64_t n, const l2l__update *u, const l2l_real *g,
+                           l2l_real *x, l2l_real *first, l2l_real *second, l2l_real *before);
+
 /* -- losses, per image ------------------------------------------------------------------------- */
 
 /* d CE / d z = (p - onehot(y)) dy, p = softmax(z). Entry y is minus the sum of the others: 1 - p_y
@@ -8475,44 +8503,61 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
     return NULL;
 }
 
-/* The factor that brings the gradient's l2 norm down to `clip`. */
-static double l2l__clip_factor(const l2l_optimizer *o, l2l_real *const *g, double *norm)
+/* sum of x^2, in parts that n alone decides, each of eight sums. */
+static double l2l__sum_squares(const l2l_context *c, const l2l_real *x, int64_t n)
 {
-    double total = 0, clip = o->options.clip;
+    enum { PARTS = 64, SUMS = 8 };
+    double sums[PARTS][SUMS], total = 0;
+    int part;
+    L2L__PARALLEL(l2l__workers(c, n))
+    for (part = 0; part < PARTS; part++) {
+        double s[SUMS] = {0};
+        int64_t i = n * part / PARTS, last = n * (part + 1) / PARTS;
+        for (; i + SUMS <= last; i += SUMS)
+            for (int j = 0; j < SUMS; j++) s[j] += (double)x[i + j] * (double)x[i + j];
+        for (; i < last; i++) s[0] += (double)x[i] * (double)x[i];
+        memcpy(sums[part], s, sizeof s);
+    }
+    for (part = 0; part < PARTS; part++)
+        for (int j = 0; j < SUMS; j++) total += sums[part][j];
+    return total;
+}
+
+/* |g|_2 over all arrays. */
+static double l2l__gradient_norm(const l2l_optimizer *o, l2l_real *const *gradients)
+{
+    double total = 0;
     for (int i = 0; i < o->n; i++)
-        for (int64_t j = 0; j < o->sizes[i]; j++) total += (double)g[i][j] * (double)g[i][j];
-    *norm = sqrt(total);
-    return clip > 0 && *norm > clip ? clip / *norm : 1;
+        total += l2l__sum_squares(o->context, gradients[i], o->sizes[i]);
+    return sqrt(total);
 }
 
-static void l2l__sgd(const l2l_optimizer_options *o, int64_t n, l2l_real *x, const l2l_real *g,
-                     l2l_real *v, l2l_real rate, l2l_real scale)
+/* Step number `step` of the options' optimizer on the gradient times `scale`. */
+static l2l__update l2l__update_of(const l2l_optimizer_options *o, double rate, double scale,
+                                  int64_t step)
 {
-    l2l_real momentum = (l2l_real)o->momentum, decay = (l2l_real)o->weight_decay;
-    for (int64_t i = 0; i < n; i++) {
-        l2l_real d = scale * g[i] + decay * x[i];
-        if (v) {
-            v[i] = momentum * v[i] + d;
-            d = o->nesterov ? (l2l_real)(d + momentum * v[i]) : v[i];
-        }
-        x[i] -= rate * d;
-    }
+    l2l__update u = L2L__ZERO;
+    bool adam = o->kind == L2L_ADAM;
+    u.adam = adam;
+    u.nesterov = o->nesterov;
+    u.scale = (l2l_real)scale;
+    u.decay = (l2l_real)o->weight_decay;
+    u.momentum = (l2l_real)o->momentum;
+    u.beta1 = (l2l_real)o->beta1;
+    u.beta2 = (l2l_real)o->beta2;
+    u.rate = (l2l_real)(adam ? rate / (1 - pow(o->beta1, (double)step)) : rate);
+    u.root = (l2l_real)(adam ? 1 / sqrt(1 - pow(o->beta2, (double)step)) : 0);
+    u.epsilon = (l2l_real)o->epsilon;
+    return u;
 }
 
-/* m, v: moving means of g and g^2; x -= rate * mhat / (sqrt(vhat) + epsilon) */
-static void l2l__adam(const l2l_optimizer_options *o, int64_t n, l2l_real *x, const l2l_real *g,
-                      l2l_real *m, l2l_real *v, double rate, l2l_real scale, int64_t step)
+/* By the calling thread alone. */
+static void l2l__adam(const l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
+                      const l2l_real *g, l2l_real *m, l2l_real *v, double rate, double scale,
+                      int64_t step)
 {
-    l2l_real b1 = (l2l_real)o->beta1, b2 = (l2l_real)o->beta2, decay = (l2l_real)o->weight_decay;
-    l2l_real epsilon = (l2l_real)o->epsilon;
-    l2l_real a = (l2l_real)(rate / (1 - pow(o->beta1, (double)step)));
-    l2l_real root = (l2l_real)(1 / sqrt(1 - pow(o->beta2, (double)step)));
-    for (int64_t i = 0; i < n; i++) {
-        l2l_real d = scale * g[i] + decay * x[i];
-        m[i] = b1 * m[i] + (1 - b1) * d;
-        v[i] = b2 * v[i] + (1 - b2) * d * d;
-        x[i] -= a * m[i] / (l2l__sqrt(v[i]) * root + epsilon);
-    }
+    const l2l__update u = l2l__update_of(o, rate, scale, step);
+    l2l__update_run(c, n, &u, g, x, m, v);
 }
 
 /* As many arrays as the optimizer is for. */
@@ -8529,35 +8574,43 @@ static bool l2l__arrays_given(const l2l_optimizer *o, const char *what, l2l_real
 /* sqrt of FLT_MAX or DBL_MAX: Adam's v would be infinite beyond, and the parameter stand still. */
 static const double l2l__root_of_most = sizeof(l2l_real) == 4 ? 1.8446743e19 : 1.3407807e154;
 
+/* A step for gradients of this length together. `before`, if there is such, gets the values as they
+   were, array behind array. False, and an error, leaves all as it was. */
+static bool l2l__optimizer_update(l2l_optimizer *o, l2l_real *const *values,
+                                  l2l_real *const *gradients, double norm, double rate_factor,
+                                  l2l_real *before)
+{
+    const double clip = o->options.clip, scale = clip > 0 && norm > clip ? clip / norm : 1;
+    l2l__update u;
+    if (o->options.kind == L2L_ADAM && norm * scale > l2l__root_of_most)
+        return l2l__fail(o->context, L2L_ERROR_NUMERIC, "optimizer: a gradient of length %g is too "
+                         "large for Adam, its square is infinite; the parameters stay as they were",
+                         norm * scale);
+    u = l2l__update_of(&o->options, o->options.rate * rate_factor, scale, ++o->steps);
+    for (int i = 0; i < o->n; i++) {
+        l2l__ew_update(o->context, o->sizes[i], &u, gradients[i], values[i], o->first[i],
+                       o->second[i], before);
+        if (before) before += o->sizes[i];
+    }
+    return true;
+}
+
 L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double rate_factor)
 {
-    double rate, norm, scale;
+    double norm;
     if (!o || o->context->status || !l2l__arrays_given(o, "values", values) ||
         !l2l__arrays_given(o, "gradients", gradients))
         return false;
     if (!(fabs(rate_factor) <= DBL_MAX))
         return l2l__fail(o->context, L2L_ERROR_ARGUMENT, "l2l_optimizer_step: rate_factor %g is "
                          "not a finite number", rate_factor);
-    rate = o->options.rate * rate_factor;
-    scale = l2l__clip_factor(o, gradients, &norm);
+    norm = l2l__gradient_norm(o, gradients);
     if (!(norm <= DBL_MAX))                  /* also when it is not a number                      */
         return l2l__fail(o->context, L2L_ERROR_NUMERIC,
                          "optimizer: the gradient is not finite; the parameters "
                          "stay as they were");
-    if (o->options.kind == L2L_ADAM && norm * scale > l2l__root_of_most)
-        return l2l__fail(o->context, L2L_ERROR_NUMERIC, "optimizer: a gradient of length %g is too "
-                         "large for Adam, its square is infinite; the parameters stay as they were",
-                         norm * scale);
-    o->steps++;
-    for (int i = 0; i < o->n; i++)
-        if (o->options.kind == L2L_SGD)
-            l2l__sgd(&o->options, o->sizes[i], values[i], gradients[i], o->first[i], (l2l_real)rate,
-                     (l2l_real)scale);
-        else
-            l2l__adam(&o->options, o->sizes[i], values[i], gradients[i], o->first[i], o->second[i],
-                      rate, (l2l_real)scale, o->steps);
-    return true;
+    return l2l__optimizer_update(o, values, gradients, norm, rate_factor, NULL);
 }
 
 /* -- schedules --------------------------------------------------------------------------------- */
@@ -12778,6 +12831,10 @@ typedef struct l2l__kernels {
     uint32_t (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
                      int x, int rows, int columns);
     const l2l__cell_kernels *cell;           /* of the learned maximizer                          */
+    /* An optimizer's step on numbers i and up; m is SGD's momentum (NULL: none) or Adam's first
+       moment, v its second. */
+    void (*update)(int64_t i, int64_t n, const l2l__update *u, const l2l_real *g, l2l_real *x,
+                   l2l_real *m, l2l_real *v);
 } l2l__kernels;
 
 enum { L2L__NO_TIES = 1 << 2 | 2 << 4 | 3 << 6 };
@@ -13001,10 +13058,31 @@ static void l2l__naive_pool_row(int first, const l2l__geometry *g, const l2l_rea
         }
 }
 
+static l2l_real l2l__sqrt(l2l_real x) { return (l2l_real)sqrt((double)x); }
+
+static void l2l__naive_update(int64_t i, int64_t n, const l2l__update *u, const l2l_real *g,
+                              l2l_real *x, l2l_real *m, l2l_real *v)
+{
+    for (; i < n; i++) {
+        l2l_real d = u->scale * g[i] + u->decay * x[i];
+        if (u->adam) {
+            m[i] = u->beta1 * m[i] + (1 - u->beta1) * d;
+            v[i] = u->beta2 * v[i] + (1 - u->beta2) * d * d;
+            x[i] -= u->rate * m[i] / (l2l__sqrt(v[i]) * u->root + u->epsilon);
+            continue;
+        }
+        if (m) {
+            m[i] = u->momentum * m[i] + d;
+            d = u->nesterov ? (l2l_real)(d + u->momentum * m[i]) : m[i];
+        }
+        x[i] -= u->rate * d;
+    }
+}
+
 static const l2l__kernels l2l__naive_kernels = {
     L2L_CPU_PLAIN, 1, NULL, NULL, NULL, l2l__naive_finish, l2l__naive_gate_scale,
     l2l__naive_moments, l2l__naive_combine, l2l__naive_ew, NULL, l2l__naive_pool_row, NULL,
-    &l2l__cell_plain
+    &l2l__cell_plain, l2l__naive_update
 };
 
 /* -- 15.3 vector kernels ----------------------------------------------------------------------- */
@@ -13925,12 +14003,78 @@ static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
     L2L__LANES, L2L__NAME(cell_forward), L2L__NAME(cell_backward), L2L__NAME(cell_accumulate)
 };
 
+#if L2L__LANES == 4
+/* An optimizer's step waits for the memory: four lanes are enough for every instruction set, and
+   without fused multiplications the bits are those of the naive twin. */
+L2L__INLINE L2L__V L2L__NAME(sqrt)(L2L__V x)
+{
+#if defined(L2L__X86)
+    return (L2L__V)_mm_sqrt_ps((__m128)x);
+#elif defined(__aarch64__)
+    return (L2L__V)vsqrtq_f32((float32x4_t)x);
+#else
+    L2L__V y = {l2l__sqrt(x[0]), l2l__sqrt(x[1]), l2l__sqrt(x[2]), l2l__sqrt(x[3])};
+    return y;
+#endif
+}
+
+L2L__INLINE int64_t L2L__NAME(update_sgd)(int64_t i, int64_t n, const l2l__update *u,
+                                          const float *g, float *x, float *m)
+{
+    const L2L__V scale = L2L__NAME(all)(u->scale), decay = L2L__NAME(all)(u->decay);
+    const L2L__V rate = L2L__NAME(all)(u->rate), momentum = L2L__NAME(all)(u->momentum);
+    for (; i + L2L__LANES <= n; i += L2L__LANES) {
+        L2L__V old = L2L__NAME(load)(x + i), d = scale * L2L__NAME(load)(g + i) + decay * old;
+        if (m) {
+            L2L__V v = momentum * L2L__NAME(load)(m + i) + d;
+            L2L__NAME(store)(m + i, v);
+            if (u->nesterov) d += momentum * v;
+            else d = v;
+        }
+        L2L__NAME(store)(x + i, old - rate * d);
+    }
+    return i;
+}
+
+L2L__INLINE int64_t L2L__NAME(update_adam)(int64_t i, int64_t n, const l2l__update *u,
+                                           const float *g, float *x, float *m, float *v)
+{
+    const L2L__V scale = L2L__NAME(all)(u->scale), decay = L2L__NAME(all)(u->decay);
+    const L2L__V b1 = L2L__NAME(all)(u->beta1), c1 = L2L__NAME(all)(1 - u->beta1);
+    const L2L__V b2 = L2L__NAME(all)(u->beta2), c2 = L2L__NAME(all)(1 - u->beta2);
+    const L2L__V rate = L2L__NAME(all)(u->rate), root = L2L__NAME(all)(u->root);
+    const L2L__V epsilon = L2L__NAME(all)(u->epsilon);
+    for (; i + L2L__LANES <= n; i += L2L__LANES) {
+        L2L__V old = L2L__NAME(load)(x + i), d = scale * L2L__NAME(load)(g + i) + decay * old;
+        L2L__V first = b1 * L2L__NAME(load)(m + i) + c1 * d;
+        L2L__V second = b2 * L2L__NAME(load)(v + i) + c2 * d * d;
+        L2L__NAME(store)(m + i, first);
+        L2L__NAME(store)(v + i, second);
+        L2L__NAME(store)(x + i, old - rate * first / (L2L__NAME(sqrt)(second) * root + epsilon));
+    }
+    return i;
+}
+
+L2L__KERNEL void L2L__NAME(update)(int64_t i, int64_t n, const l2l__update *u, const float *g,
+                                   float *x, float *m, float *v)
+{
+    i = u->adam ? L2L__NAME(update_adam)(i, n, u, g, x, m, v)
+                : L2L__NAME(update_sgd)(i, n, u, g, x, m);
+    l2l__naive_update(i, n, u, g, x, m, v);
+}
+#endif
+
 static const l2l__kernels L2L__NAME(kernels) = {
     L2L__LANES == 4 ? L2L_CPU_VECTOR : L2L__LANES == 8 ? L2L_CPU_AVX2 : L2L_CPU_AVX512,
     2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
     L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(ew),
     L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties),
-    &L2L__NAME(cell_kernels)
+    &L2L__NAME(cell_kernels),
+#if L2L__LANES == 4
+    L2L__NAME(update)
+#else
+    l2l__update_sse2
+#endif
 };
 
 #undef L2L__NAME
@@ -14126,6 +14270,27 @@ static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const 
                             l2l_real epsilon, l2l_real *out)
 {
     l2l__ew(c, L2L__PROJECT, n, z, x, epsilon, 0, out);
+}
+
+static void l2l__update_run(const l2l_context *c, int64_t n, const l2l__update *u,
+                            const l2l_real *g, l2l_real *x, l2l_real *first, l2l_real *second)
+{
+    c->kernels->update(0, n, u, g, x, first, second);
+}
+
+/* Piece by piece, so that x is read from the memory once. */
+static void l2l__ew_update(l2l_context *c, int64_t n, const l2l__update *u, const l2l_real *g,
+                           l2l_real *x, l2l_real *first, l2l_real *second, l2l_real *before)
+{
+    enum { PIECE = 8192 };
+    int64_t at;
+    L2L__PARALLEL(l2l__workers(c, n))
+    for (at = 0; at < n; at += PIECE) {
+        int m = l2l__at_most(PIECE, n - at);
+        if (before) memcpy(before + at, x + at, (size_t)m * sizeof *x);
+        c->kernels->update(0, m, u, g + at, x + at, first ? first + at : NULL,
+                           second ? second + at : NULL);
+    }
 }
 
 /* Drivers by pixels of n channels each; a pointer of NULL stays NULL. Every `each` pixels in turn
