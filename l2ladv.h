@@ -14229,7 +14229,7 @@ static int l2l__next(int *taken)
 {
     int mine;
 #ifdef L2L__PRAGMA
-    L2L__PRAGMA(omp critical(l2l__next))
+    L2L__PRAGMA(omp atomic capture)
 #endif
     mine = (*taken)++;
     return mine;
