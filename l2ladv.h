@@ -78,20 +78,20 @@ int main(void)
            files                                     1318  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1466  >>algorithm-1
-      4  The learned maximizer                       2681  >>maximizer
-      5  Maximizers that do not learn                3675  >>maximizers
-      6  Methods and trainers                        3902  >>methods
+      4  The learned maximizer                       2682  >>maximizer
+      5  Maximizers that do not learn                3676  >>maximizers
+      6  Methods and trainers                        3903  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4369  >>foundation
-      8  Tensors and reverse-mode autodiff           5497  >>autodiff
-      9  Layers and classifiers                      7174  >>layers
-     10  Losses and outer optimizers                 8274  >>losses-code
+      7  Errors, memory, random numbers, options     4370  >>foundation
+      8  Tensors and reverse-mode autodiff           5498  >>autodiff
+      9  Layers and classifiers                      7170  >>layers
+     10  Losses and outer optimizers                 8253  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8647  >>attacks-code
-     12  Evaluation                                  9900  >>evaluation
-     13  Data sets                                  10392  >>data-code
-     14  Files                                      10488  >>files-code
-     15  Kernels                                    12767  >>kernels
+     11  Attacks                                     8612  >>attacks-code
+     12  Evaluation                                  9865  >>evaluation
+     13  Data sets                                  10357  >>data-code
+     14  Files                                      10453  >>files-code
+     15  Kernels                                    12732  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -1549,6 +1549,7 @@ struct l2l_optimizer {
     int n;
     int64_t *sizes;
     l2l_real **first, **second;              /* momentum; Adam's second moment                    */
+    void *held;                              /* the memory of these arrays                        */
     int64_t steps;
 };
 
@@ -4523,12 +4524,12 @@ static size_t l2l__number(char *out, double value, int digits)
     }
     if (digits) l2l__decimal_round(&x, digits);
     if (!x.n) { x.d[x.n++] = '0'; x.exponent = 0; }
-    int e = x.exponent, last = x.n - 1, i, point = e < -5 || e >= most ? 0 : e;
+    int e = x.exponent, last = x.n - 1, point = e < -5 || e >= most ? 0 : e;
     if (point < 0) {                         /* 0.00ddd, ddd.ddd or d.dddex                       */
         *o++ = '0'; *o++ = '.';
-        for (i = -1; i > point; i--) *o++ = '0';
+        for (int i = -1; i > point; i--) *o++ = '0';
     }
-    for (i = 0; i <= last || i <= point; i++) {
+    for (int i = 0; i <= last || i <= point; i++) {
         *o++ = i <= last ? x.d[i] : '0';
         if (i == point && last > i) *o++ = '.';
     }
@@ -5547,7 +5548,8 @@ enum {
     L2L__INSIDE,                             /* 1 in [a, b], else 0                               */
     L2L__AFFINE, L2L__RELU, L2L__SIGN_STEP,  /* to L2L__MUL: with kernels, see l2l__naive_ew      */
     L2L__GATE, L2L__PROJECT, L2L__ADD, L2L__MUL,
-    L2L__IN_BALL                             /* 1 within a of the other and in [0, 1], else 0     */
+    L2L__IN_BALL,                            /* 1 within a of the other and in [0, 1], else 0     */
+    L2L__SUB                                 /* see l2l__binary                                   */
 };
 
 typedef struct l2l__vjp {
@@ -6057,11 +6059,11 @@ static const l2l_real *l2l__row(const l2l_tensor *x, l2l_shape s, int64_t p)
     return x->data + ((n * x->shape.h + h) * x->shape.w + w) * x->shape.c;
 }
 
-static void l2l__binary_row(char kind, const l2l_real *a, int sa, const l2l_real *b, int sb, int n,
+static void l2l__binary_row(int kind, const l2l_real *a, int sa, const l2l_real *b, int sb, int n,
                             l2l_real *y)
 {
-    if (kind == '+') for (int i = 0; i < n; i++) y[i] = a[i * sa] + b[i * sb];
-    else if (kind == '-') for (int i = 0; i < n; i++) y[i] = a[i * sa] - b[i * sb];
+    if (kind == L2L__ADD) for (int i = 0; i < n; i++) y[i] = a[i * sa] + b[i * sb];
+    else if (kind == L2L__SUB) for (int i = 0; i < n; i++) y[i] = a[i * sa] - b[i * sb];
     else for (int i = 0; i < n; i++) y[i] = a[i * sa] * b[i * sb];
 }
 
@@ -6073,24 +6075,21 @@ static void l2l__binary_vjp(l2l__vjp *v)
     for (int j = 0; j < 2; j++) {
         l2l_tensor *x = v->y->in[j], *g;
         if (!v->need[j]) continue;
-        if (v->y->i[0] == '*') g = l2l_mul(c, v->dy, v->y->in[1 - j]);
-        else g = v->y->i[0] == '-' && j ? l2l_affine(c, v->dy, -1, 0) : l2l__retain(v->dy);
+        if (v->y->i[0] == L2L__MUL) g = l2l_mul(c, v->dy, v->y->in[1 - j]);
+        else g = v->y->i[0] == L2L__SUB && j ? l2l_affine(c, v->dy, -1, 0) : l2l__retain(v->dy);
         v->dx[j] = !g || l2l__same(g->shape, x->shape)
                        ? g : l2l__then(c, g, l2l_sum_to(c, g, x->shape));
     }
 }
 static const l2l__operation l2l__binary_op = {"add, sub, mul", l2l__binary_vjp};
 
-static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, l2l_tensor *a,
+static l2l_tensor *l2l__binary(l2l_context *c, int kind, const char *where, l2l_tensor *a,
                                l2l_tensor *b)
 {
     l2l_tensor *y;
-    l2l_shape r, s;
     int64_t p, n;
-    int sa, sb;
     if (!l2l__ready(c, where, a) || !l2l__ready(c, where, b)) return NULL;
-    r = a->shape;
-    s = b->shape;
+    l2l_shape r = a->shape, s = b->shape;
     if ((r.n != s.n && r.n > 1 && s.n > 1) || (r.h != s.h && r.h > 1 && s.h > 1) ||
         (r.w != s.w && r.w > 1 && s.w > 1) || (r.c != s.c && r.c > 1 && s.c > 1)) {
         l2l__shapes_differ(c, where, r, s);
@@ -6100,13 +6099,10 @@ static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, l2l
                      r.c > s.c ? r.c : s.c);
     if (!(y = l2l__new(c, where, s))) return NULL;
     n = l2l_count(s);
-    sa = r.c > 1 || s.c == 1;
-    sb = b->shape.c > 1 || s.c == 1;
-    if (l2l__same(r, b->shape) && kind == '+') {
-        l2l__ew_add(c, n, a->data, b->data, y->data);
-    } else if (l2l__same(r, b->shape) && kind == '*') {
-        l2l__ew(c, L2L__MUL, n, a->data, b->data, 0, 0, y->data);
+    if (l2l__same(r, b->shape) && kind != L2L__SUB) {
+        l2l__ew(c, kind, n, a->data, b->data, 0, 0, y->data);
     } else {
+        const int sa = r.c > 1 || s.c == 1, sb = b->shape.c > 1 || s.c == 1;
         L2L__PARALLEL(l2l__workers(c, n))
         for (p = 0; p < n / s.c; p++)
             l2l__binary_row(kind, l2l__row(a, s, p), sa, l2l__row(b, s, p), sb, s.c,
@@ -6121,9 +6117,9 @@ static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, l2l
     {                                                                                              \
         return l2l__binary(c, kind, "l2l_" #name, a, b);                                           \
     }
-L2L__BINARY('+', add)
-L2L__BINARY('-', sub)
-L2L__BINARY('*', mul)
+L2L__BINARY(L2L__ADD, add)
+L2L__BINARY(L2L__SUB, sub)
+L2L__BINARY(L2L__MUL, mul)
 
 /* -- elementwise, one operand ------------------------------------------------------------------
    y = f(x) with numbers a and b; some take another tensor too, as a constant: see l2l__naive_ew. */
@@ -7041,7 +7037,7 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
                                   const uint32_t *images)
 {
     l2l_tensor *mask;
-    int n, k;
+    int k;
     if (!l2l__ready(c, "l2l_dropout", x) || !l2l__given(c, "l2l_dropout", "stream", s) ||
         !l2l__given(c, "l2l_dropout", "images", images))
         return NULL;
@@ -7051,7 +7047,7 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
     }
     if (!(mask = l2l__new(c, "l2l_dropout", x->shape))) return NULL;
     int64_t plane = (int64_t)x->shape.h * x->shape.w;
-    for (n = 0; n < x->shape.n; n++) {
+    for (int n = 0; n < x->shape.n; n++) {
         l2l_stream mine = *s;
         mine.image = images[n];
         for (int64_t i = 0; i < plane; i++)
@@ -7215,8 +7211,7 @@ static void l2l__touch(l2l__slot *p)
 
 static l2l__slot *l2l__find_slot(l2l_model *m, const char *name)
 {
-    int i;
-    for (i = 0; i < m->n_slots; i++) {
+    for (int i = 0; i < m->n_slots; i++) {
         int j = (m->cursor + i) % m->n_slots;
         if (strcmp(m->slot[j]->name, name) == 0) {
             m->cursor = j + 1;
@@ -7405,13 +7400,12 @@ static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l
     l2l_context *c = m->context;
     const l2l_tensor *bias = o->bias;
     l2l_tensor *y;
-    int k;
     o->bias = NULL;
     norm->residual = u->residual;
     norm->relu = (u->flags & L2L_RELU) != 0;
     y = l2l__conv(c, x, w, o, l2l__pools(m, u->flags));
     y = l2l__then(c, y, l2l__batch_norm(c, u->norm, y, norm));
-    for (k = 0; y && bias && norm->update && k < u->channels; k++)
+    for (int k = 0; y && bias && norm->update && k < u->channels; k++)
         norm->running_mean->data[k] += (l2l_real)norm->momentum * bias->data[k];
     return u->flags & L2L_POOL ? l2l__then(c, y, l2l_max_pool(c, y, 2, 2, 0)) : y;
 }
@@ -7554,9 +7548,9 @@ static l2l_tensor *l2l__vgg16(l2l_model *m, l2l_tensor *x, void *user)
                                        -512}; /* negative: the last of its group, pooled */
     l2l_context *c = m->context;
     l2l_tensor *first = x;
-    int i, at = 0;
+    int at = 0;
     L2L__UNUSED(user);
-    for (i = 0; i < 13; i++) {
+    for (int i = 0; i < 13; i++) {
         char conv[24], norm[24];
         bool last = channels[i] < 0;
         l2l_tensor *y;
@@ -7627,12 +7621,12 @@ static l2l_tensor *l2l__resnet_block(l2l_model *m, l2l_tensor *x, int channels, 
 static l2l_tensor *l2l__resnet18(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = m->context;
-    int group, i;
+    int group;
     L2L__UNUSED(user);
     x = l2l__conv_norm(m, "conv1", "bn1", x, l2l__width(m, 64), 7, 2, NULL, L2L_RELU | L2L_NO_BIAS);
     x = l2l__then(c, x, l2l_max_pool(c, x, 3, 2, 1));
     for (group = 1; group <= 4; group++)
-        for (i = 0; i < 2; i++) {
+        for (int i = 0; i < 2; i++) {
             l2l__format(m->scope, sizeof m->scope, "layer%d.%d.", group, i);
             x = l2l__resnet_block(m, x, l2l__width(m, 32 << group), group > 1 && i == 0 ? 2 : 1);
         }
@@ -7730,11 +7724,10 @@ static l2l_tensor *l2l__normalise(l2l_model *m, l2l_tensor *x)
     l2l_context *c = m->context;
     l2l_shape s = l2l__channels(m->options.channels);
     l2l_tensor *scale, *shift;
-    int k;
     if (!m->options.normalise) return x;
     scale = l2l_zeros(c, s);
     shift = l2l_zeros(c, s);
-    for (k = 0; scale && shift && k < s.c; k++) {
+    for (int k = 0; scale && shift && k < s.c; k++) {
         scale->data[k] = (l2l_real)(1 / m->options.deviation[k]);
         shift->data[k] = (l2l_real)(-m->options.mean[k] / m->options.deviation[k]);
     }
@@ -7931,8 +7924,7 @@ static bool l2l__model_needed(const l2l_model *m)
 
 static void l2l__model_destroy(l2l_model *m)
 {
-    int i;
-    for (i = 0; i < m->n_slots; i++) l2l__free_slot(m->context, m->slot[i]);
+    for (int i = 0; i < m->n_slots; i++) l2l__free_slot(m->context, m->slot[i]);
     l2l_free(m->context, m->slot);
     l2l_free(m->context, m);
 }
@@ -7964,18 +7956,17 @@ L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m)
 L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
 {
     l2l_context *c = to ? to->context : NULL;
-    int i;
     if (!c || c->status) return false;
     if (!from) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_copy: from is NULL");
     if (to->n_slots != from->n_slots)
         return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: %d parameters against %d",
                          to->n_slots, from->n_slots);
-    for (i = 0; i < to->n_slots; i++)
+    for (int i = 0; i < to->n_slots; i++)
         if (strcmp(to->slot[i]->name, from->slot[i]->name) != 0 ||
             !l2l__same(to->slot[i]->value.shape, from->slot[i]->value.shape))
             return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: '%s' and '%s' differ in name "
                              "or shape", to->slot[i]->name, from->slot[i]->name);
-    for (i = 0; i < to->n_slots; i++) {
+    for (int i = 0; i < to->n_slots; i++) {
         memcpy(to->slot[i]->value.data, from->slot[i]->value.data,
                (size_t)l2l_count(to->slot[i]->value.shape) * sizeof(l2l_real));
         l2l__touch(to->slot[i]);
@@ -8007,7 +7998,7 @@ L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l
     l2l_context *c = m ? m->context : NULL;
     const l2l_model_options *o;
     int64_t one;
-    int i, batch;
+    int batch;
     bool was;
     if (!c || c->status) return false;
     if (n < 0) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_logits: %d images", n);
@@ -8017,7 +8008,7 @@ L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l
     o = &m->options;
     c->threads_looked_at = false;
     one = (int64_t)o->channels * o->height * o->width;
-    for (i = 0; i < n; i += batch) {
+    for (int i = 0; i < n; i += batch) {
         l2l_mark mark = l2l_mark_here(c);
         l2l_tensor *x, *z;
         batch = n - i < 100 ? n - i : 100;
@@ -8053,8 +8044,7 @@ L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i)
 L2LADVDEF int64_t l2l_model_size(const l2l_model *m)
 {
     int64_t n = 0;
-    int i;
-    for (i = 0; m && i < m->n_slots; i++)
+    for (int i = 0; m && i < m->n_slots; i++)
         if (m->slot[i]->trainable) n += l2l_count(m->slot[i]->value.shape);
     return n;
 }
@@ -8116,34 +8106,24 @@ static size_t l2l__pad(char *text, size_t capacity, size_t at, size_t to)
     return at;
 }
 
-/* A parameter's shape as its file has it: "64x32x3x3". */
-static void l2l__slot_shape(const l2l__slot *p, char *text, size_t capacity)
-{
-    l2l_shape s = p->value.shape;
-    if (p->rank == 4) l2l__format(text, capacity, "%dx%dx%dx%d", s.c, s.w, s.n, s.h);
-    else if (p->rank == 2) l2l__format(text, capacity, "%dx%d", s.c, s.n * s.h * s.w);
-    else l2l__format(text, capacity, "%d", s.c);
-}
-
 L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capacity)
 {
     const l2l_model_options *o = m ? &m->options : NULL;
     size_t at;
-    int i;
     if (!text) capacity = 0;
     if (!m) return l2l__append(text, capacity, 0, "no model\n");
     at = l2l__append(text, capacity, 0, "%s: images %dx%dx%d, %d classes\n", m->arch, o->channels,
                      o->height, o->width, o->classes);
-    for (i = 0; i < m->n_slots; i++) {
-        char shape[64];
+    for (int i = 0; i < m->n_slots; i++) {
+        l2l_parameter p = l2l_model_parameter(m, i);
         size_t line = at;
-        l2l__slot_shape(m->slot[i], shape, sizeof shape);
-        at = l2l__append(text, capacity, at, "  %s", m->slot[i]->name);
+        at = l2l__append(text, capacity, at, "  %s", p.name);
         at = l2l__pad(text, capacity, at, line + 44);
-        at = l2l__append(text, capacity, at, " %s", shape);
+        for (int k = 0; k < 4 && p.shape[k]; k++)
+            at = l2l__append(text, capacity, at, k ? "x%z" : " %z", p.shape[k]);
         at = l2l__pad(text, capacity, at, line + 62);
-        at = l2l__append(text, capacity, at, " %z%s\n", l2l_count(m->slot[i]->value.shape),
-                         m->slot[i]->trainable ? "" : " (buffer)");
+        at = l2l__append(text, capacity, at, " %z%s\n", l2l_count(p.value->shape),
+                         p.trainable ? "" : " (buffer)");
     }
     return l2l__append(text, capacity, at, "  %z parameters\n", l2l_model_size(m));
 }
@@ -8157,14 +8137,14 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
     const bool was = l2l_set_recording(c, true);
     size_t peak;
     l2l_tensor **in, *x, *z, *loss;
-    int i, n = 0;
+    int n = 0;
     c->arena_peak = before;
     x = l2l_zeros(c, l2l_shape_of(batch, m->options.height, m->options.width, m->options.channels));
     z = x ? l2l__forward_frozen(m, x, mode) : NULL;
     loss = z ? l2l_sum(c, z) : NULL;
     in = (l2l_tensor **)l2l__arena_array(c, 2 * ((int64_t)m->n_slots + 1), sizeof *in);
     if (in && mode != L2L_TRAIN) in[n++] = x;
-    for (i = 0; in && mode == L2L_TRAIN && i < m->n_slots; i++)
+    for (int i = 0; in && mode == L2L_TRAIN && i < m->n_slots; i++)
         if (m->slot[i]->trainable) in[n++] = &m->slot[i]->value;
     if (loss && in) l2l_grad(c, loss, in, n, in + m->n_slots + 1, L2L_FREE_GRAPH);
     peak = c->arena_peak - before;
@@ -8178,9 +8158,8 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
 static size_t l2l__packed_bytes(const l2l_model *m)
 {
     size_t n = 0;
-    int i, j;
-    for (i = 0; i < m->n_slots; i++)
-        for (j = 0; j < 4 && m->slot[i]->value.packed; j++)
+    for (int i = 0; i < m->n_slots; i++)
+        for (int j = 0; j < 4 && m->slot[i]->value.packed; j++)
             n += (size_t)m->slot[i]->value.packed->cache[j].count;
     return n * sizeof(l2l_real);
 }
@@ -8330,27 +8309,19 @@ L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, cons
 static void l2l__kl_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    l2l_tensor *P = v->y->in[0], *Q = v->y->in[1];
-    l2l_tensor *p = l2l_softmax(c, P), *q, *a, *b, *d, *e;
+    l2l_tensor *P = v->y->in[0], *Q = v->y->in[1], *p = l2l_softmax(c, P), *d, *q;
     if (v->need[1]) {
         q = l2l_softmax(c, Q);
-        d = l2l_sub(c, q, p);
-        v->dx[1] = l2l_mul(c, d, v->dy);
-        l2l_drop(c, q);
-        l2l_drop(c, d);
+        d = l2l__then(c, q, l2l_sub(c, q, p));
+        v->dx[1] = l2l__then(c, d, l2l_mul(c, d, v->dy));
     }
     if (v->need[0]) {
-        a = l2l_log_softmax(c, P);
-        b = l2l_log_softmax(c, Q);
-        d = l2l_sub(c, a, b);
-        e = l2l_sub(c, d, v->y);
-        l2l_drop(c, a);
-        l2l_drop(c, b);
-        a = l2l_mul(c, p, e);
-        v->dx[0] = l2l_mul(c, a, v->dy);
-        l2l_drop(c, a);
-        l2l_drop(c, d);
-        l2l_drop(c, e);
+        d = l2l_log_softmax(c, P);
+        q = l2l_log_softmax(c, Q);
+        d = l2l__then(c, d, l2l__then(c, q, l2l_sub(c, d, q)));
+        d = l2l__then(c, d, l2l_sub(c, d, v->y));
+        d = l2l__then(c, d, l2l_mul(c, p, d));
+        v->dx[0] = l2l__then(c, d, l2l_mul(c, d, v->dy));
     }
     l2l_drop(c, p);
 }
@@ -8464,13 +8435,7 @@ L2LADVDEF l2l_optimizer_options l2l_adam_default(void)
 L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o)
 {
     if (!o) return;
-    for (int i = 0; i < o->n; i++) {
-        if (o->first) l2l_free(o->context, o->first[i]);
-        if (o->second) l2l_free(o->context, o->second[i]);
-    }
-    l2l_free(o->context, o->first);
-    l2l_free(o->context, o->second);
-    l2l_free(o->context, o->sizes);
+    l2l__let_go(o->context, o->held);
     l2l_free(o->context, o);
 }
 
@@ -8489,14 +8454,14 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
     o->context = c;
     o->options = *options;
     o->n = n;
-    o->sizes = (int64_t *)l2l__allocate_array(c, n, sizeof *o->sizes);
-    o->first = (l2l_real **)l2l__allocate_array(c, n, sizeof *o->first);
-    o->second = (l2l_real **)l2l__allocate_array(c, n, sizeof *o->second);
+    o->sizes = (int64_t *)l2l__hold(c, &o->held, n, sizeof *o->sizes);
+    o->first = (l2l_real **)l2l__hold(c, &o->held, n, sizeof *o->first);
+    o->second = (l2l_real **)l2l__hold(c, &o->held, n, sizeof *o->second);
     for (int i = 0; i < n && !c->status; i++) {
         o->sizes[i] = sizes[i];
         if (adam || options->momentum > 0)
-            o->first[i] = (l2l_real *)l2l__allocate_array(c, sizes[i], sizeof(l2l_real));
-        if (adam) o->second[i] = (l2l_real *)l2l__allocate_array(c, sizes[i], sizeof(l2l_real));
+            o->first[i] = (l2l_real *)l2l__hold(c, &o->held, sizes[i], sizeof(l2l_real));
+        if (adam) o->second[i] = (l2l_real *)l2l__hold(c, &o->held, sizes[i], sizeof(l2l_real));
     }
     if (!c->status) return o;
     l2l_optimizer_free(o);
