@@ -83,15 +83,15 @@ int main(void)
       6  Methods and trainers                        3903  >>methods
    Part III: the machine
       7  Errors, memory, random numbers, options     4370  >>foundation
-      8  Tensors and reverse-mode autodiff           5498  >>autodiff
-      9  Layers and classifiers                      7170  >>layers
-     10  Losses and outer optimizers                 8253  >>losses-code
+      8  Tensors and reverse-mode autodiff           5494  >>autodiff
+      9  Layers and classifiers                      7167  >>layers
+     10  Losses and outer optimizers                 8233  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8612  >>attacks-code
-     12  Evaluation                                  9865  >>evaluation
-     13  Data sets                                  10357  >>data-code
-     14  Files                                      10453  >>files-code
-     15  Kernels                                    12732  >>kernels
+     11  Attacks                                     8592  >>attacks-code
+     12  Evaluation                                  9845  >>evaluation
+     13  Data sets                                  10337  >>data-code
+     14  Files                                      10433  >>files-code
+     15  Kernels                                    12716  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -5272,11 +5272,7 @@ static int l2l__options_differ(const l2l__field *table, const double *a, const d
     return i;
 }
 
-/* n fields of one struct as numbers, and back; the number of the first that does not fit, or n. */
-static void l2l__fields_get(const l2l__field *f, int n, const void *in, double *v)
-{
-    for (int i = 0; i < n; i++) v[i] = l2l__field_get(f + i, in);
-}
+/* Of n fields of one struct, set to these numbers, the first that does not fit, or n. */
 static int l2l__fields_set(const l2l__field *f, int n, void *in, const double *v)
 {
     int i;
@@ -5670,6 +5666,9 @@ static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x)
                              "or freed by L2L_FREE_GRAPH)", where);
     return true;
 }
+
+/* Of an operand that may be left out. */
+static const l2l_real *l2l__data(const l2l_tensor *x) { return x ? x->data : NULL; }
 
 static l2l_tensor *l2l__header(l2l_context *c, l2l_shape s)
 {
@@ -6154,7 +6153,7 @@ static l2l_tensor *l2l__pointwise(l2l_context *c, int kind, const char *where, l
     n = l2l_count(x->shape);
     switch (kind) {
     case L2L__AFFINE: case L2L__RELU: case L2L__GATE: case L2L__PROJECT:
-        l2l__ew(c, kind, n, x->data, other ? other->data : NULL, (l2l_real)a, (l2l_real)b, y->data);
+        l2l__ew(c, kind, n, x->data, l2l__data(other), (l2l_real)a, (l2l_real)b, y->data);
         break;
     case L2L__IN_BALL:
         for (i = 0; i < n; i++)
@@ -6528,7 +6527,7 @@ static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *g
         !l2l__ready(c, "gate_scale", scale) || !(y = l2l__new(c, "gate_scale", dy->shape)))
         return NULL;
     l2l__channel_gate(c, l2l__pixels(dy), l2l__pixels(dy) / scale->shape.n, dy->shape.c, dy->data,
-                      gate ? gate->data : NULL, scale->data, y->data);
+                      l2l__data(gate), scale->data, y->data);
     in[0] = dy; in[1] = gate; in[2] = scale;
     return l2l__record(c, y, &l2l__gate_scale_op, in, 3);
 }
@@ -6564,7 +6563,7 @@ static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *s
         !l2l__ready(c, "scale_shift", shift))
         return NULL;
     if (l2l__outlined(c, x, x->shape, &y) || !(y = l2l__new(c, "scale_shift", x->shape))) return y;
-    e = l2l__epilogue_of(NULL, scale->data, shift->data, residual ? residual->data : NULL, relu);
+    e = l2l__epilogue_of(NULL, scale->data, shift->data, l2l__data(residual), relu);
     l2l__channel_finish(c, l2l__pixels(x), l2l__pixels(x) / scale->shape.n, x->shape.c, x->data, &e,
                         y->data);
     y->i[3] = relu;
@@ -6747,9 +6746,8 @@ static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, l2l_ten
     l2l__geometry pool = *g;
     if (!l2l__outlined(c, x, l2l__output_of(g), &y)) {
         if (!(y = l2l__new(c, "l2l_conv", l2l__output_of(g)))) return NULL;
-        e = l2l__epilogue_of(NULL, o->scale ? o->scale->data : NULL,
-                             o->bias ? o->bias->data : NULL,
-                             o->residual ? o->residual->data : NULL, o->relu);
+        e = l2l__epilogue_of(NULL, l2l__data(o->scale), l2l__data(o->bias),
+                             l2l__data(o->residual), o->relu);
         e.ties = ties;
         if (!l2l__conv_forward(c, g, x->data, w, &e, y->data)) return y;
     }
@@ -6865,7 +6863,7 @@ static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
     l2l_context *c = v->c;
     l2l_tensor *x = v->y->in[0], *gamma = v->y->in[1], *gate = v->y->i[3] ? v->y : NULL;
     const int n = x->shape.c, groups = gamma->shape.n;
-    const l2l_real *mu = v->y->saved, *r = mu + n, *open = gate ? gate->data : NULL;
+    const l2l_real *mu = v->y->saved, *r = mu + n, *open = l2l__data(gate);
     const int64_t m = l2l__pixels(x), rows = (int64_t)groups * n;
     double *s0, *s1;
     l2l_real *by;
@@ -6961,8 +6959,7 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
         l2l_real *r = mu + n;
         for (int k = 0; k < n; k++) r[k] = (l2l_real)(1 / sqrt((double)variance[k] + o->epsilon));
         for (int64_t i = 0; i < rows; i++) scale[i] = r[i % n] * o->gamma->data[i];
-        e = l2l__epilogue_of(mu, scale, o->beta->data, o->residual ? o->residual->data : NULL,
-                             o->relu);
+        e = l2l__epilogue_of(mu, scale, o->beta->data, l2l__data(o->residual), o->relu);
         l2l__channel_finish(c, m, m / groups, n, x->data, &e, y->data);
         y->f[0] = o->epsilon;
         y->i[3] = o->relu;
@@ -7187,18 +7184,6 @@ static void l2l__file_shape(l2l_shape s, int rank, int64_t shape[4])
     shape[1] = rank == 4 ? s.w : rank > 1 ? (int64_t)s.n * s.h * s.w : 0;
     shape[2] = rank == 4 ? s.n : 0;
     shape[3] = rank == 4 ? s.h : 0;
-}
-
-static void l2l__to_file(l2l_shape s, const l2l_real *memory, l2l_real *file)
-{
-    int64_t i, n = l2l_count(s);
-    for (i = 0; i < n; i++) file[i] = memory[l2l__file_place(s, i)];
-}
-
-static void l2l__from_file(l2l_shape s, const l2l_real *file, l2l_real *memory)
-{
-    int64_t i, n = l2l_count(s);
-    for (i = 0; i < n; i++) memory[l2l__file_place(s, i)] = file[i];
 }
 
 /* -- parameters by name ------------------------------------------------------------------------ */
@@ -7735,14 +7720,6 @@ static l2l_tensor *l2l__normalise(l2l_model *m, l2l_tensor *x)
                                                                     false)));
 }
 
-static void l2l__model_set_normalisation(l2l_model *m, int channels, const double *mean,
-                                         const double *deviation)
-{
-    m->options.normalise = channels;
-    memcpy(m->options.mean, mean, (size_t)channels * sizeof *mean);
-    memcpy(m->options.deviation, deviation, (size_t)channels * sizeof *deviation);
-}
-
 /* forward(m, x, user), a run from the first layer on; NULL and an error if it fails. The function
    does not own x: it is lent. */
 static l2l_tensor *l2l__run(l2l_model *m, l2l_tensor *x, l2l_mode mode, l2l_forward forward,
@@ -8064,7 +8041,8 @@ L2LADVDEF bool l2l_parameter_to_file(const l2l_model *m, int i, const l2l_tensor
         !l2l__ready(m->context, who, x) ||
         !l2l__equal(m->context, who, x->shape, m->slot[i]->value.shape))
         return false;
-    l2l__to_file(x->shape, x->data, values);
+    for (int64_t k = 0; k < l2l_count(x->shape); k++)
+        values[k] = x->data[l2l__file_place(x->shape, k)];
     return true;
 }
 
@@ -8079,7 +8057,9 @@ L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values)
 {
     if (!l2l__slot_number(m, i) || !l2l__given(m->context, "l2l_parameter_set", "values", values))
         return false;
-    l2l__from_file(m->slot[i]->value.shape, values, m->slot[i]->value.data);
+    l2l_tensor *x = &m->slot[i]->value;
+    for (int64_t k = 0; k < l2l_count(x->shape); k++)
+        x->data[l2l__file_place(x->shape, k)] = values[k];
     l2l__touch(m->slot[i]);
     return true;
 }
@@ -11737,7 +11717,11 @@ static bool l2l__model_take(l2l_model *m, l2l__bundle *file, int *extra)
     l2l__model_bundle(m, &b);
     bool ok = l2l__bundle_take(file, &b);
     for (i = 0; i < n && ok; i++) ok = l2l_parameter_set(m, i, (l2l_real *)b.entries[i].data);
-    if (ok && channels) l2l__model_set_normalisation(m, channels, o.mean, o.deviation);
+    if (ok && channels) {
+        m->options.normalise = channels;
+        memcpy(m->options.mean, o.mean, sizeof o.mean);
+        memcpy(m->options.deviation, o.deviation, sizeof o.deviation);
+    }
     l2l__bundle_close(&b);
     if (extra) *extra = -n;
     for (i = 0; extra && i < file->count; i++)
@@ -11981,7 +11965,7 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
     int j = 0;
     l2l__bundle_new(t->context, b);
     double *v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
-    if (v) l2l__fields_get(l2l__state_fields, L2L__STATE, t, v);
+    if (v) l2l__options_pack(l2l__state_fields, t, v);
     if (v) v[L2L__STATE] = (double)t->optimizer->steps;
     if (v && v[2] > 0 && v[2] >= (double)t->progress.steps_in_epoch) {
         v[1]++;                              /* by the callback, at the end of an epoch           */
@@ -12676,7 +12660,7 @@ static int64_t l2l__learned_pack_state(void *self, double *numbers)
     int n = l2l__options_pack(l2l__learned_fields, &m->options, numbers);
     if (numbers) {
         numbers[n] = (double)m->optimizer->steps;
-        l2l__fields_get(l2l__trained_fields, 2, m, numbers + n + 1);
+        l2l__options_pack(l2l__trained_fields, m, numbers + n + 1);
         numbers += n + 3;
         for (int j = 0; j < 3; j++) {
             const l2l_real *v = j ? l2l__moment(m->optimizer, j - 1) : m->phi;
