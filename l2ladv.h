@@ -13970,17 +13970,17 @@ L2L__INLINE L2L__V L2L__NAME(sqrt)(L2L__V x)
 L2L__INLINE int64_t L2L__NAME(update_sgd)(int64_t i, int64_t n, const l2l__update *u,
                                           const float *g, float *x, float *m)
 {
-    const L2L__V scale = L2L__NAME(all)(u->scale), decay = L2L__NAME(all)(u->decay);
-    const L2L__V rate = L2L__NAME(all)(u->rate), momentum = L2L__NAME(all)(u->momentum);
+    const L2L__V scale = L2L__SET(u->scale), decay = L2L__SET(u->decay);
+    const L2L__V rate = L2L__SET(u->rate), momentum = L2L__SET(u->momentum);
     for (; i + L2L__LANES <= n; i += L2L__LANES) {
-        L2L__V old = L2L__NAME(load)(x + i), d = scale * L2L__NAME(load)(g + i) + decay * old;
+        L2L__V old = L2L__LD(x + i), d = scale * L2L__LD(g + i) + decay * old;
         if (m) {
-            L2L__V v = momentum * L2L__NAME(load)(m + i) + d;
-            L2L__NAME(store)(m + i, v);
+            L2L__V v = momentum * L2L__LD(m + i) + d;
+            L2L__ST(m + i, v);
             if (u->nesterov) d += momentum * v;
             else d = v;
         }
-        L2L__NAME(store)(x + i, old - rate * d);
+        L2L__ST(x + i, old - rate * d);
     }
     return i;
 }
@@ -13988,18 +13988,18 @@ L2L__INLINE int64_t L2L__NAME(update_sgd)(int64_t i, int64_t n, const l2l__updat
 L2L__INLINE int64_t L2L__NAME(update_adam)(int64_t i, int64_t n, const l2l__update *u,
                                            const float *g, float *x, float *m, float *v)
 {
-    const L2L__V scale = L2L__NAME(all)(u->scale), decay = L2L__NAME(all)(u->decay);
-    const L2L__V b1 = L2L__NAME(all)(u->beta1), c1 = L2L__NAME(all)(1 - u->beta1);
-    const L2L__V b2 = L2L__NAME(all)(u->beta2), c2 = L2L__NAME(all)(1 - u->beta2);
-    const L2L__V rate = L2L__NAME(all)(u->rate), root = L2L__NAME(all)(u->root);
-    const L2L__V epsilon = L2L__NAME(all)(u->epsilon);
+    const L2L__V scale = L2L__SET(u->scale), decay = L2L__SET(u->decay);
+    const L2L__V b1 = L2L__SET(u->beta1), c1 = L2L__SET(1 - u->beta1);
+    const L2L__V b2 = L2L__SET(u->beta2), c2 = L2L__SET(1 - u->beta2);
+    const L2L__V rate = L2L__SET(u->rate), root = L2L__SET(u->root);
+    const L2L__V epsilon = L2L__SET(u->epsilon);
     for (; i + L2L__LANES <= n; i += L2L__LANES) {
-        L2L__V old = L2L__NAME(load)(x + i), d = scale * L2L__NAME(load)(g + i) + decay * old;
-        L2L__V first = b1 * L2L__NAME(load)(m + i) + c1 * d;
-        L2L__V second = b2 * L2L__NAME(load)(v + i) + c2 * d * d;
-        L2L__NAME(store)(m + i, first);
-        L2L__NAME(store)(v + i, second);
-        L2L__NAME(store)(x + i, old - rate * first / (L2L__NAME(sqrt)(second) * root + epsilon));
+        L2L__V old = L2L__LD(x + i), d = scale * L2L__LD(g + i) + decay * old;
+        L2L__V first = b1 * L2L__LD(m + i) + c1 * d;
+        L2L__V second = b2 * L2L__LD(v + i) + c2 * d * d;
+        L2L__ST(m + i, first);
+        L2L__ST(v + i, second);
+        L2L__ST(x + i, old - rate * first / (L2L__NAME(sqrt)(second) * root + epsilon));
     }
     return i;
 }
