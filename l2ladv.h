@@ -87,11 +87,11 @@ int main(void)
       9  Layers and classifiers                      7167  >>layers
      10  Losses and outer optimizers                 8233  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8592  >>attacks-code
-     12  Evaluation                                  9845  >>evaluation
-     13  Data sets                                  10337  >>data-code
-     14  Files                                      10433  >>files-code
-     15  Kernels                                    12716  >>kernels
+     11  Attacks                                     8589  >>attacks-code
+     12  Evaluation                                  9842  >>evaluation
+     13  Data sets                                  10334  >>data-code
+     14  Files                                      10430  >>files-code
+     15  Kernels                                    12713  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -1714,7 +1714,7 @@ static void l2l__touch(l2l__slot *p);
 static l2l_tensor *l2l__forward_frozen(l2l_model *m, l2l_tensor *x, l2l_mode mode);
 
 /* of chapter 10, losses and optimizers */
-static void l2l__adam(const l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
+static void l2l__adam(l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
                       const l2l_real *g, l2l_real *m, l2l_real *v, double rate, double scale,
                       int64_t step);
 static double l2l__gradient_norm(const l2l_optimizer *o, l2l_real *const *gradients);
@@ -3752,9 +3752,9 @@ static bool l2l__adam_step(void *self, l2l_inner *in)
             if (fabs((double)(z[j] - x[j])) > fabs((double)(z[most] - x[most]))) most = j;
         if (fabs((double)(z[most] - x[most])) > in->maximizer->number[0])
             g[most] -= z[most] > x[most] ? (l2l_real)1 : (l2l_real)-1;
-        l2l__adam(in->context, &o, one, in->delta->data + at, g, in->memory[0]->data + at,
-                  in->memory[1]->data + at, in->step_size, -1, in->t + 1);
     }
+    l2l__adam(in->context, &o, count, in->delta->data, in->g[in->t]->data, in->memory[0]->data,
+              in->memory[1]->data, in->step_size, -1, in->t + 1);
     l2l_finite_images(in, l2l__a_square, in->memory[1]);
     return !in->context->status;
 }
@@ -8245,8 +8245,6 @@ typedef struct l2l__update {
 } l2l__update;
 
 /* of chapter 15, kernels */
-static void l2l__update_run(const l2l_context *c, int64_t n, const l2l__update *u,
-                            const l2l_real *g, l2l_real *x, l2l_real *first, l2l_real *second);
 static void l2l__ew_update(l2l_context *c, int64_t n, const l2l__update *u, const l2l_real *g,
                            l2l_real *x, l2l_real *first, l2l_real *second, l2l_real *before);
 
@@ -8496,13 +8494,12 @@ static l2l__update l2l__update_of(const l2l_optimizer_options *o, double rate, d
     return u;
 }
 
-/* By the calling thread alone. */
-static void l2l__adam(const l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
+static void l2l__adam(l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
                       const l2l_real *g, l2l_real *m, l2l_real *v, double rate, double scale,
                       int64_t step)
 {
     const l2l__update u = l2l__update_of(o, rate, scale, step);
-    l2l__update_run(c, n, &u, g, x, m, v);
+    l2l__ew_update(c, n, &u, g, x, m, v, NULL);
 }
 
 /* As many arrays as the optimizer is for. */
@@ -14219,12 +14216,6 @@ static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const 
                             l2l_real epsilon, l2l_real *out)
 {
     l2l__ew(c, L2L__PROJECT, n, z, x, epsilon, 0, out);
-}
-
-static void l2l__update_run(const l2l_context *c, int64_t n, const l2l__update *u,
-                            const l2l_real *g, l2l_real *x, l2l_real *first, l2l_real *second)
-{
-    c->kernels->update(0, n, u, g, x, first, second);
 }
 
 /* Piece by piece, so that x is read from the memory once. */
