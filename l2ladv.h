@@ -1546,6 +1546,7 @@ struct l2l_optimizer {
     int n;
     int64_t *sizes;
     l2l_real **first, **second;              /* momentum; Adam's second moment                    */
+    void *held;                              /* the memory of these arrays                        */
     int64_t steps;
 };
 
@@ -1574,8 +1575,11 @@ struct l2l_trainer {
     l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
     l2l_real *sum;                           /* over the parts: l2l__pack_part; NULL: there is 1  */
     int64_t sum_size, slice;                 /* its numbers; as many of a chunk as a rank adds up */
-    l2l_real *phi, *buffers;                 /* the maximizer's sum, if there are other ranks;    */
-    int64_t n_phi, n_buffers;                /* running statistics before the step                */
+    l2l_real *phi;                           /* the maximizer's sum, n_phi numbers, if there are  */
+    int64_t n_phi;                           /* other ranks                                       */
+    double norm;                             /* of the gradient of L_theta / B                    */
+    l2l_real *buffers;                       /* running statistics before the step                */
+    int64_t n_buffers;
     int ranks, round, rounds;                /* in a round every rank takes a part                */
     l2l__told part, whole, *told;            /* of the part at hand, of the batch so far; of all  */
     char *talk;                              /* ranks; room for their texts                       */
@@ -1703,8 +1707,13 @@ static void l2l__touch(l2l__slot *p);
 static l2l_tensor *l2l__forward_frozen(l2l_model *m, l2l_tensor *x, l2l_mode mode);
 
 /* of chapter 10, losses and optimizers */
-static void l2l__adam(const l2l_optimizer_options *o, int64_t n, l2l_real *x, const l2l_real *g,
-                      l2l_real *m, l2l_real *v, double rate, l2l_real scale, int64_t step);
+static void l2l__adam(l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
+                      const l2l_real *g, l2l_real *m, l2l_real *v, double rate, double scale,
+                      int64_t step);
+static double l2l__gradient_norm(const l2l_optimizer *o, l2l_real *const *gradients);
+static bool l2l__optimizer_update(l2l_optimizer *o, l2l_real *const *values,
+                                  l2l_real *const *gradients, double norm, double rate,
+                                  l2l_real *before);
 
 /* of chapter 11, attacks */
 static int64_t l2l__image_size(const l2l_model_options *o);
@@ -2193,13 +2202,6 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
     return l2l__outer_note(in, logits, loss) ? l2l_mean(c, loss) : NULL;
 }
 
-static bool l2l__finite(l2l_real *const *arrays, const int64_t *sizes, int n)
-{
-    for (int i = 0; i < n; i++)
-        if (l2l__not_finite_at(arrays[i], sizes[i]) < sizes[i]) return false;
-    return true;
-}
-
 /* A loss that is no longer finite is the fault of the step before: theta goes back to where the
    loss and its gradient last were (the optimizer's moments do not). */
 static void l2l__copy_theta(l2l_trainer *t, bool back)
@@ -2226,6 +2228,15 @@ static void l2l__share(l2l_trainer *t, l2l_inner *in)
     in->L_phi += in->w[in->T] * total;
 }
 
+/* The length of t->gradients, of the part at hand, then of the batch: finite if and only if they
+   are, which the check and the optimizer go by. */
+static bool l2l__measure_gradient(l2l_trainer *t)
+{
+    t->norm = l2l__gradient_norm(t->optimizer, t->gradients);
+    return t->norm <= DBL_MAX || l2l__fail(t->context, L2L_ERROR_NUMERIC, "the gradient of the "
+                                           "outer loss is not finite");
+}
+
 /* The part's share of L_theta / B at x'_T, and the gradient of the mean loss of the part in theta.
    Checked before anything is updated. */
 static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
@@ -2243,8 +2254,7 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
     t->theta[t->n_theta] = in->adv;
     if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
         for (int i = 0; i < t->n_theta; i++) t->gradients[i] = t->found[i]->data;
-        if (!l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta))
-            l2l__fail(c, L2L_ERROR_NUMERIC, "the gradient of the outer loss is not finite");
+        l2l__measure_gradient(t);
         if (share) l2l__share(t, in);
     }
     l2l_set_recording(c, was);
@@ -2433,8 +2443,7 @@ static bool l2l__unpack(l2l_trainer *t, const l2l_inner *in)
             p->value.data[k] = whole ? *at++ : p->value.data[k] + *at++;
     }
     if (t->n_phi) memcpy(t->phi, at, (size_t)t->n_phi * sizeof *at);
-    return l2l__finite(t->gradients, t->optimizer->sizes, t->n_theta) ||
-           l2l__fail(t->context, L2L_ERROR_NUMERIC, "the gradient of the outer loss is not finite");
+    return l2l__measure_gradient(t);
 }
 
 /* The part at hand and those of the other ranks. Every part begins with the running statistics from
@@ -2473,8 +2482,13 @@ static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
 static bool l2l__descend(l2l_trainer *t)
 {
     if (t->context->status) return false;
-    l2l__copy_theta(t, false);               /* every part's loss and gradient were finite        */
-    if (!l2l_optimizer_step(t->optimizer, t->values, t->gradients, t->progress.rate)) return false;
+    /* Every part's loss and gradient were finite: theta is good, and kept as it was. */
+    if (!l2l__optimizer_update(t->optimizer, t->values, t->gradients, t->norm, t->progress.rate,
+                               t->good)) {
+        l2l__copy_theta(t, false);
+        return false;
+    }
+    t->has_good = true;
     for (int i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
     return true;
 }
@@ -2597,8 +2611,10 @@ static void l2l__report(l2l_trainer *t, const l2l_inner *in)
 /* The last step's parameters have no next loss that would tell. */
 static bool l2l__last_finite(l2l_trainer *t)
 {
-    if (t->step < t->progress.steps || l2l__finite(t->values, t->optimizer->sizes, t->n_theta))
-        return true;
+    const int64_t *sizes = t->optimizer->sizes;
+    int i = t->step < t->progress.steps ? t->n_theta : 0;
+    while (i < t->n_theta && l2l__not_finite_at(t->values[i], sizes[i]) == sizes[i]) i++;
+    if (i == t->n_theta) return true;
     l2l__copy_theta(t, true);
     return l2l__fail(t->context, L2L_ERROR_NUMERIC, "the last step's parameters are not finite; "
                      "those of the step before were kept");
@@ -3722,9 +3738,9 @@ static bool l2l__adam_step(void *self, l2l_inner *in)
             if (fabs((double)(z[j] - x[j])) > fabs((double)(z[most] - x[most]))) most = j;
         if (fabs((double)(z[most] - x[most])) > in->maximizer->number[0])
             g[most] -= z[most] > x[most] ? (l2l_real)1 : (l2l_real)-1;
-        l2l__adam(&o, one, in->delta->data + at, g, in->memory[0]->data + at,
-                  in->memory[1]->data + at, in->step_size, -1, in->t + 1);
     }
+    l2l__adam(in->context, &o, count, in->delta->data, in->g[in->t]->data, in->memory[0]->data,
+              in->memory[1]->data, in->step_size, -1, in->t + 1);
     l2l_finite_images(in, l2l__a_square, in->memory[1]);
     return !in->context->status;
 }
@@ -4491,12 +4507,12 @@ static size_t l2l__number(char *out, double value, int digits)
     }
     if (digits) l2l__decimal_round(&x, digits);
     if (!x.n) { x.d[x.n++] = '0'; x.exponent = 0; }
-    int e = x.exponent, last = x.n - 1, i, point = e < -5 || e >= most ? 0 : e;
+    int e = x.exponent, last = x.n - 1, point = e < -5 || e >= most ? 0 : e;
     if (point < 0) {                         /* 0.00ddd, ddd.ddd or d.dddex                       */
         *o++ = '0'; *o++ = '.';
-        for (i = -1; i > point; i--) *o++ = '0';
+        for (int i = -1; i > point; i--) *o++ = '0';
     }
-    for (i = 0; i <= last || i <= point; i++) {
+    for (int i = 0; i <= last || i <= point; i++) {
         *o++ = i <= last ? x.d[i] : '0';
         if (i == point && last > i) *o++ = '.';
     }
@@ -4970,8 +4986,6 @@ L2LADVDEF const char *l2l_describe(l2l_context *c)
     return c->description;
 }
 
-static l2l_real l2l__sqrt(l2l_real x) { return (l2l_real)sqrt((double)x); }
-
 /* -- random numbers: Philox4x32-10 (Salmon, Moraes, Dror and Shaw, SC 2011) -------------------- */
 
 /* Four numbers at a time: those around `element` of the stream. */
@@ -5229,11 +5243,7 @@ static int l2l__options_pack(const l2l__field *table, const void *in, double *v)
     return n;
 }
 
-/* n fields of one struct as numbers, and back; the number of the first that does not fit, or n. */
-static void l2l__fields_get(const l2l__field *f, int n, const void *in, double *v)
-{
-    for (int i = 0; i < n; i++) v[i] = l2l__field_get(f + i, in);
-}
+/* Of n fields of one struct, set to these numbers, the first that does not fit, or n. */
 static int l2l__fields_set(const l2l__field *f, int n, void *in, const double *v)
 {
     int i;
@@ -5506,7 +5516,8 @@ enum {
     L2L__INSIDE,                             /* 1 in [a, b], else 0                               */
     L2L__AFFINE, L2L__RELU, L2L__SIGN_STEP,  /* to L2L__MUL: with kernels, see l2l__naive_ew      */
     L2L__GATE, L2L__PROJECT, L2L__ADD, L2L__MUL,
-    L2L__IN_BALL                             /* 1 within a of the other and in [0, 1], else 0     */
+    L2L__IN_BALL,                            /* 1 within a of the other and in [0, 1], else 0     */
+    L2L__SUB                                 /* see l2l__binary                                   */
 };
 
 typedef struct l2l__vjp {
@@ -5625,6 +5636,9 @@ static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x)
                              "or freed by L2L_FREE_GRAPH)", where);
     return true;
 }
+
+/* Of an operand that may be left out. */
+static const l2l_real *l2l__data(const l2l_tensor *x) { return x ? x->data : NULL; }
 
 static l2l_tensor *l2l__header(l2l_context *c, l2l_shape s)
 {
@@ -6014,11 +6028,11 @@ static const l2l_real *l2l__row(const l2l_tensor *x, l2l_shape s, int64_t p)
     return x->data + ((n * x->shape.h + h) * x->shape.w + w) * x->shape.c;
 }
 
-static void l2l__binary_row(char kind, const l2l_real *a, int sa, const l2l_real *b, int sb, int n,
+static void l2l__binary_row(int kind, const l2l_real *a, int sa, const l2l_real *b, int sb, int n,
                             l2l_real *y)
 {
-    if (kind == '+') for (int i = 0; i < n; i++) y[i] = a[i * sa] + b[i * sb];
-    else if (kind == '-') for (int i = 0; i < n; i++) y[i] = a[i * sa] - b[i * sb];
+    if (kind == L2L__ADD) for (int i = 0; i < n; i++) y[i] = a[i * sa] + b[i * sb];
+    else if (kind == L2L__SUB) for (int i = 0; i < n; i++) y[i] = a[i * sa] - b[i * sb];
     else for (int i = 0; i < n; i++) y[i] = a[i * sa] * b[i * sb];
 }
 
@@ -6030,24 +6044,21 @@ static void l2l__binary_vjp(l2l__vjp *v)
     for (int j = 0; j < 2; j++) {
         l2l_tensor *x = v->y->in[j], *g;
         if (!v->need[j]) continue;
-        if (v->y->i[0] == '*') g = l2l_mul(c, v->dy, v->y->in[1 - j]);
-        else g = v->y->i[0] == '-' && j ? l2l_affine(c, v->dy, -1, 0) : l2l__retain(v->dy);
+        if (v->y->i[0] == L2L__MUL) g = l2l_mul(c, v->dy, v->y->in[1 - j]);
+        else g = v->y->i[0] == L2L__SUB && j ? l2l_affine(c, v->dy, -1, 0) : l2l__retain(v->dy);
         v->dx[j] = !g || l2l__same(g->shape, x->shape)
                        ? g : l2l__then(c, g, l2l_sum_to(c, g, x->shape));
     }
 }
 static const l2l__operation l2l__binary_op = {"add, sub, mul", l2l__binary_vjp};
 
-static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, l2l_tensor *a,
+static l2l_tensor *l2l__binary(l2l_context *c, int kind, const char *where, l2l_tensor *a,
                                l2l_tensor *b)
 {
     l2l_tensor *y;
-    l2l_shape r, s;
     int64_t p, n;
-    int sa, sb;
     if (!l2l__ready(c, where, a) || !l2l__ready(c, where, b)) return NULL;
-    r = a->shape;
-    s = b->shape;
+    l2l_shape r = a->shape, s = b->shape;
     if ((r.n != s.n && r.n > 1 && s.n > 1) || (r.h != s.h && r.h > 1 && s.h > 1) ||
         (r.w != s.w && r.w > 1 && s.w > 1) || (r.c != s.c && r.c > 1 && s.c > 1)) {
         l2l__shapes_differ(c, where, r, s);
@@ -6057,13 +6068,10 @@ static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, l2l
                      r.c > s.c ? r.c : s.c);
     if (!(y = l2l__new(c, where, s))) return NULL;
     n = l2l_count(s);
-    sa = r.c > 1 || s.c == 1;
-    sb = b->shape.c > 1 || s.c == 1;
-    if (l2l__same(r, b->shape) && kind == '+') {
-        l2l__ew_add(c, n, a->data, b->data, y->data);
-    } else if (l2l__same(r, b->shape) && kind == '*') {
-        l2l__ew(c, L2L__MUL, n, a->data, b->data, 0, 0, y->data);
+    if (l2l__same(r, b->shape) && kind != L2L__SUB) {
+        l2l__ew(c, kind, n, a->data, b->data, 0, 0, y->data);
     } else {
+        const int sa = r.c > 1 || s.c == 1, sb = b->shape.c > 1 || s.c == 1;
         L2L__PARALLEL(l2l__workers(c, n))
         for (p = 0; p < n / s.c; p++)
             l2l__binary_row(kind, l2l__row(a, s, p), sa, l2l__row(b, s, p), sb, s.c,
@@ -6078,9 +6086,9 @@ static l2l_tensor *l2l__binary(l2l_context *c, char kind, const char *where, l2l
     {                                                                                              \
         return l2l__binary(c, kind, "l2l_" #name, a, b);                                           \
     }
-L2L__BINARY('+', add)
-L2L__BINARY('-', sub)
-L2L__BINARY('*', mul)
+L2L__BINARY(L2L__ADD, add)
+L2L__BINARY(L2L__SUB, sub)
+L2L__BINARY(L2L__MUL, mul)
 
 /* -- elementwise, one operand ------------------------------------------------------------------
    y = f(x) with numbers a and b; some take another tensor too, as a constant: see l2l__naive_ew. */
@@ -6115,7 +6123,7 @@ static l2l_tensor *l2l__pointwise(l2l_context *c, int kind, const char *where, l
     n = l2l_count(x->shape);
     switch (kind) {
     case L2L__AFFINE: case L2L__RELU: case L2L__GATE: case L2L__PROJECT:
-        l2l__ew(c, kind, n, x->data, other ? other->data : NULL, (l2l_real)a, (l2l_real)b, y->data);
+        l2l__ew(c, kind, n, x->data, l2l__data(other), (l2l_real)a, (l2l_real)b, y->data);
         break;
     case L2L__IN_BALL:
         for (i = 0; i < n; i++)
@@ -6489,7 +6497,7 @@ static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *g
         !l2l__ready(c, "gate_scale", scale) || !(y = l2l__new(c, "gate_scale", dy->shape)))
         return NULL;
     l2l__channel_gate(c, l2l__pixels(dy), l2l__pixels(dy) / scale->shape.n, dy->shape.c, dy->data,
-                      gate ? gate->data : NULL, scale->data, y->data);
+                      l2l__data(gate), scale->data, y->data);
     in[0] = dy; in[1] = gate; in[2] = scale;
     return l2l__record(c, y, &l2l__gate_scale_op, in, 3);
 }
@@ -6525,7 +6533,7 @@ static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *s
         !l2l__ready(c, "scale_shift", shift))
         return NULL;
     if (l2l__outlined(c, x, x->shape, &y) || !(y = l2l__new(c, "scale_shift", x->shape))) return y;
-    e = l2l__epilogue_of(NULL, scale->data, shift->data, residual ? residual->data : NULL, relu);
+    e = l2l__epilogue_of(NULL, scale->data, shift->data, l2l__data(residual), relu);
     l2l__channel_finish(c, l2l__pixels(x), l2l__pixels(x) / scale->shape.n, x->shape.c, x->data, &e,
                         y->data);
     y->i[3] = relu;
@@ -6708,9 +6716,8 @@ static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, l2l_ten
     l2l__geometry pool = *g;
     if (!l2l__outlined(c, x, l2l__output_of(g), &y)) {
         if (!(y = l2l__new(c, "l2l_conv", l2l__output_of(g)))) return NULL;
-        e = l2l__epilogue_of(NULL, o->scale ? o->scale->data : NULL,
-                             o->bias ? o->bias->data : NULL,
-                             o->residual ? o->residual->data : NULL, o->relu);
+        e = l2l__epilogue_of(NULL, l2l__data(o->scale), l2l__data(o->bias),
+                             l2l__data(o->residual), o->relu);
         e.ties = ties;
         if (!l2l__conv_forward(c, g, x->data, w, &e, y->data)) return y;
     }
@@ -6826,7 +6833,7 @@ static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
     l2l_context *c = v->c;
     l2l_tensor *x = v->y->in[0], *gamma = v->y->in[1], *gate = v->y->i[3] ? v->y : NULL;
     const int n = x->shape.c, groups = gamma->shape.n;
-    const l2l_real *mu = v->y->saved, *r = mu + n, *open = gate ? gate->data : NULL;
+    const l2l_real *mu = v->y->saved, *r = mu + n, *open = l2l__data(gate);
     const int64_t m = l2l__pixels(x), rows = (int64_t)groups * n;
     double *s0, *s1;
     l2l_real *by;
@@ -6922,8 +6929,7 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
         l2l_real *r = mu + n;
         for (int k = 0; k < n; k++) r[k] = (l2l_real)(1 / sqrt((double)variance[k] + o->epsilon));
         for (int64_t i = 0; i < rows; i++) scale[i] = r[i % n] * o->gamma->data[i];
-        e = l2l__epilogue_of(mu, scale, o->beta->data, o->residual ? o->residual->data : NULL,
-                             o->relu);
+        e = l2l__epilogue_of(mu, scale, o->beta->data, l2l__data(o->residual), o->relu);
         l2l__channel_finish(c, m, m / groups, n, x->data, &e, y->data);
         y->f[0] = o->epsilon;
         y->i[3] = o->relu;
@@ -6998,7 +7004,7 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
                                   const uint32_t *images)
 {
     l2l_tensor *mask;
-    int n, k;
+    int k;
     if (!l2l__ready(c, "l2l_dropout", x) || !l2l__given(c, "l2l_dropout", "stream", s) ||
         !l2l__given(c, "l2l_dropout", "images", images))
         return NULL;
@@ -7008,7 +7014,7 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
     }
     if (!(mask = l2l__new(c, "l2l_dropout", x->shape))) return NULL;
     int64_t plane = (int64_t)x->shape.h * x->shape.w;
-    for (n = 0; n < x->shape.n; n++) {
+    for (int n = 0; n < x->shape.n; n++) {
         l2l_stream mine = *s;
         mine.image = images[n];
         for (int64_t i = 0; i < plane; i++)
@@ -7150,18 +7156,6 @@ static void l2l__file_shape(l2l_shape s, int rank, int64_t shape[4])
     shape[3] = rank == 4 ? s.h : 0;
 }
 
-static void l2l__to_file(l2l_shape s, const l2l_real *memory, l2l_real *file)
-{
-    int64_t i, n = l2l_count(s);
-    for (i = 0; i < n; i++) file[i] = memory[l2l__file_place(s, i)];
-}
-
-static void l2l__from_file(l2l_shape s, const l2l_real *file, l2l_real *memory)
-{
-    int64_t i, n = l2l_count(s);
-    for (i = 0; i < n; i++) memory[l2l__file_place(s, i)] = file[i];
-}
-
 /* -- parameters by name ------------------------------------------------------------------------ */
 
 /* Whoever changes a parameter says so: transforms cached for the old values are void then. */
@@ -7172,8 +7166,7 @@ static void l2l__touch(l2l__slot *p)
 
 static l2l__slot *l2l__find_slot(l2l_model *m, const char *name)
 {
-    int i;
-    for (i = 0; i < m->n_slots; i++) {
+    for (int i = 0; i < m->n_slots; i++) {
         int j = (m->cursor + i) % m->n_slots;
         if (strcmp(m->slot[j]->name, name) == 0) {
             m->cursor = j + 1;
@@ -7362,13 +7355,12 @@ static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l
     l2l_context *c = m->context;
     const l2l_tensor *bias = o->bias;
     l2l_tensor *y;
-    int k;
     o->bias = NULL;
     norm->residual = u->residual;
     norm->relu = (u->flags & L2L_RELU) != 0;
     y = l2l__conv(c, x, w, o, l2l__pools(m, u->flags));
     y = l2l__then(c, y, l2l__batch_norm(c, u->norm, y, norm));
-    for (k = 0; y && bias && norm->update && k < u->channels; k++)
+    for (int k = 0; y && bias && norm->update && k < u->channels; k++)
         norm->running_mean->data[k] += (l2l_real)norm->momentum * bias->data[k];
     return u->flags & L2L_POOL ? l2l__then(c, y, l2l_max_pool(c, y, 2, 2, 0)) : y;
 }
@@ -7511,9 +7503,9 @@ static l2l_tensor *l2l__vgg16(l2l_model *m, l2l_tensor *x, void *user)
                                        -512}; /* negative: the last of its group, pooled */
     l2l_context *c = m->context;
     l2l_tensor *first = x;
-    int i, at = 0;
+    int at = 0;
     L2L__UNUSED(user);
-    for (i = 0; i < 13; i++) {
+    for (int i = 0; i < 13; i++) {
         char conv[24], norm[24];
         bool last = channels[i] < 0;
         l2l_tensor *y;
@@ -7584,12 +7576,12 @@ static l2l_tensor *l2l__resnet_block(l2l_model *m, l2l_tensor *x, int channels, 
 static l2l_tensor *l2l__resnet18(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = m->context;
-    int group, i;
+    int group;
     L2L__UNUSED(user);
     x = l2l__conv_norm(m, "conv1", "bn1", x, l2l__width(m, 64), 7, 2, NULL, L2L_RELU | L2L_NO_BIAS);
     x = l2l__then(c, x, l2l_max_pool(c, x, 3, 2, 1));
     for (group = 1; group <= 4; group++)
-        for (i = 0; i < 2; i++) {
+        for (int i = 0; i < 2; i++) {
             l2l__format(m->scope, sizeof m->scope, "layer%d.%d.", group, i);
             x = l2l__resnet_block(m, x, l2l__width(m, 32 << group), group > 1 && i == 0 ? 2 : 1);
         }
@@ -7687,24 +7679,15 @@ static l2l_tensor *l2l__normalise(l2l_model *m, l2l_tensor *x)
     l2l_context *c = m->context;
     l2l_shape s = l2l__channels(m->options.channels);
     l2l_tensor *scale, *shift;
-    int k;
     if (!m->options.normalise) return x;
     scale = l2l_zeros(c, s);
     shift = l2l_zeros(c, s);
-    for (k = 0; scale && shift && k < s.c; k++) {
+    for (int k = 0; scale && shift && k < s.c; k++) {
         scale->data[k] = (l2l_real)(1 / m->options.deviation[k]);
         shift->data[k] = (l2l_real)(-m->options.mean[k] / m->options.deviation[k]);
     }
     return l2l__then(c, scale, l2l__then(c, shift, l2l__scale_shift(c, x, scale, shift, NULL,
                                                                     false)));
-}
-
-static void l2l__model_set_normalisation(l2l_model *m, int channels, const double *mean,
-                                         const double *deviation)
-{
-    m->options.normalise = channels;
-    memcpy(m->options.mean, mean, (size_t)channels * sizeof *mean);
-    memcpy(m->options.deviation, deviation, (size_t)channels * sizeof *deviation);
 }
 
 /* forward(m, x, user), a run from the first layer on; NULL and an error if it fails. The function
@@ -7888,8 +7871,7 @@ static bool l2l__model_needed(const l2l_model *m)
 
 static void l2l__model_destroy(l2l_model *m)
 {
-    int i;
-    for (i = 0; i < m->n_slots; i++) l2l__free_slot(m->context, m->slot[i]);
+    for (int i = 0; i < m->n_slots; i++) l2l__free_slot(m->context, m->slot[i]);
     l2l_free(m->context, m->slot);
     l2l_free(m->context, m);
 }
@@ -7921,18 +7903,17 @@ L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m)
 L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
 {
     l2l_context *c = to ? to->context : NULL;
-    int i;
     if (!c || c->status) return false;
     if (!from) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_copy: from is NULL");
     if (to->n_slots != from->n_slots)
         return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: %d parameters against %d",
                          to->n_slots, from->n_slots);
-    for (i = 0; i < to->n_slots; i++)
+    for (int i = 0; i < to->n_slots; i++)
         if (strcmp(to->slot[i]->name, from->slot[i]->name) != 0 ||
             !l2l__same(to->slot[i]->value.shape, from->slot[i]->value.shape))
             return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: '%s' and '%s' differ in name "
                              "or shape", to->slot[i]->name, from->slot[i]->name);
-    for (i = 0; i < to->n_slots; i++) {
+    for (int i = 0; i < to->n_slots; i++) {
         memcpy(to->slot[i]->value.data, from->slot[i]->value.data,
                (size_t)l2l_count(to->slot[i]->value.shape) * sizeof(l2l_real));
         l2l__touch(to->slot[i]);
@@ -7964,7 +7945,7 @@ L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l
     l2l_context *c = m ? m->context : NULL;
     const l2l_model_options *o;
     int64_t one;
-    int i, batch;
+    int batch;
     bool was;
     if (!c || c->status) return false;
     if (n < 0) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_logits: %d images", n);
@@ -7974,7 +7955,7 @@ L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l
     o = &m->options;
     c->threads_looked_at = false;
     one = (int64_t)o->channels * o->height * o->width;
-    for (i = 0; i < n; i += batch) {
+    for (int i = 0; i < n; i += batch) {
         l2l_mark mark = l2l_mark_here(c);
         l2l_tensor *x, *z;
         batch = n - i < 100 ? n - i : 100;
@@ -8010,8 +7991,7 @@ L2LADVDEF l2l_parameter l2l_model_parameter(const l2l_model *m, int i)
 L2LADVDEF int64_t l2l_model_size(const l2l_model *m)
 {
     int64_t n = 0;
-    int i;
-    for (i = 0; m && i < m->n_slots; i++)
+    for (int i = 0; m && i < m->n_slots; i++)
         if (m->slot[i]->trainable) n += l2l_count(m->slot[i]->value.shape);
     return n;
 }
@@ -8031,7 +8011,8 @@ L2LADVDEF bool l2l_parameter_to_file(const l2l_model *m, int i, const l2l_tensor
         !l2l__ready(m->context, who, x) ||
         !l2l__equal(m->context, who, x->shape, m->slot[i]->value.shape))
         return false;
-    l2l__to_file(x->shape, x->data, values);
+    for (int64_t k = 0; k < l2l_count(x->shape); k++)
+        values[k] = x->data[l2l__file_place(x->shape, k)];
     return true;
 }
 
@@ -8046,7 +8027,9 @@ L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values)
 {
     if (!l2l__slot_number(m, i) || !l2l__given(m->context, "l2l_parameter_set", "values", values))
         return false;
-    l2l__from_file(m->slot[i]->value.shape, values, m->slot[i]->value.data);
+    l2l_tensor *x = &m->slot[i]->value;
+    for (int64_t k = 0; k < l2l_count(x->shape); k++)
+        x->data[l2l__file_place(x->shape, k)] = values[k];
     l2l__touch(m->slot[i]);
     return true;
 }
@@ -8089,12 +8072,11 @@ L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capaci
 {
     const l2l_model_options *o = m ? &m->options : NULL;
     size_t at;
-    int i;
     if (!text) capacity = 0;
     if (!m) return l2l__append(text, capacity, 0, "no model\n");
     at = l2l__append(text, capacity, 0, "%s: images %dx%dx%d, %d classes\n", m->arch, o->channels,
                      o->height, o->width, o->classes);
-    for (i = 0; i < m->n_slots; i++) {
+    for (int i = 0; i < m->n_slots; i++) {
         const l2l_parameter p = l2l_model_parameter(m, i);
         char shape[200];
         size_t line = at;
@@ -8117,14 +8099,14 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
     const bool was = l2l_set_recording(c, true);
     size_t peak;
     l2l_tensor **in, *x, *z, *loss;
-    int i, n = 0;
+    int n = 0;
     c->arena_peak = before;
     x = l2l_zeros(c, l2l_shape_of(batch, m->options.height, m->options.width, m->options.channels));
     z = x ? l2l__forward_frozen(m, x, mode) : NULL;
     loss = z ? l2l_sum(c, z) : NULL;
     in = (l2l_tensor **)l2l__arena_array(c, 2 * ((int64_t)m->n_slots + 1), sizeof *in);
     if (in && mode != L2L_TRAIN) in[n++] = x;
-    for (i = 0; in && mode == L2L_TRAIN && i < m->n_slots; i++)
+    for (int i = 0; in && mode == L2L_TRAIN && i < m->n_slots; i++)
         if (m->slot[i]->trainable) in[n++] = &m->slot[i]->value;
     if (loss && in) l2l_grad(c, loss, in, n, in + m->n_slots + 1, L2L_FREE_GRAPH);
     peak = c->arena_peak - before;
@@ -8138,9 +8120,8 @@ static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
 static size_t l2l__packed_bytes(const l2l_model *m)
 {
     size_t n = 0;
-    int i, j;
-    for (i = 0; i < m->n_slots; i++)
-        for (j = 0; j < 4 && m->slot[i]->value.packed; j++)
+    for (int i = 0; i < m->n_slots; i++)
+        for (int j = 0; j < 4 && m->slot[i]->value.packed; j++)
             n += (size_t)m->slot[i]->value.packed->cache[j].count;
     return n * sizeof(l2l_real);
 }
@@ -8234,6 +8215,21 @@ L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e)
 /*  10 LOSSES AND OUTER OPTIMIZERS                                               >>losses-code  */
 /* ============================================================================================ */
 
+/* One step of an optimizer, number by number, with d = scale g + decay x:
+       SGD    without memory x -= rate d, else v = momentum v + d and x -= rate v
+              (Nesterov: x -= rate (d + momentum v))
+       Adam   m = beta1 m + (1 - beta1) d, v = beta2 v + (1 - beta2) d^2,
+              x -= rate m / (root sqrt(v) + epsilon), where in step t rate has been divided by
+              1 - beta1^t, and root = (1 - beta2^t)^-1/2 */
+typedef struct l2l__update {
+    bool adam, nesterov;
+    l2l_real scale, decay, rate, momentum, beta1, beta2, root, epsilon;
+} l2l__update;
+
+/* of chapter 15, kernels */
+static void l2l__ew_update(l2l_context *c, int64_t n, const l2l__update *u, const l2l_real *g,
+                           l2l_real *x, l2l_real *first, l2l_real *second, l2l_real *before);
+
 /* -- losses, per image ------------------------------------------------------------------------- */
 
 /* d CE / d z = (p - onehot(y)) dy, p = softmax(z). Entry y is minus the sum of the others: 1 - p_y
@@ -8273,27 +8269,19 @@ L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, cons
 static void l2l__kl_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    l2l_tensor *P = v->y->in[0], *Q = v->y->in[1];
-    l2l_tensor *p = l2l_softmax(c, P), *q, *a, *b, *d, *e;
+    l2l_tensor *P = v->y->in[0], *Q = v->y->in[1], *p = l2l_softmax(c, P), *d, *q;
     if (v->need[1]) {
         q = l2l_softmax(c, Q);
-        d = l2l_sub(c, q, p);
-        v->dx[1] = l2l_mul(c, d, v->dy);
-        l2l_drop(c, q);
-        l2l_drop(c, d);
+        d = l2l__then(c, q, l2l_sub(c, q, p));
+        v->dx[1] = l2l__then(c, d, l2l_mul(c, d, v->dy));
     }
     if (v->need[0]) {
-        a = l2l_log_softmax(c, P);
-        b = l2l_log_softmax(c, Q);
-        d = l2l_sub(c, a, b);
-        e = l2l_sub(c, d, v->y);
-        l2l_drop(c, a);
-        l2l_drop(c, b);
-        a = l2l_mul(c, p, e);
-        v->dx[0] = l2l_mul(c, a, v->dy);
-        l2l_drop(c, a);
-        l2l_drop(c, d);
-        l2l_drop(c, e);
+        d = l2l_log_softmax(c, P);
+        q = l2l_log_softmax(c, Q);
+        d = l2l__then(c, d, l2l__then(c, q, l2l_sub(c, d, q)));
+        d = l2l__then(c, d, l2l_sub(c, d, v->y));
+        d = l2l__then(c, d, l2l_mul(c, p, d));
+        v->dx[0] = l2l__then(c, d, l2l_mul(c, d, v->dy));
     }
     l2l_drop(c, p);
 }
@@ -8407,13 +8395,7 @@ L2LADVDEF l2l_optimizer_options l2l_adam_default(void)
 L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o)
 {
     if (!o) return;
-    for (int i = 0; i < o->n; i++) {
-        if (o->first) l2l_free(o->context, o->first[i]);
-        if (o->second) l2l_free(o->context, o->second[i]);
-    }
-    l2l_free(o->context, o->first);
-    l2l_free(o->context, o->second);
-    l2l_free(o->context, o->sizes);
+    l2l__let_go(o->context, o->held);
     l2l_free(o->context, o);
 }
 
@@ -8432,58 +8414,74 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
     o->context = c;
     o->options = *options;
     o->n = n;
-    o->sizes = (int64_t *)l2l__allocate_array(c, n, sizeof *o->sizes);
-    o->first = (l2l_real **)l2l__allocate_array(c, n, sizeof *o->first);
-    o->second = (l2l_real **)l2l__allocate_array(c, n, sizeof *o->second);
+    o->sizes = (int64_t *)l2l__hold(c, &o->held, n, sizeof *o->sizes);
+    o->first = (l2l_real **)l2l__hold(c, &o->held, n, sizeof *o->first);
+    o->second = (l2l_real **)l2l__hold(c, &o->held, n, sizeof *o->second);
     for (int i = 0; i < n && !c->status; i++) {
         o->sizes[i] = sizes[i];
         if (adam || options->momentum > 0)
-            o->first[i] = (l2l_real *)l2l__allocate_array(c, sizes[i], sizeof(l2l_real));
-        if (adam) o->second[i] = (l2l_real *)l2l__allocate_array(c, sizes[i], sizeof(l2l_real));
+            o->first[i] = (l2l_real *)l2l__hold(c, &o->held, sizes[i], sizeof(l2l_real));
+        if (adam) o->second[i] = (l2l_real *)l2l__hold(c, &o->held, sizes[i], sizeof(l2l_real));
     }
     if (!c->status) return o;
     l2l_optimizer_free(o);
     return NULL;
 }
 
-/* The factor that brings the gradient's l2 norm down to `clip`. */
-static double l2l__clip_factor(const l2l_optimizer *o, l2l_real *const *g, double *norm)
+/* sum of x^2, in parts that n alone decides, each of eight sums. */
+static double l2l__sum_squares(const l2l_context *c, const l2l_real *x, int64_t n)
 {
-    double total = 0, clip = o->options.clip;
+    enum { PARTS = 64, SUMS = 8 };
+    double sums[PARTS][SUMS], total = 0;
+    int part;
+    L2L__PARALLEL(l2l__workers(c, n))
+    for (part = 0; part < PARTS; part++) {
+        double s[SUMS] = {0};
+        int64_t i = n * part / PARTS, last = n * (part + 1) / PARTS;
+        for (; i + SUMS <= last; i += SUMS)
+            for (int j = 0; j < SUMS; j++) s[j] += (double)x[i + j] * (double)x[i + j];
+        for (; i < last; i++) s[0] += (double)x[i] * (double)x[i];
+        memcpy(sums[part], s, sizeof s);
+    }
+    for (part = 0; part < PARTS; part++)
+        for (int j = 0; j < SUMS; j++) total += sums[part][j];
+    return total;
+}
+
+/* |g|_2 over all arrays. */
+static double l2l__gradient_norm(const l2l_optimizer *o, l2l_real *const *gradients)
+{
+    double total = 0;
     for (int i = 0; i < o->n; i++)
-        for (int64_t j = 0; j < o->sizes[i]; j++) total += (double)g[i][j] * (double)g[i][j];
-    *norm = sqrt(total);
-    return clip > 0 && *norm > clip ? clip / *norm : 1;
+        total += l2l__sum_squares(o->context, gradients[i], o->sizes[i]);
+    return sqrt(total);
 }
 
-static void l2l__sgd(const l2l_optimizer_options *o, int64_t n, l2l_real *x, const l2l_real *g,
-                     l2l_real *v, l2l_real rate, l2l_real scale)
+/* Step number `step` of the options' optimizer on the gradient times `scale`. */
+static l2l__update l2l__update_of(const l2l_optimizer_options *o, double rate, double scale,
+                                  int64_t step)
 {
-    l2l_real momentum = (l2l_real)o->momentum, decay = (l2l_real)o->weight_decay;
-    for (int64_t i = 0; i < n; i++) {
-        l2l_real d = scale * g[i] + decay * x[i];
-        if (v) {
-            v[i] = momentum * v[i] + d;
-            d = o->nesterov ? (l2l_real)(d + momentum * v[i]) : v[i];
-        }
-        x[i] -= rate * d;
-    }
+    l2l__update u = L2L__ZERO;
+    bool adam = o->kind == L2L_ADAM;
+    u.adam = adam;
+    u.nesterov = o->nesterov;
+    u.scale = (l2l_real)scale;
+    u.decay = (l2l_real)o->weight_decay;
+    u.momentum = (l2l_real)o->momentum;
+    u.beta1 = (l2l_real)o->beta1;
+    u.beta2 = (l2l_real)o->beta2;
+    u.rate = (l2l_real)(adam ? rate / (1 - pow(o->beta1, (double)step)) : rate);
+    u.root = (l2l_real)(adam ? 1 / sqrt(1 - pow(o->beta2, (double)step)) : 0);
+    u.epsilon = (l2l_real)o->epsilon;
+    return u;
 }
 
-/* m, v: moving means of g and g^2; x -= rate * mhat / (sqrt(vhat) + epsilon) */
-static void l2l__adam(const l2l_optimizer_options *o, int64_t n, l2l_real *x, const l2l_real *g,
-                      l2l_real *m, l2l_real *v, double rate, l2l_real scale, int64_t step)
+static void l2l__adam(l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
+                      const l2l_real *g, l2l_real *m, l2l_real *v, double rate, double scale,
+                      int64_t step)
 {
-    l2l_real b1 = (l2l_real)o->beta1, b2 = (l2l_real)o->beta2, decay = (l2l_real)o->weight_decay;
-    l2l_real epsilon = (l2l_real)o->epsilon;
-    l2l_real a = (l2l_real)(rate / (1 - pow(o->beta1, (double)step)));
-    l2l_real root = (l2l_real)(1 / sqrt(1 - pow(o->beta2, (double)step)));
-    for (int64_t i = 0; i < n; i++) {
-        l2l_real d = scale * g[i] + decay * x[i];
-        m[i] = b1 * m[i] + (1 - b1) * d;
-        v[i] = b2 * v[i] + (1 - b2) * d * d;
-        x[i] -= a * m[i] / (l2l__sqrt(v[i]) * root + epsilon);
-    }
+    const l2l__update u = l2l__update_of(o, rate, scale, step);
+    l2l__ew_update(c, n, &u, g, x, m, v, NULL);
 }
 
 /* As many arrays as the optimizer is for. */
@@ -8500,35 +8498,43 @@ static bool l2l__arrays_given(const l2l_optimizer *o, const char *what, l2l_real
 /* sqrt of FLT_MAX or DBL_MAX: Adam's v would be infinite beyond, and the parameter stand still. */
 static const double l2l__root_of_most = sizeof(l2l_real) == 4 ? 1.8446743e19 : 1.3407807e154;
 
+/* A step for gradients of this length together. `before`, if there is such, gets the values as they
+   were, array behind array. False, and an error, leaves all as it was. */
+static bool l2l__optimizer_update(l2l_optimizer *o, l2l_real *const *values,
+                                  l2l_real *const *gradients, double norm, double rate_factor,
+                                  l2l_real *before)
+{
+    const double clip = o->options.clip, scale = clip > 0 && norm > clip ? clip / norm : 1;
+    l2l__update u;
+    if (o->options.kind == L2L_ADAM && norm * scale > l2l__root_of_most)
+        return l2l__fail(o->context, L2L_ERROR_NUMERIC, "optimizer: a gradient of length %g is too "
+                         "large for Adam, its square is infinite; the parameters stay as they were",
+                         norm * scale);
+    u = l2l__update_of(&o->options, o->options.rate * rate_factor, scale, ++o->steps);
+    for (int i = 0; i < o->n; i++) {
+        l2l__ew_update(o->context, o->sizes[i], &u, gradients[i], values[i], o->first[i],
+                       o->second[i], before);
+        if (before) before += o->sizes[i];
+    }
+    return true;
+}
+
 L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double rate_factor)
 {
-    double rate, norm, scale;
+    double norm;
     if (!o || o->context->status || !l2l__arrays_given(o, "values", values) ||
         !l2l__arrays_given(o, "gradients", gradients))
         return false;
     if (!(fabs(rate_factor) <= DBL_MAX))
         return l2l__fail(o->context, L2L_ERROR_ARGUMENT, "l2l_optimizer_step: rate_factor %g is "
                          "not a finite number", rate_factor);
-    rate = o->options.rate * rate_factor;
-    scale = l2l__clip_factor(o, gradients, &norm);
+    norm = l2l__gradient_norm(o, gradients);
     if (!(norm <= DBL_MAX))                  /* also when it is not a number                      */
         return l2l__fail(o->context, L2L_ERROR_NUMERIC,
                          "optimizer: the gradient is not finite; the parameters "
                          "stay as they were");
-    if (o->options.kind == L2L_ADAM && norm * scale > l2l__root_of_most)
-        return l2l__fail(o->context, L2L_ERROR_NUMERIC, "optimizer: a gradient of length %g is too "
-                         "large for Adam, its square is infinite; the parameters stay as they were",
-                         norm * scale);
-    o->steps++;
-    for (int i = 0; i < o->n; i++)
-        if (o->options.kind == L2L_SGD)
-            l2l__sgd(&o->options, o->sizes[i], values[i], gradients[i], o->first[i], (l2l_real)rate,
-                     (l2l_real)scale);
-        else
-            l2l__adam(&o->options, o->sizes[i], values[i], gradients[i], o->first[i], o->second[i],
-                      rate, (l2l_real)scale, o->steps);
-    return true;
+    return l2l__optimizer_update(o, values, gradients, norm, rate_factor, NULL);
 }
 
 /* -- schedules --------------------------------------------------------------------------------- */
@@ -11682,7 +11688,11 @@ static bool l2l__model_take(l2l_model *m, l2l__bundle *file, int *extra)
     l2l__model_bundle(m, &b);
     bool ok = l2l__bundle_take(file, &b);
     for (i = 0; i < n && ok; i++) ok = l2l_parameter_set(m, i, (l2l_real *)b.entries[i].data);
-    if (ok && channels) l2l__model_set_normalisation(m, channels, o.mean, o.deviation);
+    if (ok && channels) {
+        m->options.normalise = channels;
+        memcpy(m->options.mean, o.mean, sizeof o.mean);
+        memcpy(m->options.deviation, o.deviation, sizeof o.deviation);
+    }
     l2l__bundle_close(&b);
     if (extra) *extra = -n;
     for (i = 0; extra && i < file->count; i++)
@@ -11926,7 +11936,7 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
     int j = 0;
     l2l__bundle_new(t->context, b);
     double *v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
-    if (v) l2l__fields_get(l2l__state_fields, L2L__STATE, t, v);
+    if (v) l2l__options_pack(l2l__state_fields, t, v);
     if (v) v[L2L__STATE] = (double)t->optimizer->steps;
     if (v && v[2] > 0 && v[2] >= (double)t->progress.steps_in_epoch) {
         v[1]++;                              /* by the callback, at the end of an epoch           */
@@ -12622,7 +12632,7 @@ static int64_t l2l__learned_pack_state(void *self, double *numbers)
     int n = l2l__options_pack(l2l__learned_fields, &m->options, numbers);
     if (numbers) {
         numbers[n] = (double)m->optimizer->steps;
-        l2l__fields_get(l2l__trained_fields, 2, m, numbers + n + 1);
+        l2l__options_pack(l2l__trained_fields, m, numbers + n + 1);
         numbers += n + 3;
         for (int j = 0; j < 3; j++) {
             const l2l_real *v = j ? l2l__moment(m->optimizer, j - 1) : m->phi;
@@ -12755,6 +12765,10 @@ typedef struct l2l__kernels {
     uint32_t (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
                      int x, int rows, int columns);
     const l2l__cell_kernels *cell;           /* of the learned maximizer                          */
+    /* An optimizer's step on numbers i and up; m is SGD's momentum (NULL: none) or Adam's first
+       moment, v its second. */
+    void (*update)(int64_t i, int64_t n, const l2l__update *u, const l2l_real *g, l2l_real *x,
+                   l2l_real *m, l2l_real *v);
 } l2l__kernels;
 
 enum { L2L__NO_TIES = 1 << 2 | 2 << 4 | 3 << 6 };
@@ -12983,10 +12997,31 @@ static void l2l__naive_pool_row(int first, const l2l__geometry *g, const l2l_rea
         }
 }
 
+static l2l_real l2l__sqrt(l2l_real x) { return (l2l_real)sqrt((double)x); }
+
+static void l2l__naive_update(int64_t i, int64_t n, const l2l__update *u, const l2l_real *g,
+                              l2l_real *x, l2l_real *m, l2l_real *v)
+{
+    for (; i < n; i++) {
+        l2l_real d = u->scale * g[i] + u->decay * x[i];
+        if (u->adam) {
+            m[i] = u->beta1 * m[i] + (1 - u->beta1) * d;
+            v[i] = u->beta2 * v[i] + (1 - u->beta2) * d * d;
+            x[i] -= u->rate * m[i] / (l2l__sqrt(v[i]) * u->root + u->epsilon);
+            continue;
+        }
+        if (m) {
+            m[i] = u->momentum * m[i] + d;
+            d = u->nesterov ? (l2l_real)(d + u->momentum * m[i]) : m[i];
+        }
+        x[i] -= u->rate * d;
+    }
+}
+
 static const l2l__kernels l2l__naive_kernels = {
     "plain C", 1, NULL, NULL, NULL, l2l__naive_finish, l2l__naive_gate_scale,
     l2l__naive_moments, l2l__naive_combine, l2l__naive_ew, NULL, l2l__naive_pool_row, NULL,
-    &l2l__cell_plain
+    &l2l__cell_plain, l2l__naive_update
 };
 
 /* -- 15.3 vector kernels ----------------------------------------------------------------------- */
@@ -13916,12 +13951,78 @@ static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
     L2L__LANES, L2L__NAME(cell_forward), L2L__NAME(cell_backward), L2L__NAME(cell_accumulate)
 };
 
+#if L2L__LANES == 4
+/* An optimizer's step waits for the memory: four lanes are enough for every instruction set, and
+   without fused multiplications the bits are those of the naive twin. */
+L2L__INLINE L2L__V L2L__NAME(sqrt)(L2L__V x)
+{
+#if defined(L2L__X86)
+    return (L2L__V)_mm_sqrt_ps((__m128)x);
+#elif defined(__aarch64__)
+    return (L2L__V)vsqrtq_f32((float32x4_t)x);
+#else
+    L2L__V y = {l2l__sqrt(x[0]), l2l__sqrt(x[1]), l2l__sqrt(x[2]), l2l__sqrt(x[3])};
+    return y;
+#endif
+}
+
+L2L__INLINE int64_t L2L__NAME(update_sgd)(int64_t i, int64_t n, const l2l__update *u,
+                                          const float *g, float *x, float *m)
+{
+    const L2L__V scale = L2L__SET(u->scale), decay = L2L__SET(u->decay);
+    const L2L__V rate = L2L__SET(u->rate), momentum = L2L__SET(u->momentum);
+    for (; i + L2L__LANES <= n; i += L2L__LANES) {
+        L2L__V old = L2L__LD(x + i), d = scale * L2L__LD(g + i) + decay * old;
+        if (m) {
+            L2L__V v = momentum * L2L__LD(m + i) + d;
+            L2L__ST(m + i, v);
+            if (u->nesterov) d += momentum * v;
+            else d = v;
+        }
+        L2L__ST(x + i, old - rate * d);
+    }
+    return i;
+}
+
+L2L__INLINE int64_t L2L__NAME(update_adam)(int64_t i, int64_t n, const l2l__update *u,
+                                           const float *g, float *x, float *m, float *v)
+{
+    const L2L__V scale = L2L__SET(u->scale), decay = L2L__SET(u->decay);
+    const L2L__V b1 = L2L__SET(u->beta1), c1 = L2L__SET(1 - u->beta1);
+    const L2L__V b2 = L2L__SET(u->beta2), c2 = L2L__SET(1 - u->beta2);
+    const L2L__V rate = L2L__SET(u->rate), root = L2L__SET(u->root);
+    const L2L__V epsilon = L2L__SET(u->epsilon);
+    for (; i + L2L__LANES <= n; i += L2L__LANES) {
+        L2L__V old = L2L__LD(x + i), d = scale * L2L__LD(g + i) + decay * old;
+        L2L__V first = b1 * L2L__LD(m + i) + c1 * d;
+        L2L__V second = b2 * L2L__LD(v + i) + c2 * d * d;
+        L2L__ST(m + i, first);
+        L2L__ST(v + i, second);
+        L2L__ST(x + i, old - rate * first / (L2L__NAME(sqrt)(second) * root + epsilon));
+    }
+    return i;
+}
+
+L2L__KERNEL void L2L__NAME(update)(int64_t i, int64_t n, const l2l__update *u, const float *g,
+                                   float *x, float *m, float *v)
+{
+    i = u->adam ? L2L__NAME(update_adam)(i, n, u, g, x, m, v)
+                : L2L__NAME(update_sgd)(i, n, u, g, x, m);
+    l2l__naive_update(i, n, u, g, x, m, v);
+}
+#endif
+
 static const l2l__kernels L2L__NAME(kernels) = {
     L2L__LANES == 16 ? "AVX-512" : L2L__LANES == 8 ? "AVX2+FMA" : L2L__BASELINE,
     2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
     L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(ew),
     L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties),
-    &L2L__NAME(cell_kernels)
+    &L2L__NAME(cell_kernels),
+#if L2L__LANES == 4
+    L2L__NAME(update)
+#else
+    l2l__update_sse2
+#endif
 };
 
 #undef L2L__NAME
@@ -14070,7 +14171,7 @@ static int l2l__next(int *taken)
 {
     int mine;
 #ifdef L2L__PRAGMA
-    L2L__PRAGMA(omp critical(l2l__next))
+    L2L__PRAGMA(omp atomic capture)
 #endif
     mine = (*taken)++;
     return mine;
@@ -14111,6 +14212,21 @@ static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const 
                             l2l_real epsilon, l2l_real *out)
 {
     l2l__ew(c, L2L__PROJECT, n, z, x, epsilon, 0, out);
+}
+
+/* Piece by piece, so that x is read from the memory once. */
+static void l2l__ew_update(l2l_context *c, int64_t n, const l2l__update *u, const l2l_real *g,
+                           l2l_real *x, l2l_real *first, l2l_real *second, l2l_real *before)
+{
+    enum { PIECE = 8192 };
+    int64_t at;
+    L2L__PARALLEL(l2l__workers(c, n))
+    for (at = 0; at < n; at += PIECE) {
+        int m = l2l__at_most(PIECE, n - at);
+        if (before) memcpy(before + at, x + at, (size_t)m * sizeof *x);
+        c->kernels->update(0, m, u, g + at, x + at, first ? first + at : NULL,
+                           second ? second + at : NULL);
+    }
 }
 
 /* Drivers by pixels of n channels each; a pointer of NULL stays NULL. Every `each` pixels in turn

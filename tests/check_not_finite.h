@@ -921,6 +921,79 @@ static void own_targets(void)
     }
 }
 
+/* -- a gradient of theta that is refused ---------------------------------------------------------- */
+
+typedef struct refused {
+    int calls, at; /* the pass of the outer loss that is spoiled */
+    bool nan;
+} refused;
+
+/* Cross-entropy; once its gradient is beyond what Adam can square (in double: whose square is not
+   finite), or not a number. */
+static l2l_tensor *refused_loss(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
+                                void *user)
+{
+    l2l_context *c = l2l_model_context(m);
+    refused *r = (refused *)user;
+    l2l_tensor *loss = l2l_mean(c, l2l_cross_entropy(c, l2l_model_forward(m, adv, L2L_TRAIN), labels));
+    (void)x;
+    if (r->calls++ != r->at) return loss;
+    if (!r->nan) return l2l_affine(c, loss, sizeof(l2l_real) == 4 ? 1e25 : 1e160, 0);
+    return l2l_add(c, loss, l2l_power(c, l2l_affine(c, loss, 0, 0), 0.5)); /* + sqrt(0) */
+}
+
+/* A finite gradient that Adam refuses leaves theta as it is; for one that is not finite the step
+   before is to blame, and theta is again as that found it. The whole batch at once or in parts. */
+static void gradients_refused(void)
+{
+    int k, micro, i;
+    for (k = 0; k < 2; k++)
+        for (micro = 0; micro < 3; micro++) {
+            static const double bound[] = {0.5, 0.2};
+            l2l_context *c = test_context(2);
+            l2l_model_options mo = own_options("refused", linear_forward, 1, SIDE, CLASSES);
+            l2l_model *m = l2l_model_create(c, &mo), *before = NULL;
+            bool finite = k == 0 && sizeof(l2l_real) == 4;
+            l2l_train_options o = l2l_train_default();
+            l2l_progress p;
+            l2l_trainer *t;
+            broken b;
+            refused r;
+            seed_parameters(m, 90, bound);
+            broken_fill(&b);
+            memset(&r, 0, sizeof r);
+            o.method = l2l_method_plain();
+            o.method.outer.loss = refused_loss;
+            o.method.outer.user = &r;
+            o.optimizer = l2l_adam_default();
+            o.steps = 9;
+            o.T = 0;
+            o.micro_batch = micro;
+            r.nan = k == 1;
+            r.at = 3 * (micro ? (IMAGES + micro - 1) / micro : 1) + (micro == 1);
+            t = l2l_trainer_create(m, NULL, &o);
+            for (i = 0; i < 3; i++) {
+                if (i == 2 && !finite) before = l2l_model_clone(c, m);
+                CHECK(l2l_train_step(t, b.x, b.labels, IMAGES, &p));
+            }
+            if (finite) before = l2l_model_clone(c, m);
+            CHECK(!l2l_train_step(t, b.x, b.labels, IMAGES, &p));
+            CHECK_ERROR(c, L2L_ERROR_NUMERIC, finite ? "too large for Adam"
+                                                     : "the gradient of the outer loss is not finite");
+            for (i = 0; i < l2l_model_parameters(m); i++) {
+                const l2l_tensor *a = l2l_model_parameter(before, i).value;
+                CHECK_BYTES(a->data, l2l_model_parameter(m, i).value->data,
+                            (size_t)l2l_count(a->shape) * sizeof(l2l_real));
+            }
+            CHECK(l2l_train_step(t, b.x, b.labels, IMAGES, &p)); /* and it goes on */
+            CHECK_OK(c);
+            l2l_model_free(before);
+            l2l_trainer_free(t);
+            l2l_model_free(m);
+            l2l_context_free(c);
+        }
+}
+
 HELPER void run_not_finite(void)
 {
     RUN(attacks_end, "what is not finite ends every attack, named with image, step and class, the "
@@ -934,6 +1007,7 @@ HELPER void run_not_finite(void)
     RUN(subnormal_is_ordinary, "subnormal gradients and logits are like others");
     RUN(training_ends, "what is not finite in any pass ends every training, with the parameters of "
                        "the last good step");
+    RUN(gradients_refused, "a gradient of theta that is refused changes no good theta");
     RUN(validation_ends, "so does what is not finite in validation");
     RUN(training_ends_in_parts, "steps, losses and gradients that are not finite end a training");
     RUN(searches_without_gradient, "searches without any gradient are warned of, sound ones not");

@@ -541,6 +541,96 @@ static void optimizer_steps(void)
     }
 }
 
+/* Arrays long enough to be shared out in blocks, and a short one. Settings: plain, with momentum,
+   Nesterov's, Adam; clipped and not. */
+enum { LONG = 70003, SHORT = 5, BOTH = LONG + SHORT, STEPS = 3, RULES = 5 };
+
+static l2l_optimizer_options rule_number(int i)
+{
+    l2l_optimizer_options o = i < 3 ? l2l_sgd_default() : l2l_adam_default();
+    o.rate = 0.05;
+    o.weight_decay = i == 0 ? 0 : 0.01;
+    o.momentum = i == 0 ? 0 : 0.9;
+    o.nesterov = i == 2;
+    o.clip = i == 1 || i == 4 ? 20 : 0;
+    return o;
+}
+
+/* x after some steps as the formulas say, in double; g[step][i]. */
+static void rule_in_double(const l2l_optimizer_options *o, const l2l_real *const *g, double *x)
+{
+    double *m = (double *)test_memory(2 * BOTH * sizeof *m), *v = m + BOTH, norm, scale;
+    int i, t;
+    memset(m, 0, 2 * BOTH * sizeof *m);
+    for (t = 1; t <= STEPS; t++) {
+        for (norm = 0, i = 0; i < BOTH; i++) norm += (double)g[t - 1][i] * (double)g[t - 1][i];
+        norm = sqrt(norm);
+        scale = o->clip > 0 && norm > o->clip ? o->clip / norm : 1;
+        for (i = 0; i < BOTH; i++) {
+            double d = scale * (double)g[t - 1][i] + o->weight_decay * x[i];
+            if (o->kind == L2L_ADAM) {
+                m[i] = o->beta1 * m[i] + (1 - o->beta1) * d;
+                v[i] = o->beta2 * v[i] + (1 - o->beta2) * d * d;
+                x[i] -= o->rate * (m[i] / (1 - pow(o->beta1, t))) /
+                        (sqrt(v[i] / (1 - pow(o->beta2, t))) + o->epsilon);
+            } else {
+                m[i] = o->momentum * m[i] + d;
+                x[i] -= o->rate * (o->nesterov ? d + o->momentum * m[i] : m[i]);
+            }
+        }
+    }
+    free(m);
+}
+
+static void optimizer_kernels(void)
+{
+    static const int threads[] = {1, 2, 5};
+    const int64_t sizes[2] = {LONG, SHORT};
+    unsigned cpus[8];
+    int n = test_cpus(c, cpus), rule, cpu, k, t, i;
+    l2l_real *start = test_array(BOTH), *x = test_array(BOTH), *first = test_array(BOTH);
+    l2l_real *g[STEPS], *values[2], *gradients[2];
+    const l2l_real *given[STEPS];
+    double *expected = (double *)test_memory(BOTH * sizeof *expected);
+    golden_fill(start, BOTH, 8300, -1, 1);
+    for (t = 0; t < STEPS; t++) {
+        given[t] = g[t] = test_array(BOTH);
+        golden_fill(g[t], BOTH, 8301 + (uint32_t)t, -1, 1);
+    }
+    values[0] = x; values[1] = x + LONG;
+    for (rule = 0; rule < RULES; rule++) {
+        l2l_optimizer_options o = rule_number(rule);
+        for (i = 0; i < BOTH; i++) expected[i] = (double)start[i];
+        rule_in_double(&o, given, expected);
+        for (cpu = 0; cpu < n; cpu++)
+            for (k = 0; k < COUNT(threads); k++) {
+                l2l_optimizer *optimizer;
+                double off = 0;
+                l2l_set_cpu(c, cpus[cpu]);
+                l2l_set_threads(c, threads[k]);
+                optimizer = l2l_optimizer_create(c, &o, sizes, 2);
+                memcpy(x, start, BOTH * sizeof *x);
+                for (t = 0; t < STEPS; t++) {
+                    gradients[0] = g[t]; gradients[1] = g[t] + LONG;
+                    CHECK(l2l_optimizer_step(optimizer, values, gradients, 1));
+                }
+                for (i = 0; i < BOTH; i++) off = fmax(off, fabs((double)x[i] - expected[i]));
+                if (!CHECK(off < 1e-5)) printf("    rule %d: %g, %s\n", rule, off, l2l_describe(c));
+                if (k == 0) memcpy(first, x, BOTH * sizeof *x);
+                else CHECK_BYTES(first, x, BOTH * sizeof *x);
+                l2l_optimizer_free(optimizer);
+            }
+    }
+    l2l_set_cpu(c, L2L_CPU_DETECT);
+    l2l_set_threads(c, 1);
+    for (t = 0; t < STEPS; t++) free(g[t]);
+    free(start);
+    free(x);
+    free(first);
+    free(expected);
+    CHECK_OK(c);
+}
+
 static void defaults(void)
 {
     l2l_optimizer_options sgd = l2l_sgd_default(), adam = l2l_adam_default();
@@ -662,6 +752,8 @@ int main(void)
     RUN(tape_rules, "gradients of gradients, detached and unrelated tensors");
     RUN(dropout, "dropout's rate, scale, gradient and independence of the batch");
     RUN(optimizer_steps, "SGD and Adam equal PyTorch's over five steps");
+    RUN(optimizer_kernels, "they follow their formulas on every instruction set, with the same bits "
+                           "for any number of threads");
     RUN(defaults, "documented defaults");
     RUN(schedules, "schedules have their closed forms");
     RUN(named_errors, "errors are sticky, named and cleared");
