@@ -78,20 +78,20 @@ int main(void)
            files                                     1315  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1463  >>algorithm-1
-      4  The learned maximizer                       2652  >>maximizer
-      5  Maximizers that do not learn                3646  >>maximizers
-      6  Methods and trainers                        3873  >>methods
+      4  The learned maximizer                       2668  >>maximizer
+      5  Maximizers that do not learn                3662  >>maximizers
+      6  Methods and trainers                        3889  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4337  >>foundation
-      8  Tensors and reverse-mode autodiff           5456  >>autodiff
-      9  Layers and classifiers                      7131  >>layers
-     10  Losses and outer optimizers                 8234  >>losses-code
+      7  Errors, memory, random numbers, options     4353  >>foundation
+      8  Tensors and reverse-mode autodiff           5466  >>autodiff
+      9  Layers and classifiers                      7137  >>layers
+     10  Losses and outer optimizers                 8215  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8565  >>attacks-code
-     12  Evaluation                                  9818  >>evaluation
-     13  Data sets                                  10311  >>data-code
-     14  Files                                      10407  >>files-code
-     15  Kernels                                    12678  >>kernels
+     11  Attacks                                     8571  >>attacks-code
+     12  Evaluation                                  9824  >>evaluation
+     13  Data sets                                  10317  >>data-code
+     14  Files                                      10413  >>files-code
+     15  Kernels                                    12688  >>kernels
    History and licence: at the end.
 
    NOTATION
