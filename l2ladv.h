@@ -553,6 +553,7 @@ typedef struct l2l_model_options {
     const char *arch;     /* one of the known names, or any other for a network of your own       */
     l2l_forward forward;  /* set by l2l_model_default for the known ones                          */
     void *user;           /* handed to forward                                                    */
+    bool concurrent;      /* forward may run in several threads at a time (known networks do)     */
     int channels, height, width, classes;
     double width_multiplier; /* channels are rounded to multiples of 8; wrn: the widening factor  */
     int depth;               /* of wrn: 10, 16, 22, 28, 34, 40, ...                               */
@@ -569,7 +570,10 @@ typedef struct l2l_model_options {
                  as in TRADES, 3x32x32, 10 classes                                    46,160,474
      "resnet18"  ResNet-18 (He et al. 2016) as in torchvision, 3x224x224, 9 classes   11,181,129
    or another name for your own network, whose forward, channels, height, width and classes you
-   set. */
+   set. If it is `concurrent`, evaluation mode takes a few images at a time, each thread with a model
+   and a context of its own over the same parameters. Then `forward` computes an image's logits of
+   that image alone, changes nothing that others see, in `user` either, and has memory from no other
+   place than operations; it may be called again for the same images. Objectives, too. */
 L2LADVDEF l2l_model_options l2l_model_default(const char *arch);
 L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o);
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m); /* also into another c  */
@@ -730,6 +734,7 @@ typedef struct l2l_objective {
     void *user;
     bool cut;         /* L, with the sign that targets give it, is cut off above `confidence`:    */
     double confidence; /* an image that has got so far has no gradient any more                   */
+    bool concurrent;  /* `loss` may run in several threads at a time (2.6; those below do)        */
 } l2l_objective;
 L2LADVDEF l2l_objective l2l_objective_cross_entropy(void);
 L2LADVDEF l2l_objective l2l_objective_kl(void); /* KL(f(x) || f(x')), the inner loss of TRADES */
@@ -1422,6 +1427,7 @@ L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
 #if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__FAST_MATH__) || \
     defined(_M_FP_FAST)
 #error "l2ladv: -ffinite-math-only (part of -ffast-math and -Ofast) takes the checks for NaN away"
@@ -1510,6 +1516,11 @@ struct l2l_context {
     bool recording;
     l2l_model *freed;                        /* models that the tape still needs                  */
     l2l_tensor *outline;                     /* while a model is opened: see l2l__outlined        */
+    l2l_context *caller;                     /* while slices run in several threads: whose        */
+                                             /* parameters they read, which nobody writes then    */
+    bool slicing;                            /* one slice runs, whose weights serve others, too   */
+    int cores;                               /* threads that the system lets run at once, as seen */
+    int looks;                               /* by l2l__run_lanes, for so many more of its runs   */
 };
 
 typedef struct l2l__slot {                   /* a parameter or a buffer                           */
@@ -1531,6 +1542,7 @@ struct l2l_model {
     bool frozen;                             /* training mode without moving running statistics   */
     bool mode_matters;                       /* some layer has asked for the mode                 */
     bool running;                            /* a forward function is at work                     */
+    size_t lane_bytes;                       /* what the arena of a lane needs; 0: not known yet  */
     l2l_stream stream;                       /* of dropout: set by whoever runs the model         */
     const uint32_t *images;                  /* n_images indices in the data set; NULL: 0, 1, ..  */
     int n_images;
@@ -1673,6 +1685,7 @@ static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_i
 /* of chapter 6, methods and trainers */
 static l2l_tensor *l2l__objective_ce(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
                                      const int *labels, void *user);
+static bool l2l__objective_concurrent(const l2l_objective *o);
 
 /* of chapter 7, errors, memory, random numbers */
 static size_t l2l__format(char *out, size_t capacity, const char *format, ...);
@@ -1700,11 +1713,14 @@ static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x);
 static l2l_tensor *l2l__new(l2l_context *c, const char *where, l2l_shape s);
 static bool l2l__lend(l2l_tensor *x, bool lent);
 static l2l_tensor *l2l__copy(l2l_context *c, const l2l_tensor *x);
+static l2l_tensor l2l__images_of(const l2l_tensor *x, int from, int n);
 static void l2l__image_to_hwc(const l2l_real *chw, int channels, int64_t plane, l2l_real *hwc);
 
 /* of chapter 9, layers */
 static void l2l__touch(l2l__slot *p);
 static l2l_tensor *l2l__forward_frozen(l2l_model *m, l2l_tensor *x, l2l_mode mode);
+static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n,
+                           bool (*work)(l2l_model *m, void *with, int from, int n), void *with);
 
 /* of chapter 10, losses and optimizers */
 static void l2l__adam(l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
@@ -2107,14 +2123,13 @@ static bool l2l__note(l2l_inner *in, const l2l_tensor *logits, l2l_tensor *loss)
 }
 
 /* One pass through the classifier at x'_t: in->loss, in->predicted and, if asked for, in->g[t].
-   The loss is summed over images, so that g is every image's own gradient. Returns sum L. */
-static double l2l__look(l2l_inner *in, int t, bool gradient)
+   The loss is summed over images, so that g is every image's own gradient. */
+static bool l2l__look_whole(l2l_inner *in, int t, bool gradient)
 {
     l2l_context *c = in->context;
     l2l_mark mark = l2l_mark_here(c);
     bool was = l2l_set_recording(c, gradient);
     l2l_tensor *logits = l2l__inner_forward(in, in->adv), *loss, *sum, *g;
-    double total = 0;
     loss = l2l__inner_loss(in, logits);
     if (l2l__note(in, logits, loss) && gradient) {
         sum = l2l_sum(c, loss);
@@ -2127,7 +2142,56 @@ static double l2l__look(l2l_inner *in, int t, bool gradient)
     l2l_set_recording(c, was);
     if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the inner objective returned NULL");
     l2l_release(c, mark);
-    for (int i = 0; i < in->n && !c->status; i++) total += (double)in->loss[i];
+    return !c->status;
+}
+
+/* The same of n of its images, from number `from` on, by a model that may be another thread's. */
+typedef struct l2l__looked {
+    l2l_inner *in;
+    int t;
+    bool gradient;
+} l2l__looked;
+
+static bool l2l__look_slice(l2l_model *m, void *look, int from, int n)
+{
+    const l2l__looked *all = (const l2l__looked *)look;
+    l2l_inner in = *all->in;
+    l2l_tensor x = l2l__images_of(in.adv, from, n), clean, g, *here = &g;
+    if (all->gradient) g = l2l__images_of(in.g[all->t], from, n);
+    if (in.clean_logits) {
+        clean = l2l__images_of(in.clean_logits, from, n);
+        in.clean_logits = &clean;
+    }
+    in.context = m->context;
+    in.model = m;
+    in.n = in.shape.n = n;
+    in.adv = &x;
+    in.g = &here;
+    in.labels += from;
+    in.images += from;
+    in.loss += from;
+    in.predicted += from;
+    in.hunt = NULL;                          /* what is not finite is for the whole look to tell  */
+    if (in.done) in.done += from;
+    return l2l__look_whole(&in, 0, all->gradient);
+}
+
+/* That pass, slice by slice where it may be. Returns sum L. */
+static double l2l__look(l2l_inner *in, int t, bool gradient)
+{
+    l2l__looked all;
+    double total = 0;
+    all.in = in;
+    all.t = t;
+    all.gradient = gradient;
+    if (l2l__objective_concurrent(in->objective) &&
+        l2l__in_slices(in->model, in->mode, in->n, l2l__look_slice, &all)) {
+        in->forwards++;
+        in->backwards += gradient;
+    } else {
+        l2l__look_whole(in, t, gradient);
+    }
+    for (int i = 0; i < in->n && !in->context->status; i++) total += (double)in->loss[i];
     return total;
 }
 
@@ -2976,7 +3040,7 @@ static void l2l__input_norms(const l2l_learned *m, const l2l_tensor *g, double *
     int64_t d = l2l_count(g->shape) / g->shape.n;
     int i;
     if (input != L2L_INPUT_L1 && input != L2L_INPUT_LINF) return;
-    L2L__PARALLEL(m->context->threads)
+    L2L__PARALLEL(l2l__workers(m->context, l2l_count(g->shape)))
     for (i = 0; i < g->shape.n; i++) norms[i] = l2l__input_norm(input, g->data + i * d, d);
 }
 
@@ -3115,6 +3179,11 @@ static int l2l__at_most(int a, int64_t b) { return b < a ? (int)b : a; }
 
 /* -- in the attack: lines 7 and 11 ------------------------------------------------------------- */
 
+static int l2l__cell_workers(const l2l_learned *m, int64_t blocks)
+{
+    return l2l__workers(m->context, blocks * L2L__COORDS * m->cell_size);
+}
+
 static bool l2l__learned_ready(const l2l_learned *m, const l2l_inner *in)
 {
     if (in->context->status || !l2l__given(in->context, "l2l_learned", "the maximizer", m))
@@ -3153,7 +3222,7 @@ static bool l2l__learned_begin(void *self, l2l_inner *in)
         if (!m->state) return false;
         m->state_capacity = blocks;
     }
-    L2L__PARALLEL(m->context->threads)
+    L2L__PARALLEL(l2l__workers(m->context, l2l_count(in->shape)))
     for (b = 0; b < blocks; b++) l2l__state_clear(m, b);
     m->state_blocks = blocks;
     return true;
@@ -3216,7 +3285,7 @@ static bool l2l__learned_step(void *self, l2l_inner *in)
     const l2l__cell_kernels *kernels = l2l__cell_kernels_of(c);
     l2l_mark mark = l2l_mark_here(c);
     int64_t blocks = l2l__blocks_of(l2l_count(in->shape));
-    int workers = l2l__at_most(c->threads, blocks), k;
+    int workers = l2l__at_most(l2l__cell_workers(m, blocks), blocks), k;
     l2l__sweep *s;
     double *norms;
     if (!l2l__learned_begun(m, in)) return false;
@@ -3534,7 +3603,7 @@ static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in,
     a->d = a->count / in->shape.n;
     a->blocks = l2l__blocks_of(a->count);
     a->parts = l2l__at_most(L2L__PARTS, a->blocks);
-    a->workers = l2l__at_most(c->threads, a->parts);
+    a->workers = l2l__at_most(l2l__cell_workers(m, a->blocks), a->parts);
     totals = (int64_t)a->parts * m->cell_size;
     a->norms = (double *)l2l__arena_array(c, (int64_t)in->T * in->shape.n, sizeof *a->norms);
     a->totals = (double *)l2l__arena_array(c, totals, sizeof *a->totals);
@@ -3970,6 +4039,13 @@ static l2l_objective l2l__objective(const char *name,
     o.loss = loss;
     o.needs_clean = needs_clean;
     return o;
+}
+
+/* Those above look at an image's own row and at nothing else. */
+static bool l2l__objective_concurrent(const l2l_objective *o)
+{
+    return o->concurrent || o->loss == l2l__objective_ce || o->loss == l2l__objective_kl_loss ||
+           o->loss == l2l__objective_margin_loss || o->loss == l2l__objective_dlr_loss;
 }
 
 L2LADVDEF l2l_objective l2l_objective_cross_entropy(void)
@@ -4766,6 +4842,21 @@ static l2l__block *l2l__block_after(l2l__block *b)
     return b->is_last ? NULL : (l2l__block *)(void *)((char *)b + b->size);
 }
 
+/* A chunk, in which behind its header there are `size` bytes, as one free block. */
+static l2l__block *l2l__arena_add(l2l_context *c, l2l__chunk *chunk, size_t size)
+{
+    l2l__block *b = (l2l__block *)(void *)((char *)chunk + L2L__ALIGN);
+    chunk->next = c->chunks;
+    chunk->size = size;
+    c->chunks = chunk;
+    c->arena_size += size;
+    b->size = size;
+    b->before = NULL;
+    b->is_last = true;
+    l2l__free_list_add(c, b);
+    return b;
+}
+
 static l2l__block *l2l__arena_grow(l2l_context *c, size_t need)
 {
     size_t size = need > c->arena_size / 4 ? need : c->arena_size / 4;
@@ -4775,17 +4866,7 @@ static l2l__block *l2l__arena_grow(l2l_context *c, size_t need)
         l2l_error_clear(c);
         chunk = (l2l__chunk *)l2l__allocate_raw(c, (size = need) + L2L__ALIGN);
     }
-    if (!chunk) return NULL;
-    chunk->next = c->chunks;
-    chunk->size = size;
-    c->chunks = chunk;
-    c->arena_size += size;
-    l2l__block *b = (l2l__block *)(void *)((char *)chunk + L2L__ALIGN);
-    b->size = size;
-    b->before = NULL;
-    b->is_last = true;
-    l2l__free_list_add(c, b);
-    return b;
+    return chunk ? l2l__arena_add(c, chunk, size) : NULL;
 }
 
 /* Memory that lives until it is given back or a mark before it is released; not zeroed. */
@@ -4969,6 +5050,7 @@ L2LADVDEF void l2l_set_threads(l2l_context *c, int threads)
 {
     if (!c) return;
     c->threads_looked_at = false;
+    c->looks = 0;
 #ifdef _OPENMP
     c->threads = threads > 0 ? (threads < 1024 ? threads : 1024) : omp_get_max_threads();
 #else
@@ -5314,6 +5396,7 @@ static const l2l__field l2l__objective_fields[] = {
     L2L__BOOL(l2l_objective, needs_clean, 0),
     L2L__BOOL(l2l_objective, cut, 0),
     L2L__NUMBER(l2l_objective, confidence, -DBL_MAX, DBL_MAX, 0),
+    L2L__BOOL(l2l_objective, concurrent, L2L__FREE),
     L2L__END};
 /* Steps and restarts come first: attacks are compared that differ in nothing else. */
 static const l2l__field l2l__attack_fields[] = {
@@ -5549,6 +5632,7 @@ static bool l2l__bundle_has(const struct l2l__bundle *b, const char *name, l2l_s
 /* of chapter 15, kernels */
 static void l2l__packed_free(l2l_context *c, l2l__packed *p);
 static bool l2l__arithmetic_ok(l2l_context *c);
+static int l2l__next(int *taken);
 static void l2l__ew(l2l_context *c, int f, int64_t n, const l2l_real *x, const l2l_real *y,
                     l2l_real a, l2l_real b, l2l_real *out);
 static void l2l__channel_finish(l2l_context *c, int64_t pixels, int64_t each, int n,
@@ -5628,7 +5712,7 @@ static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x)
 {
     if (!c || c->status) return false;
     if (!x) return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input tensor is NULL", where);
-    if (x->context && x->context != c)
+    if (x->context && x->context != c && x->context != c->caller)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input tensor is another context's", where);
     for (; x; x = x->base)                   /* a view stands and falls with its base             */
         if (!x->data)
@@ -5794,6 +5878,18 @@ static l2l_tensor *l2l__copy(l2l_context *c, const l2l_tensor *x)
 {
     l2l_tensor *y = l2l__like(c, "copy", x);
     if (y) memcpy(y->data, x->data, (size_t)l2l_count(x->shape) * sizeof *y->data);
+    return y;
+}
+
+/* Images from .. from+n-1 of x, in place: a tensor that the caller holds, as a model its parameters. */
+static l2l_tensor l2l__images_of(const l2l_tensor *x, int from, int n)
+{
+    l2l_tensor y;
+    memset(&y, 0, sizeof y);
+    y.shape = x->shape;
+    y.shape.n = n;
+    y.data = x->data + l2l_count(x->shape) / x->shape.n * from;
+    y.tape = -1;
     return y;
 }
 
@@ -7340,11 +7436,17 @@ L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel)
     return u;
 }
 
+/* Is it one of the known networks, and nobody's own under that name? */
+static bool l2l__known(const l2l_model *m)
+{
+    return m->options.forward == l2l_model_default(m->arch).forward;
+}
+
 /* Whether a maximum may be taken of a layer's output. Forward functions of one's own may do so in a
    call of its own; those of the known networks say it by L2L_POOL. */
 static bool l2l__pools(const l2l_model *m, unsigned flags)
 {
-    return (flags & L2L_POOL) != 0 || m->options.forward != l2l_model_default(m->arch).forward;
+    return (flags & L2L_POOL) != 0 || !l2l__known(m);
 }
 
 /* Training mode: the batch's statistics stand between the convolution and the rest. They take the
@@ -7632,6 +7734,7 @@ static const l2l__field l2l__model_fields[] = {
     L2L__INT(l2l_model_options, height, 1, L2L__MOST_SIZE, L2L__FILED),
     L2L__MEMBER(l2l_model_options, width, "width", 'i', L2L__FILED, 1, L2L__MOST_SIZE, NULL, NULL,
                 "image_width"),
+    L2L__BOOL(l2l_model_options, concurrent, L2L__FREE),
     L2L__NUMBER(l2l_model_options, dropout, 0, 1, L2L__BELOW),
     L2L__INT(l2l_model_options, normalise, 0, 4, 0),
     L2L__LIST(l2l_model_options, mean, 0, 0, L2L__ANY), /* as many as `normalise` says:           */
@@ -7798,7 +7901,7 @@ static bool l2l__create_parameters(l2l_model *m)
     bool was = l2l_set_recording(c, false);
     int i;
     l2l_shape s = l2l_shape_of(1, m->options.height, m->options.width, m->options.channels);
-    bool outline = m->from && l2l_model_default(m->arch).forward == m->options.forward;
+    bool outline = m->from && l2l__known(m);
     l2l_tensor *x = l2l_zeros(c, outline ? l2l__channels(1) : s), *one = x;
     if (x && outline) {
         c->outline = one;
@@ -7938,6 +8041,194 @@ L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m)
     if (!c->status && l2l_model_copy(clone, m)) return clone;
     l2l_model_free(clone);
     return NULL;
+}
+
+/* -- depth first --------------------------------------------------------------------------------
+   In evaluation mode an image gets the same bits in any batch, so nothing forces a pass to carry
+   all images through one layer after another, with the threads waiting for each other behind each.
+   Instead a slice of a few images goes through the whole network, and back, while its activations
+   are in the cache, and the threads take slice after slice: one that the system puts aside holds
+   back a slice and nothing else.
+
+   The caller's thread works in the caller's context, every other one in a lane: a context and a
+   model of its own over the caller's parameters and their packed copies, which all only read then.
+   A lane's arena is a piece of the caller's and cannot grow, so that the allocator is asked by the
+   caller's thread alone. Where something is amiss, a thread takes no further slice, whatever it
+   was: a weight that is not packed yet, too little room, a number that is not finite. Then the
+   caller takes the first slice alone, which packs the weights and shows how much room one needs,
+   and all take the others. If that fails, too, no slice counts: the pass is made as a whole, which
+   finds the error, if it is one, that it would have found without slices. */
+typedef bool l2l__slice_work(l2l_model *m, void *with, int from, int n);
+
+typedef struct l2l__slices {                 /* of n images `count`, which differ by one at most  */
+    l2l_model *model;
+    l2l__slice_work *work;
+    void *with;
+    int n, count;
+} l2l__slices;
+
+typedef struct l2l__lane {
+    l2l_context context;
+    l2l_model model;
+} l2l__lane;
+
+static bool l2l__slice(const l2l__slices *s, l2l_model *m, int i)
+{
+    int from = (int)((int64_t)s->n * i / s->count), to = (int)((int64_t)s->n * (i + 1) / s->count);
+    return s->work(m, s->with, from, to - from);
+}
+
+/* So many slices for n images: of 8 each or, where every slice would have to fetch weights that
+   outweigh its activations, of 32. For two or four threads alike. */
+static int l2l__slice_count(const l2l_model *m, int n)
+{
+    int64_t pixels = (int64_t)m->options.height * m->options.width;
+    int most = l2l_model_size(m) / pixels < 4096 ? 8 : 32, count = (n - 1) / most + 1;
+    return count > 4 ? (count + 3) / 4 * 4 : count;
+}
+
+/* The allocator of a lane: there is no memory but its arena's. */
+static void *l2l__lane_allocate(void *user, size_t size)
+{
+    L2L__UNUSED(user);
+    L2L__UNUSED(size);
+    return NULL;
+}
+
+static void l2l__lane_release(void *user, void *memory)
+{
+    L2L__UNUSED(user);
+    L2L__UNUSED(memory);
+}
+
+/* The model of a lane in the caller's arena; NULL and an error if there is no room. */
+static l2l_model *l2l__lane_make(l2l_model *m)
+{
+    l2l_context *c = m->context, *own;
+    l2l__lane *lane = (l2l__lane *)l2l__arena(c, sizeof *lane);
+    l2l__chunk *chunk = (l2l__chunk *)l2l__arena(c, m->lane_bytes + L2L__ALIGN);
+    l2l_tensor **tape = (l2l_tensor **)l2l__arena_array(c, c->tape_capacity, sizeof *tape);
+    if (c->status) return NULL;
+    memset(lane, 0, sizeof *lane);
+    own = &lane->context;
+    own->allocator.allocate = l2l__lane_allocate;
+    own->allocator.release = l2l__lane_release;
+    own->threads = 1;
+    own->threads_looked_at = true;
+    own->cpu = c->cpu;
+    own->kernels = c->kernels;
+    own->tape = tape;
+    own->tape_capacity = c->tape_capacity;
+    own->caller = c;
+    l2l__arena_add(own, chunk, m->lane_bytes);
+    lane->model = *m;
+    lane->model.context = own;
+    return &lane->model;
+}
+
+/* How many threads the system let run at once, of those that worked since `wall` and `cpu` were
+   taken. Where programs share the cores, threads of one are put onto the same core, and those that
+   wait at a barrier burn the time that the last one needs: fewer get more done. */
+#if defined(_OPENMP) && (defined(__unix__) || defined(__APPLE__)) && !defined(L2LADV_NO_POSIX)
+static double l2l__wall(void) { return omp_get_wtime(); }
+static double l2l__processor(void) { return (double)clock() / CLOCKS_PER_SEC; }
+#else
+static double l2l__wall(void) { return 0; }
+static double l2l__processor(void) { return 0; }
+#endif
+enum { L2L__LOOKS = 8 };                     /* after so many runs on fewer all are tried again   */
+static void l2l__count_cores(l2l_context *c, int workers, double wall, double cpu)
+{
+    wall = l2l__wall() - wall;
+    cpu = l2l__processor() - cpu;
+    if (wall < 1e-3 || cpu < 0) return;      /* too little to tell                                */
+    c->looks = 0;
+    c->cores = c->threads;
+    if (cpu / wall > 0.75 * workers) return;
+    c->looks = L2L__LOOKS;
+    c->cores = cpu / wall < 1 ? 1 : (int)(cpu / wall);
+}
+
+/* Slices from number `taken` on, by all threads. */
+static bool l2l__run_lanes(const l2l__slices *s, int taken)
+{
+    l2l_model *m = s->model, **model;
+    l2l_context *c = m->context;
+    l2l_mark mark = l2l_mark_here(c);
+    const int left = s->count - taken, threads = c->threads;
+    int workers = c->looks > 0 ? c->cores : threads, i, failed = 0;
+    double wall = l2l__wall(), cpu = l2l__processor();
+    if (workers > left) workers = left;
+    model = (l2l_model **)l2l__arena_array(c, workers, sizeof *model);
+    for (i = 0; model && i < workers; i++) model[i] = i ? l2l__lane_make(m) : m;
+    if (!c->status) {
+        c->caller = c;
+        c->threads = 1;
+        L2L__PARALLEL(workers)
+        for (i = 0; i < workers; i++) {      /* the caller's thread has number 0                  */
+            int mine = l2l__next(&taken);
+            while (mine < s->count && l2l__slice(s, model[i], mine)) mine = l2l__next(&taken);
+        }
+        c->caller = NULL;
+        c->threads = threads;
+        for (i = 0; i < workers; i++) failed += model[i]->context->status != L2L_OK;
+        if (c->looks > 0) c->looks--;
+        else if (workers > 1) l2l__count_cores(c, workers, wall, cpu);
+    }
+    l2l_release(c, mark);
+    return !c->status && !failed;
+}
+
+/* The first slice in the caller's context alone, then the others. */
+static bool l2l__run_first(const l2l__slices *s)
+{
+    l2l_model *m = s->model;
+    l2l_context *c = m->context;
+    const size_t before = c->arena_live, kept = c->arena_peak;
+    size_t room;
+    bool ok;
+    c->arena_peak = before;
+    c->slicing = true;
+    ok = l2l__slice(s, m, 0);
+    c->slicing = false;
+    room = (c->arena_peak - before) / L2L__ALIGN * L2L__ALIGN / 8 * 9 + L2L__CHUNK / 8;
+    if (kept > c->arena_peak) c->arena_peak = kept;
+    if (room > m->lane_bytes) m->lane_bytes = room;
+    if (!ok || l2l__run_lanes(s, 1)) return ok;
+    if (m->lane_bytes < 2 * room) m->lane_bytes += room / L2L__ALIGN * L2L__ALIGN / 8;
+    return false;
+}
+
+/* work(m, with, from, n) for slices of n images: a pass in that mode over each. True if all were
+   made; false, without an error and as if none had been, if the pass is to be made as a whole. */
+static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n, l2l__slice_work *work, void *with)
+{
+    l2l_context *c = m->context;
+    l2l__slices s;
+    int i;
+    bool ok = true;
+    s.model = m;
+    s.work = work;
+    s.with = with;
+    s.n = n;
+    s.count = l2l__slice_count(m, n);
+    if (s.count < 2 || c->status || c->caller || m->creating || m->running ||
+        (mode != L2L_EVALUATE && m->mode_matters) ||
+        !(m->options.concurrent || l2l__known(m)) || !l2l__arithmetic_ok(c))
+        return false;
+    if (c->threads == 1) {
+        c->slicing = true;
+        for (i = 0; ok && i < s.count; i++) ok = l2l__slice(&s, m, i);
+        c->slicing = false;
+    } else {
+        ok = m->lane_bytes && l2l__run_lanes(&s, 0);
+        if (!ok) {
+            l2l_error_clear(c);
+            ok = l2l__run_first(&s);
+        }
+    }
+    if (!ok) l2l_error_clear(c);
+    return ok;
 }
 
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits)
@@ -14130,7 +14421,8 @@ static l2l_real *l2l__arena_zeros(l2l_context *c, int64_t count)
 /* Threads worth waking for so many elementary operations. */
 static int l2l__workers(const l2l_context *c, int64_t work)
 {
-    return work < 32768 ? 1 : c->threads;
+    if (work < 32768) return 1;
+    return c->looks > 0 && c->cores < c->threads ? c->cores : c->threads;
 }
 
 /* What is wrong with this thread's arithmetic, NULL if nothing. Volatile, or the compiler would
@@ -14356,16 +14648,20 @@ static l2l_real *l2l__cached(l2l_context *c, l2l__packed *p, int which, int64_t 
     int rows = m->kh * m->depth;
     *fresh = true;
     if (!k) return (l2l_real *)l2l__arena_array(c, count, sizeof *k->panels);
+    *fresh = k->count != count || k->kernels != c->kernels || k->version != p->version ||
+             k->stride != m->stride || k->rows != rows;
+    if (!*fresh) return k->panels;
+    if (c->caller) {                         /* which other threads may be reading                */
+        l2l__fail(c, L2L_ERROR_UNSUPPORTED, "a weight is not packed yet");
+        return NULL;
+    }
     if (k->count != count) {
         l2l_free(c, k->panels);
         k->count = 0;
         k->panels = (l2l_real *)l2l__allocate_array(c, count, sizeof *k->panels);
         if (!k->panels) return NULL;
         k->count = count;
-        k->kernels = NULL;
     }
-    *fresh = k->kernels != c->kernels || k->version != p->version || k->stride != m->stride ||
-             k->rows != rows;
     k->stride = m->stride;
     k->rows = rows;
     k->kernels = c->kernels;
@@ -14974,7 +15270,7 @@ static bool l2l__winograd_transformed(l2l_context *c, l2l__winograd *q, const l2
 }
 
 /* direction 0: x to y; 1: dy to dx. A large layer's panels are kept from the second run with the
-   same weight on: an attack has many, a training step has one. */
+   same weight on, or for slices: an attack has many, a training step has one. */
 static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor *w,
                               const l2l__matrix *matrix, int direction)
 {
@@ -14989,9 +15285,9 @@ static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor
         ok = q->zero && l2l__winograd_transformed(c, q, w, 2 + direction) &&
              l2l__winograd_blocks(c, q);
     } else {
-        if (q->zero && p && p->used[direction] == p->version + 1)
+        if (q->zero && p && (c->slicing || c->caller || p->used[direction] == p->version + 1))
             q->panels = l2l__panels(c, w, matrix, direction);
-        if (p) p->used[direction] = p->version + 1;
+        if (p && !c->caller) p->used[direction] = p->version + 1;
         ok = !c->status && l2l__winograd_panels(c, q);
     }
     l2l_release(c, mark);

@@ -534,7 +534,22 @@ static void summary(void)
     l2l_context_free(c);
 }
 
-/* Stated: between half and twice of what a first training step takes from a fresh context. */
+/* The gradient of a whole batch's losses in its images. */
+static void input_gradient(l2l_model *m, const l2l_real *images, const int *labels, int n)
+{
+    l2l_context *c = l2l_model_context(m);
+    const l2l_model_options *o = l2l_model_info(m);
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *x = l2l_from_nchw(c, images, l2l_shape_of(n, o->height, o->width, o->channels)), *g;
+    const bool was = l2l_set_recording(c, true);
+    l2l_tensor *loss = l2l_cross_entropy(c, l2l_model_forward(m, x, L2L_EVALUATE), labels);
+    CHECK(l2l_grad(c, loss, &x, 1, &g, L2L_FREE_GRAPH));
+    l2l_set_recording(c, was);
+    l2l_release(c, mark);
+}
+
+/* Stated: between half and twice of what a first training step, or an input gradient, takes from a
+   fresh context. An attack goes by slices and may take less. */
 static void check_memory(const l2l_model_options *model, int batch)
 {
     const l2l_model_options o = *model;
@@ -574,6 +589,8 @@ static void check_memory(const l2l_model_options *model, int batch)
         } else {
             before = l2l_memory_used(c);
             CHECK(l2l_attack_run(m, &attack, images, labels, batch, adv, records));
+            CHECK(l2l_memory_peak(c) - before <= 2 * estimate);
+            input_gradient(m, images, labels, batch);
         }
         took = l2l_memory_peak(c) - before;
         if (!CHECK(estimate >= took / 2 && estimate <= took * 2))
