@@ -68,30 +68,30 @@ int main(void)
            operations                                 422  >>operations
            losses                                     534  >>losses
            classifiers, layers, own networks          545  >>models
-           outer optimizers, schedules                679  >>optimizers
-           objective, maximizer, outer loss           719  >>seams
-           attacks                                    864  >>attacks
-           the learned maximizer                     1031  >>learned
-           data sets                                 1072  >>data
-           training                                  1094  >>train
-           evaluation                                1222  >>evaluate
-           files                                     1315  >>files
+           outer optimizers, schedules                683  >>optimizers
+           objective, maximizer, outer loss           723  >>seams
+           attacks                                    869  >>attacks
+           the learned maximizer                     1036  >>learned
+           data sets                                 1077  >>data
+           training                                  1099  >>train
+           evaluation                                1227  >>evaluate
+           files                                     1320  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1463  >>algorithm-1
-      4  The learned maximizer                       2668  >>maximizer
-      5  Maximizers that do not learn                3662  >>maximizers
-      6  Methods and trainers                        3889  >>methods
+      3  Algorithm 1, line by line                   1469  >>algorithm-1
+      4  The learned maximizer                       2732  >>maximizer
+      5  Maximizers that do not learn                3731  >>maximizers
+      6  Methods and trainers                        3958  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4353  >>foundation
-      8  Tensors and reverse-mode autodiff           5466  >>autodiff
-      9  Layers and classifiers                      7137  >>layers
-     10  Losses and outer optimizers                 8215  >>losses-code
+      7  Errors, memory, random numbers, options     4429  >>foundation
+      8  Tensors and reverse-mode autodiff           5549  >>autodiff
+      9  Layers and classifiers                      7233  >>layers
+     10  Losses and outer optimizers                 8506  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8571  >>attacks-code
-     12  Evaluation                                  9824  >>evaluation
-     13  Data sets                                  10317  >>data-code
-     14  Files                                      10413  >>files-code
-     15  Kernels                                    12688  >>kernels
+     11  Attacks                                     8862  >>attacks-code
+     12  Evaluation                                 10115  >>evaluation
+     13  Data sets                                  10608  >>data-code
+     14  Files                                      10704  >>files-code
+     15  Kernels                                    12979  >>kernels
    History and licence: at the end.
 
    NOTATION
