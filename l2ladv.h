@@ -78,20 +78,20 @@ int main(void)
            files                                     1320  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1469  >>algorithm-1
-      4  The learned maximizer                       2732  >>maximizer
-      5  Maximizers that do not learn                3731  >>maximizers
-      6  Methods and trainers                        3958  >>methods
+      4  The learned maximizer                       2561  >>maximizer
+      5  Maximizers that do not learn                3560  >>maximizers
+      6  Methods and trainers                        3787  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4429  >>foundation
-      8  Tensors and reverse-mode autodiff           5549  >>autodiff
-      9  Layers and classifiers                      7233  >>layers
-     10  Losses and outer optimizers                 8506  >>losses-code
+      7  Errors, memory, random numbers, options     4258  >>foundation
+      8  Tensors and reverse-mode autodiff           5378  >>autodiff
+      9  Layers and classifiers                      7062  >>layers
+     10  Losses and outer optimizers                 8335  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8862  >>attacks-code
-     12  Evaluation                                 10115  >>evaluation
-     13  Data sets                                  10608  >>data-code
-     14  Files                                      10704  >>files-code
-     15  Kernels                                    12979  >>kernels
+     11  Attacks                                     8866  >>attacks-code
+     12  Evaluation                                 10119  >>evaluation
+     13  Data sets                                  10612  >>data-code
+     14  Files                                      10708  >>files-code
+     15  Kernels                                    12983  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -1492,76 +1492,6 @@ extern "C" {
        ran       an attack that an evaluation has made
        bundle    named tensors and texts: a safetensors file */
 
-struct l2l__kernels;                         /* the kernels of one instruction set                */
-static const char *l2l__cpu_name(const l2l_context *c);
-typedef struct l2l__block l2l__block;
-typedef struct l2l__chunk l2l__chunk;
-
-struct l2l_context {
-    l2l_allocator allocator;
-    int threads;
-    bool threads_looked_at;                  /* at their arithmetic: l2l__arithmetic_ok           */
-    unsigned cpu;
-    const struct l2l__kernels *kernels;
-    l2l_status status;
-    char text[512], description[128];
-    size_t used, peak;                       /* bytes from the allocator                          */
-    l2l__chunk *chunks;                      /* the arena                                         */
-    l2l__block *newest, *free_blocks;
-    uint64_t serial;
-    size_t arena_size, arena_live, arena_peak;
-    size_t arena_merged;                     /* arena_peak when the chunks were last made one     */
-    l2l_tensor **tape;                       /* nodes in the order of their making                */
-    int tape_length, tape_capacity;
-    bool recording;
-    l2l_model *freed;                        /* models that the tape still needs                  */
-    l2l_tensor *outline;                     /* while a model is opened: see l2l__outlined        */
-    l2l_context *caller;                     /* while slices run in several threads: whose        */
-                                             /* parameters they read, which nobody writes then    */
-    bool slicing;                            /* one slice runs, whose weights serve others, too   */
-    int cores;                               /* threads that the system lets run at once, as seen */
-    int looks;                               /* by l2l__run_lanes, for so many more of its runs   */
-};
-
-typedef struct l2l__slot {                   /* a parameter or a buffer                           */
-    char name[96];
-    l2l_tensor value;
-    int rank;
-    bool trainable;
-} l2l__slot;
-
-struct l2l_model {
-    l2l_context *context;
-    l2l_model_options options;
-    char arch[32], scope[64];
-    l2l__slot **slot;                        /* in the order of the first run                     */
-    int n_slots, capacity, cursor;           /* cursor: where the next look-up begins             */
-    bool creating;                           /* the first run: layers make what they miss ...     */
-    const struct l2l__bundle *from;          /* ... if this file, when there is one, has it       */
-    l2l_mode mode;
-    bool frozen;                             /* training mode without moving running statistics   */
-    bool mode_matters;                       /* some layer has asked for the mode                 */
-    bool running;                            /* a forward function is at work                     */
-    size_t lane_bytes;                       /* what the arena of a lane needs; 0: not known yet  */
-    l2l_stream stream;                       /* of dropout: set by whoever runs the model         */
-    const uint32_t *images;                  /* n_images indices in the data set; NULL: 0, 1, ..  */
-    int n_images;
-    uint32_t draws;                          /* dropout layers so far in this run                 */
-    int *predicted, n_predicted;             /* where an outer loss may note its predictions      */
-    l2l_external external;
-    l2l_model *next;                         /* in the context's list of those freed too early    */
-};
-
-struct l2l_optimizer {
-    l2l_context *context;
-    l2l_optimizer_options options;
-    int n;
-    int64_t *sizes;
-    l2l_real **first, **second;              /* momentum; Adam's second moment                    */
-    void *held;                              /* the memory of these arrays                        */
-    int64_t steps;
-};
-
 typedef struct l2l__told {                   /* by a rank: of its part, and at a step's end       */
     int status, n, right;                    /* of its context; images, those that are right      */
     int guess;                               /* the class predicted for all of them or -1         */
@@ -1668,12 +1598,81 @@ static void l2l__algorithm1(l2l_trainer *trainer)
         l2l__ascend(m_phi, &in);             /* phi   += alpha_1 grad L_phi / B */  /* [A1:15] */
         l2l__descend(trainer);               /* theta -= alpha_2 grad L_theta / B */ /* [A1:16] */
         more = l2l__until_converged(trainer, &in);
-        trainer->model->images = NULL;
         l2l_release(trainer->context, mark);
     } while (more);                                                                 /* [A1:17] */
 }
 
 /* -- what its lines stand on ------------------------------------------------------------------- */
+
+struct l2l__kernels;                         /* the kernels of one instruction set                */
+static const char *l2l__cpu_name(const l2l_context *c);
+typedef struct l2l__block l2l__block;
+typedef struct l2l__chunk l2l__chunk;
+
+struct l2l_context {
+    l2l_allocator allocator;
+    int threads;
+    bool threads_looked_at;                  /* at their arithmetic: l2l__arithmetic_ok           */
+    unsigned cpu;
+    const struct l2l__kernels *kernels;
+    l2l_status status;
+    char text[512], description[128];
+    size_t used, peak;                       /* bytes from the allocator                          */
+    l2l__chunk *chunks;                      /* the arena                                         */
+    l2l__block *newest, *free_blocks;
+    uint64_t serial;
+    size_t arena_size, arena_live, arena_peak;
+    size_t arena_merged;                     /* arena_peak when the chunks were last made one     */
+    l2l_tensor **tape;                       /* nodes in the order of their making                */
+    int tape_length, tape_capacity;
+    bool recording;
+    l2l_model *freed;                        /* models that the tape still needs                  */
+    l2l_tensor *outline;                     /* while a model is opened: see l2l__outlined        */
+    l2l_context *caller;                     /* while slices run in several threads: whose        */
+                                             /* parameters they read, which nobody writes then    */
+    bool slicing;                            /* one slice runs, whose weights serve others, too   */
+    int cores;                               /* threads that the system lets run at once, as seen */
+    int looks;                               /* by l2l__run_lanes, for so many more of its runs   */
+};
+
+typedef struct l2l__slot {                   /* a parameter or a buffer                           */
+    char name[96];
+    l2l_tensor value;
+    int rank;
+    bool trainable;
+} l2l__slot;
+
+struct l2l_model {
+    l2l_context *context;
+    l2l_model_options options;
+    char arch[32], scope[64];
+    l2l__slot **slot;                        /* in the order of the first run                     */
+    int n_slots, capacity, cursor;           /* cursor: where the next look-up begins             */
+    bool creating;                           /* the first run: layers make what they miss ...     */
+    const struct l2l__bundle *from;          /* ... if this file, when there is one, has it       */
+    l2l_mode mode;
+    bool frozen;                             /* training mode without moving running statistics   */
+    bool mode_matters;                       /* some layer has asked for the mode                 */
+    bool running;                            /* a forward function is at work                     */
+    size_t lane_bytes;                       /* what the arena of a lane needs; 0: not known yet  */
+    l2l_stream stream;                       /* of dropout: set by whoever runs the model         */
+    const uint32_t *images;                  /* n_images indices in the data set; NULL: 0, 1, ..  */
+    int n_images;
+    uint32_t draws;                          /* dropout layers so far in this run                 */
+    int *predicted, n_predicted;             /* where an outer loss may note its predictions      */
+    l2l_external external;
+    l2l_model *next;                         /* in the context's list of those freed too early    */
+};
+
+struct l2l_optimizer {
+    l2l_context *context;
+    l2l_optimizer_options options;
+    int n;
+    int64_t *sizes;
+    l2l_real **first, **second;              /* momentum; Adam's second moment                    */
+    void *held;                              /* the memory of these arrays                        */
+    int64_t steps;
+};
 
 /* of chapter 3, Algorithm 1 */
 static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back);
@@ -1730,6 +1729,10 @@ static double l2l__gradient_norm(const l2l_optimizer *o, l2l_real *const *gradie
 static bool l2l__optimizer_update(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double norm, double rate,
                                   l2l_real *before);
+
+static bool l2l__gather(l2l_trainer *t);
+static bool l2l__agree(l2l_trainer *t, const char *const what[4]);
+static bool l2l__alike(l2l_trainer *t);
 
 /* of chapter 11, attacks */
 static int64_t l2l__image_size(const l2l_model_options *o);
@@ -2358,181 +2361,6 @@ static bool l2l__inner_gradient(l2l_trainer *t, l2l_inner *in)
     return ok;
 }
 
-/* -- the parts' sums, over the ranks ----------------------------------------------------------- */
-
-/* A block of so many bytes to every rank, and one from each. */
-static bool l2l__exchange(l2l_trainer *t, const void *to, void *from, size_t bytes)
-{
-    if (t->apart) return false;
-    if (t->options.exchange(t->options.exchange_user, to, from, bytes)) return true;
-    t->apart = true;
-    return l2l__fail(t->context, L2L_ERROR_CALLBACK, "training: `exchange` failed on rank %d",
-                     t->options.rank);
-}
-
-static bool l2l__to_all(l2l_trainer *t, const void *mine, void *from, size_t bytes)
-{
-    for (int r = 0; r < t->ranks; r++) memcpy(t->talk + (size_t)r * bytes, mine, bytes);
-    return l2l__exchange(t, t->talk, from, bytes);
-}
-
-/* t->told of all ranks. Wherever a rank had an error, this is its next exchange, so that all learn
-   of it, end, and talk no more; those without one get the first that there is. */
-static bool l2l__gather(l2l_trainer *t)
-{
-    l2l_context *c = t->context;
-    size_t bytes = sizeof c->text;
-    int r = 0;
-    t->part.status = (int)c->status;
-    t->told[0] = t->part;
-    if (t->ranks == 1) return !c->status;
-    if (!l2l__to_all(t, &t->part, t->told, sizeof t->part)) return false;
-    while (r < t->ranks && !t->told[r].status) r++;
-    if (r == t->ranks) return true;
-    if (l2l__to_all(t, c->text, t->talk + (size_t)t->ranks * bytes, bytes) && !c->status)
-        l2l__fail(c, (l2l_status)t->told[r].status, "rank %d: %s", r,
-                  t->talk + (size_t)(t->ranks + r) * bytes);
-    t->apart = true;
-    return false;
-}
-
-/* Ranks that are to train one model begin alike, and stay so unless their machines compute
-   differently: their digests, which `what` names, are equal. */
-static bool l2l__agree(l2l_trainer *t, const char *const what[4])
-{
-    if (!l2l__gather(t)) return false;
-    for (int r = 1; r < t->ranks; r++)
-        for (int i = 0; i < 4; i++)
-            if (memcmp(&t->told[r].digest[i], &t->told[0].digest[i], sizeof(double)))
-                return l2l__fail(t->context, L2L_ERROR_MISMATCH, "training: rank %d has another %s "
-                                 "than rank 0", r, what[i]);
-    return true;
-}
-static bool l2l__alike(l2l_trainer *t)
-{
-    static const char *const what[4] = {"step", "settings or data", "model", "maximizer"};
-    if (t->ranks > 1) l2l__training_digests(t, t->part.digest);
-    return l2l__agree(t, what);
-}
-
-/* What a part adds to the report: pixels of x'_T on the border of the ball or of the image range,
-   and the predictions that were noted at line 14. */
-static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
-{
-    l2l__told *part = &t->part;
-    int64_t n = l2l_count(in->shape);
-    l2l_real epsilon = (l2l_real)in->epsilon;
-    for (int64_t i = 0; i < n; i++) {
-        l2l_real x = in->x->data[i], z = in->adv->data[i];
-        part->saturated += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
-    }
-    part->L_phi = in->L_phi - t->whole.L_phi;
-    for (int i = 0; i < in->n; i++) part->end_loss += (double)in->loss[i];
-    part->guess = in->predicted[0];
-    for (int i = 0; part->noted && i < in->n; i++) {
-        part->right += in->predicted[i] == in->labels[i];
-        if (in->predicted[i] != part->guess) part->guess = -1;
-    }
-}
-
-/* The figures of a round, one part after the other. */
-static void l2l__add_told(l2l_trainer *t)
-{
-    l2l__told *whole = &t->whole;
-    for (const l2l__told *p = t->told; p < t->told + t->ranks && p->n; p++) {
-        whole->guess = !whole->n || whole->guess == p->guess ? p->guess : -1;
-        whole->n += p->n;
-        whole->right += p->right;
-        whole->noted = p->noted;
-        whole->saturated += p->saturated;
-        whole->L_theta += p->L_theta;
-        whole->L_phi += p->L_phi;
-        whole->start_loss += p->start_loss;
-        whole->end_loss += p->end_loss;
-    }
-}
-
-/* What is added up over the parts, each by its share of the images: the gradient of the part's
-   mean loss in theta, how far it has moved running statistics, and the maximizer's sum, which has
-   its share. Of a part that is the whole batch, to where it has moved them. Where there is no part,
-   the zeros that change no sum. */
-static void l2l__pack_part(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
-{
-    l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, zero = (l2l_real)-0.0;
-    const l2l_real *was = t->buffers;
-    for (int64_t i = 0; i < t->sum_size; i++) part[i] = zero;
-    if (!t->part.n) return;
-    for (int i = 0; i < t->n_theta; part += t->optimizer->sizes[i++])
-        l2l__ew_axpb(t->context, t->optimizer->sizes[i], share, t->found[i]->data, zero, part);
-    for (int i = 0; i < t->model->n_slots; i++) {
-        l2l__slot *p = t->model->slot[i];
-        int64_t n = p->trainable ? 0 : l2l_count(p->value.shape);
-        for (int64_t k = 0; k < n; k++, was++)
-            *part++ = in->n < in->batch ? share * (p->value.data[k] - *was) : p->value.data[k];
-    }
-    if (t->n_phi) memcpy(part, t->phi, (size_t)t->n_phi * sizeof *part);
-}
-
-/* sum <- ((sum + part of rank 0) + part of rank 1) + ..., the first round's without a sum before.
-   Chunk by chunk each rank adds up one slice and hands it to all. */
-static bool l2l__add_round(l2l_trainer *t, l2l_real *part, l2l_real *from)
-{
-    const int64_t slice = t->slice;
-    const size_t bytes = (size_t)slice * sizeof *part;
-    if (t->ranks == 1 && t->round) l2l__ew_add(t->context, t->sum_size, t->sum, part, t->sum);
-    else if (t->ranks == 1) memcpy(t->sum, part, (size_t)t->sum_size * sizeof *part);
-    for (int64_t at = 0; t->ranks > 1 && at < t->sum_size; at += t->ranks * slice) {
-        l2l_real *mine = t->round ? t->sum + at + t->options.rank * slice : from;
-        if (!l2l__exchange(t, part + at, from, bytes)) return false;
-        for (int r = t->round ? 0 : 1; r < t->ranks; r++)
-            l2l__ew_add(t->context, slice, mine, from + r * slice, mine);
-        for (int r = 0; r < t->ranks; r++) memcpy(part + at + r * slice, mine, bytes);
-        if (!l2l__exchange(t, part + at, t->sum + at, bytes)) return false;
-    }
-    return true;
-}
-
-/* After the last round: the sums to where lines 15 and 16 take them from. */
-static bool l2l__unpack(l2l_trainer *t, const l2l_inner *in)
-{
-    const bool whole = l2l__part_size(t, in->batch) == in->batch;
-    const l2l_real *at = t->sum + t->theta_size;
-    l2l_real *gradient = t->sum;
-    for (int i = 0; i < t->n_theta; gradient += t->optimizer->sizes[i++])
-        t->gradients[i] = gradient;
-    for (int i = 0; i < t->model->n_slots; i++) {
-        l2l__slot *p = t->model->slot[i];
-        int64_t n = p->trainable ? 0 : l2l_count(p->value.shape);
-        for (int64_t k = 0; k < n; k++)
-            p->value.data[k] = whole ? *at++ : p->value.data[k] + *at++;
-    }
-    if (t->n_phi) memcpy(t->phi, at, (size_t)t->n_phi * sizeof *at);
-    return l2l__measure_gradient(t);
-}
-
-/* The part at hand and those of the other ranks. Every part begins with the running statistics from
-   before the step; they move at its end, by the mean of the parts' moves. */
-static bool l2l__add_up(l2l_trainer *t, l2l_inner *in)
-{
-    l2l_context *c = t->context;
-    bool parts = t->rounds > 1 || t->ranks > 1;
-    l2l_real *part = NULL, *from = NULL;
-    if (!c->status && parts && l2l__make_sum(t)) {
-        part = (l2l_real *)l2l__arena_array(c, t->sum_size, sizeof *part);
-        from = (l2l_real *)l2l__arena_array(c, t->ranks * t->slice, sizeof *from);
-    }
-    if (!c->status && t->part.n) l2l__tally(t, in);
-    if (!l2l__gather(t)) return false;
-    l2l__add_told(t);
-    if (t->ranks > 1) in->L_phi = t->whole.L_phi;
-    if (parts) {
-        l2l__pack_part(t, in, part);
-        l2l__copy_buffers(t, t->buffers, true);
-        if (!l2l__add_round(t, part, from)) return false;
-    }
-    return ++t->round < t->rounds || !parts || l2l__unpack(t, in);
-}
-
 /* -- lines 15 and 16 --------------------------------------------------------------------------- */
 
 static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in)
@@ -2710,6 +2538,7 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in)
     l2l_progress *p = &t->progress;
     const l2l_train_options *o = &t->options;
     bool stop = false;
+    t->model->images = NULL;
     if (t->context->status) l2l__go_back(t, "step");
     else l2l__end_step(t, in);
     if (!(p->epoch_ended ? l2l__alike(t) : l2l__gather(t)) || t->given) return false;
@@ -8853,6 +8682,181 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
     if (s->warm_up > 0 && at < s->warm_up)   /* step 0 already moves: (step+1) of the rise        */
         factor *= (double)(step + 1) / (s->warm_up * (double)total + 1);
     return factor;
+}
+
+/* -- the parts' sums, over the ranks ----------------------------------------------------------- */
+
+/* A block of so many bytes to every rank, and one from each. */
+static bool l2l__exchange(l2l_trainer *t, const void *to, void *from, size_t bytes)
+{
+    if (t->apart) return false;
+    if (t->options.exchange(t->options.exchange_user, to, from, bytes)) return true;
+    t->apart = true;
+    return l2l__fail(t->context, L2L_ERROR_CALLBACK, "training: `exchange` failed on rank %d",
+                     t->options.rank);
+}
+
+static bool l2l__to_all(l2l_trainer *t, const void *mine, void *from, size_t bytes)
+{
+    for (int r = 0; r < t->ranks; r++) memcpy(t->talk + (size_t)r * bytes, mine, bytes);
+    return l2l__exchange(t, t->talk, from, bytes);
+}
+
+/* t->told of all ranks. Wherever a rank had an error, this is its next exchange, so that all learn
+   of it, end, and talk no more; those without one get the first that there is. */
+static bool l2l__gather(l2l_trainer *t)
+{
+    l2l_context *c = t->context;
+    size_t bytes = sizeof c->text;
+    int r = 0;
+    t->part.status = (int)c->status;
+    t->told[0] = t->part;
+    if (t->ranks == 1) return !c->status;
+    if (!l2l__to_all(t, &t->part, t->told, sizeof t->part)) return false;
+    while (r < t->ranks && !t->told[r].status) r++;
+    if (r == t->ranks) return true;
+    if (l2l__to_all(t, c->text, t->talk + (size_t)t->ranks * bytes, bytes) && !c->status)
+        l2l__fail(c, (l2l_status)t->told[r].status, "rank %d: %s", r,
+                  t->talk + (size_t)(t->ranks + r) * bytes);
+    t->apart = true;
+    return false;
+}
+
+/* Ranks that are to train one model begin alike, and stay so unless their machines compute
+   differently: their digests, which `what` names, are equal. */
+static bool l2l__agree(l2l_trainer *t, const char *const what[4])
+{
+    if (!l2l__gather(t)) return false;
+    for (int r = 1; r < t->ranks; r++)
+        for (int i = 0; i < 4; i++)
+            if (memcmp(&t->told[r].digest[i], &t->told[0].digest[i], sizeof(double)))
+                return l2l__fail(t->context, L2L_ERROR_MISMATCH, "training: rank %d has another %s "
+                                 "than rank 0", r, what[i]);
+    return true;
+}
+static bool l2l__alike(l2l_trainer *t)
+{
+    static const char *const what[4] = {"step", "settings or data", "model", "maximizer"};
+    if (t->ranks > 1) l2l__training_digests(t, t->part.digest);
+    return l2l__agree(t, what);
+}
+
+/* What a part adds to the report: pixels of x'_T on the border of the ball or of the image range,
+   and the predictions that were noted at line 14. */
+static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
+{
+    l2l__told *part = &t->part;
+    int64_t n = l2l_count(in->shape);
+    l2l_real epsilon = (l2l_real)in->epsilon;
+    for (int64_t i = 0; i < n; i++) {
+        l2l_real x = in->x->data[i], z = in->adv->data[i];
+        part->saturated += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
+    }
+    part->L_phi = in->L_phi - t->whole.L_phi;
+    for (int i = 0; i < in->n; i++) part->end_loss += (double)in->loss[i];
+    part->guess = in->predicted[0];
+    for (int i = 0; part->noted && i < in->n; i++) {
+        part->right += in->predicted[i] == in->labels[i];
+        if (in->predicted[i] != part->guess) part->guess = -1;
+    }
+}
+
+/* The figures of a round, one part after the other. */
+static void l2l__add_told(l2l_trainer *t)
+{
+    l2l__told *whole = &t->whole;
+    for (const l2l__told *p = t->told; p < t->told + t->ranks && p->n; p++) {
+        whole->guess = !whole->n || whole->guess == p->guess ? p->guess : -1;
+        whole->n += p->n;
+        whole->right += p->right;
+        whole->noted = p->noted;
+        whole->saturated += p->saturated;
+        whole->L_theta += p->L_theta;
+        whole->L_phi += p->L_phi;
+        whole->start_loss += p->start_loss;
+        whole->end_loss += p->end_loss;
+    }
+}
+
+/* What is added up over the parts, each by its share of the images: the gradient of the part's
+   mean loss in theta, how far it has moved running statistics, and the maximizer's sum, which has
+   its share. Of a part that is the whole batch, to where it has moved them. Where there is no part,
+   the zeros that change no sum. */
+static void l2l__pack_part(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
+{
+    l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, zero = (l2l_real)-0.0;
+    const l2l_real *was = t->buffers;
+    for (int64_t i = 0; i < t->sum_size; i++) part[i] = zero;
+    if (!t->part.n) return;
+    for (int i = 0; i < t->n_theta; part += t->optimizer->sizes[i++])
+        l2l__ew_axpb(t->context, t->optimizer->sizes[i], share, t->found[i]->data, zero, part);
+    for (int i = 0; i < t->model->n_slots; i++) {
+        l2l__slot *p = t->model->slot[i];
+        int64_t n = p->trainable ? 0 : l2l_count(p->value.shape);
+        for (int64_t k = 0; k < n; k++, was++)
+            *part++ = in->n < in->batch ? share * (p->value.data[k] - *was) : p->value.data[k];
+    }
+    if (t->n_phi) memcpy(part, t->phi, (size_t)t->n_phi * sizeof *part);
+}
+
+/* sum <- ((sum + part of rank 0) + part of rank 1) + ..., the first round's without a sum before.
+   Chunk by chunk each rank adds up one slice and hands it to all. */
+static bool l2l__add_round(l2l_trainer *t, l2l_real *part, l2l_real *from)
+{
+    const int64_t slice = t->slice;
+    const size_t bytes = (size_t)slice * sizeof *part;
+    if (t->ranks == 1 && t->round) l2l__ew_add(t->context, t->sum_size, t->sum, part, t->sum);
+    else if (t->ranks == 1) memcpy(t->sum, part, (size_t)t->sum_size * sizeof *part);
+    for (int64_t at = 0; t->ranks > 1 && at < t->sum_size; at += t->ranks * slice) {
+        l2l_real *mine = t->round ? t->sum + at + t->options.rank * slice : from;
+        if (!l2l__exchange(t, part + at, from, bytes)) return false;
+        for (int r = t->round ? 0 : 1; r < t->ranks; r++)
+            l2l__ew_add(t->context, slice, mine, from + r * slice, mine);
+        for (int r = 0; r < t->ranks; r++) memcpy(part + at + r * slice, mine, bytes);
+        if (!l2l__exchange(t, part + at, t->sum + at, bytes)) return false;
+    }
+    return true;
+}
+
+/* After the last round: the sums to where lines 15 and 16 take them from. */
+static bool l2l__unpack(l2l_trainer *t, const l2l_inner *in)
+{
+    const bool whole = l2l__part_size(t, in->batch) == in->batch;
+    const l2l_real *at = t->sum + t->theta_size;
+    l2l_real *gradient = t->sum;
+    for (int i = 0; i < t->n_theta; gradient += t->optimizer->sizes[i++])
+        t->gradients[i] = gradient;
+    for (int i = 0; i < t->model->n_slots; i++) {
+        l2l__slot *p = t->model->slot[i];
+        int64_t n = p->trainable ? 0 : l2l_count(p->value.shape);
+        for (int64_t k = 0; k < n; k++)
+            p->value.data[k] = whole ? *at++ : p->value.data[k] + *at++;
+    }
+    if (t->n_phi) memcpy(t->phi, at, (size_t)t->n_phi * sizeof *at);
+    return l2l__measure_gradient(t);
+}
+
+/* The part at hand and those of the other ranks. Every part begins with the running statistics from
+   before the step; they move at its end, by the mean of the parts' moves. */
+static bool l2l__add_up(l2l_trainer *t, l2l_inner *in)
+{
+    l2l_context *c = t->context;
+    bool parts = t->rounds > 1 || t->ranks > 1;
+    l2l_real *part = NULL, *from = NULL;
+    if (!c->status && parts && l2l__make_sum(t)) {
+        part = (l2l_real *)l2l__arena_array(c, t->sum_size, sizeof *part);
+        from = (l2l_real *)l2l__arena_array(c, t->ranks * t->slice, sizeof *from);
+    }
+    if (!c->status && t->part.n) l2l__tally(t, in);
+    if (!l2l__gather(t)) return false;
+    l2l__add_told(t);
+    if (t->ranks > 1) in->L_phi = t->whole.L_phi;
+    if (parts) {
+        l2l__pack_part(t, in, part);
+        l2l__copy_buffers(t, t->buffers, true);
+        if (!l2l__add_round(t, part, from)) return false;
+    }
+    return ++t->round < t->rounds || !parts || l2l__unpack(t, in);
 }
 
 #ifdef __clang__
