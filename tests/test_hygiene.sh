@@ -56,7 +56,7 @@ awk '/\t/ { print "line " NR ": a tab" } /[ \t]$/ { print "line " NR ": trailing
 verdict "no tabs, no trailing blanks, no carriage returns" "$complaints"
 
 sed -n 's/^[ \t]*#[ \t]*include[ \t]*<\([^>]*\)>.*/\1/p' "$header" | sort -u >"$work/includes"
-iso='(assert|ctype|errno|float|limits|math|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|wchar|omp|immintrin|arm_neon)\.h'
+iso='(assert|ctype|errno|float|limits|math|stdarg|stdbool|stddef|stdint|stdio|stdlib|string|time|wchar|omp|immintrin|arm_neon)\.h'
 grep -vxE "$iso|(fcntl|unistd|sys/file|sys/stat|sys/types)\.h" "$work/includes" >"$complaints"
 awk '/^#define L2L__POSIX/ { on = 1 } /^#endif/ { on = 0 } !on' "$header" |
     sed -n 's/^[ \t]*#[ \t]*include[ \t]*<\([^>]*\)>.*/\1/p' | grep -vxE "$iso" >>"$complaints"
