@@ -570,10 +570,10 @@ typedef struct l2l_model_options {
                  as in TRADES, 3x32x32, 10 classes                                    46,160,474
      "resnet18"  ResNet-18 (He et al. 2016) as in torchvision, 3x224x224, 9 classes   11,181,129
    or another name for your own network, whose forward, channels, height, width and classes you
-   set. If it is `concurrent`, evaluation mode takes a few images at a time, each thread with a
-   model and a context of its own over the same parameters. Then `forward` computes an image's
-   logits of that image alone, changes nothing that others see, in `user` either, and has memory
-   from no other place than operations; it may be called again for the same images. Objectives, too. */
+   set. If it is `concurrent`, passes in evaluation mode take a few images at a time, each thread
+   with a model and a context of its own over the same parameters. Then `forward` makes an image's
+   logits of that image alone, changes nothing that others see, in `user` either, and has no memory
+   but what operations give it; it may be called again for the same images. Objectives, too. */
 L2LADVDEF l2l_model_options l2l_model_default(const char *arch);
 L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o);
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m); /* also into another c  */
