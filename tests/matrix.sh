@@ -244,7 +244,7 @@ else
 fi
 mingw=x86_64-w64-mingw32-gcc
 windows="$mingw -std=c99 $strict -I'$root'"
-wine_set="mkdir out
+wine_set="mkdir bin out # as in tests/
         export WINEPREFIX=\$PWD/wine WINEDEBUG=-all HOME=\$PWD TMPDIR=\$PWD
         trap 'wineserver -k; wineserver -w' EXIT # it lingers, with a folder in TMPDIR"
 tried() { # tried TEST...: commands that link test programs to x.o, or double.o, and run them
