@@ -14592,7 +14592,7 @@ static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, i
             memset(f, 0, 2 * (size_t)n * sizeof *f);
             kernels->moments(0, n, l2l__at_most(RUN, each - r * RUN), L2L__AT(dy), L2L__AT(gate),
                              L2L__AT(x), mu, s0 ? f : NULL, s1 ? f + n : NULL);
-            for (k = 0; k < 2 * n; k++) mine[k] += (double)f[k];
+            for (int64_t j = 0; j < 2 * n; j++) mine[j] += (double)f[j];
         }
     }
     for (part = 1; run && part < parts; part++)
