@@ -85,13 +85,13 @@ int main(void)
       7  Errors, memory, random numbers, options     4258  >>foundation
       8  Tensors and reverse-mode autodiff           5378  >>autodiff
       9  Layers and classifiers                      7062  >>layers
-     10  Losses and outer optimizers                 8335  >>losses-code
+     10  Losses and outer optimizers                 8345  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8866  >>attacks-code
-     12  Evaluation                                 10119  >>evaluation
-     13  Data sets                                  10612  >>data-code
-     14  Files                                      10708  >>files-code
-     15  Kernels                                    12983  >>kernels
+     11  Attacks                                     8876  >>attacks-code
+     12  Evaluation                                 10129  >>evaluation
+     13  Data sets                                  10622  >>data-code
+     14  Files                                      10718  >>files-code
+     15  Kernels                                    12993  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -8060,37 +8060,47 @@ static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n, l2l__slice_work *
     return ok;
 }
 
+typedef struct l2l__logits {
+    const l2l_real *images;                  /* NxCxHxW                                           */
+    l2l_real *logits;
+} l2l__logits;
+
+static bool l2l__logits_slice(l2l_model *m, void *with, int from, int n)
+{
+    const l2l__logits *all = (const l2l__logits *)with;
+    const l2l_model_options *o = &m->options;
+    l2l_context *c = m->context;
+    l2l_mark mark = l2l_mark_here(c);
+    bool was = l2l_set_recording(c, false);
+    l2l_tensor *x = l2l_from_nchw(c, all->images + from * l2l__image_size(o),
+                                  l2l_shape_of(n, o->height, o->width, o->channels));
+    l2l_tensor *z = x ? l2l_model_forward(m, x, L2L_EVALUATE) : NULL;
+    l2l_set_recording(c, was);
+    if (z)
+        memcpy(all->logits + (int64_t)from * o->classes, z->data,
+               (size_t)n * (size_t)o->classes * sizeof *z->data);
+    l2l_release(c, mark);
+    return z != NULL;
+}
+
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits)
 {
     l2l_context *c = m ? m->context : NULL;
-    const l2l_model_options *o;
-    int64_t one;
-    int batch;
-    bool was;
+    l2l__logits all;
     if (!c || c->status) return false;
     if (n < 0) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_logits: %d images", n);
     if (n > 0 && (!l2l__given(c, "l2l_model_logits", "images", images) ||
                   !l2l__given(c, "l2l_model_logits", "logits", logits)))
         return false;
-    o = &m->options;
+    all.images = images;
+    all.logits = logits;
     c->threads_looked_at = false;
-    one = (int64_t)o->channels * o->height * o->width;
-    for (int i = 0; i < n; i += batch) {
-        l2l_mark mark = l2l_mark_here(c);
-        l2l_tensor *x, *z;
-        batch = n - i < 100 ? n - i : 100;
-        was = l2l_set_recording(c, false);
-        x = l2l_from_nchw(c, images + i * one,
-                          l2l_shape_of(batch, o->height, o->width, o->channels));
-        z = x ? l2l_model_forward(m, x, L2L_EVALUATE) : NULL;
-        l2l_set_recording(c, was);
-        if (z)
-            memcpy(logits + (int64_t)i * o->classes, z->data,
-                   (size_t)batch * (size_t)o->classes * sizeof *logits);
-        l2l_release(c, mark);
-        if (!z) return false;
+    if (n > 0 && l2l__in_slices(m, L2L_EVALUATE, n, l2l__logits_slice, &all)) return true;
+    for (int i = 0, batch; i < n && !c->status; i += batch) {
+        batch = l2l__at_most(100, n - i);
+        l2l__logits_slice(m, &all, i, batch);
     }
-    return true;
+    return !c->status;
 }
 
 L2LADVDEF int l2l_model_parameters(const l2l_model *m) { return m ? m->n_slots : 0; }
