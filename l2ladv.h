@@ -85,13 +85,13 @@ int main(void)
       7  Errors, memory, random numbers, options     4258  >>foundation
       8  Tensors and reverse-mode autodiff           5378  >>autodiff
       9  Layers and classifiers                      7062  >>layers
-     10  Losses and outer optimizers                 8345  >>losses-code
+     10  Losses and outer optimizers                 8348  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8876  >>attacks-code
-     12  Evaluation                                 10129  >>evaluation
-     13  Data sets                                  10622  >>data-code
-     14  Files                                      10718  >>files-code
-     15  Kernels                                    12993  >>kernels
+     11  Attacks                                     8879  >>attacks-code
+     12  Evaluation                                 10132  >>evaluation
+     13  Data sets                                  10625  >>data-code
+     14  Files                                      10721  >>files-code
+     15  Kernels                                    12996  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -7985,6 +7985,7 @@ static bool l2l__run_lanes(const l2l__slices *s, int taken)
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
     const int left = s->count - taken, threads = c->threads;
+    const bool looked_at = c->threads_looked_at;
     int workers = c->looks > 0 ? c->cores : threads, i, failed = 0;
     double wall = l2l__wall(), cpu = l2l__processor();
     if (workers > left) workers = left;
@@ -7993,6 +7994,7 @@ static bool l2l__run_lanes(const l2l__slices *s, int taken)
     if (!c->status) {
         c->caller = c;
         c->threads = 1;
+        c->threads_looked_at = true;         /* every thread looks at its own arithmetic          */
         L2L__PARALLEL(workers)
         for (i = 0; i < workers; i++) {      /* the caller's thread has number 0                  */
             int mine = l2l__next(&taken);
@@ -8000,6 +8002,7 @@ static bool l2l__run_lanes(const l2l__slices *s, int taken)
         }
         c->caller = NULL;
         c->threads = threads;
+        c->threads_looked_at = looked_at;
         for (i = 0; i < workers; i++) failed += model[i]->context->status != L2L_OK;
         if (c->looks > 0) c->looks--;
         else if (workers > 1) l2l__count_cores(c, workers, wall, cpu);
@@ -8020,7 +8023,7 @@ static bool l2l__run_first(const l2l__slices *s)
     c->slicing = true;
     ok = l2l__slice(s, m, 0);
     c->slicing = false;
-    room = (c->arena_peak - before) / L2L__ALIGN * L2L__ALIGN / 8 * 9 + L2L__CHUNK / 8;
+    room = (c->arena_peak - before) / (32 * L2L__ALIGN) * (33 * L2L__ALIGN) + L2L__CHUNK / 8;
     if (kept > c->arena_peak) c->arena_peak = kept;
     if (room > m->lane_bytes) m->lane_bytes = room;
     if (!ok || l2l__run_lanes(s, 1)) return ok;
@@ -8043,7 +8046,7 @@ static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n, l2l__slice_work *
     s.count = l2l__slice_count(m, n);
     if (s.count < 2 || c->status || c->caller || m->creating || m->running ||
         (mode != L2L_EVALUATE && m->mode_matters) ||
-        !(m->options.concurrent || l2l__known(m)) || !l2l__arithmetic_ok(c))
+        !(m->options.concurrent || l2l__known(m)))
         return false;
     if (c->threads == 1) {
         c->slicing = true;
