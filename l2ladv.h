@@ -85,13 +85,13 @@ int main(void)
       7  Errors, memory, random numbers, options     4258  >>foundation
       8  Tensors and reverse-mode autodiff           5378  >>autodiff
       9  Layers and classifiers                      7062  >>layers
-     10  Losses and outer optimizers                 8335  >>losses-code
+     10  Losses and outer optimizers                 8348  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8866  >>attacks-code
-     12  Evaluation                                 10119  >>evaluation
-     13  Data sets                                  10612  >>data-code
-     14  Files                                      10708  >>files-code
-     15  Kernels                                    12983  >>kernels
+     11  Attacks                                     8879  >>attacks-code
+     12  Evaluation                                 10132  >>evaluation
+     13  Data sets                                  10625  >>data-code
+     14  Files                                      10721  >>files-code
+     15  Kernels                                    12996  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -7985,6 +7985,7 @@ static bool l2l__run_lanes(const l2l__slices *s, int taken)
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
     const int left = s->count - taken, threads = c->threads;
+    const bool looked_at = c->threads_looked_at;
     int workers = c->looks > 0 ? c->cores : threads, i, failed = 0;
     double wall = l2l__wall(), cpu = l2l__processor();
     if (workers > left) workers = left;
@@ -7993,6 +7994,7 @@ static bool l2l__run_lanes(const l2l__slices *s, int taken)
     if (!c->status) {
         c->caller = c;
         c->threads = 1;
+        c->threads_looked_at = true;         /* every thread looks at its own arithmetic          */
         L2L__PARALLEL(workers)
         for (i = 0; i < workers; i++) {      /* the caller's thread has number 0                  */
             int mine = l2l__next(&taken);
@@ -8000,6 +8002,7 @@ static bool l2l__run_lanes(const l2l__slices *s, int taken)
         }
         c->caller = NULL;
         c->threads = threads;
+        c->threads_looked_at = looked_at;
         for (i = 0; i < workers; i++) failed += model[i]->context->status != L2L_OK;
         if (c->looks > 0) c->looks--;
         else if (workers > 1) l2l__count_cores(c, workers, wall, cpu);
@@ -8020,7 +8023,7 @@ static bool l2l__run_first(const l2l__slices *s)
     c->slicing = true;
     ok = l2l__slice(s, m, 0);
     c->slicing = false;
-    room = (c->arena_peak - before) / L2L__ALIGN * L2L__ALIGN / 8 * 9 + L2L__CHUNK / 8;
+    room = (c->arena_peak - before) / (32 * L2L__ALIGN) * (33 * L2L__ALIGN) + L2L__CHUNK / 8;
     if (kept > c->arena_peak) c->arena_peak = kept;
     if (room > m->lane_bytes) m->lane_bytes = room;
     if (!ok || l2l__run_lanes(s, 1)) return ok;
@@ -8043,7 +8046,7 @@ static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n, l2l__slice_work *
     s.count = l2l__slice_count(m, n);
     if (s.count < 2 || c->status || c->caller || m->creating || m->running ||
         (mode != L2L_EVALUATE && m->mode_matters) ||
-        !(m->options.concurrent || l2l__known(m)) || !l2l__arithmetic_ok(c))
+        !(m->options.concurrent || l2l__known(m)))
         return false;
     if (c->threads == 1) {
         c->slicing = true;
@@ -8060,37 +8063,47 @@ static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n, l2l__slice_work *
     return ok;
 }
 
+typedef struct l2l__logits {
+    const l2l_real *images;                  /* NxCxHxW                                           */
+    l2l_real *logits;
+} l2l__logits;
+
+static bool l2l__logits_slice(l2l_model *m, void *with, int from, int n)
+{
+    const l2l__logits *all = (const l2l__logits *)with;
+    const l2l_model_options *o = &m->options;
+    l2l_context *c = m->context;
+    l2l_mark mark = l2l_mark_here(c);
+    bool was = l2l_set_recording(c, false);
+    l2l_tensor *x = l2l_from_nchw(c, all->images + from * l2l__image_size(o),
+                                  l2l_shape_of(n, o->height, o->width, o->channels));
+    l2l_tensor *z = x ? l2l_model_forward(m, x, L2L_EVALUATE) : NULL;
+    l2l_set_recording(c, was);
+    if (z)
+        memcpy(all->logits + (int64_t)from * o->classes, z->data,
+               (size_t)n * (size_t)o->classes * sizeof *z->data);
+    l2l_release(c, mark);
+    return z != NULL;
+}
+
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits)
 {
     l2l_context *c = m ? m->context : NULL;
-    const l2l_model_options *o;
-    int64_t one;
-    int batch;
-    bool was;
+    l2l__logits all;
     if (!c || c->status) return false;
     if (n < 0) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_logits: %d images", n);
     if (n > 0 && (!l2l__given(c, "l2l_model_logits", "images", images) ||
                   !l2l__given(c, "l2l_model_logits", "logits", logits)))
         return false;
-    o = &m->options;
+    all.images = images;
+    all.logits = logits;
     c->threads_looked_at = false;
-    one = (int64_t)o->channels * o->height * o->width;
-    for (int i = 0; i < n; i += batch) {
-        l2l_mark mark = l2l_mark_here(c);
-        l2l_tensor *x, *z;
-        batch = n - i < 100 ? n - i : 100;
-        was = l2l_set_recording(c, false);
-        x = l2l_from_nchw(c, images + i * one,
-                          l2l_shape_of(batch, o->height, o->width, o->channels));
-        z = x ? l2l_model_forward(m, x, L2L_EVALUATE) : NULL;
-        l2l_set_recording(c, was);
-        if (z)
-            memcpy(logits + (int64_t)i * o->classes, z->data,
-                   (size_t)batch * (size_t)o->classes * sizeof *logits);
-        l2l_release(c, mark);
-        if (!z) return false;
+    if (n > 0 && l2l__in_slices(m, L2L_EVALUATE, n, l2l__logits_slice, &all)) return true;
+    for (int i = 0, batch; i < n && !c->status; i += batch) {
+        batch = l2l__at_most(100, n - i);
+        l2l__logits_slice(m, &all, i, batch);
     }
-    return true;
+    return !c->status;
 }
 
 L2LADVDEF int l2l_model_parameters(const l2l_model *m) { return m ? m->n_slots : 0; }
@@ -14592,7 +14605,7 @@ static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, i
             memset(f, 0, 2 * (size_t)n * sizeof *f);
             kernels->moments(0, n, l2l__at_most(RUN, each - r * RUN), L2L__AT(dy), L2L__AT(gate),
                              L2L__AT(x), mu, s0 ? f : NULL, s1 ? f + n : NULL);
-            for (k = 0; k < 2 * n; k++) mine[k] += (double)f[k];
+            for (int64_t j = 0; j < 2 * n; j++) mine[j] += (double)f[j];
         }
     }
     for (part = 1; run && part < parts; part++)

@@ -297,10 +297,11 @@ static void flags_matter(void)
             CHECK(l2l_attack_run(m, &a, images, labels, MOST, NULL, NULL));
             CHECK_OK(c);
             CHECK_INT(4 * MOST, loss.images); /* the clean look and three                         */
-            CHECK((by_net && by_loss ? 8 : MOST) == network.most);
-            CHECK((by_net && by_loss ? 8 : MOST) == loss.most);
+            CHECK_INT(by_net && by_loss ? 8 : MOST, network.most);
+            CHECK_INT(by_net && by_loss ? 8 : MOST, loss.most);
             network.most = 0;
             CHECK(l2l_model_logits(m, images, MOST, got.logits));
+            CHECK_INT(by_net ? 8 : MOST, network.most);
             l2l_model_free(m);
             l2l_context_free(c);
         }
