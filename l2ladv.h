@@ -13441,8 +13441,14 @@ L2L__INLINE L2L__V L2L__NAME(load)(const float *p) { return *(const L2L__V *)(co
 L2L__INLINE void L2L__NAME(store)(float *p, L2L__V x) { *(L2L__V *)(void *)p = x; }
 L2L__INLINE L2L__V L2L__NAME(all)(float x)
 {
-    const L2L__V zero = {0};
-    return x - zero;
+#if L2L__LANES == 16
+    return (L2L__V)_mm512_set1_ps(x);
+#elif L2L__LANES == 8
+    return (L2L__V)_mm256_set1_ps(x);
+#else
+    L2L__V v = {x, x, x, x};
+    return v;
+#endif
 }
 
 /* a*b + c, in one rounding where the machine can (gcc -std=c99 does not contract by itself). */
