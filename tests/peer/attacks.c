@@ -1,7 +1,8 @@
 /* What attacks.py calls: whole attacks and single steps, as a shared library of float builds. ATTACKS
-   is X(pgd) X(mim) ...: every l2l_attack_*(double epsilon) that l2ladv.h has. */
+   is X(pgd) X(mim) ...: every l2l_attack_*(double epsilon) that l2ladv.h or searches.h has. */
 #define L2LADV_IMPLEMENTATION
 #include "../../l2ladv.h"
+#include "../../examples/searches.h"
 
 typedef struct peer {
     l2l_context *context;

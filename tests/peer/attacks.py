@@ -61,11 +61,13 @@ class Ours:
     """The model and the attacks behind attacks.c."""
 
     def __init__(self, folder, model):
-        with open(os.path.join(ROOT, "l2ladv.h")) as f:
-            self.names = sorted(set(re.findall(r"\bl2l_attack_(\w+)\(double epsilon\)", f.read())))
+        self.names = set()
+        for name in ("l2ladv.h", "examples/searches.h"):
+            with open(os.path.join(ROOT, name)) as f:
+                self.names |= set(re.findall(r"\bl2l_attack_(\w+)\(double epsilon\)", f.read()))
         library = os.path.join(folder, "attacks.so")
         subprocess.check_call([os.environ.get("CC", "cc"), "-std=c99", "-O2", "-fopenmp", "-fPIC", "-shared",
-                               "-DATTACKS=" + " ".join("X(%s)" % name for name in self.names), "-o", library,
+                               "-DATTACKS=" + " ".join("X(%s)" % name for name in sorted(self.names)), "-o", library,
                                os.path.join(HERE, "attacks.c"), "-lm"])
         self.library = ctypes.CDLL(library)
         self.library.peer_open.restype = ctypes.c_void_p
@@ -474,7 +476,7 @@ def main():
         x = (x + 0.1 * torch.rand(x.shape, generator=torch.Generator().manual_seed(3))).clamp(0, 1)
         with torch.no_grad():
             print("      %d of %d images are classified correctly" % (int((net(x).argmax(1) == y).sum()), len(x)))
-        known = ours.names + ["trades"]
+        known = ours.names | {"trades"}
         missing = [n for n in [*WALKS, "deepfool", "deepfool_l2", "cw_l2"] if n not in known]
         verdict("attacks that l2ladv.h lacks: %s" % (", ".join(missing) or "none"), len(missing), 0)
         walks = [name for name in WALKS if name in known]
