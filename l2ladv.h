@@ -87,11 +87,11 @@ int main(void)
       9  Layers and classifiers                      7065  >>layers
      10  Losses and outer optimizers                 8361  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8892  >>attacks-code
-     12  Evaluation                                 10145  >>evaluation
-     13  Data sets                                  10638  >>data-code
-     14  Files                                      10734  >>files-code
-     15  Kernels                                    13009  >>kernels
+     11  Attacks                                     8893  >>attacks-code
+     12  Evaluation                                 10146  >>evaluation
+     13  Data sets                                  10639  >>data-code
+     14  Files                                      10735  >>files-code
+     15  Kernels                                    13010  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -8820,7 +8820,8 @@ static void l2l__pack_part(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
         l2l__slot *p = t->model->slot[i];
         int64_t n = p->trainable ? 0 : l2l_count(p->value.shape);
         for (int64_t k = 0; k < n; k++, was++)
-            *part++ = in->n < in->batch ? share * (p->value.data[k] - *was) : p->value.data[k];
+            *part++ = in->n < in->batch ? (l2l_real)(share * (p->value.data[k] - *was))
+                                        : p->value.data[k];
     }
     if (t->n_phi) memcpy(part, t->phi, (size_t)t->n_phi * sizeof *part);
 }
@@ -8856,7 +8857,7 @@ static bool l2l__unpack(l2l_trainer *t, const l2l_inner *in)
         l2l__slot *p = t->model->slot[i];
         int64_t n = p->trainable ? 0 : l2l_count(p->value.shape);
         for (int64_t k = 0; k < n; k++)
-            p->value.data[k] = whole ? *at++ : p->value.data[k] + *at++;
+            p->value.data[k] = whole ? *at++ : (l2l_real)(p->value.data[k] + *at++);
     }
     if (t->n_phi) memcpy(t->phi, at, (size_t)t->n_phi * sizeof *at);
     return l2l__measure_gradient(t);
