@@ -175,6 +175,7 @@ browser=
 for candidate in chromium chromium-browser google-chrome; do
     command -v $candidate >/dev/null && browser=$candidate && break
 done
+export HOME="$work" XDG_CONFIG_HOME="$work/config" XDG_CACHE_HOME="$work/cache" # a browser writes there
 if [ "$browser" ]; then
     "$python" "$examples/manual.py" "$header" page.html >output 2>&1
     for width in 390 800 1280 1920; do
