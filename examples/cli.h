@@ -128,6 +128,20 @@ static inline void cli_survive_writes(void)
 #endif
 }
 
+/* The signal that came, of those that cli_catch waits for; 0: none. */
+static volatile sig_atomic_t cli_stopped;
+static inline void cli_stop(int number) { cli_stopped = number; }
+
+/* The first such signal is for the program, which ends in good order; a second one ends it at once. */
+static inline void cli_catch(int number)
+{
+    struct sigaction a;
+    memset(&a, 0, sizeof a);
+    a.sa_handler = cli_stop;
+    a.sa_flags = (int)SA_RESETHAND;
+    sigaction(number, &a, NULL);
+}
+
 /* ---- flags: a table, one row for each, closed by a row of zeros ---- */
 
 typedef enum {

@@ -468,10 +468,10 @@ static void cross(l2l_context *c, const l2l_dataset *d, spec *s)
 /* Stopped by a signal: 128 + its number, as a shell has it. */
 static int stopped(l2l_context *c)
 {
-    if (l2l_error(c) != L2L_ERROR_CANCELLED || !stop_signal) die(c);
+    if (l2l_error(c) != L2L_ERROR_CANCELLED || !cli_stopped) die(c);
     if (show.terminal) fprintf(stderr, "\r\033[K");
     fprintf(stderr, "%s: stopped; the same command goes on from %s\n", cli_program, set.state);
-    return 128 + (int)stop_signal;
+    return 128 + (int)cli_stopped;
 }
 
 static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
@@ -498,7 +498,10 @@ static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
     if (needed) logits = clean_logits(&e);
     memset(&init, 0, sizeof init);
     if (set.init) load_images("--init", set.init, &e, &init);
-    if (set.state) catch_signals();
+    if (set.state) {
+        cli_catch(SIGINT);
+        cli_catch(SIGTERM);
+    }
     show.begin = cli_seconds();
     for (i = 0; i < n && !l2l_error(c); i++) {
         if (specs[i].kind->make != spec_none) {

@@ -46,7 +46,7 @@ static void parse(int argc, char **argv)
         {"lr", CLI_NUMBER, &set.lr, 0, 1000, NULL, "rate of theta; 0: adam 0.001, sgd 0.1"},
         {"opt", CLI_CHOICE, &set.opt, 0, 0, "sgd|adam", "optimizer of theta"},
         {"schedule", CLI_CHOICE, &set.schedule, 0, 0, "constant|cosine", "of the rate"},
-        {"beta", CLI_NUMBER, &set.beta, 0, 1e6, NULL, 
+        {"beta", CLI_NUMBER, &set.beta, 0, 1e6, NULL,
          "weight of KL in trades, rnn-trades [digits, clothes 1; photographs 6]"},
         {"val", CLI_INTEGER, &set.val, 0, 1e6, NULL, "images held out and attacked every epoch"},
         {"seed", CLI_SEED, &set.seed, 0, 0, NULL, "of every random number"},
@@ -111,21 +111,6 @@ static bool exchange(void *user, const void *to, void *from, size_t bytes)
 
 /* ---- training ---- */
 
-static volatile sig_atomic_t stop_signal;
-static void on_signal(int number) { stop_signal = number; }
-
-/* mpirun hands these on to all ranks; the first that comes by one stops them all. */
-static void catch_signals(void)
-{
-    struct sigaction a;
-    memset(&a, 0, sizeof a);
-    a.sa_handler = on_signal;
-    a.sa_flags = (int)SA_RESETHAND;
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
-    sigaction(SIGUSR1, &a, NULL);
-}
-
 static int64_t steps_made;
 
 static bool progress(void *user, const l2l_progress *p)
@@ -141,7 +126,7 @@ static bool progress(void *user, const l2l_progress *p)
         putchar('\n');
         fflush(stdout);
     }
-    return !stop_signal;
+    return !cli_stopped;
 }
 
 static l2l_method make_method(l2l_learned *phi)
@@ -192,7 +177,7 @@ static int explain(const l2l_context *c)
         fprintf(stderr, "  the parts decide how sums are rounded: go on with the --micro-batch of the "
                         "file, on any number of ranks\n");
     if (traffic.failed) MPI_Abort(MPI_COMM_WORLD, 1);
-    return stop_signal && l2l_error(c) == L2L_ERROR_CANCELLED ? 128 + (int)stop_signal : 1;
+    return cli_stopped && l2l_error(c) == L2L_ERROR_CANCELLED ? 128 + (int)cli_stopped : 1;
 }
 
 static int train(l2l_context *c, l2l_model *m, l2l_learned *phi, const l2l_dataset *d)
@@ -201,7 +186,9 @@ static int train(l2l_context *c, l2l_model *m, l2l_learned *phi, const l2l_datas
     l2l_trainer *t = l2l_trainer_create(m, d, &o);
     double begin = cli_seconds(), made;
     if (!t) die(c); /* which ends the other ranks, too */
-    catch_signals();
+    cli_catch(SIGINT); /* mpirun hands them on to all ranks; the first that comes by one stops all */
+    cli_catch(SIGTERM);
+    cli_catch(SIGUSR1);
     if (!l2l_train(t)) return explain(c);
     made = steps_made ? (double)steps_made : 1;
     if (rank == 0)

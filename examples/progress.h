@@ -6,29 +6,13 @@
 #include "cli.h"
 
 static struct {
-    bool terminal, stoppable;    /* shown there; ended by a signal in good order */
+    bool terminal;               /* shown there */
     int batch;                   /* images between two calls */
     const char *name;
     double begin, attack, shown; /* times */
     int first;                   /* images done when this attack began; -1: not known yet */
     double done, now, all;       /* passes in all attacks before, in this one, in all */
 } show;
-
-static volatile sig_atomic_t stop_signal;
-
-static inline void on_signal(int number) { stop_signal = number; }
-
-/* The first signal ends the evaluation behind the next batch, a second one at once. */
-static inline void catch_signals(void)
-{
-    struct sigaction a;
-    memset(&a, 0, sizeof a);
-    a.sa_handler = on_signal;
-    a.sa_flags = (int)SA_RESETHAND;
-    show.stoppable = true;
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
-}
 
 /* About how many forward passes an image costs; a gradient is taken for two more. */
 static inline double passes(const l2l_attack *a)
@@ -61,7 +45,7 @@ static inline bool progress(void *user, int done, int total)
 {
     double now = cli_seconds(), share = (double)done / total, left, all, cost;
     (void)user;
-    if (stop_signal && show.stoppable) return false;
+    if (cli_stopped) return false; /* behind a batch */
     if (show.first < 0) show.first = done > show.batch ? done - show.batch : 0;
     if (!show.terminal || now - show.shown < 0.1) return true;
     left = (now - show.attack) * (total - done) / (done - show.first);

@@ -326,21 +326,6 @@ static l2l_model *make_model(l2l_context *c, const l2l_dataset *d)
 
 /* ---- progress ---- */
 
-static volatile sig_atomic_t stop_signal;
-
-static void on_signal(int number) { stop_signal = number; }
-
-/* The first signal ends the training in good order, a second one at once. */
-static void catch_signals(void)
-{
-    struct sigaction a;
-    memset(&a, 0, sizeof a);
-    a.sa_handler = on_signal;
-    a.sa_flags = (int)SA_RESETHAND;
-    sigaction(SIGINT, &a, NULL);
-    sigaction(SIGTERM, &a, NULL);
-}
-
 typedef struct {
     bool terminal;
     double begin, epoch_begin, last, shown; /* times; last: of the last step */
@@ -423,7 +408,7 @@ static bool progress(void *user, const l2l_progress *p)
         s->epoch_steps++;
     }
     fflush(stdout);
-    return !stop_signal && !unheard();
+    return !cli_stopped && !unheard();
 }
 
 static void introduce(l2l_context *c, l2l_model *m, const l2l_dataset *d, const l2l_learned *phi,
@@ -481,7 +466,7 @@ static bool train(l2l_context *c, l2l_trainer *t, const display *s, int *status)
     do {
         before = s->step;
         if (l2l_train(t)) return true;
-        if (!cli_error_names(c, set.checkpoint) || s->step == before || stop_signal) return false;
+        if (!cli_error_names(c, set.checkpoint) || s->step == before || cli_stopped) return false;
         if (s->terminal) printf("\r\033[K");
         *status = cli_complain(c);
     } while (s->step < s->steps);
@@ -497,14 +482,14 @@ static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_
     bool in_vain = cli_error_names(c, set.checkpoint);
     if (s->terminal) printf("\r\033[K");
     if (status == L2L_ERROR_CANCELLED && unheard()) return 1;
-    if (status == L2L_ERROR_CANCELLED && stop_signal) {
+    if (status == L2L_ERROR_CANCELLED && cli_stopped) {
         printf("stopped after step %ld of %ld\n", (long)s->step, (long)s->steps);
         if (set.checkpoint)
             printf("the checkpoint is %s; the same command with --resume goes on\n",
                    set.checkpoint);
         else
             printf("nothing is kept: with --checkpoint F it could go on later\n");
-        return 128 + (int)stop_signal;
+        return 128 + (int)cli_stopped;
     }
     if (status != L2L_ERROR_NUMERIC && (status != L2L_ERROR_FILE || s->first < 0)) die(c);
     cli_complain(c);
@@ -576,7 +561,8 @@ int main(int argc, char **argv)
 
     s.terminal = isatty(STDOUT_FILENO);
     s.begin = s.epoch_begin = s.shown = cli_seconds();
-    catch_signals();
+    cli_catch(SIGINT);
+    cli_catch(SIGTERM);
     if (train(c, t, &s, &status)) {
         printf("trained in %s\n", cli_duration(cli_seconds() - s.begin).text);
         status |= save_results(c, m, t, phi, g);
