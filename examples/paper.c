@@ -4,9 +4,10 @@
  *     examples/bin/paper --figure steps
  *
  * Trains what a table needs with bin/train, attacks it with bin/evaluate, prints the table. Every
- * model and every measurement is a job with files of its own under --out, named after all that it
- * depends on: what is there is not computed again, a job that was stopped goes on from its
- * checkpoint or its state, and tables share models. paper --help lists the flags. */
+ * model and every measurement is a job, named after all that it depends on. What a measurement said
+ * is a line of --results, by its name, and is not measured again, nor a model trained that nothing
+ * is to be measured on; a job that was stopped goes on from its files under --out; tables share
+ * models. paper --help lists the flags. */
 #include "cli.h"
 #include "l2lda.h"
 #include "figures.h"
@@ -39,7 +40,7 @@ static struct {
     int table, threads, images, epochs, seeds, test, ensemble, batch, steps;
     double width;
     uint64_t seed;
-    const char *scale, *figure, *eps, *data, *dataset, *out, *methods;
+    const char *scale, *figure, *eps, *data, *dataset, *out, *results, *methods;
     bool plan, json;
 } set;
 static subject now;                          /* the table's, with what the flags change */
@@ -160,7 +161,71 @@ static void plan(const command *c, const char *makes)
     if (new_here(makes)) print_command(stdout, c);
 }
 
-/* A line more in a file of seconds. */
+/* ---- what is known ---- */
+
+/* --results holds JSON lines, {"job":"NAME","seconds":S,"result":{...}}: a job's is what evaluate
+ * printed of it; of a job that is only timed there is none. */
+
+static double spent;                         /* seconds in the jobs of this table                 */
+
+static path results_file(void)
+{
+    return set.results ? path_of("%s", set.results) : path_of("%s/results.jsonl", set.out);
+}
+
+/* A job's name in the results: that of its files, without the folder of all jobs. */
+static const char *job_name(const char *file) { return file + strlen(set.out) + 1; }
+
+/* The text behind "seconds": in the line of a job, to be freed; NULL: it is not done. A last line
+ * that a process was killed in the middle of does not count. */
+static char *known(const char *job)
+{
+    path start = path_of("{\"job\":\"%s\",\"seconds\":", job);
+    size_t n = strlen(start.text);
+    char *text = read_text(results_file().text), *at = text, *end, *found = NULL;
+    for (; at && !found && (end = strchr(at, '\n')); at = end + 1) {
+        if (strncmp(at, start.text, n)) continue;
+        *end = 0;
+        found = (char *)cli_allocate(strlen(at + n) + 1, 1);
+        strcpy(found, at + n);
+    }
+    free(text);
+    if (found && new_here(job)) spent += strtod(found, NULL);
+    return found;
+}
+
+/* A copy without the folder of all jobs in front of names, and in one line; to be freed. */
+static char *placeless(const char *text)
+{
+    char *copy = (char *)cli_allocate(strlen(text) + 1, 1), *to = copy;
+    size_t n = strlen(set.out);
+    while (*text) {
+        if (!strncmp(text, set.out, n) && text[n] == '/') text += n + 1;
+        else if (*text++ != '\n') *to++ = text[-1];
+    }
+    *to = 0;
+    return copy;
+}
+
+/* A line more; `text` is one JSON object, or NULL. */
+static void make_known(const char *job, double seconds, const char *text)
+{
+    path name = results_file();
+    char *before = read_text(name.text);
+    size_t n = before ? strlen(before) : 0;
+    FILE *f = fopen(name.text, "a");
+    bool ok = f && (!n || before[n - 1] == '\n' || fputc('\n', f) != EOF) &&
+              fprintf(f, "{\"job\":\"%s\",\"seconds\":%.2f", job, seconds) > 0;
+    free(before);
+    if (ok && text) {
+        char *line = placeless(text);
+        ok = fprintf(f, ",\"result\":%s", line) > 0;
+        free(line);
+    }
+    if (!ok || fputs("}\n", f) == EOF || fclose(f)) cli_die_errno(name.text);
+}
+
+/* A line more in a file of seconds, of a job that may be stopped. */
 static void note_seconds(const char *name, double seconds)
 {
     FILE *f = fopen(name, "a");
@@ -225,8 +290,6 @@ static const row rows[] = {{"Plain", "plain", ""},
                            {"RNN-TRADES, beta 6", "rnn-trades", "--beta 6"}};
 enum { PLAIN, ADVTRAIN, ADVTRAIN_BLS, TRADES, TRADES6, L2LDA, RNN_ADV, RNN_TRADES, RNN_TRADES6 };
 
-static double spent;                         /* seconds in the jobs of this table                 */
-
 /* The start of the names of a model's files, in a folder named after all that is set. */
 static path model_name(const row *r, int seed)
 {
@@ -238,9 +301,14 @@ static path model_name(const row *r, int seed)
     for (at = folder.text + strlen(set.out) + 1; *at; at++) if (*at == '/') *at = 'o'; /* 8o255 */
     snprintf(more, sizeof more, "%s", r->more);
     for (at = more; *at; at++) if (*at == ' ') *at = '-';
-    if (!set.plan) make_folder(folder.text);
     return path_of("%s/%s%s-s%llu", folder.text, r->flag, more + (*more != 0),
                    (unsigned long long)set.seed + (unsigned long long)seed);
+}
+
+/* The folder that a file of this name will be in. */
+static void make_room(const char *file)
+{
+    make_folder(path_of("%.*s", (int)(strrchr(file, '/') - file), file).text);
 }
 
 static void add_subject(command *c)
@@ -288,12 +356,15 @@ static path trained(const row *r, int seed)
         add(&c, "--resume");
         add_flag(&c, "log", "%s.jsonl", p.text);
         if (set.plan) { plan(&c, model.text); return p; }
+        make_room(model.text);
         fprintf(stderr, "training %s, seed %llu\n", r->name,
                 (unsigned long long)set.seed + (unsigned long long)seed);
         run(&c, log.text, seconds.text);
         remove(path_of("%s.checkpoint", p.text).text);
+        make_known(job_name(path_of("%s.training", p.text).text), seconds_in(seconds.text), NULL);
+        remove(seconds.text);
     }
-    if (new_here(seconds.text)) spent += seconds_in(seconds.text);
+    free(known(job_name(path_of("%s.training", p.text).text))); /* its seconds count              */
     return p;
 }
 
@@ -314,37 +385,55 @@ static bool json_number(const char *text, const char *spec, const char *key, dou
     return true;
 }
 
+/* What an attack needs: the maximizer that RNN-Adv of the same seed was trained with, L2LDA's
+ * generator, the models that images of table 7 are made for; and AutoAttack besides. */
+enum { WITH_PHI = 1, WITH_GENERATOR = 2, WITH_SOURCES = 4, WITH_ENSEMBLE = 8 };
+
+/* Those are Plain and AdvTrain of the seed behind the last. */
+static const int sources[] = {PLAIN, ADVTRAIN};
+
 /* Attacks the model of a row on the first `limit` test images; the JSON text, to be freed. `name`
- * and the attacks name the job. phi, generator: may be NULL. */
-static char *measured(const path *model, const char *name, const char *attacks, int limit,
-                      const char *phi, const char *generator)
+ * and the attacks name the job. */
+static char *measured(int which, int seed, const char *name, const char *attacks, int limit,
+                      int with)
 {
+    path job, output, seconds, model;
     unsigned long h = 2166136261ul;
-    const char *s;
-    path p, done, seconds;
-    for (s = attacks; *s; s++) h = ((h ^ (unsigned char)*s) * 16777619ul) & 0xfffffffful;
-    p = path_of("%s.%s-%d-%08lx", model->text, name, limit, h);
-    done = path_of("%s.json", p.text);
-    seconds = path_of("%s.seconds", p.text);
-    if (!is_there(done.text)) {
-        command c = program("evaluate");
-        path output = path_of("%s.unfinished", p.text);
-        add_subject(&c);
-        add_flag(&c, "model", "%s.safetensors", model->text);
-        add_flag(&c, "attack", "%s", attacks);
-        if (limit) add_flag(&c, "limit", "%d", limit);
-        if (phi) add_flag(&c, "maximizer", "%s", phi);
-        if (generator) add_flag(&c, "generator", "%s", generator);
-        add_flag(&c, "state", "%s.state", p.text);
-        add(&c, "--json");
-        if (set.plan) { plan(&c, done.text); return NULL; }
-        fprintf(stderr, "attacking %s: %s\n", strrchr(model->text, '/') + 1, attacks);
-        run(&c, output.text, seconds.text);
-        if (rename(output.text, done.text)) cli_die_errno(done.text);
-        remove(path_of("%s.state", p.text).text);
+    char *text = placeless(attacks), *s;
+    command c;
+    int i;
+    for (s = text; *s; s++) h = ((h ^ (unsigned char)*s) * 16777619ul) & 0xfffffffful;
+    free(text);
+    job = path_of("%s.%s-%d-%08lx", model_name(&rows[which], seed).text, name, limit, h);
+    if ((text = known(job_name(job.text)))) {
+        free(known(job_name(path_of("%s.training", model_name(&rows[which], seed).text).text)));
+        return text;
     }
-    if (new_here(seconds.text)) spent += seconds_in(seconds.text);
-    return read_text(done.text);
+    model = trained(&rows[which], seed);
+    output = path_of("%s.unfinished", job.text);
+    seconds = path_of("%s.seconds", job.text);
+    c = program("evaluate");
+    add_subject(&c);
+    add_flag(&c, "model", "%s.safetensors", model.text);
+    add_flag(&c, "attack", "%s", attacks);
+    if (limit) add_flag(&c, "limit", "%d", limit);
+    if (with & WITH_PHI)
+        add_flag(&c, "maximizer", "%s.phi", trained(&rows[RNN_ADV], seed).text);
+    if (with & WITH_GENERATOR)
+        add_flag(&c, "generator", "%s.phi", trained(&rows[L2LDA], seed).text);
+    for (i = 0; i < 2 && with & WITH_SOURCES; i++) trained(&rows[sources[i]], seeds);
+    add_flag(&c, "state", "%s.state", job.text);
+    add(&c, "--json");
+    if (set.plan) { plan(&c, job.text); return NULL; }
+    fprintf(stderr, "attacking %s: %s\n", strrchr(model.text, '/') + 1, attacks);
+    run(&c, output.text, seconds.text);
+    text = read_text(output.text);
+    make_known(job_name(job.text), seconds_in(seconds.text), text);
+    free(text);
+    remove(output.text);
+    remove(seconds.text);
+    remove(path_of("%s.state", job.text).text);
+    return known(job_name(job.text));
 }
 
 /* ---- tables ---- */
@@ -415,8 +504,6 @@ typedef struct {
     cell natural, attack[16], worst, ensemble;
 } figures;
 
-enum { WITH_PHI = 1, WITH_GENERATOR = 2, WITH_ENSEMBLE = 4 };
-
 /* Whoever was trained with a maximizer of its own is attacked with RNN-Adv's like all others. */
 static figures attacked(int which, const char *name, const char *const *attacks, int n, int with)
 {
@@ -428,21 +515,17 @@ static figures attacked(int which, const char *name, const char *const *attacks,
     for (i = 0; i < n; i++)
         snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? "," : "", attacks[i]);
     for (s = 0; s < seeds; s++) {
-        path model = trained(&rows[which], s);
-        path phi = with & WITH_PHI ? trained(&rows[RNN_ADV], s) : model;
-        path generator = with & WITH_GENERATOR ? trained(&rows[L2LDA], s) : model;
-        char *text;
-        phi = path_of("%s.phi", phi.text);
-        generator = path_of("%s.phi", generator.text);
-        text = measured(&model, name, list, now.test[0], with & WITH_PHI ? phi.text : NULL,
-                        with & WITH_GENERATOR ? generator.text : NULL);
+        char *text = measured(which, s, name, list, now.test[0], with), *key;
         if (text && json_number(text, NULL, "natural", &v)) put(&f.natural, v);
         if (text && json_number(text, NULL, "worst", &v)) put(&f.worst, v);
-        for (i = 0; text && i < n; i++)
-            if (json_number(text, attacks[i], "accuracy", &v)) put(&f.attack[i], v);
+        for (i = 0; text && i < n; i++) {
+            key = placeless(attacks[i]);
+            if (json_number(text, key, "accuracy", &v)) put(&f.attack[i], v);
+            free(key);
+        }
         free(text);
         if (!(with & WITH_ENSEMBLE)) continue;
-        text = measured(&model, "autoattack", "autoattack", now.ensemble[0], NULL, NULL);
+        text = measured(which, s, "autoattack", "autoattack", now.ensemble[0], 0);
         if (text && json_number(text, "autoattack", "accuracy", &v)) put(&f.ensemble, v);
         free(text);
     }
@@ -509,15 +592,14 @@ static void more_steps(const int *list, int n)
     }
 }
 
-/* Table 7: images made for another network, one trained plainly and one against PGD, both of the
- * seed behind the last. */
+/* Table 7: images made for another network, one trained plainly and one against PGD. */
 static void black_box(const int *list, int n)
 {
     char spec[2][1400];
     const char *attacks[2];
     int i;
     for (i = 0; i < 2; i++) {
-        path from = trained(&rows[i ? ADVTRAIN : PLAIN], seeds);
+        path from = model_name(&rows[sources[i]], seeds);
         snprintf(spec[i], sizeof spec[i], "transfer:from=%s.safetensors:attack=pgd:steps=40",
                  from.text);
         attacks[i] = spec[i];
@@ -526,7 +608,7 @@ static void black_box(const int *list, int n)
     for (i = 0; i < n; i++) {
         figures f;
         if (!wanted(list[i])) continue;
-        f = attacked(list[i], "black-box", attacks, 2, 0);
+        f = attacked(list[i], "black-box", attacks, 2, WITH_SOURCES);
         print_row(rows[list[i]].name, &f, attacks, 2, 0);
     }
 }
@@ -544,8 +626,9 @@ static cell epoch_seconds(int which, int steps, int images)
             int of = i ? steps : 1;
             path p = path_of("%s.time-%d-%d-%d", model_name(&rows[which], 0).text, of, set.threads,
                              round);
-            path seconds = path_of("%s.seconds", p.text), output = path_of("%s.txt", p.text);
-            if (!is_there(seconds.text)) {
+            path output = path_of("%s.txt", p.text);
+            char *text = known(job_name(p.text));
+            if (!text) {
                 int kept = now.images[0], epochs = now.epochs[0];
                 command c;
                 now.images[0] = of * set.batch;
@@ -553,10 +636,13 @@ static cell epoch_seconds(int which, int steps, int images)
                 c = training(&rows[which], 0);
                 now.images[0] = kept;
                 now.epochs[0] = epochs;
-                if (set.plan) { plan(&c, seconds.text); continue; }
-                note_seconds(seconds.text, run(&c, output.text, NULL));
+                if (set.plan) { plan(&c, p.text); continue; }
+                make_room(p.text);
+                make_known(job_name(p.text), run(&c, output.text, NULL), NULL);
+                text = known(job_name(p.text));
             }
-            v = seconds_in(seconds.text);
+            v = text ? strtod(text, NULL) : 0;
+            free(text);
             if (!round || v < best[i]) best[i] = v;
         }
     if (!set.plan) put(&all, (best[1] - best[0]) / (steps - 1) * images / set.batch);
@@ -564,14 +650,21 @@ static cell epoch_seconds(int which, int steps, int images)
 }
 
 /* How many numbers the maximizer of a row learns. */
-static int64_t learned_numbers(int which)
+static double learned_numbers(int which)
 {
-    path p = path_of("%s.phi", trained(&rows[which], 0).text);
-    int64_t n = 0;
+    path job = path_of("%s.numbers", model_name(&rows[which], 0).text), p;
+    char *text = known(job_name(job.text));
+    double n = 0;
+    if (text) {
+        json_number(text, NULL, "numbers", &n);
+        free(text);
+        return n;
+    }
+    p = path_of("%s.phi", trained(&rows[which], 0).text);
     if (set.plan) return 0;
     if (generates(&rows[which])) {
         l2lda *g = l2lda_open(context, p.text);
-        n = l2l_model_size(l2lda_network(g));
+        n = (double)l2l_model_size(l2lda_network(g));
         l2lda_free(g);
     } else {
         l2l_learned *phi = l2l_learned_open(context, p.text);
@@ -579,6 +672,7 @@ static int64_t learned_numbers(int which)
         l2l_learned_free(phi);
     }
     if (l2l_error(context)) die(context);
+    make_known(job_name(job.text), 0, path_of("{\"numbers\":%.0f}", n).text);
     return n;
 }
 
@@ -587,7 +681,7 @@ static void times(const int *list, int n)
 {
     int images = now.images[0] ? now.images[0] : 60000, i;
     cell base = epoch_seconds(set.table == 8 ? ADVTRAIN : PLAIN, 40, images);
-    long long numbers = 0;
+    double numbers = 0;
     cell trades = set.table == 8 ? epoch_seconds(TRADES, 40, images) : base;
     print_head("trained with", set.table == 8 ? "seconds an epoch|to the original"
                                                   : "maximizer's parameters|seconds an epoch");
@@ -597,18 +691,18 @@ static void times(const int *list, int n)
         if (!wanted(list[i])) continue;
         t = epoch_seconds(list[i], generates(&rows[list[i]]) ? 4 : 40, images);
         if (set.table == 2)
-            numbers = (long long)learned_numbers(list[i]);
+            numbers = learned_numbers(list[i]);
         if (set.plan) continue;
         of = set.table == 2 ? 0 : list[i] == RNN_ADV ? base.value[0] : trades.value[0];
         if (set.json) {
             printf("{\"table\":%d,\"trained with\":\"%s\"", set.table, rows[list[i]].name);
             print_values("seconds an epoch", &t);
-            if (set.table == 2) printf(",\"parameters\":%lld}\n", numbers);
+            if (set.table == 2) printf(",\"parameters\":%.0f}\n", numbers);
             else printf(",\"to the original\":%.4f}\n", t.value[0] / of);
             continue;
         }
         printf("| %s |", rows[list[i]].name);
-        if (set.table == 2) printf(" %lld |", numbers);
+        if (set.table == 2) printf(" %.0f |", numbers);
         print_cell(&t, 1, "%.1f");
         if (set.table == 8)
             printf(" %.2f (%s) |", t.value[0] / of, list[i] == RNN_ADV ? "AdvTrain" : "TRADES");
@@ -678,15 +772,13 @@ static void figure_epsilon(void)
     int i, k;
     double v;
     for (i = 0; i < DRAWN; i++) {
-        path model;
         if (!wanted(drawn[i])) continue;
-        model = trained(&rows[drawn[i]], 0);
         fig_line(&f, rows[drawn[i]].name);
         for (k = 0; k <= 8; k++) {
             char spec[64];
             char *text;
             snprintf(spec, sizeof spec, "pgd:steps=40:eps=%.6g", radius() * k / 6);
-            text = measured(&model, "epsilon", k ? spec : "none", now.test[0], NULL, NULL);
+            text = measured(drawn[i], 0, "epsilon", k ? spec : "none", now.test[0], 0);
             if (text && json_number(text, k ? spec : "none", "accuracy", &v))
                 fig_point(&f, radius() * k / 6, 100 * v);
             free(text);
@@ -958,6 +1050,8 @@ static void parse(int argc, char **argv)
         {"dataset", CLI_CHOICE, &set.dataset, 0, 0, CLI_DATASETS, "another than the table's"},
         {"data", CLI_TEXT, &set.data, 0, 0, "DIR", "its files; else where datasets.sh puts them"},
         {"out", CLI_TEXT, &set.out, 0, 0, "DIR", "folder of all jobs"},
+        {"results", CLI_TEXT, &set.results, 0, 0, "F.jsonl",
+         "what they gave, a line each [results.jsonl in --out]"},
         {"methods", CLI_TEXT, &set.methods, 0, 0, "M|M...", "rows, by train's names; else all"},
         {"images", CLI_INTEGER, &set.images, -1, 1e9, NULL, "to train on; 0: all, -1: the scale's"},
         {"epochs", CLI_INTEGER, &set.epochs, 0, 100000, NULL, "0: the scale's"},

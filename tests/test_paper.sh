@@ -27,11 +27,11 @@ cp table output
 [ "$(grep -cE '^\| (epochs|training images|seeds|test images|of them under AutoAttack) \|' table)" -eq 5 ]
 verdict "the scales' difference is printed, a line for each setting" $?
 
-find jobs -name '*.safetensors' -o -name '*.json' | sort | xargs cksum >before
+find jobs -name '*.safetensors' -o -name '*.jsonl' | sort | xargs cksum >before
 paper --table 3 --methods "$two" >again 2>output
 [ ! -s output ] && cmp table again >output
 verdict "done jobs are not done again, and the table is the same" $?
-find jobs -name '*.safetensors' -o -name '*.json' | sort | xargs cksum >after
+find jobs -name '*.safetensors' -o -name '*.jsonl' | sort | xargs cksum >after
 claim "and their files are as they were" cmp before after
 
 model=$(find jobs -name 'rnn-adv-s0.safetensors')
@@ -49,14 +49,28 @@ paper --table 3 --methods "$two" --seeds 2 >several 2>output
 grep -qE '^\| RNN-Adv \|( [0-9.]+ ± [0-9.]+ \([0-9.]+\) \|){8}$' several
 verdict "several seeds give mean, spread and the lowest" $?
 
+./paper --dataset embedded --data "$examples/data" --images 128 --epochs 1 --width 0.125 --steps 2 --test 12 \
+    --autoattack 3 --seeds 1 --threads 1 --table 3 --methods "$two" --out elsewhere \
+    --results jobs/results.jsonl >table 2>output
+[ $? -eq 0 ] && [ ! -s output ] && [ ! -e elsewhere ] && cmp table again >output
+verdict "the results alone give the table, without a model" $?
+cp jobs/results.jsonl kept
+sed '$d' kept >jobs/results.jsonl; tail -n 1 kept | cut -c 1-60 | tr -d '\n' >>jobs/results.jsonl
+paper --table 3 --methods "$two" --seeds 2 >table 2>output
+[ $? -eq 0 ] && [ "$(grep -c '^attacking' output)" -eq 1 ] && grep -v 'in all jobs' table >one &&
+    grep -v 'in all jobs' several | cmp - one >output
+verdict "a line that a killed process left in the middle is measured again" $?
+
 rm "$model"
+cp jobs/results.jsonl kept
+grep -v 'rnn-adv-s0' kept >jobs/results.jsonl
 echo 'not a checkpoint' >"${model%.safetensors}.checkpoint"
 paper --table 3 --methods rnn-adv >table 2>output
 [ $? -eq 1 ] && grep -q 'ended with status 1; run again, paper goes on there' output && [ ! -e "$model" ]
 verdict "a job that fails ends the table, with the command" $?
 rm "${model%.safetensors}.checkpoint"
 paper --table 3 --methods rnn-adv >table 2>output
-grep -qE '^\| RNN-Adv' table && [ "$(grep '^| RNN-Adv' table)" = "$(grep '^| RNN-Adv' again)" ]
+grep -qE '^\| RNN-Adv' table && [ "$(wc -l <output)" -eq 3 ] && [ "$(grep '^| RNN-Adv' table)" = "$(grep '^| RNN-Adv' again)" ]
 verdict "a model that is gone is made again, the same" $?
 
 paper --table 6 --methods rnn-adv >table 2>output && grep -qE '^\| RNN-Adv \|( [0-9.]+ \|){10}$' table
