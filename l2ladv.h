@@ -44,15 +44,11 @@ int main(void)
     how.epochs = 2;
     l2l_trainer *trainer = l2l_trainer_create(model, &digits, &how);
     l2l_train(trainer);                                           /* Algorithm 1 */
-    l2l_evaluation_options first = l2l_evaluation_default();
-    first.limit = 1000;
-    l2l_evaluation e;
-    l2l_result r;
     l2l_attack pgd = l2l_attack_pgd(0.3);
-    l2l_evaluation_begin(model, &test, &first, &e);
-    l2l_evaluation_attack(&e, &pgd, &r, NULL, NULL);
+    double natural = l2l_accuracy(model, &test, 1000, NULL);
+    double robust = l2l_accuracy(model, &test, 1000, &pgd);
     if (l2l_error(c)) return fprintf(stderr, "%s\n", l2l_error_text(c)), 1;
-    printf("natural %.3f, under PGD-10 %.3f\n", e.natural, r.accuracy);
+    printf("natural %.3f, under PGD-10 %.3f\n", natural, robust);
     return 0;                                /* the system takes the memory back */
 }
 #endif
@@ -886,7 +882,7 @@ L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n);
    that rules a class out gives it a large negative logit, -1e30, not -INFINITY.
 
    With targets, an image whose target is its own label is left alone: it comes back as it is, with
-   success false (l2l_evaluation_warnings tells how many there were). */
+   success false. */
 typedef struct l2l_attack {
     const char *name;
     l2l_maximizer maximizer;
@@ -894,6 +890,7 @@ typedef struct l2l_attack {
     l2l_norm norm;    /* of the ball: L2L_LINF                                                    */
     double epsilon;   /* its radius: 0.3 or 8/255; in l2 about 2 on digits, 0.5 on CIFAR-10       */
     const int *targets; /* n classes that the images shall be taken for; NULL: any but the label  */
+    const bool *only; /* n: attacks these images, spares the others; NULL: attacks all            */
     double step_size; /* in pixels; 0: relative_step * epsilon, with epsilon as it is then        */
     double relative_step; /* 1/4; fgsm: 1                                                         */
     int steps;        /* gradient steps                                                           */
@@ -981,7 +978,9 @@ L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real 
 /* Several attacks one after the other, each on the images that withstood those before it, by their
    records' `success`. An image's record and adversarial image are those of the attack that
    succeeded (record.attack is its number), else of the first after which its prediction was not the
-   label, else of attack 0; passes and zero gradients are summed over all attacks on it. */
+   label, else of the first on it; passes and zero gradients are summed over all attacks on it. Of
+   an image that they all spared the record has the label, and -1 for clean, predicted and step; its
+   place in `adversarial` stays as it is. */
 L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_attacks,
                                 const l2l_real *images, const int *labels, int n,
                                 l2l_real *adversarial, l2l_record *records);
@@ -1012,7 +1011,7 @@ typedef struct l2l_search {
     size_t state;          /* bytes for each image                                                */
     int memory;            /* 0 to 3                                                              */
     bool gradient;         /* a look asks for the gradient                                        */
-    bool flat;             /* for the warnings of 2.13: there is none where it got far enough; it */
+    bool flat;             /* for an evaluation's warnings: none where it got far enough; it      */
     bool gives_up;         /* ends, a zero gradient counted, where there is none                  */
     int64_t (*begin)(l2l_inner *in, const l2l_attack *a); /* so many passes at most; checks what  */
                                              /* the attack sets, by l2l_error_set                 */
@@ -1227,97 +1226,17 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path);   /* a checkp
 L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path);
 
 /* -- 2.13 Evaluation ---------------------------------------------------------------- >>evaluate --
-   One object per model and data set: natural accuracy first, then any number of attacks, and the
-   share of images that are right under all of them at once. With it come the checks of Croce and
-   Hein's AutoAttack (2020): a number that looks like robustness but is none should not go by
-   unnoticed. */
-typedef struct l2l_evaluation_options {
-    int limit;         /* the first so many images; 0: all                                        */
-    int batch;         /* 100                                                                     */
-    l2l_norm norm;     /* L2L_LINF and                                                            */
-    double epsilon;    /* -1: the ball that `worst` is about; below 0: that of the first attack   */
-    bool skip_fooled;  /* attacks in that ball spare the images that are wrong already: the worst */
-                       /* case at less cost. Their accuracy is then `worst` as it is after them   */
-} l2l_evaluation_options;
-L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void);
-
-typedef struct l2l_result {
-    double accuracy;        /* share of all images that are right: under an attack that looks for */
-                            /* the nearest adversarial image those, too, where it is too far      */
-    int attacked;           /* images                                                             */
-    bool counted;           /* in `worst`                                                         */
-    double success;         /* share of the images right at first that the attack led astray (to  */
-                            /* the target, if there is one), however far, of those that it did    */
-                            /* not leave alone because their target is their label; and           */
-    double success_linf, success_l2; /* the mean norms of its perturbation there                  */
-    double mean_loss;       /* of the attack's objective                                          */
-    double mean_linf;
-    double zero_gradients;  /* share of iterates with a gradient of exactly zero                  */
-    int64_t forwards, backwards;
-    double stages[L2L_AUTOATTACK_STAGES]; /* of autoattack: accuracy after each; else 0           */
-} l2l_result;
-
-struct l2l__ran;
-typedef struct l2l_evaluation {
-    int images;
-    double natural;         /* accuracy on clean images                                           */
-    l2l_norm norm;          /* of the ball that `worst` is about, and                             */
-    double epsilon;         /* its radius; below 0 until an attack says it                        */
-    double worst;           /* share right on the clean image and under every attack so far there */
-    int *labels, *clean;    /* per image: true class, prediction                                  */
-    bool *right;            /* per image: right so far                                            */
-    /* private */
-    l2l_context *context;
-    l2l_model *model;
-    const l2l_dataset *data;
-    l2l_evaluation_options options;
-    struct l2l__ran *ran;   /* the attacks so far                                                 */
-    int n_ran;
-    bool *by_gradient, *by_query; /* per image: right under all attacks with, without gradients   */
-    unsigned checked;       /* warnings about the model itself                                    */
-    void *held;             /* the memory of these arrays                                         */
-} l2l_evaluation;
-/* The model is also asked five times about its first images (up to 20), for the warnings. */
-L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
-                                    const l2l_evaluation_options *o, l2l_evaluation *e);
-/* An evaluation is a fold over records. _run makes those of images first .. first+n-1 under an
-   attack, n records and, if wanted, n images NxCxHxW of the model's size, and changes nothing in e.
-   Of images that were spared the record says step -1 and predicted -1, and their place in
-   `adversarial` stays as it is. _add takes the records of all e->images images of an attack, in
-   their order: from them come its result and what `worst` and the warnings know of it.
-   _attack runs over all images, options.batch at a time, with the attack's progress, then adds.
-   Records that were kept are as good as new ones: examples/evaluation_state.h goes on after a stop
-   by a file of them. */
-L2LADVDEF bool l2l_evaluation_run(l2l_evaluation *e, const l2l_attack *a, int first, int n,
-                                  l2l_record *records, l2l_real *adversarial);
-L2LADVDEF bool l2l_evaluation_add(l2l_evaluation *e, const l2l_attack *a, const l2l_record *records,
-                                  l2l_result *r);
-/* records: e->images of them, or NULL; adversarial: e->images images, or NULL. */
-L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
-                                     l2l_record *records, l2l_real *adversarial);
-
-/* Reasons to doubt the figures so far. */
-enum {
-    L2L_WARN_SOFTMAX = 1,        /* the model's outputs are probabilities (rows in [0,1] that sum */
-                                 /* to 1, within 1e-5): the losses want logits                    */
-    L2L_WARN_RANDOM = 2,         /* of five passes over the same images one predicts otherwise,   */
-                                 /* or z/|z|_2 moves by more than 1e-4                            */
-    L2L_WARN_ZERO_GRADIENTS = 4, /* over 1 % of the iterates of a gradient attack had none; of a  */
-                                 /* search by gradients or a walk on a cut loss (`flat`, `cut`):  */
-                                 /* over 1 % of the images withstood it and never had one, or it  */
-                                 /* gave up for want of one (`gives_up`)                          */
-    L2L_WARN_QUERIES = 8,        /* attacks without gradients fool over 0.2 % of the images that  */
-                                 /* withstood all those with gradients                            */
-    L2L_WARN_ORDER = 16,         /* more steps or restarts of the same were weaker (with          */
-                                 /* last_iterate by over 0.5 points); or one step of the length   */
-                                 /* of several was stronger than they, by over 0.5 points         */
-    L2L_WARN_TARGETS = 32        /* images were left alone: their target is their label           */
-};
-/* Their sum, and a line for each as text, cut to `capacity` bytes with its final zero: the name
-   ("softmax-output", "random", "zero-gradients", "targets", "order", "queries"), a colon and what
-   was seen. */
-L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, size_t capacity);
-L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
+   Attacks on a data set, whose images are cut down to the model's size as in training. What else an
+   evaluation is, the worst case of many attacks and reasons to doubt the numbers, is a fold over
+   their records: examples/evaluation.h. */
+/* l2l_attack_worst on images first .. first+n-1 of a data set. `init`, `targets` and `only` are of
+   the whole data set, and random numbers go by the index in it (and `first` of the attack). */
+L2LADVDEF bool l2l_evaluate(l2l_model *m, const l2l_attack *attacks, int n_attacks,
+                            const l2l_dataset *d, int first, int n, l2l_real *adversarial,
+                            l2l_record *records);
+/* The share of the first `images` of a data set (0: of all) that are right under an attack, or with
+   NULL for it on the clean images. After an error it is 0. */
+L2LADVDEF double l2l_accuracy(l2l_model *m, const l2l_dataset *d, int images, const l2l_attack *a);
 
 /* -- 2.14 Files ------------------------------------------------------------------------ >>files --
    Every loader distrusts its file: sizes are checked before memory is asked for. A failed load
@@ -2396,6 +2315,7 @@ static void l2l__attack_from(l2l_attack *part, const l2l_attack *all, int first,
     part->first = all->first + (uint32_t)first;
     part->init = all->init ? all->init + first * one : NULL;
     part->targets = all->targets ? all->targets + first : NULL;
+    part->only = all->only ? all->only + first : NULL;
 }
 
 /* After a step that failed: running statistics as before it and, if its numbers were not finite,
@@ -5367,6 +5287,8 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     if (o->validation >= (d ? d->count : 1))
         return l2l__fail(c, bad, "training: validation %d must leave some of the %d images for "
                          "training", o->validation, d ? d->count : 0);
+    if (o->validation && v->name && v->only)
+        return l2l__fail(c, bad, "training: validation_attack.only: all held-out images count");
     return !o->validation || !v->name ||
            (l2l__attack_ok(c, "training: validation_attack", v, o->validation) &&
             l2l__images_ok(c, "training: validation_attack.targets", a, NULL, v->targets,
@@ -9946,8 +9868,7 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
 }
 
 /* Several attacks one after the other on the same images, each on those that none before it fooled.
-   Every worst case is this: l2l_attack_worst, the attacks of an evaluation (each a series of its
-   own, with the images that it spares in `only`), the stages of AutoAttack. */
+   Every worst case is this: l2l_attack_worst, the stages of AutoAttack. */
 typedef struct l2l__series {
     l2l_model *model;
     const l2l_attack *attacks;
@@ -9955,9 +9876,8 @@ typedef struct l2l__series {
     const l2l_real *images;                  /* nxCxHxW                                           */
     const int *labels;
     int n;
-    const bool *only;                        /* false: an image that is spared; NULL: none is     */
     l2l_real *adversarial;                   /* NULL: not wanted                                  */
-    l2l_record *records;                     /* all 0 at first                                    */
+    l2l_record *records;
 } l2l__series;
 
 /* What attack number k, or a stage of it, made of a batch goes into the records where it is more
@@ -10040,13 +9960,15 @@ static bool l2l__attack_batch(const l2l__series *s, int k, const l2l_attack *a, 
            l2l__hunt_end(&h, s, k, stage, list, n);
 }
 
-/* Of n images numbered in `from` (NULL: 0 .. n-1) those that no attack fooled yet, into `list`. */
-static int l2l__standing(const l2l__series *s, const int *from, int n, int *list)
+/* Of n images numbered in `from` (NULL: 0 .. n-1) those that no attack fooled yet and that number k
+   does not spare, into `list`. */
+static int l2l__standing(const l2l__series *s, int k, const int *from, int n, int *list)
 {
+    const bool *only = s->attacks[k].only;
     int standing = 0;
     for (int i = 0; i < n; i++) {
         int image = from ? from[i] : i;
-        if (!s->records[image].success && (!s->only || s->only[image])) list[standing++] = image;
+        if (!s->records[image].success && (!only || only[image])) list[standing++] = image;
     }
     return standing;
 }
@@ -10059,7 +9981,7 @@ static bool l2l__auto_batch(const l2l__series *s, int k, const int *list, int n)
     for (int stage = 0; stage < L2L_AUTOATTACK_STAGES && !c->status; stage++) {
         l2l_attack a = l2l__auto_stage(&s->attacks[k], stage, s->model->options.classes);
         l2l_mark mark = l2l_mark_here(c);
-        if ((standing = l2l__standing(s, list, n, left)) > 0)
+        if ((standing = l2l__standing(s, k, list, n, left)) > 0)
             l2l__attack_batch(s, k, &a, stage, left, standing);
         l2l_release(c, mark);
     }
@@ -10111,8 +10033,12 @@ static bool l2l__series_run(const l2l__series *s)
     l2l_mark mark = l2l_mark_here(c);
     bool was = c->recording;
     int *list = (int *)l2l__arena_array(c, s->n, sizeof *list);
+    for (int i = 0; i < s->n; i++) {
+        s->records[i].label = s->labels[i];
+        s->records[i].clean = s->records[i].predicted = s->records[i].step = -1;
+    }
     for (int k = 0; k < s->count && !c->status; k++)
-        l2l__attack_list(s, k, list, l2l__standing(s, NULL, s->n, list));
+        l2l__attack_list(s, k, list, l2l__standing(s, k, NULL, s->n, list));
     c->recording = was;
     l2l_release(c, mark);
     return !c->status;
@@ -10127,7 +10053,7 @@ L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_a
     if (!m || m->context->status) return false;
     if (!records && n > 0)
         records = own = (l2l_record *)l2l__allocate_array(m->context, n, sizeof *own);
-    l2l__series s = {m, attacks, n_attacks, images, labels, n, NULL, adversarial, records};
+    l2l__series s = {m, attacks, n_attacks, images, labels, n, adversarial, records};
     bool ok = l2l__series_run(&s);
     l2l_free(m->context, own);
     return ok;
@@ -10146,490 +10072,49 @@ L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real 
 /*  12 EVALUATION                                                                 >>evaluation  */
 /* ============================================================================================ */
 
-L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
+L2LADVDEF bool l2l_evaluate(l2l_model *m, const l2l_attack *attacks, int n_attacks,
+                            const l2l_dataset *d, int first, int n, l2l_real *adversarial,
+                            l2l_record *records)
 {
-    l2l_evaluation_options o = L2L__ZERO;
-    o.batch = 100;
-    o.norm = L2L_LINF;
-    o.epsilon = -1;
-    return o;
-}
-
-enum { L2L__MOST_SETTINGS = 48 };            /* of an attack                                      */
-/* An attack of an evaluation, to be compared with those that differ in steps and restarts only. */
-typedef struct l2l__ran {
-    char name[32], parts[96];                /* "pgd"; "cross-entropy, sign"                      */
-    l2l_attack attack;                       /* its numbers; what it points to may be gone        */
-    double settings[L2L__MOST_SETTINGS];     /* all these as numbers, with digests behind them    */
-    int n_settings;
-    double targets;                          /* a digest                                          */
-    l2l_result result;
-    int own_target, stuck;                   /* images left alone; without gradient all the way   */
-} l2l__ran;
-
-static bool l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__ran *k)
-{
-    l2l__format(k->name, sizeof k->name, "%s", a->name);
-    l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, a->maximizer.name);
-    k->attack = *a;
-    l2l__settle_step(&k->attack);
-    k->targets = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
-    int n = l2l__options_pack(l2l__attack_fields, &k->attack, k->settings);
-    k->settings[n] = k->targets;
-    k->settings[n + 1] = l2l__digest_bytes(a->init, l2l__image_size(&e->model->options) *
-                                                    e->images * (int64_t)sizeof(l2l_real));
-    k->n_settings = n + 3;
-    return l2l__learned_digest(e->model->context, &a->maximizer, &k->settings[n + 2]);
-}
-
-/* -- running over the images ------------------------------------------------------------------- */
-
-static bool l2l__begun(const l2l_evaluation *e, const char *who)
-{
-    l2l_context *c = e ? e->context : NULL;
-    if (!c || c->status) return false;
-    return e->model || l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: the evaluation has not begun", who);
-}
-
-/* Is the attack one on the ball that `worst` is about? The first one may say which. */
-static bool l2l__counts(const l2l_evaluation *e, const l2l_attack *a)
-{
-    return e->epsilon < 0 || (a->norm == e->norm && !(fabs(a->epsilon - e->epsilon) > 0));
-}
-
-L2LADVDEF bool l2l_evaluation_run(l2l_evaluation *e, const l2l_attack *a, int first, int n,
-                                  l2l_record *records, l2l_real *adversarial)
-{
-    const char *who = "l2l_evaluation_run";
-    if (!l2l__begun(e, who)) return false;
-    l2l_context *c = e->model->context;
-    if (!l2l__given(c, who, "the attack", a) || !l2l__given(c, who, "records", records))
-        return false;
-    if (first < 0 || n < 1 || n > e->images - first)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images from %d on are not among %d", who, n,
-                         first, e->images);
-    const l2l_model_options *o = &e->model->options;
-    int64_t one = l2l__image_size(o);
-    l2l_dataset data = *e->data;             /* errors and room are the model's context's         */
-    l2l_attack part = *a;
-    l2l__series s = {e->model, &part, 1, NULL, e->labels + first, n, NULL, adversarial, records};
-    l2l_real *x = (l2l_real *)l2l__allocate_array(c, n * one, sizeof *x);
-    data.context = c;
-    for (int i = 0; i < n && !c->status; i++)
-        l2l__fetch(&data, "evaluation", o, NULL, NULL, first + i, x + i * one,
-                   e->labels + first + i);
-    l2l__attack_from(&part, a, first, one);
-    part.progress = NULL;
-    s.images = x;
-    if (e->options.skip_fooled && l2l__counts(e, a)) s.only = e->right + first;
-    memset(records, 0, (size_t)n * sizeof *records);
-    l2l__series_run(&s);
-    for (int i = 0; i < n; i++) {
-        if (!s.only || s.only[i]) continue;
-        records[i].label = e->labels[first + i];
-        records[i].clean = e->clean[first + i];
-        records[i].predicted = records[i].step = records[i].stage = -1;
-        records[i].success = true;
-    }
-    l2l_free(c, x);
-    return !c->status;
-}
-
-/* The records of all images. */
-static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *a, l2l_record *records,
-                                l2l_real *adversarial)
-{
-    int64_t one = l2l__image_size(&e->model->options);
-    int n;
-    for (int at = 0; at < e->images; at += n) {
-        n = e->images - at < e->options.batch ? e->images - at : e->options.batch;
-        if (!l2l_evaluation_run(e, a, at, n, records + at,
-                                adversarial ? adversarial + at * one : NULL))
-            return false;
-        if (a->progress && !a->progress(a->user, at + n, e->images))
-            return l2l__fail(e->model->context, L2L_ERROR_CANCELLED, "evaluation: cancelled after "
-                             "%d of %d images", at + n, e->images);
-    }
-    return true;
-}
-
-/* -- the model itself -------------------------------------------------------------------------- */
-
-enum { L2L__CHECKED = 20, L2L__PASSES = 5 }; /* images and passes                                 */
-
-/* Finite logits of n images. */
-static bool l2l__logits_of(l2l_model *m, const l2l_real *x, int n, l2l_real *z)
-{
-    int k = m->options.classes;
-    int64_t all = (int64_t)n * k, at;
-    if (!l2l_model_logits(m, x, n, z)) return false;
-    at = l2l__not_finite_at(z, all);
-    return at == all || l2l__fail(m->context, L2L_ERROR_NUMERIC, "evaluation: the logit of class "
-                                  "%d of image %d is %g, not finite", (int)(at % k), (int)(at / k),
-                                  (double)z[at]);
-}
-
-/* Rows of k numbers in [0,1] that sum to 1. */
-static bool l2l__probabilities(const l2l_real *z, int n, int k)
-{
-    for (int i = 0; i < n; i++, z += k) {
-        double sum = 0;
-        for (int j = 0; j < k; j++) {
-            if (!((double)z[j] >= -1e-5 && (double)z[j] <= 1 + 1e-5)) return false;
-            sum += (double)z[j];
-        }
-        if (!(fabs(sum - 1) <= 1e-5)) return false;
-    }
-    return true;
-}
-
-/* Does a row of k logits predict otherwise, or is it elsewhere once both have length 1? */
-static bool l2l__elsewhere(const l2l_real *a, const l2l_real *b, int k)
-{
-    double na = l2l_norm2(a, NULL, k) + 1e-10, nb = l2l_norm2(b, NULL, k) + 1e-10, sum = 0;
-    for (int j = 0; j < k; j++) {
-        double d = (double)a[j] / na - (double)b[j] / nb;
-        sum += d * d;
-    }
-    return l2l__argmax(a, k, -1) != l2l__argmax(b, k, -1) || sqrt(sum) > 1e-4;
-}
-
-/* Asks the model several times about its first images. */
-static bool l2l__evaluation_check(l2l_evaluation *e)
-{
-    l2l_context *c = e->model->context;
-    const l2l_model_options *o = &e->model->options;
-    int64_t one = l2l__image_size(o), all;
-    int n = e->images < L2L__CHECKED ? e->images : L2L__CHECKED, label;
-    l2l_dataset data = *e->data;
-    l2l_real *x = (l2l_real *)l2l__allocate_array(c, n * one, sizeof *x);
-    l2l_real *z = (l2l_real *)l2l__allocate_array(c, 2 * (int64_t)n * o->classes, sizeof *z);
-    data.context = c;
-    for (int i = 0; i < n && !c->status; i++)
-        l2l__fetch(&data, "evaluation", o, NULL, NULL, i, x + i * one, &label);
-    all = (int64_t)n * o->classes;
-    for (int pass = 0; pass < L2L__PASSES && !c->status; pass++) {
-        l2l_real *to = z + (pass ? all : 0);
-        if (!l2l__logits_of(e->model, x, n, to)) break;
-        if (!pass && l2l__probabilities(z, n, o->classes)) e->checked |= L2L_WARN_SOFTMAX;
-        for (int i = 0; pass && i < n; i++)
-            if (l2l__elsewhere(z + (int64_t)i * o->classes, to + (int64_t)i * o->classes,
-                               o->classes))
-                e->checked |= L2L_WARN_RANDOM;
-    }
-    l2l_free(c, x);
-    l2l_free(c, z);
-    return !c->status;
-}
-
-/* -- an evaluation ----------------------------------------------------------------------------- */
-
-/* The share that is right so far, among all. */
-static void l2l__worst(l2l_evaluation *e)
-{
-    int right = 0;
-    for (int i = 0; i < e->images; i++) right += e->right[i];
-    e->worst = (double)right / e->images;
-}
-
-static const l2l__field l2l__evaluation_options_fields[] = {
-    L2L__INT(l2l_evaluation_options, limit, 0, INT_MAX, 0),
-    L2L__INT(l2l_evaluation_options, batch, 1, INT_MAX, L2L__FREE),
-    L2L__ENUM(l2l_evaluation_options, norm, l2l__norm_names, 0),
-    L2L__NUMBER(l2l_evaluation_options, epsilon, -DBL_MAX, HUGE_VAL, 0),
-    L2L__BOOL(l2l_evaluation_options, skip_fooled, 0),
-    L2L__END};
-
-static bool l2l__evaluation_ok(l2l_context *c, const l2l_model *m, const l2l_dataset *d,
-                               const l2l_evaluation_options *o)
-{
-    if (!l2l__options_ok(c, "evaluation", l2l__evaluation_options_fields, o, 0)) return false;
-    return l2l__dataset_fits(c, "evaluation", d, &m->options);
-}
-
-/* The clean images, by an attack that stays where it starts. */
-static bool l2l__evaluation_clean(l2l_evaluation *e)
-{
-    l2l_context *c = e->model->context;
-    l2l_attack none = l2l__attack("none", 0, 0, 0, L2L_START_CLEAN);
-    l2l_record *records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *records);
-    memset(e->right, 1, (size_t)e->images);  /* none is spared                                    */
-    if (records && l2l__evaluation_run(e, &none, records, NULL)) {
-        for (int i = 0; i < e->images; i++) {
-            e->clean[i] = records[i].clean;
-            e->right[i] = e->clean[i] == e->labels[i];
-            e->by_gradient[i] = e->by_query[i] = e->right[i];
-        }
-        l2l__worst(e);
-        e->natural = e->worst;
-    }
-    l2l_free(c, records);
-    return !c->status;
-}
-
-L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
-                                    const l2l_evaluation_options *o, l2l_evaluation *e)
-{
-    const l2l_evaluation_options usual = l2l_evaluation_default();
+    const char *who = "evaluation";
     l2l_context *c = l2l_model_context(m);
-    if (!l2l__given(c, "l2l_evaluation_begin", "the evaluation", e)) return false;
-    if (!o) o = &usual;
-    memset(e, 0, sizeof *e);
-    e->context = c;
-    if (!c || c->status || !l2l__evaluation_ok(c, m, d, o)) return false;
-    e->model = m;
-    e->data = d;
-    e->options = *o;
-    e->norm = o->norm;
-    e->epsilon = o->epsilon;
-    e->images = o->limit && o->limit < d->count ? o->limit : d->count;
-    e->labels = (int *)l2l__hold(c, &e->held, e->images, sizeof *e->labels);
-    e->clean = (int *)l2l__hold(c, &e->held, e->images, sizeof *e->clean);
-    e->right = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->right);
-    e->by_gradient = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->by_gradient);
-    e->by_query = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->by_query);
-    if (!c->status && l2l__evaluation_clean(e) && l2l__evaluation_check(e)) return true;
-    l2l_evaluation_end(e);
-    e->context = c;                          /* so that later calls know where the error is       */
-    return false;
-}
-
-/* Has it no gradient any more where it has got far enough? */
-static bool l2l__goes_flat(const l2l_attack *a)
-{
-    return (a->search && a->search->flat) || (a->objective.cut && a->last_iterate);
-}
-
-/* Did such an attack lead image i nowhere, having had no gradient in any iterate, or given up at
-   the first one without? */
-static bool l2l__stuck(const l2l_attack *a, const l2l_record *b, const int *wanted)
-{
-    bool fooled = wanted ? b->predicted == *wanted : b->predicted != b->label;
-    return l2l__goes_flat(a) && !fooled && b->zero_gradients > 0 &&
-           ((a->search && a->search->gives_up) || b->zero_gradients == b->backwards);
-}
-
-/* The results of an attack, from its records. */
-static void l2l__evaluation_sum(const l2l_evaluation *e, const l2l_attack *a,
-                                const l2l_record *records, l2l__ran *k)
-{
-    l2l_result *r = &k->result;
-    double zero = 0;
-    int right = 0, natural = 0, hits = 0;
-    r->counted = l2l__counts(e, a);
-    for (int i = 0; i < e->images; i++) r->attacked += records[i].predicted >= 0;
-    for (int i = 0; i < e->images; i++) {
-        const l2l_record *b = &records[i];
-        const bool own = a->targets && a->targets[i] == b->label;
-        if (b->predicted < 0) continue;
-        k->own_target += own;
-        k->stuck += l2l__stuck(a, b, a->targets ? a->targets + i : NULL);
-        right += !l2l__broken(a, b);
-        natural += b->clean == b->label && !own;
-        for (int s = 0; a->ensemble && s < L2L_AUTOATTACK_STAGES; s++)
-            r->stages[s] += !(b->success && b->stage <= s) / (double)e->images;
-        r->mean_loss += b->loss / r->attacked;
-        r->mean_linf += b->linf / r->attacked;
-        r->forwards += b->forwards;
-        r->backwards += b->backwards;
-        zero += b->zero_gradients;
-        if (b->clean != b->label || b->predicted == b->label ||
-            (a->targets && (own || b->predicted != a->targets[i])))
-            continue;
-        hits++;
-        r->success_linf += b->linf;
-        r->success_l2 += b->l2;
-    }
-    r->accuracy = (double)right / e->images;
-    r->success = natural ? (double)hits / natural : 0;
-    if (hits) r->success_linf /= hits;
-    if (hits) r->success_l2 /= hits;
-    r->zero_gradients = r->backwards ? zero / (double)r->backwards : 0;
-}
-
-/* What the attack did to the worst case. An image that was spared might have fallen to it. */
-static void l2l__evaluation_count(l2l_evaluation *e, const l2l_attack *a,
-                                  const l2l_record *records, const l2l_result *r)
-{
-    if (e->epsilon < 0 && a->epsilon > 0) {  /* the first attack says which ball it is about      */
-        e->epsilon = a->epsilon;
-        e->norm = a->norm;
-    }
-    for (int i = 0; r->counted && i < e->images; i++) {
-        const l2l_record *b = &records[i];
-        bool square = a->ensemble && b->stage == L2L_AUTOATTACK_STAGES - 1;
-        bool *by = r->backwards && !square ? e->by_gradient : e->by_query;
-        if (b->predicted >= 0 && !l2l__broken(a, b)) continue;
-        e->right[i] = false;
-        if (b->predicted >= 0 || r->backwards) by[i] = false;
-    }
-    l2l__worst(e);
-}
-
-/* Records may come from a file. */
-static bool l2l__records_ok(const l2l_evaluation *e, const l2l_record *records)
-{
-    l2l_context *c = e->model->context;
-    int classes = e->model->options.classes;
-    if (!l2l__given(c, "l2l_evaluation_add", "records", records)) return false;
-    for (int i = 0; i < e->images; i++) {
-        const l2l_record *b = &records[i];
-        if (b->label != e->labels[i])
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_evaluation_add: record %d is of label %d, "
-                             "but the image's is %d", i, b->label, e->labels[i]);
-        if (b->predicted < -1 || b->predicted >= classes)
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_evaluation_add: record %d: predicted %d "
-                             "is not in -1..%d", i, b->predicted, classes - 1);
-    }
-    return true;
-}
-
-L2LADVDEF bool l2l_evaluation_add(l2l_evaluation *e, const l2l_attack *a, const l2l_record *records,
-                                  l2l_result *r)
-{
-    l2l__ran here = L2L__ZERO, *all;
-    if (r) *r = here.result;
-    if (!l2l__begun(e, "l2l_evaluation_add")) return false;
-    l2l_context *c = e->model->context;
-    if (!l2l__attack_ok(c, "attack", a, e->images) || !l2l__records_ok(e, records) ||
-        !l2l__settings_of(e, a, &here))
+    if (n > 0 && records) memset(records, 0, (size_t)n * sizeof *records);
+    if (!c || c->status || !l2l__dataset_fits(c, who, d, &m->options) ||
+        (n_attacks > 0 && !l2l__given(c, who, "the attack", attacks)))
         return false;
-    all = (l2l__ran *)l2l__allocate_array(c, e->n_ran + (int64_t)1, sizeof *all);
-    if (!all) return false;
-    l2l__evaluation_sum(e, a, records, &here);
-    l2l__evaluation_count(e, a, records, &here.result);
-    if (e->ran) memcpy(all, e->ran, (size_t)e->n_ran * sizeof *all);
-    l2l_free(c, e->ran);
-    e->ran = all;
-    e->ran[e->n_ran++] = here;
-    if (r) *r = here.result;
-    return true;
-}
-
-L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
-                                     l2l_record *records, l2l_real *adversarial)
-{
-    l2l_record *own = NULL;                  /* where the caller wants none                       */
-    if (r) memset(r, 0, sizeof *r);
-    if (!l2l__begun(e, "l2l_evaluation_attack")) return false;
-    l2l_context *c = e->model->context;
-    if (!l2l__attack_ok(c, "attack", a, e->images)) return false;
-    if (!records)
-        records = own = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *own);
-    bool ok = records && l2l__evaluation_run(e, a, records, adversarial) &&
-              l2l_evaluation_add(e, a, records, r);
-    l2l_free(c, own);
-    return ok;
-}
-
-L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
-{
-    if (!e || !e->context) return;
-    l2l_context *c = e->context;
-    l2l_free(c, e->ran);
-    l2l__let_go(c, e->held);
-    memset(e, 0, sizeof *e);
-}
-
-/* -- reasons to doubt -------------------------------------------------------------------------- */
-
-/* "pgd (10 steps, 1 run)" */
-static const char *l2l__ran_text(const l2l__ran *k, char text[80])
-{
-    l2l__format(text, 80, "%s (%d steps, %d runs)", k->name, k->attack.steps, k->attack.restarts);
-    return text;
-}
-
-/* Is attack a the same as b with less of it, and yet stronger? Or one step as far as all of b's? */
-static bool l2l__suspicious(const l2l_evaluation *e, const l2l__ran *a, const l2l__ran *b)
-{
-    const l2l_attack *p = &a->attack, *q = &b->attack;
-    double by = b->result.accuracy - a->result.accuracy;
-    if (a->result.attacked < e->images || b->result.attacked < e->images ||
-        strcmp(a->parts, b->parts) || p->search != q->search || by <= 0)
-        return false;
-    if (p->steps <= q->steps && p->restarts <= q->restarts && /* which come first                 */
-        !memcmp(a->settings + 2, b->settings + 2,
-                (size_t)(a->n_settings - 2) * sizeof *a->settings))
-        return by > (p->last_iterate || p->search || p->ensemble ? 0.005 : 0);
-    return !p->search && a->result.backwards && p->steps <= 1 && q->steps > 1 &&
-           p->norm == q->norm && !(fabs(p->epsilon - q->epsilon) > 0) &&
-           !(fabs(a->targets - b->targets) > 0) && q->steps * q->step_size >= p->step_size &&
-           by > 0.005;
-}
-
-/* Appends what the attacks look like; the worst case of each kind. */
-static size_t l2l__warn_attacks(const l2l_evaluation *e, char *text, size_t capacity, size_t at,
-                                unsigned *flags)
-{
-    const l2l__ran *zero = NULL, *own = NULL, *a, *b, *end = e->ran ? e->ran + e->n_ran : NULL;
-    char first[80], second[80];
-    double most = 0.01, share;
-    for (a = e->ran; a < end; a++) {
-        if (a->own_target > (own ? own->own_target : 0)) own = a;
-        share = !l2l__goes_flat(&a->attack) ? a->result.zero_gradients
-                                            : a->stuck / (double)(a->result.attacked + 1e-300);
-        if (share <= most) continue;
-        most = share;
-        zero = a;
+    if (first < 0 || n < 0 || n > d->count - first)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images from %d on are not among %d", who, n,
+                         first, d->count);
+    int64_t one = l2l__image_size(&m->options);
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_dataset data = *d;                   /* errors and room are the model's context's         */
+    l2l_real *x = (l2l_real *)l2l__arena_array(c, n * one, sizeof *x);
+    int *labels = (int *)l2l__arena_array(c, n, sizeof *labels);
+    l2l_attack *part = (l2l_attack *)l2l__arena_array(c, n_attacks, sizeof *part);
+    data.context = c;
+    for (int i = 0; i < n && !c->status; i++)
+        l2l__fetch(&data, who, &m->options, NULL, NULL, first + i, x + i * one, labels + i);
+    for (int k = 0; k < n_attacks && !c->status; k++) {
+        part[k] = attacks[k];
+        l2l__attack_from(&part[k], &attacks[k], first, one);
     }
-    if (zero) {
-        *flags |= L2L_WARN_ZERO_GRADIENTS;
-        at = l2l__append(text, capacity, at, zero->stuck
-                         ? "zero-gradients: %g %% of the images of %s had no gradient but exactly "
-                           "zero (more than 1 %%): masked, perhaps, not robust\n"
-                         : "zero-gradients: %g %% of the iterates of %s had a gradient of exactly "
-                           "zero (more than 1 %%): masked, perhaps, not robust\n",
-                         100 * most, l2l__ran_text(zero, first));
-    }
-    if (own) {
-        *flags |= L2L_WARN_TARGETS;
-        at = l2l__append(text, capacity, at, "targets: %d of the images have their own label for a "
-                         "target of %s: left as they are, and never a success\n", own->own_target,
-                         l2l__ran_text(own, first));
-    }
-    for (a = e->ran; a < end && !(*flags & L2L_WARN_ORDER); a++)
-        for (b = e->ran; b < end && !(*flags & L2L_WARN_ORDER); b++) {
-            if (!l2l__suspicious(e, a, b)) continue;
-            *flags |= L2L_WARN_ORDER;
-            at = l2l__append(text, capacity, at, "order: %s leaves %g %% right, but %s %g %%\n",
-                             l2l__ran_text(a, first), 100 * a->result.accuracy,
-                             l2l__ran_text(b, second), 100 * b->result.accuracy);
-        }
-    return at;
+    l2l_attack_worst(m, part, n_attacks, x, labels, n, adversarial, records);
+    l2l_release(c, mark);
+    return !c->status;
 }
 
-/* Appends whether attacks without gradients found what those with them did not. */
-static size_t l2l__warn_queries(const l2l_evaluation *e, char *text, size_t capacity, size_t at,
-                                unsigned *flags)
+L2LADVDEF double l2l_accuracy(l2l_model *m, const l2l_dataset *d, int images, const l2l_attack *a)
 {
-    int gradients = 0, found = 0;
-    for (int i = 0; i < e->n_ran; i++)
-        gradients += e->ran[i].result.counted && e->ran[i].result.backwards;
-    for (int i = 0; i < e->images; i++) found += e->by_gradient[i] && !e->by_query[i];
-    if (!gradients || found <= 0.002 * e->images) return at;
-    *flags |= L2L_WARN_QUERIES;
-    return l2l__append(text, capacity, at, "queries: attacks without gradients fool %g %% of the "
-                       "images that withstood all those with gradients (more than 0.2 %%): masked "
-                       "gradients, or too few steps\n", 100.0 * found / e->images);
-}
-
-L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, size_t capacity)
-{
-    unsigned flags = e ? e->checked : 0;
-    size_t at;
-    if (!text) capacity = 0;
-    at = l2l__append(text, capacity, 0, "");
-    if (!e) return 0;
-    if (flags & L2L_WARN_SOFTMAX)
-        at = l2l__append(text, capacity, at, "softmax-output: the model's outputs are "
-                         "probabilities; the losses want logits, or gradients vanish\n");
-    if (flags & L2L_WARN_RANDOM)
-        at = l2l__append(text, capacity, at, "random: the model does not answer the same twice; "
-                         "attacks and accuracies are those of single draws\n");
-    at = l2l__warn_attacks(e, text, capacity, at, &flags);
-    l2l__warn_queries(e, text, capacity, at, &flags);
-    return flags;
+    const l2l_attack none = l2l__attack("none", 0, 0, 0, L2L_START_CLEAN);
+    l2l_record records[100];
+    int n, right = 0, all = d && (images <= 0 || images > d->count) ? d->count : images;
+    if (!a) a = &none;
+    for (int i = 0; i == 0 || i < all; i += n) {
+        n = all - i < 100 ? all - i : 100;
+        if (!l2l_evaluate(m, a, 1, d, i, n, NULL, records)) return 0;
+        for (int j = 0; j < n; j++) right += !l2l__broken(a, &records[j]);
+    }
+    return all > 0 ? (double)right / all : 0;
 }
 
 #ifdef __clang__
@@ -15865,8 +15350,9 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
                      the options of each struct; numbers in files exact; files written whole, where
                      they lead; ties of max pooling as in the plain sum; NULL for handles, outputs
                      and options; l2l_look, l2l_layer_parameter, l2l_model_run, trainers without a
-                     data set; steps of an attack follow its epsilon; L2LDA and streamed shards
-                     beside the header; checkpoints of format 5, evaluations' states of format 3
+                     data set; steps of an attack follow its epsilon; L2LDA, streamed shards and
+                     evaluations beside the header, l2l_evaluate and l2l_accuracy in it; checkpoints
+                     of format 5, evaluations' states of format 5
    0.4.1  (2026-11)  searches begin at given points; threads take blocks one by one; small planes go
                      place by place, without taps beyond the border
    0.4.0  (2026-11)  the learned maximizer's steps are eps/4 at most unless told otherwise, not eps;

@@ -454,7 +454,7 @@ static void cross(l2l_context *c, const l2l_dataset *d, spec *s)
     s->attack.batch = set.batch;
     s->attack.progress = progress;
     show_begin(s->spec, show.all = 1);
-    if (!transfer_matrix(m, n, d, &s->attack, &o, natural, accuracies)) die(c);
+    if (!transfer_matrix(m, n, d, l2l_series_of(&s->attack), &o, natural, accuracies)) die(c);
     show_end();
     s->seconds = cli_seconds() - begin;
     print_matrix(c, d, m, names, n, s, o.limit && o.limit < d->count ? o.limit : d->count, natural,

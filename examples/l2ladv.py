@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """l2ladv.h for Python: attacks on any classifier, and training with a learned optimizer.
 
-One file beside the header, with NumPy and the standard library (and searches.h, if it is there too:
-DeepFool, Carlini and Wagner's l2 attack, Sign-OPT). On first use it compiles the header
+One file beside the header, with NumPy and the standard library. With searches.h and evaluation.h
+beside it, too, there are more attacks (DeepFool, Carlini and Wagner's l2 attack, Sign-OPT) and
+autoattack(). On first use it compiles the header
 with the C compiler at hand, which takes some seconds, and keeps the shared library in a cache.
 PyTorch is used if you hand in a torch model, and only then.
 
@@ -77,8 +78,9 @@ SHIM = r"""
 #endif
 #define L2LADV_IMPLEMENTATION
 #include L2LADV_HEADER
-#ifdef SEARCHES
-#include "searches/searches.h"
+#ifdef BESIDE
+#include "beside/evaluation.h"
+#include "beside/searches.h"
 #endif
 #include <string.h>
 
@@ -195,7 +197,7 @@ static const struct attack {
     {"cw-pgd", l2l_attack_cw_pgd}, {"square", l2l_attack_square}, {"apgd", l2l_attack_apgd},
     {"apgd-dlr", l2l_attack_apgd_dlr}, {"apgd-t", l2l_attack_apgd_t},
     {"fab-t", l2l_attack_fab_t}, {"autoattack", l2l_attack_autoattack}, {"learned", NULL},
-#ifdef SEARCHES
+#ifdef BESIDE
     {"cw-l2lda", l2l_attack_cw_l2lda}, {"cw-l2", l2l_attack_cw_l2},
     {"deepfool", l2l_attack_deepfool}, {"deepfool-l2", l2l_attack_deepfool_l2},
     {"sign-opt", l2l_attack_sign_opt},
@@ -378,6 +380,7 @@ bool shim_autoattack(l2l_model *m, const float *x, const int *y, int n, const l2
                      float *adversarial, l2l_record *records, double *natural, double *stages,
                      char *warnings, size_t capacity)
 {
+#ifdef BESIDE
     const l2l_model_options *model = l2l_model_info(m);
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_evaluation e;
@@ -397,8 +400,15 @@ bool shim_autoattack(l2l_model *m, const float *x, const int *y, int n, const l2
     }
     l2l_dataset_free(&d);
     return ok;
+#else
+    l2l_error_set(l2l_model_context(m), L2L_ERROR_UNSUPPORTED,
+                  "autoattack() needs evaluation.h and searches.h beside l2ladv.py");
+    return false;
+#endif
 }
 """
+# Headers on the public calls of l2ladv.h; all of them or none.
+BESIDE = ("evaluation.h", "searches.h")
 # What the numbers of a search are.
 NUMBERS = {"cw-l2": ("searches", "constant"), "deepfool": ("overshoot",),
            "deepfool-l2": ("overshoot",)}
@@ -484,13 +494,15 @@ def _header():
     return header
 
 
-def _searches():
-    """The bytes of searches.h, which has more attacks; b"" if it is not beside this file."""
-    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "searches.h")
-    if not os.path.isfile(place):
-        return b""
-    with open(place, "rb") as f:
-        return f.read()
+def _beside():
+    """The bytes of the headers with more attacks, by name; {} if one is not beside this file."""
+    folder, parts = os.path.dirname(os.path.abspath(__file__)), {}
+    for name in BESIDE:
+        if not os.path.isfile(os.path.join(folder, name)):
+            return {}
+        with open(os.path.join(folder, name), "rb") as f:
+            parts[name] = f.read()
+    return parts
 
 
 def _compiler():
@@ -530,13 +542,14 @@ def library_path():
     """Path of the shared library, compiled now if no library of this header, compiler and flags is
     in the cache. Several processes may do so at once: each compiles in a folder of its own, and the
     finished file is renamed into its place."""
-    header, searches = _header(), _searches()
+    header, beside = _header(), _beside()
     compiler, about = _compiler()
     flags = ["-std=c11"] + shlex.split(os.environ.get("CFLAGS", "-O2"))
     flags += ["-fvisibility=hidden", "-shared"] + ([] if os.name == "nt" else ["-fPIC"])
     ending = shlex.split(os.environ.get("LDFLAGS", "")) + ["-lm"]
     digest = hashlib.sha256()
-    for part in (header, searches, SHIM.encode(), about, repr((compiler, flags, ending)).encode(),
+    for part in (header, *beside.values(), SHIM.encode(), about,
+                 repr((compiler, flags, ending)).encode(),
                  repr((sys.platform, platform.machine(), sys.maxsize)).encode()):
         digest.update(hashlib.sha256(part).digest())
     folder = _cache()
@@ -551,14 +564,14 @@ def library_path():
                          % (folder, e.strerror)) from e
     built = os.path.join(work, "library")
     try:
-        os.mkdir(os.path.join(work, "searches"))
-        for name, data in (("l2ladv.h", header), (os.path.join("searches", "searches.h"), searches),
-                           ("shim.c", SHIM.encode())):
+        os.mkdir(os.path.join(work, "beside"))
+        for name, data in [("l2ladv.h", header), ("shim.c", SHIM.encode())] + [
+                (os.path.join("beside", name), data) for name, data in beside.items()]:
             with open(os.path.join(work, name), "wb") as f:
                 f.write(data)
         for openmp in (["-fopenmp"], []):  # without it there is one thread
             command = (compiler + ['-DL2LADV_HEADER="l2ladv.h"', "-I" + work]
-                       + (["-DSEARCHES"] if searches else []) + flags + openmp
+                       + (["-DBESIDE"] if beside else []) + flags + openmp
                        + [os.path.join(work, "shim.c"), "-o", built] + ending)
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   stdin=subprocess.DEVNULL)

@@ -4,6 +4,7 @@
 #define SPECS_H
 
 #include "cli.h"
+#include "evaluation.h"
 #include "l2lda.h"
 #include "searches.h"
 

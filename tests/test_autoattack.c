@@ -471,7 +471,7 @@ static void transferred(void)
     models[1] = tiny_model(c, 401);
     bench_labels_right(&b);
     CHECK(l2l_dataset_from_arrays(c, b.x, b.labels, N, 1, 8, 8, b.classes, &d));
-    CHECK(transfer_matrix(models, 2, &d, &a, &o, NULL, accuracies));
+    CHECK(transfer_matrix(models, 2, &d, l2l_series_of(&a), &o, NULL, accuracies));
     CHECK(bench_run(&b, &a));
     for (i = 0; i < N; i++) right += !b.records[i].success;
     CHECK_NEAR((double)right / N, accuracies[0], 1e-12);

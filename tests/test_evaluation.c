@@ -633,11 +633,11 @@ static void folded(void)
             for (k = 0; k < 2; k++) {
                 CHECK(l2l_evaluation_attack(&e, &a[k], &r, records, adv));
                 for (at = MANY - 7; at >= 0; at -= at < 7 && at > 0 ? at : 7) /* from the end */
-                    CHECK(l2l_evaluation_run(&f, &a[k], at, 7, parts + at, some + at * PIXELS));
+                    CHECK(l2l_evaluation_run(&f, l2l_series_of(&a[k]), at, 7, parts + at, some + at * PIXELS));
                 CHECK_BYTES(records, parts, sizeof parts);
                 CHECK_BYTES(adv, some, sizeof adv);
                 CHECK(k || f.worst == f.natural); /* until they are added */
-                CHECK(l2l_evaluation_add(&f, &a[k], parts, &q));
+                CHECK(l2l_evaluation_add(&f, l2l_series_of(&a[k]), parts, &q));
                 CHECK_BYTES(&r, &q, sizeof r);
                 CHECK_BYTES(e.right, f.right, MANY * sizeof *e.right);
             }
@@ -646,18 +646,18 @@ static void folded(void)
             CHECK_INT(l2l_evaluation_warnings(&e, text[0], sizeof *text),
                       l2l_evaluation_warnings(&f, text[1], sizeof *text));
             CHECK_TEXT(text[0], text[1]);
-            CHECK(!l2l_evaluation_run(&f, &a[0], MANY - 3, 4, parts, NULL));
+            CHECK(!l2l_evaluation_run(&f, l2l_series_of(&a[0]), MANY - 3, 4, parts, NULL));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "4 images from 57 on are not among 60");
-            CHECK(!l2l_evaluation_run(&f, &a[0], -1, 4, parts, NULL));
+            CHECK(!l2l_evaluation_run(&f, l2l_series_of(&a[0]), -1, 4, parts, NULL));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "4 images from -1 on are not among 60");
-            CHECK(!l2l_evaluation_run(&f, &a[0], 0, 4, NULL, NULL));
+            CHECK(!l2l_evaluation_run(&f, l2l_series_of(&a[0]), 0, 4, NULL, NULL));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "records");
             parts[5].predicted = CLASSES;
-            CHECK(!l2l_evaluation_add(&f, &a[1], parts, &q));
+            CHECK(!l2l_evaluation_add(&f, l2l_series_of(&a[1]), parts, &q));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "record 5: predicted 5 is not in -1..4");
             parts[5].predicted = 0;
             parts[6].label++;
-            CHECK(!l2l_evaluation_add(&f, &a[1], parts, &q));
+            CHECK(!l2l_evaluation_add(&f, l2l_series_of(&a[1]), parts, &q));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "record 6 is of label ");
             CHECK_NEAR(e.worst, f.worst, 0);
             l2l_evaluation_end(&f);
@@ -703,21 +703,21 @@ static void matrix(void)
         for (threads = 1; threads < 4; threads += 2) {
             l2l_set_threads(s.c, threads);
             o.batch = threads == 1 ? 100 : 7;
-            if (CHECK(transfer_matrix(m, MODELS, &s.d, &a, &o, NULL, accuracies)))
+            if (CHECK(transfer_matrix(m, MODELS, &s.d, l2l_series_of(&a), &o, NULL, accuracies)))
                 for (i = 0; i < MODELS * MODELS; i++) CHECK_NEAR(naive[i], accuracies[i], 1e-12);
         }
         CHECK(accuracies[0] < 0.3 && accuracies[3] > accuracies[0]);
         i = 2;
         a.user = &i;
         a.progress = stop_after;
-        CHECK(!transfer_matrix(m, MODELS, &s.d, &a, &o, NULL, accuracies));
+        CHECK(!transfer_matrix(m, MODELS, &s.d, l2l_series_of(&a), &o, NULL, accuracies));
         CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "transfer_matrix: cancelled after 14 of 150");
         l2l_model_free(m[2]);
         m[2] = NULL;
-        CHECK(!transfer_matrix(m, MODELS, &s.d, &a, &o, NULL, accuracies));
+        CHECK(!transfer_matrix(m, MODELS, &s.d, l2l_series_of(&a), &o, NULL, accuracies));
         CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "model 2 of 3 is NULL");
         m[2] = smooth_model(s.c);
-        CHECK(!transfer_matrix(m, MODELS, &s.d, &a, &o, NULL, accuracies));
+        CHECK(!transfer_matrix(m, MODELS, &s.d, l2l_series_of(&a), &o, NULL, accuracies));
         CHECK_ERROR(s.c, L2L_ERROR_SHAPE, "model 2 is not for the images and classes of model 0");
         l2l_model_free(m[1]);
         l2l_model_free(m[2]);
@@ -748,7 +748,7 @@ static void images_from_elsewhere(void)
             given.init = adv;
             CHECK(l2l_evaluation_attack(&f, &given, &r, NULL, back));
             CHECK_BYTES(adv, back, sizeof adv);
-            CHECK(transfer_matrix(both, 2, &s.d, &a, &o, natural, accuracies));
+            CHECK(transfer_matrix(both, 2, &s.d, l2l_series_of(&a), &o, natural, accuracies));
             CHECK_NEAR(e.natural, natural[0], 0);
             CHECK_NEAR(f.natural, natural[1], 0);
             CHECK_NEAR(accuracies[1], r.accuracy, 1e-12);

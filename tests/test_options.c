@@ -590,7 +590,7 @@ static void arrays_by_image(void)
         if (k / 2 == 3) {
             l2l_model *both[2];
             both[0] = both[1] = w.m;
-            CHECK(transfer_matrix(both, 2, &w.d, a, &eo, NULL, accuracies));
+            CHECK(transfer_matrix(both, 2, &w.d, l2l_series_of(a), &eo, NULL, accuracies));
         }
         if (k / 2 == 4) {
             w.o.epochs = 1;
@@ -1008,7 +1008,7 @@ static void older_versions(void)
         make_older(state, "l2ladv evaluation ");
         CHECK(!evaluation_state_open(&kept, &e, state));
         CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "not an evaluation's state of this version: its first "
-                    "line is 'l2ladv evaluation 3', not 'l2ladv evaluation 4'; the version that");
+                    "line is 'l2ladv evaluation 4', not 'l2ladv evaluation 5'; the version that");
         l2l_evaluation_end(&e);
     }
     remove(checkpoint);

@@ -2,6 +2,7 @@
    PyTorch's distances on a convolutional one, models without gradients or without scores. */
 #include "bench.h"
 
+#include "../examples/evaluation.h"
 #include "../examples/searches.h"
 
 enum { SEARCHES = 5 };

@@ -26,5 +26,5 @@ double carried(l2l_model *const *models, const l2l_dataset *d)
     if (l2l_evaluation_begin(models[0], d, NULL, &e) && evaluation_state_open(&s, &e, "state"))
         evaluation_state_attack(&s, &a, NULL, NULL, NULL);
     evaluation_state_close(&s);
-    return transfer_matrix(models, 2, d, &a, NULL, NULL, accuracies) ? accuracies[1] : -1;
+    return transfer_matrix(models, 2, d, l2l_series_of(&a), NULL, NULL, accuracies) ? accuracies[1] : -1;
 }
