@@ -737,9 +737,6 @@ typedef struct l2l_objective {
 L2LADVDEF l2l_objective l2l_objective_cross_entropy(void);
 L2LADVDEF l2l_objective l2l_objective_kl(void); /* KL(f(x) || f(x')), the inner loss of TRADES */
 L2LADVDEF l2l_objective l2l_objective_margin(void); /* max of z_j, j != y, minus z_y; not cut off */
-/* Difference of logits ratio (Croce and Hein 2020): the margin over z_pi1 - z_pi3, pi sorting the
-   logits at x' downwards; neither scaling nor shifting them changes it. From 3 classes on. */
-L2LADVDEF l2l_objective l2l_objective_dlr(void);
 
 typedef enum l2l_start {
     L2L_START_CLEAN = 0, /* x'_0 = x                                                              */
@@ -878,8 +875,7 @@ L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n);
    infinity in them, in an image that is still attacked, end the attack with an L2L_ERROR_NUMERIC.
    It names the image by its index in the data set (first + i), the step (of a search: the pass),
    what is not finite and, of logits, the class: those of the first such image, whatever the batch
-   is (AutoAttack: of the first batch that has one, in the first stage that meets it). So a model
-   that rules a class out gives it a large negative logit, -1e30, not -INFINITY.
+   is. So a model that rules a class out gives it a large negative logit, -1e30, not -INFINITY.
 
    With targets, an image whose target is its own label is left alone: it comes back as it is, with
    success false. */
@@ -903,17 +899,11 @@ typedef struct l2l_attack {
     const l2l_real *init; /* n*C*H*W starting points for the first run, or NULL                   */
     bool (*progress)(void *user, int done, int total); /* may be NULL; false cancels              */
     void *user;
-    /* only of the searches below */
-    int candidates;   /* apgd_t, fab_t: one more than the likeliest classes, which are led to: 10 */
-    bool nearest;     /* fab_t: does not end with the first image within epsilon, but with the    */
-                      /* nearest that it finds: false                                             */
-    double share;     /* square: part of the image that the first windows cover: 0.8              */
-    double number[2]; /* parameters of a search of your own                                       */
+    double number[2]; /* parameters of a search                                                   */
     /* what kind it is: to be read */
     bool minimal;     /* it looks for the nearest adversarial image, in no ball                   */
     bool queries;     /* it asks for no gradient: `steps` are passes forward                      */
-    const struct l2l_search *search; /* not NULL: one of the searches below                       */
-    bool ensemble;    /* autoattack                                                               */
+    const struct l2l_search *search; /* not NULL: a search, see below                             */
 } l2l_attack;
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon); /* from x, 10 steps of epsilon/4           */
@@ -925,38 +915,6 @@ L2LADVDEF l2l_attack l2l_attack_mim(double epsilon);
 /* PGD on the margin, cut off at 50 (Carlini and Wagner 2017; Madry et al. 2018): what most tables
    of l-infinity attacks call CW. */
 L2LADVDEF l2l_attack l2l_attack_cw_pgd(double epsilon);
-/* Searches: attacks with a course of their own, without maximizer, start and restarts; they begin
-   at `init`, where given. An image that is misclassified as it is comes back as it is. All but
-   square and APGD look for the nearest adversarial image in `norm`, in no ball, and return the
-   nearest that they saw (FAB: that a step came to, not `init` or the way back), or the clean image
-   if they saw none; epsilon only says how near is near enough: success is found, and no farther
-   than epsilon. So one run with INFINITY can be read at every radius, by record.linf or record.l2.
-   Carlini and Wagner's, DeepFool and Sign-OPT are in examples/searches.h.
-
-   Square (Andriushchenko et al. 2020; l-infinity), in the ball, by scores, without gradients:
-   random windows at +-epsilon, kept when the objective (the margin) rises; `steps` queries: 5,000,
-   windows shrinking as in AutoAttack, where they also leave out the last place on either axis,
-   which counts here. */
-L2LADVDEF l2l_attack l2l_attack_square(double epsilon);
-
-/* The attacks of AutoAttack (Croce and Hein 2020), in l-infinity or, if `norm` says so, l2. APGD
-   walks up the objective with momentum and halves its step, 2 epsilon at first, where the walk
-   stops rising; `steps` 100; each of the `restarts` begins at other noise. apgd is on the
-   cross-entropy, apgd_dlr on the difference of logits ratio; apgd_t on its targeted form, one walk
-   for each of the likeliest other classes. FAB-T looks for the nearest image across the boundaries
-   to these classes: success is found within epsilon. No targets in apgd_t and fab_t. */
-L2LADVDEF l2l_attack l2l_attack_apgd(double epsilon);
-L2LADVDEF l2l_attack l2l_attack_apgd_dlr(double epsilon);
-L2LADVDEF l2l_attack l2l_attack_apgd_t(double epsilon);
-L2LADVDEF l2l_attack l2l_attack_fab_t(double epsilon);
-/* The standard ensemble, one attack after the other on the images that are still right: apgd,
-   apgd_t, fab_t and square, with 100 steps, 9 classes and 5,000 queries; record.stage says which of
-   them (0 to 3) fooled an image. `steps`, `candidates` and `restarts` (of apgd) may be set; there
-   are 50 queries for each step. With fewer than four classes the targeted ratio is not defined, and
-   apgd on the margin takes its place. Only in l-infinity, without targets. */
-enum { L2L_AUTOATTACK_STAGES = 4 };
-L2LADVDEF l2l_attack l2l_attack_autoattack(double epsilon);
-
 typedef struct l2l_record {
     int label, clean, predicted; /* true class, prediction on the clean and the returned image    */
     bool success;                /* predicted != label; with targets: predicted is the target,    */
@@ -964,7 +922,6 @@ typedef struct l2l_record {
     int attack;                  /* which of several: l2l_attack_worst                            */
     int step;                    /* of the returned iterate; 0 is the start                       */
     int restart;
-    int stage;                   /* which attack of autoattack fooled the image, or -1            */
     double loss;                 /* the objective at the returned image; with targets minus it    */
     double linf, l2;             /* norms of the perturbation                                     */
     int forwards, backwards;     /* passes through the model until this image was fooled          */
@@ -985,11 +942,19 @@ L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_a
                                 const l2l_real *images, const int *labels, int n,
                                 l2l_real *adversarial, l2l_record *records);
 
-/* A search of your own. A pass looks at one point for each image: `point` moves it, and `seen`
+/* Searches: attacks with a course of their own, without maximizer and start; they begin at `init`,
+   where given. An image that is misclassified as it is comes back as it is. Most look for the
+   nearest adversarial image in `norm`, in no ball (`minimal`), and return the nearest that they
+   saw, or the clean image if they saw none; epsilon only says how near is near enough: success is
+   found, and no farther than epsilon. So one run with INFINITY can be read at every radius, by
+   record.linf or record.l2. In examples/searches.h are Carlini and Wagner's, DeepFool and Sign-OPT,
+   in examples/autoattack.h Square, APGD, FAB-T and the ensemble of them, AutoAttack.
+
+   A search of your own: a pass looks at one point for each image: `point` moves it, and `seen`
    draws the conclusions. An image's search knows nothing of the others, and where it ends the image
    leaves the batch; `point` and `seen` run for several images at once, in threads. Logits, losses,
    gradients and points are checked for numbers that are not finite, results as those of all
-   attacks. Examples: examples/searches.h. */
+   attacks. */
 typedef struct l2l_spot {  /* one image in one pass, which is number in->t, from 1 on             */
     l2l_inner *in;
     int i;                 /* it is image i of in->n                                              */
@@ -1005,7 +970,8 @@ typedef struct l2l_spot {  /* one image in one pass, which is number in->t, from
     double loss;           /* L there                                                             */
     bool fooled;           /* there the image goes where it shall                                 */
     double distance;       /* of the nearest image that was kept so far, or HUGE_VAL              */
-    l2l_record *record;    /* to count passes that a search makes itself                          */
+    l2l_record *record;    /* to count passes that a search makes itself, and to say step and     */
+                           /* restart otherwise than l2l_spot_keep: in->t and 0                   */
 } l2l_spot;
 typedef struct l2l_search {
     size_t state;          /* bytes for each image                                                */
@@ -1013,6 +979,7 @@ typedef struct l2l_search {
     bool gradient;         /* a look asks for the gradient                                        */
     bool flat;             /* for an evaluation's warnings: none where it got far enough; it      */
     bool gives_up;         /* ends, a zero gradient counted, where there is none                  */
+    bool restarts;         /* attack->restarts may be above 1: it begins anew so many times       */
     int64_t (*begin)(l2l_inner *in, const l2l_attack *a); /* so many passes at most; checks what  */
                                              /* the attack sets, by l2l_error_set                 */
     void (*prepare)(l2l_inner *in);          /* before the points of a pass; may be NULL          */
@@ -3736,52 +3703,6 @@ static l2l_tensor *l2l__objective_margin_loss(l2l_context *c, l2l_tensor *logits
     return l2l_margin(c, logits, labels);
 }
 
-/* After class `last` the next in order of logits, the label left out; -1 begins. */
-static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
-{
-    int best = -1;
-    for (int k = 0; k < classes; k++) {
-        if (k == label || k == last) continue;
-        if (last >= 0 && (z[k] > z[last] || (!(z[k] < z[last]) && k < last))) continue;
-        if (best < 0 || z[k] > z[best]) best = k;
-    }
-    return best < 0 ? (label + 1) % classes : best; /* not numbers: any                           */
-}
-
-/* Of each row the logit number `rank` downwards, from 0. */
-static l2l_tensor *l2l__ranked(l2l_context *c, l2l_tensor *z, int rank)
-{
-    int *k = (int *)l2l__arena_array(c, z->shape.n, sizeof *k);
-    for (int i = 0; k && i < z->shape.n; i++) {
-        k[i] = -1;
-        for (int r = 0; r <= rank; r++)
-            k[i] = l2l__next_class(z->data + (int64_t)i * z->shape.c, z->shape.c, -1, k[i]);
-    }
-    l2l_tensor *y = k ? l2l_pick(c, z, k) : NULL;
-    l2l__arena_drop(c, k);
-    return y;
-}
-
-/* a / (z_pi1 - b + 1e-12) */
-static l2l_tensor *l2l__ratio(l2l_context *c, l2l_tensor *z, l2l_tensor *a, l2l_tensor *b)
-{
-    l2l_tensor *range = l2l_affine(c, l2l_sub(c, l2l__ranked(c, z, 0), b), 1, 1e-12);
-    return l2l_mul(c, a, l2l_power(c, range, -1));
-}
-
-static l2l_tensor *l2l__objective_dlr_loss(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
-                                           const int *labels, void *user)
-{
-    L2L__UNUSED(clean);
-    L2L__UNUSED(user);
-    if (logits->shape.c < 3) {
-        l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the difference of logits ratio is not defined for %d "
-                  "classes, only from 3 on: take the margin", logits->shape.c);
-        return NULL;
-    }
-    return l2l__ratio(c, logits, l2l_margin(c, logits, labels), l2l__ranked(c, logits, 2));
-}
-
 static l2l_objective l2l__objective(const char *name,
                                     l2l_tensor *(*loss)(l2l_context *, l2l_tensor *, l2l_tensor *,
                                                         const int *, void *), bool needs_clean)
@@ -3797,7 +3718,7 @@ static l2l_objective l2l__objective(const char *name,
 static bool l2l__objective_concurrent(const l2l_objective *o)
 {
     return o->concurrent || o->loss == l2l__objective_ce || o->loss == l2l__objective_kl_loss ||
-           o->loss == l2l__objective_margin_loss || o->loss == l2l__objective_dlr_loss;
+           o->loss == l2l__objective_margin_loss;
 }
 
 L2LADVDEF l2l_objective l2l_objective_cross_entropy(void)
@@ -3811,10 +3732,6 @@ L2LADVDEF l2l_objective l2l_objective_kl(void)
 L2LADVDEF l2l_objective l2l_objective_margin(void)
 {
     return l2l__objective("margin", l2l__objective_margin_loss, false);
-}
-L2LADVDEF l2l_objective l2l_objective_dlr(void)
-{
-    return l2l__objective("dlr", l2l__objective_dlr_loss, false);
 }
 
 static l2l_tensor *l2l__outer_ce(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
@@ -5168,10 +5085,6 @@ static const l2l__field l2l__attack_fields[] = {
     L2L__TABLE(l2l_attack, objective, l2l__objective_fields, 0),
     L2L__NUMBER(l2l_attack, number[0], -DBL_MAX, DBL_MAX, L2L__SEARCH),
     L2L__NUMBER(l2l_attack, number[1], -DBL_MAX, DBL_MAX, L2L__SEARCH),
-    L2L__INT(l2l_attack, candidates, 2, INT_MAX, L2L__SEARCH),
-    L2L__NUMBER(l2l_attack, share, 0, 1, L2L__SEARCH | L2L__ABOVE),
-    L2L__BOOL(l2l_attack, nearest, L2L__SEARCH),
-    L2L__BOOL(l2l_attack, ensemble, 0),
     L2L__END};
 
 static const char *const l2l__cell_names[] = {"lstm", "rnn"};
@@ -8824,14 +8737,6 @@ static bool l2l__add_up(l2l_trainer *t, l2l_inner *in)
 
    with the maximizer's step between look and move. */
 
-/* of chapter 11, attacks */
-static bool l2l__aims(const l2l_attack *a);
-static bool l2l__may_restart(const l2l_attack *a);
-
-/* of chapter 15, kernels */
-static void l2l__naive_ew(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
-                          l2l_real b, l2l_real *out);
-
 /* -- the inner problem ------------------------------------------------------------------------- */
 
 /* The numbers of an image. */
@@ -8964,19 +8869,16 @@ static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a,
 {
     const l2l_status bad = L2L_ERROR_ARGUMENT;
     if (!l2l__given(c, who, "the attack", a)) return false;
-    const bool search = a->search || a->ensemble;
-    if (!l2l__options_ok(c, who, l2l__attack_fields, a, search ? 0 : L2L__SEARCH)) return false;
+    if (!l2l__options_ok(c, who, l2l__attack_fields, a, a->search ? 0 : L2L__SEARCH)) return false;
     if (!a->minimal && !(a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX)))
         return l2l__fail(c, bad, "%s: epsilon %g is not %s; %s", who, a->epsilon,
                          a->norm == L2L_LINF ? "in [0,1]" : "finite", *l2l__pixel_hint);
-    if (a->steps > 0 && !a->maximizer.step && !search)
+    if (a->steps > 0 && !a->maximizer.step && !a->search)
         return l2l__fail(c, bad, "%s: %d steps, but the maximizer '%s' has no step", who, a->steps,
                          a->maximizer.name);
-    if (search && (a->last_iterate || (a->restarts > 1 && !l2l__may_restart(a))))
-        return l2l__fail(c, bad, "%s %s: a search has %s", who, a->name, a->last_iterate ?
-                         "no last_iterate" : "no restarts (APGD has, where it aims at no class)");
-    if (a->ensemble && (a->norm != L2L_LINF || a->targets))
-        return l2l__fail(c, bad, "attack %s: only in l-infinity and without targets", a->name);
+    if (a->search && (a->last_iterate || (a->restarts > 1 && !a->search->restarts)))
+        return l2l__fail(c, bad, "%s %s: a search without %s", who, a->name,
+                         a->last_iterate ? "last_iterate" : "restarts");
     if (a->search && !(a->objective.confidence >= 0))
         return l2l__fail(c, bad, "%s %s: objective.confidence %g is not at least 0", who, a->name,
                          a->objective.confidence);
@@ -9033,7 +8935,6 @@ typedef struct l2l__hunt {
     char *states;                            /* search->state bytes for each, of the whole batch  */
     uint32_t lost;                           /* the first of the caller's images with a number    */
     char text[160];                          /* that is not finite, which this tells; else none   */
-    l2l_objective aimed;                     /* an objective that leads to a class of each image  */
 } l2l__hunt;
 
 /* What is known of a search of one image. */
@@ -9348,8 +9249,6 @@ static void l2l__search(l2l__hunt *h)
     }
 }
 
-static l2l_real l2l__pixel(double v) { return (l2l_real)(v < 0 ? 0 : v > 1 ? 1 : v); }
-
 L2LADVDEF l2l_attack l2l_search_attack(const char *name, double epsilon, l2l_norm norm, int steps,
                                        const l2l_search *search)
 {
@@ -9359,446 +9258,7 @@ L2LADVDEF l2l_attack l2l_search_attack(const char *name, double epsilon, l2l_nor
     a.norm = norm;
     a.search = search;
     a.minimal = true;
-    a.candidates = 10;
-    a.share = 0.8;
     return a;
-}
-
-/* Square. The best point so far is the one that will be returned. */
-
-/* The side of window number 1, 2, ...: `share` of the image, halved after so many. */
-static int l2l__square_side(const l2l_attack *a, l2l_shape s, int window)
-{
-    static const int halvings[] = {10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000};
-    int side, most = s.h < s.w ? s.h : s.w;
-    double share = a->share;
-    for (int k = 0; k < (int)(sizeof halvings / sizeof *halvings) && window > halvings[k]; k++)
-        share /= 2;
-    side = (int)floor(sqrt(share * s.h * s.w) + 0.5);
-    return side < 1 ? 1 : side > most ? most : side;
-}
-
-/* First stripes, one pixel wide, at +-epsilon for each column and channel, or the caller's start;
-   from then on a window, with a sign for each channel. */
-static void l2l__square_point(const l2l_spot *p)
-{
-    const l2l_inner *in = p->in;
-    if (in->t == 1 && l2l_spot_init(p, p->z)) {
-        for (int64_t j = 0; j < p->n; j++) {
-            double x = (double)p->x[j], d = (double)p->z[j] - x;
-            p->z[j] = l2l__pixel(x + fmax(-in->epsilon, fmin(d, in->epsilon)));
-        }
-        return;
-    }
-    l2l_shape s = in->shape;
-    bool window = in->t > 1;
-    int side = l2l__square_side(p->attack, s, in->t - 1), high = window ? side : s.h;
-    int wide = window ? side : s.w, top = 0, left = 0;
-    l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, 0, in->images[p->i],
-                               (uint32_t)in->t);
-    if (window) {                            /* s.h - side + 1 places, the last among them        */
-        memcpy(p->z, in->hunt->best + in->hunt->place[p->i] * p->n, (size_t)p->n * sizeof *p->z);
-        top = (int)(l2l_random_uniform(&r, 0) * (s.h - side + 1));
-        left = (int)(l2l_random_uniform(&r, 1) * (s.w - side + 1));
-    }
-    for (int column = left; column < left + wide; column++)
-        for (int k = 0; k < s.c; k++) {
-            uint32_t e = (uint32_t)(window ? 2 + k : k * s.w + column);
-            double d = l2l_random_bits(&r, e) & 1 ? in->epsilon : -in->epsilon;
-            for (int y = top; y < top + high; y++) {
-                int64_t j = ((int64_t)y * s.w + column) * s.c + k;
-                p->z[j] = l2l__pixel((double)p->x[j] + d);
-            }
-        }
-}
-
-static void l2l__square_seen(const l2l_spot *p)
-{
-    if (p->in->t == 1 || p->fooled || p->loss > p->record->loss) l2l_spot_keep(p, p->fooled);
-    if (p->fooled) l2l_spot_end(p);
-}
-
-static int64_t l2l__square_begin(l2l_inner *in, const l2l_attack *a)
-{
-    if (in->norm != L2L_LINF)
-        l2l__fail(in->context, L2L_ERROR_ARGUMENT, "attack %s: only in l-infinity", a->name);
-    return a->steps;
-}
-
-static const l2l_search l2l__square = {
-    0, 0, false, false, false, l2l__square_begin, NULL, l2l__square_point, l2l__square_seen};
-
-L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
-{
-    l2l_attack a = l2l_search_attack("square", epsilon, L2L_LINF, 5000, &l2l__square);
-    a.minimal = false;
-    a.queries = true;
-    return a;
-}
-
-/* APGD (Croce and Hein 2020). With s(g) the sign of g or g/|g|_2 and a = 3/4 (1 in the first step):
-
-       z = Proj(x'_k + eta s(g_k)),   x'_{k+1} = Proj(x'_k + a (z - x'_k) + (1-a)(x'_k - x'_{k-1}))
-
-   eta, 2 epsilon at first, is halved at checks, ever closer together, where the loss rose in no
-   more than 3/4 of the steps since the last one, or where its maximum has not moved since then and
-   eta was not halved there; the walk then goes on from the maximum, x'_{k-1} staying what it was.
-   As in the authors' program the first loss counts as a rise if it is above 0. In memory: x'_{k-1},
-   the maximum so far and its gradient. */
-
-/* Where APGD or FAB is with one image. */
-typedef struct l2l__ascent {
-    int number, k;                           /* of the walk; the step in it                       */
-    double eta, high, low, previous;         /* apgd: the step's length; the maximum, now and at  */
-                                             /* the last check; the last loss                     */
-    bool halved;                             /* apgd: at the last check                           */
-    int window, inside, rises;               /* apgd: steps from check to check, those in this    */
-                                             /* window, rises among them                          */
-    bool crossed;                            /* fab: the last step came across the boundary       */
-} l2l__ascent;
-
-/* How many walks for each image: one for each class that is aimed at, or restart. */
-static int l2l__walks_of(const l2l_attack *a, int classes)
-{
-    int aims = a->candidates < classes ? a->candidates - 1 : classes - 1;
-    return l2l__aims(a) ? aims : a->restarts;
-}
-
-static void l2l__spot_project(const l2l_spot *p, l2l_real *z)
-{
-    bool l2 = p->attack->norm == L2L_L2;
-    l2l_real epsilon = (l2l_real)p->attack->epsilon;
-    double norm = l2 ? l2l_norm2(z, p->x, p->n) : 0;
-    l2l_real shrink = norm > p->attack->epsilon ? (l2l_real)(p->attack->epsilon / norm) : 1;
-    for (int64_t j = 0; l2 && shrink < 1 && j < p->n; j++)
-        z[j] = p->x[j] + shrink * (z[j] - p->x[j]);
-    l2l__naive_ew(L2L__PROJECT, p->n, z, p->x, l2 ? 1 : epsilon, 0, z);
-}
-
-/* v becomes a direction: its sign, or in l2 of length 1. */
-static void l2l__spot_direction(const l2l_spot *p, l2l_real *v)
-{
-    double norm = l2l_norm2(v, NULL, p->n) + 1e-12;
-    for (int64_t j = 0; j < p->n; j++)
-        v[j] = p->attack->norm == L2L_L2 ? (l2l_real)((double)v[j] / norm)
-                                         : (l2l_real)((v[j] > 0) - (v[j] < 0));
-}
-
-/* Noise of length epsilon (in l-infinity: of one pixel at least), or the caller's start. */
-static void l2l__apgd_start(const l2l_spot *p)
-{
-    const l2l_inner *in = p->in;
-    const l2l__ascent *walk = (const l2l__ascent *)p->state;
-    const bool l2 = p->attack->norm == L2L_L2;
-    l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, (uint32_t)walk->number,
-                               in->images[p->i], 0);
-    double longest = 0;
-    if (walk->number > 0 || !l2l_spot_init(p, p->z)) {
-        for (int64_t j = 0; j < p->n; j++) {
-            uint32_t e = l2l__chw(in->shape, j);
-            p->z[j] = (l2l_real)(l2 ? l2l_random_normal(&r, e) : 2 * l2l_random_uniform(&r, e) - 1);
-            longest = fmax(longest, fabs((double)p->z[j]));
-        }
-        if (l2) longest = l2l_norm2(p->z, NULL, p->n);
-        for (int64_t j = 0; j < p->n; j++)
-            p->z[j] = (l2l_real)((double)p->x[j] +
-                                 in->epsilon * (double)p->z[j] / (longest + 1e-12));
-    }
-    l2l__spot_project(p, p->z);
-    memcpy(p->memory[0], p->z, (size_t)p->n * sizeof *p->z);
-}
-
-static void l2l__apgd_point(const l2l_spot *p)
-{
-    const l2l__ascent *s = (const l2l__ascent *)p->state;
-    const l2l_real a = s->k == 1 ? 1 : (l2l_real)0.75, eta = (l2l_real)s->eta;
-    l2l_real *d = p->memory[0];
-    if (s->k == 0) {
-        l2l__apgd_start(p);
-        return;
-    }
-    l2l__spot_direction(p, p->g);
-    for (int64_t j = 0; j < p->n; j++) {     /* g: z; z: x'_k - x'_{k-1}; d: x'_k                 */
-        l2l_real x = p->z[j];
-        p->g[j] = x + eta * p->g[j];
-        p->z[j] = x - d[j];
-        d[j] = x;
-    }
-    l2l__spot_project(p, p->g);
-    for (int64_t j = 0; j < p->n; j++)
-        p->z[j] = d[j] + a * (p->g[j] - d[j]) + (1 - a) * p->z[j];
-    l2l__spot_project(p, p->z);
-}
-
-/* The end of a window: halve the step? */
-static void l2l__apgd_check(const l2l_spot *p)
-{
-    l2l__ascent *s = (l2l__ascent *)p->state;
-    const int T = p->attack->steps, least = T * 6 / 100, less = T * 3 / 100;
-    const size_t bytes = (size_t)p->n * sizeof *p->z;
-    s->halved = s->rises <= 0.75 * s->window || (!s->halved && s->low >= s->high);
-    s->low = s->high;
-    if (s->halved) {
-        s->eta /= 2;
-        memcpy(p->z, p->memory[1], bytes);
-        memcpy(p->g, p->memory[2], bytes);
-    }
-    s->window -= less > 1 ? less : 1;
-    if (s->window < least) s->window = least;
-    if (s->window < 1) s->window = 1;
-    s->inside = s->rises = 0;
-}
-
-static void l2l__apgd_seen(const l2l_spot *p)
-{
-    l2l__ascent *s = (l2l__ascent *)p->state;
-    const l2l_attack *a = p->attack;
-    const size_t bytes = (size_t)p->n * sizeof *p->z;
-    double loss = p->loss;
-    bool first = s->k == 0;
-    if (p->in->t == 1 || p->fooled || loss > p->record->loss)
-        l2l__keep(p->in->hunt, p->i, p->fooled, s->k, s->number);
-    if (p->fooled) l2l_spot_end(p);
-    if (first) {
-        s->eta = 2 * a->epsilon;
-        s->window = a->steps * 22 / 100 > 1 ? a->steps * 22 / 100 : 1;
-        s->inside = s->rises = 0;
-        s->halved = true;
-        s->low = loss;
-    }
-    if (first || loss > s->high) {
-        s->high = loss;
-        memcpy(p->memory[1], p->z, bytes);
-        memcpy(p->memory[2], p->g, bytes);
-    }
-    if (!first) {
-        s->rises += loss > (s->k == 1 ? 0 : s->previous);
-        if (++s->inside == s->window) l2l__apgd_check(p);
-    }
-    s->previous = loss;
-    if (s->k++ < a->steps) return;
-    s->k = 0;
-    if (++s->number == l2l__walks_of(a, p->in->model->options.classes)) l2l_spot_end(p);
-}
-
-/* The class that each image is led to now: of the rank of its walk by the clean logits. */
-static void l2l__aim(l2l_inner *in)
-{
-    const l2l_tensor *z = in->clean_logits;
-    for (int i = 0; i < in->n && l2l__aims(in->hunt->attack); i++) {
-        const l2l__ascent *walk = (const l2l__ascent *)l2l_spot_of(in, i).state;
-        int k = -1;
-        for (int rank = 0; rank <= walk->number; rank++)
-            k = l2l__next_class(z->data + (int64_t)i * z->shape.c, z->shape.c, in->labels[i], k);
-        in->hunt->kept[i] = k;
-    }
-}
-
-/* z_t - z_y. At the clean image nothing is aimed at yet: the margin. */
-static l2l_tensor *l2l__aimed_difference(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
-                                         const int *labels, void *user)
-{
-    L2L__UNUSED(clean);
-    if (!user) return l2l_margin(c, logits, labels);
-    return l2l_sub(c, l2l_pick(c, logits, (const int *)user), l2l_pick(c, logits, labels));
-}
-
-/* (z_t - z_y) / (z_pi1 - (z_pi3 + z_pi4)/2 + 1e-12) */
-static l2l_tensor *l2l__aimed_dlr(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
-                                  const int *labels, void *user)
-{
-    l2l_tensor *d = l2l__aimed_difference(c, logits, clean, labels, user), *low;
-    if (logits->shape.c < 4) {
-        l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the targeted difference of logits ratio is not "
-                  "defined for %d classes, only from 4 on", logits->shape.c);
-        return NULL;
-    }
-    low = l2l_add(c, l2l__ranked(c, logits, 2), l2l__ranked(c, logits, 3));
-    return l2l__ratio(c, logits, d, l2l_affine(c, low, 0.5, 0));
-}
-
-/* Is the objective one of these two, which aim at one class after the other? */
-static bool l2l__aims(const l2l_attack *a)
-{
-    return a->objective.loss == l2l__aimed_dlr || a->objective.loss == l2l__aimed_difference;
-}
-
-/* So many passes for each walk; such an objective aims at one class after the other. */
-static int64_t l2l__walks_begin(l2l_inner *in, const l2l_attack *a, int64_t passes)
-{
-    l2l__hunt *h = in->hunt;
-    h->aimed = a->objective;
-    if (l2l__aims(a)) h->aimed.user = h->kept;
-    in->objective = &h->aimed;
-    return passes * l2l__walks_of(a, in->model->options.classes);
-}
-
-static int64_t l2l__apgd_begin(l2l_inner *in, const l2l_attack *a)
-{
-    return l2l__walks_begin(in, a, a->steps + (int64_t)1);
-}
-
-static const l2l_search l2l__apgd_search = {
-    sizeof(l2l__ascent), 3, true, false, false, l2l__apgd_begin, l2l__aim, l2l__apgd_point,
-    l2l__apgd_seen};
-
-static l2l_attack l2l__apgd(const char *name, double epsilon, l2l_objective objective)
-{
-    l2l_attack a = l2l_search_attack(name, epsilon, L2L_LINF, 100, &l2l__apgd_search);
-    a.minimal = false;
-    a.objective = objective;
-    return a;
-}
-
-L2LADVDEF l2l_attack l2l_attack_apgd(double epsilon)
-{
-    return l2l__apgd("apgd", epsilon, l2l_objective_cross_entropy());
-}
-L2LADVDEF l2l_attack l2l_attack_apgd_dlr(double epsilon)
-{
-    return l2l__apgd("apgd-dlr", epsilon, l2l_objective_dlr());
-}
-L2LADVDEF l2l_attack l2l_attack_apgd_t(double epsilon)
-{
-    return l2l__apgd("apgd-t", epsilon, l2l__objective("targeted dlr", l2l__aimed_dlr, true));
-}
-
-/* FAB (Croce and Hein 2020), targeted. With f = z_t - z_y and w its gradient at x'_k, the boundary
-   is taken for the plane f + <w, v - x'_k> = 0. d and d_0 lead from x'_k and from x to its nearest
-   points in [0,1], and with alpha = min(|d|/(|d| + |d_0|), 1/10)
-
-       x'_{k+1} = clip((1-alpha)(x'_k + 1.05 d) + alpha (x + 1.05 d_0))
-
-   Where that is adversarial it is kept if it is the nearest, and the walk goes on from
-   x + 0.9 (x'_{k+1} - x), which takes a look of its own for f and w (crossed says so). */
-
-/* d: from v to the nearest point of the plane, which is `gap` = <w,v> - b away along w, in [0,1].
-   A pixel moves by min(lambda s, its room), s = 1 in l-infinity and |w| in l2. What that gains is
-   concave and piecewise linear in lambda, so that Newton's steps from 0 end at the lambda sought;
-   where there is not room enough all of it is used. */
-static void l2l__onto_plane(const l2l_spot *p, const l2l_real *w, double gap, const l2l_real *v,
-                            l2l_real *d)
-{
-    bool l2 = p->attack->norm == L2L_L2;
-    double lambda = 0, next = 0;
-    do {
-        double gained = 0, slope = 0;
-        lambda = next;
-        for (int64_t j = 0; j < p->n; j++) {
-            double a = fabs((double)w[j]), s = l2 ? a : 1;
-            double room = (w[j] > 0) == (gap > 0) ? (double)v[j] : 1 - (double)v[j];
-            if (room <= lambda * s) gained += a * room;
-            else slope += a * s;
-        }
-        next = slope > 0 ? (fabs(gap) - gained) / slope : HUGE_VAL;
-    } while (next > lambda);
-    for (int64_t j = 0; j < p->n; j++) {
-        bool down = (w[j] > 0) == (gap > 0);
-        double room = down ? (double)v[j] : 1 - (double)v[j];
-        double step = fmin(lambda * (l2 ? fabs((double)w[j]) : 1), room);
-        d[j] = (l2l_real)(w[j] > 0 || w[j] < 0 ? down ? -step : step : 0);
-    }
-}
-
-static double l2l__spot_norm(const l2l_spot *p, const l2l_real *d)
-{
-    double most = 0;
-    if (p->attack->norm == L2L_L2) return fmax(l2l_norm2(d, NULL, p->n), 1e-8);
-    for (int64_t j = 0; j < p->n; j++) most = fmax(most, fabs((double)d[j]));
-    return fmax(most, 1e-8);
-}
-
-static void l2l__fab_point(const l2l_spot *p)
-{
-    const l2l__ascent *s = (const l2l__ascent *)p->state;
-    l2l_real *d = p->memory[0], *d0 = p->memory[1];
-    double f = p->loss, origin = f, alpha;
-    if (s->k == 0) {
-        if (s->number || !l2l_spot_init(p, p->z))
-            memcpy(p->z, p->x, (size_t)p->n * sizeof *p->z);
-        return;
-    }
-    if (s->crossed) return;                  /* a look at where it goes on                        */
-    for (int64_t j = 0; j < p->n; j++)
-        origin -= (double)p->g[j] * ((double)p->z[j] - (double)p->x[j]);
-    l2l__onto_plane(p, p->g, f, p->z, d);
-    l2l__onto_plane(p, p->g, origin, p->x, d0);
-    alpha = l2l__spot_norm(p, d);
-    alpha = fmin(alpha / (alpha + l2l__spot_norm(p, d0)), 0.1);
-    for (int64_t j = 0; j < p->n; j++)
-        p->z[j] = l2l__pixel((1 - alpha) * ((double)p->z[j] + 1.05 * (double)d[j]) +
-                             alpha * ((double)p->x[j] + 1.05 * (double)d0[j]));
-}
-
-static void l2l__fab_seen(const l2l_spot *p)
-{
-    l2l__ascent *s = (l2l__ascent *)p->state;
-    const l2l_attack *a = p->attack;
-    bool stepped = s->k > 0 && !s->crossed, near_enough;
-    s->crossed = stepped && p->fooled;
-    if (s->crossed) {
-        near_enough = l2l_spot_keep_nearest(p) <= a->epsilon && !a->nearest;
-        if (near_enough) l2l_spot_end(p);
-        for (int64_t j = 0; j < p->n && !near_enough; j++)
-            p->z[j] = p->x[j] + (l2l_real)0.9 * (p->z[j] - p->x[j]);
-    }
-    if (s->k == 0 || stepped) s->k++;
-    if (s->k <= a->steps) return;
-    s->k = 0;
-    s->crossed = false;
-    if (++s->number == l2l__walks_of(a, p->in->model->options.classes)) l2l_spot_end(p);
-}
-
-static int64_t l2l__fab_begin(l2l_inner *in, const l2l_attack *a)
-{
-    return l2l__walks_begin(in, a, 2 * (int64_t)a->steps + 1);
-}
-
-static const l2l_search l2l__fab_search = {
-    sizeof(l2l__ascent), 2, true, true, false, l2l__fab_begin, l2l__aim, l2l__fab_point,
-    l2l__fab_seen};
-
-L2LADVDEF l2l_attack l2l_attack_fab_t(double epsilon)
-{
-    l2l_attack a = l2l_search_attack("fab-t", epsilon, L2L_LINF, 100, &l2l__fab_search);
-    a.objective = l2l__objective("z_t - z_y", l2l__aimed_difference, true);
-    return a;
-}
-
-/* AutoAttack. */
-
-static l2l_attack l2l__auto_stage(const l2l_attack *all, int stage, int classes)
-{
-    l2l_attack a = stage == 0   ? l2l_attack_apgd(all->epsilon)
-                   : stage == 1 ? l2l_attack_apgd_t(all->epsilon)
-                   : stage == 2 ? l2l_attack_fab_t(all->epsilon)
-                                : l2l_attack_square(all->epsilon);
-    if (stage == 1 && classes < 4) a = l2l__apgd("apgd", all->epsilon, l2l_objective_margin());
-    a.steps = stage == 3 ? (all->steps < 20000000 ? 50 * all->steps : 1000000000) : all->steps;
-    a.restarts = stage == 0 ? all->restarts : 1;
-    a.batch = all->batch;
-    a.candidates = all->candidates;
-    a.share = all->share;
-    a.seed = all->seed;
-    a.first = all->first;
-    a.init = all->init;
-    a.minimal = false;                       /* success is in the ball                            */
-    return a;
-}
-
-L2LADVDEF l2l_attack l2l_attack_autoattack(double epsilon)
-{
-    l2l_attack a = l2l_attack_apgd(epsilon);
-    a.name = "autoattack";
-    a.search = NULL;
-    a.ensemble = true;
-    return a;
-}
-
-/* Walks of APGD begin anew at other noise, if they do not aim at classes. */
-static bool l2l__may_restart(const l2l_attack *a)
-{
-    return a->ensemble || (a->search == &l2l__apgd_search && !l2l__aims(a));
 }
 
 /* -- a whole attack ---------------------------------------------------------------------------- */
@@ -9867,8 +9327,8 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
                      "l2; epsilon is %g", a->name, image, l2, a->epsilon);
 }
 
-/* Several attacks one after the other on the same images, each on those that none before it fooled.
-   Every worst case is this: l2l_attack_worst, the stages of AutoAttack. */
+/* Several attacks one after the other on the same images, each on those that none before it
+   fooled. */
 typedef struct l2l__series {
     l2l_model *model;
     const l2l_attack *attacks;
@@ -9880,10 +9340,9 @@ typedef struct l2l__series {
     l2l_record *records;
 } l2l__series;
 
-/* What attack number k, or a stage of it, made of a batch goes into the records where it is more
-   than what the attacks before made of these images: success, or at least a wrong class. */
-static bool l2l__hunt_end(l2l__hunt *h, const l2l__series *s, int k, int stage, const int *list,
-                          int n)
+/* What attack number k made of a batch goes into the records where it is more than what the attacks
+   before made of these images: success, or at least a wrong class. */
+static bool l2l__hunt_end(l2l__hunt *h, const l2l__series *s, int k, const int *list, int n)
 {
     const l2l_attack *a = h->attack;
     const l2l_model_options *o = &h->in.model->options;
@@ -9895,7 +9354,6 @@ static bool l2l__hunt_end(l2l__hunt *h, const l2l__series *s, int k, int stage, 
         if (!l2l__verify(h->in.context, a, s->images + list[i] * one, out, one, b, list[i]))
             return false;
         b->attack = k;
-        b->stage = b->success ? stage : -1;
         b->forwards += old->forwards;
         b->backwards += old->backwards;
         b->zero_gradients += old->zero_gradients;
@@ -9912,10 +9370,10 @@ static bool l2l__hunt_end(l2l__hunt *h, const l2l__series *s, int k, int stage, 
     return out != NULL;
 }
 
-/* Attack number k, or a stage of it, on the images numbered list[0] .. list[n-1]. */
-static bool l2l__attack_batch(const l2l__series *s, int k, const l2l_attack *a, int stage,
-                              const int *list, int n)
+/* Attack number k on the images numbered list[0] .. list[n-1]. */
+static bool l2l__attack_batch(const l2l__series *s, int k, const int *list, int n)
 {
+    const l2l_attack *a = &s->attacks[k];
     l2l_model *m = s->model;
     l2l_context *c = m->context;
     const l2l_model_options *o = &m->options;
@@ -9957,35 +9415,17 @@ static bool l2l__attack_batch(const l2l__series *s, int k, const l2l_attack *a, 
     h.in.T = a->steps;
     h.in.mode = L2L_EVALUATE;
     return l2l__inner_open(&h.in, false) && l2l__hunt_batch(&h) &&
-           l2l__hunt_end(&h, s, k, stage, list, n);
+           l2l__hunt_end(&h, s, k, list, n);
 }
 
-/* Of n images numbered in `from` (NULL: 0 .. n-1) those that no attack fooled yet and that number k
-   does not spare, into `list`. */
-static int l2l__standing(const l2l__series *s, int k, const int *from, int n, int *list)
+/* The images that no attack fooled yet and that number k does not spare, into `list`. */
+static int l2l__standing(const l2l__series *s, int k, int *list)
 {
     const bool *only = s->attacks[k].only;
     int standing = 0;
-    for (int i = 0; i < n; i++) {
-        int image = from ? from[i] : i;
-        if (!s->records[image].success && (!only || only[image])) list[standing++] = image;
-    }
+    for (int i = 0; i < s->n; i++)
+        if (!s->records[i].success && (!only || only[i])) list[standing++] = i;
     return standing;
-}
-
-/* The stages of AutoAttack, which is attack number k, on a batch. */
-static bool l2l__auto_batch(const l2l__series *s, int k, const int *list, int n)
-{
-    l2l_context *c = s->model->context;
-    int *left = (int *)l2l__arena_array(c, n, sizeof *left), standing;
-    for (int stage = 0; stage < L2L_AUTOATTACK_STAGES && !c->status; stage++) {
-        l2l_attack a = l2l__auto_stage(&s->attacks[k], stage, s->model->options.classes);
-        l2l_mark mark = l2l_mark_here(c);
-        if ((standing = l2l__standing(s, k, list, n, left)) > 0)
-            l2l__attack_batch(s, k, &a, stage, left, standing);
-        l2l_release(c, mark);
-    }
-    return !c->status;
 }
 
 /* Attack number k on those of the images whose numbers are in `list`. */
@@ -9997,8 +9437,7 @@ static bool l2l__attack_list(const l2l__series *s, int k, const int *list, int n
     int batch;
     for (int first = 0; first < n && !c->status; first += batch) {
         batch = n - first < a->batch ? n - first : a->batch;
-        if (a->ensemble) l2l__auto_batch(s, k, list + first, batch);
-        else l2l__attack_batch(s, k, a, -1, list + first, batch);
+        l2l__attack_batch(s, k, list + first, batch);
         l2l_release(c, mark);
         if (!c->status && a->progress && !a->progress(a->user, first + batch, n))
             l2l__fail(c, L2L_ERROR_CANCELLED, "attack %s: cancelled after %d of %d images", a->name,
@@ -10038,7 +9477,7 @@ static bool l2l__series_run(const l2l__series *s)
         s->records[i].clean = s->records[i].predicted = s->records[i].step = -1;
     }
     for (int k = 0; k < s->count && !c->status; k++)
-        l2l__attack_list(s, k, list, l2l__standing(s, k, NULL, s->n, list));
+        l2l__attack_list(s, k, list, l2l__standing(s, k, list));
     c->recording = was;
     l2l_release(c, mark);
     return !c->status;
@@ -11729,7 +11168,7 @@ static const l2l__field l2l__state_fields[] = {
     L2L__END};
 enum { L2L__STATE = sizeof l2l__state_fields / sizeof *l2l__state_fields - 1 };
 
-static const char l2l__checkpoint_format[] = "l2ladv checkpoint 5";
+static const char l2l__checkpoint_format[] = "l2ladv checkpoint 6";
 
 /* Its tensors: copies of the state and of what the maximizer packs, if it does; the arrays where
    they are: theta, the optimizer's moments, the best model, the last good theta. */
@@ -15350,9 +14789,9 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
                      the options of each struct; numbers in files exact; files written whole, where
                      they lead; ties of max pooling as in the plain sum; NULL for handles, outputs
                      and options; l2l_look, l2l_layer_parameter, l2l_model_run, trainers without a
-                     data set; steps of an attack follow its epsilon; L2LDA, streamed shards and
-                     evaluations beside the header, l2l_evaluate and l2l_accuracy in it; checkpoints
-                     of format 5, evaluations' states of format 5
+                     data set; steps of an attack follow its epsilon; L2LDA, searches,
+                     AutoAttack, evaluations and streamed shards beside the header, l2l_evaluate and
+                     l2l_accuracy in it; checkpoints of format 6, evaluations' states of format 5
    0.4.1  (2026-11)  searches begin at given points; threads take blocks one by one; small planes go
                      place by place, without taps beyond the border
    0.4.0  (2026-11)  the learned maximizer's steps are eps/4 at most unless told otherwise, not eps;

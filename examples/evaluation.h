@@ -226,9 +226,8 @@ static inline bool es_settings(const l2l_evaluation *e, const l2l_attack *a, es_
     es_print(c, t, "maximizer.number: %s %s\nobjective.cut: %d\nobjective.confidence: %s\n",
              es_real(a->maximizer.number[0]).text, es_real(a->maximizer.number[1]).text,
              a->objective.cut, es_real(a->objective.confidence).text);
-    es_print(c, t, "candidates: %d\nnearest: %d\nshare: %s\nnumber: %s %s\nminimal: %d\n"
-             "ensemble: %d\n", a->candidates, a->nearest, es_real(a->share).text,
-             es_real(a->number[0]).text, es_real(a->number[1]).text, a->minimal, a->ensemble);
+    es_print(c, t, "number: %s %s\nminimal: %d\n", es_real(a->number[0]).text,
+             es_real(a->number[1]).text, a->minimal);
     es_print(c, t, "targets (a digest): %s\ninit (a digest): %s\nlearned numbers (a digest): %s\n",
              evaluation__targets(e, a).text,
              es_digest_of(a->init, (size_t)e->images * es_pixels(e) * sizeof *a->init).text,
@@ -562,22 +561,6 @@ static inline bool evaluation__stuck(const l2l_attack *a, const l2l_record *b, c
            ((a->search && a->search->gives_up) || b->zero_gradients == b->backwards);
 }
 
-/* Of a series, or of the header's ensemble: how many stages there are, which of them an image fell to,
- * and whether that asks for no gradients. */
-static inline int evaluation__stages(const l2l_series *s)
-{
-    return s->count > 1 ? s->count : s->attacks->ensemble ? (int)L2L_AUTOATTACK_STAGES : 0;
-}
-static inline int evaluation__stage(const l2l_series *s, const l2l_record *b)
-{
-    return s->attacks->ensemble ? b->stage : b->attack;
-}
-static inline bool evaluation__asks(const l2l_series *s, const l2l_record *b)
-{
-    if (s->attacks->ensemble) return b->stage == L2L_AUTOATTACK_STAGES - 1;
-    return s->attacks[b->attack].queries;
-}
-
 /* The results of a series, from its records. */
 static inline void evaluation__sum(const l2l_evaluation *e, const l2l_series *s,
                                    const l2l_record *records, evaluation__ran *k)
@@ -597,8 +580,8 @@ static inline void evaluation__sum(const l2l_evaluation *e, const l2l_series *s,
         k->stuck += s->count == 1 && evaluation__stuck(a, b, wanted);
         right += !evaluation__broken(a, b);
         natural += b->clean == b->label && !own;
-        for (int stage = 0; stage < evaluation__stages(s); stage++)
-            r->stages[stage] += !(b->success && evaluation__stage(s, b) <= stage) / (double)e->images;
+        for (int stage = 0; s->count > 1 && stage < s->count; stage++)
+            r->stages[stage] += !(b->success && b->attack <= stage) / (double)e->images;
         r->mean_loss += b->loss / r->attacked;
         r->mean_linf += b->linf / r->attacked;
         r->forwards += b->forwards;
@@ -629,7 +612,7 @@ static inline void evaluation__count(l2l_evaluation *e, const l2l_series *s,
     for (int i = 0; r->counted && i < e->images; i++) {
         const l2l_record *b = &records[i];
         const l2l_attack *a = &s->attacks[b->attack];
-        bool *by = r->backwards && !evaluation__asks(s, b) ? e->by_gradient : e->by_query;
+        bool *by = r->backwards && !a->queries ? e->by_gradient : e->by_query;
         if (b->predicted >= 0 && !evaluation__broken(a, b)) continue;
         e->right[i] = false;
         if (b->predicted >= 0 || r->backwards) by[i] = false;
@@ -758,7 +741,7 @@ static inline bool evaluation__suspicious(const l2l_evaluation *e, const evaluat
     bool less = a->count == b->count;
     if (a->result.attacked < e->images || b->result.attacked < e->images || by <= 0) return false;
     for (int i = 0; less && i < a->count; i++) less = evaluation__less(&a->walks[i], &b->walks[i]);
-    if (less) return by > (p->last_iterate || p->search || p->ensemble ? 0.005 : 0);
+    if (less) return by > (p->last_iterate || p->search ? 0.005 : 0);
     return a->count == 1 && b->count == 1 && evaluation__one_step(&a->walks[0], &b->walks[0]) &&
            a->result.backwards && by > 0.005;
 }

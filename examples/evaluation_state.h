@@ -186,23 +186,23 @@ static inline bool es_save(const evaluation_state *s)
 /* What a record tells beyond label and clean prediction; and as a line, and back. */
 enum { ES_WHOLE = 8, ES_REAL = 3 };
 static const char *const es_names[ES_WHOLE + ES_REAL] = {
-    "predicted", "success", "step", "restart", "stage", "forwards", "backwards", "zero_gradients",
+    "predicted", "success", "attack", "step", "restart", "forwards", "backwards", "zero_gradients",
     "loss", "linf", "l2"};
 
 static inline bool es_record_print(l2l_context *c, es_text *t, const l2l_record *b)
 {
-    return es_print(c, t, "%d %d %d %d %d %d %d %d %s %s %s\n", b->predicted, b->success, b->step,
-                    b->restart, b->stage, b->forwards, b->backwards, b->zero_gradients,
+    return es_print(c, t, "%d %d %d %d %d %d %d %d %s %s %s\n", b->predicted, b->success, b->attack,
+                    b->step, b->restart, b->forwards, b->backwards, b->zero_gradients,
                     es_real(b->loss).text, es_real(b->linf).text, es_real(b->l2).text);
 }
 
 /* The number of the first value that is none or out of range; -1: all are well. */
 static inline int es_record_read(const char *line, int classes, l2l_record *b)
 {
-    static const int low[ES_WHOLE] = {-1, 0, -1, 0, -1, 0, 0, 0};
-    const int high[ES_WHOLE] = {classes - 1, 1, INT_MAX, INT_MAX, L2L_AUTOATTACK_STAGES - 1,
+    static const int low[ES_WHOLE] = {-1, 0, 0, -1, 0, 0, 0, 0};
+    const int high[ES_WHOLE] = {classes - 1, 1, L2L_EVALUATION_STAGES - 1, INT_MAX, INT_MAX,
                                 INT_MAX, INT_MAX, INT_MAX};
-    int *const whole[ES_WHOLE] = {&b->predicted, NULL, &b->step, &b->restart, &b->stage,
+    int *const whole[ES_WHOLE] = {&b->predicted, NULL, &b->attack, &b->step, &b->restart,
                                   &b->forwards, &b->backwards, &b->zero_gradients};
     double *const real[ES_REAL] = {&b->loss, &b->linf, &b->l2};
     char *end;

@@ -74,7 +74,7 @@ static inline bool transfer_matrix(l2l_model *const *models, int n, const l2l_da
     if (!evaluation__series_ok(c, "transfer_matrix", &attack)) return false;
     for (int k = 0; k < attack.count; k++) {
         last[k] = attack.attacks[k];
-        last[k].last_iterate |= !last[k].search && !last[k].ensemble;
+        last[k].last_iterate |= !last[k].search;
     }
     const l2l_attack *a = last;
     const l2l_series s = {attack.name, last, attack.count};

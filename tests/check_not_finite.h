@@ -7,7 +7,7 @@
 
 #include "networks.h"
 #include "../examples/l2lda.h"
-#include "../examples/searches.h"
+#include "../examples/autoattack.h"
 #include "../examples/transfer.h"
 
 enum { SIDE = 4, D = SIDE * SIDE, CLASSES = 3, IMAGES = 5, FIRST = 7, BAD = 2 };

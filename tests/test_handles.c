@@ -5,6 +5,7 @@
    symbols of the library.
      usage: bin/test_handles [FUNCTION]      all of them, or one */
 #include "../examples/shards.h"
+#include "../examples/autoattack.h"
 #include "../examples/evaluation.h"
 #include "../examples/l2lda.h"
 #include "support.h"
@@ -356,7 +357,7 @@ static void spot_prepare(l2l_inner *in)
 }
 static void spot_rests(const l2l_spot *p) { (void)p; }
 static const l2l_search spot_search = {
-    0, 0, false, false, false, spot_begin, spot_prepare, spot_rests, spot_rests};
+    0, 0, false, false, false, false, spot_begin, spot_prepare, spot_rests, spot_rests};
 static void searched(world *w, int call)
 {
     l2l_attack a = l2l_search_attack("own", 0.1, L2L_LINF, 1, &spot_search);

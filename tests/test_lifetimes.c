@@ -2,6 +2,7 @@
    freed while the tape needs them, objects freed in any order, tensors of another context, and
    callbacks that return or drop what they should not. Meant for AddressSanitizer as well. */
 #include "support.h"
+#include "../examples/autoattack.h"
 #include "../examples/l2lda.h"
 #include "../examples/transfer.h"
 
