@@ -4826,8 +4826,7 @@ enum {
     L2L__FREE = 8,                           /* changes no result of what has been made           */
     L2L__FILED = 16,                         /* stands in the file of a model or maximizer        */
     L2L__AGREED = 32,                        /* and must be equal where such a file is loaded     */
-    L2L__SEARCH = 64,                        /* only searches look at it                          */
-    L2L__APART = 128                         /* is checked by itself                              */
+    L2L__APART = 64                          /* is checked by itself                              */
 };
 #define L2L__MEMBER(in, member, name, type, use, low, high, names, table, key) \
     {offsetof(in, member), sizeof(((in *)0)->member), name, type, use, low, high, names, table, key}
@@ -5083,8 +5082,8 @@ static const l2l__field l2l__attack_fields[] = {
     L2L__INT(l2l_attack, batch, 1, INT_MAX, L2L__FREE),
     L2L__TABLE(l2l_attack, maximizer, l2l__maximizer_fields, 0),
     L2L__TABLE(l2l_attack, objective, l2l__objective_fields, 0),
-    L2L__NUMBER(l2l_attack, number[0], -DBL_MAX, DBL_MAX, L2L__SEARCH),
-    L2L__NUMBER(l2l_attack, number[1], -DBL_MAX, DBL_MAX, L2L__SEARCH),
+    L2L__NUMBER(l2l_attack, number[0], -DBL_MAX, DBL_MAX, 0),
+    L2L__NUMBER(l2l_attack, number[1], -DBL_MAX, DBL_MAX, 0),
     L2L__END};
 
 static const char *const l2l__cell_names[] = {"lstm", "rnn"};
@@ -8869,7 +8868,7 @@ static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a,
 {
     const l2l_status bad = L2L_ERROR_ARGUMENT;
     if (!l2l__given(c, who, "the attack", a)) return false;
-    if (!l2l__options_ok(c, who, l2l__attack_fields, a, a->search ? 0 : L2L__SEARCH)) return false;
+    if (!l2l__options_ok(c, who, l2l__attack_fields, a, 0)) return false;
     if (!a->minimal && !(a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX)))
         return l2l__fail(c, bad, "%s: epsilon %g is not %s; %s", who, a->epsilon,
                          a->norm == L2L_LINF ? "in [0,1]" : "finite", *l2l__pixel_hint);

@@ -1,6 +1,6 @@
 /* autoattack.h - the attacks of AutoAttack (Croce and Hein 2020): APGD, its targeted form, FAB-T and
- * Square, and the ensemble of the four. C99 or C++11, on the seam for searches of one's own (../l2ladv.h,
- * 2.9) and other public calls; the functions are static.
+ * Square, and the ensemble of the four. C99 or C++11, on the seam for searches of one's own
+ * (../l2ladv.h, 2.9) and other public calls; the functions are static.
  *
  *     l2l_attack all = l2l_attack_autoattack(8.0 / 255), four[AUTOATTACK_STAGES];
  *     autoattack_stages(m, &all, four);

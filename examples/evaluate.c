@@ -195,7 +195,8 @@ static void attack(evaluation_state *state, spec *s, l2l_real *adversarial)
 {
     l2l_context *c = state->e->context;
     l2l_attack room[AUTOATTACK_STAGES];
-    while (!evaluation_state_series(state, spec_series(s, state->e->model, room), &s->result, NULL, adversarial) &&
+    while (!evaluation_state_series(state, spec_series(s, state->e->model, room), &s->result, NULL,
+                                    adversarial) &&
            cli_error_names(c, state->path)) {
         failed |= cli_complain(c);
         if (adversarial) state->path = NULL;
