@@ -915,6 +915,7 @@ L2LADVDEF l2l_attack l2l_attack_mim(double epsilon);
 /* PGD on the margin, cut off at 50 (Carlini and Wagner 2017; Madry et al. 2018): what most tables
    of l-infinity attacks call CW. */
 L2LADVDEF l2l_attack l2l_attack_cw_pgd(double epsilon);
+
 typedef struct l2l_record {
     int label, clean, predicted; /* true class, prediction on the clean and the returned image    */
     bool success;                /* predicted != label; with targets: predicted is the target,    */
@@ -959,7 +960,8 @@ typedef struct l2l_spot {  /* one image in one pass, which is number in->t, from
     l2l_inner *in;
     int i;                 /* it is image i of in->n                                              */
     const l2l_attack *attack;
-    void *state;           /* search->state bytes; like `memory` 0 at first, and the image's own  */
+    void *state;           /* search->state bytes; like `memory` 0 at first, and the image's own; */
+                           /* they stay where they are until the search ends                      */
     l2l_real *memory[3];   /* a number for each pixel, search->memory times: in->delta and        */
                            /* in->memory, of this image                                           */
     int64_t n;             /* numbers of an image, channels last                                  */
@@ -981,7 +983,8 @@ typedef struct l2l_search {
     bool gives_up;         /* ends, a zero gradient counted, where there is none                  */
     bool restarts;         /* attack->restarts may be above 1: it begins anew so many times       */
     int64_t (*begin)(l2l_inner *in, const l2l_attack *a); /* so many passes at most; checks what  */
-                                             /* the attack sets, by l2l_error_set                 */
+                                             /* the attack sets, by l2l_error_set; may lead       */
+                                             /* in->objective to another one                      */
     void (*prepare)(l2l_inner *in);          /* before the points of a pass; may be NULL          */
     void (*point)(const l2l_spot *p);
     void (*seen)(const l2l_spot *p);
@@ -989,7 +992,7 @@ typedef struct l2l_search {
 /* In the margin, for the nearest image: `minimal`, which may be unset for a search in the ball. */
 L2LADVDEF l2l_attack l2l_search_attack(const char *name, double epsilon, l2l_norm norm, int steps,
                                        const l2l_search *search);
-L2LADVDEF l2l_spot l2l_spot_of(l2l_inner *in, int i);           /* for `prepare`                  */
+L2LADVDEF l2l_spot l2l_spot_of(l2l_inner *in, int i);           /* for `begin` and `prepare`      */
 L2LADVDEF bool l2l_spot_init(const l2l_spot *p, l2l_real *z);   /* the image of `init`, if given  */
 L2LADVDEF void l2l_spot_keep(const l2l_spot *p, bool success);  /* z is the result from now on    */
 /* The same for an adversarial z, if it is the nearest so far. Returns the nearest's distance. */

@@ -255,6 +255,7 @@ static inline int64_t aa__begin(l2l_inner *in, const l2l_attack *a, int64_t pass
     for (int i = 0; i < in->n; i++) ((aa__walk *)l2l_spot_of(in, i).state)->walks = walks;
     return passes * walks;
 }
+
 /* Into the ball and the image range. */
 static inline void aa__project(const l2l_spot *p, l2l_real *z)
 {

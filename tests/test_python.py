@@ -368,7 +368,7 @@ def test_options(model, phi):
             and same(base, l2ladv.attack(model, x.astype(np.float64), list(map(int, y)), "pgd", 0.1))
             and same(base, l2ladv.attack(model, np.repeat(x, 2, 0)[::2], np.repeat(y, 2)[::2], "pgd", 0.1)))
     verdict("records have the fields of l2l_record", base.records.dtype.names == (
-        "label", "clean", "predicted", "success", "attack", "step", "restart", "stage", "loss", "linf", "l2",
+        "label", "clean", "predicted", "success", "attack", "step", "restart", "loss", "linf", "l2",
         "forwards", "backwards", "zero_gradients"))
 
     wrong = x.copy()
