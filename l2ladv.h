@@ -44,15 +44,11 @@ int main(void)
     how.epochs = 2;
     l2l_trainer *trainer = l2l_trainer_create(model, &digits, &how);
     l2l_train(trainer);                                           /* Algorithm 1 */
-    l2l_evaluation_options first = l2l_evaluation_default();
-    first.limit = 1000;
-    l2l_evaluation e;
-    l2l_result r;
     l2l_attack pgd = l2l_attack_pgd(0.3);
-    l2l_evaluation_begin(model, &test, &first, &e);
-    l2l_evaluation_attack(&e, &pgd, &r, NULL, NULL);
+    double natural = l2l_accuracy(model, &test, 1000, NULL);
+    double robust = l2l_accuracy(model, &test, 1000, &pgd);
     if (l2l_error(c)) return fprintf(stderr, "%s\n", l2l_error_text(c)), 1;
-    printf("natural %.3f, under PGD-10 %.3f\n", e.natural, r.accuracy);
+    printf("natural %.3f, under PGD-10 %.3f\n", natural, robust);
     return 0;                                /* the system takes the memory back */
 }
 #endif
@@ -741,9 +737,6 @@ typedef struct l2l_objective {
 L2LADVDEF l2l_objective l2l_objective_cross_entropy(void);
 L2LADVDEF l2l_objective l2l_objective_kl(void); /* KL(f(x) || f(x')), the inner loss of TRADES */
 L2LADVDEF l2l_objective l2l_objective_margin(void); /* max of z_j, j != y, minus z_y; not cut off */
-/* Difference of logits ratio (Croce and Hein 2020): the margin over z_pi1 - z_pi3, pi sorting the
-   logits at x' downwards; neither scaling nor shifting them changes it. From 3 classes on. */
-L2LADVDEF l2l_objective l2l_objective_dlr(void);
 
 typedef enum l2l_start {
     L2L_START_CLEAN = 0, /* x'_0 = x                                                              */
@@ -882,11 +875,10 @@ L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n);
    infinity in them, in an image that is still attacked, end the attack with an L2L_ERROR_NUMERIC.
    It names the image by its index in the data set (first + i), the step (of a search: the pass),
    what is not finite and, of logits, the class: those of the first such image, whatever the batch
-   is (AutoAttack: of the first batch that has one, in the first stage that meets it). So a model
-   that rules a class out gives it a large negative logit, -1e30, not -INFINITY.
+   is. So a model that rules a class out gives it a large negative logit, -1e30, not -INFINITY.
 
    With targets, an image whose target is its own label is left alone: it comes back as it is, with
-   success false (l2l_evaluation_warnings tells how many there were). */
+   success false. */
 typedef struct l2l_attack {
     const char *name;
     l2l_maximizer maximizer;
@@ -894,6 +886,7 @@ typedef struct l2l_attack {
     l2l_norm norm;    /* of the ball: L2L_LINF                                                    */
     double epsilon;   /* its radius: 0.3 or 8/255; in l2 about 2 on digits, 0.5 on CIFAR-10       */
     const int *targets; /* n classes that the images shall be taken for; NULL: any but the label  */
+    const bool *only; /* n: attacks these images, spares the others; NULL: attacks all            */
     double step_size; /* in pixels; 0: relative_step * epsilon, with epsilon as it is then        */
     double relative_step; /* 1/4; fgsm: 1                                                         */
     int steps;        /* gradient steps                                                           */
@@ -906,17 +899,11 @@ typedef struct l2l_attack {
     const l2l_real *init; /* n*C*H*W starting points for the first run, or NULL                   */
     bool (*progress)(void *user, int done, int total); /* may be NULL; false cancels              */
     void *user;
-    /* only of the searches below */
-    int candidates;   /* apgd_t, fab_t: one more than the likeliest classes, which are led to: 10 */
-    bool nearest;     /* fab_t: does not end with the first image within epsilon, but with the    */
-                      /* nearest that it finds: false                                             */
-    double share;     /* square: part of the image that the first windows cover: 0.8              */
-    double number[2]; /* parameters of a search of your own                                       */
+    double number[2]; /* parameters of a search                                                   */
     /* what kind it is: to be read */
     bool minimal;     /* it looks for the nearest adversarial image, in no ball                   */
     bool queries;     /* it asks for no gradient: `steps` are passes forward                      */
-    const struct l2l_search *search; /* not NULL: one of the searches below                       */
-    bool ensemble;    /* autoattack                                                               */
+    const struct l2l_search *search; /* not NULL: a search, see below                             */
 } l2l_attack;
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon); /* from x, 10 steps of epsilon/4           */
@@ -928,37 +915,6 @@ L2LADVDEF l2l_attack l2l_attack_mim(double epsilon);
 /* PGD on the margin, cut off at 50 (Carlini and Wagner 2017; Madry et al. 2018): what most tables
    of l-infinity attacks call CW. */
 L2LADVDEF l2l_attack l2l_attack_cw_pgd(double epsilon);
-/* Searches: attacks with a course of their own, without maximizer, start and restarts; they begin
-   at `init`, where given. An image that is misclassified as it is comes back as it is. All but
-   square and APGD look for the nearest adversarial image in `norm`, in no ball, and return the
-   nearest that they saw (FAB: that a step came to, not `init` or the way back), or the clean image
-   if they saw none; epsilon only says how near is near enough: success is found, and no farther
-   than epsilon. So one run with INFINITY can be read at every radius, by record.linf or record.l2.
-   Carlini and Wagner's, DeepFool and Sign-OPT are in examples/searches.h.
-
-   Square (Andriushchenko et al. 2020; l-infinity), in the ball, by scores, without gradients:
-   random windows at +-epsilon, kept when the objective (the margin) rises; `steps` queries: 5,000,
-   windows shrinking as in AutoAttack, where they also leave out the last place on either axis,
-   which counts here. */
-L2LADVDEF l2l_attack l2l_attack_square(double epsilon);
-
-/* The attacks of AutoAttack (Croce and Hein 2020), in l-infinity or, if `norm` says so, l2. APGD
-   walks up the objective with momentum and halves its step, 2 epsilon at first, where the walk
-   stops rising; `steps` 100; each of the `restarts` begins at other noise. apgd is on the
-   cross-entropy, apgd_dlr on the difference of logits ratio; apgd_t on its targeted form, one walk
-   for each of the likeliest other classes. FAB-T looks for the nearest image across the boundaries
-   to these classes: success is found within epsilon. No targets in apgd_t and fab_t. */
-L2LADVDEF l2l_attack l2l_attack_apgd(double epsilon);
-L2LADVDEF l2l_attack l2l_attack_apgd_dlr(double epsilon);
-L2LADVDEF l2l_attack l2l_attack_apgd_t(double epsilon);
-L2LADVDEF l2l_attack l2l_attack_fab_t(double epsilon);
-/* The standard ensemble, one attack after the other on the images that are still right: apgd,
-   apgd_t, fab_t and square, with 100 steps, 9 classes and 5,000 queries; record.stage says which of
-   them (0 to 3) fooled an image. `steps`, `candidates` and `restarts` (of apgd) may be set; there
-   are 50 queries for each step. With fewer than four classes the targeted ratio is not defined, and
-   apgd on the margin takes its place. Only in l-infinity, without targets. */
-enum { L2L_AUTOATTACK_STAGES = 4 };
-L2LADVDEF l2l_attack l2l_attack_autoattack(double epsilon);
 
 typedef struct l2l_record {
     int label, clean, predicted; /* true class, prediction on the clean and the returned image    */
@@ -967,7 +923,6 @@ typedef struct l2l_record {
     int attack;                  /* which of several: l2l_attack_worst                            */
     int step;                    /* of the returned iterate; 0 is the start                       */
     int restart;
-    int stage;                   /* which attack of autoattack fooled the image, or -1            */
     double loss;                 /* the objective at the returned image; with targets minus it    */
     double linf, l2;             /* norms of the perturbation                                     */
     int forwards, backwards;     /* passes through the model until this image was fooled          */
@@ -981,21 +936,32 @@ L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real 
 /* Several attacks one after the other, each on the images that withstood those before it, by their
    records' `success`. An image's record and adversarial image are those of the attack that
    succeeded (record.attack is its number), else of the first after which its prediction was not the
-   label, else of attack 0; passes and zero gradients are summed over all attacks on it. */
+   label, else of the first on it; passes and zero gradients are summed over all attacks on it. Of
+   an image that they all spared the record has the label, and -1 for clean, predicted and step; its
+   place in `adversarial` stays as it is. */
 L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_attacks,
                                 const l2l_real *images, const int *labels, int n,
                                 l2l_real *adversarial, l2l_record *records);
 
-/* A search of your own. A pass looks at one point for each image: `point` moves it, and `seen`
+/* Searches: attacks with a course of their own, without maximizer and start; they begin at `init`,
+   where given. An image that is misclassified as it is comes back as it is. Most look for the
+   nearest adversarial image in `norm`, in no ball (`minimal`), and return the nearest that they
+   saw, or the clean image if they saw none; epsilon only says how near is near enough: success is
+   found, and no farther than epsilon. So one run with INFINITY can be read at every radius, by
+   record.linf or record.l2. In examples/searches.h are Carlini and Wagner's, DeepFool and Sign-OPT,
+   in examples/autoattack.h Square, APGD, FAB-T and the ensemble of them, AutoAttack.
+
+   A search of your own: a pass looks at one point for each image: `point` moves it, and `seen`
    draws the conclusions. An image's search knows nothing of the others, and where it ends the image
    leaves the batch; `point` and `seen` run for several images at once, in threads. Logits, losses,
    gradients and points are checked for numbers that are not finite, results as those of all
-   attacks. Examples: examples/searches.h. */
+   attacks. */
 typedef struct l2l_spot {  /* one image in one pass, which is number in->t, from 1 on             */
     l2l_inner *in;
     int i;                 /* it is image i of in->n                                              */
     const l2l_attack *attack;
-    void *state;           /* search->state bytes; like `memory` 0 at first, and the image's own  */
+    void *state;           /* search->state bytes; like `memory` 0 at first, and the image's own; */
+                           /* they stay where they are until the search ends                      */
     l2l_real *memory[3];   /* a number for each pixel, search->memory times: in->delta and        */
                            /* in->memory, of this image                                           */
     int64_t n;             /* numbers of an image, channels last                                  */
@@ -1006,16 +972,19 @@ typedef struct l2l_spot {  /* one image in one pass, which is number in->t, from
     double loss;           /* L there                                                             */
     bool fooled;           /* there the image goes where it shall                                 */
     double distance;       /* of the nearest image that was kept so far, or HUGE_VAL              */
-    l2l_record *record;    /* to count passes that a search makes itself                          */
+    l2l_record *record;    /* to count passes that a search makes itself, and to say step and     */
+                           /* restart otherwise than l2l_spot_keep: in->t and 0                   */
 } l2l_spot;
 typedef struct l2l_search {
     size_t state;          /* bytes for each image                                                */
     int memory;            /* 0 to 3                                                              */
     bool gradient;         /* a look asks for the gradient                                        */
-    bool flat;             /* for the warnings of 2.13: there is none where it got far enough; it */
+    bool flat;             /* for an evaluation's warnings: none where it got far enough; it      */
     bool gives_up;         /* ends, a zero gradient counted, where there is none                  */
+    bool restarts;         /* attack->restarts may be above 1: it begins anew so many times       */
     int64_t (*begin)(l2l_inner *in, const l2l_attack *a); /* so many passes at most; checks what  */
-                                             /* the attack sets, by l2l_error_set                 */
+                                             /* the attack sets, by l2l_error_set; may lead       */
+                                             /* in->objective to another one                      */
     void (*prepare)(l2l_inner *in);          /* before the points of a pass; may be NULL          */
     void (*point)(const l2l_spot *p);
     void (*seen)(const l2l_spot *p);
@@ -1023,7 +992,7 @@ typedef struct l2l_search {
 /* In the margin, for the nearest image: `minimal`, which may be unset for a search in the ball. */
 L2LADVDEF l2l_attack l2l_search_attack(const char *name, double epsilon, l2l_norm norm, int steps,
                                        const l2l_search *search);
-L2LADVDEF l2l_spot l2l_spot_of(l2l_inner *in, int i);           /* for `prepare`                  */
+L2LADVDEF l2l_spot l2l_spot_of(l2l_inner *in, int i);           /* for `begin` and `prepare`      */
 L2LADVDEF bool l2l_spot_init(const l2l_spot *p, l2l_real *z);   /* the image of `init`, if given  */
 L2LADVDEF void l2l_spot_keep(const l2l_spot *p, bool success);  /* z is the result from now on    */
 /* The same for an adversarial z, if it is the nearest so far. Returns the nearest's distance. */
@@ -1227,97 +1196,17 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path);   /* a checkp
 L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path);
 
 /* -- 2.13 Evaluation ---------------------------------------------------------------- >>evaluate --
-   One object per model and data set: natural accuracy first, then any number of attacks, and the
-   share of images that are right under all of them at once. With it come the checks of Croce and
-   Hein's AutoAttack (2020): a number that looks like robustness but is none should not go by
-   unnoticed. */
-typedef struct l2l_evaluation_options {
-    int limit;         /* the first so many images; 0: all                                        */
-    int batch;         /* 100                                                                     */
-    l2l_norm norm;     /* L2L_LINF and                                                            */
-    double epsilon;    /* -1: the ball that `worst` is about; below 0: that of the first attack   */
-    bool skip_fooled;  /* attacks in that ball spare the images that are wrong already: the worst */
-                       /* case at less cost. Their accuracy is then `worst` as it is after them   */
-} l2l_evaluation_options;
-L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void);
-
-typedef struct l2l_result {
-    double accuracy;        /* share of all images that are right: under an attack that looks for */
-                            /* the nearest adversarial image those, too, where it is too far      */
-    int attacked;           /* images                                                             */
-    bool counted;           /* in `worst`                                                         */
-    double success;         /* share of the images right at first that the attack led astray (to  */
-                            /* the target, if there is one), however far, of those that it did    */
-                            /* not leave alone because their target is their label; and           */
-    double success_linf, success_l2; /* the mean norms of its perturbation there                  */
-    double mean_loss;       /* of the attack's objective                                          */
-    double mean_linf;
-    double zero_gradients;  /* share of iterates with a gradient of exactly zero                  */
-    int64_t forwards, backwards;
-    double stages[L2L_AUTOATTACK_STAGES]; /* of autoattack: accuracy after each; else 0           */
-} l2l_result;
-
-struct l2l__ran;
-typedef struct l2l_evaluation {
-    int images;
-    double natural;         /* accuracy on clean images                                           */
-    l2l_norm norm;          /* of the ball that `worst` is about, and                             */
-    double epsilon;         /* its radius; below 0 until an attack says it                        */
-    double worst;           /* share right on the clean image and under every attack so far there */
-    int *labels, *clean;    /* per image: true class, prediction                                  */
-    bool *right;            /* per image: right so far                                            */
-    /* private */
-    l2l_context *context;
-    l2l_model *model;
-    const l2l_dataset *data;
-    l2l_evaluation_options options;
-    struct l2l__ran *ran;   /* the attacks so far                                                 */
-    int n_ran;
-    bool *by_gradient, *by_query; /* per image: right under all attacks with, without gradients   */
-    unsigned checked;       /* warnings about the model itself                                    */
-    void *held;             /* the memory of these arrays                                         */
-} l2l_evaluation;
-/* The model is also asked five times about its first images (up to 20), for the warnings. */
-L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
-                                    const l2l_evaluation_options *o, l2l_evaluation *e);
-/* An evaluation is a fold over records. _run makes those of images first .. first+n-1 under an
-   attack, n records and, if wanted, n images NxCxHxW of the model's size, and changes nothing in e.
-   Of images that were spared the record says step -1 and predicted -1, and their place in
-   `adversarial` stays as it is. _add takes the records of all e->images images of an attack, in
-   their order: from them come its result and what `worst` and the warnings know of it.
-   _attack runs over all images, options.batch at a time, with the attack's progress, then adds.
-   Records that were kept are as good as new ones: examples/evaluation_state.h goes on after a stop
-   by a file of them. */
-L2LADVDEF bool l2l_evaluation_run(l2l_evaluation *e, const l2l_attack *a, int first, int n,
-                                  l2l_record *records, l2l_real *adversarial);
-L2LADVDEF bool l2l_evaluation_add(l2l_evaluation *e, const l2l_attack *a, const l2l_record *records,
-                                  l2l_result *r);
-/* records: e->images of them, or NULL; adversarial: e->images images, or NULL. */
-L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
-                                     l2l_record *records, l2l_real *adversarial);
-
-/* Reasons to doubt the figures so far. */
-enum {
-    L2L_WARN_SOFTMAX = 1,        /* the model's outputs are probabilities (rows in [0,1] that sum */
-                                 /* to 1, within 1e-5): the losses want logits                    */
-    L2L_WARN_RANDOM = 2,         /* of five passes over the same images one predicts otherwise,   */
-                                 /* or z/|z|_2 moves by more than 1e-4                            */
-    L2L_WARN_ZERO_GRADIENTS = 4, /* over 1 % of the iterates of a gradient attack had none; of a  */
-                                 /* search by gradients or a walk on a cut loss (`flat`, `cut`):  */
-                                 /* over 1 % of the images withstood it and never had one, or it  */
-                                 /* gave up for want of one (`gives_up`)                          */
-    L2L_WARN_QUERIES = 8,        /* attacks without gradients fool over 0.2 % of the images that  */
-                                 /* withstood all those with gradients                            */
-    L2L_WARN_ORDER = 16,         /* more steps or restarts of the same were weaker (with          */
-                                 /* last_iterate by over 0.5 points); or one step of the length   */
-                                 /* of several was stronger than they, by over 0.5 points         */
-    L2L_WARN_TARGETS = 32        /* images were left alone: their target is their label           */
-};
-/* Their sum, and a line for each as text, cut to `capacity` bytes with its final zero: the name
-   ("softmax-output", "random", "zero-gradients", "targets", "order", "queries"), a colon and what
-   was seen. */
-L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, size_t capacity);
-L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
+   Attacks on a data set, whose images are cut down to the model's size as in training. What else an
+   evaluation is, the worst case of many attacks and reasons to doubt the numbers, is a fold over
+   their records: examples/evaluation.h. */
+/* l2l_attack_worst on images first .. first+n-1 of a data set. `init`, `targets` and `only` are of
+   the whole data set, and random numbers go by the index in it (and `first` of the attack). */
+L2LADVDEF bool l2l_evaluate(l2l_model *m, const l2l_attack *attacks, int n_attacks,
+                            const l2l_dataset *d, int first, int n, l2l_real *adversarial,
+                            l2l_record *records);
+/* The share of the first `images` of a data set (0: of all) that are right under an attack, or with
+   NULL for it on the clean images. After an error it is 0. */
+L2LADVDEF double l2l_accuracy(l2l_model *m, const l2l_dataset *d, int images, const l2l_attack *a);
 
 /* -- 2.14 Files ------------------------------------------------------------------------ >>files --
    Every loader distrusts its file: sizes are checked before memory is asked for. A failed load
@@ -2396,6 +2285,7 @@ static void l2l__attack_from(l2l_attack *part, const l2l_attack *all, int first,
     part->first = all->first + (uint32_t)first;
     part->init = all->init ? all->init + first * one : NULL;
     part->targets = all->targets ? all->targets + first : NULL;
+    part->only = all->only ? all->only + first : NULL;
 }
 
 /* After a step that failed: running statistics as before it and, if its numbers were not finite,
@@ -3816,52 +3706,6 @@ static l2l_tensor *l2l__objective_margin_loss(l2l_context *c, l2l_tensor *logits
     return l2l_margin(c, logits, labels);
 }
 
-/* After class `last` the next in order of logits, the label left out; -1 begins. */
-static int l2l__next_class(const l2l_real *z, int classes, int label, int last)
-{
-    int best = -1;
-    for (int k = 0; k < classes; k++) {
-        if (k == label || k == last) continue;
-        if (last >= 0 && (z[k] > z[last] || (!(z[k] < z[last]) && k < last))) continue;
-        if (best < 0 || z[k] > z[best]) best = k;
-    }
-    return best < 0 ? (label + 1) % classes : best; /* not numbers: any                           */
-}
-
-/* Of each row the logit number `rank` downwards, from 0. */
-static l2l_tensor *l2l__ranked(l2l_context *c, l2l_tensor *z, int rank)
-{
-    int *k = (int *)l2l__arena_array(c, z->shape.n, sizeof *k);
-    for (int i = 0; k && i < z->shape.n; i++) {
-        k[i] = -1;
-        for (int r = 0; r <= rank; r++)
-            k[i] = l2l__next_class(z->data + (int64_t)i * z->shape.c, z->shape.c, -1, k[i]);
-    }
-    l2l_tensor *y = k ? l2l_pick(c, z, k) : NULL;
-    l2l__arena_drop(c, k);
-    return y;
-}
-
-/* a / (z_pi1 - b + 1e-12) */
-static l2l_tensor *l2l__ratio(l2l_context *c, l2l_tensor *z, l2l_tensor *a, l2l_tensor *b)
-{
-    l2l_tensor *range = l2l_affine(c, l2l_sub(c, l2l__ranked(c, z, 0), b), 1, 1e-12);
-    return l2l_mul(c, a, l2l_power(c, range, -1));
-}
-
-static l2l_tensor *l2l__objective_dlr_loss(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
-                                           const int *labels, void *user)
-{
-    L2L__UNUSED(clean);
-    L2L__UNUSED(user);
-    if (logits->shape.c < 3) {
-        l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the difference of logits ratio is not defined for %d "
-                  "classes, only from 3 on: take the margin", logits->shape.c);
-        return NULL;
-    }
-    return l2l__ratio(c, logits, l2l_margin(c, logits, labels), l2l__ranked(c, logits, 2));
-}
-
 static l2l_objective l2l__objective(const char *name,
                                     l2l_tensor *(*loss)(l2l_context *, l2l_tensor *, l2l_tensor *,
                                                         const int *, void *), bool needs_clean)
@@ -3877,7 +3721,7 @@ static l2l_objective l2l__objective(const char *name,
 static bool l2l__objective_concurrent(const l2l_objective *o)
 {
     return o->concurrent || o->loss == l2l__objective_ce || o->loss == l2l__objective_kl_loss ||
-           o->loss == l2l__objective_margin_loss || o->loss == l2l__objective_dlr_loss;
+           o->loss == l2l__objective_margin_loss;
 }
 
 L2LADVDEF l2l_objective l2l_objective_cross_entropy(void)
@@ -3891,10 +3735,6 @@ L2LADVDEF l2l_objective l2l_objective_kl(void)
 L2LADVDEF l2l_objective l2l_objective_margin(void)
 {
     return l2l__objective("margin", l2l__objective_margin_loss, false);
-}
-L2LADVDEF l2l_objective l2l_objective_dlr(void)
-{
-    return l2l__objective("dlr", l2l__objective_dlr_loss, false);
 }
 
 static l2l_tensor *l2l__outer_ce(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
@@ -4989,8 +4829,7 @@ enum {
     L2L__FREE = 8,                           /* changes no result of what has been made           */
     L2L__FILED = 16,                         /* stands in the file of a model or maximizer        */
     L2L__AGREED = 32,                        /* and must be equal where such a file is loaded     */
-    L2L__SEARCH = 64,                        /* only searches look at it                          */
-    L2L__APART = 128                         /* is checked by itself                              */
+    L2L__APART = 64                          /* is checked by itself                              */
 };
 #define L2L__MEMBER(in, member, name, type, use, low, high, names, table, key) \
     {offsetof(in, member), sizeof(((in *)0)->member), name, type, use, low, high, names, table, key}
@@ -5246,12 +5085,8 @@ static const l2l__field l2l__attack_fields[] = {
     L2L__INT(l2l_attack, batch, 1, INT_MAX, L2L__FREE),
     L2L__TABLE(l2l_attack, maximizer, l2l__maximizer_fields, 0),
     L2L__TABLE(l2l_attack, objective, l2l__objective_fields, 0),
-    L2L__NUMBER(l2l_attack, number[0], -DBL_MAX, DBL_MAX, L2L__SEARCH),
-    L2L__NUMBER(l2l_attack, number[1], -DBL_MAX, DBL_MAX, L2L__SEARCH),
-    L2L__INT(l2l_attack, candidates, 2, INT_MAX, L2L__SEARCH),
-    L2L__NUMBER(l2l_attack, share, 0, 1, L2L__SEARCH | L2L__ABOVE),
-    L2L__BOOL(l2l_attack, nearest, L2L__SEARCH),
-    L2L__BOOL(l2l_attack, ensemble, 0),
+    L2L__NUMBER(l2l_attack, number[0], -DBL_MAX, DBL_MAX, 0),
+    L2L__NUMBER(l2l_attack, number[1], -DBL_MAX, DBL_MAX, 0),
     L2L__END};
 
 static const char *const l2l__cell_names[] = {"lstm", "rnn"};
@@ -5367,6 +5202,8 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     if (o->validation >= (d ? d->count : 1))
         return l2l__fail(c, bad, "training: validation %d must leave some of the %d images for "
                          "training", o->validation, d ? d->count : 0);
+    if (o->validation && v->name && v->only)
+        return l2l__fail(c, bad, "training: validation_attack.only: all held-out images count");
     return !o->validation || !v->name ||
            (l2l__attack_ok(c, "training: validation_attack", v, o->validation) &&
             l2l__images_ok(c, "training: validation_attack.targets", a, NULL, v->targets,
@@ -8902,14 +8739,6 @@ static bool l2l__add_up(l2l_trainer *t, l2l_inner *in)
 
    with the maximizer's step between look and move. */
 
-/* of chapter 11, attacks */
-static bool l2l__aims(const l2l_attack *a);
-static bool l2l__may_restart(const l2l_attack *a);
-
-/* of chapter 15, kernels */
-static void l2l__naive_ew(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
-                          l2l_real b, l2l_real *out);
-
 /* -- the inner problem ------------------------------------------------------------------------- */
 
 /* The numbers of an image. */
@@ -9042,19 +8871,16 @@ static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a,
 {
     const l2l_status bad = L2L_ERROR_ARGUMENT;
     if (!l2l__given(c, who, "the attack", a)) return false;
-    const bool search = a->search || a->ensemble;
-    if (!l2l__options_ok(c, who, l2l__attack_fields, a, search ? 0 : L2L__SEARCH)) return false;
+    if (!l2l__options_ok(c, who, l2l__attack_fields, a, 0)) return false;
     if (!a->minimal && !(a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX)))
         return l2l__fail(c, bad, "%s: epsilon %g is not %s; %s", who, a->epsilon,
                          a->norm == L2L_LINF ? "in [0,1]" : "finite", *l2l__pixel_hint);
-    if (a->steps > 0 && !a->maximizer.step && !search)
+    if (a->steps > 0 && !a->maximizer.step && !a->search)
         return l2l__fail(c, bad, "%s: %d steps, but the maximizer '%s' has no step", who, a->steps,
                          a->maximizer.name);
-    if (search && (a->last_iterate || (a->restarts > 1 && !l2l__may_restart(a))))
-        return l2l__fail(c, bad, "%s %s: a search has %s", who, a->name, a->last_iterate ?
-                         "no last_iterate" : "no restarts (APGD has, where it aims at no class)");
-    if (a->ensemble && (a->norm != L2L_LINF || a->targets))
-        return l2l__fail(c, bad, "attack %s: only in l-infinity and without targets", a->name);
+    if (a->search && (a->last_iterate || (a->restarts > 1 && !a->search->restarts)))
+        return l2l__fail(c, bad, "%s %s: a search without %s", who, a->name,
+                         a->last_iterate ? "last_iterate" : "restarts");
     if (a->search && !(a->objective.confidence >= 0))
         return l2l__fail(c, bad, "%s %s: objective.confidence %g is not at least 0", who, a->name,
                          a->objective.confidence);
@@ -9111,7 +8937,6 @@ typedef struct l2l__hunt {
     char *states;                            /* search->state bytes for each, of the whole batch  */
     uint32_t lost;                           /* the first of the caller's images with a number    */
     char text[160];                          /* that is not finite, which this tells; else none   */
-    l2l_objective aimed;                     /* an objective that leads to a class of each image  */
 } l2l__hunt;
 
 /* What is known of a search of one image. */
@@ -9426,8 +9251,6 @@ static void l2l__search(l2l__hunt *h)
     }
 }
 
-static l2l_real l2l__pixel(double v) { return (l2l_real)(v < 0 ? 0 : v > 1 ? 1 : v); }
-
 L2LADVDEF l2l_attack l2l_search_attack(const char *name, double epsilon, l2l_norm norm, int steps,
                                        const l2l_search *search)
 {
@@ -9437,446 +9260,7 @@ L2LADVDEF l2l_attack l2l_search_attack(const char *name, double epsilon, l2l_nor
     a.norm = norm;
     a.search = search;
     a.minimal = true;
-    a.candidates = 10;
-    a.share = 0.8;
     return a;
-}
-
-/* Square. The best point so far is the one that will be returned. */
-
-/* The side of window number 1, 2, ...: `share` of the image, halved after so many. */
-static int l2l__square_side(const l2l_attack *a, l2l_shape s, int window)
-{
-    static const int halvings[] = {10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000};
-    int side, most = s.h < s.w ? s.h : s.w;
-    double share = a->share;
-    for (int k = 0; k < (int)(sizeof halvings / sizeof *halvings) && window > halvings[k]; k++)
-        share /= 2;
-    side = (int)floor(sqrt(share * s.h * s.w) + 0.5);
-    return side < 1 ? 1 : side > most ? most : side;
-}
-
-/* First stripes, one pixel wide, at +-epsilon for each column and channel, or the caller's start;
-   from then on a window, with a sign for each channel. */
-static void l2l__square_point(const l2l_spot *p)
-{
-    const l2l_inner *in = p->in;
-    if (in->t == 1 && l2l_spot_init(p, p->z)) {
-        for (int64_t j = 0; j < p->n; j++) {
-            double x = (double)p->x[j], d = (double)p->z[j] - x;
-            p->z[j] = l2l__pixel(x + fmax(-in->epsilon, fmin(d, in->epsilon)));
-        }
-        return;
-    }
-    l2l_shape s = in->shape;
-    bool window = in->t > 1;
-    int side = l2l__square_side(p->attack, s, in->t - 1), high = window ? side : s.h;
-    int wide = window ? side : s.w, top = 0, left = 0;
-    l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, 0, in->images[p->i],
-                               (uint32_t)in->t);
-    if (window) {                            /* s.h - side + 1 places, the last among them        */
-        memcpy(p->z, in->hunt->best + in->hunt->place[p->i] * p->n, (size_t)p->n * sizeof *p->z);
-        top = (int)(l2l_random_uniform(&r, 0) * (s.h - side + 1));
-        left = (int)(l2l_random_uniform(&r, 1) * (s.w - side + 1));
-    }
-    for (int column = left; column < left + wide; column++)
-        for (int k = 0; k < s.c; k++) {
-            uint32_t e = (uint32_t)(window ? 2 + k : k * s.w + column);
-            double d = l2l_random_bits(&r, e) & 1 ? in->epsilon : -in->epsilon;
-            for (int y = top; y < top + high; y++) {
-                int64_t j = ((int64_t)y * s.w + column) * s.c + k;
-                p->z[j] = l2l__pixel((double)p->x[j] + d);
-            }
-        }
-}
-
-static void l2l__square_seen(const l2l_spot *p)
-{
-    if (p->in->t == 1 || p->fooled || p->loss > p->record->loss) l2l_spot_keep(p, p->fooled);
-    if (p->fooled) l2l_spot_end(p);
-}
-
-static int64_t l2l__square_begin(l2l_inner *in, const l2l_attack *a)
-{
-    if (in->norm != L2L_LINF)
-        l2l__fail(in->context, L2L_ERROR_ARGUMENT, "attack %s: only in l-infinity", a->name);
-    return a->steps;
-}
-
-static const l2l_search l2l__square = {
-    0, 0, false, false, false, l2l__square_begin, NULL, l2l__square_point, l2l__square_seen};
-
-L2LADVDEF l2l_attack l2l_attack_square(double epsilon)
-{
-    l2l_attack a = l2l_search_attack("square", epsilon, L2L_LINF, 5000, &l2l__square);
-    a.minimal = false;
-    a.queries = true;
-    return a;
-}
-
-/* APGD (Croce and Hein 2020). With s(g) the sign of g or g/|g|_2 and a = 3/4 (1 in the first step):
-
-       z = Proj(x'_k + eta s(g_k)),   x'_{k+1} = Proj(x'_k + a (z - x'_k) + (1-a)(x'_k - x'_{k-1}))
-
-   eta, 2 epsilon at first, is halved at checks, ever closer together, where the loss rose in no
-   more than 3/4 of the steps since the last one, or where its maximum has not moved since then and
-   eta was not halved there; the walk then goes on from the maximum, x'_{k-1} staying what it was.
-   As in the authors' program the first loss counts as a rise if it is above 0. In memory: x'_{k-1},
-   the maximum so far and its gradient. */
-
-/* Where APGD or FAB is with one image. */
-typedef struct l2l__ascent {
-    int number, k;                           /* of the walk; the step in it                       */
-    double eta, high, low, previous;         /* apgd: the step's length; the maximum, now and at  */
-                                             /* the last check; the last loss                     */
-    bool halved;                             /* apgd: at the last check                           */
-    int window, inside, rises;               /* apgd: steps from check to check, those in this    */
-                                             /* window, rises among them                          */
-    bool crossed;                            /* fab: the last step came across the boundary       */
-} l2l__ascent;
-
-/* How many walks for each image: one for each class that is aimed at, or restart. */
-static int l2l__walks_of(const l2l_attack *a, int classes)
-{
-    int aims = a->candidates < classes ? a->candidates - 1 : classes - 1;
-    return l2l__aims(a) ? aims : a->restarts;
-}
-
-static void l2l__spot_project(const l2l_spot *p, l2l_real *z)
-{
-    bool l2 = p->attack->norm == L2L_L2;
-    l2l_real epsilon = (l2l_real)p->attack->epsilon;
-    double norm = l2 ? l2l_norm2(z, p->x, p->n) : 0;
-    l2l_real shrink = norm > p->attack->epsilon ? (l2l_real)(p->attack->epsilon / norm) : 1;
-    for (int64_t j = 0; l2 && shrink < 1 && j < p->n; j++)
-        z[j] = p->x[j] + shrink * (z[j] - p->x[j]);
-    l2l__naive_ew(L2L__PROJECT, p->n, z, p->x, l2 ? 1 : epsilon, 0, z);
-}
-
-/* v becomes a direction: its sign, or in l2 of length 1. */
-static void l2l__spot_direction(const l2l_spot *p, l2l_real *v)
-{
-    double norm = l2l_norm2(v, NULL, p->n) + 1e-12;
-    for (int64_t j = 0; j < p->n; j++)
-        v[j] = p->attack->norm == L2L_L2 ? (l2l_real)((double)v[j] / norm)
-                                         : (l2l_real)((v[j] > 0) - (v[j] < 0));
-}
-
-/* Noise of length epsilon (in l-infinity: of one pixel at least), or the caller's start. */
-static void l2l__apgd_start(const l2l_spot *p)
-{
-    const l2l_inner *in = p->in;
-    const l2l__ascent *walk = (const l2l__ascent *)p->state;
-    const bool l2 = p->attack->norm == L2L_L2;
-    l2l_stream r = l2l__stream(p->attack->seed, L2L_RANDOM_SEARCH, (uint32_t)walk->number,
-                               in->images[p->i], 0);
-    double longest = 0;
-    if (walk->number > 0 || !l2l_spot_init(p, p->z)) {
-        for (int64_t j = 0; j < p->n; j++) {
-            uint32_t e = l2l__chw(in->shape, j);
-            p->z[j] = (l2l_real)(l2 ? l2l_random_normal(&r, e) : 2 * l2l_random_uniform(&r, e) - 1);
-            longest = fmax(longest, fabs((double)p->z[j]));
-        }
-        if (l2) longest = l2l_norm2(p->z, NULL, p->n);
-        for (int64_t j = 0; j < p->n; j++)
-            p->z[j] = (l2l_real)((double)p->x[j] +
-                                 in->epsilon * (double)p->z[j] / (longest + 1e-12));
-    }
-    l2l__spot_project(p, p->z);
-    memcpy(p->memory[0], p->z, (size_t)p->n * sizeof *p->z);
-}
-
-static void l2l__apgd_point(const l2l_spot *p)
-{
-    const l2l__ascent *s = (const l2l__ascent *)p->state;
-    const l2l_real a = s->k == 1 ? 1 : (l2l_real)0.75, eta = (l2l_real)s->eta;
-    l2l_real *d = p->memory[0];
-    if (s->k == 0) {
-        l2l__apgd_start(p);
-        return;
-    }
-    l2l__spot_direction(p, p->g);
-    for (int64_t j = 0; j < p->n; j++) {     /* g: z; z: x'_k - x'_{k-1}; d: x'_k                 */
-        l2l_real x = p->z[j];
-        p->g[j] = x + eta * p->g[j];
-        p->z[j] = x - d[j];
-        d[j] = x;
-    }
-    l2l__spot_project(p, p->g);
-    for (int64_t j = 0; j < p->n; j++)
-        p->z[j] = d[j] + a * (p->g[j] - d[j]) + (1 - a) * p->z[j];
-    l2l__spot_project(p, p->z);
-}
-
-/* The end of a window: halve the step? */
-static void l2l__apgd_check(const l2l_spot *p)
-{
-    l2l__ascent *s = (l2l__ascent *)p->state;
-    const int T = p->attack->steps, least = T * 6 / 100, less = T * 3 / 100;
-    const size_t bytes = (size_t)p->n * sizeof *p->z;
-    s->halved = s->rises <= 0.75 * s->window || (!s->halved && s->low >= s->high);
-    s->low = s->high;
-    if (s->halved) {
-        s->eta /= 2;
-        memcpy(p->z, p->memory[1], bytes);
-        memcpy(p->g, p->memory[2], bytes);
-    }
-    s->window -= less > 1 ? less : 1;
-    if (s->window < least) s->window = least;
-    if (s->window < 1) s->window = 1;
-    s->inside = s->rises = 0;
-}
-
-static void l2l__apgd_seen(const l2l_spot *p)
-{
-    l2l__ascent *s = (l2l__ascent *)p->state;
-    const l2l_attack *a = p->attack;
-    const size_t bytes = (size_t)p->n * sizeof *p->z;
-    double loss = p->loss;
-    bool first = s->k == 0;
-    if (p->in->t == 1 || p->fooled || loss > p->record->loss)
-        l2l__keep(p->in->hunt, p->i, p->fooled, s->k, s->number);
-    if (p->fooled) l2l_spot_end(p);
-    if (first) {
-        s->eta = 2 * a->epsilon;
-        s->window = a->steps * 22 / 100 > 1 ? a->steps * 22 / 100 : 1;
-        s->inside = s->rises = 0;
-        s->halved = true;
-        s->low = loss;
-    }
-    if (first || loss > s->high) {
-        s->high = loss;
-        memcpy(p->memory[1], p->z, bytes);
-        memcpy(p->memory[2], p->g, bytes);
-    }
-    if (!first) {
-        s->rises += loss > (s->k == 1 ? 0 : s->previous);
-        if (++s->inside == s->window) l2l__apgd_check(p);
-    }
-    s->previous = loss;
-    if (s->k++ < a->steps) return;
-    s->k = 0;
-    if (++s->number == l2l__walks_of(a, p->in->model->options.classes)) l2l_spot_end(p);
-}
-
-/* The class that each image is led to now: of the rank of its walk by the clean logits. */
-static void l2l__aim(l2l_inner *in)
-{
-    const l2l_tensor *z = in->clean_logits;
-    for (int i = 0; i < in->n && l2l__aims(in->hunt->attack); i++) {
-        const l2l__ascent *walk = (const l2l__ascent *)l2l_spot_of(in, i).state;
-        int k = -1;
-        for (int rank = 0; rank <= walk->number; rank++)
-            k = l2l__next_class(z->data + (int64_t)i * z->shape.c, z->shape.c, in->labels[i], k);
-        in->hunt->kept[i] = k;
-    }
-}
-
-/* z_t - z_y. At the clean image nothing is aimed at yet: the margin. */
-static l2l_tensor *l2l__aimed_difference(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
-                                         const int *labels, void *user)
-{
-    L2L__UNUSED(clean);
-    if (!user) return l2l_margin(c, logits, labels);
-    return l2l_sub(c, l2l_pick(c, logits, (const int *)user), l2l_pick(c, logits, labels));
-}
-
-/* (z_t - z_y) / (z_pi1 - (z_pi3 + z_pi4)/2 + 1e-12) */
-static l2l_tensor *l2l__aimed_dlr(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
-                                  const int *labels, void *user)
-{
-    l2l_tensor *d = l2l__aimed_difference(c, logits, clean, labels, user), *low;
-    if (logits->shape.c < 4) {
-        l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the targeted difference of logits ratio is not "
-                  "defined for %d classes, only from 4 on", logits->shape.c);
-        return NULL;
-    }
-    low = l2l_add(c, l2l__ranked(c, logits, 2), l2l__ranked(c, logits, 3));
-    return l2l__ratio(c, logits, d, l2l_affine(c, low, 0.5, 0));
-}
-
-/* Is the objective one of these two, which aim at one class after the other? */
-static bool l2l__aims(const l2l_attack *a)
-{
-    return a->objective.loss == l2l__aimed_dlr || a->objective.loss == l2l__aimed_difference;
-}
-
-/* So many passes for each walk; such an objective aims at one class after the other. */
-static int64_t l2l__walks_begin(l2l_inner *in, const l2l_attack *a, int64_t passes)
-{
-    l2l__hunt *h = in->hunt;
-    h->aimed = a->objective;
-    if (l2l__aims(a)) h->aimed.user = h->kept;
-    in->objective = &h->aimed;
-    return passes * l2l__walks_of(a, in->model->options.classes);
-}
-
-static int64_t l2l__apgd_begin(l2l_inner *in, const l2l_attack *a)
-{
-    return l2l__walks_begin(in, a, a->steps + (int64_t)1);
-}
-
-static const l2l_search l2l__apgd_search = {
-    sizeof(l2l__ascent), 3, true, false, false, l2l__apgd_begin, l2l__aim, l2l__apgd_point,
-    l2l__apgd_seen};
-
-static l2l_attack l2l__apgd(const char *name, double epsilon, l2l_objective objective)
-{
-    l2l_attack a = l2l_search_attack(name, epsilon, L2L_LINF, 100, &l2l__apgd_search);
-    a.minimal = false;
-    a.objective = objective;
-    return a;
-}
-
-L2LADVDEF l2l_attack l2l_attack_apgd(double epsilon)
-{
-    return l2l__apgd("apgd", epsilon, l2l_objective_cross_entropy());
-}
-L2LADVDEF l2l_attack l2l_attack_apgd_dlr(double epsilon)
-{
-    return l2l__apgd("apgd-dlr", epsilon, l2l_objective_dlr());
-}
-L2LADVDEF l2l_attack l2l_attack_apgd_t(double epsilon)
-{
-    return l2l__apgd("apgd-t", epsilon, l2l__objective("targeted dlr", l2l__aimed_dlr, true));
-}
-
-/* FAB (Croce and Hein 2020), targeted. With f = z_t - z_y and w its gradient at x'_k, the boundary
-   is taken for the plane f + <w, v - x'_k> = 0. d and d_0 lead from x'_k and from x to its nearest
-   points in [0,1], and with alpha = min(|d|/(|d| + |d_0|), 1/10)
-
-       x'_{k+1} = clip((1-alpha)(x'_k + 1.05 d) + alpha (x + 1.05 d_0))
-
-   Where that is adversarial it is kept if it is the nearest, and the walk goes on from
-   x + 0.9 (x'_{k+1} - x), which takes a look of its own for f and w (crossed says so). */
-
-/* d: from v to the nearest point of the plane, which is `gap` = <w,v> - b away along w, in [0,1].
-   A pixel moves by min(lambda s, its room), s = 1 in l-infinity and |w| in l2. What that gains is
-   concave and piecewise linear in lambda, so that Newton's steps from 0 end at the lambda sought;
-   where there is not room enough all of it is used. */
-static void l2l__onto_plane(const l2l_spot *p, const l2l_real *w, double gap, const l2l_real *v,
-                            l2l_real *d)
-{
-    bool l2 = p->attack->norm == L2L_L2;
-    double lambda = 0, next = 0;
-    do {
-        double gained = 0, slope = 0;
-        lambda = next;
-        for (int64_t j = 0; j < p->n; j++) {
-            double a = fabs((double)w[j]), s = l2 ? a : 1;
-            double room = (w[j] > 0) == (gap > 0) ? (double)v[j] : 1 - (double)v[j];
-            if (room <= lambda * s) gained += a * room;
-            else slope += a * s;
-        }
-        next = slope > 0 ? (fabs(gap) - gained) / slope : HUGE_VAL;
-    } while (next > lambda);
-    for (int64_t j = 0; j < p->n; j++) {
-        bool down = (w[j] > 0) == (gap > 0);
-        double room = down ? (double)v[j] : 1 - (double)v[j];
-        double step = fmin(lambda * (l2 ? fabs((double)w[j]) : 1), room);
-        d[j] = (l2l_real)(w[j] > 0 || w[j] < 0 ? down ? -step : step : 0);
-    }
-}
-
-static double l2l__spot_norm(const l2l_spot *p, const l2l_real *d)
-{
-    double most = 0;
-    if (p->attack->norm == L2L_L2) return fmax(l2l_norm2(d, NULL, p->n), 1e-8);
-    for (int64_t j = 0; j < p->n; j++) most = fmax(most, fabs((double)d[j]));
-    return fmax(most, 1e-8);
-}
-
-static void l2l__fab_point(const l2l_spot *p)
-{
-    const l2l__ascent *s = (const l2l__ascent *)p->state;
-    l2l_real *d = p->memory[0], *d0 = p->memory[1];
-    double f = p->loss, origin = f, alpha;
-    if (s->k == 0) {
-        if (s->number || !l2l_spot_init(p, p->z))
-            memcpy(p->z, p->x, (size_t)p->n * sizeof *p->z);
-        return;
-    }
-    if (s->crossed) return;                  /* a look at where it goes on                        */
-    for (int64_t j = 0; j < p->n; j++)
-        origin -= (double)p->g[j] * ((double)p->z[j] - (double)p->x[j]);
-    l2l__onto_plane(p, p->g, f, p->z, d);
-    l2l__onto_plane(p, p->g, origin, p->x, d0);
-    alpha = l2l__spot_norm(p, d);
-    alpha = fmin(alpha / (alpha + l2l__spot_norm(p, d0)), 0.1);
-    for (int64_t j = 0; j < p->n; j++)
-        p->z[j] = l2l__pixel((1 - alpha) * ((double)p->z[j] + 1.05 * (double)d[j]) +
-                             alpha * ((double)p->x[j] + 1.05 * (double)d0[j]));
-}
-
-static void l2l__fab_seen(const l2l_spot *p)
-{
-    l2l__ascent *s = (l2l__ascent *)p->state;
-    const l2l_attack *a = p->attack;
-    bool stepped = s->k > 0 && !s->crossed, near_enough;
-    s->crossed = stepped && p->fooled;
-    if (s->crossed) {
-        near_enough = l2l_spot_keep_nearest(p) <= a->epsilon && !a->nearest;
-        if (near_enough) l2l_spot_end(p);
-        for (int64_t j = 0; j < p->n && !near_enough; j++)
-            p->z[j] = p->x[j] + (l2l_real)0.9 * (p->z[j] - p->x[j]);
-    }
-    if (s->k == 0 || stepped) s->k++;
-    if (s->k <= a->steps) return;
-    s->k = 0;
-    s->crossed = false;
-    if (++s->number == l2l__walks_of(a, p->in->model->options.classes)) l2l_spot_end(p);
-}
-
-static int64_t l2l__fab_begin(l2l_inner *in, const l2l_attack *a)
-{
-    return l2l__walks_begin(in, a, 2 * (int64_t)a->steps + 1);
-}
-
-static const l2l_search l2l__fab_search = {
-    sizeof(l2l__ascent), 2, true, true, false, l2l__fab_begin, l2l__aim, l2l__fab_point,
-    l2l__fab_seen};
-
-L2LADVDEF l2l_attack l2l_attack_fab_t(double epsilon)
-{
-    l2l_attack a = l2l_search_attack("fab-t", epsilon, L2L_LINF, 100, &l2l__fab_search);
-    a.objective = l2l__objective("z_t - z_y", l2l__aimed_difference, true);
-    return a;
-}
-
-/* AutoAttack. */
-
-static l2l_attack l2l__auto_stage(const l2l_attack *all, int stage, int classes)
-{
-    l2l_attack a = stage == 0   ? l2l_attack_apgd(all->epsilon)
-                   : stage == 1 ? l2l_attack_apgd_t(all->epsilon)
-                   : stage == 2 ? l2l_attack_fab_t(all->epsilon)
-                                : l2l_attack_square(all->epsilon);
-    if (stage == 1 && classes < 4) a = l2l__apgd("apgd", all->epsilon, l2l_objective_margin());
-    a.steps = stage == 3 ? (all->steps < 20000000 ? 50 * all->steps : 1000000000) : all->steps;
-    a.restarts = stage == 0 ? all->restarts : 1;
-    a.batch = all->batch;
-    a.candidates = all->candidates;
-    a.share = all->share;
-    a.seed = all->seed;
-    a.first = all->first;
-    a.init = all->init;
-    a.minimal = false;                       /* success is in the ball                            */
-    return a;
-}
-
-L2LADVDEF l2l_attack l2l_attack_autoattack(double epsilon)
-{
-    l2l_attack a = l2l_attack_apgd(epsilon);
-    a.name = "autoattack";
-    a.search = NULL;
-    a.ensemble = true;
-    return a;
-}
-
-/* Walks of APGD begin anew at other noise, if they do not aim at classes. */
-static bool l2l__may_restart(const l2l_attack *a)
-{
-    return a->ensemble || (a->search == &l2l__apgd_search && !l2l__aims(a));
 }
 
 /* -- a whole attack ---------------------------------------------------------------------------- */
@@ -9945,9 +9329,8 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
                      "l2; epsilon is %g", a->name, image, l2, a->epsilon);
 }
 
-/* Several attacks one after the other on the same images, each on those that none before it fooled.
-   Every worst case is this: l2l_attack_worst, the attacks of an evaluation (each a series of its
-   own, with the images that it spares in `only`), the stages of AutoAttack. */
+/* Several attacks one after the other on the same images, each on those that none before it
+   fooled. */
 typedef struct l2l__series {
     l2l_model *model;
     const l2l_attack *attacks;
@@ -9955,15 +9338,13 @@ typedef struct l2l__series {
     const l2l_real *images;                  /* nxCxHxW                                           */
     const int *labels;
     int n;
-    const bool *only;                        /* false: an image that is spared; NULL: none is     */
     l2l_real *adversarial;                   /* NULL: not wanted                                  */
-    l2l_record *records;                     /* all 0 at first                                    */
+    l2l_record *records;
 } l2l__series;
 
-/* What attack number k, or a stage of it, made of a batch goes into the records where it is more
-   than what the attacks before made of these images: success, or at least a wrong class. */
-static bool l2l__hunt_end(l2l__hunt *h, const l2l__series *s, int k, int stage, const int *list,
-                          int n)
+/* What attack number k made of a batch goes into the records where it is more than what the attacks
+   before made of these images: success, or at least a wrong class. */
+static bool l2l__hunt_end(l2l__hunt *h, const l2l__series *s, int k, const int *list, int n)
 {
     const l2l_attack *a = h->attack;
     const l2l_model_options *o = &h->in.model->options;
@@ -9975,7 +9356,6 @@ static bool l2l__hunt_end(l2l__hunt *h, const l2l__series *s, int k, int stage, 
         if (!l2l__verify(h->in.context, a, s->images + list[i] * one, out, one, b, list[i]))
             return false;
         b->attack = k;
-        b->stage = b->success ? stage : -1;
         b->forwards += old->forwards;
         b->backwards += old->backwards;
         b->zero_gradients += old->zero_gradients;
@@ -9992,10 +9372,10 @@ static bool l2l__hunt_end(l2l__hunt *h, const l2l__series *s, int k, int stage, 
     return out != NULL;
 }
 
-/* Attack number k, or a stage of it, on the images numbered list[0] .. list[n-1]. */
-static bool l2l__attack_batch(const l2l__series *s, int k, const l2l_attack *a, int stage,
-                              const int *list, int n)
+/* Attack number k on the images numbered list[0] .. list[n-1]. */
+static bool l2l__attack_batch(const l2l__series *s, int k, const int *list, int n)
 {
+    const l2l_attack *a = &s->attacks[k];
     l2l_model *m = s->model;
     l2l_context *c = m->context;
     const l2l_model_options *o = &m->options;
@@ -10037,33 +9417,17 @@ static bool l2l__attack_batch(const l2l__series *s, int k, const l2l_attack *a, 
     h.in.T = a->steps;
     h.in.mode = L2L_EVALUATE;
     return l2l__inner_open(&h.in, false) && l2l__hunt_batch(&h) &&
-           l2l__hunt_end(&h, s, k, stage, list, n);
+           l2l__hunt_end(&h, s, k, list, n);
 }
 
-/* Of n images numbered in `from` (NULL: 0 .. n-1) those that no attack fooled yet, into `list`. */
-static int l2l__standing(const l2l__series *s, const int *from, int n, int *list)
+/* The images that no attack fooled yet and that number k does not spare, into `list`. */
+static int l2l__standing(const l2l__series *s, int k, int *list)
 {
+    const bool *only = s->attacks[k].only;
     int standing = 0;
-    for (int i = 0; i < n; i++) {
-        int image = from ? from[i] : i;
-        if (!s->records[image].success && (!s->only || s->only[image])) list[standing++] = image;
-    }
+    for (int i = 0; i < s->n; i++)
+        if (!s->records[i].success && (!only || only[i])) list[standing++] = i;
     return standing;
-}
-
-/* The stages of AutoAttack, which is attack number k, on a batch. */
-static bool l2l__auto_batch(const l2l__series *s, int k, const int *list, int n)
-{
-    l2l_context *c = s->model->context;
-    int *left = (int *)l2l__arena_array(c, n, sizeof *left), standing;
-    for (int stage = 0; stage < L2L_AUTOATTACK_STAGES && !c->status; stage++) {
-        l2l_attack a = l2l__auto_stage(&s->attacks[k], stage, s->model->options.classes);
-        l2l_mark mark = l2l_mark_here(c);
-        if ((standing = l2l__standing(s, list, n, left)) > 0)
-            l2l__attack_batch(s, k, &a, stage, left, standing);
-        l2l_release(c, mark);
-    }
-    return !c->status;
 }
 
 /* Attack number k on those of the images whose numbers are in `list`. */
@@ -10075,8 +9439,7 @@ static bool l2l__attack_list(const l2l__series *s, int k, const int *list, int n
     int batch;
     for (int first = 0; first < n && !c->status; first += batch) {
         batch = n - first < a->batch ? n - first : a->batch;
-        if (a->ensemble) l2l__auto_batch(s, k, list + first, batch);
-        else l2l__attack_batch(s, k, a, -1, list + first, batch);
+        l2l__attack_batch(s, k, list + first, batch);
         l2l_release(c, mark);
         if (!c->status && a->progress && !a->progress(a->user, first + batch, n))
             l2l__fail(c, L2L_ERROR_CANCELLED, "attack %s: cancelled after %d of %d images", a->name,
@@ -10111,8 +9474,12 @@ static bool l2l__series_run(const l2l__series *s)
     l2l_mark mark = l2l_mark_here(c);
     bool was = c->recording;
     int *list = (int *)l2l__arena_array(c, s->n, sizeof *list);
+    for (int i = 0; i < s->n; i++) {
+        s->records[i].label = s->labels[i];
+        s->records[i].clean = s->records[i].predicted = s->records[i].step = -1;
+    }
     for (int k = 0; k < s->count && !c->status; k++)
-        l2l__attack_list(s, k, list, l2l__standing(s, NULL, s->n, list));
+        l2l__attack_list(s, k, list, l2l__standing(s, k, list));
     c->recording = was;
     l2l_release(c, mark);
     return !c->status;
@@ -10127,7 +9494,7 @@ L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_a
     if (!m || m->context->status) return false;
     if (!records && n > 0)
         records = own = (l2l_record *)l2l__allocate_array(m->context, n, sizeof *own);
-    l2l__series s = {m, attacks, n_attacks, images, labels, n, NULL, adversarial, records};
+    l2l__series s = {m, attacks, n_attacks, images, labels, n, adversarial, records};
     bool ok = l2l__series_run(&s);
     l2l_free(m->context, own);
     return ok;
@@ -10146,490 +9513,49 @@ L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real 
 /*  12 EVALUATION                                                                 >>evaluation  */
 /* ============================================================================================ */
 
-L2LADVDEF l2l_evaluation_options l2l_evaluation_default(void)
+L2LADVDEF bool l2l_evaluate(l2l_model *m, const l2l_attack *attacks, int n_attacks,
+                            const l2l_dataset *d, int first, int n, l2l_real *adversarial,
+                            l2l_record *records)
 {
-    l2l_evaluation_options o = L2L__ZERO;
-    o.batch = 100;
-    o.norm = L2L_LINF;
-    o.epsilon = -1;
-    return o;
-}
-
-enum { L2L__MOST_SETTINGS = 48 };            /* of an attack                                      */
-/* An attack of an evaluation, to be compared with those that differ in steps and restarts only. */
-typedef struct l2l__ran {
-    char name[32], parts[96];                /* "pgd"; "cross-entropy, sign"                      */
-    l2l_attack attack;                       /* its numbers; what it points to may be gone        */
-    double settings[L2L__MOST_SETTINGS];     /* all these as numbers, with digests behind them    */
-    int n_settings;
-    double targets;                          /* a digest                                          */
-    l2l_result result;
-    int own_target, stuck;                   /* images left alone; without gradient all the way   */
-} l2l__ran;
-
-static bool l2l__settings_of(const l2l_evaluation *e, const l2l_attack *a, l2l__ran *k)
-{
-    l2l__format(k->name, sizeof k->name, "%s", a->name);
-    l2l__format(k->parts, sizeof k->parts, "%s, %s", a->objective.name, a->maximizer.name);
-    k->attack = *a;
-    l2l__settle_step(&k->attack);
-    k->targets = l2l__digest_bytes(a->targets, e->images * (int64_t)sizeof(int));
-    int n = l2l__options_pack(l2l__attack_fields, &k->attack, k->settings);
-    k->settings[n] = k->targets;
-    k->settings[n + 1] = l2l__digest_bytes(a->init, l2l__image_size(&e->model->options) *
-                                                    e->images * (int64_t)sizeof(l2l_real));
-    k->n_settings = n + 3;
-    return l2l__learned_digest(e->model->context, &a->maximizer, &k->settings[n + 2]);
-}
-
-/* -- running over the images ------------------------------------------------------------------- */
-
-static bool l2l__begun(const l2l_evaluation *e, const char *who)
-{
-    l2l_context *c = e ? e->context : NULL;
-    if (!c || c->status) return false;
-    return e->model || l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: the evaluation has not begun", who);
-}
-
-/* Is the attack one on the ball that `worst` is about? The first one may say which. */
-static bool l2l__counts(const l2l_evaluation *e, const l2l_attack *a)
-{
-    return e->epsilon < 0 || (a->norm == e->norm && !(fabs(a->epsilon - e->epsilon) > 0));
-}
-
-L2LADVDEF bool l2l_evaluation_run(l2l_evaluation *e, const l2l_attack *a, int first, int n,
-                                  l2l_record *records, l2l_real *adversarial)
-{
-    const char *who = "l2l_evaluation_run";
-    if (!l2l__begun(e, who)) return false;
-    l2l_context *c = e->model->context;
-    if (!l2l__given(c, who, "the attack", a) || !l2l__given(c, who, "records", records))
-        return false;
-    if (first < 0 || n < 1 || n > e->images - first)
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images from %d on are not among %d", who, n,
-                         first, e->images);
-    const l2l_model_options *o = &e->model->options;
-    int64_t one = l2l__image_size(o);
-    l2l_dataset data = *e->data;             /* errors and room are the model's context's         */
-    l2l_attack part = *a;
-    l2l__series s = {e->model, &part, 1, NULL, e->labels + first, n, NULL, adversarial, records};
-    l2l_real *x = (l2l_real *)l2l__allocate_array(c, n * one, sizeof *x);
-    data.context = c;
-    for (int i = 0; i < n && !c->status; i++)
-        l2l__fetch(&data, "evaluation", o, NULL, NULL, first + i, x + i * one,
-                   e->labels + first + i);
-    l2l__attack_from(&part, a, first, one);
-    part.progress = NULL;
-    s.images = x;
-    if (e->options.skip_fooled && l2l__counts(e, a)) s.only = e->right + first;
-    memset(records, 0, (size_t)n * sizeof *records);
-    l2l__series_run(&s);
-    for (int i = 0; i < n; i++) {
-        if (!s.only || s.only[i]) continue;
-        records[i].label = e->labels[first + i];
-        records[i].clean = e->clean[first + i];
-        records[i].predicted = records[i].step = records[i].stage = -1;
-        records[i].success = true;
-    }
-    l2l_free(c, x);
-    return !c->status;
-}
-
-/* The records of all images. */
-static bool l2l__evaluation_run(l2l_evaluation *e, const l2l_attack *a, l2l_record *records,
-                                l2l_real *adversarial)
-{
-    int64_t one = l2l__image_size(&e->model->options);
-    int n;
-    for (int at = 0; at < e->images; at += n) {
-        n = e->images - at < e->options.batch ? e->images - at : e->options.batch;
-        if (!l2l_evaluation_run(e, a, at, n, records + at,
-                                adversarial ? adversarial + at * one : NULL))
-            return false;
-        if (a->progress && !a->progress(a->user, at + n, e->images))
-            return l2l__fail(e->model->context, L2L_ERROR_CANCELLED, "evaluation: cancelled after "
-                             "%d of %d images", at + n, e->images);
-    }
-    return true;
-}
-
-/* -- the model itself -------------------------------------------------------------------------- */
-
-enum { L2L__CHECKED = 20, L2L__PASSES = 5 }; /* images and passes                                 */
-
-/* Finite logits of n images. */
-static bool l2l__logits_of(l2l_model *m, const l2l_real *x, int n, l2l_real *z)
-{
-    int k = m->options.classes;
-    int64_t all = (int64_t)n * k, at;
-    if (!l2l_model_logits(m, x, n, z)) return false;
-    at = l2l__not_finite_at(z, all);
-    return at == all || l2l__fail(m->context, L2L_ERROR_NUMERIC, "evaluation: the logit of class "
-                                  "%d of image %d is %g, not finite", (int)(at % k), (int)(at / k),
-                                  (double)z[at]);
-}
-
-/* Rows of k numbers in [0,1] that sum to 1. */
-static bool l2l__probabilities(const l2l_real *z, int n, int k)
-{
-    for (int i = 0; i < n; i++, z += k) {
-        double sum = 0;
-        for (int j = 0; j < k; j++) {
-            if (!((double)z[j] >= -1e-5 && (double)z[j] <= 1 + 1e-5)) return false;
-            sum += (double)z[j];
-        }
-        if (!(fabs(sum - 1) <= 1e-5)) return false;
-    }
-    return true;
-}
-
-/* Does a row of k logits predict otherwise, or is it elsewhere once both have length 1? */
-static bool l2l__elsewhere(const l2l_real *a, const l2l_real *b, int k)
-{
-    double na = l2l_norm2(a, NULL, k) + 1e-10, nb = l2l_norm2(b, NULL, k) + 1e-10, sum = 0;
-    for (int j = 0; j < k; j++) {
-        double d = (double)a[j] / na - (double)b[j] / nb;
-        sum += d * d;
-    }
-    return l2l__argmax(a, k, -1) != l2l__argmax(b, k, -1) || sqrt(sum) > 1e-4;
-}
-
-/* Asks the model several times about its first images. */
-static bool l2l__evaluation_check(l2l_evaluation *e)
-{
-    l2l_context *c = e->model->context;
-    const l2l_model_options *o = &e->model->options;
-    int64_t one = l2l__image_size(o), all;
-    int n = e->images < L2L__CHECKED ? e->images : L2L__CHECKED, label;
-    l2l_dataset data = *e->data;
-    l2l_real *x = (l2l_real *)l2l__allocate_array(c, n * one, sizeof *x);
-    l2l_real *z = (l2l_real *)l2l__allocate_array(c, 2 * (int64_t)n * o->classes, sizeof *z);
-    data.context = c;
-    for (int i = 0; i < n && !c->status; i++)
-        l2l__fetch(&data, "evaluation", o, NULL, NULL, i, x + i * one, &label);
-    all = (int64_t)n * o->classes;
-    for (int pass = 0; pass < L2L__PASSES && !c->status; pass++) {
-        l2l_real *to = z + (pass ? all : 0);
-        if (!l2l__logits_of(e->model, x, n, to)) break;
-        if (!pass && l2l__probabilities(z, n, o->classes)) e->checked |= L2L_WARN_SOFTMAX;
-        for (int i = 0; pass && i < n; i++)
-            if (l2l__elsewhere(z + (int64_t)i * o->classes, to + (int64_t)i * o->classes,
-                               o->classes))
-                e->checked |= L2L_WARN_RANDOM;
-    }
-    l2l_free(c, x);
-    l2l_free(c, z);
-    return !c->status;
-}
-
-/* -- an evaluation ----------------------------------------------------------------------------- */
-
-/* The share that is right so far, among all. */
-static void l2l__worst(l2l_evaluation *e)
-{
-    int right = 0;
-    for (int i = 0; i < e->images; i++) right += e->right[i];
-    e->worst = (double)right / e->images;
-}
-
-static const l2l__field l2l__evaluation_options_fields[] = {
-    L2L__INT(l2l_evaluation_options, limit, 0, INT_MAX, 0),
-    L2L__INT(l2l_evaluation_options, batch, 1, INT_MAX, L2L__FREE),
-    L2L__ENUM(l2l_evaluation_options, norm, l2l__norm_names, 0),
-    L2L__NUMBER(l2l_evaluation_options, epsilon, -DBL_MAX, HUGE_VAL, 0),
-    L2L__BOOL(l2l_evaluation_options, skip_fooled, 0),
-    L2L__END};
-
-static bool l2l__evaluation_ok(l2l_context *c, const l2l_model *m, const l2l_dataset *d,
-                               const l2l_evaluation_options *o)
-{
-    if (!l2l__options_ok(c, "evaluation", l2l__evaluation_options_fields, o, 0)) return false;
-    return l2l__dataset_fits(c, "evaluation", d, &m->options);
-}
-
-/* The clean images, by an attack that stays where it starts. */
-static bool l2l__evaluation_clean(l2l_evaluation *e)
-{
-    l2l_context *c = e->model->context;
-    l2l_attack none = l2l__attack("none", 0, 0, 0, L2L_START_CLEAN);
-    l2l_record *records = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *records);
-    memset(e->right, 1, (size_t)e->images);  /* none is spared                                    */
-    if (records && l2l__evaluation_run(e, &none, records, NULL)) {
-        for (int i = 0; i < e->images; i++) {
-            e->clean[i] = records[i].clean;
-            e->right[i] = e->clean[i] == e->labels[i];
-            e->by_gradient[i] = e->by_query[i] = e->right[i];
-        }
-        l2l__worst(e);
-        e->natural = e->worst;
-    }
-    l2l_free(c, records);
-    return !c->status;
-}
-
-L2LADVDEF bool l2l_evaluation_begin(l2l_model *m, const l2l_dataset *d,
-                                    const l2l_evaluation_options *o, l2l_evaluation *e)
-{
-    const l2l_evaluation_options usual = l2l_evaluation_default();
+    const char *who = "evaluation";
     l2l_context *c = l2l_model_context(m);
-    if (!l2l__given(c, "l2l_evaluation_begin", "the evaluation", e)) return false;
-    if (!o) o = &usual;
-    memset(e, 0, sizeof *e);
-    e->context = c;
-    if (!c || c->status || !l2l__evaluation_ok(c, m, d, o)) return false;
-    e->model = m;
-    e->data = d;
-    e->options = *o;
-    e->norm = o->norm;
-    e->epsilon = o->epsilon;
-    e->images = o->limit && o->limit < d->count ? o->limit : d->count;
-    e->labels = (int *)l2l__hold(c, &e->held, e->images, sizeof *e->labels);
-    e->clean = (int *)l2l__hold(c, &e->held, e->images, sizeof *e->clean);
-    e->right = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->right);
-    e->by_gradient = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->by_gradient);
-    e->by_query = (bool *)l2l__hold(c, &e->held, e->images, sizeof *e->by_query);
-    if (!c->status && l2l__evaluation_clean(e) && l2l__evaluation_check(e)) return true;
-    l2l_evaluation_end(e);
-    e->context = c;                          /* so that later calls know where the error is       */
-    return false;
-}
-
-/* Has it no gradient any more where it has got far enough? */
-static bool l2l__goes_flat(const l2l_attack *a)
-{
-    return (a->search && a->search->flat) || (a->objective.cut && a->last_iterate);
-}
-
-/* Did such an attack lead image i nowhere, having had no gradient in any iterate, or given up at
-   the first one without? */
-static bool l2l__stuck(const l2l_attack *a, const l2l_record *b, const int *wanted)
-{
-    bool fooled = wanted ? b->predicted == *wanted : b->predicted != b->label;
-    return l2l__goes_flat(a) && !fooled && b->zero_gradients > 0 &&
-           ((a->search && a->search->gives_up) || b->zero_gradients == b->backwards);
-}
-
-/* The results of an attack, from its records. */
-static void l2l__evaluation_sum(const l2l_evaluation *e, const l2l_attack *a,
-                                const l2l_record *records, l2l__ran *k)
-{
-    l2l_result *r = &k->result;
-    double zero = 0;
-    int right = 0, natural = 0, hits = 0;
-    r->counted = l2l__counts(e, a);
-    for (int i = 0; i < e->images; i++) r->attacked += records[i].predicted >= 0;
-    for (int i = 0; i < e->images; i++) {
-        const l2l_record *b = &records[i];
-        const bool own = a->targets && a->targets[i] == b->label;
-        if (b->predicted < 0) continue;
-        k->own_target += own;
-        k->stuck += l2l__stuck(a, b, a->targets ? a->targets + i : NULL);
-        right += !l2l__broken(a, b);
-        natural += b->clean == b->label && !own;
-        for (int s = 0; a->ensemble && s < L2L_AUTOATTACK_STAGES; s++)
-            r->stages[s] += !(b->success && b->stage <= s) / (double)e->images;
-        r->mean_loss += b->loss / r->attacked;
-        r->mean_linf += b->linf / r->attacked;
-        r->forwards += b->forwards;
-        r->backwards += b->backwards;
-        zero += b->zero_gradients;
-        if (b->clean != b->label || b->predicted == b->label ||
-            (a->targets && (own || b->predicted != a->targets[i])))
-            continue;
-        hits++;
-        r->success_linf += b->linf;
-        r->success_l2 += b->l2;
-    }
-    r->accuracy = (double)right / e->images;
-    r->success = natural ? (double)hits / natural : 0;
-    if (hits) r->success_linf /= hits;
-    if (hits) r->success_l2 /= hits;
-    r->zero_gradients = r->backwards ? zero / (double)r->backwards : 0;
-}
-
-/* What the attack did to the worst case. An image that was spared might have fallen to it. */
-static void l2l__evaluation_count(l2l_evaluation *e, const l2l_attack *a,
-                                  const l2l_record *records, const l2l_result *r)
-{
-    if (e->epsilon < 0 && a->epsilon > 0) {  /* the first attack says which ball it is about      */
-        e->epsilon = a->epsilon;
-        e->norm = a->norm;
-    }
-    for (int i = 0; r->counted && i < e->images; i++) {
-        const l2l_record *b = &records[i];
-        bool square = a->ensemble && b->stage == L2L_AUTOATTACK_STAGES - 1;
-        bool *by = r->backwards && !square ? e->by_gradient : e->by_query;
-        if (b->predicted >= 0 && !l2l__broken(a, b)) continue;
-        e->right[i] = false;
-        if (b->predicted >= 0 || r->backwards) by[i] = false;
-    }
-    l2l__worst(e);
-}
-
-/* Records may come from a file. */
-static bool l2l__records_ok(const l2l_evaluation *e, const l2l_record *records)
-{
-    l2l_context *c = e->model->context;
-    int classes = e->model->options.classes;
-    if (!l2l__given(c, "l2l_evaluation_add", "records", records)) return false;
-    for (int i = 0; i < e->images; i++) {
-        const l2l_record *b = &records[i];
-        if (b->label != e->labels[i])
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_evaluation_add: record %d is of label %d, "
-                             "but the image's is %d", i, b->label, e->labels[i]);
-        if (b->predicted < -1 || b->predicted >= classes)
-            return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_evaluation_add: record %d: predicted %d "
-                             "is not in -1..%d", i, b->predicted, classes - 1);
-    }
-    return true;
-}
-
-L2LADVDEF bool l2l_evaluation_add(l2l_evaluation *e, const l2l_attack *a, const l2l_record *records,
-                                  l2l_result *r)
-{
-    l2l__ran here = L2L__ZERO, *all;
-    if (r) *r = here.result;
-    if (!l2l__begun(e, "l2l_evaluation_add")) return false;
-    l2l_context *c = e->model->context;
-    if (!l2l__attack_ok(c, "attack", a, e->images) || !l2l__records_ok(e, records) ||
-        !l2l__settings_of(e, a, &here))
+    if (n > 0 && records) memset(records, 0, (size_t)n * sizeof *records);
+    if (!c || c->status || !l2l__dataset_fits(c, who, d, &m->options) ||
+        (n_attacks > 0 && !l2l__given(c, who, "the attack", attacks)))
         return false;
-    all = (l2l__ran *)l2l__allocate_array(c, e->n_ran + (int64_t)1, sizeof *all);
-    if (!all) return false;
-    l2l__evaluation_sum(e, a, records, &here);
-    l2l__evaluation_count(e, a, records, &here.result);
-    if (e->ran) memcpy(all, e->ran, (size_t)e->n_ran * sizeof *all);
-    l2l_free(c, e->ran);
-    e->ran = all;
-    e->ran[e->n_ran++] = here;
-    if (r) *r = here.result;
-    return true;
-}
-
-L2LADVDEF bool l2l_evaluation_attack(l2l_evaluation *e, const l2l_attack *a, l2l_result *r,
-                                     l2l_record *records, l2l_real *adversarial)
-{
-    l2l_record *own = NULL;                  /* where the caller wants none                       */
-    if (r) memset(r, 0, sizeof *r);
-    if (!l2l__begun(e, "l2l_evaluation_attack")) return false;
-    l2l_context *c = e->model->context;
-    if (!l2l__attack_ok(c, "attack", a, e->images)) return false;
-    if (!records)
-        records = own = (l2l_record *)l2l__allocate_array(c, e->images, sizeof *own);
-    bool ok = records && l2l__evaluation_run(e, a, records, adversarial) &&
-              l2l_evaluation_add(e, a, records, r);
-    l2l_free(c, own);
-    return ok;
-}
-
-L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e)
-{
-    if (!e || !e->context) return;
-    l2l_context *c = e->context;
-    l2l_free(c, e->ran);
-    l2l__let_go(c, e->held);
-    memset(e, 0, sizeof *e);
-}
-
-/* -- reasons to doubt -------------------------------------------------------------------------- */
-
-/* "pgd (10 steps, 1 run)" */
-static const char *l2l__ran_text(const l2l__ran *k, char text[80])
-{
-    l2l__format(text, 80, "%s (%d steps, %d runs)", k->name, k->attack.steps, k->attack.restarts);
-    return text;
-}
-
-/* Is attack a the same as b with less of it, and yet stronger? Or one step as far as all of b's? */
-static bool l2l__suspicious(const l2l_evaluation *e, const l2l__ran *a, const l2l__ran *b)
-{
-    const l2l_attack *p = &a->attack, *q = &b->attack;
-    double by = b->result.accuracy - a->result.accuracy;
-    if (a->result.attacked < e->images || b->result.attacked < e->images ||
-        strcmp(a->parts, b->parts) || p->search != q->search || by <= 0)
-        return false;
-    if (p->steps <= q->steps && p->restarts <= q->restarts && /* which come first                 */
-        !memcmp(a->settings + 2, b->settings + 2,
-                (size_t)(a->n_settings - 2) * sizeof *a->settings))
-        return by > (p->last_iterate || p->search || p->ensemble ? 0.005 : 0);
-    return !p->search && a->result.backwards && p->steps <= 1 && q->steps > 1 &&
-           p->norm == q->norm && !(fabs(p->epsilon - q->epsilon) > 0) &&
-           !(fabs(a->targets - b->targets) > 0) && q->steps * q->step_size >= p->step_size &&
-           by > 0.005;
-}
-
-/* Appends what the attacks look like; the worst case of each kind. */
-static size_t l2l__warn_attacks(const l2l_evaluation *e, char *text, size_t capacity, size_t at,
-                                unsigned *flags)
-{
-    const l2l__ran *zero = NULL, *own = NULL, *a, *b, *end = e->ran ? e->ran + e->n_ran : NULL;
-    char first[80], second[80];
-    double most = 0.01, share;
-    for (a = e->ran; a < end; a++) {
-        if (a->own_target > (own ? own->own_target : 0)) own = a;
-        share = !l2l__goes_flat(&a->attack) ? a->result.zero_gradients
-                                            : a->stuck / (double)(a->result.attacked + 1e-300);
-        if (share <= most) continue;
-        most = share;
-        zero = a;
+    if (first < 0 || n < 0 || n > d->count - first)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images from %d on are not among %d", who, n,
+                         first, d->count);
+    int64_t one = l2l__image_size(&m->options);
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_dataset data = *d;                   /* errors and room are the model's context's         */
+    l2l_real *x = (l2l_real *)l2l__arena_array(c, n * one, sizeof *x);
+    int *labels = (int *)l2l__arena_array(c, n, sizeof *labels);
+    l2l_attack *part = (l2l_attack *)l2l__arena_array(c, n_attacks, sizeof *part);
+    data.context = c;
+    for (int i = 0; i < n && !c->status; i++)
+        l2l__fetch(&data, who, &m->options, NULL, NULL, first + i, x + i * one, labels + i);
+    for (int k = 0; k < n_attacks && !c->status; k++) {
+        part[k] = attacks[k];
+        l2l__attack_from(&part[k], &attacks[k], first, one);
     }
-    if (zero) {
-        *flags |= L2L_WARN_ZERO_GRADIENTS;
-        at = l2l__append(text, capacity, at, zero->stuck
-                         ? "zero-gradients: %g %% of the images of %s had no gradient but exactly "
-                           "zero (more than 1 %%): masked, perhaps, not robust\n"
-                         : "zero-gradients: %g %% of the iterates of %s had a gradient of exactly "
-                           "zero (more than 1 %%): masked, perhaps, not robust\n",
-                         100 * most, l2l__ran_text(zero, first));
-    }
-    if (own) {
-        *flags |= L2L_WARN_TARGETS;
-        at = l2l__append(text, capacity, at, "targets: %d of the images have their own label for a "
-                         "target of %s: left as they are, and never a success\n", own->own_target,
-                         l2l__ran_text(own, first));
-    }
-    for (a = e->ran; a < end && !(*flags & L2L_WARN_ORDER); a++)
-        for (b = e->ran; b < end && !(*flags & L2L_WARN_ORDER); b++) {
-            if (!l2l__suspicious(e, a, b)) continue;
-            *flags |= L2L_WARN_ORDER;
-            at = l2l__append(text, capacity, at, "order: %s leaves %g %% right, but %s %g %%\n",
-                             l2l__ran_text(a, first), 100 * a->result.accuracy,
-                             l2l__ran_text(b, second), 100 * b->result.accuracy);
-        }
-    return at;
+    l2l_attack_worst(m, part, n_attacks, x, labels, n, adversarial, records);
+    l2l_release(c, mark);
+    return !c->status;
 }
 
-/* Appends whether attacks without gradients found what those with them did not. */
-static size_t l2l__warn_queries(const l2l_evaluation *e, char *text, size_t capacity, size_t at,
-                                unsigned *flags)
+L2LADVDEF double l2l_accuracy(l2l_model *m, const l2l_dataset *d, int images, const l2l_attack *a)
 {
-    int gradients = 0, found = 0;
-    for (int i = 0; i < e->n_ran; i++)
-        gradients += e->ran[i].result.counted && e->ran[i].result.backwards;
-    for (int i = 0; i < e->images; i++) found += e->by_gradient[i] && !e->by_query[i];
-    if (!gradients || found <= 0.002 * e->images) return at;
-    *flags |= L2L_WARN_QUERIES;
-    return l2l__append(text, capacity, at, "queries: attacks without gradients fool %g %% of the "
-                       "images that withstood all those with gradients (more than 0.2 %%): masked "
-                       "gradients, or too few steps\n", 100.0 * found / e->images);
-}
-
-L2LADVDEF unsigned l2l_evaluation_warnings(const l2l_evaluation *e, char *text, size_t capacity)
-{
-    unsigned flags = e ? e->checked : 0;
-    size_t at;
-    if (!text) capacity = 0;
-    at = l2l__append(text, capacity, 0, "");
-    if (!e) return 0;
-    if (flags & L2L_WARN_SOFTMAX)
-        at = l2l__append(text, capacity, at, "softmax-output: the model's outputs are "
-                         "probabilities; the losses want logits, or gradients vanish\n");
-    if (flags & L2L_WARN_RANDOM)
-        at = l2l__append(text, capacity, at, "random: the model does not answer the same twice; "
-                         "attacks and accuracies are those of single draws\n");
-    at = l2l__warn_attacks(e, text, capacity, at, &flags);
-    l2l__warn_queries(e, text, capacity, at, &flags);
-    return flags;
+    const l2l_attack none = l2l__attack("none", 0, 0, 0, L2L_START_CLEAN);
+    l2l_record records[100];
+    int n, right = 0, all = d && (images <= 0 || images > d->count) ? d->count : images;
+    if (!a) a = &none;
+    for (int i = 0; i == 0 || i < all; i += n) {
+        n = all - i < 100 ? all - i : 100;
+        if (!l2l_evaluate(m, a, 1, d, i, n, NULL, records)) return 0;
+        for (int j = 0; j < n; j++) right += !l2l__broken(a, &records[j]);
+    }
+    return all > 0 ? (double)right / all : 0;
 }
 
 #ifdef __clang__
@@ -12244,7 +11170,7 @@ static const l2l__field l2l__state_fields[] = {
     L2L__END};
 enum { L2L__STATE = sizeof l2l__state_fields / sizeof *l2l__state_fields - 1 };
 
-static const char l2l__checkpoint_format[] = "l2ladv checkpoint 5";
+static const char l2l__checkpoint_format[] = "l2ladv checkpoint 6";
 
 /* Its tensors: copies of the state and of what the maximizer packs, if it does; the arrays where
    they are: theta, the optimizer's moments, the best model, the last good theta. */
@@ -15865,8 +14791,9 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
                      the options of each struct; numbers in files exact; files written whole, where
                      they lead; ties of max pooling as in the plain sum; NULL for handles, outputs
                      and options; l2l_look, l2l_layer_parameter, l2l_model_run, trainers without a
-                     data set; steps of an attack follow its epsilon; L2LDA and streamed shards
-                     beside the header; checkpoints of format 5, evaluations' states of format 3
+                     data set; steps of an attack follow its epsilon; L2LDA, searches,
+                     AutoAttack, evaluations and streamed shards beside the header, l2l_evaluate and
+                     l2l_accuracy in it; checkpoints of format 6, evaluations' states of format 5
    0.4.1  (2026-11)  searches begin at given points; threads take blocks one by one; small planes go
                      place by place, without taps beyond the border
    0.4.0  (2026-11)  the learned maximizer's steps are eps/4 at most unless told otherwise, not eps;

@@ -2,6 +2,7 @@
  * PGD (AdvTrain) and against a learned maximizer (RNN-Adv), attacks both, and draws what happened.
  * demo --help lists the flags. */
 #include "cli.h"
+#include "evaluation.h"
 #include "picture.h"
 
 enum { ADVTRAIN, RNN_ADV, METHODS };

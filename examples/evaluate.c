@@ -155,6 +155,7 @@ static l2l_real *foreign_images(const l2l_evaluation *e, spec *s)
     l2l_evaluation_options o = e->options;
     l2l_real *x = image_room(e);
     l2l_evaluation other;
+    l2l_attack room[AUTOATTACK_STAGES];
     l2l_array a;
     l2l_result r;
     l2l_model *m;
@@ -167,8 +168,8 @@ static l2l_real *foreign_images(const l2l_evaluation *e, spec *s)
     m = cli_model_open(e->data->context, s->from, set.arch, set.width, set.depth);
     o.skip_fooled = false; /* images that this model gets wrong are wanted, too */
     if (l2l_evaluation_begin(m, e->data, &o, &other)) {
-        l2l_evaluation_attack(&other, &s->attack, &r, NULL, x); /* whoever goes on sees its error */
-        l2l_evaluation_end(&other);
+        l2l_evaluation_series(&other, spec_series(s, m, room), &r, NULL, x);
+        l2l_evaluation_end(&other); /* whoever goes on sees its error */
     }
     l2l_model_free(m);
     return x;
@@ -193,7 +194,9 @@ static void transfer(spec *s, l2l_real *x)
 static void attack(evaluation_state *state, spec *s, l2l_real *adversarial)
 {
     l2l_context *c = state->e->context;
-    while (!evaluation_state_attack(state, &s->attack, &s->result, NULL, adversarial) &&
+    l2l_attack room[AUTOATTACK_STAGES];
+    while (!evaluation_state_series(state, spec_series(s, state->e->model, room), &s->result, NULL,
+                                    adversarial) &&
            cli_error_names(c, state->path)) {
         failed |= cli_complain(c);
         if (adversarial) state->path = NULL;
@@ -292,9 +295,6 @@ static number json(double v)
     return n;
 }
 
-static const char *const stage_names[L2L_AUTOATTACK_STAGES] = {"apgd-ce", "apgd-t", "fab-t",
-                                                               "square"};
-
 static void print_json(const l2l_evaluation *e, const spec *specs, int n)
 {
     char warnings[4096];
@@ -318,11 +318,11 @@ static void print_json(const l2l_evaluation *e, const spec *specs, int n)
         if (trained_steps(s))
             printf(",\"steps\":%d,\"trained_steps\":%d", s->attack.steps, trained_steps(s));
         if (*s->images) printf(",\"outside\":%d", s->outside);
-        if (s->attack.ensemble) {
+        if (autoattack_is(&s->attack)) {
             int k;
             printf(",\"stages\":{");
-            for (k = 0; k < L2L_AUTOATTACK_STAGES; k++)
-                printf("%s\"%s\":%s", k ? "," : "", stage_names[k], json(r->stages[k]).text);
+            for (k = 0; k < AUTOATTACK_STAGES; k++)
+                printf("%s\"%s\":%s", k ? "," : "", autoattack_names[k], json(r->stages[k]).text);
             printf("}");
         }
         printf("}");
@@ -353,8 +353,8 @@ static void print_notes(const spec *s, const l2l_evaluation *e)
         printf(", at %s %.4g on average", norm, l2 ? r->success_l2 : r->success_linf);
     if (trained_steps(s))
         printf("%s%d steps, trained with %d", next, a->steps, trained_steps(s)), next = "; ";
-    for (int k = 0; a->ensemble && k < L2L_AUTOATTACK_STAGES; k++)
-        printf("%s%s %.2f %%", k ? ", " : next, stage_names[k], 100 * r->stages[k]), next = "; ";
+    for (int k = 0; autoattack_is(a) && k < AUTOATTACK_STAGES; k++)
+        printf("%s%s %.2f %%", k ? ", " : next, autoattack_names[k], 100 * r->stages[k]), next = "; ";
     if (s->outside) printf("%s%d images were outside the ball", next, s->outside);
 }
 
@@ -442,6 +442,7 @@ static void cross(l2l_context *c, const l2l_dataset *d, spec *s)
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_model *m[MAX_MODELS];
     double natural[MAX_MODELS], accuracies[MAX_MODELS * MAX_MODELS], begin = cli_seconds();
+    l2l_attack room[AUTOATTACK_STAGES];
     char *names[MAX_MODELS], *text = (char *)cli_allocate(strlen(set.transfer) + 1, 1), *at;
     int n = 0, i;
     for (at = strtok(strcpy(text, set.transfer), ","); at; at = strtok(NULL, ",")) {
@@ -454,7 +455,7 @@ static void cross(l2l_context *c, const l2l_dataset *d, spec *s)
     s->attack.batch = set.batch;
     s->attack.progress = progress;
     show_begin(s->spec, show.all = 1);
-    if (!transfer_matrix(m, n, d, &s->attack, &o, natural, accuracies)) die(c);
+    if (!transfer_matrix(m, n, d, spec_series(s, m[0], room), &o, natural, accuracies)) die(c);
     show_end();
     s->seconds = cli_seconds() - begin;
     print_matrix(c, d, m, names, n, s, o.limit && o.limit < d->count ? o.limit : d->count, natural,

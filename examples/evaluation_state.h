@@ -1,12 +1,12 @@
 /* evaluation_state.h - an evaluation that goes on after a stop, as `evaluate --state` does. C99 or
- * C++11. Needs ../l2ladv.h alone, and of it only the public interface: an evaluation is a fold over
- * records, so records that a file kept stand for passes through the model. Every function is static:
- * include it where it is used.
+ * C++11, on evaluation.h: an evaluation is a fold over records, so records that a file kept stand for
+ * passes through the model. Every function is static: include it where it is used.
  *
  *     evaluation_state s;
  *     l2l_evaluation_begin(m, &d, &options, &e);
  *     evaluation_state_open(&s, &e, "pgd.state");
- *     evaluation_state_attack(&s, &pgd, &result, NULL, NULL);    in place of l2l_evaluation_attack
+ *     evaluation_state_attack(&s, &pgd, &result, NULL, NULL);    in place of l2l_evaluation_attack,
+ *                                                                _series of l2l_evaluation_series
  *     evaluation_state_close(&s);
  *     l2l_evaluation_end(&e);
  *
@@ -26,12 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../l2ladv.h"
-
-typedef struct es_text {
-    char *at; /* with a 0 behind it */
-    size_t length, room;
-} es_text;
+#include "evaluation.h"
 
 typedef struct es_attack {
     es_text settings, lines; /* a line for each setting, for each record */
@@ -47,9 +42,7 @@ typedef struct evaluation_state {
     int count, added;        /* in `attacks`; of these so many in e */
 } evaluation_state;
 
-static const char es_format[] = "l2ladv evaluation 4";
-
-/* ---- text ---- */
+static const char es_format[] = "l2ladv evaluation 5";
 
 static inline bool es_fail(const evaluation_state *s, l2l_status status, const char *format, ...)
 {
@@ -64,70 +57,7 @@ static inline bool es_fail(const evaluation_state *s, l2l_status status, const c
     return false;
 }
 
-static inline bool es_append(l2l_context *c, es_text *t, const char *bytes, size_t n)
-{
-    size_t room = 2 * (t->length + n) + 200;
-    if (t->length + n >= t->room) {
-        char *more = (char *)l2l_allocate(c, room);
-        if (!more) return false;
-        if (t->at) memcpy(more, t->at, t->length);
-        l2l_free(c, t->at);
-        t->at = more;
-        t->room = room;
-    }
-    if (n) memcpy(t->at + t->length, bytes, n);
-    t->at[t->length += n] = 0;
-    return true;
-}
-
-static inline bool es_print(l2l_context *c, es_text *t, const char *format, ...)
-{
-    char line[512];
-    va_list a;
-    va_start(a, format);
-    vsnprintf(line, sizeof line, format, a);
-    va_end(a);
-    return es_append(c, t, line, strlen(line));
-}
-
-/* As many digits as lead back to the number. */
-typedef struct es_number { char text[32]; } es_number;
-static inline es_number es_real(double v)
-{
-    es_number n;
-    int digits = 15;
-    do snprintf(n.text, sizeof n.text, "%.*g", digits, v);
-    while (strtod(n.text, NULL) != v && ++digits <= 17);
-    return n;
-}
-
-/* FNV-1a, 64 bits. */
-#define ES_DIGEST 14695981039346656037u
-static inline uint64_t es_fold(uint64_t h, const void *data, size_t bytes)
-{
-    const unsigned char *p = (const unsigned char *)data;
-    for (; bytes > 0; bytes--) h = (h ^ *p++) * 1099511628211u;
-    return h;
-}
-static inline es_number es_digest(uint64_t h)
-{
-    es_number n;
-    snprintf(n.text, sizeof n.text, "%016llx", (unsigned long long)h);
-    return n;
-}
-static inline es_number es_digest_of(const void *data, size_t bytes)
-{
-    es_number none = {"0"};
-    return data ? es_digest(es_fold(ES_DIGEST, data, bytes)) : none;
-}
-
 /* ---- what the evaluation is of ---- */
-
-static inline size_t es_pixels(const l2l_evaluation *e)
-{
-    const l2l_model_options *o = l2l_model_info(e->model);
-    return (size_t)o->channels * (size_t)o->height * (size_t)o->width;
-}
 
 /* Names, shapes and values of the parameters; of a model without any, which lives elsewhere, what it
  * says to the first images. */
@@ -144,14 +74,11 @@ static inline uint64_t es_weights(const l2l_evaluation *e)
         h = es_fold(h, p.value->data, (size_t)l2l_count(p.value->shape) * sizeof *p.value->data);
     }
     if (n) return h;
-    l2l_evaluation all = *e;
-    l2l_attack none = l2l_attack_ifgsm(0);
+    l2l_attack none = evaluation__none();
     l2l_record *records = (l2l_record *)l2l_allocate(c, (size_t)some * sizeof *records);
     l2l_real *x = (l2l_real *)l2l_allocate(c, (size_t)some * es_pixels(e) * sizeof *x);
     l2l_real *z = (l2l_real *)l2l_allocate(c, (size_t)some * classes * sizeof *z);
-    none.steps = 0;
-    all.options.skip_fooled = false;
-    if (z && l2l_evaluation_run(&all, &none, 0, some, records, x) &&
+    if (z && l2l_evaluate(e->model, &none, 1, e->data, 0, some, x, records) &&
         l2l_model_logits(e->model, x, some, z))
         h = es_fold(h, z, (size_t)some * classes * sizeof *z);
     l2l_free(c, records);
@@ -195,41 +122,20 @@ static inline bool es_heading(const l2l_evaluation *e, es_text *t)
     return !l2l_error(c);
 }
 
-/* What the maximizer has learned. */
-static inline es_number es_learned(l2l_context *c, const l2l_maximizer *m)
-{
-    int64_t n = m->pack ? m->pack(m->self, NULL) : 0;
-    double *v = n > 0 ? (double *)l2l_allocate(c, (size_t)n * sizeof *v) : NULL;
-    if (v) m->pack(m->self, v);
-    es_number digest = es_digest_of(v, (size_t)n * sizeof *v);
-    l2l_free(c, v);
-    return digest;
-}
-
-static inline const char *es_name(const char *name) { return name ? name : ""; }
-
-/* All that the records of an attack depend on. */
-static inline bool es_settings(const l2l_evaluation *e, const l2l_attack *a, es_text *t)
+/* All that the records of a series depend on. */
+static inline bool es_series(const l2l_evaluation *e, const l2l_series *s, es_text *t)
 {
     l2l_context *c = e->context;
-    bool walk = a->step_size <= 0 && !a->search; /* the same walk however its step was given */
-    es_print(c, t, "attack: %.30s (%.60s, %.60s)\nsteps: %d\nrestarts: %d\nnorm: %s\nepsilon: %s\n",
-             es_name(a->name), es_name(a->objective.name), es_name(a->maximizer.name), a->steps,
-             a->restarts, a->norm == L2L_L2 ? "l2" : "linf", es_real(a->epsilon).text);
-    es_print(c, t, "step_size: %s\nstart: %d\nlast_iterate: %d\nseed: %llu\nfirst: %lu\n",
-             es_real(walk ? a->relative_step * a->epsilon : a->step_size).text, (int)a->start,
-             a->last_iterate, (unsigned long long)a->seed, (unsigned long)a->first);
-    es_print(c, t, "maximizer.number: %s %s\nobjective.cut: %d\nobjective.confidence: %s\n",
-             es_real(a->maximizer.number[0]).text, es_real(a->maximizer.number[1]).text,
-             a->objective.cut, es_real(a->objective.confidence).text);
-    es_print(c, t, "candidates: %d\nnearest: %d\nshare: %s\nnumber: %s %s\nminimal: %d\n"
-             "ensemble: %d\n", a->candidates, a->nearest, es_real(a->share).text,
-             es_real(a->number[0]).text, es_real(a->number[1]).text, a->minimal, a->ensemble);
-    es_print(c, t, "targets (a digest): %s\ninit (a digest): %s\nlearned numbers (a digest): %s\n",
-             es_digest_of(a->targets, (size_t)e->images * sizeof *a->targets).text,
-             es_digest_of(a->init, (size_t)e->images * es_pixels(e) * sizeof *a->init).text,
-             es_learned(c, &a->maximizer).text);
-    return !l2l_error(c);
+    const bool several = s->count > 1;
+    if (several) es_print(c, t, "attack: %.30s (%d in series)\n", es_name(s->name), s->count);
+    for (int i = 0; i < s->count; i++) {
+        const l2l_attack *a = &s->attacks[i];
+        es_print(c, t, "%s: %.30s (%.60s, %.60s)\nsteps: %d\nrestarts: %d\n",
+                 several ? "stage" : "attack", es_name(a->name), es_name(a->objective.name),
+                 es_name(a->maximizer.name), a->steps, a->restarts);
+        if (!es_settings(e, a, t)) return false;
+    }
+    return true;
 }
 
 /* "key: value" of a line. */
@@ -280,23 +186,23 @@ static inline bool es_save(const evaluation_state *s)
 /* What a record tells beyond label and clean prediction; and as a line, and back. */
 enum { ES_WHOLE = 8, ES_REAL = 3 };
 static const char *const es_names[ES_WHOLE + ES_REAL] = {
-    "predicted", "success", "step", "restart", "stage", "forwards", "backwards", "zero_gradients",
+    "predicted", "success", "attack", "step", "restart", "forwards", "backwards", "zero_gradients",
     "loss", "linf", "l2"};
 
 static inline bool es_record_print(l2l_context *c, es_text *t, const l2l_record *b)
 {
-    return es_print(c, t, "%d %d %d %d %d %d %d %d %s %s %s\n", b->predicted, b->success, b->step,
-                    b->restart, b->stage, b->forwards, b->backwards, b->zero_gradients,
+    return es_print(c, t, "%d %d %d %d %d %d %d %d %s %s %s\n", b->predicted, b->success, b->attack,
+                    b->step, b->restart, b->forwards, b->backwards, b->zero_gradients,
                     es_real(b->loss).text, es_real(b->linf).text, es_real(b->l2).text);
 }
 
 /* The number of the first value that is none or out of range; -1: all are well. */
 static inline int es_record_read(const char *line, int classes, l2l_record *b)
 {
-    static const int low[ES_WHOLE] = {-1, 0, -1, 0, -1, 0, 0, 0};
-    const int high[ES_WHOLE] = {classes - 1, 1, INT_MAX, INT_MAX, L2L_AUTOATTACK_STAGES - 1,
+    static const int low[ES_WHOLE] = {-1, 0, 0, -1, 0, 0, 0, 0};
+    const int high[ES_WHOLE] = {classes - 1, 1, L2L_EVALUATION_STAGES - 1, INT_MAX, INT_MAX,
                                 INT_MAX, INT_MAX, INT_MAX};
-    int *const whole[ES_WHOLE] = {&b->predicted, NULL, &b->step, &b->restart, &b->stage,
+    int *const whole[ES_WHOLE] = {&b->predicted, NULL, &b->attack, &b->step, &b->restart,
                                   &b->forwards, &b->backwards, &b->zero_gradients};
     double *const real[ES_REAL] = {&b->loss, &b->linf, &b->l2};
     char *end;
@@ -441,14 +347,14 @@ static inline bool evaluation_state_open(evaluation_state *s, l2l_evaluation *e,
 }
 
 /* The file's attack that comes next, if it is this one, or a new one; NULL after an error. */
-static inline es_attack *es_next(evaluation_state *s, const l2l_attack *a)
+static inline es_attack *es_next(evaluation_state *s, const l2l_series *a)
 {
     l2l_context *c = s->e->context;
     es_text here = {NULL, 0, 0};
     es_pair was, is;
     const char *line;
     es_attack *k = s->added < s->count ? &s->attacks[s->added] : es_room(s);
-    bool ok = k && es_settings(s->e, a, &here);
+    bool ok = k && es_series(s->e, a, &here);
     if (ok && k->settings.at && (line = es_differ(k->settings.at, here.at, &was, &is)) != NULL)
         ok = line == here.at ? es_fail(s, L2L_ERROR_MISMATCH, "attack %d was %s, not %s",
                                        s->added + 1, was.value, is.value)
@@ -461,10 +367,10 @@ static inline es_attack *es_next(evaluation_state *s, const l2l_attack *a)
     return ok ? k : NULL;
 }
 
-/* As l2l_evaluation_attack, from the batch on that the file does not have; images that are wanted
+/* As l2l_evaluation_series, from the batch on that the file does not have; images that are wanted
  * are made again. A file that cannot be written is an error behind a finished batch: with the error
  * cleared, the same call goes on with the next one. */
-static inline bool evaluation_state_attack(evaluation_state *s, const l2l_attack *a, l2l_result *r,
+static inline bool evaluation_state_series(evaluation_state *s, l2l_series a, l2l_result *r,
                                            l2l_record *records, l2l_real *adversarial)
 {
     l2l_evaluation *e = s->e;
@@ -473,9 +379,11 @@ static inline bool evaluation_state_attack(evaluation_state *s, const l2l_attack
     int n;
     if (r) memset(r, 0, sizeof *r);
     if (!c || l2l_error(c)) return false;
-    if (!s->path || !a) return l2l_evaluation_attack(e, a, r, records, adversarial);
-    if ((k = es_next(s, a)) == NULL) return false;
+    if (!s->path) return l2l_evaluation_series(e, a, r, records, adversarial);
+    if (!evaluation__series_ok(c, "evaluation_state_series", &a) || (k = es_next(s, &a)) == NULL)
+        return false;
     for (int at = adversarial ? 0 : k->done; at < e->images && !l2l_error(c); at += n) {
+        const l2l_attack *told = a.attacks;
         n = e->images - at < e->options.batch ? e->images - at : e->options.batch;
         if (!l2l_evaluation_run(e, a, at, n, k->records + at,
                                 adversarial ? adversarial + (size_t)at * es_pixels(e) : NULL))
@@ -483,7 +391,8 @@ static inline bool evaluation_state_attack(evaluation_state *s, const l2l_attack
         for (; k->done < at + n; k->done++)
             if (!es_record_print(c, &k->lines, &k->records[k->done])) break;
         if (s->added == s->count && k->done) s->count++;
-        if (!l2l_error(c) && es_save(s) && a->progress && !a->progress(a->user, at + n, e->images))
+        if (!l2l_error(c) && es_save(s) && told->progress &&
+            !told->progress(told->user, at + n, e->images))
             es_fail(s, L2L_ERROR_CANCELLED, "cancelled after %d of %d images", at + n, e->images);
     }
     if (l2l_evaluation_add(e, a, k->records, r)) {
@@ -492,6 +401,12 @@ static inline bool evaluation_state_attack(evaluation_state *s, const l2l_attack
     }
     if (s->added == s->count && l2l_error(c) && !k->done) es_drop(c, k);
     return !l2l_error(c);
+}
+
+static inline bool evaluation_state_attack(evaluation_state *s, const l2l_attack *a, l2l_result *r,
+                                           l2l_record *records, l2l_real *adversarial)
+{
+    return evaluation_state_series(s, l2l_series_of(a), r, records, adversarial);
 }
 
 #endif /* EVALUATION_STATE_H */

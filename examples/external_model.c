@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #include "../l2ladv.h"
-#include "searches.h"
+#include "autoattack.h"
 
 enum { PIXELS = 28 * 28, CLASSES = 10, TRAIN = 2000, TEST = 500 };
 

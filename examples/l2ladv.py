@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """l2ladv.h for Python: attacks on any classifier, and training with a learned optimizer.
 
-One file beside the header, with NumPy and the standard library (and searches.h, if it is there too:
-DeepFool, Carlini and Wagner's l2 attack, Sign-OPT). On first use it compiles the header
-with the C compiler at hand, which takes some seconds, and keeps the shared library in a cache.
+One file beside the header, with NumPy and the standard library. With searches.h,
+autoattack.h and evaluation.h beside it, too, there are more attacks (DeepFool, Carlini and Wagner's
+l2 attack, Sign-OPT, AutoAttack and its parts). On first use it compiles the header with the C
+compiler at hand, which takes some seconds, and keeps the shared library in a cache.
 PyTorch is used if you hand in a torch model, and only then.
 
     import l2ladv
@@ -77,8 +78,9 @@ SHIM = r"""
 #endif
 #define L2LADV_IMPLEMENTATION
 #include L2LADV_HEADER
-#ifdef SEARCHES
-#include "searches/searches.h"
+#ifdef BESIDE
+#include "beside/autoattack.h"
+#include "beside/evaluation.h"
 #endif
 #include <string.h>
 
@@ -104,11 +106,10 @@ static const struct field {
     FIELD(l2l_attack, last_iterate) FIELD(l2l_attack, seed) FIELD(l2l_attack, batch)
     FIELD(l2l_attack, first) FIELD(l2l_attack, init) FIELD(l2l_attack, progress)
     FIELD(l2l_attack, number)
-    FIELD(l2l_attack, candidates) FIELD(l2l_attack, nearest) FIELD(l2l_attack, share)
     STRUCT(l2l_record)
     FIELD(l2l_record, label) FIELD(l2l_record, clean) FIELD(l2l_record, predicted)
     FIELD(l2l_record, success) FIELD(l2l_record, attack) FIELD(l2l_record, step)
-    FIELD(l2l_record, restart) FIELD(l2l_record, stage) FIELD(l2l_record, loss)
+    FIELD(l2l_record, restart) FIELD(l2l_record, loss)
     FIELD(l2l_record, linf) FIELD(l2l_record, l2) FIELD(l2l_record, forwards)
     FIELD(l2l_record, backwards) FIELD(l2l_record, zero_gradients)
     STRUCT(l2l_model_options)
@@ -192,20 +193,23 @@ static const struct attack {
 } attacks[] = {
     {"fgsm", l2l_attack_fgsm}, {"ifgsm", l2l_attack_ifgsm}, {"pgd", l2l_attack_pgd},
     {"bls", l2l_attack_bls}, {"pgd-l2", l2l_attack_pgd_l2}, {"mim", l2l_attack_mim},
-    {"cw-pgd", l2l_attack_cw_pgd}, {"square", l2l_attack_square}, {"apgd", l2l_attack_apgd},
-    {"apgd-dlr", l2l_attack_apgd_dlr}, {"apgd-t", l2l_attack_apgd_t},
-    {"fab-t", l2l_attack_fab_t}, {"autoattack", l2l_attack_autoattack}, {"learned", NULL},
-#ifdef SEARCHES
+    {"cw-pgd", l2l_attack_cw_pgd}, {"learned", NULL},
+#ifdef BESIDE
     {"cw-l2lda", l2l_attack_cw_l2lda}, {"cw-l2", l2l_attack_cw_l2},
     {"deepfool", l2l_attack_deepfool}, {"deepfool-l2", l2l_attack_deepfool_l2},
-    {"sign-opt", l2l_attack_sign_opt},
+    {"sign-opt", l2l_attack_sign_opt}, {"square", l2l_attack_square}, {"apgd", l2l_attack_apgd},
+    {"apgd-dlr", l2l_attack_apgd_dlr}, {"apgd-t", l2l_attack_apgd_t},
+    {"fab-t", l2l_attack_fab_t}, {"autoattack", l2l_attack_autoattack},
 #endif
 };
 static const struct objective {
     const char *name;
     l2l_objective (*make)(void);
 } objectives[] = {{"cross-entropy", l2l_objective_cross_entropy}, {"kl", l2l_objective_kl},
-                  {"margin", l2l_objective_margin}, {"dlr", l2l_objective_dlr}};
+#ifdef BESIDE
+                  {"dlr", l2l_objective_dlr},
+#endif
+                  {"margin", l2l_objective_margin}};
 static const char *const methods[] = {"plain", "advtrain", "advtrain-bls", "trades", "rnn-adv",
                                       "rnn-trades"};
 
@@ -237,6 +241,7 @@ L2LADVDEF bool shim_parameter(const l2l_model *m, int i, const char **name, int 
 L2LADVDEF l2l_learned *shim_learned_copy(l2l_context *c, l2l_learned *from);
 L2LADVDEF bool shim_train(l2l_model *m, const float *x, const int *y, int n, int channels,
                           int height, int width, const l2l_train_options *o, l2l_model **best);
+L2LADVDEF int shim_stages(l2l_model *m, const l2l_attack *a, l2l_attack *stages);
 L2LADVDEF bool shim_autoattack(l2l_model *m, const float *x, const int *y, int n,
                                const l2l_attack *a, float *adversarial, l2l_record *records,
                                double *natural, double *stages, char *warnings, size_t capacity);
@@ -374,34 +379,55 @@ bool shim_train(l2l_model *m, const float *x, const int *y, int n, int channels,
     return ok && *best;
 }
 
+/* An attack as it is, or what AutoAttack consists of; 0 after an error. */
+int shim_stages(l2l_model *m, const l2l_attack *a, l2l_attack *stages)
+{
+#ifdef BESIDE
+    if (autoattack_is(a)) return autoattack_stages(m, a, stages) ? AUTOATTACK_STAGES : 0;
+#endif
+    *stages = *a;
+    return 1;
+}
+
 bool shim_autoattack(l2l_model *m, const float *x, const int *y, int n, const l2l_attack *a,
                      float *adversarial, l2l_record *records, double *natural, double *stages,
                      char *warnings, size_t capacity)
 {
+#ifdef BESIDE
     const l2l_model_options *model = l2l_model_info(m);
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_evaluation e;
     l2l_dataset d;
     l2l_result r;
+    l2l_attack four[AUTOATTACK_STAGES];
+    const l2l_series all = {a->name, four, AUTOATTACK_STAGES};
     bool ok = false;
+    if (!autoattack_stages(m, a, four)) return false;
     o.batch = a->batch;
     if (!l2l_dataset_from_arrays(l2l_model_context(m), x, y, n, model->channels, model->height,
                                  model->width, model->classes, &d))
         return false;
     if (l2l_evaluation_begin(m, &d, &o, &e)) {
-        ok = l2l_evaluation_attack(&e, a, &r, records, adversarial);
+        ok = l2l_evaluation_series(&e, all, &r, records, adversarial);
         *natural = e.natural;
-        if (ok) memcpy(stages, r.stages, sizeof r.stages);
+        if (ok) memcpy(stages, r.stages, AUTOATTACK_STAGES * sizeof *stages);
         l2l_evaluation_warnings(&e, warnings, capacity);
         l2l_evaluation_end(&e);
     }
     l2l_dataset_free(&d);
     return ok;
+#else
+    return false; /* autoattack() has seen to it */
+#endif
 }
 """
+# Headers on the public calls of l2ladv.h; all of them or none.
+BESIDE = ("autoattack.h", "evaluation.h", "searches.h")
 # What the numbers of a search are.
-NUMBERS = {"cw-l2": ("searches", "constant"), "deepfool": ("overshoot",),
-           "deepfool-l2": ("overshoot",)}
+NUMBERS = {"cw-l2": ("searches", "constant"), "deepfool": ("candidates", "overshoot"),
+           "deepfool-l2": ("candidates", "overshoot"), "sign-opt": ("candidates",),
+           "square": ("share",), "apgd-t": ("candidates",), "fab-t": ("candidates", "nearest"),
+           "autoattack": ("candidates",)}
 STAGES = ("apgd", "apgd-t", "fab-t", "square")  # of autoattack, in this order
 
 # ---- errors -------------------------------------------------------------------------------------
@@ -484,13 +510,15 @@ def _header():
     return header
 
 
-def _searches():
-    """The bytes of searches.h, which has more attacks; b"" if it is not beside this file."""
-    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "searches.h")
-    if not os.path.isfile(place):
-        return b""
-    with open(place, "rb") as f:
-        return f.read()
+def _beside():
+    """The bytes of the headers with more attacks, by name; {} if one is not beside this file."""
+    folder, parts = os.path.dirname(os.path.abspath(__file__)), {}
+    for name in BESIDE:
+        if not os.path.isfile(os.path.join(folder, name)):
+            return {}
+        with open(os.path.join(folder, name), "rb") as f:
+            parts[name] = f.read()
+    return parts
 
 
 def _compiler():
@@ -530,13 +558,14 @@ def library_path():
     """Path of the shared library, compiled now if no library of this header, compiler and flags is
     in the cache. Several processes may do so at once: each compiles in a folder of its own, and the
     finished file is renamed into its place."""
-    header, searches = _header(), _searches()
+    header, beside = _header(), _beside()
     compiler, about = _compiler()
     flags = ["-std=c11"] + shlex.split(os.environ.get("CFLAGS", "-O2"))
     flags += ["-fvisibility=hidden", "-shared"] + ([] if os.name == "nt" else ["-fPIC"])
     ending = shlex.split(os.environ.get("LDFLAGS", "")) + ["-lm"]
     digest = hashlib.sha256()
-    for part in (header, searches, SHIM.encode(), about, repr((compiler, flags, ending)).encode(),
+    for part in (header, *beside.values(), SHIM.encode(), about,
+                 repr((compiler, flags, ending)).encode(),
                  repr((sys.platform, platform.machine(), sys.maxsize)).encode()):
         digest.update(hashlib.sha256(part).digest())
     folder = _cache()
@@ -551,14 +580,14 @@ def library_path():
                          % (folder, e.strerror)) from e
     built = os.path.join(work, "library")
     try:
-        os.mkdir(os.path.join(work, "searches"))
-        for name, data in (("l2ladv.h", header), (os.path.join("searches", "searches.h"), searches),
-                           ("shim.c", SHIM.encode())):
+        os.mkdir(os.path.join(work, "beside"))
+        for name, data in [("l2ladv.h", header), ("shim.c", SHIM.encode())] + [
+                (os.path.join("beside", name), data) for name, data in beside.items()]:
             with open(os.path.join(work, name), "wb") as f:
                 f.write(data)
         for openmp in (["-fopenmp"], []):  # without it there is one thread
             command = (compiler + ['-DL2LADV_HEADER="l2ladv.h"', "-I" + work]
-                       + (["-DSEARCHES"] if searches else []) + flags + openmp
+                       + (["-DBESIDE"] if beside else []) + flags + openmp
                        + [os.path.join(work, "shim.c"), "-o", built] + ending)
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   stdin=subprocess.DEVNULL)
@@ -616,6 +645,7 @@ _FUNCTIONS = {  # result, arguments
     "shim_vjp": (_BOOL, _P, _P, _INT, _P, _P), "shim_parameter": (_BOOL, _P, _INT, _P, _P, _P, _P),
     "shim_learned_copy": (_P, _P, _P),
     "shim_train": (_BOOL, _P, _P, _P, _INT, _INT, _INT, _INT, _P, _P),
+    "shim_stages": (_INT, _P, _P, _P),
     "shim_autoattack": (_BOOL, _P, _P, _P, _INT, _P, _P, _P, _P, _P, _P, ctypes.c_size_t),
     "l2l_context_free": (None, _P), "l2l_error": (_INT, _P), "l2l_error_text": (_TEXT, _P),
     "l2l_error_clear": (None, _P), "l2l_set_threads": (None, _P, _INT), "l2l_describe": (_TEXT, _P),
@@ -1423,8 +1453,9 @@ def attack(model, x, y, name, epsilon, *, maximizer=None, progress=None, **optio
     progress   progress(done, total) after each batch of images; False cancels
     options    targets (N classes to be reached), init (N starting points), objective (a name) and
                confidence; and the fields of l2l_attack: norm, step_size, relative_step, steps,
-               restarts, start, last_iterate, seed, batch, first, candidates, nearest, share; of
-               cw-l2 searches and constant, of deepfool overshoot
+               restarts, start, last_iterate, seed, batch, first; of cw-l2 searches and constant,
+               of deepfool candidates and overshoot, of sign-opt, apgd-t and autoattack candidates,
+               of fab-t candidates and nearest, of square share
 
     adversarial is like x; records has a row for each image with the fields of l2l_record: label,
     clean, predicted, success, step, loss, linf, l2, forwards, backwards, ... Robust accuracy is
@@ -1446,14 +1477,17 @@ def attack_worst(model, x, y, attacks, epsilon, *, maximizer=None, progress=None
         raise ValueError("attacks: none")
     keep, adversarial = [], np.empty_like(x)
     with model._open(progress) as call:
-        a = call.lib.make("l2l_attack", len(pairs))
-        records = call.lib.make("l2l_record", len(x))
+        one, a = call.lib.make("l2l_attack"), call.lib.make("l2l_attack", len(STAGES) * len(pairs))
+        records, number = call.lib.make("l2l_record", len(x)), []
         for i, (name, options) in enumerate(pairs):
             options = dict(options)
-            _fill(call, a[i:i + 1].reshape(()), model, len(x), name,
-                  options.pop("epsilon", epsilon), maximizer, keep, **options)
-        call.run(call.lib.l2l_attack_worst, model._pointer, a.ctypes.data, len(a), x.ctypes.data,
-                 y.ctypes.data, len(x), adversarial.ctypes.data, records.ctypes.data)
+            _fill(call, one, model, len(x), name, options.pop("epsilon", epsilon), maximizer, keep,
+                  **options)
+            number += [i] * call.run(call.lib.shim_stages, model._pointer, one.ctypes.data,
+                                     a[len(number):].ctypes.data)
+        call.run(call.lib.l2l_attack_worst, model._pointer, a.ctypes.data, len(number),
+                 x.ctypes.data, y.ctypes.data, len(x), adversarial.ctypes.data, records.ctypes.data)
+    records["attack"] = np.array(number)[records["attack"]]
     return Attacked(adversarial, records)
 
 
@@ -1465,7 +1499,7 @@ def autoattack(model, x, y, epsilon, *, progress=None, **options):
     robust       N booleans: right on the image and under every stage
     natural      accuracy on x
     stages       {"clean": natural, "apgd": accuracy after it, "apgd-t": ..., "fab-t", "square"}
-    records      N rows, as of attack(); records["stage"] is the stage that fooled the image
+    records      N rows, as of attack(); records["attack"] is the stage that fooled the image, from 0
     warnings     reasons to doubt the figures, e.g. of a model that returns probabilities
     seconds      all of it took"""
     start = time.perf_counter()
@@ -1476,6 +1510,8 @@ def autoattack(model, x, y, epsilon, *, progress=None, **options):
     natural, stages = ctypes.c_double(), (ctypes.c_double * len(STAGES))()
     text = ctypes.create_string_buffer(8192)
     with model._open(progress) as call:
+        if "autoattack" not in call.lib.attacks:
+            raise BuildError("autoattack() needs %s beside l2ladv.py" % ", ".join(BESIDE))
         a, records = call.lib.make("l2l_attack"), call.lib.make("l2l_record", len(x))
         _fill(call, a, model, len(x), "autoattack", epsilon, None, keep, **options)
         call.run(call.lib.shim_autoattack, model._pointer, x.ctypes.data, y.ctypes.data, len(x),

@@ -233,9 +233,10 @@ static void evaluate_slice(l2l_model *m, const l2l_dataset *all, int first, int 
     if (!l2l_evaluation_begin(m, &d, &o, &e)) die(c);
     counts[0] = lround(e.natural * e.images);
     for (i = 0; i < n; i++) {
+        l2l_attack room[AUTOATTACK_STAGES];
         l2l_result r;
         specs[i].attack.first = (uint32_t)first;
-        if (!l2l_evaluation_attack(&e, &specs[i].attack, &r, NULL, NULL)) die(c);
+        if (!l2l_evaluation_series(&e, spec_series(&specs[i], m, room), &r, NULL, NULL)) die(c);
         counts[i + 1] = lround(r.accuracy * e.images);
     }
     counts[n + 1] = lround(e.worst * e.images);

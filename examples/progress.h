@@ -4,6 +4,7 @@
 #define PROGRESS_H
 
 #include "cli.h"
+#include "autoattack.h"
 
 static struct {
     bool terminal;               /* shown there */
@@ -17,9 +18,9 @@ static struct {
 /* About how many forward passes an image costs; a gradient is taken for two more. */
 static inline double passes(const l2l_attack *a)
 {
-    const double aims = a->candidates - 1; /* of AutoAttack's aimed walks, three passes a step */
+    const double aims = a->number[0] - 1; /* of AutoAttack's aimed walks, three passes a step */
     double steps = a->steps;
-    if (a->ensemble) return 2 + 3 * steps * (a->restarts + 2 * aims) + 50 * steps;
+    if (autoattack_is(a)) return 2 + 3 * steps * (a->restarts + 2 * aims) + 50 * steps;
     if (a->queries) return 2 + steps;
     if (!strcmp(a->name, "cw-l2")) steps *= (int)a->number[0];
     if (!strcmp(a->name, "apgd-t") || !strcmp(a->name, "fab-t")) steps *= aims;

@@ -25,6 +25,31 @@ static inline int64_t search__refuse(l2l_inner *in, const l2l_attack *a, const c
 
 static inline l2l_real search__pixel(double v) { return (l2l_real)(v < 0 ? 0 : v > 1 ? 1 : v); }
 
+/* A whole number from `least` to a million. */
+static inline bool search__whole(double v, double least)
+{
+    return v >= least && v <= 1e6 && v <= floor(v);
+}
+
+/* The place in C,H,W order of element j of an image, by which random numbers go. */
+static inline uint32_t search__place(l2l_shape s, int64_t j)
+{
+    return (uint32_t)(j % s.c * s.h * s.w + j / s.c);
+}
+
+/* After class `last` (-1: the first) the next in the order of logits, the lower number on ties, the
+ * label left out. */
+static inline int search__next_class(const l2l_real *z, int classes, int label, int last)
+{
+    int best = -1;
+    for (int k = 0; k < classes; k++) {
+        if (k == label || k == last) continue;
+        if (last >= 0 && (z[k] > z[last] || (!(z[k] < z[last]) && k < last))) continue;
+        if (best < 0 || z[k] > z[best]) best = k;
+    }
+    return best < 0 ? (label + 1) % classes : best; /* not numbers: any */
+}
+
 /* ---- Carlini and Wagner 2017, l2 ----
  * Descends |x' - x|^2 + constant * max(confidence - margin, 0) by Adam in w, where x' = (tanh(w) +
  * 1)/2 keeps the range without clipping; pixels at 0 and 1 are first drawn in by 5e-7, or their w
@@ -42,7 +67,7 @@ static inline double cw__base(l2l_real x) { return 0.5 + 0.999999 * ((double)x -
 
 static inline int64_t cw__begin(l2l_inner *in, const l2l_attack *a)
 {
-    if (!(a->number[0] >= 1 && a->number[0] <= 1e6 && a->number[0] <= floor(a->number[0])))
+    if (!search__whole(a->number[0], 1))
         return search__refuse(in, a, "number[0], the constants tried, is not a whole number in "
                                      "1..1000000");
     if (!(a->number[1] > 0 && a->number[1] <= 1e10))
@@ -125,7 +150,7 @@ static inline void cw__seen(const l2l_spot *p)
 }
 
 static const l2l_search cw__search = {
-    sizeof(cw__course), 3, true, true, false, cw__begin, cw__prepare, cw__point, cw__seen};
+    sizeof(cw__course), 3, true, true, false, false, cw__begin, cw__prepare, cw__point, cw__seen};
 
 /* `steps` (1,000; the authors' program 10,000) at rate step_size (0.01) for each of number[0] (9)
  * constants, number[1] (1e-3) first; objective.confidence is 0. */
@@ -156,18 +181,6 @@ static inline double deepfool__dual(l2l_norm norm, const l2l_real *w, int64_t n)
     return sum;
 }
 
-/* The class, other than the label, that comes behind `last` (-1: the first) in the order of the
- * logits, the lower number on ties. */
-static inline int deepfool__next(const l2l_real *z, int classes, int label, int last)
-{
-    int best = -1;
-    for (int k = 0; k < classes; k++) {
-        bool before = last >= 0 && (z[k] > z[last] || (z[k] == z[last] && k <= last));
-        if (k != label && !before && (best < 0 || z[k] > z[best])) best = k;
-    }
-    return best < 0 ? (label + 1) % classes : best;
-}
-
 /* The boundaries between each image's label and the class of the next rank, at logits z: kept where
  * they are the nearest so far. */
 static inline bool deepfool__rank(l2l_inner *in, l2l_tensor *z)
@@ -178,7 +191,7 @@ static inline bool deepfool__rank(l2l_inner *in, l2l_tensor *z)
         l2l_spot p = l2l_spot_of(in, i);
         deepfool__course *s = (deepfool__course *)p.state;
         int y = in->labels[i];
-        s->rank = deepfool__next(z->data + i * classes, classes, y, s->rank);
+        s->rank = search__next_class(z->data + i * classes, classes, y, s->rank);
         dz->data[i * classes + s->rank] = 1;
         dz->data[i * classes + y] = -1;
         p.record->backwards += !in->done[i];
@@ -221,7 +234,7 @@ static inline void deepfool__prepare(l2l_inner *in)
         s->at = HUGE_VAL;
         p.record->forwards += !in->done[i];
     }
-    for (int rank = 1; z && more && rank < classes && rank < a->candidates; rank++) {
+    for (int rank = 1; z && more && rank < classes && rank < a->number[0]; rank++) {
         here = l2l_mark_here(c);
         more = deepfool__rank(in, z);
         l2l_release(c, here);
@@ -241,7 +254,7 @@ static inline void deepfool__point(const l2l_spot *p)
 {
     const deepfool__course *s = (const deepfool__course *)p->state;
     bool l2 = p->attack->norm == L2L_L2, given = p->in->t == 1 && l2l_spot_init(p, p->z);
-    double step = fmin(s->at, 1e30) + 1e-4, over = 1 + p->attack->number[0];
+    double step = fmin(s->at, 1e30) + 1e-4, over = 1 + p->attack->number[1];
     l2l_real *way = p->memory[0];
     if (p->in->t == 1)
         for (int64_t j = 0; j < p->n; j++)
@@ -265,22 +278,26 @@ static inline void deepfool__seen(const l2l_spot *p)
 static inline int64_t deepfool__begin(l2l_inner *in, const l2l_attack *a)
 {
     if (in->targeted) return search__refuse(in, a, "it has no targeted form");
-    if (!(a->number[0] >= 0))
-        return search__refuse(in, a, "number[0], the overshoot, is not at least 0");
+    if (!search__whole(a->number[0], 2))
+        return search__refuse(in, a, "number[0], the candidates, is not a whole number in "
+                                     "2..1000000");
+    if (!(a->number[1] >= 0))
+        return search__refuse(in, a, "number[1], the overshoot, is not at least 0");
     return (int64_t)a->steps + (a->init != NULL);
 }
 
 static const l2l_search deepfool__search = {
-    sizeof(deepfool__course), 2, false, true, true, deepfool__begin, deepfool__prepare,
+    sizeof(deepfool__course), 2, false, true, true, false, deepfool__begin, deepfool__prepare,
     deepfool__point, deepfool__seen};
 
-/* In l-infinity and l2: at most 50 steps, among the `candidates` (10) likeliest classes, the label
- * one of them; number[0] is the overshoot, 0.02. No targets. An `init` is looked at first, one pass
+/* In l-infinity and l2: at most 50 steps, among the number[0] (10) likeliest classes, the label one of
+ * them; number[1] is the overshoot, 0.02. No targets. An `init` is looked at first, one pass
  * more; where it is adversarial it is the answer. */
 static inline l2l_attack l2l_attack_deepfool(double epsilon)
 {
     l2l_attack a = l2l_search_attack("deepfool", epsilon, L2L_LINF, 50, &deepfool__search);
-    a.number[0] = 0.02;
+    a.number[0] = 10;
+    a.number[1] = 0.02;
     return a;
 }
 static inline l2l_attack l2l_attack_deepfool_l2(double epsilon)
@@ -315,12 +332,6 @@ typedef struct sign_opt__course {
     bool found;         /* on this line */
 } sign_opt__course;
 
-/* The place in C,H,W order of element j of an image, by which random numbers go. */
-static inline uint32_t sign_opt__place(l2l_shape s, int64_t j)
-{
-    return (uint32_t)(j % s.c * s.h * s.w + j / s.c);
-}
-
 /* v becomes a unit vector; returns what its length was. */
 static inline double sign_opt__unit(l2l_real *v, int64_t n)
 {
@@ -341,7 +352,7 @@ static inline void sign_opt__turn(const l2l_spot *p, const l2l_stream *r)
             v[j] = (l2l_real)((double)p->memory[0][j] - s->alpha * (double)p->memory[1][j]);
     else if (p->distance < HUGE_VAL || !l2l_spot_init(p, v))
         for (int64_t j = 0; j < p->n; j++) {
-            u = l2l_random_uniform(r, sign_opt__place(p->in->shape, j));
+            u = l2l_random_uniform(r, search__place(p->in->shape, j));
             v[j] = (l2l_real)(s->k % 2 ? u < share : u);
         }
     for (int64_t j = 0; s->phase == SIGN_OPT__FIND && j < p->n; j++) v[j] -= p->x[j];
@@ -366,7 +377,7 @@ static inline void sign_opt__point(const l2l_spot *p)
     }
     if (s->phase == SIGN_OPT__GRADIENT) { /* along d + beta v */
         for (int64_t j = 0; j < p->n; j++)
-            v[j] = (l2l_real)l2l_random_normal(&r, sign_opt__place(p->in->shape, j));
+            v[j] = (l2l_real)l2l_random_normal(&r, search__place(p->in->shape, j));
         sign_opt__unit(v, p->n);
         for (int64_t j = 0; j < p->n; j++)
             p->z[j] = (l2l_real)((double)d[j] + s->beta * (double)v[j]);
@@ -425,7 +436,7 @@ static inline void sign_opt__seen(const l2l_spot *p)
     if (s->phase == SIGN_OPT__GRADIENT) {
         l2l_real *g = p->memory[1], *v = p->memory[2];
         for (int64_t j = 0; j < p->n; j++) g[j] += p->fooled ? -v[j] : v[j];
-        if (++s->k < p->attack->candidates) return;
+        if (++s->k < p->attack->number[0]) return;
         sign_opt__unit(g, p->n);
         s->phase = SIGN_OPT__LINE;
         s->found = false;
@@ -446,20 +457,23 @@ static inline void sign_opt__seen(const l2l_spot *p)
 
 static inline int64_t sign_opt__begin(l2l_inner *in, const l2l_attack *a)
 {
+    if (!search__whole(a->number[0], 2))
+        return search__refuse(in, a, "number[0], the candidates, is not a whole number in "
+                                     "2..1000000");
     return in->norm == L2L_L2 ? a->steps : search__refuse(in, a, "only in l2");
 }
 
 static const l2l_search sign_opt__search = {
-    sizeof(sign_opt__course), 3, false, false, false, sign_opt__begin, NULL, sign_opt__point,
+    sizeof(sign_opt__course), 3, false, false, false, false, sign_opt__begin, NULL, sign_opt__point,
     sign_opt__seen};
 
-/* From a noise image, or `init`, to the boundary and along it; `steps` queries: 5,000; `candidates`
+/* From a noise image, or `init`, to the boundary and along it; `steps` queries: 5,000; number[0]
  * directions for one gradient: 100. A model behind callbacks that knows no more than a label may give
  * one-hot logits. */
 static inline l2l_attack l2l_attack_sign_opt(double epsilon)
 {
     l2l_attack a = l2l_search_attack("sign-opt", epsilon, L2L_L2, 5000, &sign_opt__search);
-    a.candidates = 100;
+    a.number[0] = 100;
     a.queries = true;
     return a;
 }

@@ -4,8 +4,9 @@
 #define SPECS_H
 
 #include "cli.h"
+#include "autoattack.h"
+#include "evaluation.h"
 #include "l2lda.h"
-#include "searches.h"
 
 /* What a SPEC may refer to. */
 static struct {
@@ -100,7 +101,7 @@ static const char spec_about[] =
     "              iterates], then that attack's keys\n"
     "  images=F    or a file of --dump-adv; what leaves the ball is clipped\n"
     "  confidence, searches, constant, overshoot, candidates, share, nearest: see l2ladv.h, 2.9,\n"
-    "              and searches.h\n"
+    "              searches.h and autoattack.h\n"
     "for example: pgd:steps=100:restarts=5,transfer:from=b.safetensors:attack=mim:steps=20";
 
 enum { SPEC_UNTARGETED = -4, SPEC_RANDOM = -3, SPEC_NEXT = -2, SPEC_LEAST = -1 };
@@ -166,18 +167,20 @@ static inline const char *spec_set(spec *s, const char *key, const char *value)
         a->number[0] = cli_integer(value, 1, 1e6, &i) ? i : 0;
         return a->number[0] > 0 ? NULL : count;
     }
-    if (!strcmp(key, "candidates"))
-        return cli_integer(value, 1, 1e6, &a->candidates) ? NULL : count;
+    if (!strcmp(key, "candidates")) {
+        a->number[0] = cli_integer(value, 1, 1e6, &i) ? i : 0;
+        return a->number[0] > 0 ? NULL : count;
+    }
     if (!strcmp(key, "step")) {
         a->relative_step = 0; /* step=0 is none */
         return spec_step(value, a->epsilon, &a->step_size) ? NULL : "as 0.01, 2/255 or eps/4";
     }
     if (!strcmp(key, "constant")) return spec_real(value, 0, 1e6, &a->number[1]) ? NULL : real;
-    if (!strcmp(key, "overshoot")) return spec_real(value, 0, 1e6, &a->number[0]) ? NULL : real;
+    if (!strcmp(key, "overshoot")) return spec_real(value, 0, 1e6, &a->number[1]) ? NULL : real;
     if (!strcmp(key, "confidence"))
         return spec_real(value, 0, 1e6, &a->objective.confidence) ? NULL : real;
     if (!strcmp(key, "share"))
-        return spec_real(value, 0, 1, &a->share) ? NULL : "a number from 0 to 1";
+        return spec_real(value, 0, 1, &a->number[0]) ? NULL : "a number from 0 to 1";
     if (!strcmp(key, "target"))
         return spec_target(value, &s->target) ? NULL : "random, next, least or a class number";
     if (!strcmp(key, "start")) {
@@ -187,7 +190,8 @@ static inline const char *spec_set(spec *s, const char *key, const char *value)
     }
     if (!strcmp(key, "last") || !strcmp(key, "nearest")) {
         if (!cli_integer(value, 0, 1, &i)) return "0 or 1";
-        *(*key == 'l' ? &a->last_iterate : &a->nearest) = i != 0;
+        if (*key == 'l') a->last_iterate = i != 0;
+        else a->number[1] = i;
         return NULL;
     }
     errno = 0; /* seed */
@@ -258,7 +262,7 @@ static inline void spec_parse(spec *s)
     if (s->transfer && !*s->from == !*s->images)
         cli_fail("--attack %s: needs from=F or images=F", s->spec);
     spec_make(s, eps);
-    s->attack.last_iterate |= s->transfer && !s->attack.search && !s->attack.ensemble;
+    s->attack.last_iterate |= s->transfer && !s->attack.search;
     for (i = 0; i < n; i++) {
         bool own = s->transfer && cli_listed("from|attack|images", keys[i], strlen(keys[i]));
         if (!*keys[i] || (!own && !cli_listed(s->kind->keys, keys[i], strlen(keys[i]))))
@@ -288,6 +292,18 @@ static inline int spec_list(const char *at, spec *specs, int most)
         at = at[length] ? at + length + 1 : NULL;
     }
     return n;
+}
+
+/* What s is made of, for a model: one attack, or those of AutoAttack, for which there is `room`. */
+static inline l2l_series spec_series(const spec *s, const l2l_model *m,
+                                     l2l_attack room[AUTOATTACK_STAGES])
+{
+    l2l_series one = l2l_series_of(&s->attack);
+    if (!autoattack_is(&s->attack)) return one;
+    if (!autoattack_stages(m, &s->attack, room)) return one; /* the error stays */
+    one.attacks = room;
+    one.count = AUTOATTACK_STAGES;
+    return one;
 }
 
 /* The classes that e's images shall be taken for, to be freed; NULL for an attack without. */

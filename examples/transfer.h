@@ -1,12 +1,12 @@
 /* transfer.h - black-box attacks by transfer: how each of several models fares on the adversarial
- * images made for each. C99 or C++11, on the public calls of ../l2ladv.h; the functions are static. */
+ * images made for each. C99 or C++11, on evaluation.h; the functions are static. */
 #ifndef TRANSFER_H
 #define TRANSFER_H
 
 #include <stdio.h>
 #include <string.h>
 
-#include "../l2ladv.h"
+#include "evaluation.h"
 
 static inline bool transfer__fail(l2l_context *c, l2l_status status, const char *format, int a,
                                   int b)
@@ -62,7 +62,7 @@ static inline int transfer__right(l2l_model *m, const l2l_real *x, const int *la
  * hardly crosses the border. Images count whether they fooled model i or not. The attack's progress
  * is told of all models' images. Of the options limit and batch are looked at. */
 static inline bool transfer_matrix(l2l_model *const *models, int n, const l2l_dataset *d,
-                                   const l2l_attack *attack, const l2l_evaluation_options *options,
+                                   l2l_series attack, const l2l_evaluation_options *options,
                                    double *natural, double *accuracies)
 {
     l2l_evaluation_options o = options ? *options : l2l_evaluation_default();
@@ -70,8 +70,14 @@ static inline bool transfer_matrix(l2l_model *const *models, int n, const l2l_da
     l2l_context *c = l2l_model_context(models[0]);
     const l2l_model_options *p = l2l_model_info(models[0]);
     size_t one = (size_t)p->channels * (size_t)p->height * (size_t)p->width;
-    l2l_attack a = *attack;
-    a.last_iterate |= !a.search && !a.ensemble;
+    l2l_attack last[L2L_EVALUATION_STAGES];
+    if (!evaluation__series_ok(c, "transfer_matrix", &attack)) return false;
+    for (int k = 0; k < attack.count; k++) {
+        last[k] = attack.attacks[k];
+        last[k].last_iterate |= !last[k].search;
+    }
+    const l2l_attack *a = last;
+    const l2l_series s = {attack.name, last, attack.count};
     o.skip_fooled = false;
     for (int i = 0; i < n * n; i++) accuracies[i] = 0;
     for (int i = 0; i < n && !l2l_error(c); i++) {
@@ -84,13 +90,13 @@ static inline bool transfer_matrix(l2l_model *const *models, int n, const l2l_da
         l2l_real *z = (l2l_real *)l2l_allocate(c, (size_t)batch * (size_t)p->classes * sizeof *z);
         for (int at = 0; at < e.images && !l2l_error(c); at += m) {
             m = e.images - at < batch ? e.images - at : batch;
-            if (!l2l_evaluation_run(&e, &a, at, m, records, x)) break;
+            if (!l2l_evaluation_run(&e, s, at, m, records, x)) break;
             for (int j = 0; j < n && right >= 0; j++) {
                 right = transfer__right(models[j], x, e.labels + at, at, m, z);
                 accuracies[i * n + j] += right;
             }
-            if (right >= 0 && a.progress &&
-                !a.progress(a.user, i * e.images + at + m, n * e.images))
+            if (right >= 0 && a->progress &&
+                !a->progress(a->user, i * e.images + at + m, n * e.images))
                 transfer__fail(c, L2L_ERROR_CANCELLED, "transfer_matrix: cancelled after %d of %d "
                                "images", i * e.images + at + m, n * e.images);
         }

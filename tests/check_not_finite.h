@@ -7,7 +7,7 @@
 
 #include "networks.h"
 #include "../examples/l2lda.h"
-#include "../examples/searches.h"
+#include "../examples/autoattack.h"
 #include "../examples/transfer.h"
 
 enum { SIDE = 4, D = SIDE * SIDE, CLASSES = 3, IMAGES = 5, FIRST = 7, BAD = 2 };
@@ -268,13 +268,13 @@ static void users_of_attacks_end(void)
         CHECK(!l2l_evaluation_attack(&e, &a[1], &r, NULL, NULL));
         CHECK_ERROR(c, L2L_ERROR_NUMERIC, "image 2, step 0: the logit of class 2");
         l2l_evaluation_end(&e);
-        CHECK(!transfer_matrix(m, 2, &d, &a[1], &o, NULL, accuracies));
+        CHECK(!transfer_matrix(m, 2, &d, l2l_series_of(&a[1]), &o, NULL, accuracies));
         CHECK_ERROR(c, L2L_ERROR_NUMERIC, "image 2");
         { /* only the other model's images reach where it breaks */
             l2l_model *swapped[2];
             swapped[0] = m[1];
             swapped[1] = m[0];
-            CHECK(!transfer_matrix(swapped, 2, &d, &a[1], &o, NULL, accuracies));
+            CHECK(!transfer_matrix(swapped, 2, &d, l2l_series_of(&a[1]), &o, NULL, accuracies));
             CHECK_ERROR(c, L2L_ERROR_NUMERIC, "transfer_matrix: the logit of class 2 of image 2");
         }
         b.beyond = -1;

@@ -2,6 +2,7 @@
    result for any batch and thread count, inputs that are refused. */
 #include "bench.h"
 
+#include "../examples/evaluation.h"
 #include "../examples/searches.h"
 
 enum { SIDE = 5, D = SIDE * SIDE, MANY = 40 };

@@ -2,6 +2,7 @@
    against closed forms; the ensemble against its parts; the ratio of logits against its formula. */
 #include "bench.h"
 
+#include "../examples/autoattack.h"
 #include "../examples/evaluation_state.h"
 #include "../examples/transfer.h"
 
@@ -237,7 +238,7 @@ static void fab_closed_form(void)
         l2l_real *w;
         int i, j, k;
         a.norm = norm ? L2L_L2 : L2L_LINF;
-        a.nearest = true;
+        a.number[1] = 1;
         a.steps = 40;
         bench_begin(&b, c, l2l_model_create(c, &o), 16, 301);
         seed_parameters(b.m, 50, bound);
@@ -281,7 +282,7 @@ static void fab_early(void)
     bench_labels_right(&b);
     CHECK(bench_run(&b, &a));
     memcpy(early, b.records, sizeof early);
-    a.nearest = true;
+    a.number[1] = 1;
     CHECK(bench_run(&b, &a));
     for (i = 0; i < b.n; i++) {
         CHECK_INT(b.records[i].success, early[i].success);
@@ -294,6 +295,31 @@ static void fab_early(void)
 }
 
 /* -- the ensemble ------------------------------------------------------------------------------ */
+
+static l2l_attack stages[AUTOATTACK_STAGES];
+
+/* An attack, or the ensemble: as a series, */
+static l2l_series series_of(l2l_model *m, const l2l_attack *a)
+{
+    l2l_series s = l2l_series_of(a);
+    if (!autoattack_is(a) || !autoattack_stages(m, a, stages)) return s;
+    s.attacks = stages;
+    s.count = AUTOATTACK_STAGES;
+    return s;
+}
+
+/* and on the images of a bench. */
+static bool run_into(bench *b, const l2l_attack *a, l2l_real *adv, l2l_record *records)
+{
+    l2l_series s = series_of(b->m, a);
+    return l2l_attack_worst(b->m, s.attacks, s.count, b->x, b->labels, b->n, adv, records);
+}
+static bool run(bench *b, const l2l_attack *a)
+{
+    memset(b->adv, 0, (size_t)b->n * (size_t)b->size * sizeof *b->adv);
+    memset(b->records, 0, (size_t)b->n * sizeof *b->records);
+    return run_into(b, a, b->adv, b->records);
+}
 
 static l2l_attack part(int k, double epsilon)
 {
@@ -319,7 +345,7 @@ static void ensemble(void)
     bench_labels_right(&b);
     b.labels[3] = (b.labels[3] + 1) % b.classes; /* wrong from the start */
     for (i = 0; i < N; i++) first[i] = -1;
-    CHECK(bench_run(&b, &a));
+    CHECK(run(&b, &a));
     memcpy(all, b.records, sizeof all);
     for (k = 3; k >= 0; k--) {
         l2l_attack p = part(k, 0.035);
@@ -328,9 +354,7 @@ static void ensemble(void)
             if (b.records[i].success) first[i] = k;
     }
     for (i = 0; i < N; i++) {
-        CHECK_INT(first[i], all[i].stage);
-        CHECK_INT(first[i] >= 0, all[i].success);
-        CHECK_INT(0, all[i].attack);
+        CHECK_INT(first[i], all[i].success ? all[i].attack : -1);
         CHECK(all[i].linf <= 0.035 + 1e-6);
         standing += first[i] < 0;
     }
@@ -350,12 +374,12 @@ static void same_everywhere(void)
         if (k == 3) a.steps = 60;
         bench_begin(&b, c, tiny_model(c, 400), N, 504);
         bench_labels_right(&b);
-        CHECK(bench_run(&b, &a));
+        CHECK(run(&b, &a));
         bench_begin(&d, e, tiny_model(e, 400), N, 504);
         bench_labels_right(&d);
         for (batch = 1; batch < N; batch += 9) {
             a.batch = batch;
-            CHECK(bench_run(&d, &a));
+            CHECK(run(&d, &a));
             CHECK_BYTES(b.adv, d.adv, (size_t)N * (size_t)b.size * sizeof *b.adv);
             CHECK_BYTES(b.records, d.records, sizeof *b.records * N);
         }
@@ -381,27 +405,24 @@ static void stronger_than_pgd(void)
     bench_end(&b);
 }
 
-/* Without room for images, in batches; stage is -1 wherever the ensemble did not fool an image. */
+/* Without room for images or records, in batches. */
 static void without_images(void)
 {
     enum { N = 23 };
     bench b;
     l2l_context *c = test_context(1);
-    l2l_attack a = l2l_attack_autoattack(0.035), pgd = l2l_attack_pgd(0.035);
+    l2l_attack a = l2l_attack_autoattack(0.035);
     l2l_record kept[N];
-    int i;
     a.steps = 4;
     a.batch = 5;
     bench_begin(&b, c, tiny_model(c, 400), N, 509);
     bench_labels_right(&b);
-    CHECK(bench_run(&b, &a));
+    CHECK(run(&b, &a));
     memcpy(kept, b.records, sizeof kept);
     memset(b.records, 0, sizeof kept);
-    CHECK(l2l_attack_run(b.m, &a, b.x, b.labels, N, NULL, b.records));
+    CHECK(run_into(&b, &a, NULL, b.records));
     CHECK_BYTES(kept, b.records, sizeof kept);
-    CHECK(l2l_attack_run(b.m, &a, b.x, b.labels, N, b.adv, NULL));
-    CHECK(bench_run(&b, &pgd));
-    for (i = 0; i < N; i++) CHECK_INT(-1, b.records[i].stage);
+    CHECK(run_into(&b, &a, b.adv, NULL));
     bench_end(&b);
 }
 
@@ -424,14 +445,22 @@ static void among_others(void)
     a[2].targets = targets;
     for (k = 0; k < 3; k++) {
         a[k].batch = 7;
-        CHECK(bench_run(&b, &a[k]));
+        CHECK(run(&b, &a[k]));
         memcpy(alone[k], b.records, sizeof alone[k]);
     }
     for (o = 0; o < 6; o++) {
-        l2l_attack in_order[3];
-        for (k = 0; k < 3; k++) in_order[k] = a[orders[o][k]];
+        l2l_attack in_order[2 + AUTOATTACK_STAGES];
+        int whose[2 + AUTOATTACK_STAGES], stage[2 + AUTOATTACK_STAGES], n = 0, j;
+        for (k = 0; k < 3; k++) {
+            l2l_series s = series_of(b.m, &a[orders[o][k]]);
+            for (j = 0; j < s.count; j++, n++) {
+                in_order[n] = s.attacks[j];
+                whose[n] = orders[o][k];
+                stage[n] = j;
+            }
+        }
         memset(b.records, 0, sizeof alone[0]);
-        CHECK(l2l_attack_worst(b.m, in_order, 3, b.x, b.labels, N, b.adv, b.records));
+        CHECK(l2l_attack_worst(b.m, in_order, n, b.x, b.labels, N, b.adv, b.records));
         for (i = 0; i < N; i++) {
             const l2l_record *r = NULL, *got = &b.records[i];
             for (k = 0; k < 3 && !r; k++)
@@ -442,10 +471,10 @@ static void among_others(void)
                     astray++;
                 }
             if (!r) r = &alone[orders[o][0]][i];
-            CHECK_INT((r - alone[0]) / N, orders[o][got->attack]);
+            CHECK_INT((r - alone[0]) / N, whose[got->attack]);
             CHECK_INT(r->success, got->success);
             CHECK_INT(r->predicted, got->predicted);
-            CHECK_INT(r->stage, got->stage);
+            CHECK_INT(r->attack, stage[got->attack]);
             CHECK_NEAR(r->linf, got->linf, 0);
         }
     }
@@ -471,8 +500,8 @@ static void transferred(void)
     models[1] = tiny_model(c, 401);
     bench_labels_right(&b);
     CHECK(l2l_dataset_from_arrays(c, b.x, b.labels, N, 1, 8, 8, b.classes, &d));
-    CHECK(transfer_matrix(models, 2, &d, &a, &o, NULL, accuracies));
-    CHECK(bench_run(&b, &a));
+    CHECK(transfer_matrix(models, 2, &d, series_of(b.m, &a), &o, NULL, accuracies));
+    CHECK(run(&b, &a));
     for (i = 0; i < N; i++) right += !b.records[i].success;
     CHECK_NEAR((double)right / N, accuracies[0], 1e-12);
     l2l_dataset_free(&d);
@@ -552,7 +581,8 @@ static void same_warnings(void)
         if (!CHECK(evaluation_state_open(&kept, &e, run ? file : NULL))) break;
         for (k = 0; k < 3; k++) {
             a[k].progress = run == 1 && k == 2 ? stopped : NULL;
-            CHECK(evaluation_state_attack(&kept, &a[k], NULL, NULL, NULL) == !a[k].progress);
+            CHECK(evaluation_state_series(&kept, series_of(b.m, &a[k]), NULL, NULL, NULL) ==
+                  !a[k].progress);
             if (a[k].progress) CHECK_ERROR(c, L2L_ERROR_CANCELLED, "");
         }
         if (run != 1) warned[run / 2] = l2l_evaluation_warnings(&e, text[run / 2], sizeof text[0]);
@@ -583,7 +613,8 @@ static void evaluated(void)
     bench_labels_right(&b);
     b.labels[0] = (b.labels[0] + 1) % b.classes;
     CHECK(l2l_dataset_from_arrays(c, b.x, b.labels, N, 1, 8, 8, b.classes, &d));
-    if (CHECK(l2l_evaluation_begin(b.m, &d, &o, &e) && l2l_evaluation_attack(&e, &a, &r, NULL, NULL))) {
+    if (CHECK(l2l_evaluation_begin(b.m, &d, &o, &e) &&
+              l2l_evaluation_series(&e, series_of(b.m, &a), &r, NULL, NULL))) {
         CHECK_NEAR(r.accuracy, r.stages[3], 1e-12);
         for (k = 1; k < 4; k++) CHECK(r.stages[k] <= r.stages[k - 1]);
         CHECK(r.stages[0] <= e.natural);
@@ -607,7 +638,7 @@ static void refused(void)
         a = make;                                                                                  \
         a.steps = 2;                                                                               \
         set;                                                                                       \
-        CHECK(!bench_run(&b, &a));                                                                 \
+        CHECK(!run(&b, &a));                                                                       \
         CHECK_ERROR(c, L2L_ERROR_ARGUMENT, text);                                                  \
     } while (0)
     REFUSED(l2l_attack_autoattack(0.1), a.norm = L2L_L2, "l-infinity");
@@ -618,6 +649,13 @@ static void refused(void)
     REFUSED(l2l_attack_apgd_t(0.1), a.restarts = 2, "restarts");
     REFUSED(l2l_attack_fab_t(0.1), a.restarts = 2, "restarts");
     REFUSED(l2l_attack_apgd(0.1), a.last_iterate = true, "last_iterate");
+    REFUSED(l2l_attack_apgd_t(0.1), a.number[0] = 1, "number[0], the candidates");
+    REFUSED(l2l_attack_fab_t(0.1), a.number[0] = 2.5, "number[0], the candidates");
+    REFUSED(l2l_attack_fab_t(0.1), a.number[1] = 2, "number[1]");
+    REFUSED(l2l_attack_autoattack(0.0), a.number[0] = 0, "number[0], the candidates");
+    a = l2l_attack_autoattack(0.1); /* what the stages are made of is none itself */
+    CHECK(!bench_run(&b, &a));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "attack autoattack: several attacks in series");
     bench_end(&b);
 }
 
@@ -635,7 +673,7 @@ static void few_classes(void)
         bench_begin(&b, c, l2l_model_create(c, &o), 10, 508);
         seed_parameters(b.m, 60, bound);
         bench_labels_right(&b);
-        CHECK(bench_run(&b, &a));
+        CHECK(run(&b, &a));
         CHECK(!bench_run(&b, &t));
         CHECK_ERROR(c, L2L_ERROR_UNSUPPORTED, "from 4 on");
         bench_end(&b);
@@ -652,7 +690,7 @@ int main(void)
     RUN(ensemble, "an image falls to the first of AutoAttack's attacks that fools it alone");
     RUN(same_everywhere, "results do not depend on batch and threads");
     RUN(stronger_than_pgd, "APGD fools at least as many images as PGD with as many steps");
-    RUN(without_images, "the ensemble needs no room for images, and alone has stages");
+    RUN(without_images, "the ensemble needs no room for images");
     RUN(among_others, "among other attacks, in any order, the ensemble takes nothing from them");
     RUN(transferred, "the ensemble's images transfer");
     RUN(own_objective, "an own objective with clean logits is not taken for one that aims at classes");

@@ -633,11 +633,12 @@ static void folded(void)
             for (k = 0; k < 2; k++) {
                 CHECK(l2l_evaluation_attack(&e, &a[k], &r, records, adv));
                 for (at = MANY - 7; at >= 0; at -= at < 7 && at > 0 ? at : 7) /* from the end */
-                    CHECK(l2l_evaluation_run(&f, &a[k], at, 7, parts + at, some + at * PIXELS));
+                    CHECK(l2l_evaluation_run(&f, l2l_series_of(&a[k]), at, 7, parts + at,
+                                             some + at * PIXELS));
                 CHECK_BYTES(records, parts, sizeof parts);
                 CHECK_BYTES(adv, some, sizeof adv);
                 CHECK(k || f.worst == f.natural); /* until they are added */
-                CHECK(l2l_evaluation_add(&f, &a[k], parts, &q));
+                CHECK(l2l_evaluation_add(&f, l2l_series_of(&a[k]), parts, &q));
                 CHECK_BYTES(&r, &q, sizeof r);
                 CHECK_BYTES(e.right, f.right, MANY * sizeof *e.right);
             }
@@ -646,23 +647,92 @@ static void folded(void)
             CHECK_INT(l2l_evaluation_warnings(&e, text[0], sizeof *text),
                       l2l_evaluation_warnings(&f, text[1], sizeof *text));
             CHECK_TEXT(text[0], text[1]);
-            CHECK(!l2l_evaluation_run(&f, &a[0], MANY - 3, 4, parts, NULL));
+            CHECK(!l2l_evaluation_run(&f, l2l_series_of(&a[0]), MANY - 3, 4, parts, NULL));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "4 images from 57 on are not among 60");
-            CHECK(!l2l_evaluation_run(&f, &a[0], -1, 4, parts, NULL));
+            CHECK(!l2l_evaluation_run(&f, l2l_series_of(&a[0]), -1, 4, parts, NULL));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "4 images from -1 on are not among 60");
-            CHECK(!l2l_evaluation_run(&f, &a[0], 0, 4, NULL, NULL));
+            CHECK(!l2l_evaluation_run(&f, l2l_series_of(&a[0]), 0, 4, NULL, NULL));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "records");
             parts[5].predicted = CLASSES;
-            CHECK(!l2l_evaluation_add(&f, &a[1], parts, &q));
+            CHECK(!l2l_evaluation_add(&f, l2l_series_of(&a[1]), parts, &q));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "record 5: predicted 5 is not in -1..4");
             parts[5].predicted = 0;
             parts[6].label++;
-            CHECK(!l2l_evaluation_add(&f, &a[1], parts, &q));
+            CHECK(!l2l_evaluation_add(&f, l2l_series_of(&a[1]), parts, &q));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "record 6 is of label ");
             CHECK_NEAR(e.worst, f.worst, 0);
             l2l_evaluation_end(&f);
         }
         l2l_evaluation_end(&e);
+    }
+    end(&s);
+}
+
+/* -- attacks on a data set ----------------------------------------------------------------------- */
+
+/* A part of a data set as an array of the same images would be; some of them spared; accuracies. */
+static void on_a_data_set(void)
+{
+    setup s;
+    l2l_attack a[2] = {l2l_attack_pgd(0.05), l2l_attack_fgsm(0.1)}, part[2];
+    static l2l_real adv[MANY * PIXELS], same[MANY * PIXELS], init[MANY * PIXELS];
+    l2l_record records[MANY], again[MANY];
+    int targets[MANY], i, k, right = 0, robust = 0;
+    bool only[MANY];
+    if (begin(&s, plain)) {
+        golden_fill(init, MANY * PIXELS, 78, 0, 1);
+        for (i = 0; i < MANY; i++) {
+            targets[i] = (s.labels[i] + 1 + i % 2) % CLASSES;
+            only[i] = i % 3 > 0;
+        }
+        a[0].restarts = 2;
+        a[0].init = init;
+        a[1].targets = targets;
+        for (k = 0; k < 2; k++) {
+            part[k] = a[k];
+            part[k].first = 20;
+        }
+        part[0].init += 20 * PIXELS;
+        part[1].targets += 20;
+        CHECK(l2l_evaluate(s.m, a, 2, &s.d, 20, 30, adv, records));
+        CHECK(l2l_attack_worst(s.m, part, 2, s.x + 20 * PIXELS, s.labels + 20, 30, same, again));
+        CHECK_BYTES(again, records, 30 * sizeof *records);
+        CHECK_BYTES(same, adv, 30 * PIXELS * sizeof *adv);
+        for (k = 0; k < 2; k++) a[k].only = only;
+        memset(adv, 0, sizeof adv);
+        CHECK(l2l_evaluate(s.m, a, 2, &s.d, 20, 30, adv, records));
+        for (i = 0; i < 30; i++) {
+            if (only[20 + i]) {
+                CHECK_BYTES(&again[i], &records[i], sizeof *records);
+                CHECK_BYTES(same + i * PIXELS, adv + i * PIXELS, PIXELS * sizeof *adv);
+                continue;
+            }
+            CHECK(records[i].label == s.labels[20 + i] && records[i].clean == -1);
+            CHECK(records[i].predicted == -1 && records[i].step == -1 && !records[i].forwards);
+            CHECK(adv[i * PIXELS] == 0 && !memcmp(adv + i * PIXELS, adv + i * PIXELS + 1,
+                                                  (PIXELS - 1) * sizeof *adv));
+        }
+        a[0] = l2l_attack_pgd(0.05);
+        CHECK(l2l_attack_run(s.m, a, s.x, s.labels, MANY, NULL, records));
+        for (i = 0; i < MANY; i++) {
+            right += records[i].clean == s.labels[i];
+            robust += !records[i].success;
+        }
+        CHECK(robust > 0 && robust < right);
+        CHECK_NEAR((double)right / MANY, l2l_accuracy(s.m, &s.d, 0, NULL), 0);
+        CHECK_NEAR((double)robust / MANY, l2l_accuracy(s.m, &s.d, MANY + 1, a), 0);
+        for (i = right = 0; i < 7; i++) right += !records[i].success;
+        CHECK_NEAR(right / 7.0, l2l_accuracy(s.m, &s.d, 7, a), 0);
+        CHECK(!l2l_evaluate(s.m, a, 1, &s.d, MANY - 3, 4, NULL, records));
+        CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "evaluation: 4 images from 57 on are not among 60");
+        CHECK(!l2l_evaluate(s.m, a, 1, &s.d, -1, 4, NULL, records));
+        CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "4 images from -1 on");
+        CHECK(!l2l_evaluate(s.m, a, 1, NULL, 0, 4, NULL, records));
+        CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "the data set");
+        CHECK(!l2l_evaluate(s.m, a, 0, &s.d, 0, 4, NULL, records));
+        CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "0 attacks");
+        CHECK_NEAR(0, l2l_accuracy(s.m, NULL, 5, a), 0);
+        CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "the data set");
     }
     end(&s);
 }
@@ -703,21 +773,21 @@ static void matrix(void)
         for (threads = 1; threads < 4; threads += 2) {
             l2l_set_threads(s.c, threads);
             o.batch = threads == 1 ? 100 : 7;
-            if (CHECK(transfer_matrix(m, MODELS, &s.d, &a, &o, NULL, accuracies)))
+            if (CHECK(transfer_matrix(m, MODELS, &s.d, l2l_series_of(&a), &o, NULL, accuracies)))
                 for (i = 0; i < MODELS * MODELS; i++) CHECK_NEAR(naive[i], accuracies[i], 1e-12);
         }
         CHECK(accuracies[0] < 0.3 && accuracies[3] > accuracies[0]);
         i = 2;
         a.user = &i;
         a.progress = stop_after;
-        CHECK(!transfer_matrix(m, MODELS, &s.d, &a, &o, NULL, accuracies));
+        CHECK(!transfer_matrix(m, MODELS, &s.d, l2l_series_of(&a), &o, NULL, accuracies));
         CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "transfer_matrix: cancelled after 14 of 150");
         l2l_model_free(m[2]);
         m[2] = NULL;
-        CHECK(!transfer_matrix(m, MODELS, &s.d, &a, &o, NULL, accuracies));
+        CHECK(!transfer_matrix(m, MODELS, &s.d, l2l_series_of(&a), &o, NULL, accuracies));
         CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "model 2 of 3 is NULL");
         m[2] = smooth_model(s.c);
-        CHECK(!transfer_matrix(m, MODELS, &s.d, &a, &o, NULL, accuracies));
+        CHECK(!transfer_matrix(m, MODELS, &s.d, l2l_series_of(&a), &o, NULL, accuracies));
         CHECK_ERROR(s.c, L2L_ERROR_SHAPE, "model 2 is not for the images and classes of model 0");
         l2l_model_free(m[1]);
         l2l_model_free(m[2]);
@@ -748,7 +818,7 @@ static void images_from_elsewhere(void)
             given.init = adv;
             CHECK(l2l_evaluation_attack(&f, &given, &r, NULL, back));
             CHECK_BYTES(adv, back, sizeof adv);
-            CHECK(transfer_matrix(both, 2, &s.d, &a, &o, natural, accuracies));
+            CHECK(transfer_matrix(both, 2, &s.d, l2l_series_of(&a), &o, natural, accuracies));
             CHECK_NEAR(e.natural, natural[0], 0);
             CHECK_NEAR(f.natural, natural[1], 0);
             CHECK_NEAR(accuracies[1], r.accuracy, 1e-12);
@@ -773,6 +843,7 @@ int main(void)
     RUN(balls, "the worst case is about one ball");
     RUN(sparing, "sparing wrong images leaves the worst case as it is");
     RUN(targets, "success and norms under targets");
+    RUN(on_a_data_set, "an attack on a part of a data set is that on an array; images can be spared");
     RUN(going_on, "an evaluation stopped after any batch goes on to the same bits");
     RUN(states_refused, "the state of another model, data or attack is refused by name");
     RUN(states_and_images, "images are made again, and a state stays as it is");

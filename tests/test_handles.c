@@ -5,6 +5,8 @@
    symbols of the library.
      usage: bin/test_handles [FUNCTION]      all of them, or one */
 #include "../examples/shards.h"
+#include "../examples/autoattack.h"
+#include "../examples/evaluation.h"
 #include "../examples/l2lda.h"
 #include "support.h"
 
@@ -355,7 +357,7 @@ static void spot_prepare(l2l_inner *in)
 }
 static void spot_rests(const l2l_spot *p) { (void)p; }
 static const l2l_search spot_search = {
-    0, 0, false, false, false, spot_begin, spot_prepare, spot_rests, spot_rests};
+    0, 0, false, false, false, false, spot_begin, spot_prepare, spot_rests, spot_rests};
 static void searched(world *w, int call)
 {
     l2l_attack a = l2l_search_attack("own", 0.1, L2L_LINF, 1, &spot_search);
@@ -409,8 +411,8 @@ static void evaluation_add(world *w)
 {
     l2l_evaluation *e = evaluation_of(w);
     l2l_result r;
-    bool made = l2l_evaluation_run(e, &w->attack, 0, N, w->records, NULL);
-    GAVE(l2l_evaluation_add(P(0, e), P(1, &w->attack), P(2, w->records), P(3, &r)) && made);
+    bool made = l2l_evaluation_run(e, l2l_series_of(&w->attack), 0, N, w->records, NULL);
+    GAVE(l2l_evaluation_add(P(0, e), l2l_series_of(P(1, &w->attack)), P(2, w->records), P(3, &r)) && made);
 }
 
 static void data_end(world *w, bool ok)
@@ -767,15 +769,22 @@ static void npy(world *w, bool from_file)
     F(l2l_evaluation_default, l2l_evaluation_default()) \
     F(l2l_evaluation_begin, evaluation_begin(w)) \
     F(l2l_evaluation_run, \
-      GAVE(l2l_evaluation_run(P(0, evaluation_of(w)), P(1, &w->attack), 0, 1, P(2, w->records), \
-                              P(3, w->adversarial)))) \
+      GAVE(l2l_evaluation_run(P(0, evaluation_of(w)), l2l_series_of(P(1, &w->attack)), 0, 1, \
+                              P(2, w->records), P(3, w->adversarial)))) \
     F(l2l_evaluation_add, evaluation_add(w)) \
     F(l2l_evaluation_attack, l2l_result r; \
       GAVE(l2l_evaluation_attack(P(0, evaluation_of(w)), P(1, &w->attack), P(2, &r), \
                                  P(3, w->records), P(4, w->adversarial)))) \
+    F(l2l_series_of, l2l_series_of(P(0, &w->attack))) \
+    F(l2l_evaluation_series, l2l_result r; \
+      GAVE(l2l_evaluation_series(P(0, evaluation_of(w)), l2l_series_of(P(1, &w->attack)), P(2, &r), \
+                                 P(3, w->records), P(4, w->adversarial)))) \
     F(l2l_evaluation_warnings, char text[64]; \
       l2l_evaluation_warnings(P(0, evaluation_of(w)), P(1, text), sizeof text)) \
     F(l2l_evaluation_end, l2l_evaluation_end(P(0, evaluation_of(w)))) \
+    F(l2l_evaluate, GAVE(l2l_evaluate(P(0, model_of(w)), P(1, &w->attack), 1, P(2, data_of(w)), 0, N, \
+                                      P(3, w->adversarial), P(4, w->records)))) \
+    F(l2l_accuracy, l2l_accuracy(P(0, model_of(w)), P(1, data_of(w)), 0, P(2, &w->attack))) \
     F(l2l_dataset_idx_memory, idx_memory(w)) \
     F(l2l_dataset_cifar10_memory, cifar_memory(w)) \
     F(shards_from_sources, from_sources(w)) \

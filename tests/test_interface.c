@@ -1,7 +1,7 @@
 /* The seams of the interface that programs of one's own stand on: what they get is what they can
    hand on, without casts, without reading names, without data that they do not need. */
 #include "networks.h"
-#include "../examples/searches.h"
+#include "../examples/autoattack.h"
 
 /* -- gradients of parameters ------------------------------------------------------------------- */
 

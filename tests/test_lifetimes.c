@@ -2,6 +2,7 @@
    freed while the tape needs them, objects freed in any order, tensors of another context, and
    callbacks that return or drop what they should not. Meant for AddressSanitizer as well. */
 #include "support.h"
+#include "../examples/autoattack.h"
 #include "../examples/l2lda.h"
 #include "../examples/transfer.h"
 
@@ -596,7 +597,7 @@ static void failed_maximizers(void)
         CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "is NULL");
         CHECK(!l2l_evaluation_attack(&e, &a, NULL, NULL, NULL));
         CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "is NULL");
-        CHECK(!transfer_matrix(&m, 1, &d, &a, NULL, NULL, (double[1]){0}));
+        CHECK(!transfer_matrix(&m, 1, &d, l2l_series_of(&a), NULL, NULL, (double[1]){0}));
         CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "is NULL");
         o.batch = 2;
         o.method = kind ? l2lda_method(NULL) : l2l_method_rnn_adv(NULL);

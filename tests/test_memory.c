@@ -181,7 +181,7 @@ static bool try_evaluation(l2l_context *c)
             ok = l2l_evaluation_attack(&e, &a, &r, NULL, NULL);
             l2l_evaluation_end(&e);
         }
-        ok = ok && transfer_matrix(&m, 1, &d, &a, &o, NULL, &accuracy);
+        ok = ok && transfer_matrix(&m, 1, &d, l2l_series_of(&a), &o, NULL, &accuracy);
         for (round = 0; ok && round < 2; round++) /* written, and taken up again */
             if ((ok = l2l_evaluation_begin(m, &d, &o, &e)) != false) {
                 ok = evaluation_state_open(&kept, &e, "out-memory-state") &&

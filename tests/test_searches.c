@@ -2,7 +2,8 @@
    PyTorch's distances on a convolutional one, models without gradients or without scores. */
 #include "bench.h"
 
-#include "../examples/searches.h"
+#include "../examples/autoattack.h"
+#include "../examples/evaluation.h"
 
 enum { SEARCHES = 5 };
 
@@ -163,15 +164,15 @@ static void defaults(void)
     CHECK_NEAR(0, a.objective.confidence, 0);
     CHECK_NEAR(2, a.epsilon, 0);
     a = l2l_attack_deepfool(0.1);
-    CHECK(a.norm == L2L_LINF && a.steps == 50 && a.candidates == 10);
-    CHECK_NEAR(0.02, a.number[0], 0);
+    CHECK(a.norm == L2L_LINF && a.steps == 50 && a.number[0] == 10);
+    CHECK_NEAR(0.02, a.number[1], 0);
     CHECK(l2l_attack_deepfool_l2(1).norm == L2L_L2);
     a = l2l_attack_square(0.1);
     CHECK(a.norm == L2L_LINF && a.steps == 5000);
-    CHECK_NEAR(0.8, a.share, 0);
+    CHECK_NEAR(0.8, a.number[0], 0);
     CHECK_TEXT("margin", a.objective.name);
     a = l2l_attack_sign_opt(1);
-    CHECK(a.norm == L2L_L2 && a.steps == 5000 && a.candidates == 100);
+    CHECK(a.norm == L2L_L2 && a.steps == 5000 && a.number[0] == 100);
 }
 
 /* The boundary to class k lies |f|/|w|* away, f and w the differences of scores and weights. */
@@ -223,7 +224,7 @@ static void deepfool_closed_form(void)
                     CHECK_INT(3, b.records[i].forwards);
                     CHECK_INT(classes - 1, b.records[i].backwards);
                 }
-            a.candidates = 2;
+            a.number[0] = 2;
             if (CHECK(checked_run(&b, &a)))
                 for (i = 1; i < b.n; i++) CHECK(b.records[i].backwards <= b.records[i].step);
             bench_end(&b);
@@ -433,7 +434,7 @@ static void few_active(void)
         l2l_attack a = search(k, 0.2);
         begin(&b, c, tiny_model(c, 400), 6, 0, 1);
         a.steps = 40;
-        a.candidates = 5;
+        if (k < 2 || k == 4) a.number[0] = 5;
         CHECK(l2l_attack_run(b.m, &a, b.x, b.labels, 0, b.adv, b.records));
         for (i = 0; i < b.n; i++) b.labels[i] = (b.labels[i] + (i != 4)) % b.classes;
         if (CHECK(checked_run(&b, &a)))
@@ -464,7 +465,7 @@ static void sign_opt_closed_form(void)
     o->b[0] = linear_score(o, b.x, 1) - linear_score(o, b.x, 0);
     o->labels_only = true;
     for (i = 0; i < b.n; i++) b.labels[i] = linear_class(o, b.x + i * b.size);
-    a.candidates = 60;
+    a.number[0] = 60;
     if (CHECK(checked_run(&b, &a)))
         for (i = 1; i < b.n; i++) {
             double d = boundary(o, b.x + i * b.size, b.labels[i], 1 - b.labels[i], L2L_L2);
@@ -623,7 +624,7 @@ static void same_everywhere(void)
             a.first = 30;
             a.steps = k % SEARCHES < 2 ? 50 : k % SEARCHES == 2 ? 60 : 400;
             if (k % SEARCHES == 2) a.number[0] = 4;
-            if (k % SEARCHES == 4) a.candidates = 30;
+            if (k % SEARCHES == 4) a.number[0] = 30;
             if (run < 3) CHECK(checked_run(&b, &a));
             else {
                 CHECK(l2l_attack_run(b.m, &a, b.x, b.labels, 5, b.adv, b.records));
@@ -661,7 +662,7 @@ static void passes_are_counted(void)
         b.labels[2] = (b.labels[2] + 1) % 5;
         a.batch = 5;
         a.steps = k == 2 ? 30 : 150;
-        if (k == 4) a.candidates = 20;
+        if (k == 4) a.number[0] = 20;
         o->images = o->vjps = 0;
         CHECK(l2l_attack_run(b.m, &a, b.x, b.labels, b.n, b.adv, b.records));
         for (i = 0; i < b.n; i++) {
@@ -782,9 +783,11 @@ static void refused(void)
         if (k == 2) REFUSED(a.number[0] = 0, "number[0], the constants tried");
         if (k == 2) REFUSED(a.number[0] = 1.5, "number[0], the constants tried");
         if (k == 2) REFUSED(a.number[1] = 0, "number[1], the first constant");
-        if (k < 2) REFUSED(a.number[0] = -1, "number[0], the overshoot");
-        REFUSED(a.candidates = 1, "candidates 1");
-        REFUSED(a.share = 1.5, "share 1.5");
+        if (k < 2) REFUSED(a.number[1] = -1, "number[1], the overshoot");
+        if (k < 2 || k == 4) REFUSED(a.number[0] = 1, "number[0], the candidates");
+        if (k < 2 || k == 4) REFUSED(a.number[0] = 2.5, "number[0], the candidates");
+        if (k == 3) REFUSED(a.number[0] = 1.5, "number[0], the share");
+        if (k == 3) REFUSED(a.number[0] = 0, "number[0], the share");
         REFUSED(a.objective.confidence = -1, "confidence -1");
         if (k < 2) REFUSED(a.targets = b.labels, "targeted");
         if (k == 3) REFUSED(a.norm = L2L_L2, "l-infinity");
@@ -831,7 +834,7 @@ static void way_seen(const l2l_spot *p)
 }
 
 static const l2l_search way_search = {
-    sizeof(way), 3, false, false, false, way_begin, NULL, way_point, way_seen};
+    sizeof(way), 3, false, false, false, false, way_begin, NULL, way_point, way_seen};
 
 /* The same for one image, without a library; how many looks. */
 static int way_twin(const bench *b, int i, const l2l_real *init, double tolerance, int steps,

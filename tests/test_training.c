@@ -1,6 +1,7 @@
 /* The training loop: resuming, stopping, validation split, short batches, plateaus, schedules of
    epsilon, the same bits for any number of threads. */
 #include "check_micro.h"
+#include "../examples/evaluation.h"
 #include "../examples/l2lda.h"
 
 enum { IMAGES = 90, SIZE = 64, CLASSES = 5 };

@@ -14,6 +14,7 @@
 
 #define L2LADV_IMPLEMENTATION
 #include "../l2ladv.h"
+#include "../examples/evaluation.h"
 
 enum { IMAGES = 5, BATCH = 3, SIDE = 28, PIXELS = SIDE * SIDE };
 

@@ -2,7 +2,7 @@
    is X(pgd) X(mim) ...: every l2l_attack_*(double epsilon) that l2ladv.h or searches.h has. */
 #define L2LADV_IMPLEMENTATION
 #include "../../l2ladv.h"
-#include "../../examples/searches.h"
+#include "../../examples/autoattack.h"
 
 typedef struct peer {
     l2l_context *context;
@@ -93,12 +93,13 @@ int peer_stages(peer *p, double epsilon, int steps, const float *x, const int *l
     const l2l_model_options *o = l2l_model_info(p->model);
     l2l_record *records = (l2l_record *)malloc((size_t)n * sizeof *records);
     float *adv = (float *)malloc((size_t)n * (size_t)o->height * (size_t)o->width * sizeof *adv);
-    l2l_attack a = l2l_attack_autoattack(epsilon);
+    l2l_attack a = l2l_attack_autoattack(epsilon), four[AUTOATTACK_STAGES];
     int i, ok;
     a.steps = steps;
     a.batch = 250;
-    ok = l2l_attack_run(p->model, &a, x, labels, n, adv, records);
-    for (i = 0; ok && i < n; i++) stages[i] = records[i].stage;
+    ok = autoattack_stages(p->model, &a, four) &&
+         l2l_attack_worst(p->model, four, AUTOATTACK_STAGES, x, labels, n, adv, records);
+    for (i = 0; ok && i < n; i++) stages[i] = records[i].success ? records[i].attack : -1;
     free(records);
     free(adv);
     return ok;
