@@ -225,7 +225,6 @@ typedef double l2l_real;
 #define l2l_dataset_from_arrays l2l_dataset_from_arrays_double
 #define l2l_dataset_read l2l_dataset_read_double
 #define l2l_train_step l2l_train_step_double
-#define l2l_npy_load l2l_npy_load_double
 #else
 typedef float l2l_real;
 #endif
@@ -1321,7 +1320,7 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
 
 /* -- 2.14 Files ------------------------------------------------------------------------ >>files --
    Every loader distrusts its file: sizes are checked before memory is asked for. A failed load
-   leaves a model or maximizer as it was, and a data set or array empty. The from-memory forms work
+   leaves a model or maximizer as it was, and a data set empty. The from-memory forms work
    under L2LADV_NO_STDIO. A data set borrows what it is made from in memory until l2l_dataset_free;
    bytes become [0,1] by v/255.
 
@@ -1353,34 +1352,6 @@ L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *by
 L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t bytes);
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes);
 
-/* .npy arrays: read from <f4, <f8, integers and booleans of any size and both byte orders, C order;
-   written as <f4 or <i8. */
-typedef struct l2l_array {
-    int rank;
-    int64_t shape[8];
-    int64_t count;
-    bool integer;     /* then `integers` holds the values, else `reals` */
-    l2l_real *reals;
-    int64_t *integers;
-} l2l_array;
-L2LADVDEF bool l2l_npy_load_memory(l2l_context *c, const void *data, size_t bytes, l2l_array *a);
-L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a);
-/* The same of a file larger than memory: what its numbers are and where they begin, by its first
-   bytes, at least the whole header (65,547 hold what NumPy writes), and its length. Errors call it
-   `name`. examples/shards.h streams images by it. */
-typedef struct l2l_npy {
-    char type;          /* 'f', 'i', 'u' (unsigned) or 'b' (boolean), of                          */
-    int size;           /* so many bytes each                                                     */
-    bool big_endian;    /* false for single bytes                                                 */
-    bool fortran_order; /* the first axis varies fastest                                          */
-    int rank;
-    int64_t shape[8];
-    int64_t count;      /* of numbers                                                             */
-    int64_t begin;      /* the byte where they begin; the file ends with them                     */
-} l2l_npy;
-L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head, size_t bytes,
-                              int64_t total, l2l_npy *h);
-
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d);
@@ -1397,13 +1368,14 @@ L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path);
 L2LADVDEF l2l_model *l2l_model_open_as(l2l_context *c, const char *path,
                                        const l2l_model_options *o);
 L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path);
-L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a);
-/* Bytes as a file, written as all others are: for files of your own. */
+/* For files of your own (examples/npy.h): bytes as a file, written as all others are; the same with
+   others in front; the first `most` bytes of a file, to be given back with l2l_free, and its length,
+   which may be more. */
 L2LADVDEF bool l2l_save_bytes(l2l_context *c, const char *path, const void *data, size_t bytes);
-L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_real *values,
-                                  const int64_t *shape, int rank);
-L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int64_t *values,
-                                     const int64_t *shape, int rank);
+L2LADVDEF bool l2l_save_with_head(l2l_context *c, const char *path, const void *head,
+                                  size_t head_bytes, const void *data, size_t bytes);
+L2LADVDEF bool l2l_load_bytes(l2l_context *c, const char *path, size_t most, void **data,
+                              size_t *bytes);
 #endif
 
 #ifdef __cplusplus
@@ -10736,8 +10708,8 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
 /* ============================================================================================
 
    Bytes and headers first. Then the bundle: named tensors and texts, which are a safetensors file;
-   models, maximizers and checkpoints are bundles. Then data sets and .npy. Whatever takes a path is
-   at the end and stands on what works from memory. */
+   models, maximizers and checkpoints are bundles. Then data sets. Whatever takes a path is at the
+   end and stands on what works from memory. */
 
 /* The bytes of a file: borrowed, or (owned) read into memory of ours, as many as are needed. What
    is in front is looked at before memory for the rest is asked for. */
@@ -10815,24 +10787,21 @@ static int l2l__utf8_put(uint32_t v, char *out)
 
 /* -- arrays of numbers in a file --------------------------------------------------------------- */
 
-/* The types of safetensors (of those behind BF16 only the size is used; a file may have others, all
-   of them L2L__DTYPES here) and, by two names, of .npy. */
+/* The types of safetensors. Of those behind BF16 only the size is used; a file may have others, all
+   of them L2L__DTYPES here. */
 typedef enum l2l__dtype {
-    L2L__F32, L2L__F64, L2L__F16, L2L__BF16, L2L__I64, L2L__U8 = 8, L2L__DTYPES = 15,
+    L2L__F32, L2L__F64, L2L__F16, L2L__BF16, L2L__I64, L2L__U8, L2L__DTYPES = 15,
     L2L__REAL = sizeof(l2l_real) / 8         /* the type of l2l_real                              */
 } l2l__dtype;
-static const struct { char name[8], npy[3], letter[2]; int size; } l2l__dtypes[L2L__DTYPES] = {
-    {"F32", "f4", "f", 4}, {"F64", "f8", "d", 8}, {"F16", "f2", "e", 2}, {"BF16", "", "", 2},
-    {"I64", "i8", "q", 8}, {"I32", "i4", "i", 4}, {"I16", "i2", "h", 2}, {"I8", "i1", "b", 1},
-    {"U8", "u1", "B", 1}, {"U16", "u2", "H", 2}, {"U32", "u4", "I", 4}, {"U64", "u8", "Q", 8},
-    {"BOOL", "b1", "?", 1}, {"F8_E5M2", "", "", 1}, {"F8_E4M3", "", "", 1}};
+static const struct { char name[8]; int size; } l2l__dtypes[L2L__DTYPES] = {
+    {"F32", 4}, {"F64", 8}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"U8", 1}, {"I8", 1}, {"I16", 2},
+    {"I32", 4}, {"U16", 2}, {"U32", 4}, {"U64", 8}, {"BOOL", 1}, {"F8_E5M2", 1}, {"F8_E4M3", 1}};
 
 /* An array: in a file from byte `begin` on, or here at `data`, to be written or read into. */
 typedef struct l2l__entry {
     const char *name;
     const char *type;                        /* as a safetensors file says it                     */
     int dtype, rank;
-    bool big, fortran;                       /* in a file: big-endian, first axis the fastest     */
     int64_t shape[8], count;
     size_t begin, end;
     void *data;
@@ -10848,19 +10817,6 @@ static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
     return true;
 }
 
-/* Where element i, counted with the last axis the fastest, stands in the file's order. */
-static int64_t l2l__entry_place(const l2l__entry *e, int64_t i)
-{
-    int64_t step = e->count, place = 0;
-    if (!e->fortran) return i;
-    for (int k = e->rank - 1; k >= 0; k--) {
-        step /= e->shape[k];
-        place += i % e->shape[k] * step;
-        i /= e->shape[k];
-    }
-    return place;
-}
-
 /* An integer of 1 to 8 bytes, by shifts: right on a machine of any byte order. */
 static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
 {
@@ -10869,16 +10825,11 @@ static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
     return v;
 }
 
-static uint64_t l2l__entry_bits(const l2l__file *f, const l2l__entry *e, int64_t i)
-{
-    int size = l2l__dtypes[e->dtype].size;
-    return l2l__get_bytes(f->data + e->begin + (size_t)(i * size), size, e->big);
-}
-
 /* Element i of an array of F32, F64, F16 or BF16. */
 static double l2l__entry_real(const l2l__file *f, const l2l__entry *e, int64_t i)
 {
-    uint64_t bits = l2l__entry_bits(f, e, i);
+    int size = l2l__dtypes[e->dtype].size;
+    uint64_t bits = l2l__get_bytes(f->data + e->begin + (size_t)(i * size), size, false);
     uint32_t u = (uint32_t)(e->dtype == L2L__BF16 ? bits << 16 : bits);
     int exponent = (int)(bits >> 10 & 31), m = (int)(bits & 1023);
     float single;
@@ -10890,19 +10841,6 @@ static double l2l__entry_real(const l2l__file *f, const l2l__entry *e, int64_t i
     v = exponent == 31 ? (m ? (double)NAN : (double)INFINITY)
       : exponent == 0 ? ldexp(m, -24) : ldexp(1024 + m, exponent - 25);
     return bits & 0x8000 ? -v : v;
-}
-
-/* Element i of an array of integers or booleans; an error when it is not one or beyond int64_t. */
-static bool l2l__entry_integer(const l2l__file *f, const l2l__entry *e, int64_t i, int64_t *v)
-{
-    int size = l2l__dtypes[e->dtype].size;
-    char kind = l2l__dtypes[e->dtype].npy[0];
-    uint64_t u = l2l__entry_bits(f, e, i);
-    if (kind == 'i' && size < 8 && u >> (8 * size - 1)) u |= ~(uint64_t)0 << (8 * size);
-    *v = (int64_t)u;
-    return ((kind != 'u' || *v >= 0) && (kind != 'b' || u < 2)) ||
-           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin + i * size, "element %z does not fit "
-                    "(unsigned: below 2^63, boolean: 0 or 1)", i);
 }
 
 static bool l2l__big_endian(void)
@@ -11265,36 +11203,19 @@ static void l2l__file_close(l2l__file *f)
     l2l_free(f->context, f->owned);
 }
 
-/* -- a scanner for the headers of safetensors (JSON) and .npy (a Python literal) --------------- */
+/* -- a scanner for the headers of safetensors, which are JSON ---------------------------------- */
 
-/* Text that is parsed, and overwritten, in place; it ends with a zero, which no rule accepts. The
-   first error stays in the context and ends every list, so few results need a look. */
+/* Text that is parsed, and overwritten, in place; it ends with a zero, which no rule accepts. It is
+   behind eight bytes of the file. The first error stays in the context and ends every list, so few results need a look. */
 typedef struct l2l__scan {
     const l2l__file *file;
     char *text, *at;
-    size_t base;                             /* where the text lies in the file                   */
-    bool python;                             /* 'text', and a comma before a closing bracket      */
-    bool longs;                              /* and whole numbers as Python 2 wrote them: 3L      */
-    bool comma;                              /* whether one was behind the last element           */
 } l2l__scan;
-
-/* Bytes of a file, to be parsed in `room`, which has one more and is NULL after an error. */
-static bool l2l__scan_begin(l2l__scan *s, const l2l__file *f, void *room, size_t base,
-                            size_t length, bool python)
-{
-    s->file = f;
-    s->base = base;
-    s->python = python;
-    s->longs = s->comma = false;
-    s->text = s->at = (char *)room;
-    if (room) memcpy(room, f->data + base, length);
-    return room != NULL;
-}
 
 /* An error at the place that the scanner has come to; `what` may have one %s, for `which`. */
 static bool l2l__scan_fail(const l2l__scan *s, const char *what, const char *which)
 {
-    return l2l__bad(s->file, L2L_ERROR_FORMAT, (int64_t)s->base + (s->at - s->text), what, which);
+    return l2l__bad(s->file, L2L_ERROR_FORMAT, 8 + (s->at - s->text), what, which);
 }
 
 /* Skips white space, then `ch` if it is there. */
@@ -11318,8 +11239,7 @@ static bool l2l__scan_next(l2l__scan *s, char close, int64_t n)
 {
     if (s->file->context->status) return false;
     if (n == 0) return !l2l__scan_take(s, close);
-    s->comma = l2l__scan_take(s, ',');
-    if (s->comma) return !(s->python && l2l__scan_take(s, close));
+    if (l2l__scan_take(s, ',')) return true;
     l2l__scan_want(s, close);
     return false;
 }
@@ -11355,10 +11275,9 @@ static uint32_t l2l__scan_unicode(const char *s, int *used)
 /* A string, decoded in place (it only gets shorter); "" after an error. */
 static const char *l2l__scan_string(l2l__scan *s)
 {
-    if (s->python) l2l__scan_take(s, 'u');   /* Python 2: u'text'                                 */
-    char quote = s->python && l2l__scan_take(s, '\'') ? '\'' : '"', *start, *out;
-    if (quote == '"' && !l2l__scan_want(s, '"')) return "";
-    for (start = out = s->at; *s->at != quote;) {
+    char *start, *out;
+    if (!l2l__scan_want(s, '"')) return "";
+    for (start = out = s->at; *s->at != '"';) {
         const bool escape = *s->at == '\\';
         const char *p = escape && s->at[1] ? strchr(l2l__escapes, s->at[1]) : NULL;
         int used = escape ? 2 : 1;
@@ -11378,14 +11297,13 @@ static const char *l2l__scan_string(l2l__scan *s)
     return start;
 }
 
-/* A list, in Python a tuple, of whole numbers, of which the first `most` are kept; how many. */
+/* A list of whole numbers, of which the first `most` are kept; how many. */
 static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
 {
-    char close = s->python ? ')' : ']';
     const char *start;
     int n, digit;
-    l2l__scan_want(s, s->python ? '(' : '[');
-    for (n = 0; l2l__scan_next(s, close, n); n++) {
+    l2l__scan_want(s, '[');
+    for (n = 0; l2l__scan_next(s, ']', n); n++) {
         int64_t other, *to = n < most ? v + n : &other;
         l2l__scan_take(s, 0);
         for (*to = 0, start = s->at; *s->at >= '0' && *s->at <= '9'; s->at++) {
@@ -11395,58 +11313,32 @@ static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
         }
         if (s->at == start || (*start == '0' && s->at > start + 1))
             l2l__scan_fail(s, "expected a whole number, not negative, no leading zeros", NULL);
-        s->at += s->longs && *s->at == 'L';
     }
-    if (s->python && n == 1 && !s->comma) l2l__scan_fail(s, "a tuple of one needs a comma", NULL);
     return n;
 }
 
-/* A type. Of safetensors it may be one that is not known; .npy has it without a mark, or behind
-   = or |, in the machine's byte order. */
-static void l2l__scan_type(l2l__scan *s, l2l__entry *e)
-{
-    const char *t = l2l__scan_string(s), *name = t + (s->python && *t && strchr("<>=|", *t));
-    e->type = t;
-    e->big = s->python && (*t == '>' || (*t != '<' && l2l__big_endian()));
-    for (e->dtype = 0; e->dtype < L2L__DTYPES; e->dtype++)
-        if (s->python ? *name && (!strcmp(l2l__dtypes[e->dtype].npy, name) ||
-                                  !strcmp(l2l__dtypes[e->dtype].letter, name))
-                      : !strcmp(l2l__dtypes[e->dtype].name, name)) return;
-    if (s->python)
-        l2l__scan_fail(s, "unsupported descr (known: f2, f4, f8, i1 to i8, u1 to u8, b1): '%s'", t);
-}
-
-static bool l2l__scan_bool(l2l__scan *s)
-{
-    l2l__scan_take(s, 0);
-    const bool yes = !strncmp(s->at, "True", 4);
-    if (!yes && strncmp(s->at, "False", 5)) l2l__scan_fail(s, "expected True or False here", NULL);
-    else s->at += 5 - yes;
-    return yes;
-}
-
-/* The dictionary of an array, with where it lies in a safetensors file's data; whether it is all
-   there. */
+/* The dictionary of a tensor, with where it lies in the file's data; whether it is all there. Its
+   type may be one that is not known. */
 static bool l2l__scan_array(l2l__scan *s, l2l__entry *e, int64_t span[2])
 {
-    static const char *const keys[2][3] = {{"dtype", "shape", "data_offsets"},
-                                           {"descr", "shape", "fortran_order"}};
+    static const char *const keys[3] = {"dtype", "shape", "data_offsets"};
     bool seen[3] = {false, false, false};
     int n, k, offsets = 2;
     memset(e, 0, sizeof *e);
     l2l__scan_want(s, '{');
     for (n = 0; l2l__scan_next(s, '}', n); n++) {
         const char *key = l2l__scan_string(s);
-        for (k = 0; k < 3 && strcmp(key, keys[s->python][k]); k++) continue;
+        for (k = 0; k < 3 && strcmp(key, keys[k]); k++) continue;
         if (k == 3 || seen[k])
             return l2l__scan_fail(s, "an unknown key, or one a second time: '%s'", key);
         seen[k] = true;
         l2l__scan_want(s, ':');
-        if (k == 0) l2l__scan_type(s, e);
+        if (k == 0) e->type = l2l__scan_string(s);
         else if (k == 1) e->rank = l2l__scan_integers(s, e->shape, 8);
-        else if (s->python) e->fortran = l2l__scan_bool(s);
         else offsets = l2l__scan_integers(s, span, 2);
     }
+    while (e->type && e->dtype < L2L__DTYPES && strcmp(l2l__dtypes[e->dtype].name, e->type))
+        e->dtype++;
     return n == 3 && offsets == 2;
 }
 
@@ -11629,8 +11521,10 @@ static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
         return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
                         "header", (int64_t)f.bytes, (int64_t)length);
     b->first = 8 + (size_t)length;
-    if (!l2l__scan_begin(&s, &b->file, l2l__hold(f.context, &b->kept, (int64_t)length + 1, 1), 8,
-                         (size_t)length, false)) return false;
+    s.file = &b->file;
+    s.text = s.at = (char *)l2l__hold(f.context, &b->kept, (int64_t)length + 1, 1);
+    if (!s.text) return false;
+    memcpy(s.text, f.data + 8, (size_t)length);
     l2l__scan_want(&s, '{');
     for (n = 0; l2l__scan_next(&s, '}', n); n++) {
         const char *name = l2l__scan_string(&s);
@@ -12629,116 +12523,6 @@ L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *fil
     return l2l__images_end(c, d);
 }
 
-/* -- .npy -------------------------------------------------------------------------------------- */
-
-/* Where a file's array is and what it is, checked against the file's length. */
-static bool l2l__npy_open(l2l__file *f, l2l__entry *e)
-{
-    const unsigned char *p;
-    size_t start, n;
-    l2l__scan s;
-    int size;
-    if (!l2l__file_hold(f, 12)) return false;
-    p = f->data;
-    if (f->bytes < 12 || memcmp(p, "\x93NUMPY", 6) || p[6] < 1 || p[6] > 3 || p[7])
-        return l2l__bad(f, L2L_ERROR_FORMAT, 0, "not a .npy file of version 1.0 to 3.0");
-    start = p[6] == 1 ? 10 : 12;
-    n = (size_t)l2l__get_bytes(p + 8, (int)start - 8, false);
-    if (n > f->bytes - start)
-        return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes in a file of %z", (int64_t)n,
-                        (int64_t)f->bytes);
-    if (n > 65535) return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of more than 65535 bytes");
-    if (!f->stream && n > f->held - start)
-        return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes, of which only %z were read",
-                        (int64_t)n, (int64_t)(f->held - start));
-    if (!l2l__file_hold(f, start + n) ||
-        !l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true)) return false;
-    s.longs = f->data[6] < 3;
-    const bool complete = l2l__scan_array(&s, e, NULL);
-    if (e->rank > 8) l2l__scan_fail(&s, "too long a shape (more than 8 axes)", NULL);
-    if (!complete) l2l__scan_fail(&s, "descr, fortran_order and shape are all needed", NULL);
-    const bool ok = l2l__scan_end(&s, n);
-    l2l_free(f->context, s.text);
-    if (!ok) return false;
-    e->fortran = e->fortran && e->rank > 1;
-    e->begin = start + n;
-    n = f->bytes - e->begin;
-    size = l2l__dtypes[e->dtype].size;
-    if (!l2l__product(e->shape, e->rank, &e->count))
-        return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)start, "a shape whose product is beyond "
-                        "2^63-1");
-    return (n % (size_t)size == 0 && (uint64_t)e->count == n / (size_t)size) ||
-           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin, "%z elements of %d bytes announced, %z "
-                    "bytes of data", e->count, size, (int64_t)n);
-}
-
-static bool l2l__npy_read(l2l__file f, l2l_array *a)
-{
-    l2l_context *c = f.context;
-    l2l__entry e;
-    if (l2l__npy_open(&f, &e) && l2l__file_hold(&f, f.bytes)) {
-        a->rank = e.rank;
-        memcpy(a->shape, e.shape, sizeof a->shape);
-        a->count = e.count;
-        a->integer = e.dtype > L2L__BF16;
-        if (a->integer) a->integers = (int64_t *)l2l__allocate_array(c, e.count, 8);
-        else a->reals = (l2l_real *)l2l__allocate_array(c, e.count, sizeof *a->reals);
-        for (int64_t i = 0; i < e.count && !c->status; i++) {
-            int64_t at = l2l__entry_place(&e, i);
-            if (a->integer) l2l__entry_integer(&f, &e, at, a->integers + i);
-            else a->reals[i] = (l2l_real)l2l__entry_real(&f, &e, at);
-        }
-    }
-    l2l__file_close(&f);
-    if (c->status) l2l_array_free(c, a);
-    return !c->status;
-}
-
-/* An empty array to load into. */
-static bool l2l__array_begin(l2l_context *c, l2l_array *a)
-{
-    if (!l2l__given(c, "l2l_npy_load", "the array", a)) return false;
-    memset(a, 0, sizeof *a);
-    return c != NULL;
-}
-
-L2LADVDEF bool l2l_npy_load_memory(l2l_context *c, const void *data, size_t bytes, l2l_array *a)
-{
-    return l2l__array_begin(c, a) && l2l__npy_read(l2l__file_of(c, "memory", data, bytes), a);
-}
-
-L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a)
-{
-    if (!a) return;
-    l2l_free(c, a->reals);
-    l2l_free(c, a->integers);
-    memset(a, 0, sizeof *a);
-}
-
-L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head, size_t bytes,
-                              int64_t total, l2l_npy *h)
-{
-    const char *who = "l2l_npy_header";
-    l2l__entry e;
-    if (h) memset(h, 0, sizeof *h);
-    if (!c || c->status || !l2l__given(c, who, "head", head) || !l2l__given(c, who, "h", h))
-        return false;
-    l2l__file f = l2l__file_of(c, name ? name : "memory", head, bytes);
-    if (total < 0 || (uint64_t)total < bytes || (uint64_t)total > SIZE_MAX / 2)
-        return l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", total);
-    if (bytes >= 12) f.bytes = (size_t)total; /* of which only the header is looked at            */
-    if (!l2l__npy_open(&f, &e)) return false;
-    h->type = l2l__dtypes[e.dtype].npy[0];
-    h->size = l2l__dtypes[e.dtype].size;
-    h->big_endian = e.big && h->size > 1;
-    h->fortran_order = e.fortran;
-    h->rank = e.rank;
-    memcpy(h->shape, e.shape, sizeof h->shape);
-    h->count = e.count;
-    h->begin = (int64_t)e.begin;
-    return true;
-}
-
 /* -- the same from paths ----------------------------------------------------------------------- */
 
 #ifndef L2LADV_NO_STDIO
@@ -12845,52 +12629,39 @@ L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int
 
 L2LADVDEF bool l2l_save_bytes(l2l_context *c, const char *path, const void *data, size_t bytes)
 {
-    return c && !c->status && l2l__given(c, "saving", "the path", path) &&
-           (!bytes || l2l__given(c, path, "data", data)) &&
-           l2l__file_write(c, path, data, bytes, NULL, 0);
-}
-L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)
-{
-    return l2l__array_begin(c, a) && l2l__npy_read(l2l__file_open(c, path), a);
+    return l2l_save_with_head(c, path, NULL, 0, data, bytes);
 }
 
-static bool l2l__npy_save(l2l_context *c, const char *path, l2l__dtype dtype,
-                          const void *values, const int64_t *shape, int rank)
+L2LADVDEF bool l2l_save_with_head(l2l_context *c, const char *path, const void *head,
+                                  size_t head_bytes, const void *data, size_t bytes)
 {
-    char head[384], list[200];
-    size_t n, total;
     l2l__entry e = L2L__ZERO;
     if (!c || c->status || !l2l__given(c, "saving", "the path", path) ||
-        (rank > 0 && !l2l__given(c, path, "shape", shape)))
+        (head_bytes && !l2l__given(c, path, "head", head)) ||
+        (bytes && !l2l__given(c, path, "data", data)))
         return false;
-    e.dtype = (int)dtype;
-    memcpy(&e.data, &values, sizeof values); /* which are only read                               */
-    if (rank < 0 || rank > 8 || !l2l__product(shape, e.rank = rank, &e.count))
-        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", path);
-    if (e.count && !l2l__given(c, path, "values", values)) return false;
-    if (rank) memcpy(e.shape, shape, (size_t)rank * sizeof *shape);
-    memcpy(head, "\x93NUMPY\x01", 8);        /* the text's own zero ends the version, 1.0         */
-    n = 10 + l2l__format(head + 10, sizeof head - 10,
-                         "{'descr': '<%s', 'fortran_order': False, 'shape': (%s%s), }",
-                         l2l__dtypes[dtype].npy, l2l__shape_text(list, e.shape, rank, ", "),
-                         rank == 1 ? "," : "");
-    total = (n + 64) / 64 * 64;              /* the values are aligned to 64 bytes                */
-    memset(head + n, ' ', total - n);
-    head[total - 1] = '\n';
-    head[8] = (char)((total - 10) & 255);
-    head[9] = (char)((total - 10) >> 8);
-    return l2l__file_write(c, path, head, total, &e, 1);
+    e.dtype = L2L__U8;
+    e.count = (int64_t)bytes;
+    memcpy(&e.data, &data, sizeof data);     /* which is only read                                */
+    return l2l__file_write(c, path, head, head_bytes, &e, 1);
 }
 
-L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_real *values,
-                                  const int64_t *shape, int rank)
+L2LADVDEF bool l2l_load_bytes(l2l_context *c, const char *path, size_t most, void **data,
+                              size_t *bytes)
 {
-    return l2l__npy_save(c, path, L2L__REAL, values, shape, rank);
-}
-L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int64_t *values,
-                                     const int64_t *shape, int rank)
-{
-    return l2l__npy_save(c, path, L2L__I64, values, shape, rank);
+    const char *who = "l2l_load_bytes";
+    if (data) *data = NULL;
+    if (bytes) *bytes = 0;
+    if (!c || c->status || !l2l__given(c, who, "data", data) || !l2l__given(c, who, "bytes", bytes))
+        return false;
+    l2l__file f = l2l__file_open(c, path);
+    if (l2l__file_hold(&f, most)) {
+        *data = f.owned;
+        *bytes = f.bytes;
+        f.owned = NULL;
+    }
+    l2l__file_close(&f);
+    return !c->status;
 }
 #endif
 
@@ -15858,7 +15629,8 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 /* HISTORY
    next              evaluations as folds over records; searches of one's own (l2l_search,
                      l2l_spot); PGD with shrinking steps; C&W l2, DeepFool, Sign-OPT, transfer and
-                     evaluations' states (format 4, text) beside the header; training by several
+                     evaluations' states (format 4, text) and .npy arrays beside the header;
+                     l2l_load_bytes, l2l_save_with_head for files of one's own; training by several
                      processes; with micro_batch running statistics move once for a step
    0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are
                      not finite end attacks and trainings, with their image and step; one table for

@@ -15,7 +15,7 @@ static inline bool cifar100_fetch(const l2l_dataset *d, int index, l2l_real *chw
     const unsigned char *record = (const unsigned char *)d->self;
     int i;
     if (index < 0 || index >= d->count)
-        return shards_fail(d->context, L2L_ERROR_ARGUMENT, "data set", -1, "image %d of %d", index,
+        return npy_fail(d->context, L2L_ERROR_ARGUMENT, "data set", -1, "image %d of %d", index,
                            d->count);
     record += (size_t)index * CIFAR100_RECORD;
     *label = record[1];
@@ -31,17 +31,17 @@ static inline unsigned char *cifar100_records(l2l_context *c, const char *path, 
     unsigned char *records;
     int64_t at;
     if (s->bytes % CIFAR100_RECORD || s->bytes < 1 || s->bytes / CIFAR100_RECORD > INT_MAX) {
-        shards_fail(c, L2L_ERROR_FORMAT, path, s->bytes - s->bytes % CIFAR100_RECORD,
+        npy_fail(c, L2L_ERROR_FORMAT, path, s->bytes - s->bytes % CIFAR100_RECORD,
                     "truncated, or not a file of CIFAR-100: %lld bytes are not a number of records "
                     "of %d", (long long)s->bytes, CIFAR100_RECORD);
         return NULL;
     }
     records = (unsigned char *)l2l_allocate(c, (size_t)s->bytes);
     if (records && !s->read_at(s->user, 0, records, (size_t)s->bytes))
-        shards_fail(c, L2L_ERROR_FILE, path, 0, "cannot read %lld bytes", (long long)s->bytes);
+        npy_fail(c, L2L_ERROR_FILE, path, 0, "cannot read %lld bytes", (long long)s->bytes);
     for (at = 1; records && !l2l_error(c) && at < s->bytes; at += CIFAR100_RECORD)
         if (records[at] >= CIFAR100_CLASSES)
-            shards_fail(c, L2L_ERROR_FORMAT, path, at, "label %lld is %d, not in 0..%d",
+            npy_fail(c, L2L_ERROR_FORMAT, path, at, "label %lld is %d, not in 0..%d",
                         (long long)(at / CIFAR100_RECORD), records[at], CIFAR100_CLASSES - 1);
     if (!l2l_error(c)) return records;
     l2l_free(c, records);
@@ -53,7 +53,7 @@ static inline bool cifar100_from_file(l2l_context *c, const char *path, l2l_data
 {
     shards_source s = {0, NULL, NULL};
     unsigned char *records = NULL;
-    if (!shards_empty(c, d) || !shards_given(c, "the path", path)) return false;
+    if (!shards_empty(c, d) || !npy_given(c, "shards", "the path", path)) return false;
     if (shards_open(c, path, &s)) records = cifar100_records(c, path, &s);
     if (s.user) fclose((FILE *)s.user);
     if (!records) return false;

@@ -183,17 +183,17 @@ static bool try_learned(l2l_context *c, const uint8_t *data, size_t size)
 
 static bool try_npy(l2l_context *c, const uint8_t *data, size_t size)
 {
-    l2l_array a;
+    npy_array a;
     int64_t i, product = 1;
     double sum = 0;
     memset(&a, 0x55, sizeof a);
-    if (!settled(c, l2l_npy_load_memory(c, data, size, &a))) return false;
+    if (!settled(c, npy_load_memory(c, data, size, &a))) return false;
     check(a.rank >= 0 && a.rank <= 8, "an array's rank");
     for (i = 0; i < a.rank; i++) product *= a.shape[i];
     check(product == a.count, "an array's count");
     for (i = 0; i < a.count; i++) sum += a.integer ? (double)a.integers[i] : (double)a.reals[i];
     check(sum <= 0 || sum > 0 || sum - sum != 0, "an array's sum");
-    l2l_array_free(c, &a);
+    npy_array_free(c, &a);
     return true;
 }
 

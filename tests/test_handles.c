@@ -448,7 +448,7 @@ static void cifar_memory(world *w)
 
 /* .npy files: an image of 1x1x2 bytes and its label. */
 static unsigned char npy_images[130], npy_labels[129];
-static void npy_header(unsigned char *to, const char *head)
+static void npy_file(unsigned char *to, const char *head)
 {
     memset(to, ' ', 128);
     memcpy(to, "\x93NUMPY\1\0\x76\0", 10);
@@ -457,8 +457,8 @@ static void npy_header(unsigned char *to, const char *head)
 }
 static void npy_files(void)
 {
-    npy_header(npy_images, "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1, 2), }");
-    npy_header(npy_labels, "{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }");
+    npy_file(npy_images, "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1, 2), }");
+    npy_file(npy_labels, "{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }");
     npy_images[128] = 7;
     npy_labels[128] = 2;
 }
@@ -515,12 +515,12 @@ static void shards(world *w)
 
 static void npy(world *w, bool from_file)
 {
-    l2l_array a;
+    npy_array a;
     memset(&a, 0xA5, sizeof a);
     if (from_file) write_file(A_PATH, npy_images, 130);
-    GAVE(from_file ? l2l_npy_load(P(0, w->c), P(1, A_PATH), P(2, &a))
-                   : l2l_npy_load_memory(P(0, w->c), P(1, npy_images), 130, P(2, &a)));
-    if (w->hole != 2 && w->hole != ALL) l2l_array_free(w->c, &a);
+    GAVE(from_file ? npy_load(P(0, w->c), P(1, A_PATH), P(2, &a))
+                   : npy_load_memory(P(0, w->c), P(1, npy_images), 130, P(2, &a)));
+    if (w->hole != 2 && w->hole != ALL) npy_array_free(w->c, &a);
 }
 
 /* What one of the `_save_memory` functions writes into w->memory. */
@@ -791,10 +791,10 @@ static void npy(world *w, bool from_file)
     F(l2l_free, SAVED(l2l_model_save_memory, model_of(w)); \
       if (w->c) l2l_free(P(1, w->c), P(0, w->memory)); \
       if (!at_hole(w, 0) && !at_hole(w, 1)) w->memory = NULL) \
-    F(l2l_npy_load_memory, npy(w, false)) \
-    F(l2l_array_free, l2l_array a; memset(&a, 0, sizeof a); l2l_array_free(C, P(1, &a))) \
-    F(l2l_npy_header, l2l_npy h; \
-      GAVE(l2l_npy_header(C, P(1, "name"), P(2, npy_images), 130, 130, P(3, &h)))) \
+    F(npy_load_memory, npy(w, false)) \
+    F(npy_array_free, npy_array a; memset(&a, 0, sizeof a); npy_array_free(C, P(1, &a))) \
+    F(npy_header, npy_info h; \
+      GAVE(npy_header(C, P(1, "name"), P(2, npy_images), 130, 130, P(3, &h)))) \
     F(l2l_dataset_idx, idx(w)) \
     F(l2l_dataset_cifar10, cifar(w)) \
     F(shards_from_files, shards(w)) \
@@ -815,12 +815,17 @@ static void npy(world *w, bool from_file)
       GAVE(m = l2l_learned_open(C, P(1, A_PATH))); l2l_learned_free(m)) \
     F(l2lda_open, l2lda *m; l2lda_save(generator_of(w), A_PATH); \
       GAVE(m = l2lda_open(C, P(1, A_PATH))); l2lda_free(m)) \
-    F(l2l_npy_load, npy(w, true)) \
+    F(npy_load, npy(w, true)) \
     F(l2l_save_bytes, GAVE(l2l_save_bytes(C, P(1, A_PATH), P(2, npy_images), 130))) \
-    F(l2l_npy_save_reals, int64_t s[2] = {2, 3}; \
-      GAVE(l2l_npy_save_reals(C, P(1, A_PATH), P(2, w->many), P(3, s), 2))) \
-    F(l2l_npy_save_integers, int64_t s[2] = {1, 2}; \
-      GAVE(l2l_npy_save_integers(C, P(1, A_PATH), P(2, s), P(3, s), 2)))
+    F(l2l_save_with_head, \
+      GAVE(l2l_save_with_head(C, P(1, A_PATH), P(2, npy_images), 130, P(3, npy_labels), 129))) \
+    F(l2l_load_bytes, void *bytes = w; size_t size; write_file(A_PATH, npy_images, 130); \
+      GAVE(l2l_load_bytes(C, P(1, A_PATH), 9, P(2, &bytes), P(3, &size))); \
+      if (w->hole != 2 && w->hole != ALL) l2l_free(w->c, bytes)) \
+    F(npy_save_reals, int64_t s[2] = {2, 3}; \
+      GAVE(npy_save_reals(C, P(1, A_PATH), P(2, w->many), P(3, s), 2))) \
+    F(npy_save_integers, int64_t s[2] = {1, 2}; \
+      GAVE(npy_save_integers(C, P(1, A_PATH), P(2, s), P(3, s), 2)))
 
 /* A method is used by a training step. */
 static void use_method(world *w, l2l_method method)

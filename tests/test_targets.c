@@ -94,8 +94,8 @@ static bool save(int which, const char *path)
     l2l_trainer *t;
     bool ok = false;
     switch (which) {
-    case 0: return l2l_npy_save_reals(c, path, images, shape, 1);
-    case 1: return l2l_npy_save_integers(c, path, whole, three, 1);
+    case 0: return npy_save_reals(c, path, images, shape, 1);
+    case 1: return npy_save_integers(c, path, whole, three, 1);
     case 2: return l2l_model_save(model, path);
     case 3:
         phi = l2l_learned_create(c, &lo);
@@ -282,7 +282,7 @@ static void two_processes_one_path(void)
         if (!(child[k] = fork())) {
             for (i = 0; i < N; i++) v[i] = (l2l_real)(k + 1);
             for (i = 0; i < SAVES; i++)
-                if (!l2l_npy_save_reals(c, "both", v, shape, 1)) {
+                if (!npy_save_reals(c, "both", v, shape, 1)) {
                     printf("%s\n", l2l_error_text(c));
                     fflush(stdout);
                     _exit(1);
@@ -290,16 +290,16 @@ static void two_processes_one_path(void)
             _exit(0);
         }
     for (k = i = 0; i < 2 * SAVES; i++) {
-        l2l_array a;
+        npy_array a;
         nanosleep(&moment, NULL);
-        if (!l2l_npy_load(c, "both", &a)) {
+        if (!npy_load(c, "both", &a)) {
             k += l2l_error(c) != L2L_ERROR_FILE; /* not there yet */
             l2l_error_clear(c);
             continue;
         }
         for (int j = 1; j < N; j++) k += a.reals[j] != a.reals[0];
         whole++;
-        l2l_array_free(c, &a);
+        npy_array_free(c, &a);
     }
     CHECK_INT(0, k);
     CHECK(whole > 0);
