@@ -1077,7 +1077,8 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
 
 /* -- 2.11 Data sets --------------------------------------------------------------------- >>data --
    `fetch` gives image `index` as CxHxW in [0,1] and its label. Make one with the loaders of 2.14,
-   from arrays, or fill in the struct yourself to stream (examples/shards.h does, from .npy files).
+   from arrays, or fill in the struct yourself: examples/cifar.h does, for CIFAR-10 and CIFAR-100,
+   and examples/shards.h, which streams .npy files.
    Training and evaluation cut images that are larger than the model's down to its size; smaller
    ones are an error. */
 typedef struct l2l_dataset {
@@ -1339,10 +1340,6 @@ L2LADVDEF void l2l_evaluation_end(l2l_evaluation *e);
 L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
                                       const void *labels, size_t label_bytes, int classes,
                                       l2l_dataset *d);
-/* CIFAR-10's binary form: n files of records of 3073 bytes, a label 0..9 and 3x32x32 pixels. */
-L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
-                                          const size_t *bytes, int n, l2l_dataset *d);
-
 /* Models as safetensors, with PyTorch's names and layouts, architecture in the metadata. Loading
    needs a model of the same architecture; entries that it does not have are counted in *extra,
    missing or mis-shaped ones are an error that names them. */
@@ -1355,7 +1352,6 @@ L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d);
-L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d);
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra);
 L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path);
 L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path);
@@ -12286,38 +12282,28 @@ static bool l2l__maybe_resume(l2l_trainer *t)
 
 /* -- data sets --------------------------------------------------------------------------------- */
 
-/* Images of bytes, CxHxW each, and their labels, in two files, or one that `images` closes. */
-typedef struct l2l__shard {
-    int count;
-    l2l__file images, labels;
-    size_t first, step;                      /* the first image's byte; from one to the next      */
-    size_t first_label, label_step;
-} l2l__shard;
-
-/* What is behind the data sets of this chapter: the caller's arrays or the shards. */
+/* What is behind the data sets of this chapter: the caller's arrays, or the two files of an IDX. */
 typedef struct l2l__images {
     const l2l_real *reals;
     const int *classes;                      /* of `reals`                                        */
-    l2l__shard *shards;
-    int n_shards;
+    l2l__file images, labels;
 } l2l__images;
+
+enum { L2L__IDX_IMAGES = 16, L2L__IDX_LABELS = 8 }; /* bytes in front of those of the data        */
 
 static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
 {
     const l2l__images *s = (const l2l__images *)d->self;
-    const l2l__shard *p = s->shards;
-    size_t size = (size_t)d->channels * (size_t)d->height * (size_t)d->width, at = (size_t)index;
+    const size_t size = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
     if (index < 0 || index >= d->count)
         return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index,
                          d->count);
+    *label = s->reals ? s->classes[index] : s->labels.data[L2L__IDX_LABELS + (size_t)index];
     if (s->reals) {
-        *label = s->classes[index];
-        memcpy(chw, s->reals + at * size, size * sizeof *chw);
+        memcpy(chw, s->reals + (size_t)index * size, size * sizeof *chw);
         return true;
     }
-    for (; at >= (size_t)p->count; p++) at -= (size_t)p->count;
-    const unsigned char *pixels = p->images.data + p->first + at * p->step;
-    *label = p->labels.data[p->first_label + at * p->label_step];
+    const unsigned char *pixels = s->images.data + L2L__IDX_IMAGES + (size_t)index * size;
     for (size_t i = 0; i < size; i++) chw[i] = (l2l_real)pixels[i] / 255;
     return true;
 }
@@ -12325,60 +12311,34 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
 static void l2l__images_release(l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)d->self;
-    for (int k = 0; s->shards && k < s->n_shards; k++) {
-        l2l__file_close(&s->shards[k].images);
-        l2l__file_close(&s->shards[k].labels);
-    }
-    l2l_free(d->context, s->shards);
+    l2l__file_close(&s->images);
+    l2l__file_close(&s->labels);
     l2l_free(d->context, s);
 }
 
 /* Whether a data set can be used; it is given back if not. */
 static bool l2l__images_end(l2l_context *c, l2l_dataset *d)
 {
-    if (!c) return false;
-    if (!c->status && d->count < 1)
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "data set: made from no files");
     if (!c->status) return true;
     l2l_dataset_free(d);
-    if (d) d->context = c;
+    d->context = c;                          /* stays: later calls know where the error is        */
     return false;
 }
 
 /* A data set in the making; NULL, and empty, after an error. */
-static l2l__images *l2l__images_create(l2l_context *c, int n_shards, int classes, l2l_dataset *d)
+static l2l__images *l2l__images_create(l2l_context *c, int classes, l2l_dataset *d)
 {
-    l2l__images *s;
     if (!l2l__given(c, "a data set", "the place for it", d)) return NULL;
     memset(d, 0, sizeof *d);
-    d->context = c;                          /* stays: later calls know where the error is        */
-    if (n_shards < 0) l2l__fail(c, L2L_ERROR_ARGUMENT, "a data set of %d files", n_shards);
-    if (!(s = (l2l__images *)l2l__allocate(c, sizeof *s))) return NULL;
+    d->context = c;
+    l2l__images *s = (l2l__images *)l2l__allocate(c, sizeof *s);
+    if (!s) return NULL;
+    s->images = s->labels = l2l__file_of(c, "", NULL, 0);
     d->classes = classes;
     d->fetch = l2l__images_fetch;
     d->release = l2l__images_release;
     d->self = s;
-    s->n_shards = n_shards;
-    s->shards = (l2l__shard *)l2l__allocate_array(c, n_shards, sizeof *s->shards);
-    return s->shards || l2l__images_end(c, d) ? s : NULL;
-}
-
-/* The files of a shard are in memory: n images, as large as all others. Their sizes fit an int. */
-static void l2l__shard_add(l2l_dataset *d, l2l__shard *p, int64_t n, int64_t channels,
-                           int64_t height, int64_t width)
-{
-    size_t at = p->first_label;
-    p->count = (int)n;
-    d->count += p->count;
-    d->channels = (int)channels;
-    d->height = (int)height;
-    d->width = (int)width;
-    for (int64_t i = 0; i < n; i++, at += p->label_step)
-        if (p->labels.data[at] >= d->classes) {
-            l2l__bad(&p->labels, L2L_ERROR_FORMAT, (int64_t)at, "label %z is %d, not in 0..%d", i,
-                     p->labels.data[at], d->classes - 1);
-            return;
-        }
+    return s;
 }
 
 L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
@@ -12386,7 +12346,7 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
                                        l2l_dataset *d)
 {
     static const char who[] = "l2l_dataset_from_arrays";
-    l2l__images *s = l2l__images_create(c, 0, classes, d);
+    l2l__images *s = l2l__images_create(c, classes, d);
     int64_t dims[4], count = 0;
     if (!s) return false;
     dims[0] = n; dims[1] = channels; dims[2] = height; dims[3] = width;
@@ -12462,20 +12422,25 @@ static bool l2l__idx_sizes(l2l__file *f, int rank, int64_t dims[3])
                     total > rest ? "truncated" : "too long", total, rest);
 }
 
-/* The two files of a data set in the making. */
-static bool l2l__idx_take(l2l_context *c, l2l_dataset *d, l2l__shard *p)
+/* Their sizes fit each other, and all labels are classes. */
+static bool l2l__idx_take(l2l_context *c, l2l_dataset *d, l2l__images *s)
 {
     int64_t dims[3] = {0}, n[3] = {0};
-    p->first = 16;
-    p->first_label = 8;
-    p->label_step = 1;
-    if (l2l__idx_sizes(&p->images, 3, dims) && l2l__idx_sizes(&p->labels, 1, n) &&
-        l2l__file_hold(&p->images, p->images.bytes) &&
-        l2l__file_hold(&p->labels, p->labels.bytes)) {
-        p->step = (size_t)(dims[1] * dims[2]);
-        if (n[0] == dims[0]) l2l__shard_add(d, p, n[0], 1, dims[1], dims[2]);
-        else l2l__bad(&p->labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0],
-                      dims[0], p->images.label);
+    if (l2l__idx_sizes(&s->images, 3, dims) && l2l__idx_sizes(&s->labels, 1, n) &&
+        l2l__file_hold(&s->images, s->images.bytes) &&
+        l2l__file_hold(&s->labels, s->labels.bytes) && n[0] != dims[0])
+        l2l__bad(&s->labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0], dims[0],
+                 s->images.label);
+    d->count = (int)dims[0];
+    d->channels = 1;
+    d->height = (int)dims[1];
+    d->width = (int)dims[2];
+    for (int i = 0; i < d->count && !c->status; i++) {
+        const int64_t at = L2L__IDX_LABELS + (int64_t)i;
+        const int label = s->labels.data[at];
+        if (label >= d->classes)
+            l2l__bad(&s->labels, L2L_ERROR_FORMAT, at, "label %d is %d, not in 0..%d", i, label,
+                     d->classes - 1);
     }
     return l2l__images_end(c, d);
 }
@@ -12484,43 +12449,11 @@ L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t
                                       const void *labels, size_t label_bytes, int classes,
                                       l2l_dataset *d)
 {
-    l2l__images *s = l2l__images_create(c, 1, classes, d);
+    l2l__images *s = l2l__images_create(c, classes, d);
     if (!s) return false;
-    s->shards->images = l2l__file_of(c, "images in memory", images, image_bytes);
-    s->shards->labels = l2l__file_of(c, "labels in memory", labels, label_bytes);
-    return l2l__idx_take(c, d, s->shards);
-}
-
-/* -- CIFAR-10 ---------------------------------------------------------------------------------- */
-
-/* The next file of a data set in the making. */
-static void l2l__cifar10_take(l2l_dataset *d, l2l__shard *p, l2l__file f)
-{
-    const size_t record = 1 + 3 * 32 * 32, n = f.bytes / record;
-    p->images = f;
-    p->first = 1;
-    p->step = p->label_step = record;
-    if (f.bytes % record || n < 1 || n > (size_t)(INT_MAX - d->count))
-        l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(n * record), "truncated, or not a file of CIFAR-10"
-                 ": %z bytes are not a number of records of %d", (int64_t)f.bytes, (int)record);
-    if (!l2l__file_hold(&p->images, f.bytes)) return;
-    p->labels = l2l__file_of(f.context, f.label, p->images.data, f.bytes);
-    l2l__shard_add(d, p, (int64_t)n, 3, 32, 32);
-}
-
-L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
-                                          const size_t *bytes, int n, l2l_dataset *d)
-{
-    l2l__images *s = l2l__images_create(c, n, 10, d);
-    char label[40];
-    for (int k = 0; s && k < n && !c->status; k++) {
-        if (!l2l__given(c, "CIFAR-10", "files", files) ||
-            !l2l__given(c, "CIFAR-10", "bytes", bytes))
-            break;
-        l2l__format(label, sizeof label, "file %d in memory", k);
-        l2l__cifar10_take(d, s->shards + k, l2l__file_of(c, label, files[k], bytes[k]));
-    }
-    return l2l__images_end(c, d);
+    s->images = l2l__file_of(c, "images in memory", images, image_bytes);
+    s->labels = l2l__file_of(c, "labels in memory", labels, label_bytes);
+    return l2l__idx_take(c, d, s);
 }
 
 /* -- the same from paths ----------------------------------------------------------------------- */
@@ -12612,19 +12545,11 @@ L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d)
 {
-    l2l__images *s = l2l__images_create(c, 1, classes, d);
+    l2l__images *s = l2l__images_create(c, classes, d);
     if (!s) return false;
-    s->shards->images = l2l__file_open(c, images);
-    s->shards->labels = l2l__file_open(c, labels);
-    return l2l__idx_take(c, d, s->shards);
-}
-
-L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d)
-{
-    l2l__images *s = l2l__images_create(c, n, 10, d);
-    for (int k = 0; s && k < n && l2l__given(c, "CIFAR-10", "paths", paths) && !c->status; k++)
-        l2l__cifar10_take(d, s->shards + k, l2l__file_open(c, paths[k]));
-    return l2l__images_end(c, d);
+    s->images = l2l__file_open(c, images);
+    s->labels = l2l__file_open(c, labels);
+    return l2l__idx_take(c, d, s);
 }
 
 L2LADVDEF bool l2l_save_bytes(l2l_context *c, const char *path, const void *data, size_t bytes)
@@ -15629,7 +15554,7 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 /* HISTORY
    next              evaluations as folds over records; searches of one's own (l2l_search,
                      l2l_spot); PGD with shrinking steps; C&W l2, DeepFool, Sign-OPT, transfer and
-                     evaluations' states (format 4, text) and .npy arrays beside the header;
+                     evaluations' states (format 4, text), .npy and CIFAR-10 beside the header;
                      l2l_load_bytes, l2l_save_with_head for files of one's own; training by several
                      processes; with micro_batch running statistics move once for a step
    0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are

@@ -12,6 +12,7 @@
 #define _POSIX_C_SOURCE 200809L
 #define L2LADV_IMPLEMENTATION
 #include "../examples/shards.h"
+#include "../examples/cifar.h"
 #include "../examples/evaluation_state.h"
 #include "../examples/l2lda.h"
 
@@ -436,7 +437,7 @@ static bool try_images(l2l_context *c, const uint8_t *data, size_t size, int loa
     }
     if (!settled(c, loader == IDX ? l2l_dataset_idx_memory(c, files[1], sizes[1], files[0],
                                                            sizes[0], CLASSES, &d)
-                    : loader == CIFAR10 ? l2l_dataset_cifar10_memory(c, files, sizes, 2, &d)
+                    : loader == CIFAR10 ? cifar_from_memory(c, files, sizes, 2, 10, &d)
                     : shards_from_sources(c, NULL, source + 1, source, 1, CLASSES, &d)))
         return false;
     image = (size_t)d.channels * (size_t)d.height * (size_t)d.width;

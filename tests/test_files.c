@@ -3,6 +3,7 @@
    the target of the load stays as it was. */
 #define _XOPEN_SOURCE 700 /* SIGXFSZ, setrlimit */
 #include "../examples/shards.h"
+#include "../examples/cifar.h"
 #include "networks.h"
 #include <signal.h>
 #include <sys/resource.h>
@@ -1126,8 +1127,8 @@ static void cifar10_files(void)
         l2l_dataset d;
         l2l_real *v = test_array(9 * (RECORD - 1));
         int label[9];
-        bool ok = from_file ? l2l_dataset_cifar10(c, names, 3, &d)
-                            : l2l_dataset_cifar10_memory(c, data, sizes, 3, &d);
+        bool ok = from_file ? cifar10_from_files(c, names, 3, &d)
+                            : cifar_from_memory(c, data, sizes, 3, 10, &d);
         if (CHECK(ok)) {
             CHECK_INT(9, d.count);
             CHECK_INT(3, d.channels);
@@ -1179,11 +1180,11 @@ static void broken_cifar10(void)
         data[1] = v;
         sizes[1] = lengths[i];
         snprintf(at, sizeof at, ", byte %lu: ", (unsigned long)(lengths[i] / RECORD * RECORD));
-        CHECK(!l2l_dataset_cifar10_memory(c, data, sizes, 2, &d));
+        CHECK(!cifar_from_memory(c, data, sizes, 2, 10, &d));
         if (!CHECK_NAMED(c, L2L_ERROR_FORMAT, "file 1 in memory", at, "truncated"))
             printf("    %lu bytes\n", (unsigned long)lengths[i]);
         write_file(name[1], v, lengths[i]);
-        CHECK(!l2l_dataset_cifar10(c, names, 2, &d));
+        CHECK(!cifar10_from_files(c, names, 2, &d));
         CHECK_NAMED(c, L2L_ERROR_FORMAT, name[1], at, "records of 3073");
         CHECK_BYTES(&kept, &d, sizeof d);
         free(v);
@@ -1191,16 +1192,16 @@ static void broken_cifar10(void)
     b.data[2 * RECORD] = 10;
     data[1] = b.data;
     sizes[1] = b.size;
-    CHECK(!l2l_dataset_cifar10_memory(c, data, sizes, 2, &d));
+    CHECK(!cifar_from_memory(c, data, sizes, 2, 10, &d));
     CHECK_NAMED(c, L2L_ERROR_FORMAT, "file 1 in memory", ", byte 6146: ",
                 "label 2 is 10, not in 0..9");
     write_file(name[1], b.data, b.size);
-    CHECK(!l2l_dataset_cifar10(c, names, 2, &d));
+    CHECK(!cifar10_from_files(c, names, 2, &d));
     CHECK_NAMED(c, L2L_ERROR_FORMAT, name[1], ", byte 6146: ", "label 2 is 10");
     remove(name[1]);
-    CHECK(!l2l_dataset_cifar10(c, names, 2, &d));
+    CHECK(!cifar10_from_files(c, names, 2, &d));
     CHECK_NAMED(c, L2L_ERROR_FILE, name[1], NULL, "No such file");
-    CHECK(!l2l_dataset_cifar10(c, names, 0, &d));
+    CHECK(!cifar10_from_files(c, names, 0, &d));
     CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "no files");
     CHECK_BYTES(&kept, &d, sizeof d);
     CHECK(l2l_memory_peak(c) < peak + 65536);

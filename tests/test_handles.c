@@ -5,6 +5,7 @@
    symbols of the library.
      usage: bin/test_handles [FUNCTION]      all of them, or one */
 #include "../examples/shards.h"
+#include "../examples/cifar.h"
 #include "../examples/l2lda.h"
 #include "support.h"
 
@@ -442,8 +443,8 @@ static void cifar_memory(world *w)
     const void *files[1];
     size_t bytes[1] = {sizeof record};
     files[0] = P(3, record);
-    data_end(w, l2l_dataset_cifar10_memory(P(0, w->c), P(1, files), P(2, bytes), 1,
-                                           P(9, &w->other)));
+    data_end(w, cifar_from_memory(P(0, w->c), P(1, files), P(2, bytes), 1, 10,
+                                  P(9, &w->other)));
 }
 
 /* .npy files: an image of 1x1x2 bytes and its label. */
@@ -502,7 +503,7 @@ static void cifar(world *w)
     const char *files[1];
     write_file(A_PATH, record, sizeof record);
     files[0] = P(2, A_PATH);
-    data_end(w, l2l_dataset_cifar10(P(0, w->c), P(1, files), 1, P(9, &w->other)));
+    data_end(w, cifar10_from_files(P(0, w->c), P(1, files), 1, P(9, &w->other)));
 }
 static void shards(world *w)
 {
@@ -777,7 +778,7 @@ static void npy(world *w, bool from_file)
       l2l_evaluation_warnings(P(0, evaluation_of(w)), P(1, text), sizeof text)) \
     F(l2l_evaluation_end, l2l_evaluation_end(P(0, evaluation_of(w)))) \
     F(l2l_dataset_idx_memory, idx_memory(w)) \
-    F(l2l_dataset_cifar10_memory, cifar_memory(w)) \
+    F(cifar_from_memory, cifar_memory(w)) \
     F(shards_from_sources, from_sources(w)) \
     F(l2l_model_load_memory, int extra; bool saved = SAVED(l2l_model_save_memory, model_of(w)); \
       GAVE(l2l_model_load_memory(M, P(1, w->memory), w->size, P(2, &extra)) && saved)) \
@@ -796,7 +797,7 @@ static void npy(world *w, bool from_file)
     F(npy_header, npy_info h; \
       GAVE(npy_header(C, P(1, "name"), P(2, npy_images), 130, 130, P(3, &h)))) \
     F(l2l_dataset_idx, idx(w)) \
-    F(l2l_dataset_cifar10, cifar(w)) \
+    F(cifar10_from_files, cifar(w)) \
     F(shards_from_files, shards(w)) \
     F(l2l_model_load, int extra; bool saved = l2l_model_save(model_of(w), A_PATH); \
       GAVE(l2l_model_load(M, P(1, A_PATH), P(2, &extra)) && saved)) \

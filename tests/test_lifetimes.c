@@ -2,6 +2,7 @@
    freed while the tape needs them, objects freed in any order, tensors of another context, and
    callbacks that return or drop what they should not. Meant for AddressSanitizer as well. */
 #include "support.h"
+#include "../examples/cifar.h"
 #include "../examples/l2lda.h"
 #include "../examples/transfer.h"
 
@@ -556,7 +557,7 @@ static void missing_files(void)
     memset(&never, 0xA5, sizeof never);
     memset(&e, 0xA5, sizeof e);
     CHECK(!l2l_dataset_idx(c, "missing-images", "missing-labels", 10, &d));
-    CHECK(!l2l_dataset_cifar10_memory(c, NULL, NULL, 1, &never));
+    CHECK(!cifar_from_memory(c, NULL, NULL, 1, 10, &never));
     CHECK(!l2l_dataset_read(&d, 0, 1, x, &y));
     CHECK(!l2l_dataset_read(&never, 0, 1, x, &y));
     CHECK(!l2l_evaluation_begin(m, &d, NULL, &e));
