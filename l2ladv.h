@@ -1113,8 +1113,8 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
    data set and trainer, with a `rank` of its own, and makes the same calls. Each takes every
    ranks-th part of a batch (micro_batch, if 0: batch/ranks), and all sums are taken in the order of
    the parts: bits depend on micro_batch alone, and any number of ranks, also on resuming, gives
-   those of one process. Held-out images are shared out, too. Rank 0 writes log and checkpoint,
-   which all read; `progress` is called on each. An error or a callback's stop on one rank ends all;
+   those of one process. Held-out images are shared out, too. Rank 0 writes the checkpoint, which
+   all read; `progress` is called on each. An error or a callback's stop on one rank ends all;
    that one is gone `exchange` must notice. With MPI: examples/mpi_train.c. */
 typedef struct l2l_method {
     const char *name;
@@ -1190,8 +1190,6 @@ typedef struct l2l_train_options {
     int checkpoint_steps;       /* and every so many steps; 0: no                                 */
     bool resume;                /* go on from `checkpoint` if the file is there; one that cannot  */
                                 /* be opened is an error                                          */
-    const char *log;            /* file of JSON lines, NULL: none; refused while another training */
-                                /* writes to it (POSIX)                                           */
     int rank, ranks;            /* this process, 0 to ranks-1, of so many; 0 or 1: it is alone    */
     /* All to all, in blocks of so many bytes: block k of `to` goes to rank k, block k of `from`
        comes from rank k (the own one, too). False, it failed, ends the training on this rank. */
@@ -1209,11 +1207,9 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
 /* Runs to the end; true when it got there. A progress callback that says stop, numbers that are not
    finite (2.9: in the inner steps, in the losses and gradients of theta and phi; the parameters for
    which they last were are kept) or, with stop_on_plateau, a loss within 0.02 of ln K for 300 steps
-   while one class is predicted for everything, ends it with an error. So does a log or a checkpoint
-   that cannot be written, behind a whole step: model and maximizer can be saved, and with the error
-   cleared l2l_train goes on, beginning with the line that the log lacks, which a checkpoint made
-   meanwhile knows, too. A log that is a regular file is cut when a training goes on; a pipe or a
-   device is not. */
+   while one class is predicted for everything, ends it with an error. So does a checkpoint that
+   cannot be written, behind a whole step: model and maximizer can be saved, and with the error
+   cleared l2l_train goes on. A log, as JSON lines: examples/training_log.h. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
 /* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
@@ -1223,8 +1219,15 @@ L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int 
 L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t);
 L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path);   /* a checkpoint, now         */
 /* A checkpoint of other settings, another model or other data is refused by the setting's name;
-   what changes no result (checkpoint_steps, log, an attack's batch) may differ. */
+   what changes no result (checkpoint_steps, an attack's batch) may differ. */
 L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path);
+/* Room for what a program of yours has to know where a training goes on: checkpoints keep it, and
+   l2l_trainer_resume brings it back. NULL for no trainer. */
+typedef struct l2l_note {
+    int64_t number;             /* 0 to 2^53                                                      */
+    char text[640];             /* UTF-8, with a zero at its end                                  */
+} l2l_note;
+L2LADVDEF l2l_note *l2l_trainer_note(l2l_trainer *t);
 
 /* -- 2.13 Evaluation ---------------------------------------------------------------- >>evaluate --
    One object per model and data set: natural accuracy first, then any number of attacks, and the
@@ -1509,12 +1512,8 @@ struct l2l_trainer {
     l2l_model *best;
     double best_score;
     int plateau;
-    char *log, *checkpoint;
-    void *log_file;                          /* a FILE, while l2l_train runs                      */
-    bool log_in_place;
-    int log_lock;                            /* so that it has one writer; below 0: none          */
-    int64_t log_bytes;                       /* written to it, if it can be cut                   */
-    char line[640];                          /* of the last step, if it could not be written      */
+    char *checkpoint;
+    l2l_note note;                           /* the caller's own                                  */
     double data_digest, w_digest;            /* tell a checkpoint of other data, other weights    */
     double held_digests[3];                  /* of validation_attack's targets, init, maximizer   */
     const l2l_real *given;                   /* the caller's batch, for l2l_train_step            */
@@ -1724,10 +1723,6 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
                        int *label);
 
 /* of chapter 14, files */
-static bool l2l__log_write(l2l_trainer *t);
-static void l2l__log_line(l2l_trainer *t);
-static bool l2l__log_begin(l2l_trainer *t);
-static void l2l__log_end(l2l_trainer *t);
 static bool l2l__maybe_resume(l2l_trainer *t);
 static void l2l__training_digests(const l2l_trainer *t, double digest[4]);
 static int64_t l2l__learned_pack_state(void *self, double *numbers);
@@ -2495,9 +2490,7 @@ static void l2l__end_step(l2l_trainer *t, const l2l_inner *in)
     ended = ++p->step_in_epoch == p->steps_in_epoch;
     ok = l2l__last_finite(t) && !l2l__plateau(t) && (!ended || l2l__end_epoch(t));
     memset(&t->part, 0, sizeof t->part);
-    if (ok) l2l__log_line(t);                /* before the callback, which may make a checkpoint  */
     if (ok && o->progress) t->part.stop = !o->progress(o->user, p);
-    if (ok) l2l__log_write(t);
     if (!ended) return;
     p->epoch++;                              /* also after an error: the trainer stays usable     */
     p->step_in_epoch = 0;
@@ -4044,7 +4037,6 @@ static void l2l__trainer_ranks(l2l_trainer *t)
     t->talk = (char *)l2l__hold(c, &t->held_memory, 2 * (int64_t)t->ranks, sizeof c->text);
     if (!o->micro_batch) o->micro_batch = (o->batch - 1) / t->ranks + 1;
     if (m->sum) t->phi = m->sum(m->self, &t->n_phi);
-    if (o->rank) o->log = NULL;
 }
 
 static bool l2l__trainer_arrays(l2l_trainer *t)
@@ -4095,7 +4087,7 @@ static bool l2l__held_digests(l2l_trainer *t)
     return !t->context->status;
 }
 
-/* options.loss_weights is copied, log and checkpoint names as well. */
+/* options.loss_weights is copied, the name of the checkpoint as well. */
 static bool l2l__trainer_own(l2l_trainer *t)
 {
     l2l_train_options *o = &t->options;
@@ -4105,7 +4097,6 @@ static bool l2l__trainer_own(l2l_trainer *t)
     for (int i = 1; i <= o->T; i++) t->w[i] = o->loss_weights ? o->loss_weights[i - 1] : i;
     t->w_digest = l2l__digest_bytes(t->w, (o->T + 1) * (int64_t)sizeof *t->w);
     o->loss_weights = NULL;
-    if (o->log) t->log = l2l__hold_text(t->context, &t->held_memory, o->log);
     if (o->checkpoint)
         t->checkpoint = l2l__hold_text(t->context, &t->held_memory, o->checkpoint);
     return !t->context->status;
@@ -4126,7 +4117,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     if (d) t->data = *d;
     t->data.context = c;
     t->options = *o;
-    t->best_score = t->shuffled = t->log_lock = -1;
+    t->best_score = t->shuffled = -1;
     t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
     t->options.method.outer.is_objective = t->cross_entropy;
     t->shares = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
@@ -4186,9 +4177,8 @@ L2LADVDEF bool l2l_train(l2l_trainer *t)
     if (t->data.count < 1)
         l2l__fail(t->context, L2L_ERROR_ARGUMENT, "l2l_train: the trainer was made without a data "
                   "set: use l2l_train_step");
-    if (!t->context->status && l2l__parts_ok(t) && l2l__maybe_resume(t)) l2l__log_begin(t);
+    if (!t->context->status && l2l__parts_ok(t)) l2l__maybe_resume(t);
     if (l2l__alike(t) && t->step < t->progress.steps) l2l__algorithm1(t);
-    l2l__log_end(t);
     return !t->context->status;
 }
 
@@ -11025,7 +11015,6 @@ static bool l2l__is_pipe(const char *path)
     return !stat(path, &s) && S_ISFIFO(s.st_mode);
 }
 #else
-static int l2l__lock(const char *path) { L2L__UNUSED(path); return -1; }
 static void l2l__unlock(int lock) { L2L__UNUSED(lock); }
 static bool l2l__is_pipe(const char *path) { L2L__UNUSED(path); return false; }
 
@@ -12004,100 +11993,6 @@ L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t
     return m && l2l__phi_save(m, NULL, data, bytes);
 }
 
-/* -- training logs: JSON lines ----------------------------------------------------------------- */
-
-/* The line of a step; the last one of an epoch has the epoch's figures too. */
-static void l2l__log_line(l2l_trainer *t)
-{
-    const l2l_progress *p = &t->progress;
-    if (!t->log) return;
-    size_t n = l2l__append(t->line, sizeof t->line, 0,
-                           "{\"step\":%z,\"epoch\":%d,\"loss\":%r,\"accuracy\":%r,"
-                           "\"epsilon\":%r,\"rate\":%r,\"gain\":%r,\"saturated\":%r",
-                           p->step, p->epoch, p->loss, p->accuracy, p->epsilon,
-                           p->rate * t->options.optimizer.rate, p->gain, p->saturated);
-    if (p->epoch_ended)
-        n = l2l__append(t->line, sizeof t->line, n,
-                        ",\"epoch_loss\":%r,\"epoch_accuracy\":%r,"
-                        "\"validation_natural\":%r,\"validation_robust\":%r,\"best\":%s",
-                        p->epoch_loss, p->epoch_accuracy, p->validation_natural,
-                        p->validation_robust, p->best ? "true" : "false");
-    l2l__append(t->line, sizeof t->line, n, "}\n");
-}
-
-#ifdef L2LADV_NO_STDIO
-static bool l2l__log_write(l2l_trainer *t) { return !t->context->status; }
-static bool l2l__log_begin(l2l_trainer *t)
-{
-    return !t->log || l2l__file_write(t->context, t->log, NULL, 0, NULL, 0);
-}
-static void l2l__log_end(l2l_trainer *t) { L2L__UNUSED(t); }
-#else
-/* Writes the line that the log does not have yet. */
-static bool l2l__log_write(l2l_trainer *t)
-{
-    FILE *log = (FILE *)t->log_file;         /* NULL without a log, when there is no line         */
-    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    size_t n = strlen(t->line);
-    errno = 0;
-    if (n && (fwrite(t->line, 1, n, log) != n || fflush(log)))
-        return l2l__file_cannot(&f, "write on", t->log_bytes);
-    if (!t->log_in_place) t->log_bytes += (int64_t)n;
-    t->line[0] = 0;
-    return true;
-}
-
-/* Locks the file that is there now. */
-static bool l2l__log_lock(l2l_trainer *t)
-{
-    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    l2l__unlock(t->log_lock);
-    t->log_lock = t->log_in_place ? -1 : l2l__lock(t->log);
-    return t->log_lock != -2 || l2l__bad(&f, L2L_ERROR_FILE, -1, "another training writes to it");
-}
-
-/* Cuts it to its first `keep` bytes. */
-static bool l2l__log_cut(l2l_trainer *t, size_t keep)
-{
-    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    if (keep) f = l2l__file_open(t->context, t->log);
-    if (f.bytes < keep)
-        l2l__bad(&f, L2L_ERROR_MISMATCH, -1, "the log has %z bytes, the checkpoint was made at %z",
-                 (int64_t)f.bytes, (int64_t)keep);
-    bool ok = l2l__file_hold(&f, keep);
-    l2l__file_shut(&f);
-    if (ok && (!keep || f.bytes > keep))     /* another file lies there then                      */
-        ok = l2l__file_write(t->context, t->log, f.data, keep, NULL, 0) && l2l__log_lock(t);
-    l2l__file_close(&f);
-    return ok;
-}
-
-/* A new training begins a new log; one that goes on cuts it to what was written for sure, or to
-   where the checkpoint was made. What is no regular file keeps what it has. It stays open: whoever
-   reads a FIFO would take its closing for the end. */
-static bool l2l__log_begin(l2l_trainer *t)
-{
-    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    l2l__target to;
-    if (!t->log) return true;
-    t->log_in_place = l2l__target_find(&to, t->log) && to.in_place;
-    if (!l2l__log_lock(t) || (!t->log_in_place && !l2l__log_cut(t, (size_t)t->log_bytes)))
-        return false;
-    errno = 0;
-    if (!(t->log_file = l2l__open(t->log, "ab")))
-        return l2l__file_cannot(&f, "open it to write", -1);
-    return l2l__log_write(t);
-}
-
-static void l2l__log_end(l2l_trainer *t)
-{
-    if (t->log_file) fclose((FILE *)t->log_file); /* every line has been flushed                  */
-    l2l__unlock(t->log_lock);
-    t->log_file = NULL;
-    t->log_lock = -1;
-}
-#endif
-
 /* -- checkpoints: everything that a training needs to go on with the same bits ----------------- */
 
 /* What a checkpoint belongs to, beside the model. */
@@ -12127,7 +12022,7 @@ static const l2l__field l2l__state_fields[] = {
     L2L__INT(l2l_trainer, epoch_seen, 0, L2L__EXACT, 0),
     L2L__NUMBER(l2l_trainer, best_score, -1, 1, 0),
     L2L__INT(l2l_trainer, plateau, 0, INT_MAX, 0),
-    L2L__INT(l2l_trainer, log_bytes, 0, L2L__EXACT, 0),
+    L2L__INT(l2l_trainer, note.number, 0, L2L__EXACT, 0),
     L2L__NUMBER(l2l_trainer, progress.validation_natural, -1, 1, 0),
     L2L__NUMBER(l2l_trainer, progress.validation_robust, -1, 1, 0),
     L2L__BOOL(l2l_trainer, has_good, 0),
@@ -12135,6 +12030,7 @@ static const l2l__field l2l__state_fields[] = {
 enum { L2L__STATE = sizeof l2l__state_fields / sizeof *l2l__state_fields - 1 };
 
 static const char l2l__checkpoint_format[] = "l2ladv checkpoint 5";
+static const char l2l__note_key[] = "not in the log yet"; /* as training_log.h uses it            */
 
 /* Its tensors: copies of the state and of what the maximizer packs, if it does; the arrays where
    they are: theta, the optimizer's moments, the best model, the last good theta. */
@@ -12180,7 +12076,8 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
     l2l__checkpoint_bundle(t, &b);
     l2l__bundle_put(&b, "format", l2l__checkpoint_format);
     l2l__bundle_put(&b, "best", t->best ? "yes" : "no");
-    if (t->line[0]) l2l__bundle_put(&b, "not in the log yet", t->line);
+    t->note.text[sizeof t->note.text - 1] = 0;
+    if (t->note.text[0]) l2l__bundle_put(&b, l2l__note_key, t->note.text);
     l2l__fingerprint_put(&b, "model", l2l__model_fields, &t->model->options);
     l2l__fingerprint_put(&b, "", l2l__training_fields, t);
     return l2l__bundle_save(&b, path, NULL, NULL);
@@ -12250,7 +12147,7 @@ static bool l2l__checkpoint_take(l2l_trainer *t, l2l__bundle *file, const l2l__b
 
 L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
 {
-    const char *format, *best;
+    const char *format, *best, *note;
     l2l__bundle file, b;
     if (!t) return false;
     bool ok = l2l__bundle_open(l2l__file_open(t->context, path), &file);
@@ -12266,12 +12163,14 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
         l2l__checkpoint_bundle(t, &b);
         ok = l2l__checkpoint_take(t, &file, &b);
         l2l__bundle_close(&b);
-        best = l2l__bundle_text(&file, "not in the log yet");
-        if (ok) l2l__format(t->line, sizeof t->line, "%s", best && t->log ? best : "");
+        note = l2l__bundle_text(&file, l2l__note_key);
+        if (ok) l2l__format(t->note.text, sizeof t->note.text, "%s", note ? note : "");
     }
     l2l__bundle_close(&file);
     return ok && !t->context->status;
 }
+
+L2LADVDEF l2l_note *l2l_trainer_note(l2l_trainer *t) { return t ? &t->note : NULL; }
 
 /* options.resume: go on if there is a checkpoint, else begin. */
 static bool l2l__maybe_resume(l2l_trainer *t)
@@ -15554,9 +15453,10 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 /* HISTORY
    next              evaluations as folds over records; searches of one's own (l2l_search,
                      l2l_spot); PGD with shrinking steps; C&W l2, DeepFool, Sign-OPT, transfer and
-                     evaluations' states (format 4, text), .npy and CIFAR-10 beside the header;
-                     l2l_load_bytes, l2l_save_with_head for files of one's own; training by several
-                     processes; with micro_batch running statistics move once for a step
+                     evaluations' states (format 4, text), .npy, CIFAR-10 and logs beside the
+                     header; l2l_trainer_note; l2l_load_bytes, l2l_save_with_head for files of
+                     one's own; training by several processes; with micro_batch running statistics
+                     move once for a step
    0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are
                      not finite end attacks and trainings, with their image and step; one table for
                      the options of each struct; numbers in files exact; files written whole, where

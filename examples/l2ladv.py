@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """l2ladv.h for Python: attacks on any classifier, and training with a learned optimizer.
 
-One file beside the header, with NumPy and the standard library (and searches.h, if it is there too:
-DeepFool, Carlini and Wagner's l2 attack, Sign-OPT). On first use it compiles the header
+One file beside the header, with NumPy and the standard library (and, if they are there too,
+searches.h: DeepFool, Carlini and Wagner's l2 attack, Sign-OPT; training_log.h: logs). On first use it compiles the header
 with the C compiler at hand, which takes some seconds, and keeps the shared library in a cache.
 PyTorch is used if you hand in a torch model, and only then.
 
@@ -70,6 +70,7 @@ VERSION = (0, 5)  # of l2ladv.h: major and minor
 # Compiled with the header: what ctypes cannot know (where fields are, the values of constants), and
 # functions that take plain arguments. No layout of a C struct is written down in Python.
 SHIM = r"""
+#define _XOPEN_SOURCE 700
 #ifdef _WIN32
 #define L2LADVDEF extern __declspec(dllexport)
 #else
@@ -78,7 +79,10 @@ SHIM = r"""
 #define L2LADV_IMPLEMENTATION
 #include L2LADV_HEADER
 #ifdef SEARCHES
-#include "searches/searches.h"
+#include "beside/searches.h"
+#endif
+#ifdef TRAINING_LOG
+#include "beside/training_log.h"
 #endif
 #include <string.h>
 
@@ -144,7 +148,7 @@ static const struct field {
     FIELD(l2l_train_options, validation) FIELD(l2l_train_options, stop_on_plateau)
     FIELD(l2l_train_options, seed) FIELD(l2l_train_options, progress)
     FIELD(l2l_train_options, checkpoint) FIELD(l2l_train_options, checkpoint_steps)
-    FIELD(l2l_train_options, resume) FIELD(l2l_train_options, log)
+    FIELD(l2l_train_options, resume)
     STRUCT(l2l_progress)
     FIELD(l2l_progress, epoch) FIELD(l2l_progress, epochs) FIELD(l2l_progress, step)
     FIELD(l2l_progress, steps) FIELD(l2l_progress, step_in_epoch)
@@ -236,7 +240,8 @@ L2LADVDEF bool shim_parameter(const l2l_model *m, int i, const char **name, int 
                               int64_t *shape, bool *trainable);
 L2LADVDEF l2l_learned *shim_learned_copy(l2l_context *c, l2l_learned *from);
 L2LADVDEF bool shim_train(l2l_model *m, const float *x, const int *y, int n, int channels,
-                          int height, int width, const l2l_train_options *o, l2l_model **best);
+                          int height, int width, l2l_train_options *o, const char *log,
+                          l2l_model **best);
 L2LADVDEF bool shim_autoattack(l2l_model *m, const float *x, const int *y, int n,
                                const l2l_attack *a, float *adversarial, l2l_record *records,
                                double *natural, double *stages, char *warnings, size_t capacity);
@@ -360,14 +365,25 @@ l2l_learned *shim_learned_copy(l2l_context *c, l2l_learned *from)
 }
 
 bool shim_train(l2l_model *m, const float *x, const int *y, int n, int channels, int height,
-                int width, const l2l_train_options *o, l2l_model **best)
+                int width, l2l_train_options *o, const char *log, l2l_model **best)
 {
+    l2l_context *c = l2l_model_context(m);
     l2l_dataset d;
     l2l_trainer *t = NULL;
-    bool ok = l2l_dataset_from_arrays(l2l_model_context(m), x, y, n, channels, height, width,
+    bool ok = l2l_dataset_from_arrays(c, x, y, n, channels, height, width,
                                       l2l_model_info(m)->classes, &d);
+#ifdef TRAINING_LOG
+    training_log lines;
+    training_log_add(&lines, c, log, o);
+#else
+    if (log) l2l_error_set(c, L2L_ERROR_UNSUPPORTED, "log: training_log.h is not beside l2ladv.py");
+#endif
     if (ok) t = l2l_trainer_create(m, &d, o);
+#ifdef TRAINING_LOG
+    ok = t && training_log_train(&lines, t);
+#else
     ok = t && l2l_train(t);
+#endif
     if (ok) *best = l2l_trainer_best(t);
     l2l_trainer_free(t);
     l2l_dataset_free(&d);
@@ -484,9 +500,13 @@ def _header():
     return header
 
 
-def _searches():
-    """The bytes of searches.h, which has more attacks; b"" if it is not beside this file."""
-    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), "searches.h")
+# What is used if it is beside this file: a macro for the shim, the header.
+BESIDE = {"SEARCHES": "searches.h", "TRAINING_LOG": "training_log.h"}
+
+
+def _beside(name):
+    """The bytes of a header beside this file; b"" if it is not there."""
+    place = os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
     if not os.path.isfile(place):
         return b""
     with open(place, "rb") as f:
@@ -530,13 +550,13 @@ def library_path():
     """Path of the shared library, compiled now if no library of this header, compiler and flags is
     in the cache. Several processes may do so at once: each compiles in a folder of its own, and the
     finished file is renamed into its place."""
-    header, searches = _header(), _searches()
+    header, beside = _header(), {name: _beside(name) for name in BESIDE.values()}
     compiler, about = _compiler()
     flags = ["-std=c11"] + shlex.split(os.environ.get("CFLAGS", "-O2"))
     flags += ["-fvisibility=hidden", "-shared"] + ([] if os.name == "nt" else ["-fPIC"])
     ending = shlex.split(os.environ.get("LDFLAGS", "")) + ["-lm"]
     digest = hashlib.sha256()
-    for part in (header, searches, SHIM.encode(), about, repr((compiler, flags, ending)).encode(),
+    for part in (header, *beside.values(), SHIM.encode(), about, repr((compiler, flags, ending)).encode(),
                  repr((sys.platform, platform.machine(), sys.maxsize)).encode()):
         digest.update(hashlib.sha256(part).digest())
     folder = _cache()
@@ -551,14 +571,14 @@ def library_path():
                          % (folder, e.strerror)) from e
     built = os.path.join(work, "library")
     try:
-        os.mkdir(os.path.join(work, "searches"))
-        for name, data in (("l2ladv.h", header), (os.path.join("searches", "searches.h"), searches),
-                           ("shim.c", SHIM.encode())):
+        os.mkdir(os.path.join(work, "beside"))
+        for name, data in (("l2ladv.h", header), ("shim.c", SHIM.encode()),
+                           *((os.path.join("beside", name), beside[name]) for name in beside)):
             with open(os.path.join(work, name), "wb") as f:
                 f.write(data)
         for openmp in (["-fopenmp"], []):  # without it there is one thread
             command = (compiler + ['-DL2LADV_HEADER="l2ladv.h"', "-I" + work]
-                       + (["-DSEARCHES"] if searches else []) + flags + openmp
+                       + ["-D" + macro for macro in BESIDE if beside[BESIDE[macro]]] + flags + openmp
                        + [os.path.join(work, "shim.c"), "-o", built] + ending)
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   stdin=subprocess.DEVNULL)
@@ -615,7 +635,7 @@ _FUNCTIONS = {  # result, arguments
     "shim_external": (_P, _P, _INT, _INT, _INT, _INT, _P, _P),
     "shim_vjp": (_BOOL, _P, _P, _INT, _P, _P), "shim_parameter": (_BOOL, _P, _INT, _P, _P, _P, _P),
     "shim_learned_copy": (_P, _P, _P),
-    "shim_train": (_BOOL, _P, _P, _P, _INT, _INT, _INT, _INT, _P, _P),
+    "shim_train": (_BOOL, _P, _P, _P, _INT, _INT, _INT, _INT, _P, _P, _P),
     "shim_autoattack": (_BOOL, _P, _P, _P, _INT, _P, _P, _P, _P, _P, _P, ctypes.c_size_t),
     "l2l_context_free": (None, _P), "l2l_error": (_INT, _P), "l2l_error_text": (_TEXT, _P),
     "l2l_error_clear": (None, _P), "l2l_set_threads": (None, _P, _INT), "l2l_describe": (_TEXT, _P),
@@ -1580,7 +1600,7 @@ class _Steps:
 
 
 def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weights=None,
-          progress=None, **options):
+          progress=None, log=None, **options):
     """Trains a Model, and the maximizer with it, in place: Algorithm 1 of the paper, or another of
     methods(). Returns (best, history).
 
@@ -1591,9 +1611,10 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
     loss_weights  w_1 .. w_T; None: w_t = t
     progress      progress(p) after every step, with l2l_progress as a dictionary; False stops with
                   Cancelled, and the model is as the last step left it
+    log           path of a file for a line of JSON each step; cut when a training is resumed
     options       the fields of l2l_train_options: epochs, batch, micro_batch, epsilon, T,
                   step_size, epsilon_warm_up, optimizer, schedule, augment, inner_mode, validation,
-                  stop_on_plateau, seed, checkpoint, checkpoint_steps, resume, log; e.g.
+                  stop_on_plateau, seed, checkpoint, checkpoint_steps, resume; e.g.
                   optimizer={"kind": "sgd", "rate": 0.1}, schedule="cosine",
                   augment={"padding": 4, "flip": True}
 
@@ -1634,7 +1655,7 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
         keep.append(_STEP(steps))
         o["progress"] = _address(keep[-1])
         call.run(lib.shim_train, model._pointer, x.ctypes.data, y.ctypes.data, len(x), *shape,
-                 o.ctypes.data, ctypes.addressof(best))
+                 o.ctypes.data, None if log is None else os.fsencode(log), ctypes.addressof(best))
     return Training(Model._of(best.value), np.array(steps.history, lib.types["l2l_progress"]))
 
 

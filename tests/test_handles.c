@@ -765,6 +765,7 @@ static void npy(world *w, bool from_file)
     F(l2l_trainer_best, GAVE(w->made = l2l_trainer_best(P(0, trainer_of(w))))) \
     F(l2l_trainer_save, GAVE(l2l_trainer_save(P(0, trainer_of(w)), P(1, A_PATH)))) \
     F(l2l_trainer_resume, trainer_resume(w)) \
+    F(l2l_trainer_note, l2l_trainer_note(P(0, trainer_of(w)))) \
     F(l2l_evaluation_default, l2l_evaluation_default()) \
     F(l2l_evaluation_begin, evaluation_begin(w)) \
     F(l2l_evaluation_run, \
