@@ -10829,20 +10829,13 @@ static double l2l__entry_real(const l2l__file *f, const l2l__entry *e, int64_t i
     return bits & 0x8000 ? -v : v;
 }
 
-static bool l2l__big_endian(void)
-{
-    const uint16_t one = 1;
-    unsigned char first;
-    memcpy(&first, &one, 1);
-    return !first;
-}
-
 /* n elements of an array here, from i on, as little-endian bytes. */
 static void l2l__entry_write(const l2l__entry *e, int64_t i, int64_t n, unsigned char *p)
 {
     int size = l2l__dtypes[e->dtype].size;
     const unsigned char *x = (const unsigned char *)e->data + i * size;
-    const bool big = l2l__big_endian();
+    const uint16_t one = 1;
+    const bool big = !*(const unsigned char *)&one;
     for (; n > 0; n--, p += size, x += size)
         for (int j = 0; j < size; j++) p[j] = x[big ? size - 1 - j : j];
 }
@@ -10974,15 +10967,6 @@ static bool l2l__same_file(int descriptor, const char *path)
            a.st_ino == b.st_ino;
 }
 
-/* A lock on a file that is there: -1 if it is not, or on a disk without locks; -2: it is taken. */
-static int l2l__lock(const char *path)
-{
-    int f = open(path, O_WRONLY | O_NONBLOCK);
-    if (f < 0 || !flock(f, LOCK_EX | LOCK_NB)) return f;
-    bool taken = errno == EWOULDBLOCK;
-    close(f);
-    return taken ? -2 : -1;
-}
 static void l2l__unlock(int lock) { if (lock >= 0) close(lock); }
 
 /* Makes the file beside, with the first number that no living process holds; false with errno. What
@@ -10998,8 +10982,9 @@ static bool l2l__target_claim(l2l__target *t)
         if (t->lock >= 0 && (!flock(t->lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) &&
             l2l__same_file(t->lock, t->beside)) return true;
         if (t->lock < 0 && errno != EEXIST) return false;
-        int left = t->lock < 0 ? l2l__lock(t->beside) : -1;
-        if (left >= 0 && l2l__same_file(left, t->beside)) l2l__remove(t->beside);
+        int left = t->lock < 0 ? open(t->beside, O_WRONLY | O_NONBLOCK) : -1;
+        if (left >= 0 && !flock(left, LOCK_EX | LOCK_NB) && l2l__same_file(left, t->beside))
+            l2l__remove(t->beside);
         l2l__unlock(left);
         l2l__unlock(t->lock);
         t->lock = -1;
@@ -11229,13 +11214,6 @@ static bool l2l__scan_next(l2l__scan *s, char close, int64_t n)
     return false;
 }
 
-static bool l2l__scan_end(l2l__scan *s, size_t length)
-{
-    l2l__scan_take(s, 0);
-    if (s->at != s->text + length) l2l__scan_fail(s, "text after the header's end", NULL);
-    return !s->file->context->status;
-}
-
 static const char l2l__escapes[] = "/\"\\bfnrt", l2l__escaped[] = "/\"\\\b\f\n\r\t";
 
 /* What \uXXXX stands for here, a pair of surrogates together; *used: its length. 0x110000 if that
@@ -11300,31 +11278,6 @@ static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
             l2l__scan_fail(s, "expected a whole number, not negative, no leading zeros", NULL);
     }
     return n;
-}
-
-/* The dictionary of a tensor, with where it lies in the file's data; whether it is all there. Its
-   type may be one that is not known. */
-static bool l2l__scan_array(l2l__scan *s, l2l__entry *e, int64_t span[2])
-{
-    static const char *const keys[3] = {"dtype", "shape", "data_offsets"};
-    bool seen[3] = {false, false, false};
-    int n, k, offsets = 2;
-    memset(e, 0, sizeof *e);
-    l2l__scan_want(s, '{');
-    for (n = 0; l2l__scan_next(s, '}', n); n++) {
-        const char *key = l2l__scan_string(s);
-        for (k = 0; k < 3 && strcmp(key, keys[k]); k++) continue;
-        if (k == 3 || seen[k])
-            return l2l__scan_fail(s, "an unknown key, or one a second time: '%s'", key);
-        seen[k] = true;
-        l2l__scan_want(s, ':');
-        if (k == 0) e->type = l2l__scan_string(s);
-        else if (k == 1) e->rank = l2l__scan_integers(s, e->shape, 8);
-        else offsets = l2l__scan_integers(s, span, 2);
-    }
-    while (e->type && e->dtype < L2L__DTYPES && strcmp(l2l__dtypes[e->dtype].name, e->type))
-        e->dtype++;
-    return n == 3 && offsets == 2;
 }
 
 /* -- bundles: named tensors and texts, in safetensors files ------------------------------------ */
@@ -11424,21 +11377,39 @@ static const char *l2l__bundle_text(const l2l__bundle *b, const char *key)
     return NULL;
 }
 
-/* A tensor of a file's header. Every size is checked before anything is asked for by it. */
+/* A tensor of a file's header, of a type that may be one that is not known. Every size is checked
+   before anything is asked for by it. */
 static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
 {
-    l2l__entry e, *to;
+    static const char *const keys[3] = {"dtype", "shape", "data_offsets"};
+    l2l__entry e = L2L__ZERO, *to;
     int64_t span[2] = {0, 0}, room = (int64_t)(b->file.bytes - b->first), bytes;
-    const bool complete = l2l__scan_array(s, &e, span);
-    const char *wrong;
+    bool seen[3] = {false, false, false};
+    int n, k, offsets = 2;
+    l2l__scan_want(s, '{');
+    for (n = 0; l2l__scan_next(s, '}', n); n++) {
+        const char *key = l2l__scan_string(s);
+        for (k = 0; k < 3 && strcmp(key, keys[k]); k++) continue;
+        if (k == 3 || seen[k]) {
+            l2l__scan_fail(s, "an unknown key, or one a second time: '%s'", key);
+            return;
+        }
+        seen[k] = true;
+        l2l__scan_want(s, ':');
+        if (k == 0) e.type = l2l__scan_string(s);
+        else if (k == 1) e.rank = l2l__scan_integers(s, e.shape, 8);
+        else offsets = l2l__scan_integers(s, span, 2);
+    }
+    while (e.type && e.dtype < L2L__DTYPES && strcmp(l2l__dtypes[e.dtype].name, e.type)) e.dtype++;
     bytes = span[1] - span[0];
-    wrong = !complete ? "dtype, shape and two data_offsets are needed, of '%s'"
-          : bytes < 0 || span[1] > room ? "data_offsets that are not in the file's data, of '%s'"
-          : e.rank <= 8 && e.dtype < L2L__DTYPES &&
-            (!l2l__product(e.shape, e.rank, &e.count) || bytes % l2l__dtypes[e.dtype].size ||
-             e.count != bytes / l2l__dtypes[e.dtype].size)
-                ? "the bytes are not what shape and dtype ask for, of '%s'"
-          : !*name ? "a tensor without a name" : NULL;
+    const char *wrong =
+        n < 3 || offsets != 2 ? "dtype, shape and two data_offsets are needed, of '%s'"
+        : bytes < 0 || span[1] > room ? "data_offsets that are not in the file's data, of '%s'"
+        : e.rank <= 8 && e.dtype < L2L__DTYPES &&
+          (!l2l__product(e.shape, e.rank, &e.count) || bytes % l2l__dtypes[e.dtype].size ||
+           e.count != bytes / l2l__dtypes[e.dtype].size)
+              ? "the bytes are not what shape and dtype ask for, of '%s'"
+        : !*name ? "a tensor without a name" : NULL;
     if (wrong) l2l__scan_fail(s, wrong, name);
     e.name = name;
     e.begin = b->first + (size_t)span[0];
@@ -11521,7 +11492,9 @@ static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
         if (texts++) l2l__scan_fail(&s, "__metadata__ a second time", NULL);
         if (!l2l__parse_metadata(b, &s)) return false;
     }
-    return l2l__scan_end(&s, (size_t)length) && l2l__bundle_sort(b);
+    l2l__scan_take(&s, 0);
+    if (s.at != s.text + length) l2l__scan_fail(&s, "text after the header's end", NULL);
+    return !f.context->status && l2l__bundle_sort(b);
 }
 
 /* Whether the file has a tensor, of any type of real numbers. */
