@@ -1368,8 +1368,8 @@ L2LADVDEF l2l_model *l2l_model_open_as(l2l_context *c, const char *path,
                                        const l2l_model_options *o);
 L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path);
 /* For files of your own (examples/npy.h): bytes as a file, written as all others are; the same with
-   others in front; the first `most` bytes of a file, to be given back with l2l_free, and its length,
-   which may be more. */
+   others in front; the first `most` bytes of a file, to be given back with l2l_free, and its
+   length, which may be more. */
 L2LADVDEF bool l2l_save_bytes(l2l_context *c, const char *path, const void *data, size_t bytes);
 L2LADVDEF bool l2l_save_with_head(l2l_context *c, const char *path, const void *head,
                                   size_t head_bytes, const void *data, size_t bytes);
@@ -11176,7 +11176,8 @@ static void l2l__file_close(l2l__file *f)
 /* -- a scanner for the headers of safetensors, which are JSON ---------------------------------- */
 
 /* Text that is parsed, and overwritten, in place; it ends with a zero, which no rule accepts. It is
-   behind eight bytes of the file. The first error stays in the context and ends every list, so few results need a look. */
+   behind eight bytes of the file. The first error stays in the context and ends every list, so few
+   results need a look. */
 typedef struct l2l__scan {
     const l2l__file *file;
     char *text, *at;

@@ -1,13 +1,13 @@
 /* cifar.h - CIFAR-10 and CIFAR-100 in their binary form: files of records, each of 3x32x32 pixels
- * behind its label or, of CIFAR-100, behind the number of one of 20 coarse classes and that of one of
- * 100 fine ones. The fine classes are the labels. C99 or C++11. Needs ../l2ladv.h alone, npy.h for
+ * behind its label or, of CIFAR-100, behind the number of one of 20 coarse classes and that of one
+ * of 100 fine ones. The fine classes are the labels. C99 or C++11. Needs ../l2ladv.h alone, npy.h for
  * the texts of errors, and of the library only the public interface. Every function is static.
  *
- *     cifar10_from_files(c, paths, 5, &d);      data_batch_1.bin to data_batch_5.bin, or test_batch.bin
+ *     cifar10_from_files(c, paths, 5, &d);      data_batch_1.bin to _5.bin, or test_batch.bin
  *     cifar100_from_file(c, "train.bin", &d);
  *
- * The records stay in memory, a byte for each pixel, which becomes v/255. After an error the data set
- * is empty. */
+ * The records stay in memory, a byte for each pixel, which becomes v/255. After an error the data
+ * set is empty. */
 #ifndef CIFAR_H
 #define CIFAR_H
 
@@ -84,8 +84,8 @@ static inline bool cifar__length(const l2l_dataset *d, const char *name, size_t 
 {
     const size_t record = ((const cifar_set *)d->self)->labels + CIFAR_PIXELS, n = bytes / record;
     return (bytes % record == 0 && n > 0 && n <= (size_t)(INT_MAX - d->count)) ||
-           npy_fail(d->context, L2L_ERROR_FORMAT, name, (int64_t)(n * record), "truncated, or not a "
-                    "file of CIFAR-%d: %lld bytes are not a number of records of %d", d->classes,
+           npy_fail(d->context, L2L_ERROR_FORMAT, name, (int64_t)(n * record), "truncated, or not "
+                    "a file of CIFAR-%d: %lld bytes are not a number of records of %d", d->classes,
                     (long long)bytes, (int)record);
 }
 

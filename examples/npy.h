@@ -6,10 +6,10 @@
  *     npy_array_free(c, &a);
  *     npy_save_reals(c, "y.npy", values, shape, rank);
  *
- * Read are versions 1.0 to 3.0 of <f2, <f4, <f8, integers and booleans of any size, both byte orders,
- * C's and Fortran's order; written are <f4 (<f8 under L2LADV_DOUBLE) and <i8. A file is distrusted:
- * its header is checked against its length before memory is asked for, and an array is empty after
- * an error. Files are opened and written by the library, as all of its own. */
+ * Read are versions 1.0 to 3.0 of <f2, <f4, <f8, integers and booleans of any size, both byte
+ * orders, C's and Fortran's order; written are <f4 (<f8 under L2LADV_DOUBLE) and <i8. A file is
+ * distrusted: its header is checked against its length before memory is asked for, and an array is
+ * empty after an error. Files are opened and written by the library, as all of its own. */
 #ifndef NPY_H
 #define NPY_H
 
@@ -45,8 +45,8 @@ enum { NPY_HEAD = 12 + 65535 }; /* bytes of the longest header that is read, whi
 
 /* ---- errors ---- */
 
-/* "NAME, byte 10: what is wrong"; no byte where `at` is negative. What control characters a file may
- * have put into it are taken out. Always false. */
+/* "NAME, byte 10: what is wrong"; no byte where `at` is negative. What control characters a file
+ * may have put into it are taken out. Always false. */
 static inline bool npy_fail(l2l_context *c, l2l_status status, const char *name, int64_t at,
                             const char *format, ...)
 {
@@ -188,8 +188,8 @@ static inline bool npy__big_machine(void)
     return !first;
 }
 
-/* Of two names the one with the size or the one of a letter; without a mark in front, or behind = or
- * |, it is in the machine's byte order. */
+/* Of two names the one with the size or the one of a letter; without a mark in front, or behind =
+ * or |, it is in the machine's byte order. */
 static inline void npy__type(npy__scan *s, npy_info *h)
 {
     static const char types[][4] = {"f2e", "f4f", "f8d", "i8q", "i4i", "i2h", "i1b", "u1B", "u2H",
@@ -207,8 +207,8 @@ static inline void npy__type(npy__scan *s, npy_info *h)
             h->big_endian = h->size > 1 && (mark == '>' || (mark != '<' && npy__big_machine()));
             return;
         }
-    npy_fail(s->c, L2L_ERROR_FORMAT, s->name, (int64_t)s->at, "unsupported descr (known: f2, f4, f8, "
-             "i1 to i8, u1 to u8, b1): '%.*s'", all.length, all.at);
+    npy_fail(s->c, L2L_ERROR_FORMAT, s->name, (int64_t)s->at, "unsupported descr (known: f2, f4, "
+             "f8, i1 to i8, u1 to u8, b1): '%.*s'", all.length, all.at);
 }
 
 static inline bool npy__bool(npy__scan *s)
@@ -301,13 +301,13 @@ static inline bool npy__open(l2l_context *c, const char *name, const unsigned ch
     if (!npy__product(h->shape, h->rank, &h->count))
         return npy_fail(c, L2L_ERROR_FORMAT, name, start, "a shape whose product is beyond 2^63-1");
     return (rest % h->size == 0 && h->count == rest / h->size) ||
-           npy_fail(c, L2L_ERROR_FORMAT, name, h->begin, "%lld elements of %d bytes announced, %lld "
-                    "bytes of data", (long long)h->count, h->size, (long long)rest);
+           npy_fail(c, L2L_ERROR_FORMAT, name, h->begin, "%lld elements of %d bytes announced, "
+                    "%lld bytes of data", (long long)h->count, h->size, (long long)rest);
 }
 
-/* What the numbers of a file are and where they begin, by its first bytes, at least the whole header
- * (NPY_HEAD hold what NumPy writes), and its length. Errors call it `name`. shards.h streams images
- * by it. After an error *h is all zero. */
+/* What the numbers of a file are and where they begin, by its first bytes, at least the whole
+ * header (NPY_HEAD hold what NumPy writes), and its length. Errors call it `name`. shards.h streams
+ * images by it. After an error *h is all zero. */
 static inline bool npy_header(l2l_context *c, const char *name, const void *head, size_t bytes,
                               int64_t total, npy_info *h)
 {
@@ -392,8 +392,8 @@ static inline bool npy__read(l2l_context *c, const char *name, const unsigned ch
         }
         a->integers[i] = npy_whole(h, p);
         if ((h->type == 'u' && a->integers[i] < 0) || (h->type == 'b' && a->integers[i] > 1))
-            npy_fail(c, L2L_ERROR_FORMAT, name, at, "element %lld does not fit (unsigned: below 2^63, "
-                     "boolean: 0 or 1)", (long long)(at - h->begin) / h->size);
+            npy_fail(c, L2L_ERROR_FORMAT, name, at, "element %lld does not fit (unsigned: below "
+                     "2^63, boolean: 0 or 1)", (long long)(at - h->begin) / h->size);
     }
     if (!l2l_error(c)) return true;
     npy_array_free(c, a);

@@ -1,6 +1,6 @@
 /* training_log.h - the log of a training, a line of JSON for each step. C99 or C++11, on the public
- * interface of ../l2ladv.h; what concerns links, devices and two writers needs POSIX. Include it first.
- * Every function is static.
+ * interface of ../l2ladv.h; what concerns links, devices and two writers needs POSIX. Include it
+ * first. Every function is static.
  *
  *     training_log log;
  *     training_log_add(&log, c, "run.jsonl", &how);       before l2l_trainer_create
@@ -8,10 +8,10 @@
  *     training_log_train(&log, t);                        in place of l2l_train
  *
  * The last line of an epoch has the epoch's figures, too. A new training begins a new log. One that
- * goes on cuts it to where the checkpoint was made, and gives the bytes of one that never stopped. A
- * log that cannot be written ends the training behind a whole step with an error; with the error
- * cleared training_log_train goes on, beginning with the line that the log lacks, which a checkpoint
- * made meanwhile knows, too. A pipe or a device is never cut. A log that another training writes to
+ * goes on cuts it to where the checkpoint was made, and gives the bytes of one that never stopped.
+ * A log that cannot be written ends the training behind a whole step with an error; with the error
+ * cleared training_log_train goes on, beginning with the line that the log lacks, which a
+ * checkpoint made meanwhile knows, too. A pipe or a device is never cut. A log that another training writes to
  * is refused. Numbers have as many digits as lead back to them, in every locale. */
 #ifndef TRAINING_LOG_H
 #define TRAINING_LOG_H
@@ -45,8 +45,8 @@ typedef struct training_log {
     double rate;            /* of the optimizer */
     bool (*progress)(void *user, const l2l_progress *p); /* the caller's, and */
     void *user;                                          /* what it gets */
-    l2l_note *note;         /* of the trainer: bytes written, if they can be cut; the line that is not
-                               written yet */
+    l2l_note *note;         /* of the trainer: bytes written, if they can be cut; the line that is
+                               not written yet */
     FILE *file;
     bool in_place;          /* it is no regular file, and keeps what it has */
     int lock;               /* on the file, so that it has one writer; below 0: none */
@@ -92,8 +92,8 @@ static inline void training_log_line(const training_log *l, const l2l_progress *
 {
     char *to = l->note->text;
     const size_t room = sizeof l->note->text;
-    int n = snprintf(to, room, "{\"step\":%lld,\"epoch\":%d,\"loss\":%s,\"accuracy\":%s,\"epsilon\":%s,"
-                     "\"rate\":%s,\"gain\":%s,\"saturated\":%s",
+    int n = snprintf(to, room, "{\"step\":%lld,\"epoch\":%d,\"loss\":%s,\"accuracy\":%s,"
+                     "\"epsilon\":%s,\"rate\":%s,\"gain\":%s,\"saturated\":%s",
                      (long long)p->step, p->epoch, training_log_real(p->loss).text,
                      training_log_real(p->accuracy).text, training_log_real(p->epsilon).text,
                      training_log_real(p->rate * l->rate).text, training_log_real(p->gain).text,
