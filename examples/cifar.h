@@ -1,7 +1,7 @@
 /* cifar.h - CIFAR-10 and CIFAR-100 in their binary form: files of records, each of 3x32x32 pixels
  * behind its label or, of CIFAR-100, behind the number of one of 20 coarse classes and that of one
- * of 100 fine ones. The fine classes are the labels. C99 or C++11. Needs ../l2ladv.h alone, npy.h for
- * the texts of errors, and of the library only the public interface. Every function is static.
+ * of 100 fine ones. The fine classes are the labels. C99 or C++11. Needs ../l2ladv.h, of it only
+ * the public interface, and npy.h for the texts of errors. Every function is static.
  *
  *     cifar10_from_files(c, paths, 5, &d);      data_batch_1.bin to _5.bin, or test_batch.bin
  *     cifar100_from_file(c, "train.bin", &d);
