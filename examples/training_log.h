@@ -12,7 +12,7 @@
  * A log that cannot be written ends the training behind a whole step with an error; with the error
  * cleared training_log_train goes on, beginning with the line that the log lacks, which a
  * checkpoint made meanwhile knows, too. A pipe or a device is never cut. A log that another
- * training writes to is refused. Numbers have as many digits as lead back to them, in every locale. */
+ * training writes to is refused. Numbers have as many digits as lead back to them, in any locale. */
 #ifndef TRAINING_LOG_H
 #define TRAINING_LOG_H
 
