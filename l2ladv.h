@@ -221,7 +221,6 @@ typedef double l2l_real;
 #define l2l_dataset_from_arrays l2l_dataset_from_arrays_double
 #define l2l_dataset_read l2l_dataset_read_double
 #define l2l_train_step l2l_train_step_double
-#define l2l_npy_load l2l_npy_load_double
 #else
 typedef float l2l_real;
 #endif
@@ -1047,7 +1046,8 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
 
 /* -- 2.11 Data sets --------------------------------------------------------------------- >>data --
    `fetch` gives image `index` as CxHxW in [0,1] and its label. Make one with the loaders of 2.14,
-   from arrays, or fill in the struct yourself to stream (examples/shards.h does, from .npy files).
+   from arrays, or fill in the struct yourself: examples/cifar.h does, for CIFAR-10 and CIFAR-100,
+   and examples/shards.h, which streams .npy files.
    Training and evaluation cut images that are larger than the model's down to its size; smaller
    ones are an error. */
 typedef struct l2l_dataset {
@@ -1082,8 +1082,8 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
    data set and trainer, with a `rank` of its own, and makes the same calls. Each takes every
    ranks-th part of a batch (micro_batch, if 0: batch/ranks), and all sums are taken in the order of
    the parts: bits depend on micro_batch alone, and any number of ranks, also on resuming, gives
-   those of one process. Held-out images are shared out, too. Rank 0 writes log and checkpoint,
-   which all read; `progress` is called on each. An error or a callback's stop on one rank ends all;
+   those of one process. Held-out images are shared out, too. Rank 0 writes the checkpoint, which
+   all read; `progress` is called on each. An error or a callback's stop on one rank ends all;
    that one is gone `exchange` must notice. With MPI: examples/mpi_train.c. */
 typedef struct l2l_method {
     const char *name;
@@ -1159,8 +1159,6 @@ typedef struct l2l_train_options {
     int checkpoint_steps;       /* and every so many steps; 0: no                                 */
     bool resume;                /* go on from `checkpoint` if the file is there; one that cannot  */
                                 /* be opened is an error                                          */
-    const char *log;            /* file of JSON lines, NULL: none; refused while another training */
-                                /* writes to it (POSIX)                                           */
     int rank, ranks;            /* this process, 0 to ranks-1, of so many; 0 or 1: it is alone    */
     /* All to all, in blocks of so many bytes: block k of `to` goes to rank k, block k of `from`
        comes from rank k (the own one, too). False, it failed, ends the training on this rank. */
@@ -1178,11 +1176,9 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
 /* Runs to the end; true when it got there. A progress callback that says stop, numbers that are not
    finite (2.9: in the inner steps, in the losses and gradients of theta and phi; the parameters for
    which they last were are kept) or, with stop_on_plateau, a loss within 0.02 of ln K for 300 steps
-   while one class is predicted for everything, ends it with an error. So does a log or a checkpoint
-   that cannot be written, behind a whole step: model and maximizer can be saved, and with the error
-   cleared l2l_train goes on, beginning with the line that the log lacks, which a checkpoint made
-   meanwhile knows, too. A log that is a regular file is cut when a training goes on; a pipe or a
-   device is not. */
+   while one class is predicted for everything, ends it with an error. So does a checkpoint that
+   cannot be written, behind a whole step: model and maximizer can be saved, and with the error
+   cleared l2l_train goes on. A log, as JSON lines: examples/training_log.h. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
 /* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
@@ -1192,8 +1188,15 @@ L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int 
 L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t);
 L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path);   /* a checkpoint, now         */
 /* A checkpoint of other settings, another model or other data is refused by the setting's name;
-   what changes no result (checkpoint_steps, log, an attack's batch) may differ. */
+   what changes no result (checkpoint_steps, an attack's batch) may differ. */
 L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path);
+/* Room for what a program of yours has to know where a training goes on: checkpoints keep it, and
+   l2l_trainer_resume brings it back. NULL for no trainer. */
+typedef struct l2l_note {
+    int64_t number;             /* 0 to 2^53                                                      */
+    char text[640];             /* UTF-8, with a zero at its end                                  */
+} l2l_note;
+L2LADVDEF l2l_note *l2l_trainer_note(l2l_trainer *t);
 
 /* -- 2.13 Evaluation ---------------------------------------------------------------- >>evaluate --
    Attacks on a data set, whose images are cut down to the model's size as in training. What else an
@@ -1210,7 +1213,7 @@ L2LADVDEF double l2l_accuracy(l2l_model *m, const l2l_dataset *d, int images, co
 
 /* -- 2.14 Files ------------------------------------------------------------------------ >>files --
    Every loader distrusts its file: sizes are checked before memory is asked for. A failed load
-   leaves a model or maximizer as it was, and a data set or array empty. The from-memory forms work
+   leaves a model or maximizer as it was, and a data set empty. The from-memory forms work
    under L2LADV_NO_STDIO. A data set borrows what it is made from in memory until l2l_dataset_free;
    bytes become [0,1] by v/255.
 
@@ -1229,10 +1232,6 @@ L2LADVDEF double l2l_accuracy(l2l_model *m, const l2l_dataset *d, int images, co
 L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t image_bytes,
                                       const void *labels, size_t label_bytes, int classes,
                                       l2l_dataset *d);
-/* CIFAR-10's binary form: n files of records of 3073 bytes, a label 0..9 and 3x32x32 pixels. */
-L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
-                                          const size_t *bytes, int n, l2l_dataset *d);
-
 /* Models as safetensors, with PyTorch's names and layouts, architecture in the metadata. Loading
    needs a model of the same architecture; entries that it does not have are counted in *extra,
    missing or mis-shaped ones are an error that names them. */
@@ -1242,38 +1241,9 @@ L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *by
 L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t bytes);
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes);
 
-/* .npy arrays: read from <f4, <f8, integers and booleans of any size and both byte orders, C order;
-   written as <f4 or <i8. */
-typedef struct l2l_array {
-    int rank;
-    int64_t shape[8];
-    int64_t count;
-    bool integer;     /* then `integers` holds the values, else `reals` */
-    l2l_real *reals;
-    int64_t *integers;
-} l2l_array;
-L2LADVDEF bool l2l_npy_load_memory(l2l_context *c, const void *data, size_t bytes, l2l_array *a);
-L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a);
-/* The same of a file larger than memory: what its numbers are and where they begin, by its first
-   bytes, at least the whole header (65,547 hold what NumPy writes), and its length. Errors call it
-   `name`. examples/shards.h streams images by it. */
-typedef struct l2l_npy {
-    char type;          /* 'f', 'i', 'u' (unsigned) or 'b' (boolean), of                          */
-    int size;           /* so many bytes each                                                     */
-    bool big_endian;    /* false for single bytes                                                 */
-    bool fortran_order; /* the first axis varies fastest                                          */
-    int rank;
-    int64_t shape[8];
-    int64_t count;      /* of numbers                                                             */
-    int64_t begin;      /* the byte where they begin; the file ends with them                     */
-} l2l_npy;
-L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head, size_t bytes,
-                              int64_t total, l2l_npy *h);
-
 #ifndef L2LADV_NO_STDIO
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d);
-L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d);
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra);
 L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path);
 L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path);
@@ -1286,13 +1256,14 @@ L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path);
 L2LADVDEF l2l_model *l2l_model_open_as(l2l_context *c, const char *path,
                                        const l2l_model_options *o);
 L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path);
-L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a);
-/* Bytes as a file, written as all others are: for files of your own. */
+/* For files of your own (examples/npy.h): bytes as a file, written as all others are; the same with
+   others in front; the first `most` bytes of a file, to be given back with l2l_free, and its
+   length, which may be more. */
 L2LADVDEF bool l2l_save_bytes(l2l_context *c, const char *path, const void *data, size_t bytes);
-L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_real *values,
-                                  const int64_t *shape, int rank);
-L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int64_t *values,
-                                     const int64_t *shape, int rank);
+L2LADVDEF bool l2l_save_with_head(l2l_context *c, const char *path, const void *head,
+                                  size_t head_bytes, const void *data, size_t bytes);
+L2LADVDEF bool l2l_load_bytes(l2l_context *c, const char *path, size_t most, void **data,
+                              size_t *bytes);
 #endif
 
 #ifdef __cplusplus
@@ -1430,12 +1401,8 @@ struct l2l_trainer {
     l2l_model *best;
     double best_score;
     int plateau;
-    char *log, *checkpoint;
-    void *log_file;                          /* a FILE, while l2l_train runs                      */
-    bool log_in_place;
-    int log_lock;                            /* so that it has one writer; below 0: none          */
-    int64_t log_bytes;                       /* written to it, if it can be cut                   */
-    char line[640];                          /* of the last step, if it could not be written      */
+    char *checkpoint;
+    l2l_note note;                           /* the caller's own                                  */
     double data_digest, w_digest;            /* tell a checkpoint of other data, other weights    */
     double held_digests[3];                  /* of validation_attack's targets, init, maximizer   */
     const l2l_real *given;                   /* the caller's batch, for l2l_train_step            */
@@ -1645,10 +1612,6 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
                        int *label);
 
 /* of chapter 14, files */
-static bool l2l__log_write(l2l_trainer *t);
-static void l2l__log_line(l2l_trainer *t);
-static bool l2l__log_begin(l2l_trainer *t);
-static void l2l__log_end(l2l_trainer *t);
 static bool l2l__maybe_resume(l2l_trainer *t);
 static void l2l__training_digests(const l2l_trainer *t, double digest[4]);
 static int64_t l2l__learned_pack_state(void *self, double *numbers);
@@ -2417,9 +2380,7 @@ static void l2l__end_step(l2l_trainer *t, const l2l_inner *in)
     ended = ++p->step_in_epoch == p->steps_in_epoch;
     ok = l2l__last_finite(t) && !l2l__plateau(t) && (!ended || l2l__end_epoch(t));
     memset(&t->part, 0, sizeof t->part);
-    if (ok) l2l__log_line(t);                /* before the callback, which may make a checkpoint  */
     if (ok && o->progress) t->part.stop = !o->progress(o->user, p);
-    if (ok) l2l__log_write(t);
     if (!ended) return;
     p->epoch++;                              /* also after an error: the trainer stays usable     */
     p->step_in_epoch = 0;
@@ -3916,7 +3877,6 @@ static void l2l__trainer_ranks(l2l_trainer *t)
     t->talk = (char *)l2l__hold(c, &t->held_memory, 2 * (int64_t)t->ranks, sizeof c->text);
     if (!o->micro_batch) o->micro_batch = (o->batch - 1) / t->ranks + 1;
     if (m->sum) t->phi = m->sum(m->self, &t->n_phi);
-    if (o->rank) o->log = NULL;
 }
 
 static bool l2l__trainer_arrays(l2l_trainer *t)
@@ -3967,7 +3927,7 @@ static bool l2l__held_digests(l2l_trainer *t)
     return !t->context->status;
 }
 
-/* options.loss_weights is copied, log and checkpoint names as well. */
+/* options.loss_weights is copied, the name of the checkpoint as well. */
 static bool l2l__trainer_own(l2l_trainer *t)
 {
     l2l_train_options *o = &t->options;
@@ -3977,7 +3937,6 @@ static bool l2l__trainer_own(l2l_trainer *t)
     for (int i = 1; i <= o->T; i++) t->w[i] = o->loss_weights ? o->loss_weights[i - 1] : i;
     t->w_digest = l2l__digest_bytes(t->w, (o->T + 1) * (int64_t)sizeof *t->w);
     o->loss_weights = NULL;
-    if (o->log) t->log = l2l__hold_text(t->context, &t->held_memory, o->log);
     if (o->checkpoint)
         t->checkpoint = l2l__hold_text(t->context, &t->held_memory, o->checkpoint);
     return !t->context->status;
@@ -3998,7 +3957,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     if (d) t->data = *d;
     t->data.context = c;
     t->options = *o;
-    t->best_score = t->shuffled = t->log_lock = -1;
+    t->best_score = t->shuffled = -1;
     t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
     t->options.method.outer.is_objective = t->cross_entropy;
     t->shares = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
@@ -4058,9 +4017,8 @@ L2LADVDEF bool l2l_train(l2l_trainer *t)
     if (t->data.count < 1)
         l2l__fail(t->context, L2L_ERROR_ARGUMENT, "l2l_train: the trainer was made without a data "
                   "set: use l2l_train_step");
-    if (!t->context->status && l2l__parts_ok(t) && l2l__maybe_resume(t)) l2l__log_begin(t);
+    if (!t->context->status && l2l__parts_ok(t)) l2l__maybe_resume(t);
     if (l2l__alike(t) && t->step < t->progress.steps) l2l__algorithm1(t);
-    l2l__log_end(t);
     return !t->context->status;
 }
 
@@ -9662,8 +9620,8 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
 /* ============================================================================================
 
    Bytes and headers first. Then the bundle: named tensors and texts, which are a safetensors file;
-   models, maximizers and checkpoints are bundles. Then data sets and .npy. Whatever takes a path is
-   at the end and stands on what works from memory. */
+   models, maximizers and checkpoints are bundles. Then data sets. Whatever takes a path is at the
+   end and stands on what works from memory. */
 
 /* The bytes of a file: borrowed, or (owned) read into memory of ours, as many as are needed. What
    is in front is looked at before memory for the rest is asked for. */
@@ -9741,24 +9699,21 @@ static int l2l__utf8_put(uint32_t v, char *out)
 
 /* -- arrays of numbers in a file --------------------------------------------------------------- */
 
-/* The types of safetensors (of those behind BF16 only the size is used; a file may have others, all
-   of them L2L__DTYPES here) and, by two names, of .npy. */
+/* The types of safetensors. Of those behind BF16 only the size is used; a file may have others, all
+   of them L2L__DTYPES here. */
 typedef enum l2l__dtype {
-    L2L__F32, L2L__F64, L2L__F16, L2L__BF16, L2L__I64, L2L__U8 = 8, L2L__DTYPES = 15,
+    L2L__F32, L2L__F64, L2L__F16, L2L__BF16, L2L__I64, L2L__U8, L2L__DTYPES = 15,
     L2L__REAL = sizeof(l2l_real) / 8         /* the type of l2l_real                              */
 } l2l__dtype;
-static const struct { char name[8], npy[3], letter[2]; int size; } l2l__dtypes[L2L__DTYPES] = {
-    {"F32", "f4", "f", 4}, {"F64", "f8", "d", 8}, {"F16", "f2", "e", 2}, {"BF16", "", "", 2},
-    {"I64", "i8", "q", 8}, {"I32", "i4", "i", 4}, {"I16", "i2", "h", 2}, {"I8", "i1", "b", 1},
-    {"U8", "u1", "B", 1}, {"U16", "u2", "H", 2}, {"U32", "u4", "I", 4}, {"U64", "u8", "Q", 8},
-    {"BOOL", "b1", "?", 1}, {"F8_E5M2", "", "", 1}, {"F8_E4M3", "", "", 1}};
+static const struct { char name[8]; int size; } l2l__dtypes[L2L__DTYPES] = {
+    {"F32", 4}, {"F64", 8}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"U8", 1}, {"I8", 1}, {"I16", 2},
+    {"I32", 4}, {"U16", 2}, {"U32", 4}, {"U64", 8}, {"BOOL", 1}, {"F8_E5M2", 1}, {"F8_E4M3", 1}};
 
 /* An array: in a file from byte `begin` on, or here at `data`, to be written or read into. */
 typedef struct l2l__entry {
     const char *name;
     const char *type;                        /* as a safetensors file says it                     */
     int dtype, rank;
-    bool big, fortran;                       /* in a file: big-endian, first axis the fastest     */
     int64_t shape[8], count;
     size_t begin, end;
     void *data;
@@ -9774,19 +9729,6 @@ static bool l2l__product(const int64_t *shape, int rank, int64_t *count)
     return true;
 }
 
-/* Where element i, counted with the last axis the fastest, stands in the file's order. */
-static int64_t l2l__entry_place(const l2l__entry *e, int64_t i)
-{
-    int64_t step = e->count, place = 0;
-    if (!e->fortran) return i;
-    for (int k = e->rank - 1; k >= 0; k--) {
-        step /= e->shape[k];
-        place += i % e->shape[k] * step;
-        i /= e->shape[k];
-    }
-    return place;
-}
-
 /* An integer of 1 to 8 bytes, by shifts: right on a machine of any byte order. */
 static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
 {
@@ -9795,16 +9737,11 @@ static uint64_t l2l__get_bytes(const unsigned char *p, int size, bool big)
     return v;
 }
 
-static uint64_t l2l__entry_bits(const l2l__file *f, const l2l__entry *e, int64_t i)
-{
-    int size = l2l__dtypes[e->dtype].size;
-    return l2l__get_bytes(f->data + e->begin + (size_t)(i * size), size, e->big);
-}
-
 /* Element i of an array of F32, F64, F16 or BF16. */
 static double l2l__entry_real(const l2l__file *f, const l2l__entry *e, int64_t i)
 {
-    uint64_t bits = l2l__entry_bits(f, e, i);
+    int size = l2l__dtypes[e->dtype].size;
+    uint64_t bits = l2l__get_bytes(f->data + e->begin + (size_t)(i * size), size, false);
     uint32_t u = (uint32_t)(e->dtype == L2L__BF16 ? bits << 16 : bits);
     int exponent = (int)(bits >> 10 & 31), m = (int)(bits & 1023);
     float single;
@@ -9818,33 +9755,13 @@ static double l2l__entry_real(const l2l__file *f, const l2l__entry *e, int64_t i
     return bits & 0x8000 ? -v : v;
 }
 
-/* Element i of an array of integers or booleans; an error when it is not one or beyond int64_t. */
-static bool l2l__entry_integer(const l2l__file *f, const l2l__entry *e, int64_t i, int64_t *v)
-{
-    int size = l2l__dtypes[e->dtype].size;
-    char kind = l2l__dtypes[e->dtype].npy[0];
-    uint64_t u = l2l__entry_bits(f, e, i);
-    if (kind == 'i' && size < 8 && u >> (8 * size - 1)) u |= ~(uint64_t)0 << (8 * size);
-    *v = (int64_t)u;
-    return ((kind != 'u' || *v >= 0) && (kind != 'b' || u < 2)) ||
-           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin + i * size, "element %z does not fit "
-                    "(unsigned: below 2^63, boolean: 0 or 1)", i);
-}
-
-static bool l2l__big_endian(void)
-{
-    const uint16_t one = 1;
-    unsigned char first;
-    memcpy(&first, &one, 1);
-    return !first;
-}
-
 /* n elements of an array here, from i on, as little-endian bytes. */
 static void l2l__entry_write(const l2l__entry *e, int64_t i, int64_t n, unsigned char *p)
 {
     int size = l2l__dtypes[e->dtype].size;
     const unsigned char *x = (const unsigned char *)e->data + i * size;
-    const bool big = l2l__big_endian();
+    const uint16_t one = 1;
+    const bool big = !*(const unsigned char *)&one;
     for (; n > 0; n--, p += size, x += size)
         for (int j = 0; j < size; j++) p[j] = x[big ? size - 1 - j : j];
 }
@@ -9976,15 +9893,6 @@ static bool l2l__same_file(int descriptor, const char *path)
            a.st_ino == b.st_ino;
 }
 
-/* A lock on a file that is there: -1 if it is not, or on a disk without locks; -2: it is taken. */
-static int l2l__lock(const char *path)
-{
-    int f = open(path, O_WRONLY | O_NONBLOCK);
-    if (f < 0 || !flock(f, LOCK_EX | LOCK_NB)) return f;
-    bool taken = errno == EWOULDBLOCK;
-    close(f);
-    return taken ? -2 : -1;
-}
 static void l2l__unlock(int lock) { if (lock >= 0) close(lock); }
 
 /* Makes the file beside, with the first number that no living process holds; false with errno. What
@@ -10000,8 +9908,9 @@ static bool l2l__target_claim(l2l__target *t)
         if (t->lock >= 0 && (!flock(t->lock, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK) &&
             l2l__same_file(t->lock, t->beside)) return true;
         if (t->lock < 0 && errno != EEXIST) return false;
-        int left = t->lock < 0 ? l2l__lock(t->beside) : -1;
-        if (left >= 0 && l2l__same_file(left, t->beside)) l2l__remove(t->beside);
+        int left = t->lock < 0 ? open(t->beside, O_WRONLY | O_NONBLOCK) : -1;
+        if (left >= 0 && !flock(left, LOCK_EX | LOCK_NB) && l2l__same_file(left, t->beside))
+            l2l__remove(t->beside);
         l2l__unlock(left);
         l2l__unlock(t->lock);
         t->lock = -1;
@@ -10017,7 +9926,6 @@ static bool l2l__is_pipe(const char *path)
     return !stat(path, &s) && S_ISFIFO(s.st_mode);
 }
 #else
-static int l2l__lock(const char *path) { L2L__UNUSED(path); return -1; }
 static void l2l__unlock(int lock) { L2L__UNUSED(lock); }
 static bool l2l__is_pipe(const char *path) { L2L__UNUSED(path); return false; }
 
@@ -10191,36 +10099,20 @@ static void l2l__file_close(l2l__file *f)
     l2l_free(f->context, f->owned);
 }
 
-/* -- a scanner for the headers of safetensors (JSON) and .npy (a Python literal) --------------- */
+/* -- a scanner for the headers of safetensors, which are JSON ---------------------------------- */
 
-/* Text that is parsed, and overwritten, in place; it ends with a zero, which no rule accepts. The
-   first error stays in the context and ends every list, so few results need a look. */
+/* Text that is parsed, and overwritten, in place; it ends with a zero, which no rule accepts. It is
+   behind eight bytes of the file. The first error stays in the context and ends every list, so few
+   results need a look. */
 typedef struct l2l__scan {
     const l2l__file *file;
     char *text, *at;
-    size_t base;                             /* where the text lies in the file                   */
-    bool python;                             /* 'text', and a comma before a closing bracket      */
-    bool longs;                              /* and whole numbers as Python 2 wrote them: 3L      */
-    bool comma;                              /* whether one was behind the last element           */
 } l2l__scan;
-
-/* Bytes of a file, to be parsed in `room`, which has one more and is NULL after an error. */
-static bool l2l__scan_begin(l2l__scan *s, const l2l__file *f, void *room, size_t base,
-                            size_t length, bool python)
-{
-    s->file = f;
-    s->base = base;
-    s->python = python;
-    s->longs = s->comma = false;
-    s->text = s->at = (char *)room;
-    if (room) memcpy(room, f->data + base, length);
-    return room != NULL;
-}
 
 /* An error at the place that the scanner has come to; `what` may have one %s, for `which`. */
 static bool l2l__scan_fail(const l2l__scan *s, const char *what, const char *which)
 {
-    return l2l__bad(s->file, L2L_ERROR_FORMAT, (int64_t)s->base + (s->at - s->text), what, which);
+    return l2l__bad(s->file, L2L_ERROR_FORMAT, 8 + (s->at - s->text), what, which);
 }
 
 /* Skips white space, then `ch` if it is there. */
@@ -10244,17 +10136,9 @@ static bool l2l__scan_next(l2l__scan *s, char close, int64_t n)
 {
     if (s->file->context->status) return false;
     if (n == 0) return !l2l__scan_take(s, close);
-    s->comma = l2l__scan_take(s, ',');
-    if (s->comma) return !(s->python && l2l__scan_take(s, close));
+    if (l2l__scan_take(s, ',')) return true;
     l2l__scan_want(s, close);
     return false;
-}
-
-static bool l2l__scan_end(l2l__scan *s, size_t length)
-{
-    l2l__scan_take(s, 0);
-    if (s->at != s->text + length) l2l__scan_fail(s, "text after the header's end", NULL);
-    return !s->file->context->status;
 }
 
 static const char l2l__escapes[] = "/\"\\bfnrt", l2l__escaped[] = "/\"\\\b\f\n\r\t";
@@ -10281,10 +10165,9 @@ static uint32_t l2l__scan_unicode(const char *s, int *used)
 /* A string, decoded in place (it only gets shorter); "" after an error. */
 static const char *l2l__scan_string(l2l__scan *s)
 {
-    if (s->python) l2l__scan_take(s, 'u');   /* Python 2: u'text'                                 */
-    char quote = s->python && l2l__scan_take(s, '\'') ? '\'' : '"', *start, *out;
-    if (quote == '"' && !l2l__scan_want(s, '"')) return "";
-    for (start = out = s->at; *s->at != quote;) {
+    char *start, *out;
+    if (!l2l__scan_want(s, '"')) return "";
+    for (start = out = s->at; *s->at != '"';) {
         const bool escape = *s->at == '\\';
         const char *p = escape && s->at[1] ? strchr(l2l__escapes, s->at[1]) : NULL;
         int used = escape ? 2 : 1;
@@ -10304,14 +10187,13 @@ static const char *l2l__scan_string(l2l__scan *s)
     return start;
 }
 
-/* A list, in Python a tuple, of whole numbers, of which the first `most` are kept; how many. */
+/* A list of whole numbers, of which the first `most` are kept; how many. */
 static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
 {
-    char close = s->python ? ')' : ']';
     const char *start;
     int n, digit;
-    l2l__scan_want(s, s->python ? '(' : '[');
-    for (n = 0; l2l__scan_next(s, close, n); n++) {
+    l2l__scan_want(s, '[');
+    for (n = 0; l2l__scan_next(s, ']', n); n++) {
         int64_t other, *to = n < most ? v + n : &other;
         l2l__scan_take(s, 0);
         for (*to = 0, start = s->at; *s->at >= '0' && *s->at <= '9'; s->at++) {
@@ -10321,59 +10203,8 @@ static int l2l__scan_integers(l2l__scan *s, int64_t *v, int most)
         }
         if (s->at == start || (*start == '0' && s->at > start + 1))
             l2l__scan_fail(s, "expected a whole number, not negative, no leading zeros", NULL);
-        s->at += s->longs && *s->at == 'L';
     }
-    if (s->python && n == 1 && !s->comma) l2l__scan_fail(s, "a tuple of one needs a comma", NULL);
     return n;
-}
-
-/* A type. Of safetensors it may be one that is not known; .npy has it without a mark, or behind
-   = or |, in the machine's byte order. */
-static void l2l__scan_type(l2l__scan *s, l2l__entry *e)
-{
-    const char *t = l2l__scan_string(s), *name = t + (s->python && *t && strchr("<>=|", *t));
-    e->type = t;
-    e->big = s->python && (*t == '>' || (*t != '<' && l2l__big_endian()));
-    for (e->dtype = 0; e->dtype < L2L__DTYPES; e->dtype++)
-        if (s->python ? *name && (!strcmp(l2l__dtypes[e->dtype].npy, name) ||
-                                  !strcmp(l2l__dtypes[e->dtype].letter, name))
-                      : !strcmp(l2l__dtypes[e->dtype].name, name)) return;
-    if (s->python)
-        l2l__scan_fail(s, "unsupported descr (known: f2, f4, f8, i1 to i8, u1 to u8, b1): '%s'", t);
-}
-
-static bool l2l__scan_bool(l2l__scan *s)
-{
-    l2l__scan_take(s, 0);
-    const bool yes = !strncmp(s->at, "True", 4);
-    if (!yes && strncmp(s->at, "False", 5)) l2l__scan_fail(s, "expected True or False here", NULL);
-    else s->at += 5 - yes;
-    return yes;
-}
-
-/* The dictionary of an array, with where it lies in a safetensors file's data; whether it is all
-   there. */
-static bool l2l__scan_array(l2l__scan *s, l2l__entry *e, int64_t span[2])
-{
-    static const char *const keys[2][3] = {{"dtype", "shape", "data_offsets"},
-                                           {"descr", "shape", "fortran_order"}};
-    bool seen[3] = {false, false, false};
-    int n, k, offsets = 2;
-    memset(e, 0, sizeof *e);
-    l2l__scan_want(s, '{');
-    for (n = 0; l2l__scan_next(s, '}', n); n++) {
-        const char *key = l2l__scan_string(s);
-        for (k = 0; k < 3 && strcmp(key, keys[s->python][k]); k++) continue;
-        if (k == 3 || seen[k])
-            return l2l__scan_fail(s, "an unknown key, or one a second time: '%s'", key);
-        seen[k] = true;
-        l2l__scan_want(s, ':');
-        if (k == 0) l2l__scan_type(s, e);
-        else if (k == 1) e->rank = l2l__scan_integers(s, e->shape, 8);
-        else if (s->python) e->fortran = l2l__scan_bool(s);
-        else offsets = l2l__scan_integers(s, span, 2);
-    }
-    return n == 3 && offsets == 2;
 }
 
 /* -- bundles: named tensors and texts, in safetensors files ------------------------------------ */
@@ -10473,21 +10304,39 @@ static const char *l2l__bundle_text(const l2l__bundle *b, const char *key)
     return NULL;
 }
 
-/* A tensor of a file's header. Every size is checked before anything is asked for by it. */
+/* A tensor of a file's header, of a type that may be one that is not known. Every size is checked
+   before anything is asked for by it. */
 static void l2l__parse_entry(l2l__bundle *b, l2l__scan *s, const char *name)
 {
-    l2l__entry e, *to;
+    static const char *const keys[3] = {"dtype", "shape", "data_offsets"};
+    l2l__entry e = L2L__ZERO, *to;
     int64_t span[2] = {0, 0}, room = (int64_t)(b->file.bytes - b->first), bytes;
-    const bool complete = l2l__scan_array(s, &e, span);
-    const char *wrong;
+    bool seen[3] = {false, false, false};
+    int n, k, offsets = 2;
+    l2l__scan_want(s, '{');
+    for (n = 0; l2l__scan_next(s, '}', n); n++) {
+        const char *key = l2l__scan_string(s);
+        for (k = 0; k < 3 && strcmp(key, keys[k]); k++) continue;
+        if (k == 3 || seen[k]) {
+            l2l__scan_fail(s, "an unknown key, or one a second time: '%s'", key);
+            return;
+        }
+        seen[k] = true;
+        l2l__scan_want(s, ':');
+        if (k == 0) e.type = l2l__scan_string(s);
+        else if (k == 1) e.rank = l2l__scan_integers(s, e.shape, 8);
+        else offsets = l2l__scan_integers(s, span, 2);
+    }
+    while (e.type && e.dtype < L2L__DTYPES && strcmp(l2l__dtypes[e.dtype].name, e.type)) e.dtype++;
     bytes = span[1] - span[0];
-    wrong = !complete ? "dtype, shape and two data_offsets are needed, of '%s'"
-          : bytes < 0 || span[1] > room ? "data_offsets that are not in the file's data, of '%s'"
-          : e.rank <= 8 && e.dtype < L2L__DTYPES &&
-            (!l2l__product(e.shape, e.rank, &e.count) || bytes % l2l__dtypes[e.dtype].size ||
-             e.count != bytes / l2l__dtypes[e.dtype].size)
-                ? "the bytes are not what shape and dtype ask for, of '%s'"
-          : !*name ? "a tensor without a name" : NULL;
+    const char *wrong =
+        n < 3 || offsets != 2 ? "dtype, shape and two data_offsets are needed, of '%s'"
+        : bytes < 0 || span[1] > room ? "data_offsets that are not in the file's data, of '%s'"
+        : e.rank <= 8 && e.dtype < L2L__DTYPES &&
+          (!l2l__product(e.shape, e.rank, &e.count) || bytes % l2l__dtypes[e.dtype].size ||
+           e.count != bytes / l2l__dtypes[e.dtype].size)
+              ? "the bytes are not what shape and dtype ask for, of '%s'"
+        : !*name ? "a tensor without a name" : NULL;
     if (wrong) l2l__scan_fail(s, wrong, name);
     e.name = name;
     e.begin = b->first + (size_t)span[0];
@@ -10555,8 +10404,10 @@ static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
         return l2l__bad(&f, L2L_ERROR_FORMAT, 0, "not a safetensors file: %z bytes, of them %z of "
                         "header", (int64_t)f.bytes, (int64_t)length);
     b->first = 8 + (size_t)length;
-    if (!l2l__scan_begin(&s, &b->file, l2l__hold(f.context, &b->kept, (int64_t)length + 1, 1), 8,
-                         (size_t)length, false)) return false;
+    s.file = &b->file;
+    s.text = s.at = (char *)l2l__hold(f.context, &b->kept, (int64_t)length + 1, 1);
+    if (!s.text) return false;
+    memcpy(s.text, f.data + 8, (size_t)length);
     l2l__scan_want(&s, '{');
     for (n = 0; l2l__scan_next(&s, '}', n); n++) {
         const char *name = l2l__scan_string(&s);
@@ -10568,7 +10419,9 @@ static bool l2l__bundle_open(l2l__file f, l2l__bundle *b)
         if (texts++) l2l__scan_fail(&s, "__metadata__ a second time", NULL);
         if (!l2l__parse_metadata(b, &s)) return false;
     }
-    return l2l__scan_end(&s, (size_t)length) && l2l__bundle_sort(b);
+    l2l__scan_take(&s, 0);
+    if (s.at != s.text + length) l2l__scan_fail(&s, "text after the header's end", NULL);
+    return !f.context->status && l2l__bundle_sort(b);
 }
 
 /* Whether the file has a tensor, of any type of real numbers. */
@@ -11040,100 +10893,6 @@ L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t
     return m && l2l__phi_save(m, NULL, data, bytes);
 }
 
-/* -- training logs: JSON lines ----------------------------------------------------------------- */
-
-/* The line of a step; the last one of an epoch has the epoch's figures too. */
-static void l2l__log_line(l2l_trainer *t)
-{
-    const l2l_progress *p = &t->progress;
-    if (!t->log) return;
-    size_t n = l2l__append(t->line, sizeof t->line, 0,
-                           "{\"step\":%z,\"epoch\":%d,\"loss\":%r,\"accuracy\":%r,"
-                           "\"epsilon\":%r,\"rate\":%r,\"gain\":%r,\"saturated\":%r",
-                           p->step, p->epoch, p->loss, p->accuracy, p->epsilon,
-                           p->rate * t->options.optimizer.rate, p->gain, p->saturated);
-    if (p->epoch_ended)
-        n = l2l__append(t->line, sizeof t->line, n,
-                        ",\"epoch_loss\":%r,\"epoch_accuracy\":%r,"
-                        "\"validation_natural\":%r,\"validation_robust\":%r,\"best\":%s",
-                        p->epoch_loss, p->epoch_accuracy, p->validation_natural,
-                        p->validation_robust, p->best ? "true" : "false");
-    l2l__append(t->line, sizeof t->line, n, "}\n");
-}
-
-#ifdef L2LADV_NO_STDIO
-static bool l2l__log_write(l2l_trainer *t) { return !t->context->status; }
-static bool l2l__log_begin(l2l_trainer *t)
-{
-    return !t->log || l2l__file_write(t->context, t->log, NULL, 0, NULL, 0);
-}
-static void l2l__log_end(l2l_trainer *t) { L2L__UNUSED(t); }
-#else
-/* Writes the line that the log does not have yet. */
-static bool l2l__log_write(l2l_trainer *t)
-{
-    FILE *log = (FILE *)t->log_file;         /* NULL without a log, when there is no line         */
-    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    size_t n = strlen(t->line);
-    errno = 0;
-    if (n && (fwrite(t->line, 1, n, log) != n || fflush(log)))
-        return l2l__file_cannot(&f, "write on", t->log_bytes);
-    if (!t->log_in_place) t->log_bytes += (int64_t)n;
-    t->line[0] = 0;
-    return true;
-}
-
-/* Locks the file that is there now. */
-static bool l2l__log_lock(l2l_trainer *t)
-{
-    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    l2l__unlock(t->log_lock);
-    t->log_lock = t->log_in_place ? -1 : l2l__lock(t->log);
-    return t->log_lock != -2 || l2l__bad(&f, L2L_ERROR_FILE, -1, "another training writes to it");
-}
-
-/* Cuts it to its first `keep` bytes. */
-static bool l2l__log_cut(l2l_trainer *t, size_t keep)
-{
-    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    if (keep) f = l2l__file_open(t->context, t->log);
-    if (f.bytes < keep)
-        l2l__bad(&f, L2L_ERROR_MISMATCH, -1, "the log has %z bytes, the checkpoint was made at %z",
-                 (int64_t)f.bytes, (int64_t)keep);
-    bool ok = l2l__file_hold(&f, keep);
-    l2l__file_shut(&f);
-    if (ok && (!keep || f.bytes > keep))     /* another file lies there then                      */
-        ok = l2l__file_write(t->context, t->log, f.data, keep, NULL, 0) && l2l__log_lock(t);
-    l2l__file_close(&f);
-    return ok;
-}
-
-/* A new training begins a new log; one that goes on cuts it to what was written for sure, or to
-   where the checkpoint was made. What is no regular file keeps what it has. It stays open: whoever
-   reads a FIFO would take its closing for the end. */
-static bool l2l__log_begin(l2l_trainer *t)
-{
-    l2l__file f = l2l__file_of(t->context, t->log, NULL, 0);
-    l2l__target to;
-    if (!t->log) return true;
-    t->log_in_place = l2l__target_find(&to, t->log) && to.in_place;
-    if (!l2l__log_lock(t) || (!t->log_in_place && !l2l__log_cut(t, (size_t)t->log_bytes)))
-        return false;
-    errno = 0;
-    if (!(t->log_file = l2l__open(t->log, "ab")))
-        return l2l__file_cannot(&f, "open it to write", -1);
-    return l2l__log_write(t);
-}
-
-static void l2l__log_end(l2l_trainer *t)
-{
-    if (t->log_file) fclose((FILE *)t->log_file); /* every line has been flushed                  */
-    l2l__unlock(t->log_lock);
-    t->log_file = NULL;
-    t->log_lock = -1;
-}
-#endif
-
 /* -- checkpoints: everything that a training needs to go on with the same bits ----------------- */
 
 /* What a checkpoint belongs to, beside the model. */
@@ -11163,7 +10922,7 @@ static const l2l__field l2l__state_fields[] = {
     L2L__INT(l2l_trainer, epoch_seen, 0, L2L__EXACT, 0),
     L2L__NUMBER(l2l_trainer, best_score, -1, 1, 0),
     L2L__INT(l2l_trainer, plateau, 0, INT_MAX, 0),
-    L2L__INT(l2l_trainer, log_bytes, 0, L2L__EXACT, 0),
+    L2L__INT(l2l_trainer, note.number, 0, L2L__EXACT, 0),
     L2L__NUMBER(l2l_trainer, progress.validation_natural, -1, 1, 0),
     L2L__NUMBER(l2l_trainer, progress.validation_robust, -1, 1, 0),
     L2L__BOOL(l2l_trainer, has_good, 0),
@@ -11171,6 +10930,7 @@ static const l2l__field l2l__state_fields[] = {
 enum { L2L__STATE = sizeof l2l__state_fields / sizeof *l2l__state_fields - 1 };
 
 static const char l2l__checkpoint_format[] = "l2ladv checkpoint 6";
+static const char l2l__note_key[] = "not in the log yet"; /* as training_log.h uses it            */
 
 /* Its tensors: copies of the state and of what the maximizer packs, if it does; the arrays where
    they are: theta, the optimizer's moments, the best model, the last good theta. */
@@ -11216,7 +10976,8 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
     l2l__checkpoint_bundle(t, &b);
     l2l__bundle_put(&b, "format", l2l__checkpoint_format);
     l2l__bundle_put(&b, "best", t->best ? "yes" : "no");
-    if (t->line[0]) l2l__bundle_put(&b, "not in the log yet", t->line);
+    t->note.text[sizeof t->note.text - 1] = 0;
+    if (t->note.text[0]) l2l__bundle_put(&b, l2l__note_key, t->note.text);
     l2l__fingerprint_put(&b, "model", l2l__model_fields, &t->model->options);
     l2l__fingerprint_put(&b, "", l2l__training_fields, t);
     return l2l__bundle_save(&b, path, NULL, NULL);
@@ -11286,7 +11047,7 @@ static bool l2l__checkpoint_take(l2l_trainer *t, l2l__bundle *file, const l2l__b
 
 L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
 {
-    const char *format, *best;
+    const char *format, *best, *note;
     l2l__bundle file, b;
     if (!t) return false;
     bool ok = l2l__bundle_open(l2l__file_open(t->context, path), &file);
@@ -11302,12 +11063,14 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
         l2l__checkpoint_bundle(t, &b);
         ok = l2l__checkpoint_take(t, &file, &b);
         l2l__bundle_close(&b);
-        best = l2l__bundle_text(&file, "not in the log yet");
-        if (ok) l2l__format(t->line, sizeof t->line, "%s", best && t->log ? best : "");
+        note = l2l__bundle_text(&file, l2l__note_key);
+        if (ok) l2l__format(t->note.text, sizeof t->note.text, "%s", note ? note : "");
     }
     l2l__bundle_close(&file);
     return ok && !t->context->status;
 }
+
+L2LADVDEF l2l_note *l2l_trainer_note(l2l_trainer *t) { return t ? &t->note : NULL; }
 
 /* options.resume: go on if there is a checkpoint, else begin. */
 static bool l2l__maybe_resume(l2l_trainer *t)
@@ -11318,38 +11081,28 @@ static bool l2l__maybe_resume(l2l_trainer *t)
 
 /* -- data sets --------------------------------------------------------------------------------- */
 
-/* Images of bytes, CxHxW each, and their labels, in two files, or one that `images` closes. */
-typedef struct l2l__shard {
-    int count;
-    l2l__file images, labels;
-    size_t first, step;                      /* the first image's byte; from one to the next      */
-    size_t first_label, label_step;
-} l2l__shard;
-
-/* What is behind the data sets of this chapter: the caller's arrays or the shards. */
+/* What is behind the data sets of this chapter: the caller's arrays, or the two files of an IDX. */
 typedef struct l2l__images {
     const l2l_real *reals;
     const int *classes;                      /* of `reals`                                        */
-    l2l__shard *shards;
-    int n_shards;
+    l2l__file images, labels;
 } l2l__images;
+
+enum { L2L__IDX_IMAGES = 16, L2L__IDX_LABELS = 8 }; /* bytes in front of those of the data        */
 
 static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
 {
     const l2l__images *s = (const l2l__images *)d->self;
-    const l2l__shard *p = s->shards;
-    size_t size = (size_t)d->channels * (size_t)d->height * (size_t)d->width, at = (size_t)index;
+    const size_t size = (size_t)d->channels * (size_t)d->height * (size_t)d->width;
     if (index < 0 || index >= d->count)
         return l2l__fail(d->context, L2L_ERROR_ARGUMENT, "data set: image %d of %d", index,
                          d->count);
+    *label = s->reals ? s->classes[index] : s->labels.data[L2L__IDX_LABELS + (size_t)index];
     if (s->reals) {
-        *label = s->classes[index];
-        memcpy(chw, s->reals + at * size, size * sizeof *chw);
+        memcpy(chw, s->reals + (size_t)index * size, size * sizeof *chw);
         return true;
     }
-    for (; at >= (size_t)p->count; p++) at -= (size_t)p->count;
-    const unsigned char *pixels = p->images.data + p->first + at * p->step;
-    *label = p->labels.data[p->first_label + at * p->label_step];
+    const unsigned char *pixels = s->images.data + L2L__IDX_IMAGES + (size_t)index * size;
     for (size_t i = 0; i < size; i++) chw[i] = (l2l_real)pixels[i] / 255;
     return true;
 }
@@ -11357,60 +11110,34 @@ static bool l2l__images_fetch(const l2l_dataset *d, int index, l2l_real *chw, in
 static void l2l__images_release(l2l_dataset *d)
 {
     l2l__images *s = (l2l__images *)d->self;
-    for (int k = 0; s->shards && k < s->n_shards; k++) {
-        l2l__file_close(&s->shards[k].images);
-        l2l__file_close(&s->shards[k].labels);
-    }
-    l2l_free(d->context, s->shards);
+    l2l__file_close(&s->images);
+    l2l__file_close(&s->labels);
     l2l_free(d->context, s);
 }
 
 /* Whether a data set can be used; it is given back if not. */
 static bool l2l__images_end(l2l_context *c, l2l_dataset *d)
 {
-    if (!c) return false;
-    if (!c->status && d->count < 1)
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "data set: made from no files");
     if (!c->status) return true;
     l2l_dataset_free(d);
-    if (d) d->context = c;
+    d->context = c;                          /* stays: later calls know where the error is        */
     return false;
 }
 
 /* A data set in the making; NULL, and empty, after an error. */
-static l2l__images *l2l__images_create(l2l_context *c, int n_shards, int classes, l2l_dataset *d)
+static l2l__images *l2l__images_create(l2l_context *c, int classes, l2l_dataset *d)
 {
-    l2l__images *s;
     if (!l2l__given(c, "a data set", "the place for it", d)) return NULL;
     memset(d, 0, sizeof *d);
-    d->context = c;                          /* stays: later calls know where the error is        */
-    if (n_shards < 0) l2l__fail(c, L2L_ERROR_ARGUMENT, "a data set of %d files", n_shards);
-    if (!(s = (l2l__images *)l2l__allocate(c, sizeof *s))) return NULL;
+    d->context = c;
+    l2l__images *s = (l2l__images *)l2l__allocate(c, sizeof *s);
+    if (!s) return NULL;
+    s->images = s->labels = l2l__file_of(c, "", NULL, 0);
     d->classes = classes;
     d->fetch = l2l__images_fetch;
     d->release = l2l__images_release;
     d->self = s;
-    s->n_shards = n_shards;
-    s->shards = (l2l__shard *)l2l__allocate_array(c, n_shards, sizeof *s->shards);
-    return s->shards || l2l__images_end(c, d) ? s : NULL;
-}
-
-/* The files of a shard are in memory: n images, as large as all others. Their sizes fit an int. */
-static void l2l__shard_add(l2l_dataset *d, l2l__shard *p, int64_t n, int64_t channels,
-                           int64_t height, int64_t width)
-{
-    size_t at = p->first_label;
-    p->count = (int)n;
-    d->count += p->count;
-    d->channels = (int)channels;
-    d->height = (int)height;
-    d->width = (int)width;
-    for (int64_t i = 0; i < n; i++, at += p->label_step)
-        if (p->labels.data[at] >= d->classes) {
-            l2l__bad(&p->labels, L2L_ERROR_FORMAT, (int64_t)at, "label %z is %d, not in 0..%d", i,
-                     p->labels.data[at], d->classes - 1);
-            return;
-        }
+    return s;
 }
 
 L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
@@ -11418,7 +11145,7 @@ L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, c
                                        l2l_dataset *d)
 {
     static const char who[] = "l2l_dataset_from_arrays";
-    l2l__images *s = l2l__images_create(c, 0, classes, d);
+    l2l__images *s = l2l__images_create(c, classes, d);
     int64_t dims[4], count = 0;
     if (!s) return false;
     dims[0] = n; dims[1] = channels; dims[2] = height; dims[3] = width;
@@ -11494,20 +11221,25 @@ static bool l2l__idx_sizes(l2l__file *f, int rank, int64_t dims[3])
                     total > rest ? "truncated" : "too long", total, rest);
 }
 
-/* The two files of a data set in the making. */
-static bool l2l__idx_take(l2l_context *c, l2l_dataset *d, l2l__shard *p)
+/* Their sizes fit each other, and all labels are classes. */
+static bool l2l__idx_take(l2l_context *c, l2l_dataset *d, l2l__images *s)
 {
     int64_t dims[3] = {0}, n[3] = {0};
-    p->first = 16;
-    p->first_label = 8;
-    p->label_step = 1;
-    if (l2l__idx_sizes(&p->images, 3, dims) && l2l__idx_sizes(&p->labels, 1, n) &&
-        l2l__file_hold(&p->images, p->images.bytes) &&
-        l2l__file_hold(&p->labels, p->labels.bytes)) {
-        p->step = (size_t)(dims[1] * dims[2]);
-        if (n[0] == dims[0]) l2l__shard_add(d, p, n[0], 1, dims[1], dims[2]);
-        else l2l__bad(&p->labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0],
-                      dims[0], p->images.label);
+    if (l2l__idx_sizes(&s->images, 3, dims) && l2l__idx_sizes(&s->labels, 1, n) &&
+        l2l__file_hold(&s->images, s->images.bytes) &&
+        l2l__file_hold(&s->labels, s->labels.bytes) && n[0] != dims[0])
+        l2l__bad(&s->labels, L2L_ERROR_FORMAT, 4, "%z labels for %z images in %s", n[0], dims[0],
+                 s->images.label);
+    d->count = (int)dims[0];
+    d->channels = 1;
+    d->height = (int)dims[1];
+    d->width = (int)dims[2];
+    for (int i = 0; i < d->count && !c->status; i++) {
+        const int64_t at = L2L__IDX_LABELS + (int64_t)i;
+        const int label = s->labels.data[at];
+        if (label >= d->classes)
+            l2l__bad(&s->labels, L2L_ERROR_FORMAT, at, "label %d is %d, not in 0..%d", i, label,
+                     d->classes - 1);
     }
     return l2l__images_end(c, d);
 }
@@ -11516,153 +11248,11 @@ L2LADVDEF bool l2l_dataset_idx_memory(l2l_context *c, const void *images, size_t
                                       const void *labels, size_t label_bytes, int classes,
                                       l2l_dataset *d)
 {
-    l2l__images *s = l2l__images_create(c, 1, classes, d);
+    l2l__images *s = l2l__images_create(c, classes, d);
     if (!s) return false;
-    s->shards->images = l2l__file_of(c, "images in memory", images, image_bytes);
-    s->shards->labels = l2l__file_of(c, "labels in memory", labels, label_bytes);
-    return l2l__idx_take(c, d, s->shards);
-}
-
-/* -- CIFAR-10 ---------------------------------------------------------------------------------- */
-
-/* The next file of a data set in the making. */
-static void l2l__cifar10_take(l2l_dataset *d, l2l__shard *p, l2l__file f)
-{
-    const size_t record = 1 + 3 * 32 * 32, n = f.bytes / record;
-    p->images = f;
-    p->first = 1;
-    p->step = p->label_step = record;
-    if (f.bytes % record || n < 1 || n > (size_t)(INT_MAX - d->count))
-        l2l__bad(&f, L2L_ERROR_FORMAT, (int64_t)(n * record), "truncated, or not a file of CIFAR-10"
-                 ": %z bytes are not a number of records of %d", (int64_t)f.bytes, (int)record);
-    if (!l2l__file_hold(&p->images, f.bytes)) return;
-    p->labels = l2l__file_of(f.context, f.label, p->images.data, f.bytes);
-    l2l__shard_add(d, p, (int64_t)n, 3, 32, 32);
-}
-
-L2LADVDEF bool l2l_dataset_cifar10_memory(l2l_context *c, const void *const *files,
-                                          const size_t *bytes, int n, l2l_dataset *d)
-{
-    l2l__images *s = l2l__images_create(c, n, 10, d);
-    char label[40];
-    for (int k = 0; s && k < n && !c->status; k++) {
-        if (!l2l__given(c, "CIFAR-10", "files", files) ||
-            !l2l__given(c, "CIFAR-10", "bytes", bytes))
-            break;
-        l2l__format(label, sizeof label, "file %d in memory", k);
-        l2l__cifar10_take(d, s->shards + k, l2l__file_of(c, label, files[k], bytes[k]));
-    }
-    return l2l__images_end(c, d);
-}
-
-/* -- .npy -------------------------------------------------------------------------------------- */
-
-/* Where a file's array is and what it is, checked against the file's length. */
-static bool l2l__npy_open(l2l__file *f, l2l__entry *e)
-{
-    const unsigned char *p;
-    size_t start, n;
-    l2l__scan s;
-    int size;
-    if (!l2l__file_hold(f, 12)) return false;
-    p = f->data;
-    if (f->bytes < 12 || memcmp(p, "\x93NUMPY", 6) || p[6] < 1 || p[6] > 3 || p[7])
-        return l2l__bad(f, L2L_ERROR_FORMAT, 0, "not a .npy file of version 1.0 to 3.0");
-    start = p[6] == 1 ? 10 : 12;
-    n = (size_t)l2l__get_bytes(p + 8, (int)start - 8, false);
-    if (n > f->bytes - start)
-        return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes in a file of %z", (int64_t)n,
-                        (int64_t)f->bytes);
-    if (n > 65535) return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of more than 65535 bytes");
-    if (!f->stream && n > f->held - start)
-        return l2l__bad(f, L2L_ERROR_FORMAT, 8, "a header of %z bytes, of which only %z were read",
-                        (int64_t)n, (int64_t)(f->held - start));
-    if (!l2l__file_hold(f, start + n) ||
-        !l2l__scan_begin(&s, f, l2l__allocate(f->context, n + 1), start, n, true)) return false;
-    s.longs = f->data[6] < 3;
-    const bool complete = l2l__scan_array(&s, e, NULL);
-    if (e->rank > 8) l2l__scan_fail(&s, "too long a shape (more than 8 axes)", NULL);
-    if (!complete) l2l__scan_fail(&s, "descr, fortran_order and shape are all needed", NULL);
-    const bool ok = l2l__scan_end(&s, n);
-    l2l_free(f->context, s.text);
-    if (!ok) return false;
-    e->fortran = e->fortran && e->rank > 1;
-    e->begin = start + n;
-    n = f->bytes - e->begin;
-    size = l2l__dtypes[e->dtype].size;
-    if (!l2l__product(e->shape, e->rank, &e->count))
-        return l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)start, "a shape whose product is beyond "
-                        "2^63-1");
-    return (n % (size_t)size == 0 && (uint64_t)e->count == n / (size_t)size) ||
-           l2l__bad(f, L2L_ERROR_FORMAT, (int64_t)e->begin, "%z elements of %d bytes announced, %z "
-                    "bytes of data", e->count, size, (int64_t)n);
-}
-
-static bool l2l__npy_read(l2l__file f, l2l_array *a)
-{
-    l2l_context *c = f.context;
-    l2l__entry e;
-    if (l2l__npy_open(&f, &e) && l2l__file_hold(&f, f.bytes)) {
-        a->rank = e.rank;
-        memcpy(a->shape, e.shape, sizeof a->shape);
-        a->count = e.count;
-        a->integer = e.dtype > L2L__BF16;
-        if (a->integer) a->integers = (int64_t *)l2l__allocate_array(c, e.count, 8);
-        else a->reals = (l2l_real *)l2l__allocate_array(c, e.count, sizeof *a->reals);
-        for (int64_t i = 0; i < e.count && !c->status; i++) {
-            int64_t at = l2l__entry_place(&e, i);
-            if (a->integer) l2l__entry_integer(&f, &e, at, a->integers + i);
-            else a->reals[i] = (l2l_real)l2l__entry_real(&f, &e, at);
-        }
-    }
-    l2l__file_close(&f);
-    if (c->status) l2l_array_free(c, a);
-    return !c->status;
-}
-
-/* An empty array to load into. */
-static bool l2l__array_begin(l2l_context *c, l2l_array *a)
-{
-    if (!l2l__given(c, "l2l_npy_load", "the array", a)) return false;
-    memset(a, 0, sizeof *a);
-    return c != NULL;
-}
-
-L2LADVDEF bool l2l_npy_load_memory(l2l_context *c, const void *data, size_t bytes, l2l_array *a)
-{
-    return l2l__array_begin(c, a) && l2l__npy_read(l2l__file_of(c, "memory", data, bytes), a);
-}
-
-L2LADVDEF void l2l_array_free(l2l_context *c, l2l_array *a)
-{
-    if (!a) return;
-    l2l_free(c, a->reals);
-    l2l_free(c, a->integers);
-    memset(a, 0, sizeof *a);
-}
-
-L2LADVDEF bool l2l_npy_header(l2l_context *c, const char *name, const void *head, size_t bytes,
-                              int64_t total, l2l_npy *h)
-{
-    const char *who = "l2l_npy_header";
-    l2l__entry e;
-    if (h) memset(h, 0, sizeof *h);
-    if (!c || c->status || !l2l__given(c, who, "head", head) || !l2l__given(c, who, "h", h))
-        return false;
-    l2l__file f = l2l__file_of(c, name ? name : "memory", head, bytes);
-    if (total < 0 || (uint64_t)total < bytes || (uint64_t)total > SIZE_MAX / 2)
-        return l2l__bad(&f, L2L_ERROR_FORMAT, -1, "%z bytes: no file is so long here", total);
-    if (bytes >= 12) f.bytes = (size_t)total; /* of which only the header is looked at            */
-    if (!l2l__npy_open(&f, &e)) return false;
-    h->type = l2l__dtypes[e.dtype].npy[0];
-    h->size = l2l__dtypes[e.dtype].size;
-    h->big_endian = e.big && h->size > 1;
-    h->fortran_order = e.fortran;
-    h->rank = e.rank;
-    memcpy(h->shape, e.shape, sizeof h->shape);
-    h->count = e.count;
-    h->begin = (int64_t)e.begin;
-    return true;
+    s->images = l2l__file_of(c, "images in memory", images, image_bytes);
+    s->labels = l2l__file_of(c, "labels in memory", labels, label_bytes);
+    return l2l__idx_take(c, d, s);
 }
 
 /* -- the same from paths ----------------------------------------------------------------------- */
@@ -11754,69 +11344,48 @@ L2LADVDEF l2l_learned *l2l_learned_open(l2l_context *c, const char *path)
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d)
 {
-    l2l__images *s = l2l__images_create(c, 1, classes, d);
+    l2l__images *s = l2l__images_create(c, classes, d);
     if (!s) return false;
-    s->shards->images = l2l__file_open(c, images);
-    s->shards->labels = l2l__file_open(c, labels);
-    return l2l__idx_take(c, d, s->shards);
-}
-
-L2LADVDEF bool l2l_dataset_cifar10(l2l_context *c, const char *const *paths, int n, l2l_dataset *d)
-{
-    l2l__images *s = l2l__images_create(c, n, 10, d);
-    for (int k = 0; s && k < n && l2l__given(c, "CIFAR-10", "paths", paths) && !c->status; k++)
-        l2l__cifar10_take(d, s->shards + k, l2l__file_open(c, paths[k]));
-    return l2l__images_end(c, d);
+    s->images = l2l__file_open(c, images);
+    s->labels = l2l__file_open(c, labels);
+    return l2l__idx_take(c, d, s);
 }
 
 L2LADVDEF bool l2l_save_bytes(l2l_context *c, const char *path, const void *data, size_t bytes)
 {
-    return c && !c->status && l2l__given(c, "saving", "the path", path) &&
-           (!bytes || l2l__given(c, path, "data", data)) &&
-           l2l__file_write(c, path, data, bytes, NULL, 0);
-}
-L2LADVDEF bool l2l_npy_load(l2l_context *c, const char *path, l2l_array *a)
-{
-    return l2l__array_begin(c, a) && l2l__npy_read(l2l__file_open(c, path), a);
+    return l2l_save_with_head(c, path, NULL, 0, data, bytes);
 }
 
-static bool l2l__npy_save(l2l_context *c, const char *path, l2l__dtype dtype,
-                          const void *values, const int64_t *shape, int rank)
+L2LADVDEF bool l2l_save_with_head(l2l_context *c, const char *path, const void *head,
+                                  size_t head_bytes, const void *data, size_t bytes)
 {
-    char head[384], list[200];
-    size_t n, total;
     l2l__entry e = L2L__ZERO;
     if (!c || c->status || !l2l__given(c, "saving", "the path", path) ||
-        (rank > 0 && !l2l__given(c, path, "shape", shape)))
+        (head_bytes && !l2l__given(c, path, "head", head)) ||
+        (bytes && !l2l__given(c, path, "data", data)))
         return false;
-    e.dtype = (int)dtype;
-    memcpy(&e.data, &values, sizeof values); /* which are only read                               */
-    if (rank < 0 || rank > 8 || !l2l__product(shape, e.rank = rank, &e.count))
-        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: a shape that no file can hold", path);
-    if (e.count && !l2l__given(c, path, "values", values)) return false;
-    if (rank) memcpy(e.shape, shape, (size_t)rank * sizeof *shape);
-    memcpy(head, "\x93NUMPY\x01", 8);        /* the text's own zero ends the version, 1.0         */
-    n = 10 + l2l__format(head + 10, sizeof head - 10,
-                         "{'descr': '<%s', 'fortran_order': False, 'shape': (%s%s), }",
-                         l2l__dtypes[dtype].npy, l2l__shape_text(list, e.shape, rank, ", "),
-                         rank == 1 ? "," : "");
-    total = (n + 64) / 64 * 64;              /* the values are aligned to 64 bytes                */
-    memset(head + n, ' ', total - n);
-    head[total - 1] = '\n';
-    head[8] = (char)((total - 10) & 255);
-    head[9] = (char)((total - 10) >> 8);
-    return l2l__file_write(c, path, head, total, &e, 1);
+    e.dtype = L2L__U8;
+    e.count = (int64_t)bytes;
+    memcpy(&e.data, &data, sizeof data);     /* which is only read                                */
+    return l2l__file_write(c, path, head, head_bytes, &e, 1);
 }
 
-L2LADVDEF bool l2l_npy_save_reals(l2l_context *c, const char *path, const l2l_real *values,
-                                  const int64_t *shape, int rank)
+L2LADVDEF bool l2l_load_bytes(l2l_context *c, const char *path, size_t most, void **data,
+                              size_t *bytes)
 {
-    return l2l__npy_save(c, path, L2L__REAL, values, shape, rank);
-}
-L2LADVDEF bool l2l_npy_save_integers(l2l_context *c, const char *path, const int64_t *values,
-                                     const int64_t *shape, int rank)
-{
-    return l2l__npy_save(c, path, L2L__I64, values, shape, rank);
+    const char *who = "l2l_load_bytes";
+    if (data) *data = NULL;
+    if (bytes) *bytes = 0;
+    if (!c || c->status || !l2l__given(c, who, "data", data) || !l2l__given(c, who, "bytes", bytes))
+        return false;
+    l2l__file f = l2l__file_open(c, path);
+    if (l2l__file_hold(&f, most)) {
+        *data = f.owned;
+        *bytes = f.bytes;
+        f.owned = NULL;
+    }
+    l2l__file_close(&f);
+    return !c->status;
 }
 #endif
 
@@ -14784,8 +14353,10 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 /* HISTORY
    next              evaluations as folds over records; searches of one's own (l2l_search,
                      l2l_spot); PGD with shrinking steps; C&W l2, DeepFool, Sign-OPT, transfer and
-                     evaluations' states (format 4, text) beside the header; training by several
-                     processes; with micro_batch running statistics move once for a step
+                     evaluations' states (format 4, text), .npy, CIFAR-10 and logs beside the
+                     header; l2l_trainer_note; l2l_load_bytes, l2l_save_with_head for files of
+                     one's own; training by several processes; with micro_batch running statistics
+                     move once for a step
    0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are
                      not finite end attacks and trainings, with their image and step; one table for
                      the options of each struct; numbers in files exact; files written whole, where

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #include "../l2ladv.h"
-#include "cifar100.h"
+#include "cifar.h"
 #include "shards.h"
 
 #define CLI_ARCHS "smallcnn|vgg16|wrn|resnet18"
@@ -496,7 +496,7 @@ static inline void cli_cifar10(l2l_context *c, const char *folder, bool training
             snprintf(names[i], sizeof names[i], "%s/test_batch.bin", folder);
         paths[i] = names[i];
     }
-    l2l_dataset_cifar10(c, paths, n, d);
+    cifar10_from_files(c, paths, n, d);
 }
 
 static inline void cli_cifar100(l2l_context *c, const char *folder, bool training, l2l_dataset *d)

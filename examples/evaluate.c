@@ -2,6 +2,7 @@
  * other's adversarial images. evaluate --help lists the flags and the attacks. */
 #include "cli.h"
 #include "evaluation_state.h"
+#include "npy.h"
 #include "progress.h"
 #include "specs.h"
 #include "transfer.h"
@@ -106,14 +107,14 @@ static void save_images(const char *path, const l2l_real *x, const l2l_evaluatio
 {
     const l2l_model_options *o = l2l_model_info(e->model);
     const int64_t shape[4] = {e->images, o->channels, o->height, o->width};
-    l2l_npy_save_reals(e->data->context, path, x, shape, 4);
+    npy_save_reals(e->data->context, path, x, shape, 4);
     failed |= cli_complain(e->data->context);
 }
 
-static void load_images(const char *flag, const char *path, const l2l_evaluation *e, l2l_array *a)
+static void load_images(const char *flag, const char *path, const l2l_evaluation *e, npy_array *a)
 {
     const l2l_model_options *o = l2l_model_info(e->model);
-    if (!l2l_npy_load(e->data->context, path, a)) die(e->data->context);
+    if (!npy_load(e->data->context, path, a)) die(e->data->context);
     if (a->rank != 4 || a->integer || a->shape[0] < e->images || a->shape[1] != o->channels ||
         a->shape[2] != o->height || a->shape[3] != o->width)
         cli_fail("%s %s: expected reals of shape (%d or more, %d, %d, %d)", flag, path, e->images,
@@ -143,7 +144,7 @@ static l2l_real *clean_logits(const l2l_evaluation *e)
 static void dump_logits(const l2l_evaluation *e, const l2l_real *z)
 {
     const int64_t shape[2] = {e->images, l2l_model_info(e->model)->classes};
-    l2l_npy_save_reals(e->data->context, set.dump_logits, z, shape, 2);
+    npy_save_reals(e->data->context, set.dump_logits, z, shape, 2);
     failed |= cli_complain(e->data->context);
 }
 
@@ -156,13 +157,13 @@ static l2l_real *foreign_images(const l2l_evaluation *e, spec *s)
     l2l_real *x = image_room(e);
     l2l_evaluation other;
     l2l_attack room[AUTOATTACK_STAGES];
-    l2l_array a;
+    npy_array a;
     l2l_result r;
     l2l_model *m;
     if (*s->images) {
         load_images("images", s->images, e, &a);
         memcpy(x, a.reals, (size_t)(a.count / a.shape[0] * e->images) * sizeof *x);
-        l2l_array_free(e->data->context, &a);
+        npy_array_free(e->data->context, &a);
         return x;
     }
     m = cli_model_open(e->data->context, s->from, set.arch, set.width, set.depth);
@@ -481,7 +482,7 @@ static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_evaluation e;
     evaluation_state state;
-    l2l_array init;
+    npy_array init;
     l2l_real *logits = NULL;
     double begin = cli_seconds();
     int i, needed = set.dump_logits != NULL, status = 0;
@@ -520,7 +521,7 @@ static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
         print_json(&e, specs, n);
     else
         print_table(&e, specs, n);
-    if (set.init) l2l_array_free(c, &init);
+    if (set.init) npy_array_free(c, &init);
     free(logits);
     evaluation_state_close(&state);
     l2l_evaluation_end(&e);

@@ -1,6 +1,7 @@
 /* gradients.c - writes the logits, the loss and every gradient of a model on a batch as .npy files,
  * so that they can be compared with those of another implementation. gradients --help. */
 #include "cli.h"
+#include "npy.h"
 
 static struct {
     const char *model, *arch, *input, *labels, *out;
@@ -48,18 +49,18 @@ static void save(l2l_context *c, const char *folder, const char *name, const l2l
     char path[4096];
     if (l2l_error(c)) return; /* there is nothing to be written, and why is told at the end */
     snprintf(path, sizeof path, "%s/%s%s.npy", set.out, folder, name);
-    l2l_npy_save_reals(c, path, values, shape, rank);
+    npy_save_reals(c, path, values, shape, rank);
     failed |= cli_complain(c);
 }
 
 /* ---- input ---- */
 
-static void load_images(const l2l_model *m, l2l_array *a)
+static void load_images(const l2l_model *m, npy_array *a)
 {
     const l2l_model_options *o = l2l_model_info(m);
     l2l_context *c = l2l_model_context(m);
     int64_t i;
-    if (!l2l_npy_load(c, set.input, a)) die(c);
+    if (!npy_load(c, set.input, a)) die(c);
     if (a->rank != 4 || a->integer || a->shape[0] < 1 || a->shape[0] > 1 << 20 ||
         a->shape[1] != o->channels || a->shape[2] != o->height || a->shape[3] != o->width)
         cli_fail("--input %s: expected reals of shape (N, %d, %d, %d)", set.input, o->channels,
@@ -74,9 +75,9 @@ static int *load_labels(const l2l_model *m, int n)
 {
     int64_t classes = l2l_model_info(m)->classes;
     l2l_context *c = l2l_model_context(m);
-    l2l_array a;
+    npy_array a;
     int *y = (int *)cli_allocate((size_t)n, sizeof *y), i;
-    if (!l2l_npy_load(c, set.labels, &a)) die(c);
+    if (!npy_load(c, set.labels, &a)) die(c);
     if (a.rank != 1 || !a.integer || a.shape[0] != n)
         cli_fail("--labels %s: expected %d integers", set.labels, n);
     for (i = 0; i < n; i++) {
@@ -85,7 +86,7 @@ static int *load_labels(const l2l_model *m, int n)
                      (long long)a.integers[i], (int)classes - 1);
         y[i] = (int)a.integers[i];
     }
-    l2l_array_free(c, &a);
+    npy_array_free(c, &a);
     return y;
 }
 
@@ -113,7 +114,7 @@ static void save_tensor(l2l_context *c, const char *name, const l2l_tensor *x, c
     free(values);
 }
 
-static void pass(l2l_model *m, const l2l_array *images, const int *labels)
+static void pass(l2l_model *m, const npy_array *images, const int *labels)
 {
     l2l_context *c = l2l_model_context(m);
     const l2l_model_options *o = l2l_model_info(m);
@@ -154,7 +155,7 @@ static void pass(l2l_model *m, const l2l_array *images, const int *labels)
 
 int main(int argc, char **argv)
 {
-    l2l_array images;
+    npy_array images;
     l2l_context *c;
     l2l_model *m;
     l2l_mark mark;
@@ -174,7 +175,7 @@ int main(int argc, char **argv)
     if (l2l_error(c)) die(c);
 
     free(labels);
-    l2l_array_free(c, &images);
+    npy_array_free(c, &images);
     l2l_model_free(m);
     l2l_context_free(c);
     return failed | cli_end();

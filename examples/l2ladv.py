@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """l2ladv.h for Python: attacks on any classifier, and training with a learned optimizer.
 
-One file beside the header, with NumPy and the standard library. With searches.h,
-autoattack.h and evaluation.h beside it, too, there are more attacks (DeepFool, Carlini and Wagner's
-l2 attack, Sign-OPT, AutoAttack and its parts). On first use it compiles the header with the C
-compiler at hand, which takes some seconds, and keeps the shared library in a cache.
+One file beside the header, with NumPy and the standard library. With searches.h, autoattack.h and
+evaluation.h beside it, too, there are more attacks (DeepFool, Carlini and Wagner's l2 attack,
+Sign-OPT, AutoAttack and its parts), with training_log.h logs of trainings. On first use it compiles
+the header with the C compiler at hand, which takes some seconds, and keeps the shared library in a
+cache.
 PyTorch is used if you hand in a torch model, and only then.
 
     import l2ladv
@@ -71,6 +72,7 @@ VERSION = (0, 5)  # of l2ladv.h: major and minor
 # Compiled with the header: what ctypes cannot know (where fields are, the values of constants), and
 # functions that take plain arguments. No layout of a C struct is written down in Python.
 SHIM = r"""
+#define _XOPEN_SOURCE 700
 #ifdef _WIN32
 #define L2LADVDEF extern __declspec(dllexport)
 #else
@@ -78,9 +80,12 @@ SHIM = r"""
 #endif
 #define L2LADV_IMPLEMENTATION
 #include L2LADV_HEADER
-#ifdef BESIDE
+#ifdef SEARCHES
 #include "beside/autoattack.h"
 #include "beside/evaluation.h"
+#endif
+#ifdef TRAINING_LOG
+#include "beside/training_log.h"
 #endif
 #include <string.h>
 
@@ -145,7 +150,7 @@ static const struct field {
     FIELD(l2l_train_options, validation) FIELD(l2l_train_options, stop_on_plateau)
     FIELD(l2l_train_options, seed) FIELD(l2l_train_options, progress)
     FIELD(l2l_train_options, checkpoint) FIELD(l2l_train_options, checkpoint_steps)
-    FIELD(l2l_train_options, resume) FIELD(l2l_train_options, log)
+    FIELD(l2l_train_options, resume)
     STRUCT(l2l_progress)
     FIELD(l2l_progress, epoch) FIELD(l2l_progress, epochs) FIELD(l2l_progress, step)
     FIELD(l2l_progress, steps) FIELD(l2l_progress, step_in_epoch)
@@ -194,7 +199,7 @@ static const struct attack {
     {"fgsm", l2l_attack_fgsm}, {"ifgsm", l2l_attack_ifgsm}, {"pgd", l2l_attack_pgd},
     {"bls", l2l_attack_bls}, {"pgd-l2", l2l_attack_pgd_l2}, {"mim", l2l_attack_mim},
     {"cw-pgd", l2l_attack_cw_pgd}, {"learned", NULL},
-#ifdef BESIDE
+#ifdef SEARCHES
     {"cw-l2lda", l2l_attack_cw_l2lda}, {"cw-l2", l2l_attack_cw_l2},
     {"deepfool", l2l_attack_deepfool}, {"deepfool-l2", l2l_attack_deepfool_l2},
     {"sign-opt", l2l_attack_sign_opt}, {"square", l2l_attack_square}, {"apgd", l2l_attack_apgd},
@@ -206,7 +211,7 @@ static const struct objective {
     const char *name;
     l2l_objective (*make)(void);
 } objectives[] = {{"cross-entropy", l2l_objective_cross_entropy}, {"kl", l2l_objective_kl},
-#ifdef BESIDE
+#ifdef SEARCHES
                   {"dlr", l2l_objective_dlr},
 #endif
                   {"margin", l2l_objective_margin}};
@@ -240,7 +245,8 @@ L2LADVDEF bool shim_parameter(const l2l_model *m, int i, const char **name, int 
                               int64_t *shape, bool *trainable);
 L2LADVDEF l2l_learned *shim_learned_copy(l2l_context *c, l2l_learned *from);
 L2LADVDEF bool shim_train(l2l_model *m, const float *x, const int *y, int n, int channels,
-                          int height, int width, const l2l_train_options *o, l2l_model **best);
+                          int height, int width, l2l_train_options *o, const char *log,
+                          l2l_model **best);
 L2LADVDEF int shim_stages(l2l_model *m, const l2l_attack *a, l2l_attack *stages);
 L2LADVDEF bool shim_autoattack(l2l_model *m, const float *x, const int *y, int n,
                                const l2l_attack *a, float *adversarial, l2l_record *records,
@@ -365,14 +371,25 @@ l2l_learned *shim_learned_copy(l2l_context *c, l2l_learned *from)
 }
 
 bool shim_train(l2l_model *m, const float *x, const int *y, int n, int channels, int height,
-                int width, const l2l_train_options *o, l2l_model **best)
+                int width, l2l_train_options *o, const char *log, l2l_model **best)
 {
+    l2l_context *c = l2l_model_context(m);
     l2l_dataset d;
     l2l_trainer *t = NULL;
-    bool ok = l2l_dataset_from_arrays(l2l_model_context(m), x, y, n, channels, height, width,
+    bool ok = l2l_dataset_from_arrays(c, x, y, n, channels, height, width,
                                       l2l_model_info(m)->classes, &d);
+#ifdef TRAINING_LOG
+    training_log lines;
+    training_log_add(&lines, c, log, o);
+#else
+    if (log) l2l_error_set(c, L2L_ERROR_UNSUPPORTED, "log: training_log.h is not beside l2ladv.py");
+#endif
     if (ok) t = l2l_trainer_create(m, &d, o);
+#ifdef TRAINING_LOG
+    ok = t && training_log_train(&lines, t);
+#else
     ok = t && l2l_train(t);
+#endif
     if (ok) *best = l2l_trainer_best(t);
     l2l_trainer_free(t);
     l2l_dataset_free(&d);
@@ -382,7 +399,7 @@ bool shim_train(l2l_model *m, const float *x, const int *y, int n, int channels,
 /* An attack as it is, or what AutoAttack consists of; 0 after an error. */
 int shim_stages(l2l_model *m, const l2l_attack *a, l2l_attack *stages)
 {
-#ifdef BESIDE
+#ifdef SEARCHES
     if (autoattack_is(a)) return autoattack_stages(m, a, stages) ? AUTOATTACK_STAGES : 0;
 #endif
     *stages = *a;
@@ -393,7 +410,7 @@ bool shim_autoattack(l2l_model *m, const float *x, const int *y, int n, const l2
                      float *adversarial, l2l_record *records, double *natural, double *stages,
                      char *warnings, size_t capacity)
 {
-#ifdef BESIDE
+#ifdef SEARCHES
     const l2l_model_options *model = l2l_model_info(m);
     l2l_evaluation_options o = l2l_evaluation_default();
     l2l_evaluation e;
@@ -421,8 +438,6 @@ bool shim_autoattack(l2l_model *m, const float *x, const int *y, int n, const l2
 #endif
 }
 """
-# Headers on the public calls of l2ladv.h; all of them or none.
-BESIDE = ("autoattack.h", "evaluation.h", "searches.h")
 # What the numbers of a search are.
 NUMBERS = {"cw-l2": ("searches", "constant"), "deepfool": ("candidates", "overshoot"),
            "deepfool-l2": ("candidates", "overshoot"), "sign-opt": ("candidates",),
@@ -510,15 +525,23 @@ def _header():
     return header
 
 
+# What is used if all of it is beside this file: a macro for the shim, the headers.
+BESIDE = {"SEARCHES": ("searches.h", "autoattack.h", "evaluation.h"),
+          "TRAINING_LOG": ("training_log.h",)}
+
+
 def _beside():
-    """The bytes of the headers with more attacks, by name; {} if one is not beside this file."""
-    folder, parts = os.path.dirname(os.path.abspath(__file__)), {}
-    for name in BESIDE:
-        if not os.path.isfile(os.path.join(folder, name)):
-            return {}
-        with open(os.path.join(folder, name), "rb") as f:
-            parts[name] = f.read()
-    return parts
+    """The bytes of the headers beside this file, by macro and name; those of which all are there."""
+    folder, found = os.path.dirname(os.path.abspath(__file__)), {}
+    for macro, names in BESIDE.items():
+        places = [os.path.join(folder, name) for name in names]
+        if not all(map(os.path.isfile, places)):
+            continue
+        found[macro] = {}
+        for name, place in zip(names, places):
+            with open(place, "rb") as f:
+                found[macro][name] = f.read()
+    return found
 
 
 def _compiler():
@@ -559,12 +582,13 @@ def library_path():
     in the cache. Several processes may do so at once: each compiles in a folder of its own, and the
     finished file is renamed into its place."""
     header, beside = _header(), _beside()
+    parts = {name: data for macro in beside.values() for name, data in macro.items()}
     compiler, about = _compiler()
     flags = ["-std=c11"] + shlex.split(os.environ.get("CFLAGS", "-O2"))
     flags += ["-fvisibility=hidden", "-shared"] + ([] if os.name == "nt" else ["-fPIC"])
     ending = shlex.split(os.environ.get("LDFLAGS", "")) + ["-lm"]
     digest = hashlib.sha256()
-    for part in (header, *beside.values(), SHIM.encode(), about,
+    for part in (header, *parts.values(), SHIM.encode(), about,
                  repr((compiler, flags, ending)).encode(),
                  repr((sys.platform, platform.machine(), sys.maxsize)).encode()):
         digest.update(hashlib.sha256(part).digest())
@@ -582,12 +606,12 @@ def library_path():
     try:
         os.mkdir(os.path.join(work, "beside"))
         for name, data in [("l2ladv.h", header), ("shim.c", SHIM.encode())] + [
-                (os.path.join("beside", name), data) for name, data in beside.items()]:
+                (os.path.join("beside", name), data) for name, data in parts.items()]:
             with open(os.path.join(work, name), "wb") as f:
                 f.write(data)
         for openmp in (["-fopenmp"], []):  # without it there is one thread
             command = (compiler + ['-DL2LADV_HEADER="l2ladv.h"', "-I" + work]
-                       + (["-DBESIDE"] if beside else []) + flags + openmp
+                       + ["-D" + macro for macro in beside] + flags + openmp
                        + [os.path.join(work, "shim.c"), "-o", built] + ending)
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                   stdin=subprocess.DEVNULL)
@@ -644,7 +668,7 @@ _FUNCTIONS = {  # result, arguments
     "shim_external": (_P, _P, _INT, _INT, _INT, _INT, _P, _P),
     "shim_vjp": (_BOOL, _P, _P, _INT, _P, _P), "shim_parameter": (_BOOL, _P, _INT, _P, _P, _P, _P),
     "shim_learned_copy": (_P, _P, _P),
-    "shim_train": (_BOOL, _P, _P, _P, _INT, _INT, _INT, _INT, _P, _P),
+    "shim_train": (_BOOL, _P, _P, _P, _INT, _INT, _INT, _INT, _P, _P, _P),
     "shim_stages": (_INT, _P, _P, _P),
     "shim_autoattack": (_BOOL, _P, _P, _P, _INT, _P, _P, _P, _P, _P, _P, ctypes.c_size_t),
     "l2l_context_free": (None, _P), "l2l_error": (_INT, _P), "l2l_error_text": (_TEXT, _P),
@@ -1511,7 +1535,7 @@ def autoattack(model, x, y, epsilon, *, progress=None, **options):
     text = ctypes.create_string_buffer(8192)
     with model._open(progress) as call:
         if "autoattack" not in call.lib.attacks:
-            raise BuildError("autoattack() needs %s beside l2ladv.py" % ", ".join(BESIDE))
+            raise BuildError("autoattack() needs %s beside l2ladv.py" % ", ".join(BESIDE["SEARCHES"]))
         a, records = call.lib.make("l2l_attack"), call.lib.make("l2l_record", len(x))
         _fill(call, a, model, len(x), "autoattack", epsilon, None, keep, **options)
         call.run(call.lib.shim_autoattack, model._pointer, x.ctypes.data, y.ctypes.data, len(x),
@@ -1616,7 +1640,7 @@ class _Steps:
 
 
 def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weights=None,
-          progress=None, **options):
+          progress=None, log=None, **options):
     """Trains a Model, and the maximizer with it, in place: Algorithm 1 of the paper, or another of
     methods(). Returns (best, history).
 
@@ -1627,9 +1651,10 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
     loss_weights  w_1 .. w_T; None: w_t = t
     progress      progress(p) after every step, with l2l_progress as a dictionary; False stops with
                   Cancelled, and the model is as the last step left it
+    log           path of a file for a line of JSON each step; cut when a training is resumed
     options       the fields of l2l_train_options: epochs, batch, micro_batch, epsilon, T,
                   step_size, epsilon_warm_up, optimizer, schedule, augment, inner_mode, validation,
-                  stop_on_plateau, seed, checkpoint, checkpoint_steps, resume, log; e.g.
+                  stop_on_plateau, seed, checkpoint, checkpoint_steps, resume; e.g.
                   optimizer={"kind": "sgd", "rate": 0.1}, schedule="cosine",
                   augment={"padding": 4, "flip": True}
 
@@ -1670,7 +1695,7 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
         keep.append(_STEP(steps))
         o["progress"] = _address(keep[-1])
         call.run(lib.shim_train, model._pointer, x.ctypes.data, y.ctypes.data, len(x), *shape,
-                 o.ctypes.data, ctypes.addressof(best))
+                 o.ctypes.data, None if log is None else os.fsencode(log), ctypes.addressof(best))
     return Training(Model._of(best.value), np.array(steps.history, lib.types["l2l_progress"]))
 
 

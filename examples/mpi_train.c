@@ -10,6 +10,7 @@
 #include <mpi.h>
 
 #include "specs.h"
+#include "training_log.h"
 
 enum { MOST_ATTACKS = 20 };
 
@@ -159,7 +160,6 @@ static l2l_train_options make_options(l2l_learned *phi)
     o.checkpoint = set.checkpoint;
     o.checkpoint_steps = set.checkpoint_steps;
     o.resume = set.resume;
-    o.log = set.log;
     o.rank = rank;
     o.ranks = ranks;
     o.exchange = exchange;
@@ -183,13 +183,16 @@ static int explain(const l2l_context *c)
 static int train(l2l_context *c, l2l_model *m, l2l_learned *phi, const l2l_dataset *d)
 {
     l2l_train_options o = make_options(phi);
-    l2l_trainer *t = l2l_trainer_create(m, d, &o);
+    training_log log;
+    l2l_trainer *t;
     double begin = cli_seconds(), made;
+    training_log_add(&log, c, set.log, &o);
+    t = l2l_trainer_create(m, d, &o);
     if (!t) die(c); /* which ends the other ranks, too */
     cli_catch(SIGINT); /* mpirun hands them on to all ranks; the first that comes by one stops all */
     cli_catch(SIGTERM);
     cli_catch(SIGUSR1);
-    if (!l2l_train(t)) return explain(c);
+    if (!training_log_train(&log, t)) return explain(c);
     made = steps_made ? (double)steps_made : 1;
     if (rank == 0)
         printf("%ld steps in %s; for each, of rank 0: %.1f exchanges, %.3f MB sent, %.3f s in them\n",

@@ -16,13 +16,13 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
 #include "../l2ladv.h"
+#include "npy.h"
 
 /* Where bytes come from: `read_at` copies `bytes` of them from `offset` on, false if it cannot. */
 typedef struct shards_source {
@@ -45,34 +45,10 @@ typedef struct shards_set {
     bool files;         /* the sources are files, which are closed at the end */
 } shards_set;
 
-enum { SHARDS_HEAD = 12 + 65535 }; /* the longest header that is read */
-
-/* "NAME, byte 10: what is wrong"; no byte where `at` is negative. Always false. */
-static inline bool shards_fail(l2l_context *c, l2l_status status, const char *name, int64_t at,
-                               const char *format, ...)
-{
-    char text[1500];
-    va_list a;
-    int n = at < 0 ? snprintf(text, sizeof text, "%s: ", name)
-                   : snprintf(text, sizeof text, "%s, byte %lld: ", name, (long long)at);
-    va_start(a, format);
-    if (n > 0 && (size_t)n < sizeof text)
-        vsnprintf(text + n, sizeof text - (size_t)n, format, a);
-    va_end(a);
-    l2l_error_set(c, status, text);
-    return false;
-}
-
-/* What cannot be left out; false, and an error, if it is NULL. */
-static inline bool shards_given(l2l_context *c, const char *what, const void *argument)
-{
-    return argument || shards_fail(c, L2L_ERROR_ARGUMENT, "shards", -1, "%s is NULL", what);
-}
-
 /* An empty data set: also what an error leaves. */
 static inline bool shards_empty(l2l_context *c, l2l_dataset *d)
 {
-    if (!shards_given(c, "the data set", d)) return false;
+    if (!npy_given(c, "shards", "the data set", d)) return false;
     memset(d, 0, sizeof *d);
     d->context = c;
     return !l2l_error(c);
@@ -90,13 +66,13 @@ static inline bool shards_fetch(const l2l_dataset *d, int index, l2l_real *chw, 
     int at = index;
     int64_t byte;
     if (index < 0 || index >= d->count)
-        return shards_fail(d->context, L2L_ERROR_ARGUMENT, "data set", -1, "image %d of %d", index,
+        return npy_fail(d->context, L2L_ERROR_ARGUMENT, "data set", -1, "image %d of %d", index,
                            d->count);
     for (; at >= p->count; p++) at -= p->count;
     byte = p->first + (int64_t)at * (int64_t)size;
     if (!p->images.read_at(p->images.user, byte, s->one, size)) {
         snprintf(name, sizeof name, "images of shard %d", (int)(p - s->parts));
-        return shards_fail(d->context, L2L_ERROR_FILE, name, byte, "cannot read image %d", index);
+        return npy_fail(d->context, L2L_ERROR_FILE, name, byte, "cannot read image %d", index);
     }
     for (k = 0; k < channels; k++)
         for (i = 0; i < plane; i++) *chw++ = (l2l_real)s->one[i * channels + k] / 255;
@@ -120,26 +96,26 @@ static inline void shards_release(l2l_dataset *d)
 /* The first bytes of a source, at most `most`, and what its .npy header says of the whole. To be
  * given back with l2l_free; NULL after an error. */
 static inline unsigned char *shards_head(l2l_context *c, const char *name, const shards_source *s,
-                                         int64_t most, l2l_npy *h)
+                                         int64_t most, npy_info *h)
 {
     size_t n = (size_t)(s->bytes < most ? s->bytes : most);
     unsigned char *head;
     if (s->bytes < 0) {
-        shards_fail(c, L2L_ERROR_FORMAT, name, -1, "%lld bytes: no file is so long here",
+        npy_fail(c, L2L_ERROR_FORMAT, name, -1, "%lld bytes: no file is so long here",
                     (long long)s->bytes);
         return NULL;
     }
     head = (unsigned char *)l2l_allocate(c, n);
     if (head && !s->read_at(s->user, 0, head, n))
-        shards_fail(c, L2L_ERROR_FILE, name, 0, "cannot read %zu bytes", n);
-    else if (head && l2l_npy_header(c, name, head, n, s->bytes, h))
+        npy_fail(c, L2L_ERROR_FILE, name, 0, "cannot read %zu bytes", n);
+    else if (head && npy_header(c, name, head, n, s->bytes, h))
         return head;
     l2l_free(c, head);
     return NULL;
 }
 
 /* "2, 3" */
-static inline const char *shards_shape(const l2l_npy *h, char text[200])
+static inline const char *shards_shape(const npy_info *h, char text[200])
 {
     int i, n = 0;
     for (text[0] = 0, i = 0; i < h->rank; i++)
@@ -150,23 +126,23 @@ static inline const char *shards_shape(const l2l_npy *h, char text[200])
 /* The first shard says what size all images have. */
 static inline bool shards_images(l2l_dataset *d, shards_part *p, const char *name)
 {
-    l2l_npy h;
+    npy_info h;
     const int64_t *s = h.shape; /* N, H, W, C */
     char text[200];
     bool ok;
     int i;
-    unsigned char *head = shards_head(d->context, name, &p->images, SHARDS_HEAD, &h);
+    unsigned char *head = shards_head(d->context, name, &p->images, NPY_HEAD, &h);
     if (!head) return false;
     l2l_free(d->context, head);
     ok = h.type == 'u' && h.size == 1 && (h.rank == 3 || h.rank == 4) && !h.fortran_order;
     if (h.rank == 3) h.shape[3] = 1;
     for (i = 0; i < 4; i++) ok = ok && s[i] > 0 && s[i] <= INT_MAX;
     if (!ok || s[0] > INT_MAX - d->count)
-        return shards_fail(d->context, L2L_ERROR_FORMAT, name, 10,
+        return npy_fail(d->context, L2L_ERROR_FORMAT, name, 10,
                            "expected images of u1 as (N, H, W, C) or (N, H, W), not %c%d as (%s)",
                            h.type, h.size, shards_shape(&h, text));
     if (d->count && (d->height != s[1] || d->width != s[2] || d->channels != s[3]))
-        return shards_fail(d->context, L2L_ERROR_FORMAT, name, 10,
+        return npy_fail(d->context, L2L_ERROR_FORMAT, name, 10,
                            "images of %lldx%lldx%lld (CxHxW) after some of %dx%dx%d",
                            (long long)s[3], (long long)s[1], (long long)s[2], d->channels,
                            d->height, d->width);
@@ -179,34 +155,23 @@ static inline bool shards_images(l2l_dataset *d, shards_part *p, const char *nam
     return true;
 }
 
-/* A whole number of a .npy. One beyond 2^63 becomes negative, which no label is either. */
-static inline int64_t shards_integer(const unsigned char *p, const l2l_npy *h)
-{
-    uint64_t v = 0;
-    int i;
-    for (i = 0; i < h->size; i++)
-        v |= (uint64_t)p[h->big_endian ? h->size - 1 - i : i] << (8 * i);
-    if (h->type == 'i' && h->size < 8 && v >> (8 * h->size - 1)) v |= ~(uint64_t)0 << (8 * h->size);
-    return (int64_t)v;
-}
-
 /* The labels of a shard of n images. */
 static inline bool shards_labels(const l2l_dataset *d, const shards_source *s, const char *name,
                                  int n, int *labels)
 {
-    l2l_npy h;
+    npy_info h;
     int64_t v, at;
     int i;
-    unsigned char *all = shards_head(d->context, name, s, SHARDS_HEAD + 8 * (int64_t)n, &h);
+    unsigned char *all = shards_head(d->context, name, s, NPY_HEAD + 8 * (int64_t)n, &h);
     if (!all) return false;
-    if (h.type == 'f' || h.type == 'c' || h.rank != 1 || h.count != n)
-        shards_fail(d->context, L2L_ERROR_FORMAT, name, 10,
+    if (h.type == 'f' || h.rank != 1 || h.count != n)
+        npy_fail(d->context, L2L_ERROR_FORMAT, name, 10,
                     "expected %d integers as (N), a label for each image", n);
     for (i = 0; i < n && !l2l_error(d->context); i++) {
         at = h.begin + (int64_t)i * h.size;
-        v = shards_integer(all + at, &h);
+        v = npy_whole(&h, all + at); /* beyond 2^63 negative, which no label is either */
         if (v < 0 || v >= d->classes || (h.type == 'b' && v > 1))
-            shards_fail(d->context, L2L_ERROR_FORMAT, name, at, "label %d is %lld, not in 0..%d", i,
+            npy_fail(d->context, L2L_ERROR_FORMAT, name, at, "label %d is %lld, not in 0..%d", i,
                         (long long)v, d->classes - 1);
         labels[i] = (int)v;
     }
@@ -255,13 +220,13 @@ static inline bool shards_from_sources(l2l_context *c, const char *prefix,
 {
     shards_set *s;
     int k;
-    if (!shards_empty(c, d) || !shards_given(c, "the list of images", images) ||
-        !shards_given(c, "the list of labels", labels))
+    if (!shards_empty(c, d) || !npy_given(c, "shards", "the list of images", images) ||
+        !npy_given(c, "shards", "the list of labels", labels))
         return false;
     for (k = 0; k < n; k++)
         if (!images[k].read_at || !labels[k].read_at)
-            return shards_given(c, "read_at", NULL);
-    if (n < 1) return shards_fail(c, L2L_ERROR_ARGUMENT, "data set", -1, "made from no files");
+            return npy_given(c, "shards", "read_at", NULL);
+    if (n < 1) return npy_fail(c, L2L_ERROR_ARGUMENT, "data set", -1, "made from no files");
     s = (shards_set *)l2l_allocate(c, sizeof *s);
     if (!s) return false;
     d->classes = classes;
@@ -330,12 +295,12 @@ static inline bool shards_open(l2l_context *c, const char *name, shards_source *
 {
     FILE *f = shards_file(name);
     if (!f)
-        return shards_fail(c, L2L_ERROR_FILE, name, -1, "cannot open it: %s", strerror(errno));
+        return npy_fail(c, L2L_ERROR_FILE, name, -1, "cannot open it: %s", strerror(errno));
     s->user = f;
     s->read_at = shards_read_file;
     s->bytes = shards_seek(f, 0, SEEK_END) ? shards_tell(f) : -1;
     return (s->bytes >= 0 && s->bytes < INT64_MAX) ||
-           shards_fail(c, L2L_ERROR_FILE, name, -1,
+           npy_fail(c, L2L_ERROR_FILE, name, -1,
                        "not a file of a known length (a directory, a pipe?)");
 }
 
@@ -348,9 +313,9 @@ static inline bool shards_from_files(l2l_context *c, const char *prefix, int cla
     shards_source *s;
     int n, k;
     bool ok;
-    if (!shards_empty(c, d) || !shards_given(c, "the prefix", prefix)) return false;
+    if (!shards_empty(c, d) || !npy_given(c, "shards", "the prefix", prefix)) return false;
     if (strlen(prefix) > 1000)
-        return shards_fail(c, L2L_ERROR_ARGUMENT, "shards", -1, "a prefix of %zu characters",
+        return npy_fail(c, L2L_ERROR_ARGUMENT, "shards", -1, "a prefix of %zu characters",
                            strlen(prefix));
     n = shards_count(prefix);
     s = (shards_source *)l2l_allocate(c, 2 * (size_t)n * sizeof *s);

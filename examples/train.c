@@ -2,6 +2,7 @@
  * TRADES, or against a learned maximizer that is trained with it. train --help lists the flags. */
 #include "cli.h"
 #include "l2lda.h"
+#include "training_log.h"
 
 #define METHODS "plain|advtrain|advtrain-decay|advtrain-adam|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda"
 #define MAXIMIZER_FLAGS \
@@ -460,12 +461,12 @@ static int save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_
 }
 
 /* Trains to the end, also where a checkpoint cannot be written: the next one may. */
-static bool train(l2l_context *c, l2l_trainer *t, const display *s, int *status)
+static bool train(l2l_context *c, l2l_trainer *t, training_log *log, const display *s, int *status)
 {
     int64_t before;
     do {
         before = s->step;
-        if (l2l_train(t)) return true;
+        if (training_log_train(log, t)) return true;
         if (!cli_error_names(c, set.checkpoint) || s->step == before || cli_stopped) return false;
         if (s->terminal) printf("\r\033[K");
         *status = cli_complain(c);
@@ -508,6 +509,7 @@ int main(int argc, char **argv)
 {
     l2l_train_options o = l2l_train_default();
     display s = {false, 0, 0, 0, 0, 0, -1, 0, 0, 0};
+    training_log log;
     l2l_learned *phi = NULL;
     l2lda *g = NULL;
     l2l_context *c;
@@ -554,7 +556,7 @@ int main(int argc, char **argv)
     o.checkpoint = set.checkpoint;
     o.checkpoint_steps = set.checkpoint_steps;
     o.resume = set.resume;
-    o.log = set.log;
+    training_log_add(&log, c, set.log, &o);
     t = l2l_trainer_create(m, &d, &o);
     if (!l2l_error(c)) introduce(c, m, &d, phi, g, &o.augment);
     if (l2l_error(c)) die(c);
@@ -563,7 +565,7 @@ int main(int argc, char **argv)
     s.begin = s.epoch_begin = s.shown = cli_seconds();
     cli_catch(SIGINT);
     cli_catch(SIGTERM);
-    if (train(c, t, &s, &status)) {
+    if (train(c, t, &log, &s, &status)) {
         printf("trained in %s\n", cli_duration(cli_seconds() - s.begin).text);
         status |= save_results(c, m, t, phi, g);
     } else {

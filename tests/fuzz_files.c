@@ -12,6 +12,7 @@
 #define _POSIX_C_SOURCE 200809L
 #define L2LADV_IMPLEMENTATION
 #include "../examples/shards.h"
+#include "../examples/cifar.h"
 #include "../examples/evaluation_state.h"
 #include "../examples/l2lda.h"
 
@@ -183,17 +184,17 @@ static bool try_learned(l2l_context *c, const uint8_t *data, size_t size)
 
 static bool try_npy(l2l_context *c, const uint8_t *data, size_t size)
 {
-    l2l_array a;
+    npy_array a;
     int64_t i, product = 1;
     double sum = 0;
     memset(&a, 0x55, sizeof a);
-    if (!settled(c, l2l_npy_load_memory(c, data, size, &a))) return false;
+    if (!settled(c, npy_load_memory(c, data, size, &a))) return false;
     check(a.rank >= 0 && a.rank <= 8, "an array's rank");
     for (i = 0; i < a.rank; i++) product *= a.shape[i];
     check(product == a.count, "an array's count");
     for (i = 0; i < a.count; i++) sum += a.integer ? (double)a.integers[i] : (double)a.reals[i];
     check(sum <= 0 || sum > 0 || sum - sum != 0, "an array's sum");
-    l2l_array_free(c, &a);
+    npy_array_free(c, &a);
     return true;
 }
 
@@ -436,7 +437,7 @@ static bool try_images(l2l_context *c, const uint8_t *data, size_t size, int loa
     }
     if (!settled(c, loader == IDX ? l2l_dataset_idx_memory(c, files[1], sizes[1], files[0],
                                                            sizes[0], CLASSES, &d)
-                    : loader == CIFAR10 ? l2l_dataset_cifar10_memory(c, files, sizes, 2, &d)
+                    : loader == CIFAR10 ? cifar_from_memory(c, files, sizes, 2, 10, &d)
                     : shards_from_sources(c, NULL, source + 1, source, 1, CLASSES, &d)))
         return false;
     image = (size_t)d.channels * (size_t)d.height * (size_t)d.width;

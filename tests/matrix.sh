@@ -284,7 +284,7 @@ if have $mingw; then
         # One prefix, made by one process; wine wants a home of its own.
         job "mingw-w64 -O2, under wine: handles, numbers, files, models, attacks, training, evaluation" "$wine_set
         $windows -O2 -c '$tests/implementation.c' -o x.o
-        $(tried handles numbers options interface foreign roundtrip cifar100 model searches seams attacks autoattack \
+        $(tried handles numbers options interface foreign roundtrip cifar model searches seams attacks autoattack \
             training evaluation lifetimes)
         $mingw -std=c99 -O0 -I'$root' '$units/large.c' -o large.exe -lm
         timeout 300 wine ./large.exe ."

@@ -3,6 +3,7 @@
    the target of the load stays as it was. */
 #define _XOPEN_SOURCE 700 /* SIGXFSZ, setrlimit */
 #include "../examples/shards.h"
+#include "../examples/cifar.h"
 #include "networks.h"
 #include <signal.h>
 #include <sys/resource.h>
@@ -849,8 +850,8 @@ static void saving_keeps_the_old(void)
     /* an existing file is replaced, and nothing is left beside it */
     write_file(file, "old and long enough to show if it were overwritten only at its start", 60);
     for (k = 0; k < 4; k++) {
-        CHECK(k == 0 ? l2l_npy_save_reals(c, file, numbers, shape, 2)
-            : k == 1 ? l2l_npy_save_integers(c, file, integers, shape, 1)
+        CHECK(k == 0 ? npy_save_reals(c, file, numbers, shape, 2)
+            : k == 1 ? npy_save_integers(c, file, integers, shape, 1)
             : k == 2 ? l2l_learned_save(phi, file) : l2l_model_save(m, file));
         CHECK_OK(c);
         CHECK(!exists(beside));
@@ -872,8 +873,8 @@ static void saving_keeps_the_old(void)
     write_file(inside, "old", 3);
     for (k = 0; k < 8; k++) {
         const char *to = k < 4 ? nowhere : file;
-        CHECK(!(k % 4 == 0 ? l2l_npy_save_reals(c, to, numbers, shape, 2)
-              : k % 4 == 1 ? l2l_npy_save_integers(c, to, integers, shape, 1)
+        CHECK(!(k % 4 == 0 ? npy_save_reals(c, to, numbers, shape, 2)
+              : k % 4 == 1 ? npy_save_integers(c, to, integers, shape, 1)
               : k % 4 == 2 ? l2l_learned_save(phi, to) : l2l_model_save(m, to)));
         CHECK_NAMED(c, L2L_ERROR_FILE, to, NULL, k < 4 ? "No such file" : "directory");
         CHECK(!exists(beside));
@@ -909,7 +910,7 @@ static void a_full_disk(void)
         small = old;
         small.rlim_cur = 5000;
         setrlimit(RLIMIT_FSIZE, &small);
-        CHECK(!l2l_npy_save_reals(c, file, v, shape, 1));
+        CHECK(!npy_save_reals(c, file, v, shape, 1));
         setrlimit(RLIMIT_FSIZE, &old);
         CHECK_NAMED(c, L2L_ERROR_FILE, file, ", byte ", "large");
         CHECK(!exists(beside));
@@ -1126,8 +1127,8 @@ static void cifar10_files(void)
         l2l_dataset d;
         l2l_real *v = test_array(9 * (RECORD - 1));
         int label[9];
-        bool ok = from_file ? l2l_dataset_cifar10(c, names, 3, &d)
-                            : l2l_dataset_cifar10_memory(c, data, sizes, 3, &d);
+        bool ok = from_file ? cifar10_from_files(c, names, 3, &d)
+                            : cifar_from_memory(c, data, sizes, 3, 10, &d);
         if (CHECK(ok)) {
             CHECK_INT(9, d.count);
             CHECK_INT(3, d.channels);
@@ -1179,11 +1180,11 @@ static void broken_cifar10(void)
         data[1] = v;
         sizes[1] = lengths[i];
         snprintf(at, sizeof at, ", byte %lu: ", (unsigned long)(lengths[i] / RECORD * RECORD));
-        CHECK(!l2l_dataset_cifar10_memory(c, data, sizes, 2, &d));
+        CHECK(!cifar_from_memory(c, data, sizes, 2, 10, &d));
         if (!CHECK_NAMED(c, L2L_ERROR_FORMAT, "file 1 in memory", at, "truncated"))
             printf("    %lu bytes\n", (unsigned long)lengths[i]);
         write_file(name[1], v, lengths[i]);
-        CHECK(!l2l_dataset_cifar10(c, names, 2, &d));
+        CHECK(!cifar10_from_files(c, names, 2, &d));
         CHECK_NAMED(c, L2L_ERROR_FORMAT, name[1], at, "records of 3073");
         CHECK_BYTES(&kept, &d, sizeof d);
         free(v);
@@ -1191,16 +1192,16 @@ static void broken_cifar10(void)
     b.data[2 * RECORD] = 10;
     data[1] = b.data;
     sizes[1] = b.size;
-    CHECK(!l2l_dataset_cifar10_memory(c, data, sizes, 2, &d));
+    CHECK(!cifar_from_memory(c, data, sizes, 2, 10, &d));
     CHECK_NAMED(c, L2L_ERROR_FORMAT, "file 1 in memory", ", byte 6146: ",
                 "label 2 is 10, not in 0..9");
     write_file(name[1], b.data, b.size);
-    CHECK(!l2l_dataset_cifar10(c, names, 2, &d));
+    CHECK(!cifar10_from_files(c, names, 2, &d));
     CHECK_NAMED(c, L2L_ERROR_FORMAT, name[1], ", byte 6146: ", "label 2 is 10");
     remove(name[1]);
-    CHECK(!l2l_dataset_cifar10(c, names, 2, &d));
+    CHECK(!cifar10_from_files(c, names, 2, &d));
     CHECK_NAMED(c, L2L_ERROR_FILE, name[1], NULL, "No such file");
-    CHECK(!l2l_dataset_cifar10(c, names, 0, &d));
+    CHECK(!cifar10_from_files(c, names, 0, &d));
     CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "no files");
     CHECK_BYTES(&kept, &d, sizeof d);
     CHECK(l2l_memory_peak(c) < peak + 65536);
@@ -1216,7 +1217,7 @@ static void failures_can_be_freed(void)
 {
     l2l_context *c = test_context(1);
     l2l_dataset d;
-    l2l_array a;
+    npy_array a;
     memset(&d, 0x55, sizeof d);
     memset(&a, 0x55, sizeof a);
     CHECK(!l2l_dataset_idx(c, "not there", "not there", 10, &d));
@@ -1226,13 +1227,13 @@ static void failures_can_be_freed(void)
     CHECK(!l2l_dataset_idx_memory(c, "", 0, "", 0, 10, &d));
     CHECK_ERROR(c, L2L_ERROR_FORMAT, "images in memory, byte 0");
     if (CHECK(d.release == NULL)) l2l_dataset_free(&d);
-    CHECK(!l2l_npy_load(c, "not there", &a));
+    CHECK(!npy_load(c, "not there", &a));
     CHECK_NAMED(c, L2L_ERROR_FILE, "not there", NULL, "No such file");
-    if (CHECK(a.reals == NULL && a.integers == NULL)) l2l_array_free(c, &a);
+    if (CHECK(a.reals == NULL && a.integers == NULL)) npy_array_free(c, &a);
     memset(&a, 0x55, sizeof a);
-    CHECK(!l2l_npy_load_memory(c, "", 0, &a));
+    CHECK(!npy_load_memory(c, "", 0, &a));
     CHECK_ERROR(c, L2L_ERROR_FORMAT, "memory, byte 0");
-    if (CHECK(a.reals == NULL && a.integers == NULL)) l2l_array_free(c, &a);
+    if (CHECK(a.reals == NULL && a.integers == NULL)) npy_array_free(c, &a);
     l2l_context_free(c);
 }
 
@@ -1269,7 +1270,7 @@ static void npy_types(void)
             char dictionary[160];
             bytes data = {NULL, 0, 0}, b;
             int64_t expected[6];
-            l2l_array a;
+            npy_array a;
             int big = types[k].descr[0] == '>', bits = 8 * types[k].size, single = bits == 32;
             for (i = 0; i < 6; i++) {
                 int64_t top = (int64_t)(((uint64_t)1 << (bits - 1)) - 1); /* of the signed type */
@@ -1286,7 +1287,7 @@ static void npy_types(void)
                      "{\"shape\":(2,3),\"descr\":\"%s\",\"fortran_order\":False}", types[k].descr);
             b = npy(version, dictionary, data.data, data.size);
             memset(&a, 0, sizeof a);
-            if (CHECK(l2l_npy_load_memory(c, b.data, b.size, &a))) {
+            if (CHECK(npy_load_memory(c, b.data, b.size, &a))) {
                 CHECK_INT(2, a.rank);
                 CHECK_INT(2, a.shape[0]);
                 CHECK_INT(3, a.shape[1]);
@@ -1298,7 +1299,7 @@ static void npy_types(void)
                             printf("    %s, element %d\n", types[k].descr, i);
             }
             if (!CHECK_OK(c)) printf("    %s, version %d\n", types[k].descr, version);
-            l2l_array_free(c, &a);
+            npy_array_free(c, &a);
             drop(&data);
             drop(&b);
         }
@@ -1314,7 +1315,7 @@ static void npy_shapes(void)
     static const int64_t shape[3] = {1, 2, 3}, whole[3] = {-5, 0, INT64_MAX};
     l2l_context *c = test_context(1);
     char *file = path("array.npy"), dictionary[160];
-    l2l_array a;
+    npy_array a;
     bytes b;
     int i, k;
     for (k = 0; k < COUNT(cases); k++) {
@@ -1325,31 +1326,31 @@ static void npy_shapes(void)
                  cases[k].order, cases[k].text);
         b = npy(1, dictionary, data.data, data.size);
         memset(&a, 0, sizeof a);
-        if (CHECK(l2l_npy_load_memory(c, b.data, b.size, &a))) {
+        if (CHECK(npy_load_memory(c, b.data, b.size, &a))) {
             CHECK_INT(cases[k].rank, a.rank);
             if (CHECK_INT(cases[k].count, a.count))
                 CHECK_BYTES(v, a.reals, (size_t)a.count * sizeof *v);
         }
         if (!CHECK_OK(c)) printf("    %s\n", cases[k].text);
-        l2l_array_free(c, &a);
+        npy_array_free(c, &a);
         drop(&b);
         drop(&data);
     }
     for (k = 0; k <= 3; k++) { /* what is written is read back, and is NumPy's own form */
-        CHECK(l2l_npy_save_reals(c, file, v, shape, k));
+        CHECK(npy_save_reals(c, file, v, shape, k));
         memset(&a, 0, sizeof a);
-        if (CHECK(l2l_npy_load(c, file, &a))) {
+        if (CHECK(npy_load(c, file, &a))) {
             CHECK_INT(k, a.rank);
             CHECK_BYTES(shape, a.shape, (size_t)k * sizeof *shape);
             CHECK_BYTES(v, a.reals, (size_t)a.count * sizeof *v);
         }
-        l2l_array_free(c, &a);
+        npy_array_free(c, &a);
     }
-    CHECK(l2l_npy_save_integers(c, file, whole, shape + 2, 1));
+    CHECK(npy_save_integers(c, file, whole, shape + 2, 1));
     memset(&a, 0, sizeof a);
-    if (CHECK(l2l_npy_load(c, file, &a)) && CHECK(a.integer))
+    if (CHECK(npy_load(c, file, &a)) && CHECK(a.integer))
         CHECK_BYTES(whole, a.integers, sizeof whole);
-    l2l_array_free(c, &a);
+    npy_array_free(c, &a);
     b = read_file(file);
     if (CHECK_INT(128 + 24, b.size)) {
         CHECK_BYTES("\x93NUMPY\1\0\x76\0{'descr': '<i8', 'fortran_order': False, 'shape': (3,), } ",
@@ -1397,7 +1398,7 @@ static void broken_npy(void)
     l2l_context *c = test_context(1);
     char *file = path("broken.npy");
     size_t peak = l2l_memory_peak(c), at;
-    l2l_array a, kept;
+    npy_array a, kept;
     bytes b;
     int i;
     memset(&a, 0, sizeof a);
@@ -1406,11 +1407,11 @@ static void broken_npy(void)
         unsigned char *p;
         b = npy(1, cases[i].dictionary, data, cases[i].n);
         p = cut(b.data, b.size);
-        CHECK(!l2l_npy_load_memory(c, p, b.size, &a));
+        CHECK(!npy_load_memory(c, p, b.size, &a));
         if (!CHECK_NAMED(c, L2L_ERROR_FORMAT, "memory", ", byte ", cases[i].cause))
             printf("    %s\n", cases[i].dictionary);
         write_file(file, p, b.size);
-        CHECK(!l2l_npy_load(c, file, &a));
+        CHECK(!npy_load(c, file, &a));
         CHECK_NAMED(c, L2L_ERROR_FORMAT, file, ", byte ", cases[i].cause);
         CHECK_BYTES(&kept, &a, sizeof a);
         free(p);
@@ -1420,34 +1421,34 @@ static void broken_npy(void)
         b = npy(i, "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 2), }", data, 32);
         for (at = 0; at < b.size; at++) {
             unsigned char *p = cut(b.data, at);
-            if (!CHECK(!l2l_npy_load_memory(c, p, at, &a)))
+            if (!CHECK(!npy_load_memory(c, p, at, &a)))
                 printf("    cut at %lu\n", (unsigned long)at);
             CHECK_ERROR(c, L2L_ERROR_FORMAT, "memory, byte ");
             free(p);
         }
         b.data[6] = (unsigned char)(i == 3 ? 4 : 0); /* versions 0 and 4 */
-        CHECK(!l2l_npy_load_memory(c, b.data, b.size, &a));
+        CHECK(!npy_load_memory(c, b.data, b.size, &a));
         CHECK_NAMED(c, L2L_ERROR_FORMAT, "memory", ", byte 0: ",
                     "not a .npy file of version 1.0 to 3.0");
         drop(&b);
     }
     b = npy(2, "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 2), }", data, 32);
     memset(b.data + 8, 0xFF, 4); /* a header of 4 GB */
-    CHECK(!l2l_npy_load_memory(c, b.data, b.size, &a));
+    CHECK(!npy_load_memory(c, b.data, b.size, &a));
     CHECK_NAMED(c, L2L_ERROR_FORMAT, "memory", ", byte 8: ", "a header of 4294967295 bytes");
     drop(&b);
     b = npy(1, "{'descr': '<u8', 'fortran_order': False, 'shape': (2,), }",
             "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x80", 16);
-    CHECK(!l2l_npy_load_memory(c, b.data, b.size, &a));
+    CHECK(!npy_load_memory(c, b.data, b.size, &a));
     CHECK_NAMED(c, L2L_ERROR_FORMAT, "memory", ", byte 136: ", "element 1 does not fit");
     drop(&b);
     b = npy(1, "{'descr': '|b1', 'fortran_order': False, 'shape': (2,), }", "\1\2", 2);
-    CHECK(!l2l_npy_load_memory(c, b.data, b.size, &a));
+    CHECK(!npy_load_memory(c, b.data, b.size, &a));
     CHECK_NAMED(c, L2L_ERROR_FORMAT, "memory", ", byte 129: ", "element 1 does not fit");
     drop(&b);
     CHECK_BYTES(&kept, &a, sizeof a);
     CHECK(l2l_memory_peak(c) < peak + 65536);
-    CHECK(!l2l_npy_load(c, directory, &a));
+    CHECK(!npy_load(c, directory, &a));
     CHECK_NAMED(c, L2L_ERROR_FILE, directory, NULL, "directory");
     remove(file);
     free(file);
@@ -1841,8 +1842,8 @@ static void npy_headers(void)
 {
     static const char *const types[] = {"<f4", ">f8", "|b1", "|i1", "<u2", ">i4", "<u8", ">i8"};
     l2l_context *c = test_context(1);
-    l2l_npy h;
-    l2l_array a;
+    npy_info h;
+    npy_array a;
     bytes b;
     int version, k;
     for (version = 1; version <= 3; version++)
@@ -1855,24 +1856,24 @@ static void npy_headers(void)
                      "{'descr': '%s', 'fortran_order': False, 'shape': (3, 2), }", types[k]);
             b = npy(version, dictionary, zeros, 6 * (size_t)size);
             head = cut(b.data, b.size - 6 * (size_t)size);
-            CHECK(l2l_npy_header(c, "mine", head, b.size - 6 * (size_t)size, (int64_t)b.size, &h));
+            CHECK(npy_header(c, "mine", head, b.size - 6 * (size_t)size, (int64_t)b.size, &h));
             CHECK_INT(types[k][1], h.type);
             CHECK_INT(size, h.size);
             CHECK_INT(types[k][0] == '>', h.big_endian);
             CHECK(!h.fortran_order);
             CHECK(h.rank == 2 && h.shape[0] == 3 && h.shape[1] == 2 && h.count == 6);
             CHECK_INT((int64_t)b.size - 6 * size, h.begin);
-            CHECK(l2l_npy_load_memory(c, b.data, b.size, &a));
+            CHECK(npy_load_memory(c, b.data, b.size, &a));
             CHECK(CHECK_OK(c) && a.count == h.count);
-            l2l_array_free(c, &a);
-            CHECK(!l2l_npy_header(c, "mine", head, 20, (int64_t)b.size, &h));
+            npy_array_free(c, &a);
+            CHECK(!npy_header(c, "mine", head, 20, (int64_t)b.size, &h));
             CHECK_NAMED(c, L2L_ERROR_FORMAT, "mine", ", byte 8: ", "were read");
-            CHECK(!l2l_npy_header(c, "mine", head, 9, (int64_t)b.size, &h));
+            CHECK(!npy_header(c, "mine", head, 9, (int64_t)b.size, &h));
             CHECK_NAMED(c, L2L_ERROR_FORMAT, "mine", ", byte 0: ", "not a .npy file");
-            CHECK(!l2l_npy_header(c, "mine", head, b.size - 6 * (size_t)size, (int64_t)b.size + 1,
+            CHECK(!npy_header(c, "mine", head, b.size - 6 * (size_t)size, (int64_t)b.size + 1,
                                   &h));
             CHECK_ERROR(c, L2L_ERROR_FORMAT, "elements of");
-            CHECK(!l2l_npy_header(c, "mine", head, 20, 19, &h)); /* shorter than its beginning */
+            CHECK(!npy_header(c, "mine", head, 20, 19, &h)); /* shorter than its beginning */
             CHECK_ERROR(c, L2L_ERROR_FORMAT, "19 bytes");
             CHECK(h.rank == 0 && h.count == 0 && h.begin == 0);
             free(head);

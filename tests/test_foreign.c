@@ -4,6 +4,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "networks.h"
 #include "../examples/l2lda.h"
+#include "../examples/npy.h"
 #include <time.h>
 #include <unistd.h>
 
@@ -309,16 +310,16 @@ static void dialects(void)
                                           0, 0, 128, 64, 0, 0, 160, 64}; /* 0 to 5 */
     static bytes b;
     l2l_context *c = test_context(1);
-    l2l_array a;
+    npy_array a;
     int i, k;
     for (i = 0; i < COUNT(cases); i++) {
         npy_bytes(&b, cases[i].version, cases[i].dictionary, six, 24);
-        if (!CHECK_INT(cases[i].good, l2l_npy_load_memory(c, b.data, b.size, &a)))
+        if (!CHECK_INT(cases[i].good, npy_load_memory(c, b.data, b.size, &a)))
             printf("    %s %s\n", cases[i].dictionary, l2l_error_text(c));
         for (k = 0; cases[i].good && a.reals && k < 6; k++) CHECK(a.reals[k] == k);
         if (cases[i].good && a.reals) CHECK(a.rank == 2 && a.shape[0] == 2 && a.shape[1] == 3);
         l2l_error_clear(c);
-        l2l_array_free(c, &a);
+        npy_array_free(c, &a);
     }
     l2l_context_free(c);
 }
@@ -345,7 +346,7 @@ static void npy_types(void)
             uint64_t bits = known[i].kind == 'h' ? 0x3C00u : known[i].kind == 'f' ? 0x3F800000u
                             : known[i].kind == 'd' ? (uint64_t)0x3FF << 52 : 1;
             char dictionary[100];
-            l2l_array a;
+            npy_array a;
             for (j = 0; j < size; j++)
                 one[big ? size - 1 - j : j] = (unsigned char)(bits >> (8 * j) & 255);
             for (j = 0; j < size; j++) both[j] = both[size + j] = one[j];
@@ -353,7 +354,7 @@ static void npy_types(void)
                      "{'descr': '%s%s', 'fortran_order': True, 'shape': (2,), }", mark,
                      known[i].name);
             npy_bytes(&b, 1, dictionary, both, 2 * (size_t)size);
-            if (!CHECK(l2l_npy_load_memory(c, b.data, b.size, &a))) {
+            if (!CHECK(npy_load_memory(c, b.data, b.size, &a))) {
                 printf("    %s: %s\n", dictionary, l2l_error_text(c));
                 l2l_error_clear(c);
                 continue;
@@ -361,7 +362,7 @@ static void npy_types(void)
             CHECK_INT(strchr("hfd", known[i].kind) == NULL, a.integer);
             if (a.integer) CHECK(a.integers[0] == 1 && a.integers[1] == 1);
             else CHECK(a.reals[0] == 1 && a.reals[1] == 1);
-            l2l_array_free(c, &a);
+            npy_array_free(c, &a);
         }
     l2l_context_free(c);
 }
@@ -372,19 +373,19 @@ static void fortran(void)
     static bytes b;
     l2l_context *c = test_context(1);
     unsigned char data[12];
-    l2l_array a;
+    npy_array a;
     int i, j, k;
     for (i = 0; i < 12; i++) data[i] = (unsigned char)i;
     npy_bytes(&b, 1, "{'descr': '|u1', 'fortran_order': True, 'shape': (2, 3, 2), }", data, 12);
-    if (CHECK(l2l_npy_load_memory(c, b.data, b.size, &a)))
+    if (CHECK(npy_load_memory(c, b.data, b.size, &a)))
         for (i = 0; i < 2; i++)
             for (j = 0; j < 3; j++)
                 for (k = 0; k < 2; k++) CHECK_INT(i + 2 * j + 6 * k, a.integers[6 * i + 2 * j + k]);
-    l2l_array_free(c, &a);
+    npy_array_free(c, &a);
     npy_bytes(&b, 1, "{'descr': '|u1', 'fortran_order': True, 'shape': (2, 0, 2), }", data, 0);
-    CHECK(l2l_npy_load_memory(c, b.data, b.size, &a));
+    CHECK(npy_load_memory(c, b.data, b.size, &a));
     CHECK_OK(c);
-    l2l_array_free(c, &a);
+    npy_array_free(c, &a);
     l2l_context_free(c);
 }
 
@@ -496,7 +497,7 @@ static void holes(void)
     const char *name;
     l2l_model *m;
     l2l_dataset d;
-    l2l_array a;
+    npy_array a;
     clock_t begun = clock();
     int k, extra;
     limit = (size_t)16 << 20;
@@ -512,7 +513,7 @@ static void holes(void)
         CHECK(*l2l_error_text(c)); l2l_error_clear(c);
         CHECK(!l2l_model_load(m, name, &extra));
         CHECK(l2l_error(c) != L2L_ERROR_MEMORY); l2l_error_clear(c);
-        CHECK(!l2l_npy_load(c, name, &a));
+        CHECK(!npy_load(c, name, &a));
         CHECK_ERROR(c, L2L_ERROR_FORMAT, ".npy");
         CHECK(!l2l_dataset_idx(c, name, name, 10, &d));
         CHECK_ERROR(c, L2L_ERROR_FORMAT, "IDX");

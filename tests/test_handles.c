@@ -6,6 +6,7 @@
      usage: bin/test_handles [FUNCTION]      all of them, or one */
 #include "../examples/shards.h"
 #include "../examples/autoattack.h"
+#include "../examples/cifar.h"
 #include "../examples/evaluation.h"
 #include "../examples/l2lda.h"
 #include "support.h"
@@ -444,13 +445,13 @@ static void cifar_memory(world *w)
     const void *files[1];
     size_t bytes[1] = {sizeof record};
     files[0] = P(3, record);
-    data_end(w, l2l_dataset_cifar10_memory(P(0, w->c), P(1, files), P(2, bytes), 1,
-                                           P(9, &w->other)));
+    data_end(w, cifar_from_memory(P(0, w->c), P(1, files), P(2, bytes), 1, 10,
+                                  P(9, &w->other)));
 }
 
 /* .npy files: an image of 1x1x2 bytes and its label. */
 static unsigned char npy_images[130], npy_labels[129];
-static void npy_header(unsigned char *to, const char *head)
+static void npy_file(unsigned char *to, const char *head)
 {
     memset(to, ' ', 128);
     memcpy(to, "\x93NUMPY\1\0\x76\0", 10);
@@ -459,8 +460,8 @@ static void npy_header(unsigned char *to, const char *head)
 }
 static void npy_files(void)
 {
-    npy_header(npy_images, "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1, 2), }");
-    npy_header(npy_labels, "{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }");
+    npy_file(npy_images, "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 1, 2), }");
+    npy_file(npy_labels, "{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }");
     npy_images[128] = 7;
     npy_labels[128] = 2;
 }
@@ -504,7 +505,7 @@ static void cifar(world *w)
     const char *files[1];
     write_file(A_PATH, record, sizeof record);
     files[0] = P(2, A_PATH);
-    data_end(w, l2l_dataset_cifar10(P(0, w->c), P(1, files), 1, P(9, &w->other)));
+    data_end(w, cifar10_from_files(P(0, w->c), P(1, files), 1, P(9, &w->other)));
 }
 static void shards(world *w)
 {
@@ -517,12 +518,12 @@ static void shards(world *w)
 
 static void npy(world *w, bool from_file)
 {
-    l2l_array a;
+    npy_array a;
     memset(&a, 0xA5, sizeof a);
     if (from_file) write_file(A_PATH, npy_images, 130);
-    GAVE(from_file ? l2l_npy_load(P(0, w->c), P(1, A_PATH), P(2, &a))
-                   : l2l_npy_load_memory(P(0, w->c), P(1, npy_images), 130, P(2, &a)));
-    if (w->hole != 2 && w->hole != ALL) l2l_array_free(w->c, &a);
+    GAVE(from_file ? npy_load(P(0, w->c), P(1, A_PATH), P(2, &a))
+                   : npy_load_memory(P(0, w->c), P(1, npy_images), 130, P(2, &a)));
+    if (w->hole != 2 && w->hole != ALL) npy_array_free(w->c, &a);
 }
 
 /* What one of the `_save_memory` functions writes into w->memory. */
@@ -766,6 +767,7 @@ static void npy(world *w, bool from_file)
     F(l2l_trainer_best, GAVE(w->made = l2l_trainer_best(P(0, trainer_of(w))))) \
     F(l2l_trainer_save, GAVE(l2l_trainer_save(P(0, trainer_of(w)), P(1, A_PATH)))) \
     F(l2l_trainer_resume, trainer_resume(w)) \
+    F(l2l_trainer_note, l2l_trainer_note(P(0, trainer_of(w)))) \
     F(l2l_evaluation_default, l2l_evaluation_default()) \
     F(l2l_evaluation_begin, evaluation_begin(w)) \
     F(l2l_evaluation_run, \
@@ -786,7 +788,7 @@ static void npy(world *w, bool from_file)
                                       P(3, w->adversarial), P(4, w->records)))) \
     F(l2l_accuracy, l2l_accuracy(P(0, model_of(w)), P(1, data_of(w)), 0, P(2, &w->attack))) \
     F(l2l_dataset_idx_memory, idx_memory(w)) \
-    F(l2l_dataset_cifar10_memory, cifar_memory(w)) \
+    F(cifar_from_memory, cifar_memory(w)) \
     F(shards_from_sources, from_sources(w)) \
     F(l2l_model_load_memory, int extra; bool saved = SAVED(l2l_model_save_memory, model_of(w)); \
       GAVE(l2l_model_load_memory(M, P(1, w->memory), w->size, P(2, &extra)) && saved)) \
@@ -800,12 +802,12 @@ static void npy(world *w, bool from_file)
     F(l2l_free, SAVED(l2l_model_save_memory, model_of(w)); \
       if (w->c) l2l_free(P(1, w->c), P(0, w->memory)); \
       if (!at_hole(w, 0) && !at_hole(w, 1)) w->memory = NULL) \
-    F(l2l_npy_load_memory, npy(w, false)) \
-    F(l2l_array_free, l2l_array a; memset(&a, 0, sizeof a); l2l_array_free(C, P(1, &a))) \
-    F(l2l_npy_header, l2l_npy h; \
-      GAVE(l2l_npy_header(C, P(1, "name"), P(2, npy_images), 130, 130, P(3, &h)))) \
+    F(npy_load_memory, npy(w, false)) \
+    F(npy_array_free, npy_array a; memset(&a, 0, sizeof a); npy_array_free(C, P(1, &a))) \
+    F(npy_header, npy_info h; \
+      GAVE(npy_header(C, P(1, "name"), P(2, npy_images), 130, 130, P(3, &h)))) \
     F(l2l_dataset_idx, idx(w)) \
-    F(l2l_dataset_cifar10, cifar(w)) \
+    F(cifar10_from_files, cifar(w)) \
     F(shards_from_files, shards(w)) \
     F(l2l_model_load, int extra; bool saved = l2l_model_save(model_of(w), A_PATH); \
       GAVE(l2l_model_load(M, P(1, A_PATH), P(2, &extra)) && saved)) \
@@ -824,12 +826,17 @@ static void npy(world *w, bool from_file)
       GAVE(m = l2l_learned_open(C, P(1, A_PATH))); l2l_learned_free(m)) \
     F(l2lda_open, l2lda *m; l2lda_save(generator_of(w), A_PATH); \
       GAVE(m = l2lda_open(C, P(1, A_PATH))); l2lda_free(m)) \
-    F(l2l_npy_load, npy(w, true)) \
+    F(npy_load, npy(w, true)) \
     F(l2l_save_bytes, GAVE(l2l_save_bytes(C, P(1, A_PATH), P(2, npy_images), 130))) \
-    F(l2l_npy_save_reals, int64_t s[2] = {2, 3}; \
-      GAVE(l2l_npy_save_reals(C, P(1, A_PATH), P(2, w->many), P(3, s), 2))) \
-    F(l2l_npy_save_integers, int64_t s[2] = {1, 2}; \
-      GAVE(l2l_npy_save_integers(C, P(1, A_PATH), P(2, s), P(3, s), 2)))
+    F(l2l_save_with_head, \
+      GAVE(l2l_save_with_head(C, P(1, A_PATH), P(2, npy_images), 130, P(3, npy_labels), 129))) \
+    F(l2l_load_bytes, void *bytes = w; size_t size; write_file(A_PATH, npy_images, 130); \
+      GAVE(l2l_load_bytes(C, P(1, A_PATH), 9, P(2, &bytes), P(3, &size))); \
+      if (w->hole != 2 && w->hole != ALL) l2l_free(w->c, bytes)) \
+    F(npy_save_reals, int64_t s[2] = {2, 3}; \
+      GAVE(npy_save_reals(C, P(1, A_PATH), P(2, w->many), P(3, s), 2))) \
+    F(npy_save_integers, int64_t s[2] = {1, 2}; \
+      GAVE(npy_save_integers(C, P(1, A_PATH), P(2, s), P(3, s), 2)))
 
 /* A method is used by a training step. */
 static void use_method(world *w, l2l_method method)

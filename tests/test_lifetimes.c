@@ -3,6 +3,7 @@
    callbacks that return or drop what they should not. Meant for AddressSanitizer as well. */
 #include "support.h"
 #include "../examples/autoattack.h"
+#include "../examples/cifar.h"
 #include "../examples/l2lda.h"
 #include "../examples/transfer.h"
 
@@ -557,7 +558,7 @@ static void missing_files(void)
     memset(&never, 0xA5, sizeof never);
     memset(&e, 0xA5, sizeof e);
     CHECK(!l2l_dataset_idx(c, "missing-images", "missing-labels", 10, &d));
-    CHECK(!l2l_dataset_cifar10_memory(c, NULL, NULL, 1, &never));
+    CHECK(!cifar_from_memory(c, NULL, NULL, 1, 10, &never));
     CHECK(!l2l_dataset_read(&d, 0, 1, x, &y));
     CHECK(!l2l_dataset_read(&never, 0, 1, x, &y));
     CHECK(!l2l_evaluation_begin(m, &d, NULL, &e));

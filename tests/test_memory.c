@@ -2,6 +2,7 @@
    L2L_ERROR_MEMORY (or the call got by without), nothing leaks, and the context works once the
    error is cleared. And a warm training step allocates nothing. */
 #include "../examples/shards.h"
+#include "../examples/cifar.h"
 #include "../examples/evaluation_state.h"
 #include "../examples/transfer.h"
 #include "check_micro.h"
@@ -226,7 +227,7 @@ static bool try_cifar10(l2l_context *c)
     int y[4];
     bool ok;
     files[0] = files[1] = file;
-    ok = l2l_dataset_cifar10_memory(c, files, sizes, 2, &d);
+    ok = cifar_from_memory(c, files, sizes, 2, 10, &d);
     if (ok) {
         ok = l2l_dataset_read(&d, 0, 4, x, y);
         l2l_dataset_free(&d);

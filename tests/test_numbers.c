@@ -3,6 +3,7 @@
    what the library writes and reads with, and, where a model's means may be so large, its files. */
 #define L2LADV_STATIC
 #define L2LADV_IMPLEMENTATION
+#include "../examples/training_log.h"
 #include "networks.h"
 #include <float.h>
 
@@ -232,6 +233,22 @@ static void halves(void)
 #endif
 }
 
+/* What examples/training_log.h writes has the library's form, digit by digit. */
+static void in_logs(void)
+{
+    static const double some[] = {0, -0.0, 1, -1, 0.1, 1.0 / 3, 1e-5, 1.5e-5, 9.99e-6, 123456789, 1e15, 1e16, 1e17,
+                                  1.25e17, 1e22, 9007199254740992.0, DBL_MAX, DBL_MIN, 5e-324, -1e300, HUGE_VAL};
+    char text[40];
+    int i;
+    for (i = 0; i < 300000; i++) {
+        double v = i < COUNT(some) ? some[i] : of_bits(draw());
+        if (i >= COUNT(some) && i % 3 == 1) v = (double)(float)ldexp((double)(draw() >> 40), (int)(draw() % 60) - 45);
+        if (i >= COUNT(some) && i % 3 == 2) v = (double)(draw() % 100000) / (double)(1 + draw() % 20000);
+        l2l__format(text, sizeof text, "%r", v);
+        if (!CHECK_TEXT(text, training_log_real(v).text)) return;
+    }
+}
+
 int main(void)
 {
     static const double zeros[CHANNELS] = {0, 0, 0, 0}, ones[CHANNELS] = {1, 1, 1, 1};
@@ -242,6 +259,7 @@ int main(void)
     RUN(reals, "every double comes back from a file with the same bits");
     RUN(texts, "any decimal text is read to the nearest double, as strtod does");
     RUN(halves, "a text half way between two doubles is read as the even one");
+    RUN(in_logs, "the numbers of a log have that form, too");
     l2l_model_free(one);
     l2l_model_free(other);
     l2l_context_free(c);

@@ -913,7 +913,7 @@ static void numbers_of_a_checkpoint(void)
         {"state", 1, NAN, "epoch is nan"},
         {"state", 2, 2147483647, "step_in_epoch is"}, {"state", 3, HUGE_VAL, "epoch_loss is inf"},
         {"state", 4, -1, "epoch_right is -1"}, {"state", 7, 1e10, "plateau is"},
-        {"state", 8, -1, "log_bytes is -1"}, {"state", 9, 1.5, "validation_natural is"},
+        {"state", 8, -1, "note.number is -1"}, {"state", 9, 1.5, "validation_natural is"},
         {"state", 11, 2, "has_good is 2"}, {"state", 12, 1e107, "optimizer.steps is"},
         {"state", 12, 0.5, "optimizer.steps is 0.5"},
         {"maximizer", SETTINGS, 1e107, "the steps of its optimizer, is"},

@@ -2,9 +2,7 @@
    of its own, whose `exchange` goes through memory. Whatever their number, theta, phi, running
    statistics, the best model, the reports and the log must have the bits of one process with the same
    micro_batch. A rank that waits for the others for too long gives up: a deadlock fails the test. */
-#ifndef _POSIX_C_SOURCE
-#define _POSIX_C_SOURCE 200809L
-#endif
+#include "../examples/training_log.h"
 #include <pthread.h>
 #include <time.h>
 
@@ -59,6 +57,7 @@ struct worker {
     int rank, ranks, method, network, micro_batch, threads;
     bool resume, no_sum;
     const char *checkpoint, *log;
+    training_log lines;
     int bad_image;           /* that cannot be fetched, on this rank; 0: none                     */
     int nan_image;           /* that has a NaN, on this rank                                      */
     int stop_at, error_at;   /* a step whose callback says stop, or makes an error                */
@@ -177,7 +176,6 @@ static void set_options(worker *w, l2l_train_options *o, l2l_learned *phi)
     o->user = w;
     o->checkpoint = w->checkpoint;
     o->resume = w->resume;
-    o->log = w->log;
     o->rank = w->rank;
     o->ranks = w->ranks;
     o->exchange = exchange;
@@ -196,6 +194,7 @@ static l2l_trainer *create(worker *w, l2l_model *m, l2l_learned *phi, l2l_datase
     d->fetch = fetch;
     d->self = w;
     set_options(w, &o, phi);
+    training_log_add(&w->lines, w->c, w->log, &o);
     return l2l_trainer_create(m, d, &o);
 }
 
@@ -214,7 +213,7 @@ static void *work(void *user)
     phi = l2l_learned_create(w->c, &lo);
     t = create(w, m, phi, &d);
     w->created = t != NULL;
-    w->trained = l2l_train(t);
+    w->trained = training_log_train(&w->lines, t);
     w->status = l2l_error(w->c);
     snprintf(w->text, sizeof w->text, "%s", l2l_error_text(w->c));
     l2l_error_clear(w->c);

@@ -5,6 +5,8 @@
 #include "../examples/shards.h"
 #include "../examples/evaluation_state.h"
 #include "../examples/l2lda.h"
+#include "../examples/npy.h"
+#include "../examples/training_log.h"
 #include "networks.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -94,8 +96,8 @@ static bool save(int which, const char *path)
     l2l_trainer *t;
     bool ok = false;
     switch (which) {
-    case 0: return l2l_npy_save_reals(c, path, images, shape, 1);
-    case 1: return l2l_npy_save_integers(c, path, whole, three, 1);
+    case 0: return npy_save_reals(c, path, images, shape, 1);
+    case 1: return npy_save_integers(c, path, whole, three, 1);
     case 2: return l2l_model_save(model, path);
     case 3:
         phi = l2l_learned_create(c, &lo);
@@ -282,7 +284,7 @@ static void two_processes_one_path(void)
         if (!(child[k] = fork())) {
             for (i = 0; i < N; i++) v[i] = (l2l_real)(k + 1);
             for (i = 0; i < SAVES; i++)
-                if (!l2l_npy_save_reals(c, "both", v, shape, 1)) {
+                if (!npy_save_reals(c, "both", v, shape, 1)) {
                     printf("%s\n", l2l_error_text(c));
                     fflush(stdout);
                     _exit(1);
@@ -290,16 +292,16 @@ static void two_processes_one_path(void)
             _exit(0);
         }
     for (k = i = 0; i < 2 * SAVES; i++) {
-        l2l_array a;
+        npy_array a;
         nanosleep(&moment, NULL);
-        if (!l2l_npy_load(c, "both", &a)) {
+        if (!npy_load(c, "both", &a)) {
             k += l2l_error(c) != L2L_ERROR_FILE; /* not there yet */
             l2l_error_clear(c);
             continue;
         }
         for (int j = 1; j < N; j++) k += a.reals[j] != a.reals[0];
         whole++;
-        l2l_array_free(c, &a);
+        npy_array_free(c, &a);
     }
     CHECK_INT(0, k);
     CHECK(whole > 0);
@@ -357,18 +359,26 @@ static l2l_train_options training(void)
     o.epochs = 3;
     o.batch = 8;
     o.T = 1;
-    o.log = "log";
     o.checkpoint = "checkpoint";
     return o;
+}
+
+/* A trainer with a log. */
+static l2l_trainer *with_log(training_log *log, l2l_model *m, const l2l_train_options *o)
+{
+    l2l_train_options own = *o;
+    training_log_add(log, c, "log", &own);
+    return l2l_trainer_create(m, &data, &own);
 }
 
 /* Trains a new model, in parts if there are errors, and gives the error of the first part. */
 static l2l_status train(const l2l_train_options *o, l2l_model **trained)
 {
     l2l_model *m = make_model(2);
-    l2l_trainer *t = l2l_trainer_create(m, &data, o);
+    training_log log;
+    l2l_trainer *t = with_log(&log, m, o);
     l2l_status status;
-    l2l_train(t);
+    training_log_train(&log, t);
     status = l2l_error(c);
     l2l_trainer_free(t);
     if (trained) *trained = m; else l2l_model_free(m);
@@ -468,29 +478,30 @@ static void a_log_that_fails(void)
     l2l_train_options o = training();
     l2l_model *straight, *m, *again;
     l2l_trainer *t, *u;
+    training_log log, another;
     int at;
     o.checkpoint = NULL;
     CHECK_INT(L2L_OK, train(&o, &straight));
     rename("log", "whole");
     for (at = 0; at < 3; at++) {
         m = make_model(2);
-        t = l2l_trainer_create(m, &data, &o);
+        t = with_log(&log, m, &o);
         limit_files((rlim_t)(at == 0 ? 1 : at == 1 ? size_of("whole") / 2 : size_of("whole") - 2));
-        CHECK(!l2l_train(t));
+        CHECK(!training_log_train(&log, t));
         CHECK_ERROR(c, L2L_ERROR_FILE, "log, byte ");
-        CHECK(!l2l_train(t)); /* no room yet */
+        CHECK(!training_log_train(&log, t)); /* no room yet */
         CHECK_ERROR(c, L2L_ERROR_FILE, "log, byte ");
         limit_files(RLIM_INFINITY);
         CHECK(l2l_trainer_save(t, "by hand"));
-        CHECK(l2l_train(t));
+        CHECK(training_log_train(&log, t));
         CHECK_OK(c);
         CHECK(!system("cmp log whole"));
         CHECK_BYTES(l2l_model_parameter(straight, 0).value->data, l2l_model_parameter(m, 0).value->data,
                     3 * PIXELS * sizeof(l2l_real));
         again = make_model(3);
-        u = l2l_trainer_create(again, &data, &o);
+        u = with_log(&another, again, &o);
         CHECK(l2l_trainer_resume(u, "by hand"));
-        CHECK(l2l_train(u));
+        CHECK(training_log_train(&another, u));
         CHECK_OK(c);
         CHECK(!system("cmp log whole"));
         CHECK_BYTES(l2l_model_parameter(straight, 0).value->data,
@@ -510,12 +521,13 @@ static void a_checkpoint_that_fails(void)
 {
     l2l_train_options o = training();
     l2l_model *straight, *m = make_model(2);
-    l2l_trainer *t = l2l_trainer_create(m, &data, &o);
+    training_log log;
+    l2l_trainer *t = with_log(&log, m, &o);
     int failures = 0;
     CHECK_INT(L2L_OK, train(&o, &straight));
     remove("checkpoint");
     mkdir("checkpoint", 0777); /* nothing can be written there */
-    while (!l2l_train(t) && failures++ < 9) CHECK_ERROR(c, L2L_ERROR_FILE, "checkpoint: ");
+    while (!training_log_train(&log, t) && failures++ < 9) CHECK_ERROR(c, L2L_ERROR_FILE, "checkpoint: ");
     CHECK_INT(3, failures); /* at each epoch's end; all were trained */
     CHECK_BYTES(l2l_model_parameter(straight, 0).value->data, l2l_model_parameter(m, 0).value->data,
                 3 * PIXELS * sizeof(l2l_real));

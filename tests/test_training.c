@@ -1,5 +1,6 @@
 /* The training loop: resuming, stopping, validation split, short batches, plateaus, schedules of
    epsilon, the same bits for any number of threads. */
+#include "../examples/training_log.h"
 #include "check_micro.h"
 #include "../examples/evaluation.h"
 #include "../examples/l2lda.h"
@@ -73,6 +74,7 @@ typedef struct run {
     l2l_learned *phi;
     l2lda *g;
     l2l_train_options o;
+    const char *log;
     int kind;
     int64_t stop_at;
     int copy_at;
@@ -167,8 +169,11 @@ static void run_end(run *r)
 }
 static bool run_train(run *r)
 {
-    l2l_trainer *t = l2l_trainer_create(r->m, &r->d, &r->o);
-    bool ok = t && l2l_train(t);
+    l2l_train_options o = r->o;
+    training_log log;
+    training_log_add(&log, r->c, r->log, &o);
+    l2l_trainer *t = l2l_trainer_create(r->m, &r->d, &o);
+    bool ok = t && training_log_train(&log, t);
     l2l_trainer_free(t);
     return ok;
 }
@@ -193,7 +198,7 @@ static void resuming(void)
         run a;
         remove(log);
         if (!run_begin(&a, method, 2)) return;
-        a.o.log = log;
+        a.log = log;
         a.o.augment = augment[method];
         CHECK(run_train(&a));
         CHECK_INT(10, a.calls);
@@ -203,7 +208,7 @@ static void resuming(void)
             remove(cut);
             remove(checkpoint);
             if (!run_begin(&b, method, 2)) return;
-            b.o.log = cut;
+            b.log = cut;
             b.o.augment = augment[method];
             b.o.checkpoint = checkpoint;
             b.stop_at = stops[i];
@@ -212,7 +217,7 @@ static void resuming(void)
             CHECK_INT(stops[i], b.calls);
             run_end(&b);
             if (!run_begin(&d, method, 1)) return;
-            d.o.log = cut;
+            d.log = cut;
             d.o.augment = augment[method];
             d.o.checkpoint = checkpoint;
             d.o.resume = true;
@@ -311,7 +316,7 @@ static void resuming_after_a_kill(void)
     remove(log);
     remove(checkpoint);
     if (!run_begin(&a, RNN_ADV, 1)) return;
-    a.o.log = log;
+    a.log = log;
     a.o.checkpoint = checkpoint;
     a.o.checkpoint_steps = 3;
     a.copy_at = 8;
@@ -320,7 +325,7 @@ static void resuming_after_a_kill(void)
     CHECK(run_train(&a));
     copy_file(log, cut);
     if (!run_begin(&b, RNN_ADV, 1)) return;
-    b.o.log = cut;
+    b.log = cut;
     b.o.checkpoint = kept;
     b.o.checkpoint_steps = 3;
     b.o.resume = true;
@@ -393,7 +398,7 @@ static void impossible_states_refused(void)
     static const struct { int number; double value; const char *name; } cases[] = {
         {0, -1, "step is -1"}, {1, 0.5, "epoch is 0.5"}, {1, 1e300, "epoch is 1e300"},
         {2, 5, "step_in_epoch is 5"}, {5, (double)NAN, "epoch_seen is nan"},
-        {6, 2, "best_score is 2"}, {8, 1e17, "log_bytes is 1e17"}, {12, -1, "optimizer.steps is -1"}};
+        {6, 2, "best_score is 2"}, {8, 1e17, "note.number is 1e17"}, {12, -1, "optimizer.steps is -1"}};
     char *checkpoint = path("state.l2l"), *broken = path("broken.l2l");
     long at = 0;
     int i;

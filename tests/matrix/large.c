@@ -54,11 +54,11 @@ static int far_name(l2l_context *c, const char *folder)
 {
     char path[700];
     int64_t shape[1] = {3}, values[3] = {1, 2, 3};
-    l2l_array a;
+    npy_array a;
     int ok;
     snprintf(path, sizeof path, "%s/\xC3\xA9-\xE2\x82\xAC-\xF0\x9D\x84\x9E.npy", folder);
-    ok = l2l_npy_save_integers(c, path, values, shape, 1) && l2l_npy_load(c, path, &a);
-    if (ok) l2l_array_free(c, &a);
+    ok = npy_save_integers(c, path, values, shape, 1) && npy_load(c, path, &a);
+    if (ok) npy_array_free(c, &a);
 #ifdef _WIN32
     {
         static const wchar_t rest[] = {'/', 0xE9, '-', 0x20AC, '-', 0xD834, 0xDD1E, '.', 'n', 'p', 'y', 0};
