@@ -284,7 +284,7 @@ typedef struct l2l_allocator {
 
 /* Instruction sets of the kernels; `cpu` in l2l_options is a sum of them. */
 enum {
-    L2L_CPU_PLAIN = 0,     /* the naive twins, in plain C                                         */
+    L2L_CPU_PLAIN = 0,     /* plain C, number by number                                           */
     L2L_CPU_VECTOR = 1,    /* the machine's baseline vectors: SSE2, NEON                          */
     L2L_CPU_AVX2 = 2,      /* with FMA                                                            */
     L2L_CPU_AVX512 = 4,
@@ -2630,7 +2630,6 @@ typedef struct l2l__cell_kernels {
                        const l2l_real *z, int z_step, l2l_real *sums);
 } l2l__cell_kernels;
 
-/* The plain twin. */
 static l2l_real l2l__cell_tanh(l2l_real x) { return (l2l_real)tanh((double)x); }
 static l2l_real l2l__cell_sigmoid(l2l_real x) { return (l2l_real)(1 / (1 + exp(-(double)x))); }
 
@@ -2707,7 +2706,7 @@ static void l2l__cell_accumulate(int rows, int columns, int T, const l2l_real *d
                     sums[r * columns + k] += d[r * L2L__COORDS + l] * z[k * L2L__COORDS + l];
 }
 
-static const l2l__cell_kernels l2l__cell_plain = {
+static const l2l__cell_kernels l2l__naive_cell_kernels = {
     1, l2l__cell_forward, l2l__cell_backward, l2l__cell_accumulate};
 
 static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c);
@@ -5429,7 +5428,7 @@ typedef struct l2l__packed {
 enum {
     L2L__TANH, L2L__SIGMOID, L2L__EXP, L2L__LOG, L2L__POWER, L2L__ABS, L2L__SIGN, L2L__CLAMP,
     L2L__INSIDE,                             /* 1 in [a, b], else 0                               */
-    L2L__AFFINE, L2L__RELU, L2L__SIGN_STEP,  /* to L2L__MUL: with kernels, see l2l__naive_ew      */
+    L2L__AFFINE, L2L__RELU, L2L__SIGN_STEP,  /* to L2L__MUL: with kernels, see L2L__NAME(ew)      */
     L2L__GATE, L2L__PROJECT, L2L__ADD, L2L__MUL,
     L2L__IN_BALL,                            /* 1 within a of the other and in [0, 1], else 0     */
     L2L__SUB                                 /* see l2l__binary                                   */
@@ -6019,7 +6018,7 @@ L2L__BINARY(L2L__SUB, sub)
 L2L__BINARY(L2L__MUL, mul)
 
 /* -- elementwise, one operand ------------------------------------------------------------------
-   y = f(x) with numbers a and b; some take another tensor too, as a constant: see l2l__naive_ew. */
+   y = f(x) with numbers a and b; some take another tensor too, as a constant: see L2L__NAME(ew). */
 
 /* Those without a kernel of their own, in double. */
 static double l2l__value(int kind, double x, double a, double b)
@@ -13013,12 +13012,12 @@ static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *
    All that is fast, and the only chapter with vector types and block sizes. Three layers:
 
     15.1  what a kernel gets; the table of kernels of one instruction set
-    15.2  naive twins in plain C: what L2L_CPU_PLAIN, L2LADV_DOUBLE, L2LADV_NO_SIMD and other
-          compilers use, and what the tests hold the fast ones against
-    15.3  vector kernels, written once for any vector length. The header includes itself to compile
-          them for each instruction set (the technique is Google Highway's), and the best one that
-          the machine has is chosen at run time
-    15.4  drivers: plain functions that cut the work into blocks, one or more for each thread
+    15.2  kernels, written once for vectors of any length. One of length 1 is plain C, number by
+          number: what L2L_CPU_PLAIN, L2LADV_DOUBLE, L2LADV_NO_SIMD and other compilers use, and
+          what is left over where vectors end. For the others the header includes itself, once for
+          each instruction set (the technique is Google Highway's), and the best one that the
+          machine has is chosen at run time
+    15.3  drivers: plain functions that cut the work into blocks, one or more for each thread
 
    Same bits: behind every output the order of additions depends on the layer's shape only.
 
@@ -13032,8 +13031,7 @@ static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *
        phase     the input pixels of one remainder by the stride: they see the same taps
        point     of Winograd's: one of the places where patch and kernel are multiplied
        item      of a weight gradient: a slab of x's channels by a panel of dy's
-       part      of a sum over tiles, where it is taken in several; share: an item of a part
-       twin      the plain function that a vector kernel does the same as */
+       part      of a sum over tiles, where it is taken in several; share: an item of a part */
 
 /* -- 15.1 what a kernel gets ------------------------------------------------------------------- */
 
@@ -13070,27 +13068,28 @@ typedef struct l2l__kernels {
     /* One pixel: out = a * t + b * (x - mu) + d, where mu, a, b, d stand in turn in `by`. */
     void (*combine)(int k, int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
                     const l2l_real *by, l2l_real *out);
-    /* out[i] = f(x[i], y[i], a, b), see l2l__naive_ew. */
+    /* out[i] = f(x[i], y[i], a, b), see L2L__NAME(ew). */
     void (*ew)(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a, l2l_real b,
                l2l_real *out);
-    /* One transform of Winograd's for n numbers of each point: from[i][0..n) to to[j][0..n); a
-       target of NULL is left out. n is a multiple of half the columns. An epilogue (or NULL) for
-       channels k0 and up of pixels in a tensor that begins at `base`. */
-    void (*winograd)(int transform, int64_t n, const l2l_real *const *from, l2l_real *const *to,
-                     const l2l__epilogue *e, int k0, const l2l_real *base);
     /* Output row oh of an image, channels from k on: the maxima, and at which pixels they stand. */
     void (*pool_row)(int k, const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
                      int *index);
-    /* Which of the 3x3 patches behind the 2x2 windows of outputs from (y, x) on are equal? For each
-       of up to 2x2 windows eight bits: of its four outputs the first that is like it, two bits
-       each. `zero` stands outside the image. */
-    uint32_t (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
-                     int x, int rows, int columns);
     const l2l__cell_kernels *cell;           /* of the learned maximizer                          */
     /* An optimizer's step on numbers i and up; m is SGD's momentum (NULL: none) or Adam's first
        moment, v its second. */
     void (*update)(int64_t i, int64_t n, const l2l__update *u, const l2l_real *g, l2l_real *x,
                    l2l_real *m, l2l_real *v);
+    /* Of vectors alone, else NULL. One transform of Winograd's for n numbers of each point:
+       from[i][0..n) to to[j][0..n); a target of NULL is left out. n is a multiple of half the
+       columns. An epilogue (or NULL) for channels k0 and up of pixels in a tensor that begins at
+       `base`. */
+    void (*winograd)(int transform, int64_t n, const l2l_real *const *from, l2l_real *const *to,
+                     const l2l__epilogue *e, int k0, const l2l_real *base);
+    /* The same: which of the 3x3 patches behind the 2x2 windows of outputs from (y, x) on are equal?
+       For each of up to 2x2 windows eight bits: of its four outputs the first that is like it, two
+       bits each. `zero` stands outside the image. */
+    uint32_t (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
+                     int x, int rows, int columns);
 } l2l__kernels;
 
 enum { L2L__NO_TIES = 1 << 2 | 2 << 4 | 3 << 6 };
@@ -13115,149 +13114,7 @@ static void l2l__packed_free(l2l_context *c, l2l__packed *p)
     }
 }
 
-/* -- 15.2 naive twins -------------------------------------------------------------------------- */
-
-/* The pixel of an image that output pixel (oh,ow) reads at tap (i,j); -1: beyond the border. */
-static int64_t l2l__place_of(const l2l__geometry *g, int oh, int ow, int i, int j)
-{
-    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
-    return h < 0 || h >= g->h || w < 0 || w >= g->w ? -1 : (int64_t)h * g->w + w;
-}
-
-/* y[k] = sum over taps (i,j), channels c of x[oh*s + i - p][ow*s + j - p][c] w[i][j][c][k], for
-   stride s and padding p. */
-static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, const l2l_real *w,
-                                  int oh, int ow, l2l_real *y)
-{
-    int i, j, c, k;
-    for (k = 0; k < g->k; k++) y[k] = 0;
-    for (i = 0; i < g->kh; i++)
-        for (j = 0; j < g->kw; j++) {
-            int64_t place = l2l__place_of(g, oh, ow, i, j);
-            const l2l_real *row = w + (int64_t)(i * g->kw + j) * g->c * g->k;
-            for (c = 0; place >= 0 && c < g->c; c++, row += g->k) {
-                l2l_real a = x[place * g->c + c];
-                for (k = 0; k < g->k; k++) y[k] += a * row[k];
-            }
-        }
-}
-
-static void l2l__naive_finish(int k, int n, const l2l_real *x, const l2l__epilogue *e, int64_t from,
-                              l2l_real *y)
-{
-    for (; k < n; k++) {
-        l2l_real v = x[k];
-        if (e->mean) v -= e->mean[k];
-        if (e->scale) v *= e->scale[k];
-        if (e->bias) v += e->bias[k];
-        if (e->residual) v += e->residual[from + k];
-        y[k] = e->relu && v < 0 ? 0 : v;
-    }
-}
-
-static l2l_real l2l__gated(const l2l_real *dy, const l2l_real *gate, int64_t i)
-{
-    return gate && !(gate[i] > 0) ? 0 : dy[i];
-}
-
-static void l2l__naive_gate_scale(int k, int n, const l2l_real *dy, const l2l_real *gate,
-                                  const l2l_real *scale, l2l_real *out)
-{
-    for (; k < n; k++) out[k] = l2l__gated(dy, gate, k) * scale[k];
-}
-
-static void l2l__naive_moments(int first, int n, int pixels, const l2l_real *dy,
-                               const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
-                               l2l_real *s0, l2l_real *s1)
-{
-    int p, k;
-    for (p = 0; p < pixels; p++)
-        for (k = first; k < n; k++) {
-            int64_t i = (int64_t)p * n + k;
-            l2l_real d = x ? x[i] - mu[k] : 0, t = dy ? l2l__gated(dy, gate, i) : d;
-            if (s0) s0[k] += t;
-            if (s1) s1[k] += t * d;
-        }
-}
-
-static void l2l__naive_combine(int k, int n, const l2l_real *dy, const l2l_real *gate,
-                               const l2l_real *x, const l2l_real *by, l2l_real *out)
-{
-    for (; k < n; k++)
-        out[k] = by[n + k] * l2l__gated(dy, gate, k) + by[2 * n + k] * (x[k] - by[k]) +
-                 by[3 * n + k];
-}
-
-static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry *g,
-                                    const l2l_real *x, const l2l_real *w, const l2l__epilogue *e,
-                                    l2l_real *y)
-{
-    int64_t p, pixels = (int64_t)g->n * g->oh * g->ow;
-    L2L__PARALLEL(ctx->threads)
-    for (p = 0; p < pixels; p++) {
-        int64_t n = p / g->ow / g->oh;
-        l2l__naive_conv_pixel(g, x + n * g->h * g->w * g->c, w, (int)(p / g->ow % g->oh),
-                              (int)(p % g->ow), y + p * g->k);
-        l2l__naive_finish(0, g->k, y + p * g->k, e, p * g->k, y + p * g->k);
-    }
-}
-
-/* The output coordinate that input coordinate i reaches through tap t; negative: none. */
-static int l2l__reached(int i, int t, int stride, int padding, int outputs)
-{
-    int o = i + padding - t;
-    if (stride == 1) return o < outputs ? o : -1;
-    return o < 0 || o % stride || o / stride >= outputs ? -1 : o / stride;
-}
-
-/* dx[h][w][c] = sum over taps (i,j), k of dy[(h+p-i)/s][(w+p-j)/s][k] w[i][j][c][k] where both
-   quotients are whole. */
-static void l2l__naive_conv_input_gradient(const l2l_context *ctx, const l2l__geometry *g,
-                                           const l2l_real *dy, const l2l_real *w, l2l_real *dx)
-{
-    int64_t p, pixels = (int64_t)g->n * g->h * g->w;
-    L2L__PARALLEL(ctx->threads)
-    for (p = 0; p < pixels; p++) {
-        int64_t n = p / g->w / g->h;
-        int i, j, c, k;
-        for (c = 0; c < g->c; c++) {
-            l2l_real sum = 0;
-            for (i = 0; i < g->kh; i++)
-                for (j = 0; j < g->kw; j++) {
-                    int oh = l2l__reached((int)(p / g->w % g->h), i, g->stride, g->padding, g->oh);
-                    int ow = l2l__reached((int)(p % g->w), j, g->stride, g->padding, g->ow);
-                    int64_t d = ((n * g->oh + oh) * g->ow + ow) * g->k;
-                    const l2l_real *row = w + ((int64_t)(i * g->kw + j) * g->c + c) * g->k;
-                    for (k = 0; oh >= 0 && ow >= 0 && k < g->k; k++) sum += dy[d + k] * row[k];
-                }
-            dx[p * g->c + c] = sum;
-        }
-    }
-}
-
-/* dw[i][j][c][k] = sum over pixels (oh,ow) of x[oh*s + i - p][ow*s + j - p][c] dy[oh][ow][k]. */
-static void l2l__naive_conv_weight_gradient(const l2l_context *ctx, const l2l__geometry *g,
-                                            const l2l_real *x, const l2l_real *dy, l2l_real *dw)
-{
-    int64_t r, rows = (int64_t)g->kh * g->kw * g->c;
-    L2L__PARALLEL(ctx->threads)
-    for (r = 0; r < rows; r++) {             /* one row of the weight: a tap and an input channel */
-        int i = (int)(r / g->c / g->kw), j = (int)(r / g->c % g->kw), c = (int)(r % g->c);
-        l2l_real *out = dw + r * g->k;
-        int n, oh, ow, k;
-        for (k = 0; k < g->k; k++) out[k] = 0;
-        for (n = 0; n < g->n; n++)
-            for (oh = 0; oh < g->oh; oh++)
-                for (ow = 0; ow < g->ow; ow++) {
-                    const l2l_real *d = dy + (((int64_t)n * g->oh + oh) * g->ow + ow) * g->k;
-                    int64_t place = l2l__place_of(g, oh, ow, i, j);
-                    l2l_real a;
-                    if (place < 0) continue;
-                    a = x[((int64_t)n * g->h * g->w + place) * g->c + c];
-                    for (k = 0; k < g->k; k++) out[k] += a * d[k];
-                }
-    }
-}
+/* -- 15.2 kernels ------------------------------------------------------------------------------ */
 
 /* The bounds of the projection, rounded in one place. */
 static l2l_real l2l__low(l2l_real x, l2l_real epsilon) { return x - epsilon > 0 ? x - epsilon : 0; }
@@ -13265,88 +13122,6 @@ static l2l_real l2l__high(l2l_real x, l2l_real epsilon)
 {
     return x + epsilon < 1 ? x + epsilon : 1;
 }
-
-static void l2l__naive_ew(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
-                          l2l_real b, l2l_real *out)
-{
-    int64_t i;
-    switch (f) {
-    case L2L__AFFINE:
-        for (i = 0; i < n; i++) {
-            l2l_real t = a * x[i];           /* rounded, also where compilers contract            */
-            out[i] = t + b;
-        }
-        break;
-    case L2L__RELU:                          /* not-a-number stays visible                        */
-        for (i = 0; i < n; i++) out[i] = x[i] < 0 ? 0 : x[i];
-        break;
-    case L2L__SIGN_STEP:
-        for (i = 0; i < n; i++) out[i] = x[i] > 0 ? a : x[i] < 0 ? -a : 0;
-        break;
-    case L2L__GATE:
-        for (i = 0; i < n; i++) out[i] = y[i] > 0 ? x[i] : (l2l_real)(a * x[i]);
-        break;
-    case L2L__PROJECT:
-        for (i = 0; i < n; i++) {
-            l2l_real low = l2l__low(y[i], a), high = l2l__high(y[i], a), v = x[i];
-            v = v < low ? low : v;
-            out[i] = v > high ? high : v;
-        }
-        break;
-    case L2L__ADD: for (i = 0; i < n; i++) out[i] = x[i] + y[i]; break;
-    case L2L__MUL: for (i = 0; i < n; i++) out[i] = x[i] * y[i]; break;
-    }
-}
-
-/* Padding counts as -inf: those places are skipped. */
-static void l2l__naive_pool_row(int first, const l2l__geometry *g, const l2l_real *x, int oh,
-                                l2l_real *y, int *index)
-{
-    int ow, i, j, k;
-    for (ow = 0; ow < g->ow; ow++, y += g->c, index += g->c)
-        for (k = first; k < g->c; k++) {
-            int64_t best = -1;
-            for (i = 0; i < g->kh; i++)
-                for (j = 0; j < g->kw; j++) {
-                    int64_t place = l2l__place_of(g, oh, ow, i, j);
-                    l2l_real v = place < 0 ? 0 : x[place * g->c + k];
-                    if (place >= 0 && (best < 0 || v > y[k] || v != v)) {
-                        best = place;
-                        y[k] = v;
-                    }
-                }
-            index[k] = (int)best;
-        }
-}
-
-static l2l_real l2l__sqrt(l2l_real x) { return (l2l_real)sqrt((double)x); }
-
-static void l2l__naive_update(int64_t i, int64_t n, const l2l__update *u, const l2l_real *g,
-                              l2l_real *x, l2l_real *m, l2l_real *v)
-{
-    for (; i < n; i++) {
-        l2l_real d = u->scale * g[i] + u->decay * x[i];
-        if (u->adam) {
-            m[i] = u->beta1 * m[i] + (1 - u->beta1) * d;
-            v[i] = u->beta2 * v[i] + (1 - u->beta2) * d * d;
-            x[i] -= u->rate * m[i] / (l2l__sqrt(v[i]) * u->root + u->epsilon);
-            continue;
-        }
-        if (m) {
-            m[i] = u->momentum * m[i] + d;
-            d = u->nesterov ? (l2l_real)(d + u->momentum * m[i]) : m[i];
-        }
-        x[i] -= u->rate * d;
-    }
-}
-
-static const l2l__kernels l2l__naive_kernels = {
-    "plain C", 1, NULL, NULL, NULL, l2l__naive_finish, l2l__naive_gate_scale,
-    l2l__naive_moments, l2l__naive_combine, l2l__naive_ew, NULL, l2l__naive_pool_row, NULL,
-    &l2l__cell_plain, l2l__naive_update
-};
-
-/* -- 15.3 vector kernels ----------------------------------------------------------------------- */
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(L2LADV_DOUBLE) && !defined(L2LADV_NO_SIMD)
 #if defined(_MSC_VER)
@@ -13373,8 +13148,6 @@ static const l2l__kernels l2l__naive_kernels = {
 #endif
 #define L2L__PASTE2(a, b) a##_##b
 #define L2L__PASTE(a, b) L2L__PASTE2(a, b)
-#define L2L__INLINE static inline __attribute__((__always_inline__)) L2L__TARGET L2L__MAYBE_UNUSED
-#define L2L__KERNEL static __attribute__((__noinline__)) L2L__TARGET
 #ifdef __clang__
 #define L2L__UNROLL _Pragma("unroll")
 #elif __GNUC__ >= 8
@@ -13394,37 +13167,30 @@ static const l2l__kernels l2l__naive_kernels = {
 extern "C" {
 #endif
 
-#define L2L__AGAIN /* this file, by itself */
-#ifdef L2L__X86
-#define L2L__BASELINE "SSE2"
-#define L2L__LANES 4
-#define L2L__SUFFIX sse2
-#define L2L__TARGET __attribute__((__target__("sse2")))
-#include L2LADV_HEADER
-#define L2L__LANES 8
-#define L2L__SUFFIX avx2
-#define L2L__TARGET __attribute__((__target__("avx2,fma")))
-#include L2LADV_HEADER
-#define L2L__LANES 16
-#define L2L__SUFFIX avx512
-#define L2L__TARGET __attribute__((__target__("avx512f,avx2,fma")))
-#include L2LADV_HEADER
-#else
-#define L2L__BASELINE "NEON"
-#define L2L__LANES 4
-#define L2L__SUFFIX neon
-#define L2L__TARGET
-#include L2LADV_HEADER
-#endif
-#undef L2L__AGAIN
-#undef L2L__BASELINE
 #endif /* L2L__VECTORS */
 
+#define L2L__LANES 1
 #endif /* the part that is read once goes on below */
 
-#ifdef L2L__LANES /* from here to the next #endif: once for each instruction set */
+#ifdef L2L__LANES /* from here to its #endif: once in plain C, once for each instruction set */
 
+#if L2L__LANES == 1
+#define L2L__NAME(x) l2l__naive_##x
+#define L2L__INLINE static inline L2L__MAYBE_UNUSED
+#define L2L__KERNEL static
+#define L2L__V l2l_real
+#define L2L__I int
+#define L2L__LD(p) (*(p))
+#define L2L__ST(p, x) (*(p) = (x))
+#define L2L__SET(x) ((l2l_real)(x))
+#define L2L__FMA(a, b, c) ((a) * (b) + (c))
+#define L2L__PICK(mask, yes, no) ((mask) ? (yes) : (no))
+#define L2L__MASK(is) (-(is))
+#define L2L__FETCH(p) ((void)(p))
+#else
 #define L2L__NAME(x) L2L__PASTE(l2l__##x, L2L__SUFFIX)
+#define L2L__INLINE static inline __attribute__((__always_inline__)) L2L__TARGET L2L__MAYBE_UNUSED
+#define L2L__KERNEL static __attribute__((__noinline__)) L2L__TARGET
 #define L2L__V L2L__NAME(v)
 #define L2L__I L2L__NAME(i)
 #define L2L__LD L2L__NAME(load)
@@ -13432,6 +13198,8 @@ extern "C" {
 #define L2L__SET L2L__NAME(all)
 #define L2L__FMA L2L__NAME(fma)
 #define L2L__PICK L2L__NAME(pick)
+#define L2L__MASK(is) (is)
+#define L2L__FETCH(p) __builtin_prefetch(p)
 
 #define L2L__LONG __attribute__((__vector_size__(4 * L2L__LANES), __aligned__(4), __may_alias__))
 typedef float L2L__V L2L__LONG;
@@ -13471,6 +13239,7 @@ L2L__INLINE L2L__V L2L__NAME(pick)(L2L__I mask, L2L__V yes, L2L__V no)
 {
     return (L2L__V)((mask & (L2L__I)yes) | (~mask & (L2L__I)no));
 }
+#endif
 
 /* The epilogue for channels k.. of the pixel whose numbers stand at `at` in the residual. */
 L2L__INLINE L2L__V L2L__NAME(epilogue)(L2L__V v, const l2l__epilogue *e, int64_t k, int64_t at)
@@ -13479,7 +13248,7 @@ L2L__INLINE L2L__V L2L__NAME(epilogue)(L2L__V v, const l2l__epilogue *e, int64_t
     if (e->scale) v *= L2L__LD(e->scale + k);
     if (e->bias) v += L2L__LD(e->bias + k);
     if (e->residual) v += L2L__LD(e->residual + at);
-    return e->relu ? (L2L__V)((L2L__I)v & ~(v < L2L__SET(0))) : v;
+    return e->relu ? L2L__PICK(v < L2L__SET(0), L2L__SET(0), v) : v; /* NaN stays visible         */
 }
 
 /* The sums of a tile: 6 rows x 2 vectors, kept in registers under their own names (compilers do not
@@ -13489,7 +13258,8 @@ typedef struct L2L__NAME(sums) {
 } L2L__NAME(sums);
 #define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5)
 
-L2L__INLINE L2L__NAME(sums) L2L__NAME(sums_load)(const int rows, float *const *y, bool accumulate)
+L2L__INLINE L2L__NAME(sums) L2L__NAME(sums_load)(const int rows, l2l_real *const *y,
+                                                 bool accumulate)
 {
     L2L__NAME(sums) t;
 #define X(r) t.s##r = t.u##r = L2L__SET(0);
@@ -13502,7 +13272,7 @@ L2L__INLINE L2L__NAME(sums) L2L__NAME(sums_load)(const int rows, float *const *y
     return t;
 }
 
-L2L__INLINE void L2L__NAME(sums_store)(const int rows, L2L__NAME(sums) t, float *const *y)
+L2L__INLINE void L2L__NAME(sums_store)(const int rows, L2L__NAME(sums) t, l2l_real *const *y)
 {
 #define X(r) if (rows > r) { L2L__ST(y[r], t.s##r); L2L__ST(y[r] + L2L__LANES, t.u##r); }
     L2L__EACH_ROW(X)
@@ -13510,9 +13280,9 @@ L2L__INLINE void L2L__NAME(sums_store)(const int rows, L2L__NAME(sums) t, float 
 }
 
 /* row r += *a_r b */
-L2L__INLINE void L2L__NAME(sums_add)(const int rows, L2L__NAME(sums) *t, const float *b,
-                                     const float *a0, const float *a1, const float *a2,
-                                     const float *a3, const float *a4, const float *a5)
+L2L__INLINE void L2L__NAME(sums_add)(const int rows, L2L__NAME(sums) *t, const l2l_real *b,
+                                     const l2l_real *a0, const l2l_real *a1, const l2l_real *a2,
+                                     const l2l_real *a3, const l2l_real *a4, const l2l_real *a5)
 {
     const L2L__V b0 = L2L__LD(b), b1 = L2L__LD(b + L2L__LANES);
 #define X(r)                                                                                       \
@@ -13525,15 +13295,15 @@ L2L__INLINE void L2L__NAME(sums_add)(const int rows, L2L__NAME(sums) *t, const f
 #undef X
 }
 
-L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const float *const *a,
-                                      int first, const float *b, int step, float *const *y,
+L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const l2l_real *const *a,
+                                      int first, const l2l_real *b, int step, l2l_real *const *y,
                                       bool accumulate)
 {
     L2L__NAME(sums) s = L2L__NAME(sums_load)(rows, y, accumulate);
     int t, d;
     for (t = 0; t < taps; t++, a += L2L__ROWS) {
-        const float *p = b + (int64_t)t * step * 2 * L2L__LANES;
-#define X(r) const float *a##r = a[rows > r ? r : 0] + first;
+        const l2l_real *p = b + (int64_t)t * step * 2 * L2L__LANES;
+#define X(r) const l2l_real *a##r = a[rows > r ? r : 0] + first;
         L2L__EACH_ROW(X)
 #undef X
         for (d = 0; d < depth; d++, p += 2 * L2L__LANES)
@@ -13542,8 +13312,8 @@ L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const
     L2L__NAME(sums_store)(rows, s, y);
 }
 
-L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const float *const *a, int first,
-                                 const float *b, int step, float *const *y, bool accumulate)
+L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const l2l_real *const *a, int first,
+                                 const l2l_real *b, int step, l2l_real *const *y, bool accumulate)
 {
     switch (rows) {
 #define X(r)                                                                                       \
@@ -13556,11 +13326,11 @@ L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const float *con
 }
 
 /* The same tile for weight gradients: the rows are neighbours in a, the sum runs over pixels. */
-L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const float *a, int64_t sa,
-                                       const float *b, int64_t sb, float *y, bool accumulate)
+L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const l2l_real *a, int64_t sa,
+                                       const l2l_real *b, int64_t sb, l2l_real *y, bool accumulate)
 {
     enum { L = 2 * L2L__LANES };
-    float *const at[6] = {y, y + L, y + 2 * L, y + 3 * L, y + 4 * L, y + 5 * L};
+    l2l_real *const at[6] = {y, y + L, y + 2 * L, y + 3 * L, y + 4 * L, y + 5 * L};
     L2L__NAME(sums) s = L2L__NAME(sums_load)(rows, at, accumulate);
     int p;
     for (p = 0; p < count; p++, a += sa, b += sb)
@@ -13569,8 +13339,8 @@ L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const float *a
     L2L__NAME(sums_store)(rows, s, at);
 }
 
-L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t sa, const float *b,
-                                  int64_t sb, float *y, bool accumulate)
+L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const l2l_real *a, int64_t sa,
+                                  const l2l_real *b, int64_t sb, l2l_real *y, bool accumulate)
 {
     switch (rows) {
 #define X(r) case r + 1: L2L__NAME(outer_rows)(r + 1, count, a, sa, b, sb, y, accumulate); break;
@@ -13580,10 +13350,10 @@ L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t s
 }
 
 /* out[r*2L + q] = in[q*step + r], four by four. */
-L2L__INLINE void L2L__NAME(turn)(const float *in, int64_t step, float *out)
+L2L__INLINE void L2L__NAME(turn)(const l2l_real *in, int64_t step, l2l_real *out)
 {
     enum { L = L2L__LANES };
-#ifdef L2L__X86
+#if defined(L2L__X86) && L2L__LANES > 1
     __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + step);
     __m128 c = _mm_loadu_ps(in + 2 * step), d = _mm_loadu_ps(in + 3 * step);
     _MM_TRANSPOSE4_PS(a, b, c, d);
@@ -13600,16 +13370,16 @@ L2L__INLINE void L2L__NAME(turn)(const float *in, int64_t step, float *out)
 
 /* The three ways that a weight may lie: columns side by side (forward), rows side by side (input
    gradient, turned four by four), neither or not enough of them. */
-L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const float *in, int64_t sd, int64_t sq,
-                                 float *out)
+L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const l2l_real *in, int64_t sd, int64_t sq,
+                                 l2l_real *out)
 {
     enum { L = L2L__LANES };
     int q, d, quads = sd == 1 ? valid / 4 * 4 : 0, deep = depth / 4 * 4;
     if (valid < 2 * L) memset(out, 0, (size_t)depth * 2 * L * sizeof *out);
     if (valid == 2 * L && sq == 1) {
         for (d = 0; d < depth; d++, in += sd, out += 2 * L) {
-            __builtin_prefetch(in + 8 * sd);
-            __builtin_prefetch(in + 8 * sd + L);
+            L2L__FETCH(in + 8 * sd);
+            L2L__FETCH(in + 8 * sd + L);
             L2L__ST(out, L2L__LD(in));
             L2L__ST(out + L, L2L__LD(in + L));
         }
@@ -13617,40 +13387,40 @@ L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const float *in, int64_t 
     }
     for (q = 0; q < quads; q += 4)
         for (d = 0; d < deep; d += 4) {
-            __builtin_prefetch(in + (q + 4 + d / 4 % 4) * sq + d); /* the rows of the next four   */
+            L2L__FETCH(in + (q + 4 + d / 4 % 4) * sq + d); /* the rows of the next four   */
             L2L__NAME(turn)(in + q * sq + d, sq, out + d * 2 * L + q);
         }
     for (q = 0; q < valid; q++)
         for (d = q < quads ? deep : 0; d < depth; d++) out[d * 2 * L + q] = in[d * sd + q * sq];
 }
 
-/* By whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
-L2L__KERNEL void L2L__NAME(finish)(int k, int n, const float *x, const l2l__epilogue *e,
-                                   int64_t from, float *y)
+/* By whole vectors, then number by number. Same arithmetic, same bits. */
+L2L__KERNEL void L2L__NAME(finish)(int k, int n, const l2l_real *x, const l2l__epilogue *e,
+                                   int64_t from, l2l_real *y)
 {
     for (; k + L2L__LANES <= n; k += L2L__LANES)
         L2L__ST(y + k, L2L__NAME(epilogue)(L2L__LD(x + k), e, k, from + k));
-    if (k < n) l2l__naive_finish(k, n, x, e, from, y);
+    if (L2L__LANES > 1 && k < n) l2l__naive_finish(k, n, x, e, from, y);
 }
 
 /* dy where the gate is positive, else 0. */
-L2L__INLINE L2L__V L2L__NAME(gated)(const float *dy, const float *gate, int64_t i)
+L2L__INLINE L2L__V L2L__NAME(gated)(const l2l_real *dy, const l2l_real *gate, int64_t i)
 {
     L2L__V t = L2L__LD(dy + i);
-    return gate ? (L2L__V)((L2L__I)t & (L2L__LD(gate + i) > L2L__SET(0))) : t;
+    return gate ? L2L__PICK(L2L__LD(gate + i) > L2L__SET(0), t, L2L__SET(0)) : t;
 }
 
-L2L__KERNEL void L2L__NAME(gate_scale)(int k, int n, const float *dy, const float *gate,
-                                       const float *scale, float *out)
+L2L__KERNEL void L2L__NAME(gate_scale)(int k, int n, const l2l_real *dy, const l2l_real *gate,
+                                       const l2l_real *scale, l2l_real *out)
 {
     for (; k + L2L__LANES <= n; k += L2L__LANES)
         L2L__ST(out + k, L2L__NAME(gated)(dy, gate, k) * L2L__LD(scale + k));
-    if (k < n) l2l__naive_gate_scale(k, n, dy, gate, scale, out);
+    if (L2L__LANES > 1 && k < n) l2l__naive_gate_scale(k, n, dy, gate, scale, out);
 }
 
-L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const float *dy,
-                                    const float *gate, const float *x, const float *mu, float *s0,
-                                    float *s1)
+L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const l2l_real *dy,
+                                    const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
+                                    l2l_real *s0, l2l_real *s1)
 {
     int p, k = first;
     for (p = 0; p < pixels; p++)
@@ -13662,21 +13432,111 @@ L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const float *d
             if (s0) L2L__ST(s0 + k, L2L__LD(s0 + k) + t);
             if (s1) L2L__ST(s1 + k, L2L__FMA(t, d, L2L__LD(s1 + k)));
         }
-    if (k < n) l2l__naive_moments(k, n, pixels, dy, gate, x, mu, s0, s1);
+    if (L2L__LANES > 1 && k < n) l2l__naive_moments(k, n, pixels, dy, gate, x, mu, s0, s1);
 }
 
-L2L__KERNEL void L2L__NAME(combine)(int k, int n, const float *dy, const float *gate,
-                                    const float *x, const float *by, float *out)
+L2L__KERNEL void L2L__NAME(combine)(int k, int n, const l2l_real *dy, const l2l_real *gate,
+                                    const l2l_real *x, const l2l_real *by, l2l_real *out)
 {
     for (; k + L2L__LANES <= n; k += L2L__LANES) {
-        L2L__V d = L2L__LD(x + k) - L2L__LD(by + k), v;
-        v = L2L__FMA(L2L__LD(by + 2 * n + k), d, L2L__LD(by + 3 * n + k));
-        v = L2L__FMA(L2L__LD(by + n + k), L2L__NAME(gated)(dy, gate, k), v);
+        const L2L__V a = L2L__LD(by + n + k), b = L2L__LD(by + 2 * n + k);
+        const L2L__V t = L2L__NAME(gated)(dy, gate, k), d = L2L__LD(x + k) - L2L__LD(by + k);
+        const L2L__V e = L2L__LD(by + 3 * n + k);
+        L2L__V v = a * t + b * d + e;
+        if (L2L__LANES > 1) v = L2L__FMA(a, t, L2L__FMA(b, d, e));
         L2L__ST(out + k, v);
     }
-    if (k < n) l2l__naive_combine(k, n, dy, gate, x, by, out);
+    if (L2L__LANES > 1 && k < n) l2l__naive_combine(k, n, dy, gate, x, by, out);
 }
 
+L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
+                               l2l_real b, l2l_real *out)
+{
+    const L2L__V zero = L2L__SET(0), one = L2L__SET(1), va = L2L__SET(a);
+    int64_t i = 0;
+    L2L__V v, low, high;
+#define L2L__EACH for (; i + L2L__LANES <= n; i += L2L__LANES)
+    if (f == L2L__ADD) {                     /* at once: l2l__scatter_image has short lines       */
+        L2L__EACH L2L__ST(out + i, L2L__LD(x + i) + L2L__LD(y + i));
+        for (; i < n; i++) out[i] = x[i] + y[i];
+        return;
+    }
+    switch (f) {
+#if L2L__LANES == 1
+    case L2L__AFFINE:
+        L2L__EACH {
+            v = va * x[i];                   /* rounded, also where compilers contract            */
+            out[i] = v + b;
+        }
+        break;
+#endif
+    case L2L__RELU:
+        L2L__EACH {
+            v = L2L__LD(x + i);
+            L2L__ST(out + i, L2L__PICK(v < zero, zero, v)); /* not-a-number stays visible         */
+        }
+        break;
+    case L2L__SIGN_STEP:
+        L2L__EACH {
+            v = L2L__LD(x + i);
+            L2L__ST(out + i, L2L__PICK(v > zero, va, L2L__PICK(v < zero, zero - va, zero)));
+        }
+        break;
+    case L2L__GATE:
+        L2L__EACH {
+            v = L2L__LD(x + i);
+            L2L__ST(out + i, L2L__PICK(L2L__LD(y + i) > zero, v, va * v));
+        }
+        break;
+    case L2L__PROJECT:
+        L2L__EACH {
+            v = L2L__LD(y + i);
+            low = v - va;
+            high = v + va;
+            low = L2L__PICK(low > zero, low, zero);
+            high = L2L__PICK(high < one, high, one);
+            v = L2L__LD(x + i);
+            v = L2L__PICK(v < low, low, v);
+            L2L__ST(out + i, L2L__PICK(v > high, high, v));
+        }
+        break;
+    case L2L__MUL:
+        L2L__EACH L2L__ST(out + i, L2L__LD(x + i) * L2L__LD(y + i));
+        break;
+    }
+#undef L2L__EACH
+    if (L2L__LANES > 1 && i < n) l2l__naive_ew(f, n - i, x + i, y ? y + i : NULL, a, b, out + i);
+}
+
+L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const l2l_real *x, int oh,
+                                     l2l_real *y, int *index)
+{
+    const int h = oh * g->stride - g->padding, lines = h + g->kh < g->h ? h + g->kh : g->h;
+    int ow, k = first, i, j;
+    for (ow = 0; ow < g->ow; ow++) {
+        const int w = ow * g->stride - g->padding, columns = w + g->kw < g->w ? w + g->kw : g->w;
+        const int i0 = h < 0 ? 0 : h, j0 = w < 0 ? 0 : w; /* without what is padding              */
+        for (k = first; k + L2L__LANES <= g->c; k += L2L__LANES) {
+            L2L__V best = L2L__LD(x + ((int64_t)i0 * g->w + j0) * g->c + k);
+            L2L__I place = {0};
+            place += i0 * g->w + j0;
+            for (i = i0; i < lines; i++)
+                for (j = j0; j < columns; j++) {
+                    int at = i * g->w + j;
+                    L2L__V v = L2L__LD(x + (int64_t)at * g->c + k);
+                    L2L__I there = {0}, wins = L2L__MASK((v > best) | (v != v));
+                    there += at;
+                    best = L2L__PICK(wins, v, best);
+                    place = (wins & there) | (~wins & place);
+                }
+            L2L__ST(y + (int64_t)ow * g->c + k, best);
+            *(L2L__I *)(void *)(index + (int64_t)ow * g->c + k) = place;
+        }
+    }
+    if (L2L__LANES > 1 && k < g->c) l2l__naive_pool_row(k, g, x, oh, y, index);
+}
+
+#if L2L__LANES > 1 /* to the end of the cell */
 /* Winograd's transforms (Lavin and Gray 2016) of one line of at most six vectors, under their own
    names so that they stay in registers.
    F(4,3) interpolates at 0, +-a, +-b and infinity; a = 5/8, b = 3/2 are exact in binary, and their
@@ -13857,88 +13717,6 @@ L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *cons
     }
 #undef X
 }
-#undef L2L__EACH_ROW
-
-L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const float *x, const float *y, float a, float b,
-                               float *out)
-{
-    const L2L__V zero = L2L__SET(0), one = L2L__SET(1), va = L2L__SET(a);
-    int64_t i = 0;
-    L2L__V v, low, high;
-#define L2L__EACH for (; i + L2L__LANES <= n; i += L2L__LANES)
-    if (f == L2L__ADD) {                     /* at once: l2l__scatter_image has short lines       */
-        L2L__EACH L2L__ST(out + i, L2L__LD(x + i) + L2L__LD(y + i));
-        for (; i < n; i++) out[i] = x[i] + y[i];
-        return;
-    }
-    switch (f) {
-    case L2L__RELU:
-        L2L__EACH {
-            v = L2L__LD(x + i);
-            L2L__ST(out + i, (L2L__V)((L2L__I)v & ~(v < zero)));
-        }
-        break;
-    case L2L__SIGN_STEP:
-        L2L__EACH {
-            v = L2L__LD(x + i);
-            v = (L2L__V)(((L2L__I)va & (v > zero)) | ((L2L__I)(zero - va) & (v < zero)));
-            L2L__ST(out + i, v);
-        }
-        break;
-    case L2L__GATE:
-        L2L__EACH {
-            v = L2L__LD(x + i);
-            L2L__ST(out + i, L2L__PICK(L2L__LD(y + i) > zero, v, va * v));
-        }
-        break;
-    case L2L__PROJECT:
-        L2L__EACH {
-            v = L2L__LD(y + i);
-            low = v - va;
-            high = v + va;
-            low = L2L__PICK(low > zero, low, zero);
-            high = L2L__PICK(high < one, high, one);
-            v = L2L__LD(x + i);
-            v = L2L__PICK(v < low, low, v);
-            L2L__ST(out + i, L2L__PICK(v > high, high, v));
-        }
-        break;
-    case L2L__MUL:
-        L2L__EACH L2L__ST(out + i, L2L__LD(x + i) * L2L__LD(y + i));
-        break;
-    }
-#undef L2L__EACH
-    if (i < n) l2l__naive_ew(f, n - i, x + i, y ? y + i : NULL, a, b, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const float *x, int oh,
-                                     float *y, int *index)
-{
-    const int h = oh * g->stride - g->padding, lines = h + g->kh < g->h ? h + g->kh : g->h;
-    int ow, k = first, i, j;
-    for (ow = 0; ow < g->ow; ow++) {
-        const int w = ow * g->stride - g->padding, columns = w + g->kw < g->w ? w + g->kw : g->w;
-        const int i0 = h < 0 ? 0 : h, j0 = w < 0 ? 0 : w; /* without what is padding              */
-        for (k = first; k + L2L__LANES <= g->c; k += L2L__LANES) {
-            L2L__V best = L2L__LD(x + ((int64_t)i0 * g->w + j0) * g->c + k);
-            L2L__I place = {0};
-            place += i0 * g->w + j0;
-            for (i = i0; i < lines; i++)
-                for (j = j0; j < columns; j++) {
-                    int at = i * g->w + j;
-                    L2L__V v = L2L__LD(x + (int64_t)at * g->c + k);
-                    L2L__I there = {0}, wins = (v > best) | (v != v);
-                    there += at;
-                    best = L2L__PICK(wins, v, best);
-                    place = (wins & there) | (~wins & place);
-                }
-            L2L__ST(y + (int64_t)ow * g->c + k, best);
-            *(L2L__I *)(void *)(index + (int64_t)ow * g->c + k) = place;
-        }
-    }
-    if (k < g->c) l2l__naive_pool_row(k, g, x, oh, y, index);
-}
-
 /* Equal patches, for l2l__tie_tiles. Equal is what differs by a few roundings: Winograd's layers
    in front have left theirs. */
 L2L__INLINE L2L__V L2L__NAME(size)(L2L__V x) { return (L2L__V)((L2L__I)x & 0x7fffffff); }
@@ -14105,6 +13883,7 @@ L2L__INLINE L2L__V L2L__NAME(tanh)(L2L__V x)
 }
 
 /* y = W z, a tile of up to 10 rows by one vector in registers; compare l2l__cell_matrix. */
+#undef L2L__EACH_ROW
 #define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9)
 
 L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const float *w, int row, int column,
@@ -14139,7 +13918,6 @@ L2L__INLINE void L2L__NAME(cell_matrix)(const float *w, int row, int column, int
 #undef X
     }
 }
-#undef L2L__EACH_ROW
 
 /* The four gates and c of one unit, at p in its rows, which are n numbers apart. One division
    serves all four: 1/q_1 = 1/(q_1 q_2 q_3 q_4) (q_3 q_4) q_2, and so on; every q is in 1..230. */
@@ -14278,24 +14056,28 @@ L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const 
 static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
     L2L__LANES, L2L__NAME(cell_forward), L2L__NAME(cell_backward), L2L__NAME(cell_accumulate)
 };
+#endif
 
-#if L2L__LANES == 4
+#if L2L__LANES <= 4
 /* An optimizer's step waits for the memory: four lanes are enough for every instruction set, and
-   without fused multiplications the bits are those of the naive twin. */
+   without fused multiplications the bits are those of plain C. */
 L2L__INLINE L2L__V L2L__NAME(sqrt)(L2L__V x)
 {
-#if defined(L2L__X86)
+#if L2L__LANES == 1
+    return (l2l_real)sqrt((double)x);
+#elif defined(L2L__X86)
     return (L2L__V)_mm_sqrt_ps((__m128)x);
 #elif defined(__aarch64__)
     return (L2L__V)vsqrtq_f32((float32x4_t)x);
 #else
-    L2L__V y = {l2l__sqrt(x[0]), l2l__sqrt(x[1]), l2l__sqrt(x[2]), l2l__sqrt(x[3])};
+    L2L__V y = {l2l__naive_sqrt(x[0]), l2l__naive_sqrt(x[1]), l2l__naive_sqrt(x[2]),
+                l2l__naive_sqrt(x[3])};
     return y;
 #endif
 }
 
 L2L__INLINE int64_t L2L__NAME(update_sgd)(int64_t i, int64_t n, const l2l__update *u,
-                                          const float *g, float *x, float *m)
+                                          const l2l_real *g, l2l_real *x, l2l_real *m)
 {
     const L2L__V scale = L2L__SET(u->scale), decay = L2L__SET(u->decay);
     const L2L__V rate = L2L__SET(u->rate), momentum = L2L__SET(u->momentum);
@@ -14313,7 +14095,7 @@ L2L__INLINE int64_t L2L__NAME(update_sgd)(int64_t i, int64_t n, const l2l__updat
 }
 
 L2L__INLINE int64_t L2L__NAME(update_adam)(int64_t i, int64_t n, const l2l__update *u,
-                                           const float *g, float *x, float *m, float *v)
+                                           const l2l_real *g, l2l_real *x, l2l_real *m, l2l_real *v)
 {
     const L2L__V scale = L2L__SET(u->scale), decay = L2L__SET(u->decay);
     const L2L__V b1 = L2L__SET(u->beta1), c1 = L2L__SET(1 - u->beta1);
@@ -14331,29 +14113,40 @@ L2L__INLINE int64_t L2L__NAME(update_adam)(int64_t i, int64_t n, const l2l__upda
     return i;
 }
 
-L2L__KERNEL void L2L__NAME(update)(int64_t i, int64_t n, const l2l__update *u, const float *g,
-                                   float *x, float *m, float *v)
+L2L__KERNEL void L2L__NAME(update)(int64_t i, int64_t n, const l2l__update *u, const l2l_real *g,
+                                   l2l_real *x, l2l_real *m, l2l_real *v)
 {
     i = u->adam ? L2L__NAME(update_adam)(i, n, u, g, x, m, v)
                 : L2L__NAME(update_sgd)(i, n, u, g, x, m);
-    l2l__naive_update(i, n, u, g, x, m, v);
+    if (L2L__LANES > 1) l2l__naive_update(i, n, u, g, x, m, v);
 }
 #endif
 
 static const l2l__kernels L2L__NAME(kernels) = {
+#if L2L__LANES == 1
+    "plain C",
+#else
     L2L__LANES == 16 ? "AVX-512" : L2L__LANES == 8 ? "AVX2+FMA" : L2L__BASELINE,
+#endif
     2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
     L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(ew),
-    L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties),
-    &L2L__NAME(cell_kernels),
-#if L2L__LANES == 4
-    L2L__NAME(update)
+    L2L__NAME(pool_row), &L2L__NAME(cell_kernels),
+#if L2L__LANES <= 4
+    L2L__NAME(update),
 #else
-    l2l__update_sse2
+    l2l__update_sse2,
+#endif
+#if L2L__LANES == 1
+    NULL, NULL
+#else
+    L2L__NAME(winograd), L2L__NAME(ties)
 #endif
 };
 
+#undef L2L__EACH_ROW
 #undef L2L__NAME
+#undef L2L__INLINE
+#undef L2L__KERNEL
 #undef L2L__V
 #undef L2L__I
 #undef L2L__LD
@@ -14361,6 +14154,8 @@ static const l2l__kernels L2L__NAME(kernels) = {
 #undef L2L__SET
 #undef L2L__FMA
 #undef L2L__PICK
+#undef L2L__MASK
+#undef L2L__FETCH
 #undef L2L__LANES
 #undef L2L__SUFFIX
 #undef L2L__TARGET
@@ -14369,13 +14164,40 @@ static const l2l__kernels L2L__NAME(kernels) = {
 #if defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED) && !defined(L2L__AGAIN)
 #define L2LADV_IMPLEMENTED
 
-/* -- 15.4 drivers ------------------------------------------------------------------------------ */
+#ifdef L2L__VECTORS
+#define L2L__AGAIN /* this file, by itself */
+#ifdef L2L__X86
+#define L2L__BASELINE "SSE2"
+#define L2L__LANES 4
+#define L2L__SUFFIX sse2
+#define L2L__TARGET __attribute__((__target__("sse2")))
+#include L2LADV_HEADER
+#define L2L__LANES 8
+#define L2L__SUFFIX avx2
+#define L2L__TARGET __attribute__((__target__("avx2,fma")))
+#include L2LADV_HEADER
+#define L2L__LANES 16
+#define L2L__SUFFIX avx512
+#define L2L__TARGET __attribute__((__target__("avx512f,avx2,fma")))
+#include L2LADV_HEADER
+#else
+#define L2L__BASELINE "NEON"
+#define L2L__LANES 4
+#define L2L__SUFFIX neon
+#define L2L__TARGET
+#include L2LADV_HEADER
+#endif
+#undef L2L__AGAIN
+#undef L2L__BASELINE
+#endif
+
+/* -- 15.3 drivers ------------------------------------------------------------------------------ */
 
 /* Which convolution goes which way, asked in this order (examples/layers.c measures every layer of
-   the four networks).
+   the four networks). The taps of the kernel are (i,j), s is the stride, p the padding. Plain C, in
+   which no channels are too few and nothing is transformed, takes the last of each.
 
-   forward, y = conv(x, w)
-     no vector kernels                             l2l__naive_conv_forward
+   forward, y[oh][ow][k] = sum over taps (i,j), c of x[oh*s + i - p][ow*s + j - p][c] w[i][j][c][k]
      K <= 4 < C, stride 1, square (a tile of       l2l__turned_forward: as the input gradient of a
        columns would be all but empty)               layer with C and K exchanged
      3x3, stride 1, padding <= 2, C and K          l2l__winograd_run, F(4,3) or F(2,3): whichever
@@ -14386,13 +14208,13 @@ static const l2l__kernels L2L__NAME(kernels) = {
      else                                          l2l__indirect_forward, by taps; planes of up to
                                                      64 pixels and more than 128 channels `sparse`:
                                                      place by place, without taps beyond the border
-   input gradient, dx = conv^T(dy, w)
-     no vector kernels                             l2l__naive_conv_input_gradient
+   input gradient, dx[h][w][c] = sum over taps (i,j), k of dy[(h+p-i)/s][(w+p-j)/s][k] w[i][j][c][k]
+   where both quotients are whole
      C <= 4, more than 1x1                         l2l__scatter_gradient: a product, then added up
      as forward, with C and K exchanged            l2l__winograd_run with the taps in reverse
      else                                          l2l__indirect_phases: a stride's phases apart
-   weight gradient, dw = sum over pixels of x dy
-     no vector kernels                             l2l__naive_conv_weight_gradient
+   weight gradient, dw[i][j][c][k] = sum over pixels (oh,ow) of
+   x[oh*s + i - p][ow*s + j - p][c] dy[oh][ow][k]
      K <= 4 < C, stride 1                          itself, x and dy exchanged; then turned
      as forward                                    l2l__winograd_weight_gradient
      else                                          l2l__direct_weight_gradient; C <= 4 by lines;
@@ -15480,12 +15302,18 @@ static l2l__geometry l2l__turned(const l2l__geometry *g)
     return t;
 }
 
+/* So few channels that a tile's columns would be all but empty. */
+static bool l2l__few(const l2l_context *c, int channels)
+{
+    return channels <= L2L__FEW && c->kernels->columns > L2L__FEW;
+}
+
 /* A layer of stride 1 with few output channels does badly by panels of those. But it is the input
    gradient of the layer that is turned, and that one's few channels are its input's. */
-static bool l2l__better_turned(const l2l__geometry *g)
+static bool l2l__better_turned(const l2l_context *c, const l2l__geometry *g)
 {
-    return g->k <= L2L__FEW && g->c > L2L__FEW && g->stride == 1 && g->kh == g->kw && g->kh > 1 &&
-           g->padding < g->kh;
+    return l2l__few(c, g->k) && g->c > L2L__FEW && g->stride == 1 && g->kh == g->kw &&
+           g->kh > 1 && g->padding < g->kh;
 }
 
 /* The weight w of layer g for the layer that is g turned, or the other way round. */
@@ -15523,9 +15351,7 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_
     l2l__matrix m = l2l__matrix_of(g, 0);
     int side = l2l__winograd_side(c->kernels, g, g->padding);
     bool ok = true;
-    if (!c->kernels->tile) {
-        l2l__naive_conv_forward(c, g, x, w->data, e, y);
-    } else if (l2l__better_turned(g)) {
+    if (l2l__better_turned(c, g)) {
         ok = l2l__turned_forward(c, g, x, w, last, y);
     } else if (side) {
         l2l__winograd q = l2l__winograd_of(c, side, g);
@@ -15620,9 +15446,7 @@ static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, con
     l2l__geometry turned = l2l__turned(g);
     int side = l2l__winograd_side(c->kernels, &turned, turned.padding);
     bool ok = true;
-    if (!c->kernels->tile) {
-        l2l__naive_conv_input_gradient(c, g, dy, w->data, dx);
-    } else if (g->c <= L2L__FEW && g->kh * g->kw > 1) {
+    if (l2l__few(c, g->c) && g->kh * g->kw > 1) {
         ok = l2l__scatter_gradient(c, g, dy, w, dx);
     } else if (side) {
         l2l__matrix m = l2l__matrix_of(g, 1);
@@ -15769,9 +15593,7 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
     l2l_mark mark = l2l_mark_here(c);
     int side = l2l__winograd_side(c->kernels, g, 0); /* this direct way leaves nothing out        */
     bool ok = true;
-    if (!c->kernels->tile) {
-        l2l__naive_conv_weight_gradient(c, g, x, dy, dw);
-    } else if (l2l__better_turned(g)) {
+    if (l2l__better_turned(c, g)) {
         const l2l__geometry turned = l2l__turned(g);
         l2l_real *v = (l2l_real *)l2l__arena_array(c, (int64_t)g->kh * g->kw * g->c * g->k,
                                                    sizeof *v);
@@ -15817,6 +15639,13 @@ static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, bool forwar
             if (forward) for (k = 0; k < c0; k++) v[k] = image[(int64_t)place[k] * c0 + k];
             else for (k = 0; k < c0; k++) image[(int64_t)place[k] * c0 + k] += v[k];
     }
+}
+
+/* The pixel of an image that output pixel (oh,ow) reads at tap (i,j); -1: beyond the border. */
+static int64_t l2l__place_of(const l2l__geometry *g, int oh, int ow, int i, int j)
+{
+    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
+    return h < 0 || h >= g->h || w < 0 || w >= g->w ? -1 : (int64_t)h * g->w + w;
 }
 
 /* The same for averages, of one image: adds towards y (forward) or towards x (adjoint). */
