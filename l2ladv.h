@@ -2585,7 +2585,8 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in)
 
    SECOND ORDER. Exactly, g_t depends on phi too. If the cell hands the cotangent v_t to g_t, then
    a_t = w_t g_t + u_t + H_t v_t with the Hessian H_t of the loss at x'_t. This couples the pixels
-   of an image, so here all blocks go back together, step by step. */
+   of an image, so here all blocks go back together, step by step; each step begins at h_0 again,
+   which costs little beside two passes of the classifier. */
 
 /* -- the cell of the learned maximizer ------------------------------------------------ >>cell --
    All coordinates share one small network, so it runs on blocks of L2L__COORDS of them: a row is
@@ -3146,18 +3147,16 @@ typedef struct l2l__adjoint {
     double *totals;              /* parts x cell_size, of dL_phi/dphi                             */
     l2l__sweep *sweeps;          /* one for each worker                                           */
     /* second order only */
-    l2l_tensor **adv;            /* x'_0 .. x'_{T-1}                                              */
-    l2l_real *state;             /* T x blocks x 2H rows: h_t and c_t                             */
+    l2l_tensor *adv, *v;         /* x'_t, and the cotangent of g_t                                */
     l2l_real *carried;           /* blocks x 2H rows: dL/dh_t and dL/dc_t                         */
     l2l_real *a;                 /* per coordinate: a_{t+1}, then a_t                             */
-    l2l_tensor *v;               /* the cotangent of g_t                                          */
 } l2l__adjoint;
 
-/* Lines 11 and 12 again, in slot k: x'_t -> x'_{t+1}, with m_t. */
-static void l2l__sweep_forward(const l2l__adjoint *a, l2l__sweep *s, int k, int64_t block, int t)
+/* Lines 11 and 12 again: x'_t -> x'_{t+1}, with m_t. */
+static void l2l__sweep_forward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
 {
-    l2l__cell_step step = l2l__sweep_step(a->m, s, k);
-    l2l_real *mask = s->mask + k * L2L__COORDS, epsilon = (l2l_real)a->in->epsilon;
+    l2l__cell_step step = l2l__sweep_step(a->m, s, t);
+    l2l_real *mask = s->mask + t * L2L__COORDS, epsilon = (l2l_real)a->in->epsilon;
     int64_t first = block * L2L__COORDS;
     int l;
     l2l__row_load(a->in->g[t]->data, first, a->count, s->g);
@@ -3172,12 +3171,12 @@ static void l2l__sweep_forward(const l2l__adjoint *a, l2l__sweep *s, int k, int6
     }
 }
 
-/* a_{t+1} -> a_t through step t in slot k; `rows` of dL/d(h_t, inputs) are wanted. */
-static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int k, int64_t block, int t,
+/* a_{t+1} -> a_t; `rows` of dL/d(h_t, inputs) are wanted. */
+static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t,
                                 int rows)
 {
-    l2l__cell_step step = l2l__sweep_step(a->m, s, k);
-    const l2l_real *mask = s->mask + k * L2L__COORDS;
+    l2l__cell_step step = l2l__sweep_step(a->m, s, t);
+    const l2l_real *mask = s->mask + t * L2L__COORDS;
     l2l_real w = (l2l_real)a->in->w[t];
     int l;
     for (l = 0; l < L2L__COORDS; l++) s->u[l] = mask[l] * s->a[l];
@@ -3186,13 +3185,24 @@ static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int k, int
     for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + s->u[l];
 }
 
-/* Slots 0 .. steps-1 into the sums of dL_phi/dphi. */
-static void l2l__sweep_accumulate(const l2l__adjoint *a, l2l__sweep *s, int steps)
+/* Steps t .. t+steps-1 into the sums of dL_phi/dphi. */
+static void l2l__sweep_accumulate(const l2l__adjoint *a, l2l__sweep *s, int t, int steps)
 {
     int G = a->m->cell.gates, H = a->m->cell.hidden, Z = a->m->cell.columns, row = L2L__COORDS;
-    a->kernels->accumulate(G, Z, steps, s->gates, G * row, s->z, Z * row, s->sums);
-    a->kernels->accumulate(1, 1 + H, steps, s->y, row, s->z + Z * row, Z * row,
+    const l2l__cell_step first = l2l__sweep_step(a->m, s, t);
+    a->kernels->accumulate(G, Z, steps, first.gates, G * row, first.z, Z * row, s->sums);
+    a->kernels->accumulate(1, 1 + H, steps, first.y, row, first.z + Z * row, Z * row,
                            s->sums + G * Z * a->kernels->lanes);
+}
+
+/* A block from x'_0 and h_0 = c_0 = 0, which are there from the start, to x'_T. */
+static void l2l__sweep_to(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int T)
+{
+    int64_t first = block * L2L__COORDS;
+    int t;
+    l2l__row_load(a->in->x->data, first, a->count, s->x);
+    l2l__row_load(a->in->start->data, first, a->count, s->adv);
+    for (t = 0; t < T; t++) l2l__sweep_forward(a, s, block, t);
 }
 
 /* A block all the way there and back. */
@@ -3200,17 +3210,13 @@ static void l2l__adjoint_block(const l2l__adjoint *a, l2l__sweep *s, int64_t blo
 {
     int T = a->in->T, H = a->m->cell.hidden, t, l;
     size_t row = L2L__COORDS * sizeof *s->dh;
-    int64_t first = block * L2L__COORDS;
-    l2l__row_load(a->in->x->data, first, a->count, s->x);
-    l2l__row_load(a->in->start->data, first, a->count, s->adv);
-    for (t = 0; t < T; t++)                  /* slot 0 has h_0 = c_0 = 0 from the start           */
-        l2l__sweep_forward(a, s, t, block, t);
-    l2l__row_load(a->in->g[T]->data, first, a->count, s->a);
+    l2l__sweep_to(a, s, block, T);
+    l2l__row_load(a->in->g[T]->data, block * L2L__COORDS, a->count, s->a);
     for (l = 0; l < L2L__COORDS; l++) s->a[l] *= (l2l_real)a->in->w[T];
     memset(s->dh, 0, (size_t)H * row);
     memset(s->dc, 0, (size_t)H * row);
-    for (t = T - 1; t >= 0; t--) l2l__sweep_backward(a, s, t, block, t, t ? H : 0);
-    l2l__sweep_accumulate(a, s, T);
+    for (t = T - 1; t >= 0; t--) l2l__sweep_backward(a, s, block, t, t ? H : 0);
+    l2l__sweep_accumulate(a, s, 0, T);
 }
 
 static void l2l__sweep_flush(const l2l__adjoint *a, l2l__sweep *s, double *total)
@@ -3311,60 +3317,37 @@ static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_te
     return !c->status;
 }
 
-/* h_t, c_t and x'_t of a block into slot 0. */
-static void l2l__exact_load(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
-{
-    size_t H = (size_t)a->m->cell.hidden * L2L__COORDS;
-    const l2l_real *state = a->state + 2 * H * (size_t)(t * a->blocks + block);
-    int64_t first = block * L2L__COORDS;
-    memcpy(s->z + L2L__COORDS, state, H * sizeof *state);
-    memcpy(s->c, state + H, H * sizeof *state);
-    l2l__row_load(a->in->x->data, first, a->count, s->x);
-    l2l__row_load(a->adv[t]->data, first, a->count, s->adv);
-}
-
-static void l2l__exact_forward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
-{
-    size_t H = (size_t)a->m->cell.hidden * L2L__COORDS;
-    l2l_real *next = a->state + 2 * H * (size_t)((t + 1) * a->blocks + block);
-    l2l__cell_step step = l2l__sweep_step(a->m, s, 0);
-    l2l__exact_load(a, s, block, t);
-    l2l__sweep_forward(a, s, 0, block, t);
-    memcpy(next, step.h_next, H * sizeof *next);
-    memcpy(next + H, step.c_next, H * sizeof *next);
-    l2l__row_store(s->adv, block * L2L__COORDS, a->count, a->adv[t + 1]->data);
-}
-
-static void l2l__exact_backward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
+/* A block back through step t. */
+static void l2l__exact_block(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
 {
     int H = a->m->cell.hidden * L2L__COORDS;
     size_t bytes = (size_t)H * sizeof(l2l_real);
     l2l_real *carried = a->carried + (size_t)(2 * H) * (size_t)block;
     int64_t first = block * L2L__COORDS;
-    l2l__exact_load(a, s, block, t);
-    l2l__sweep_forward(a, s, 0, block, t);
+    l2l__sweep_to(a, s, block, t);
+    l2l__row_store(s->adv, first, a->count, a->adv->data);
+    l2l__sweep_forward(a, s, block, t);
     l2l__row_load(a->a, first, a->count, s->a);
     memcpy(s->dh, carried, bytes);
     memcpy(s->dc, carried + H, bytes);
-    l2l__sweep_backward(a, s, 0, block, t, a->m->cell.hidden + a->m->cell.inputs);
+    l2l__sweep_backward(a, s, block, t, a->m->cell.hidden + a->m->cell.inputs);
     memcpy(carried, s->dh, bytes);
     memcpy(carried + H, s->dc, bytes);
     l2l__row_store(s->a, first, a->count, a->a);
     l2l__input_vjp(a->m, s->g, a->norms + (int64_t)t * a->in->shape.n, first, a->d,
                    l2l__row_length(first, a->count), s->dh + H, a->v->data + first);
-    l2l__sweep_accumulate(a, s, 1);
+    l2l__sweep_accumulate(a, s, t, 1);
 }
 
-/* All blocks of the parts k, k + workers, ... forward or backward through step t. */
-static void l2l__exact_work(const l2l__adjoint *a, int k, int t, bool back)
+/* All blocks of the parts k, k + workers, ... back through step t. */
+static void l2l__exact_work(const l2l__adjoint *a, int k, int t)
 {
     l2l__sweep *s = &a->sweeps[k];
     int part;
     for (part = k; part < a->parts; part += a->workers) {
         int64_t b = l2l__part_begin(a, part), to = l2l__part_begin(a, part + 1);
-        for (; b < to; b++)
-            if (back) l2l__exact_backward(a, s, b, t); else l2l__exact_forward(a, s, b, t);
-        if (back) l2l__sweep_flush(a, s, a->totals + (size_t)part * (size_t)a->m->cell_size);
+        for (; b < to; b++) l2l__exact_block(a, s, b, t);
+        l2l__sweep_flush(a, s, a->totals + (size_t)part * (size_t)a->m->cell_size);
     }
 }
 
@@ -3380,40 +3363,24 @@ static bool l2l__exact_couple(const l2l__adjoint *a, int t)
             l2l__norm_vjp(m->options.input, a->in->g[t]->data + i * a->d, norms[i], a->d,
                           a->v->data + i * a->d);
     a->in->t = t;                            /* for errors                                        */
-    return l2l__add_hessian_vector(a->in, a->adv[t], a->v, a->a);
-}
-
-static bool l2l__exact_prepare(l2l__adjoint *a)
-{
-    l2l_context *c = a->m->context;
-    int64_t rows = a->blocks * 2 * a->m->cell.hidden, i;
-    size_t row = L2L__COORDS * sizeof(l2l_real);
-    int T = a->in->T, t;
-    a->adv = (l2l_tensor **)l2l__arena_array(c, T + (int64_t)1, sizeof *a->adv);
-    a->state = (l2l_real *)l2l__arena_array(c, (T + 1) * rows, row);
-    a->carried = (l2l_real *)l2l__arena_array(c, rows, row);
-    a->a = (l2l_real *)l2l__arena_array(c, a->count, sizeof *a->a);
-    a->v = l2l_zeros(c, a->in->shape);
-    if (c->status) return false;
-    for (t = 0; t <= T; t++) a->adv[t] = t ? l2l_zeros(c, a->in->shape) : a->in->start;
-    if (c->status) return false;
-    memset(a->state, 0, (size_t)rows * row); /* h_0 = c_0 = 0                                     */
-    memset(a->carried, 0, (size_t)rows * row);
-    for (i = 0; i < a->count; i++) a->a[i] = (l2l_real)a->in->w[T] * a->in->g[T]->data[i];
-    return true;
+    return l2l__add_hessian_vector(a->in, a->adv, a->v, a->a);
 }
 
 static bool l2l__adjoint_second_order(l2l__adjoint *a)
 {
-    int t, k;
-    if (!l2l__exact_prepare(a)) return false;
-    for (t = 0; t < a->in->T; t++) {
+    l2l_context *c = a->m->context;
+    int64_t rows = a->blocks * 2 * a->m->cell.hidden, i;
+    int T = a->in->T, t, k;
+    a->carried = (l2l_real *)l2l__arena_array(c, rows, L2L__COORDS * sizeof *a->carried);
+    a->a = (l2l_real *)l2l__arena_array(c, a->count, sizeof *a->a);
+    a->adv = l2l_zeros(c, a->in->shape);
+    a->v = l2l_zeros(c, a->in->shape);
+    if (c->status) return false;
+    memset(a->carried, 0, (size_t)rows * L2L__COORDS * sizeof *a->carried);
+    for (i = 0; i < a->count; i++) a->a[i] = (l2l_real)a->in->w[T] * a->in->g[T]->data[i];
+    for (t = T - 1; t >= 0; t--) {
         L2L__PARALLEL(a->workers)
-        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t, false);
-    }
-    for (t = a->in->T - 1; t >= 0; t--) {
-        L2L__PARALLEL(a->workers)
-        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t, true);
+        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t);
         if (t > 0 && !l2l__exact_couple(a, t)) return false;
     }
     return true;
@@ -3421,7 +3388,7 @@ static bool l2l__adjoint_second_order(l2l__adjoint *a)
 
 /* -- line 15: phi <- phi + alpha_1 grad L_phi / n ---------------------------------------------- */
 
-static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in, bool exact)
+static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in)
 {
     l2l_context *c = m->context;
     int64_t totals;
@@ -3438,7 +3405,7 @@ static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in,
     totals = (int64_t)a->parts * m->cell_size;
     a->norms = (double *)l2l__arena_array(c, (int64_t)in->T * in->shape.n, sizeof *a->norms);
     a->totals = (double *)l2l__arena_array(c, totals, sizeof *a->totals);
-    a->sweeps = l2l__sweeps(m, a->workers, exact ? 1 : in->T, a->kernels->lanes);
+    a->sweeps = l2l__sweeps(m, a->workers, in->T, a->kernels->lanes);
     if (c->status) return false;
     memset(a->totals, 0, (size_t)totals * sizeof *a->totals);
     l2l__phi_to_cell(m, in->epsilon);
@@ -3475,7 +3442,7 @@ static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool anew, doubl
     if (in->T < 1)
         return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_learned_gradient: T is %d, but must "
                          "be at least 1", in->T);
-    if (l2l__adjoint_prepare(&a, m, in, exact)) {
+    if (l2l__adjoint_prepare(&a, m, in)) {
         if (!exact) l2l__adjoint_first_order(&a);
         if (!exact || l2l__adjoint_second_order(&a))
             l2l__adjoint_gather(&a, anew, scale, gradient);
