@@ -2590,14 +2590,22 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in)
 
 /* -- the cell of the learned maximizer ------------------------------------------------ >>cell --
    All coordinates share one small network, so it runs on blocks of L2L__COORDS of them: a row is
-   one number for each coordinate of the block, and a weight meets a whole row. Here it stands in
-   plain C, forward and backward; chapter 15 has the same in vectors.
+   one number for each coordinate of the block, and a weight meets a whole row. What it computes
+   stands here; chapter 15 has it in vectors and in plain C (from L2L__NAME(cell_matrix) on).
    The cell reads the rows z_t = (1, h_t, inputs); its bias is the weight of the 1.
 
        LSTM   i, f, o = sigmoid and g = tanh of the four quarters of W z_t (in the order i f g o),
               c_{t+1} = f c_t + i g,   h_{t+1} = o tanh(c_{t+1})
        RNN    h_{t+1} = tanh(W z_t)
        both   y_t = tanh(w_out (1, h_{t+1})), or without the tanh;   delta_t = scale y_t
+
+   Backwards, with u_t = dL/d delta_t, and dh, dc for dL/dh_{t+1} and dL/dc_{t+1}:
+
+       both   dy = scale u_t (1 - y_t^2), or without the bracket;   d = dh + w_out dy
+       LSTM   e = dc + d o (1 - tanh(c_{t+1})^2), and the cotangents of W z_t are e g i (1 - i),
+              e c_t f (1 - f), e i (1 - g^2) and d tanh(c_{t+1}) o (1 - o);   dc of t is e f
+       RNN    that of W z_t is d (1 - h_{t+1}^2)
+       both   dh of t, and behind it dL/d inputs, is W^T times the cotangent of W z_t
 
    The attack and the adjoint's second run call the same function, so they get the same bits. */
 #define L2L__COORDS 16
@@ -2630,85 +2638,6 @@ typedef struct l2l__cell_kernels {
     void (*accumulate)(int rows, int columns, int T, const l2l_real *d, int d_step,
                        const l2l_real *z, int z_step, l2l_real *sums);
 } l2l__cell_kernels;
-
-static l2l_real l2l__cell_tanh(l2l_real x) { return (l2l_real)tanh((double)x); }
-static l2l_real l2l__cell_sigmoid(l2l_real x) { return (l2l_real)(1 / (1 + exp(-(double)x))); }
-
-/* y = W z: y[r] = sum over k of w[r*row + k*column] z[k], for rows of a block. */
-static void l2l__cell_matrix(const l2l_real *w, int row, int column, int rows, int columns,
-                             const l2l_real *z, l2l_real *y)
-{
-    int r, k, l;
-    for (r = 0; r < rows; r++, y += L2L__COORDS) {
-        for (l = 0; l < L2L__COORDS; l++) y[l] = 0;
-        for (k = 0; k < columns; k++)
-            for (l = 0; l < L2L__COORDS; l++)
-                y[l] += w[r * row + k * column] * z[k * L2L__COORDS + l];
-    }
-}
-
-static void l2l__cell_forward(const l2l__cell *m, const l2l__cell_step *s)
-{
-    int n = m->hidden * L2L__COORDS, p, k, l;
-    l2l__cell_matrix(m->w, m->columns, 1, m->gates, m->columns, s->z, s->gates);
-    for (p = 0; p < n; p++)
-        if (m->lstm) {
-            l2l_real *q = s->gates + p;      /* i, f, g, o are n numbers apart                    */
-            q[0] = l2l__cell_sigmoid(q[0]);
-            q[n] = l2l__cell_sigmoid(q[n]);
-            q[2 * n] = l2l__cell_tanh(q[2 * n]);
-            q[3 * n] = l2l__cell_sigmoid(q[3 * n]);
-            s->c_next[p] = q[n] * s->c[p] + q[0] * q[2 * n];
-            s->tanh_c[p] = l2l__cell_tanh(s->c_next[p]);
-            s->h_next[p] = q[3 * n] * s->tanh_c[p];
-        } else {
-            s->gates[p] = s->h_next[p] = l2l__cell_tanh(s->gates[p]);
-        }
-    for (l = 0; l < L2L__COORDS; l++) {
-        l2l_real y = m->w_out[0];
-        for (k = 0; k < m->hidden; k++) y += m->w_out[1 + k] * s->h_next[k * L2L__COORDS + l];
-        s->y[l] = m->squash ? l2l__cell_tanh(y) : y;
-        s->delta[l] = m->scale * s->y[l];
-    }
-}
-
-static void l2l__cell_backward(const l2l__cell *m, const l2l__cell_step *s, const l2l_real *u,
-                               l2l_real *dh, l2l_real *dc, int wanted)
-{
-    int n = m->hidden * L2L__COORDS, p, l;
-    for (l = 0; l < L2L__COORDS; l++)
-        s->y[l] = m->scale * u[l] * (m->squash ? 1 - s->y[l] * s->y[l] : 1);
-    for (p = 0; p < n; p++) {
-        l2l_real d = dh[p] + m->w_out[1 + p / L2L__COORDS] * s->y[p % L2L__COORDS];
-        l2l_real *q = s->gates + p;
-        if (m->lstm) {
-            l2l_real i = q[0], f = q[n], g = q[2 * n], o = q[3 * n], tanh_c = s->tanh_c[p];
-            l2l_real e = dc[p] + d * o * (1 - tanh_c * tanh_c); /* dL/dc_{t+1}, all of it         */
-            q[0] = e * g * i * (1 - i);
-            q[n] = e * s->c[p] * f * (1 - f);
-            q[2 * n] = e * i * (1 - g * g);
-            q[3 * n] = d * tanh_c * o * (1 - o);
-            dc[p] = e * f;
-        } else {
-            *q = d * (1 - *q * *q);
-        }
-    }
-    l2l__cell_matrix(m->w + 1, 1, m->columns, wanted, m->gates, s->gates, dh);
-}
-
-static void l2l__cell_accumulate(int rows, int columns, int T, const l2l_real *d, int d_step,
-                                 const l2l_real *z, int z_step, l2l_real *sums)
-{
-    int t, r, k, l;
-    for (t = 0; t < T; t++, d += d_step, z += z_step)
-        for (r = 0; r < rows; r++)
-            for (k = 0; k < columns; k++)
-                for (l = 0; l < L2L__COORDS; l++)
-                    sums[r * columns + k] += d[r * L2L__COORDS + l] * z[k * L2L__COORDS + l];
-}
-
-static const l2l__cell_kernels l2l__naive_cell_kernels = {
-    1, l2l__cell_forward, l2l__cell_backward, l2l__cell_accumulate};
 
 static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c);
 
@@ -13052,9 +12981,9 @@ typedef struct l2l__kernels {
        `base`. */
     void (*winograd)(int transform, int64_t n, const l2l_real *const *from, l2l_real *const *to,
                      const l2l__epilogue *e, int k0, const l2l_real *base);
-    /* The same: which of the 3x3 patches behind the 2x2 windows of outputs from (y, x) on are equal?
-       For each of up to 2x2 windows eight bits: of its four outputs the first that is like it, two
-       bits each. `zero` stands outside the image. */
+    /* Of vectors alone, too. Which of the 3x3 patches behind the 2x2 windows of outputs from (y, x)
+       on are equal? For each of up to 2x2 windows eight bits: of its four outputs the first that is
+       like it, two bits each. `zero` stands outside the image. */
     uint32_t (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
                      int x, int rows, int columns);
 } l2l__kernels;
@@ -13503,7 +13432,7 @@ L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const l2
     if (L2L__LANES > 1 && k < g->c) l2l__naive_pool_row(k, g, x, oh, y, index);
 }
 
-#if L2L__LANES > 1 /* to the end of the cell */
+#if L2L__LANES > 1 /* for Winograd's convolution alone */
 /* Winograd's transforms (Lavin and Gray 2016) of one line of at most six vectors, under their own
    names so that they stay in registers.
    F(4,3) interpolates at 0, +-a, +-b and infinity; a = 5/8, b = 3/2 are exact in binary, and their
@@ -13805,8 +13734,27 @@ L2L__KERNEL uint32_t L2L__NAME(ties)(const l2l__geometry *g, const float *image,
     return all;
 }
 
-/* -- the cell of the learned maximizer, in vectors of coordinates ------------------------------ */
+#endif
 
+/* -- the cell of the learned maximizer, in vectors of coordinates; its formulas: chapter 4 ------ */
+
+#if L2L__LANES == 1
+L2L__INLINE l2l_real L2L__NAME(tanh)(l2l_real x) { return (l2l_real)tanh((double)x); }
+L2L__INLINE l2l_real L2L__NAME(sigmoid)(l2l_real x)
+{
+    return (l2l_real)(1 / (1 + exp(-(double)x)));
+}
+
+/* The gates of one unit, in place of their sums, n numbers apart; and of them f and i g. */
+L2L__INLINE void L2L__NAME(gates)(l2l_real *gate, int n, l2l_real *f, l2l_real *ig)
+{
+    gate[0] = L2L__NAME(sigmoid)(gate[0]);
+    gate[n] = *f = L2L__NAME(sigmoid)(gate[n]);
+    gate[2 * n] = L2L__NAME(tanh)(gate[2 * n]);
+    gate[3 * n] = L2L__NAME(sigmoid)(gate[3 * n]);
+    *ig = gate[0] * gate[2 * n];
+}
+#else
 /* x cut to -most .. most; not-a-number stays visible. */
 L2L__INLINE L2L__V L2L__NAME(cut)(L2L__V x, float most)
 {
@@ -13849,15 +13797,42 @@ L2L__INLINE L2L__V L2L__NAME(tanh)(L2L__V x)
     return p / q;
 }
 
-/* y = W z, a tile of up to 10 rows by one vector in registers; compare l2l__cell_matrix. */
+/* The same. One division serves all four: 1/q_1 = 1/(q_1 q_2 q_3 q_4) (q_3 q_4) q_2, and so on;
+   every q is in 1..230. */
+L2L__INLINE void L2L__NAME(gates)(float *gate, int n, L2L__V *f, L2L__V *ig)
+{
+    const L2L__V half = L2L__SET(0.5f);
+    L2L__V pi, pf, pg, po, qi, qf, qg, qo, r, qif, qgo, i, g;
+    L2L__NAME(tanh_parts)(half * L2L__LD(gate), &pi, &qi);
+    L2L__NAME(tanh_parts)(half * L2L__LD(gate + n), &pf, &qf);
+    L2L__NAME(tanh_parts)(L2L__LD(gate + 2 * n), &pg, &qg);
+    L2L__NAME(tanh_parts)(half * L2L__LD(gate + 3 * n), &po, &qo);
+    qif = qi * qf;
+    qgo = qg * qo;
+    r = L2L__SET(1) / (qif * qgo);
+    qgo *= r;                                /* 1/(q_i q_f)                                       */
+    qif *= r;                                /* 1/(q_g q_o)                                       */
+    i = L2L__FMA(half, pi * (qgo * qf), half); /* sigmoid(x) = (1 + tanh(x/2)) / 2                */
+    *f = L2L__FMA(half, pf * (qgo * qi), half);
+    g = pg * (qif * qo);
+    *ig = i * g;
+    L2L__ST(gate, i);
+    L2L__ST(gate + n, *f);
+    L2L__ST(gate + 2 * n, g);
+    L2L__ST(gate + 3 * n, L2L__FMA(half, po * (qif * qg), half));
+}
+#endif
+
+/* y = W z, y[r] = sum over k of w[r*row + k*column] z[k]: a tile of up to 10 rows by one vector in
+   registers. */
 #undef L2L__EACH_ROW
 #define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9)
 
-L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const float *w, int row, int column,
-                                      int columns, const float *z, float *y)
+L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const l2l_real *w, int row, int column,
+                                      int columns, const l2l_real *z, l2l_real *y)
 {
     int k;
-#define X(r) L2L__V s##r = L2L__SET(0); const float *w##r = w + (rows > r ? r : 0) * row;
+#define X(r) L2L__V s##r = L2L__SET(0); const l2l_real *w##r = w + (rows > r ? r : 0) * row;
     L2L__EACH_ROW(X)
 #undef X
     for (k = 0; k < columns; k++, z += L2L__COORDS) {
@@ -13872,8 +13847,8 @@ L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const float *w, int row, i
     (void)w1; (void)w2; (void)w3; (void)w4; (void)w5; (void)w6; (void)w7; (void)w8; (void)w9;
 }
 
-L2L__INLINE void L2L__NAME(cell_matrix)(const float *w, int row, int column, int rows, int columns,
-                                        const float *z, float *y)
+L2L__INLINE void L2L__NAME(cell_matrix)(const l2l_real *w, int row, int column, int rows,
+                                        int columns, const l2l_real *z, l2l_real *y)
 {
     int l, r;
     for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
@@ -13886,37 +13861,15 @@ L2L__INLINE void L2L__NAME(cell_matrix)(const float *w, int row, int column, int
     }
 }
 
-/* The four gates and c of one unit, at p in its rows, which are n numbers apart. One division
-   serves all four: 1/q_1 = 1/(q_1 q_2 q_3 q_4) (q_3 q_4) q_2, and so on; every q is in 1..230. */
-L2L__INLINE void L2L__NAME(lstm_unit)(const l2l__cell_step *s, int n, int p)
-{
-    const L2L__V half = L2L__SET(0.5f);
-    float *gate = s->gates + p;
-    L2L__V pi, pf, pg, po, qi, qf, qg, qo, r, qif, qgo, i, f, g;
-    L2L__NAME(tanh_parts)(half * L2L__LD(gate), &pi, &qi);
-    L2L__NAME(tanh_parts)(half * L2L__LD(gate + n), &pf, &qf);
-    L2L__NAME(tanh_parts)(L2L__LD(gate + 2 * n), &pg, &qg);
-    L2L__NAME(tanh_parts)(half * L2L__LD(gate + 3 * n), &po, &qo);
-    qif = qi * qf;
-    qgo = qg * qo;
-    r = L2L__SET(1) / (qif * qgo);
-    qgo *= r;                                /* 1/(q_i q_f)                                       */
-    qif *= r;                                /* 1/(q_g q_o)                                       */
-    i = L2L__FMA(half, pi * (qgo * qf), half); /* sigmoid(x) = (1 + tanh(x/2)) / 2                */
-    f = L2L__FMA(half, pf * (qgo * qi), half);
-    g = pg * (qif * qo);
-    L2L__ST(gate, i);
-    L2L__ST(gate + n, f);
-    L2L__ST(gate + 2 * n, g);
-    L2L__ST(gate + 3 * n, L2L__FMA(half, po * (qif * qg), half));
-    L2L__ST(s->c_next + p, L2L__FMA(f, L2L__LD(s->c + p), i * g));
-}
-
 L2L__KERNEL void L2L__NAME(cell_forward)(const l2l__cell *m, const l2l__cell_step *s)
 {
     int n = m->hidden * L2L__COORDS, l, p, k;
     L2L__NAME(cell_matrix)(m->w, m->columns, 1, m->gates, m->columns, s->z, s->gates);
-    for (p = 0; m->lstm && p < n; p += L2L__LANES) L2L__NAME(lstm_unit)(s, n, p);
+    for (p = 0; m->lstm && p < n; p += L2L__LANES) {
+        L2L__V f, ig;
+        L2L__NAME(gates)(s->gates + p, n, &f, &ig);
+        L2L__ST(s->c_next + p, L2L__FMA(f, L2L__LD(s->c + p), ig));
+    }
     for (p = 0; p < n; p += L2L__LANES) {    /* apart from the gates, so that divisions overlap   */
         L2L__V t = L2L__NAME(tanh)(L2L__LD((m->lstm ? s->c_next : s->gates) + p));
         L2L__ST((m->lstm ? s->tanh_c : s->gates) + p, t);
@@ -13935,10 +13888,10 @@ L2L__KERNEL void L2L__NAME(cell_forward)(const l2l__cell *m, const l2l__cell_ste
 
 /* The cotangents of one unit; d is dL/dh_{t+1}, all of it. */
 L2L__INLINE void L2L__NAME(lstm_unit_back)(const l2l__cell_step *s, int n, int p, L2L__V d,
-                                           float *dc)
+                                           l2l_real *dc)
 {
     const L2L__V one = L2L__SET(1);
-    float *gate = s->gates + p;
+    l2l_real *gate = s->gates + p;
     L2L__V i = L2L__LD(gate), f = L2L__LD(gate + n);
     L2L__V g = L2L__LD(gate + 2 * n), o = L2L__LD(gate + 3 * n);
     L2L__V tanh_c = L2L__LD(s->tanh_c + p), c = L2L__LD(s->c + p);
@@ -13951,7 +13904,7 @@ L2L__INLINE void L2L__NAME(lstm_unit_back)(const l2l__cell_step *s, int n, int p
 }
 
 L2L__KERNEL void L2L__NAME(cell_backward)(const l2l__cell *m, const l2l__cell_step *s,
-                                          const float *u, float *dh, float *dc, int wanted)
+                                          const l2l_real *u, l2l_real *dh, l2l_real *dc, int wanted)
 {
     const L2L__V one = L2L__SET(1), scale = L2L__SET(m->scale);
     int n = m->hidden * L2L__COORDS, l, p;
@@ -13977,9 +13930,9 @@ L2L__KERNEL void L2L__NAME(cell_backward)(const l2l__cell *m, const l2l__cell_st
 #define L2L__EACH_SUM(X) X(0, 0) X(0, 1) X(0, 2) X(1, 0) X(1, 1) X(1, 2) \
                          X(2, 0) X(2, 1) X(2, 2) X(3, 0) X(3, 1) X(3, 2)
 
-L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, const float *d,
-                                      int d_step, const float *z, int z_step, int stride,
-                                      float *sums)
+L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, const l2l_real *d,
+                                      int d_step, const l2l_real *z, int z_step, int stride,
+                                      l2l_real *sums)
 {
     int t, l;
 #define X(r, k)                                                                                    \
@@ -14001,15 +13954,16 @@ L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, 
 }
 #undef L2L__EACH_SUM
 
-L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const float *d,
-                                            int d_step, const float *z, int z_step, float *sums)
+L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const l2l_real *d,
+                                            int d_step, const l2l_real *z, int z_step,
+                                            l2l_real *sums)
 {
     int r, k, tall, wide;
     for (r = 0; r < rows; r += tall) {
         tall = r + 4 <= rows ? 4 : 1;
         for (k = 0; k < columns; k += wide) {
-            const float *dr = d + r * L2L__COORDS, *zk = z + k * L2L__COORDS;
-            float *at = sums + (r * columns + k) * L2L__LANES;
+            const l2l_real *dr = d + r * L2L__COORDS, *zk = z + k * L2L__COORDS;
+            l2l_real *at = sums + (r * columns + k) * L2L__LANES;
             wide = k + 3 <= columns ? 3 : 1;
 #define X(m, n)                                                                                    \
     if (tall == m && wide == n)                                                                    \
@@ -14023,7 +13977,6 @@ L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const 
 static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
     L2L__LANES, L2L__NAME(cell_forward), L2L__NAME(cell_backward), L2L__NAME(cell_accumulate)
 };
-#endif
 
 #if L2L__LANES <= 4
 /* An optimizer's step waits for the memory: four lanes are enough for every instruction set, and
