@@ -1517,7 +1517,7 @@ struct l2l_trainer {
     bool has_good, sampled;
     l2l_tensor **theta, **found;             /* trainable parameters + x'_T, and their gradients  */
     l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
-    l2l_real *sum;                           /* over the parts: l2l__pack_part; NULL: there is 1  */
+    l2l_real *sum;                           /* over the parts: l2l__lay_out; NULL: there is 1    */
     int64_t sum_size, slice;                 /* its numbers; as many of a chunk as a rank adds up */
     l2l_real *phi;                           /* the maximizer's sum, n_phi numbers, if there are  */
     int64_t n_phi;                           /* other ranks                                       */
@@ -1531,8 +1531,8 @@ struct l2l_trainer {
     double *w;                               /* w[0..T]                                           */
     bool cross_entropy;                      /* line 14 is the library's own, which notes its     */
                                              /* logits, and                                       */
-    bool shares;                             /* its pass is also the look at x'_T                 */
-    int *order, *train, *held, n_train, n_held;
+    bool looks;                              /* its pass is also the look at x'_T                 */
+    int *order, *train, *held_out, n_train, n_held_out;
     int shuffled;                            /* the epoch whose order stands in `order`           */
     int64_t step;
     l2l_progress progress;
@@ -1609,7 +1609,6 @@ static void l2l__algorithm1(l2l_trainer *trainer)
 struct l2l__kernels;                         /* the kernels of one instruction set                */
 static const char *l2l__cpu_name(const l2l_context *c);
 typedef struct l2l__block l2l__block;
-typedef struct l2l__chunk l2l__chunk;
 
 struct l2l_context {
     l2l_allocator allocator;
@@ -1620,7 +1619,7 @@ struct l2l_context {
     l2l_status status;
     char text[512], description[128];
     size_t used, peak;                       /* bytes from the allocator                          */
-    l2l__chunk *chunks;                      /* the arena                                         */
+    void *chunks;                            /* the arena, a list as of l2l__hold                 */
     l2l__block *newest, *free_blocks;
     uint64_t serial;
     size_t arena_size, arena_live, arena_peak;
@@ -1785,8 +1784,8 @@ static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const 
 static double l2l__epsilon_now(const l2l_trainer *t)
 {
     double rise = t->options.epsilon_warm_up * (double)t->progress.steps;
-    double share = rise > 0 ? (double)(t->step + 1) / rise : 1;
-    return t->options.epsilon * (share < 1 ? share : 1);
+    double risen = rise > 0 ? (double)(t->step + 1) / rise : 1;
+    return t->options.epsilon * (risen < 1 ? risen : 1);
 }
 
 /* Fills x, labels and images of `in` from the data set or from the caller's batch. */
@@ -1890,10 +1889,10 @@ static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back)
     }
 }
 
-/* Makes room for one batch in the arena; the caller's mark gives it back. With `keep` every g_t is
-   kept (for maximizers that learn), else one buffer serves all. What else is in `in` is set by the
+/* Makes room for one batch in the arena; the caller's mark gives it back. For maximizers that learn
+   x'_0 and every g_t are kept, else one buffer serves all g_t. What else is in `in` is set by the
    caller. */
-static bool l2l__inner_open(l2l_inner *in, bool keep)
+static bool l2l__inner_open(l2l_inner *in, bool learns)
 {
     l2l_context *c = in->context;
     in->shape = in->x->shape;
@@ -1904,12 +1903,12 @@ static bool l2l__inner_open(l2l_inner *in, bool keep)
     in->delta = l2l_zeros(c, in->shape);
     for (int t = 0; in->maximizer && t < in->maximizer->memory; t++)
         in->memory[t] = l2l__new(c, "inner problem", in->shape);
-    in->start = keep ? l2l__new(c, "inner problem", in->shape) : NULL;
+    in->start = learns ? l2l__new(c, "inner problem", in->shape) : NULL;
     in->g = (l2l_tensor **)l2l__arena_array(c, (int64_t)in->T + 1, sizeof *in->g);
     in->loss = (l2l_real *)l2l__arena_array(c, in->n, sizeof *in->loss);
     in->predicted = (int *)l2l__arena_array(c, in->n, sizeof *in->predicted);
     for (int t = 0; in->g && t <= in->T; t++)
-        in->g[t] = t && !keep ? in->g[0] : l2l__new(c, "inner problem", in->shape);
+        in->g[t] = t && !learns ? in->g[0] : l2l__new(c, "inner problem", in->shape);
     return !c->status;
 }
 
@@ -2225,7 +2224,7 @@ static void l2l__move(l2l_inner *in)
    maximizer that learns, and where line 14 computes the same function, its pass is the look. */
 static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
 {
-    if (step == in->T && (!t->options.method.maximizer.gradient || t->shares)) return 0;
+    if (step == in->T && (!t->options.method.maximizer.gradient || t->looks)) return 0;
     return l2l__look(in, step, true);
 }
 
@@ -2287,8 +2286,8 @@ static void l2l__copy_theta(l2l_trainer *t, bool back)
     t->has_good = true;
 }
 
-/* Where line 14 shares its pass: g_T (of the sum, not the mean) and w_T L(f(x'_T), y). */
-static void l2l__share(l2l_trainer *t, l2l_inner *in)
+/* Where line 14's pass is the look, too: g_T (of the sum, not the mean) and w_T L(f(x'_T), y). */
+static void l2l__looked_at(l2l_trainer *t, l2l_inner *in)
 {
     double total = 0;
     l2l__ew_axpb(t->context, l2l_count(in->shape), (l2l_real)in->n, t->found[t->n_theta]->data, 0,
@@ -2312,7 +2311,7 @@ static bool l2l__measure_gradient(l2l_trainer *t)
 static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
 {
     l2l_context *c = t->context;
-    bool was, share = t->shares && t->options.method.maximizer.gradient;
+    bool was, look = t->looks && t->options.method.maximizer.gradient;
     double value = 0;
     if (c->status) return 0;
     was = l2l_set_recording(c, true);
@@ -2322,10 +2321,10 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
     if (!c->status && !(fabs(value) <= DBL_MAX))
         l2l__fail(c, L2L_ERROR_NUMERIC, "the outer loss is %g, not finite", value);
     t->theta[t->n_theta] = in->adv;
-    if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
+    if (loss && l2l_grad(c, loss, t->theta, t->n_theta + look, t->found, L2L_FREE_GRAPH)) {
         for (int i = 0; i < t->n_theta; i++) t->gradients[i] = t->found[i]->data;
         l2l__measure_gradient(t);
-        if (share) l2l__share(t, in);
+        if (look) l2l__looked_at(t, in);
     }
     l2l_set_recording(c, was);
     return value * ((double)in->n / in->batch);
@@ -2426,11 +2425,11 @@ static bool l2l__validate(l2l_trainer *t)
     memset(&t->part, 0, sizeof t->part);
     l2l_real *x = (l2l_real *)l2l__arena_array(c, most * one, sizeof *x);
     l2l_real *adversarial = (l2l_real *)l2l__arena_array(c, most * one, sizeof *adversarial);
-    for (int i = 0; i < t->n_held && !c->status; i += n) {
-        n = t->n_held - i < most ? t->n_held - i : most;
+    for (int i = 0; i < t->n_held_out && !c->status; i += n) {
+        n = t->n_held_out - i < most ? t->n_held_out - i : most;
         if (i / most % t->ranks != t->options.rank) continue;
         for (int j = 0; j < n && !c->status; j++)
-            l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held[i + j], x + j * one,
+            l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held_out[i + j], x + j * one,
                        &labels[j]);
         l2l__attack_from(&a, &t->options.validation_attack, i, one);
         if (!l2l_attack_run(t->model, &a, x, labels, n, adversarial, records)) break;
@@ -2444,8 +2443,8 @@ static bool l2l__validate(l2l_trainer *t)
         natural += t->told[r].n;
         robust += t->told[r].right;
     }
-    t->progress.validation_natural = (double)natural / t->n_held;
-    t->progress.validation_robust = (double)robust / t->n_held;
+    t->progress.validation_natural = (double)natural / t->n_held_out;
+    t->progress.validation_robust = (double)robust / t->n_held_out;
     l2l_release(c, mark);
     if (c->status == L2L_ERROR_NUMERIC) l2l__go_back(t, "validation after step");
     return !c->status;
@@ -2459,7 +2458,7 @@ static bool l2l__end_epoch(l2l_trainer *t)
     p->epoch_accuracy = p->accuracy < 0 ? -1 : t->epoch_right / (double)t->epoch_seen;
     t->epoch_loss = t->epoch_right = 0;
     t->epoch_seen = 0;
-    if (t->n_held == 0) return true;
+    if (t->n_held_out == 0) return true;
     if (!l2l__validate(t)) return false;
     p->best = p->validation_robust > t->best_score;
     if (!p->best) return true;
@@ -3952,11 +3951,11 @@ static bool l2l__dataset_fits(l2l_context *c, const char *who, const l2l_dataset
 static void l2l__split(l2l_trainer *t)
 {
     int n = t->data.count;
-    t->n_held = t->options.validation;
-    t->n_train = n - t->n_held;
+    t->n_held_out = t->options.validation;
+    t->n_train = n - t->n_held_out;
     for (int i = 0; i < n; i++) t->train[i] = i;
-    if (t->n_held) l2l__shuffle(t->train, n, t->options.seed, L2L_RANDOM_SPLIT, 0);
-    t->held = t->train + t->n_train;
+    if (t->n_held_out) l2l__shuffle(t->train, n, t->options.seed, L2L_RANDOM_SPLIT, 0);
+    t->held_out = t->train + t->n_train;
 }
 
 /* What ranks need that train together. */
@@ -4014,8 +4013,8 @@ static bool l2l__held_digests(l2l_trainer *t)
 {
     const l2l_attack *a = &t->options.validation_attack;
     const l2l_maximizer *m = &a->maximizer;
-    t->held_digests[0] = l2l__digest_bytes(a->targets, t->n_held * (int64_t)sizeof(int));
-    t->held_digests[1] = l2l__digest_bytes(a->init, t->n_held * (int64_t)sizeof(l2l_real) *
+    t->held_digests[0] = l2l__digest_bytes(a->targets, t->n_held_out * (int64_t)sizeof(int));
+    t->held_digests[1] = l2l__digest_bytes(a->init, t->n_held_out * (int64_t)sizeof(l2l_real) *
                                                     l2l__image_size(&t->model->options));
     if (m->self != t->options.method.maximizer.self)
         l2l__learned_digest(t->context, m, &t->held_digests[2]);
@@ -4056,7 +4055,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->best_score = t->shuffled = t->log_lock = -1;
     t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
     t->options.method.outer.is_objective = t->cross_entropy;
-    t->shares = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
+    t->looks = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
                 !o->method.objective.cut && !m->mode_matters;
     l2l__trainer_ranks(t);
     if (!l2l__trainer_arrays(t) || !l2l__trainer_own(t)) {
@@ -4285,10 +4284,10 @@ static void l2l__decimal_round(l2l__decimal *x, int n)
 static size_t l2l__number(char *out, double value, int digits)
 {
     const int most = digits ? digits : 17;
-    int even;
     char *o = out;
     uint64_t bits;
-    l2l__decimal x, low, high, part;
+    double back;
+    l2l__decimal x;
     memcpy(&bits, &value, sizeof bits);
     if ((bits >> 52 & 2047) == 2047) {
         l2l__format(out, 5, bits << 12 ? "nan" : bits >> 63 ? "-inf" : "inf");
@@ -4296,18 +4295,12 @@ static size_t l2l__number(char *out, double value, int digits)
     }
     if (bits >> 63) *o++ = '-';
     l2l__decimal_of_bits(bits, false, &x);
-    if (!digits && x.n > 15) {
-        even = !(bits & 1);                  /* such a one is nearest where it is half way, too   */
-        l2l__decimal_of_bits(bits - 1, true, &low);
-        l2l__decimal_of_bits(bits, true, &high);
+    if (!digits && x.n > 15)
         for (digits = 15; digits < 17; digits++) {
-            part = x;
-            l2l__decimal_round(&part, digits);
-            const char *end = part.d + part.n;
-            if (l2l__decimal_order(part.d, end, part.exponent, &low) + even > 0 &&
-                l2l__decimal_order(part.d, end, part.exponent, &high) - even < 0) break;
+            const char *text = out;
+            l2l__number(out, value, digits);
+            if (l2l__scan_real(&text, &back) && !memcmp(&back, &value, sizeof back)) break;
         }
-    }
     if (digits) l2l__decimal_round(&x, digits);
     if (!x.n) { x.d[x.n++] = '0'; x.exponent = 0; }
     int e = x.exponent, last = x.n - 1, point = e < -5 || e >= most ? 0 : e;
@@ -4542,10 +4535,6 @@ struct l2l__block {
     bool is_free, is_last;
     bool is_view;                            /* a tensor that holds another, its base             */
 };
-struct l2l__chunk {
-    l2l__chunk *next;
-    size_t size;
-};
 enum { L2L__BLOCK = 64, L2L__CHUNK = 1 << 20 };
 
 static void l2l__free_list_add(l2l_context *c, l2l__block *b)
@@ -4570,11 +4559,10 @@ static l2l__block *l2l__block_after(l2l__block *b)
 }
 
 /* A chunk, in which behind its header there are `size` bytes, as one free block. */
-static l2l__block *l2l__arena_add(l2l_context *c, l2l__chunk *chunk, size_t size)
+static l2l__block *l2l__arena_add(l2l_context *c, void *chunk, size_t size)
 {
     l2l__block *b = (l2l__block *)(void *)((char *)chunk + L2L__ALIGN);
-    chunk->next = c->chunks;
-    chunk->size = size;
+    memcpy(chunk, &c->chunks, sizeof c->chunks);
     c->chunks = chunk;
     c->arena_size += size;
     b->size = size;
@@ -4588,10 +4576,10 @@ static l2l__block *l2l__arena_grow(l2l_context *c, size_t need)
 {
     size_t size = need > c->arena_size / 4 ? need : c->arena_size / 4;
     if (size < L2L__CHUNK) size = L2L__CHUNK;
-    l2l__chunk *chunk = (l2l__chunk *)l2l__allocate_raw(c, size + L2L__ALIGN);
+    void *chunk = l2l__allocate_raw(c, size + L2L__ALIGN);
     if (!chunk && size > need) {             /* no room to grow ahead: just what is needed        */
         l2l_error_clear(c);
-        chunk = (l2l__chunk *)l2l__allocate_raw(c, (size = need) + L2L__ALIGN);
+        chunk = l2l__allocate_raw(c, (size = need) + L2L__ALIGN);
     }
     return chunk ? l2l__arena_add(c, chunk, size) : NULL;
 }
@@ -4669,11 +4657,7 @@ static void l2l__arena_drop(l2l_context *c, void *memory)
 
 static void l2l__arena_free_chunks(l2l_context *c)
 {
-    l2l__chunk *chunk = c->chunks, *next;
-    for (; chunk; chunk = next) {
-        next = chunk->next;
-        l2l_free(c, chunk);
-    }
+    l2l__let_go(c, c->chunks);
     c->chunks = NULL;
     c->free_blocks = c->newest = NULL;
     c->arena_size = 0;
@@ -4705,7 +4689,7 @@ L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark)
         l2l__unhold(c, base);
     }
     l2l__bury(c);
-    if (!c->newest && c->chunks && c->chunks->next) {
+    if (!c->newest && c->free_blocks && c->free_blocks->newer) {
         /* Empty, but in pieces: make it one, so that the next round finds the room in one place:
            somewhat more than ever lived at once or, where that did not do before (the room was in
            the wrong places), all there was. If that much is not to be had, pieces will do. */
@@ -7835,7 +7819,7 @@ static l2l_model *l2l__lane_make(l2l_model *m)
     l2l__lane *lane = (l2l__lane *)l2l__arena(c, sizeof *lane);
     size_t room = m->slice_bytes / (8 * L2L__ALIGN) * L2L__ALIGN * (size_t)(9 + m->lane_room) +
                   L2L__CHUNK / 8;
-    l2l__chunk *chunk = (l2l__chunk *)l2l__arena(c, room + L2L__ALIGN);
+    void *chunk = l2l__arena(c, room + L2L__ALIGN);
     l2l_tensor **tape = (l2l_tensor **)l2l__arena_array(c, c->tape_capacity, sizeof *tape);
     if (c->status) return NULL;
     memset(lane, 0, sizeof *lane);
@@ -8703,7 +8687,7 @@ static void l2l__add_told(l2l_trainer *t)
    mean loss in theta, how far it has moved running statistics, and the maximizer's sum, which has
    its share. Of a part that is the whole batch, to where it has moved them. Where there is no part,
    the zeros that change no sum. */
-static void l2l__pack_part(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
+static void l2l__lay_out(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
 {
     l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, zero = (l2l_real)-0.0;
     const l2l_real *was = t->buffers;
@@ -8741,7 +8725,7 @@ static bool l2l__add_round(l2l_trainer *t, l2l_real *part, l2l_real *from)
 }
 
 /* After the last round: the sums to where lines 15 and 16 take them from. */
-static bool l2l__unpack(l2l_trainer *t, const l2l_inner *in)
+static bool l2l__take_back(l2l_trainer *t, const l2l_inner *in)
 {
     const bool whole = l2l__part_size(t, in->batch) == in->batch;
     const l2l_real *at = t->sum + t->theta_size;
@@ -8774,11 +8758,11 @@ static bool l2l__add_up(l2l_trainer *t, l2l_inner *in)
     l2l__add_told(t);
     if (t->ranks > 1) in->L_phi = t->whole.L_phi;
     if (parts) {
-        l2l__pack_part(t, in, part);
+        l2l__lay_out(t, in, part);
         l2l__copy_buffers(t, t->buffers, true);
         if (!l2l__add_round(t, part, from)) return false;
     }
-    return ++t->round < t->rounds || !parts || l2l__unpack(t, in);
+    return ++t->round < t->rounds || !parts || l2l__take_back(t, in);
 }
 
 #ifdef __clang__
@@ -13736,7 +13720,7 @@ L2L__KERNEL uint32_t L2L__NAME(ties)(const l2l__geometry *g, const float *image,
 
 #endif
 
-/* -- the cell of the learned maximizer, in vectors of coordinates; its formulas: chapter 4 ------ */
+/* -- the cell of the learned maximizer, in vectors of coordinates; its formulas: chapter 4 ----- */
 
 #if L2L__LANES == 1
 L2L__INLINE l2l_real L2L__NAME(tanh)(l2l_real x) { return (l2l_real)tanh((double)x); }
@@ -15571,7 +15555,7 @@ static int64_t l2l__place_of(const l2l__geometry *g, int oh, int ow, int i, int 
 /* The same for averages, of one image: adds towards y (forward) or towards x (adjoint). */
 static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x, l2l_real *y)
 {
-    l2l_real share = (l2l_real)(1.0 / g->kh / g->kh);
+    l2l_real weight = (l2l_real)(1.0 / g->kh / g->kh);
     int oh, ow, i, j, k;
     for (oh = 0; oh < g->oh; oh++)
         for (ow = 0; ow < g->ow; ow++, y += g->c)
@@ -15581,8 +15565,8 @@ static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x
                     l2l_real *at;
                     if (place < 0) continue;
                     at = x + place * g->c;
-                    if (forward) for (k = 0; k < g->c; k++) y[k] += at[k] * share;
-                    else for (k = 0; k < g->c; k++) at[k] += y[k] * share;
+                    if (forward) for (k = 0; k < g->c; k++) y[k] += at[k] * weight;
+                    else for (k = 0; k < g->c; k++) at[k] += y[k] * weight;
                 }
 }
 
