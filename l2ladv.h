@@ -621,6 +621,8 @@ L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m);
    function asks for it with l2l_model_mode if it does anything mode-dependent of its own. */
 typedef enum l2l_mode { L2L_EVALUATE = 0, L2L_TRAIN = 1 } l2l_mode;
 L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m);
+/* Has a layer asked for it? Then a batch in training mode is more than its images one by one. */
+L2LADVDEF bool l2l_model_mode_matters(const l2l_model *m);
 /* Logits Nx1x1xK of a batch NxHxWxC in [0,1]. */
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode);
 /* All that a run depends on beside the input, for layers, outer losses, networks of your own. */
@@ -831,20 +833,14 @@ L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu); /* sign of m, m <- mu
 /* Adam (0.9, 0.999, 1e-8) at rate step_size, up L - max over pixels of max(|x'_t - x| - tau, 0),
    per image; tau = 1 leaves L alone. */
 L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau);
-/* Ascent with backtracking, per image: x+ = Proj(x'_t + alpha d), where d is sign(g) or, without
-   `sign`, g; accepted if L(x+) >= L(x'_t) + c <g, x+ - x'_t>. alpha begins at epsilon and shrinks
-   by rho, ten trials at most, else the image stays: L never falls. number[0] is rho, 1/2, number[1]
-   c, 1e-4. A trial is one more pass of the images still searching. Not for inner_mode L2L_TRAIN if
-   a layer knows the mode: L of an image would then depend on the others. */
-L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign);
-
 /* For maximizers of your own, in any of their functions: a pass through the classifier at `at`, of
    in->shape, like the one that found g_t: in the same mode, with targets and `cut`, and running
    statistics left alone. Each image's L goes into `loss`, the class predicted for it into
    `predicted` (n each), the gradient of its L into `gradient`, in the order of at->data. What is
    NULL is not wanted; without a gradient there is no pass back. Counted in in->forwards and
-   in->backwards, not in in->trials. examples/l2lda.h is a maximizer that looks elsewhere and
-   learns, with layers, files and an outer loss of its own, all on the calls of this chapter. */
+   in->backwards, not in in->trials. The line search of examples/searches.h takes some of the images
+   to places of its own; examples/l2lda.h is a maximizer that looks elsewhere and learns, with
+   layers, files and an outer loss of its own, all on the calls of this chapter. */
 L2LADVDEF bool l2l_look(l2l_inner *in, l2l_tensor *at, l2l_real *loss, int *predicted,
                         l2l_real *gradient);
 
@@ -921,7 +917,6 @@ typedef struct l2l_attack {
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon); /* from x, 10 steps of epsilon/4           */
 L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon);   /* uniform start, 10 steps of epsilon/4    */
-L2LADVDEF l2l_attack l2l_attack_bls(double epsilon);   /* uniform start, 10 steps of line search  */
 L2LADVDEF l2l_attack l2l_attack_pgd_l2(double epsilon); /* the same in the l2 ball, along g/|g|_2 */
 /* I-FGSM with momentum (MI-FGSM; Dong et al. 2018, there with steps of epsilon/10), mu = 1. */
 L2LADVDEF l2l_attack l2l_attack_mim(double epsilon);
@@ -1125,7 +1120,6 @@ typedef struct l2l_method {
 } l2l_method;
 L2LADVDEF l2l_method l2l_method_plain(void);
 L2LADVDEF l2l_method l2l_method_advtrain(void);            /* PGD (Madry et al. 2018)             */
-L2LADVDEF l2l_method l2l_method_advtrain_bls(void);        /* the line search in place of PGD     */
 L2LADVDEF l2l_method l2l_method_trades(double beta);       /* PGD on KL(f(x) || f(x')) from line  */
                                                            /* 8's start; l2l_outer_trades         */
 L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi); /* the paper's two: in place of PGD in */
@@ -1472,7 +1466,7 @@ extern "C" {
 /* ============================================================================================
 
    l2l__algorithm1 is the paper's Algorithm 1; a tag [A1:n] marks what realises its line n. It is
-   written over the three interfaces of 2.8, so PGD training, the line search and the learned
+   written over the three interfaces of 2.8, so PGD training, a line search and the learned
    optimizer are the same function with another maximizer. What surrounds it (where batches come
    from, when to stop, what to report) stands behind l2l__sample and l2l__until_converged; that a
    batch may be too large for the memory, behind l2l__next_part and the sums of gradients. */
@@ -3540,102 +3534,6 @@ static bool l2l__adam_step(void *self, l2l_inner *in)
     return !in->context->status;
 }
 
-/* A trial of the images numbered search[0..m-1]: delta = alpha d, and L at what it leads to by one
-   pass of them alone. Those that do not accept move to the front of `search`; how many. */
-static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, int m)
-{
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    l2l_inner some = *in;                    /* the inner problem of these images                 */
-    l2l_tensor *z = in->clean_logits;
-    int64_t one = l2l_count(in->shape) / in->n, j;
-    int *ints = (int *)l2l__arena_array(c, m, 2 * sizeof *ints), left = 0;
-    uint32_t *images = (uint32_t *)l2l__arena_array(c, m, sizeof *images);
-    some.n = some.shape.n = m;
-    some.done = NULL;
-    some.images = images;
-    some.x = l2l__new(c, "line search", some.shape);
-    some.adv = l2l__new(c, "line search", some.shape);
-    some.delta = l2l__new(c, "line search", some.shape);
-    some.loss = (l2l_real *)l2l__arena_array(c, m, sizeof *some.loss);
-    if (z) some.clean_logits = l2l__new(c, "line search", l2l_shape_of(m, 1, 1, z->shape.c));
-    for (int k = 0; k < m && !c->status; k++) {
-        int64_t from = search[k] * one, to = k * one;
-        size_t bytes = (size_t)one * sizeof(l2l_real);
-        memcpy(some.x->data + to, in->x->data + from, bytes);
-        memcpy(some.adv->data + to, in->adv->data + from, bytes);
-        if (sign)
-            l2l__ew_sign_step(c, one, (l2l_real)alpha, in->g[in->t]->data + from,
-                              in->delta->data + from);
-        else
-            l2l__ew_axpb(c, one, (l2l_real)alpha, in->g[in->t]->data + from, 0,
-                         in->delta->data + from);
-        memcpy(some.delta->data + to, in->delta->data + from, bytes);
-        if (z)
-            memcpy(some.clean_logits->data + (int64_t)k * z->shape.c,
-                   z->data + (int64_t)search[k] * z->shape.c,
-                   (size_t)z->shape.c * sizeof(l2l_real));
-        ints[k] = in->labels[search[k]];
-        images[k] = in->images[search[k]];
-    }
-    some.labels = ints;
-    some.predicted = ints ? ints + m : NULL;
-    l2l__move(&some);
-    if (!c->status) l2l__look(&some, in->t, false);
-    in->forwards = some.forwards;
-    for (int k = 0; k < m && !c->status; k++) {
-        const l2l_real *g = in->g[in->t]->data + search[k] * one, *x = in->adv->data;
-        double rise = 0;
-        if (in->trials) in->trials[search[k]]++;
-        for (x += search[k] * one, j = 0; j < one; j++)
-            rise += (double)g[j] * ((double)some.adv->data[k * one + j] - (double)x[j]);
-        if (!((double)some.loss[k] >=
-              (double)in->loss[search[k]] + in->maximizer->number[1] * rise))
-            search[left++] = search[k];
-    }
-    l2l_release(c, mark);
-    return left;
-}
-
-/* in->loss is L(x'_t), left there by the look that found g_t. */
-enum { L2L__TRIALS = 10 };
-static bool l2l__line_search(l2l_inner *in, bool sign)
-{
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    int *search = (int *)l2l__arena_array(c, in->n, sizeof *search), n = 0, trial, i;
-    int64_t one = l2l_count(in->shape) / in->n;
-    double rho = in->maximizer->number[0], alpha = in->epsilon;
-    if (in->mode == L2L_TRAIN && in->model->mode_matters)
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "line search: in training mode (inner_mode) this model's "
-                  "loss of one image depends on the others");
-    if (!(rho > 0 && rho < 1 && in->maximizer->number[1] >= 0))
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "line search: rho %g (number[0]) is not in (0,1), or c %g "
-                  "(number[1]) is negative", rho, in->maximizer->number[1]);
-    for (i = 0; search && i < in->n; i++)
-        if (in->done && in->done[i])
-            memset(in->delta->data + i * one, 0, (size_t)one * sizeof(l2l_real));
-        else search[n++] = i;
-    for (trial = 0; trial < L2L__TRIALS && n > 0 && !c->status; trial++, alpha *= rho)
-        n = l2l__try_step(in, alpha, sign, search, n);
-    for (i = 0; i < n && !c->status; i++)    /* no step is long enough and good: stay             */
-        memset(in->delta->data + search[i] * one, 0, (size_t)one * sizeof(l2l_real));
-    l2l_release(c, mark);
-    return !c->status;
-}
-
-static bool l2l__line_search_sign(void *self, l2l_inner *in)
-{
-    L2L__UNUSED(self);
-    return l2l__line_search(in, true);
-}
-
-static bool l2l__line_search_gradient(void *self, l2l_inner *in)
-{
-    L2L__UNUSED(self);
-    return l2l__line_search(in, false);
-}
-
 static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_inner *))
 {
     l2l_maximizer m = L2L__ZERO;
@@ -3668,15 +3566,6 @@ L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau)
     m.number[0] = tau;
     return m;
 }
-L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign)
-{
-    l2l_maximizer m = l2l__maximizer(sign ? "line search" : "line search along g",
-                                     sign ? l2l__line_search_sign : l2l__line_search_gradient);
-    m.number[0] = 0.5;
-    m.number[1] = 1e-4;
-    return m;
-}
-
 #ifdef __clang__
 #pragma mark - 6  Methods and trainers
 #endif
@@ -3880,10 +3769,6 @@ L2LADVDEF l2l_method l2l_method_plain(void)
 L2LADVDEF l2l_method l2l_method_advtrain(void)
 {
     return l2l__method("advtrain", l2l_maximizer_sign(), L2L_START_UNIFORM);
-}
-L2LADVDEF l2l_method l2l_method_advtrain_bls(void)
-{
-    return l2l__method("advtrain-bls", l2l_maximizer_line_search(true), L2L_START_UNIFORM);
 }
 L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi)
 {
@@ -7084,6 +6969,8 @@ L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m)
     return m->mode;
 }
 
+L2LADVDEF bool l2l_model_mode_matters(const l2l_model *m) { return m && m->mode_matters; }
+
 L2LADVDEF void l2l_model_scope(l2l_model *m, const char *prefix)
 {
     if (m && l2l__format(m->scope, sizeof m->scope, "%s", prefix ? prefix : "") >= sizeof m->scope)
@@ -8867,13 +8754,6 @@ L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon)
 L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon)
 {
     return l2l__attack("pgd", epsilon, 0.25, 10, L2L_START_UNIFORM);
-}
-
-L2LADVDEF l2l_attack l2l_attack_bls(double epsilon)
-{
-    l2l_attack a = l2l__attack("bls", epsilon, 1, 10, L2L_START_UNIFORM);
-    a.maximizer = l2l_maximizer_line_search(true);
-    return a;
 }
 
 L2LADVDEF l2l_attack l2l_attack_pgd_l2(double epsilon)
@@ -15590,8 +15470,9 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 
 /* HISTORY
    next              evaluations as folds over records; searches of one's own (l2l_search,
-                     l2l_spot); PGD with shrinking steps; C&W l2, DeepFool, Sign-OPT, transfer and
-                     evaluations' states (format 4, text) beside the header; training by several
+                     l2l_spot); PGD with shrinking steps; C&W l2, DeepFool, Sign-OPT, the line
+                     search, transfer and evaluations' states (format 4, text) beside the header,
+                     l2l_model_mode_matters; plain C in tiles as vectors; training by several
                      processes; with micro_batch running statistics move once for a step
    0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are
                      not finite end attacks and trainings, with their image and step; one table for

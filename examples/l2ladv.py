@@ -2,7 +2,7 @@
 """l2ladv.h for Python: attacks on any classifier, and training with a learned optimizer.
 
 One file beside the header, with NumPy and the standard library (and searches.h, if it is there too:
-DeepFool, Carlini and Wagner's l2 attack, Sign-OPT). On first use it compiles the header
+DeepFool, Carlini and Wagner's l2 attack, Sign-OPT, the line search). On first use it compiles the header
 with the C compiler at hand, which takes some seconds, and keeps the shared library in a cache.
 PyTorch is used if you hand in a torch model, and only then.
 
@@ -191,12 +191,12 @@ static const struct attack {
     l2l_attack (*make)(double epsilon);
 } attacks[] = {
     {"fgsm", l2l_attack_fgsm}, {"ifgsm", l2l_attack_ifgsm}, {"pgd", l2l_attack_pgd},
-    {"bls", l2l_attack_bls}, {"pgd-l2", l2l_attack_pgd_l2}, {"mim", l2l_attack_mim},
-    {"cw-pgd", l2l_attack_cw_pgd}, {"square", l2l_attack_square}, {"apgd", l2l_attack_apgd},
+    {"pgd-l2", l2l_attack_pgd_l2}, {"mim", l2l_attack_mim}, {"cw-pgd", l2l_attack_cw_pgd},
+    {"square", l2l_attack_square}, {"apgd", l2l_attack_apgd},
     {"apgd-dlr", l2l_attack_apgd_dlr}, {"apgd-t", l2l_attack_apgd_t},
     {"fab-t", l2l_attack_fab_t}, {"autoattack", l2l_attack_autoattack}, {"learned", NULL},
 #ifdef SEARCHES
-    {"cw-l2lda", l2l_attack_cw_l2lda}, {"cw-l2", l2l_attack_cw_l2},
+    {"bls", l2l_attack_bls}, {"cw-l2lda", l2l_attack_cw_l2lda}, {"cw-l2", l2l_attack_cw_l2},
     {"deepfool", l2l_attack_deepfool}, {"deepfool-l2", l2l_attack_deepfool_l2},
     {"sign-opt", l2l_attack_sign_opt},
 #endif
@@ -206,8 +206,11 @@ static const struct objective {
     l2l_objective (*make)(void);
 } objectives[] = {{"cross-entropy", l2l_objective_cross_entropy}, {"kl", l2l_objective_kl},
                   {"margin", l2l_objective_margin}, {"dlr", l2l_objective_dlr}};
-static const char *const methods[] = {"plain", "advtrain", "advtrain-bls", "trades", "rnn-adv",
-                                      "rnn-trades"};
+static const char *const methods[] = {"plain", "advtrain", "trades", "rnn-adv", "rnn-trades",
+#ifdef SEARCHES
+                                      "advtrain-bls"
+#endif
+};
 
 #define COUNT(table) ((int)(sizeof(table) / sizeof *(table)))
 
@@ -273,7 +276,9 @@ void shim_method(int i, l2l_learned *phi, double beta, l2l_train_options *o)
 {
     const char *name = methods[i];
     if (!strcmp(name, "advtrain")) o->method = l2l_method_advtrain();
+#ifdef SEARCHES
     else if (!strcmp(name, "advtrain-bls")) o->method = l2l_method_advtrain_bls();
+#endif
     else if (!strcmp(name, "trades")) o->method = l2l_method_trades(beta);
     else if (!strcmp(name, "rnn-adv")) o->method = l2l_method_rnn_adv(phi);
     else if (!strcmp(name, "rnn-trades")) o->method = l2l_method_rnn_trades(phi, beta);

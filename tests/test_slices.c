@@ -2,6 +2,7 @@
    record, no error; whoever has not said that it may run in several threads sees whole batches; the
    allocator is asked by the caller's thread alone, and when it has nothing the step ends cleanly. */
 #include "networks.h"
+#include "../examples/searches.h"
 #ifdef _OPENMP
 #include <omp.h>
 #endif

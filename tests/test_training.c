@@ -2,6 +2,7 @@
    epsilon, the same bits for any number of threads. */
 #include "check_micro.h"
 #include "../examples/l2lda.h"
+#include "../examples/searches.h"
 
 enum { IMAGES = 90, SIZE = 64, CLASSES = 5 };
 static char directory[512] = "./";
