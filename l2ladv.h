@@ -826,13 +826,8 @@ typedef struct l2l_maximizer {
 } l2l_maximizer;
 L2LADVDEF l2l_maximizer l2l_maximizer_none(void); /* x'_T = x'_0: plain training                  */
 L2LADVDEF l2l_maximizer l2l_maximizer_sign(void); /* delta = step_size * sign(g): FGSM, PGD       */
-/* 2 step_size (T-t)/(T+1) sign(g): PGD whose steps shrink, and add up to those of PGD. */
-L2LADVDEF l2l_maximizer l2l_maximizer_decay(void);
 L2LADVDEF l2l_maximizer l2l_maximizer_gradient(void); /* step_size * g / |g|_2, per image         */
 L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu); /* sign of m, m <- mu m + g / |g|_1    */
-/* Adam (0.9, 0.999, 1e-8) at rate step_size, up L - max over pixels of max(|x'_t - x| - tau, 0),
-   per image; tau = 1 leaves L alone. */
-L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau);
 /* For maximizers of your own, in any of their functions: a pass through the classifier at `at`, of
    in->shape, like the one that found g_t: in the same mode, with targets and `cut`, and running
    statistics left alone. Each image's L goes into `loss`, the class predicted for it into
@@ -1718,9 +1713,6 @@ static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n,
                            bool (*work)(l2l_model *m, void *with, int from, int n), void *with);
 
 /* of chapter 10, losses and optimizers */
-static void l2l__adam(l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
-                      const l2l_real *g, l2l_real *m, l2l_real *v, double rate, double scale,
-                      int64_t step);
 static double l2l__gradient_norm(const l2l_optimizer *o, l2l_real *const *gradients);
 static bool l2l__optimizer_update(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double norm, double rate,
@@ -3459,16 +3451,6 @@ static bool l2l__sign_step(void *self, l2l_inner *in)
     return true;
 }
 
-/* alpha_t = 2 alpha (T-t) / (T+1), t = 0 .. T-1: their sum is T alpha. */
-static bool l2l__decay_step(void *self, l2l_inner *in)
-{
-    double alpha = 2 * in->step_size * (in->T - in->t) / (in->T + 1.0);
-    L2L__UNUSED(self);
-    l2l__ew_sign_step(in->context, l2l_count(in->shape), (l2l_real)alpha, in->g[in->t]->data,
-                      in->delta->data);
-    return true;
-}
-
 /* Steepest ascent in l2; an image without gradient stays. */
 static bool l2l__gradient_step(void *self, l2l_inner *in)
 {
@@ -3507,33 +3489,6 @@ static bool l2l__momentum_step(void *self, l2l_inner *in)
     return true;
 }
 
-/* Beyond sqrt(FLT_MAX) a gradient's square is infinite, and Adam would stand still. */
-static const char l2l__a_square[] = "the gradient is too large: Adam's mean of its square at pixel";
-
-/* The penalty's gradient is that of the pixel that is farthest away, the first of several. */
-static bool l2l__adam_step(void *self, l2l_inner *in)
-{
-    const l2l_optimizer_options o = l2l_adam_default();
-    int64_t count = l2l_count(in->shape), one = count / in->n;
-    int n;
-    L2L__UNUSED(self);
-    memset(in->delta->data, 0, (size_t)count * sizeof(l2l_real));
-    L2L__PARALLEL(l2l__workers(in->context, count))
-    for (n = 0; n < in->n; n++) {
-        int64_t at = n * one, most = 0;
-        const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
-        l2l_real *g = in->g[in->t]->data + at; /* ours to change: nobody reads it any more        */
-        for (int64_t j = 1; j < one; j++)
-            if (fabs((double)(z[j] - x[j])) > fabs((double)(z[most] - x[most]))) most = j;
-        if (fabs((double)(z[most] - x[most])) > in->maximizer->number[0])
-            g[most] -= z[most] > x[most] ? (l2l_real)1 : (l2l_real)-1;
-    }
-    l2l__adam(in->context, &o, count, in->delta->data, in->g[in->t]->data, in->memory[0]->data,
-              in->memory[1]->data, in->step_size, -1, in->t + 1);
-    l2l_finite_images(in, l2l__a_square, in->memory[1]);
-    return !in->context->status;
-}
-
 static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_inner *))
 {
     l2l_maximizer m = L2L__ZERO;
@@ -3544,10 +3499,6 @@ static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_i
 
 L2LADVDEF l2l_maximizer l2l_maximizer_none(void) { return l2l__maximizer("none", NULL); }
 L2LADVDEF l2l_maximizer l2l_maximizer_sign(void) { return l2l__maximizer("sign", l2l__sign_step); }
-L2LADVDEF l2l_maximizer l2l_maximizer_decay(void)
-{
-    return l2l__maximizer("decay", l2l__decay_step);
-}
 L2LADVDEF l2l_maximizer l2l_maximizer_gradient(void)
 {
     return l2l__maximizer("gradient", l2l__gradient_step);
@@ -3557,13 +3508,6 @@ L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu)
     l2l_maximizer m = l2l__maximizer("momentum", l2l__momentum_step);
     m.memory = 1;
     m.number[0] = mu;
-    return m;
-}
-L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau)
-{
-    l2l_maximizer m = l2l__maximizer("adam", l2l__adam_step);
-    m.memory = 2;
-    m.number[0] = tau;
     return m;
 }
 #ifdef __clang__
@@ -8386,14 +8330,6 @@ static l2l__update l2l__update_of(const l2l_optimizer_options *o, double rate, d
     u.root = (l2l_real)(adam ? 1 / sqrt(1 - pow(o->beta2, (double)step)) : 0);
     u.epsilon = (l2l_real)o->epsilon;
     return u;
-}
-
-static void l2l__adam(l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
-                      const l2l_real *g, l2l_real *m, l2l_real *v, double rate, double scale,
-                      int64_t step)
-{
-    const l2l__update u = l2l__update_of(o, rate, scale, step);
-    l2l__ew_update(c, n, &u, g, x, m, v, NULL);
 }
 
 /* As many arrays as the optimizer is for. */
@@ -15470,9 +15406,9 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 
 /* HISTORY
    next              evaluations as folds over records; searches of one's own (l2l_search,
-                     l2l_spot); PGD with shrinking steps; C&W l2, DeepFool, Sign-OPT, the line
-                     search, transfer and evaluations' states (format 4, text) beside the header,
-                     l2l_model_mode_matters; plain C in tiles as vectors; training by several
+                     l2l_spot); C&W l2, DeepFool, Sign-OPT, the line search, Adam and shrinking
+                     steps as maximizers, transfer and evaluations' states (format 4, text) beside
+                     the header; l2l_model_mode_matters; plain C in tiles; training by several
                      processes; with micro_batch running statistics move once for a step
    0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are
                      not finite end attacks and trainings, with their image and step; one table for

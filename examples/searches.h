@@ -1,5 +1,5 @@
 /* searches.h - attacks that look for the nearest adversarial image: Carlini and Wagner's, DeepFool,
- * Sign-OPT; the CW of L2LDA's tables; and the line search, a maximizer, with its attack and training.
+ * Sign-OPT; the CW of L2LDA's tables; and maximizers: steps that shrink, Adam, the line search.
  * C99 or C++11, on the seam for searches of one's own (../l2ladv.h, 2.9) and other public calls; the
  * functions are static.
  *
@@ -463,6 +463,73 @@ static inline l2l_attack l2l_attack_sign_opt(double epsilon)
     a.candidates = 100;
     a.queries = true;
     return a;
+}
+
+/* ---- maximizers: steps that shrink, Adam ---- */
+
+/* alpha_t = 2 alpha (T-t) / (T+1), t = 0 .. T-1: their sum is T alpha. */
+static inline bool decay__step(void *self, l2l_inner *in)
+{
+    const l2l_real alpha = (l2l_real)(2 * in->step_size * (in->T - in->t) / (in->T + 1.0));
+    const l2l_real *g = in->g[in->t]->data;
+    int64_t n = l2l_count(in->shape), j;
+    (void)self;
+    for (j = 0; j < n; j++) in->delta->data[j] = g[j] > 0 ? alpha : g[j] < 0 ? -alpha : 0;
+    return true;
+}
+
+/* 2 step_size (T-t)/(T+1) sign(g): PGD whose steps shrink, and add up to those of PGD. */
+static inline l2l_maximizer l2l_maximizer_decay(void)
+{
+    l2l_maximizer m = l2l_maximizer_none();
+    m.name = "decay";
+    m.step = decay__step;
+    return m;
+}
+
+/* The penalty's gradient is that of the pixel that is farthest away, the first of several. Beyond
+ * sqrt(FLT_MAX) a gradient's square is infinite, and Adam would stand still. */
+static inline bool adam__step(void *self, l2l_inner *in)
+{
+    const l2l_optimizer_options o = l2l_adam_default();
+    const double t = in->t + 1;
+    const l2l_real b1 = (l2l_real)o.beta1, b2 = (l2l_real)o.beta2, epsilon = (l2l_real)o.epsilon;
+    const l2l_real rate = (l2l_real)(in->step_size / (1 - pow(o.beta1, t)));
+    const l2l_real root = (l2l_real)(1 / sqrt(1 - pow(o.beta2, t)));
+    int64_t one = l2l_count(in->shape) / in->n, at, j;
+    (void)self;
+    for (at = 0; at < in->n * one; at += one) {
+        const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
+        l2l_real *g = in->g[in->t]->data + at; /* ours to change: nobody reads it any more */
+        l2l_real *m = in->memory[0]->data + at, *v = in->memory[1]->data + at;
+        int64_t most = 0;
+        for (j = 1; j < one; j++)
+            if (fabs((double)(z[j] - x[j])) > fabs((double)(z[most] - x[most]))) most = j;
+        if (fabs((double)(z[most] - x[most])) > in->maximizer->number[0])
+            g[most] -= z[most] > x[most] ? (l2l_real)1 : (l2l_real)-1;
+        for (j = 0; j < one; j++) { /* Adam descends, L is to rise: hence the minus */
+            const l2l_real d = -g[j];
+            m[j] = b1 * m[j] + (1 - b1) * d;
+            v[j] = b2 * v[j] + (1 - b2) * d * d;
+            in->delta->data[at + j] =
+                0 - rate * m[j] / ((l2l_real)sqrt((double)v[j]) * root + epsilon);
+        }
+    }
+    l2l_finite_images(in, "the gradient is too large: Adam's mean of its square at pixel",
+                      in->memory[1]);
+    return !l2l_error(in->context);
+}
+
+/* Adam (0.9, 0.999, 1e-8) at rate step_size, up L - max over pixels of max(|x'_t - x| - tau, 0), per
+ * image; tau = 1 leaves L alone. */
+static inline l2l_maximizer l2l_maximizer_adam(double tau)
+{
+    l2l_maximizer m = l2l_maximizer_none();
+    m.name = "adam";
+    m.step = adam__step;
+    m.memory = 2;
+    m.number[0] = tau;
+    return m;
 }
 
 /* ---- the CW of L2LDA's tables ----

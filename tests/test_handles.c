@@ -690,8 +690,6 @@ static void npy(world *w, bool from_file)
     F(l2l_maximizer_sign, l2l_maximizer_sign()) \
     F(l2l_maximizer_gradient, l2l_maximizer_gradient()) \
     F(l2l_maximizer_momentum, l2l_maximizer_momentum(1)) \
-    F(l2l_maximizer_adam, l2l_maximizer_adam(1)) \
-    F(l2l_maximizer_decay, l2l_maximizer_decay()) \
     F(l2l_look, spied(w, true)) \
     F(l2l_search_attack, l2l_search_attack(P(0, "own"), 0.1, L2L_LINF, 1, P(1, &spot_search))) \
     F(l2l_spot_of, searched(w, 0)) \
