@@ -830,6 +830,7 @@ L2LADVDEF l2l_maximizer l2l_maximizer_gradient(void); /* step_size * g / |g|_2, 
 L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu); /* sign of m, m <- mu m + g / |g|_1    */
 /* In examples/searches.h, on public calls: steps that shrink, Adam, and a line search with its attack
    (bls) and training (AdvTrain + BLS). */
+
 /* For maximizers of your own, in any of their functions: a pass through the classifier at `at`, of
    in->shape, like the one that found g_t: in the same mode, with targets and `cut`, and running
    statistics left alone. Each image's L goes into `loss`, the class predicted for it into
