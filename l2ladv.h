@@ -12884,8 +12884,8 @@ extern "C" {
 #define L2L__SET(x) ((l2l_real)(x))
 #define L2L__FMA(a, b, c) ((a) * (b) + (c))
 #define L2L__PICK(mask, yes, no) ((mask) ? (yes) : (no))
-#define L2L__MASK(is) (-(is))
-#define L2L__FETCH(p) ((void)(p))
+#define L2L__MASK(is) (-(is))                /* of a comparison: all bits set where it holds      */
+#define L2L__FETCH(p) ((void)(p))            /* ahead of its use, into the cache                  */
 #else
 #define L2L__NAME(x) L2L__PASTE(l2l__##x, L2L__SUFFIX)
 #define L2L__INLINE static inline __attribute__((__always_inline__)) L2L__TARGET L2L__MAYBE_UNUSED
@@ -13917,8 +13917,8 @@ static const l2l__kernels L2L__NAME(kernels) = {
 /* -- 15.3 drivers ------------------------------------------------------------------------------ */
 
 /* Which convolution goes which way, asked in this order (examples/layers.c measures every layer of
-   the four networks). The taps of the kernel are (i,j), s is the stride, p the padding. Plain C, in
-   which no channels are too few and nothing is transformed, takes the last of each.
+   the four networks). The taps of the kernel are (i,j), s is the stride, p the padding. In plain C
+   no channels are too few for a tile, and nothing is transformed: it takes the last ways.
 
    forward, y[oh][ow][k] = sum over taps (i,j), c of x[oh*s + i - p][ow*s + j - p][c] w[i][j][c][k]
      K <= 4 < C, stride 1, square (a tile of       l2l__turned_forward: as the input gradient of a
