@@ -828,8 +828,8 @@ L2LADVDEF l2l_maximizer l2l_maximizer_none(void); /* x'_T = x'_0: plain training
 L2LADVDEF l2l_maximizer l2l_maximizer_sign(void); /* delta = step_size * sign(g): FGSM, PGD       */
 L2LADVDEF l2l_maximizer l2l_maximizer_gradient(void); /* step_size * g / |g|_2, per image         */
 L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu); /* sign of m, m <- mu m + g / |g|_1    */
-/* In examples/searches.h, on public calls: steps that shrink, Adam, and a line search with its attack
-   (bls) and training (AdvTrain + BLS). */
+/* In examples/searches.h, on public calls: steps that shrink, Adam, and a line search with its
+   attack (bls) and training (AdvTrain + BLS). */
 
 /* For maximizers of your own, in any of their functions: a pass through the classifier at `at`, of
    in->shape, like the one that found g_t: in the same mode, with targets and `cut`, and running
