@@ -279,7 +279,7 @@ typedef struct l2l_allocator {
 
 /* Instruction sets of the kernels; `cpu` in l2l_options is a sum of them. */
 enum {
-    L2L_CPU_PLAIN = 0,     /* the naive twins, in plain C                                         */
+    L2L_CPU_PLAIN = 0,     /* plain C, number by number                                           */
     L2L_CPU_VECTOR = 1,    /* the machine's baseline vectors: SSE2, NEON                          */
     L2L_CPU_AVX2 = 2,      /* with FMA                                                            */
     L2L_CPU_AVX512 = 4,
@@ -616,6 +616,8 @@ L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m);
    function asks for it with l2l_model_mode if it does anything mode-dependent of its own. */
 typedef enum l2l_mode { L2L_EVALUATE = 0, L2L_TRAIN = 1 } l2l_mode;
 L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m);
+/* Has a layer asked for it? Then a batch in training mode is more than its images one by one. */
+L2LADVDEF bool l2l_model_mode_matters(const l2l_model *m);
 /* Logits Nx1x1xK of a batch NxHxWxC in [0,1]. */
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode);
 /* All that a run depends on beside the input, for layers, outer losses, networks of your own. */
@@ -816,27 +818,19 @@ typedef struct l2l_maximizer {
 } l2l_maximizer;
 L2LADVDEF l2l_maximizer l2l_maximizer_none(void); /* x'_T = x'_0: plain training                  */
 L2LADVDEF l2l_maximizer l2l_maximizer_sign(void); /* delta = step_size * sign(g): FGSM, PGD       */
-/* 2 step_size (T-t)/(T+1) sign(g): PGD whose steps shrink, and add up to those of PGD. */
-L2LADVDEF l2l_maximizer l2l_maximizer_decay(void);
 L2LADVDEF l2l_maximizer l2l_maximizer_gradient(void); /* step_size * g / |g|_2, per image         */
 L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu); /* sign of m, m <- mu m + g / |g|_1    */
-/* Adam (0.9, 0.999, 1e-8) at rate step_size, up L - max over pixels of max(|x'_t - x| - tau, 0),
-   per image; tau = 1 leaves L alone. */
-L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau);
-/* Ascent with backtracking, per image: x+ = Proj(x'_t + alpha d), where d is sign(g) or, without
-   `sign`, g; accepted if L(x+) >= L(x'_t) + c <g, x+ - x'_t>. alpha begins at epsilon and shrinks
-   by rho, ten trials at most, else the image stays: L never falls. number[0] is rho, 1/2, number[1]
-   c, 1e-4. A trial is one more pass of the images still searching. Not for inner_mode L2L_TRAIN if
-   a layer knows the mode: L of an image would then depend on the others. */
-L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign);
+/* In examples/searches.h, on public calls: steps that shrink, Adam, and a line search with its
+   attack (bls) and training (AdvTrain + BLS). */
 
 /* For maximizers of your own, in any of their functions: a pass through the classifier at `at`, of
    in->shape, like the one that found g_t: in the same mode, with targets and `cut`, and running
    statistics left alone. Each image's L goes into `loss`, the class predicted for it into
    `predicted` (n each), the gradient of its L into `gradient`, in the order of at->data. What is
    NULL is not wanted; without a gradient there is no pass back. Counted in in->forwards and
-   in->backwards, not in in->trials. examples/l2lda.h is a maximizer that looks elsewhere and
-   learns, with layers, files and an outer loss of its own, all on the calls of this chapter. */
+   in->backwards, not in in->trials. The line search of examples/searches.h takes some of the images
+   to places of its own; examples/l2lda.h is a maximizer that looks elsewhere and learns, with
+   layers, files and an outer loss of its own, all on the calls of this chapter. */
 L2LADVDEF bool l2l_look(l2l_inner *in, l2l_tensor *at, l2l_real *loss, int *predicted,
                         l2l_real *gradient);
 
@@ -907,7 +901,6 @@ typedef struct l2l_attack {
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon);
 L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon); /* from x, 10 steps of epsilon/4           */
 L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon);   /* uniform start, 10 steps of epsilon/4    */
-L2LADVDEF l2l_attack l2l_attack_bls(double epsilon);   /* uniform start, 10 steps of line search  */
 L2LADVDEF l2l_attack l2l_attack_pgd_l2(double epsilon); /* the same in the l2 ball, along g/|g|_2 */
 /* I-FGSM with momentum (MI-FGSM; Dong et al. 2018, there with steps of epsilon/10), mu = 1. */
 L2LADVDEF l2l_attack l2l_attack_mim(double epsilon);
@@ -1094,7 +1087,6 @@ typedef struct l2l_method {
 } l2l_method;
 L2LADVDEF l2l_method l2l_method_plain(void);
 L2LADVDEF l2l_method l2l_method_advtrain(void);            /* PGD (Madry et al. 2018)             */
-L2LADVDEF l2l_method l2l_method_advtrain_bls(void);        /* the line search in place of PGD     */
 L2LADVDEF l2l_method l2l_method_trades(double beta);       /* PGD on KL(f(x) || f(x')) from line  */
                                                            /* 8's start; l2l_outer_trades         */
 L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi); /* the paper's two: in place of PGD in */
@@ -1332,7 +1324,7 @@ extern "C" {
 /* ============================================================================================
 
    l2l__algorithm1 is the paper's Algorithm 1; a tag [A1:n] marks what realises its line n. It is
-   written over the three interfaces of 2.8, so PGD training, the line search and the learned
+   written over the three interfaces of 2.8, so PGD training, a line search and the learned
    optimizer are the same function with another maximizer. What surrounds it (where batches come
    from, when to stop, what to report) stands behind l2l__sample and l2l__until_converged; that a
    batch may be too large for the memory, behind l2l__next_part and the sums of gradients. */
@@ -1377,7 +1369,7 @@ struct l2l_trainer {
     bool has_good, sampled;
     l2l_tensor **theta, **found;             /* trainable parameters + x'_T, and their gradients  */
     l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
-    l2l_real *sum;                           /* over the parts: l2l__pack_part; NULL: there is 1  */
+    l2l_real *sum;                           /* over the parts: l2l__lay_out; NULL: there is 1    */
     int64_t sum_size, slice;                 /* its numbers; as many of a chunk as a rank adds up */
     l2l_real *phi;                           /* the maximizer's sum, n_phi numbers, if there are  */
     int64_t n_phi;                           /* other ranks                                       */
@@ -1391,8 +1383,8 @@ struct l2l_trainer {
     double *w;                               /* w[0..T]                                           */
     bool cross_entropy;                      /* line 14 is the library's own, which notes its     */
                                              /* logits, and                                       */
-    bool shares;                             /* its pass is also the look at x'_T                 */
-    int *order, *train, *held, n_train, n_held;
+    bool looks;                              /* its pass is also the look at x'_T                 */
+    int *order, *train, *held_out, n_train, n_held_out;
     int shuffled;                            /* the epoch whose order stands in `order`           */
     int64_t step;
     l2l_progress progress;
@@ -1465,7 +1457,6 @@ static void l2l__algorithm1(l2l_trainer *trainer)
 struct l2l__kernels;                         /* the kernels of one instruction set                */
 static const char *l2l__cpu_name(const l2l_context *c);
 typedef struct l2l__block l2l__block;
-typedef struct l2l__chunk l2l__chunk;
 
 struct l2l_context {
     l2l_allocator allocator;
@@ -1476,7 +1467,7 @@ struct l2l_context {
     l2l_status status;
     char text[512], description[128];
     size_t used, peak;                       /* bytes from the allocator                          */
-    l2l__chunk *chunks;                      /* the arena                                         */
+    void *chunks;                            /* the arena, a list as of l2l__hold                 */
     l2l__block *newest, *free_blocks;
     uint64_t serial;
     size_t arena_size, arena_live, arena_peak;
@@ -1581,9 +1572,6 @@ static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n,
                            bool (*work)(l2l_model *m, void *with, int from, int n), void *with);
 
 /* of chapter 10, losses and optimizers */
-static void l2l__adam(l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
-                      const l2l_real *g, l2l_real *m, l2l_real *v, double rate, double scale,
-                      int64_t step);
 static double l2l__gradient_norm(const l2l_optimizer *o, l2l_real *const *gradients);
 static bool l2l__optimizer_update(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double norm, double rate,
@@ -1637,8 +1625,8 @@ static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const 
 static double l2l__epsilon_now(const l2l_trainer *t)
 {
     double rise = t->options.epsilon_warm_up * (double)t->progress.steps;
-    double share = rise > 0 ? (double)(t->step + 1) / rise : 1;
-    return t->options.epsilon * (share < 1 ? share : 1);
+    double risen = rise > 0 ? (double)(t->step + 1) / rise : 1;
+    return t->options.epsilon * (risen < 1 ? risen : 1);
 }
 
 /* Fills x, labels and images of `in` from the data set or from the caller's batch. */
@@ -1742,10 +1730,10 @@ static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back)
     }
 }
 
-/* Makes room for one batch in the arena; the caller's mark gives it back. With `keep` every g_t is
-   kept (for maximizers that learn), else one buffer serves all. What else is in `in` is set by the
+/* Makes room for one batch in the arena; the caller's mark gives it back. For maximizers that learn
+   x'_0 and every g_t are kept, else one buffer serves all g_t. What else is in `in` is set by the
    caller. */
-static bool l2l__inner_open(l2l_inner *in, bool keep)
+static bool l2l__inner_open(l2l_inner *in, bool learns)
 {
     l2l_context *c = in->context;
     in->shape = in->x->shape;
@@ -1756,12 +1744,12 @@ static bool l2l__inner_open(l2l_inner *in, bool keep)
     in->delta = l2l_zeros(c, in->shape);
     for (int t = 0; in->maximizer && t < in->maximizer->memory; t++)
         in->memory[t] = l2l__new(c, "inner problem", in->shape);
-    in->start = keep ? l2l__new(c, "inner problem", in->shape) : NULL;
+    in->start = learns ? l2l__new(c, "inner problem", in->shape) : NULL;
     in->g = (l2l_tensor **)l2l__arena_array(c, (int64_t)in->T + 1, sizeof *in->g);
     in->loss = (l2l_real *)l2l__arena_array(c, in->n, sizeof *in->loss);
     in->predicted = (int *)l2l__arena_array(c, in->n, sizeof *in->predicted);
     for (int t = 0; in->g && t <= in->T; t++)
-        in->g[t] = t && !keep ? in->g[0] : l2l__new(c, "inner problem", in->shape);
+        in->g[t] = t && !learns ? in->g[0] : l2l__new(c, "inner problem", in->shape);
     return !c->status;
 }
 
@@ -2077,7 +2065,7 @@ static void l2l__move(l2l_inner *in)
    maximizer that learns, and where line 14 computes the same function, its pass is the look. */
 static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
 {
-    if (step == in->T && (!t->options.method.maximizer.gradient || t->shares)) return 0;
+    if (step == in->T && (!t->options.method.maximizer.gradient || t->looks)) return 0;
     return l2l__look(in, step, true);
 }
 
@@ -2139,8 +2127,8 @@ static void l2l__copy_theta(l2l_trainer *t, bool back)
     t->has_good = true;
 }
 
-/* Where line 14 shares its pass: g_T (of the sum, not the mean) and w_T L(f(x'_T), y). */
-static void l2l__share(l2l_trainer *t, l2l_inner *in)
+/* Where line 14's pass is the look, too: g_T (of the sum, not the mean) and w_T L(f(x'_T), y). */
+static void l2l__looked_at(l2l_trainer *t, l2l_inner *in)
 {
     double total = 0;
     l2l__ew_axpb(t->context, l2l_count(in->shape), (l2l_real)in->n, t->found[t->n_theta]->data, 0,
@@ -2164,7 +2152,7 @@ static bool l2l__measure_gradient(l2l_trainer *t)
 static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
 {
     l2l_context *c = t->context;
-    bool was, share = t->shares && t->options.method.maximizer.gradient;
+    bool was, look = t->looks && t->options.method.maximizer.gradient;
     double value = 0;
     if (c->status) return 0;
     was = l2l_set_recording(c, true);
@@ -2174,10 +2162,10 @@ static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
     if (!c->status && !(fabs(value) <= DBL_MAX))
         l2l__fail(c, L2L_ERROR_NUMERIC, "the outer loss is %g, not finite", value);
     t->theta[t->n_theta] = in->adv;
-    if (loss && l2l_grad(c, loss, t->theta, t->n_theta + share, t->found, L2L_FREE_GRAPH)) {
+    if (loss && l2l_grad(c, loss, t->theta, t->n_theta + look, t->found, L2L_FREE_GRAPH)) {
         for (int i = 0; i < t->n_theta; i++) t->gradients[i] = t->found[i]->data;
         l2l__measure_gradient(t);
-        if (share) l2l__share(t, in);
+        if (look) l2l__looked_at(t, in);
     }
     l2l_set_recording(c, was);
     return value * ((double)in->n / in->batch);
@@ -2279,11 +2267,11 @@ static bool l2l__validate(l2l_trainer *t)
     memset(&t->part, 0, sizeof t->part);
     l2l_real *x = (l2l_real *)l2l__arena_array(c, most * one, sizeof *x);
     l2l_real *adversarial = (l2l_real *)l2l__arena_array(c, most * one, sizeof *adversarial);
-    for (int i = 0; i < t->n_held && !c->status; i += n) {
-        n = t->n_held - i < most ? t->n_held - i : most;
+    for (int i = 0; i < t->n_held_out && !c->status; i += n) {
+        n = t->n_held_out - i < most ? t->n_held_out - i : most;
         if (i / most % t->ranks != t->options.rank) continue;
         for (int j = 0; j < n && !c->status; j++)
-            l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held[i + j], x + j * one,
+            l2l__fetch(&t->data, "validation", o, NULL, NULL, t->held_out[i + j], x + j * one,
                        &labels[j]);
         l2l__attack_from(&a, &t->options.validation_attack, i, one);
         if (!l2l_attack_run(t->model, &a, x, labels, n, adversarial, records)) break;
@@ -2297,8 +2285,8 @@ static bool l2l__validate(l2l_trainer *t)
         natural += t->told[r].n;
         robust += t->told[r].right;
     }
-    t->progress.validation_natural = (double)natural / t->n_held;
-    t->progress.validation_robust = (double)robust / t->n_held;
+    t->progress.validation_natural = (double)natural / t->n_held_out;
+    t->progress.validation_robust = (double)robust / t->n_held_out;
     l2l_release(c, mark);
     if (c->status == L2L_ERROR_NUMERIC) l2l__go_back(t, "validation after step");
     return !c->status;
@@ -2312,7 +2300,7 @@ static bool l2l__end_epoch(l2l_trainer *t)
     p->epoch_accuracy = p->accuracy < 0 ? -1 : t->epoch_right / (double)t->epoch_seen;
     t->epoch_loss = t->epoch_right = 0;
     t->epoch_seen = 0;
-    if (t->n_held == 0) return true;
+    if (t->n_held_out == 0) return true;
     if (!l2l__validate(t)) return false;
     p->best = p->validation_robust > t->best_score;
     if (!p->best) return true;
@@ -2436,18 +2424,27 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in)
 
    SECOND ORDER. Exactly, g_t depends on phi too. If the cell hands the cotangent v_t to g_t, then
    a_t = w_t g_t + u_t + H_t v_t with the Hessian H_t of the loss at x'_t. This couples the pixels
-   of an image, so here all blocks go back together, step by step. */
+   of an image, so here all blocks go back together, step by step; each step begins at h_0 again,
+   which costs little beside two passes of the classifier. */
 
 /* -- the cell of the learned maximizer ------------------------------------------------ >>cell --
    All coordinates share one small network, so it runs on blocks of L2L__COORDS of them: a row is
-   one number for each coordinate of the block, and a weight meets a whole row. Here it stands in
-   plain C, forward and backward; chapter 15 has the same in vectors.
+   one number for each coordinate of the block, and a weight meets a whole row. What it computes
+   stands here; chapter 15 has it in vectors and in plain C (from L2L__NAME(cell_matrix) on).
    The cell reads the rows z_t = (1, h_t, inputs); its bias is the weight of the 1.
 
        LSTM   i, f, o = sigmoid and g = tanh of the four quarters of W z_t (in the order i f g o),
               c_{t+1} = f c_t + i g,   h_{t+1} = o tanh(c_{t+1})
        RNN    h_{t+1} = tanh(W z_t)
        both   y_t = tanh(w_out (1, h_{t+1})), or without the tanh;   delta_t = scale y_t
+
+   Backwards, with u_t = dL/d delta_t, and dh, dc for dL/dh_{t+1} and dL/dc_{t+1}:
+
+       both   dy = scale u_t (1 - y_t^2), or without the bracket;   d = dh + w_out dy
+       LSTM   e = dc + d o (1 - tanh(c_{t+1})^2), and the cotangents of W z_t are e g i (1 - i),
+              e c_t f (1 - f), e i (1 - g^2) and d tanh(c_{t+1}) o (1 - o);   dc of t is e f
+       RNN    that of W z_t is d (1 - h_{t+1}^2)
+       both   dh of t, and behind it dL/d inputs, is W^T times the cotangent of W z_t
 
    The attack and the adjoint's second run call the same function, so they get the same bits. */
 #define L2L__COORDS 16
@@ -2480,86 +2477,6 @@ typedef struct l2l__cell_kernels {
     void (*accumulate)(int rows, int columns, int T, const l2l_real *d, int d_step,
                        const l2l_real *z, int z_step, l2l_real *sums);
 } l2l__cell_kernels;
-
-/* The plain twin. */
-static l2l_real l2l__cell_tanh(l2l_real x) { return (l2l_real)tanh((double)x); }
-static l2l_real l2l__cell_sigmoid(l2l_real x) { return (l2l_real)(1 / (1 + exp(-(double)x))); }
-
-/* y = W z: y[r] = sum over k of w[r*row + k*column] z[k], for rows of a block. */
-static void l2l__cell_matrix(const l2l_real *w, int row, int column, int rows, int columns,
-                             const l2l_real *z, l2l_real *y)
-{
-    int r, k, l;
-    for (r = 0; r < rows; r++, y += L2L__COORDS) {
-        for (l = 0; l < L2L__COORDS; l++) y[l] = 0;
-        for (k = 0; k < columns; k++)
-            for (l = 0; l < L2L__COORDS; l++)
-                y[l] += w[r * row + k * column] * z[k * L2L__COORDS + l];
-    }
-}
-
-static void l2l__cell_forward(const l2l__cell *m, const l2l__cell_step *s)
-{
-    int n = m->hidden * L2L__COORDS, p, k, l;
-    l2l__cell_matrix(m->w, m->columns, 1, m->gates, m->columns, s->z, s->gates);
-    for (p = 0; p < n; p++)
-        if (m->lstm) {
-            l2l_real *q = s->gates + p;      /* i, f, g, o are n numbers apart                    */
-            q[0] = l2l__cell_sigmoid(q[0]);
-            q[n] = l2l__cell_sigmoid(q[n]);
-            q[2 * n] = l2l__cell_tanh(q[2 * n]);
-            q[3 * n] = l2l__cell_sigmoid(q[3 * n]);
-            s->c_next[p] = q[n] * s->c[p] + q[0] * q[2 * n];
-            s->tanh_c[p] = l2l__cell_tanh(s->c_next[p]);
-            s->h_next[p] = q[3 * n] * s->tanh_c[p];
-        } else {
-            s->gates[p] = s->h_next[p] = l2l__cell_tanh(s->gates[p]);
-        }
-    for (l = 0; l < L2L__COORDS; l++) {
-        l2l_real y = m->w_out[0];
-        for (k = 0; k < m->hidden; k++) y += m->w_out[1 + k] * s->h_next[k * L2L__COORDS + l];
-        s->y[l] = m->squash ? l2l__cell_tanh(y) : y;
-        s->delta[l] = m->scale * s->y[l];
-    }
-}
-
-static void l2l__cell_backward(const l2l__cell *m, const l2l__cell_step *s, const l2l_real *u,
-                               l2l_real *dh, l2l_real *dc, int wanted)
-{
-    int n = m->hidden * L2L__COORDS, p, l;
-    for (l = 0; l < L2L__COORDS; l++)
-        s->y[l] = m->scale * u[l] * (m->squash ? 1 - s->y[l] * s->y[l] : 1);
-    for (p = 0; p < n; p++) {
-        l2l_real d = dh[p] + m->w_out[1 + p / L2L__COORDS] * s->y[p % L2L__COORDS];
-        l2l_real *q = s->gates + p;
-        if (m->lstm) {
-            l2l_real i = q[0], f = q[n], g = q[2 * n], o = q[3 * n], tanh_c = s->tanh_c[p];
-            l2l_real e = dc[p] + d * o * (1 - tanh_c * tanh_c); /* dL/dc_{t+1}, all of it         */
-            q[0] = e * g * i * (1 - i);
-            q[n] = e * s->c[p] * f * (1 - f);
-            q[2 * n] = e * i * (1 - g * g);
-            q[3 * n] = d * tanh_c * o * (1 - o);
-            dc[p] = e * f;
-        } else {
-            *q = d * (1 - *q * *q);
-        }
-    }
-    l2l__cell_matrix(m->w + 1, 1, m->columns, wanted, m->gates, s->gates, dh);
-}
-
-static void l2l__cell_accumulate(int rows, int columns, int T, const l2l_real *d, int d_step,
-                                 const l2l_real *z, int z_step, l2l_real *sums)
-{
-    int t, r, k, l;
-    for (t = 0; t < T; t++, d += d_step, z += z_step)
-        for (r = 0; r < rows; r++)
-            for (k = 0; k < columns; k++)
-                for (l = 0; l < L2L__COORDS; l++)
-                    sums[r * columns + k] += d[r * L2L__COORDS + l] * z[k * L2L__COORDS + l];
-}
-
-static const l2l__cell_kernels l2l__cell_plain = {
-    1, l2l__cell_forward, l2l__cell_backward, l2l__cell_accumulate};
 
 static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c);
 
@@ -2998,18 +2915,16 @@ typedef struct l2l__adjoint {
     double *totals;              /* parts x cell_size, of dL_phi/dphi                             */
     l2l__sweep *sweeps;          /* one for each worker                                           */
     /* second order only */
-    l2l_tensor **adv;            /* x'_0 .. x'_{T-1}                                              */
-    l2l_real *state;             /* T x blocks x 2H rows: h_t and c_t                             */
+    l2l_tensor *adv, *v;         /* x'_t, and the cotangent of g_t                                */
     l2l_real *carried;           /* blocks x 2H rows: dL/dh_t and dL/dc_t                         */
     l2l_real *a;                 /* per coordinate: a_{t+1}, then a_t                             */
-    l2l_tensor *v;               /* the cotangent of g_t                                          */
 } l2l__adjoint;
 
-/* Lines 11 and 12 again, in slot k: x'_t -> x'_{t+1}, with m_t. */
-static void l2l__sweep_forward(const l2l__adjoint *a, l2l__sweep *s, int k, int64_t block, int t)
+/* Lines 11 and 12 again: x'_t -> x'_{t+1}, with m_t. */
+static void l2l__sweep_forward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
 {
-    l2l__cell_step step = l2l__sweep_step(a->m, s, k);
-    l2l_real *mask = s->mask + k * L2L__COORDS, epsilon = (l2l_real)a->in->epsilon;
+    l2l__cell_step step = l2l__sweep_step(a->m, s, t);
+    l2l_real *mask = s->mask + t * L2L__COORDS, epsilon = (l2l_real)a->in->epsilon;
     int64_t first = block * L2L__COORDS;
     int l;
     l2l__row_load(a->in->g[t]->data, first, a->count, s->g);
@@ -3024,12 +2939,12 @@ static void l2l__sweep_forward(const l2l__adjoint *a, l2l__sweep *s, int k, int6
     }
 }
 
-/* a_{t+1} -> a_t through step t in slot k; `rows` of dL/d(h_t, inputs) are wanted. */
-static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int k, int64_t block, int t,
+/* a_{t+1} -> a_t; `rows` of dL/d(h_t, inputs) are wanted. */
+static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t,
                                 int rows)
 {
-    l2l__cell_step step = l2l__sweep_step(a->m, s, k);
-    const l2l_real *mask = s->mask + k * L2L__COORDS;
+    l2l__cell_step step = l2l__sweep_step(a->m, s, t);
+    const l2l_real *mask = s->mask + t * L2L__COORDS;
     l2l_real w = (l2l_real)a->in->w[t];
     int l;
     for (l = 0; l < L2L__COORDS; l++) s->u[l] = mask[l] * s->a[l];
@@ -3038,13 +2953,24 @@ static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int k, int
     for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + s->u[l];
 }
 
-/* Slots 0 .. steps-1 into the sums of dL_phi/dphi. */
-static void l2l__sweep_accumulate(const l2l__adjoint *a, l2l__sweep *s, int steps)
+/* Steps t .. t+steps-1 into the sums of dL_phi/dphi. */
+static void l2l__sweep_accumulate(const l2l__adjoint *a, l2l__sweep *s, int t, int steps)
 {
     int G = a->m->cell.gates, H = a->m->cell.hidden, Z = a->m->cell.columns, row = L2L__COORDS;
-    a->kernels->accumulate(G, Z, steps, s->gates, G * row, s->z, Z * row, s->sums);
-    a->kernels->accumulate(1, 1 + H, steps, s->y, row, s->z + Z * row, Z * row,
+    const l2l__cell_step first = l2l__sweep_step(a->m, s, t);
+    a->kernels->accumulate(G, Z, steps, first.gates, G * row, first.z, Z * row, s->sums);
+    a->kernels->accumulate(1, 1 + H, steps, first.y, row, first.z + Z * row, Z * row,
                            s->sums + G * Z * a->kernels->lanes);
+}
+
+/* A block from x'_0 and h_0 = c_0 = 0, which are there from the start, to x'_T. */
+static void l2l__sweep_to(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int T)
+{
+    int64_t first = block * L2L__COORDS;
+    int t;
+    l2l__row_load(a->in->x->data, first, a->count, s->x);
+    l2l__row_load(a->in->start->data, first, a->count, s->adv);
+    for (t = 0; t < T; t++) l2l__sweep_forward(a, s, block, t);
 }
 
 /* A block all the way there and back. */
@@ -3052,17 +2978,13 @@ static void l2l__adjoint_block(const l2l__adjoint *a, l2l__sweep *s, int64_t blo
 {
     int T = a->in->T, H = a->m->cell.hidden, t, l;
     size_t row = L2L__COORDS * sizeof *s->dh;
-    int64_t first = block * L2L__COORDS;
-    l2l__row_load(a->in->x->data, first, a->count, s->x);
-    l2l__row_load(a->in->start->data, first, a->count, s->adv);
-    for (t = 0; t < T; t++)                  /* slot 0 has h_0 = c_0 = 0 from the start           */
-        l2l__sweep_forward(a, s, t, block, t);
-    l2l__row_load(a->in->g[T]->data, first, a->count, s->a);
+    l2l__sweep_to(a, s, block, T);
+    l2l__row_load(a->in->g[T]->data, block * L2L__COORDS, a->count, s->a);
     for (l = 0; l < L2L__COORDS; l++) s->a[l] *= (l2l_real)a->in->w[T];
     memset(s->dh, 0, (size_t)H * row);
     memset(s->dc, 0, (size_t)H * row);
-    for (t = T - 1; t >= 0; t--) l2l__sweep_backward(a, s, t, block, t, t ? H : 0);
-    l2l__sweep_accumulate(a, s, T);
+    for (t = T - 1; t >= 0; t--) l2l__sweep_backward(a, s, block, t, t ? H : 0);
+    l2l__sweep_accumulate(a, s, 0, T);
 }
 
 static void l2l__sweep_flush(const l2l__adjoint *a, l2l__sweep *s, double *total)
@@ -3163,60 +3085,37 @@ static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_te
     return !c->status;
 }
 
-/* h_t, c_t and x'_t of a block into slot 0. */
-static void l2l__exact_load(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
-{
-    size_t H = (size_t)a->m->cell.hidden * L2L__COORDS;
-    const l2l_real *state = a->state + 2 * H * (size_t)(t * a->blocks + block);
-    int64_t first = block * L2L__COORDS;
-    memcpy(s->z + L2L__COORDS, state, H * sizeof *state);
-    memcpy(s->c, state + H, H * sizeof *state);
-    l2l__row_load(a->in->x->data, first, a->count, s->x);
-    l2l__row_load(a->adv[t]->data, first, a->count, s->adv);
-}
-
-static void l2l__exact_forward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
-{
-    size_t H = (size_t)a->m->cell.hidden * L2L__COORDS;
-    l2l_real *next = a->state + 2 * H * (size_t)((t + 1) * a->blocks + block);
-    l2l__cell_step step = l2l__sweep_step(a->m, s, 0);
-    l2l__exact_load(a, s, block, t);
-    l2l__sweep_forward(a, s, 0, block, t);
-    memcpy(next, step.h_next, H * sizeof *next);
-    memcpy(next + H, step.c_next, H * sizeof *next);
-    l2l__row_store(s->adv, block * L2L__COORDS, a->count, a->adv[t + 1]->data);
-}
-
-static void l2l__exact_backward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
+/* A block back through step t. */
+static void l2l__exact_block(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
 {
     int H = a->m->cell.hidden * L2L__COORDS;
     size_t bytes = (size_t)H * sizeof(l2l_real);
     l2l_real *carried = a->carried + (size_t)(2 * H) * (size_t)block;
     int64_t first = block * L2L__COORDS;
-    l2l__exact_load(a, s, block, t);
-    l2l__sweep_forward(a, s, 0, block, t);
+    l2l__sweep_to(a, s, block, t);
+    l2l__row_store(s->adv, first, a->count, a->adv->data);
+    l2l__sweep_forward(a, s, block, t);
     l2l__row_load(a->a, first, a->count, s->a);
     memcpy(s->dh, carried, bytes);
     memcpy(s->dc, carried + H, bytes);
-    l2l__sweep_backward(a, s, 0, block, t, a->m->cell.hidden + a->m->cell.inputs);
+    l2l__sweep_backward(a, s, block, t, a->m->cell.hidden + a->m->cell.inputs);
     memcpy(carried, s->dh, bytes);
     memcpy(carried + H, s->dc, bytes);
     l2l__row_store(s->a, first, a->count, a->a);
     l2l__input_vjp(a->m, s->g, a->norms + (int64_t)t * a->in->shape.n, first, a->d,
                    l2l__row_length(first, a->count), s->dh + H, a->v->data + first);
-    l2l__sweep_accumulate(a, s, 1);
+    l2l__sweep_accumulate(a, s, t, 1);
 }
 
-/* All blocks of the parts k, k + workers, ... forward or backward through step t. */
-static void l2l__exact_work(const l2l__adjoint *a, int k, int t, bool back)
+/* All blocks of the parts k, k + workers, ... back through step t. */
+static void l2l__exact_work(const l2l__adjoint *a, int k, int t)
 {
     l2l__sweep *s = &a->sweeps[k];
     int part;
     for (part = k; part < a->parts; part += a->workers) {
         int64_t b = l2l__part_begin(a, part), to = l2l__part_begin(a, part + 1);
-        for (; b < to; b++)
-            if (back) l2l__exact_backward(a, s, b, t); else l2l__exact_forward(a, s, b, t);
-        if (back) l2l__sweep_flush(a, s, a->totals + (size_t)part * (size_t)a->m->cell_size);
+        for (; b < to; b++) l2l__exact_block(a, s, b, t);
+        l2l__sweep_flush(a, s, a->totals + (size_t)part * (size_t)a->m->cell_size);
     }
 }
 
@@ -3232,40 +3131,24 @@ static bool l2l__exact_couple(const l2l__adjoint *a, int t)
             l2l__norm_vjp(m->options.input, a->in->g[t]->data + i * a->d, norms[i], a->d,
                           a->v->data + i * a->d);
     a->in->t = t;                            /* for errors                                        */
-    return l2l__add_hessian_vector(a->in, a->adv[t], a->v, a->a);
-}
-
-static bool l2l__exact_prepare(l2l__adjoint *a)
-{
-    l2l_context *c = a->m->context;
-    int64_t rows = a->blocks * 2 * a->m->cell.hidden, i;
-    size_t row = L2L__COORDS * sizeof(l2l_real);
-    int T = a->in->T, t;
-    a->adv = (l2l_tensor **)l2l__arena_array(c, T + (int64_t)1, sizeof *a->adv);
-    a->state = (l2l_real *)l2l__arena_array(c, (T + 1) * rows, row);
-    a->carried = (l2l_real *)l2l__arena_array(c, rows, row);
-    a->a = (l2l_real *)l2l__arena_array(c, a->count, sizeof *a->a);
-    a->v = l2l_zeros(c, a->in->shape);
-    if (c->status) return false;
-    for (t = 0; t <= T; t++) a->adv[t] = t ? l2l_zeros(c, a->in->shape) : a->in->start;
-    if (c->status) return false;
-    memset(a->state, 0, (size_t)rows * row); /* h_0 = c_0 = 0                                     */
-    memset(a->carried, 0, (size_t)rows * row);
-    for (i = 0; i < a->count; i++) a->a[i] = (l2l_real)a->in->w[T] * a->in->g[T]->data[i];
-    return true;
+    return l2l__add_hessian_vector(a->in, a->adv, a->v, a->a);
 }
 
 static bool l2l__adjoint_second_order(l2l__adjoint *a)
 {
-    int t, k;
-    if (!l2l__exact_prepare(a)) return false;
-    for (t = 0; t < a->in->T; t++) {
+    l2l_context *c = a->m->context;
+    int64_t rows = a->blocks * 2 * a->m->cell.hidden, i;
+    int T = a->in->T, t, k;
+    a->carried = (l2l_real *)l2l__arena_array(c, rows, L2L__COORDS * sizeof *a->carried);
+    a->a = (l2l_real *)l2l__arena_array(c, a->count, sizeof *a->a);
+    a->adv = l2l_zeros(c, a->in->shape);
+    a->v = l2l_zeros(c, a->in->shape);
+    if (c->status) return false;
+    memset(a->carried, 0, (size_t)rows * L2L__COORDS * sizeof *a->carried);
+    for (i = 0; i < a->count; i++) a->a[i] = (l2l_real)a->in->w[T] * a->in->g[T]->data[i];
+    for (t = T - 1; t >= 0; t--) {
         L2L__PARALLEL(a->workers)
-        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t, false);
-    }
-    for (t = a->in->T - 1; t >= 0; t--) {
-        L2L__PARALLEL(a->workers)
-        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t, true);
+        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t);
         if (t > 0 && !l2l__exact_couple(a, t)) return false;
     }
     return true;
@@ -3273,7 +3156,7 @@ static bool l2l__adjoint_second_order(l2l__adjoint *a)
 
 /* -- line 15: phi <- phi + alpha_1 grad L_phi / n ---------------------------------------------- */
 
-static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in, bool exact)
+static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in)
 {
     l2l_context *c = m->context;
     int64_t totals;
@@ -3290,7 +3173,7 @@ static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in,
     totals = (int64_t)a->parts * m->cell_size;
     a->norms = (double *)l2l__arena_array(c, (int64_t)in->T * in->shape.n, sizeof *a->norms);
     a->totals = (double *)l2l__arena_array(c, totals, sizeof *a->totals);
-    a->sweeps = l2l__sweeps(m, a->workers, exact ? 1 : in->T, a->kernels->lanes);
+    a->sweeps = l2l__sweeps(m, a->workers, in->T, a->kernels->lanes);
     if (c->status) return false;
     memset(a->totals, 0, (size_t)totals * sizeof *a->totals);
     l2l__phi_to_cell(m, in->epsilon);
@@ -3327,7 +3210,7 @@ static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool anew, doubl
     if (in->T < 1)
         return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_learned_gradient: T is %d, but must "
                          "be at least 1", in->T);
-    if (l2l__adjoint_prepare(&a, m, in, exact)) {
+    if (l2l__adjoint_prepare(&a, m, in)) {
         if (!exact) l2l__adjoint_first_order(&a);
         if (!exact || l2l__adjoint_second_order(&a))
             l2l__adjoint_gather(&a, anew, scale, gradient);
@@ -3422,16 +3305,6 @@ static bool l2l__sign_step(void *self, l2l_inner *in)
     return true;
 }
 
-/* alpha_t = 2 alpha (T-t) / (T+1), t = 0 .. T-1: their sum is T alpha. */
-static bool l2l__decay_step(void *self, l2l_inner *in)
-{
-    double alpha = 2 * in->step_size * (in->T - in->t) / (in->T + 1.0);
-    L2L__UNUSED(self);
-    l2l__ew_sign_step(in->context, l2l_count(in->shape), (l2l_real)alpha, in->g[in->t]->data,
-                      in->delta->data);
-    return true;
-}
-
 /* Steepest ascent in l2; an image without gradient stays. */
 static bool l2l__gradient_step(void *self, l2l_inner *in)
 {
@@ -3470,129 +3343,6 @@ static bool l2l__momentum_step(void *self, l2l_inner *in)
     return true;
 }
 
-/* Beyond sqrt(FLT_MAX) a gradient's square is infinite, and Adam would stand still. */
-static const char l2l__a_square[] = "the gradient is too large: Adam's mean of its square at pixel";
-
-/* The penalty's gradient is that of the pixel that is farthest away, the first of several. */
-static bool l2l__adam_step(void *self, l2l_inner *in)
-{
-    const l2l_optimizer_options o = l2l_adam_default();
-    int64_t count = l2l_count(in->shape), one = count / in->n;
-    int n;
-    L2L__UNUSED(self);
-    memset(in->delta->data, 0, (size_t)count * sizeof(l2l_real));
-    L2L__PARALLEL(l2l__workers(in->context, count))
-    for (n = 0; n < in->n; n++) {
-        int64_t at = n * one, most = 0;
-        const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
-        l2l_real *g = in->g[in->t]->data + at; /* ours to change: nobody reads it any more        */
-        for (int64_t j = 1; j < one; j++)
-            if (fabs((double)(z[j] - x[j])) > fabs((double)(z[most] - x[most]))) most = j;
-        if (fabs((double)(z[most] - x[most])) > in->maximizer->number[0])
-            g[most] -= z[most] > x[most] ? (l2l_real)1 : (l2l_real)-1;
-    }
-    l2l__adam(in->context, &o, count, in->delta->data, in->g[in->t]->data, in->memory[0]->data,
-              in->memory[1]->data, in->step_size, -1, in->t + 1);
-    l2l_finite_images(in, l2l__a_square, in->memory[1]);
-    return !in->context->status;
-}
-
-/* A trial of the images numbered search[0..m-1]: delta = alpha d, and L at what it leads to by one
-   pass of them alone. Those that do not accept move to the front of `search`; how many. */
-static int l2l__try_step(l2l_inner *in, double alpha, bool sign, int *search, int m)
-{
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    l2l_inner some = *in;                    /* the inner problem of these images                 */
-    l2l_tensor *z = in->clean_logits;
-    int64_t one = l2l_count(in->shape) / in->n, j;
-    int *ints = (int *)l2l__arena_array(c, m, 2 * sizeof *ints), left = 0;
-    uint32_t *images = (uint32_t *)l2l__arena_array(c, m, sizeof *images);
-    some.n = some.shape.n = m;
-    some.done = NULL;
-    some.images = images;
-    some.x = l2l__new(c, "line search", some.shape);
-    some.adv = l2l__new(c, "line search", some.shape);
-    some.delta = l2l__new(c, "line search", some.shape);
-    some.loss = (l2l_real *)l2l__arena_array(c, m, sizeof *some.loss);
-    if (z) some.clean_logits = l2l__new(c, "line search", l2l_shape_of(m, 1, 1, z->shape.c));
-    for (int k = 0; k < m && !c->status; k++) {
-        int64_t from = search[k] * one, to = k * one;
-        size_t bytes = (size_t)one * sizeof(l2l_real);
-        memcpy(some.x->data + to, in->x->data + from, bytes);
-        memcpy(some.adv->data + to, in->adv->data + from, bytes);
-        if (sign)
-            l2l__ew_sign_step(c, one, (l2l_real)alpha, in->g[in->t]->data + from,
-                              in->delta->data + from);
-        else
-            l2l__ew_axpb(c, one, (l2l_real)alpha, in->g[in->t]->data + from, 0,
-                         in->delta->data + from);
-        memcpy(some.delta->data + to, in->delta->data + from, bytes);
-        if (z)
-            memcpy(some.clean_logits->data + (int64_t)k * z->shape.c,
-                   z->data + (int64_t)search[k] * z->shape.c,
-                   (size_t)z->shape.c * sizeof(l2l_real));
-        ints[k] = in->labels[search[k]];
-        images[k] = in->images[search[k]];
-    }
-    some.labels = ints;
-    some.predicted = ints ? ints + m : NULL;
-    l2l__move(&some);
-    if (!c->status) l2l__look(&some, in->t, false);
-    in->forwards = some.forwards;
-    for (int k = 0; k < m && !c->status; k++) {
-        const l2l_real *g = in->g[in->t]->data + search[k] * one, *x = in->adv->data;
-        double rise = 0;
-        if (in->trials) in->trials[search[k]]++;
-        for (x += search[k] * one, j = 0; j < one; j++)
-            rise += (double)g[j] * ((double)some.adv->data[k * one + j] - (double)x[j]);
-        if (!((double)some.loss[k] >=
-              (double)in->loss[search[k]] + in->maximizer->number[1] * rise))
-            search[left++] = search[k];
-    }
-    l2l_release(c, mark);
-    return left;
-}
-
-/* in->loss is L(x'_t), left there by the look that found g_t. */
-enum { L2L__TRIALS = 10 };
-static bool l2l__line_search(l2l_inner *in, bool sign)
-{
-    l2l_context *c = in->context;
-    l2l_mark mark = l2l_mark_here(c);
-    int *search = (int *)l2l__arena_array(c, in->n, sizeof *search), n = 0, trial, i;
-    int64_t one = l2l_count(in->shape) / in->n;
-    double rho = in->maximizer->number[0], alpha = in->epsilon;
-    if (in->mode == L2L_TRAIN && in->model->mode_matters)
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "line search: in training mode (inner_mode) this model's "
-                  "loss of one image depends on the others");
-    if (!(rho > 0 && rho < 1 && in->maximizer->number[1] >= 0))
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "line search: rho %g (number[0]) is not in (0,1), or c %g "
-                  "(number[1]) is negative", rho, in->maximizer->number[1]);
-    for (i = 0; search && i < in->n; i++)
-        if (in->done && in->done[i])
-            memset(in->delta->data + i * one, 0, (size_t)one * sizeof(l2l_real));
-        else search[n++] = i;
-    for (trial = 0; trial < L2L__TRIALS && n > 0 && !c->status; trial++, alpha *= rho)
-        n = l2l__try_step(in, alpha, sign, search, n);
-    for (i = 0; i < n && !c->status; i++)    /* no step is long enough and good: stay             */
-        memset(in->delta->data + search[i] * one, 0, (size_t)one * sizeof(l2l_real));
-    l2l_release(c, mark);
-    return !c->status;
-}
-
-static bool l2l__line_search_sign(void *self, l2l_inner *in)
-{
-    L2L__UNUSED(self);
-    return l2l__line_search(in, true);
-}
-
-static bool l2l__line_search_gradient(void *self, l2l_inner *in)
-{
-    L2L__UNUSED(self);
-    return l2l__line_search(in, false);
-}
-
 static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_inner *))
 {
     l2l_maximizer m = L2L__ZERO;
@@ -3603,10 +3353,6 @@ static l2l_maximizer l2l__maximizer(const char *name, bool (*step)(void *, l2l_i
 
 L2LADVDEF l2l_maximizer l2l_maximizer_none(void) { return l2l__maximizer("none", NULL); }
 L2LADVDEF l2l_maximizer l2l_maximizer_sign(void) { return l2l__maximizer("sign", l2l__sign_step); }
-L2LADVDEF l2l_maximizer l2l_maximizer_decay(void)
-{
-    return l2l__maximizer("decay", l2l__decay_step);
-}
 L2LADVDEF l2l_maximizer l2l_maximizer_gradient(void)
 {
     return l2l__maximizer("gradient", l2l__gradient_step);
@@ -3618,22 +3364,6 @@ L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu)
     m.number[0] = mu;
     return m;
 }
-L2LADVDEF l2l_maximizer l2l_maximizer_adam(double tau)
-{
-    l2l_maximizer m = l2l__maximizer("adam", l2l__adam_step);
-    m.memory = 2;
-    m.number[0] = tau;
-    return m;
-}
-L2LADVDEF l2l_maximizer l2l_maximizer_line_search(bool sign)
-{
-    l2l_maximizer m = l2l__maximizer(sign ? "line search" : "line search along g",
-                                     sign ? l2l__line_search_sign : l2l__line_search_gradient);
-    m.number[0] = 0.5;
-    m.number[1] = 1e-4;
-    return m;
-}
-
 #ifdef __clang__
 #pragma mark - 6  Methods and trainers
 #endif
@@ -3788,10 +3518,6 @@ L2LADVDEF l2l_method l2l_method_advtrain(void)
 {
     return l2l__method("advtrain", l2l_maximizer_sign(), L2L_START_UNIFORM);
 }
-L2LADVDEF l2l_method l2l_method_advtrain_bls(void)
-{
-    return l2l__method("advtrain-bls", l2l_maximizer_line_search(true), L2L_START_UNIFORM);
-}
 L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi)
 {
     return l2l__method("rnn-adv", l2l_learned_maximizer(phi), L2L_START_NORMAL);
@@ -3858,11 +3584,11 @@ static bool l2l__dataset_fits(l2l_context *c, const char *who, const l2l_dataset
 static void l2l__split(l2l_trainer *t)
 {
     int n = t->data.count;
-    t->n_held = t->options.validation;
-    t->n_train = n - t->n_held;
+    t->n_held_out = t->options.validation;
+    t->n_train = n - t->n_held_out;
     for (int i = 0; i < n; i++) t->train[i] = i;
-    if (t->n_held) l2l__shuffle(t->train, n, t->options.seed, L2L_RANDOM_SPLIT, 0);
-    t->held = t->train + t->n_train;
+    if (t->n_held_out) l2l__shuffle(t->train, n, t->options.seed, L2L_RANDOM_SPLIT, 0);
+    t->held_out = t->train + t->n_train;
 }
 
 /* What ranks need that train together. */
@@ -3919,8 +3645,8 @@ static bool l2l__held_digests(l2l_trainer *t)
 {
     const l2l_attack *a = &t->options.validation_attack;
     const l2l_maximizer *m = &a->maximizer;
-    t->held_digests[0] = l2l__digest_bytes(a->targets, t->n_held * (int64_t)sizeof(int));
-    t->held_digests[1] = l2l__digest_bytes(a->init, t->n_held * (int64_t)sizeof(l2l_real) *
+    t->held_digests[0] = l2l__digest_bytes(a->targets, t->n_held_out * (int64_t)sizeof(int));
+    t->held_digests[1] = l2l__digest_bytes(a->init, t->n_held_out * (int64_t)sizeof(l2l_real) *
                                                     l2l__image_size(&t->model->options));
     if (m->self != t->options.method.maximizer.self)
         l2l__learned_digest(t->context, m, &t->held_digests[2]);
@@ -3960,7 +3686,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->best_score = t->shuffled = -1;
     t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
     t->options.method.outer.is_objective = t->cross_entropy;
-    t->shares = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
+    t->looks = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
                 !o->method.objective.cut && !m->mode_matters;
     l2l__trainer_ranks(t);
     if (!l2l__trainer_arrays(t) || !l2l__trainer_own(t)) {
@@ -4188,10 +3914,10 @@ static void l2l__decimal_round(l2l__decimal *x, int n)
 static size_t l2l__number(char *out, double value, int digits)
 {
     const int most = digits ? digits : 17;
-    int even;
     char *o = out;
     uint64_t bits;
-    l2l__decimal x, low, high, part;
+    double back;
+    l2l__decimal x;
     memcpy(&bits, &value, sizeof bits);
     if ((bits >> 52 & 2047) == 2047) {
         l2l__format(out, 5, bits << 12 ? "nan" : bits >> 63 ? "-inf" : "inf");
@@ -4199,18 +3925,12 @@ static size_t l2l__number(char *out, double value, int digits)
     }
     if (bits >> 63) *o++ = '-';
     l2l__decimal_of_bits(bits, false, &x);
-    if (!digits && x.n > 15) {
-        even = !(bits & 1);                  /* such a one is nearest where it is half way, too   */
-        l2l__decimal_of_bits(bits - 1, true, &low);
-        l2l__decimal_of_bits(bits, true, &high);
+    if (!digits && x.n > 15)
         for (digits = 15; digits < 17; digits++) {
-            part = x;
-            l2l__decimal_round(&part, digits);
-            const char *end = part.d + part.n;
-            if (l2l__decimal_order(part.d, end, part.exponent, &low) + even > 0 &&
-                l2l__decimal_order(part.d, end, part.exponent, &high) - even < 0) break;
+            const char *text = out;
+            l2l__number(out, value, digits);
+            if (l2l__scan_real(&text, &back) && !memcmp(&back, &value, sizeof back)) break;
         }
-    }
     if (digits) l2l__decimal_round(&x, digits);
     if (!x.n) { x.d[x.n++] = '0'; x.exponent = 0; }
     int e = x.exponent, last = x.n - 1, point = e < -5 || e >= most ? 0 : e;
@@ -4445,10 +4165,6 @@ struct l2l__block {
     bool is_free, is_last;
     bool is_view;                            /* a tensor that holds another, its base             */
 };
-struct l2l__chunk {
-    l2l__chunk *next;
-    size_t size;
-};
 enum { L2L__BLOCK = 64, L2L__CHUNK = 1 << 20 };
 
 static void l2l__free_list_add(l2l_context *c, l2l__block *b)
@@ -4473,11 +4189,10 @@ static l2l__block *l2l__block_after(l2l__block *b)
 }
 
 /* A chunk, in which behind its header there are `size` bytes, as one free block. */
-static l2l__block *l2l__arena_add(l2l_context *c, l2l__chunk *chunk, size_t size)
+static l2l__block *l2l__arena_add(l2l_context *c, void *chunk, size_t size)
 {
     l2l__block *b = (l2l__block *)(void *)((char *)chunk + L2L__ALIGN);
-    chunk->next = c->chunks;
-    chunk->size = size;
+    memcpy(chunk, &c->chunks, sizeof c->chunks);
     c->chunks = chunk;
     c->arena_size += size;
     b->size = size;
@@ -4491,10 +4206,10 @@ static l2l__block *l2l__arena_grow(l2l_context *c, size_t need)
 {
     size_t size = need > c->arena_size / 4 ? need : c->arena_size / 4;
     if (size < L2L__CHUNK) size = L2L__CHUNK;
-    l2l__chunk *chunk = (l2l__chunk *)l2l__allocate_raw(c, size + L2L__ALIGN);
+    void *chunk = l2l__allocate_raw(c, size + L2L__ALIGN);
     if (!chunk && size > need) {             /* no room to grow ahead: just what is needed        */
         l2l_error_clear(c);
-        chunk = (l2l__chunk *)l2l__allocate_raw(c, (size = need) + L2L__ALIGN);
+        chunk = l2l__allocate_raw(c, (size = need) + L2L__ALIGN);
     }
     return chunk ? l2l__arena_add(c, chunk, size) : NULL;
 }
@@ -4572,11 +4287,7 @@ static void l2l__arena_drop(l2l_context *c, void *memory)
 
 static void l2l__arena_free_chunks(l2l_context *c)
 {
-    l2l__chunk *chunk = c->chunks, *next;
-    for (; chunk; chunk = next) {
-        next = chunk->next;
-        l2l_free(c, chunk);
-    }
+    l2l__let_go(c, c->chunks);
     c->chunks = NULL;
     c->free_blocks = c->newest = NULL;
     c->arena_size = 0;
@@ -4608,7 +4319,7 @@ L2LADVDEF void l2l_release(l2l_context *c, l2l_mark mark)
         l2l__unhold(c, base);
     }
     l2l__bury(c);
-    if (!c->newest && c->chunks && c->chunks->next) {
+    if (!c->newest && c->free_blocks && c->free_blocks->newer) {
         /* Empty, but in pieces: make it one, so that the next round finds the room in one place:
            somewhat more than ever lived at once or, where that did not do before (the room was in
            the wrong places), all there was. If that much is not to be had, pieces will do. */
@@ -5224,7 +4935,7 @@ typedef struct l2l__packed {
 enum {
     L2L__TANH, L2L__SIGMOID, L2L__EXP, L2L__LOG, L2L__POWER, L2L__ABS, L2L__SIGN, L2L__CLAMP,
     L2L__INSIDE,                             /* 1 in [a, b], else 0                               */
-    L2L__AFFINE, L2L__RELU, L2L__SIGN_STEP,  /* to L2L__MUL: with kernels, see l2l__naive_ew      */
+    L2L__AFFINE, L2L__RELU, L2L__SIGN_STEP,  /* to L2L__MUL: with kernels, see L2L__NAME(ew)      */
     L2L__GATE, L2L__PROJECT, L2L__ADD, L2L__MUL,
     L2L__IN_BALL,                            /* 1 within a of the other and in [0, 1], else 0     */
     L2L__SUB                                 /* see l2l__binary                                   */
@@ -5814,7 +5525,7 @@ L2L__BINARY(L2L__SUB, sub)
 L2L__BINARY(L2L__MUL, mul)
 
 /* -- elementwise, one operand ------------------------------------------------------------------
-   y = f(x) with numbers a and b; some take another tensor too, as a constant: see l2l__naive_ew. */
+   y = f(x) with numbers a and b; some take another tensor too, as a constant: see L2L__NAME(ew). */
 
 /* Those without a kernel of their own, in double. */
 static double l2l__value(int kind, double x, double a, double b)
@@ -7000,6 +6711,8 @@ L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m)
     return m->mode;
 }
 
+L2LADVDEF bool l2l_model_mode_matters(const l2l_model *m) { return m && m->mode_matters; }
+
 L2LADVDEF void l2l_model_scope(l2l_model *m, const char *prefix)
 {
     if (m && l2l__format(m->scope, sizeof m->scope, "%s", prefix ? prefix : "") >= sizeof m->scope)
@@ -7735,7 +7448,7 @@ static l2l_model *l2l__lane_make(l2l_model *m)
     l2l__lane *lane = (l2l__lane *)l2l__arena(c, sizeof *lane);
     size_t room = m->slice_bytes / (8 * L2L__ALIGN) * L2L__ALIGN * (size_t)(9 + m->lane_room) +
                   L2L__CHUNK / 8;
-    l2l__chunk *chunk = (l2l__chunk *)l2l__arena(c, room + L2L__ALIGN);
+    void *chunk = l2l__arena(c, room + L2L__ALIGN);
     l2l_tensor **tape = (l2l_tensor **)l2l__arena_array(c, c->tape_capacity, sizeof *tape);
     if (c->status) return NULL;
     memset(lane, 0, sizeof *lane);
@@ -8417,14 +8130,6 @@ static l2l__update l2l__update_of(const l2l_optimizer_options *o, double rate, d
     return u;
 }
 
-static void l2l__adam(l2l_context *c, const l2l_optimizer_options *o, int64_t n, l2l_real *x,
-                      const l2l_real *g, l2l_real *m, l2l_real *v, double rate, double scale,
-                      int64_t step)
-{
-    const l2l__update u = l2l__update_of(o, rate, scale, step);
-    l2l__ew_update(c, n, &u, g, x, m, v, NULL);
-}
-
 /* As many arrays as the optimizer is for. */
 static bool l2l__arrays_given(const l2l_optimizer *o, const char *what, l2l_real *const *arrays)
 {
@@ -8603,7 +8308,7 @@ static void l2l__add_told(l2l_trainer *t)
    mean loss in theta, how far it has moved running statistics, and the maximizer's sum, which has
    its share. Of a part that is the whole batch, to where it has moved them. Where there is no part,
    the zeros that change no sum. */
-static void l2l__pack_part(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
+static void l2l__lay_out(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
 {
     l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, zero = (l2l_real)-0.0;
     const l2l_real *was = t->buffers;
@@ -8641,7 +8346,7 @@ static bool l2l__add_round(l2l_trainer *t, l2l_real *part, l2l_real *from)
 }
 
 /* After the last round: the sums to where lines 15 and 16 take them from. */
-static bool l2l__unpack(l2l_trainer *t, const l2l_inner *in)
+static bool l2l__take_back(l2l_trainer *t, const l2l_inner *in)
 {
     const bool whole = l2l__part_size(t, in->batch) == in->batch;
     const l2l_real *at = t->sum + t->theta_size;
@@ -8674,11 +8379,11 @@ static bool l2l__add_up(l2l_trainer *t, l2l_inner *in)
     l2l__add_told(t);
     if (t->ranks > 1) in->L_phi = t->whole.L_phi;
     if (parts) {
-        l2l__pack_part(t, in, part);
+        l2l__lay_out(t, in, part);
         l2l__copy_buffers(t, t->buffers, true);
         if (!l2l__add_round(t, part, from)) return false;
     }
-    return ++t->round < t->rounds || !parts || l2l__unpack(t, in);
+    return ++t->round < t->rounds || !parts || l2l__take_back(t, in);
 }
 
 #ifdef __clang__
@@ -8775,13 +8480,6 @@ L2LADVDEF l2l_attack l2l_attack_ifgsm(double epsilon)
 L2LADVDEF l2l_attack l2l_attack_pgd(double epsilon)
 {
     return l2l__attack("pgd", epsilon, 0.25, 10, L2L_START_UNIFORM);
-}
-
-L2LADVDEF l2l_attack l2l_attack_bls(double epsilon)
-{
-    l2l_attack a = l2l__attack("bls", epsilon, 1, 10, L2L_START_UNIFORM);
-    a.maximizer = l2l_maximizer_line_search(true);
-    return a;
 }
 
 L2LADVDEF l2l_attack l2l_attack_pgd_l2(double epsilon)
@@ -11508,12 +11206,12 @@ static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *
    All that is fast, and the only chapter with vector types and block sizes. Three layers:
 
     15.1  what a kernel gets; the table of kernels of one instruction set
-    15.2  naive twins in plain C: what L2L_CPU_PLAIN, L2LADV_DOUBLE, L2LADV_NO_SIMD and other
-          compilers use, and what the tests hold the fast ones against
-    15.3  vector kernels, written once for any vector length. The header includes itself to compile
-          them for each instruction set (the technique is Google Highway's), and the best one that
-          the machine has is chosen at run time
-    15.4  drivers: plain functions that cut the work into blocks, one or more for each thread
+    15.2  kernels, written once for vectors of any length. One of length 1 is plain C, number by
+          number: what L2L_CPU_PLAIN, L2LADV_DOUBLE, L2LADV_NO_SIMD and other compilers use, and
+          what is left over where vectors end. For the others the header includes itself, once for
+          each instruction set (the technique is Google Highway's), and the best one that the
+          machine has is chosen at run time
+    15.3  drivers: plain functions that cut the work into blocks, one or more for each thread
 
    Same bits: behind every output the order of additions depends on the layer's shape only.
 
@@ -11527,8 +11225,7 @@ static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *
        phase     the input pixels of one remainder by the stride: they see the same taps
        point     of Winograd's: one of the places where patch and kernel are multiplied
        item      of a weight gradient: a slab of x's channels by a panel of dy's
-       part      of a sum over tiles, where it is taken in several; share: an item of a part
-       twin      the plain function that a vector kernel does the same as */
+       part      of a sum over tiles, where it is taken in several; share: an item of a part */
 
 /* -- 15.1 what a kernel gets ------------------------------------------------------------------- */
 
@@ -11565,27 +11262,28 @@ typedef struct l2l__kernels {
     /* One pixel: out = a * t + b * (x - mu) + d, where mu, a, b, d stand in turn in `by`. */
     void (*combine)(int k, int n, const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
                     const l2l_real *by, l2l_real *out);
-    /* out[i] = f(x[i], y[i], a, b), see l2l__naive_ew. */
+    /* out[i] = f(x[i], y[i], a, b), see L2L__NAME(ew). */
     void (*ew)(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a, l2l_real b,
                l2l_real *out);
-    /* One transform of Winograd's for n numbers of each point: from[i][0..n) to to[j][0..n); a
-       target of NULL is left out. n is a multiple of half the columns. An epilogue (or NULL) for
-       channels k0 and up of pixels in a tensor that begins at `base`. */
-    void (*winograd)(int transform, int64_t n, const l2l_real *const *from, l2l_real *const *to,
-                     const l2l__epilogue *e, int k0, const l2l_real *base);
     /* Output row oh of an image, channels from k on: the maxima, and at which pixels they stand. */
     void (*pool_row)(int k, const l2l__geometry *g, const l2l_real *x, int oh, l2l_real *y,
                      int *index);
-    /* Which of the 3x3 patches behind the 2x2 windows of outputs from (y, x) on are equal? For each
-       of up to 2x2 windows eight bits: of its four outputs the first that is like it, two bits
-       each. `zero` stands outside the image. */
-    uint32_t (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
-                     int x, int rows, int columns);
     const l2l__cell_kernels *cell;           /* of the learned maximizer                          */
     /* An optimizer's step on numbers i and up; m is SGD's momentum (NULL: none) or Adam's first
        moment, v its second. */
     void (*update)(int64_t i, int64_t n, const l2l__update *u, const l2l_real *g, l2l_real *x,
                    l2l_real *m, l2l_real *v);
+    /* Of vectors alone, else NULL. One transform of Winograd's for n numbers of each point:
+       from[i][0..n) to to[j][0..n); a target of NULL is left out. n is a multiple of half the
+       columns. An epilogue (or NULL) for channels k0 and up of pixels in a tensor that begins at
+       `base`. */
+    void (*winograd)(int transform, int64_t n, const l2l_real *const *from, l2l_real *const *to,
+                     const l2l__epilogue *e, int k0, const l2l_real *base);
+    /* Of vectors alone, too. Which of the 3x3 patches behind the 2x2 windows of outputs from (y, x)
+       on are equal? For each of up to 2x2 windows eight bits: of its four outputs the first that is
+       like it, two bits each. `zero` stands outside the image. */
+    uint32_t (*ties)(const l2l__geometry *g, const l2l_real *image, const l2l_real *zero, int y,
+                     int x, int rows, int columns);
 } l2l__kernels;
 
 enum { L2L__NO_TIES = 1 << 2 | 2 << 4 | 3 << 6 };
@@ -11610,149 +11308,7 @@ static void l2l__packed_free(l2l_context *c, l2l__packed *p)
     }
 }
 
-/* -- 15.2 naive twins -------------------------------------------------------------------------- */
-
-/* The pixel of an image that output pixel (oh,ow) reads at tap (i,j); -1: beyond the border. */
-static int64_t l2l__place_of(const l2l__geometry *g, int oh, int ow, int i, int j)
-{
-    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
-    return h < 0 || h >= g->h || w < 0 || w >= g->w ? -1 : (int64_t)h * g->w + w;
-}
-
-/* y[k] = sum over taps (i,j), channels c of x[oh*s + i - p][ow*s + j - p][c] w[i][j][c][k], for
-   stride s and padding p. */
-static void l2l__naive_conv_pixel(const l2l__geometry *g, const l2l_real *x, const l2l_real *w,
-                                  int oh, int ow, l2l_real *y)
-{
-    int i, j, c, k;
-    for (k = 0; k < g->k; k++) y[k] = 0;
-    for (i = 0; i < g->kh; i++)
-        for (j = 0; j < g->kw; j++) {
-            int64_t place = l2l__place_of(g, oh, ow, i, j);
-            const l2l_real *row = w + (int64_t)(i * g->kw + j) * g->c * g->k;
-            for (c = 0; place >= 0 && c < g->c; c++, row += g->k) {
-                l2l_real a = x[place * g->c + c];
-                for (k = 0; k < g->k; k++) y[k] += a * row[k];
-            }
-        }
-}
-
-static void l2l__naive_finish(int k, int n, const l2l_real *x, const l2l__epilogue *e, int64_t from,
-                              l2l_real *y)
-{
-    for (; k < n; k++) {
-        l2l_real v = x[k];
-        if (e->mean) v -= e->mean[k];
-        if (e->scale) v *= e->scale[k];
-        if (e->bias) v += e->bias[k];
-        if (e->residual) v += e->residual[from + k];
-        y[k] = e->relu && v < 0 ? 0 : v;
-    }
-}
-
-static l2l_real l2l__gated(const l2l_real *dy, const l2l_real *gate, int64_t i)
-{
-    return gate && !(gate[i] > 0) ? 0 : dy[i];
-}
-
-static void l2l__naive_gate_scale(int k, int n, const l2l_real *dy, const l2l_real *gate,
-                                  const l2l_real *scale, l2l_real *out)
-{
-    for (; k < n; k++) out[k] = l2l__gated(dy, gate, k) * scale[k];
-}
-
-static void l2l__naive_moments(int first, int n, int pixels, const l2l_real *dy,
-                               const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
-                               l2l_real *s0, l2l_real *s1)
-{
-    int p, k;
-    for (p = 0; p < pixels; p++)
-        for (k = first; k < n; k++) {
-            int64_t i = (int64_t)p * n + k;
-            l2l_real d = x ? x[i] - mu[k] : 0, t = dy ? l2l__gated(dy, gate, i) : d;
-            if (s0) s0[k] += t;
-            if (s1) s1[k] += t * d;
-        }
-}
-
-static void l2l__naive_combine(int k, int n, const l2l_real *dy, const l2l_real *gate,
-                               const l2l_real *x, const l2l_real *by, l2l_real *out)
-{
-    for (; k < n; k++)
-        out[k] = by[n + k] * l2l__gated(dy, gate, k) + by[2 * n + k] * (x[k] - by[k]) +
-                 by[3 * n + k];
-}
-
-static void l2l__naive_conv_forward(const l2l_context *ctx, const l2l__geometry *g,
-                                    const l2l_real *x, const l2l_real *w, const l2l__epilogue *e,
-                                    l2l_real *y)
-{
-    int64_t p, pixels = (int64_t)g->n * g->oh * g->ow;
-    L2L__PARALLEL(ctx->threads)
-    for (p = 0; p < pixels; p++) {
-        int64_t n = p / g->ow / g->oh;
-        l2l__naive_conv_pixel(g, x + n * g->h * g->w * g->c, w, (int)(p / g->ow % g->oh),
-                              (int)(p % g->ow), y + p * g->k);
-        l2l__naive_finish(0, g->k, y + p * g->k, e, p * g->k, y + p * g->k);
-    }
-}
-
-/* The output coordinate that input coordinate i reaches through tap t; negative: none. */
-static int l2l__reached(int i, int t, int stride, int padding, int outputs)
-{
-    int o = i + padding - t;
-    if (stride == 1) return o < outputs ? o : -1;
-    return o < 0 || o % stride || o / stride >= outputs ? -1 : o / stride;
-}
-
-/* dx[h][w][c] = sum over taps (i,j), k of dy[(h+p-i)/s][(w+p-j)/s][k] w[i][j][c][k] where both
-   quotients are whole. */
-static void l2l__naive_conv_input_gradient(const l2l_context *ctx, const l2l__geometry *g,
-                                           const l2l_real *dy, const l2l_real *w, l2l_real *dx)
-{
-    int64_t p, pixels = (int64_t)g->n * g->h * g->w;
-    L2L__PARALLEL(ctx->threads)
-    for (p = 0; p < pixels; p++) {
-        int64_t n = p / g->w / g->h;
-        int i, j, c, k;
-        for (c = 0; c < g->c; c++) {
-            l2l_real sum = 0;
-            for (i = 0; i < g->kh; i++)
-                for (j = 0; j < g->kw; j++) {
-                    int oh = l2l__reached((int)(p / g->w % g->h), i, g->stride, g->padding, g->oh);
-                    int ow = l2l__reached((int)(p % g->w), j, g->stride, g->padding, g->ow);
-                    int64_t d = ((n * g->oh + oh) * g->ow + ow) * g->k;
-                    const l2l_real *row = w + ((int64_t)(i * g->kw + j) * g->c + c) * g->k;
-                    for (k = 0; oh >= 0 && ow >= 0 && k < g->k; k++) sum += dy[d + k] * row[k];
-                }
-            dx[p * g->c + c] = sum;
-        }
-    }
-}
-
-/* dw[i][j][c][k] = sum over pixels (oh,ow) of x[oh*s + i - p][ow*s + j - p][c] dy[oh][ow][k]. */
-static void l2l__naive_conv_weight_gradient(const l2l_context *ctx, const l2l__geometry *g,
-                                            const l2l_real *x, const l2l_real *dy, l2l_real *dw)
-{
-    int64_t r, rows = (int64_t)g->kh * g->kw * g->c;
-    L2L__PARALLEL(ctx->threads)
-    for (r = 0; r < rows; r++) {             /* one row of the weight: a tap and an input channel */
-        int i = (int)(r / g->c / g->kw), j = (int)(r / g->c % g->kw), c = (int)(r % g->c);
-        l2l_real *out = dw + r * g->k;
-        int n, oh, ow, k;
-        for (k = 0; k < g->k; k++) out[k] = 0;
-        for (n = 0; n < g->n; n++)
-            for (oh = 0; oh < g->oh; oh++)
-                for (ow = 0; ow < g->ow; ow++) {
-                    const l2l_real *d = dy + (((int64_t)n * g->oh + oh) * g->ow + ow) * g->k;
-                    int64_t place = l2l__place_of(g, oh, ow, i, j);
-                    l2l_real a;
-                    if (place < 0) continue;
-                    a = x[((int64_t)n * g->h * g->w + place) * g->c + c];
-                    for (k = 0; k < g->k; k++) out[k] += a * d[k];
-                }
-    }
-}
+/* -- 15.2 kernels ------------------------------------------------------------------------------ */
 
 /* The bounds of the projection, rounded in one place. */
 static l2l_real l2l__low(l2l_real x, l2l_real epsilon) { return x - epsilon > 0 ? x - epsilon : 0; }
@@ -11760,88 +11316,6 @@ static l2l_real l2l__high(l2l_real x, l2l_real epsilon)
 {
     return x + epsilon < 1 ? x + epsilon : 1;
 }
-
-static void l2l__naive_ew(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
-                          l2l_real b, l2l_real *out)
-{
-    int64_t i;
-    switch (f) {
-    case L2L__AFFINE:
-        for (i = 0; i < n; i++) {
-            l2l_real t = a * x[i];           /* rounded, also where compilers contract            */
-            out[i] = t + b;
-        }
-        break;
-    case L2L__RELU:                          /* not-a-number stays visible                        */
-        for (i = 0; i < n; i++) out[i] = x[i] < 0 ? 0 : x[i];
-        break;
-    case L2L__SIGN_STEP:
-        for (i = 0; i < n; i++) out[i] = x[i] > 0 ? a : x[i] < 0 ? -a : 0;
-        break;
-    case L2L__GATE:
-        for (i = 0; i < n; i++) out[i] = y[i] > 0 ? x[i] : (l2l_real)(a * x[i]);
-        break;
-    case L2L__PROJECT:
-        for (i = 0; i < n; i++) {
-            l2l_real low = l2l__low(y[i], a), high = l2l__high(y[i], a), v = x[i];
-            v = v < low ? low : v;
-            out[i] = v > high ? high : v;
-        }
-        break;
-    case L2L__ADD: for (i = 0; i < n; i++) out[i] = x[i] + y[i]; break;
-    case L2L__MUL: for (i = 0; i < n; i++) out[i] = x[i] * y[i]; break;
-    }
-}
-
-/* Padding counts as -inf: those places are skipped. */
-static void l2l__naive_pool_row(int first, const l2l__geometry *g, const l2l_real *x, int oh,
-                                l2l_real *y, int *index)
-{
-    int ow, i, j, k;
-    for (ow = 0; ow < g->ow; ow++, y += g->c, index += g->c)
-        for (k = first; k < g->c; k++) {
-            int64_t best = -1;
-            for (i = 0; i < g->kh; i++)
-                for (j = 0; j < g->kw; j++) {
-                    int64_t place = l2l__place_of(g, oh, ow, i, j);
-                    l2l_real v = place < 0 ? 0 : x[place * g->c + k];
-                    if (place >= 0 && (best < 0 || v > y[k] || v != v)) {
-                        best = place;
-                        y[k] = v;
-                    }
-                }
-            index[k] = (int)best;
-        }
-}
-
-static l2l_real l2l__sqrt(l2l_real x) { return (l2l_real)sqrt((double)x); }
-
-static void l2l__naive_update(int64_t i, int64_t n, const l2l__update *u, const l2l_real *g,
-                              l2l_real *x, l2l_real *m, l2l_real *v)
-{
-    for (; i < n; i++) {
-        l2l_real d = u->scale * g[i] + u->decay * x[i];
-        if (u->adam) {
-            m[i] = u->beta1 * m[i] + (1 - u->beta1) * d;
-            v[i] = u->beta2 * v[i] + (1 - u->beta2) * d * d;
-            x[i] -= u->rate * m[i] / (l2l__sqrt(v[i]) * u->root + u->epsilon);
-            continue;
-        }
-        if (m) {
-            m[i] = u->momentum * m[i] + d;
-            d = u->nesterov ? (l2l_real)(d + u->momentum * m[i]) : m[i];
-        }
-        x[i] -= u->rate * d;
-    }
-}
-
-static const l2l__kernels l2l__naive_kernels = {
-    "plain C", 1, NULL, NULL, NULL, l2l__naive_finish, l2l__naive_gate_scale,
-    l2l__naive_moments, l2l__naive_combine, l2l__naive_ew, NULL, l2l__naive_pool_row, NULL,
-    &l2l__cell_plain, l2l__naive_update
-};
-
-/* -- 15.3 vector kernels ----------------------------------------------------------------------- */
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(L2LADV_DOUBLE) && !defined(L2LADV_NO_SIMD)
 #if defined(_MSC_VER)
@@ -11868,8 +11342,6 @@ static const l2l__kernels l2l__naive_kernels = {
 #endif
 #define L2L__PASTE2(a, b) a##_##b
 #define L2L__PASTE(a, b) L2L__PASTE2(a, b)
-#define L2L__INLINE static inline __attribute__((__always_inline__)) L2L__TARGET L2L__MAYBE_UNUSED
-#define L2L__KERNEL static __attribute__((__noinline__)) L2L__TARGET
 #ifdef __clang__
 #define L2L__UNROLL _Pragma("unroll")
 #elif __GNUC__ >= 8
@@ -11889,37 +11361,30 @@ static const l2l__kernels l2l__naive_kernels = {
 extern "C" {
 #endif
 
-#define L2L__AGAIN /* this file, by itself */
-#ifdef L2L__X86
-#define L2L__BASELINE "SSE2"
-#define L2L__LANES 4
-#define L2L__SUFFIX sse2
-#define L2L__TARGET __attribute__((__target__("sse2")))
-#include L2LADV_HEADER
-#define L2L__LANES 8
-#define L2L__SUFFIX avx2
-#define L2L__TARGET __attribute__((__target__("avx2,fma")))
-#include L2LADV_HEADER
-#define L2L__LANES 16
-#define L2L__SUFFIX avx512
-#define L2L__TARGET __attribute__((__target__("avx512f,avx2,fma")))
-#include L2LADV_HEADER
-#else
-#define L2L__BASELINE "NEON"
-#define L2L__LANES 4
-#define L2L__SUFFIX neon
-#define L2L__TARGET
-#include L2LADV_HEADER
-#endif
-#undef L2L__AGAIN
-#undef L2L__BASELINE
 #endif /* L2L__VECTORS */
 
+#define L2L__LANES 1
 #endif /* the part that is read once goes on below */
 
-#ifdef L2L__LANES /* from here to the next #endif: once for each instruction set */
+#ifdef L2L__LANES /* from here to its #endif: once in plain C, once for each instruction set */
 
+#if L2L__LANES == 1
+#define L2L__NAME(x) l2l__naive_##x
+#define L2L__INLINE static inline L2L__MAYBE_UNUSED
+#define L2L__KERNEL static
+#define L2L__V l2l_real
+#define L2L__I int
+#define L2L__LD(p) (*(p))
+#define L2L__ST(p, x) (*(p) = (x))
+#define L2L__SET(x) ((l2l_real)(x))
+#define L2L__FMA(a, b, c) ((a) * (b) + (c))
+#define L2L__PICK(mask, yes, no) ((mask) ? (yes) : (no))
+#define L2L__MASK(is) (-(is))                /* of a comparison: all bits set where it holds      */
+#define L2L__FETCH(p) ((void)(p))            /* ahead of its use, into the cache                  */
+#else
 #define L2L__NAME(x) L2L__PASTE(l2l__##x, L2L__SUFFIX)
+#define L2L__INLINE static inline __attribute__((__always_inline__)) L2L__TARGET L2L__MAYBE_UNUSED
+#define L2L__KERNEL static __attribute__((__noinline__)) L2L__TARGET
 #define L2L__V L2L__NAME(v)
 #define L2L__I L2L__NAME(i)
 #define L2L__LD L2L__NAME(load)
@@ -11927,6 +11392,8 @@ extern "C" {
 #define L2L__SET L2L__NAME(all)
 #define L2L__FMA L2L__NAME(fma)
 #define L2L__PICK L2L__NAME(pick)
+#define L2L__MASK(is) (is)
+#define L2L__FETCH(p) __builtin_prefetch(p)
 
 #define L2L__LONG __attribute__((__vector_size__(4 * L2L__LANES), __aligned__(4), __may_alias__))
 typedef float L2L__V L2L__LONG;
@@ -11966,6 +11433,7 @@ L2L__INLINE L2L__V L2L__NAME(pick)(L2L__I mask, L2L__V yes, L2L__V no)
 {
     return (L2L__V)((mask & (L2L__I)yes) | (~mask & (L2L__I)no));
 }
+#endif
 
 /* The epilogue for channels k.. of the pixel whose numbers stand at `at` in the residual. */
 L2L__INLINE L2L__V L2L__NAME(epilogue)(L2L__V v, const l2l__epilogue *e, int64_t k, int64_t at)
@@ -11974,7 +11442,7 @@ L2L__INLINE L2L__V L2L__NAME(epilogue)(L2L__V v, const l2l__epilogue *e, int64_t
     if (e->scale) v *= L2L__LD(e->scale + k);
     if (e->bias) v += L2L__LD(e->bias + k);
     if (e->residual) v += L2L__LD(e->residual + at);
-    return e->relu ? (L2L__V)((L2L__I)v & ~(v < L2L__SET(0))) : v;
+    return e->relu ? L2L__PICK(v < L2L__SET(0), L2L__SET(0), v) : v; /* NaN stays visible         */
 }
 
 /* The sums of a tile: 6 rows x 2 vectors, kept in registers under their own names (compilers do not
@@ -11984,7 +11452,8 @@ typedef struct L2L__NAME(sums) {
 } L2L__NAME(sums);
 #define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5)
 
-L2L__INLINE L2L__NAME(sums) L2L__NAME(sums_load)(const int rows, float *const *y, bool accumulate)
+L2L__INLINE L2L__NAME(sums) L2L__NAME(sums_load)(const int rows, l2l_real *const *y,
+                                                 bool accumulate)
 {
     L2L__NAME(sums) t;
 #define X(r) t.s##r = t.u##r = L2L__SET(0);
@@ -11997,7 +11466,7 @@ L2L__INLINE L2L__NAME(sums) L2L__NAME(sums_load)(const int rows, float *const *y
     return t;
 }
 
-L2L__INLINE void L2L__NAME(sums_store)(const int rows, L2L__NAME(sums) t, float *const *y)
+L2L__INLINE void L2L__NAME(sums_store)(const int rows, L2L__NAME(sums) t, l2l_real *const *y)
 {
 #define X(r) if (rows > r) { L2L__ST(y[r], t.s##r); L2L__ST(y[r] + L2L__LANES, t.u##r); }
     L2L__EACH_ROW(X)
@@ -12005,9 +11474,9 @@ L2L__INLINE void L2L__NAME(sums_store)(const int rows, L2L__NAME(sums) t, float 
 }
 
 /* row r += *a_r b */
-L2L__INLINE void L2L__NAME(sums_add)(const int rows, L2L__NAME(sums) *t, const float *b,
-                                     const float *a0, const float *a1, const float *a2,
-                                     const float *a3, const float *a4, const float *a5)
+L2L__INLINE void L2L__NAME(sums_add)(const int rows, L2L__NAME(sums) *t, const l2l_real *b,
+                                     const l2l_real *a0, const l2l_real *a1, const l2l_real *a2,
+                                     const l2l_real *a3, const l2l_real *a4, const l2l_real *a5)
 {
     const L2L__V b0 = L2L__LD(b), b1 = L2L__LD(b + L2L__LANES);
 #define X(r)                                                                                       \
@@ -12020,15 +11489,15 @@ L2L__INLINE void L2L__NAME(sums_add)(const int rows, L2L__NAME(sums) *t, const f
 #undef X
 }
 
-L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const float *const *a,
-                                      int first, const float *b, int step, float *const *y,
+L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const l2l_real *const *a,
+                                      int first, const l2l_real *b, int step, l2l_real *const *y,
                                       bool accumulate)
 {
     L2L__NAME(sums) s = L2L__NAME(sums_load)(rows, y, accumulate);
     int t, d;
     for (t = 0; t < taps; t++, a += L2L__ROWS) {
-        const float *p = b + (int64_t)t * step * 2 * L2L__LANES;
-#define X(r) const float *a##r = a[rows > r ? r : 0] + first;
+        const l2l_real *p = b + (int64_t)t * step * 2 * L2L__LANES;
+#define X(r) const l2l_real *a##r = a[rows > r ? r : 0] + first;
         L2L__EACH_ROW(X)
 #undef X
         for (d = 0; d < depth; d++, p += 2 * L2L__LANES)
@@ -12037,8 +11506,8 @@ L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const
     L2L__NAME(sums_store)(rows, s, y);
 }
 
-L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const float *const *a, int first,
-                                 const float *b, int step, float *const *y, bool accumulate)
+L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const l2l_real *const *a, int first,
+                                 const l2l_real *b, int step, l2l_real *const *y, bool accumulate)
 {
     switch (rows) {
 #define X(r)                                                                                       \
@@ -12051,11 +11520,11 @@ L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const float *con
 }
 
 /* The same tile for weight gradients: the rows are neighbours in a, the sum runs over pixels. */
-L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const float *a, int64_t sa,
-                                       const float *b, int64_t sb, float *y, bool accumulate)
+L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const l2l_real *a, int64_t sa,
+                                       const l2l_real *b, int64_t sb, l2l_real *y, bool accumulate)
 {
     enum { L = 2 * L2L__LANES };
-    float *const at[6] = {y, y + L, y + 2 * L, y + 3 * L, y + 4 * L, y + 5 * L};
+    l2l_real *const at[6] = {y, y + L, y + 2 * L, y + 3 * L, y + 4 * L, y + 5 * L};
     L2L__NAME(sums) s = L2L__NAME(sums_load)(rows, at, accumulate);
     int p;
     for (p = 0; p < count; p++, a += sa, b += sb)
@@ -12064,8 +11533,8 @@ L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const float *a
     L2L__NAME(sums_store)(rows, s, at);
 }
 
-L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t sa, const float *b,
-                                  int64_t sb, float *y, bool accumulate)
+L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const l2l_real *a, int64_t sa,
+                                  const l2l_real *b, int64_t sb, l2l_real *y, bool accumulate)
 {
     switch (rows) {
 #define X(r) case r + 1: L2L__NAME(outer_rows)(r + 1, count, a, sa, b, sb, y, accumulate); break;
@@ -12075,10 +11544,10 @@ L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const float *a, int64_t s
 }
 
 /* out[r*2L + q] = in[q*step + r], four by four. */
-L2L__INLINE void L2L__NAME(turn)(const float *in, int64_t step, float *out)
+L2L__INLINE void L2L__NAME(turn)(const l2l_real *in, int64_t step, l2l_real *out)
 {
     enum { L = L2L__LANES };
-#ifdef L2L__X86
+#if defined(L2L__X86) && L2L__LANES > 1
     __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + step);
     __m128 c = _mm_loadu_ps(in + 2 * step), d = _mm_loadu_ps(in + 3 * step);
     _MM_TRANSPOSE4_PS(a, b, c, d);
@@ -12095,16 +11564,16 @@ L2L__INLINE void L2L__NAME(turn)(const float *in, int64_t step, float *out)
 
 /* The three ways that a weight may lie: columns side by side (forward), rows side by side (input
    gradient, turned four by four), neither or not enough of them. */
-L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const float *in, int64_t sd, int64_t sq,
-                                 float *out)
+L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const l2l_real *in, int64_t sd, int64_t sq,
+                                 l2l_real *out)
 {
     enum { L = L2L__LANES };
     int q, d, quads = sd == 1 ? valid / 4 * 4 : 0, deep = depth / 4 * 4;
     if (valid < 2 * L) memset(out, 0, (size_t)depth * 2 * L * sizeof *out);
     if (valid == 2 * L && sq == 1) {
         for (d = 0; d < depth; d++, in += sd, out += 2 * L) {
-            __builtin_prefetch(in + 8 * sd);
-            __builtin_prefetch(in + 8 * sd + L);
+            L2L__FETCH(in + 8 * sd);
+            L2L__FETCH(in + 8 * sd + L);
             L2L__ST(out, L2L__LD(in));
             L2L__ST(out + L, L2L__LD(in + L));
         }
@@ -12112,40 +11581,40 @@ L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const float *in, int64_t 
     }
     for (q = 0; q < quads; q += 4)
         for (d = 0; d < deep; d += 4) {
-            __builtin_prefetch(in + (q + 4 + d / 4 % 4) * sq + d); /* the rows of the next four   */
+            L2L__FETCH(in + (q + 4 + d / 4 % 4) * sq + d); /* the rows of the next four   */
             L2L__NAME(turn)(in + q * sq + d, sq, out + d * 2 * L + q);
         }
     for (q = 0; q < valid; q++)
         for (d = q < quads ? deep : 0; d < depth; d++) out[d * 2 * L + q] = in[d * sd + q * sq];
 }
 
-/* By whole vectors, then the naive twin on the rest. Same arithmetic, same bits. */
-L2L__KERNEL void L2L__NAME(finish)(int k, int n, const float *x, const l2l__epilogue *e,
-                                   int64_t from, float *y)
+/* By whole vectors, then number by number. Same arithmetic, same bits. */
+L2L__KERNEL void L2L__NAME(finish)(int k, int n, const l2l_real *x, const l2l__epilogue *e,
+                                   int64_t from, l2l_real *y)
 {
     for (; k + L2L__LANES <= n; k += L2L__LANES)
         L2L__ST(y + k, L2L__NAME(epilogue)(L2L__LD(x + k), e, k, from + k));
-    if (k < n) l2l__naive_finish(k, n, x, e, from, y);
+    if (L2L__LANES > 1 && k < n) l2l__naive_finish(k, n, x, e, from, y);
 }
 
 /* dy where the gate is positive, else 0. */
-L2L__INLINE L2L__V L2L__NAME(gated)(const float *dy, const float *gate, int64_t i)
+L2L__INLINE L2L__V L2L__NAME(gated)(const l2l_real *dy, const l2l_real *gate, int64_t i)
 {
     L2L__V t = L2L__LD(dy + i);
-    return gate ? (L2L__V)((L2L__I)t & (L2L__LD(gate + i) > L2L__SET(0))) : t;
+    return gate ? L2L__PICK(L2L__LD(gate + i) > L2L__SET(0), t, L2L__SET(0)) : t;
 }
 
-L2L__KERNEL void L2L__NAME(gate_scale)(int k, int n, const float *dy, const float *gate,
-                                       const float *scale, float *out)
+L2L__KERNEL void L2L__NAME(gate_scale)(int k, int n, const l2l_real *dy, const l2l_real *gate,
+                                       const l2l_real *scale, l2l_real *out)
 {
     for (; k + L2L__LANES <= n; k += L2L__LANES)
         L2L__ST(out + k, L2L__NAME(gated)(dy, gate, k) * L2L__LD(scale + k));
-    if (k < n) l2l__naive_gate_scale(k, n, dy, gate, scale, out);
+    if (L2L__LANES > 1 && k < n) l2l__naive_gate_scale(k, n, dy, gate, scale, out);
 }
 
-L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const float *dy,
-                                    const float *gate, const float *x, const float *mu, float *s0,
-                                    float *s1)
+L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const l2l_real *dy,
+                                    const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
+                                    l2l_real *s0, l2l_real *s1)
 {
     int p, k = first;
     for (p = 0; p < pixels; p++)
@@ -12157,21 +11626,111 @@ L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const float *d
             if (s0) L2L__ST(s0 + k, L2L__LD(s0 + k) + t);
             if (s1) L2L__ST(s1 + k, L2L__FMA(t, d, L2L__LD(s1 + k)));
         }
-    if (k < n) l2l__naive_moments(k, n, pixels, dy, gate, x, mu, s0, s1);
+    if (L2L__LANES > 1 && k < n) l2l__naive_moments(k, n, pixels, dy, gate, x, mu, s0, s1);
 }
 
-L2L__KERNEL void L2L__NAME(combine)(int k, int n, const float *dy, const float *gate,
-                                    const float *x, const float *by, float *out)
+L2L__KERNEL void L2L__NAME(combine)(int k, int n, const l2l_real *dy, const l2l_real *gate,
+                                    const l2l_real *x, const l2l_real *by, l2l_real *out)
 {
     for (; k + L2L__LANES <= n; k += L2L__LANES) {
-        L2L__V d = L2L__LD(x + k) - L2L__LD(by + k), v;
-        v = L2L__FMA(L2L__LD(by + 2 * n + k), d, L2L__LD(by + 3 * n + k));
-        v = L2L__FMA(L2L__LD(by + n + k), L2L__NAME(gated)(dy, gate, k), v);
+        const L2L__V a = L2L__LD(by + n + k), b = L2L__LD(by + 2 * n + k);
+        const L2L__V t = L2L__NAME(gated)(dy, gate, k), d = L2L__LD(x + k) - L2L__LD(by + k);
+        const L2L__V e = L2L__LD(by + 3 * n + k);
+        L2L__V v = a * t + b * d + e;
+        if (L2L__LANES > 1) v = L2L__FMA(a, t, L2L__FMA(b, d, e));
         L2L__ST(out + k, v);
     }
-    if (k < n) l2l__naive_combine(k, n, dy, gate, x, by, out);
+    if (L2L__LANES > 1 && k < n) l2l__naive_combine(k, n, dy, gate, x, by, out);
 }
 
+L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
+                               l2l_real b, l2l_real *out)
+{
+    const L2L__V zero = L2L__SET(0), one = L2L__SET(1), va = L2L__SET(a);
+    int64_t i = 0;
+    L2L__V v, low, high;
+#define L2L__EACH for (; i + L2L__LANES <= n; i += L2L__LANES)
+    if (f == L2L__ADD) {                     /* at once: l2l__scatter_image has short lines       */
+        L2L__EACH L2L__ST(out + i, L2L__LD(x + i) + L2L__LD(y + i));
+        for (; i < n; i++) out[i] = x[i] + y[i];
+        return;
+    }
+    switch (f) {
+#if L2L__LANES == 1
+    case L2L__AFFINE:
+        L2L__EACH {
+            v = va * x[i];                   /* rounded, also where compilers contract            */
+            out[i] = v + b;
+        }
+        break;
+#endif
+    case L2L__RELU:
+        L2L__EACH {
+            v = L2L__LD(x + i);
+            L2L__ST(out + i, L2L__PICK(v < zero, zero, v)); /* not-a-number stays visible         */
+        }
+        break;
+    case L2L__SIGN_STEP:
+        L2L__EACH {
+            v = L2L__LD(x + i);
+            L2L__ST(out + i, L2L__PICK(v > zero, va, L2L__PICK(v < zero, zero - va, zero)));
+        }
+        break;
+    case L2L__GATE:
+        L2L__EACH {
+            v = L2L__LD(x + i);
+            L2L__ST(out + i, L2L__PICK(L2L__LD(y + i) > zero, v, va * v));
+        }
+        break;
+    case L2L__PROJECT:
+        L2L__EACH {
+            v = L2L__LD(y + i);
+            low = v - va;
+            high = v + va;
+            low = L2L__PICK(low > zero, low, zero);
+            high = L2L__PICK(high < one, high, one);
+            v = L2L__LD(x + i);
+            v = L2L__PICK(v < low, low, v);
+            L2L__ST(out + i, L2L__PICK(v > high, high, v));
+        }
+        break;
+    case L2L__MUL:
+        L2L__EACH L2L__ST(out + i, L2L__LD(x + i) * L2L__LD(y + i));
+        break;
+    }
+#undef L2L__EACH
+    if (L2L__LANES > 1 && i < n) l2l__naive_ew(f, n - i, x + i, y ? y + i : NULL, a, b, out + i);
+}
+
+L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const l2l_real *x, int oh,
+                                     l2l_real *y, int *index)
+{
+    const int h = oh * g->stride - g->padding, lines = h + g->kh < g->h ? h + g->kh : g->h;
+    int ow, k = first, i, j;
+    for (ow = 0; ow < g->ow; ow++) {
+        const int w = ow * g->stride - g->padding, columns = w + g->kw < g->w ? w + g->kw : g->w;
+        const int i0 = h < 0 ? 0 : h, j0 = w < 0 ? 0 : w; /* without what is padding              */
+        for (k = first; k + L2L__LANES <= g->c; k += L2L__LANES) {
+            L2L__V best = L2L__LD(x + ((int64_t)i0 * g->w + j0) * g->c + k);
+            L2L__I place = {0};
+            place += i0 * g->w + j0;
+            for (i = i0; i < lines; i++)
+                for (j = j0; j < columns; j++) {
+                    int at = i * g->w + j;
+                    L2L__V v = L2L__LD(x + (int64_t)at * g->c + k);
+                    L2L__I there = {0}, wins = L2L__MASK((v > best) | (v != v));
+                    there += at;
+                    best = L2L__PICK(wins, v, best);
+                    place = (wins & there) | (~wins & place);
+                }
+            L2L__ST(y + (int64_t)ow * g->c + k, best);
+            *(L2L__I *)(void *)(index + (int64_t)ow * g->c + k) = place;
+        }
+    }
+    if (L2L__LANES > 1 && k < g->c) l2l__naive_pool_row(k, g, x, oh, y, index);
+}
+
+#if L2L__LANES > 1 /* for Winograd's convolution alone */
 /* Winograd's transforms (Lavin and Gray 2016) of one line of at most six vectors, under their own
    names so that they stay in registers.
    F(4,3) interpolates at 0, +-a, +-b and infinity; a = 5/8, b = 3/2 are exact in binary, and their
@@ -12352,88 +11911,6 @@ L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *cons
     }
 #undef X
 }
-#undef L2L__EACH_ROW
-
-L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const float *x, const float *y, float a, float b,
-                               float *out)
-{
-    const L2L__V zero = L2L__SET(0), one = L2L__SET(1), va = L2L__SET(a);
-    int64_t i = 0;
-    L2L__V v, low, high;
-#define L2L__EACH for (; i + L2L__LANES <= n; i += L2L__LANES)
-    if (f == L2L__ADD) {                     /* at once: l2l__scatter_image has short lines       */
-        L2L__EACH L2L__ST(out + i, L2L__LD(x + i) + L2L__LD(y + i));
-        for (; i < n; i++) out[i] = x[i] + y[i];
-        return;
-    }
-    switch (f) {
-    case L2L__RELU:
-        L2L__EACH {
-            v = L2L__LD(x + i);
-            L2L__ST(out + i, (L2L__V)((L2L__I)v & ~(v < zero)));
-        }
-        break;
-    case L2L__SIGN_STEP:
-        L2L__EACH {
-            v = L2L__LD(x + i);
-            v = (L2L__V)(((L2L__I)va & (v > zero)) | ((L2L__I)(zero - va) & (v < zero)));
-            L2L__ST(out + i, v);
-        }
-        break;
-    case L2L__GATE:
-        L2L__EACH {
-            v = L2L__LD(x + i);
-            L2L__ST(out + i, L2L__PICK(L2L__LD(y + i) > zero, v, va * v));
-        }
-        break;
-    case L2L__PROJECT:
-        L2L__EACH {
-            v = L2L__LD(y + i);
-            low = v - va;
-            high = v + va;
-            low = L2L__PICK(low > zero, low, zero);
-            high = L2L__PICK(high < one, high, one);
-            v = L2L__LD(x + i);
-            v = L2L__PICK(v < low, low, v);
-            L2L__ST(out + i, L2L__PICK(v > high, high, v));
-        }
-        break;
-    case L2L__MUL:
-        L2L__EACH L2L__ST(out + i, L2L__LD(x + i) * L2L__LD(y + i));
-        break;
-    }
-#undef L2L__EACH
-    if (i < n) l2l__naive_ew(f, n - i, x + i, y ? y + i : NULL, a, b, out + i);
-}
-
-L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const float *x, int oh,
-                                     float *y, int *index)
-{
-    const int h = oh * g->stride - g->padding, lines = h + g->kh < g->h ? h + g->kh : g->h;
-    int ow, k = first, i, j;
-    for (ow = 0; ow < g->ow; ow++) {
-        const int w = ow * g->stride - g->padding, columns = w + g->kw < g->w ? w + g->kw : g->w;
-        const int i0 = h < 0 ? 0 : h, j0 = w < 0 ? 0 : w; /* without what is padding              */
-        for (k = first; k + L2L__LANES <= g->c; k += L2L__LANES) {
-            L2L__V best = L2L__LD(x + ((int64_t)i0 * g->w + j0) * g->c + k);
-            L2L__I place = {0};
-            place += i0 * g->w + j0;
-            for (i = i0; i < lines; i++)
-                for (j = j0; j < columns; j++) {
-                    int at = i * g->w + j;
-                    L2L__V v = L2L__LD(x + (int64_t)at * g->c + k);
-                    L2L__I there = {0}, wins = (v > best) | (v != v);
-                    there += at;
-                    best = L2L__PICK(wins, v, best);
-                    place = (wins & there) | (~wins & place);
-                }
-            L2L__ST(y + (int64_t)ow * g->c + k, best);
-            *(L2L__I *)(void *)(index + (int64_t)ow * g->c + k) = place;
-        }
-    }
-    if (k < g->c) l2l__naive_pool_row(k, g, x, oh, y, index);
-}
-
 /* Equal patches, for l2l__tie_tiles. Equal is what differs by a few roundings: Winograd's layers
    in front have left theirs. */
 L2L__INLINE L2L__V L2L__NAME(size)(L2L__V x) { return (L2L__V)((L2L__I)x & 0x7fffffff); }
@@ -12555,8 +12032,27 @@ L2L__KERNEL uint32_t L2L__NAME(ties)(const l2l__geometry *g, const float *image,
     return all;
 }
 
-/* -- the cell of the learned maximizer, in vectors of coordinates ------------------------------ */
+#endif
 
+/* -- the cell of the learned maximizer, in vectors of coordinates; its formulas: chapter 4 ----- */
+
+#if L2L__LANES == 1
+L2L__INLINE l2l_real L2L__NAME(tanh)(l2l_real x) { return (l2l_real)tanh((double)x); }
+L2L__INLINE l2l_real L2L__NAME(sigmoid)(l2l_real x)
+{
+    return (l2l_real)(1 / (1 + exp(-(double)x)));
+}
+
+/* The gates of one unit, in place of their sums, n numbers apart; and of them f and i g. */
+L2L__INLINE void L2L__NAME(gates)(l2l_real *gate, int n, l2l_real *f, l2l_real *ig)
+{
+    gate[0] = L2L__NAME(sigmoid)(gate[0]);
+    gate[n] = *f = L2L__NAME(sigmoid)(gate[n]);
+    gate[2 * n] = L2L__NAME(tanh)(gate[2 * n]);
+    gate[3 * n] = L2L__NAME(sigmoid)(gate[3 * n]);
+    *ig = gate[0] * gate[2 * n];
+}
+#else
 /* x cut to -most .. most; not-a-number stays visible. */
 L2L__INLINE L2L__V L2L__NAME(cut)(L2L__V x, float most)
 {
@@ -12599,14 +12095,42 @@ L2L__INLINE L2L__V L2L__NAME(tanh)(L2L__V x)
     return p / q;
 }
 
-/* y = W z, a tile of up to 10 rows by one vector in registers; compare l2l__cell_matrix. */
+/* The same. One division serves all four: 1/q_1 = 1/(q_1 q_2 q_3 q_4) (q_3 q_4) q_2, and so on;
+   every q is in 1..230. */
+L2L__INLINE void L2L__NAME(gates)(float *gate, int n, L2L__V *f, L2L__V *ig)
+{
+    const L2L__V half = L2L__SET(0.5f);
+    L2L__V pi, pf, pg, po, qi, qf, qg, qo, r, qif, qgo, i, g;
+    L2L__NAME(tanh_parts)(half * L2L__LD(gate), &pi, &qi);
+    L2L__NAME(tanh_parts)(half * L2L__LD(gate + n), &pf, &qf);
+    L2L__NAME(tanh_parts)(L2L__LD(gate + 2 * n), &pg, &qg);
+    L2L__NAME(tanh_parts)(half * L2L__LD(gate + 3 * n), &po, &qo);
+    qif = qi * qf;
+    qgo = qg * qo;
+    r = L2L__SET(1) / (qif * qgo);
+    qgo *= r;                                /* 1/(q_i q_f)                                       */
+    qif *= r;                                /* 1/(q_g q_o)                                       */
+    i = L2L__FMA(half, pi * (qgo * qf), half); /* sigmoid(x) = (1 + tanh(x/2)) / 2                */
+    *f = L2L__FMA(half, pf * (qgo * qi), half);
+    g = pg * (qif * qo);
+    *ig = i * g;
+    L2L__ST(gate, i);
+    L2L__ST(gate + n, *f);
+    L2L__ST(gate + 2 * n, g);
+    L2L__ST(gate + 3 * n, L2L__FMA(half, po * (qif * qg), half));
+}
+#endif
+
+/* y = W z, y[r] = sum over k of w[r*row + k*column] z[k]: a tile of up to 10 rows by one vector in
+   registers. */
+#undef L2L__EACH_ROW
 #define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9)
 
-L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const float *w, int row, int column,
-                                      int columns, const float *z, float *y)
+L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const l2l_real *w, int row, int column,
+                                      int columns, const l2l_real *z, l2l_real *y)
 {
     int k;
-#define X(r) L2L__V s##r = L2L__SET(0); const float *w##r = w + (rows > r ? r : 0) * row;
+#define X(r) L2L__V s##r = L2L__SET(0); const l2l_real *w##r = w + (rows > r ? r : 0) * row;
     L2L__EACH_ROW(X)
 #undef X
     for (k = 0; k < columns; k++, z += L2L__COORDS) {
@@ -12621,8 +12145,8 @@ L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const float *w, int row, i
     (void)w1; (void)w2; (void)w3; (void)w4; (void)w5; (void)w6; (void)w7; (void)w8; (void)w9;
 }
 
-L2L__INLINE void L2L__NAME(cell_matrix)(const float *w, int row, int column, int rows, int columns,
-                                        const float *z, float *y)
+L2L__INLINE void L2L__NAME(cell_matrix)(const l2l_real *w, int row, int column, int rows,
+                                        int columns, const l2l_real *z, l2l_real *y)
 {
     int l, r;
     for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
@@ -12634,39 +12158,16 @@ L2L__INLINE void L2L__NAME(cell_matrix)(const float *w, int row, int column, int
 #undef X
     }
 }
-#undef L2L__EACH_ROW
-
-/* The four gates and c of one unit, at p in its rows, which are n numbers apart. One division
-   serves all four: 1/q_1 = 1/(q_1 q_2 q_3 q_4) (q_3 q_4) q_2, and so on; every q is in 1..230. */
-L2L__INLINE void L2L__NAME(lstm_unit)(const l2l__cell_step *s, int n, int p)
-{
-    const L2L__V half = L2L__SET(0.5f);
-    float *gate = s->gates + p;
-    L2L__V pi, pf, pg, po, qi, qf, qg, qo, r, qif, qgo, i, f, g;
-    L2L__NAME(tanh_parts)(half * L2L__LD(gate), &pi, &qi);
-    L2L__NAME(tanh_parts)(half * L2L__LD(gate + n), &pf, &qf);
-    L2L__NAME(tanh_parts)(L2L__LD(gate + 2 * n), &pg, &qg);
-    L2L__NAME(tanh_parts)(half * L2L__LD(gate + 3 * n), &po, &qo);
-    qif = qi * qf;
-    qgo = qg * qo;
-    r = L2L__SET(1) / (qif * qgo);
-    qgo *= r;                                /* 1/(q_i q_f)                                       */
-    qif *= r;                                /* 1/(q_g q_o)                                       */
-    i = L2L__FMA(half, pi * (qgo * qf), half); /* sigmoid(x) = (1 + tanh(x/2)) / 2                */
-    f = L2L__FMA(half, pf * (qgo * qi), half);
-    g = pg * (qif * qo);
-    L2L__ST(gate, i);
-    L2L__ST(gate + n, f);
-    L2L__ST(gate + 2 * n, g);
-    L2L__ST(gate + 3 * n, L2L__FMA(half, po * (qif * qg), half));
-    L2L__ST(s->c_next + p, L2L__FMA(f, L2L__LD(s->c + p), i * g));
-}
 
 L2L__KERNEL void L2L__NAME(cell_forward)(const l2l__cell *m, const l2l__cell_step *s)
 {
     int n = m->hidden * L2L__COORDS, l, p, k;
     L2L__NAME(cell_matrix)(m->w, m->columns, 1, m->gates, m->columns, s->z, s->gates);
-    for (p = 0; m->lstm && p < n; p += L2L__LANES) L2L__NAME(lstm_unit)(s, n, p);
+    for (p = 0; m->lstm && p < n; p += L2L__LANES) {
+        L2L__V f, ig;
+        L2L__NAME(gates)(s->gates + p, n, &f, &ig);
+        L2L__ST(s->c_next + p, L2L__FMA(f, L2L__LD(s->c + p), ig));
+    }
     for (p = 0; p < n; p += L2L__LANES) {    /* apart from the gates, so that divisions overlap   */
         L2L__V t = L2L__NAME(tanh)(L2L__LD((m->lstm ? s->c_next : s->gates) + p));
         L2L__ST((m->lstm ? s->tanh_c : s->gates) + p, t);
@@ -12685,10 +12186,10 @@ L2L__KERNEL void L2L__NAME(cell_forward)(const l2l__cell *m, const l2l__cell_ste
 
 /* The cotangents of one unit; d is dL/dh_{t+1}, all of it. */
 L2L__INLINE void L2L__NAME(lstm_unit_back)(const l2l__cell_step *s, int n, int p, L2L__V d,
-                                           float *dc)
+                                           l2l_real *dc)
 {
     const L2L__V one = L2L__SET(1);
-    float *gate = s->gates + p;
+    l2l_real *gate = s->gates + p;
     L2L__V i = L2L__LD(gate), f = L2L__LD(gate + n);
     L2L__V g = L2L__LD(gate + 2 * n), o = L2L__LD(gate + 3 * n);
     L2L__V tanh_c = L2L__LD(s->tanh_c + p), c = L2L__LD(s->c + p);
@@ -12701,7 +12202,7 @@ L2L__INLINE void L2L__NAME(lstm_unit_back)(const l2l__cell_step *s, int n, int p
 }
 
 L2L__KERNEL void L2L__NAME(cell_backward)(const l2l__cell *m, const l2l__cell_step *s,
-                                          const float *u, float *dh, float *dc, int wanted)
+                                          const l2l_real *u, l2l_real *dh, l2l_real *dc, int wanted)
 {
     const L2L__V one = L2L__SET(1), scale = L2L__SET(m->scale);
     int n = m->hidden * L2L__COORDS, l, p;
@@ -12727,9 +12228,9 @@ L2L__KERNEL void L2L__NAME(cell_backward)(const l2l__cell *m, const l2l__cell_st
 #define L2L__EACH_SUM(X) X(0, 0) X(0, 1) X(0, 2) X(1, 0) X(1, 1) X(1, 2) \
                          X(2, 0) X(2, 1) X(2, 2) X(3, 0) X(3, 1) X(3, 2)
 
-L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, const float *d,
-                                      int d_step, const float *z, int z_step, int stride,
-                                      float *sums)
+L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, const l2l_real *d,
+                                      int d_step, const l2l_real *z, int z_step, int stride,
+                                      l2l_real *sums)
 {
     int t, l;
 #define X(r, k)                                                                                    \
@@ -12751,15 +12252,16 @@ L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, 
 }
 #undef L2L__EACH_SUM
 
-L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const float *d,
-                                            int d_step, const float *z, int z_step, float *sums)
+L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const l2l_real *d,
+                                            int d_step, const l2l_real *z, int z_step,
+                                            l2l_real *sums)
 {
     int r, k, tall, wide;
     for (r = 0; r < rows; r += tall) {
         tall = r + 4 <= rows ? 4 : 1;
         for (k = 0; k < columns; k += wide) {
-            const float *dr = d + r * L2L__COORDS, *zk = z + k * L2L__COORDS;
-            float *at = sums + (r * columns + k) * L2L__LANES;
+            const l2l_real *dr = d + r * L2L__COORDS, *zk = z + k * L2L__COORDS;
+            l2l_real *at = sums + (r * columns + k) * L2L__LANES;
             wide = k + 3 <= columns ? 3 : 1;
 #define X(m, n)                                                                                    \
     if (tall == m && wide == n)                                                                    \
@@ -12774,23 +12276,26 @@ static const l2l__cell_kernels L2L__NAME(cell_kernels) = {
     L2L__LANES, L2L__NAME(cell_forward), L2L__NAME(cell_backward), L2L__NAME(cell_accumulate)
 };
 
-#if L2L__LANES == 4
+#if L2L__LANES <= 4
 /* An optimizer's step waits for the memory: four lanes are enough for every instruction set, and
-   without fused multiplications the bits are those of the naive twin. */
+   without fused multiplications the bits are those of plain C. */
 L2L__INLINE L2L__V L2L__NAME(sqrt)(L2L__V x)
 {
-#if defined(L2L__X86)
+#if L2L__LANES == 1
+    return (l2l_real)sqrt((double)x);
+#elif defined(L2L__X86)
     return (L2L__V)_mm_sqrt_ps((__m128)x);
 #elif defined(__aarch64__)
     return (L2L__V)vsqrtq_f32((float32x4_t)x);
 #else
-    L2L__V y = {l2l__sqrt(x[0]), l2l__sqrt(x[1]), l2l__sqrt(x[2]), l2l__sqrt(x[3])};
+    L2L__V y = {l2l__naive_sqrt(x[0]), l2l__naive_sqrt(x[1]), l2l__naive_sqrt(x[2]),
+                l2l__naive_sqrt(x[3])};
     return y;
 #endif
 }
 
 L2L__INLINE int64_t L2L__NAME(update_sgd)(int64_t i, int64_t n, const l2l__update *u,
-                                          const float *g, float *x, float *m)
+                                          const l2l_real *g, l2l_real *x, l2l_real *m)
 {
     const L2L__V scale = L2L__SET(u->scale), decay = L2L__SET(u->decay);
     const L2L__V rate = L2L__SET(u->rate), momentum = L2L__SET(u->momentum);
@@ -12808,7 +12313,7 @@ L2L__INLINE int64_t L2L__NAME(update_sgd)(int64_t i, int64_t n, const l2l__updat
 }
 
 L2L__INLINE int64_t L2L__NAME(update_adam)(int64_t i, int64_t n, const l2l__update *u,
-                                           const float *g, float *x, float *m, float *v)
+                                           const l2l_real *g, l2l_real *x, l2l_real *m, l2l_real *v)
 {
     const L2L__V scale = L2L__SET(u->scale), decay = L2L__SET(u->decay);
     const L2L__V b1 = L2L__SET(u->beta1), c1 = L2L__SET(1 - u->beta1);
@@ -12826,29 +12331,40 @@ L2L__INLINE int64_t L2L__NAME(update_adam)(int64_t i, int64_t n, const l2l__upda
     return i;
 }
 
-L2L__KERNEL void L2L__NAME(update)(int64_t i, int64_t n, const l2l__update *u, const float *g,
-                                   float *x, float *m, float *v)
+L2L__KERNEL void L2L__NAME(update)(int64_t i, int64_t n, const l2l__update *u, const l2l_real *g,
+                                   l2l_real *x, l2l_real *m, l2l_real *v)
 {
     i = u->adam ? L2L__NAME(update_adam)(i, n, u, g, x, m, v)
                 : L2L__NAME(update_sgd)(i, n, u, g, x, m);
-    l2l__naive_update(i, n, u, g, x, m, v);
+    if (L2L__LANES > 1) l2l__naive_update(i, n, u, g, x, m, v);
 }
 #endif
 
 static const l2l__kernels L2L__NAME(kernels) = {
+#if L2L__LANES == 1
+    "plain C",
+#else
     L2L__LANES == 16 ? "AVX-512" : L2L__LANES == 8 ? "AVX2+FMA" : L2L__BASELINE,
+#endif
     2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
     L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(ew),
-    L2L__NAME(winograd), L2L__NAME(pool_row), L2L__NAME(ties),
-    &L2L__NAME(cell_kernels),
-#if L2L__LANES == 4
-    L2L__NAME(update)
+    L2L__NAME(pool_row), &L2L__NAME(cell_kernels),
+#if L2L__LANES <= 4
+    L2L__NAME(update),
 #else
-    l2l__update_sse2
+    l2l__update_sse2,
+#endif
+#if L2L__LANES == 1
+    NULL, NULL
+#else
+    L2L__NAME(winograd), L2L__NAME(ties)
 #endif
 };
 
+#undef L2L__EACH_ROW
 #undef L2L__NAME
+#undef L2L__INLINE
+#undef L2L__KERNEL
 #undef L2L__V
 #undef L2L__I
 #undef L2L__LD
@@ -12856,6 +12372,8 @@ static const l2l__kernels L2L__NAME(kernels) = {
 #undef L2L__SET
 #undef L2L__FMA
 #undef L2L__PICK
+#undef L2L__MASK
+#undef L2L__FETCH
 #undef L2L__LANES
 #undef L2L__SUFFIX
 #undef L2L__TARGET
@@ -12864,13 +12382,40 @@ static const l2l__kernels L2L__NAME(kernels) = {
 #if defined(L2LADV_IMPLEMENTATION) && !defined(L2LADV_IMPLEMENTED) && !defined(L2L__AGAIN)
 #define L2LADV_IMPLEMENTED
 
-/* -- 15.4 drivers ------------------------------------------------------------------------------ */
+#ifdef L2L__VECTORS
+#define L2L__AGAIN /* this file, by itself */
+#ifdef L2L__X86
+#define L2L__BASELINE "SSE2"
+#define L2L__LANES 4
+#define L2L__SUFFIX sse2
+#define L2L__TARGET __attribute__((__target__("sse2")))
+#include L2LADV_HEADER
+#define L2L__LANES 8
+#define L2L__SUFFIX avx2
+#define L2L__TARGET __attribute__((__target__("avx2,fma")))
+#include L2LADV_HEADER
+#define L2L__LANES 16
+#define L2L__SUFFIX avx512
+#define L2L__TARGET __attribute__((__target__("avx512f,avx2,fma")))
+#include L2LADV_HEADER
+#else
+#define L2L__BASELINE "NEON"
+#define L2L__LANES 4
+#define L2L__SUFFIX neon
+#define L2L__TARGET
+#include L2LADV_HEADER
+#endif
+#undef L2L__AGAIN
+#undef L2L__BASELINE
+#endif
+
+/* -- 15.3 drivers ------------------------------------------------------------------------------ */
 
 /* Which convolution goes which way, asked in this order (examples/layers.c measures every layer of
-   the four networks).
+   the four networks). The taps of the kernel are (i,j), s is the stride, p the padding. In plain C
+   no channels are too few for a tile, and nothing is transformed: it takes the last ways.
 
-   forward, y = conv(x, w)
-     no vector kernels                             l2l__naive_conv_forward
+   forward, y[oh][ow][k] = sum over taps (i,j), c of x[oh*s + i - p][ow*s + j - p][c] w[i][j][c][k]
      K <= 4 < C, stride 1, square (a tile of       l2l__turned_forward: as the input gradient of a
        columns would be all but empty)               layer with C and K exchanged
      3x3, stride 1, padding <= 2, C and K          l2l__winograd_run, F(4,3) or F(2,3): whichever
@@ -12881,13 +12426,13 @@ static const l2l__kernels L2L__NAME(kernels) = {
      else                                          l2l__indirect_forward, by taps; planes of up to
                                                      64 pixels and more than 128 channels `sparse`:
                                                      place by place, without taps beyond the border
-   input gradient, dx = conv^T(dy, w)
-     no vector kernels                             l2l__naive_conv_input_gradient
+   input gradient, dx[h][w][c] = sum over taps (i,j), k of dy[(h+p-i)/s][(w+p-j)/s][k] w[i][j][c][k]
+   where both quotients are whole
      C <= 4, more than 1x1                         l2l__scatter_gradient: a product, then added up
      as forward, with C and K exchanged            l2l__winograd_run with the taps in reverse
      else                                          l2l__indirect_phases: a stride's phases apart
-   weight gradient, dw = sum over pixels of x dy
-     no vector kernels                             l2l__naive_conv_weight_gradient
+   weight gradient, dw[i][j][c][k] = sum over pixels (oh,ow) of
+   x[oh*s + i - p][ow*s + j - p][c] dy[oh][ow][k]
      K <= 4 < C, stride 1                          itself, x and dy exchanged; then turned
      as forward                                    l2l__winograd_weight_gradient
      else                                          l2l__direct_weight_gradient; C <= 4 by lines;
@@ -13975,12 +13520,18 @@ static l2l__geometry l2l__turned(const l2l__geometry *g)
     return t;
 }
 
+/* So few channels that a tile's columns would be all but empty. */
+static bool l2l__few(const l2l_context *c, int channels)
+{
+    return channels <= L2L__FEW && c->kernels->columns > L2L__FEW;
+}
+
 /* A layer of stride 1 with few output channels does badly by panels of those. But it is the input
    gradient of the layer that is turned, and that one's few channels are its input's. */
-static bool l2l__better_turned(const l2l__geometry *g)
+static bool l2l__better_turned(const l2l_context *c, const l2l__geometry *g)
 {
-    return g->k <= L2L__FEW && g->c > L2L__FEW && g->stride == 1 && g->kh == g->kw && g->kh > 1 &&
-           g->padding < g->kh;
+    return l2l__few(c, g->k) && g->c > L2L__FEW && g->stride == 1 && g->kh == g->kw &&
+           g->kh > 1 && g->padding < g->kh;
 }
 
 /* The weight w of layer g for the layer that is g turned, or the other way round. */
@@ -14018,9 +13569,7 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_
     l2l__matrix m = l2l__matrix_of(g, 0);
     int side = l2l__winograd_side(c->kernels, g, g->padding);
     bool ok = true;
-    if (!c->kernels->tile) {
-        l2l__naive_conv_forward(c, g, x, w->data, e, y);
-    } else if (l2l__better_turned(g)) {
+    if (l2l__better_turned(c, g)) {
         ok = l2l__turned_forward(c, g, x, w, last, y);
     } else if (side) {
         l2l__winograd q = l2l__winograd_of(c, side, g);
@@ -14115,9 +13664,7 @@ static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, con
     l2l__geometry turned = l2l__turned(g);
     int side = l2l__winograd_side(c->kernels, &turned, turned.padding);
     bool ok = true;
-    if (!c->kernels->tile) {
-        l2l__naive_conv_input_gradient(c, g, dy, w->data, dx);
-    } else if (g->c <= L2L__FEW && g->kh * g->kw > 1) {
+    if (l2l__few(c, g->c) && g->kh * g->kw > 1) {
         ok = l2l__scatter_gradient(c, g, dy, w, dx);
     } else if (side) {
         l2l__matrix m = l2l__matrix_of(g, 1);
@@ -14264,9 +13811,7 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, co
     l2l_mark mark = l2l_mark_here(c);
     int side = l2l__winograd_side(c->kernels, g, 0); /* this direct way leaves nothing out        */
     bool ok = true;
-    if (!c->kernels->tile) {
-        l2l__naive_conv_weight_gradient(c, g, x, dy, dw);
-    } else if (l2l__better_turned(g)) {
+    if (l2l__better_turned(c, g)) {
         const l2l__geometry turned = l2l__turned(g);
         l2l_real *v = (l2l_real *)l2l__arena_array(c, (int64_t)g->kh * g->kw * g->c * g->k,
                                                    sizeof *v);
@@ -14314,10 +13859,17 @@ static void l2l__pool_gather(l2l_context *c, const l2l__geometry *g, bool forwar
     }
 }
 
+/* The pixel of an image that output pixel (oh,ow) reads at tap (i,j); -1: beyond the border. */
+static int64_t l2l__place_of(const l2l__geometry *g, int oh, int ow, int i, int j)
+{
+    int h = oh * g->stride + i - g->padding, w = ow * g->stride + j - g->padding;
+    return h < 0 || h >= g->h || w < 0 || w >= g->w ? -1 : (int64_t)h * g->w + w;
+}
+
 /* The same for averages, of one image: adds towards y (forward) or towards x (adjoint). */
 static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x, l2l_real *y)
 {
-    l2l_real share = (l2l_real)(1.0 / g->kh / g->kh);
+    l2l_real weight = (l2l_real)(1.0 / g->kh / g->kh);
     int oh, ow, i, j, k;
     for (oh = 0; oh < g->oh; oh++)
         for (ow = 0; ow < g->ow; ow++, y += g->c)
@@ -14327,8 +13879,8 @@ static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x
                     l2l_real *at;
                     if (place < 0) continue;
                     at = x + place * g->c;
-                    if (forward) for (k = 0; k < g->c; k++) y[k] += at[k] * share;
-                    else for (k = 0; k < g->c; k++) at[k] += y[k] * share;
+                    if (forward) for (k = 0; k < g->c; k++) y[k] += at[k] * weight;
+                    else for (k = 0; k < g->c; k++) at[k] += y[k] * weight;
                 }
 }
 
@@ -14352,11 +13904,12 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 
 /* HISTORY
    next              evaluations as folds over records; searches of one's own (l2l_search,
-                     l2l_spot); PGD with shrinking steps; C&W l2, DeepFool, Sign-OPT, transfer and
-                     evaluations' states (format 4, text), .npy, CIFAR-10 and logs beside the
-                     header; l2l_trainer_note; l2l_load_bytes, l2l_save_with_head for files of
-                     one's own; training by several processes; with micro_batch running statistics
-                     move once for a step
+                     l2l_spot); C&W l2, DeepFool, Sign-OPT, the line search, Adam and shrinking
+                     steps as maximizers, transfer and evaluations' states (format 4, text), .npy,
+                     CIFAR-10 and logs beside the header; l2l_trainer_note; l2l_load_bytes,
+                     l2l_save_with_head for files of one's own; l2l_model_mode_matters; plain C in
+                     tiles; training by several processes; with micro_batch running statistics move
+                     once for a step
    0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are
                      not finite end attacks and trainings, with their image and step; one table for
                      the options of each struct; numbers in files exact; files written whole, where

@@ -3,9 +3,9 @@
 
 One file beside the header, with NumPy and the standard library. With searches.h, autoattack.h and
 evaluation.h beside it, too, there are more attacks (DeepFool, Carlini and Wagner's l2 attack,
-Sign-OPT, AutoAttack and its parts), with training_log.h logs of trainings. On first use it compiles
-the header with the C compiler at hand, which takes some seconds, and keeps the shared library in a
-cache.
+Sign-OPT, the line search, AutoAttack and its parts), with training_log.h logs of trainings. On first
+use it compiles the header with the C compiler at hand, which takes some seconds, and keeps the
+shared library in a cache.
 PyTorch is used if you hand in a torch model, and only then.
 
     import l2ladv
@@ -197,10 +197,10 @@ static const struct attack {
     l2l_attack (*make)(double epsilon);
 } attacks[] = {
     {"fgsm", l2l_attack_fgsm}, {"ifgsm", l2l_attack_ifgsm}, {"pgd", l2l_attack_pgd},
-    {"bls", l2l_attack_bls}, {"pgd-l2", l2l_attack_pgd_l2}, {"mim", l2l_attack_mim},
-    {"cw-pgd", l2l_attack_cw_pgd}, {"learned", NULL},
+    {"pgd-l2", l2l_attack_pgd_l2}, {"mim", l2l_attack_mim}, {"cw-pgd", l2l_attack_cw_pgd},
+    {"learned", NULL},
 #ifdef SEARCHES
-    {"cw-l2lda", l2l_attack_cw_l2lda}, {"cw-l2", l2l_attack_cw_l2},
+    {"bls", l2l_attack_bls}, {"cw-l2lda", l2l_attack_cw_l2lda}, {"cw-l2", l2l_attack_cw_l2},
     {"deepfool", l2l_attack_deepfool}, {"deepfool-l2", l2l_attack_deepfool_l2},
     {"sign-opt", l2l_attack_sign_opt}, {"square", l2l_attack_square}, {"apgd", l2l_attack_apgd},
     {"apgd-dlr", l2l_attack_apgd_dlr}, {"apgd-t", l2l_attack_apgd_t},
@@ -215,8 +215,11 @@ static const struct objective {
                   {"dlr", l2l_objective_dlr},
 #endif
                   {"margin", l2l_objective_margin}};
-static const char *const methods[] = {"plain", "advtrain", "advtrain-bls", "trades", "rnn-adv",
-                                      "rnn-trades"};
+static const char *const methods[] = {"plain", "advtrain", "trades", "rnn-adv", "rnn-trades",
+#ifdef SEARCHES
+                                      "advtrain-bls"
+#endif
+};
 
 #define COUNT(table) ((int)(sizeof(table) / sizeof *(table)))
 
@@ -284,7 +287,9 @@ void shim_method(int i, l2l_learned *phi, double beta, l2l_train_options *o)
 {
     const char *name = methods[i];
     if (!strcmp(name, "advtrain")) o->method = l2l_method_advtrain();
+#ifdef SEARCHES
     else if (!strcmp(name, "advtrain-bls")) o->method = l2l_method_advtrain_bls();
+#endif
     else if (!strcmp(name, "trades")) o->method = l2l_method_trades(beta);
     else if (!strcmp(name, "rnn-adv")) o->method = l2l_method_rnn_adv(phi);
     else if (!strcmp(name, "rnn-trades")) o->method = l2l_method_rnn_trades(phi, beta);

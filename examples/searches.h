@@ -1,6 +1,7 @@
 /* searches.h - attacks that look for the nearest adversarial image: Carlini and Wagner's, DeepFool,
- * Sign-OPT; and the CW of L2LDA's tables. C99 or C++11, on the seam for searches of one's own
- * (../l2ladv.h, 2.9) and other public calls; the functions are static.
+ * Sign-OPT; the CW of L2LDA's tables; and maximizers: steps that shrink, Adam, the line search.
+ * C99 or C++11, on the seam for searches of one's own (../l2ladv.h, 2.9) and other public calls; the
+ * functions are static.
  *
  * Each makes an l2l_attack for l2l_attack_run and evaluations. Where nothing else is said the nearest
  * of all images that the search saw is returned, or the clean one if none was adversarial; epsilon
@@ -478,6 +479,73 @@ static inline l2l_attack l2l_attack_sign_opt(double epsilon)
     return a;
 }
 
+/* ---- maximizers: steps that shrink, Adam ---- */
+
+/* alpha_t = 2 alpha (T-t) / (T+1), t = 0 .. T-1: their sum is T alpha. */
+static inline bool decay__step(void *self, l2l_inner *in)
+{
+    const l2l_real alpha = (l2l_real)(2 * in->step_size * (in->T - in->t) / (in->T + 1.0));
+    const l2l_real *g = in->g[in->t]->data;
+    int64_t n = l2l_count(in->shape), j;
+    (void)self;
+    for (j = 0; j < n; j++) in->delta->data[j] = g[j] > 0 ? alpha : g[j] < 0 ? -alpha : 0;
+    return true;
+}
+
+/* 2 step_size (T-t)/(T+1) sign(g): PGD whose steps shrink, and add up to those of PGD. */
+static inline l2l_maximizer l2l_maximizer_decay(void)
+{
+    l2l_maximizer m = l2l_maximizer_none();
+    m.name = "decay";
+    m.step = decay__step;
+    return m;
+}
+
+/* The penalty's gradient is that of the pixel that is farthest away, the first of several. Beyond
+ * sqrt(FLT_MAX) a gradient's square is infinite, and Adam would stand still. */
+static inline bool adam__step(void *self, l2l_inner *in)
+{
+    const l2l_optimizer_options o = l2l_adam_default();
+    const double t = in->t + 1;
+    const l2l_real b1 = (l2l_real)o.beta1, b2 = (l2l_real)o.beta2, epsilon = (l2l_real)o.epsilon;
+    const l2l_real rate = (l2l_real)(in->step_size / (1 - pow(o.beta1, t)));
+    const l2l_real root = (l2l_real)(1 / sqrt(1 - pow(o.beta2, t)));
+    int64_t one = l2l_count(in->shape) / in->n, at, j;
+    (void)self;
+    for (at = 0; at < in->n * one; at += one) {
+        const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
+        l2l_real *g = in->g[in->t]->data + at; /* ours to change: nobody reads it any more */
+        l2l_real *m = in->memory[0]->data + at, *v = in->memory[1]->data + at;
+        int64_t most = 0;
+        for (j = 1; j < one; j++)
+            if (fabs((double)(z[j] - x[j])) > fabs((double)(z[most] - x[most]))) most = j;
+        if (fabs((double)(z[most] - x[most])) > in->maximizer->number[0])
+            g[most] -= z[most] > x[most] ? (l2l_real)1 : (l2l_real)-1;
+        for (j = 0; j < one; j++) { /* Adam descends, L is to rise: hence the minus */
+            const l2l_real d = -g[j];
+            m[j] = b1 * m[j] + (1 - b1) * d;
+            v[j] = b2 * v[j] + (1 - b2) * d * d;
+            in->delta->data[at + j] =
+                0 - rate * m[j] / ((l2l_real)sqrt((double)v[j]) * root + epsilon);
+        }
+    }
+    l2l_finite_images(in, "the gradient is too large: Adam's mean of its square at pixel",
+                      in->memory[1]);
+    return !l2l_error(in->context);
+}
+
+/* Adam (0.9, 0.999, 1e-8) at rate step_size, up L - max over pixels of max(|x'_t - x| - tau, 0), per
+ * image; tau = 1 leaves L alone. */
+static inline l2l_maximizer l2l_maximizer_adam(double tau)
+{
+    l2l_maximizer m = l2l_maximizer_none();
+    m.name = "adam";
+    m.step = adam__step;
+    m.memory = 2;
+    m.number[0] = tau;
+    return m;
+}
+
 /* ---- the CW of L2LDA's tables ----
  * What the program of Jang et al. (L2LDA, ICCV 2019) computes for its tables' CW100: 100 steps of
  * Adam from x at rate 0.001 on the margin, cut off at 0, with l2l_maximizer_adam's penalty at tau =
@@ -496,6 +564,159 @@ static inline l2l_attack l2l_attack_cw_l2lda(double epsilon)
     a.objective.cut = true;
     a.last_iterate = true;
     return a;
+}
+
+/* ---- the line search, the paper's AdvTrain + BLS ----
+ * Ascent with backtracking, per image: x+ = Proj(x'_t + alpha d), where d is sign(g) or, without
+ * `sign`, g; accepted if L(x+) >= L(x'_t) + c <g, x+ - x'_t>. alpha begins at epsilon and shrinks by
+ * rho, ten trials at most, else the image stays: L never falls. number[0] is rho, 1/2, number[1] c,
+ * 1e-4. A trial is one more pass of the images still searching. Not for inner_mode L2L_TRAIN if a
+ * layer knows the mode: L of an image would then depend on the others. */
+
+/* n integers of 4 bytes, which the next l2l_release takes back. */
+static inline void *bls__integers(l2l_context *c, int n)
+{
+    l2l_tensor *t = l2l_zeros(c, l2l_shape_of(n, 1, 1, 1));
+    return t ? t->data : NULL;
+}
+
+static inline void bls__copy(l2l_tensor *to, int at, const l2l_tensor *from, int image)
+{
+    size_t one = (size_t)(l2l_count(from->shape) / from->shape.n);
+    memcpy(to->data + (size_t)at * one, from->data + (size_t)image * one, one * sizeof *to->data);
+}
+
+/* x'_t + delta, put into the ball around x and into [0,1]; NULL after an error. */
+static inline l2l_tensor *bls__moved(l2l_inner *in)
+{
+    int64_t one = l2l_count(in->shape) / in->n, j;
+    l2l_tensor *z;
+    l2l_finite_images(in, "the maximizer's step of pixel", in->delta);
+    z = l2l_add(in->context, in->adv, in->delta);
+    for (int n = 0; z && in->norm == L2L_L2 && n < in->n; n++) {
+        l2l_real *v = z->data + n * one;
+        const l2l_real *x = in->x->data + n * one;
+        double norm = l2l_norm2(v, x, one);
+        l2l_real shrink = (l2l_real)(in->epsilon / norm);
+        for (j = 0; norm > in->epsilon && j < one; j++) v[j] = x[j] + shrink * (v[j] - x[j]);
+    }
+    return z ? l2l_project(in->context, z, in->x, in->norm == L2L_L2 ? 1 : in->epsilon) : NULL;
+}
+
+/* A trial of the images numbered search[0..m-1]: delta = alpha d, and L at what it leads to by one
+ * pass of them alone. Those that do not accept move to the front of `search`; how many. */
+static inline int bls__trial(l2l_inner *in, l2l_real alpha, bool sign, int *search, int m)
+{
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_inner some = *in; /* the inner problem of these images */
+    l2l_tensor *clean = in->clean_logits, *moved, *loss = l2l_zeros(c, l2l_shape_of(m, 1, 1, 1));
+    int64_t one = l2l_count(in->shape) / in->n, j;
+    int *labels = (int *)bls__integers(c, m), left = 0, k;
+    uint32_t *images = (uint32_t *)bls__integers(c, m);
+    some.n = some.shape.n = m;
+    some.done = NULL;
+    some.x = l2l_zeros(c, some.shape);
+    some.adv = l2l_zeros(c, some.shape);
+    some.delta = l2l_zeros(c, some.shape);
+    if (clean) some.clean_logits = l2l_zeros(c, l2l_shape_of(m, 1, 1, clean->shape.c));
+    for (k = 0; k < m && !l2l_error(c); k++) {
+        const l2l_real *g = in->g[in->t]->data + search[k] * one;
+        l2l_real *d = in->delta->data + search[k] * one;
+        for (j = 0; j < one; j++)
+            d[j] = !sign ? (l2l_real)(alpha * g[j]) : g[j] > 0 ? alpha : g[j] < 0 ? -alpha : 0;
+        bls__copy(some.x, k, in->x, search[k]);
+        bls__copy(some.adv, k, in->adv, search[k]);
+        bls__copy(some.delta, k, in->delta, search[k]);
+        if (clean) bls__copy(some.clean_logits, k, clean, search[k]);
+        labels[k] = in->labels[search[k]];
+        images[k] = in->images[search[k]];
+    }
+    some.labels = labels;
+    some.images = images;
+    moved = l2l_error(c) ? NULL : bls__moved(&some);
+    if (moved) l2l_look(&some, moved, loss->data, NULL, NULL);
+    in->forwards = some.forwards;
+    for (k = 0; k < m && !l2l_error(c); k++) {
+        const l2l_real *g = in->g[in->t]->data + search[k] * one;
+        const l2l_real *x = in->adv->data + search[k] * one, *z = moved->data + k * one;
+        double rise = 0;
+        if (in->trials) in->trials[search[k]]++;
+        for (j = 0; j < one; j++) rise += (double)g[j] * ((double)z[j] - (double)x[j]);
+        if (!((double)loss->data[k] >=
+              (double)in->loss[search[k]] + in->maximizer->number[1] * rise))
+            search[left++] = search[k];
+    }
+    l2l_release(c, mark);
+    return left;
+}
+
+/* in->loss is L(x'_t), left there by the look that found g_t. */
+static inline bool bls__step(l2l_inner *in, bool sign)
+{
+    l2l_context *c = in->context;
+    l2l_mark mark = l2l_mark_here(c);
+    const double rho = in->maximizer->number[0], least = in->maximizer->number[1];
+    size_t one = (size_t)(l2l_count(in->shape) / in->n);
+    int *search = (int *)bls__integers(c, in->n), n = 0, trial, i;
+    double alpha = in->epsilon;
+    char text[160];
+    if (in->mode == L2L_TRAIN && l2l_model_mode_matters(in->model))
+        l2l_error_set(c, L2L_ERROR_ARGUMENT, "line search: in training mode (inner_mode) this "
+                      "model's loss of one image depends on the others");
+    snprintf(text, sizeof text, "line search: rho %g (number[0]) is not in (0,1), or c %g "
+             "(number[1]) is negative", rho, least);
+    if (!(rho > 0 && rho < 1 && least >= 0)) l2l_error_set(c, L2L_ERROR_ARGUMENT, text);
+    for (i = 0; search && i < in->n; i++)
+        if (in->done && in->done[i])
+            memset(in->delta->data + (size_t)i * one, 0, one * sizeof(l2l_real));
+        else search[n++] = i;
+    for (trial = 0; trial < 10 && n > 0 && !l2l_error(c); trial++, alpha *= rho)
+        n = bls__trial(in, (l2l_real)alpha, sign, search, n);
+    for (i = 0; i < n && !l2l_error(c); i++) /* no step is long enough and good: stay */
+        memset(in->delta->data + (size_t)search[i] * one, 0, one * sizeof(l2l_real));
+    l2l_release(c, mark);
+    return !l2l_error(c);
+}
+
+static inline bool bls__along_sign(void *self, l2l_inner *in)
+{
+    (void)self;
+    return bls__step(in, true);
+}
+static inline bool bls__along_gradient(void *self, l2l_inner *in)
+{
+    (void)self;
+    return bls__step(in, false);
+}
+
+static inline l2l_maximizer l2l_maximizer_line_search(bool sign)
+{
+    l2l_maximizer m = l2l_maximizer_none();
+    m.name = sign ? "line search" : "line search along g";
+    m.step = sign ? bls__along_sign : bls__along_gradient;
+    m.number[0] = 0.5;
+    m.number[1] = 1e-4;
+    return m;
+}
+
+/* Uniform start, 10 steps of the line search. */
+static inline l2l_attack l2l_attack_bls(double epsilon)
+{
+    l2l_attack a = l2l_attack_pgd(epsilon);
+    a.name = "bls";
+    a.relative_step = 1;
+    a.maximizer = l2l_maximizer_line_search(true);
+    return a;
+}
+
+/* The line search in place of PGD. */
+static inline l2l_method l2l_method_advtrain_bls(void)
+{
+    l2l_method m = l2l_method_advtrain();
+    m.name = "advtrain-bls";
+    m.maximizer = l2l_maximizer_line_search(true);
+    return m;
 }
 
 #endif /* SEARCHES_H */

@@ -2,6 +2,7 @@
  * TRADES, or against a learned maximizer that is trained with it. train --help lists the flags. */
 #include "cli.h"
 #include "l2lda.h"
+#include "searches.h"
 #include "training_log.h"
 
 #define METHODS "plain|advtrain|advtrain-decay|advtrain-adam|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda"

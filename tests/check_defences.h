@@ -4,6 +4,7 @@
 
 #include "check_norm_meta.h"
 #include "../examples/l2lda.h"
+#include "../examples/searches.h"
 
 /* Largest magnitude, projection and first number of `value` as golden.py's brief() has them. */
 static int check_brief(const char *what, const double golden[3], const l2l_real *v, int64_t n,

@@ -658,6 +658,7 @@ static void npy(world *w, bool from_file)
     F(l2l_layer_dropout, TENSOR(l2l_layer_dropout(M, P(1, w->x), 0.0))) \
     F(l2l_model_context, l2l_model_context(M)) \
     F(l2l_model_mode, l2l_model_mode(M)) \
+    F(l2l_model_mode_matters, l2l_model_mode_matters(M)) \
     F(l2l_model_forward, TENSOR(l2l_model_forward(M, P(1, w->x), L2L_EVALUATE))) \
     F(l2l_model_pass, l2l_model_pass(M)) \
     F(l2l_model_run, l2l_pass p = l2l_model_pass(model_of(w)); \
@@ -692,9 +693,6 @@ static void npy(world *w, bool from_file)
     F(l2l_maximizer_sign, l2l_maximizer_sign()) \
     F(l2l_maximizer_gradient, l2l_maximizer_gradient()) \
     F(l2l_maximizer_momentum, l2l_maximizer_momentum(1)) \
-    F(l2l_maximizer_adam, l2l_maximizer_adam(1)) \
-    F(l2l_maximizer_decay, l2l_maximizer_decay()) \
-    F(l2l_maximizer_line_search, l2l_maximizer_line_search(true)) \
     F(l2l_look, spied(w, true)) \
     F(l2l_search_attack, l2l_search_attack(P(0, "own"), 0.1, L2L_LINF, 1, P(1, &spot_search))) \
     F(l2l_spot_of, searched(w, 0)) \
@@ -710,7 +708,6 @@ static void npy(world *w, bool from_file)
     F(l2l_attack_fgsm, l2l_attack_fgsm(0.1)) \
     F(l2l_attack_ifgsm, l2l_attack_ifgsm(0.1)) \
     F(l2l_attack_pgd, l2l_attack_pgd(0.1)) \
-    F(l2l_attack_bls, l2l_attack_bls(0.1)) \
     F(l2l_attack_pgd_l2, l2l_attack_pgd_l2(0.1)) \
     F(l2l_attack_mim, l2l_attack_mim(0.1)) \
     F(l2l_attack_cw_pgd, l2l_attack_cw_pgd(0.1)) \
@@ -753,7 +750,6 @@ static void npy(world *w, bool from_file)
       GAVE(l2l_dataset_read(P(0, data_of(w)), 0, N, P(1, w->adversarial), LABELS(2)))) \
     F(l2l_method_plain, l2l_method_plain()) \
     F(l2l_method_advtrain, l2l_method_advtrain()) \
-    F(l2l_method_advtrain_bls, l2l_method_advtrain_bls()) \
     F(l2l_method_trades, l2l_method_trades(6)) \
     F(l2l_method_rnn_adv, METHOD(l2l_method_rnn_adv(P(0, phi_of(w))))) \
     F(l2l_method_rnn_trades, METHOD(l2l_method_rnn_trades(P(0, phi_of(w)), 6))) \

@@ -2,6 +2,7 @@
    runs of a network, outer losses, optimizers' states, files of own networks. The largest example is
    examples/l2lda.h, with tests of its own. */
 #include "networks.h"
+#include "../examples/searches.h"
 
 enum { N = 12, SIDE = 8, SIZE = SIDE * SIDE, K = 5 };
 

@@ -4,6 +4,7 @@
 #include "check_micro.h"
 #include "../examples/evaluation.h"
 #include "../examples/l2lda.h"
+#include "../examples/searches.h"
 
 enum { IMAGES = 90, SIZE = 64, CLASSES = 5 };
 static char directory[512] = "./";
