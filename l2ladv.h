@@ -56,38 +56,38 @@ int main(void)
    WHERE IS WHAT, by line (tests/test_navigation.sh --write sets the numbers); or search for a mark.
 
    Part I: what a user needs
-      1  Configuration macros                         149  >>macros
-      2  The public interface                         210  >>interface
-           contexts, errors, memory                   233  >>context
-           random numbers                             340  >>random
-           tensors, the tape, gradients               361  >>tensor
-           operations                                 424  >>operations
-           losses                                     536  >>losses
-           classifiers, layers, own networks          547  >>models
-           outer optimizers, schedules                685  >>optimizers
-           objective, maximizer, outer loss           725  >>seams
-           attacks                                    871  >>attacks
-           the learned maximizer                     1038  >>learned
-           data sets                                 1079  >>data
-           training                                  1101  >>train
-           evaluation                                1229  >>evaluate
-           files                                     1322  >>files
+      1  Configuration macros                         145  >>macros
+      2  The public interface                         206  >>interface
+           contexts, errors, memory                   228  >>context
+           random numbers                             335  >>random
+           tensors, the tape, gradients               356  >>tensor
+           operations                                 419  >>operations
+           losses                                     531  >>losses
+           classifiers, layers, own networks          542  >>models
+           outer optimizers, schedules                682  >>optimizers
+           objective, maximizer, outer loss           722  >>seams
+           attacks                                    857  >>attacks
+           the learned maximizer                      999  >>learned
+           data sets                                 1040  >>data
+           training                                  1063  >>train
+           evaluation                                1193  >>evaluate
+           files                                     1206  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1471  >>algorithm-1
-      4  The learned maximizer                       2564  >>maximizer
-      5  Maximizers that do not learn                3563  >>maximizers
-      6  Methods and trainers                        3790  >>methods
+      3  Algorithm 1, line by line                   1323  >>algorithm-1
+      4  The learned maximizer                       2403  >>maximizer
+      5  Maximizers that do not learn                3297  >>maximizers
+      6  Methods and trainers                        3371  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4261  >>foundation
-      8  Tensors and reverse-mode autodiff           5381  >>autodiff
-      9  Layers and classifiers                      7065  >>layers
-     10  Losses and outer optimizers                 8361  >>losses-code
+      7  Errors, memory, random numbers, options     3785  >>foundation
+      8  Tensors and reverse-mode autodiff           4887  >>autodiff
+      9  Layers and classifiers                      6571  >>layers
+     10  Losses and outer optimizers                 7869  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8893  >>attacks-code
-     12  Evaluation                                 10146  >>evaluation
-     13  Data sets                                  10639  >>data-code
-     14  Files                                      10735  >>files-code
-     15  Kernels                                    13010  >>kernels
+     11  Attacks                                     8393  >>attacks-code
+     12  Evaluation                                  9169  >>evaluation
+     13  Data sets                                   9221  >>data-code
+     14  Files                                       9317  >>files-code
+     15  Kernels                                    11203  >>kernels
    History and licence: at the end.
 
    NOTATION
