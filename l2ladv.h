@@ -1143,6 +1143,7 @@ typedef struct l2l_train_options {
     l2l_attack validation_attack; /* name NULL: PGD-10 at epsilon. Its targets and init, borrowed */
                                 /* until the trainer is freed, are of the held-out images in the  */
                                 /* order in which they are fetched                                */
+    double averaging;           /* 0: off; else d of the averaged model, below 1: 0.995, 0.999    */
     bool stop_on_plateau;       /* see l2l_train */
     uint64_t seed;
     bool (*progress)(void *user, const l2l_progress *p); /* after each step; false: stop          */
@@ -1178,6 +1179,12 @@ L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int 
 /* A copy of the model of the best epoch by held-out robust accuracy (without held-out images: of
    the last epoch). To be freed by the caller. */
 L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t);
+/* A copy of the averaged model, to be freed by the caller: after step s its numbers, running
+   statistics too, are m <- d m + (1-d) theta with d = min(averaging, (1+s)/(10+s)), which forgets
+   the start as TensorFlow's ExponentialMovingAverage does. Robust training gains by it (Gowal et
+   al. 2020: 0.995). Training itself, `best` and the held-out accuracy go by theta. NULL and an
+   error without the option. */
+L2LADVDEF l2l_model *l2l_trainer_averaged(l2l_trainer *t);
 L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path);   /* a checkpoint, now         */
 /* A checkpoint of other settings, another model or other data is refused by the setting's name;
    what changes no result (checkpoint_steps, an attack's batch) may differ. */
@@ -1390,7 +1397,7 @@ struct l2l_trainer {
     l2l_progress progress;
     double epoch_loss, epoch_right;
     int64_t epoch_seen;
-    l2l_model *best;
+    l2l_model *best, *mean;                  /* of the best epoch; averaged, if that is asked for */
     double best_score;
     int plateau;
     char *checkpoint;
@@ -2356,6 +2363,24 @@ static bool l2l__last_finite(l2l_trainer *t)
                      "those of the step before were kept");
 }
 
+/* m <- d m + (1-d) theta, in every number of the model; not by numbers that are not finite, of
+   which the next step's loss will tell. */
+static void l2l__average_theta(l2l_trainer *t)
+{
+    double s = (double)t->step, d = fmin(t->options.averaging, (1 + s) / (10 + s));
+    for (int k = 0; t->mean && k < t->n_theta; k++)
+        if (l2l__not_finite_at(t->values[k], t->optimizer->sizes[k]) < t->optimizer->sizes[k])
+            return;
+    for (int k = 0; t->mean && k < t->model->n_slots; k++) {
+        const l2l_real *theta = t->model->slot[k]->value.data;
+        l2l_real *m = t->mean->slot[k]->value.data;
+        int64_t n = l2l_count(t->model->slot[k]->value.shape), i;
+        L2L__PARALLEL(l2l__workers(t->context, n))
+        for (i = 0; i < n; i++) m[i] += (l2l_real)((1 - d) * ((double)theta[i] - (double)m[i]));
+        l2l__touch(t->mean->slot[k]);
+    }
+}
+
 /* A step that is over is counted and reported; it may end an epoch. */
 static void l2l__end_step(l2l_trainer *t, const l2l_inner *in)
 {
@@ -2364,6 +2389,7 @@ static void l2l__end_step(l2l_trainer *t, const l2l_inner *in)
     bool ended, ok;
     l2l__report(t, in);
     p->step = ++t->step;
+    l2l__average_theta(t);
     if (t->given) return;
     ended = ++p->step_in_epoch == p->steps_in_epoch;
     ok = l2l__last_finite(t) && !l2l__plateau(t) && (!ended || l2l__end_epoch(t));
@@ -3689,6 +3715,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->looks = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
                 !o->method.objective.cut && !m->mode_matters;
     l2l__trainer_ranks(t);
+    if (o->averaging > 0) t->mean = l2l_model_clone(c, m);
     if (!l2l__trainer_arrays(t) || !l2l__trainer_own(t)) {
         l2l_trainer_free(t);
         return NULL;
@@ -3712,6 +3739,7 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
     if (!t) return;
     l2l_context *c = t->context;
     l2l_model_free(t->best);
+    l2l_model_free(t->mean);
     l2l_optimizer_free(t->optimizer);
     l2l__let_go(c, t->held_memory);
     l2l_free(c, t);
@@ -3776,6 +3804,14 @@ L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int 
 L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t)
 {
     return t ? l2l_model_clone(t->context, t->best ? t->best : t->model) : NULL;
+}
+
+L2LADVDEF l2l_model *l2l_trainer_averaged(l2l_trainer *t)
+{
+    if (!t) return NULL;
+    if (t->mean) return l2l_model_clone(t->context, t->mean);
+    l2l__fail(t->context, L2L_ERROR_ARGUMENT, "l2l_trainer_averaged: options.averaging is 0");
+    return NULL;
 }
 
 #ifdef __clang__
@@ -4817,6 +4853,7 @@ static const l2l__field l2l__train_fields[] = {
     L2L__INT(l2l_train_options, validation, 0, INT_MAX, 0),
     L2L__TEXT(l2l_train_options, validation_attack.name, 0),
     L2L__TABLE(l2l_train_options, validation_attack, l2l__attack_fields, L2L__APART),
+    L2L__NUMBER(l2l_train_options, averaging, 0, 1, L2L__BELOW),
     L2L__BOOL(l2l_train_options, stop_on_plateau, 0),
     L2L__SEED(l2l_train_options, seed, 0),
     L2L__INT(l2l_train_options, checkpoint_steps, 0, INT_MAX, L2L__FREE),
@@ -10631,13 +10668,14 @@ static const char l2l__checkpoint_format[] = "l2ladv checkpoint 6";
 static const char l2l__note_key[] = "not in the log yet"; /* as training_log.h uses it            */
 
 /* Its tensors: copies of the state and of what the maximizer packs, if it does; the arrays where
-   they are: theta, the optimizer's moments, the best model, the last good theta. */
+   they are: theta, the optimizer's moments, the best model, the averaged one, the last good
+   theta. */
 static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
 {
-    static const char *const kinds[4] = {"theta", "first", "second", "best"};
+    static const char *const kinds[5] = {"theta", "first", "second", "best", "mean"};
     const l2l_maximizer *m = &t->options.method.maximizer;
     int64_t n = L2L__STATE + 1;
-    l2l_real *data[4];
+    l2l_real *data[5];
     char name[128];
     int j = 0;
     l2l__bundle_new(t->context, b);
@@ -10658,7 +10696,8 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
         data[1] = p->trainable ? t->optimizer->first[j] : NULL;
         data[2] = p->trainable ? t->optimizer->second[j] : NULL;
         data[3] = t->best ? t->best->slot[i]->value.data : NULL;
-        for (int k = 0; k < 4; k++) {
+        data[4] = t->mean ? t->mean->slot[i]->value.data : NULL;
+        for (int k = 0; k < 5; k++) {
             l2l__format(name, sizeof name, "%s/%s", kinds[k], p->name);
             if (data[k]) l2l__bundle_add(b, name, L2L__REAL, 1, &n, data[k]);
         }
@@ -10740,6 +10779,7 @@ static bool l2l__checkpoint_take(l2l_trainer *t, l2l__bundle *file, const l2l__b
     t->progress.step = t->step;
     for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
     for (i = 0; t->best && i < t->best->n_slots; i++) l2l__touch(t->best->slot[i]);
+    for (i = 0; t->mean && i < t->mean->n_slots; i++) l2l__touch(t->mean->slot[i]);
     return true;
 }
 
@@ -11369,7 +11409,7 @@ extern "C" {
 #ifdef L2L__LANES /* from here to its #endif: once in plain C, once for each instruction set */
 
 #if L2L__LANES == 1
-#define L2L__NAME(x) l2l__naive_##x
+#define L2L__NAME(x) l2l__plain_##x
 #define L2L__INLINE static inline L2L__MAYBE_UNUSED
 #define L2L__KERNEL static
 #define L2L__V l2l_real
@@ -11594,7 +11634,7 @@ L2L__KERNEL void L2L__NAME(finish)(int k, int n, const l2l_real *x, const l2l__e
 {
     for (; k + L2L__LANES <= n; k += L2L__LANES)
         L2L__ST(y + k, L2L__NAME(epilogue)(L2L__LD(x + k), e, k, from + k));
-    if (L2L__LANES > 1 && k < n) l2l__naive_finish(k, n, x, e, from, y);
+    if (L2L__LANES > 1 && k < n) l2l__plain_finish(k, n, x, e, from, y);
 }
 
 /* dy where the gate is positive, else 0. */
@@ -11609,7 +11649,7 @@ L2L__KERNEL void L2L__NAME(gate_scale)(int k, int n, const l2l_real *dy, const l
 {
     for (; k + L2L__LANES <= n; k += L2L__LANES)
         L2L__ST(out + k, L2L__NAME(gated)(dy, gate, k) * L2L__LD(scale + k));
-    if (L2L__LANES > 1 && k < n) l2l__naive_gate_scale(k, n, dy, gate, scale, out);
+    if (L2L__LANES > 1 && k < n) l2l__plain_gate_scale(k, n, dy, gate, scale, out);
 }
 
 L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const l2l_real *dy,
@@ -11626,7 +11666,7 @@ L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const l2l_real
             if (s0) L2L__ST(s0 + k, L2L__LD(s0 + k) + t);
             if (s1) L2L__ST(s1 + k, L2L__FMA(t, d, L2L__LD(s1 + k)));
         }
-    if (L2L__LANES > 1 && k < n) l2l__naive_moments(k, n, pixels, dy, gate, x, mu, s0, s1);
+    if (L2L__LANES > 1 && k < n) l2l__plain_moments(k, n, pixels, dy, gate, x, mu, s0, s1);
 }
 
 L2L__KERNEL void L2L__NAME(combine)(int k, int n, const l2l_real *dy, const l2l_real *gate,
@@ -11640,7 +11680,7 @@ L2L__KERNEL void L2L__NAME(combine)(int k, int n, const l2l_real *dy, const l2l_
         if (L2L__LANES > 1) v = L2L__FMA(a, t, L2L__FMA(b, d, e));
         L2L__ST(out + k, v);
     }
-    if (L2L__LANES > 1 && k < n) l2l__naive_combine(k, n, dy, gate, x, by, out);
+    if (L2L__LANES > 1 && k < n) l2l__plain_combine(k, n, dy, gate, x, by, out);
 }
 
 L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
@@ -11699,7 +11739,7 @@ L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const l2l_real *x, const l2l_re
         break;
     }
 #undef L2L__EACH
-    if (L2L__LANES > 1 && i < n) l2l__naive_ew(f, n - i, x + i, y ? y + i : NULL, a, b, out + i);
+    if (L2L__LANES > 1 && i < n) l2l__plain_ew(f, n - i, x + i, y ? y + i : NULL, a, b, out + i);
 }
 
 L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const l2l_real *x, int oh,
@@ -11727,7 +11767,7 @@ L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const l2
             *(L2L__I *)(void *)(index + (int64_t)ow * g->c + k) = place;
         }
     }
-    if (L2L__LANES > 1 && k < g->c) l2l__naive_pool_row(k, g, x, oh, y, index);
+    if (L2L__LANES > 1 && k < g->c) l2l__plain_pool_row(k, g, x, oh, y, index);
 }
 
 #if L2L__LANES > 1 /* for Winograd's convolution alone */
@@ -12288,8 +12328,8 @@ L2L__INLINE L2L__V L2L__NAME(sqrt)(L2L__V x)
 #elif defined(__aarch64__)
     return (L2L__V)vsqrtq_f32((float32x4_t)x);
 #else
-    L2L__V y = {l2l__naive_sqrt(x[0]), l2l__naive_sqrt(x[1]), l2l__naive_sqrt(x[2]),
-                l2l__naive_sqrt(x[3])};
+    L2L__V y = {l2l__plain_sqrt(x[0]), l2l__plain_sqrt(x[1]), l2l__plain_sqrt(x[2]),
+                l2l__plain_sqrt(x[3])};
     return y;
 #endif
 }
@@ -12336,7 +12376,7 @@ L2L__KERNEL void L2L__NAME(update)(int64_t i, int64_t n, const l2l__update *u, c
 {
     i = u->adam ? L2L__NAME(update_adam)(i, n, u, g, x, m, v)
                 : L2L__NAME(update_sgd)(i, n, u, g, x, m);
-    if (L2L__LANES > 1) l2l__naive_update(i, n, u, g, x, m, v);
+    if (L2L__LANES > 1) l2l__plain_update(i, n, u, g, x, m, v);
 }
 #endif
 
@@ -12459,7 +12499,7 @@ static unsigned l2l__cpu_detect(void)
 
 static const l2l__kernels *l2l__kernels_of(unsigned cpu)
 {
-    const l2l__kernels *best = &l2l__naive_kernels;
+    const l2l__kernels *best = &l2l__plain_kernels;
     L2L__UNUSED(cpu);
 #if defined(L2L__VECTORS) && defined(L2L__X86)
     if (cpu & L2L_CPU_VECTOR) best = &l2l__kernels_sse2;
@@ -13907,9 +13947,9 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
                      l2l_spot); C&W l2, DeepFool, Sign-OPT, the line search, Adam and shrinking
                      steps as maximizers, transfer and evaluations' states (format 4, text), .npy,
                      CIFAR-10 and logs beside the header; l2l_trainer_note; l2l_load_bytes,
-                     l2l_save_with_head for files of one's own; l2l_model_mode_matters; plain C in
-                     tiles; training by several processes; with micro_batch running statistics move
-                     once for a step
+                     l2l_save_with_head for files of one's own; l2l_model_mode_matters; averaged
+                     models; plain C in tiles; training by several processes; with micro_batch
+                     running statistics move once for a step
    0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are
                      not finite end attacks and trainings, with their image and step; one table for
                      the options of each struct; numbers in files exact; files written whole, where

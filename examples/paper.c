@@ -38,7 +38,7 @@ static const subject restricted = {"restricted-imagenet", "resnet18",
 
 static struct {
     int table, threads, images, epochs, seeds, test, ensemble, batch, steps;
-    double width;
+    double width, average;
     uint64_t seed;
     const char *scale, *figure, *eps, *data, *dataset, *out, *results, *methods;
     bool plan, json;
@@ -298,6 +298,7 @@ static path model_name(const row *r, int seed)
     folder = path_of("%s/%s-%s-w%g-d%d-i%d-e%d-b%d-T%d-eps%s", set.out, now.dataset, now.arch,
                      now.width[0], now.depth[0], now.images[0], now.epochs[0], set.batch, set.steps,
                      now.eps);
+    if (set.average > 0) folder = path_of("%s-a%g", folder.text, set.average);
     for (at = folder.text + strlen(set.out) + 1; *at; at++) if (*at == '/') *at = 'o'; /* 8o255 */
     snprintf(more, sizeof more, "%s", r->more);
     for (at = more; *at; at++) if (*at == ' ') *at = '-';
@@ -350,7 +351,11 @@ static path trained(const row *r, int seed)
     path seconds = path_of("%s.seconds", p.text), log = path_of("%s.txt", p.text);
     if (!is_there(model.text)) {
         command c = training(r, seed);
-        add_flag(&c, "save", "%s", model.text);
+        add_flag(&c, "save", set.average > 0 ? "%s.last" : "%s.safetensors", p.text);
+        if (set.average > 0) {
+            add_flag(&c, "average", "%g", set.average);
+            add_flag(&c, "save-average", "%s", model.text);
+        }
         if (learns(r) || generates(r)) add_flag(&c, "save-maximizer", "%s.phi", p.text);
         add_flag(&c, "checkpoint", "%s.checkpoint", p.text);
         add(&c, "--resume");
@@ -1063,6 +1068,8 @@ static void parse(int argc, char **argv)
         {"batch", CLI_INTEGER, &set.batch, 1, 65536, NULL, "images in a step"},
         {"steps", CLI_INTEGER, &set.steps, 1, 1000, NULL, "inner steps T"},
         {"eps", CLI_TEXT, &set.eps, 0, 0, "X", "radius of the ball; else the table's"},
+        {"average", CLI_NUMBER, &set.average, 0, 0.999999, "D",
+         "of train, in all rows: the averaged model is what is attacked; 0: the last one"},
         {"seed", CLI_SEED, &set.seed, 0, 0, NULL, "the first"},
         {"threads", CLI_INTEGER, &set.threads, 0, 1024, NULL, "0: all that there are"},
         {"plan", CLI_SWITCH, &set.plan, 0, 0, NULL, "print the commands that are still to be run"},
@@ -1112,6 +1119,7 @@ int main(int argc, char **argv)
     if (!set.plan && !set.json) {
         printf("\n%s; %s, images of %s, T %d, eps %s, batch %d, ", l2l_describe(context), now.name,
                now.dataset, set.steps, now.eps, set.batch);
+        if (set.average > 0) printf("models averaged with %g, ", set.average);
         printf(seeds > 1 ? "seeds %llu to %llu" : "seed %llu", (unsigned long long)set.seed,
                (unsigned long long)set.seed + (unsigned long long)seeds - 1);
         printf("; %s in all jobs\n", cli_duration(spent).text);

@@ -15,12 +15,12 @@
 static struct {
     const char *dataset, *data, *arch, *method, *opt, *phi_opt, *schedule, *cell, *grad_input;
     const char *start, *inner_mode, *mean, *deviation, *loss_weights, *init, *init_maximizer, *save;
-    const char *save_best, *save_maximizer;
+    const char *save_best, *save_average, *save_maximizer;
     const char *checkpoint, *log;
     int depth, epochs, batch, micro_batch, steps, hidden, val, threads, limit, checkpoint_steps;
     int crop, augment;
     double width, eps, step_size, eps_warmup, lr, lr_warmup, momentum, weight_decay, clip;
-    double phi_lr, phi_decay, delta_scale, beta, lambda, generator_width;
+    double phi_lr, phi_decay, delta_scale, beta, lambda, generator_width, average;
     bool bias, second_order, stop_on_plateau, resume;
     uint64_t seed;
 } set;
@@ -57,7 +57,8 @@ static void set_defaults(void)
 static void check_outputs(void)
 {
     const cli_file outputs[] = {
-        {"save", set.save}, {"save-best", set.save_best}, {"save-maximizer", set.save_maximizer},
+        {"save", set.save}, {"save-best", set.save_best}, {"save-average", set.save_average},
+        {"save-maximizer", set.save_maximizer},
         {"checkpoint", set.checkpoint}, {"log", set.log}};
     const cli_file inputs[] = {
         {"init", set.init}, {"init-maximizer", set.init_maximizer}, {NULL, NULL}};
@@ -136,6 +137,8 @@ static void parse(int argc, char **argv)
         {"augment", CLI_EITHER, &set.augment, 0, 0, NULL,
          "flip at random; cifar10, cifar100: shift by up to 4, too [on for photographs]"},
         {"val", CLI_INTEGER, &set.val, 0, 1e6, NULL, "images held out and attacked every epoch"},
+        {"average", CLI_NUMBER, &set.average, 0, 0.999999, "D",
+         "of the model's average over the steps, 0.995 or 0.999; 0: none (--save-average)"},
         {"stop-on-plateau", CLI_SWITCH, &set.stop_on_plateau, 0, 0, NULL,
          "stop when nothing is learned any more"},
         {"seed", CLI_SEED, &set.seed, 0, 0, NULL, "of every random number"},
@@ -145,6 +148,7 @@ static void parse(int argc, char **argv)
         {"init-maximizer", CLI_TEXT, &set.init_maximizer, 0, 0, "F", "maximizer to start from"},
         {"save", CLI_TEXT, &set.save, 0, 0, "F", "file for the trained model (safetensors)"},
         {"save-best", CLI_TEXT, &set.save_best, 0, 0, "F", "file for the best epoch's (see --val)"},
+        {"save-average", CLI_TEXT, &set.save_average, 0, 0, "F", "file for the averaged model"},
         {"save-maximizer", CLI_TEXT, &set.save_maximizer, 0, 0, "F", "file for the maximizer"},
         {"checkpoint", CLI_TEXT, &set.checkpoint, 0, 0, "F",
          "file that is written every epoch and when stopped by ctrl-C"},
@@ -158,6 +162,8 @@ static void parse(int argc, char **argv)
     cli_parse(argc, argv, "Trains a classifier, plainly or adversarially (Algorithm 1).", flags);
     set.eps = cli_default_epsilon(set.eps, set.dataset);
     if (set.resume && !set.checkpoint) cli_fail("--resume needs --checkpoint F");
+    if (!(set.average > 0) != !set.save_average)
+        cli_fail("--average D and --save-average F go together");
     if ((!strncmp(set.method, "rnn", 3) || method_is("l2lda")) && set.phi_lr <= 0)
         cli_fail("--phi-lr '0': allowed is a number above 0");
     idle = cli_given(argc, argv, flags, MAXIMIZER_FLAGS);
@@ -378,8 +384,8 @@ static void show_step(const display *s, const l2l_progress *p, double now)
 /* Is all that there will be to see printed, and nobody there to see it? */
 static bool unheard(void)
 {
-    return ferror(stdout) && !set.save && !set.save_best && !set.save_maximizer &&
-           !set.checkpoint && !set.log;
+    return ferror(stdout) && !set.save && !set.save_best && !set.save_average &&
+           !set.save_maximizer && !set.checkpoint && !set.log;
 }
 
 /* On a terminal one line that is written over and over; else a line every now and then. */
@@ -454,6 +460,11 @@ static int save_results(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_
         l2l_model *best = l2l_trainer_best(t);
         status |= saved(c, best && l2l_model_save(best, set.save_best), set.save_best);
         l2l_model_free(best);
+    }
+    if (set.save_average) {
+        l2l_model *mean = l2l_trainer_averaged(t);
+        status |= saved(c, mean && l2l_model_save(mean, set.save_average), set.save_average);
+        l2l_model_free(mean);
     }
     if (set.save_maximizer)
         status |= saved(c, g ? l2lda_save(g, set.save_maximizer)
@@ -550,6 +561,7 @@ int main(int argc, char **argv)
     o.augment = make_augment();
     o.validation = set.val;
     o.validation_attack = l2l_attack_pgd(set.eps);
+    o.averaging = set.average;
     o.stop_on_plateau = set.stop_on_plateau;
     o.seed = set.seed;
     o.progress = progress;

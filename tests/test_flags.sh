@@ -82,7 +82,7 @@ for start in "" "--start normal" "--start uniform" "--start clean"; do
 done
 
 # -- one file for two outputs -----------------------------------------------------------------------
-set -- save save-best save-maximizer checkpoint log
+set -- save save-best save-average save-maximizer checkpoint log
 while [ $# -gt 1 ]; do
     first=$1
     shift
@@ -100,7 +100,7 @@ refused "the same file by a link" "link: is the file of --save, too" train --sav
 verdict "and it is as it was" $?
 refused "--dump-logits and --dump-adv" "--dump-adv ./z.npy: is the file of --dump-logits, too" \
     ./evaluate --model phi.safetensors --dump-logits z.npy --dump-adv ./z.npy
-for flag in save save-best save-maximizer checkpoint log; do
+for flag in save save-best save-average save-maximizer checkpoint log; do
     refused "--$flag over --init" "--$flag there: is the file that --init reads" \
         train --init there --$flag there
     refused "--$flag over --init-maximizer" "--$flag there: is the file that --init-maximizer reads" \

@@ -117,6 +117,7 @@ static l2l_dataset *data_of(world *w)
 static l2l_trainer *trainer_of(world *w)
 {
     l2l_train_options o = train_options();
+    o.averaging = 0.5;
     if (!w->trainer) w->trainer = l2l_trainer_create(model_of(w), data_of(w), &o);
     return w->trainer;
 }
@@ -761,6 +762,7 @@ static void npy(world *w, bool from_file)
     F(l2l_train_step, l2l_progress p; GAVE(l2l_train_step(P(0, trainer_of(w)), P(1, w->images), \
                                                           LABELS(2), N, P(3, &p)))) \
     F(l2l_trainer_best, GAVE(w->made = l2l_trainer_best(P(0, trainer_of(w))))) \
+    F(l2l_trainer_averaged, GAVE(w->made = l2l_trainer_averaged(P(0, trainer_of(w))))) \
     F(l2l_trainer_save, GAVE(l2l_trainer_save(P(0, trainer_of(w)), P(1, A_PATH)))) \
     F(l2l_trainer_resume, trainer_resume(w)) \
     F(l2l_trainer_note, l2l_trainer_note(P(0, trainer_of(w)))) \

@@ -61,6 +61,11 @@ paper --table 3 --methods "$two" --seeds 2 >table 2>output
     grep -v 'in all jobs' several | cmp - one >output
 verdict "a line that a killed process left in the middle is measured again" $?
 
+paper --table 3 --methods advtrain --average 0.5 >average 2>output
+[ $? -eq 0 ] && grep -q 'models averaged with 0.5, seed 0' average && grep -qE '^\| AdvTrain' average &&
+    ! cmp -s jobs/*-a0.5/advtrain-s0.safetensors jobs/*-a0.5/advtrain-s0.last
+verdict "--average: what is attacked is the averaged model, kept beside the last" $?
+
 rm "$model"
 cp jobs/results.jsonl kept
 grep -v 'rnn-adv-s0' kept >jobs/results.jsonl

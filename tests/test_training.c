@@ -687,6 +687,100 @@ static void best_model(void)
     run_end(&r);
 }
 
+/* m <- d_s m + (1-d_s) theta in double, beside the training of a run. */
+static double folded[4096];
+static bool folding_progress(void *user, const l2l_progress *p)
+{
+    run *r = (run *)user;
+    double s = (double)p->step, d = fmin(r->o.averaging, (1 + s) / (10 + s));
+    bool on = run_progress(user, p);
+    int64_t i;
+    for (i = 0; i < r->last_count; i++)
+        folded[i] = d * folded[i] + (1 - d) * (double)r->last[i];
+    return on;
+}
+
+/* Trains from the checkpoint, if it is there, to step `stop` (0: the end); the averaged model. */
+static l2l_model *averaged_run(run *r, const char *checkpoint, int64_t stop)
+{
+    l2l_trainer *t;
+    l2l_model *mean;
+    if (!run_begin(r, RNN_ADV, 2)) return NULL;
+    r->o.averaging = 0.4;
+    r->o.checkpoint = checkpoint;
+    r->o.resume = checkpoint != NULL;
+    r->o.progress = folding_progress;
+    r->stop_at = stop;
+    t = l2l_trainer_create(r->m, &r->d, &r->o);
+    CHECK(t && l2l_train(t) == !stop);
+    l2l_error_clear(r->c);
+    mean = t ? l2l_trainer_averaged(t) : NULL;
+    l2l_trainer_free(t);
+    return mean;
+}
+
+static void averaging(void)
+{
+    char *checkpoint = path("averaged.l2l");
+    run a, b, d;
+    l2l_model *mean, *part, *whole;
+    l2l_real *values;
+    int64_t n, i;
+    if (!run_begin(&a, RNN_ADV, 2)) return;
+    values = all_parameters(a.m, &n);
+    for (i = 0; CHECK(n <= COUNT(folded)) && i < n; i++) folded[i] = (double)values[i];
+    free(values);
+    run_end(&a);
+    mean = averaged_run(&a, NULL, 0);
+    values = mean ? all_parameters(mean, &n) : NULL;
+    for (i = 0; CHECK(values) && i < n; i++) CHECK_NEAR(folded[i], (double)values[i], 1e-6);
+    free(values);
+    remove(checkpoint);
+    part = averaged_run(&b, checkpoint, 4);
+    whole = averaged_run(&d, checkpoint, 0);
+    if (CHECK(mean && whole)) CHECK_SAME_MODEL(mean, whole);
+    l2l_model_free(mean);
+    l2l_model_free(part);
+    l2l_model_free(whole);
+    run_end(&a);
+    run_end(&b);
+    run_end(&d);
+}
+
+/* Neither an option that is off nor parameters that blew up give an average that is none. */
+static void no_averaging(void)
+{
+    run r;
+    l2l_trainer *t;
+    l2l_model *mean;
+    l2l_real *values;
+    int64_t n = 0, i;
+    if (!run_begin(&r, PLAIN, 1)) return;
+    t = l2l_trainer_create(r.m, &r.d, &r.o);
+    CHECK(!l2l_trainer_averaged(t));
+    CHECK_ERROR(r.c, L2L_ERROR_ARGUMENT, "averaging is 0");
+    l2l_error_clear(r.c);
+    l2l_trainer_free(t);
+    r.o.averaging = 1;
+    CHECK(!l2l_trainer_create(r.m, &r.d, &r.o));
+    CHECK_ERROR(r.c, L2L_ERROR_ARGUMENT, "averaging");
+    l2l_error_clear(r.c);
+    r.o.averaging = 0.9;
+    r.o.optimizer = l2l_sgd_default();
+    r.o.optimizer.rate = 9e5;
+    r.o.optimizer.weight_decay = 1e12;
+    t = l2l_trainer_create(r.m, &r.d, &r.o);
+    CHECK(t && !l2l_train(t));
+    l2l_error_clear(r.c);
+    mean = l2l_trainer_averaged(t);
+    values = mean ? all_parameters(mean, &n) : NULL;
+    for (i = 0; CHECK(values) && i < n; i++) CHECK(fabs((double)values[i]) <= 3.4e38);
+    free(values);
+    l2l_model_free(mean);
+    l2l_trainer_free(t);
+    run_end(&r);
+}
+
 static l2l_tensor *flat_forward(l2l_model *m, l2l_tensor *x, void *user)
 {
     (void)user;
@@ -1254,6 +1348,8 @@ int main(int argc, char **argv)
     RUN(plateau_in_parts, "a plateau is one class for all parts of a batch");
     RUN(learning, "plain, advtrain and rnn-adv learn an easy problem");
     RUN(best_model, "the best model is that of the epoch reported as best");
+    RUN(averaging, "the averaged model is the sum that it should be, also of a training that went on");
+    RUN(no_averaging, "an average that was not asked for is refused, one of numbers that blew up has none");
     RUN(crops_and_flips, "pad, crop and flip are as documented, for any batch and threads");
     RUN(all_crops_occur, "every crop and both sides occur as often as they should");
     RUN(given_images_stay, "a batch of the caller's own is not augmented");
