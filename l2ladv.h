@@ -1,4 +1,4 @@
-/* l2ladv.h - v0.5.0 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.6.0 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
@@ -66,28 +66,28 @@ int main(void)
            classifiers, layers, own networks          542  >>models
            outer optimizers, schedules                682  >>optimizers
            objective, maximizer, outer loss           722  >>seams
-           attacks                                    857  >>attacks
-           the learned maximizer                      999  >>learned
-           data sets                                 1040  >>data
-           training                                  1063  >>train
-           evaluation                                1193  >>evaluate
-           files                                     1206  >>files
+           attacks                                    861  >>attacks
+           the learned maximizer                     1003  >>learned
+           data sets                                 1045  >>data
+           training                                  1068  >>train
+           evaluation                                1209  >>evaluate
+           files                                     1222  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1323  >>algorithm-1
-      4  The learned maximizer                       2403  >>maximizer
-      5  Maximizers that do not learn                3297  >>maximizers
-      6  Methods and trainers                        3371  >>methods
+      3  Algorithm 1, line by line                   1339  >>algorithm-1
+      4  The learned maximizer                       2459  >>maximizer
+      5  Maximizers that do not learn                3355  >>maximizers
+      6  Methods and trainers                        3429  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3785  >>foundation
-      8  Tensors and reverse-mode autodiff           4887  >>autodiff
-      9  Layers and classifiers                      6571  >>layers
-     10  Losses and outer optimizers                 7869  >>losses-code
+      7  Errors, memory, random numbers, options     3857  >>foundation
+      8  Tensors and reverse-mode autodiff           4960  >>autodiff
+      9  Layers and classifiers                      6644  >>layers
+     10  Losses and outer optimizers                 7942  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8393  >>attacks-code
-     12  Evaluation                                  9169  >>evaluation
-     13  Data sets                                   9221  >>data-code
-     14  Files                                       9317  >>files-code
-     15  Kernels                                    11203  >>kernels
+     11  Attacks                                     8466  >>attacks-code
+     12  Evaluation                                  9242  >>evaluation
+     13  Data sets                                   9294  >>data-code
+     14  Files                                       9390  >>files-code
+     15  Kernels                                    11279  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -180,8 +180,8 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.5.0"
-#define L2LADV_VERSION_NUMBER 500            /* 10000 major + 100 minor + patch, for #if          */
+#define L2LADV_VERSION "0.6.0"
+#define L2LADV_VERSION_NUMBER 600            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((__unused__))
@@ -312,7 +312,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.5.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.6.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -731,10 +731,14 @@ typedef struct l2l_objective {
                         const int *labels, void *user);
     bool needs_clean; /* else clean_logits is NULL; they are a constant of the inner problem      */
     void *user;
-    bool cut;         /* L, with the sign that targets give it, is cut off above `confidence`:    */
-    double confidence; /* an image that has got so far has no gradient any more                   */
-    bool concurrent;  /* `loss` may run in several threads at a time (2.6; those below do)        */
+    bool cut;         /* L is min(L, confidence): an image that has got so far has no gradient    */
+    double confidence; /* any more. With targets L is minus the loss, and that is cut             */
+    bool concurrent;  /* `loss` may run in several threads at a time, as those below: see 2.6     */
 } l2l_objective;
+/* One of your own, 1 - p_y, for l2l_train_options.method.objective or l2l_attack.objective:
+       l2l_tensor *loss(l2l_context *c, l2l_tensor *z, l2l_tensor *clean, const int *y, void *user)
+       { return l2l_affine(c, l2l_pick(c, l2l_softmax(c, z), y), -1, 1); }
+   The outer loss is another seam, and stays what it is. */
 L2LADVDEF l2l_objective l2l_objective_cross_entropy(void);
 L2LADVDEF l2l_objective l2l_objective_kl(void); /* KL(f(x) || f(x')), the inner loss of TRADES */
 L2LADVDEF l2l_objective l2l_objective_margin(void); /* max of z_j, j != y, minus z_y; not cut off */
@@ -1016,7 +1020,8 @@ typedef struct l2l_learned_options {
     bool raw_output;        /* false: delta = scale*eps*tanh(out); true: delta = scale*eps*out    */
     double scale;           /* 0.25: no step is longer than PGD's; see l2l_method                 */
     l2l_optimizer_options optimizer; /* of phi, ascending L_phi: Adam, rate (alpha_1) 1e-2        */
-    bool second_order;      /* differentiate through g_t too: exact, and several times dearer     */
+    bool second_order;      /* differentiate through g_t too: exact, and several times dearer; the*/
+                            /* same where the input is the sign, which has no derivative          */
     uint64_t seed;
 } l2l_learned_options;
 L2LADVDEF l2l_learned_options l2l_learned_default(void);
@@ -1171,9 +1176,13 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
    which they last were are kept) or, with stop_on_plateau, a loss within 0.02 of ln K for 300 steps
    while one class is predicted for everything, ends it with an error. So does a checkpoint that
    cannot be written, behind a whole step: model and maximizer can be saved, and with the error
-   cleared l2l_train goes on. A log, as JSON lines: examples/training_log.h. */
+   cleared l2l_train goes on. A step that has no memory (L2L_ERROR_MEMORY) leaves everything as it
+   was before it; with the error cleared l2l_train makes the same step, or the end of an epoch that
+   failed, again, and ends with the bits of a training that never lacked any. A log, as JSON lines:
+   examples/training_log.h. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
-/* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are. */
+/* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are.
+   *p is of no use where it fails. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
                               l2l_progress *p);
 /* A copy of the model of the best epoch by held-out robust accuracy (without held-out images: of
@@ -2303,17 +2312,20 @@ static bool l2l__end_epoch(l2l_trainer *t)
 {
     l2l_progress *p = &t->progress;
     p->epoch_ended = true;
-    p->epoch_loss = t->epoch_loss / (double)t->epoch_seen;
-    p->epoch_accuracy = p->accuracy < 0 ? -1 : t->epoch_right / (double)t->epoch_seen;
+    if (t->epoch_seen) {                     /* 0: this is made up for, see l2l__after_step       */
+        p->epoch_loss = t->epoch_loss / (double)t->epoch_seen;
+        p->epoch_accuracy = p->accuracy < 0 ? -1 : t->epoch_right / (double)t->epoch_seen;
+    }
     t->epoch_loss = t->epoch_right = 0;
     t->epoch_seen = 0;
     if (t->n_held_out == 0) return true;
     if (!l2l__validate(t)) return false;
     p->best = p->validation_robust > t->best_score;
     if (!p->best) return true;
-    t->best_score = p->validation_robust;
-    if (!t->best) return (t->best = l2l_model_clone(t->context, t->model)) != NULL;
-    return l2l_model_copy(t->best, t->model);
+    if (!t->best) t->best = l2l_model_clone(t->context, t->model);
+    else l2l_model_copy(t->best, t->model);
+    if (!t->context->status) t->best_score = p->validation_robust;
+    return !t->context->status;
 }
 
 /* Adversarial training can sit on the loss of a constant guess: ln K with one class for
@@ -2381,34 +2393,44 @@ static void l2l__average_theta(l2l_trainer *t)
     }
 }
 
-/* A step that is over is counted and reported; it may end an epoch. */
-static void l2l__end_step(l2l_trainer *t, const l2l_inner *in)
+/* Was a step the last of its epoch whose end failed, for want of memory or by a callback? */
+static bool l2l__epoch_is_owed(const l2l_trainer *t)
+{
+    return t->step > 0 && t->progress.step_in_epoch == t->progress.steps_in_epoch;
+}
+
+/* What follows a step: at the end of an epoch the held-out images, then the callback. Where the
+   former fail, the epoch's end stays owed, and the next l2l_train begins with it. */
+static void l2l__after_step(l2l_trainer *t)
 {
     l2l_progress *p = &t->progress;
     const l2l_train_options *o = &t->options;
-    bool ended, ok;
-    l2l__report(t, in);
-    p->step = ++t->step;
-    l2l__average_theta(t);
-    if (t->given) return;
-    ended = ++p->step_in_epoch == p->steps_in_epoch;
-    ok = l2l__last_finite(t) && !l2l__plateau(t) && (!ended || l2l__end_epoch(t));
+    bool ended = l2l__epoch_is_owed(t), ok = !ended || l2l__end_epoch(t);
     memset(&t->part, 0, sizeof t->part);
     if (ok && o->progress) t->part.stop = !o->progress(o->user, p);
-    if (!ended) return;
-    p->epoch++;                              /* also after an error: the trainer stays usable     */
+    if (!ended || !ok) return;
+    p->epoch++;
     p->step_in_epoch = 0;
 }
 
-/* Ends the step, saves. True while there is more to do, which all ranks agree upon. */
-static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in)
+/* A step that is over is counted and reported. */
+static void l2l__end_step(l2l_trainer *t, const l2l_inner *in)
+{
+    l2l__report(t, in);
+    t->progress.step = ++t->step;
+    l2l__average_theta(t);
+    if (t->given) return;
+    t->progress.step_in_epoch++;
+    if (l2l__last_finite(t) && !l2l__plateau(t)) l2l__after_step(t);
+    else memset(&t->part, 0, sizeof t->part);
+}
+
+/* Saves. True while there is more to do, which all ranks agree upon. */
+static bool l2l__go_on(l2l_trainer *t)
 {
     l2l_progress *p = &t->progress;
     const l2l_train_options *o = &t->options;
     bool stop = false;
-    t->model->images = NULL;
-    if (t->context->status) l2l__go_back(t, "step");
-    else l2l__end_step(t, in);
     if (!(p->epoch_ended ? l2l__alike(t) : l2l__gather(t)) || t->given) return false;
     for (int r = 0; r < t->ranks; r++) stop |= t->told[r].stop;
     if (t->checkpoint && (p->epoch_ended || stop ||
@@ -2420,6 +2442,14 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in)
         l2l__fail(t->context, L2L_ERROR_CANCELLED, "training: stopped by the progress callback "
                   "after step %z of %z", t->step, p->steps);
     return !t->context->status && t->step < p->steps;
+}
+
+static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in)
+{
+    t->model->images = NULL;
+    if (t->context->status) l2l__go_back(t, "step");
+    else l2l__end_step(t, in);
+    return l2l__go_on(t);
 }
 
 #ifdef __clang__
@@ -2442,8 +2472,10 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in)
 
        a_T = w_T g_T;    u_t = m_t a_{t+1};    a_t = w_t g_t + u_t  for t >= 1
 
-   where m_t is 1 where Proj did not clip and 0 elsewhere. u_t enters the cell at step t; the rest
-   is back-propagation through time. Coordinates never meet in this, so each block of them runs its
+   where m_t is 1 where Proj did not clip and 0 elsewhere. x'_t and delta_t enter x'_{t+1} as their
+   sum alone: what x'_{t+1} gains by delta_t, u_t, it gains by x'_t, so that a_t has it too, beside
+   the loss at x'_t itself. u_t enters the cell at step t; the rest is back-propagation through
+   time. Coordinates never meet in this, so each block of them runs its
    T steps again from h_0 = 0, by the same kernel and thus with the same bits and masks, and goes
    straight back. Between attack and update only x, x'_0, g_0 .. g_T and (h, c) exist: nothing of
    size pixels x hidden x T.
@@ -2976,6 +3008,7 @@ static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int64_t bl
     for (l = 0; l < L2L__COORDS; l++) s->u[l] = mask[l] * s->a[l];
     a->kernels->backward(&a->m->cell, &step, s->u, s->dh, s->dc, rows);
     l2l__row_load(a->in->g[t]->data, block * L2L__COORDS, a->count, s->g);
+    /* without u_t it trains and looks right, too, but is not the derivative */
     for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + s->u[l];
 }
 
@@ -3224,7 +3257,6 @@ static void l2l__adjoint_gather(const l2l__adjoint *a, bool anew, double scale,
     }
 }
 
-/* u_t belongs into a_t: leaving it out trains and looks right, too, but is not the derivative. */
 static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool anew, double scale,
                                  l2l_real *gradient)
 {
@@ -3772,7 +3804,11 @@ L2LADVDEF bool l2l_train(l2l_trainer *t)
         l2l__fail(t->context, L2L_ERROR_ARGUMENT, "l2l_train: the trainer was made without a data "
                   "set: use l2l_train_step");
     if (!t->context->status && l2l__parts_ok(t)) l2l__maybe_resume(t);
-    if (l2l__alike(t) && t->step < t->progress.steps) l2l__algorithm1(t);
+    if (l2l__alike(t) && l2l__epoch_is_owed(t)) {
+        l2l__after_step(t);
+        l2l__go_on(t);
+    }
+    if (!t->context->status && t->step < t->progress.steps) l2l__algorithm1(t);
     return !t->context->status;
 }
 
@@ -10735,7 +10771,7 @@ static void l2l__training_digests(const l2l_trainer *t, double digest[4])
         const l2l_tensor *v = &t->model->slot[i]->value;
         theta = l2l__fold(theta, v->data, (size_t)l2l_count(v->shape) * sizeof *v->data);
     }
-    digest[0] = (double)t->step;
+    digest[0] = (double)t->step + (l2l__epoch_is_owed(t) ? 0.5 : 0);
     digest[1] = (double)(h >> 12);
     digest[2] = (double)(theta >> 12);
     l2l__learned_digest(t->context, &t->options.method.maximizer, &digest[3]);
@@ -13943,10 +13979,11 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
-   next              evaluations as folds over records; searches of one's own (l2l_search,
-                     l2l_spot); C&W l2, DeepFool, Sign-OPT, the line search, Adam and shrinking
-                     steps as maximizers, transfer and evaluations' states (format 4, text), .npy,
-                     CIFAR-10 and logs beside the header; l2l_trainer_note; l2l_load_bytes,
+   0.6.0  (2026-11)  searches of one's own (l2l_search, l2l_spot); AutoAttack, Square, C&W l2,
+                     DeepFool, Sign-OPT, the line search, Adam and shrinking steps as maximizers,
+                     evaluations (folds over records) and their states (format 5, text), transfer,
+                     .npy, CIFAR-10 and logs beside the header, in examples/; l2l_evaluate,
+                     l2l_accuracy; l2l_trainer_note; l2l_load_bytes,
                      l2l_save_with_head for files of one's own; l2l_model_mode_matters; averaged
                      models; plain C in tiles; training by several processes; with micro_batch
                      running statistics move once for a step

@@ -687,6 +687,53 @@ static void best_model(void)
     run_end(&r);
 }
 
+/* What comes behind the last step of an epoch, validation, callback and checkpoint, is made up for
+   where it failed. */
+static int refusals;
+static bool refuse_once(void *user, int done, int total)
+{
+    (void)user;
+    (void)done;
+    (void)total;
+    return refusals-- <= 0;
+}
+
+static void epochs_end_is_owed(void)
+{
+    char *checkpoint = path("owed.l2l");
+    run a, b;
+    l2l_trainer *t;
+    FILE *f;
+    if (!run_begin(&a, RNN_ADV, 2) || !run_begin(&b, RNN_ADV, 2)) return;
+    a.o.epochs = b.o.epochs = 1;
+    a.o.validation_attack.progress = b.o.validation_attack.progress = refuse_once;
+    refusals = 0;
+    CHECK(run_train(&a));
+    remove(checkpoint);
+    b.o.checkpoint = checkpoint;
+    refusals = 1;
+    t = l2l_trainer_create(b.m, &b.d, &b.o);
+    CHECK(t && !l2l_train(t));
+    CHECK_ERROR(b.c, L2L_ERROR_CANCELLED, "");
+    l2l_error_clear(b.c);
+    CHECK_INT(a.calls - 1, b.calls);
+    CHECK(l2l_train(t));
+    CHECK_INT(a.calls, b.calls);
+    CHECK(b.p.epoch_ended && b.p.best && b.p.epoch == 0);
+    CHECK_NEAR(a.p.epoch_loss, b.p.epoch_loss, 0);
+    CHECK_NEAR(a.p.epoch_accuracy, b.p.epoch_accuracy, 0);
+    CHECK_NEAR(a.p.validation_natural, b.p.validation_natural, 0);
+    CHECK_NEAR(a.p.validation_robust, b.p.validation_robust, 0);
+    f = fopen(checkpoint, "rb");
+    if (CHECK(f)) fclose(f);
+    check_same_run(&a, &b);
+    CHECK(l2l_train(t)); /* and that is the end */
+    CHECK_INT(a.calls, b.calls);
+    l2l_trainer_free(t);
+    run_end(&a);
+    run_end(&b);
+}
+
 /* m <- d_s m + (1-d_s) theta in double, beside the training of a run. */
 static double folded[4096];
 static bool folding_progress(void *user, const l2l_progress *p)
@@ -1348,6 +1395,7 @@ int main(int argc, char **argv)
     RUN(plateau_in_parts, "a plateau is one class for all parts of a batch");
     RUN(learning, "plain, advtrain and rnn-adv learn an easy problem");
     RUN(best_model, "the best model is that of the epoch reported as best");
+    RUN(epochs_end_is_owed, "an epoch's end that failed is made up for by the next l2l_train");
     RUN(averaging, "the averaged model is the sum that it should be, also of a training that went on");
     RUN(no_averaging, "an average that was not asked for is refused, one of numbers that blew up has none");
     RUN(crops_and_flips, "pad, crop and flip are as documented, for any batch and threads");
