@@ -87,8 +87,8 @@ elif check == "chapters":
             sys.exit("no section '%s'" % title)
 elif check == "names":
     ids, links = set(r.ids), set(r.links)
-    all_in("public functions", public, ids, 200)
-    all_in("public functions in the index", ['<li><a href="#%s">' % n for n in public], page, 200)
+    all_in("public functions", public, ids, 170)
+    all_in("public functions in the index", ['<li><a href="#%s">' % n for n in public], page, 170)
     bodies = re.findall(r"^L2LADVDEF [^;{}]*?\b(\w+)\([^;{}]*\)\s*\{", re.sub(r"/\*.*?\*/", "", header, flags=re.S), re.M)
     all_in("their definitions", ["code." + n for n in bodies], ids, 160)
     all_in("links to them", ["#code." + n for n in bodies], links, 160)

@@ -49,10 +49,10 @@ awk '/^\/\*  [0-9]+ / { if ($2 + 0 != ++n) print "chapter " $2 " is number " n }
 [ ! -s output ]
 verdict "fifteen chapters, in the order of their numbers" $?
 
-# The functions of the object file, but the kernels' copies for instruction sets and OpenMP's pieces.
+# The functions of the object file, but the kernels' copies for plain C and instruction sets and OpenMP's pieces.
 claim "the implementation compiles" "${CC:-cc}" -std=c99 -O0 -c "$tests/implementation.c" -o all.o
 nm all.o | awk '$2 ~ /^[tT]$/ { print $3 }' | sed 's/^_l2l/l2l/' | grep '^l2l_' |
-    grep -vE '_(sse2|avx2|avx512|neon)$|\.' | sort -u >functions
+    grep -vE '_(sse2|avx2|avx512|neon)$|^l2l__plain_|\.' | sort -u >functions
 if ctags --version 2>/dev/null | grep -q Universal; then
     ctags -f - --language-force=C --kinds-C=f "$header" 2>/dev/null | cut -f1 | sort -u >found
     missing=$(comm -13 found functions | wc -l)
