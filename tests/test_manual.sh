@@ -93,7 +93,7 @@ elif check == "names":
     all_in("their definitions", ["code." + n for n in bodies], ids, 160)
     all_in("links to them", ["#code." + n for n in bodies], links, 160)
     private = re.findall(r"^static (?:[^;{}()#\n]*?)\b(l2l__\w+)\([^;{}]*?\)\s*\{", re.sub(r"/\*.*?\*/", "", header, flags=re.S), re.M)
-    all_in("private functions", private, ids, 600)
+    all_in("private functions", private, ids, 500)
     types = re.findall(r"^\} (l2l_\w+);", header, re.M) + re.findall(r"^typedef struct (l2l_\w+) ", header, re.M)
     all_in("types", types, ids, 60)
     all_in("constants", re.findall(r"\bL2L_(?:ERROR|ATTACK|LINF|LSTM|CPU)\w*", interface), ids, 10)
