@@ -581,7 +581,7 @@ static inline void evaluation__sum(const l2l_evaluation *e, const l2l_series *s,
         right += !evaluation__broken(a, b);
         natural += b->clean == b->label && !own;
         for (int stage = 0; s->count > 1 && stage < s->count; stage++)
-            r->stages[stage] += !(b->success && b->attack <= stage) / (double)e->images;
+            r->stages[stage] += !(b->success && b->attack <= stage);
         r->mean_loss += b->loss / r->attacked;
         r->mean_linf += b->linf / r->attacked;
         r->forwards += b->forwards;
@@ -594,6 +594,7 @@ static inline void evaluation__sum(const l2l_evaluation *e, const l2l_series *s,
         r->success_linf += b->linf;
         r->success_l2 += b->l2;
     }
+    for (int stage = 0; stage < L2L_EVALUATION_STAGES; stage++) r->stages[stage] /= e->images;
     r->accuracy = (double)right / e->images;
     r->success = natural ? (double)hits / natural : 0;
     if (hits) r->success_linf /= hits;
