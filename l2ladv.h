@@ -66,28 +66,28 @@ int main(void)
            classifiers, layers, own networks          542  >>models
            outer optimizers, schedules                682  >>optimizers
            objective, maximizer, outer loss           722  >>seams
-           attacks                                    861  >>attacks
-           the learned maximizer                     1003  >>learned
-           data sets                                 1045  >>data
-           training                                  1068  >>train
-           evaluation                                1209  >>evaluate
-           files                                     1222  >>files
+           attacks                                    862  >>attacks
+           the learned maximizer                     1004  >>learned
+           data sets                                 1046  >>data
+           training                                  1069  >>train
+           evaluation                                1210  >>evaluate
+           files                                     1223  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1339  >>algorithm-1
-      4  The learned maximizer                       2459  >>maximizer
-      5  Maximizers that do not learn                3355  >>maximizers
-      6  Methods and trainers                        3429  >>methods
+      3  Algorithm 1, line by line                   1340  >>algorithm-1
+      4  The learned maximizer                       2460  >>maximizer
+      5  Maximizers that do not learn                3356  >>maximizers
+      6  Methods and trainers                        3430  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3857  >>foundation
-      8  Tensors and reverse-mode autodiff           4960  >>autodiff
-      9  Layers and classifiers                      6644  >>layers
-     10  Losses and outer optimizers                 7942  >>losses-code
+      7  Errors, memory, random numbers, options     3858  >>foundation
+      8  Tensors and reverse-mode autodiff           4961  >>autodiff
+      9  Layers and classifiers                      6645  >>layers
+     10  Losses and outer optimizers                 7943  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8466  >>attacks-code
-     12  Evaluation                                  9242  >>evaluation
-     13  Data sets                                   9294  >>data-code
-     14  Files                                       9390  >>files-code
-     15  Kernels                                    11279  >>kernels
+     11  Attacks                                     8467  >>attacks-code
+     12  Evaluation                                  9243  >>evaluation
+     13  Data sets                                   9295  >>data-code
+     14  Files                                       9391  >>files-code
+     15  Kernels                                    11280  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -733,7 +733,8 @@ typedef struct l2l_objective {
     void *user;
     bool cut;         /* L is min(L, confidence): an image that has got so far has no gradient    */
     double confidence; /* any more. With targets L is minus the loss, and that is cut             */
-    bool concurrent;  /* `loss` may run in several threads at a time, as those below: see 2.6     */
+    bool concurrent;  /* `loss` may run in several threads at a time, as those below: see 2.6.    */
+                      /* Each has some of the images, and its `labels` are a part of in->labels   */
 } l2l_objective;
 /* One of your own, 1 - p_y, for l2l_train_options.method.objective or l2l_attack.objective:
        l2l_tensor *loss(l2l_context *c, l2l_tensor *z, l2l_tensor *clean, const int *y, void *user)

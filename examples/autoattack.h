@@ -33,6 +33,7 @@ static inline l2l_objective aa__objective(const char *name,
     memset(&o, 0, sizeof o);
     o.name = name;
     o.loss = loss;
+    o.concurrent = true;
     return o;
 }
 
@@ -85,9 +86,7 @@ static inline l2l_tensor *aa__dlr(l2l_context *c, l2l_tensor *logits, l2l_tensor
  * them changes it. From 3 classes on. */
 static inline l2l_objective l2l_objective_dlr(void)
 {
-    l2l_objective o = aa__objective("dlr", aa__dlr);
-    o.concurrent = true;
-    return o;
+    return aa__objective("dlr", aa__dlr);
 }
 
 /* ---- Square (Andriushchenko et al. 2020; l-infinity) ----
@@ -186,22 +185,26 @@ typedef struct aa__walk {
     l2l_objective aimed;       /* of the first image: the objective of all, which knows of the walks */
 } aa__walk;
 
-/* The classes aimed at now; without `user`, an inner problem, at the clean image, nothing is yet. */
-static inline l2l_tensor *aa__aimed_logits(l2l_context *c, l2l_tensor *logits, void *user)
+/* The logits of the classes aimed at now, of the images that `labels` are those of: some of the
+ * inner problem's. */
+static inline l2l_tensor *aa__aimed_logits(l2l_context *c, l2l_tensor *logits, const int *labels,
+                                           l2l_inner *in)
 {
-    int *k = aa__ints(c, logits->shape.n);
+    int *k = aa__ints(c, logits->shape.n), first = (int)(labels - in->labels);
     for (int i = 0; k && i < logits->shape.n; i++)
-        k[i] = ((const aa__walk *)l2l_spot_of((l2l_inner *)user, i).state)->aim;
+        k[i] = ((const aa__walk *)l2l_spot_of(in, first + i).state)->aim;
     return k ? l2l_pick(c, logits, k) : NULL;
 }
 
-/* z_t - z_y. At the clean image: the margin. */
+/* z_t - z_y. At the clean image, without an inner problem in `user`, nothing is aimed at yet: the
+ * margin. */
 static inline l2l_tensor *aa__aimed_difference(l2l_context *c, l2l_tensor *logits,
                                                l2l_tensor *clean, const int *labels, void *user)
 {
     (void)clean;
     if (!user) return l2l_margin(c, logits, labels);
-    return l2l_sub(c, aa__aimed_logits(c, logits, user), l2l_pick(c, logits, labels));
+    return l2l_sub(c, aa__aimed_logits(c, logits, labels, (l2l_inner *)user),
+                   l2l_pick(c, logits, labels));
 }
 
 /* (z_t - z_y) / (z_pi1 - (z_pi3 + z_pi4)/2 + 1e-12) */
