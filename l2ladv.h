@@ -66,28 +66,28 @@ int main(void)
            classifiers, layers, own networks          542  >>models
            outer optimizers, schedules                682  >>optimizers
            objective, maximizer, outer loss           722  >>seams
-           attacks                                    862  >>attacks
-           the learned maximizer                     1004  >>learned
-           data sets                                 1046  >>data
-           training                                  1069  >>train
-           evaluation                                1210  >>evaluate
-           files                                     1223  >>files
+           attacks                                    863  >>attacks
+           the learned maximizer                     1005  >>learned
+           data sets                                 1047  >>data
+           training                                  1070  >>train
+           evaluation                                1211  >>evaluate
+           files                                     1224  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1340  >>algorithm-1
-      4  The learned maximizer                       2460  >>maximizer
-      5  Maximizers that do not learn                3356  >>maximizers
-      6  Methods and trainers                        3430  >>methods
+      3  Algorithm 1, line by line                   1341  >>algorithm-1
+      4  The learned maximizer                       2463  >>maximizer
+      5  Maximizers that do not learn                3359  >>maximizers
+      6  Methods and trainers                        3433  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3858  >>foundation
-      8  Tensors and reverse-mode autodiff           4961  >>autodiff
-      9  Layers and classifiers                      6645  >>layers
-     10  Losses and outer optimizers                 7943  >>losses-code
+      7  Errors, memory, random numbers, options     3861  >>foundation
+      8  Tensors and reverse-mode autodiff           4964  >>autodiff
+      9  Layers and classifiers                      6648  >>layers
+     10  Losses and outer optimizers                 7946  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8467  >>attacks-code
-     12  Evaluation                                  9243  >>evaluation
-     13  Data sets                                   9295  >>data-code
-     14  Files                                       9391  >>files-code
-     15  Kernels                                    11280  >>kernels
+     11  Attacks                                     8470  >>attacks-code
+     12  Evaluation                                  9246  >>evaluation
+     13  Data sets                                   9298  >>data-code
+     14  Files                                       9394  >>files-code
+     15  Kernels                                    11283  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -788,7 +788,8 @@ typedef struct l2l_inner {
                               /* else g[t] is valid only at step t                                */
     l2l_real *loss;           /* n losses at the point last looked at                             */
     int *predicted;           /* n classes at that point                                          */
-    double L_phi;             /* sum over images and t of w[t] L(f(x'_t), y), earlier parts' too  */
+    double L_phi;             /* sum over images and t of w[t] L(f(x'_t), y), earlier parts' too; */
+                              /* its last term where a maximizer learns                           */
     int64_t forwards, backwards; /* passes through the classifier so far                          */
     int *trials;              /* n passes forward that a maximizer makes beyond the look at each  */
                               /* x'_t, for the records of an attack; NULL in training             */
@@ -1436,6 +1437,8 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in);
 
 /* -- Algorithm 1 ------------------------------------------------------------------------------- */
 
+/* No line looks at what the one before returned: errors stay in the context (2.1), and with one in
+   it every call does nothing. */
 static void l2l__algorithm1(l2l_trainer *trainer)
 {
     /* Input: data, B, alpha_1, alpha_2, T, f_theta, m_phi, all in the trainer */   /* [A1:1] */
@@ -2078,7 +2081,7 @@ static void l2l__move(l2l_inner *in)
     l2l__into_ball(in);
 }
 
-/* sum of L(f(x'_t), y) over the batch, by the pass that also finds g_t. Nobody looks at x'_T but a
+/* sum of L(f(x'_t), y) over the part, by the pass that also finds g_t. Nobody looks at x'_T but a
    maximizer that learns, and where line 14 computes the same function, its pass is the look. */
 static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
 {
@@ -2152,7 +2155,7 @@ static void l2l__looked_at(l2l_trainer *t, l2l_inner *in)
                  in->g[in->T]->data);
     l2l_finite_images(in, l2l__a_gradient, in->g[in->T]);
     for (int i = 0; i < in->n; i++) total += (double)in->loss[i];
-    in->L_phi += in->w[in->T] * total;
+    in->L_phi += in->w[in->T] * total;       /* line 13's last term                               */
 }
 
 /* The length of t->gradients, of the part at hand, then of the batch: finite if and only if they
@@ -3214,7 +3217,7 @@ static bool l2l__adjoint_second_order(l2l__adjoint *a)
     return true;
 }
 
-/* -- line 15: phi <- phi + alpha_1 grad L_phi / n ---------------------------------------------- */
+/* -- line 15: phi <- phi + alpha_1 grad L_phi / B ---------------------------------------------- */
 
 static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in)
 {
