@@ -162,8 +162,6 @@ static void parse(int argc, char **argv)
     cli_parse(argc, argv, "Trains a classifier, plainly or adversarially (Algorithm 1).", flags);
     set.eps = cli_default_epsilon(set.eps, set.dataset);
     if (set.resume && !set.checkpoint) cli_fail("--resume needs --checkpoint F");
-    if (!(set.average > 0) != !set.save_average)
-        cli_fail("--average D and --save-average F go together");
     if ((!strncmp(set.method, "rnn", 3) || method_is("l2lda")) && set.phi_lr <= 0)
         cli_fail("--phi-lr '0': allowed is a number above 0");
     idle = cli_given(argc, argv, flags, MAXIMIZER_FLAGS);
@@ -179,6 +177,8 @@ static void parse(int argc, char **argv)
     if (set.beta < 0) set.beta = cli_photographs(set.dataset) ? 6 : 1;
     if (set.lambda < 0) set.lambda = cli_photographs(set.dataset) ? 0.5 : 0.02;
     check_outputs();
+    if (!(set.average > 0) != !set.save_average)
+        cli_fail("--average D and --save-average F go together");
 }
 
 /* ---- from flags to options ---- */

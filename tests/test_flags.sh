@@ -98,6 +98,8 @@ ln -s there link
 refused "the same file by a link" "link: is the file of --save, too" train --save there --log link
 [ "$(cat there)" = kept ]
 verdict "and it is as it was" $?
+refused "--average alone" "--average D and --save-average F go together" train --average 0.9
+refused "--save-average alone" "--average D and --save-average F go together" train --save-average x
 refused "--dump-logits and --dump-adv" "--dump-adv ./z.npy: is the file of --dump-logits, too" \
     ./evaluate --model phi.safetensors --dump-logits z.npy --dump-adv ./z.npy
 for flag in save save-best save-average save-maximizer checkpoint log; do
