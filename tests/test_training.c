@@ -732,6 +732,7 @@ static void epochs_end_is_owed(void)
     l2l_trainer_free(t);
     run_end(&a);
     run_end(&b);
+    free(checkpoint);
 }
 
 /* m <- d_s m + (1-d_s) theta in double, beside the training of a run. */
@@ -792,6 +793,7 @@ static void averaging(void)
     run_end(&a);
     run_end(&b);
     run_end(&d);
+    free(checkpoint);
 }
 
 /* Neither an option that is off nor parameters that blew up give an average that is none. */
