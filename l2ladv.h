@@ -11458,7 +11458,7 @@ extern "C" {
 #define L2L__ST(p, x) (*(p) = (x))
 #define L2L__SET(x) ((l2l_real)(x))
 #define L2L__FMA(a, b, c) ((a) * (b) + (c))
-#define L2L__PICK(mask, yes, no) ((mask) ? (yes) : (no))
+#define L2L__PICK(mask, yes, no) ((mask) ? (l2l_real)(yes) : (l2l_real)(no))
 #define L2L__MASK(is) (-(is))                /* of a comparison: all bits set where it holds      */
 #define L2L__FETCH(p) ((void)(p))            /* ahead of its use, into the cache                  */
 #else
