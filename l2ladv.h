@@ -247,7 +247,7 @@ typedef float l2l_real;
      OMP_WAIT_POLICY=passive is set before the program starts (OpenMP reads it then). So attacks and
      inner steps wait once in a pass, not behind each layer (chapter 9, depth first), and on POSIX
      systems go on with as many threads as were seen to run at once: beside one busy process on two
-     cores training by PGD made 546 and 579 images per second, and 52 and 53 layer by layer.
+     cores training by PGD made 323 and 330 images per second, in 0.4.1, layer by layer, 69 and 51.
      Programs that call l2l_model_forward themselves go layer by layer.
    Numbers below 1e-38 in magnitude, subnormal ones, are computed with exactly; on some processors
    that makes a convolution of nothing but such numbers up to 77 times slower, on others (AMD Zen 5)
@@ -13990,15 +13990,14 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
                      l2l_accuracy; l2l_trainer_note; l2l_load_bytes,
                      l2l_save_with_head for files of one's own; l2l_model_mode_matters; averaged
                      models; plain C in tiles; training by several processes; with micro_batch
-                     running statistics move once for a step
+                     running statistics move once for a step; checkpoints of format 6
    0.5.0  (2026-11)  the paper stands first in the file; APGD, FAB-T, AutoAttack; numbers that are
                      not finite end attacks and trainings, with their image and step; one table for
                      the options of each struct; numbers in files exact; files written whole, where
                      they lead; ties of max pooling as in the plain sum; NULL for handles, outputs
                      and options; l2l_look, l2l_layer_parameter, l2l_model_run, trainers without a
-                     data set; steps of an attack follow its epsilon; L2LDA, searches,
-                     AutoAttack, evaluations and streamed shards beside the header, l2l_evaluate and
-                     l2l_accuracy in it; checkpoints of format 6, evaluations' states of format 5
+                     data set; steps of an attack follow its epsilon; L2LDA and streamed shards
+                     beside the header
    0.4.1  (2026-11)  searches begin at given points; threads take blocks one by one; small planes go
                      place by place, without taps beyond the border
    0.4.0  (2026-11)  the learned maximizer's steps are eps/4 at most unless told otherwise, not eps;
