@@ -11317,6 +11317,14 @@ enum {
     L2L__FEW = 4                             /* channels up to which a kernel's line is one tap   */
 };
 
+/* A line of the kernel over few channels is one tap, of `depth` = kw*C numbers of the source. */
+typedef struct l2l__lines {
+    int taps, depth, step;                   /* step: from a pixel's to the next one's, stride*C  */
+    int64_t line;                            /* from tap to tap: a line of the source             */
+    int k;                                   /* channels of the output                            */
+    const l2l__epilogue *epilogue;           /* NULL: none                                        */
+} l2l__lines;
+
 typedef struct l2l__kernels {
     const char *name;                        /* of the instruction set                            */
     int columns;                             /* columns of a tile: two vectors                    */
@@ -11324,6 +11332,11 @@ typedef struct l2l__kernels {
        b[(t*step + d)*columns + ...]: b is a packed panel whose taps stand `step` rows apart. */
     void (*tile)(int rows, int taps, int depth, const l2l_real *const *a, int first,
                  const l2l_real *b, int step, l2l_real *const *y, bool accumulate);
+    /* A row of `pixels` outputs, which stand at y and `at` in the output, channels from k0 on:
+       y[p][k0 ...] = the epilogue of the sum over taps t, depth d of
+       a[t*line + p*step + d] * b[(t*depth + d)*columns + ...]. */
+    void (*lines)(const l2l__lines *q, int pixels, const l2l_real *a, const l2l_real *b, int k0,
+                  int64_t at, l2l_real *y);
     /* y[r*columns + ...] (+)= sum over p < count of a[p*sa + r] * b[p*sb + ...] */
     void (*outer)(int rows, int count, const l2l_real *a, int64_t sa, const l2l_real *b, int64_t sb,
                   l2l_real *y, bool accumulate);
@@ -11525,6 +11538,15 @@ L2L__INLINE L2L__V L2L__NAME(epilogue)(L2L__V v, const l2l__epilogue *e, int64_t
     return e->relu ? L2L__PICK(v < L2L__SET(0), L2L__SET(0), v) : v; /* NaN stays visible         */
 }
 
+/* By whole vectors, then number by number. Same arithmetic, same bits. */
+L2L__KERNEL void L2L__NAME(finish)(int k, int n, const l2l_real *x, const l2l__epilogue *e,
+                                   int64_t from, l2l_real *y)
+{
+    for (; k + L2L__LANES <= n; k += L2L__LANES)
+        L2L__ST(y + k, L2L__NAME(epilogue)(L2L__LD(x + k), e, k, from + k));
+    if (L2L__LANES > 1 && k < n) l2l__plain_finish(k, n, x, e, from, y);
+}
+
 /* The sums of a tile: 6 rows x 2 vectors, kept in registers under their own names (compilers do not
    reliably do that for an array). `rows` is a constant after inlining. */
 typedef struct L2L__NAME(sums) {
@@ -11599,6 +11621,59 @@ L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const l2l_real *
     }
 }
 
+/* The same tile for neighbouring pixels, each `step` further on, with the epilogue in registers. */
+L2L__INLINE void L2L__NAME(line_rows)(const int rows, const l2l__lines *q, const l2l_real *a,
+                                      const l2l_real *b, int k0, int64_t at, l2l_real *y)
+{
+    enum { L = 2 * L2L__LANES };
+    l2l_real tail[L2L__ROWS * L], *to[L2L__ROWS];
+    L2L__NAME(sums) s = L2L__NAME(sums_load)(rows, NULL, false);
+    bool whole = q->k - k0 >= L;
+    int t, d, r;
+    for (t = 0; t < q->taps; t++) {
+#define X(r) const l2l_real *a##r = a + t * q->line + (rows > r ? r : 0) * q->step;
+        L2L__EACH_ROW(X)
+#undef X
+        for (d = 0; d < q->depth; d++, b += L)
+            L2L__NAME(sums_add)(rows, &s, b, a0 + d, a1 + d, a2 + d, a3 + d, a4 + d, a5 + d);
+    }
+    if (whole && q->epilogue) {
+#define X(r)                                                                                       \
+    if (rows > r) {                                                                                \
+        const int64_t i = at + r * q->k + k0;                                                      \
+        s.s##r = L2L__NAME(epilogue)(s.s##r, q->epilogue, k0, i);                                  \
+        s.u##r = L2L__NAME(epilogue)(s.u##r, q->epilogue, k0 + L2L__LANES, i + L2L__LANES);        \
+    }
+        L2L__EACH_ROW(X)
+#undef X
+    }
+    for (r = 0; r < rows; r++) to[r] = whole ? y + (int64_t)r * q->k + k0 : tail + r * L;
+    L2L__NAME(sums_store)(rows, s, to);
+    for (r = 0; r < (whole ? 0 : rows); r++) {
+        l2l_real *pixel = y + (int64_t)r * q->k;
+        memcpy(pixel + k0, to[r], (size_t)(q->k - k0) * sizeof *y);
+        if (q->epilogue)
+            L2L__NAME(finish)(k0, q->k, pixel, q->epilogue, at + (int64_t)r * q->k, pixel);
+    }
+}
+
+L2L__KERNEL void L2L__NAME(lines)(const l2l__lines *q, int pixels, const l2l_real *a,
+                                  const l2l_real *b, int k0, int64_t at, l2l_real *y)
+{
+    int p;
+    for (p = 0; p < pixels; p += L2L__ROWS) {
+        const l2l_real *from = a + p * q->step;
+        int64_t further = (int64_t)p * q->k;
+        switch (pixels - p) {
+#define X(r)                                                                                       \
+    case r + 1: L2L__NAME(line_rows)(r + 1, q, from, b, k0, at + further, y + further); break;
+            L2L__EACH_ROW(X)
+#undef X
+        default: L2L__NAME(line_rows)(L2L__ROWS, q, from, b, k0, at + further, y + further);
+        }
+    }
+}
+
 /* The same tile for weight gradients: the rows are neighbours in a, the sum runs over pixels. */
 L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const l2l_real *a, int64_t sa,
                                        const l2l_real *b, int64_t sb, l2l_real *y, bool accumulate)
@@ -11666,15 +11741,6 @@ L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const l2l_real *in, int64
         }
     for (q = 0; q < valid; q++)
         for (d = q < quads ? deep : 0; d < depth; d++) out[d * 2 * L + q] = in[d * sd + q * sq];
-}
-
-/* By whole vectors, then number by number. Same arithmetic, same bits. */
-L2L__KERNEL void L2L__NAME(finish)(int k, int n, const l2l_real *x, const l2l__epilogue *e,
-                                   int64_t from, l2l_real *y)
-{
-    for (; k + L2L__LANES <= n; k += L2L__LANES)
-        L2L__ST(y + k, L2L__NAME(epilogue)(L2L__LD(x + k), e, k, from + k));
-    if (L2L__LANES > 1 && k < n) l2l__plain_finish(k, n, x, e, from, y);
 }
 
 /* dy where the gate is positive, else 0. */
@@ -12426,9 +12492,9 @@ static const l2l__kernels L2L__NAME(kernels) = {
 #else
     L2L__LANES == 16 ? "AVX-512" : L2L__LANES == 8 ? "AVX2+FMA" : L2L__BASELINE,
 #endif
-    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(outer), L2L__NAME(pack), L2L__NAME(finish),
-    L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine), L2L__NAME(ew),
-    L2L__NAME(pool_row), &L2L__NAME(cell_kernels),
+    2 * L2L__LANES, L2L__NAME(tile), L2L__NAME(lines), L2L__NAME(outer), L2L__NAME(pack),
+    L2L__NAME(finish), L2L__NAME(gate_scale), L2L__NAME(moments), L2L__NAME(combine),
+    L2L__NAME(ew), L2L__NAME(pool_row), &L2L__NAME(cell_kernels),
 #if L2L__LANES <= 4
     L2L__NAME(update),
 #else
@@ -12501,8 +12567,8 @@ static const l2l__kernels L2L__NAME(kernels) = {
      3x3, stride 1, padding <= 2, C and K          l2l__winograd_run, F(4,3) or F(2,3): whichever
        multiples of the vector from 16 on, if        l2l__winograd_side counts least work for, with
        that counts less work than the next way       what the transforms cost and edges waste
-     C <= 4 (a first layer)                        l2l__indirect_forward, `wide`: a line of the
-                                                     kernel is one tap of kw*C numbers
+     C <= 4 (a first layer)                        l2l__lines_forward: a line of the kernel is
+                                                     one tap of kw*C numbers
      else                                          l2l__indirect_forward, by taps; planes of up to
                                                      64 pixels and more than 128 channels `sparse`:
                                                      place by place, without taps beyond the border
@@ -12516,7 +12582,8 @@ static const l2l__kernels L2L__NAME(kernels) = {
      K <= 4 < C, stride 1                          itself, x and dy exchanged; then turned
      as forward                                    l2l__winograd_weight_gradient
      else                                          l2l__direct_weight_gradient; C <= 4 by lines;
-                                                     1x1 of stride 1 as one plain matrix product
+                                                     1x1 of stride 1, and a linear layer, as one
+                                                     plain matrix product
 
    Whether the transformed weights of Winograd's way are kept or made on the way goes by the layer's
    size (l2l__winograd_run). None of this depends on the batch or the threads: the same layer takes
@@ -12844,8 +12911,7 @@ static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2
 /* -- indirect convolution. One routine for the forward pass and the input gradient: each output
    pixel has, for each tap, a pointer to the source pixel (or to zeros), and the tile kernel sums
    over taps and channels. Nothing is copied, and strides, padding and odd sizes are all the
-   pointer's affair. Where there are few channels, a line of the kernel over a source with its
-   padding written out is one tap of kw*c numbers. The input gradient of a strided layer goes by
+   pointer's affair. The input gradient of a strided layer goes by
    phases: all input lines of one remainder by the stride are reached through the same taps. On a
    small deep plane many taps are beyond the border: rows that go together are the same place of
    different images, and taps where all of them have zeros are left out. With finite weights that
@@ -12862,7 +12928,6 @@ typedef struct l2l__indirect {
     int pitch, py, px, height, width;        /* and stands at (y*pitch + py, x*pitch + px)        */
     int lines, columns, count;               /* of its taps, and all of them                      */
     int first, taps, depth;                  /* where they begin in the weight; all of that       */
-    bool wide;                               /* a line of the kernel is one tap                   */
     bool sparse;                             /* pixels in the order h,w,n, taps beyond left out   */
 } l2l__indirect;
 
@@ -12895,19 +12960,11 @@ static void l2l__point(const l2l__indirect *q, int64_t p0, int m, l2l__bench *b)
 {
     int64_t plane = (int64_t)q->oh * q->ow, place = q->sparse ? p0 / q->images : p0 % plane;
     int64_t n = q->sparse ? p0 % q->images : p0 / plane;
-    int h = (int)(place / q->ow), w = (int)(place % q->ow), further = q->step * q->c, r, t;
-    const l2l_real **before = NULL;
+    int h = (int)(place / q->ow), w = (int)(place % q->ow), r;
     for (r = 0; r < m || r % L2L__ROWS; r++) {
         const l2l_real **at = b->pointers +
                               (int64_t)(r / L2L__ROWS) * q->count * L2L__ROWS + r % L2L__ROWS;
-        if (q->wide && r > 0 && r < m && w > 0) { /* no borders: one pixel further                */
-            for (t = 0; t < q->count; t++)
-                at[t * L2L__ROWS] = before[t * L2L__ROWS] + further;
-            b->targets[r] = b->targets[r - 1] + q->k;
-        } else {
-            b->targets[r] = l2l__point_pixel(q, n, h, w, at);
-        }
-        before = at;
+        b->targets[r] = l2l__point_pixel(q, n, h, w, at);
         if (r + 1 >= m || (q->sparse && ++n < q->images)) continue;
         if (q->sparse) n = 0;
         if (++w == q->ow) { w = 0; h++; }
@@ -13011,9 +13068,64 @@ static bool l2l__indirect_forward(l2l_context *c, const l2l__geometry *g, const 
     q.step = g->stride; q.turn = q.pitch = 1;
     q.y0 = q.x0 = -g->padding;
     q.lines = m->kh; q.columns = m->kw; q.taps = q.count = m->kh * m->kw; q.depth = m->depth;
-    q.wide = m->kw < g->kw;
     q.panels = l2l__panels(c, w, m, 0);
     return q.panels && l2l__indirect_run(c, &q);
+}
+
+/* x with its padding written out, and its geometry; x itself where there is none. */
+static const l2l_real *l2l__padded(l2l_context *c, l2l__geometry *g, const l2l_real *x)
+{
+    const int h = g->h, p = g->padding;
+    const int64_t row = (int64_t)g->w * g->c, edge = (int64_t)p * g->c, line = row + 2 * edge;
+    l2l_real *out;
+    int64_t lines, y;
+    if (!p) return x;
+    g->h += 2 * p;
+    g->w += 2 * p;
+    g->padding = 0;
+    out = (l2l_real *)l2l__arena_array(c, g->n * (g->h * line), sizeof *out);
+    lines = out ? (int64_t)g->n * g->h : 0;
+    L2L__PARALLEL(l2l__workers(c, lines * line))
+    for (y = 0; y < lines; y++) {
+        int64_t from = y % g->h - p;
+        memset(out + y * line, 0, (size_t)line * sizeof *out);
+        if (from >= 0 && from < h)
+            memcpy(out + y * line + edge, x + (y / g->h * h + from) * row,
+                   (size_t)row * sizeof *out);
+    }
+    return out;
+}
+
+/* Few channels: row by row of the output, from a source with its padding written out. */
+static bool l2l__lines_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+                               const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
+{
+    const int width = c->kernels->columns;
+    const int64_t out = (int64_t)g->ow * g->k;
+    int64_t rows = (int64_t)g->n * g->oh, row;
+    l2l__geometry in = *g;
+    l2l__matrix m = l2l__matrix_of(g, 0);
+    l2l__lines q;
+    const l2l_real *panels;
+    m.kw = 1;
+    m.depth = g->kw * g->c;
+    m.st = (int64_t)m.depth * g->k;
+    x = l2l__padded(c, &in, x);
+    panels = l2l__panels(c, w, &m, 0);
+    q.taps = g->kh;
+    q.depth = m.depth;
+    q.step = g->stride * g->c;
+    q.line = (int64_t)in.w * g->c;
+    q.k = g->k;
+    q.epilogue = e;
+    L2L__PARALLEL(l2l__workers(c, rows * out * g->kh * m.depth))
+    for (row = 0; row < (x && panels ? rows : 0); row++) {
+        const l2l_real *a = x + (row / g->oh * in.h + row % g->oh * g->stride) * q.line;
+        for (int k0 = 0; k0 < g->k; k0 += width)
+            c->kernels->lines(&q, g->ow, a, panels + (int64_t)k0 * g->kh * m.depth, k0, row * out,
+                              y + row * out);
+    }
+    return !c->status;
 }
 
 /* dy to dx, a phase after the other: (py,px) are the pixels of these remainders by the stride s,
@@ -13051,30 +13163,6 @@ static bool l2l__indirect_phases(l2l_context *c, const l2l__geometry *g, const l
             if (q.count && q.oh > 0 && q.ow > 0 && !l2l__indirect_run(c, &q)) return false;
         }
     return true;
-}
-
-/* x with its padding written out, and its geometry; x itself where there is none. */
-static const l2l_real *l2l__padded(l2l_context *c, l2l__geometry *g, const l2l_real *x)
-{
-    const int h = g->h, p = g->padding;
-    const int64_t row = (int64_t)g->w * g->c, edge = (int64_t)p * g->c, line = row + 2 * edge;
-    l2l_real *out;
-    int64_t lines, y;
-    if (!p) return x;
-    g->h += 2 * p;
-    g->w += 2 * p;
-    g->padding = 0;
-    out = (l2l_real *)l2l__arena_array(c, g->n * (g->h * line), sizeof *out);
-    lines = out ? (int64_t)g->n * g->h : 0;
-    L2L__PARALLEL(l2l__workers(c, lines * line))
-    for (y = 0; y < lines; y++) {
-        int64_t from = y % g->h - p;
-        memset(out + y * line, 0, (size_t)line * sizeof *out);
-        if (from >= 0 && from < h)
-            memcpy(out + y * line + edge, x + (y / g->h * h + from) * row,
-                   (size_t)row * sizeof *out);
-    }
-    return out;
 }
 
 /* -- Winograd convolution: 3x3, stride 1. A tile of fxf outputs (f = 4 or 2) is A^T [(G g G^T) .
@@ -13645,7 +13733,6 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_
 {
     const l2l__epilogue *last = e->scale || e->bias || e->residual || e->relu ? e : NULL;
     l2l_mark mark = l2l_mark_here(c);
-    l2l__geometry in = *g;
     l2l__matrix m = l2l__matrix_of(g, 0);
     int side = l2l__winograd_side(c->kernels, g, g->padding);
     bool ok = true;
@@ -13658,81 +13745,116 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_
         q.epilogue = last || e->ties ? e : NULL;
         q.geometry = e->ties ? g : NULL;
         ok = l2l__winograd_run(c, &q, w, &m, 0);
+    } else if (g->c <= L2L__FEW && g->kw > 1) {
+        ok = l2l__lines_forward(c, g, x, w, last, y);
     } else {
-        if (g->c <= L2L__FEW && g->kw > 1) { /* a line of the kernel is one tap                   */
-            m.kw = 1;
-            m.depth = g->kw * g->c;
-            m.st = (int64_t)m.depth * g->k;
-            x = l2l__padded(c, &in, x);
-        }
-        ok = x && l2l__indirect_forward(c, &in, &m, x, w, last, y);
+        ok = l2l__indirect_forward(c, g, &m, x, w, last, y);
     }
     l2l_release(c, mark);
     return ok;
 }
 
-/* -- input gradient of a layer with few input channels: the product dy x W^T gives each output
-   pixel's contribution to its whole patch, which is added line by line into an image with its
-   padding, one image at a time. `room` holds six patches and that image. */
-static void l2l__scatter_image(const l2l__kernels *kernels, const l2l__geometry *g,
-                               const l2l_real *dy, const l2l_real *panels, l2l_real *room,
+/* -- input gradient of a layer with few input channels: a row of dy, turned, is the panel, and the
+   weight of a tap and channel is a row of the product, which is that tap's contribution to a row of
+   dx. It is summed up where it belongs; so that it stands together with strides, too, that is in a
+   plane for each channel and phase, its padding written out. Rows of one product have the same
+   column of taps, or they would overlap. */
+typedef struct l2l__scatter {
+    const l2l__kernels *kernels;
+    const l2l__geometry *g;
+    int height, pitch;                       /* of a plane                                        */
+    int64_t size;                            /* numbers of one thread's room                      */
+    const l2l_real **weights;                /* of every row, six for each product                */
+    int64_t *places;                         /* its place for the first pixel                     */
+    int products;
+} l2l__scatter;
+
+/* Where the planes have pixel (y,x) of channel c. */
+static int64_t l2l__scatter_place(const l2l__scatter *q, int c, int y, int x)
+{
+    const int s = q->g->stride;
+    int plane = (c * s + y % s) * s + x % s;
+    return ((int64_t)plane * q->height + y / s) * q->pitch + x / s;
+}
+
+/* The rows of all products. */
+static void l2l__scatter_rows(l2l__scatter *q, const l2l_real *w)
+{
+    const l2l__geometry *g = q->g;
+    int j, row, lines = g->kh * g->c, each = l2l__pieces(lines, L2L__ROWS) * L2L__ROWS;
+    for (j = 0; j < g->kw; j++)
+        for (row = 0; row < each; row++) {
+            int of = row < lines ? row : lines - 1, i = of / g->c, c = of % g->c;
+            q->weights[j * each + row] = w + ((int64_t)(i * g->kw + j) * g->c + c) * g->k;
+            q->places[j * each + row] = row < lines ? l2l__scatter_place(q, c, i, j) : -1;
+        }
+    q->products = g->kw * each;
+}
+
+/* A panel of pixels by all taps, into the planes from the pixels' place on. */
+static void l2l__scatter_panel(const l2l__scatter *q, const l2l_real *panel, l2l_real *planes)
+{
+    const int k = q->g->k;
+    int first, rows, d;
+    for (first = 0; first < q->products; first += L2L__ROWS) {
+        l2l_real *y[L2L__ROWS];
+        for (rows = 0; rows < L2L__ROWS && q->places[first + rows] >= 0; rows++)
+            y[rows] = planes + q->places[first + rows];
+        for (d = 0; d < k; d += L2L__SLAB)
+            q->kernels->tile(rows, 1, l2l__at_most(L2L__SLAB, k - d), q->weights + first, d,
+                             panel + (int64_t)d * q->kernels->columns, 0, y, true);
+    }
+}
+
+/* One image. Columns beyond a row's end are zeros, and stay in the pitch. */
+static void l2l__scatter_image(const l2l__scatter *q, const l2l_real *dy, l2l_real *room,
                                l2l_real *dx)
 {
-    const int width = kernels->columns, line = g->kw * g->c;
-    const int padded = l2l__pieces(g->kh * line, width) * width, pixels = g->oh * g->ow;
-    const int long_line = (g->w + 2 * g->padding) * g->c;
-    l2l_real *image = room + (int64_t)L2L__ROWS * padded;
-    const l2l_real *a[L2L__ROWS];
-    l2l_real *y[L2L__ROWS];
-    int p, j, r, i, e, d;
-    memset(image, 0, (size_t)(g->h + 2 * g->padding) * (size_t)long_line * sizeof *image);
-    for (p = 0; p < pixels; p += L2L__ROWS) {
-        int rows = l2l__at_most(L2L__ROWS, pixels - p);
-        for (r = 0; r < L2L__ROWS; r++) a[r] = dy + (int64_t)(p + (r < rows ? r : 0)) * g->k;
-        for (j = 0; j < padded; j += width) {
-            for (r = 0; r < rows; r++) y[r] = room + r * padded + j;
-            for (d = 0; d < g->k; d += L2L__SLAB)
-                kernels->tile(rows, 1, l2l__at_most(L2L__SLAB, g->k - d), a, d,
-                              panels + (int64_t)j * g->k + (int64_t)d * width, 0, y, d > 0);
+    const l2l__geometry *g = q->g;
+    const int width = q->kernels->columns, s = g->stride;
+    l2l_real *planes = room + (int64_t)g->k * width;
+    int y, x, c, j;
+    memset(planes, 0, (size_t)(room + q->size - planes) * sizeof *planes);
+    for (y = 0; y < g->oh; y++)
+        for (x = 0; x < g->ow; x += width) {
+            q->kernels->pack(g->k, l2l__at_most(width, g->ow - x),
+                             dy + ((int64_t)y * g->ow + x) * g->k, 1, g->k, room);
+            l2l__scatter_panel(q, room, planes + (int64_t)y * q->pitch + x);
         }
-        for (r = 0; r < rows; r++) {
-            const l2l_real *patch = room + r * padded;
-            l2l_real *to = image + (int64_t)((p + r) / g->ow * g->stride) * long_line +
-                           (p + r) % g->ow * g->stride * g->c;
-            for (i = 0; i < g->kh; i++, patch += line, to += long_line)
-                if (line >= 16) kernels->ew(L2L__ADD, line, to, patch, 0, 0, to);
-                else for (e = 0; e < line; e++) to[e] += patch[e];
-        }
-    }
-    for (i = 0; i < g->h; i++)
-        memcpy(dx + (int64_t)i * g->w * g->c,
-               image + (int64_t)(i + g->padding) * long_line + g->padding * g->c,
-               (size_t)g->w * (size_t)g->c * sizeof *dx);
+    for (y = 0; y < g->h; y++)
+        for (c = 0; c < g->c; c++)
+            for (j = 0; j < s; j++) {
+                const l2l_real *from = planes + l2l__scatter_place(q, c, y + g->padding,
+                                                                   j + g->padding);
+                for (x = j; x < g->w; x += s) dx[((int64_t)y * g->w + x) * g->c + c] = *from++;
+            }
 }
 
 static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
                                   const l2l_tensor *w, l2l_real *dx)
 {
-    const l2l__kernels *kernels = c->kernels;
-    const int columns = g->kh * g->kw * g->c;
     int64_t from = (int64_t)g->oh * g->ow * g->k, to = (int64_t)g->h * g->w * g->c;
-    int64_t size = (int64_t)L2L__ROWS * l2l__pieces(columns, kernels->columns) * kernels->columns +
-                   (int64_t)(g->h + 2 * g->padding) * (g->w + 2 * g->padding) * g->c;
-    int workers = l2l__workers(c, g->n * from * columns), worker;
-    l2l__matrix m;
+    const int width = c->kernels->columns, s = g->stride, n = g->n;
+    const int pitch = l2l__pieces(g->w + 2 * g->padding, s);
+    const int64_t rows = (int64_t)l2l__pieces(g->kh * g->c, L2L__ROWS) * L2L__ROWS * g->kw;
+    int workers = l2l__workers(c, n * from * g->kh * g->kw * g->c), worker, taken = 0;
+    l2l__scatter q;
     l2l_real *room;
-    const l2l_real *panels;
-    m.kh = m.kw = m.stride = 1;
-    m.depth = g->k; m.columns = columns;
-    m.st = 0; m.sd = 1; m.sq = g->k;
-    panels = l2l__panels(c, w, &m, 1);
-    room = (l2l_real *)l2l__arena_array(c, workers * size, sizeof *room);
+    q.kernels = c->kernels;
+    q.g = g;
+    q.height = l2l__pieces(g->h + 2 * g->padding, s) + g->kh / s;
+    q.pitch = l2l__pieces(g->ow, width) * width + g->kw / s;
+    if (q.pitch < pitch) q.pitch = pitch;
+    q.size = (int64_t)g->k * width + (int64_t)g->c * s * s * q.height * q.pitch;
+    q.weights = (const l2l_real **)l2l__arena_array(c, rows, sizeof *q.weights);
+    q.places = (int64_t *)l2l__arena_array(c, rows, sizeof *q.places);
+    room = (l2l_real *)l2l__arena_array(c, workers * q.size, sizeof *room);
+    if (!c->status) l2l__scatter_rows(&q, w->data);
     L2L__PARALLEL(workers)
-    for (worker = 0; worker < (room ? workers : 0); worker++) {
-        int n;
-        for (n = worker; n < g->n; n += workers)
-            l2l__scatter_image(kernels, g, dy + n * from, panels, room + worker * size,
-                               dx + n * to);
+    for (worker = 0; worker < (c->status ? 0 : workers); worker++) {
+        int i;
+        for (i = l2l__next(&taken); i < n; i = l2l__next(&taken))
+            l2l__scatter_image(&q, dy + i * from, room + worker * q.size, dx + i * to);
     }
     return !c->status;
 }
@@ -13876,6 +13998,10 @@ static bool l2l__direct_weight_gradient(l2l_context *c, const l2l__geometry *g, 
         q.x = l2l__padded(c, &q.g, x);
         q.g.c = g->kw * g->c;
         q.g.kw = 1;
+    }
+    if (g->kh == g->h && g->kw == g->w && !g->padding) { /* a linear layer: an image is a pixel   */
+        q.g.c = q.pitch = g->kh * g->kw * g->c;
+        q.g.kh = q.g.kw = q.g.h = q.g.w = q.g.stride = 1;
     }
     if (q.g.kh * q.g.kw == 1 && q.g.stride == 1 && q.g.padding == 0 && q.pitch == q.g.c &&
         pixels <= INT_MAX) {
