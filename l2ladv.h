@@ -1,4 +1,4 @@
-/* l2ladv.h - v0.6.0 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.7.0 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
@@ -58,36 +58,36 @@ int main(void)
    Part I: what a user needs
       1  Configuration macros                         145  >>macros
       2  The public interface                         206  >>interface
-           contexts, errors, memory                   228  >>context
-           random numbers                             335  >>random
-           tensors, the tape, gradients               356  >>tensor
-           operations                                 419  >>operations
-           losses                                     531  >>losses
-           classifiers, layers, own networks          542  >>models
-           outer optimizers, schedules                682  >>optimizers
-           objective, maximizer, outer loss           722  >>seams
-           attacks                                    863  >>attacks
-           the learned maximizer                     1005  >>learned
-           data sets                                 1047  >>data
-           training                                  1070  >>train
-           evaluation                                1211  >>evaluate
-           files                                     1224  >>files
+           contexts, errors, memory                   229  >>context
+           random numbers                             336  >>random
+           tensors, the tape, gradients               357  >>tensor
+           operations                                 420  >>operations
+           losses                                     532  >>losses
+           classifiers, layers, own networks          543  >>models
+           outer optimizers, schedules                688  >>optimizers
+           objective, maximizer, outer loss           728  >>seams
+           attacks                                    869  >>attacks
+           the learned maximizer                     1011  >>learned
+           data sets                                 1053  >>data
+           training                                  1076  >>train
+           evaluation                                1217  >>evaluate
+           files                                     1230  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1341  >>algorithm-1
-      4  The learned maximizer                       2463  >>maximizer
-      5  Maximizers that do not learn                3359  >>maximizers
-      6  Methods and trainers                        3433  >>methods
+      3  Algorithm 1, line by line                   1347  >>algorithm-1
+      4  The learned maximizer                       2469  >>maximizer
+      5  Maximizers that do not learn                3365  >>maximizers
+      6  Methods and trainers                        3439  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3861  >>foundation
-      8  Tensors and reverse-mode autodiff           4964  >>autodiff
-      9  Layers and classifiers                      6648  >>layers
-     10  Losses and outer optimizers                 7946  >>losses-code
+      7  Errors, memory, random numbers, options     3867  >>foundation
+      8  Tensors and reverse-mode autodiff           4970  >>autodiff
+      9  Layers and classifiers                      6654  >>layers
+     10  Losses and outer optimizers                 8020  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8470  >>attacks-code
-     12  Evaluation                                  9246  >>evaluation
-     13  Data sets                                   9298  >>data-code
-     14  Files                                       9394  >>files-code
-     15  Kernels                                    11283  >>kernels
+     11  Attacks                                     8544  >>attacks-code
+     12  Evaluation                                  9320  >>evaluation
+     13  Data sets                                   9372  >>data-code
+     14  Files                                       9468  >>files-code
+     15  Kernels                                    11357  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -180,8 +180,8 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.6.0"
-#define L2LADV_VERSION_NUMBER 600            /* 10000 major + 100 minor + patch, for #if          */
+#define L2LADV_VERSION "0.7.0"
+#define L2LADV_VERSION_NUMBER 700            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((__unused__))
@@ -215,6 +215,7 @@ typedef double l2l_real;
 #define l2l_from_nchw l2l_from_nchw_double
 #define l2l_to_nchw l2l_to_nchw_double
 #define l2l_model_logits l2l_model_logits_double
+#define l2l_model_gradient l2l_model_gradient_double
 #define l2l_parameter_get l2l_parameter_get_double
 #define l2l_parameter_set l2l_parameter_set_double
 #define l2l_attack_run l2l_attack_run_double
@@ -248,7 +249,7 @@ typedef float l2l_real;
      inner steps wait once in a pass, not behind each layer (chapter 9, depth first), and on POSIX
      systems go on with as many threads as were seen to run at once: beside one busy process on two
      cores training by PGD made 323 and 330 images per second, in 0.4.1, layer by layer, 69 and 51.
-     Programs that call l2l_model_forward themselves go layer by layer.
+     What is recorded on the tape goes layer by layer.
    Numbers below 1e-38 in magnitude, subnormal ones, are computed with exactly; on some processors
    that makes a convolution of nothing but such numbers up to 77 times slower, on others (AMD Zen 5)
    at most 1.1 times with FMA and 3.5 times without. */
@@ -312,7 +313,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.6.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.7.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -639,6 +640,11 @@ L2LADVDEF l2l_tensor *l2l_model_run(l2l_model *m, l2l_tensor *x, const l2l_pass 
 /* Logits of n images, NxCxHxW, into n*classes numbers, in evaluation mode, a batch at a time; as
    the model gives them, NaN and infinity too. */
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits);
+/* And of each image its cross-entropy L(f_theta(x), y) (n) and the gradient of that in its pixels
+   (NxCxHxW), in evaluation mode, too. What is NULL is not wanted. Nothing is recorded; for other
+   losses: l2l_grad, or in an attack l2l_look. */
+L2LADVDEF bool l2l_model_gradient(l2l_model *m, const l2l_real *images, const int *labels, int n,
+                                  l2l_real *loss, l2l_real *gradient);
 
 /* Parameters and buffers (running statistics) in the order of the layers. */
 typedef struct l2l_parameter {
@@ -7241,6 +7247,8 @@ static l2l_tensor *l2l__run(l2l_model *m, l2l_tensor *x, l2l_mode mode, l2l_forw
     return !c->status && l2l__ready(c, "what the forward function returned", y) ? y : NULL;
 }
 
+static l2l_tensor *l2l__forward_sliced(l2l_model *m, const l2l_tensor *x, l2l_mode mode);
+
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode)
 {
     l2l_context *c = l2l_model_context(m);
@@ -7256,6 +7264,8 @@ L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mo
                   o->height, o->width, o->channels, x->shape.h, x->shape.w, x->shape.c);
         return NULL;
     }
+    if ((logits = l2l__forward_sliced(m, x, mode)) != NULL)
+        return l2l__outer_logits_ok(m, logits) ? logits : NULL;
     input = l2l__normalise(m, x);
     logits = input ? l2l__run(m, input, mode, o->forward, o->user) : NULL;
     if (input != x && input != logits) l2l_drop(c, input);
@@ -7661,47 +7671,111 @@ static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n, l2l__slice_work *
     return ok;
 }
 
-typedef struct l2l__logits {
-    const l2l_real *images;                  /* NxCxHxW                                           */
-    l2l_real *logits;
-} l2l__logits;
+/* A pass that records nothing: its logits, from tensors. */
+typedef struct l2l__forwarded {
+    const l2l_tensor *x;
+    l2l_tensor *logits;
+    l2l_mode mode;
+} l2l__forwarded;
 
-static bool l2l__logits_slice(l2l_model *m, void *with, int from, int n)
+static bool l2l__forward_slice(l2l_model *m, void *with, int from, int n)
 {
-    const l2l__logits *all = (const l2l__logits *)with;
+    const l2l__forwarded *all = (const l2l__forwarded *)with;
+    l2l_mark mark = l2l_mark_here(m->context);
+    l2l_tensor x = l2l__images_of(all->x, from, n), to = l2l__images_of(all->logits, from, n);
+    l2l_tensor *z = l2l_model_forward(m, &x, all->mode);
+    if (z) memcpy(to.data, z->data, (size_t)l2l_count(to.shape) * sizeof *to.data);
+    l2l_release(m->context, mark);
+    return z != NULL;
+}
+
+/* NULL, with no more errors than before, if the pass is to be made as a whole. */
+static l2l_tensor *l2l__forward_sliced(l2l_model *m, const l2l_tensor *x, l2l_mode mode)
+{
+    l2l_context *c = m->context;
+    l2l_mark mark = l2l_mark_here(c);
+    l2l__forwarded all;
+    if (c->recording || c->outline || l2l__slice_count(m, x->shape.n) < 2) return NULL;
+    all.x = x;
+    all.mode = mode;
+    all.logits = l2l_zeros(c, l2l_shape_of(x->shape.n, 1, 1, m->options.classes));
+    if (all.logits && l2l__in_slices(m, mode, x->shape.n, l2l__forward_slice, &all))
+        return all.logits;
+    l2l_release(c, mark);
+    return NULL;
+}
+
+/* The same from arrays, and gradients. */
+typedef struct l2l__arrays {                 /* images, gradient: NxCxHxW                         */
+    const l2l_real *images;
+    const int *labels;
+    l2l_real *logits, *loss, *gradient;      /* what is NULL is not wanted                        */
+} l2l__arrays;
+
+static bool l2l__arrays_slice(l2l_model *m, void *with, int from, int n)
+{
+    const l2l__arrays *all = (const l2l__arrays *)with;
     const l2l_model_options *o = &m->options;
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
-    bool was = l2l_set_recording(c, false);
-    l2l_tensor *x = l2l_from_nchw(c, all->images + from * l2l__image_size(o),
+    int64_t at = from * l2l__image_size(o);
+    bool was = l2l_set_recording(c, all->gradient != NULL), ok;
+    l2l_tensor *x = l2l_from_nchw(c, all->images + at,
                                   l2l_shape_of(n, o->height, o->width, o->channels));
-    l2l_tensor *z = x ? l2l_model_forward(m, x, L2L_EVALUATE) : NULL;
-    l2l_set_recording(c, was);
-    if (z)
+    l2l_tensor *z = x ? l2l_model_forward(m, x, L2L_EVALUATE) : NULL, *dx;
+    l2l_tensor *L = z && all->labels ? l2l_cross_entropy(c, z, all->labels + from) : NULL;
+    if (z && all->logits)
         memcpy(all->logits + (int64_t)from * o->classes, z->data,
                (size_t)n * (size_t)o->classes * sizeof *z->data);
+    if (L && all->loss) memcpy(all->loss + from, L->data, (size_t)n * sizeof *L->data);
+    ok = all->labels ? L != NULL : z != NULL;
+    if (ok && all->gradient)
+        ok = l2l_grad(c, l2l_sum(c, L), &x, 1, &dx, L2L_FREE_GRAPH) &&
+             l2l_to_nchw(c, dx, all->gradient + at);
+    l2l_set_recording(c, was);
     l2l_release(c, mark);
-    return z != NULL;
+    return ok;
+}
+
+static bool l2l__arrays_run(l2l_model *m, const char *who, int n, l2l__arrays *all)
+{
+    l2l_context *c = m->context;
+    if (n < 0) return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images", who, n);
+    if (n > 0 && !l2l__given(c, who, "images", all->images)) return false;
+    c->threads_looked_at = false;
+    if (n > 0 && l2l__in_slices(m, L2L_EVALUATE, n, l2l__arrays_slice, all)) return true;
+    for (int i = 0, batch; i < n && !c->status; i += batch) {
+        batch = l2l__at_most(100, n - i);
+        l2l__arrays_slice(m, all, i, batch);
+    }
+    return !c->status;
 }
 
 L2LADVDEF bool l2l_model_logits(l2l_model *m, const l2l_real *images, int n, l2l_real *logits)
 {
-    l2l_context *c = m ? m->context : NULL;
-    l2l__logits all;
-    if (!c || c->status) return false;
-    if (n < 0) return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_model_logits: %d images", n);
-    if (n > 0 && (!l2l__given(c, "l2l_model_logits", "images", images) ||
-                  !l2l__given(c, "l2l_model_logits", "logits", logits)))
-        return false;
+    l2l__arrays all;
+    if (!m || m->context->status) return false;
+    memset(&all, 0, sizeof all);
     all.images = images;
     all.logits = logits;
-    c->threads_looked_at = false;
-    if (n > 0 && l2l__in_slices(m, L2L_EVALUATE, n, l2l__logits_slice, &all)) return true;
-    for (int i = 0, batch; i < n && !c->status; i += batch) {
-        batch = l2l__at_most(100, n - i);
-        l2l__logits_slice(m, &all, i, batch);
-    }
-    return !c->status;
+    return (n < 1 || l2l__given(m->context, "l2l_model_logits", "logits", logits)) &&
+           l2l__arrays_run(m, "l2l_model_logits", n, &all);
+}
+
+L2LADVDEF bool l2l_model_gradient(l2l_model *m, const l2l_real *images, const int *labels, int n,
+                                  l2l_real *loss, l2l_real *gradient)
+{
+    const char *who = "l2l_model_gradient";
+    l2l__arrays all;
+    if (!m || m->context->status) return false;
+    memset(&all, 0, sizeof all);
+    all.images = images;
+    all.labels = labels;
+    all.loss = loss;
+    all.gradient = gradient;
+    return (n < 1 || (l2l__given(m->context, who, "labels", labels) &&
+                      l2l__images_ok(m->context, who, &m->options, NULL, labels, n))) &&
+           l2l__arrays_run(m, who, n, &all);
 }
 
 L2LADVDEF int l2l_model_parameters(const l2l_model *m) { return m ? m->n_slots : 0; }
@@ -14109,6 +14183,9 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   0.7.0  (2026-11)  l2l_model_gradient; passes without a tape go depth first; first layers line by
+                     line, their input gradients summed in planes, in another order; weight
+                     gradients of linear layers as one product
    0.6.0  (2026-11)  searches of one's own (l2l_search, l2l_spot); AutoAttack, Square, C&W l2,
                      DeepFool, Sign-OPT, the line search, Adam and shrinking steps as maximizers,
                      evaluations (folds over records) and their states (format 5, text), transfer,

@@ -41,7 +41,7 @@ typedef struct {
     l2l_context *context;
     l2l_model *model;
     l2l_shape shape;
-    l2l_real *images; /* N×C×H×W */
+    l2l_real *images, *gradient; /* N×C×H×W */
     int *labels;
     l2l_tensor *x; /* the same images as a tensor */
     l2l_dataset data;
@@ -56,6 +56,7 @@ static void make_batch(bench *b)
     b->shape = l2l_shape_of(set.batch, o->height, o->width, o->channels);
     n = (size_t)l2l_count(b->shape);
     b->images = (l2l_real *)cli_allocate(n, sizeof *b->images);
+    b->gradient = (l2l_real *)cli_allocate(n, sizeof *b->gradient);
     b->labels = (int *)cli_allocate((size_t)set.batch, sizeof *b->labels);
     for (i = 0; i < n; i++) b->images[i] = (l2l_real)l2l_random_uniform(&s, (uint32_t)i);
     for (i = 0; i < (size_t)set.batch; i++) b->labels[i] = (int)i % o->classes;
@@ -75,15 +76,7 @@ static void forward(bench *b)
 
 static void input_grad(bench *b)
 {
-    l2l_context *c = b->context;
-    l2l_mark mark = l2l_mark_here(c);
-    l2l_tensor *x, *loss, *dx;
-    l2l_set_recording(c, true);
-    x = l2l_from_nchw(c, b->images, b->shape);
-    loss = l2l_cross_entropy(c, l2l_model_forward(b->model, x, L2L_EVALUATE), b->labels);
-    l2l_grad(c, loss, &x, 1, &dx, L2L_FREE_GRAPH);
-    l2l_set_recording(c, false);
-    l2l_release(c, mark);
+    l2l_model_gradient(b->model, b->images, b->labels, set.batch, NULL, b->gradient);
 }
 
 static void train_step(bench *b)
@@ -238,5 +231,6 @@ int main(int argc, char **argv)
     l2l_context_free(b.context);
     free(b.labels);
     free(b.images);
+    free(b.gradient);
     return cli_end();
 }

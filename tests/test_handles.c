@@ -665,6 +665,8 @@ static void npy(world *w, bool from_file)
     F(l2l_model_run, l2l_pass p = l2l_model_pass(model_of(w)); \
       TENSOR(l2l_model_run(M, P(1, w->x), P(2, &p)))) \
     F(l2l_model_logits, GAVE(l2l_model_logits(M, P(1, w->images), N, P(2, w->logits)))) \
+    F(l2l_model_gradient, \
+      GAVE(l2l_model_gradient(M, P(1, w->images), LABELS(2), N, w->logits, w->adversarial))) \
     F(l2l_model_parameters, l2l_model_parameters(M)) \
     F(l2l_model_parameter, l2l_model_parameter(M, 0)) \
     F(l2l_model_size, l2l_model_size(M)) \

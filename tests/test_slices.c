@@ -278,6 +278,68 @@ static void known_same(void)
     }
 }
 
+/* Logits by l2l_model_forward, cross-entropy and its gradient on the tape, of the whole batch. */
+static void on_the_tape(l2l_model *m, int n, l2l_real *logits, l2l_real *loss, l2l_real *gradient)
+{
+    l2l_context *c = l2l_model_context(m);
+    l2l_mark mark = l2l_mark_here(c);
+    l2l_tensor *x = l2l_from_nchw(c, images, l2l_shape_of(n, SIDE, SIDE, 1)), *z, *L, *dx = NULL;
+    l2l_set_recording(c, true);
+    z = l2l_model_forward(m, x, L2L_EVALUATE);
+    L = l2l_cross_entropy(c, z, labels);
+    CHECK(l2l_grad(c, l2l_sum(c, L), &x, 1, &dx, 0));
+    l2l_set_recording(c, false);
+    if (CHECK(z && L && dx)) {
+        memcpy(logits, z->data, (size_t)n * CLASSES * sizeof *logits);
+        memcpy(loss, L->data, (size_t)n * sizeof *loss);
+        l2l_to_nchw(c, dx, gradient);
+    }
+    l2l_release(c, mark);
+}
+
+/* Passes of one's own: l2l_model_forward without a tape, and gradients from arrays. */
+static void passes_same(void)
+{
+    static l2l_real logits[MOST * CLASSES], loss[MOST], gradient[MOST * SIZE];
+    static l2l_real again[MOST], back[MOST * SIZE];
+    int i, concurrent;
+    make_images();
+    for (concurrent = 0; concurrent < 2; concurrent++)
+        for (i = 0; i < COUNT(threads); i++) {
+            l2l_context *c = test_context(threads[i]);
+            asked network = {0, 0};
+            l2l_model *m = net(c, concurrent, threads[i] == 1 ? &network : NULL);
+            l2l_tensor *x = l2l_from_nchw(c, images, l2l_shape_of(MOST, SIDE, SIDE, 1)), *z;
+            on_the_tape(m, MOST, logits, loss, gradient);
+            network.most = 0;
+            z = l2l_model_forward(m, x, L2L_EVALUATE);
+            if (CHECK(z != NULL)) CHECK_BYTES(logits, z->data, sizeof logits);
+            if (threads[i] == 1) CHECK_INT(concurrent ? 8 : MOST, network.most);
+            CHECK(l2l_model_gradient(m, images, labels, MOST, again, back));
+            CHECK_BYTES(loss, again, sizeof loss);
+            CHECK_BYTES(gradient, back, sizeof gradient);
+            memset(back, 0, sizeof back);
+            CHECK(l2l_model_gradient(m, images, labels, MOST, NULL, back));
+            CHECK_BYTES(gradient, back, sizeof gradient);
+            memset(again, 0, sizeof again);
+            CHECK(l2l_model_gradient(m, images, labels, MOST, again, NULL));
+            CHECK_BYTES(loss, again, sizeof loss);
+            CHECK(l2l_model_gradient(m, NULL, NULL, 0, NULL, NULL));
+            CHECK_OK(c);
+            l2l_set_recording(c, true);      /* which nothing of it is                            */
+            CHECK(l2l_model_gradient(m, images, labels, 9, again, back) && l2l_recording(c));
+            CHECK_BYTES(gradient, back, 9 * SIZE * sizeof *back);
+            l2l_set_recording(c, false);
+            labels[5] = CLASSES;
+            CHECK(!l2l_model_gradient(m, images, labels, MOST, again, back));
+            CHECK_INT(L2L_ERROR_ARGUMENT, l2l_error(c));
+            make_images();
+            l2l_error_clear(c);
+            l2l_model_free(m);
+            l2l_context_free(c);
+        }
+}
+
 /* -- who is asked for slices ---------------------------------------------------------------------- */
 
 static void flags_matter(void)
@@ -439,6 +501,7 @@ int main(void)
     RUN(weights_change, "packed weights are those of the weights and kernels of now");
     RUN(trainings_same, "trainings have the same bits");
     RUN(known_same, "the known networks, too, for any threads and any batch");
+    RUN(passes_same, "passes of one's own without a tape, and gradients from arrays, have the tape's bits");
     RUN(flags_matter, "only who says so is asked for slices");
     RUN(errors_same, "numbers that are not finite are told as of the whole batch");
     RUN(cancelled, "cancellation is as before");
