@@ -7555,8 +7555,8 @@ static l2l_model *l2l__lane_make(l2l_model *m)
     return &lane->model;
 }
 
-/* How many threads the system let run at once, of those that worked since `wall` and `cpu` were
-   taken. Where programs share the cores, threads of one are put onto the same core, and those that
+/* How many threads the system let run at once, of the `busy` that had work since `wall` and `cpu`
+   were taken. Where programs share the cores, threads of one are put onto the same core, and those that
    wait at a barrier burn the time that the last one needs: fewer get more done. */
 #if defined(_OPENMP) && (defined(__unix__) || defined(__APPLE__)) && !defined(L2LADV_NO_POSIX)
 static double l2l__wall(void) { return omp_get_wtime(); }
@@ -7566,14 +7566,14 @@ static double l2l__wall(void) { return 0; }
 static double l2l__processor(void) { return 0; }
 #endif
 enum { L2L__LOOKS = 8 };                     /* after so many runs on fewer all are tried again   */
-static void l2l__count_cores(l2l_context *c, int workers, double wall, double cpu)
+static void l2l__count_cores(l2l_context *c, double busy, double wall, double cpu)
 {
     wall = l2l__wall() - wall;
     cpu = l2l__processor() - cpu;
     if (wall < 1e-3 || cpu < 0) return;      /* too little to tell                                */
     c->looks = 0;
     c->cores = c->threads;
-    if (cpu / wall > 0.75 * workers) return;
+    if (cpu / wall > 0.75 * busy) return;
     c->looks = L2L__LOOKS;
     c->cores = cpu / wall < 1 ? 1 : (int)(cpu / wall);
 }
@@ -7602,11 +7602,12 @@ static l2l_status l2l__run_lanes(const l2l__slices *s, int taken)
         }
         c->caller = NULL;
         c->threads = threads;
-        if (c->looks > 0) c->looks--;
-        else if (workers > 1) l2l__count_cores(c, workers, wall, cpu);
     }
     status = c->status;
     for (i = 1; i < workers && !status; i++) status = model[i]->context->status;
+    if (c->looks > 0) c->looks--;
+    else if (workers > 1 && !status)         /* a lane that lacked room did not work              */
+        l2l__count_cores(c, (double)left / ((left - 1) / workers + 1), wall, cpu);
     if (status == L2L_ERROR_MEMORY && m->lane_room < 8) m->lane_room++;
     l2l_error_clear(c);
     l2l_release(c, mark);
