@@ -81,13 +81,13 @@ int main(void)
       7  Errors, memory, random numbers, options     3867  >>foundation
       8  Tensors and reverse-mode autodiff           4970  >>autodiff
       9  Layers and classifiers                      6654  >>layers
-     10  Losses and outer optimizers                 8020  >>losses-code
+     10  Losses and outer optimizers                 8021  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8544  >>attacks-code
-     12  Evaluation                                  9320  >>evaluation
-     13  Data sets                                   9372  >>data-code
-     14  Files                                       9468  >>files-code
-     15  Kernels                                    11357  >>kernels
+     11  Attacks                                     8545  >>attacks-code
+     12  Evaluation                                  9321  >>evaluation
+     13  Data sets                                   9373  >>data-code
+     14  Files                                       9469  >>files-code
+     15  Kernels                                    11358  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -248,7 +248,7 @@ typedef float l2l_real;
      OMP_WAIT_POLICY=passive is set before the program starts (OpenMP reads it then). So attacks and
      inner steps wait once in a pass, not behind each layer (chapter 9, depth first), and on POSIX
      systems go on with as many threads as were seen to run at once: beside one busy process on two
-     cores training by PGD made 323 and 330 images per second, in 0.4.1, layer by layer, 69 and 51.
+     cores training by PGD made 359 and 359 images per second, in 0.4.1, layer by layer, 51 and 51.
      What is recorded on the tape goes layer by layer.
    Numbers below 1e-38 in magnitude, subnormal ones, are computed with exactly; on some processors
    that makes a convolution of nothing but such numbers up to 77 times slower, on others (AMD Zen 5)
@@ -7556,8 +7556,8 @@ static l2l_model *l2l__lane_make(l2l_model *m)
 }
 
 /* How many threads the system let run at once, of the `busy` that had work since `wall` and `cpu`
-   were taken. Where programs share the cores, threads of one are put onto the same core, and those that
-   wait at a barrier burn the time that the last one needs: fewer get more done. */
+   were taken. Where programs share the cores, threads of one are put onto the same core, and those
+   that wait at a barrier burn the time that the last one needs: fewer get more done. */
 #if defined(_OPENMP) && (defined(__unix__) || defined(__APPLE__)) && !defined(L2LADV_NO_POSIX)
 static double l2l__wall(void) { return omp_get_wtime(); }
 static double l2l__processor(void) { return (double)clock() / CLOCKS_PER_SEC; }
