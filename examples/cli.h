@@ -546,6 +546,30 @@ static inline void cli_dataset(l2l_context *c, const char *name, const char *fol
     die(c);
 }
 
+/* Images number `first` to before `end` of a data set, which must outlive them, as one of their own. */
+typedef struct {
+    const l2l_dataset *all;
+    int first;
+} cli_slice;
+
+static inline bool cli_slice_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
+{
+    const cli_slice *s = (const cli_slice *)d->self;
+    return s->all->fetch(s->all, s->first + index, chw, label);
+}
+
+static inline l2l_dataset cli_slice_of(cli_slice *s, const l2l_dataset *all, int first, int end)
+{
+    l2l_dataset d = *all;
+    s->all = all;
+    s->first = first;
+    d.count = end - first;
+    d.fetch = cli_slice_fetch;
+    d.release = NULL;
+    d.self = s;
+    return d;
+}
+
 static inline l2l_context *cli_context(int threads)
 {
     l2l_options o = l2l_options_default();

@@ -19,9 +19,9 @@ static struct {
     const char *model, *arch, *dataset, *data, *attack, *maximizer, *generator, *init, *dump_logits;
     const char *dump_adv, *transfer, *state;
     double width, eps;
-    int depth, limit, batch, threads;
+    int depth, first, limit, batch, threads;
     uint64_t seed;
-    bool json, skip_fooled;
+    bool json, skip_fooled, training;
 } set;
 
 static void check_outputs(void)
@@ -49,7 +49,10 @@ static void parse(int argc, char **argv)
          "radius of the l-infinity ball [digits, clothes 0.3; photographs 8/255]"},
         {"maximizer", CLI_TEXT, &set.maximizer, 0, 0, "F", "file of the learned maximizer"},
         {"generator", CLI_TEXT, &set.generator, 0, 0, "F", "file of L2LDA's generator"},
-        {"limit", CLI_INTEGER, &set.limit, 0, 1e9, NULL, "the first N images; 0: all"},
+        {"training-images", CLI_SWITCH, &set.training, 0, 0, NULL, "its training images instead"},
+        {"first", CLI_INTEGER, &set.first, 0, 1e9, NULL,
+         "leave out the N images before; parts give what the whole gives"},
+        {"limit", CLI_INTEGER, &set.limit, 0, 1e9, NULL, "N images; 0: all"},
         {"batch", CLI_INTEGER, &set.batch, 1, 65536, NULL, "images at a time; changes no result"},
         {"skip-fooled", CLI_SWITCH, &set.skip_fooled, 0, 0, NULL,
          "attack only images that withstood all attacks before: the worst case, sooner"},
@@ -301,7 +304,7 @@ static void print_json(const l2l_evaluation *e, const spec *specs, int n)
     char warnings[4096];
     int i;
     l2l_evaluation_warnings(e, warnings, sizeof warnings);
-    printf("{\"images\":%d,\"natural\":%s,\"attacks\":{", e->images, json(e->natural).text);
+    printf("{\"images\":%d,\"first\":%d,\"natural\":%s,\"attacks\":{", e->images, set.first, json(e->natural).text);
     for (i = 0; i < n; i++) {
         const spec *s = &specs[i];
         const l2l_result *r = &s->result;
@@ -361,7 +364,9 @@ static void print_notes(const spec *s, const l2l_evaluation *e)
 
 static void print_head(l2l_context *c, const l2l_dataset *d, int images, const l2l_model_options *o)
 {
-    printf("data     %s, %d images of %dx%d", set.dataset, images, d->height, d->width);
+    printf("data     %s, %d %simages of %dx%d", set.dataset, images, set.training ? "training " : "",
+           d->height, d->width);
+    if (set.first) printf(", from number %d on", set.first);
     if (d->height != o->height || d->width != o->width)
         printf(", cut to %dx%d", o->height, o->width);
     printf("\nepsilon  %s, seed %llu, threads %d\n", cli_epsilon(set.eps).text,
@@ -533,8 +538,9 @@ int main(int argc, char **argv)
 {
     static spec specs[MAX_ATTACKS];
     l2l_context *c;
-    l2l_dataset d;
-    int n, status = 0;
+    l2l_dataset all, d;
+    cli_slice slice;
+    int n, i, status = 0;
 
     parse(argc, argv);
     c = cli_context(set.threads);
@@ -547,12 +553,15 @@ int main(int argc, char **argv)
     n = spec_list(set.attack, specs, MAX_ATTACKS);
     check(specs, n);
     if (!set.transfer && !set.model) cli_fail("--model F is needed: a model file, as train writes");
-    cli_dataset(c, set.dataset, set.data, false, &d);
+    cli_dataset(c, set.dataset, set.data, set.training, &all);
+    if (set.first >= all.count) cli_fail("--first %d: there are %d images", set.first, all.count);
+    d = cli_slice_of(&slice, &all, set.first, all.count);
+    for (i = 0; i < n; i++) specs[i].attack.first = (uint32_t)set.first; /* random numbers' */
     if (set.transfer)
         cross(c, &d, specs);
     else
         status = one_model(c, &d, specs, n);
-    l2l_dataset_free(&d);
+    l2l_dataset_free(&all);
     l2l_learned_free(spec_defaults.phi);
     l2lda_free(spec_defaults.generator);
     l2l_context_free(c);

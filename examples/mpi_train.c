@@ -205,17 +205,6 @@ static int train(l2l_context *c, l2l_model *m, l2l_learned *phi, const l2l_datas
 
 /* ---- evaluation: a slice of the images on each rank ---- */
 
-typedef struct {
-    const l2l_dataset *all;
-    int first;
-} slice;
-
-static bool slice_fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
-{
-    const slice *s = (const slice *)d->self;
-    return s->all->fetch(s->all, s->first + index, chw, label);
-}
-
 /* Images number `first` to before `end` of all, which attacks number so, too: their random numbers
  * go by that, and every verdict is that of one process. */
 static void evaluate_slice(l2l_model *m, const l2l_dataset *all, int first, int end, spec *specs, int n,
@@ -223,16 +212,10 @@ static void evaluate_slice(l2l_model *m, const l2l_dataset *all, int first, int 
 {
     l2l_context *c = l2l_model_context(m);
     l2l_evaluation_options o = l2l_evaluation_default();
-    l2l_dataset d = *all;
+    cli_slice s;
+    l2l_dataset d = cli_slice_of(&s, all, first, end);
     l2l_evaluation e;
-    slice s;
     int i;
-    s.all = all;
-    s.first = first;
-    d.count = end - first;
-    d.fetch = slice_fetch;
-    d.release = NULL;
-    d.self = &s;
     if (!l2l_evaluation_begin(m, &d, &o, &e)) die(c);
     counts[0] = lround(e.natural * e.images);
     for (i = 0; i < n; i++) {

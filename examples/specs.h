@@ -320,7 +320,7 @@ static inline int *spec_targets(const spec *s, const l2l_evaluation *e, const l2
         const l2l_real *z = logits + (int64_t)i * classes;
         r.seed = s->attack.seed;
         r.purpose = L2L_RANDOM_USER;
-        r.image = (uint32_t)i;
+        r.image = s->attack.first + (uint32_t)i;
         k = s->target;
         if (k == SPEC_NEXT) k = (e->labels[i] + 1) % classes;
         if (k == SPEC_RANDOM) /* any but the label */

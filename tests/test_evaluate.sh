@@ -76,6 +76,16 @@ json a --attack transfer:images=g.npy >output 2>&1
 verdict "are what it is judged by: $generated" $?
 refused "l2lda without a generator" "--attack l2lda: needs --generator F" a --attack l2lda
 refused "a maximizer for a generator" "phi.safetensors" a --attack l2lda --generator phi.safetensors
+# In parts: the images, with their random numbers, are those of the whole.
+array() { tail -c +129 "$1"; }
+for spec in pgd:steps=2 pgd:target=random:steps=2 square:steps=20; do
+    a --attack $spec --dump-adv whole.npy >output 2>&1 && a --attack $spec --limit 25 --dump-adv one.npy >>output 2>&1 &&
+        a --attack $spec --first 25 --limit 35 --dump-adv two.npy >>output 2>&1 &&
+        { array one.npy; array two.npy; } >parts && array whole.npy | cmp -s - parts && [ -s parts ]
+    verdict "$spec: the images of two parts are those of the whole" $?
+done
+says "which part" "25 training images of 28x28, from number 30 on" a --training-images --first 30 --limit 25 --attack fgsm
+refused "a part beyond the end" "--first 100000: there are" a --first 100000
 says "targets reached" "target reached for " a --attack pgd:target=next
 says "a query attack that wins" "warning: queries: attacks without gradients fool" a --attack ifgsm:step=0,square:steps=100
 says "--help" "sign-opt" evaluate --help
