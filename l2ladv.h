@@ -7657,7 +7657,7 @@ static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n, l2l__slice_work *
     s.with = with;
     s.n = n;
     s.count = l2l__slice_count(m, n);
-    if (s.count < 2 || c->status || c->caller || m->creating || m->running ||
+    if (s.count < 2 || c->status || c->caller || c->slicing || m->creating || m->running ||
         (mode != L2L_EVALUATE && m->mode_matters) ||
         !(m->options.concurrent || l2l__known(m)) || !l2l__arithmetic_ok(c))
         return false;

@@ -340,6 +340,46 @@ static void passes_same(void)
         }
 }
 
+/* A network of one's own around another one, which has the slices to itself. */
+static l2l_tensor *around_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_context *c = l2l_model_context(m);
+    l2l_tensor *z = l2l_model_forward((l2l_model *)user, x, L2L_EVALUATE);
+    return l2l_layer_linear(m, "fc", l2l_relu(c, z), CLASSES, 0);
+}
+
+static void inside_another(void)
+{
+    int i;
+    make_images();
+    for (i = 0; i < COUNT(threads); i++) {
+        l2l_context *c = test_context(threads[i]);
+        asked network = {0, 0};
+        l2l_model *inner = net(c, true, threads[i] == 1 ? &network : NULL), *m;
+        l2l_model_options o = own_options("around", around_forward, 1, SIDE, CLASSES);
+        l2l_tensor *x = l2l_from_nchw(c, images, l2l_shape_of(MOST, SIDE, SIDE, 1)), *z;
+        o.user = inner;
+        o.seed = 4;
+        m = l2l_model_create(c, &o);
+        network.most = 0;
+        z = l2l_model_forward(m, x, L2L_EVALUATE);
+        if (threads[i] == 1) CHECK_INT(8, network.most);
+        memset(got.logits, 0, sizeof got.logits);
+        if (CHECK(z != NULL)) memcpy(got.logits, z->data, sizeof got.logits);
+        if (i == 0) memcpy(reference.logits, got.logits, sizeof got.logits);
+        CHECK_BYTES(reference.logits, got.logits, sizeof got.logits);
+        l2l_set_recording(c, true);          /* the whole batch                                   */
+        z = l2l_model_forward(m, x, L2L_EVALUATE);
+        if (CHECK(z != NULL)) CHECK_BYTES(reference.logits, z->data, sizeof got.logits);
+        if (threads[i] == 1) CHECK_INT(MOST, network.most);
+        l2l_set_recording(c, false);
+        CHECK_OK(c);
+        l2l_model_free(m);
+        l2l_model_free(inner);
+        l2l_context_free(c);
+    }
+}
+
 /* -- who is asked for slices ---------------------------------------------------------------------- */
 
 static void flags_matter(void)
@@ -502,6 +542,7 @@ int main(void)
     RUN(trainings_same, "trainings have the same bits");
     RUN(known_same, "the known networks, too, for any threads and any batch");
     RUN(passes_same, "passes of one's own without a tape, and gradients from arrays, have the tape's bits");
+    RUN(inside_another, "a network inside a network of one's own, too");
     RUN(flags_matter, "only who says so is asked for slices");
     RUN(errors_same, "numbers that are not finite are told as of the whole batch");
     RUN(cancelled, "cancellation is as before");
