@@ -11701,7 +11701,7 @@ L2L__INLINE void L2L__NAME(line_rows)(const int rows, const l2l__lines *q, const
                                       const l2l_real *b, int k0, int64_t at, l2l_real *y)
 {
     enum { L = 2 * L2L__LANES };
-    l2l_real tail[L2L__ROWS * L], *to[L2L__ROWS];
+    l2l_real tail[2 * L2L__LANES * L2L__ROWS], *to[L2L__ROWS];
     L2L__NAME(sums) s = L2L__NAME(sums_load)(rows, NULL, false);
     bool whole = q->k - k0 >= L;
     int t, d, r;
@@ -11725,10 +11725,10 @@ L2L__INLINE void L2L__NAME(line_rows)(const int rows, const l2l__lines *q, const
     for (r = 0; r < rows; r++) to[r] = whole ? y + (int64_t)r * q->k + k0 : tail + r * L;
     L2L__NAME(sums_store)(rows, s, to);
     for (r = 0; r < (whole ? 0 : rows); r++) {
-        l2l_real *pixel = y + (int64_t)r * q->k;
-        memcpy(pixel + k0, to[r], (size_t)(q->k - k0) * sizeof *y);
+        l2l_real *out = y + (int64_t)r * q->k;
+        memcpy(out + k0, to[r], (size_t)(q->k - k0) * sizeof *y);
         if (q->epilogue)
-            L2L__NAME(finish)(k0, q->k, pixel, q->epilogue, at + (int64_t)r * q->k, pixel);
+            L2L__NAME(finish)(k0, q->k, out, q->epilogue, at + (int64_t)r * q->k, out);
     }
 }
 
@@ -13841,7 +13841,7 @@ typedef struct l2l__scatter {
     int64_t size;                            /* numbers of one thread's room                      */
     const l2l_real **weights;                /* of every row, six for each product                */
     int64_t *places;                         /* its place for the first pixel                     */
-    int products;
+    int rows;
 } l2l__scatter;
 
 /* Where the planes have pixel (y,x) of channel c. */
@@ -13863,7 +13863,6 @@ static void l2l__scatter_rows(l2l__scatter *q, const l2l_real *w)
             q->weights[j * each + row] = w + ((int64_t)(i * g->kw + j) * g->c + c) * g->k;
             q->places[j * each + row] = row < lines ? l2l__scatter_place(q, c, i, j) : -1;
         }
-    q->products = g->kw * each;
 }
 
 /* A panel of pixels by all taps, into the planes from the pixels' place on. */
@@ -13871,7 +13870,7 @@ static void l2l__scatter_panel(const l2l__scatter *q, const l2l_real *panel, l2l
 {
     const int k = q->g->k;
     int first, rows, d;
-    for (first = 0; first < q->products; first += L2L__ROWS) {
+    for (first = 0; first < q->rows; first += L2L__ROWS) {
         l2l_real *y[L2L__ROWS];
         for (rows = 0; rows < L2L__ROWS && q->places[first + rows] >= 0; rows++)
             y[rows] = planes + q->places[first + rows];
@@ -13911,18 +13910,19 @@ static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const 
     int64_t from = (int64_t)g->oh * g->ow * g->k, to = (int64_t)g->h * g->w * g->c;
     const int width = c->kernels->columns, s = g->stride, n = g->n;
     const int pitch = l2l__pieces(g->w + 2 * g->padding, s);
-    const int64_t rows = (int64_t)l2l__pieces(g->kh * g->c, L2L__ROWS) * L2L__ROWS * g->kw;
     int workers = l2l__workers(c, n * from * g->kh * g->kw * g->c), worker, taken = 0;
     l2l__scatter q;
     l2l_real *room;
+    memset(&q, 0, sizeof q);
     q.kernels = c->kernels;
     q.g = g;
     q.height = l2l__pieces(g->h + 2 * g->padding, s) + g->kh / s;
     q.pitch = l2l__pieces(g->ow, width) * width + g->kw / s;
     if (q.pitch < pitch) q.pitch = pitch;
     q.size = (int64_t)g->k * width + (int64_t)g->c * s * s * q.height * q.pitch;
-    q.weights = (const l2l_real **)l2l__arena_array(c, rows, sizeof *q.weights);
-    q.places = (int64_t *)l2l__arena_array(c, rows, sizeof *q.places);
+    q.rows = l2l__pieces(g->kh * g->c, L2L__ROWS) * L2L__ROWS * g->kw;
+    q.weights = (const l2l_real **)l2l__arena_array(c, q.rows, sizeof *q.weights);
+    q.places = (int64_t *)l2l__arena_array(c, q.rows, sizeof *q.places);
     room = (l2l_real *)l2l__arena_array(c, workers * q.size, sizeof *room);
     if (!c->status) l2l__scatter_rows(&q, w->data);
     L2L__PARALLEL(workers)
