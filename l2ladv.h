@@ -64,30 +64,30 @@ int main(void)
            operations                                 420  >>operations
            losses                                     532  >>losses
            classifiers, layers, own networks          543  >>models
-           outer optimizers, schedules                688  >>optimizers
-           objective, maximizer, outer loss           728  >>seams
-           attacks                                    869  >>attacks
-           the learned maximizer                     1011  >>learned
-           data sets                                 1053  >>data
-           training                                  1076  >>train
-           evaluation                                1217  >>evaluate
-           files                                     1230  >>files
+           outer optimizers, schedules                689  >>optimizers
+           objective, maximizer, outer loss           729  >>seams
+           attacks                                    870  >>attacks
+           the learned maximizer                     1012  >>learned
+           data sets                                 1054  >>data
+           training                                  1077  >>train
+           evaluation                                1218  >>evaluate
+           files                                     1231  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1347  >>algorithm-1
-      4  The learned maximizer                       2469  >>maximizer
-      5  Maximizers that do not learn                3365  >>maximizers
-      6  Methods and trainers                        3439  >>methods
+      3  Algorithm 1, line by line                   1348  >>algorithm-1
+      4  The learned maximizer                       2471  >>maximizer
+      5  Maximizers that do not learn                3367  >>maximizers
+      6  Methods and trainers                        3441  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3867  >>foundation
-      8  Tensors and reverse-mode autodiff           4970  >>autodiff
-      9  Layers and classifiers                      6654  >>layers
-     10  Losses and outer optimizers                 8021  >>losses-code
+      7  Errors, memory, random numbers, options     3869  >>foundation
+      8  Tensors and reverse-mode autodiff           4972  >>autodiff
+      9  Layers and classifiers                      6656  >>layers
+     10  Losses and outer optimizers                 8031  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8545  >>attacks-code
-     12  Evaluation                                  9321  >>evaluation
-     13  Data sets                                   9373  >>data-code
-     14  Files                                       9469  >>files-code
-     15  Kernels                                    11358  >>kernels
+     11  Attacks                                     8555  >>attacks-code
+     12  Evaluation                                  9331  >>evaluation
+     13  Data sets                                   9383  >>data-code
+     14  Files                                       9479  >>files-code
+     15  Kernels                                    11368  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -242,8 +242,8 @@ typedef float l2l_real;
    - Change the floating-point environment (fesetround; flushing subnormal numbers to zero, as
      libraries linked with -ffast-math do for the whole process). Each thread has its own. The
      library needs the default one: l2l_model_forward and l2l_vjp look at the calling thread, and
-     attacks, steps of training and l2l_model_logits at all that work for it, once each; they fail
-     with L2L_ERROR_UNSUPPORTED otherwise.
+     attacks, steps of training, l2l_model_logits and l2l_model_gradient at all that work for it,
+     once each; they fail with L2L_ERROR_UNSUPPORTED otherwise.
    - Keep the cores busy. Threads that wait for each other then spin in vain, by default, unless
      OMP_WAIT_POLICY=passive is set before the program starts (OpenMP reads it then). So attacks and
      inner steps wait once in a pass, not behind each layer (chapter 9, depth first), and on POSIX
@@ -568,10 +568,11 @@ typedef struct l2l_model_options {
                  as in TRADES, 3x32x32, 10 classes                                    46,160,474
      "resnet18"  ResNet-18 (He et al. 2016) as in torchvision, 3x224x224, 9 classes   11,181,129
    or another name for your own network, whose forward, channels, height, width and classes you
-   set. If it is `concurrent`, passes in evaluation mode take a few images at a time, each thread
-   with a model and a context of its own over the same parameters. Then `forward` makes an image's
-   logits of that image alone, changes nothing that others see, in `user` either, and has no memory
-   but what operations give it; it may be called again for the same images. Objectives, too. */
+   set. If it is `concurrent`, passes in which the mode does not matter take a few images at a time,
+   each thread with a model and a context of its own over the same parameters. Then `forward` makes
+   an image's logits of that image alone, runs no other model, changes nothing that others see, in
+   `user` either, and has no memory but what operations give it; it may be called again for the same
+   images, and an error that it set the first time is then forgotten. Objectives, too. */
 L2LADVDEF l2l_model_options l2l_model_default(const char *arch);
 L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o);
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m); /* also into another c  */
@@ -1508,6 +1509,7 @@ struct l2l_context {
     bool slicing;                            /* one slice runs, whose weights serve others, too   */
     int cores;                               /* threads that the system lets run at once, as seen */
     int looks;                               /* by l2l__run_lanes, for so many more of its runs   */
+    double counted;                          /* and when                                          */
 };
 
 typedef struct l2l__slot {                   /* a parameter or a buffer                           */
@@ -7511,7 +7513,7 @@ static int l2l__slice_count(const l2l_model *m, int n)
 {
     int64_t pixels = (int64_t)m->options.height * m->options.width;
     int most = l2l_model_size(m) / pixels < 4096 ? 8 : 32, count = (n - 1) / most + 1;
-    return count > 4 ? (count + 3) / 4 * 4 : count;
+    return count > 2 ? (count + 3) / 4 * 4 : count;
 }
 
 /* The allocator of a lane: there is no memory but its arena's. */
@@ -7575,6 +7577,7 @@ static void l2l__count_cores(l2l_context *c, double busy, double wall, double cp
     c->cores = c->threads;
     if (cpu / wall > 0.75 * busy) return;
     c->looks = L2L__LOOKS;
+    c->counted = l2l__wall();
     c->cores = cpu / wall < 1 ? 1 : (int)(cpu / wall);
 }
 
@@ -7644,6 +7647,16 @@ static bool l2l__run_slices(const l2l__slices *s)
     return status == L2L_OK;
 }
 
+/* May n images go through the model in slices, and are there enough for all threads? */
+static bool l2l__sliceable(const l2l_model *m, l2l_mode mode, int n)
+{
+    const l2l_context *c = m->context;
+    const int count = l2l__slice_count(m, n);
+    return count > 1 && count >= c->threads && !c->status && !c->caller && !c->slicing &&
+           !m->creating && !m->running && (mode == L2L_EVALUATE || !m->mode_matters) &&
+           (m->options.concurrent || l2l__known(m));
+}
+
 /* work(m, with, from, n) for slices of n images: a pass in that mode over each. True if all were
    made; false, without an error and as if none had been, if the pass is to be made as a whole. */
 static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n, l2l__slice_work *work, void *with)
@@ -7657,10 +7670,7 @@ static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n, l2l__slice_work *
     s.with = with;
     s.n = n;
     s.count = l2l__slice_count(m, n);
-    if (s.count < 2 || c->status || c->caller || c->slicing || m->creating || m->running ||
-        (mode != L2L_EVALUATE && m->mode_matters) ||
-        !(m->options.concurrent || l2l__known(m)) || !l2l__arithmetic_ok(c))
-        return false;
+    if (!l2l__sliceable(m, mode, n) || !l2l__arithmetic_ok(c)) return false;
     if (c->threads == 1) {
         c->slicing = true;
         for (i = 0; ok && i < s.count; i++) ok = l2l__slice(&s, m, i);
@@ -7696,7 +7706,7 @@ static l2l_tensor *l2l__forward_sliced(l2l_model *m, const l2l_tensor *x, l2l_mo
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
     l2l__forwarded all;
-    if (c->recording || c->outline || l2l__slice_count(m, x->shape.n) < 2) return NULL;
+    if (c->recording || !l2l__sliceable(m, mode, x->shape.n)) return NULL;
     all.x = x;
     all.mode = mode;
     all.logits = l2l_zeros(c, l2l_shape_of(x->shape.n, 1, 1, m->options.classes));
@@ -12633,8 +12643,9 @@ static const l2l__kernels L2L__NAME(kernels) = {
 /* -- 15.3 drivers ------------------------------------------------------------------------------ */
 
 /* Which convolution goes which way, asked in this order (examples/layers.c measures every layer of
-   the four networks). The taps of the kernel are (i,j), s is the stride, p the padding. In plain C
-   no channels are too few for a tile, and nothing is transformed: it takes the last ways.
+   the four networks). The taps of the kernel are (i,j), s is the stride, p the padding. A kernel as
+   large as its plane is one of 1x1 over all the numbers. In plain C no channels are too few for a
+   tile, and nothing is transformed: it takes the last ways.
 
    forward, y[oh][ow][k] = sum over taps (i,j), c of x[oh*s + i - p][ow*s + j - p][c] w[i][j][c][k]
      K <= 4 < C, stride 1, square (a tile of       l2l__turned_forward: as the input gradient of a
@@ -12657,8 +12668,7 @@ static const l2l__kernels L2L__NAME(kernels) = {
      K <= 4 < C, stride 1                          itself, x and dy exchanged; then turned
      as forward                                    l2l__winograd_weight_gradient
      else                                          l2l__direct_weight_gradient; C <= 4 by lines;
-                                                     1x1 of stride 1, and a linear layer, as one
-                                                     plain matrix product
+                                                     1x1 of stride 1 as one plain matrix product
 
    Whether the transformed weights of Winograd's way are kept or made on the way goes by the layer's
    size (l2l__winograd_run). None of this depends on the batch or the threads: the same layer takes
@@ -12717,11 +12727,13 @@ static l2l_real *l2l__arena_zeros(l2l_context *c, int64_t count)
     return x;
 }
 
-/* Threads worth waking for so many elementary operations. */
+/* Threads worth waking for so many elementary operations. What l2l__count_cores saw holds for five
+   seconds, where nobody looks again. */
 static int l2l__workers(const l2l_context *c, int64_t work)
 {
+    bool fewer = c->looks > 0 && c->cores < c->threads && l2l__wall() - c->counted < 5;
     if (work < 32768) return 1;
-    return c->looks > 0 && c->cores < c->threads ? c->cores : c->threads;
+    return fewer ? c->cores : c->threads;
 }
 
 /* What is wrong with this thread's arithmetic, NULL if nothing. Volatile, or the compiler would
@@ -12986,11 +12998,11 @@ static const l2l_real *l2l__panels(l2l_context *c, const l2l_tensor *w, const l2
 /* -- indirect convolution. One routine for the forward pass and the input gradient: each output
    pixel has, for each tap, a pointer to the source pixel (or to zeros), and the tile kernel sums
    over taps and channels. Nothing is copied, and strides, padding and odd sizes are all the
-   pointer's affair. The input gradient of a strided layer goes by
-   phases: all input lines of one remainder by the stride are reached through the same taps. On a
-   small deep plane many taps are beyond the border: rows that go together are the same place of
-   different images, and taps where all of them have zeros are left out. With finite weights that
-   changes no sum, but the sign of a zero; so +0 is added to all. */
+   pointer's affair. The input gradient of a strided layer goes by phases: all input lines of one
+   remainder by the stride are reached through the same taps. On a small deep plane many taps are
+   beyond the border: rows that go together are the same place of different images, and taps where
+   all of them have zeros are left out. With finite weights that changes no sum, but the sign of a
+   zero; so +0 is added to all. */
 typedef struct l2l__indirect {
     const l2l__kernels *kernels;
     const l2l_real *source, *zero, *panels;
@@ -13763,6 +13775,21 @@ static l2l__geometry l2l__turned(const l2l__geometry *g)
     return t;
 }
 
+/* The same layer in simpler terms: no stride leads further than out of the plane, and where the
+   kernel is as large as that, an image is one pixel of all its numbers: a linear layer. */
+static l2l__geometry l2l__simplified(const l2l__geometry *g)
+{
+    l2l__geometry t = *g;
+    const int side = (g->h > g->w ? g->h : g->w) + 2 * g->padding;
+    if (t.stride > side) t.stride = side;
+    if (g->kh != g->h || g->kw != g->w || g->padding ||
+        (int64_t)g->h * g->w * g->c > INT_MAX)
+        return t;
+    t.c = g->h * g->w * g->c;
+    t.h = t.w = t.kh = t.kw = t.stride = 1;
+    return t;
+}
+
 /* So few channels that a tile's columns would be all but empty. */
 static bool l2l__few(const l2l_context *c, int channels)
 {
@@ -13803,9 +13830,10 @@ static bool l2l__turned_forward(l2l_context *c, const l2l__geometry *g, const l2
     return !c->status;
 }
 
-static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
+static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *layer, const l2l_real *x,
                               const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
 {
+    const l2l__geometry simple = l2l__simplified(layer), *g = &simple;
     const l2l__epilogue *last = e->scale || e->bias || e->residual || e->relu ? e : NULL;
     l2l_mark mark = l2l_mark_here(c);
     l2l__matrix m = l2l__matrix_of(g, 0);
@@ -13829,114 +13857,143 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_
     return ok;
 }
 
-/* -- input gradient of a layer with few input channels: a row of dy, turned, is the panel, and the
-   weight of a tap and channel is a row of the product, which is that tap's contribution to a row of
-   dx. It is summed up where it belongs; so that it stands together with strides, too, that is in a
-   plane for each channel and phase, its padding written out. Rows of one product have the same
-   column of taps, or they would overlap. */
+/* -- input gradient of a layer with few input channels: a panel is dy's next pixels, turned; the
+   weights of a tap and channel are a row of the product, which is that tap's contribution to dx at
+   all those pixels, and is added up where it belongs. So that this stands together, over the ends
+   of rows and with strides, too, dx is a plane for each channel and phase, and rows of dy have gaps
+   as wide as the taps reach further. */
 typedef struct l2l__scatter {
     const l2l__kernels *kernels;
     const l2l__geometry *g;
-    int height, pitch;                       /* of a plane                                        */
-    int64_t size;                            /* numbers of one thread's room                      */
-    const l2l_real **weights;                /* of every row, six for each product                */
-    int64_t *places;                         /* its place for the first pixel                     */
-    int rows;
+    int phases;                              /* a side: those that taps reach                     */
+    int lines, pitch;                        /* of a plane                                        */
+    int64_t plane, size;                     /* numbers of a plane, of one thread's room          */
+    const l2l_real *w;
+    int64_t *places;                         /* of each tap and channel, for the first pixel      */
 } l2l__scatter;
 
-/* Where the planes have pixel (y,x) of channel c. */
+/* Where the planes have pixel (y,x), padding included, of channel c. */
 static int64_t l2l__scatter_place(const l2l__scatter *q, int c, int y, int x)
 {
     const int s = q->g->stride;
-    int plane = (c * s + y % s) * s + x % s;
-    return ((int64_t)plane * q->height + y / s) * q->pitch + x / s;
+    return ((c * q->phases + y % s) * q->phases + x % s) * q->plane +
+           (int64_t)(y / s) * q->pitch + x / s;
 }
 
-/* The rows of all products. */
-static void l2l__scatter_rows(l2l__scatter *q, const l2l_real *w)
+/* Pixels `at` and up of dy with its gaps, one for each of the panel's columns; zeros in the gaps
+   and behind the end. */
+static void l2l__scatter_pack(const l2l__scatter *q, const l2l_real *dy, int at, l2l_real *pixels,
+                              l2l_real *panel)
 {
     const l2l__geometry *g = q->g;
-    int j, row, lines = g->kh * g->c, each = l2l__pieces(lines, L2L__ROWS) * L2L__ROWS;
-    for (j = 0; j < g->kw; j++)
-        for (row = 0; row < each; row++) {
-            int of = row < lines ? row : lines - 1, i = of / g->c, c = of % g->c;
-            q->weights[j * each + row] = w + ((int64_t)(i * g->kw + j) * g->c + c) * g->k;
-            q->places[j * each + row] = row < lines ? l2l__scatter_place(q, c, i, j) : -1;
-        }
+    const int width = q->kernels->columns, k = g->k;
+    int n, run, x, y;
+    for (n = 0; n < width; n += run) {
+        y = (at + n) / q->pitch;
+        x = (at + n) % q->pitch;
+        run = l2l__at_most(x < g->ow && y < g->oh ? g->ow - x : q->pitch - x, width - n);
+        if (x < g->ow && y < g->oh)
+            memcpy(pixels + n * k, dy + ((int64_t)y * g->ow + x) * k,
+                   (size_t)run * (size_t)k * sizeof *dy);
+        else
+            memset(pixels + n * k, 0, (size_t)run * (size_t)k * sizeof *dy);
+    }
+    q->kernels->pack(k, width, pixels, 1, k, panel);
 }
 
-/* A panel of pixels by all taps, into the planes from the pixels' place on. */
-static void l2l__scatter_panel(const l2l__scatter *q, const l2l_real *panel, l2l_real *planes)
+/* A panel by all taps, into the planes from its first pixel's place on; `products` is room. */
+static void l2l__scatter_panel(const l2l__scatter *q, const l2l_real *panel, l2l_real *products,
+                               l2l_real *planes)
 {
-    const int k = q->g->k;
-    int first, rows, d;
-    for (first = 0; first < q->rows; first += L2L__ROWS) {
+    const l2l__geometry *g = q->g;
+    const int width = q->kernels->columns, all = g->kh * g->kw * g->c;
+    int first, r, d;
+    for (first = 0; first < all; first += L2L__ROWS) {
+        int rows = l2l__at_most(L2L__ROWS, all - first);
+        const l2l_real *a[L2L__ROWS];
         l2l_real *y[L2L__ROWS];
-        for (rows = 0; rows < L2L__ROWS && q->places[first + rows] >= 0; rows++)
-            y[rows] = planes + q->places[first + rows];
-        for (d = 0; d < k; d += L2L__SLAB)
-            q->kernels->tile(rows, 1, l2l__at_most(L2L__SLAB, k - d), q->weights + first, d,
-                             panel + (int64_t)d * q->kernels->columns, 0, y, true);
+        for (r = 0; r < L2L__ROWS; r++) {
+            a[r] = q->w + (int64_t)(first + (r < rows ? r : 0)) * g->k;
+            y[r] = products + r * width;
+        }
+        for (d = 0; d < g->k; d += L2L__SLAB)
+            q->kernels->tile(rows, 1, l2l__at_most(L2L__SLAB, g->k - d), a, d,
+                             panel + (int64_t)d * width, 0, y, d > 0);
+        for (r = 0; r < rows; r++) {
+            l2l_real *to = planes + q->places[first + r];
+            q->kernels->ew(L2L__ADD, width, to, y[r], 0, 0, to);
+        }
     }
 }
 
-/* One image. Columns beyond a row's end are zeros, and stay in the pitch. */
+/* The planes to row y, channel c of dx; zeros where no tap reaches. */
+static void l2l__scatter_row(const l2l__scatter *q, const l2l_real *planes, int y, int c,
+                             l2l_real *dx)
+{
+    const l2l__geometry *g = q->g;
+    const int s = g->stride, p = g->padding, line = (y + p) / s;
+    int v, x, column;
+    for (v = 0; v < s && v < g->w; v++) {
+        bool reached = (y + p) % s < q->phases && (v + p) % s < q->phases && line < q->lines;
+        const l2l_real *from = planes + (reached ? l2l__scatter_place(q, c, y + p, v + p) : 0);
+        for (x = v, column = (v + p) / s; x < g->w; x += s, column++, from++)
+            dx[x * g->c + c] = reached && column < q->pitch ? *from : 0;
+    }
+}
+
 static void l2l__scatter_image(const l2l__scatter *q, const l2l_real *dy, l2l_real *room,
                                l2l_real *dx)
 {
     const l2l__geometry *g = q->g;
-    const int width = q->kernels->columns, s = g->stride;
-    l2l_real *planes = room + (int64_t)g->k * width;
-    int y, x, c, j;
+    const int width = q->kernels->columns, pixels = (g->oh - 1) * q->pitch + g->ow;
+    l2l_real *panel = room + (int64_t)g->k * width, *products = panel + (int64_t)g->k * width;
+    l2l_real *planes = products + L2L__ROWS * width;
+    int at, y, c;
     memset(planes, 0, (size_t)(room + q->size - planes) * sizeof *planes);
-    for (y = 0; y < g->oh; y++)
-        for (x = 0; x < g->ow; x += width) {
-            q->kernels->pack(g->k, l2l__at_most(width, g->ow - x),
-                             dy + ((int64_t)y * g->ow + x) * g->k, 1, g->k, room);
-            l2l__scatter_panel(q, room, planes + (int64_t)y * q->pitch + x);
-        }
+    for (at = 0; at < pixels; at += width) {
+        l2l__scatter_pack(q, dy, at, room, panel);
+        l2l__scatter_panel(q, panel, products, planes + at);
+    }
     for (y = 0; y < g->h; y++)
         for (c = 0; c < g->c; c++)
-            for (j = 0; j < s; j++) {
-                const l2l_real *from = planes + l2l__scatter_place(q, c, y + g->padding,
-                                                                   j + g->padding);
-                for (x = j; x < g->w; x += s) dx[((int64_t)y * g->w + x) * g->c + c] = *from++;
-            }
+            l2l__scatter_row(q, planes, y, c, dx + (int64_t)y * g->w * g->c);
 }
 
 static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
                                   const l2l_tensor *w, l2l_real *dx)
 {
     int64_t from = (int64_t)g->oh * g->ow * g->k, to = (int64_t)g->h * g->w * g->c;
-    const int width = c->kernels->columns, s = g->stride, n = g->n;
-    const int pitch = l2l__pieces(g->w + 2 * g->padding, s);
-    int workers = l2l__workers(c, n * from * g->kh * g->kw * g->c), worker, taken = 0;
+    const int width = c->kernels->columns, large = g->kh > g->kw ? g->kh : g->kw;
+    const int taps = g->kh * g->kw;
+    int workers = l2l__workers(c, g->n * from * taps * g->c), worker, taken = 0, r;
     l2l__scatter q;
     l2l_real *room;
     memset(&q, 0, sizeof q);
     q.kernels = c->kernels;
     q.g = g;
-    q.height = l2l__pieces(g->h + 2 * g->padding, s) + g->kh / s;
-    q.pitch = l2l__pieces(g->ow, width) * width + g->kw / s;
-    if (q.pitch < pitch) q.pitch = pitch;
-    q.size = (int64_t)g->k * width + (int64_t)g->c * s * s * q.height * q.pitch;
-    q.rows = l2l__pieces(g->kh * g->c, L2L__ROWS) * L2L__ROWS * g->kw;
-    q.weights = (const l2l_real **)l2l__arena_array(c, q.rows, sizeof *q.weights);
-    q.places = (int64_t *)l2l__arena_array(c, q.rows, sizeof *q.places);
+    q.phases = g->stride < large ? g->stride : large;
+    q.lines = g->oh + (g->kh - 1) / g->stride;
+    q.pitch = g->ow + (g->kw - 1) / g->stride;
+    q.plane = (int64_t)q.lines * q.pitch + width;
+    q.size = (2 * (int64_t)g->k + L2L__ROWS) * width + g->c * q.phases * q.phases * q.plane;
+    q.w = w->data;
+    q.places = (int64_t *)l2l__arena_array(c, (int64_t)taps * g->c, sizeof *q.places);
     room = (l2l_real *)l2l__arena_array(c, workers * q.size, sizeof *room);
-    if (!c->status) l2l__scatter_rows(&q, w->data);
+    for (r = 0; !c->status && r < taps * g->c; r++)
+        q.places[r] = l2l__scatter_place(&q, r % g->c, r / g->c / g->kw, r / g->c % g->kw);
     L2L__PARALLEL(workers)
     for (worker = 0; worker < (c->status ? 0 : workers); worker++) {
         int i;
-        for (i = l2l__next(&taken); i < n; i = l2l__next(&taken))
+        for (i = l2l__next(&taken); i < g->n; i = l2l__next(&taken))
             l2l__scatter_image(&q, dy + i * from, room + worker * q.size, dx + i * to);
     }
     return !c->status;
 }
 
-static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
-                                     const l2l_tensor *w, l2l_real *dx)
+static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *layer,
+                                     const l2l_real *dy, const l2l_tensor *w, l2l_real *dx)
 {
+    const l2l__geometry simple = l2l__simplified(layer), *g = &simple;
     l2l_mark mark = l2l_mark_here(c);
     l2l__geometry turned = l2l__turned(g);
     int side = l2l__winograd_side(c->kernels, &turned, turned.padding);
@@ -14074,10 +14131,6 @@ static bool l2l__direct_weight_gradient(l2l_context *c, const l2l__geometry *g, 
         q.g.c = g->kw * g->c;
         q.g.kw = 1;
     }
-    if (g->kh == g->h && g->kw == g->w && !g->padding) { /* a linear layer: an image is a pixel   */
-        q.g.c = q.pitch = g->kh * g->kw * g->c;
-        q.g.kh = q.g.kw = q.g.h = q.g.w = q.g.stride = 1;
-    }
     if (q.g.kh * q.g.kw == 1 && q.g.stride == 1 && q.g.padding == 0 && q.pitch == q.g.c &&
         pixels <= INT_MAX) {
         q.g.n = q.g.h = q.g.oh = 1;          /* all pixels in one row: a plain matrix product     */
@@ -14086,9 +14139,10 @@ static bool l2l__direct_weight_gradient(l2l_context *c, const l2l__geometry *g, 
     return !c->status && l2l__outer_run(c, &q, dw);
 }
 
-static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
-                                      const l2l_real *dy, l2l_real *dw)
+static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *layer,
+                                      const l2l_real *x, const l2l_real *dy, l2l_real *dw)
 {
+    const l2l__geometry simple = l2l__simplified(layer), *g = &simple;
     l2l_mark mark = l2l_mark_here(c);
     int side = l2l__winograd_side(c->kernels, g, 0); /* this direct way leaves nothing out        */
     bool ok = true;
@@ -14185,8 +14239,8 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 
 /* HISTORY
    0.7.0  (2026-11)  l2l_model_gradient; passes without a tape go depth first; first layers line by
-                     line, their input gradients summed in planes, in another order; weight
-                     gradients of linear layers as one product
+                     line, their input gradients summed in planes, in another order; kernels as
+                     large as the plane are linear layers
    0.6.0  (2026-11)  searches of one's own (l2l_search, l2l_spot); AutoAttack, Square, C&W l2,
                      DeepFool, Sign-OPT, the line search, Adam and shrinking steps as maximizers,
                      evaluations (folds over records) and their states (format 5, text), transfer,

@@ -114,14 +114,21 @@ static void save_images(const char *path, const l2l_real *x, const l2l_evaluatio
     failed |= cli_complain(e->data->context);
 }
 
-static void load_images(const char *flag, const char *path, const l2l_evaluation *e, npy_array *a)
+/* The images of the part: of a file that reaches so far those from --first on, else the first. */
+static l2l_real *load_images(const char *flag, const char *path, const l2l_evaluation *e, npy_array *a)
 {
     const l2l_model_options *o = l2l_model_info(e->model);
+    const int64_t one = (int64_t)o->channels * o->height * o->width;
     if (!npy_load(e->data->context, path, a)) die(e->data->context);
     if (a->rank != 4 || a->integer || a->shape[0] < e->images || a->shape[1] != o->channels ||
         a->shape[2] != o->height || a->shape[3] != o->width)
         cli_fail("%s %s: expected reals of shape (%d or more, %d, %d, %d)", flag, path, e->images,
                  o->channels, o->height, o->width);
+    if (a->shape[0] >= (int64_t)set.first + e->images) return a->reals + set.first * one;
+    if (a->shape[0] == e->images) return a->reals;
+    cli_fail("%s %s: %d images, but --first %d needs those of the part, %d, or at least %d", flag, path,
+             (int)a->shape[0], set.first, e->images, set.first + e->images);
+    return NULL;
 }
 
 /* The clean images, by an attack that stays where it starts, in an evaluation of their own. */
@@ -164,8 +171,8 @@ static l2l_real *foreign_images(const l2l_evaluation *e, spec *s)
     l2l_result r;
     l2l_model *m;
     if (*s->images) {
-        load_images("images", s->images, e, &a);
-        memcpy(x, a.reals, (size_t)(a.count / a.shape[0] * e->images) * sizeof *x);
+        l2l_real *from = load_images("images", s->images, e, &a);
+        memcpy(x, from, (size_t)(a.count / a.shape[0] * e->images) * sizeof *x);
         npy_array_free(e->data->context, &a);
         return x;
     }
@@ -304,7 +311,8 @@ static void print_json(const l2l_evaluation *e, const spec *specs, int n)
     char warnings[4096];
     int i;
     l2l_evaluation_warnings(e, warnings, sizeof warnings);
-    printf("{\"images\":%d,\"first\":%d,\"natural\":%s,\"attacks\":{", e->images, set.first, json(e->natural).text);
+    printf("{\"images\":%d,\"first\":%d,\"training_images\":%s,\"natural\":%s,\"attacks\":{", e->images,
+           set.first, set.training ? "true" : "false", json(e->natural).text);
     for (i = 0; i < n; i++) {
         const spec *s = &specs[i];
         const l2l_result *r = &s->result;
@@ -409,7 +417,8 @@ static void print_matrix(l2l_context *c, const l2l_dataset *d, l2l_model *const 
 {
     int i, j;
     if (set.json) {
-        printf("{\"images\":%d,\"attack\":", images);
+        printf("{\"images\":%d,\"first\":%d,\"training_images\":%s,\"attack\":", images, set.first,
+               set.training ? "true" : "false");
         print_string(s->spec);
         printf(",\"models\":[");
         for (i = 0; i < n; i++) {
@@ -488,7 +497,7 @@ static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
     l2l_evaluation e;
     evaluation_state state;
     npy_array init;
-    l2l_real *logits = NULL;
+    l2l_real *logits = NULL, *start = NULL;
     double begin = cli_seconds();
     int i, needed = set.dump_logits != NULL, status = 0;
     o.limit = set.limit;
@@ -504,7 +513,7 @@ static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
     }
     if (needed) logits = clean_logits(&e);
     memset(&init, 0, sizeof init);
-    if (set.init) load_images("--init", set.init, &e, &init);
+    if (set.init) start = load_images("--init", set.init, &e, &init);
     if (set.state) {
         cli_catch(SIGINT);
         cli_catch(SIGTERM);
@@ -512,7 +521,7 @@ static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
     show.begin = cli_seconds();
     for (i = 0; i < n && !l2l_error(c); i++) {
         if (specs[i].kind->make != spec_none) {
-            run(&state, &specs[i], set.init ? init.reals : NULL, logits);
+            run(&state, &specs[i], start, logits);
         } else {
             specs[i].result.accuracy = e.natural;
             specs[i].result.attacked = e.images;

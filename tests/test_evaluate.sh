@@ -84,6 +84,17 @@ for spec in pgd:steps=2 pgd:target=random:steps=2 square:steps=20; do
         { array one.npy; array two.npy; } >parts && array whole.npy | cmp -s - parts && [ -s parts ]
     verdict "$spec: the images of two parts are those of the whole" $?
 done
+# Starting points of the whole, or of the part alone.
+from() { a --attack ifgsm:steps=1 --init "$@" >output 2>&1; }
+from whole.npy --dump-adv all.npy && from whole.npy --limit 25 --dump-adv first.npy &&
+    from whole.npy --first 25 --limit 35 --dump-adv rest.npy && { array first.npy; array rest.npy; } >parts &&
+    array all.npy | cmp -s - parts
+verdict "starting points of the whole" $?
+from one.npy --limit 25 --dump-adv again.npy && array again.npy >start && array first.npy | cmp -s - start
+verdict "starting points of the part alone" $?
+from two.npy --first 25 --limit 35 --dump-adv again.npy && array again.npy >start && array rest.npy | cmp -s - start
+verdict "starting points of the part alone, further on" $?
+refused "starting points of neither" "needs those of the part, 20, or at least 50" a --attack ifgsm --init two.npy --first 30 --limit 20
 says "which part" "25 training images of 28x28, from number 30 on" a --training-images --first 30 --limit 25 --attack fgsm
 refused "a part beyond the end" "--first 100000: there are" a --first 100000
 says "targets reached" "target reached for " a --attack pgd:target=next
