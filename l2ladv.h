@@ -11422,9 +11422,10 @@ typedef struct l2l__kernels {
        a[t*line + p*step + d] * b[(t*depth + d)*columns + ...]. */
     void (*lines)(const l2l__lines *q, int pixels, const l2l_real *a, const l2l_real *b, int k0,
                   int64_t at, l2l_real *y);
-    /* y[r*columns + ...] (+)= sum over p < count of a[p*sa + r] * b[p*sb + ...] */
-    void (*outer)(int rows, int count, const l2l_real *a, int64_t sa, const l2l_real *b, int64_t sb,
-                  l2l_real *y, bool accumulate);
+    /* y[r*columns + ...] (+)= sum over l < lines, p < count of
+       a[l*la + p*sa + r] * b[l*lb + p*sb + ...] */
+    void (*outer)(int rows, int lines, int count, const l2l_real *a, int64_t la, int64_t sa,
+                  const l2l_real *b, int64_t lb, int64_t sb, l2l_real *y, bool accumulate);
     /* A tap of a panel: out[d*columns + q] = in[d*sd + q*sq]; 0 for columns from `valid` on. */
     void (*pack)(int depth, int valid, const l2l_real *in, int64_t sd, int64_t sq, l2l_real *out);
     /* Of pixels of n channels those from k on; 0 for all. The epilogue of one pixel, whose residual
@@ -11760,24 +11761,31 @@ L2L__KERNEL void L2L__NAME(lines)(const l2l__lines *q, int pixels, const l2l_rea
 }
 
 /* The same tile for weight gradients: the rows are neighbours in a, the sum runs over pixels. */
-L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int count, const l2l_real *a, int64_t sa,
-                                       const l2l_real *b, int64_t sb, l2l_real *y, bool accumulate)
+L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int lines, int count, const l2l_real *a,
+                                       int64_t la, int64_t sa, const l2l_real *b, int64_t lb,
+                                       int64_t sb, l2l_real *y, bool accumulate)
 {
     enum { L = 2 * L2L__LANES };
     l2l_real *const at[6] = {y, y + L, y + 2 * L, y + 3 * L, y + 4 * L, y + 5 * L};
     L2L__NAME(sums) s = L2L__NAME(sums_load)(rows, at, accumulate);
     int p;
-    for (p = 0; p < count; p++, a += sa, b += sb)
-        L2L__NAME(sums_add)(rows, &s, b, a, a + (rows > 1 ? 1 : 0), a + (rows > 2 ? 2 : 0),
-                            a + (rows > 3 ? 3 : 0), a + (rows > 4 ? 4 : 0), a + (rows > 5 ? 5 : 0));
+    for (la -= sa * count, lb -= sb * count; lines > 0; lines--, a += la, b += lb)
+        for (p = 0; p < count; p++, a += sa, b += sb)
+            L2L__NAME(sums_add)(rows, &s, b, a, a + (rows > 1 ? 1 : 0), a + (rows > 2 ? 2 : 0),
+                                a + (rows > 3 ? 3 : 0), a + (rows > 4 ? 4 : 0),
+                                a + (rows > 5 ? 5 : 0));
     L2L__NAME(sums_store)(rows, s, at);
 }
 
-L2L__KERNEL void L2L__NAME(outer)(int rows, int count, const l2l_real *a, int64_t sa,
-                                  const l2l_real *b, int64_t sb, l2l_real *y, bool accumulate)
+L2L__KERNEL void L2L__NAME(outer)(int rows, int lines, int count, const l2l_real *a, int64_t la,
+                                  int64_t sa, const l2l_real *b, int64_t lb, int64_t sb,
+                                  l2l_real *y, bool accumulate)
 {
     switch (rows) {
-#define X(r) case r + 1: L2L__NAME(outer_rows)(r + 1, count, a, sa, b, sb, y, accumulate); break;
+#define X(r)                                                                                   \
+    case r + 1:                                                                                \
+        L2L__NAME(outer_rows)(r + 1, lines, count, a, la, sa, b, lb, sb, y, accumulate);       \
+        break;
         L2L__EACH_ROW(X)
 #undef X
     }
@@ -13648,8 +13656,8 @@ static void l2l__winograd_sum(const l2l__winograd_plan *g, int count, const l2l_
     v += p * l2l__winograd_v(x) + (int64_t)slab * x->most * x->vrow;
     z += p * l2l__winograd_v(dy) + (int64_t)(k0 / dy->slab) * dy->most * dy->vrow + k0 % dy->slab;
     for (band = 0; band < channels; band += L2L__ROWS)
-        x->kernels->outer(l2l__at_most(L2L__ROWS, channels - band), count, v + band, x->vrow, z,
-                          dy->vrow, sums + p * g->step + band * width, accumulate);
+        x->kernels->outer(l2l__at_most(L2L__ROWS, channels - band), 1, count, v + band, 0, x->vrow,
+                          z, 0, dy->vrow, sums + p * g->step + band * width, accumulate);
 }
 
 /* An item's sums to the weight's gradient; `out` is room for nine points. */
@@ -14050,20 +14058,19 @@ static l2l__outer_tile l2l__outer_tile_of(const l2l__outer_plan *q, int tile)
 static void l2l__outer_add(const l2l__outer_plan *q, int n, const l2l__outer_tile *t)
 {
     const l2l__geometry *g = &q->g;
-    int i = t->tap / g->kw - g->padding, j = t->tap % g->kw - g->padding, s = g->stride, oh;
-    int first = 0, last = g->ow;
+    const int64_t s = g->stride, i = t->tap / g->kw - g->padding, j = t->tap % g->kw - g->padding;
+    int top = 0, bottom = g->oh, first = 0, last = g->ow;
+    while (top < bottom && top * s + i < 0) top++;
+    while (bottom > top && (bottom - 1) * s + i >= g->h) bottom--;
     while (first < last && first * s + j < 0) first++;
     while (last > first && (last - 1) * s + j >= g->w) last--;
-    for (oh = 0; oh < g->oh && first < last; oh++) {
-        int64_t ih = (int64_t)oh * s + i;
-        if (ih < 0 || ih >= g->h) continue;
-        q->kernels->outer(
-            t->rows, last - first,
-            q->x + ((n * (int64_t)g->h + ih) * g->w + first * s + j) * q->pitch + t->c0,
-            (int64_t)s * q->pitch,
-            q->dy + ((n * (int64_t)g->oh + oh) * g->ow + first) * q->ldy + t->start, q->ldy,
-            t->sums, true);
-    }
+    if (top == bottom || first == last) return;
+    q->kernels->outer(
+        t->rows, bottom - top, last - first,
+        q->x + ((n * (int64_t)g->h + top * s + i) * g->w + first * s + j) * q->pitch + t->c0,
+        s * g->w * q->pitch, s * q->pitch,
+        q->dy + ((n * (int64_t)g->oh + top) * g->ow + first) * q->ldy + t->start,
+        (int64_t)g->ow * q->ldy, q->ldy, t->sums, true);
 }
 
 static void l2l__outer_store(const l2l__outer_plan *q, const l2l__outer_tile *t, l2l_real *dw)
