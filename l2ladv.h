@@ -9488,8 +9488,8 @@ static bool l2l__fetch(const l2l_dataset *d, const char *who, const l2l_model_op
 typedef struct l2l__file {
     l2l_context *context;
     const char *label;                       /* path or "memory", borrowed                        */
-    const unsigned char *data;               /* the first `held` of its bytes                     */
-    size_t bytes, held;
+    const unsigned char *data;               /* the first `loaded` of its bytes                   */
+    size_t bytes, loaded;
     void *owned;                             /* to be given back with l2l_free, or NULL           */
     void *stream;                            /* a FILE of ours with the others, or NULL           */
 } l2l__file;
@@ -9500,7 +9500,7 @@ static l2l__file l2l__file_of(l2l_context *c, const char *label, const void *dat
     f.context = c;
     f.label = label;
     f.data = (const unsigned char *)data;
-    f.bytes = f.held = data ? bytes : 0;
+    f.bytes = f.loaded = data ? bytes : 0;
     return f;
 }
 
@@ -9881,17 +9881,17 @@ static bool l2l__file_hold(l2l__file *f, size_t n)
     FILE *in = (FILE *)f->stream;
     unsigned char *all;
     if (n > f->bytes) n = f->bytes;
-    if (f->context->status || n <= f->held) return !f->context->status;
+    if (f->context->status || n <= f->loaded) return !f->context->status;
     if (!(all = (unsigned char *)l2l__allocate_raw(f->context, n))) return false;
-    if (f->held) memcpy(all, f->data, f->held);
+    if (f->loaded) memcpy(all, f->data, f->loaded);
     l2l_free(f->context, f->owned);
     f->owned = all;
     f->data = all;
     errno = 0;
-    if (l2l__seek(in, (int64_t)f->held, SEEK_SET) ||
-        fread(all + f->held, 1, n - f->held, in) != n - f->held)
-        return l2l__file_cannot(f, "read on", (int64_t)f->held);
-    f->held = n;
+    if (l2l__seek(in, (int64_t)f->loaded, SEEK_SET) ||
+        fread(all + f->loaded, 1, n - f->loaded, in) != n - f->loaded)
+        return l2l__file_cannot(f, "read on", (int64_t)f->loaded);
+    f->loaded = n;
     if (n == f->bytes) l2l__file_shut(f);
     return true;
 }
