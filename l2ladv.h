@@ -1,4 +1,4 @@
-/* l2ladv.h - v0.7.0 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.8.0 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
@@ -62,32 +62,32 @@ int main(void)
            random numbers                             336  >>random
            tensors, the tape, gradients               357  >>tensor
            operations                                 420  >>operations
-           losses                                     532  >>losses
-           classifiers, layers, own networks          543  >>models
-           outer optimizers, schedules                689  >>optimizers
-           objective, maximizer, outer loss           729  >>seams
-           attacks                                    870  >>attacks
-           the learned maximizer                     1012  >>learned
-           data sets                                 1054  >>data
-           training                                  1077  >>train
-           evaluation                                1218  >>evaluate
-           files                                     1231  >>files
+           losses                                     533  >>losses
+           classifiers, layers, own networks          544  >>models
+           outer optimizers, schedules                690  >>optimizers
+           objective, maximizer, outer loss           730  >>seams
+           attacks                                    871  >>attacks
+           the learned maximizer                     1013  >>learned
+           data sets                                 1055  >>data
+           training                                  1078  >>train
+           evaluation                                1219  >>evaluate
+           files                                     1232  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1348  >>algorithm-1
-      4  The learned maximizer                       2471  >>maximizer
-      5  Maximizers that do not learn                3367  >>maximizers
-      6  Methods and trainers                        3441  >>methods
+      3  Algorithm 1, line by line                   1349  >>algorithm-1
+      4  The learned maximizer                       2472  >>maximizer
+      5  Maximizers that do not learn                3368  >>maximizers
+      6  Methods and trainers                        3442  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3869  >>foundation
-      8  Tensors and reverse-mode autodiff           4972  >>autodiff
-      9  Layers and classifiers                      6656  >>layers
-     10  Losses and outer optimizers                 8031  >>losses-code
+      7  Errors, memory, random numbers, options     3870  >>foundation
+      8  Tensors and reverse-mode autodiff           4973  >>autodiff
+      9  Layers and classifiers                      6657  >>layers
+     10  Losses and outer optimizers                 8032  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8555  >>attacks-code
-     12  Evaluation                                  9331  >>evaluation
-     13  Data sets                                   9383  >>data-code
-     14  Files                                       9479  >>files-code
-     15  Kernels                                    11368  >>kernels
+     11  Attacks                                     8556  >>attacks-code
+     12  Evaluation                                  9332  >>evaluation
+     13  Data sets                                   9384  >>data-code
+     14  Files                                       9480  >>files-code
+     15  Kernels                                    11369  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -180,7 +180,7 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.7.0"
+#define L2LADV_VERSION "0.8.0"
 #define L2LADV_VERSION_NUMBER 700            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -313,7 +313,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.7.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.8.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -423,10 +423,11 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
    derivative is 1 on its bounds, sign' = 0.
 
    The vector kernels compute most 3x3 convolutions of stride 1 with 16 channels or more in tiles of
-   6x6 or 4x4 inputs (Winograd's algorithm), which rounds otherwise than the plain sum:
+   4x4 to 7x7 inputs (Winograd's algorithm), which rounds otherwise than the plain sum:
    - An output's error is relative to the largest number in its tile, not in its own patch: at most
-     1e-6 of that times the sum of its weights' magnitudes (measured: 1e-7). Infinity or
-     not-a-number reaches all outputs of the tile as not-a-number. Other tiles see nothing of it.
+     4e-6 of that times the sum of its weights' magnitudes (measured: 3e-6 at worst, commonly 1e-7).
+     Infinity or not-a-number reaches all outputs of the tile as not-a-number. Other tiles see
+     nothing of it.
    - What is exactly 0 in the plain sum may come out as a number of that error's size, on either
      side of a kink: a gradient of 1e-12 has a sign, where one of 0 has none.
    - Outputs of equal patches would differ by it. Within the 2x2 windows of a pooling with stride 2
@@ -11474,7 +11475,9 @@ enum {
     L2L__WIN_WEIGHT,                         /* G g: 3 to f+2, of the weight                      */
     L2L__WIN_GRAD,                           /* A y: f to f+2, of the output's gradient           */
     L2L__WIN_BACK,                           /* G^T u: f+2 to 3, to the weight's gradient         */
-    L2L__WIN_F2 = 5                          /* added for f = 2; without it f = 4                 */
+    L2L__WIN_F2 = 5,                         /* added for f = 2; without any f = 4                */
+    L2L__WIN_F5 = 10,                        /* added for f = 5                                   */
+    L2L__WIN_POINTS = 49                     /* (f+2)^2 at most                                   */
 };
 
 static void l2l__packed_free(l2l_context *c, l2l__packed *p)
@@ -11524,7 +11527,7 @@ static l2l_real l2l__high(l2l_real x, l2l_real epsilon)
 #ifdef __clang__
 #define L2L__UNROLL _Pragma("unroll")
 #elif __GNUC__ >= 8
-#define L2L__UNROLL _Pragma("GCC unroll 6")
+#define L2L__UNROLL _Pragma("GCC unroll 7")
 #else
 #define L2L__UNROLL
 #endif
@@ -11970,15 +11973,18 @@ L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const l2
 }
 
 #if L2L__LANES > 1 /* for Winograd's convolution alone */
-/* Winograd's transforms (Lavin and Gray 2016) of one line of at most six vectors, under their own
+/* Winograd's transforms (Lavin and Gray 2016) of one line of at most seven vectors, under their own
    names so that they stay in registers.
    F(4,3) interpolates at 0, +-a, +-b and infinity; a = 5/8, b = 3/2 are exact in binary, and their
-   powers spread less than those of the usual 1, 2. F(2,3): 0, +-1, infinity. */
-typedef struct L2L__NAME(six) {
-    L2L__V s0, s1, s2, s3, s4, s5;
-} L2L__NAME(six);
+   powers spread less than those of the usual 1, 2. F(2,3): 0, +-1, infinity. F(5,3): +-s, +-t, +-r
+   and infinity; 5/16, 7/8, 13/8 were found by trying all sixteenths: twice the error of F(4,3) here,
+   a little less than that of the usual F(4,3). */
+typedef struct L2L__NAME(seven) {
+    L2L__V s0, s1, s2, s3, s4, s5, s6;
+} L2L__NAME(seven);
+#define L2L__EACH_POINT(X) L2L__EACH_ROW(X) X(6)
 
-L2L__INLINE L2L__NAME(six) L2L__NAME(line)(const int transform, L2L__NAME(six) x)
+L2L__INLINE L2L__NAME(seven) L2L__NAME(line)(const int transform, L2L__NAME(seven) x)
 {
 #define X(i) x.s##i
 #define Y(i) y.s##i
@@ -11986,8 +11992,11 @@ L2L__INLINE L2L__NAME(six) L2L__NAME(line)(const int transform, L2L__NAME(six) x
 #define FMA L2L__FMA
     const double a = 0.625, b = 1.5, aa = a * a, bb = b * b;
     const double n0 = 1 / (aa * bb), na = 1 / (2 * aa * (aa - bb)), nb = 1 / (2 * bb * (bb - aa));
-    L2L__NAME(six) y = x;
-    L2L__V e, o, p, q;
+    const double s = 0.3125, t = 0.875, r = 1.625, ss = s * s, tt = t * t, rr = r * r;
+    const double ns = 1 / (2 * s * (ss - tt) * (ss - rr)), nt = 1 / (2 * t * (tt - ss) * (tt - rr));
+    const double nr = 1 / (2 * r * (rr - ss) * (rr - tt));
+    L2L__NAME(seven) y = x;
+    L2L__V e, o, p, q, g, h;
     switch (transform) {
     case L2L__WIN_IN:
         Y(0) = FMA(K(aa * bb), X(0), FMA(K(-aa - bb), X(2), X(4)));
@@ -12070,11 +12079,72 @@ L2L__INLINE L2L__NAME(six) L2L__NAME(line)(const int transform, L2L__NAME(six) x
         Y(2) = X(0) - X(1);
         Y(3) = K(0) - X(1);
         break;
-    default: /* L2L__WIN_BACK + L2L__WIN_F2 */
+    case L2L__WIN_BACK + L2L__WIN_F2:
         e = K(0.5) * (X(1) + X(2));
         Y(0) = X(0) + e;
         Y(1) = K(0.5) * (X(1) - X(2));
         Y(2) = e + X(3);
+        break;
+    case L2L__WIN_IN + L2L__WIN_F5: /* of +-p: (x +- p)(x^2 - u)(x^2 - v), u, v of the others */
+#define PAIR(i, j, p, u, v)                                                                        \
+    e = FMA(K(u * v), X(1), FMA(K(-u - v), X(3), X(5)));                                           \
+    o = K(p) * FMA(K(u * v), X(0), FMA(K(-u - v), X(2), X(4)));                                    \
+    Y(i) = o + e;                                                                                  \
+    Y(j) = o - e;
+        Y(6) = FMA(K(-ss * tt * rr), X(0), FMA(K(ss * tt + ss * rr + tt * rr), X(2),
+                                               FMA(K(-ss - tt - rr), X(4), X(6))));
+        PAIR(0, 1, s, tt, rr)
+        PAIR(2, 3, t, ss, rr)
+        PAIR(4, 5, r, ss, tt)
+#undef PAIR
+        break;
+    case L2L__WIN_OUT + L2L__WIN_F5:
+        e = X(0) + X(1);
+        o = X(0) - X(1);
+        p = X(2) + X(3);
+        q = X(2) - X(3);
+        g = X(4) + X(5);
+        h = X(4) - X(5);
+        Y(0) = e + p + g;
+        Y(1) = FMA(K(s), o, FMA(K(t), q, K(r) * h));
+        Y(2) = FMA(K(ss), e, FMA(K(tt), p, K(rr) * g));
+        Y(3) = FMA(K(s * ss), o, FMA(K(t * tt), q, K(r * rr) * h));
+        Y(4) = FMA(K(ss * ss), e, FMA(K(tt * tt), p, FMA(K(rr * rr), g, X(6))));
+        break;
+    case L2L__WIN_WEIGHT + L2L__WIN_F5:
+#define PAIR(i, j, n, p)                                                                           \
+    e = K(n) * FMA(K(p * p), X(2), X(0));                                                          \
+    o = K(n * p) * X(1);                                                                           \
+    Y(i) = e + o;                                                                                  \
+    Y(j) = e - o;
+        Y(6) = X(2);
+        PAIR(4, 5, nr, r)
+        PAIR(2, 3, nt, t)
+        PAIR(0, 1, ns, s)
+#undef PAIR
+        break;
+    case L2L__WIN_GRAD + L2L__WIN_F5:
+#define PAIR(i, j, p)                                                                              \
+    e = FMA(K(p * p), FMA(K(p * p), X(4), X(2)), X(0));                                            \
+    o = K(p) * FMA(K(p * p), X(3), X(1));                                                          \
+    Y(i) = e + o;                                                                                  \
+    Y(j) = e - o;
+        Y(6) = X(4);
+        PAIR(4, 5, r)
+        PAIR(2, 3, t)
+        PAIR(0, 1, s)
+#undef PAIR
+        break;
+    default: /* L2L__WIN_BACK + L2L__WIN_F5 */
+        e = X(0) + X(1);
+        o = X(0) - X(1);
+        p = X(2) + X(3);
+        q = X(2) - X(3);
+        g = X(4) + X(5);
+        h = X(4) - X(5);
+        Y(0) = FMA(K(ns), e, FMA(K(nt), p, K(nr) * g));
+        Y(1) = FMA(K(ns * s), o, FMA(K(nt * t), q, K(nr * r) * h));
+        Y(2) = FMA(K(ns * ss), e, FMA(K(nt * tt), p, FMA(K(nr * rr), g, X(6))));
     }
     return y;
 #undef X
@@ -12089,11 +12159,11 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
                                    const float *const *from, float *const *to,
                                    const l2l__epilogue *e, int k0, const float *base)
 {
-    L2L__V t[36];
-    L2L__NAME(six) x;
+    L2L__V t[L2L__WIN_POINTS];
+    L2L__NAME(seven) x;
     int64_t at;
     int i;
-    x.s0 = x.s1 = x.s2 = x.s3 = x.s4 = x.s5 = L2L__NAME(all)(0);
+    x.s0 = x.s1 = x.s2 = x.s3 = x.s4 = x.s5 = x.s6 = L2L__NAME(all)(0);
     for (at = 0; at < n; at += L2L__LANES) {
         L2L__UNROLL
         for (i = 0; i < m; i++) {
@@ -12102,17 +12172,17 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
         x.s##j = L2L__NAME(load)(from[j * m + i] + at);                                            \
         __builtin_prefetch(from[j * m + i] + at + 32);                                             \
     }
-            L2L__EACH_ROW(X)
+            L2L__EACH_POINT(X)
 #undef X
             x = L2L__NAME(line)(transform, x);
 #define X(j) if (j < k) t[j * m + i] = x.s##j;
-            L2L__EACH_ROW(X)
+            L2L__EACH_POINT(X)
 #undef X
         }
         L2L__UNROLL
         for (i = 0; i < k; i++) {
 #define X(j) if (j < m) x.s##j = t[i * m + j];
-            L2L__EACH_ROW(X)
+            L2L__EACH_POINT(X)
 #undef X
             x = L2L__NAME(line)(transform, x);
 #define X(j)                                                                                       \
@@ -12121,7 +12191,7 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
         __builtin_prefetch(y + 32, 1);                                                             \
         L2L__NAME(store)(y, e ? L2L__NAME(epilogue)(x.s##j, e, k0 + at, y - base) : x.s##j);       \
     }
-            L2L__EACH_ROW(X)
+            L2L__EACH_POINT(X)
 #undef X
         }
     }
@@ -12147,6 +12217,11 @@ L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *cons
         X(L2L__WIN_F2 + L2L__WIN_WEIGHT, 3, 4)
         X(L2L__WIN_F2 + L2L__WIN_GRAD, 2, 4)
         X(L2L__WIN_F2 + L2L__WIN_BACK, 4, 3)
+        X(L2L__WIN_F5 + L2L__WIN_IN, 7, 7)
+        X(L2L__WIN_F5 + L2L__WIN_OUT, 7, 5)
+        X(L2L__WIN_F5 + L2L__WIN_WEIGHT, 3, 7)
+        X(L2L__WIN_F5 + L2L__WIN_GRAD, 5, 7)
+        X(L2L__WIN_F5 + L2L__WIN_BACK, 7, 3)
     }
 #undef X
 }
@@ -12658,7 +12733,7 @@ static const l2l__kernels L2L__NAME(kernels) = {
    forward, y[oh][ow][k] = sum over taps (i,j), c of x[oh*s + i - p][ow*s + j - p][c] w[i][j][c][k]
      K <= 4 < C, stride 1, square (a tile of       l2l__turned_forward: as the input gradient of a
        columns would be all but empty)               layer with C and K exchanged
-     3x3, stride 1, padding <= 2, C and K          l2l__winograd_run, F(4,3) or F(2,3): whichever
+     3x3, stride 1, padding <= 2, C and K          l2l__winograd_run, F(4,3), (5,3), (2,3): what
        multiples of the vector from 16 on, if        l2l__winograd_side counts least work for, with
        that counts less work than the next way       what the transforms cost and edges waste
      C <= 4 (a first layer)                        l2l__lines_forward: a line of the kernel is
@@ -13260,14 +13335,14 @@ static bool l2l__indirect_phases(l2l_context *c, const l2l__geometry *g, const l
     return true;
 }
 
-/* -- Winograd convolution: 3x3, stride 1. A tile of fxf outputs (f = 4 or 2) is A^T [(G g G^T) .
+/* -- Winograd convolution: 3x3, stride 1. A tile of fxf outputs (f = 4, 5 or 2) is A^T [(G g G^T) .
    (B^T d B)] A, where d is its (f+2)x(f+2) patch of the input: for each of the (f+2)^2 points a
-   matrix product over the channels, 36 or 16 multiplications where the direct way has 9 f^2. The
+   matrix product over the channels, 36, 49 or 16 multiplications where the direct way has 9 f^2. The
    input gradient is the same with the kernel turned over, the weight gradient G^T [(B^T d B) .
    (A dy A^T)] G summed over the tiles. */
 typedef struct l2l__winograd {
     const l2l__kernels *kernels;
-    int f, side, points, transform;          /* side f+2, points side^2; 0 or L2L__WIN_F2         */
+    int f, side, points, transform;          /* side f+2, points side^2; see L2L__WIN_F2          */
     int patch, into;                         /* of the source: size of a patch, how transformed   */
     int h, w, c;                             /* the source's plane and channels                   */
     int oh, ow, k, padding;                  /* the output's                                      */
@@ -13298,7 +13373,9 @@ enum {
 /* Which way a layer goes, by its shape alone: f of F(f,3), or 0: the direct way, for which `border`
    is how far the source's plane is padded. The costs are vector operations for each tile: the
    product, and what the transforms of input and output take. Of the four networks' layers F(2,3)
-   serves one only, the weight gradient on VGG-16's planes of 2x2, which is a costly one. */
+   serves one only, the weight gradient on VGG-16's planes of 2x2, which is a costly one. F(5,3) has
+   the larger rounding, which grows with the channels: it must be worth a tenth, as it is on planes
+   of 10x10 and 14x14, and has up to L2L__SLAB channels. */
 static int l2l__winograd_side(const l2l__kernels *kernels, const l2l__geometry *g, int border)
 {
     const int lanes = kernels->columns / 2, c = g->c, k = g->k;
@@ -13307,11 +13384,14 @@ static int l2l__winograd_side(const l2l__kernels *kernels, const l2l__geometry *
     double ck = (double)c * k, direct = (3.0 * g->oh - beyond) * (3.0 * g->ow - beyond) * ck;
     double four = (double)l2l__pieces(g->oh, 4) * l2l__pieces(g->ow, 4);
     double two = (double)l2l__pieces(g->oh, 2) * l2l__pieces(g->ow, 2);
+    double five = (double)l2l__pieces(g->oh, 5) * l2l__pieces(g->ow, 5);
     four *= 36 * ck + 300.0 * c + 250.0 * k;
     two *= 16 * ck + 90.0 * c + 70.0 * k;
+    five *= 49 * ck + 450.0 * c + 380.0 * k;
     if (!kernels->winograd || g->kh != 3 || g->kw != 3 || g->stride != 1 || g->padding < 0 ||
         g->padding > 2 || c % lanes || k % lanes || c < 16 || k < 16)
         return 0;
+    if (c <= L2L__SLAB && five < 0.9 * four && five < two && five < direct) return 5;
     if (four <= two && four < direct) return 4;
     return two < direct ? 2 : 0;
 }
@@ -13325,7 +13405,7 @@ static l2l__winograd l2l__winograd_of(const l2l_context *c, int f, const l2l__ge
     q.f = f;
     q.side = q.patch = f + 2;
     q.points = q.side * q.side;
-    q.transform = f == 4 ? 0 : L2L__WIN_F2;
+    q.transform = f == 2 ? L2L__WIN_F2 : f == 5 ? L2L__WIN_F5 : 0;
     q.into = q.transform + L2L__WIN_IN;
     q.h = g->h; q.w = g->w; q.c = q.slab = g->c;
     q.oh = g->oh; q.ow = g->ow; q.k = g->k;
@@ -13372,8 +13452,8 @@ static int64_t l2l__winograd_m(const l2l__winograd *q)
 /* Tiles t0 .. t0+count-1 of the source into v, as its tiles from `first` on. */
 static void l2l__winograd_in(const l2l__winograd *q, int t0, int count, int first, l2l_real *v)
 {
-    const l2l_real *from[36];
-    l2l_real *to[36];
+    const l2l_real *from[L2L__WIN_POINTS];
+    l2l_real *to[L2L__WIN_POINTS];
     int64_t point = l2l__winograd_v(q);
     int t, p, y, x, d0;
     for (t = 0; t < count; t++) {
@@ -13395,8 +13475,8 @@ static void l2l__winograd_in(const l2l__winograd *q, int t0, int count, int firs
 static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int k0, int n,
                               const l2l_real *m)
 {
-    const l2l_real *from[36];
-    l2l_real *to[16];
+    const l2l_real *from[L2L__WIN_POINTS];
+    l2l_real *to[25];
     int64_t point = l2l__winograd_m(q);
     int t, p, y, x, i, j;
     for (t = 0; t < count; t++) {
@@ -13414,7 +13494,7 @@ static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int k0,
 /* Equal patches of the input give equal outputs, and max pooling meets exact ties wherever the
    background is plain. Winograd's rounding depends on an output's place in its tile and would break
    them at random: so the outputs of a 2x2 window whose patches are equal take the first one's
-   numbers. Windows lie within tiles, and this is done while those are in the cache. */
+   numbers. Where windows lie within tiles, this is done while those are in the cache. */
 static void l2l__tie(const l2l__winograd *q, unsigned ties, int64_t corner)
 {
     const l2l_real *residual = q->epilogue->residual;
@@ -13450,6 +13530,19 @@ static void l2l__tie_tiles(const l2l__winograd *q, int t0, int count)
     }
 }
 
+/* Where windows do not lie within tiles: all of them, at the end. */
+static void l2l__tie_planes(const l2l_context *c, const l2l__winograd *q)
+{
+    l2l__winograd windows = *q;
+    int t;
+    windows.f = 4;
+    windows.th = l2l__pieces(q->oh, 4);
+    windows.tw = l2l__pieces(q->ow, 4);
+    windows.tiles = q->geometry ? q->tiles / (q->th * q->tw) * windows.th * windows.tw : 0;
+    L2L__PARALLEL(l2l__workers(c, (int64_t)windows.tiles * q->points * q->c))
+    for (t = 0; t < windows.tiles; t++) l2l__tie_tiles(&windows, t, 1);
+}
+
 /* A matrix product with a panel: y[i][0..columns) (+)= a[i][0..depth) b for i < count. Rows of a
    stand `pa` numbers apart, those of y `py`. */
 static void l2l__panel_product(const l2l__kernels *kernels, int count, int depth, const l2l_real *a,
@@ -13478,7 +13571,7 @@ static void l2l__winograd_weight(const l2l__winograd *q, int panel, int d0, int 
                                  l2l_real *room, l2l_real *u, int64_t step)
 {
     const l2l_real *from[9];
-    l2l_real *to[36];
+    l2l_real *to[L2L__WIN_POINTS];
     int i, width = q->kernels->columns;
     int64_t tap = (int64_t)(q->panels ? q->c : depth) * width;
     const l2l_real *taps = room;
@@ -13498,7 +13591,7 @@ static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
     int64_t vs, ms;
     l2l_real *space;
-    q->most = l2l__at_most(q->c + q->k <= 128 ? 48 : 24, q->tiles);
+    q->most = l2l__at_most((q->c + q->k <= 128 ? 48 : 24) * 36 / q->points, q->tiles);
     blocks = l2l__pieces(l2l__pieces(q->tiles, q->most), workers) * workers;
     q->most = l2l__pieces(q->tiles, blocks);
     vs = l2l__winograd_v(q);
@@ -13518,7 +13611,7 @@ static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
                                        q->u + ((int64_t)j * q->points + p) * q->c * width,
                                        m + p * ms + j * width, q->mrow, false);
             l2l__winograd_out(q, t0, count, 0, q->k, m);
-            l2l__tie_tiles(q, t0, count);
+            if (q->f % 2 == 0) l2l__tie_tiles(q, t0, count);
         }
     }
     l2l__arena_drop(c, space);
@@ -13576,7 +13669,8 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
                 l2l__winograd_panel(q, t0, count, j, mine, space + worker * size);
         }
         L2L__PARALLEL(workers)
-        for (t = 0; t < (q->geometry ? count : 0); t++) l2l__tie_tiles(q, t0 + t, 1);
+        for (t = 0; t < (q->geometry && q->f % 2 == 0 ? count : 0); t++)
+            l2l__tie_tiles(q, t0 + t, 1);
     }
     l2l__arena_drop(c, space);
     l2l__arena_drop(c, v);
@@ -13630,6 +13724,7 @@ static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor
         if (p && !c->caller) p->used[direction] = p->version + 1;
         ok = !c->status && l2l__winograd_panels(c, q);
     }
+    if (ok && q->f % 2) l2l__tie_planes(c, q);
     l2l_release(c, mark);
     return ok;
 }
@@ -13664,7 +13759,7 @@ static void l2l__winograd_sum(const l2l__winograd_plan *g, int count, const l2l_
 static void l2l__winograd_collect(const l2l__winograd_plan *g, const l2l_real *sums, int item,
                                   l2l_real *out)
 {
-    const l2l_real *from[36];
+    const l2l_real *from[L2L__WIN_POINTS];
     l2l_real *to[9];
     const l2l__winograd *x = &g->x;
     int width = x->kernels->columns, c0 = item / g->panels * x->slab, k0 = item % g->panels * width;
@@ -14245,6 +14340,8 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   0.8.0  (2026-11)  3x3 layers on planes of 10x10, 14x14 and the like in tiles of 5x5, which round
+                     otherwise; weight gradients of strided layers keep their sums in registers
    0.7.0  (2026-11)  l2l_model_gradient; passes without a tape go depth first; first layers line by
                      line, their input gradients summed in planes, in another order; kernels as
                      large as the plane are linear layers
