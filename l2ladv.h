@@ -59,35 +59,35 @@ int main(void)
       1  Configuration macros                         145  >>macros
       2  The public interface                         206  >>interface
            contexts, errors, memory                   229  >>context
-           random numbers                             336  >>random
-           tensors, the tape, gradients               357  >>tensor
-           operations                                 420  >>operations
-           losses                                     533  >>losses
-           classifiers, layers, own networks          544  >>models
-           outer optimizers, schedules                690  >>optimizers
-           objective, maximizer, outer loss           730  >>seams
-           attacks                                    871  >>attacks
-           the learned maximizer                     1013  >>learned
-           data sets                                 1055  >>data
-           training                                  1078  >>train
-           evaluation                                1219  >>evaluate
-           files                                     1232  >>files
+           random numbers                             338  >>random
+           tensors, the tape, gradients               359  >>tensor
+           operations                                 422  >>operations
+           losses                                     535  >>losses
+           classifiers, layers, own networks          546  >>models
+           outer optimizers, schedules                692  >>optimizers
+           objective, maximizer, outer loss           732  >>seams
+           attacks                                    879  >>attacks
+           the learned maximizer                     1021  >>learned
+           data sets                                 1063  >>data
+           training                                  1086  >>train
+           evaluation                                1228  >>evaluate
+           files                                     1241  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1349  >>algorithm-1
-      4  The learned maximizer                       2472  >>maximizer
-      5  Maximizers that do not learn                3368  >>maximizers
-      6  Methods and trainers                        3442  >>methods
+      3  Algorithm 1, line by line                   1358  >>algorithm-1
+      4  The learned maximizer                       2492  >>maximizer
+      5  Maximizers that do not learn                3389  >>maximizers
+      6  Methods and trainers                        3463  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3870  >>foundation
-      8  Tensors and reverse-mode autodiff           4973  >>autodiff
-      9  Layers and classifiers                      6657  >>layers
-     10  Losses and outer optimizers                 8032  >>losses-code
+      7  Errors, memory, random numbers, options     3891  >>foundation
+      8  Tensors and reverse-mode autodiff           4994  >>autodiff
+      9  Layers and classifiers                      6678  >>layers
+     10  Losses and outer optimizers                 8054  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8556  >>attacks-code
-     12  Evaluation                                  9332  >>evaluation
-     13  Data sets                                   9384  >>data-code
-     14  Files                                       9480  >>files-code
-     15  Kernels                                    11369  >>kernels
+     11  Attacks                                     8578  >>attacks-code
+     12  Evaluation                                  9354  >>evaluation
+     13  Data sets                                   9406  >>data-code
+     14  Files                                       9502  >>files-code
+     15  Kernels                                    11391  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -181,7 +181,7 @@ int main(void)
 #include <stdint.h>
 
 #define L2LADV_VERSION "0.8.0"
-#define L2LADV_VERSION_NUMBER 700            /* 10000 major + 100 minor + patch, for #if          */
+#define L2LADV_VERSION_NUMBER 800            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((__unused__))
@@ -232,7 +232,9 @@ typedef float l2l_real;
 
    Errors are sticky. The first error stays in the context as a code and a text; from then on every
    call on that context returns NULL or false at once until l2l_error_clear. So a chain of calls is
-   checked once, at its end. Nothing in this file exits, aborts or prints.
+   checked once, at its end. (Memory that work can do without is none: where there is no room for
+   several threads' slices, a pass is made as a whole, and only its own lack of memory is an error.)
+   Nothing in this file exits, aborts or prints.
 
    Threads are OpenMP's, and results have the same bits for any number of them. Three things that a
    program may do to them:
@@ -744,9 +746,15 @@ typedef struct l2l_objective {
     bool concurrent;  /* `loss` may run in several threads at a time, as those below: see 2.6.    */
                       /* Each has some of the images, and its `labels` are a part of in->labels   */
 } l2l_objective;
-/* One of your own, 1 - p_y, for l2l_train_options.method.objective or l2l_attack.objective:
-       l2l_tensor *loss(l2l_context *c, l2l_tensor *z, l2l_tensor *clean, const int *y, void *user)
+/* One of your own, 1 - p_y:
+       l2l_tensor *miss(l2l_context *c, l2l_tensor *z, l2l_tensor *clean, const int *y, void *user)
        { return l2l_affine(c, l2l_pick(c, l2l_softmax(c, z), y), -1, 1); }
+       ...
+       l2l_objective mine = {0};            the fields that are left 0 are off
+       mine.name = "1 - p_y";
+       mine.loss = miss;
+       mine.concurrent = true;              it changes nothing that others see
+       how.method.objective = mine;         how: l2l_train_options; or attack.objective
    The outer loss is another seam, and stays what it is. */
 L2LADVDEF l2l_objective l2l_objective_cross_entropy(void);
 L2LADVDEF l2l_objective l2l_objective_kl(void); /* KL(f(x) || f(x')), the inner loss of TRADES */
@@ -1192,7 +1200,8 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
    examples/training_log.h. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
 /* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are.
-   *p is of no use where it fails. */
+   *p is of no use where it fails; a step that had no memory can be made again, as above, by the
+   same call. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
                               l2l_progress *p);
 /* A copy of the model of the best epoch by held-out robust accuracy (without held-out images: of
@@ -1362,6 +1371,8 @@ extern "C" {
 
        part      images of a mini-batch that are taken at once (micro_batch); else all of it
        look      a pass through the classifier at x'_t: losses, predictions and gradients
+       slice     a few images that one thread takes through the whole network and back
+       lane      what a thread needs for its slices: a context and a model over shared parameters
        mark      a place in the arena of temporaries, which l2l_release goes back to
        slot      a parameter or a buffer of a model, with its name
        held      memory of an object, in one list that is given back at once
@@ -1373,7 +1384,8 @@ extern "C" {
        bundle    named tensors and texts: a safetensors file */
 
 typedef struct l2l__told {                   /* by a rank: of its part, and at a step's end       */
-    int status, n, right;                    /* of its context; images, those that are right      */
+    int status;                              /* of its context                                    */
+    int n, right;                            /* images, and those that are right                  */
     int guess;                               /* the class predicted for all of them or -1         */
     bool noted, stop;                        /* line 14 saw predictions; a callback says stop     */
     int64_t saturated;                       /* how many pixels of x'_T are on the border         */
@@ -1397,19 +1409,18 @@ struct l2l_trainer {
     l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
     l2l_real *sum;                           /* over the parts: l2l__lay_out; NULL: there is 1    */
     int64_t sum_size, slice;                 /* its numbers; as many of a chunk as a rank adds up */
-    l2l_real *phi;                           /* the maximizer's sum, n_phi numbers, if there are  */
-    int64_t n_phi;                           /* other ranks                                       */
+    l2l_real *phi_sum;                       /* the maximizer's sum, if there are other ranks,    */
+    int64_t n_phi;                           /* and its numbers                                   */
     double norm;                             /* of the gradient of L_theta / B                    */
     l2l_real *buffers;                       /* running statistics before the step                */
     int64_t n_buffers;
     int ranks, round, rounds;                /* in a round every rank takes a part                */
-    l2l__told part, whole, *told;            /* of the part at hand, of the batch so far; of all  */
-    char *talk;                              /* ranks; room for their texts                       */
+    l2l__told part, whole, *told;            /* of the part at hand, the batch so far, all ranks  */
+    char *talk;                              /* room for the ranks' texts                         */
     bool apart;                              /* an error has been told: the ranks talk no more    */
     double *w;                               /* w[0..T]                                           */
-    bool cross_entropy;                      /* line 14 is the library's own, which notes its     */
-                                             /* logits, and                                       */
-    bool looks;                              /* its pass is also the look at x'_T                 */
+    bool cross_entropy;                      /* line 14 is the library's own: it notes its logits */
+    bool one_pass;                           /* line 14's pass is also the look at x'_T           */
     int *order, *train, *held_out, n_train, n_held_out;
     int shuffled;                            /* the epoch whose order stands in `order`           */
     int64_t step;
@@ -1436,8 +1447,8 @@ static void l2l__start(l2l_inner *in, l2l_start kind);
 static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step);
 static bool l2l__step(const l2l_maximizer *m, l2l_inner *in);
 static void l2l__move(l2l_inner *in);
-static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in);
-static bool l2l__inner_gradient(l2l_trainer *t, l2l_inner *in);
+static double l2l__theta_gradient(l2l_trainer *t, l2l_inner *in);
+static bool l2l__phi_gradient(l2l_trainer *t, l2l_inner *in);
 static bool l2l__add_up(l2l_trainer *t, l2l_inner *in);
 static bool l2l__ascend(const l2l_maximizer *m, l2l_inner *in);
 static bool l2l__descend(l2l_trainer *t);
@@ -1468,9 +1479,10 @@ static void l2l__algorithm1(l2l_trainer *trainer)
                 l2l__step(m_phi, &in);       /* delta_t, h_{t+1} = m_phi(g_t, h_t) */ /* [A1:11] */
                 l2l__move(&in);              /* x'_{t+1} = Proj(x'_t + delta_t) */  /* [A1:12] */
                 in.L_phi += in.w[in.t + 1] * l2l__loss_at(trainer, &in, in.t + 1);  /* [A1:13] */
+                /* where line 14 sees the same loss, its pass gives the last: l2l__looked_at */
             }
-            trainer->part.L_theta = l2l__outer_gradient(trainer, &in); /* at x'_T */ /* [A1:14] */
-            l2l__inner_gradient(trainer, &in); /* grad L_phi / B, added up */       /* [A1:15] */
+            trainer->part.L_theta = l2l__theta_gradient(trainer, &in); /* at x'_T */ /* [A1:14] */
+            l2l__phi_gradient(trainer, &in); /* grad L_phi / B, added up */       /* [A1:15] */
             l2l__add_up(trainer, &in);       /* all that with the other parts */
         }
         l2l__ascend(m_phi, &in);             /* phi   += alpha_1 grad L_phi / B */  /* [A1:15] */
@@ -1508,9 +1520,9 @@ struct l2l_context {
     l2l_context *caller;                     /* while slices run in several threads: whose        */
                                              /* parameters they read, which nobody writes then    */
     bool slicing;                            /* one slice runs, whose weights serve others, too   */
-    int cores;                               /* threads that the system lets run at once, as seen */
-    int looks;                               /* by l2l__run_lanes, for so many more of its runs   */
-    double counted;                          /* and when                                          */
+    int cores;                               /* threads that the system was seen to run at once,  */
+    int fewer_runs;                          /* for so many more of l2l__run_lanes's runs,        */
+    double counted;                          /* and when it was                                   */
 };
 
 typedef struct l2l__slot {                   /* a parameter or a buffer                           */
@@ -1814,7 +1826,7 @@ static bool l2l__open_part(l2l_trainer *t, l2l_inner *in, int first, l2l_mark ma
 }
 
 /* Of each round of parts the one of this rank. The last round has perhaps none for it: then, as
-   after an error, it only meets the others. */
+   after an error, it adds nothing, but still has to exchange with the others. */
 static bool l2l__next_part(l2l_trainer *t, l2l_inner *in, l2l_mark mark)
 {
     int64_t first = ((int64_t)t->round * t->ranks + t->options.rank) * l2l__part_size(t, in->batch);
@@ -2094,7 +2106,7 @@ static void l2l__move(l2l_inner *in)
    maximizer that learns, and where line 14 computes the same function, its pass is the look. */
 static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
 {
-    if (step == in->T && (!t->options.method.maximizer.gradient || t->looks)) return 0;
+    if (step == in->T && (!t->options.method.maximizer.gradient || t->one_pass)) return 0;
     return l2l__look(in, step, true);
 }
 
@@ -2164,7 +2176,7 @@ static void l2l__looked_at(l2l_trainer *t, l2l_inner *in)
                  in->g[in->T]->data);
     l2l_finite_images(in, l2l__a_gradient, in->g[in->T]);
     for (int i = 0; i < in->n; i++) total += (double)in->loss[i];
-    in->L_phi += in->w[in->T] * total;       /* line 13's last term                               */
+    in->L_phi += in->w[in->T] * total;       /* the last of [A1:13]                               */
 }
 
 /* The length of t->gradients, of the part at hand, then of the batch: finite if and only if they
@@ -2178,10 +2190,10 @@ static bool l2l__measure_gradient(l2l_trainer *t)
 
 /* The part's share of L_theta / B at x'_T, and the gradient of the mean loss of the part in theta.
    Checked before anything is updated. */
-static double l2l__outer_gradient(l2l_trainer *t, l2l_inner *in)
+static double l2l__theta_gradient(l2l_trainer *t, l2l_inner *in)
 {
     l2l_context *c = t->context;
-    bool was, look = t->looks && t->options.method.maximizer.gradient;
+    bool was, look = t->one_pass && t->options.method.maximizer.gradient;
     double value = 0;
     if (c->status) return 0;
     was = l2l_set_recording(c, true);
@@ -2219,12 +2231,13 @@ static void l2l__swap_buffers(l2l_trainer *t)
 
 /* The maximizer may run the classifier again (second order), and must see the one of the inner
    steps: line 14 has moved its running statistics. */
-static bool l2l__inner_gradient(l2l_trainer *t, l2l_inner *in)
+static bool l2l__phi_gradient(l2l_trainer *t, l2l_inner *in)
 {
     const l2l_maximizer *m = &t->options.method.maximizer;
     if (in->context->status) return false;
     if (!m->gradient) return true;
-    if (t->n_phi) memset(t->phi, 0, (size_t)t->n_phi * sizeof *t->phi); /* the part's alone       */
+    if (t->n_phi)                            /* the part's alone                                  */
+        memset(t->phi_sum, 0, (size_t)t->n_phi * sizeof *t->phi_sum);
     l2l__swap_buffers(t);
     bool ok = m->gradient(m->self, in) ||
               l2l__fail(in->context, L2L_ERROR_CALLBACK, "the maximizer '%s' found no gradient",
@@ -2269,7 +2282,14 @@ static void l2l__attack_from(l2l_attack *part, const l2l_attack *all, int first,
 }
 
 /* After a step that failed: running statistics as before it and, if its numbers were not finite,
-   theta for which they last were. */
+   theta for which they last were.
+
+   So a step that lacks memory anywhere has changed nothing. Lines 5 to 14 write to temporaries and
+   to running statistics alone, h and c begin anew in the next step, the maximizer's sum with its
+   first part; random numbers go by step and image; and from the first write to phi (line 15) to the
+   last to theta (line 16) nothing asks for memory, which must stay so. On the way there NULL goes
+   through all operations, whose first look is at the error, and l2l_vjp and l2l__run put back the
+   tape and the modes. With several ranks, the others are told at the next exchange. */
 static void l2l__go_back(l2l_trainer *t, const char *what)
 {
     l2l_context *c = t->context;
@@ -2486,12 +2506,12 @@ static bool l2l__until_converged(l2l_trainer *t, const l2l_inner *in)
        a_T = w_T g_T;    u_t = m_t a_{t+1};    a_t = w_t g_t + u_t  for t >= 1
 
    where m_t is 1 where Proj did not clip and 0 elsewhere. x'_t and delta_t enter x'_{t+1} as their
-   sum alone: what x'_{t+1} gains by delta_t, u_t, it gains by x'_t, so that a_t has it too, beside
-   the loss at x'_t itself. u_t enters the cell at step t; the rest is back-propagation through
-   time. Coordinates never meet in this, so each block of them runs its
-   T steps again from h_0 = 0, by the same kernel and thus with the same bits and masks, and goes
-   straight back. Between attack and update only x, x'_0, g_0 .. g_T and (h, c) exist: nothing of
-   size pixels x hidden x T.
+   sum alone, with the same derivative m_t: what L_phi gains by delta_t, which is u_t, it gains by
+   x'_t as well, beside the loss at x'_t itself. That is how a step is credited with all losses
+   behind it. u_t enters the cell at step t; the rest is back-propagation through time. Coordinates
+   never meet in this, so each block of them runs its T steps again from h_0 = 0, by the same kernel
+   and thus with the same bits and masks, and goes straight back. Between attack and update only x,
+   x'_0, g_0 .. g_T and (h, c) exist: nothing of size pixels x hidden x T.
 
    SECOND ORDER. Exactly, g_t depends on phi too. If the cell hands the cotangent v_t to g_t, then
    a_t = w_t g_t + u_t + H_t v_t with the Hessian H_t of the loss at x'_t. This couples the pixels
@@ -2563,6 +2583,7 @@ struct l2l_learned {
     int size;                    /* numbers in phi                                                */
     l2l_real *phi;               /* in file order                                                 */
     l2l_real *descent;           /* -dL_phi/dphi / batch, added up, for the optimizer             */
+    l2l_real *was;               /* room for phi before a step                                    */
     l2l_optimizer *optimizer;
     l2l__cell cell;              /* phi as the kernels read it; its weights are one array         */
     int cell_size;
@@ -2644,6 +2665,7 @@ L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_opti
     m->cell_size = k.gates * k.columns + 1 + k.hidden;
     m->phi = (l2l_real *)l2l__allocate_array(c, m->size, sizeof(l2l_real));
     m->descent = (l2l_real *)l2l__allocate_array(c, m->size, sizeof(l2l_real));
+    m->was = (l2l_real *)l2l__allocate_array(c, m->size, sizeof(l2l_real));
     k.w = (l2l_real *)l2l__allocate_array(c, m->cell_size, sizeof(l2l_real));
     size = m->size;
     m->optimizer = l2l_optimizer_create(c, &o->optimizer, &size, 1);
@@ -2663,6 +2685,7 @@ L2LADVDEF void l2l_learned_free(l2l_learned *m)
     l2l_optimizer_free(m->optimizer);
     l2l_free(m->context, m->phi);
     l2l_free(m->context, m->descent);
+    l2l_free(m->context, m->was);
     l2l_free(m->context, m->cell.w);
     l2l_free(m->context, m->state);
     l2l_free(m->context, m);
@@ -3021,7 +3044,7 @@ static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int64_t bl
     for (l = 0; l < L2L__COORDS; l++) s->u[l] = mask[l] * s->a[l];
     a->kernels->backward(&a->m->cell, &step, s->u, s->dh, s->dc, rows);
     l2l__row_load(a->in->g[t]->data, block * L2L__COORDS, a->count, s->g);
-    /* without u_t it trains and looks right, too, but is not the derivative */
+    /* u_t: see THE ADJOINT. Without it training looks right, too, but this is not the derivative */
     for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + s->u[l];
 }
 
@@ -3320,14 +3343,12 @@ static bool l2l__learned_update(void *self, l2l_inner *in)
     l2l_learned *m = (l2l_learned *)self;
     l2l_context *c = m->context;
     size_t bytes = (size_t)m->size * sizeof *m->phi;
-    l2l_real *was = (l2l_real *)l2l__arena_array(c, m->size, sizeof *was);
-    if (was && l2l__phi_finite(m, "gradient", m->descent)) {
-        memcpy(was, m->phi, bytes);
+    if (l2l__phi_finite(m, "gradient", m->descent)) {
+        memcpy(m->was, m->phi, bytes);
         if (l2l_optimizer_step(m->optimizer, &m->phi, &m->descent, 1) &&
             !l2l__phi_finite(m, "next step", m->phi))
-            memcpy(m->phi, was, bytes);
+            memcpy(m->phi, m->was, bytes);
     }
-    l2l__arena_drop(c, was);
     if (c->status) return false;
     l2l__learned_set_trained_with(m, in->T, in->epsilon);
     return true;
@@ -3673,7 +3694,7 @@ static void l2l__trainer_ranks(l2l_trainer *t)
     if (t->ranks == 1) return;
     t->talk = (char *)l2l__hold(c, &t->held_memory, 2 * (int64_t)t->ranks, sizeof c->text);
     if (!o->micro_batch) o->micro_batch = (o->batch - 1) / t->ranks + 1;
-    if (m->sum) t->phi = m->sum(m->self, &t->n_phi);
+    if (m->sum) t->phi_sum = m->sum(m->self, &t->n_phi);
 }
 
 static bool l2l__trainer_arrays(l2l_trainer *t)
@@ -3757,7 +3778,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->best_score = t->shuffled = -1;
     t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
     t->options.method.outer.is_objective = t->cross_entropy;
-    t->looks = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
+    t->one_pass = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
                 !o->method.objective.cut && !m->mode_matters;
     l2l__trainer_ranks(t);
     if (o->averaging > 0) t->mean = l2l_model_clone(c, m);
@@ -4476,7 +4497,7 @@ L2LADVDEF void l2l_set_threads(l2l_context *c, int threads)
 {
     if (!c) return;
     c->threads_looked_at = false;
-    c->looks = 0;
+    c->fewer_runs = 0;
 #ifdef _OPENMP
     c->threads = threads > 0 ? (threads < 1024 ? threads : 1024) : omp_get_max_threads();
 #else
@@ -7568,16 +7589,16 @@ static double l2l__processor(void) { return (double)clock() / CLOCKS_PER_SEC; }
 static double l2l__wall(void) { return 0; }
 static double l2l__processor(void) { return 0; }
 #endif
-enum { L2L__LOOKS = 8 };                     /* after so many runs on fewer all are tried again   */
+enum { L2L__FEWER_RUNS = 8 };                /* after so many runs on fewer all are tried again   */
 static void l2l__count_cores(l2l_context *c, double busy, double wall, double cpu)
 {
     wall = l2l__wall() - wall;
     cpu = l2l__processor() - cpu;
     if (wall < 1e-3 || cpu < 0) return;      /* too little to tell                                */
-    c->looks = 0;
+    c->fewer_runs = 0;
     c->cores = c->threads;
     if (cpu / wall > 0.75 * busy) return;
-    c->looks = L2L__LOOKS;
+    c->fewer_runs = L2L__FEWER_RUNS;
     c->counted = l2l__wall();
     c->cores = cpu / wall < 1 ? 1 : (int)(cpu / wall);
 }
@@ -7590,7 +7611,7 @@ static l2l_status l2l__run_lanes(const l2l__slices *s, int taken)
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
     const int left = s->count - taken, threads = c->threads;
-    int workers = c->looks > 0 ? c->cores : threads, i;
+    int workers = c->fewer_runs > 0 ? c->cores : threads, i;
     l2l_status status;
     double wall = l2l__wall(), cpu = l2l__processor();
     if (workers > left) workers = left;
@@ -7609,7 +7630,7 @@ static l2l_status l2l__run_lanes(const l2l__slices *s, int taken)
     }
     status = c->status;
     for (i = 1; i < workers && !status; i++) status = model[i]->context->status;
-    if (c->looks > 0) c->looks--;
+    if (c->fewer_runs > 0) c->fewer_runs--;
     else if (workers > 1 && !status)         /* a lane that lacked room did not work              */
         l2l__count_cores(c, (double)left / ((left - 1) / workers + 1), wall, cpu);
     if (status == L2L_ERROR_MEMORY && m->lane_room < 8) m->lane_room++;
@@ -7634,7 +7655,8 @@ static bool l2l__first_slice(const l2l__slices *s)
     return ok;
 }
 
-/* All slices, by several threads. */
+/* All slices, by several threads. Where lanes lack room they are given more, up to twice what the
+   first slice took. A pass that lacks room even so is made as a whole, in the caller's arena. */
 static bool l2l__run_slices(const l2l__slices *s)
 {
     l2l_status status;
@@ -8486,7 +8508,7 @@ static void l2l__lay_out(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
             *part++ = in->n < in->batch ? (l2l_real)(share * (p->value.data[k] - *was))
                                         : p->value.data[k];
     }
-    if (t->n_phi) memcpy(part, t->phi, (size_t)t->n_phi * sizeof *part);
+    if (t->n_phi) memcpy(part, t->phi_sum, (size_t)t->n_phi * sizeof *part);
 }
 
 /* sum <- ((sum + part of rank 0) + part of rank 1) + ..., the first round's without a sum before.
@@ -8522,7 +8544,7 @@ static bool l2l__take_back(l2l_trainer *t, const l2l_inner *in)
         for (int64_t k = 0; k < n; k++)
             p->value.data[k] = whole ? *at++ : (l2l_real)(p->value.data[k] + *at++);
     }
-    if (t->n_phi) memcpy(t->phi, at, (size_t)t->n_phi * sizeof *at);
+    if (t->n_phi) memcpy(t->phi_sum, at, (size_t)t->n_phi * sizeof *at);
     return l2l__measure_gradient(t);
 }
 
@@ -11977,8 +11999,8 @@ L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const l2
    names so that they stay in registers.
    F(4,3) interpolates at 0, +-a, +-b and infinity; a = 5/8, b = 3/2 are exact in binary, and their
    powers spread less than those of the usual 1, 2. F(2,3): 0, +-1, infinity. F(5,3): +-s, +-t, +-r
-   and infinity; 5/16, 7/8, 13/8 were found by trying all sixteenths: twice the error of F(4,3) here,
-   a little less than that of the usual F(4,3). */
+   and infinity; 5/16, 7/8, 13/8 were found by trying all sixteenths: twice the error of F(4,3)
+   here, a little less than that of the usual one. */
 typedef struct L2L__NAME(seven) {
     L2L__V s0, s1, s2, s3, s4, s5, s6;
 } L2L__NAME(seven);
@@ -12814,7 +12836,7 @@ static l2l_real *l2l__arena_zeros(l2l_context *c, int64_t count)
    seconds, where nobody looks again. */
 static int l2l__workers(const l2l_context *c, int64_t work)
 {
-    bool fewer = c->looks > 0 && c->cores < c->threads && l2l__wall() - c->counted < 5;
+    bool fewer = c->fewer_runs > 0 && c->cores < c->threads && l2l__wall() - c->counted < 5;
     if (work < 32768) return 1;
     return fewer ? c->cores : c->threads;
 }
@@ -13337,8 +13359,8 @@ static bool l2l__indirect_phases(l2l_context *c, const l2l__geometry *g, const l
 
 /* -- Winograd convolution: 3x3, stride 1. A tile of fxf outputs (f = 4, 5 or 2) is A^T [(G g G^T) .
    (B^T d B)] A, where d is its (f+2)x(f+2) patch of the input: for each of the (f+2)^2 points a
-   matrix product over the channels, 36, 49 or 16 multiplications where the direct way has 9 f^2. The
-   input gradient is the same with the kernel turned over, the weight gradient G^T [(B^T d B) .
+   matrix product over the channels, 36, 49 or 16 multiplications where the direct way has 9 f^2.
+   The input gradient is the same with the kernel turned over, the weight gradient G^T [(B^T d B) .
    (A dy A^T)] G summed over the tiles. */
 typedef struct l2l__winograd {
     const l2l__kernels *kernels;
