@@ -74,20 +74,20 @@ int main(void)
            files                                     1241  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1358  >>algorithm-1
-      4  The learned maximizer                       2492  >>maximizer
-      5  Maximizers that do not learn                3389  >>maximizers
-      6  Methods and trainers                        3463  >>methods
+      4  The learned maximizer                       2493  >>maximizer
+      5  Maximizers that do not learn                3390  >>maximizers
+      6  Methods and trainers                        3464  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3891  >>foundation
-      8  Tensors and reverse-mode autodiff           4994  >>autodiff
-      9  Layers and classifiers                      6678  >>layers
-     10  Losses and outer optimizers                 8054  >>losses-code
+      7  Errors, memory, random numbers, options     3892  >>foundation
+      8  Tensors and reverse-mode autodiff           4995  >>autodiff
+      9  Layers and classifiers                      6681  >>layers
+     10  Losses and outer optimizers                 8058  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8578  >>attacks-code
-     12  Evaluation                                  9354  >>evaluation
-     13  Data sets                                   9406  >>data-code
-     14  Files                                       9502  >>files-code
-     15  Kernels                                    11391  >>kernels
+     11  Attacks                                     8582  >>attacks-code
+     12  Evaluation                                  9358  >>evaluation
+     13  Data sets                                   9410  >>data-code
+     14  Files                                       9506  >>files-code
+     15  Kernels                                    11395  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -427,9 +427,9 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
    The vector kernels compute most 3x3 convolutions of stride 1 with 16 channels or more in tiles of
    4x4 to 7x7 inputs (Winograd's algorithm), which rounds otherwise than the plain sum:
    - An output's error is relative to the largest number in its tile, not in its own patch: at most
-     4e-6 of that times the sum of its weights' magnitudes (measured: 3e-6 at worst, commonly 1e-7).
-     Infinity or not-a-number reaches all outputs of the tile as not-a-number. Other tiles see
-     nothing of it.
+     4e-5 of that times the sum of its weights' magnitudes (measured: 1.6e-5 at worst, of a single
+     weight that is not 0; commonly 1e-7). Infinity or not-a-number may reach any output of the
+     tile as not-a-number. Other tiles see nothing of it.
    - What is exactly 0 in the plain sum may come out as a number of that error's size, on either
      side of a kink: a gradient of 1e-12 has a sign, where one of 0 has none.
    - Outputs of equal patches would differ by it. Within the 2x2 windows of a pooling with stride 2
@@ -2284,10 +2284,11 @@ static void l2l__attack_from(l2l_attack *part, const l2l_attack *all, int first,
 /* After a step that failed: running statistics as before it and, if its numbers were not finite,
    theta for which they last were.
 
-   So a step that lacks memory anywhere has changed nothing. Lines 5 to 14 write to temporaries and
-   to running statistics alone, h and c begin anew in the next step, the maximizer's sum with its
-   first part; random numbers go by step and image; and from the first write to phi (line 15) to the
-   last to theta (line 16) nothing asks for memory, which must stay so. On the way there NULL goes
+   So a step that lacks memory anywhere has changed nothing. Of what the next step does not make
+   anew, lines 5 to 14 write to running statistics alone (h and c begin again, the maximizer's sum
+   with its first part; random numbers go by step and image); and from the first write to phi (line
+   15) to the last to theta (line 16) nothing asks for memory, which must stay so, also in `update`
+   of a maximizer of one's own. On the way there NULL goes
    through all operations, whose first look is at the error, and l2l_vjp and l2l__run put back the
    tape and the modes. With several ranks, the others are told at the next exchange. */
 static void l2l__go_back(l2l_trainer *t, const char *what)
@@ -3779,7 +3780,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     t->cross_entropy = o->method.outer.is_objective && o->method.outer.loss == l2l__outer_ce;
     t->options.method.outer.is_objective = t->cross_entropy;
     t->one_pass = t->cross_entropy && o->method.objective.loss == l2l__objective_ce &&
-                !o->method.objective.cut && !m->mode_matters;
+                  !o->method.objective.cut && !m->mode_matters;
     l2l__trainer_ranks(t);
     if (o->averaging > 0) t->mean = l2l_model_clone(c, m);
     if (!l2l__trainer_arrays(t) || !l2l__trainer_own(t)) {
@@ -5022,9 +5023,11 @@ static l2l__epilogue l2l__epilogue_of(const l2l_real *mean, const l2l_real *scal
     return e;
 }
 
-/* Packed copies of a parameter: [0] for the forward pass, [1] for the input gradient; [2] and [3]
-   the same in Winograd's domain (small layers). They are made anew when `version`, which every
-   writer of the parameter bumps, has moved on. */
+/* Packed copies of a parameter: [0] for the forward pass, [1] for the input gradient; from [2] on
+   the same in Winograd's domain (small layers), for tiles of 4, of 2 and of 5: one parameter may
+   serve planes of several sizes. They are made anew when `version`, which every writer of the
+   parameter bumps, has moved on. */
+enum { L2L__CACHES = 8 };
 typedef struct l2l__cache {
     l2l_real *panels;
     int64_t count;
@@ -5035,7 +5038,7 @@ typedef struct l2l__cache {
 typedef struct l2l__packed {
     uint64_t version;
     uint64_t used[2];                        /* 1 + the version that a direction was last run for */
-    l2l__cache cache[4];
+    l2l__cache cache[L2L__CACHES];
 } l2l__packed;
 
 /* Elementwise functions of x, numbers a and b and, from L2L__GATE on, another tensor. */
@@ -7656,7 +7659,8 @@ static bool l2l__first_slice(const l2l__slices *s)
 }
 
 /* All slices, by several threads. Where lanes lack room they are given more, up to twice what the
-   first slice took. A pass that lacks room even so is made as a whole, in the caller's arena. */
+   first slice took and a little. A pass that lacks room even so is made as a whole, in the caller's
+   arena. */
 static bool l2l__run_slices(const l2l__slices *s)
 {
     l2l_status status;
@@ -7960,7 +7964,7 @@ static size_t l2l__packed_bytes(const l2l_model *m)
 {
     size_t n = 0;
     for (int i = 0; i < m->n_slots; i++)
-        for (int j = 0; j < 4 && m->slot[i]->value.packed; j++)
+        for (int j = 0; j < L2L__CACHES && m->slot[i]->value.packed; j++)
             n += (size_t)m->slot[i]->value.packed->cache[j].count;
     return n * sizeof(l2l_real);
 }
@@ -11497,15 +11501,16 @@ enum {
     L2L__WIN_WEIGHT,                         /* G g: 3 to f+2, of the weight                      */
     L2L__WIN_GRAD,                           /* A y: f to f+2, of the output's gradient           */
     L2L__WIN_BACK,                           /* G^T u: f+2 to 3, to the weight's gradient         */
-    L2L__WIN_F2 = 5,                         /* added for f = 2; without any f = 4                */
-    L2L__WIN_F5 = 10,                        /* added for f = 5                                   */
+    L2L__WIN_KINDS,
+    L2L__WIN_F2 = L2L__WIN_KINDS,            /* added for f = 2; without any f = 4                */
+    L2L__WIN_F5 = 2 * L2L__WIN_KINDS,        /* added for f = 5                                   */
     L2L__WIN_POINTS = 49                     /* (f+2)^2 at most                                   */
 };
 
 static void l2l__packed_free(l2l_context *c, l2l__packed *p)
 {
     int i;
-    for (i = 0; p && i < 4; i++) {
+    for (i = 0; p && i < L2L__CACHES; i++) {
         l2l_free(c, p->cache[i].panels);
         p->cache[i].panels = NULL;
         p->cache[i].count = 0;
@@ -12225,8 +12230,8 @@ L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *cons
 {
 #define X(kind, m, k)                                                                              \
     case kind:                                                                                     \
-        L2L__NAME(square)(kind, m, k, n, from, to, (kind) % 5 == L2L__WIN_OUT ? e : NULL, k0,      \
-                          base);                                                                   \
+        L2L__NAME(square)(kind, m, k, n, from, to,                                                 \
+                          (kind) % L2L__WIN_KINDS == L2L__WIN_OUT ? e : NULL, k0, base);           \
         break;
     switch (transform) {
         X(L2L__WIN_IN, 6, 6)
@@ -13498,7 +13503,7 @@ static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int k0,
                               const l2l_real *m)
 {
     const l2l_real *from[L2L__WIN_POINTS];
-    l2l_real *to[25];
+    l2l_real *to[L2L__WIN_POINTS];
     int64_t point = l2l__winograd_m(q);
     int t, p, y, x, i, j;
     for (t = 0; t < count; t++) {
@@ -13738,7 +13743,8 @@ static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor
     q->matrix = *matrix;
     q->turned = direction == 1;
     if ((int64_t)q->c * q->k <= L2L__CACHED) {
-        ok = q->zero && l2l__winograd_transformed(c, q, w, 2 + direction) &&
+        int which = 2 + direction + q->transform / L2L__WIN_KINDS * 2;
+        ok = q->zero && l2l__winograd_transformed(c, q, w, which) &&
              l2l__winograd_blocks(c, q);
     } else {
         if (q->zero && p && (c->slicing || c->caller || p->used[direction] == p->version + 1))
@@ -14363,7 +14369,7 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 
 /* HISTORY
    0.8.0  (2026-11)  3x3 layers on planes of 10x10, 14x14 and the like in tiles of 5x5, which round
-                     otherwise; weight gradients of strided layers keep their sums in registers
+                     otherwise; direct weight gradients keep their sums in registers
    0.7.0  (2026-11)  l2l_model_gradient; passes without a tape go depth first; first layers line by
                      line, their input gradients summed in planes, in another order; kernels as
                      large as the plane are linear layers

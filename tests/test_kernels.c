@@ -1,4 +1,4 @@
-/* The convolutions of chapter 15 (Winograd's of both sizes, with weights kept and with weights
+/* The convolutions of chapter 15 (Winograd's of three sizes, with weights kept and with weights
    transformed on the way; the indirect direct one; gathered first layers; 1x1) against plain double
    loops, on every instruction set, with 1, 2 and 6 threads. Which way a layer goes is decided inside
    by its shape; the shapes below are spread over all of them.

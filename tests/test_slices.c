@@ -340,6 +340,54 @@ static void passes_same(void)
         }
 }
 
+/* One weight for planes of 14, 12, 10, 8 and 4: Winograd's tiles of 5, of 4, of 2 and the direct
+   way. `user` says whether a pass took more than the images of a slice. */
+static l2l_tensor *one_weight_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_context *c = l2l_model_context(m);
+    l2l_tensor *w;
+    l2l_conv_options o = l2l_conv_default();
+    if (x->shape.n == MOST) *(bool *)user = true; /* slices are smaller: nobody else writes then */
+    x = l2l_layer_conv(m, "first", x, 32, 3, 1, 1, L2L_RELU);
+    w = l2l_layer_parameter(m, "weight", l2l_shape_of(3, 3, 32, 32), 4, true, 0.08, 0);
+    o.relu = true;
+    o.padding = 1;
+    x = l2l_conv(c, x, w, &o);
+    o.padding = 0;
+    x = l2l_conv(c, l2l_conv(c, x, w, &o), w, &o);
+    o.pool = true;
+    x = l2l_conv(c, x, w, &o);
+    o.pool = false;
+    o.padding = 1;
+    return l2l_layer_linear(m, "fc", l2l_conv(c, x, w, &o), CLASSES, L2L_LAST);
+}
+
+static void one_weight(void)
+{
+    enum { BIG = 14 * 14 };
+    static l2l_real x[MOST * BIG], first[MOST * BIG], now[MOST * BIG];
+    bool whole;
+    int i, pass;
+    golden_fill(x, MOST * BIG, 901, 0, 1);
+    for (i = 0; i < COUNT(threads); i++) {
+        l2l_context *c = test_context(threads[i]);
+        l2l_model_options o = own_options("one weight", one_weight_forward, 1, 14, CLASSES);
+        l2l_model *m;
+        o.user = &whole;
+        o.concurrent = true;
+        m = l2l_model_create(c, &o);
+        for (pass = 0; pass < 3; pass++) {
+            whole = false;
+            CHECK(l2l_model_gradient(m, x, labels, MOST, NULL, i ? now : first));
+            CHECK(!whole);
+            if (i) CHECK_BYTES(first, now, sizeof now);
+        }
+        CHECK_OK(c);
+        l2l_model_free(m);
+        l2l_context_free(c);
+    }
+}
+
 /* A network of one's own around another one, which has the slices to itself. */
 static l2l_tensor *around_forward(l2l_model *m, l2l_tensor *x, void *user)
 {
@@ -542,6 +590,7 @@ int main(void)
     RUN(trainings_same, "trainings have the same bits");
     RUN(known_same, "the known networks, too, for any threads and any batch");
     RUN(passes_same, "passes of one's own without a tape, and gradients from arrays, have the tape's bits");
+    RUN(one_weight, "a weight that serves planes of many sizes is kept for all of them");
     RUN(inside_another, "a network inside a network of one's own, too");
     RUN(flags_matter, "only who says so is asked for slices");
     RUN(errors_same, "numbers that are not finite are told as of the whole batch");
