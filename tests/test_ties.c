@@ -109,6 +109,41 @@ static void windows(void)
         }
 }
 
+/* dy of which whole pixels are 0, or -0: what sees nothing else has a gradient of exactly 0. */
+static void zeros(void)
+{
+    static const int sizes[] = {26, 14, 10, 7, 4};
+    enum { N = 3, K = 64, C = 32 };
+    int s, padding, i, p, k;
+    for (s = 0; s < COUNT(sizes); s++)
+        for (padding = 0; padding <= 2; padding++) {
+            l2l_mark mark = l2l_mark_here(c);
+            const l2l_shape from = l2l_shape_of(N, sizes[s], sizes[s], C);
+            const int side = sizes[s] + 2 * padding - 2;
+            l2l_tensor *dy = seeded(c, N, K, side, side, 11, -1, 1), *plain;
+            l2l_tensor *weight = seeded_weight(c, K, C, 3, 3, 12, -0.1, 0.1);
+            int both = 0, other = 0;
+            for (p = 0; p < N * side * side; p++)
+                if (p % side < side / 2 || p % 7 > 4 || p / side % side == 0)
+                    for (k = 0; k < K; k++) dy->data[p * K + k] = p % 2 ? 0 : (l2l_real)-0.0;
+            l2l_set_cpu(c, L2L_CPU_PLAIN);
+            plain = l2l_conv_input_grad(c, dy, weight, from, 1, padding);
+            for (i = 0; i < n_cpus && plain; i++) {
+                l2l_tensor *dx;
+                l2l_set_cpu(c, cpus[i]);
+                dx = l2l_conv_input_grad(c, dy, weight, from, 1, padding);
+                for (int64_t j = 0; dx && j < l2l_count(from); j++) {
+                    both += plain->data[j] == 0 && dx->data[j] == 0;
+                    other += (plain->data[j] == 0) != (dx->data[j] == 0);
+                }
+            }
+            CHECK_INT(0, other);
+            if (sizes[s] > 7) CHECK(both > 100);
+            CHECK_OK(c);
+            l2l_release(c, mark);
+        }
+}
+
 /* The images' gradient of a network in which convolutions follow one another and are pooled. */
 static void input_gradient(l2l_model *m, const l2l_real *images, int n, l2l_real *out)
 {
@@ -239,6 +274,7 @@ int main(void)
     n_cpus = test_cpus(c, cpus);
     RUN(windows, "equal patches behind a window give equal outputs on every instruction set");
     RUN(layers, "so do layers whose maximum is taken in a call of its own");
+    RUN(zeros, "a gradient made of zeros alone is exactly 0");
     RUN(gradients, "ties of plain backgrounds go where the plain kernels' go, any batch and threads");
     RUN(locality, "a large number adds at most 4e-5 of it to the error of its tiles, no other's");
     l2l_context_free(c);
