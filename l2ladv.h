@@ -250,7 +250,7 @@ typedef float l2l_real;
      OMP_WAIT_POLICY=passive is set before the program starts (OpenMP reads it then). So attacks and
      inner steps wait once in a pass, not behind each layer (chapter 9, depth first), and on POSIX
      systems go on with as many threads as were seen to run at once: beside one busy process on two
-     cores training by PGD made 359 and 359 images per second, in 0.4.1, layer by layer, 51 and 51.
+     cores training by PGD made 370 and 364 images per second, in 0.4.1, layer by layer, 51 and 51.
      What is recorded on the tape goes layer by layer.
    Numbers below 1e-38 in magnitude, subnormal ones, are computed with exactly; on some processors
    that makes a convolution of nothing but such numbers up to 77 times slower, on others (AMD Zen 5)
