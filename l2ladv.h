@@ -62,32 +62,32 @@ int main(void)
            random numbers                             338  >>random
            tensors, the tape, gradients               359  >>tensor
            operations                                 422  >>operations
-           losses                                     538  >>losses
-           classifiers, layers, own networks          549  >>models
-           outer optimizers, schedules                695  >>optimizers
-           objective, maximizer, outer loss           735  >>seams
-           attacks                                    882  >>attacks
-           the learned maximizer                     1024  >>learned
-           data sets                                 1066  >>data
-           training                                  1089  >>train
-           evaluation                                1231  >>evaluate
-           files                                     1244  >>files
+           losses                                     535  >>losses
+           classifiers, layers, own networks          546  >>models
+           outer optimizers, schedules                692  >>optimizers
+           objective, maximizer, outer loss           732  >>seams
+           attacks                                    879  >>attacks
+           the learned maximizer                     1021  >>learned
+           data sets                                 1063  >>data
+           training                                  1086  >>train
+           evaluation                                1228  >>evaluate
+           files                                     1241  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1361  >>algorithm-1
-      4  The learned maximizer                       2496  >>maximizer
-      5  Maximizers that do not learn                3393  >>maximizers
-      6  Methods and trainers                        3467  >>methods
+      3  Algorithm 1, line by line                   1358  >>algorithm-1
+      4  The learned maximizer                       2493  >>maximizer
+      5  Maximizers that do not learn                3390  >>maximizers
+      6  Methods and trainers                        3464  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3895  >>foundation
-      8  Tensors and reverse-mode autodiff           4998  >>autodiff
-      9  Layers and classifiers                      6684  >>layers
-     10  Losses and outer optimizers                 8061  >>losses-code
+      7  Errors, memory, random numbers, options     3892  >>foundation
+      8  Tensors and reverse-mode autodiff           4995  >>autodiff
+      9  Layers and classifiers                      6681  >>layers
+     10  Losses and outer optimizers                 8058  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8585  >>attacks-code
-     12  Evaluation                                  9361  >>evaluation
-     13  Data sets                                   9413  >>data-code
-     14  Files                                       9509  >>files-code
-     15  Kernels                                    11398  >>kernels
+     11  Attacks                                     8582  >>attacks-code
+     12  Evaluation                                  9358  >>evaluation
+     13  Data sets                                   9410  >>data-code
+     14  Files                                       9506  >>files-code
+     15  Kernels                                    11395  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -427,14 +427,11 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
    The vector kernels compute most 3x3 convolutions of stride 1 with 16 channels or more in tiles of
    4x4 to 7x7 inputs (Winograd's algorithm), which rounds otherwise than the plain sum:
    - An output's error is relative to the largest number in its tile, not in its own patch: at most
-     4e-5 of that times the sum of its weights' magnitudes (measured: 1.6e-5 at worst, of a single
-     weight that is not 0; commonly 1e-7). Infinity or not-a-number may reach any output of the
-     tile as not-a-number. Other tiles see nothing of it.
+     4e-5 of that times the sum of its weights' magnitudes. Infinity or not-a-number may reach any
+     output of the tile as not-a-number. Other tiles see nothing of it.
    - What is exactly 0 in the plain sum may come out as a number of that error's size, on either
-     side of a kink: a gradient of 1e-12 has a sign, where one of 0 has none. An input gradient is 0
-     where all that it is made of is 0 (corners, dead units), which is nearly every such case: of
-     trained 4-layer CNNs at digits and in the ball around them, 0.01 % of the pixels of all have a
-     sign that the plain kernels' 0 has not.
+     side of a kink: a gradient of 1e-12 has a sign, where one of 0 has none. But an input
+     gradient is 0 where all that it is made of is 0 (corners, dead units).
    - Outputs of equal patches would differ by it. Within the 2x2 windows of a pooling with stride 2
      and without padding, by `pool` of l2l_conv or after it, they are made equal again (equal: to
      4e-6 of their largest number), so that the first maximum wins on plain backgrounds as well.
@@ -1485,7 +1482,7 @@ static void l2l__algorithm1(l2l_trainer *trainer)
                 /* where line 14 sees the same loss, its pass gives the last: l2l__looked_at */
             }
             trainer->part.L_theta = l2l__theta_gradient(trainer, &in); /* at x'_T */ /* [A1:14] */
-            l2l__phi_gradient(trainer, &in); /* grad L_phi / B, added up */       /* [A1:15] */
+            l2l__phi_gradient(trainer, &in); /* grad L_phi / B, added up */         /* [A1:15] */
             l2l__add_up(trainer, &in);       /* all that with the other parts */
         }
         l2l__ascend(m_phi, &in);             /* phi   += alpha_1 grad L_phi / B */  /* [A1:15] */
@@ -2291,9 +2288,9 @@ static void l2l__attack_from(l2l_attack *part, const l2l_attack *all, int first,
    anew, lines 5 to 14 write to running statistics alone (h and c begin again, the maximizer's sum
    with its first part; random numbers go by step and image); and from the first write to phi (line
    15) to the last to theta (line 16) nothing asks for memory, which must stay so, also in `update`
-   of a maximizer of one's own. On the way there NULL goes
-   through all operations, whose first look is at the error, and l2l_vjp and l2l__run put back the
-   tape and the modes. With several ranks, the others are told at the next exchange. */
+   of a maximizer of one's own. On the way there NULL goes through all operations, whose first look
+   is at the error, and l2l_vjp and l2l__run put back the tape and the modes. With several ranks,
+   the others are told at the next exchange. */
 static void l2l__go_back(l2l_trainer *t, const char *what)
 {
     l2l_context *c = t->context;
@@ -12009,8 +12006,8 @@ L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const l2
    names so that they stay in registers.
    F(4,3) interpolates at 0, +-a, +-b and infinity; a = 5/8, b = 3/2 are exact in binary, and their
    powers spread less than those of the usual 1, 2. F(2,3): 0, +-1, infinity. F(5,3): +-s, +-t, +-r
-   and infinity; 5/16, 7/8, 13/8 were found by trying all sixteenths: twice the error of F(4,3)
-   here, a little less than that of the usual one. */
+   and infinity; 5/16, 7/8, 13/8 were found by trying sixteenths. tests/bin/test_kernels --table
+   prints the errors of all of them. */
 typedef struct L2L__NAME(seven) {
     L2L__V s0, s1, s2, s3, s4, s5, s6;
 } L2L__NAME(seven);
