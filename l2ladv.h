@@ -74,20 +74,20 @@ int main(void)
            files                                     1241  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1358  >>algorithm-1
-      4  The learned maximizer                       2493  >>maximizer
-      5  Maximizers that do not learn                3390  >>maximizers
-      6  Methods and trainers                        3464  >>methods
+      4  The learned maximizer                       2497  >>maximizer
+      5  Maximizers that do not learn                3394  >>maximizers
+      6  Methods and trainers                        3468  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3892  >>foundation
-      8  Tensors and reverse-mode autodiff           4995  >>autodiff
-      9  Layers and classifiers                      6681  >>layers
-     10  Losses and outer optimizers                 8058  >>losses-code
+      7  Errors, memory, random numbers, options     3896  >>foundation
+      8  Tensors and reverse-mode autodiff           4999  >>autodiff
+      9  Layers and classifiers                      6685  >>layers
+     10  Losses and outer optimizers                 8082  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8582  >>attacks-code
-     12  Evaluation                                  9358  >>evaluation
-     13  Data sets                                   9410  >>data-code
-     14  Files                                       9506  >>files-code
-     15  Kernels                                    11395  >>kernels
+     11  Attacks                                     8606  >>attacks-code
+     12  Evaluation                                  9382  >>evaluation
+     13  Data sets                                   9434  >>data-code
+     14  Files                                       9530  >>files-code
+     15  Kernels                                    11419  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -1498,6 +1498,12 @@ struct l2l__kernels;                         /* the kernels of one instruction s
 static const char *l2l__cpu_name(const l2l_context *c);
 typedef struct l2l__block l2l__block;
 
+typedef struct l2l__core_count {             /* see l2l__count_cores: since wall, the clock of    */
+    double wall, cpu, runs, busy, end;       /* the process at cpu, runs took so long, in busy    */
+    double seen;                             /* threads together, the last till end; when fewer   */
+    int cores;                               /* cores were seen than threads, and how many        */
+} l2l__core_count;
+
 struct l2l_context {
     l2l_allocator allocator;
     int threads;
@@ -1520,9 +1526,7 @@ struct l2l_context {
     l2l_context *caller;                     /* while slices run in several threads: whose        */
                                              /* parameters they read, which nobody writes then    */
     bool slicing;                            /* one slice runs, whose weights serve others, too   */
-    int cores;                               /* threads that the system was seen to run at once,  */
-    int fewer_runs;                          /* for so many more of l2l__run_lanes's runs,        */
-    double counted;                          /* and when it was                                   */
+    l2l__core_count core_count;
 };
 
 typedef struct l2l__slot {                   /* a parameter or a buffer                           */
@@ -4498,7 +4502,7 @@ L2LADVDEF void l2l_set_threads(l2l_context *c, int threads)
 {
     if (!c) return;
     c->threads_looked_at = false;
-    c->fewer_runs = 0;
+    memset(&c->core_count, 0, sizeof c->core_count);
 #ifdef _OPENMP
     c->threads = threads > 0 ? (threads < 1024 ? threads : 1024) : omp_get_max_threads();
 #else
@@ -7582,9 +7586,12 @@ static l2l_model *l2l__lane_make(l2l_model *m)
     return &lane->model;
 }
 
-/* How many threads the system let run at once, of the `busy` that had work since `wall` and `cpu`
-   were taken. Where programs share the cores, threads of one are put onto the same core, and those
-   that wait at a barrier burn the time that the last one needs: fewer get more done. */
+/* How many threads the system lets run at once, of the `busy` that have had work since `wall` and
+   `cpu` were taken. Where programs share the cores, threads of one are put onto the same core, and
+   those that wait at a barrier burn the time that the last one needs: for half a second fewer get
+   more done. The clock of a process lags by up to a tick, 4 ms, for each of its threads, so that
+   runs are counted together, from the first one's begin to the last one's end, up to 50 ms in all;
+   of the time between them one core's use is left out. */
 #if defined(_OPENMP) && (defined(__unix__) || defined(__APPLE__)) && !defined(L2LADV_NO_POSIX)
 static double l2l__wall(void) { return omp_get_wtime(); }
 static double l2l__processor(void) { return (double)clock() / CLOCKS_PER_SEC; }
@@ -7592,18 +7599,35 @@ static double l2l__processor(void) { return (double)clock() / CLOCKS_PER_SEC; }
 static double l2l__wall(void) { return 0; }
 static double l2l__processor(void) { return 0; }
 #endif
-enum { L2L__FEWER_RUNS = 8 };                /* after so many runs on fewer all are tried again   */
 static void l2l__count_cores(l2l_context *c, double busy, double wall, double cpu)
 {
-    wall = l2l__wall() - wall;
-    cpu = l2l__processor() - cpu;
-    if (wall < 1e-3 || cpu < 0) return;      /* too little to tell                                */
-    c->fewer_runs = 0;
-    c->cores = c->threads;
-    if (cpu / wall > 0.75 * busy) return;
-    c->fewer_runs = L2L__FEWER_RUNS;
-    c->counted = l2l__wall();
-    c->cores = cpu / wall < 1 ? 1 : (int)(cpu / wall);
+    l2l__core_count *k = &c->core_count;
+    const double now = l2l__wall(), run = now - wall;
+    if (wall - k->end > run) {               /* long after the last one                           */
+        k->wall = wall;
+        k->cpu = cpu;
+        k->runs = k->busy = 0;
+    }
+    k->end = now;
+    k->runs += run;
+    k->busy += busy * run;
+    if (k->runs < 0.05 || cpu < 0) return;   /* too little to tell                                */
+    cpu = l2l__processor() - k->cpu - (now - k->wall - k->runs);
+    if (cpu <= 0.75 * k->busy) {
+        k->cores = cpu < k->runs ? 1 : (int)(cpu / k->runs);
+        k->seen = now;
+    } else {
+        k->seen = 0;
+    }
+    k->end = 0;
+}
+
+/* Threads worth waking, by what was seen no longer ago than so many seconds. */
+static int l2l__cores(const l2l_context *c, double seconds)
+{
+    const l2l__core_count *k = &c->core_count;
+    return k->seen > 0 && k->cores < c->threads && l2l__wall() - k->seen < seconds ? k->cores
+                                                                                : c->threads;
 }
 
 /* Slices from number `taken` on, by all threads; what the first one that stopped says. A lane that
@@ -7614,7 +7638,8 @@ static l2l_status l2l__run_lanes(const l2l__slices *s, int taken)
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
     const int left = s->count - taken, threads = c->threads;
-    int workers = c->fewer_runs > 0 ? c->cores : threads, i;
+    int workers = l2l__cores(c, 0.5), i;
+    const bool fewer = workers < threads;
     l2l_status status;
     double wall = l2l__wall(), cpu = l2l__processor();
     if (workers > left) workers = left;
@@ -7633,8 +7658,7 @@ static l2l_status l2l__run_lanes(const l2l__slices *s, int taken)
     }
     status = c->status;
     for (i = 1; i < workers && !status; i++) status = model[i]->context->status;
-    if (c->fewer_runs > 0) c->fewer_runs--;
-    else if (workers > 1 && !status)         /* a lane that lacked room did not work              */
+    if (!fewer && workers > 1 && !status)    /* a lane that lacked room did not work              */
         l2l__count_cores(c, (double)left / ((left - 1) / workers + 1), wall, cpu);
     if (status == L2L_ERROR_MEMORY && m->lane_room < 8) m->lane_room++;
     l2l_error_clear(c);
@@ -12849,13 +12873,11 @@ static l2l_real *l2l__arena_zeros(l2l_context *c, int64_t count)
     return x;
 }
 
-/* Threads worth waking for so many elementary operations. What l2l__count_cores saw holds for five
-   seconds, where nobody looks again. */
+/* Threads worth waking for so many elementary operations. Where nobody counts cores again, what was
+   seen holds for five seconds. */
 static int l2l__workers(const l2l_context *c, int64_t work)
 {
-    bool fewer = c->fewer_runs > 0 && c->cores < c->threads && l2l__wall() - c->counted < 5;
-    if (work < 32768) return 1;
-    return fewer ? c->cores : c->threads;
+    return work < 32768 ? 1 : l2l__cores(c, 5);
 }
 
 /* What is wrong with this thread's arithmetic, NULL if nothing. Volatile, or the compiler would
@@ -12871,11 +12893,12 @@ static const char *l2l__arithmetic(void)
 }
 
 /* The caller's and, if nobody has looked since a whole attack or training step began, its threads':
-   each has its own, so that results would depend on their number. */
+   each has its own, so that results would depend on their number. No more than will be woken, or a
+   look would wait for those that have no core; then it is taken each time. */
 static bool l2l__arithmetic_ok(l2l_context *c)
 {
     const char *wrong = l2l__arithmetic();
-    int i, n = c->threads_looked_at ? 0 : c->threads;
+    int i, n = c->threads_looked_at ? 0 : l2l__cores(c, 0.5);
     L2L__PARALLEL(n ? n : 1)
     for (i = 0; i < n; i++) {
         const char *mine = l2l__arithmetic();
@@ -12885,7 +12908,7 @@ static bool l2l__arithmetic_ok(l2l_context *c)
 #endif
         wrong = mine;
     }
-    c->threads_looked_at = !wrong;
+    c->threads_looked_at = !wrong && (c->threads_looked_at || n == c->threads);
     return !wrong || l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the floating-point environment of this "
                                "thread or of those that work for it %s", wrong);
 }
