@@ -1,4 +1,4 @@
-/* l2ladv.h - v0.8.0 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.8.1 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
@@ -66,28 +66,28 @@ int main(void)
            classifiers, layers, own networks          546  >>models
            outer optimizers, schedules                692  >>optimizers
            objective, maximizer, outer loss           732  >>seams
-           attacks                                    879  >>attacks
-           the learned maximizer                     1021  >>learned
-           data sets                                 1063  >>data
-           training                                  1086  >>train
-           evaluation                                1228  >>evaluate
-           files                                     1241  >>files
+           attacks                                    880  >>attacks
+           the learned maximizer                     1022  >>learned
+           data sets                                 1064  >>data
+           training                                  1087  >>train
+           evaluation                                1229  >>evaluate
+           files                                     1242  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1358  >>algorithm-1
-      4  The learned maximizer                       2497  >>maximizer
-      5  Maximizers that do not learn                3394  >>maximizers
-      6  Methods and trainers                        3468  >>methods
+      3  Algorithm 1, line by line                   1359  >>algorithm-1
+      4  The learned maximizer                       2498  >>maximizer
+      5  Maximizers that do not learn                3395  >>maximizers
+      6  Methods and trainers                        3469  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3896  >>foundation
-      8  Tensors and reverse-mode autodiff           4999  >>autodiff
-      9  Layers and classifiers                      6685  >>layers
-     10  Losses and outer optimizers                 8082  >>losses-code
+      7  Errors, memory, random numbers, options     3897  >>foundation
+      8  Tensors and reverse-mode autodiff           5000  >>autodiff
+      9  Layers and classifiers                      6686  >>layers
+     10  Losses and outer optimizers                 8083  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8606  >>attacks-code
-     12  Evaluation                                  9382  >>evaluation
-     13  Data sets                                   9434  >>data-code
-     14  Files                                       9530  >>files-code
-     15  Kernels                                    11419  >>kernels
+     11  Attacks                                     8607  >>attacks-code
+     12  Evaluation                                  9384  >>evaluation
+     13  Data sets                                   9436  >>data-code
+     14  Files                                       9532  >>files-code
+     15  Kernels                                    11421  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -180,8 +180,8 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.8.0"
-#define L2LADV_VERSION_NUMBER 800            /* 10000 major + 100 minor + patch, for #if          */
+#define L2LADV_VERSION "0.8.1"
+#define L2LADV_VERSION_NUMBER 801            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((__unused__))
@@ -315,7 +315,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.8.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.8.1, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -810,6 +810,7 @@ typedef struct l2l_inner {
     int *trials;              /* n passes forward that a maximizer makes beyond the look at each  */
                               /* x'_t, for the records of an attack; NULL in training             */
     bool *done;               /* n: images that are not attacked any more; NULL: there are none   */
+    bool gradient;            /* in a search (2.9): the next look asks for it                     */
     struct l2l__hunt *hunt;   /* private: the attack; NULL in training                            */
 } l2l_inner;
 
@@ -992,7 +993,7 @@ typedef struct l2l_spot {  /* one image in one pass, which is number in->t, from
 typedef struct l2l_search {
     size_t state;          /* bytes for each image                                                */
     int memory;            /* 0 to 3                                                              */
-    bool gradient;         /* a look asks for the gradient                                        */
+    bool gradient;         /* a look asks for the gradient, unless `prepare` sets in->gradient    */
     bool flat;             /* for an evaluation's warnings: none where it got far enough; it      */
     bool gives_up;         /* ends, a zero gradient counted, where there is none                  */
     bool restarts;         /* attack->restarts may be above 1: it begins anew so many times       */
@@ -9110,12 +9111,13 @@ static void l2l__search(l2l__hunt *h)
     for (int t = 1; t <= passes && t < INT_MAX && standing && !c->status; t++) {
         l2l__hunt_leave(h);
         in->t = t;
+        in->gradient = s->gradient;
         if (s->prepare) s->prepare(in);
         if (!c->status) l2l__each(h, s->point);
         l2l_finite_images(in, "the search's pixel", in->adv);
-        l2l__look(in, 0, s->gradient);
+        l2l__look(in, 0, in->gradient);
         if (c->status) break;
-        l2l__count_passes(h, 0, s->gradient);
+        l2l__count_passes(h, 0, in->gradient);
         standing = l2l__each(h, s->seen);
     }
 }
@@ -14440,6 +14442,8 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   0.8.1  (2026-11)  searches ask for gradients only where they need them (in->gradient); Square and
+                     FAB-T in fewer passes; two threads where one ran in many attacks
    0.8.0  (2026-11)  3x3 layers on planes of 10x10, 14x14 and the like in tiles of 5x5, which round
                      otherwise; direct weight gradients keep their sums in registers; input
                      gradients are 0 where all that they are made of is

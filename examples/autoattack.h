@@ -91,7 +91,8 @@ static inline l2l_objective l2l_objective_dlr(void)
 
 /* ---- Square (Andriushchenko et al. 2020; l-infinity) ----
  * In the ball, by scores, without gradients: random windows at +-epsilon, kept when the objective (the
- * margin) rises. In memory: the best point so far, which is the one that will be returned. */
+ * margin) rises. A window that changes no pixel counts, but its score is known. In memory: the best
+ * point so far, which is the one that will be returned; the state: the window's number, an int. */
 
 /* The side of window number 1, 2, ...: number[0] of the image, halved after so many. */
 static inline int square__side(const l2l_attack *a, l2l_shape s, int window)
@@ -105,46 +106,67 @@ static inline int square__side(const l2l_attack *a, l2l_shape s, int window)
     return side < 1 ? 1 : side > most ? most : side;
 }
 
-/* First stripes, one pixel wide, at +-epsilon for each column and channel, or the caller's start;
- * from then on a window, with a sign for each channel. */
+/* x +- epsilon in the columns from `left` to `right` and rows from `top` to `bottom` of z, with the
+ * sign that number e0, e0 + 1, ... of the stream has for each column (or all of them, in a window) and
+ * channel. Does that change z? */
+static inline bool square__paint(const l2l_spot *p, const l2l_stream *r, int left, int right, int top,
+                                 int bottom, bool window)
+{
+    const l2l_shape s = p->in->shape;
+    bool changed = false;
+    for (int column = left; column < right; column++)
+        for (int k = 0; k < s.c; k++) {
+            uint32_t e = (uint32_t)(window ? 2 + k : k * s.w + column);
+            double d = l2l_random_bits(r, e) & 1 ? p->in->epsilon : -p->in->epsilon;
+            for (int y = top; y < bottom; y++) {
+                int64_t j = ((int64_t)y * s.w + column) * s.c + k;
+                l2l_real v = search__pixel((double)p->x[j] + d);
+                changed = changed || v < p->z[j] || v > p->z[j];
+                p->z[j] = v;
+            }
+        }
+    return changed;
+}
+
+/* First stripes, one pixel wide, at +-epsilon for each column and channel, or the caller's start. */
 static inline void square__point(const l2l_spot *p)
 {
     const l2l_inner *in = p->in;
-    if (in->t == 1 && l2l_spot_init(p, p->z)) {
-        for (int64_t j = 0; j < p->n; j++) {
-            double x = (double)p->x[j], d = (double)p->z[j] - x;
-            p->z[j] = search__pixel(x + fmax(-in->epsilon, fmin(d, in->epsilon)));
-        }
+    l2l_stream r = aa__stream(p, 0, 1);
+    if (in->t > 1) return; /* square__seen has painted a window */
+    if (!l2l_spot_init(p, p->z)) {
+        square__paint(p, &r, 0, in->shape.w, 0, in->shape.h, false);
         return;
     }
-    l2l_shape s = in->shape;
-    bool window = in->t > 1;
-    int side = square__side(p->attack, s, in->t - 1), high = window ? side : s.h;
-    int wide = window ? side : s.w, top = 0, left = 0;
-    l2l_stream r = aa__stream(p, 0, (uint32_t)in->t);
-    if (window) { /* s.h - side + 1 places, the last among them */
-        memcpy(p->z, p->memory[0], (size_t)p->n * sizeof *p->z);
-        top = (int)(l2l_random_uniform(&r, 0) * (s.h - side + 1));
-        left = (int)(l2l_random_uniform(&r, 1) * (s.w - side + 1));
+    for (int64_t j = 0; j < p->n; j++) {
+        double x = (double)p->x[j], d = (double)p->z[j] - x;
+        p->z[j] = search__pixel(x + fmax(-in->epsilon, fmin(d, in->epsilon)));
     }
-    for (int column = left; column < left + wide; column++)
-        for (int k = 0; k < s.c; k++) {
-            uint32_t e = (uint32_t)(window ? 2 + k : k * s.w + column);
-            double d = l2l_random_bits(&r, e) & 1 ? in->epsilon : -in->epsilon;
-            for (int y = top; y < top + high; y++) {
-                int64_t j = ((int64_t)y * s.w + column) * s.c + k;
-                p->z[j] = search__pixel((double)p->x[j] + d);
-            }
-        }
 }
 
+/* From then on a window in the best point, with a sign for each channel: the next one that changes
+ * it. Of s.h - side + 1 places the last is one, too. */
 static inline void square__seen(const l2l_spot *p)
 {
+    const l2l_shape s = p->in->shape;
+    const size_t bytes = (size_t)p->n * sizeof *p->z;
+    int *number = (int *)p->state;
+    bool changed = false;
     if (p->in->t == 1 || p->fooled || p->loss > p->record->loss) {
         l2l_spot_keep(p, p->fooled);
-        memcpy(p->memory[0], p->z, (size_t)p->n * sizeof *p->z);
+        p->record->step = 1 + *number;
+        memcpy(p->memory[0], p->z, bytes);
+    } else {
+        memcpy(p->z, p->memory[0], bytes);
     }
-    if (p->fooled) l2l_spot_end(p);
+    while (!p->fooled && !changed && ++*number < p->attack->steps) {
+        int side = square__side(p->attack, s, *number);
+        l2l_stream r = aa__stream(p, 0, (uint32_t)*number + 1);
+        int top = (int)(l2l_random_uniform(&r, 0) * (s.h - side + 1));
+        int left = (int)(l2l_random_uniform(&r, 1) * (s.w - side + 1));
+        changed = square__paint(p, &r, left, left + side, top, top + side, true);
+    }
+    if (!changed) l2l_spot_end(p);
 }
 
 static inline int64_t square__begin(l2l_inner *in, const l2l_attack *a)
@@ -155,9 +177,9 @@ static inline int64_t square__begin(l2l_inner *in, const l2l_attack *a)
 }
 
 static const l2l_search square__search = {
-    0, 1, false, false, false, false, square__begin, NULL, square__point, square__seen};
+    sizeof(int), 1, false, false, false, false, square__begin, NULL, square__point, square__seen};
 
-/* `steps` queries: 5,000, windows shrinking as in AutoAttack, where they also leave out the last place
+/* `steps` windows, a query each: 5,000, windows shrinking as in AutoAttack, where they also leave out the last place
  * on either axis, which counts here; number[0] is the part of the image that the first windows cover,
  * 0.8. */
 static inline l2l_attack l2l_attack_square(double epsilon)
@@ -173,7 +195,7 @@ static inline l2l_attack l2l_attack_square(double epsilon)
 
 /* Where one image is. */
 typedef struct aa__walk {
-    int number, k;             /* of the walk; the step in it */
+    int number, k;             /* of the walk; the look in it */
     int walks;                 /* one for each class that is aimed at, or restart */
     int aim;                   /* the class of this walk */
     double eta, high, low, previous; /* apgd: the step's length; the maximum, now and at the last
@@ -181,7 +203,6 @@ typedef struct aa__walk {
     bool halved;               /* apgd: at the last check */
     int window, inside, rises; /* apgd: steps from check to check, those in this window, rises among
                                 * them */
-    bool crossed;              /* fab: the last step came across the boundary */
     l2l_objective aimed;       /* of the first image: the objective of all, which knows of the walks */
 } aa__walk;
 
@@ -439,9 +460,16 @@ static inline l2l_attack l2l_attack_apgd_t(double epsilon)
  *
  *     x'_{k+1} = clip((1-alpha)(x'_k + 1.05 d) + alpha (x + 1.05 d_0))
  *
- * Where that is adversarial it is kept if it is the nearest, and the walk goes on from
- * x + 0.9 (x'_{k+1} - x), which takes a look of its own for f and w (crossed says so). In memory: d
- * and d_0. */
+ * Where that is adversarial, as every second look without a gradient tells, it is kept if it is the
+ * nearest, and the walk goes on from x + 0.9 (x'_{k+1} - x). The next look, for f and w, is at the
+ * point where it goes on. In memory: d and d_0. */
+
+/* How far the pixel v can move where f changes by w: to its end of [0,1] on the way to `gap` = 0. */
+static inline double fab__room(double w, double gap, double v)
+{
+    double down = (w > 0) == (gap > 0); /* 0 or 1: no branch, for signs are as good as random */
+    return 1 - v + down * (2 * v - 1);
+}
 
 /* d: from v to the nearest point of the plane, which is `gap` = <w,v> - b away along w, in [0,1].
  * A pixel moves by min(lambda s, its room), s = 1 in l-infinity and |w| in l2. What that gains is
@@ -457,26 +485,30 @@ static inline void fab__onto_plane(const l2l_spot *p, const l2l_real *w, double 
         lambda = next;
         for (int64_t j = 0; j < p->n; j++) {
             double a = fabs((double)w[j]), s = l2 ? a : 1;
-            double room = (w[j] > 0) == (gap > 0) ? (double)v[j] : 1 - (double)v[j];
-            if (room <= lambda * s) gained += a * room;
-            else slope += a * s;
+            double room = fab__room((double)w[j], gap, (double)v[j]);
+            double full = room <= lambda * s; /* 0 or 1 */
+            gained += full * a * room;
+            slope += (1 - full) * a * s;
         }
         next = slope > 0 ? (fabs(gap) - gained) / slope : HUGE_VAL;
     } while (next > lambda);
     for (int64_t j = 0; j < p->n; j++) {
-        bool down = (w[j] > 0) == (gap > 0);
-        double room = down ? (double)v[j] : 1 - (double)v[j];
-        double step = fmin(lambda * (l2 ? fabs((double)w[j]) : 1), room);
-        d[j] = (l2l_real)(w[j] > 0 || w[j] < 0 ? down ? -step : step : 0);
+        double a = fabs((double)w[j]), step = lambda * (l2 ? a : 1);
+        double room = fab__room((double)w[j], gap, (double)v[j]);
+        double along = (double)((w[j] > 0) - (w[j] < 0)) * (gap > 0 ? -1 : 1);
+        d[j] = (l2l_real)(along * (step < room ? step : room));
     }
 }
 
 static inline double fab__norm(const l2l_spot *p, const l2l_real *d)
 {
-    double most = 0;
+    l2l_real most = (l2l_real)1e-8;
     if (p->attack->norm == L2L_L2) return fmax(l2l_norm2(d, NULL, p->n), 1e-8);
-    for (int64_t j = 0; j < p->n; j++) most = fmax(most, fabs((double)d[j]));
-    return fmax(most, 1e-8);
+    for (int64_t j = 0; j < p->n; j++) {
+        l2l_real a = d[j] < 0 ? -d[j] : d[j];
+        most = a > most ? a : most;
+    }
+    return (double)most;
 }
 
 static inline void fab__point(const l2l_spot *p)
@@ -484,12 +516,9 @@ static inline void fab__point(const l2l_spot *p)
     const aa__walk *s = (const aa__walk *)p->state;
     l2l_real *d = p->memory[0], *d0 = p->memory[1];
     double f = p->loss, origin = f, alpha;
-    if (s->k == 0) {
-        if (s->number || !l2l_spot_init(p, p->z))
-            memcpy(p->z, p->x, (size_t)p->n * sizeof *p->z);
-        return;
-    }
-    if (s->crossed) return; /* a look at where it goes on */
+    if (s->k == 0 && (s->number || !l2l_spot_init(p, p->z)))
+        memcpy(p->z, p->x, (size_t)p->n * sizeof *p->z);
+    if (s->k % 2 == 0) return;
     for (int64_t j = 0; j < p->n; j++)
         origin -= (double)p->g[j] * ((double)p->z[j] - (double)p->x[j]);
     fab__onto_plane(p, p->g, f, p->z, d);
@@ -505,30 +534,33 @@ static inline void fab__seen(const l2l_spot *p)
 {
     aa__walk *s = (aa__walk *)p->state;
     const l2l_attack *a = p->attack;
-    bool stepped = s->k > 0 && !s->crossed, near_enough;
-    s->crossed = stepped && p->fooled;
-    if (s->crossed) {
-        near_enough = l2l_spot_keep_nearest(p) <= a->epsilon && !(a->number[1] > 0);
+    if (s->k % 2 && p->fooled) {
+        bool near_enough = l2l_spot_keep_nearest(p) <= a->epsilon && !(a->number[1] > 0);
         if (near_enough) l2l_spot_end(p);
         for (int64_t j = 0; j < p->n && !near_enough; j++)
             p->z[j] = p->x[j] + (l2l_real)0.9 * (p->z[j] - p->x[j]);
     }
-    if (s->k == 0 || stepped) s->k++;
-    if (s->k <= a->steps) return;
+    if (++s->k < 2 * a->steps) return;
     s->k = 0;
-    s->crossed = false;
     if (++s->number == s->walks) l2l_spot_end(p);
+}
+
+/* The looks of all images are in step. */
+static inline void fab__prepare(l2l_inner *in)
+{
+    aa__aim(in);
+    in->gradient = in->t % 2 == 1;
 }
 
 static inline int64_t fab__begin(l2l_inner *in, const l2l_attack *a)
 {
     if (!search__whole(a->number[1], 0) || a->number[1] > 1)
         return search__refuse(in, a, "number[1], all the way to the nearest, is not 0 or 1");
-    return aa__begin(in, a, 2 * (int64_t)a->steps + 1);
+    return aa__begin(in, a, 2 * (int64_t)a->steps);
 }
 
 static const l2l_search fab__search = {
-    sizeof(aa__walk), 2, true, true, false, false, fab__begin, aa__aim, fab__point, fab__seen};
+    sizeof(aa__walk), 2, true, true, false, false, fab__begin, fab__prepare, fab__point, fab__seen};
 
 /* The nearest image across the boundaries to the number[0] - 1 (9) likeliest other classes, `steps`
  * 100 for each, that a step came to, not `init` or the way back. It ends with the first within epsilon

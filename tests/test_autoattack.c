@@ -289,6 +289,8 @@ static void fab_early(void)
         CHECK(b.records[i].linf <= early[i].linf);
         success += early[i].success;
         fewer += early[i].forwards < b.records[i].forwards;
+        CHECK_INT(2 + 2 * a.steps * (b.classes - 1), b.records[i].forwards); /* 2: clean logits,  */
+        CHECK_INT(a.steps * (b.classes - 1), b.records[i].backwards); /* look; then every second  */
     }
     CHECK(success > 0 && fewer == success);
     bench_end(&b);
