@@ -75,19 +75,19 @@ int main(void)
    Part II: the paper
       3  Algorithm 1, line by line                   1359  >>algorithm-1
       4  The learned maximizer                       2498  >>maximizer
-      5  Maximizers that do not learn                3395  >>maximizers
-      6  Methods and trainers                        3469  >>methods
+      5  Maximizers that do not learn                3412  >>maximizers
+      6  Methods and trainers                        3500  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3897  >>foundation
-      8  Tensors and reverse-mode autodiff           5000  >>autodiff
-      9  Layers and classifiers                      6686  >>layers
-     10  Losses and outer optimizers                 8083  >>losses-code
+      7  Errors, memory, random numbers, options     3952  >>foundation
+      8  Tensors and reverse-mode autodiff           5055  >>autodiff
+      9  Layers and classifiers                      6805  >>layers
+     10  Losses and outer optimizers                 8220  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8607  >>attacks-code
-     12  Evaluation                                  9384  >>evaluation
-     13  Data sets                                   9436  >>data-code
-     14  Files                                       9532  >>files-code
-     15  Kernels                                    11421  >>kernels
+     11  Attacks                                     8763  >>attacks-code
+     12  Evaluation                                  9540  >>evaluation
+     13  Data sets                                   9592  >>data-code
+     14  Files                                       9688  >>files-code
+     15  Kernels                                    11577  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -2649,6 +2649,10 @@ static void l2l__learned_initialise(l2l_learned *m)
         m->phi[i] = (l2l_real)(bound * (2 * l2l_random_uniform(&s, (uint32_t)i) - 1));
 }
 
+/* W is GxZ, its columns for the bias, h and the inputs, w_out 1+H: of the published size, H = 10,
+   with one input, phi has 40 (10 + 1) + 40 + 10 + 1 = 491 numbers as LSTM with biases and
+   10 (10 + 1) + 10 = 120 as RNN without. PyTorch's second bias, b_hh, would only add to b_ih,
+   and is left out. */
 L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_options *o)
 {
     const l2l_learned_options usual = l2l_learned_default();
@@ -2908,6 +2912,7 @@ static void l2l__state_clear(const l2l_learned *m, int64_t block)
     for (l = 0; l < L2L__COORDS; l++) z[l] = 1;
 }
 
+/* Line 7, for all images: room for (h, c) of every block, and zeros in it. */
 static bool l2l__learned_begin(void *self, l2l_inner *in)
 {
     l2l_learned *m = (l2l_learned *)self;
@@ -2978,6 +2983,8 @@ static void l2l__learned_run(const l2l_learned *m, const l2l__cell_kernels *kern
     }
 }
 
+/* Line 11, for all images: each thread takes a run of blocks. The state stays in m->state between
+   the steps, where the next one finds it. */
 static bool l2l__learned_step(void *self, l2l_inner *in)
 {
     l2l_learned *m = (l2l_learned *)self;
@@ -3119,6 +3126,7 @@ static void l2l__adjoint_work(const l2l__adjoint *a, int k)
     for (part = k; part < a->parts; part += a->workers) l2l__adjoint_part(a, &a->sweeps[k], part);
 }
 
+/* T steps there and T back for each block, and no pass of the classifier: g_0 .. g_T are known. */
 static void l2l__adjoint_first_order(const l2l__adjoint *a)
 {
     int k;
@@ -3186,7 +3194,9 @@ static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_te
     return !c->status;
 }
 
-/* A block back through step t. */
+/* A block back through step t: x'_t and (h_t, c_t) by its t steps from the start, then step t there
+   and back. T steps so cost T (T+1) / 2 of the cell in all, and no state is kept. Of the cotangents
+   that arrive here from step t+1, `carried` has those of h and c and a->a has a_{t+1}. */
 static void l2l__exact_block(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
 {
     int H = a->m->cell.hidden * L2L__COORDS;
@@ -3235,6 +3245,9 @@ static bool l2l__exact_couple(const l2l__adjoint *a, int t)
     return l2l__add_hessian_vector(a->in, a->adv, a->v, a->a);
 }
 
+/* From a_T = w_T g_T on, step by step for all blocks: the cells, then what couples them,
+
+       a_t = w_t g_t + u_t + H_t v_t,   v_t = (d inputs / d g_t)^T dL/d inputs. */
 static bool l2l__adjoint_second_order(l2l__adjoint *a)
 {
     l2l_context *c = a->m->context;
@@ -3257,6 +3270,8 @@ static bool l2l__adjoint_second_order(l2l__adjoint *a)
 
 /* -- line 15: phi <- phi + alpha_1 grad L_phi / B ---------------------------------------------- */
 
+/* The work, its parts and its room. Images' norms are taken once for each t: every block of an
+   image needs them, in both directions. */
 static bool l2l__adjoint_prepare(l2l__adjoint *a, l2l_learned *m, l2l_inner *in)
 {
     l2l_context *c = m->context;
@@ -3344,6 +3359,8 @@ static bool l2l__learned_add_gradient(void *self, l2l_inner *in)
     return l2l__learned_adjoint(m, in, in->first == 0, -(double)in->n / in->batch, m->descent);
 }
 
+/* Line 15, by the optimizer of the options (Adam, alpha_1 = 1e-2). A phi that would not be finite
+   is not taken: it stays what it was, and the step fails. */
 static bool l2l__learned_update(void *self, l2l_inner *in)
 {
     l2l_learned *m = (l2l_learned *)self;
@@ -3393,7 +3410,19 @@ L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int step
 #endif
 /* ============================================================================================ */
 /*  5  MAXIMIZERS THAT DO NOT LEARN                                               >>maximizers  */
-/* ============================================================================================ */
+/* ============================================================================================
+
+   Steps delta_t of the gradient g_t alone, per image, with alpha = in->step_size:
+
+       sign       delta_t = alpha sign(g_t)      FGSM (Goodfellow et al. 2015), PGD in l-infinity
+                                                 (Madry et al. 2018); where g_t = 0 a pixel stays
+       gradient   delta_t = alpha g_t / |g_t|_2  PGD in l2
+       momentum   m_t = mu m_{t-1} + g_t / |g_t|_1,   delta_t = alpha sign(m_t),   m_{-1} = 0
+                                                 MIM (Dong et al. 2018)
+
+   Each is a step of steepest ascent under its norm: the longest gain <delta, g> that a delta of
+   length alpha in l-infinity, or in l2, can have. Others, on public calls alone, are in
+   examples/searches.h. */
 
 static bool l2l__sign_step(void *self, l2l_inner *in)
 {
@@ -3403,7 +3432,8 @@ static bool l2l__sign_step(void *self, l2l_inner *in)
     return true;
 }
 
-/* Steepest ascent in l2; an image without gradient stays. */
+/* An image without gradient stays. One whose gradient is so short that alpha over its length would
+   be infinite is scaled up first. */
 static bool l2l__gradient_step(void *self, l2l_inner *in)
 {
     int64_t one = l2l_count(in->shape) / in->n;
@@ -3462,6 +3492,7 @@ L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu)
     m.number[0] = mu;
     return m;
 }
+
 #ifdef __clang__
 #pragma mark - 6  Methods and trainers
 #endif
@@ -3469,7 +3500,20 @@ L2LADVDEF l2l_maximizer l2l_maximizer_momentum(double mu)
 /*  6  METHODS AND TRAINERS                                                          >>methods  */
 /* ============================================================================================ */
 
-/* -- the three interfaces: objectives and outer losses ----------------------------------------- */
+/* -- the three interfaces: objectives and outer losses -------------------------------------------
+   Objectives of the inner problem, per image, of the logits z at x'_t and z_0 at x:
+
+       cross-entropy   L = -log softmax(z)_y                       Madry et al. 2018, and the paper
+       kl              L = KL(softmax(z_0) || softmax(z))          TRADES (Zhang et al. 2019)
+       margin          L = max over k != y of z_k - z_y            Carlini and Wagner 2017
+
+   Outer losses L_theta of the mini-batch, at the x'_T that the inner problem ended with, which is a
+   constant, by passes in training mode:
+
+       cross-entropy   mean of CE(f(x'_T), y)                      line 14
+       trades          mean of CE(f(x), y) + beta KL(f(x) || f(x'_T))
+
+   The KL's first argument has a gradient, too, as in TRADES' program. */
 
 static l2l_tensor *l2l__objective_ce(l2l_context *c, l2l_tensor *logits, l2l_tensor *clean,
                                      const int *labels, void *user)
@@ -3595,7 +3639,16 @@ L2LADVDEF l2l_outer l2l_outer_trades(double beta)
     return o;
 }
 
-/* -- methods: objective x maximizer x outer loss ----------------------------------------------- */
+/* -- methods: objective x maximizer x outer loss -------------------------------------------------
+
+       method       objective       maximizer   x'_0                      outer loss
+       plain                        none        x                         cross-entropy
+       advtrain     cross-entropy   sign        x + U(-epsilon, epsilon)  cross-entropy
+       trades       kl              sign        x + 0.001 N(0,I)          trades
+       rnn-adv      cross-entropy   learned     x + 0.001 N(0,I)          cross-entropy
+       rnn-trades   kl              learned     x + 0.001 N(0,I)          trades
+
+   The rest of the paper's tables is in examples/: AdvTrain with a line search and L2LDA. */
 
 static l2l_method l2l__method(const char *name, l2l_maximizer maximizer, l2l_start start)
 {
@@ -3766,6 +3819,8 @@ static bool l2l__trainer_own(l2l_trainer *t)
     return !t->context->status;
 }
 
+/* Whether line 14's pass can be one with the last look (one_pass) is decided here: where both
+   compute the cross-entropy of the same x'_T, and the mode makes no difference. */
 L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
                                           const l2l_train_options *o)
 {
@@ -5387,7 +5442,17 @@ L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x)
                ? (double)x->data[0] : 0;
 }
 
-/* -- the backward walk ------------------------------------------------------------------------- */
+/* -- the backward walk ---------------------------------------------------------------------------
+   Reverse mode. A node of the tape stands behind all that it was made of. So on the way from the
+   output's place down to 0 every node y = op(x_1, x_2, ...) is met when all that was made of it has
+   been: its cotangent dy = d output / d y is complete, and the operation's VJP makes of it what is
+   added to those of its inputs,
+
+       dx_j += (dy / dx_j)^T dy       (in brackets the Jacobian of op).
+
+   Nodes from which no path leads to an input that is asked for are left out (`need`), and
+   cotangents that have been handed on are dropped. VJPs are made of operations: while the tape
+   records (L2L_CREATE_GRAPH), a gradient can be differentiated again, like anything else. */
 
 /* *slot += g; takes over g. */
 static void l2l__accumulate(l2l_context *c, l2l_tensor **slot, l2l_tensor *g)
@@ -5425,6 +5490,8 @@ static l2l_tensor **l2l__walk_slot(l2l__walk *w, l2l_tensor *x)
     return k >= 0 && k < w->n && w->inputs[k] == x ? &w->slot[w->last + 1 + k] : NULL;
 }
 
+/* Which nodes lie on a path from an input to the output: forward along the tape, one needs its
+   cotangent if one of its inputs does. */
 static void l2l__walk_mark(l2l_context *c, l2l__walk *w)
 {
     int last = w->last;
@@ -5457,6 +5524,8 @@ static bool l2l__shows(const l2l_tensor *x, const l2l_tensor *y)
     return x != NULL;
 }
 
+/* One node: dy to the cotangents of its inputs. With L2L_FREE_GRAPH its own numbers are given back
+   behind it, as soon as they have served: then a pass back takes no more room than a pass there. */
 static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned flags)
 {
     l2l__vjp v = L2L__ZERO;
@@ -5640,7 +5709,19 @@ L2L__BINARY(L2L__SUB, sub)
 L2L__BINARY(L2L__MUL, mul)
 
 /* -- elementwise, one operand ------------------------------------------------------------------
-   y = f(x) with numbers a and b; some take another tensor too, as a constant: see L2L__NAME(ew). */
+   y = f(x) with numbers a and b, dx = f'(x) dy; some take another tensor too, as a constant: see
+   L2L__NAME(ew). In brackets: 1 where that holds, else 0.
+
+       f         y                       f'                  f         y               f'
+       affine    a x + b                 a                   relu      max(x, 0)       [x > 0]
+       tanh      tanh x                  1 - y^2             sigmoid   1 / (1 + e^-x)  y (1 - y)
+       exp       e^x                     y                   log       ln x            1 / x
+       power     x^a                     a x^(a-1)           abs       |x|             sign x
+       sign      -1, 0 or 1              0                   clamp     into [a, b]     [a <= x <= b]
+       gate      x where other > 0,      1 there,            project   into the ball   [x is in it]
+                 else a x                else a                        and [0, 1]
+
+   A leaky ReLU is the gate whose other is x itself; project's ball has radius a around other. */
 
 /* Those without a kernel of their own, in double. */
 static double l2l__value(int kind, double x, double a, double b)
@@ -5774,8 +5855,17 @@ L2LADVDEF l2l_tensor *l2l_clamp(l2l_context *c, l2l_tensor *x, double low, doubl
 }
 
 /* -- linear maps, in pairs of adjoints -----------------------------------------------------------
-   Kinds 2k and 2k+1 are each other's VJP, so one VJP serves them all. Some go by saved positions:
-   the index of the node itself or, for an adjoint, of its second input, whose index it shares. */
+   Kinds 2k and 2k+1 are each other's VJP, so one VJP serves them all: y = A x, dx = A^T dy.
+
+       sum       y = sum of x over the axes      broadcast  y = x, repeated along these axes
+                 that are 1 in y
+       slice     y_k = x_{from+k}                place      y_{from+k} = x_k, 0 elsewhere
+       gather    y_i = x at index_i              unpool     y at index_i += x_i, from 0 on
+       average   y = sum of window / window^2    spread     y in window += x / window^2, from 0 on
+       pick      y_n = x_{n, index_n}            unpick     y_{n, index_n} = x_n, 0 elsewhere
+
+   Some go by saved positions: the index of the node itself or, for an adjoint, of its second input,
+   whose index it shares. */
 enum {
     L2L__SUM, L2L__BROADCAST,                /* over the axes that are 1 in the smaller shape     */
     L2L__SLICE, L2L__PLACE,                  /* channels from i[0] on                             */
@@ -5855,6 +5945,8 @@ static void l2l__copy_channels(l2l_context *c, const l2l_tensor *x, int64_t from
                (size_t)count * sizeof *y->data);
 }
 
+/* y = A x. Pools' geometry is that of the forward map in either direction: `large` is what the
+   windows lie in, `less` has a number for each of them. */
 static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_tensor *y,
                           const int *index)
 {
@@ -5981,6 +6073,7 @@ L2LADVDEF l2l_tensor *l2l_sum(l2l_context *c, l2l_tensor *x)
     return l2l_sum_to(c, x, l2l__channels(1));
 }
 
+/* sum_to / m, m numbers of x for each of the result. */
 static l2l_tensor *l2l__mean_to(l2l_context *c, l2l_tensor *x, l2l_shape s)
 {
     l2l_tensor *sum = l2l_sum_to(c, x, s);
@@ -6091,7 +6184,19 @@ static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *s
     return l2l__record(c, y, &l2l__scale_shift_op, in, L2L__CONV_INPUTS);
 }
 
-/* -- convolution ------------------------------------------------------------------------------- */
+/* -- convolution ---------------------------------------------------------------------------------
+   With stride s and padding p, x being 0 outside of its plane, and taps (i,j) in the order in which
+   they lie (what signal processing calls a correlation), for each image:
+
+       y[oh][ow][k]     = sum over i, j, c    of x[s oh + i - p][s ow + j - p][c] w[i][j][c][k]
+       dx[h][w][c]      = sum over i, j, k    of dy[(h+p-i) / s][(w+p-j) / s][k] w[i][j][c][k]
+                          where both quotients are whole and in y's plane
+       dw[i][j][c][k]   = sum over oh, ow     of x[s oh + i - p][s ow + j - p][c] dy[oh][ow][k]
+                          and over the images
+
+   Chapter 15 says in how many ways they are computed. What follows a convolution in a network, the
+   scale, bias, residual, ReLU and pooling, belongs to the same node: it is done while the numbers
+   are in registers or in the cache, and the tape keeps one activation in place of five. */
 
 /* The geometry of x * w, checked; `where` names the caller in the error. */
 static bool l2l__geometry_of(l2l_context *c, const char *where, l2l_shape x, l2l_shape w,
@@ -6305,7 +6410,8 @@ L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     return l2l__conv(c, x, w, o, true);
 }
 
-/* A linear layer is a 1x1 convolution of one pixel with H*W*C channels. */
+/* y = x W + bias: a 1x1 convolution of one pixel with H*W*C channels. dx = dy W^T, dW = x^T dy and
+   dbias = sum dy follow from the convolution's. */
 L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                  const l2l_conv_options *o)
 {
@@ -6324,7 +6430,13 @@ L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     return l2l__then(c, flat, l2l__then(c, matrix, l2l_conv(c, flat, matrix, o)));
 }
 
-/* -- pooling ----------------------------------------------------------------------------------- */
+/* -- pooling -------------------------------------------------------------------------------------
+   Over the windows of oh, ow, which may overlap:
+
+       maximum   y[oh][ow][c] = x at the place of the window's first maximum, which the node keeps:
+                 dx there += dy
+       average   y[oh][ow][c] = sum of the window / window^2, what lies outside of the plane as 0:
+                 dx in the window += dy / window^2 */
 
 static bool l2l__pool_shape(l2l_context *c, const char *where, const l2l_tensor *x, int window,
                             int stride, int padding, l2l__geometry *g)
@@ -6547,7 +6659,9 @@ L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_ba
     return l2l__batch_norm(c, "l2l_batch_norm", x, o);
 }
 
-/* -- dropout ----------------------------------------------------------------------------------- */
+/* -- dropout -------------------------------------------------------------------------------------
+   y = m x and dx = m dy, with m = 0 at random, by probability p, and else 1 / (1-p), so that the
+   mean of y is x and evaluation mode needs no factor (Srivastava et al. 2014, inverted). */
 
 L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const l2l_stream *s,
                                   const uint32_t *images)
@@ -6575,7 +6689,12 @@ L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const
     return l2l__then(c, mask, l2l_mul(c, x, mask));
 }
 
-/* -- over classes ------------------------------------------------------------------------------ */
+/* -- over classes --------------------------------------------------------------------------------
+   Of a row z of logits, with lse = log sum_k e^{z_k}, taken from its maximum on, or e^{z_k} might
+   leave the range of numbers:
+
+       softmax       y_k = e^{z_k - lse}    dz = y (dy - sum_k y_k dy_k)
+       log softmax   y_k = z_k - lse        dz = dy - softmax(z) sum_k dy_k */
 
 static bool l2l__rows_ready(l2l_context *c, const char *where, const l2l_tensor *x)
 {
@@ -6613,7 +6732,7 @@ static l2l_tensor *l2l__softmax_rows(l2l_context *c, const l2l__operation *op, l
     return l2l__record(c, y, op, &z, 1);
 }
 
-static void l2l__softmax_vjp(l2l__vjp *v)    /* y (dy - sum dy y) */
+static void l2l__softmax_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
     l2l_tensor *t = l2l__product_to(c, v->dy, v->y, l2l__per_image(v->y));
@@ -6627,7 +6746,7 @@ L2LADVDEF l2l_tensor *l2l_softmax(l2l_context *c, l2l_tensor *logits)
     return l2l__softmax_rows(c, &l2l__softmax_op, logits, false);
 }
 
-static void l2l__log_softmax_vjp(l2l__vjp *v) /* dy - softmax sum dy */
+static void l2l__log_softmax_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
     l2l_tensor *s = l2l_sum_to(c, v->dy, l2l__per_image(v->dy)), *p = l2l_softmax(c, v->y->in[0]);
@@ -6815,7 +6934,11 @@ static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *p
     return l2l_layer_parameter(m, name, s, rank, trainable, deviation, fill);
 }
 
-/* -- layers ------------------------------------------------------------------------------------ */
+/* -- layers --------------------------------------------------------------------------------------
+   A layer asks the model for its parameters by name and calls the operation. First weights are
+   drawn from N(0, 2 / fan-in) (He et al. 2015), fan-in the numbers that meet in one output:
+   kernel^2 C of a convolution, H W C of a linear layer; those of the logits, L2L_LAST, have a
+   deviation of their own. Biases are 0, gamma 1 and beta 0, running mean and variance 0 and 1. */
 
 L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m) { return m ? m->context : NULL; }
 
@@ -6922,6 +7045,9 @@ static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l
     return u->flags & L2L_POOL ? l2l__then(c, y, l2l_max_pool(c, y, 2, 2, 0)) : y;
 }
 
+/* y = pool(relu(norm(conv(x) + bias) + residual)), each part but conv being optional. In evaluation
+   mode the norm is two numbers for each channel, s and b (l2l__batch_norm_constants), which the
+   convolution takes as its scale and bias: one node, of one pass over memory. */
 L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor *x,
                                      const l2l_unit *u)
 {
@@ -7020,7 +7146,12 @@ static int l2l__width(const l2l_model *m, int channels)
     return scaled < 8 ? 8 : scaled;
 }
 
-/* The 4-layer CNN, TRADES' SmallCNN: 312,202 parameters at width 1. */
+/* The 4-layer CNN, TRADES' SmallCNN: 312,202 parameters at width 1. On 28x28:
+
+       conv1  26x26x32     conv2  24x24x32, pooled 12x12x32     conv3  10x10x64
+       conv4  8x8x64, pooled 4x4x64     fc1  200 (dropout)     fc2  200     fc3  the logits
+
+   A ReLU behind each but the last, 3x3 kernels without padding. */
 static l2l_tensor *l2l__smallcnn(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = m->context;
@@ -7053,7 +7184,9 @@ static l2l_tensor *l2l__conv_norm(l2l_model *m, const char *conv, const char *no
 }
 
 /* VGG-16 with batch norm (Simonyan and Zisserman 2015), in the form usual for 32x32 pictures. Its
-   layers are counted as PyTorch counts them: convolution, norm, ReLU and pooling each. */
+   layers are counted as PyTorch counts them: convolution, norm, ReLU and pooling each. On 32x32 its
+   groups end with 16x16x64, 8x8x128, 4x4x256, 2x2x512 and 1x1x512, and one linear layer
+   stands for the original's three. */
 static l2l_tensor *l2l__vgg16(l2l_model *m, l2l_tensor *x, void *user)
 {
     static const short channels[13] = {64, -64, 128, -128, 256, 256, -256, 512, 512, -512, 512, 512,
@@ -7091,7 +7224,8 @@ static l2l_tensor *l2l__wrn_block(l2l_model *m, l2l_tensor *x, int channels, int
 }
 
 /* WideResNet (Zagoruyko and Komodakis 2016): 16 channels, then three groups of (depth-4)/6 blocks
-   with 16, 32 and 64 times the widening factor. */
+   with 16, 32 and 64 times the widening factor. 34-10 on 32x32: 32x32x16, five blocks each of
+   32x32x160, 16x16x320 and 8x8x640, the mean over the plane, the logits. */
 static l2l_tensor *l2l__wrn(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = m->context;
@@ -7129,7 +7263,9 @@ static l2l_tensor *l2l__resnet_block(l2l_model *m, l2l_tensor *x, int channels, 
     return l2l__then(c, x, l2l__then(c, r, t));
 }
 
-/* ResNet-18 (He et al. 2016): a 7x7 stem and a pooling, then four groups of two blocks. */
+/* ResNet-18 (He et al. 2016): a 7x7 stem and a pooling, then four groups of two blocks. On 224x224:
+   112x112x64, pooled 56x56x64, then 56x56x64, 28x28x128, 14x14x256 and 7x7x512, the mean over the
+   plane, the logits. */
 static l2l_tensor *l2l__resnet18(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = m->context;
@@ -8042,6 +8178,7 @@ static void l2l__external_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__external_op = {"external", l2l__external_vjp};
 
+/* Logits by the caller's callback, a node like any other: its VJP is the other callback. */
 static l2l_tensor *l2l__external_forward(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = m->context;
@@ -8098,7 +8235,15 @@ typedef struct l2l__update {
 static void l2l__ew_update(l2l_context *c, int64_t n, const l2l__update *u, const l2l_real *g,
                            l2l_real *x, l2l_real *first, l2l_real *second, l2l_real *before);
 
-/* -- losses, per image ------------------------------------------------------------------------- */
+/* -- losses, per image ---------------------------------------------------------------------------
+   Of rows z of logits, with p = softmax(z), and y the label:
+
+       cross-entropy   CE = log sum_k e^{z_k} - z_y = -log p_y
+       KL divergence   KL(p || q) = sum_k p_k (log p_k - log q_k), q the softmax of other logits
+       margin          M = max over k != y of z_k - z_y: dz = dM at the maximum, -dM at y
+
+   Sums and logarithms in double, from the row's maximum on: none of them overflows, and KL of two
+   equal rows is 0. */
 
 /* d CE / d z = (p - onehot(y)) dy, p = softmax(z). Entry y is minus the sum of the others: 1 - p_y
    would be rounded to 0 where the network is sure, and leave an attack without gradient. */
@@ -8133,7 +8278,7 @@ L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, cons
     return l2l__record(c, y, &l2l__cross_entropy_op, &logits, 1);
 }
 
-/* KL = sum p (log p - log q):  dq logits = (q - p) dy,  dp logits = p (log p - log q - KL) dy */
+/* d KL / d (q's logits) = (q - p) dy,  d KL / d (p's logits) = p (log p - log q - KL) dy. */
 static void l2l__kl_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -8237,7 +8382,11 @@ L2LADVDEF bool l2l_predict(l2l_context *c, const l2l_tensor *logits, int *classe
     return true;
 }
 
-/* -- outer optimizers -------------------------------------------------------------------------- */
+/* -- outer optimizers ----------------------------------------------------------------------------
+   theta descends in line 16, phi ascends in line 15 (by the gradient of -L_phi). Of all arrays
+   together the gradient is looked at first: |g|_2 that is not finite ends the step before anything
+   has moved, and g becomes g min(1, clip / |g|_2). Then l2l__update, array by array, in one pass
+   over g, theta and the moments, which also keeps theta as it was, should it not be finite now. */
 
 L2LADVDEF l2l_optimizer_options l2l_sgd_default(void)
 {
@@ -8406,6 +8555,13 @@ L2LADVDEF l2l_schedule l2l_schedule_default(void)
     return s;
 }
 
+/* With at = step / total, and s = (at - warm_up) / (1 - warm_up) within [0, 1]:
+
+       constant   1
+       steps      factor^(milestones that at has reached)
+       cosine     final + (1 - final) (1 + cos(pi s)) / 2         (Loshchilov and Hutter 2017)
+
+   each times (step + 1) / (warm_up total + 1) as long as at < warm_up. */
 L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_t total)
 {
     double at = total > 0 ? (double)step / (double)total : 0, factor = 1;

@@ -932,16 +932,17 @@ static void figure_sheet(void)
     l2l_dataset test;
     l2l_real *x = NULL, *out = NULL;
     l2l_record record[SHEET];
-    int y[SHEET], i, k, step = 0, line = 0, n = 0;
+    int y[SHEET], i, k, step = 0, line = 0, n = 0, models = 0;
+    for (i = 0; i < DRAWN; i++) models += wanted(drawn[i]);
     for (i = 0; i < DRAWN; i++) {
         l2l_attack a = l2l_attack_pgd(radius());
-        l2l_model *m = model_of(drawn[i]);
+        l2l_model *m = wanted(drawn[i]) ? model_of(drawn[i]) : NULL;
         const l2l_model_options *o = l2l_model_info(m);
-        if (set.plan) continue;
+        if (!m) continue;
         if (!p) {
             n = o->channels * o->height * o->width;
             step = o->width * SCALE + 6;
-            p = pic_create(LEFT + SHEET * step, TOP + (1 + DRAWN) * (o->height * SCALE + 18),
+            p = pic_create(LEFT + SHEET * step, TOP + (1 + models) * (o->height * SCALE + 18),
                            0xFFFFFF);
             if (!p) cli_die_errno("picture");
             pic_text(p, 8, 10, 2, 0x222222, "PGD-40, each on its own model (red: wrong)");
@@ -956,7 +957,7 @@ static void figure_sheet(void)
         }
         a.steps = 40;
         if (!l2l_attack_run(m, &a, x, y, SHEET, out, record)) die(context);
-        line = TOP + (1 + i) * (o->height * SCALE + 18);
+        line += (line ? 0 : TOP) + o->height * SCALE + 18;
         pic_text(p, 8, line + o->height, 2, 0x222222, rows[drawn[i]].name);
         for (k = 0; k < SHEET; k++) {
             char text[16];
@@ -968,7 +969,7 @@ static void figure_sheet(void)
         }
         l2l_model_free(m);
     }
-    if (set.plan) return;
+    if (!p) return;
     if (pic_write_png(context, p, figure_name("sheet", "png").text)) die(context);
     printf("wrote %s\n", figure_name("sheet", "png").text);
     l2l_dataset_free(&test);
