@@ -74,20 +74,20 @@ int main(void)
            files                                     1242  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1359  >>algorithm-1
-      4  The learned maximizer                       2498  >>maximizer
-      5  Maximizers that do not learn                3412  >>maximizers
-      6  Methods and trainers                        3500  >>methods
+      4  The learned maximizer                       2499  >>maximizer
+      5  Maximizers that do not learn                3413  >>maximizers
+      6  Methods and trainers                        3501  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3952  >>foundation
-      8  Tensors and reverse-mode autodiff           5055  >>autodiff
-      9  Layers and classifiers                      6805  >>layers
-     10  Losses and outer optimizers                 8220  >>losses-code
+      7  Errors, memory, random numbers, options     3958  >>foundation
+      8  Tensors and reverse-mode autodiff           5061  >>autodiff
+      9  Layers and classifiers                      6821  >>layers
+     10  Losses and outer optimizers                 8244  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8763  >>attacks-code
-     12  Evaluation                                  9540  >>evaluation
-     13  Data sets                                   9592  >>data-code
-     14  Files                                       9688  >>files-code
-     15  Kernels                                    11577  >>kernels
+     11  Attacks                                     8791  >>attacks-code
+     12  Evaluation                                  9568  >>evaluation
+     13  Data sets                                   9620  >>data-code
+     14  Files                                       9716  >>files-code
+     15  Kernels                                    11605  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -2044,6 +2044,7 @@ typedef struct l2l__looked {
     bool gradient;
 } l2l__looked;
 
+/* The inner problem of these images alone: pointers into the arrays of the whole one. */
 static bool l2l__look_slice(l2l_model *m, void *look, int from, int n)
 {
     const l2l__looked *all = (const l2l__looked *)look;
@@ -3756,6 +3757,8 @@ static void l2l__trainer_ranks(l2l_trainer *t)
     if (m->sum) t->phi_sum = m->sum(m->self, &t->n_phi);
 }
 
+/* Lists over theta, in the order of the layers; `good` is theta before the last step, to go back to
+   when it turns out to have been the wrong one. */
 static bool l2l__trainer_arrays(l2l_trainer *t)
 {
     l2l_context *c = t->context;
@@ -3890,6 +3893,8 @@ static bool l2l__parts_ok(l2l_trainer *t)
     return !c->status;
 }
 
+/* Algorithm 1 until its last step, or on from a checkpoint; the end of an epoch that failed the
+   last time is made up for first. */
 L2LADVDEF bool l2l_train(l2l_trainer *t)
 {
     if (!t) return false;
@@ -3907,6 +3912,7 @@ L2LADVDEF bool l2l_train(l2l_trainer *t)
     return !t->context->status;
 }
 
+/* One round of the same loop, on images that the caller has. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
                               l2l_progress *p)
 {
@@ -5550,6 +5556,7 @@ static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned
     else l2l__drop_data(c, y);
 }
 
+/* From the output down the tape; what no path reaches has the gradient 0. */
 static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l_tensor *cotangent,
                            l2l_tensor **gradients, unsigned flags)
 {
@@ -5567,6 +5574,8 @@ static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l
     for (int i = 0; i < w->last + 1 + w->n && !c->status; i++) l2l_drop(c, w->slot[i]);
 }
 
+/* Checks, then the walk. Where it fails, by a VJP or for want of memory, all that it made is given
+   back, and the tape and the inputs are as before. */
 L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent,
                        l2l_tensor *const *inputs, int n_inputs, l2l_tensor **gradients,
                        unsigned flags)
@@ -5670,6 +5679,8 @@ static void l2l__binary_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__binary_op = {"add, sub, mul", l2l__binary_vjp};
 
+/* Two operands of one shape go to the kernel as two arrays; where one is repeated, row by row of
+   channels, each with its own stride of 0 or 1. */
 static l2l_tensor *l2l__binary(l2l_context *c, int kind, const char *where, l2l_tensor *a,
                                l2l_tensor *b)
 {
@@ -5741,6 +5752,8 @@ static double l2l__value(int kind, double x, double a, double b)
 
 static const l2l__operation l2l__pointwise_op = {"pointwise", l2l__pointwise_vjp};
 
+/* Those that networks and projections are made of have kernels; the node keeps which f it was, and
+   a and b, for its VJP. */
 static l2l_tensor *l2l__pointwise(l2l_context *c, int kind, const char *where, l2l_tensor *x,
                                   l2l_tensor *other, double a, double b)
 {
@@ -5922,6 +5935,7 @@ static bool l2l__sum_pixels(l2l_context *c, const l2l_tensor *x, const l2l_real 
     return ok;
 }
 
+/* Pixel by pixel, for only rows of channels lie together in both. */
 static void l2l__broadcast_into(l2l_context *c, const l2l_tensor *x, l2l_tensor *y)
 {
     int64_t p, pixels = l2l_count(y->shape) / y->shape.c;
@@ -6047,6 +6061,7 @@ static void l2l__concat_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__concat_op = {"l2l_concat", l2l__concat_vjp};
 
+/* y = (x_1, x_2, ...) along the channels. */
 L2LADVDEF l2l_tensor *l2l_concat(l2l_context *c, l2l_tensor *const *parts, int n)
 {
     const char *where = l2l__concat_op.name;
@@ -6131,6 +6146,7 @@ static void l2l__gate_scale_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__gate_scale_op = {"gate_scale", l2l__gate_scale_vjp};
 
+/* Behind a ReLU and a scale: one pass over memory in place of two. */
 static l2l_tensor *l2l__gate_scale(l2l_context *c, l2l_tensor *dy, l2l_tensor *gate,
                                    l2l_tensor *scale)
 {
@@ -6832,6 +6848,7 @@ static void l2l__touch(l2l__slot *p)
     if (p->value.packed) p->value.packed->version++;
 }
 
+/* Layers ask in the order in which they were made: the search begins behind the last one found. */
 static l2l__slot *l2l__find_slot(l2l_model *m, const char *name)
 {
     for (int i = 0; i < m->n_slots; i++) {
@@ -6863,6 +6880,7 @@ static void l2l__free_slot(l2l_context *c, l2l__slot *p)
     l2l_free(c, p);
 }
 
+/* A tensor that no tape owns, with room for packed copies if it is a weight. */
 static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int rank,
                                 bool trainable)
 {
@@ -7088,6 +7106,7 @@ L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor 
     return l2l_layer_unit(m, name, x, &u);
 }
 
+/* y = relu(x W + bias) of x as one row. */
 L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tensor *x, int outputs,
                                        unsigned flags)
 {
@@ -7108,6 +7127,8 @@ L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tenso
     return l2l_linear(m->context, x, w, &o);
 }
 
+/* By the stream of the pass, so that an image draws the same in any batch, part of a batch, rank or
+   number of threads. In evaluation mode a view of x. */
 L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
 {
     const char *where = "l2l_layer_dropout";
@@ -7417,6 +7438,7 @@ static l2l_tensor *l2l__run(l2l_model *m, l2l_tensor *x, l2l_mode mode, l2l_forw
 
 static l2l_tensor *l2l__forward_sliced(l2l_model *m, const l2l_tensor *x, l2l_mode mode);
 
+/* f_theta(x): in slices where nothing is recorded, else as one run of the forward function. */
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode)
 {
     l2l_context *c = l2l_model_context(m);
@@ -7911,6 +7933,7 @@ typedef struct l2l__arrays {                 /* images, gradient: NxCxHxW       
     l2l_real *logits, *loss, *gradient;      /* what is NULL is not wanted                        */
 } l2l__arrays;
 
+/* One pass there, and one back if the gradient is wanted: of the sum of the images' losses. */
 static bool l2l__arrays_slice(l2l_model *m, void *with, int from, int n)
 {
     const l2l__arrays *all = (const l2l__arrays *)with;
@@ -8153,6 +8176,7 @@ L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
 
 /* -- models behind callbacks ------------------------------------------------------------------- */
 
+/* dx = (d logits / dx)^T dy, by the caller's callback, on arrays in NCHW. */
 static void l2l__external_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -8262,6 +8286,7 @@ static void l2l__cross_entropy_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__cross_entropy_op = {"cross_entropy", l2l__cross_entropy_vjp};
 
+/* lse - z_y, row by row. */
 L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, const int *labels)
 {
     if (!l2l__rows_ready(c, "l2l_cross_entropy", logits)) return NULL;
@@ -8345,6 +8370,7 @@ static bool l2l__outer_logits_ok(const l2l_model *m, const l2l_tensor *z)
                      (int)(at % z->shape.c), (double)z->data[at]);
 }
 
+/* Two picks and a difference, so that its VJPs, of any order, are theirs. */
 L2LADVDEF l2l_tensor *l2l_margin(l2l_context *c, l2l_tensor *logits, const int *labels)
 {
     l2l_tensor *own, *other, *y = NULL;
@@ -8416,6 +8442,7 @@ L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o)
     l2l_free(o->context, o);
 }
 
+/* Moments, zero at first: v of SGD if it has momentum, m and v of Adam. */
 L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimizer_options *options,
                                               const int64_t *sizes, int n)
 {
@@ -8528,6 +8555,7 @@ static bool l2l__optimizer_update(l2l_optimizer *o, l2l_real *const *values,
     return true;
 }
 
+/* theta <- theta - rate factor d, d what l2l__update says. */
 L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double rate_factor)
 {
@@ -13415,6 +13443,8 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
     }
 }
 
+/* Blocks of output pixels, by whichever thread is free: of a size that gives each thread about as
+   many, in whole tiles. */
 static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
 {
     const int64_t pixels = (int64_t)q->images * q->oh * q->ow;
@@ -13616,6 +13646,7 @@ static int l2l__winograd_side(const l2l__kernels *kernels, const l2l__geometry *
     return two < direct ? 2 : 0;
 }
 
+/* F(f,3) on this layer: tiles of f x f outputs, each of a patch of (f+2) x (f+2) inputs. */
 static l2l__winograd l2l__winograd_of(const l2l_context *c, int f, const l2l__geometry *g)
 {
     l2l__winograd q;
@@ -14090,6 +14121,9 @@ static l2l__winograd_plan l2l__winograd_plan_of(const l2l__winograd *q, const l2
     return g;
 }
 
+/* dW in Winograd's domain is a sum over all tiles, point by point. Threads share out parts of the
+   tiles and pieces of the weight, whose numbers the shape decides; each part has sums of its own,
+   which are added in order and transformed back once. */
 static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q,
                                           const l2l_real *dy, l2l_real *dw)
 {
@@ -14191,6 +14225,7 @@ static bool l2l__turned_forward(l2l_context *c, const l2l__geometry *g, const l2
     return !c->status;
 }
 
+/* The table at the head of this chapter, forward: which way, by the layer's shape alone. */
 static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *layer, const l2l_real *x,
                               const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
 {
@@ -14302,6 +14337,7 @@ static void l2l__scatter_row(const l2l__scatter *q, const l2l_real *planes, int 
     }
 }
 
+/* All products of some pixels with all taps, added up in the planes; then the planes to dx. */
 static void l2l__scatter_image(const l2l__scatter *q, const l2l_real *dy, l2l_real *room,
                                l2l_real *dx)
 {
@@ -14320,6 +14356,7 @@ static void l2l__scatter_image(const l2l__scatter *q, const l2l_real *dy, l2l_re
             l2l__scatter_row(q, planes, y, c, dx + (int64_t)y * g->w * g->c);
 }
 
+/* Image by image, as they are free: plans and places are the layer's, planes each thread's own. */
 static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
                                   const l2l_tensor *w, l2l_real *dx)
 {
@@ -14351,6 +14388,7 @@ static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const 
     return !c->status;
 }
 
+/* The same for the input gradient: at stride 1 the forward pass of the layer turned. */
 static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *layer,
                                      const l2l_real *dy, const l2l_tensor *w, l2l_real *dx)
 {
@@ -14394,6 +14432,7 @@ typedef struct l2l__outer_tile {
     l2l_real *sums;
 } l2l__outer_tile;
 
+/* Neighbours differ by their panel and read the same pixels of x. */
 static l2l__outer_tile l2l__outer_tile_of(const l2l__outer_plan *q, int tile)
 {
     const int width = q->kernels->columns;
@@ -14436,6 +14475,8 @@ static void l2l__outer_store(const l2l__outer_plan *q, const l2l__outer_tile *t,
                (size_t)l2l__at_most(width, q->g.k - t->k0) * sizeof *dw);
 }
 
+/* Each thread has a run of the tiles, whose sums stay in its cache while the images go by: it reads
+   all of x and dy, and nobody adds up what others have summed. */
 static bool l2l__outer_run(l2l_context *c, l2l__outer_plan *q, l2l_real *dw)
 {
     const l2l__geometry *g = &q->g;
@@ -14470,6 +14511,7 @@ static l2l_real *l2l__widen(l2l_context *c, const l2l_real *dy, int64_t pixels, 
     return out;
 }
 
+/* What the layer's shape allows to be simpler, then the tiles. */
 static bool l2l__direct_weight_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                                         const l2l_real *dy, l2l_real *dw)
 {
@@ -14499,6 +14541,7 @@ static bool l2l__direct_weight_gradient(l2l_context *c, const l2l__geometry *g, 
     return !c->status && l2l__outer_run(c, &q, dw);
 }
 
+/* The same for the weight gradient. */
 static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *layer,
                                       const l2l_real *x, const l2l_real *dy, l2l_real *dw)
 {
@@ -14579,6 +14622,7 @@ static void l2l__average_image(const l2l__geometry *g, bool forward, l2l_real *x
                 }
 }
 
+/* y from x, or x from y: the same walk over the windows, which overlap, in either direction. */
 static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l2l_real *x,
                          l2l_real *y)
 {
