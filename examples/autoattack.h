@@ -312,10 +312,10 @@ static inline void aa__project(const l2l_spot *p, l2l_real *z)
 /* v becomes a direction: its sign, or in l2 of length 1. */
 static inline void apgd__direction(const l2l_spot *p, l2l_real *v)
 {
-    double norm = l2l_norm2(v, NULL, p->n) + 1e-12;
+    const bool l2 = p->attack->norm == L2L_L2;
+    double norm = l2 ? l2l_norm2(v, NULL, p->n) + 1e-12 : 1;
     for (int64_t j = 0; j < p->n; j++)
-        v[j] = p->attack->norm == L2L_L2 ? (l2l_real)((double)v[j] / norm)
-                                         : (l2l_real)((v[j] > 0) - (v[j] < 0));
+        v[j] = (l2l_real)(l2 ? (double)v[j] / norm : (v[j] > 0) - (v[j] < 0));
 }
 
 /* Noise of length epsilon (in l-infinity: of one pixel at least), or the caller's start. */
