@@ -74,20 +74,20 @@ int main(void)
            files                                     1242  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1359  >>algorithm-1
-      4  The learned maximizer                       2499  >>maximizer
-      5  Maximizers that do not learn                3413  >>maximizers
-      6  Methods and trainers                        3501  >>methods
+      4  The learned maximizer                       2504  >>maximizer
+      5  Maximizers that do not learn                3418  >>maximizers
+      6  Methods and trainers                        3506  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3958  >>foundation
-      8  Tensors and reverse-mode autodiff           5061  >>autodiff
-      9  Layers and classifiers                      6821  >>layers
-     10  Losses and outer optimizers                 8244  >>losses-code
+      7  Errors, memory, random numbers, options     3963  >>foundation
+      8  Tensors and reverse-mode autodiff           5066  >>autodiff
+      9  Layers and classifiers                      6826  >>layers
+     10  Losses and outer optimizers                 8258  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8791  >>attacks-code
-     12  Evaluation                                  9568  >>evaluation
-     13  Data sets                                   9620  >>data-code
-     14  Files                                       9716  >>files-code
-     15  Kernels                                    11605  >>kernels
+     11  Attacks                                     8805  >>attacks-code
+     12  Evaluation                                  9582  >>evaluation
+     13  Data sets                                   9634  >>data-code
+     14  Files                                       9730  >>files-code
+     15  Kernels                                    11619  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -1499,10 +1499,15 @@ struct l2l__kernels;                         /* the kernels of one instruction s
 static const char *l2l__cpu_name(const l2l_context *c);
 typedef struct l2l__block l2l__block;
 
-typedef struct l2l__core_count {             /* see l2l__count_cores: since wall, the clock of    */
-    double wall, cpu, runs, busy, end;       /* the process at cpu, runs took so long, in busy    */
-    double seen;                             /* threads together, the last till end; when fewer   */
-    int cores;                               /* cores were seen than threads, and how many        */
+typedef struct l2l__clock {                  /* seconds                                           */
+    double wall, cpu;                        /* cpu: of all the process's threads                 */
+} l2l__clock;
+
+typedef struct l2l__core_count {             /* see l2l__count_cores                              */
+    l2l__clock first, last;                  /* when the first run began and the last one ended   */
+    double runs, busy, between;              /* sums: of runs, times their threads; of cpu        */
+    double seen;                             /* when cores were seen to be fewer than threads; 0  */
+    int cores, lanes, workers;               /* how many; what l2l__choose_threads made of it     */
 } l2l__core_count;
 
 struct l2l_context {
@@ -3413,7 +3418,7 @@ L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int step
 /*  5  MAXIMIZERS THAT DO NOT LEARN                                               >>maximizers  */
 /* ============================================================================================
 
-   Steps delta_t of the gradient g_t alone, per image, with alpha = in->step_size:
+   Steps delta_t of the gradients alone, per image, with alpha = in->step_size:
 
        sign       delta_t = alpha sign(g_t)      FGSM (Goodfellow et al. 2015), PGD in l-infinity
                                                  (Madry et al. 2018); where g_t = 0 a pixel stays
@@ -3421,8 +3426,8 @@ L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int step
        momentum   m_t = mu m_{t-1} + g_t / |g_t|_1,   delta_t = alpha sign(m_t),   m_{-1} = 0
                                                  MIM (Dong et al. 2018)
 
-   Each is a step of steepest ascent under its norm: the longest gain <delta, g> that a delta of
-   length alpha in l-infinity, or in l2, can have. Others, on public calls alone, are in
+   The first two are steps of steepest ascent: of all delta of length alpha, in l-infinity and in
+   l2, those with the largest <delta_t, g_t>. Others, on public calls alone, are in
    examples/searches.h. */
 
 static bool l2l__sign_step(void *self, l2l_inner *in)
@@ -5575,7 +5580,7 @@ static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l
 }
 
 /* Checks, then the walk. Where it fails, by a VJP or for want of memory, all that it made is given
-   back, and the tape and the inputs are as before. */
+   back. */
 L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent,
                        l2l_tensor *const *inputs, int n_inputs, l2l_tensor **gradients,
                        unsigned flags)
@@ -7745,48 +7750,57 @@ static l2l_model *l2l__lane_make(l2l_model *m)
     return &lane->model;
 }
 
-/* How many threads the system lets run at once, of the `busy` that have had work since `wall` and
-   `cpu` were taken. Where programs share the cores, threads of one are put onto the same core, and
-   those that wait at a barrier burn the time that the last one needs: for half a second fewer get
-   more done. The clock of a process lags by up to a tick, 4 ms, for each of its threads, so that
-   runs are counted together, from the first one's begin to the last one's end, up to 50 ms in all;
-   of the time between them one core's use is left out. */
-#if defined(_OPENMP) && (defined(__unix__) || defined(__APPLE__)) && !defined(L2LADV_NO_POSIX)
-static double l2l__wall(void) { return omp_get_wtime(); }
-static double l2l__processor(void) { return (double)clock() / CLOCKS_PER_SEC; }
-#else
-static double l2l__wall(void) { return 0; }
-static double l2l__processor(void) { return 0; }
-#endif
-static void l2l__count_cores(l2l_context *c, double busy, double wall, double cpu)
+/* Now; where there is no such clock, always 0. */
+static l2l__clock l2l__now(void)
 {
-    l2l__core_count *k = &c->core_count;
-    const double now = l2l__wall(), run = now - wall;
-    if (wall - k->end > run) {               /* long after the last one                           */
-        k->wall = wall;
-        k->cpu = cpu;
-        k->runs = k->busy = 0;
-    }
-    k->end = now;
-    k->runs += run;
-    k->busy += busy * run;
-    if (k->runs < 0.05 || cpu < 0) return;   /* too little to tell                                */
-    cpu = l2l__processor() - k->cpu - (now - k->wall - k->runs);
-    if (cpu <= 0.75 * k->busy) {
-        k->cores = cpu < k->runs ? 1 : (int)(cpu / k->runs);
-        k->seen = now;
-    } else {
-        k->seen = 0;
-    }
-    k->end = 0;
+    l2l__clock t = {0, 0};
+#if defined(_OPENMP) && (defined(__unix__) || defined(__APPLE__)) && !defined(L2LADV_NO_POSIX)
+    t.wall = omp_get_wtime();
+    t.cpu = (double)clock() / CLOCKS_PER_SEC;
+#endif
+    return t;
 }
 
-/* Threads worth waking, by what was seen no longer ago than so many seconds. */
-static int l2l__cores(const l2l_context *c, double seconds)
+/* How many threads the system lets run at once, of the `busy` that had work in a run. Where
+   programs share the cores, threads of one are put onto the same core, and those that wait at a
+   barrier burn the time that the last one needs: fewer get more done. The clock of a process lags
+   by up to a tick, 4 ms, for each of its threads, so that runs are counted together, from the first
+   one's begin to the last one's end, up to 50 ms in all; what was used between them, by one thread,
+   is left out. */
+static void l2l__count_cores(l2l_context *c, double busy, l2l__clock from, l2l__clock to)
 {
-    const l2l__core_count *k = &c->core_count;
-    return k->seen > 0 && k->cores < c->threads && l2l__wall() - k->seen < seconds ? k->cores
-                                                                                : c->threads;
+    l2l__core_count *k = &c->core_count;
+    const double run = to.wall - from.wall, gap = from.wall - k->last.wall;
+    double used = from.cpu - k->last.cpu, cores;
+    if (gap > run) {                         /* long after the last one                           */
+        k->first = from;
+        k->runs = k->busy = k->between = used = 0;
+    }
+    k->between += used < 0 ? 0 : used < gap ? used : gap;
+    k->last = to;
+    k->runs += run;
+    k->busy += busy * run;
+    if (k->runs < 0.05 || from.cpu < 0) return; /* too little to tell                             */
+    cores = (to.cpu - k->first.cpu - k->between) / k->runs;
+    k->seen = cores <= 0.75 * k->busy / k->runs ? to.wall : 0;
+    k->cores = cores < 1 ? 1 : (int)(cores + 0.25);
+    k->last.wall = 0;
+}
+
+/* How many threads to wake from now on: where slices count cores again, what was seen holds for
+   half a second, else for five. Until the next time, so that those that will work can be looked
+   at. */
+static void l2l__choose_threads(l2l_context *c)
+{
+    l2l__core_count *k = &c->core_count;
+    double since = k->seen > 0 ? l2l__now().wall - k->seen : 5;
+    k->lanes = since < 0.5 ? k->cores : 0;
+    k->workers = since < 5 ? k->cores : 0;
+}
+
+static int l2l__fewer(const l2l_context *c, int threads)
+{
+    return threads > 0 && threads < c->threads ? threads : c->threads;
 }
 
 /* Slices from number `taken` on, by all threads; what the first one that stopped says. A lane that
@@ -7797,10 +7811,10 @@ static l2l_status l2l__run_lanes(const l2l__slices *s, int taken)
     l2l_context *c = m->context;
     l2l_mark mark = l2l_mark_here(c);
     const int left = s->count - taken, threads = c->threads;
-    int workers = l2l__cores(c, 0.5), i;
+    int workers = l2l__fewer(c, c->core_count.lanes), i;
     const bool fewer = workers < threads;
     l2l_status status;
-    double wall = l2l__wall(), cpu = l2l__processor();
+    const l2l__clock from = l2l__now();
     if (workers > left) workers = left;
     model = (l2l_model **)l2l__arena_array(c, workers, sizeof *model);
     for (i = 0; model && i < workers; i++) model[i] = i ? l2l__lane_make(m) : m;
@@ -7818,7 +7832,7 @@ static l2l_status l2l__run_lanes(const l2l__slices *s, int taken)
     status = c->status;
     for (i = 1; i < workers && !status; i++) status = model[i]->context->status;
     if (!fewer && workers > 1 && !status)    /* a lane that lacked room did not work              */
-        l2l__count_cores(c, (double)left / ((left - 1) / workers + 1), wall, cpu);
+        l2l__count_cores(c, (double)left / ((left - 1) / workers + 1), from, l2l__now());
     if (status == L2L_ERROR_MEMORY && m->lane_room < 8) m->lane_room++;
     l2l_error_clear(c);
     l2l_release(c, mark);
@@ -13059,11 +13073,10 @@ static l2l_real *l2l__arena_zeros(l2l_context *c, int64_t count)
     return x;
 }
 
-/* Threads worth waking for so many elementary operations. Where nobody counts cores again, what was
-   seen holds for five seconds. */
+/* Threads worth waking for so many elementary operations. */
 static int l2l__workers(const l2l_context *c, int64_t work)
 {
-    return work < 32768 ? 1 : l2l__cores(c, 5);
+    return work < 32768 ? 1 : l2l__fewer(c, c->core_count.workers);
 }
 
 /* What is wrong with this thread's arithmetic, NULL if nothing. Volatile, or the compiler would
@@ -13084,7 +13097,9 @@ static const char *l2l__arithmetic(void)
 static bool l2l__arithmetic_ok(l2l_context *c)
 {
     const char *wrong = l2l__arithmetic();
-    int i, n = c->threads_looked_at ? 0 : l2l__cores(c, 0.5);
+    int i, n = 0;
+    if (!c->caller) l2l__choose_threads(c);
+    if (!c->caller && !c->threads_looked_at) n = l2l__fewer(c, c->core_count.lanes);
     L2L__PARALLEL(n ? n : 1)
     for (i = 0; i < n; i++) {
         const char *mine = l2l__arithmetic();
@@ -13094,7 +13109,7 @@ static bool l2l__arithmetic_ok(l2l_context *c)
 #endif
         wrong = mine;
     }
-    c->threads_looked_at = !wrong && (c->threads_looked_at || n == c->threads);
+    if (!c->caller) c->threads_looked_at = !wrong && (c->threads_looked_at || n == c->threads);
     return !wrong || l2l__fail(c, L2L_ERROR_UNSUPPORTED, "the floating-point environment of this "
                                "thread or of those that work for it %s", wrong);
 }
@@ -14225,7 +14240,7 @@ static bool l2l__turned_forward(l2l_context *c, const l2l__geometry *g, const l2
     return !c->status;
 }
 
-/* The table at the head of this chapter, forward: which way, by the layer's shape alone. */
+/* The table at the drivers' head, forward: which way, by the layer's shape and the kernels. */
 static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *layer, const l2l_real *x,
                               const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
 {
@@ -14388,7 +14403,7 @@ static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const 
     return !c->status;
 }
 
-/* The same for the input gradient: at stride 1 the forward pass of the layer turned. */
+/* The same for the input gradient; Winograd's way is the forward pass of the layer turned. */
 static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *layer,
                                      const l2l_real *dy, const l2l_tensor *w, l2l_real *dx)
 {
@@ -14642,8 +14657,9 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
-   0.8.1  (2026-11)  searches ask for gradients only where they need them (in->gradient); Square and
-                     FAB-T in fewer passes; two threads where one ran in many attacks
+   0.8.1  (2026-11)  searches ask for gradients only where they need them (in->gradient), FAB-T at
+                     every second look; Square without queries that change nothing; two threads
+                     where one ran in many attacks; states of evaluations of format 6
    0.8.0  (2026-11)  3x3 layers on planes of 10x10, 14x14 and the like in tiles of 5x5, which round
                      otherwise; direct weight gradients keep their sums in registers; input
                      gradients are 0 where all that they are made of is

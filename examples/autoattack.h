@@ -106,9 +106,8 @@ static inline int square__side(const l2l_attack *a, l2l_shape s, int window)
     return side < 1 ? 1 : side > most ? most : side;
 }
 
-/* x +- epsilon in the columns from `left` to `right` and rows from `top` to `bottom` of z, with the
- * sign that number e0, e0 + 1, ... of the stream has for each column (or all of them, in a window) and
- * channel. Does that change z? */
+/* x +- epsilon in columns left .. right-1 and rows top .. bottom-1 of z, with a sign for each channel
+ * and, if it is no window, column. Does that change z? */
 static inline bool square__paint(const l2l_spot *p, const l2l_stream *r, int left, int right, int top,
                                  int bottom, bool window)
 {
@@ -179,9 +178,9 @@ static inline int64_t square__begin(l2l_inner *in, const l2l_attack *a)
 static const l2l_search square__search = {
     sizeof(int), 1, false, false, false, false, square__begin, NULL, square__point, square__seen};
 
-/* `steps` windows, a query each: 5,000, windows shrinking as in AutoAttack, where they also leave out the last place
- * on either axis, which counts here; number[0] is the part of the image that the first windows cover,
- * 0.8. */
+/* `steps` windows, a query each but for those that change nothing: 5,000, shrinking as in AutoAttack,
+ * where they also leave out the last place on either axis, which counts here; number[0] is the part
+ * of the image that the first windows cover, 0.8. */
 static inline l2l_attack l2l_attack_square(double epsilon)
 {
     l2l_attack a = l2l_search_attack("square", epsilon, L2L_LINF, 5000, &square__search);
@@ -468,7 +467,7 @@ static inline l2l_attack l2l_attack_apgd_t(double epsilon)
 static inline double fab__room(double w, double gap, double v)
 {
     double down = (w > 0) == (gap > 0); /* 0 or 1: no branch, for signs are as good as random */
-    return 1 - v + down * (2 * v - 1);
+    return down * v + (1 - down) * (1 - v);
 }
 
 /* d: from v to the nearest point of the plane, which is `gap` = <w,v> - b away along w, in [0,1].
@@ -535,7 +534,11 @@ static inline void fab__seen(const l2l_spot *p)
     aa__walk *s = (aa__walk *)p->state;
     const l2l_attack *a = p->attack;
     if (s->k % 2 && p->fooled) {
-        bool near_enough = l2l_spot_keep_nearest(p) <= a->epsilon && !(a->number[1] > 0);
+        double nearest = l2l_spot_keep_nearest(p);
+        bool kept = nearest < p->distance && (a->minimal || nearest <= a->epsilon);
+        bool near_enough = nearest <= a->epsilon && !(a->number[1] > 0);
+        if (kept) p->record->step = s->k / 2 + 1;
+        if (kept) p->record->restart = s->number;
         if (near_enough) l2l_spot_end(p);
         for (int64_t j = 0; j < p->n && !near_enough; j++)
             p->z[j] = p->x[j] + (l2l_real)0.9 * (p->z[j] - p->x[j]);

@@ -42,7 +42,7 @@ typedef struct evaluation_state {
     int count, added;        /* in `attacks`; of these so many in e */
 } evaluation_state;
 
-static const char es_format[] = "l2ladv evaluation 5";
+static const char es_format[] = "l2ladv evaluation 6";
 
 static inline bool es_fail(const evaluation_state *s, l2l_status status, const char *format, ...)
 {

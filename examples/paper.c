@@ -969,7 +969,8 @@ static void figure_sheet(void)
         }
         l2l_model_free(m);
     }
-    if (!p) return;
+    if (set.plan) return;
+    if (!p) cli_fail("--figure sheet: none of these methods is drawn");
     if (pic_write_png(context, p, figure_name("sheet", "png").text)) die(context);
     printf("wrote %s\n", figure_name("sheet", "png").text);
     l2l_dataset_free(&test);

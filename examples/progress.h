@@ -18,12 +18,13 @@ static struct {
 /* About how many forward passes an image costs; a gradient is taken for two more. */
 static inline double passes(const l2l_attack *a)
 {
-    const double aims = a->number[0] - 1; /* of AutoAttack's aimed walks, three passes a step */
+    const double aims = a->number[0] - 1; /* classes; FAB-T's steps are four passes */
     double steps = a->steps;
-    if (autoattack_is(a)) return 2 + 3 * steps * (a->restarts + 2 * aims) + 50 * steps;
+    if (autoattack_is(a)) return 2 + steps * (3 * a->restarts + 3 * aims + 4 * aims + 50);
     if (a->queries) return 2 + steps;
     if (!strcmp(a->name, "cw-l2")) steps *= (int)a->number[0];
-    if (!strcmp(a->name, "apgd-t") || !strcmp(a->name, "fab-t")) steps *= aims;
+    if (!strcmp(a->name, "fab-t")) return 2 + 4 * steps * aims;
+    if (!strcmp(a->name, "apgd-t")) steps *= aims;
     return 1 + a->restarts * (1 + 3 * steps);
 }
 

@@ -1003,7 +1003,7 @@ static void older_versions(void)
         make_older(state, "l2ladv evaluation ");
         CHECK(!evaluation_state_open(&kept, &e, state));
         CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "not an evaluation's state of this version: its first "
-                    "line is 'l2ladv evaluation 4', not 'l2ladv evaluation 5'; the version that");
+                    "line is 'l2ladv evaluation 5', not 'l2ladv evaluation 6'; the version that");
         l2l_evaluation_end(&e);
     }
     remove(checkpoint);
