@@ -756,8 +756,10 @@ static void figure_curves(void)
     static fig_lines loss, accuracy;
     int i;
     for (i = 0; i < DRAWN; i++) {
-        path log = path_of("%s.jsonl", trained(&rows[drawn[i]], 0).text);
-        if (set.plan || !wanted(drawn[i]) || drawn[i] == PLAIN) continue;
+        path log;
+        if (!wanted(drawn[i]) || drawn[i] == PLAIN) continue;
+        log = path_of("%s.jsonl", trained(&rows[drawn[i]], 0).text);
+        if (set.plan) continue;
         fig_line(&loss, rows[drawn[i]].name);
         fig_curve(&loss, log.text, "epoch_loss");
         fig_line(&accuracy, rows[drawn[i]].name);
