@@ -1,4 +1,4 @@
-/* l2ladv.h - v0.8.1 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.8.2 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
@@ -67,27 +67,27 @@ int main(void)
            outer optimizers, schedules                692  >>optimizers
            objective, maximizer, outer loss           732  >>seams
            attacks                                    880  >>attacks
-           the learned maximizer                     1022  >>learned
-           data sets                                 1064  >>data
-           training                                  1087  >>train
-           evaluation                                1229  >>evaluate
-           files                                     1242  >>files
+           the learned maximizer                     1023  >>learned
+           data sets                                 1065  >>data
+           training                                  1088  >>train
+           evaluation                                1230  >>evaluate
+           files                                     1243  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1359  >>algorithm-1
-      4  The learned maximizer                       2504  >>maximizer
-      5  Maximizers that do not learn                3418  >>maximizers
-      6  Methods and trainers                        3506  >>methods
+      3  Algorithm 1, line by line                   1360  >>algorithm-1
+      4  The learned maximizer                       2524  >>maximizer
+      5  Maximizers that do not learn                3438  >>maximizers
+      6  Methods and trainers                        3526  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3963  >>foundation
-      8  Tensors and reverse-mode autodiff           5066  >>autodiff
-      9  Layers and classifiers                      6826  >>layers
-     10  Losses and outer optimizers                 8258  >>losses-code
+      7  Errors, memory, random numbers, options     3983  >>foundation
+      8  Tensors and reverse-mode autodiff           5086  >>autodiff
+      9  Layers and classifiers                      6847  >>layers
+     10  Losses and outer optimizers                 8415  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8805  >>attacks-code
-     12  Evaluation                                  9582  >>evaluation
-     13  Data sets                                   9634  >>data-code
-     14  Files                                       9730  >>files-code
-     15  Kernels                                    11619  >>kernels
+     11  Attacks                                     8962  >>attacks-code
+     12  Evaluation                                  9767  >>evaluation
+     13  Data sets                                   9819  >>data-code
+     14  Files                                       9915  >>files-code
+     15  Kernels                                    11804  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -180,8 +180,8 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.8.1"
-#define L2LADV_VERSION_NUMBER 801            /* 10000 major + 100 minor + patch, for #if          */
+#define L2LADV_VERSION "0.8.2"
+#define L2LADV_VERSION_NUMBER 802            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((__unused__))
@@ -315,7 +315,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.8.1, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.8.2, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -918,7 +918,8 @@ typedef struct l2l_attack {
     double number[2]; /* parameters of a search                                                   */
     /* what kind it is: to be read */
     bool minimal;     /* it looks for the nearest adversarial image, in no ball                   */
-    bool queries;     /* it asks for no gradient: `steps` are passes forward                      */
+    bool queries;     /* it asks for no gradient: `steps` are passes forward. On smallcnn those   */
+                      /* cost less whose point differs in a small window only from the one kept   */
     const struct l2l_search *search; /* not NULL: a search, see below                             */
 } l2l_attack;
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon);
@@ -1561,6 +1562,9 @@ struct l2l_model {
     int n_images;
     uint32_t draws;                          /* dropout layers so far in this run                 */
     int *predicted, n_predicted;             /* where an outer loss may note its predictions      */
+    l2l_shape front;                         /* what its first layers give: l2l__cut_paste        */
+    struct l2l__fronts *known;               /* of a search, what its best points give            */
+    struct l2l__cut *cut;                    /* while a slice of a look of that search runs       */
     l2l_external external;
     l2l_model *next;                         /* in the context's list of those freed too early    */
 };
@@ -1621,6 +1625,15 @@ static void l2l__touch(l2l__slot *p);
 static l2l_tensor *l2l__forward_frozen(l2l_model *m, l2l_tensor *x, l2l_mode mode);
 static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n,
                            bool (*work)(l2l_model *m, void *with, int from, int n), void *with);
+
+enum { L2L__IMAGES = 32 };                   /* of a slice, at most                               */
+typedef struct l2l__cut {                    /* of the images of a slice, see l2l__cut_out        */
+    const struct l2l__fronts *known;
+    int from;                                /* the first one in the look                         */
+    int side;                                /* in tiles; 0: whole images                         */
+    int top[L2L__IMAGES], left[L2L__IMAGES];
+} l2l__cut;
+static bool l2l__knows(const struct l2l__fronts *known, const l2l_inner *in);
 
 /* of chapter 10, losses and optimizers */
 static double l2l__gradient_norm(const l2l_optimizer *o, l2l_real *const *gradients);
@@ -2055,6 +2068,8 @@ static bool l2l__look_slice(l2l_model *m, void *look, int from, int n)
     const l2l__looked *all = (const l2l__looked *)look;
     l2l_inner in = *all->in;
     l2l_tensor x = l2l__images_of(in.adv, from, n), clean, g, *here = &g;
+    l2l__cut cut;
+    bool ok;
     if (all->gradient) g = l2l__images_of(in.g[all->t], from, n);
     if (in.clean_logits) {
         clean = l2l__images_of(in.clean_logits, from, n);
@@ -2071,7 +2086,12 @@ static bool l2l__look_slice(l2l_model *m, void *look, int from, int n)
     in.predicted += from;
     in.hunt = NULL;                          /* what is not finite is for the whole look to tell  */
     if (in.done) in.done += from;
-    return l2l__look_whole(&in, 0, all->gradient);
+    cut.known = m->known;
+    cut.from = from;
+    m->cut = l2l__knows(cut.known, all->in) && !all->gradient ? &cut : NULL;
+    ok = l2l__look_whole(&in, 0, all->gradient);
+    m->cut = NULL;
+    return ok;
 }
 
 /* That pass, slice by slice where it may be. Returns sum L. */
@@ -5165,6 +5185,7 @@ static void l2l__channel_combine(l2l_context *c, int64_t pixels, int64_t each, i
 static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, int n,
                                  const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
                                  const l2l_real *mu, double *s0, double *s1);
+static bool l2l__same_way(const l2l_context *c, int channels, int h, int w, int side);
 static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                               const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y);
 static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
@@ -7172,6 +7193,139 @@ static int l2l__width(const l2l_model *m, int channels)
     return scaled < 8 ? 8 : scaled;
 }
 
+/* -- cuts. A search by queries, Square above all, asks about points that differ from its best one
+   in a small window. The first layers' numbers that do not see it are known: so these layers work
+   on a cut around the window, and what they give is pasted into what they gave at the best point. A
+   cut begins and ends at the borders of tiles of 4x4 outputs, so that every number that it gives is
+   made as in the whole image, and has the same bits; where it would be made another way, the cut
+   grows. In a slice all are of one size, a batch of smaller images.
+
+   Here for two 3x3 layers without padding and a 2x2 pooling: output (y,x) of the second sees pixels
+   (y,x) .. (y+4,x+4). */
+enum { L2L__TILE = 4, L2L__SEEN = 4 };
+
+typedef struct l2l__fronts {                 /* of the images of a search, by their places        */
+    const l2l_inner *in;                     /* the search's looks                                */
+    const int *place;                        /* of those still in it                              */
+    int64_t pixels, numbers;                 /* of an image; of what the first layers give        */
+    l2l_real *point[2], *front[2];           /* two points of each, and what these give           */
+    bool *has[2];                            /* is it there?                                      */
+    unsigned char *best;                     /* which of the two is the best point; the other one */
+} l2l__fronts;                               /* was looked at last                                */
+
+static bool l2l__knows(const l2l__fronts *known, const l2l_inner *in)
+{
+    return known && known->in == in;
+}
+
+/* The rows, or columns, of tiles that see pixels first .. last: from .. to, of `all`. */
+static void l2l__cut_tiles(int first, int last, int all, int *from, int *to)
+{
+    *from = (first > L2L__SEEN ? first - L2L__SEEN : 0) / L2L__TILE;
+    *to = l2l__at_most(last / L2L__TILE, all - 1);
+    if (*from > *to) *from = *to;
+}
+
+/* Around what differs between z and the known point: the place, in tiles, of the cut of image i.
+   Returns the side that it needs. */
+static int l2l__cut_find(l2l__cut *k, int i, const l2l_real *z, const l2l_real *known, l2l_shape s)
+{
+    const size_t pixel = (size_t)s.c * sizeof *z, row = pixel * (size_t)s.w;
+    int top = s.h, bottom = -1, left = s.w, right = -1, to, high;
+    for (int y = 0; y < s.h; y++, z += s.w * s.c, known += s.w * s.c) {
+        if (!memcmp(z, known, row)) continue;
+        if (top > y) top = y;
+        bottom = y;
+        for (int x = 0; x < s.w; x++) {
+            if (!memcmp(z + x * s.c, known + x * s.c, pixel)) continue;
+            if (left > x) left = x;
+            if (right < x) right = x;
+        }
+    }
+    l2l__cut_tiles(top, bottom, (s.h - L2L__SEEN) / L2L__TILE, &k->top[i], &to);
+    high = to - k->top[i] + 1;
+    l2l__cut_tiles(left, right, (s.w - L2L__SEEN) / L2L__TILE, &k->left[i], &to);
+    return high > to - k->left[i] + 1 ? high : to - k->left[i] + 1;
+}
+
+/* The side of the cuts of a slice, k->side: 0, whole images, where one is not known or cuts would
+   be more than half of them. `channels` are those between the two layers. */
+static void l2l__cut_side(const l2l_context *c, l2l__cut *k, const l2l_tensor *x, int channels)
+{
+    const l2l__fronts *known = k->known;
+    const l2l_shape s = x->shape;
+    const int th = (s.h - L2L__SEEN) / L2L__TILE, tw = (s.w - L2L__SEEN) / L2L__TILE;
+    k->side = 0;
+    if (s.h != th * L2L__TILE + L2L__SEEN || s.w != tw * L2L__TILE + L2L__SEEN) return;
+    for (int i = 0; i < s.n; i++) {
+        const int place = known->place[k->from + i], best = known->best[place];
+        int side;
+        if (!known->has[best][place]) { k->side = 0; return; }
+        side = l2l__cut_find(k, i, x->data + i * known->pixels,
+                             known->point[best] + place * known->pixels, s);
+        if (k->side < side) k->side = side;
+    }
+    while (k->side < th && k->side < tw &&
+           !l2l__same_way(c, channels, th * L2L__TILE, tw * L2L__TILE, k->side * L2L__TILE))
+        k->side++;
+    if (2 * k->side * k->side > th * tw) k->side = 0;
+    for (int i = 0; i < s.n && k->side; i++) {
+        k->top[i] = l2l__at_most(k->top[i], th - k->side);
+        k->left[i] = l2l__at_most(k->left[i], tw - k->side);
+    }
+}
+
+/* What the first layers work on: cuts out of x, or x. */
+static l2l_tensor *l2l__cut_out(l2l_model *m, l2l_tensor *x, int channels)
+{
+    l2l__cut *k = m->cut;
+    const l2l_shape s = x->shape;
+    l2l_tensor *y;
+    int size;
+    if (!k || m->context->status) return x;
+    l2l__cut_side(m->context, k, x, channels);
+    if (!k->side) return x;
+    size = k->side * L2L__TILE + L2L__SEEN;
+    y = l2l__new(m->context, "cut", l2l_shape_of(s.n, size, size, s.c));
+    for (int i = 0; y && i < s.n; i++)
+        for (int r = 0; r < size; r++) {
+            int64_t row = ((int64_t)i * s.h + k->top[i] * L2L__TILE + r) * s.w;
+            memcpy(y->data + ((int64_t)i * size + r) * size * s.c,
+                   x->data + (row + k->left[i] * L2L__TILE) * s.c,
+                   (size_t)size * (size_t)s.c * sizeof *y->data);
+        }
+    return y;
+}
+
+/* What they give for the images of x: z, pasted into what is known. That is kept beside it. */
+static l2l_tensor *l2l__cut_paste(l2l_model *m, const l2l_tensor *x, l2l_tensor *z)
+{
+    l2l__cut *k = m->cut;
+    const l2l_shape s = m->front;
+    const int half = L2L__TILE / 2, side = k ? k->side * half : 0;
+    l2l_tensor *y = z;
+    if (m->creating && z) m->front = z->shape;
+    if (!k || !z) return z;
+    if (k->side) y = l2l__new(m->context, "cut", l2l_shape_of(z->shape.n, s.h, s.w, s.c));
+    for (int i = 0; y && i < z->shape.n; i++) {
+        const l2l__fronts *known = k->known;
+        const int place = known->place[k->from + i], best = known->best[place];
+        const size_t bytes = (size_t)known->numbers * sizeof *y->data;
+        l2l_real *to = known->front[!best] + place * known->numbers;
+        memcpy(to, k->side ? known->front[best] + place * known->numbers
+                           : z->data + i * known->numbers, bytes);
+        for (int r = 0; r < side; r++)
+            memcpy(to + (((int64_t)k->top[i] * half + r) * s.w + k->left[i] * half) * s.c,
+                   z->data + ((int64_t)i * side + r) * side * s.c,
+                   (size_t)side * (size_t)s.c * sizeof *to);
+        if (k->side) memcpy(y->data + i * known->numbers, to, bytes);
+        memcpy(known->point[!best] + place * known->pixels, x->data + i * known->pixels,
+               (size_t)known->pixels * sizeof *to);
+        known->has[!best][place] = true;
+    }
+    return y == z ? z : l2l__then(m->context, z, y);
+}
+
 /* The 4-layer CNN, TRADES' SmallCNN: 312,202 parameters at width 1. On 28x28:
 
        conv1  26x26x32     conv2  24x24x32, pooled 12x12x32     conv3  10x10x64
@@ -7181,11 +7335,14 @@ static int l2l__width(const l2l_model *m, int channels)
 static l2l_tensor *l2l__smallcnn(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = m->context;
+    l2l_tensor *image = x;
     int a = l2l__width(m, 32), b = l2l__width(m, 64), f = l2l__width(m, 200);
     L2L__UNUSED(user);
+    x = l2l__cut_out(m, x, a);
     x = l2l_layer_conv(m, "feature_extractor.conv1", x, a, 3, 1, 0, L2L_RELU);
     x = l2l__then(c, x, l2l_layer_conv(m, "feature_extractor.conv2", x, a, 3, 1, 0,
                                        L2L_RELU | L2L_POOL));
+    x = l2l__cut_paste(m, image, x);
     x = l2l__then(c, x, l2l_layer_conv(m, "feature_extractor.conv3", x, b, 3, 1, 0, L2L_RELU));
     x = l2l__then(c, x, l2l_layer_conv(m, "feature_extractor.conv4", x, b, 3, 1, 0,
                                        L2L_RELU | L2L_POOL));
@@ -7705,7 +7862,7 @@ static bool l2l__slice(const l2l__slices *s, l2l_model *m, int i)
 static int l2l__slice_count(const l2l_model *m, int n)
 {
     int64_t pixels = (int64_t)m->options.height * m->options.width;
-    int most = l2l_model_size(m) / pixels < 4096 ? 8 : 32, count = (n - 1) / most + 1;
+    int most = l2l_model_size(m) / pixels < 4096 ? 8 : L2L__IMAGES, count = (n - 1) / most + 1;
     return count > 2 ? (count + 3) / 4 * 4 : count;
 }
 
@@ -9003,6 +9160,7 @@ typedef struct l2l__hunt {
     uint32_t *images;                        /* in->images                                        */
     struct l2l__course *courses;             /* of a search, of the whole batch; else NULL        */
     char *states;                            /* search->state bytes for each, of the whole batch  */
+    l2l__fronts known;                       /* where it asks for no gradients; else all 0        */
     uint32_t lost;                           /* the first of the caller's images with a number    */
     char text[160];                          /* that is not finite, which this tells; else none   */
 } l2l__hunt;
@@ -9128,6 +9286,7 @@ static void l2l__keep(l2l__hunt *h, int i, bool success, int t, int r)
     b->step = t;
     b->restart = r;
     memcpy(h->best + h->place[i] * one, h->in.adv->data + i * one, (size_t)one * sizeof *h->best);
+    if (h->known.best) h->known.best[h->place[i]] ^= 1;
 }
 
 /* Keeps iterate t of restart r where it is better: the first success, else the largest loss.
@@ -9297,6 +9456,30 @@ static bool l2l__search_open(l2l__hunt *h)
     return true;
 }
 
+/* Room for what is known of two points of each image. */
+static bool l2l__search_knows(l2l__hunt *h)
+{
+    l2l__fronts *k = &h->known;
+    l2l_inner *in = &h->in;
+    l2l_context *c = in->context;
+    const l2l_shape s = in->model->front;
+    k->in = in;
+    k->place = h->place;
+    k->pixels = l2l_count(in->shape) / in->n;
+    k->numbers = (int64_t)s.h * s.w * s.c;
+    for (int i = 0; i < 2; i++) {
+        k->point[i] = (l2l_real *)l2l__arena_array(c, in->n * k->pixels, sizeof(l2l_real));
+        k->front[i] = (l2l_real *)l2l__arena_array(c, in->n * k->numbers, sizeof(l2l_real));
+        k->has[i] = (bool *)l2l__arena_array(c, in->n, sizeof(bool));
+    }
+    k->best = (unsigned char *)l2l__arena_array(c, in->n, 1);
+    if (c->status) return false;
+    memset(k->best, 0, (size_t)in->n);
+    for (int i = 0; i < 2; i++) memset(k->has[i], 0, (size_t)in->n * sizeof(bool));
+    in->model->known = k;
+    return true;
+}
+
 /* Passes until every image is done, after that at the clean images. */
 static void l2l__search(l2l__hunt *h)
 {
@@ -9304,6 +9487,7 @@ static void l2l__search(l2l__hunt *h)
     l2l_inner *in = &h->in;
     l2l_context *c = in->context;
     if (!l2l__search_open(h)) return;
+    if (h->attack->queries && in->model->front.h && !l2l__search_knows(h)) return;
     int64_t passes = s->begin(in, h->attack);
     int standing = c->status ? 0 : l2l__each(h, l2l__clean_seen);
     for (int t = 1; t <= passes && t < INT_MAX && standing && !c->status; t++) {
@@ -9318,6 +9502,7 @@ static void l2l__search(l2l__hunt *h)
         l2l__count_passes(h, 0, in->gradient);
         standing = l2l__each(h, s->seen);
     }
+    in->model->known = NULL;
 }
 
 L2LADVDEF l2l_attack l2l_search_attack(const char *name, double epsilon, l2l_norm norm, int steps,
@@ -13661,6 +13846,17 @@ static int l2l__winograd_side(const l2l__kernels *kernels, const l2l__geometry *
     return two < direct ? 2 : 0;
 }
 
+/* Does a 3x3 layer of so many channels, in and out, make side x side of its output, from a multiple
+   of 4 on, as it makes the whole of h x w? */
+static bool l2l__same_way(const l2l_context *c, int channels, int h, int w, int side)
+{
+    l2l__geometry whole = {1, h + 2, w + 2, channels, channels, 3, 3, 1, 0, h, w}, part = whole;
+    int f = l2l__winograd_side(c->kernels, &whole, 0);
+    part.h = part.w = side + 2;
+    part.oh = part.ow = side;
+    return f != 5 && f == l2l__winograd_side(c->kernels, &part, 0);
+}
+
 /* F(f,3) on this layer: tiles of f x f outputs, each of a patch of (f+2) x (f+2) inputs. */
 static l2l__winograd l2l__winograd_of(const l2l_context *c, int f, const l2l__geometry *g)
 {
@@ -14657,6 +14853,7 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   0.8.2  (2026-11)  Square on smallcnn: the first layers work on cuts around what changes
    0.8.1  (2026-11)  searches ask for gradients only where they need them (in->gradient), FAB-T at
                      every second look; Square without queries that change nothing; two threads
                      where one ran in many attacks; states of evaluations of format 6
