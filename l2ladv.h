@@ -59,35 +59,35 @@ int main(void)
       1  Configuration macros                         145  >>macros
       2  The public interface                         206  >>interface
            contexts, errors, memory                   229  >>context
-           random numbers                             338  >>random
-           tensors, the tape, gradients               359  >>tensor
-           operations                                 422  >>operations
-           losses                                     535  >>losses
-           classifiers, layers, own networks          546  >>models
-           outer optimizers, schedules                692  >>optimizers
-           objective, maximizer, outer loss           732  >>seams
-           attacks                                    880  >>attacks
-           the learned maximizer                     1023  >>learned
-           data sets                                 1065  >>data
-           training                                  1088  >>train
-           evaluation                                1230  >>evaluate
-           files                                     1243  >>files
+           random numbers                             340  >>random
+           tensors, the tape, gradients               363  >>tensor
+           operations                                 427  >>operations
+           losses                                     544  >>losses
+           classifiers, layers, own networks          556  >>models
+           outer optimizers, schedules                713  >>optimizers
+           objective, maximizer, outer loss           755  >>seams
+           attacks                                    903  >>attacks
+           the learned maximizer                     1046  >>learned
+           data sets                                 1089  >>data
+           training                                  1112  >>train
+           evaluation                                1254  >>evaluate
+           files                                     1267  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1360  >>algorithm-1
-      4  The learned maximizer                       2524  >>maximizer
-      5  Maximizers that do not learn                3438  >>maximizers
-      6  Methods and trainers                        3526  >>methods
+      3  Algorithm 1, line by line                   1384  >>algorithm-1
+      4  The learned maximizer                       2548  >>maximizer
+      5  Maximizers that do not learn                3462  >>maximizers
+      6  Methods and trainers                        3550  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     3983  >>foundation
-      8  Tensors and reverse-mode autodiff           5086  >>autodiff
-      9  Layers and classifiers                      6847  >>layers
-     10  Losses and outer optimizers                 8415  >>losses-code
+      7  Errors, memory, random numbers, options     4007  >>foundation
+      8  Tensors and reverse-mode autodiff           5110  >>autodiff
+      9  Layers and classifiers                      6871  >>layers
+     10  Losses and outer optimizers                 8439  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8962  >>attacks-code
-     12  Evaluation                                  9767  >>evaluation
-     13  Data sets                                   9819  >>data-code
-     14  Files                                       9915  >>files-code
-     15  Kernels                                    11804  >>kernels
+     11  Attacks                                     8986  >>attacks-code
+     12  Evaluation                                  9791  >>evaluation
+     13  Data sets                                   9843  >>data-code
+     14  Files                                       9939  >>files-code
+     15  Kernels                                    11828  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -311,6 +311,8 @@ L2LADVDEF void l2l_error_clear(l2l_context *c);
 L2LADVDEF void l2l_error_set(l2l_context *c, l2l_status status, const char *text);
 L2LADVDEF const char *l2l_status_name(l2l_status status);
 
+/* As in l2l_options, between two calls: threads from 1 to 1024, 0 for OpenMP's own number; another
+   instruction set rounds otherwise, and weights are packed anew for it. */
 L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
@@ -352,6 +354,8 @@ typedef struct l2l_stream {
     uint32_t image;   /* index in the data set */
     uint32_t step;    /* below 2^24 */
 } l2l_stream;
+/* Number `element` of a stream, in any order and from any thread: 32 bits; a multiple of 2^-24;
+   and, by Box and Muller's method from two of these, a normal one. */
 L2LADVDEF uint32_t l2l_random_bits(const l2l_stream *s, uint32_t element);
 L2LADVDEF double l2l_random_uniform(const l2l_stream *s, uint32_t element); /* in [0,1)           */
 L2LADVDEF double l2l_random_normal(const l2l_stream *s, uint32_t element);  /* N(0,1)             */
@@ -387,8 +391,9 @@ typedef struct l2l_tensor {
     struct l2l__packed *packed; /* cached transforms of a parameter                               */
 } l2l_tensor;
 
+/* Axes are at least 1; anything else is an L2L_ERROR_SHAPE where a tensor is made of it. */
 L2LADVDEF l2l_shape l2l_shape_of(int n, int h, int w, int c);
-L2LADVDEF int64_t l2l_count(l2l_shape s);
+L2LADVDEF int64_t l2l_count(l2l_shape s); /* n*h*w*c                                              */
 L2LADVDEF l2l_tensor *l2l_zeros(l2l_context *c, l2l_shape s);
 L2LADVDEF l2l_tensor *l2l_full(l2l_context *c, l2l_shape s, double value);
 /* Copies n*c*h*w numbers in N,C,H,W order into a tensor, and back. */
@@ -461,15 +466,18 @@ L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_te
 L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                  const l2l_conv_options *o);
 
-/* Elementwise. In add, sub and mul an axis of length 1 is repeated to fit the other operand. */
+/* Elementwise. In add, sub and mul an axis of length 1 is repeated to fit the other operand.
+   Outside of their domains log and power give NaN or infinity, as libm does, and no error. */
 L2LADVDEF l2l_tensor *l2l_add(l2l_context *c, l2l_tensor *a, l2l_tensor *b);
 L2LADVDEF l2l_tensor *l2l_sub(l2l_context *c, l2l_tensor *a, l2l_tensor *b);
 L2LADVDEF l2l_tensor *l2l_mul(l2l_context *c, l2l_tensor *a, l2l_tensor *b);
+/* scale * x + shift */
 L2LADVDEF l2l_tensor *l2l_affine(l2l_context *c, l2l_tensor *x, double scale, double shift);
 L2LADVDEF l2l_tensor *l2l_relu(l2l_context *c, l2l_tensor *x);
+/* x where it is positive, else slope * x */
 L2LADVDEF l2l_tensor *l2l_leaky_relu(l2l_context *c, l2l_tensor *x, double slope);
 L2LADVDEF l2l_tensor *l2l_tanh(l2l_context *c, l2l_tensor *x);
-L2LADVDEF l2l_tensor *l2l_sigmoid(l2l_context *c, l2l_tensor *x);
+L2LADVDEF l2l_tensor *l2l_sigmoid(l2l_context *c, l2l_tensor *x); /* 1/(1 + e^-x)                 */
 L2LADVDEF l2l_tensor *l2l_exp(l2l_context *c, l2l_tensor *x);
 L2LADVDEF l2l_tensor *l2l_log(l2l_context *c, l2l_tensor *x);
 L2LADVDEF l2l_tensor *l2l_power(l2l_context *c, l2l_tensor *x, double exponent);
@@ -481,7 +489,8 @@ L2LADVDEF l2l_tensor *l2l_project(l2l_context *c, l2l_tensor *z, l2l_tensor *x, 
 /* A constant copy-free view of x: gradients stop here. */
 L2LADVDEF l2l_tensor *l2l_detach(l2l_context *c, l2l_tensor *x);
 
-/* Shapes and reductions. */
+/* Shapes and reductions. A reshaped tensor is a view of x with as many numbers, in the order of
+   x->data: channels last. */
 L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s);
 /* Sums over every axis that is 1 in s; s's other axes are x's. broadcast_to is its adjoint. */
 L2LADVDEF l2l_tensor *l2l_sum_to(l2l_context *c, l2l_tensor *x, l2l_shape s);
@@ -534,6 +543,7 @@ L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *
 
 /* -- 2.5 Losses, per image ------------------------------------------------------------ >>losses --
    Each gives Nx1x1x1; l2l_sum and l2l_mean do the rest. */
+/* -log softmax(z)_y, by log-sum-exp in double. */
 L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, const int *labels);
 /* KL(softmax(p) || softmax(q)); the gradient flows through both arguments. */
 L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tensor *q);
@@ -555,14 +565,14 @@ typedef struct l2l_model_options {
     l2l_forward forward;  /* set by l2l_model_default for the known ones                          */
     void *user;           /* handed to forward                                                    */
     bool concurrent;      /* forward may run in several threads at a time (known networks do)     */
-    int channels, height, width, classes;
+    int channels, height, width, classes; /* images CxHxW, K logits: of the known ones as below   */
     double width_multiplier; /* channels are rounded to multiples of 8; wrn: the widening factor  */
     int depth;               /* of wrn: 10, 16, 22, 28, 34, 40, ...                               */
     double dropout;             /* 0: off                                                         */
     double last_layer_deviation; /* 0.01; TRADES starts from 0: no input gradient at first        */
     int normalise;               /* how many of the channels below count; 0: inputs stay in [0,1] */
-    double mean[4], deviation[4];
-    uint64_t seed;
+    double mean[4], deviation[4]; /* the network gets (x - mean) / deviation, channel by channel  */
+    uint64_t seed;               /* of the first parameters                                       */
 } l2l_model_options;
 /* The four classifiers of the paper, with their parameter counts:
      "smallcnn"  4-layer CNN of TRADES, 1x28x28, 10 classes                              312,202
@@ -579,18 +589,29 @@ typedef struct l2l_model_options {
 L2LADVDEF l2l_model_options l2l_model_default(const char *arch);
 L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o);
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m); /* also into another c  */
-L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from);      /* same architecture    */
+/* Parameters and running statistics. Other names or shapes are an L2L_ERROR_MISMATCH, which names
+   the first, and nothing is copied. */
+L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from);
 /* A tape that still needs the model keeps it until it is released. */
 L2LADVDEF void l2l_model_free(l2l_model *m);
-L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m);
+L2LADVDEF const l2l_model_options *l2l_model_info(const l2l_model *m); /* as it was made          */
 
 /* Layers, for use inside a forward function. `flags` is a sum of the following; one that a layer
    does not know (L2L_POOL of a linear one) is an error. */
-enum { L2L_RELU = 1, L2L_POOL = 2, L2L_NO_BIAS = 4, L2L_LAST = 8 };
+enum {
+    L2L_RELU = 1,          /* max(y, 0) of the layer's result                                     */
+    L2L_POOL = 2,          /* then the 2x2 maximum, stride 2                                      */
+    L2L_NO_BIAS = 4,
+    L2L_LAST = 8           /* the logits: begins at N(0, last_layer_deviation^2)                  */
+};
+/* Parameters NAME.weight, kernel x kernel x C x channels, and NAME.bias. Side H of x becomes
+   (H + 2 padding - kernel) / stride + 1, rounded down. */
 L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor *x, int channels,
                                      int kernel, int stride, int padding, unsigned flags);
+/* Flattens x to Nx1x1xoutputs. NAME.weight HxWxCxoutputs, in files outputs x (C*H*W); NAME.bias. */
 L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tensor *x, int outputs,
-                                       unsigned flags); /* flattens; L2L_LAST: the logits         */
+                                       unsigned flags);
+/* NAME.weight (gamma, begins at 1) and .bias (beta), .running_mean and .running_var: C each. */
 L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_tensor *x,
                                            unsigned flags); /* L2L_RELU or 0                      */
 /* A convolution and what commonly follows it, in this order: batch norm, a residual, ReLU, 2x2
@@ -718,6 +739,8 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
 
 /* An optimizer over any list of arrays (a trainer makes its own). The gradient is descended. */
 typedef struct l2l_optimizer l2l_optimizer;
+/* n arrays of sizes[0] .. sizes[n-1] numbers. A step takes them all, with o->rate * rate_factor;
+   a gradient that is not finite is an L2L_ERROR_NUMERIC and changes nothing. */
 L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimizer_options *o,
                                               const int64_t *sizes, int n);
 L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
@@ -1033,8 +1056,8 @@ typedef enum l2l_grad_input {
 } l2l_grad_input;
 
 typedef struct l2l_learned_options {
-    l2l_cell cell;
-    int hidden;             /* 10                                                                 */
+    l2l_cell cell;          /* LSTM                                                               */
+    int hidden;             /* numbers of a pixel's state h: 10                                   */
     bool bias;              /* LSTM 491 parameters with, 450 without; RNN 120 without             */
     l2l_grad_input input;
     bool raw_output;        /* false: delta = scale*eps*tanh(out); true: delta = scale*eps*out    */
@@ -1056,6 +1079,7 @@ L2LADVDEF void l2l_learned_trained_with(const l2l_learned *m, int *T, double *ep
 /* phi as one array: W_ih (4HxI, gates i f g o; RNN HxI), W_hh (4HxH), b_ih (4H), W_out (H),
    b_out (1); rows as in PyTorch's LSTMCell and RNNCell. Writing to it is allowed. */
 L2LADVDEF l2l_real *l2l_learned_parameters(l2l_learned *m);
+/* The seam's form of it (2.8), for methods and attacks of your own: lines 7, 11, 13 and 15. */
 L2LADVDEF l2l_maximizer l2l_learned_maximizer(l2l_learned *m);
 /* The learned optimizer as an attack, T steps from the start of line 8. */
 L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int steps);
