@@ -281,11 +281,10 @@ def main():
         net = models.make("smallcnn", width)
         net.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
         net.eval().requires_grad_(False)
+        ours = attacks.Ours(folder, path)
         begin = time.time()
-        ours, ours_seconds = attacks.Ours(folder, path), time.time()
         got = ours.stages(args.eps, args.steps, x, y)
-        ours_seconds = time.time() - ours_seconds
-        del begin
+        ours_seconds = time.time() - begin
         expected, seconds = run_twin(net, torch.from_numpy(x), torch.from_numpy(y), args.eps, args.steps, args.batch)
     print("      l2ladv.h %.1f s, PyTorch %.1f s, for %d images" % (ours_seconds, sum(seconds), len(x)))
     for k, name in enumerate(STAGES):
