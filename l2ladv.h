@@ -74,20 +74,20 @@ int main(void)
            files                                     1267  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1384  >>algorithm-1
-      4  The learned maximizer                       2548  >>maximizer
-      5  Maximizers that do not learn                3462  >>maximizers
-      6  Methods and trainers                        3550  >>methods
+      4  The learned maximizer                       2547  >>maximizer
+      5  Maximizers that do not learn                3461  >>maximizers
+      6  Methods and trainers                        3549  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4007  >>foundation
-      8  Tensors and reverse-mode autodiff           5110  >>autodiff
-      9  Layers and classifiers                      6871  >>layers
-     10  Losses and outer optimizers                 8439  >>losses-code
+      7  Errors, memory, random numbers, options     4006  >>foundation
+      8  Tensors and reverse-mode autodiff           5109  >>autodiff
+      9  Layers and classifiers                      6870  >>layers
+     10  Losses and outer optimizers                 8446  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8986  >>attacks-code
-     12  Evaluation                                  9791  >>evaluation
-     13  Data sets                                   9843  >>data-code
-     14  Files                                       9939  >>files-code
-     15  Kernels                                    11828  >>kernels
+     11  Attacks                                     8993  >>attacks-code
+     12  Evaluation                                  9803  >>evaluation
+     13  Data sets                                   9855  >>data-code
+     14  Files                                       9951  >>files-code
+     15  Kernels                                    11840  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -1586,8 +1586,7 @@ struct l2l_model {
     int n_images;
     uint32_t draws;                          /* dropout layers so far in this run                 */
     int *predicted, n_predicted;             /* where an outer loss may note its predictions      */
-    l2l_shape front;                         /* what its first layers give: l2l__cut_paste        */
-    struct l2l__fronts *known;               /* of a search, what its best points give            */
+    struct l2l__fronts *fronts;              /* of a search; see l2l__cut_out                     */
     struct l2l__cut *cut;                    /* while a slice of a look of that search runs       */
     l2l_external external;
     l2l_model *next;                         /* in the context's list of those freed too early    */
@@ -1645,19 +1644,19 @@ static l2l_tensor l2l__images_of(const l2l_tensor *x, int from, int n);
 static void l2l__image_to_hwc(const l2l_real *chw, int channels, int64_t plane, l2l_real *hwc);
 
 /* of chapter 9, layers */
-static void l2l__touch(l2l__slot *p);
+static void l2l__touch(l2l_model *m, int i);
 static l2l_tensor *l2l__forward_frozen(l2l_model *m, l2l_tensor *x, l2l_mode mode);
 static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n,
                            bool (*work)(l2l_model *m, void *with, int from, int n), void *with);
 
 enum { L2L__IMAGES = 32 };                   /* of a slice, at most                               */
 typedef struct l2l__cut {                    /* of the images of a slice, see l2l__cut_out        */
-    const struct l2l__fronts *known;
+    const struct l2l__fronts *fronts;
     int from;                                /* the first one in the look                         */
     int side;                                /* in tiles; 0: whole images                         */
     int top[L2L__IMAGES], left[L2L__IMAGES];
 } l2l__cut;
-static bool l2l__knows(const struct l2l__fronts *known, const l2l_inner *in);
+static bool l2l__fronts_of(const struct l2l__fronts *f, const l2l_inner *in);
 
 /* of chapter 10, losses and optimizers */
 static double l2l__gradient_norm(const l2l_optimizer *o, l2l_real *const *gradients);
@@ -2110,9 +2109,9 @@ static bool l2l__look_slice(l2l_model *m, void *look, int from, int n)
     in.predicted += from;
     in.hunt = NULL;                          /* what is not finite is for the whole look to tell  */
     if (in.done) in.done += from;
-    cut.known = m->known;
+    cut.fronts = m->fronts;
     cut.from = from;
-    m->cut = l2l__knows(cut.known, all->in) && !all->gradient ? &cut : NULL;
+    m->cut = l2l__fronts_of(cut.fronts, all->in) && !all->gradient ? &cut : NULL;
     ok = l2l__look_whole(&in, 0, all->gradient);
     m->cut = NULL;
     return ok;
@@ -2219,7 +2218,7 @@ static void l2l__copy_theta(l2l_trainer *t, bool back)
         memcpy(back ? t->values[i] : at, back ? at : t->values[i], n * sizeof *at);
         at += n;
     }
-    for (int i = 0; back && i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
+    for (int i = 0; back && i < t->model->n_slots; i++) l2l__touch(t->model, i);
     t->has_good = true;
 }
 
@@ -2321,7 +2320,7 @@ static bool l2l__descend(l2l_trainer *t)
         return false;
     }
     t->has_good = true;
-    for (int i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
+    for (int i = 0; i < t->model->n_slots; i++) l2l__touch(t->model, i);
     return true;
 }
 
@@ -2478,7 +2477,7 @@ static void l2l__average_theta(l2l_trainer *t)
         int64_t n = l2l_count(t->model->slot[k]->value.shape), i;
         L2L__PARALLEL(l2l__workers(t->context, n))
         for (i = 0; i < n; i++) m[i] += (l2l_real)((1 - d) * ((double)theta[i] - (double)m[i]));
-        l2l__touch(t->mean->slot[k]);
+        l2l__touch(t->mean, k);
     }
 }
 
@@ -5209,7 +5208,7 @@ static void l2l__channel_combine(l2l_context *c, int64_t pixels, int64_t each, i
 static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, int n,
                                  const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
                                  const l2l_real *mu, double *s0, double *s1);
-static bool l2l__same_way(const l2l_context *c, int channels, int h, int w, int side);
+static bool l2l__same_way(const l2l_context *c, int from, int channels, int h, int w, int side);
 static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                               const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y);
 static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
@@ -6893,9 +6892,11 @@ static void l2l__file_shape(l2l_shape s, int rank, int64_t shape[4])
 /* -- parameters by name ------------------------------------------------------------------------ */
 
 /* Whoever changes a parameter says so: transforms cached for the old values are void then. */
-static void l2l__touch(l2l__slot *p)
+static void l2l__touch(l2l_model *m, int i)
 {
-    if (p->value.packed) p->value.packed->version++;
+    l2l__packed *p = m->slot[i]->value.packed;
+    if (p) p->version++;
+    m->fronts = NULL;
 }
 
 /* Layers ask in the order in which they were made: the search begins behind the last one found. */
@@ -7219,84 +7220,91 @@ static int l2l__width(const l2l_model *m, int channels)
 
 /* -- cuts. A search by queries, Square above all, asks about points that differ from its best one
    in a small window. The first layers' numbers that do not see it are known: so these layers work
-   on a cut around the window, and what they give is pasted into what they gave at the best point. A
-   cut begins and ends at the borders of tiles of 4x4 outputs, so that every number that it gives is
-   made as in the whole image, and has the same bits; where it would be made another way, the cut
-   grows. In a slice all are of one size, a batch of smaller images.
+   on a cut around the window, and what they give, their front, is pasted into the best point's. A
+   cut begins and ends at the borders of tiles of 4x4 outputs, and is made in the same tiles as the
+   whole, or number by number: all that it gives has the same bits. Where that would not be so for a
+   cut of that size it grows, and where it is for none, whole images are taken. In a slice all cuts
+   are of one size, a batch of smaller images.
 
-   Here for two 3x3 layers without padding and a 2x2 pooling: output (y,x) of the second sees pixels
-   (y,x) .. (y+4,x+4). */
+   Here for smallcnn: two 3x3 layers without padding and a 2x2 pooling. Output (y,x) of the second
+   sees pixels (y,x) .. (y+4,x+4). */
 enum { L2L__TILE = 4, L2L__SEEN = 4 };
 
-typedef struct l2l__fronts {                 /* of the images of a search, by their places        */
-    const l2l_inner *in;                     /* the search's looks                                */
-    const int *place;                        /* of those still in it                              */
-    int64_t pixels, numbers;                 /* of an image; of what the first layers give        */
-    l2l_real *point[2], *front[2];           /* two points of each, and what these give           */
-    bool *has[2];                            /* is it there?                                      */
-    unsigned char *best;                     /* which of the two is the best point; the other one */
-} l2l__fronts;                               /* was looked at last                                */
+/* Of each image of a search, by its place, two points and their fronts. One is the best point; a
+   look writes the other, whatever was there, and l2l__keep exchanges their roles. So a front is
+   always that of its point, also of a slice that is made twice. */
+typedef struct l2l__fronts {
+    const l2l_inner *in;                     /* whose looks these are                             */
+    const struct l2l__kernels *kernels;      /* that made them                                    */
+    const int *place;                        /* of the images still in the search                 */
+    int64_t pixels, numbers;                 /* of a point, of a front                            */
+    l2l_real *point[2], *front[2];
+    bool *has[2];                            /* are they there?                                   */
+    unsigned char *best;                     /* which of the two                                  */
+} l2l__fronts;
 
-static bool l2l__knows(const l2l__fronts *known, const l2l_inner *in)
+static bool l2l__fronts_of(const l2l__fronts *f, const l2l_inner *in)
 {
-    return known && known->in == in;
+    return f && f->in == in && f->kernels == in->context->kernels;
 }
 
-/* The rows, or columns, of tiles that see pixels first .. last: from .. to, of `all`. */
-static void l2l__cut_tiles(int first, int last, int all, int *from, int *to)
+/* How many rows, or columns, of `all` tiles see pixels first .. last, which are those of the tiles'
+   6x6 patches of the first layer, and the first of them. */
+static int l2l__cut_tiles(int first, int last, int all, int *from)
 {
-    *from = (first > L2L__SEEN ? first - L2L__SEEN : 0) / L2L__TILE;
-    *to = l2l__at_most(last / L2L__TILE, all - 1);
-    if (*from > *to) *from = *to;
+    const int to = l2l__at_most(last / L2L__TILE, all - 1);
+    *from = l2l__at_most((first > L2L__SEEN ? first - L2L__SEEN : 0) / L2L__TILE, to);
+    return to - *from + 1;
 }
 
-/* Around what differs between z and the known point: the place, in tiles, of the cut of image i.
-   Returns the side that it needs. */
-static int l2l__cut_find(l2l__cut *k, int i, const l2l_real *z, const l2l_real *known, l2l_shape s)
+/* Around what differs between two points: the place, in tiles, of the cut of image i. Returns the
+   side that it needs. */
+static int l2l__cut_find(l2l__cut *k, int i, const l2l_real *a, const l2l_real *b, l2l_shape s)
 {
-    const size_t pixel = (size_t)s.c * sizeof *z, row = pixel * (size_t)s.w;
-    int top = s.h, bottom = -1, left = s.w, right = -1, to, high;
-    for (int y = 0; y < s.h; y++, z += s.w * s.c, known += s.w * s.c) {
-        if (!memcmp(z, known, row)) continue;
+    const int64_t line = (int64_t)s.w * s.c;
+    const size_t one = (size_t)s.c * sizeof *a;
+    int top = s.h, bottom = 0, left = s.w, right = 0, high, wide;
+    for (int y = 0; y < s.h; y++, a += line, b += line) {
+        if (!memcmp(a, b, (size_t)s.w * one)) continue;
         if (top > y) top = y;
         bottom = y;
         for (int x = 0; x < s.w; x++) {
-            if (!memcmp(z + x * s.c, known + x * s.c, pixel)) continue;
+            if (!memcmp(a + (int64_t)x * s.c, b + (int64_t)x * s.c, one)) continue;
             if (left > x) left = x;
             if (right < x) right = x;
         }
     }
-    l2l__cut_tiles(top, bottom, (s.h - L2L__SEEN) / L2L__TILE, &k->top[i], &to);
-    high = to - k->top[i] + 1;
-    l2l__cut_tiles(left, right, (s.w - L2L__SEEN) / L2L__TILE, &k->left[i], &to);
-    return high > to - k->left[i] + 1 ? high : to - k->left[i] + 1;
+    high = l2l__cut_tiles(top, bottom, (s.h - L2L__SEEN) / L2L__TILE, &k->top[i]);
+    wide = l2l__cut_tiles(left, right, (s.w - L2L__SEEN) / L2L__TILE, &k->left[i]);
+    return high > wide ? high : wide;
 }
 
-/* The side of the cuts of a slice, k->side: 0, whole images, where one is not known or cuts would
-   be more than half of them. `channels` are those between the two layers. */
-static void l2l__cut_side(const l2l_context *c, l2l__cut *k, const l2l_tensor *x, int channels)
+/* The side of a slice's cuts: 0, whole images, where one's front is not known or cuts would be more
+   than half of the plane. `channels` are those between the two layers. */
+static int l2l__cut_side(const l2l_context *c, l2l__cut *k, const l2l_tensor *x, int channels)
 {
-    const l2l__fronts *known = k->known;
+    const l2l__fronts *f = k->fronts;
     const l2l_shape s = x->shape;
     const int th = (s.h - L2L__SEEN) / L2L__TILE, tw = (s.w - L2L__SEEN) / L2L__TILE;
-    k->side = 0;
-    if (s.h != th * L2L__TILE + L2L__SEEN || s.w != tw * L2L__TILE + L2L__SEEN) return;
+    const int most = th < tw ? th : tw;
+    int side = 0;
+    if (s.h != th * L2L__TILE + L2L__SEEN || s.w != tw * L2L__TILE + L2L__SEEN) return 0;
     for (int i = 0; i < s.n; i++) {
-        const int place = known->place[k->from + i], best = known->best[place];
-        int side;
-        if (!known->has[best][place]) { k->side = 0; return; }
-        side = l2l__cut_find(k, i, x->data + i * known->pixels,
-                             known->point[best] + place * known->pixels, s);
-        if (k->side < side) k->side = side;
+        const int place = f->place[k->from + i], best = f->best[place];
+        int needs;
+        if (!f->has[best][place]) return 0;
+        needs = l2l__cut_find(k, i, x->data + i * f->pixels, f->point[best] + place * f->pixels, s);
+        if (side < needs) side = needs;
     }
-    while (k->side < th && k->side < tw &&
-           !l2l__same_way(c, channels, th * L2L__TILE, tw * L2L__TILE, k->side * L2L__TILE))
-        k->side++;
-    if (2 * k->side * k->side > th * tw) k->side = 0;
-    for (int i = 0; i < s.n && k->side; i++) {
-        k->top[i] = l2l__at_most(k->top[i], th - k->side);
-        k->left[i] = l2l__at_most(k->left[i], tw - k->side);
+    while (side <= most && !l2l__same_way(c, s.c, channels, th * L2L__TILE, tw * L2L__TILE,
+                                          side * L2L__TILE))
+        side++;
+    if (side > most || (int64_t)side * side > (int64_t)th * tw / 2) return 0;
+    for (int i = 0; i < s.n; i++) {
+        k->top[i] = l2l__at_most(k->top[i], th - side);
+        k->left[i] = l2l__at_most(k->left[i], tw - side);
     }
+    return side;
 }
 
 /* What the first layers work on: cuts out of x, or x. */
@@ -7306,9 +7314,7 @@ static l2l_tensor *l2l__cut_out(l2l_model *m, l2l_tensor *x, int channels)
     const l2l_shape s = x->shape;
     l2l_tensor *y;
     int size;
-    if (!k || m->context->status) return x;
-    l2l__cut_side(m->context, k, x, channels);
-    if (!k->side) return x;
+    if (!k || !(k->side = l2l__cut_side(m->context, k, x, channels))) return x;
     size = k->side * L2L__TILE + L2L__SEEN;
     y = l2l__new(m->context, "cut", l2l_shape_of(s.n, size, size, s.c));
     for (int i = 0; y && i < s.n; i++)
@@ -7321,33 +7327,34 @@ static l2l_tensor *l2l__cut_out(l2l_model *m, l2l_tensor *x, int channels)
     return y;
 }
 
-/* What they give for the images of x: z, pasted into what is known. That is kept beside it. */
+/* The fronts of the images of x: z, or the best points' with z pasted in. The cut is used up. */
 static l2l_tensor *l2l__cut_paste(l2l_model *m, const l2l_tensor *x, l2l_tensor *z)
 {
-    l2l__cut *k = m->cut;
-    const l2l_shape s = m->front;
+    const l2l__cut *k = m->cut;
     const int half = L2L__TILE / 2, side = k ? k->side * half : 0;
+    l2l_shape s;
     l2l_tensor *y = z;
-    if (m->creating && z) m->front = z->shape;
+    m->cut = NULL;
     if (!k || !z) return z;
-    if (k->side) y = l2l__new(m->context, "cut", l2l_shape_of(z->shape.n, s.h, s.w, s.c));
-    for (int i = 0; y && i < z->shape.n; i++) {
-        const l2l__fronts *known = k->known;
-        const int place = known->place[k->from + i], best = known->best[place];
-        const size_t bytes = (size_t)known->numbers * sizeof *y->data;
-        l2l_real *to = known->front[!best] + place * known->numbers;
-        memcpy(to, k->side ? known->front[best] + place * known->numbers
-                           : z->data + i * known->numbers, bytes);
+    s = l2l_shape_of(x->shape.n, (x->shape.h - L2L__SEEN) / 2, (x->shape.w - L2L__SEEN) / 2,
+                     z->shape.c);
+    if (side) y = l2l__new(m->context, "cut", s);
+    for (int i = 0; y && i < s.n; i++) {
+        const l2l__fronts *f = k->fronts;
+        const int place = f->place[k->from + i], best = f->best[place];
+        const size_t bytes = (size_t)f->numbers * sizeof *y->data;
+        l2l_real *to = f->front[!best] + place * f->numbers;
+        memcpy(to, side ? f->front[best] + place * f->numbers : z->data + i * f->numbers, bytes);
         for (int r = 0; r < side; r++)
             memcpy(to + (((int64_t)k->top[i] * half + r) * s.w + k->left[i] * half) * s.c,
                    z->data + ((int64_t)i * side + r) * side * s.c,
                    (size_t)side * (size_t)s.c * sizeof *to);
-        if (k->side) memcpy(y->data + i * known->numbers, to, bytes);
-        memcpy(known->point[!best] + place * known->pixels, x->data + i * known->pixels,
-               (size_t)known->pixels * sizeof *to);
-        known->has[!best][place] = true;
+        if (side) memcpy(y->data + i * f->numbers, to, bytes);
+        memcpy(f->point[!best] + place * f->pixels, x->data + i * f->pixels,
+               (size_t)f->pixels * sizeof *to);
+        f->has[!best][place] = true;
     }
-    return y == z ? z : l2l__then(m->context, z, y);
+    return side ? l2l__then(m->context, z, y) : z;
 }
 
 /* The 4-layer CNN, TRADES' SmallCNN: 312,202 parameters at width 1. On 28x28:
@@ -7714,7 +7721,7 @@ static bool l2l__create_parameters(l2l_model *m)
     if (x) l2l_model_forward(m, x, L2L_EVALUATE);
     m->creating = false;
     c->outline = NULL;
-    for (i = 0; i < m->n_slots; i++) l2l__touch(m->slot[i]); /* a run that does not count as one */
+    for (i = 0; i < m->n_slots; i++) l2l__touch(m, i); /* a run that does not count as one */
     l2l_set_recording(c, was);
     l2l_release(c, mark);
     return !c->status;
@@ -7822,7 +7829,7 @@ L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
     for (int i = 0; i < to->n_slots; i++) {
         memcpy(to->slot[i]->value.data, from->slot[i]->value.data,
                (size_t)l2l_count(to->slot[i]->value.shape) * sizeof(l2l_real));
-        l2l__touch(to->slot[i]);
+        l2l__touch(to, i);
     }
     to->options.normalise = from->options.normalise;
     memcpy(to->options.mean, from->options.mean, sizeof to->options.mean);
@@ -8252,13 +8259,13 @@ L2LADVDEF bool l2l_parameter_set(l2l_model *m, int i, const l2l_real *values)
     l2l_tensor *x = &m->slot[i]->value;
     for (int64_t k = 0; k < l2l_count(x->shape); k++)
         x->data[l2l__file_place(x->shape, k)] = values[k];
-    l2l__touch(m->slot[i]);
+    l2l__touch(m, i);
     return true;
 }
 
 L2LADVDEF void l2l_model_changed(l2l_model *m)
 {
-    for (int i = 0; m && i < m->n_slots; i++) l2l__touch(m->slot[i]);
+    for (int i = 0; m && i < m->n_slots; i++) l2l__touch(m, i);
 }
 
 static size_t l2l__append(char *text, size_t capacity, size_t at, const char *format, ...)
@@ -9184,7 +9191,7 @@ typedef struct l2l__hunt {
     uint32_t *images;                        /* in->images                                        */
     struct l2l__course *courses;             /* of a search, of the whole batch; else NULL        */
     char *states;                            /* search->state bytes for each, of the whole batch  */
-    l2l__fronts known;                       /* where it asks for no gradients; else all 0        */
+    l2l__fronts fronts;                      /* where it asks for no gradients; else all 0        */
     uint32_t lost;                           /* the first of the caller's images with a number    */
     char text[160];                          /* that is not finite, which this tells; else none   */
 } l2l__hunt;
@@ -9310,7 +9317,7 @@ static void l2l__keep(l2l__hunt *h, int i, bool success, int t, int r)
     b->step = t;
     b->restart = r;
     memcpy(h->best + h->place[i] * one, h->in.adv->data + i * one, (size_t)one * sizeof *h->best);
-    if (h->known.best) h->known.best[h->place[i]] ^= 1;
+    if (h->fronts.best) h->fronts.best[h->place[i]] ^= 1;
 }
 
 /* Keeps iterate t of restart r where it is better: the first success, else the largest loss.
@@ -9480,28 +9487,33 @@ static bool l2l__search_open(l2l__hunt *h)
     return true;
 }
 
-/* Room for what is known of two points of each image. */
-static bool l2l__search_knows(l2l__hunt *h)
+/* Room for fronts, where a search without gradients can use them; it can do without. */
+static void l2l__search_fronts(l2l__hunt *h)
 {
-    l2l__fronts *k = &h->known;
+    l2l__fronts *f = &h->fronts, room = L2L__ZERO;
     l2l_inner *in = &h->in;
     l2l_context *c = in->context;
-    const l2l_shape s = in->model->front;
-    k->in = in;
-    k->place = h->place;
-    k->pixels = l2l_count(in->shape) / in->n;
-    k->numbers = (int64_t)s.h * s.w * s.c;
+    const l2l_shape s = in->shape;
+    if (!h->attack->queries || in->model->options.forward != l2l__smallcnn) return;
+    room.in = in;
+    room.kernels = c->kernels;
+    room.place = h->place;
+    room.pixels = l2l_count(s) / s.n;
+    room.numbers = (int64_t)((s.h - L2L__SEEN) / 2) * ((s.w - L2L__SEEN) / 2) *
+                   l2l__width(in->model, 32);
     for (int i = 0; i < 2; i++) {
-        k->point[i] = (l2l_real *)l2l__arena_array(c, in->n * k->pixels, sizeof(l2l_real));
-        k->front[i] = (l2l_real *)l2l__arena_array(c, in->n * k->numbers, sizeof(l2l_real));
-        k->has[i] = (bool *)l2l__arena_array(c, in->n, sizeof(bool));
+        room.point[i] = (l2l_real *)l2l__arena_array(c, s.n * room.pixels, sizeof(l2l_real));
+        room.front[i] = (l2l_real *)l2l__arena_array(c, s.n * room.numbers, sizeof(l2l_real));
+        room.has[i] = (bool *)l2l__arena_array(c, s.n, sizeof(bool));
+        if (room.has[i]) memset(room.has[i], 0, (size_t)s.n * sizeof(bool));
     }
-    k->best = (unsigned char *)l2l__arena_array(c, in->n, 1);
-    if (c->status) return false;
-    memset(k->best, 0, (size_t)in->n);
-    for (int i = 0; i < 2; i++) memset(k->has[i], 0, (size_t)in->n * sizeof(bool));
-    in->model->known = k;
-    return true;
+    room.best = (unsigned char *)l2l__arena_array(c, s.n, 1);
+    if (room.best) memset(room.best, 0, (size_t)s.n);
+    if (!c->status) {
+        *f = room;
+        in->model->fronts = f;
+    }
+    l2l_error_clear(c);
 }
 
 /* Passes until every image is done, after that at the clean images. */
@@ -9511,7 +9523,7 @@ static void l2l__search(l2l__hunt *h)
     l2l_inner *in = &h->in;
     l2l_context *c = in->context;
     if (!l2l__search_open(h)) return;
-    if (h->attack->queries && in->model->front.h && !l2l__search_knows(h)) return;
+    l2l__search_fronts(h);
     int64_t passes = s->begin(in, h->attack);
     int standing = c->status ? 0 : l2l__each(h, l2l__clean_seen);
     for (int t = 1; t <= passes && t < INT_MAX && standing && !c->status; t++) {
@@ -9526,7 +9538,7 @@ static void l2l__search(l2l__hunt *h)
         l2l__count_passes(h, 0, in->gradient);
         standing = l2l__each(h, s->seen);
     }
-    in->model->known = NULL;
+    in->model->fronts = NULL;
 }
 
 L2LADVDEF l2l_attack l2l_search_attack(const char *name, double epsilon, l2l_norm norm, int steps,
@@ -11362,9 +11374,9 @@ static bool l2l__checkpoint_take(l2l_trainer *t, l2l__bundle *file, const l2l__b
     l2l__fields_set(l2l__state_fields, L2L__STATE, t, v);
     t->optimizer->steps = (int64_t)v[L2L__STATE];
     t->progress.step = t->step;
-    for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model->slot[i]);
-    for (i = 0; t->best && i < t->best->n_slots; i++) l2l__touch(t->best->slot[i]);
-    for (i = 0; t->mean && i < t->mean->n_slots; i++) l2l__touch(t->mean->slot[i]);
+    for (i = 0; i < t->model->n_slots; i++) l2l__touch(t->model, i);
+    for (i = 0; t->best && i < t->best->n_slots; i++) l2l__touch(t->best, i);
+    for (i = 0; t->mean && i < t->mean->n_slots; i++) l2l__touch(t->mean, i);
     return true;
 }
 
@@ -13870,15 +13882,22 @@ static int l2l__winograd_side(const l2l__kernels *kernels, const l2l__geometry *
     return two < direct ? 2 : 0;
 }
 
-/* Does a 3x3 layer of so many channels, in and out, make side x side of its output, from a multiple
-   of 4 on, as it makes the whole of h x w? */
-static bool l2l__same_way(const l2l_context *c, int channels, int h, int w, int side)
+/* f for a 3x3 layer of stride 1 without padding. */
+static int l2l__way(const l2l_context *c, int from, int to, int h, int w)
 {
-    l2l__geometry whole = {1, h + 2, w + 2, channels, channels, 3, 3, 1, 0, h, w}, part = whole;
-    int f = l2l__winograd_side(c->kernels, &whole, 0);
-    part.h = part.w = side + 2;
-    part.oh = part.ow = side;
-    return f != 5 && f == l2l__winograd_side(c->kernels, &part, 0);
+    l2l__geometry g = {1, h + 2, w + 2, from, to, 3, 3, 1, 0, h, w};
+    return l2l__winograd_side(c->kernels, &g, 0);
+}
+
+/* Do two such layers, from `from` to `channels` and so many again, make side x side of the second
+   one's output h x w, from a multiple of 4 on, as they make the whole? The first layer's part is
+   two longer: not in tiles. */
+static bool l2l__same_way(const l2l_context *c, int from, int channels, int h, int w, int side)
+{
+    const int f = l2l__way(c, channels, channels, h, w);
+    return f != 5 && f == l2l__way(c, channels, channels, side, side) &&
+           !l2l__way(c, from, channels, h + 2, w + 2) &&
+           !l2l__way(c, from, channels, side + 2, side + 2);
 }
 
 /* F(f,3) on this layer: tiles of f x f outputs, each of a patch of (f+2) x (f+2) inputs. */

@@ -1,12 +1,12 @@
 /* A search without gradients, whose looks take only what is near a change from the classifier's
-   first layers: whatever it asks about, it gets the bits of a pass over the whole image. The library
-   is part of this program, so that a test can see where cuts were made, and spoil what is known. */
+   first layers: whatever it asks about, it gets the bits of a pass over the whole image. The
+   library is part of this program, so that a test can spoil what is known of earlier looks. */
 #define L2LADV_STATIC
 #define L2LADV_IMPLEMENTATION
 #include "../l2ladv.h"
 #include "test.h"
 
-enum { LOOKS = 24, IMAGES = 36, MOST = 44 * 44 * 3 };
+enum { LOOKS = 24, IMAGES = 36, MOST = 20 * 20 * 16, LATE = LOOKS / 2 - 1 };
 
 /* What a search asked about one image, and was told. */
 typedef struct walk {
@@ -18,6 +18,7 @@ typedef struct walk {
 static walk *walks; /* of all images */
 static bool keeps;  /* windows go into the point that was kept, not into the one before */
 static bool spoil;  /* what is known of kept points is made false */
+static const l2l_model *other; /* whose parameters come halfway */
 
 /* A random number of this image and pass below `most`. */
 static int number(const l2l_spot *p, int element, int most)
@@ -63,12 +64,13 @@ static int64_t begin(l2l_inner *in, const l2l_attack *a)
 
 static void prepare(l2l_inner *in)
 {
-    l2l__fronts *known = in->model->known;
-    for (int i = 0; spoil && known && i < in->n; i++) {
-        const int place = known->place[i], best = known->best[place];
-        for (int64_t j = 0; known->has[best][place] && j < known->numbers; j++)
-            known->front[best][place * known->numbers + j] += 1;
+    l2l__fronts *f = in->model->fronts;
+    for (int i = 0; spoil && f && i < in->n; i++) {
+        const int place = f->place[i], best = f->best[place];
+        for (int64_t j = 0; f->has[best][place] && j < f->numbers; j++)
+            f->front[best][place * f->numbers + j] += 1;
     }
+    if (other && in->t == LOOKS / 2) CHECK(l2l_model_copy(in->model, other));
 }
 
 static void point(const l2l_spot *p)
@@ -93,9 +95,47 @@ static void seen(const l2l_spot *p)
 static const l2l_search search = {
     0, 1, false, false, false, false, begin, prepare, point, seen};
 
+static l2l_forward smallcnn;
+
+/* Two of them. */
+static l2l_tensor *pair(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_tensor *a, *b;
+    l2l_model_scope(m, "a.");
+    a = smallcnn(m, x, user);
+    l2l_model_scope(m, "b.");
+    b = smallcnn(m, x, user);
+    l2l_model_scope(m, "");
+    return l2l_add(l2l_model_context(m), a, b);
+}
+
+/* One, on more images than a slice has. */
+static l2l_tensor *copies(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_context *c = l2l_model_context(m);
+    l2l_tensor *many = l2l_zeros(c, l2l_shape_of(8 * x->shape.n, x->shape.h, x->shape.w,
+                                                 x->shape.c)), *z, *mean;
+    const int64_t one = l2l_count(x->shape) / x->shape.n;
+    for (int i = 0; many && i < many->shape.n; i++)
+        memcpy(many->data + i * one, x->data + i / 8 * one, (size_t)one * sizeof *x->data);
+    z = smallcnn(m, many, user);
+    mean = l2l_zeros(c, l2l_shape_of(x->shape.n, 1, 1, 10));
+    for (int i = 0; z && mean && i < 10 * x->shape.n; i++)
+        mean->data[i] = z->data[i / 10 * 80 + i % 10];
+    return mean;
+}
+
+static l2l_forward mine; /* a network of one's own */
+
 static l2l_model *network(l2l_context *c, int h, int w, int channels, double width)
 {
     l2l_model_options o = l2l_model_default("smallcnn");
+    smallcnn = o.forward;
+    if (mine) {
+        o.arch = "mine";
+        o.forward = mine;
+        o.concurrent = true;
+    }
     o.height = h;
     o.width = w;
     o.channels = channels;
@@ -141,10 +181,10 @@ static int wrong(l2l_model *m, int batch)
             for (int j = 0; j < one; j++)
                 at[n * one + j % o->channels * plane + j / o->channels] = w->point[n][j];
         CHECK(l2l_model_logits(m, at, w->n, z));
-        for (int n = 0; n < w->n; n++) off += (double)margin(z + 10 * n, labels[i]) != w->loss[n];
-        looks += w->n;
+        for (int n = other ? LATE : 0; n < w->n; n++, looks++)
+            off += (double)margin(z + 10 * n, labels[i]) != w->loss[n];
     }
-    CHECK(looks > IMAGES * LOOKS / 4);
+    CHECK(looks > IMAGES * LOOKS / (other ? 8 : 4));
     free(x);
     free(at);
     return off;
@@ -156,7 +196,7 @@ static const unsigned cpus[] = {L2L_CPU_DETECT, L2L_CPU_AVX2 | L2L_CPU_VECTOR, L
 /* `spoilt`: where the kept points' numbers are made false, most looks must come out wrong. */
 static void on(int h, int w, int channels, double width, bool spoilt)
 {
-    const bool large = h > 32, digits = h == 28 && width == 1;
+    const bool large = h * w * channels > 1000, digits = h == 28 && width == 1;
     for (int k = 0; k < 4 - large; k++) /* large ones not on the plain kernels */
         for (int threads = digits ? 1 : 2; threads <= 2; threads++) {
             l2l_options o = l2l_options_default();
@@ -186,6 +226,55 @@ static void tiles(void)
     on(40, 40, 1, 2, false);
     on(44, 44, 1, 2, false);
 }
+static void oblong(void)
+{
+    on(24, 44, 1, 2, false);
+    on(16, 64, 1, 0.5, false);
+    on(64, 16, 1, 0.5, false);
+}
+static void channels(void)
+{
+    on(20, 20, 8, 1, false);
+    on(20, 20, 16, 1, false);
+    on(28, 28, 7, 0.5, false);
+}
+static void own(void)
+{
+    mine = pair;
+    on(28, 28, 1, 0.5, false);
+    mine = copies;
+    on(28, 28, 1, 0.5, false);
+    mine = NULL;
+}
+static void clone(void)
+{
+    spoil = true;
+    for (int from = 0; from < 2; from++) {
+        l2l_context *c = l2l_context_create(NULL);
+        l2l_model *m = network(c, 28, 28, 1, 1), *n = l2l_model_clone(c, m);
+        l2l_set_threads(c, 2);
+        CHECK(wrong(from ? n : m, 100) > IMAGES * LOOKS / 8);
+        l2l_model_free(m);
+        l2l_model_free(n);
+        l2l_context_free(c);
+    }
+    spoil = false;
+}
+static void changed(void)
+{
+    l2l_context *c = l2l_context_create(NULL);
+    l2l_model_options o = l2l_model_default("smallcnn");
+    l2l_model *m = network(c, 28, 28, 1, 1), *n;
+    o.seed = 1;
+    o.last_layer_deviation = 1;
+    n = l2l_model_create(c, &o);
+    other = n;
+    CHECK_INT(0, wrong(m, 100));
+    other = NULL;
+    l2l_model_free(m);
+    l2l_model_free(n);
+    l2l_context_free(c);
+}
 static void small(void) { on(16, 16, 2, 2, false); }
 static void known(void)
 {
@@ -204,6 +293,11 @@ int main(void)
     RUN(colours, "the same of three channels, on a plane that is not square");
     RUN(odd, "the same on a plane that tiles do not cover");
     RUN(tiles, "the same where a part of the plane would be made in tiles of 5x5, or the whole is");
+    RUN(oblong, "the same on planes much wider than high and higher than wide");
+    RUN(channels, "the same of as many channels as go in tiles in the first layer, and of fewer");
+    RUN(own, "the same of networks of one's own that are made of smallcnn's function");
+    RUN(changed, "the same where parameters change during the search");
+    RUN(clone, "clones know as much as models that were made");
     RUN(small, "the same on the smallest planes, of a wider network");
     RUN(known, "the other looks do take what is known: where that is false, so is what they give");
     free(walks);
