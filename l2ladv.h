@@ -80,14 +80,14 @@ int main(void)
    Part III: the machine
       7  Errors, memory, random numbers, options     4006  >>foundation
       8  Tensors and reverse-mode autodiff           5109  >>autodiff
-      9  Layers and classifiers                      6870  >>layers
-     10  Losses and outer optimizers                 8446  >>losses-code
+      9  Layers and classifiers                      6874  >>layers
+     10  Losses and outer optimizers                 8450  >>losses-code
    Part IV: appendices
-     11  Attacks                                     8993  >>attacks-code
-     12  Evaluation                                  9803  >>evaluation
-     13  Data sets                                   9855  >>data-code
-     14  Files                                       9951  >>files-code
-     15  Kernels                                    11840  >>kernels
+     11  Attacks                                     9000  >>attacks-code
+     12  Evaluation                                  9810  >>evaluation
+     13  Data sets                                   9862  >>data-code
+     14  Files                                       9958  >>files-code
+     15  Kernels                                    11847  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -543,7 +543,7 @@ L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *
 
 /* -- 2.5 Losses, per image ------------------------------------------------------------ >>losses --
    Each gives Nx1x1x1; l2l_sum and l2l_mean do the rest. */
-/* -log softmax(z)_y, by log-sum-exp in double. */
+/* -log softmax(z)_y, by log-sum-exp in double: no logit is too large for it. */
 L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, const int *labels);
 /* KL(softmax(p) || softmax(q)); the gradient flows through both arguments. */
 L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tensor *q);
@@ -6769,13 +6769,15 @@ static bool l2l__rows_ready(l2l_context *c, const char *where, const l2l_tensor 
                      x->shape.n, x->shape.h, x->shape.w, x->shape.c);
 }
 
-/* log sum exp of a row, by its maximum. */
-static double l2l__log_sum_exp(const l2l_real *z, int k)
+/* log of the sum over j of exp(z_j - top), top the largest. The two stay apart: where top is large
+   their sum is top itself. */
+static double l2l__log_sum_exp(const l2l_real *z, int k, double *top)
 {
-    double top = (double)z[0], sum = 0;
-    for (int j = 1; j < k; j++) if ((double)z[j] > top) top = (double)z[j];
-    for (int j = 0; j < k; j++) sum += exp((double)z[j] - top);
-    return top + log(sum);
+    double sum = 0;
+    *top = (double)z[0];
+    for (int j = 1; j < k; j++) if ((double)z[j] > *top) *top = (double)z[j];
+    for (int j = 0; j < k; j++) sum += exp((double)z[j] - *top);
+    return log(sum);
 }
 
 static l2l_shape l2l__per_image(const l2l_tensor *x) { return l2l_shape_of(x->shape.n, 1, 1, 1); }
@@ -6790,9 +6792,11 @@ static l2l_tensor *l2l__softmax_rows(l2l_context *c, const l2l__operation *op, l
     for (int i = 0; i < z->shape.n; i++) {
         const l2l_real *row = z->data + (int64_t)i * k;
         l2l_real *out = y->data + (int64_t)i * k;
-        double lse = l2l__log_sum_exp(row, k);
-        for (int j = 0; j < k; j++)
-            out[j] = (l2l_real)(logs ? (double)row[j] - lse : exp((double)row[j] - lse));
+        double top, sum = l2l__log_sum_exp(row, k, &top);
+        for (int j = 0; j < k; j++) {
+            double log_p = (double)row[j] - top - sum;
+            out[j] = (l2l_real)(logs ? log_p : exp(log_p));
+        }
     }
     return l2l__record(c, y, op, &z, 1);
 }
@@ -8500,7 +8504,8 @@ L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, cons
     }
     for (int i = 0; i < logits->shape.n; i++) {
         const l2l_real *row = logits->data + (int64_t)i * k;
-        y->data[i] = (l2l_real)(l2l__log_sum_exp(row, k) - (double)row[labels[i]]);
+        double top, sum = l2l__log_sum_exp(row, k, &top);
+        y->data[i] = (l2l_real)(sum - ((double)row[labels[i]] - top));
     }
     return l2l__record(c, y, &l2l__cross_entropy_op, &logits, 1);
 }
@@ -8540,9 +8545,11 @@ L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tenso
     int k = p->shape.c;
     for (int i = 0; i < p->shape.n; i++) {
         const l2l_real *a = p->data + (int64_t)i * k, *b = q->data + (int64_t)i * k;
-        double la = l2l__log_sum_exp(a, k), lb = l2l__log_sum_exp(b, k), sum = 0;
-        for (int j = 0; j < k; j++)
-            sum += exp((double)a[j] - la) * ((double)a[j] - la - ((double)b[j] - lb));
+        double at, bt, la = l2l__log_sum_exp(a, k, &at), lb = l2l__log_sum_exp(b, k, &bt), sum = 0;
+        for (int j = 0; j < k; j++) {
+            double log_p = (double)a[j] - at - la, log_q = (double)b[j] - bt - lb;
+            sum += exp(log_p) * (log_p - log_q);
+        }
         y->data[i] = (l2l_real)sum;
     }
     return l2l__record2(c, y, &l2l__kl_op, p, q);
@@ -14896,7 +14903,9 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
-   0.8.2  (2026-11)  Square on smallcnn: the first layers work on cuts around what changes
+   0.8.2  (2026-11)  Square on smallcnn: the first layers work on cuts around what changes; softmax
+                     and cross-entropy of logits beyond 1e15; states of evaluations have the
+                     seconds of all sittings (format 7)
    0.8.1  (2026-11)  searches ask for gradients only where they need them (in->gradient), FAB-T at
                      every second look; Square without queries that change nothing; two threads
                      where one ran in many attacks; states of evaluations of format 6

@@ -219,7 +219,6 @@ static void run(evaluation_state *state, spec *s, const l2l_real *init, const l2
     l2l_evaluation *e = state->e;
     int *targets = spec_targets(s, e, logits);
     l2l_real *adv = set.dump_adv || *s->images ? image_room(e) : NULL, *foreign = NULL;
-    double begin = cli_seconds();
     show_begin(s->spec, passes(&s->attack));
     s->attack.init = init;
     s->attack.targets = targets;
@@ -227,7 +226,7 @@ static void run(evaluation_state *state, spec *s, const l2l_real *init, const l2
     s->attack.progress = progress;
     if (s->transfer) transfer(s, foreign = foreign_images(e, s));
     attack(state, s, adv);
-    s->seconds = cli_seconds() - begin;
+    s->seconds = state->seconds;
     show_end();
     if (*s->images && !l2l_error(e->data->context)) {
         const l2l_model_options *o = l2l_model_info(e->model);
@@ -506,6 +505,7 @@ static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
     o.skip_fooled = set.skip_fooled;
     if (!l2l_evaluation_begin(m, d, &o, &e) || !evaluation_state_open(&state, &e, set.state))
         die(c);
+    state.clock = cli_seconds;
     for (i = 0; i < n; i++) {
         if (specs[i].kind->make == spec_none) specs[i].seconds = cli_seconds() - begin;
         needed |= specs[i].target == SPEC_LEAST;

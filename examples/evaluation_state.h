@@ -10,16 +10,18 @@
  *     evaluation_state_close(&s);
  *     l2l_evaluation_end(&e);
  *
- * Results, warnings and errors are those of an evaluation that was never stopped, to the bit. The
- * file is text: the evaluation's settings with digests of the model, the images and the clean
- * predictions; for each attack its settings and a line for every record; last a digest of it all.
- * After each batch it is written whole by l2l_save_bytes, so a process killed at any time leaves the
- * old file or the new one. The file of another model, other images or other attacks is refused with
- * the first setting that differs, a damaged one too. Numbers are written in the C locale. */
+ * Results, warnings and errors are those of an evaluation that was never stopped, to the bit; with a
+ * clock (s.clock) s.seconds are those of all sittings. The file is text: the evaluation's settings
+ * with digests of the model, the images and the clean predictions; for each attack its settings, its
+ * seconds and a line for every record; last a digest of it all. After each batch it is written whole
+ * by l2l_save_bytes, so a process killed at any time leaves the old file or the new one. The file of
+ * another model, other images or other attacks is refused with the first setting that differs, a
+ * damaged one too. Numbers are written in the C locale. */
 #ifndef EVALUATION_STATE_H
 #define EVALUATION_STATE_H
 
 #include <errno.h>
+#include <float.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -31,7 +33,8 @@
 typedef struct es_attack {
     es_text settings, lines; /* a line for each setting, for each record */
     l2l_record *records;     /* room for one of every image */
-    int done;                /* so many are there */
+    int done;                /* so many are there, */
+    double seconds;          /* made in this time, by evaluation_state.clock */
 } es_attack;
 
 typedef struct evaluation_state {
@@ -40,9 +43,11 @@ typedef struct evaluation_state {
     es_text heading;
     es_attack *attacks;      /* those so far, and behind them those of the file */
     int count, added;        /* in `attacks`; of these so many in e */
+    double (*clock)(void);   /* seconds from anywhere on; NULL, as it is opened: none are counted */
+    double seconds;          /* that the attack added last took, in all sittings */
 } evaluation_state;
 
-static const char es_format[] = "l2ladv evaluation 6";
+static const char es_format[] = "l2ladv evaluation 7";
 
 static inline bool es_fail(const evaluation_state *s, l2l_status status, const char *format, ...)
 {
@@ -175,7 +180,8 @@ static inline bool es_save(const evaluation_state *s)
     for (int i = 0; ok && i < s->count; i++) {
         const es_attack *k = &s->attacks[i];
         ok = es_append(c, &all, k->settings.at, k->settings.length) &&
-             es_print(c, &all, "records:\n") && es_append(c, &all, k->lines.at, k->lines.length);
+             es_print(c, &all, "records: %s s\n", es_real(k->seconds).text) &&
+             es_append(c, &all, k->lines.at, k->lines.length);
     }
     ok = ok && es_print(c, &all, "end: %s\n", es_digest_of(all.at, all.length).text) &&
          l2l_save_bytes(c, s->path, all.at, all.length);
@@ -238,11 +244,13 @@ static inline void es_drop(l2l_context *c, es_attack *k)
     l2l_free(c, k->records);
 }
 
-/* An attack of the file: settings up to "records:", then their lines. *from goes on behind it. */
+/* An attack of the file: settings up to "records: SECONDS s", then their lines. *from goes on behind
+ * it. */
 static inline bool es_attack_read(evaluation_state *s, const char **from)
 {
     l2l_context *c = s->e->context;
-    const char *at = *from, *lines = strstr(at, "\nrecords:\n"), *next;
+    const char *at = *from, *lines = strstr(at, "\nrecords: "), *next;
+    char *end;
     int classes = l2l_model_info(s->e->model)->classes, bad = -1;
     es_attack *k = es_room(s);
     if (!k) return false;
@@ -250,7 +258,12 @@ static inline bool es_attack_read(evaluation_state *s, const char **from)
     if (!lines) return es_fail(s, L2L_ERROR_FORMAT, "attack %d has no records", s->count);
     lines += strlen("\n");
     if (!es_append(c, &k->settings, at, (size_t)(lines - at))) return false;
-    lines += strlen("records:\n");
+    lines += strlen("records: ");
+    k->seconds = strtod(lines, &end);
+    if (end == lines || !(k->seconds >= 0 && k->seconds <= DBL_MAX) || strncmp(end, " s\n", 3))
+        return es_fail(s, L2L_ERROR_FORMAT, "the seconds of attack %d are out of range in '%.60s'",
+                       s->count, es_pair_of(lines).key);
+    lines = end + 3;
     for (at = lines; *at && strncmp(at, "attack: ", 8) && bad < 0; at = next) {
         l2l_record *b = &k->records[k->done];
         next = at + strcspn(at, "\n");
@@ -376,18 +389,26 @@ static inline bool evaluation_state_series(evaluation_state *s, l2l_series a, l2
     l2l_evaluation *e = s->e;
     l2l_context *c = e ? e->context : NULL;
     es_attack *k;
+    double begin = s->clock ? s->clock() : 0, before;
+    bool ok;
     int n;
     if (r) memset(r, 0, sizeof *r);
     if (!c || l2l_error(c)) return false;
-    if (!s->path) return l2l_evaluation_series(e, a, r, records, adversarial);
+    if (!s->path) {
+        ok = l2l_evaluation_series(e, a, r, records, adversarial);
+        s->seconds = s->clock ? s->clock() - begin : 0;
+        return ok;
+    }
     if (!evaluation__series_ok(c, "evaluation_state_series", &a) || (k = es_next(s, &a)) == NULL)
         return false;
+    before = adversarial ? 0 : k->seconds;
     for (int at = adversarial ? 0 : k->done; at < e->images && !l2l_error(c); at += n) {
         const l2l_attack *told = a.attacks;
         n = e->images - at < e->options.batch ? e->images - at : e->options.batch;
         if (!l2l_evaluation_run(e, a, at, n, k->records + at,
                                 adversarial ? adversarial + (size_t)at * es_pixels(e) : NULL))
             break;
+        if (s->clock) k->seconds = before + s->clock() - begin;
         for (; k->done < at + n; k->done++)
             if (!es_record_print(c, &k->lines, &k->records[k->done])) break;
         if (s->added == s->count && k->done) s->count++;
@@ -397,6 +418,7 @@ static inline bool evaluation_state_series(evaluation_state *s, l2l_series a, l2
     }
     if (l2l_evaluation_add(e, a, k->records, r)) {
         if (records) memcpy(records, k->records, (size_t)e->images * sizeof *records);
+        s->seconds = k->seconds;
         s->added++;
     }
     if (s->added == s->count && l2l_error(c) && !k->done) es_drop(c, k);

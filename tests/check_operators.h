@@ -223,6 +223,40 @@ static void golden_losses(void)
     scope_end(q);
 }
 
+/* Logits whose sum with ln 3 is rounded to themselves, three of them level. */
+static void large_logits(void)
+{
+    static const double sizes[] = {1e10, 1e18, 3e38, -1e18};
+    static const int labels[2] = {1, 3};
+    const double none = -HUGE_VAL;
+    int i, j;
+    for (i = 0; i < COUNT(sizes); i++) {
+        scope q = scope_begin();
+        l2l_tensor *z = l2l_full(c, l2l_shape_of(2, 1, 1, 4), sizes[i]), *y[4], *g, *other;
+        z->data[3] = z->data[7] = (l2l_real)(sizes[i] > 0 ? -sizes[i] : 2 * sizes[i]);
+        other = l2l_affine(c, z, 0.5, 0);
+        l2l_set_recording(c, true);
+        y[0] = l2l_softmax(c, z);
+        y[1] = l2l_log_softmax(c, z);
+        y[2] = l2l_cross_entropy(c, z, labels);
+        y[3] = l2l_kl_divergence(c, z, other);
+        CHECK(l2l_grad(c, l2l_sum(c, y[2]), &z, 1, &g, 0));
+        for (j = 0; j < 3; j++) {
+            CHECK_NEAR(1.0 / 3, (double)y[0]->data[j], 1e-7);
+            CHECK_NEAR(-log(3), (double)y[1]->data[j], 1e-6);
+            CHECK_NEAR(1.0 / 3 - (j == 1), (double)g->data[j], 1e-7);
+        }
+        CHECK_NEAR(0, (double)y[0]->data[3], 0);
+        CHECK(none <= (double)y[1]->data[3] && (double)y[1]->data[3] < -1e9);
+        CHECK_NEAR(log(3), (double)y[2]->data[0], 1e-6);
+        CHECK((double)y[2]->data[1] > 1e9);
+        CHECK_NEAR(0, (double)y[3]->data[0], 1e-6);
+        CHECK_OK(c);
+        l2l_set_recording(c, false);
+        scope_end(q);
+    }
+}
+
 static void golden_shapes(void)
 {
     scope q = scope_begin();
@@ -434,6 +468,7 @@ HELPER void run_golden_operators(void)
     RUN(golden_pools, "pooling and its VJPs equal PyTorch's");
     RUN(golden_batch_norm, "batch norm, its gradients and running statistics equal PyTorch's");
     RUN(golden_losses, "softmax, cross-entropy, KL and margin equal PyTorch's");
+    RUN(large_logits, "no logits are too large for them");
     RUN(golden_shapes, "reductions and broadcasting equal PyTorch's");
     RUN(golden_hessian_a, "Hessian-vector products of conv, tanh, max-pool, CE equal PyTorch's");
     RUN(golden_hessian_b, "Hessian-vector products through batch norm equal PyTorch's");

@@ -567,6 +567,45 @@ static void states_and_images(void)
     free(state);
 }
 
+static double now; /* a clock that goes on by 3 seconds whenever somebody looks at it */
+static double look(void) { return now += 3; }
+
+/* Four batches, two of them in a first sitting, and a third one that finds nothing left to do. */
+static void seconds_of_sittings(void)
+{
+    static const double expected[] = {0, 4 * 3, 4 * 3};
+    setup s;
+    l2l_evaluation e;
+    evaluation_state kept;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a = l2l_attack_fgsm(0.05);
+    char *state = beside("seconds");
+    int stops = 2, k;
+    remove(state);
+    o.batch = 17;
+    if (begin(&s, plain))
+        for (k = 0; k < 3; k++) {
+            if (!CHECK(begin_with(s.m, &s.d, &o, state, &e, &kept))) break;
+            kept.clock = look;
+            a.progress = k ? NULL : stop_after;
+            a.user = &stops;
+            CHECK(evaluation_state_attack(&kept, &a, NULL, NULL, NULL) == (k > 0));
+            CHECK_NEAR(expected[k], kept.seconds, 0);
+            if (!k) CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "cancelled after 34 of 60 images");
+            end_with(&e, &kept);
+        }
+    if (CHECK(begin_with(s.m, &s.d, &o, NULL, &e, &kept))) { /* without a file */
+        kept.clock = look;
+        a.progress = NULL;
+        CHECK(evaluation_state_attack(&kept, &a, NULL, NULL, NULL));
+        CHECK_NEAR(3, kept.seconds, 0);
+        end_with(&e, &kept);
+    }
+    remove(state);
+    end(&s);
+    free(state);
+}
+
 /* Every byte of a state changed, one at a time: refused, and no harm done. */
 static void states_distrusted(void)
 {
@@ -846,6 +885,7 @@ int main(void)
     RUN(on_a_data_set, "an attack on a part of a data set is that on an array; images can be spared");
     RUN(going_on, "an evaluation stopped after any batch goes on to the same bits");
     RUN(states_refused, "the state of another model, data or attack is refused by name");
+    RUN(seconds_of_sittings, "seconds are those of all sittings");
     RUN(states_and_images, "images are made again, and a state stays as it is");
     RUN(states_distrusted, "a state with any byte changed, or cut off, is refused");
     RUN(folded, "records made in any batches add up to the same");

@@ -1003,7 +1003,7 @@ static void older_versions(void)
         make_older(state, "l2ladv evaluation ");
         CHECK(!evaluation_state_open(&kept, &e, state));
         CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "not an evaluation's state of this version: its first "
-                    "line is 'l2ladv evaluation 5', not 'l2ladv evaluation 6'; the version that");
+                    "line is 'l2ladv evaluation 6', not 'l2ladv evaluation 7'; the version that");
         l2l_evaluation_end(&e);
     }
     remove(checkpoint);
@@ -1070,6 +1070,8 @@ static void states_of_other_models(void)
         {"1 0 0 0 0 -1 ", "forwards of record 0"}, {"1 0 0 0 0 1 2147483648 ", "backwards of "},
         {"1 0 0 0 0 1 1 0.5 ", "zero_gradients of "}, {"1 0 0 0 0 1 1 0 x ", "loss of record 0"},
         {"1 0 0 0 0 1 1 0 1 1\n", "linf of record 0"}, {"1 0 0 0 0 1 1 0 1 1 1 ", "l2 of rec"}};
+    static const char *const times[] = {"records: -1 s\n", "records: nan s\n", "records: inf s\n",
+                                        "records:  s\n", "records: 1\n", "records: 1 h\n"};
     static const char state[] = "bin/options_state.l2l";
     world w;
     l2l_evaluation_options o = l2l_evaluation_default();
@@ -1109,12 +1111,17 @@ static void states_of_other_models(void)
     if (CHECK(m && l2l_evaluation_begin(m, &w.d, &o, &e))) {
         for (k = 0; k < COUNT(bad); k++) {
             char text[80];
-            snprintf(text, sizeof text, "records:\n%s", bad[k][0]);
-            rewrite(state, broken, "records:\n", text);
+            snprintf(text, sizeof text, "records: 0 s\n%s", bad[k][0]);
+            rewrite(state, broken, "records: 0 s\n", text);
             CHECK(!evaluation_state_open(&kept, &e, broken));
             CHECK_ERROR(w.c, L2L_ERROR_FORMAT, bad[k][1]);
         }
-        rewrite(state, broken, "records:\n", "recorded:\n");
+        for (k = 0; k < COUNT(times); k++) {
+            rewrite(state, broken, "records: 0 s\n", times[k]);
+            CHECK(!evaluation_state_open(&kept, &e, broken));
+            CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "the seconds of attack 1 are out of range");
+        }
+        rewrite(state, broken, "records: ", "recorded: ");
         CHECK(!evaluation_state_open(&kept, &e, broken));
         CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "attack 1 has no records");
         rewrite(state, broken, "images: ", "pictures: ");
