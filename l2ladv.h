@@ -7252,8 +7252,8 @@ static bool l2l__fronts_of(const l2l__fronts *f, const l2l_inner *in)
     return f && f->in == in && f->kernels == in->context->kernels;
 }
 
-/* How many rows, or columns, of `all` tiles see pixels first .. last, which are those of the tiles'
-   6x6 patches of the first layer, and the first of them. */
+/* How many rows, or columns, of `all` tiles see pixels first .. last, and the first of them. Tile t
+   sees 4t .. 4t+7: its patch of the first layer's numbers is 6x6. */
 static int l2l__cut_tiles(int first, int last, int all, int *from)
 {
     const int to = l2l__at_most(last / L2L__TILE, all - 1);
