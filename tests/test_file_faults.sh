@@ -52,10 +52,10 @@ mkdir reference
 cd reference || exit 2
 train >../output 2>&1
 verdict "a training" $?
-../evaluate --data "$examples/data" --threads 1 --limit 20 --batch 10 --model save --attack fgsm,pgd:steps=2 \
+LD_PRELOAD=$work/faults.so ../evaluate --data "$examples/data" --threads 1 --limit 20 --batch 10 --model save --attack fgsm,pgd:steps=2 \
     --state checkpoint.state --dump-logits logits.npy --json >json 2>../output
 verdict "an evaluation" $?
-../evaluate --data "$examples/data" --threads 1 --limit 20 --batch 10 --model save --attack pgd:steps=2 \
+LD_PRELOAD=$work/faults.so ../evaluate --data "$examples/data" --threads 1 --limit 20 --batch 10 --model save --attack pgd:steps=2 \
     --state adv.state --dump-adv adv.npy >/dev/null 2>../output
 verdict "another" $?
 cd ..
