@@ -59,35 +59,35 @@ int main(void)
       1  Configuration macros                         145  >>macros
       2  The public interface                         206  >>interface
            contexts, errors, memory                   229  >>context
-           random numbers                             340  >>random
-           tensors, the tape, gradients               363  >>tensor
-           operations                                 427  >>operations
-           losses                                     544  >>losses
-           classifiers, layers, own networks          556  >>models
-           outer optimizers, schedules                713  >>optimizers
-           objective, maximizer, outer loss           755  >>seams
-           attacks                                    903  >>attacks
-           the learned maximizer                     1046  >>learned
-           data sets                                 1089  >>data
-           training                                  1112  >>train
-           evaluation                                1254  >>evaluate
-           files                                     1267  >>files
+           random numbers                             341  >>random
+           tensors, the tape, gradients               364  >>tensor
+           operations                                 428  >>operations
+           losses                                     545  >>losses
+           classifiers, layers, own networks          557  >>models
+           outer optimizers, schedules                714  >>optimizers
+           objective, maximizer, outer loss           756  >>seams
+           attacks                                    904  >>attacks
+           the learned maximizer                     1047  >>learned
+           data sets                                 1091  >>data
+           training                                  1114  >>train
+           evaluation                                1256  >>evaluate
+           files                                     1269  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1384  >>algorithm-1
-      4  The learned maximizer                       2547  >>maximizer
-      5  Maximizers that do not learn                3461  >>maximizers
-      6  Methods and trainers                        3549  >>methods
+      3  Algorithm 1, line by line                   1386  >>algorithm-1
+      4  The learned maximizer                       2549  >>maximizer
+      5  Maximizers that do not learn                3463  >>maximizers
+      6  Methods and trainers                        3551  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4006  >>foundation
-      8  Tensors and reverse-mode autodiff           5109  >>autodiff
-      9  Layers and classifiers                      6874  >>layers
-     10  Losses and outer optimizers                 8450  >>losses-code
+      7  Errors, memory, random numbers, options     4008  >>foundation
+      8  Tensors and reverse-mode autodiff           5111  >>autodiff
+      9  Layers and classifiers                      6876  >>layers
+     10  Losses and outer optimizers                 8452  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9000  >>attacks-code
-     12  Evaluation                                  9810  >>evaluation
-     13  Data sets                                   9862  >>data-code
-     14  Files                                       9958  >>files-code
-     15  Kernels                                    11847  >>kernels
+     11  Attacks                                     9002  >>attacks-code
+     12  Evaluation                                  9812  >>evaluation
+     13  Data sets                                   9864  >>data-code
+     14  Files                                       9960  >>files-code
+     15  Kernels                                    11849  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -309,6 +309,7 @@ L2LADVDEF const char *l2l_error_text(const l2l_context *c); /* "" when there is 
 L2LADVDEF void l2l_error_clear(l2l_context *c);
 /* Puts an error of your own into the context, e.g. from a callback. The first one stays. */
 L2LADVDEF void l2l_error_set(l2l_context *c, l2l_status status, const char *text);
+/* "out of memory", "file error", ...: the code in words, for messages of your own. */
 L2LADVDEF const char *l2l_status_name(l2l_status status);
 
 /* As in l2l_options, between two calls: threads from 1 to 1024, 0 for OpenMP's own number; another
@@ -451,7 +452,7 @@ typedef struct l2l_conv_options {
     bool relu;
     bool pool;           /* 2x2 maximum, stride 2, after the ReLU */
 } l2l_conv_options;
-L2LADVDEF l2l_conv_options l2l_conv_default(void);
+L2LADVDEF l2l_conv_options l2l_conv_default(void); /* nothing but the convolution                 */
 L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                const l2l_conv_options *o);
 /* Its two adjoints: dy NxOHxOWxK to the input's shape, and to the weight's shape khxkwxCxK. The
@@ -733,7 +734,7 @@ typedef struct l2l_schedule {
     double factor;         /* multiplied in at each milestone: 0.1                                */
     double final;          /* L2L_COSINE: ends at this share of the rate: 0                       */
 } l2l_schedule;
-L2LADVDEF l2l_schedule l2l_schedule_default(void);
+L2LADVDEF l2l_schedule l2l_schedule_default(void); /* constant                                    */
 /* The factor on the rate at `step` of `total`. */
 L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_t total);
 
@@ -1070,6 +1071,7 @@ typedef struct l2l_learned_options {
 L2LADVDEF l2l_learned_options l2l_learned_default(void);
 
 typedef struct l2l_learned l2l_learned;
+/* phi begins uniform in +-1/sqrt(hidden), as PyTorch's cells and linear layers, by the seed. */
 L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_options *o);
 L2LADVDEF void l2l_learned_free(l2l_learned *m);
 L2LADVDEF const l2l_learned_options *l2l_learned_info(const l2l_learned *m);
