@@ -69,25 +69,25 @@ int main(void)
            attacks                                    904  >>attacks
            the learned maximizer                     1047  >>learned
            data sets                                 1091  >>data
-           training                                  1114  >>train
-           evaluation                                1256  >>evaluate
-           files                                     1269  >>files
+           training                                  1115  >>train
+           evaluation                                1258  >>evaluate
+           files                                     1271  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1386  >>algorithm-1
-      4  The learned maximizer                       2549  >>maximizer
-      5  Maximizers that do not learn                3463  >>maximizers
-      6  Methods and trainers                        3551  >>methods
+      3  Algorithm 1, line by line                   1388  >>algorithm-1
+      4  The learned maximizer                       2551  >>maximizer
+      5  Maximizers that do not learn                3465  >>maximizers
+      6  Methods and trainers                        3553  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4008  >>foundation
-      8  Tensors and reverse-mode autodiff           5111  >>autodiff
-      9  Layers and classifiers                      6876  >>layers
-     10  Losses and outer optimizers                 8452  >>losses-code
+      7  Errors, memory, random numbers, options     4010  >>foundation
+      8  Tensors and reverse-mode autodiff           5113  >>autodiff
+      9  Layers and classifiers                      6878  >>layers
+     10  Losses and outer optimizers                 8454  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9002  >>attacks-code
-     12  Evaluation                                  9812  >>evaluation
-     13  Data sets                                   9864  >>data-code
-     14  Files                                       9960  >>files-code
-     15  Kernels                                    11849  >>kernels
+     11  Attacks                                     9004  >>attacks-code
+     12  Evaluation                                  9814  >>evaluation
+     13  Data sets                                   9866  >>data-code
+     14  Files                                       9962  >>files-code
+     15  Kernels                                    11851  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -1106,6 +1106,7 @@ typedef struct l2l_dataset {
 L2LADVDEF bool l2l_dataset_from_arrays(l2l_context *c, const l2l_real *images, const int *labels,
                                        int n, int channels, int height, int width, int classes,
                                        l2l_dataset *d);
+/* *d is all 0 then; the arrays that it borrowed stay. */
 L2LADVDEF void l2l_dataset_free(l2l_dataset *d);
 /* Images first .. first+n-1 as NxCxHxW, with labels. */
 L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real *images,
@@ -1216,6 +1217,7 @@ typedef struct l2l_trainer l2l_trainer;
    by l2l_train_step alone, options.steps times, and none can be held out. */
 L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
                                           const l2l_train_options *o);
+/* Model, phi and data set stay: they are the caller's. */
 L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
 /* Runs to the end; true when it got there. A progress callback that says stop, numbers that are not
    finite (2.9: in the inner steps, in the losses and gradients of theta and phi; the parameters for
