@@ -219,14 +219,16 @@ static void run(evaluation_state *state, spec *s, const l2l_real *init, const l2
     l2l_evaluation *e = state->e;
     int *targets = spec_targets(s, e, logits);
     l2l_real *adv = set.dump_adv || *s->images ? image_room(e) : NULL, *foreign = NULL;
+    double begin = cli_seconds();
     show_begin(s->spec, passes(&s->attack));
     s->attack.init = init;
     s->attack.targets = targets;
     s->attack.batch = set.batch;
     s->attack.progress = progress;
     if (s->transfer) transfer(s, foreign = foreign_images(e, s));
+    s->seconds = cli_seconds() - begin; /* another model's images are made in every sitting */
     attack(state, s, adv);
-    s->seconds = state->seconds;
+    s->seconds += state->seconds;
     show_end();
     if (*s->images && !l2l_error(e->data->context)) {
         const l2l_model_options *o = l2l_model_info(e->model);
