@@ -75,19 +75,19 @@ int main(void)
    Part II: the paper
       3  Algorithm 1, line by line                   1388  >>algorithm-1
       4  The learned maximizer                       2551  >>maximizer
-      5  Maximizers that do not learn                3465  >>maximizers
-      6  Methods and trainers                        3553  >>methods
+      5  Maximizers that do not learn                3488  >>maximizers
+      6  Methods and trainers                        3576  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4010  >>foundation
-      8  Tensors and reverse-mode autodiff           5113  >>autodiff
-      9  Layers and classifiers                      6878  >>layers
-     10  Losses and outer optimizers                 8454  >>losses-code
+      7  Errors, memory, random numbers, options     4055  >>foundation
+      8  Tensors and reverse-mode autodiff           5158  >>autodiff
+      9  Layers and classifiers                      6979  >>layers
+     10  Losses and outer optimizers                 8644  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9004  >>attacks-code
-     12  Evaluation                                  9814  >>evaluation
-     13  Data sets                                   9866  >>data-code
-     14  Files                                       9962  >>files-code
-     15  Kernels                                    11851  >>kernels
+     11  Attacks                                     9226  >>attacks-code
+     12  Evaluation                                 10090  >>evaluation
+     13  Data sets                                  10142  >>data-code
+     14  Files                                      10238  >>files-code
+     15  Kernels                                    12127  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -2705,7 +2705,7 @@ static void l2l__learned_initialise(l2l_learned *m)
 /* W is GxZ, its columns for the bias, h and the inputs, w_out 1+H: of the published size, H = 10,
    with one input, phi has 40 (10 + 1) + 40 + 10 + 1 = 491 numbers as LSTM with biases and
    10 (10 + 1) + 10 = 120 as RNN without. PyTorch's second bias, b_hh, would only add to b_ih,
-   and is left out. */
+   and is left out. Without biases their places in the kernels' array keep the 0 of its making. */
 L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_options *o)
 {
     const l2l_learned_options usual = l2l_learned_default();
@@ -2844,7 +2844,9 @@ static int l2l__row_length(int64_t first, int64_t count)
     return count - first < L2L__COORDS ? (int)(count - first) : L2L__COORDS;
 }
 
-/* A block's coordinates of an array of `count`, padded with zeros, and back. */
+/* A block's coordinates of an array of `count`, padded with zeros, and back. In the padding g_t and
+   a_t are 0, so that all cotangents are 0 there and nothing is added to dL_phi/dphi; and no delta
+   is stored. What h and c become there has no effect. */
 static void l2l__row_load(const l2l_real *from, int64_t first, int64_t count, l2l_real *row)
 {
     int n = l2l__row_length(first, count);
@@ -2857,7 +2859,9 @@ static void l2l__row_store(const l2l_real *row, int64_t first, int64_t count, l2
     memcpy(to + first, row, (size_t)l2l__row_length(first, count) * sizeof *row);
 }
 
-/* What a thread needs to take a block through `steps` steps and back; pointers: sizes in rows. */
+/* What a thread needs to take a block through `steps` steps and back; pointers: sizes in rows. Slot
+   t has the rows of step t, which writes h_{t+1} and c_{t+1} straight into slot t+1. Nothing writes
+   h and c of slot 0: they stay 0, and every block begins there. */
 typedef struct l2l__sweep {
     l2l_real *z, *c;             /* (steps+1) x Z, (steps+1) x H                                  */
     l2l_real *gates, *tanh_c;    /* steps x G, steps x H                                          */
@@ -2936,6 +2940,7 @@ static int l2l__at_most(int a, int64_t b) { return b < a ? (int)b : a; }
 
 /* -- in the attack: lines 7 and 11 ------------------------------------------------------------- */
 
+/* A coordinate's step takes about one multiplication for each weight. */
 static int l2l__cell_workers(const l2l_learned *m, int64_t blocks)
 {
     return l2l__workers(m->context, blocks * L2L__COORDS * m->cell_size);
@@ -2995,7 +3000,8 @@ static bool l2l__learned_begun(const l2l_learned *m, const l2l_inner *in)
 }
 
 /* Images leave: h and c of the others move to the front, coordinate q to lane q mod L2L__COORDS of
-   its new block, in runs that are whole in an old and a new block. (z's 1 and inputs may stay.) */
+   its new block, in runs that are whole in an old and a new block. (z's 1 and inputs may stay.)
+   kept[] ascends, so that from >= to: nothing is written over before it has been read. */
 static bool l2l__learned_keep(void *self, l2l_inner *in, const int *kept, int n)
 {
     l2l_learned *m = (l2l_learned *)self;
@@ -3080,7 +3086,9 @@ typedef struct l2l__adjoint {
     l2l_real *a;                 /* per coordinate: a_{t+1}, then a_t                             */
 } l2l__adjoint;
 
-/* Lines 11 and 12 again: x'_t -> x'_{t+1}, with m_t. */
+/* Lines 11 and 12 again: x'_t -> x'_{t+1}, with m_t, which is 1 on the border, too. The sum and the
+   bounds are those of l2l__move, in l2l_real, and so are the bits. The ball is that of l-infinity,
+   the only one in training. */
 static void l2l__sweep_forward(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
 {
     l2l__cell_step step = l2l__sweep_step(a->m, s, t);
@@ -3114,7 +3122,12 @@ static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int64_t bl
     for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + s->u[l];
 }
 
-/* Steps t .. t+steps-1 into the sums of dL_phi/dphi. */
+/* Steps t .. t+steps-1 into the sums of dL_phi/dphi, over the coordinates of the block: with d_t
+   and dy_t for the cotangents of W z_t and of the output before its tanh,
+
+       dW += sum over t of d_t z_t^T,   dw_out += sum over t of dy_t (1, h_{t+1})
+
+   where (1, h_{t+1}) are the first 1+H rows of z_{t+1}, in the next slot. */
 static void l2l__sweep_accumulate(const l2l__adjoint *a, l2l__sweep *s, int t, int steps)
 {
     int G = a->m->cell.gates, H = a->m->cell.hidden, Z = a->m->cell.columns, row = L2L__COORDS;
@@ -3148,6 +3161,7 @@ static void l2l__adjoint_block(const l2l__adjoint *a, l2l__sweep *s, int64_t blo
     l2l__sweep_accumulate(a, s, 0, T);
 }
 
+/* The lanes' sums into the part's, in the order of the lanes; and 0 for the next blocks. */
 static void l2l__sweep_flush(const l2l__adjoint *a, l2l__sweep *s, double *total)
 {
     int lanes = a->kernels->lanes, size = a->m->cell_size, i, l;
@@ -3194,7 +3208,12 @@ static bool l2l__normalised(const l2l_learned *m)
     return m->options.input == L2L_INPUT_L1 || m->options.input == L2L_INPUT_LINF;
 }
 
-/* The cotangent dy of the input rows -> the one of g, v, but for the path through the norm. */
+/* The cotangent dy of the input rows -> the one of g, v, but for the path through the norm:
+
+       sign   0                 l1, linf   v = (d / |g|_1) dy  or  (1 / |g|_inf) dy
+       raw    dy                log        v = dy_0 / (p g) where |g| >= e^-p, else e^p dy_1
+
+   dy_0 and dy_1 are those of log's two rows: each of its halves has one that varies. */
 static void l2l__input_vjp(const l2l_learned *m, const l2l_real *g, const double *norms,
                            int64_t first, int64_t d, int n, const l2l_real *dy, l2l_real *v)
 {
@@ -3210,7 +3229,9 @@ static void l2l__input_vjp(const l2l_learned *m, const l2l_real *g, const double
     }
 }
 
-/* The rest of it for one image: y_i = k g_i / N has dy_i/dg_j = k/N (i = j) - y_i/N dN/dg_j. */
+/* The rest of it for one image: y_i = k g_i / N has dy_i/dg_j = k/N (i = j) - y_i/N dN/dg_j. v is
+   k/N dL/dy already, so with dot = sum of v_i g_i / N what is missing is v_j -= dot dN/dg_j, where
+   dN/dg_j is sign g_j: for N = |g|_1 of every pixel, for N = |g|_inf of the largest alone. */
 static void l2l__norm_vjp(l2l_grad_input input, const l2l_real *g, double norm, int64_t d,
                           l2l_real *v)
 {
@@ -3228,7 +3249,8 @@ static void l2l__norm_vjp(l2l_grad_input input, const l2l_real *g, double norm, 
     }
 }
 
-/* a += H v, H the Hessian of the per-image losses at x'_t: the derivative of <g(x'), v>. */
+/* a += H v, H the Hessian of the per-image losses at x'_t: the derivative of <g(x'), v>. g is made
+   with its graph, and the VJP of that with v is H^T v, where H^T = H. */
 static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_tensor *v,
                                     l2l_real *a)
 {
@@ -3405,7 +3427,8 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
            l2l__phi_finite(m, "gradient", gradient);
 }
 
-/* The optimizer descends, phi is to ascend: hence the minus. */
+/* The optimizer descends, phi is to ascend: hence the minus. What is gathered is over the part's n,
+   and n / batch makes of it the part's share of the mini-batch. */
 static bool l2l__learned_add_gradient(void *self, l2l_inner *in)
 {
     l2l_learned *m = (l2l_learned *)self;
@@ -3486,7 +3509,7 @@ static bool l2l__sign_step(void *self, l2l_inner *in)
 }
 
 /* An image without gradient stays. One whose gradient is so short that alpha over its length would
-   be infinite is scaled up first. */
+   be infinite is scaled up first; floats are not (the least is 1e-45), doubles can be. */
 static bool l2l__gradient_step(void *self, l2l_inner *in)
 {
     int64_t one = l2l_count(in->shape) / in->n;
@@ -3503,7 +3526,7 @@ static bool l2l__gradient_step(void *self, l2l_inner *in)
     return true;
 }
 
-/* An image without gradient goes on as before. */
+/* An image without gradient goes on as before: m_t = mu m_{t-1}. */
 static bool l2l__momentum_step(void *self, l2l_inner *in)
 {
     int64_t count = l2l_count(in->shape), one = count / in->n;
@@ -3623,6 +3646,8 @@ L2LADVDEF l2l_objective l2l_objective_margin(void)
     return l2l__objective("margin", l2l__objective_margin_loss, false);
 }
 
+/* For outer losses of the caller's that call it. Where a trainer's outer loss is this one itself,
+   l2l__outer_loss computes the same, to have the logits. */
 static l2l_tensor *l2l__outer_ce(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
                                  void *user)
 {
@@ -3642,7 +3667,8 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
     return o;
 }
 
-/* For the report: an outer loss that has the logits at x'_T notes what they predict. */
+/* For the report: an outer loss that has the logits at x'_T notes what they predict. Only while
+   l2l__outer_loss calls it is m->predicted there; at any other time nothing is noted. */
 static void l2l__outer_saw(l2l_model *m, const l2l_tensor *logits)
 {
     if (m->predicted && logits) l2l_predict(m->context, logits, m->predicted);
@@ -3660,7 +3686,9 @@ L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n)
     return true;
 }
 
-/* Where the mode does not matter the third pass would be the first one again, and is. */
+/* mean CE(first, y) + beta mean KL(again || attacked), of the logits of three passes at x, x'_T and
+   x. Where the mode does not matter the third would be the first one again, and is. `user` is the
+   address of number[0]: l2l__train_options_ok refuses one of the caller's. */
 static l2l_tensor *l2l__outer_trades(l2l_model *m, l2l_tensor *x, l2l_tensor *adv,
                                      const int *labels, void *user)
 {
@@ -3727,7 +3755,8 @@ L2LADVDEF l2l_method l2l_method_rnn_adv(l2l_learned *phi)
     return l2l__method("rnn-adv", l2l_learned_maximizer(phi), L2L_START_NORMAL);
 }
 
-/* KL(f(x) || f(x')) has no gradient at x' = x: the noise of the start is essential. */
+/* KL(f(x) || f(x')) has no gradient at x' = x, for that in the logits is softmax(z) - softmax(z_0):
+   the noise of the start is essential. */
 static l2l_method l2l__method_kl(const char *name, l2l_maximizer maximizer, double beta)
 {
     l2l_method m = l2l__method(name, maximizer, L2L_START_NORMAL);
@@ -3784,7 +3813,8 @@ static bool l2l__dataset_fits(l2l_context *c, const char *who, const l2l_dataset
                      m->height, m->width, d->classes, m->classes);
 }
 
-/* Splits off the held-out images: a shuffle of all indices by the seed, the last ones held out. */
+/* Splits off the held-out images: a shuffle of all indices by the seed, the last ones held out.
+   `held_out` is the end of the array `train`. Without a data set both are empty. */
 static void l2l__split(l2l_trainer *t)
 {
     int n = t->data.count;
@@ -3795,7 +3825,11 @@ static void l2l__split(l2l_trainer *t)
     t->held_out = t->train + t->n_train;
 }
 
-/* What ranks need that train together. */
+/* What ranks need that train together: the figures of each (`told`, which one process has, too),
+   and `talk`, a block for each rank to send and one from each to receive. A block is as large as an
+   error's text; l2l__told, which goes the same way, is smaller. l2l__part_size reads micro_batch
+   and l2l__make_sum n_phi: so this comes before l2l__trainer_arrays. In one process phi_sum is
+   NULL: the maximizer itself adds its parts up. */
 static void l2l__trainer_ranks(l2l_trainer *t)
 {
     l2l_context *c = t->context;
@@ -3810,7 +3844,9 @@ static void l2l__trainer_ranks(l2l_trainer *t)
 }
 
 /* Lists over theta, in the order of the layers; `good` is theta before the last step, to go back to
-   when it turns out to have been the wrong one. */
+   when it turns out to have been the wrong one. Slots that are not trainable are running
+   statistics: `buffers`. theta and found have room for one more, x'_T and its gradient, which line
+   14 may find, too. A slot's numbers never move, so that `values` stays right. */
 static bool l2l__trainer_arrays(l2l_trainer *t)
 {
     l2l_context *c = t->context;
@@ -3859,7 +3895,9 @@ static bool l2l__held_digests(l2l_trainer *t)
     return !t->context->status;
 }
 
-/* options.loss_weights is copied, the name of the checkpoint as well. */
+/* options.loss_weights is copied, the name of the checkpoint as well. w_0 keeps the 0 of its
+   making: L(f(x'_0), y) is no part of L_phi. With nothing held out validation_attack is cleared:
+   what was in it shall not tell two checkpoints apart. */
 static bool l2l__trainer_own(l2l_trainer *t)
 {
     l2l_train_options *o = &t->options;
@@ -3875,7 +3913,10 @@ static bool l2l__trainer_own(l2l_trainer *t)
 }
 
 /* Whether line 14's pass can be one with the last look (one_pass) is decided here: where both
-   compute the cross-entropy of the same x'_T, and the mode makes no difference. */
+   compute the cross-entropy of the same x'_T, and the mode makes no difference. best_score = -1 is
+   below every accuracy, shuffled = -1 no epoch. l2l__held_digests goes by n_held_out, and so
+   follows l2l__split. The last batch of an epoch may be short; without a data set all steps are one
+   epoch. */
 L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
                                           const l2l_train_options *o)
 {
@@ -3916,6 +3957,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     return t;
 }
 
+/* Also of a trainer that was made in part: what is not there is NULL. */
 L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
 {
     if (!t) return;
@@ -3928,7 +3970,8 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t)
 }
 
 /* Will the network take all parts of all batches? A batch norm on a map of 1x1 takes no single
-   image: that is said now rather than at the end of an epoch. */
+   image: that is said now rather than at the end of an epoch. An image of zeros is tried where a
+   part will be of one: every part, the rest of a whole batch, or that of an epoch's last one. */
 static bool l2l__parts_ok(l2l_trainer *t)
 {
     l2l_context *c = t->context;
@@ -3946,7 +3989,8 @@ static bool l2l__parts_ok(l2l_trainer *t)
 }
 
 /* Algorithm 1 until its last step, or on from a checkpoint; the end of an epoch that failed the
-   last time is made up for first. */
+   last time is made up for first. An error on the way to l2l__alike does not keep a rank from it:
+   there the others learn of it, and do not wait for this one. */
 L2LADVDEF bool l2l_train(l2l_trainer *t)
 {
     if (!t) return false;
@@ -3964,7 +4008,8 @@ L2LADVDEF bool l2l_train(l2l_trainer *t)
     return !t->context->status;
 }
 
-/* One round of the same loop, on images that the caller has. */
+/* One round of the same loop, on images that the caller has: `given` says so, and ends the loop
+   (l2l__go_on). Ranks compare the step and the number of images; the other two digests are 0. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
                               l2l_progress *p)
 {
@@ -5169,6 +5214,9 @@ enum {
     L2L__SUB                                 /* see l2l__binary                                   */
 };
 
+/* What a VJP is given and answers. A node has at most eight inputs. An answer is a reference that
+   the walk takes over: a VJP that hands dy itself on retains it. What it answers beyond what was
+   asked for is dropped. */
 typedef struct l2l__vjp {
     l2l_context *c;
     l2l_tensor *y, *dy;                      /* the node and the cotangent of its output          */
@@ -5235,6 +5283,7 @@ L2LADVDEF l2l_shape l2l_shape_of(int n, int h, int w, int c)
     return s;
 }
 
+/* No overflow for shapes that l2l__shape_ok lets pass: two axes at a time fit 62 bits. */
 L2LADVDEF int64_t l2l_count(l2l_shape s)
 {
     return (int64_t)s.n * s.h * ((int64_t)s.w * s.c);
@@ -5247,7 +5296,8 @@ static bool l2l__same(l2l_shape a, l2l_shape b)
 
 static l2l_shape l2l__channels(int channels) { return l2l_shape_of(1, 1, 1, channels); }
 
-/* Axes must be positive, and what they multiply to must leave room for arithmetic on it. */
+/* Axes must be positive, and what they multiply to must leave room for arithmetic on it: a factor
+   of 64, for the 8 bytes of a double and for small multiples of a count. */
 static bool l2l__shape_ok(l2l_context *c, const char *where, l2l_shape s)
 {
     int64_t a, b;
@@ -5274,7 +5324,8 @@ static bool l2l__equal(l2l_context *c, const char *where, l2l_shape a, l2l_shape
     return l2l__same(a, b) || l2l__shapes_differ(c, where, a, b);
 }
 
-/* Every operation begins with this: no earlier error, and data to work on. */
+/* Every operation begins with this: no earlier error, and data to work on. Headers on a caller's
+   stack (l2l__images_of) have no context; a lane reads the parameters of its caller. */
 static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x)
 {
     if (!c || c->status) return false;
@@ -5291,6 +5342,7 @@ static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x)
 /* Of an operand that may be left out. */
 static const l2l_real *l2l__data(const l2l_tensor *x) { return x ? x->data : NULL; }
 
+/* A tensor without numbers, on no tape (-1), held once: by whoever asked for it. */
 static l2l_tensor *l2l__header(l2l_context *c, l2l_shape s)
 {
     l2l_tensor *x = (l2l_tensor *)l2l__arena(c, sizeof *x);
@@ -5322,6 +5374,8 @@ static l2l_tensor *l2l__like(l2l_context *c, const char *where, const l2l_tensor
     return l2l__ready(c, where, x) ? l2l__new(c, where, x->shape) : NULL;
 }
 
+/* Gives back what x owns; a view's numbers are its base's. The header stays for those that still
+   point to it: to them data of NULL tells (l2l__ready). */
 static void l2l__drop_data(l2l_context *c, l2l_tensor *x)
 {
     if (!x->base) l2l__arena_drop(c, x->data);
@@ -5331,6 +5385,8 @@ static void l2l__drop_data(l2l_context *c, l2l_tensor *x)
     x->index = NULL;
 }
 
+/* One reference more. Parameters (references 0) are not counted: lanes share them, and so write
+   nothing to them. */
 static l2l_tensor *l2l__retain(l2l_tensor *x)
 {
     if (x && x->references) x->references++;
@@ -5513,7 +5569,9 @@ L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x)
    cotangents that have been handed on are dropped. VJPs are made of operations: while the tape
    records (L2L_CREATE_GRAPH), a gradient can be differentiated again, like anything else. */
 
-/* *slot += g; takes over g. */
+/* *slot += g; takes over g. A sum is made in place where nobody else has a's numbers: it is held
+   once, by the slot, is on no tape and no view. While the tape records it is an operation like any
+   other. The order of the additions is that of the walk, whatever the threads. */
 static void l2l__accumulate(l2l_context *c, l2l_tensor **slot, l2l_tensor *g)
 {
     l2l_tensor *a = *slot;
@@ -5541,6 +5599,9 @@ static bool l2l__on_tape(const l2l_context *c, const l2l_tensor *x)
     return x->tape >= 0 && x->tape < c->tape_length && c->tape[x->tape] == x;
 }
 
+/* Where x's cotangent is added up; NULL where nobody asks for it: a node on no path, or a leaf that
+   is no input. A walk within a walk (l2l__batch_norm_vjp) also meets leaves that carry numbers of
+   the outer one: hence inputs[k] == x. */
 static l2l_tensor **l2l__walk_slot(l2l__walk *w, l2l_tensor *x)
 {
     int k = -2 - x->tape;
@@ -5595,7 +5656,7 @@ static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned
     for (int j = 0; j < 8; j++) v.need[j] = y->in[j] && l2l__walk_slot(w, y->in[j]);
     if (!l2l__ready(c, "l2l_vjp", y)) return; /* another output's walk gave it back               */
     y->op->vjp(&v);
-    for (int j = 0; j < 8; j++) {
+    for (int j = 0; j < 8; j++) {            /* x in two places, as in x * x, is given both       */
         slot = v.need[j] ? l2l__walk_slot(w, y->in[j]) : NULL;
         if (slot) l2l__accumulate(c, slot, v.dx[j]);
         else l2l_drop(c, v.dx[j]);
@@ -5609,7 +5670,8 @@ static void l2l__walk_node(l2l_context *c, l2l__walk *w, l2l_tensor *y, unsigned
     else l2l__drop_data(c, y);
 }
 
-/* From the output down the tape; what no path reaches has the gradient 0. */
+/* From the output down the tape; what no path reaches has the gradient 0. An input that depends on
+   no other (need 2 alone) has its answer when its turn comes: its own VJP is not run. */
 static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l_tensor *cotangent,
                            l2l_tensor **gradients, unsigned flags)
 {
@@ -5664,7 +5726,8 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     w.slot = (l2l_tensor **)l2l__arena_array(c, (int64_t)w.last + 1 + n_inputs, sizeof *w.slot);
     w.need = (unsigned char *)l2l__arena_array(c, output->tape + 1, 1);
     saved = (int *)l2l__arena_array(c, n_inputs + 1, sizeof *saved);
-    if (saved) {
+    if (saved) {                             /* the last to be made: there are all three          */
+        /* A tensor that is several inputs keeps the last number; all of them find its one slot. */
         for (int i = 0; i < n_inputs; i++) saved[i] = inputs[i]->tape;
         for (int i = 0; i < n_inputs; i++)
             if (inputs[i]->tape < 0) inputs[i]->tape = -2 - i;
@@ -5700,7 +5763,8 @@ static bool l2l__fits(l2l_context *c, const char *where, l2l_shape less, l2l_sha
            l2l__shapes_differ(c, where, less, more);
 }
 
-/* Where x's row of channels for pixel p of s begins, x being broadcast to s. */
+/* Where x's row of channels for pixel p = (n s.h + h) s.w + w begins, x being broadcast to s: an
+   axis of 1 stays at 0. */
 static const l2l_real *l2l__row(const l2l_tensor *x, l2l_shape s, int64_t p)
 {
     int64_t w = x->shape.w == 1 ? 0 : p % s.w, h = x->shape.h == 1 ? 0 : p / s.w % s.h;
@@ -5746,6 +5810,7 @@ static l2l_tensor *l2l__binary(l2l_context *c, int kind, const char *where, l2l_
         l2l__shapes_differ(c, where, r, s);
         return NULL;
     }
+    /* Each axis of the result is the longer of the operands' two. */
     s = l2l_shape_of(r.n > s.n ? r.n : s.n, r.h > s.h ? r.h : s.h, r.w > s.w ? r.w : s.w,
                      r.c > s.c ? r.c : s.c);
     if (!(y = l2l__new(c, where, s))) return NULL;
@@ -5787,7 +5852,8 @@ L2L__BINARY(L2L__MUL, mul)
 
    A leaky ReLU is the gate whose other is x itself; project's ball has radius a around other. */
 
-/* Those without a kernel of their own, in double. */
+/* Those without a kernel of their own, in double. The sigmoid takes e^-|x| alone, which is at most
+   1; sign and clamp hand not-a-number on. */
 static double l2l__value(int kind, double x, double a, double b)
 {
     switch (kind) {
@@ -5821,7 +5887,7 @@ static l2l_tensor *l2l__pointwise(l2l_context *c, int kind, const char *where, l
     case L2L__AFFINE: case L2L__RELU: case L2L__GATE: case L2L__PROJECT:
         l2l__ew(c, kind, n, x->data, l2l__data(other), (l2l_real)a, (l2l_real)b, y->data);
         break;
-    case L2L__IN_BALL:
+    case L2L__IN_BALL:                       /* by bounds with the bits of the projection's       */
         for (i = 0; i < n; i++)
             y->data[i] = x->data[i] >= l2l__low(other->data[i], (l2l_real)a) &&
                          x->data[i] <= l2l__high(other->data[i], (l2l_real)a);
@@ -5836,6 +5902,7 @@ static l2l_tensor *l2l__pointwise(l2l_context *c, int kind, const char *where, l
     return l2l__record2(c, y, &l2l__pointwise_op, x, other);
 }
 
+/* x where reference > 0, else slope x; with slope 0 a ReLU's mask on a cotangent x. */
 static l2l_tensor *l2l__gate(l2l_context *c, l2l_tensor *x, l2l_tensor *reference, double slope)
 {
     return l2l__pointwise(c, L2L__GATE, "gate", x, reference, slope, 0);
@@ -5912,6 +5979,8 @@ L2LADVDEF l2l_tensor *l2l_project(l2l_context *c, l2l_tensor *z, l2l_tensor *x, 
 {
     return l2l__pointwise(c, L2L__PROJECT, "l2l_project", z, x, epsilon, 0);
 }
+/* The bounds are rounded to l2l_real first, so that a result on one of them is within them: clamped
+   again it stays, with derivative 1. */
 L2LADVDEF l2l_tensor *l2l_clamp(l2l_context *c, l2l_tensor *x, double low, double high)
 {
     if (!(low <= high))
@@ -5952,7 +6021,8 @@ static void l2l__sum_image(const l2l_real *x, l2l_shape from, l2l_shape s, doubl
 }
 
 /* Sums are split by image into `parts`, a number that the shape alone decides (the same bits for
-   any number of threads), and the parts are added in order. */
+   any number of threads), and the parts are added in order. A result that keeps the images has a
+   part for each; else part p has images p N / parts up to, without it, (p+1) N / parts. */
 static void l2l__sum_images(l2l_context *c, const l2l_real *x, l2l_shape from, l2l_shape s,
                             l2l_real *y)
 {
@@ -6058,6 +6128,9 @@ static void l2l__map_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__map_op = {"linear map", l2l__map_vjp};
 
+/* A node of one of these maps, s the shape of y; i0..i2 stand with the kinds above, and i[3] keeps
+   the kind. `positions` (or NULL) is the tensor whose index counts: as a second input it is held as
+   long as the node, and gets no cotangent. */
 static l2l_tensor *l2l__map(l2l_context *c, int kind, l2l_tensor *x, l2l_shape s, int64_t i0,
                             int64_t i1, int64_t i2, l2l_tensor *positions)
 {
@@ -6162,7 +6235,7 @@ static l2l_tensor *l2l__product_to(l2l_context *c, l2l_tensor *a, l2l_tensor *b,
     return l2l__then(c, product, l2l_sum_to(c, product, s));
 }
 
-/* Reshape and detach are views: they cost nothing. */
+/* Reshape and detach are views: they cost nothing. Detach leaves no node: a walk ends there. */
 L2LADVDEF l2l_tensor *l2l_detach(l2l_context *c, l2l_tensor *x)
 {
     return l2l__ready(c, "l2l_detach", x) ? l2l__view(c, x, x->shape) : NULL;
@@ -6187,7 +6260,9 @@ L2LADVDEF l2l_tensor *l2l_reshape(l2l_context *c, l2l_tensor *x, l2l_shape s)
 
 static int64_t l2l__pixels(const l2l_tensor *x) { return l2l_count(x->shape) / x->shape.c; }
 
-/* dy where gate > 0 (everywhere without a gate), times scale: linear in dy and in scale. */
+/* y = dy [gate > 0] scale (no gate: everywhere) is linear in dy and in scale, and constant in gate
+   but for its jumps. With v the cotangent of y: that of dy is v [gate > 0] scale, the same map, and
+   that of scale sum v dy [gate > 0], over the pixels that share a scale. */
 static void l2l__gate_scale_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -6235,6 +6310,7 @@ static void l2l__scale_shift_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__scale_shift_op = {"scale_shift", l2l__scale_shift_vjp};
 
+/* scale and shift are of one shape, with as many rows, 1 or N, as x's pixels have groups. */
 static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *scale,
                                     l2l_tensor *shift, l2l_tensor *residual, bool relu)
 {
@@ -6267,7 +6343,9 @@ static l2l_tensor *l2l__scale_shift(l2l_context *c, l2l_tensor *x, l2l_tensor *s
    scale, bias, residual, ReLU and pooling, belongs to the same node: it is done while the numbers
    are in registers or in the cache, and the tape keeps one activation in place of five. */
 
-/* The geometry of x * w, checked; `where` names the caller in the error. */
+/* The geometry of x * w, checked; `where` names the caller in the error. A weight khxkwxCxK stands
+   in the axes n, h, w, c of its shape. oh = floor((h + 2p - kh) / s) + 1, and so ow; the limits on
+   planes (2^30 - 1) and padding (2^14) keep h + 2p, which no tap's place exceeds, within an int. */
 static bool l2l__geometry_of(l2l_context *c, const char *where, l2l_shape x, l2l_shape w,
                              int stride, int padding, l2l__geometry *g)
 {
@@ -6316,6 +6394,8 @@ static l2l_tensor *l2l__plain_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     return l2l_conv(c, x, w, &o);
 }
 
+/* Of g = dx(dy, w), with v of x's shape the cotangent of g: sum v g = sum conv(v, w) dy. So that of
+   dy is conv(v, w), and that of w the weight gradient of v and dy. */
 static void l2l__input_grad_vjp(l2l__vjp *v)
 {
     l2l_tensor *dy = v->y->in[0], *w = v->y->in[1];
@@ -6325,6 +6405,8 @@ static void l2l__input_grad_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__input_grad_op = {"l2l_conv_input_grad", l2l__input_grad_vjp};
 
+/* Of g = dw(x, dy), with v of w's shape: sum v g = sum conv(x, v) dy. The cotangent of dy is
+   conv(x, v), that of x the input gradient of dy and v. */
 static void l2l__weight_grad_vjp(l2l__vjp *v)
 {
     l2l_tensor *x = v->y->in[0], *dy = v->y->in[1];
@@ -6334,7 +6416,8 @@ static void l2l__weight_grad_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__weight_grad_op = {"l2l_conv_weight_grad", l2l__weight_grad_vjp};
 
-/* The adjoint in x, of a = dy and b = w, or in w, of a = x and b = dy; s is its shape. */
+/* The adjoint in x, of a = dy and b = w, or in w, of a = x and b = dy; s is its shape. The geometry
+   is in both cases that of the convolution itself, from x to y, whose output dy must fit. */
 static l2l_tensor *l2l__conv_adjoint(l2l_context *c, const l2l__operation *op, l2l_tensor *a,
                                      l2l_tensor *b, l2l_shape s, int stride, int padding)
 {
@@ -6382,8 +6465,9 @@ static l2l_tensor *l2l__pool(l2l_context *c, const char *where, const l2l__geome
 
 /* y = pool(relu(z)), z = scale u + bias + residual, u = conv(x, w). Backwards t is the cotangent of
    what has been reached, first of z: dy at the places of the maxima, where y > 0. Then
-   dresidual = t, dbias = sum t, dscale = sum t u; and of u, t scale: dw and dx are its convolution
-   with x and with w. */
+   dresidual = t, dbias = sum t, dscale = sum t u; then of u: t scale, of which dw and dx are the
+   two adjoints above. at_once: nothing but these is asked for, and nothing pooled, so that the mask
+   y > 0 and the scale are one pass. */
 static void l2l__conv_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -6419,6 +6503,7 @@ static bool l2l__optional(l2l_context *c, const char *where, const l2l_tensor *x
     return !x || (l2l__ready(c, where, x) && l2l__equal(c, where, x->shape, s));
 }
 
+/* Bias and scale by output channel; the residual is added before pooling, and has that shape. */
 static bool l2l__conv_check(l2l_context *c, const l2l_conv_options *o, const l2l__geometry *g)
 {
     const l2l_shape after = l2l__channels(g->k);
@@ -6445,6 +6530,7 @@ static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, l2l_ten
         if (!l2l__conv_forward(c, g, x->data, w, &e, y->data)) return y;
     }
     if (!y || !o->pool) return y;
+    /* From y's plane to windows of 2x2; of an odd side the last line is left out. */
     pool.h = g->oh; pool.w = g->ow; pool.c = g->k;
     pool.kh = pool.kw = pool.stride = 2;
     pool.padding = 0;
@@ -6465,6 +6551,7 @@ static l2l_tensor *l2l__conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
         !l2l__shape_ok(c, "l2l_conv", l2l__output_of(&g)) || !l2l__conv_check(c, o, &g))
         return NULL;
     if (!(y = l2l__conv_run(c, &g, x, w, o, ties))) return NULL;
+    /* In place of the pooling's attributes, which l2l__conv_vjp knows; y->index stays. */
     y->i[0] = o->stride;
     y->i[1] = o->padding;
     y->i[3] = (o->relu ? L2L_RELU : 0) | (o->pool ? L2L_POOL : 0);
@@ -6494,6 +6581,7 @@ L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                   inputs, x->shape.h, x->shape.w, x->shape.c, rows);
         return NULL;
     }
+    /* Views: the matrix has the packed copies of the parameter w, if it is one. */
     flat = l2l_reshape(c, x, l2l_shape_of(x->shape.n, 1, 1, (int)inputs));
     matrix = l2l_reshape(c, w, l2l_shape_of(1, 1, (int)inputs, w->shape.c));
     return l2l__then(c, flat, l2l__then(c, matrix, l2l_conv(c, flat, matrix, o)));
@@ -6507,6 +6595,8 @@ L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
        average   y[oh][ow][c] = sum of the window / window^2, what lies outside of the plane as 0:
                  dx in the window += dy / window^2 */
 
+/* A padding of at most half the window: then every window has a pixel of the plane in it, at either
+   end, and a maximum has where to stand. */
 static bool l2l__pool_shape(l2l_context *c, const char *where, const l2l_tensor *x, int window,
                             int stride, int padding, l2l__geometry *g)
 {
@@ -6557,7 +6647,9 @@ L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void)
 }
 
 /* With t = dy behind the ReLU's mask, xhat = (x-mu) r and u = gamma t: dgamma = sum t xhat and
-   dbeta = sum t over a group; dx = r (u - mean(u) - xhat mean(u xhat)) over all pixels. */
+   dbeta = sum t over a group; dx = r (u - mean(u) - xhat mean(u xhat)) over all pixels. As numbers
+   by channel that is dx = a t + b (x - mu) + d with a = gamma r, b = -r^2 mean(u xhat) and
+   d = -r mean(u), which l2l__channel_combine takes in rows of [group][mu, a, b, d][channel]. */
 static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -6577,6 +6669,7 @@ static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
     if (!c->status && l2l__channel_moments(c, m, m / groups, n, v->dy->data, open, x->data, mu, s0,
                                            s0 + rows)) {
         s1 = s0 + rows;
+        /* s0 = sum t, s1 = sum t (x - mu) by group; mean0 = mean(u), mean1 = mean(u xhat). */
         for (int k = 0; k < n; k++) {
             double mean0 = 0, mean1 = 0, rk = (double)r[k];
             for (int64_t i = k; i < rows; i += n) {
@@ -6603,7 +6696,9 @@ static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
     if (v->need[3]) v->dx[3] = gate ? l2l__gate(c, v->dy, gate, 0) : l2l__retain(v->dy);
 }
 
-/* To be differentiated again, the VJP is that of the same function made of plain operations. */
+/* To be differentiated again, the VJP is that of the same function made of plain operations: mean
+   and variance are computed from x once more, on the tape, and a walk of its own, recorded as well,
+   leads from there to the inputs that are asked for. */
 static void l2l__batch_norm_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -6630,7 +6725,8 @@ static void l2l__batch_norm_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__batch_norm_op = {"batch_norm", l2l__batch_norm_vjp};
 
-/* Mean and biased variance by channel. */
+/* Mean and biased variance by channel, in two passes over x: sum x^2 / m - mu^2 would lose the
+   variance of channels whose mean is far larger than that. */
 static bool l2l__moments(l2l_context *c, const l2l_tensor *x, l2l_real *mu, l2l_real *variance)
 {
     int n = x->shape.c;
@@ -6643,7 +6739,8 @@ static bool l2l__moments(l2l_context *c, const l2l_tensor *x, l2l_real *mu, l2l_
 }
 
 /* y = gamma (x - mu) (variance + eps)^-1/2 + beta (+ residual, relu), in one pass. The running
-   statistics become (1-a) of their own and a of the batch's, the variance there over m - 1. */
+   statistics become (1-a) of their own and a of the batch's, the variance there over m - 1; not
+   after an error, which leaves y NULL. saved: n numbers mu, then n numbers r. */
 static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
                                          const l2l_batch_norm_options *o)
 {
@@ -6676,7 +6773,8 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
 }
 
 /* Evaluation: y = x s + b, s = gamma (variance + eps)^-1/2, b = beta + (before - mean) s, where
-   `before` is the bias of a convolution in front that takes s and b into its epilogue. */
+   `before` is the bias of a convolution in front that takes s and b into its epilogue. They are
+   made by operations, which on the tape lead from s and b to gamma, beta and `before`. */
 static bool l2l__batch_norm_constants(l2l_context *c, const l2l_batch_norm_options *o,
                                       l2l_tensor *before, l2l_tensor **s, l2l_tensor **b)
 {
@@ -6700,7 +6798,7 @@ static l2l_tensor *l2l__batch_norm(l2l_context *c, const char *where, l2l_tensor
     if (!l2l__ready(c, where, x) || !l2l__given(c, where, "options", o) ||
         !l2l__ready(c, where, o->gamma))
         return NULL;
-    one = l2l__channels(x->shape.c);
+    one = l2l__channels(x->shape.c);         /* gamma and beta: or a row by image                 */
     if (o->gamma->shape.n == x->shape.n) one.n = x->shape.n;
     vectors[0] = o->gamma; vectors[1] = o->beta;
     vectors[2] = o->running_mean; vectors[3] = o->running_variance;
@@ -6730,7 +6828,8 @@ L2LADVDEF l2l_tensor *l2l_batch_norm(l2l_context *c, l2l_tensor *x, const l2l_ba
 
 /* -- dropout -------------------------------------------------------------------------------------
    y = m x and dx = m dy, with m = 0 at random, by probability p, and else 1 / (1-p), so that the
-   mean of y is x and evaluation mode needs no factor (Srivastava et al. 2014, inverted). */
+   mean of y is x and evaluation mode needs no factor (Srivastava et al. 2014, inverted). The mask
+   is no node: on the tape stands y = x m alone, to which m is a constant. */
 
 L2LADVDEF l2l_tensor *l2l_dropout(l2l_context *c, l2l_tensor *x, double p, const l2l_stream *s,
                                   const uint32_t *images)
@@ -6849,6 +6948,8 @@ static bool l2l__save_classes(l2l_context *c, const char *where, l2l_tensor *y, 
     return true;
 }
 
+/* pick or unpick, with `channels` in the result and classes below k. The classes are copied into
+   the node: the caller's may be gone when the walk comes back. */
 static l2l_tensor *l2l__by_class(l2l_context *c, int kind, const char *where, l2l_tensor *x,
                                  const int *classes, int k, int channels)
 {
@@ -6881,7 +6982,11 @@ L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *
 /* -- file layout: KxCxkhxkw against khxkwxCxK -------------------------------------------------- */
 
 /* Where element i of the file's order stands in memory. A linear layer after a flatten has the same
-   permutation: khxkw is then the map's HxW. */
+   permutation: khxkw is then the map's HxW. A weight's shape n, h, w, c is kh, kw, C, K, and
+
+       i = ((k*C + c)*kh + y)*kw + x   stands at   ((y*kw + x)*C + c)*K + k
+
+   for tap (y,x), which is (h,w) in the code, from channel c to output k. */
 static int64_t l2l__file_place(l2l_shape s, int64_t i)
 {
     int64_t w = i % s.h, h = i / s.h % s.n, c = i / s.h / s.n % s.w, k = i / s.h / s.n / s.w;
@@ -6899,7 +7004,8 @@ static void l2l__file_shape(l2l_shape s, int rank, int64_t shape[4])
 
 /* -- parameters by name ------------------------------------------------------------------------ */
 
-/* Whoever changes a parameter says so: transforms cached for the old values are void then. */
+/* Whoever changes a parameter says so: transforms cached for the old values are void then, and so
+   are the fronts of a search (see l2l__fronts). Vectors have nothing packed. */
 static void l2l__touch(l2l_model *m, int i)
 {
     l2l__packed *p = m->slot[i]->value.packed;
@@ -6920,7 +7026,8 @@ static l2l__slot *l2l__find_slot(l2l_model *m, const char *name)
     return NULL;
 }
 
-/* N(0, deviation^2), drawn in file order; deviation 0 leaves zeros, fill sets a constant. */
+/* N(fill, deviation^2), drawn in file order; with deviation 0 all are `fill`. Each parameter has a
+   stream of its own, by its number: n_slots, which counts it already, from 1 on. */
 static void l2l__initialise(l2l_model *m, l2l__slot *p, double deviation, double fill)
 {
     l2l_stream s = l2l__stream(m->options.seed, L2L_RANDOM_INIT, 0, (uint32_t)m->n_slots, 0);
@@ -6930,6 +7037,7 @@ static void l2l__initialise(l2l_model *m, l2l__slot *p, double deviation, double
             (l2l_real)(fill + (deviation > 0 ? deviation * l2l_random_normal(&s, (uint32_t)i) : 0));
 }
 
+/* A slot owns its numbers and their packed copies; one that is half made has NULL there. */
 static void l2l__free_slot(l2l_context *c, l2l__slot *p)
 {
     if (!p) return;
@@ -6939,7 +7047,8 @@ static void l2l__free_slot(l2l_context *c, l2l__slot *p)
     l2l_free(c, p);
 }
 
-/* A tensor that no tape owns, with room for packed copies if it is a weight. */
+/* A tensor that no tape owns, with room for packed copies if it is a weight. value.p says whose it
+   is (l2l__shows_of). Only a whole one is entered: the model can be freed after an error. */
 static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int rank,
                                 bool trainable)
 {
@@ -6977,6 +7086,7 @@ L2LADVDEF l2l_tensor *l2l_layer_parameter(l2l_model *m, const char *part, l2l_sh
     if (l2l__format(name, sizeof name, "%s%s", m->scope, part) >= sizeof name || !*part)
         l2l__fail(c, L2L_ERROR_ARGUMENT, "the parameter name '%s%s' is too long (95 characters are "
                   "allowed) or empty", m->scope, part);
+    /* n | h | w is 1 where all are 1, and else only with a 0, which l2l__add_slot refuses. */
     if ((rank != 1 && rank != 2 && rank != 4) || (rank == 1 && (s.n | s.h | s.w) != 1))
         l2l__fail(c, L2L_ERROR_ARGUMENT, "parameter '%s' of rank %d: allowed are 4, 2 and, for "
                   "1x1x1xK, 1", name, rank);
@@ -6990,6 +7100,8 @@ L2LADVDEF l2l_tensor *l2l_layer_parameter(l2l_model *m, const char *part, l2l_sh
         if (!l2l__is_utf8(name))
             l2l__fail(c, L2L_ERROR_ARGUMENT, "the parameter's name '%s' is not UTF-8, which files "
                       "are written in", name);
+        /* From a file: what that lacks is an error before there is memory for it. Nothing is drawn;
+           the numbers come when all parameters are there (l2l__model_take). */
         if (m->from && !l2l__bundle_has(m->from, name, s, rank)) return NULL;
         p = l2l__add_slot(m, name, s, rank, trainable);
         if (p && !m->from) l2l__initialise(m, p, deviation, fill);
@@ -7019,6 +7131,7 @@ static l2l_tensor *l2l__parameter(l2l_model *m, const char *layer, const char *p
 
 L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m) { return m ? m->context : NULL; }
 
+/* Who asks may go by the whole batch in training mode: then no such pass is cut into slices. */
 L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m)
 {
     if (!m) return L2L_EVALUATE;
@@ -7028,6 +7141,7 @@ L2LADVDEF l2l_mode l2l_model_mode(l2l_model *m)
 
 L2LADVDEF bool l2l_model_mode_matters(const l2l_model *m) { return m && m->mode_matters; }
 
+/* A copy, until the run ends: l2l__run begins with "" and puts back what an outer run had. */
 L2LADVDEF void l2l_model_scope(l2l_model *m, const char *prefix)
 {
     if (m && l2l__format(m->scope, sizeof m->scope, "%s", prefix ? prefix : "") >= sizeof m->scope)
@@ -7041,7 +7155,8 @@ static bool l2l__layer_ready(const l2l_model *m, const char *name, const l2l_ten
            l2l__ready(m->context, name, x);
 }
 
-/* The parameters of a batch norm over so many channels, and how it runs now. */
+/* The parameters of a batch norm over so many channels, and how it runs now. The first run, on an
+   image of zeros, moves no statistics, in whatever mode it may run a part of the network. */
 static l2l_batch_norm_options l2l__norm(l2l_model *m, const char *name, int channels)
 {
     l2l_batch_norm_options o = l2l_batch_norm_default();
@@ -7055,7 +7170,7 @@ static l2l_batch_norm_options l2l__norm(l2l_model *m, const char *name, int chan
     return o;
 }
 
-/* Whether `flags` is a sum of some of those that the layer knows. */
+/* Whether `flags` is a sum of some of those that the layer knows; names[k] is that of bit k. */
 static bool l2l__flags_ok(const l2l_model *m, const char *name, unsigned flags, unsigned known)
 {
     static const char *const names[] = {"L2L_RELU (1)", "L2L_POOL (2)", "L2L_NO_BIAS (4)",
@@ -7070,6 +7185,7 @@ static bool l2l__flags_ok(const l2l_model *m, const char *name, unsigned flags, 
                      "such a layer knows: %s", name, (int64_t)flags, text);
 }
 
+/* A norm that is a node of its own, as in front of a convolution; l2l_layer_unit has it behind. */
 L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_tensor *x,
                                            unsigned flags)
 {
@@ -7080,6 +7196,7 @@ L2LADVDEF l2l_tensor *l2l_layer_batch_norm(l2l_model *m, const char *name, l2l_t
     return l2l__batch_norm(m->context, name, x, &o);
 }
 
+/* At stride 1, with padding kernel/2, an odd kernel keeps height and width. */
 L2LADVDEF l2l_unit l2l_unit_default(int channels, int kernel)
 {
     l2l_unit u;
@@ -7097,15 +7214,18 @@ static bool l2l__known(const l2l_model *m)
     return m->options.forward == l2l_model_default(m->arch).forward;
 }
 
-/* Whether a maximum may be taken of a layer's output. Forward functions of one's own may do so in a
-   call of its own; those of the known networks say it by L2L_POOL. */
+/* Whether a maximum may be taken of a layer's output, for which Winograd's way has to keep equal
+   numbers equal (l2l__tie). Forward functions of one's own may do so in a call of its own; those of
+   the known networks say it by L2L_POOL, but for ResNet-18's stem, and 7x7 never goes that way. */
 static bool l2l__pools(const l2l_model *m, unsigned flags)
 {
     return (flags & L2L_POOL) != 0 || !l2l__known(m);
 }
 
 /* Training mode: the batch's statistics stand between the convolution and the rest. They take the
-   convolution's bias away again, so it enters the running mean only, and its gradient is 0. */
+   convolution's bias away again, so it enters the running mean only, and its gradient is 0: with
+   u = conv(x), of mean mu, it is (u + bias) - (mu + bias) = u - mu that is scaled. The running mean
+   becomes (1-a) of its own + a (mu + bias), of which l2l__batch_norm adds all but a bias. */
 static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l2l_conv_options *o,
                                    l2l_batch_norm_options *norm, const l2l_unit *u)
 {
@@ -7124,7 +7244,8 @@ static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l
 
 /* y = pool(relu(norm(conv(x) + bias) + residual)), each part but conv being optional. In evaluation
    mode the norm is two numbers for each channel, s and b (l2l__batch_norm_constants), which the
-   convolution takes as its scale and bias: one node, of one pass over memory. */
+   convolution takes as its scale and bias: one node, of one pass over memory. They are made by
+   operations that can be recorded: by way of them gamma, beta and bias have their gradients. */
 L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor *x,
                                      const l2l_unit *u)
 {
@@ -7165,7 +7286,8 @@ L2LADVDEF l2l_tensor *l2l_layer_conv(l2l_model *m, const char *name, l2l_tensor 
     return l2l_layer_unit(m, name, x, &u);
 }
 
-/* y = relu(x W + bias) of x as one row. */
+/* y = relu(x W + bias) of x as one row, number (h*W + w)*C + c of it being x[h][w][c]. The weight
+   is HxWxCxoutputs and no matrix: files have its inputs in the order C,H,W (l2l__file_place). */
 L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tensor *x, int outputs,
                                        unsigned flags)
 {
@@ -7187,7 +7309,10 @@ L2LADVDEF l2l_tensor *l2l_layer_linear(l2l_model *m, const char *name, l2l_tenso
 }
 
 /* By the stream of the pass, so that an image draws the same in any batch, part of a batch, rank or
-   number of threads. In evaluation mode a view of x. */
+   number of threads. In evaluation mode a view of x. A stream has no field for the layer: for each
+   one of the run its seed moves on by 2^64 over the golden ratio. Image i of the j-th of joined
+   batches, at j*n_images + i in x, draws as its number in the data set + j 2^30: up to four batches
+   of a data set of up to 2^30 images draw apart. */
 L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
 {
     const char *where = "l2l_layer_dropout";
@@ -7219,7 +7344,9 @@ L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p)
 
 /* -- the classifiers --------------------------------------------------------------------------- */
 
-/* A channel count under the width multiplier, in multiples of 8. */
+/* A channel count under the width multiplier, the nearest multiple of 8: whole vectors of up to 8
+   floats, which Winograd's way asks for (l2l__winograd_side). The multiplier is 64 at most, so that
+   int has room. */
 static int l2l__width(const l2l_model *m, int channels)
 {
     int scaled = (int)(m->options.width_multiplier * channels / 8 + 0.5) * 8;
@@ -7251,13 +7378,16 @@ typedef struct l2l__fronts {
     unsigned char *best;                     /* which of the two                                  */
 } l2l__fronts;
 
+/* Are these fronts of this search, by the kernels at hand? Other kernels round otherwise. `in` is
+   known by its address: l2l_look, which looks at other points, has a copy of it. */
 static bool l2l__fronts_of(const l2l__fronts *f, const l2l_inner *in)
 {
     return f && f->in == in && f->kernels == in->context->kernels;
 }
 
 /* How many rows, or columns, of `all` tiles see pixels first .. last, and the first of them. Tile t
-   sees 4t .. 4t+7: its patch of the first layer's numbers is 6x6. */
+   sees 4t .. 4t+7: its patch of the first layer's numbers is 6x6. So those that see pixel p are
+   ceil((p-7) / 4) = floor((p-4) / 4), or 0, to floor(p/4), of numbers up to all - 1. */
 static int l2l__cut_tiles(int first, int last, int all, int *from)
 {
     const int to = l2l__at_most(last / L2L__TILE, all - 1);
@@ -7266,7 +7396,8 @@ static int l2l__cut_tiles(int first, int last, int all, int *from)
 }
 
 /* Around what differs between two points: the place, in tiles, of the cut of image i. Returns the
-   side that it needs. */
+   side that it needs. Bytes are compared, so that NaN is like itself and -0 not like 0. Where
+   nothing differs, top = h and bottom = 0 (left, right alike) make the first tile the cut. */
 static int l2l__cut_find(l2l__cut *k, int i, const l2l_real *a, const l2l_real *b, l2l_shape s)
 {
     const int64_t line = (int64_t)s.w * s.c;
@@ -7296,6 +7427,7 @@ static int l2l__cut_side(const l2l_context *c, l2l__cut *k, const l2l_tensor *x,
     const int th = (s.h - L2L__SEEN) / L2L__TILE, tw = (s.w - L2L__SEEN) / L2L__TILE;
     const int most = th < tw ? th : tw;
     int side = 0;
+    /* Only where whole tiles cover the second layer's outputs. */
     if (s.h != th * L2L__TILE + L2L__SEEN || s.w != tw * L2L__TILE + L2L__SEEN) return 0;
     for (int i = 0; i < s.n; i++) {
         const int place = f->place[k->from + i], best = f->best[place];
@@ -7304,10 +7436,12 @@ static int l2l__cut_side(const l2l_context *c, l2l__cut *k, const l2l_tensor *x,
         needs = l2l__cut_find(k, i, x->data + i * f->pixels, f->point[best] + place * f->pixels, s);
         if (side < needs) side = needs;
     }
+    /* Up to a size at which both layers are computed in the way of whole images. */
     while (side <= most && !l2l__same_way(c, s.c, channels, th * L2L__TILE, tw * L2L__TILE,
                                           side * L2L__TILE))
         side++;
     if (side > most || (int64_t)side * side > (int64_t)th * tw / 2) return 0;
+    /* Where an image needs less than `side`, its cut has grown: it has to end within the plane. */
     for (int i = 0; i < s.n; i++) {
         k->top[i] = l2l__at_most(k->top[i], th - side);
         k->left[i] = l2l__at_most(k->left[i], tw - side);
@@ -7315,7 +7449,8 @@ static int l2l__cut_side(const l2l_context *c, l2l__cut *k, const l2l_tensor *x,
     return side;
 }
 
-/* What the first layers work on: cuts out of x, or x. */
+/* What the first layers work on: cuts out of x, or x. `side` tiles of outputs see 4 side + 4 pixels
+   each way; those of image i begin at pixel (4 top[i], 4 left[i]). */
 static l2l_tensor *l2l__cut_out(l2l_model *m, l2l_tensor *x, int channels)
 {
     l2l__cut *k = m->cut;
@@ -7335,7 +7470,10 @@ static l2l_tensor *l2l__cut_out(l2l_model *m, l2l_tensor *x, int channels)
     return y;
 }
 
-/* The fronts of the images of x: z, or the best points' with z pasted in. The cut is used up. */
+/* The fronts of the images of x: z, or the best points' with z pasted in. The cut is used up. A
+   front is pooled: of a tile's 4x4 outputs 2x2 numbers of each channel are left. It is kept,
+   together with x, as that of the point which is not the best one; without memory (y is NULL)
+   neither is touched. An image is in one slice only, so no two threads write to one place. */
 static l2l_tensor *l2l__cut_paste(l2l_model *m, const l2l_tensor *x, l2l_tensor *z)
 {
     const l2l__cut *k = m->cut;
@@ -7370,7 +7508,8 @@ static l2l_tensor *l2l__cut_paste(l2l_model *m, const l2l_tensor *x, l2l_tensor 
        conv1  26x26x32     conv2  24x24x32, pooled 12x12x32     conv3  10x10x64
        conv4  8x8x64, pooled 4x4x64     fc1  200 (dropout)     fc2  200     fc3  the logits
 
-   A ReLU behind each but the last, 3x3 kernels without padding. */
+   A ReLU behind each but the last, 3x3 kernels without padding. Names are those of TRADES' program.
+   The input is lent (l2l__run), which is why no l2l__then drops it behind the first layer. */
 static l2l_tensor *l2l__smallcnn(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = m->context;
@@ -7408,7 +7547,8 @@ static l2l_tensor *l2l__conv_norm(l2l_model *m, const char *conv, const char *no
 /* VGG-16 with batch norm (Simonyan and Zisserman 2015), in the form usual for 32x32 pictures. Its
    layers are counted as PyTorch counts them: convolution, norm, ReLU and pooling each. On 32x32 its
    groups end with 16x16x64, 8x8x128, 4x4x256, 2x2x512 and 1x1x512, and one linear layer
-   stands for the original's three. */
+   stands for the original's three. Number `at` is a convolution, at + 1 its norm; the ReLU, at + 2,
+   and the pooling, at + 3, have no parameters. */
 static l2l_tensor *l2l__vgg16(l2l_model *m, l2l_tensor *x, void *user)
 {
     static const short channels[13] = {64, -64, 128, -128, 256, 256, -256, 512, 512, -512, 512, 512,
@@ -7432,7 +7572,9 @@ static l2l_tensor *l2l__vgg16(l2l_model *m, l2l_tensor *x, void *user)
 }
 
 /* A pre-activation block: y = x + conv2(relu(bn2(conv1(a)))), a = relu(bn1(x)); where the shape
-   changes, a 1x1 convolution of a replaces x in the sum. Uses x up. */
+   changes, a 1x1 convolution of a replaces x in the sum. Uses x up. bn2 and its ReLU belong to
+   conv1's unit, and the sum to conv2's, whose residual r is: x by one reference more, or the
+   shortcut, which are dropped alike. A narrow network may keep the channels at stride 2. */
 static l2l_tensor *l2l__wrn_block(l2l_model *m, l2l_tensor *x, int channels, int stride)
 {
     l2l_context *c = m->context;
@@ -7447,7 +7589,8 @@ static l2l_tensor *l2l__wrn_block(l2l_model *m, l2l_tensor *x, int channels, int
 
 /* WideResNet (Zagoruyko and Komodakis 2016): 16 channels, then three groups of (depth-4)/6 blocks
    with 16, 32 and 64 times the widening factor. 34-10 on 32x32: 32x32x16, five blocks each of
-   32x32x160, 16x16x320 and 8x8x640, the mean over the plane, the logits. */
+   32x32x160, 16x16x320 and 8x8x640, the mean over the plane, the logits. The first block of groups
+   2 and 3 has stride 2. Names are those of TRADES' program. */
 static l2l_tensor *l2l__wrn(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = m->context;
@@ -7507,6 +7650,8 @@ static l2l_tensor *l2l__resnet18(l2l_model *m, l2l_tensor *x, void *user)
 
 /* -- models ------------------------------------------------------------------------------------ */
 
+/* `width` is the multiplier here. A name that is not known leaves `forward` NULL and sizes 0, which
+   l2l__model_options_ok refuses: they are the caller's to set. */
 L2LADVDEF l2l_model_options l2l_model_default(const char *arch)
 {
     static const struct {
@@ -7535,7 +7680,8 @@ L2LADVDEF l2l_model_options l2l_model_default(const char *arch)
     return o;
 }
 
-/* The names of the first are those in files since the first version. */
+/* The names of the first are those in files since the first version: there the multiplier is
+   "width", and the images' width "image_width". */
 enum { L2L__MOST_SIZE = 1 << 24 };           /* of an axis: sums of a few are still an int        */
 static const l2l__field l2l__model_fields[] = {
     L2L__TEXT(l2l_model_options, arch, L2L__FILED | L2L__AGREED),
@@ -7556,7 +7702,7 @@ static const l2l__field l2l__model_fields[] = {
     L2L__SEED(l2l_model_options, seed, L2L__FREE),
     L2L__END};
 
-/* What a channel can be normalised by, in l2l_real too. */
+/* What a channel can be normalised by, in l2l_real too: 1 / deviation is above 0 and finite. */
 static bool l2l__normal(double mean, double deviation)
 {
     return fabs(mean) <= (double)FLT_MAX && deviation >= (double)FLT_MIN &&
@@ -7589,7 +7735,9 @@ static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
     return true;
 }
 
-/* Input normalisation is part of the model: (x - mean) / deviation, per channel. */
+/* Input normalisation is part of the model: (x - mean) / deviation, per channel, as x scale + shift
+   with scale = 1 / deviation and shift = -mean / deviation. It is a node, so that gradients are
+   those of the pixels in [0,1], and attacks need not know of it. */
 static l2l_tensor *l2l__normalise(l2l_model *m, l2l_tensor *x)
 {
     l2l_context *c = m->context;
@@ -7621,6 +7769,7 @@ static l2l_tensor *l2l__run(l2l_model *m, l2l_tensor *x, l2l_mode mode, l2l_forw
         return NULL;
     }
     if (!l2l__arithmetic_ok(c)) return NULL;
+    /* An inner run has a scope of its own, but goes on counting dropout layers: other draws. */
     m->mode = mode;
     if (!inside) m->draws = 0;
     m->cursor = 0;
@@ -7632,6 +7781,7 @@ static l2l_tensor *l2l__run(l2l_model *m, l2l_tensor *x, l2l_mode mode, l2l_forw
     l2l__lend(x, lent);
     m->running = inside;
     memcpy(m->scope, scope, sizeof scope);
+    /* The first error stands: this one is for a function that set none. */
     if (!y)
         l2l__fail(c, L2L_ERROR_CALLBACK, "the forward function of %s returned NULL", m->arch);
     return !c->status && l2l__ready(c, "what the forward function returned", y) ? y : NULL;
@@ -7639,7 +7789,8 @@ static l2l_tensor *l2l__run(l2l_model *m, l2l_tensor *x, l2l_mode mode, l2l_forw
 
 static l2l_tensor *l2l__forward_sliced(l2l_model *m, const l2l_tensor *x, l2l_mode mode);
 
-/* f_theta(x): in slices where nothing is recorded, else as one run of the forward function. */
+/* f_theta(x): in slices where nothing is recorded, else as one run of the forward function. (Of a
+   slice this is called again; l2l__sliceable keeps it from slicing that.) */
 L2LADVDEF l2l_tensor *l2l_model_forward(l2l_model *m, l2l_tensor *x, l2l_mode mode)
 {
     l2l_context *c = l2l_model_context(m);
@@ -7678,6 +7829,7 @@ L2LADVDEF l2l_pass l2l_model_pass(const l2l_model *m)
     return p;
 }
 
+/* Mode, `frozen` and stream are as before behind it: a forward function may run parts otherwise. */
 L2LADVDEF l2l_tensor *l2l_model_run(l2l_model *m, l2l_tensor *x, const l2l_pass *p)
 {
     l2l_context *c = m ? m->context : NULL;
@@ -7729,13 +7881,15 @@ static bool l2l__create_parameters(l2l_model *m)
     if (x) l2l_model_forward(m, x, L2L_EVALUATE);
     m->creating = false;
     c->outline = NULL;
+    /* No run yet for l2l__packed.used, by which large weights are kept from the second run on. */
     for (i = 0; i < m->n_slots; i++) l2l__touch(m, i); /* a run that does not count as one */
     l2l_set_recording(c, was);
     l2l_release(c, mark);
     return !c->status;
 }
 
-/* A model without parameters yet. */
+/* A model without parameters yet, with a copy of its name. Means and deviations beyond `normalise`
+   are 0: settings are compared by a digest of all four (l2l__field_get). */
 static l2l_model *l2l__model_begin(l2l_context *c, const l2l_model_options *o)
 {
     l2l_model *m = l2l__model_options_ok(c, o) ? (l2l_model *)l2l__allocate(c, sizeof *m) : NULL;
@@ -7767,7 +7921,7 @@ L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o
     return l2l__model_make(c, o, NULL);
 }
 
-/* Does a tensor show a parameter of the model? */
+/* Does a tensor show a parameter of the model? One has no references, and its p is the model. */
 static bool l2l__shows_of(const l2l_tensor *x, const l2l_model *m)
 {
     for (; x; x = x->base)
@@ -7775,7 +7929,8 @@ static bool l2l__shows_of(const l2l_tensor *x, const l2l_model *m)
     return false;
 }
 
-/* The tape, or a view in the arena, may still need a model. */
+/* The tape, or a view in the arena, may still need a model. One behind callbacks has no parameters,
+   but its nodes need the description in it (l2l__external_forward). */
 static bool l2l__model_needed(const l2l_model *m)
 {
     const l2l_context *c = m->context;
@@ -7808,6 +7963,7 @@ static void l2l__bury(l2l_context *c)
         }
 }
 
+/* Destroyed at once, unless it is needed. l2l_release asks again, as does l2l_context_free. */
 L2LADVDEF void l2l_model_free(l2l_model *m)
 {
     if (!m) return;
@@ -7829,6 +7985,7 @@ L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
     if (to->n_slots != from->n_slots)
         return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: %d parameters against %d",
                          to->n_slots, from->n_slots);
+    /* All are compared before the first one is copied. */
     for (int i = 0; i < to->n_slots; i++)
         if (strcmp(to->slot[i]->name, from->slot[i]->name) != 0 ||
             !l2l__same(to->slot[i]->value.shape, from->slot[i]->value.shape))
@@ -7839,12 +7996,14 @@ L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
                (size_t)l2l_count(to->slot[i]->value.shape) * sizeof(l2l_real));
         l2l__touch(to, i);
     }
+    /* What a network makes of its parameters depends on what its input is normalised by. */
     to->options.normalise = from->options.normalise;
     memcpy(to->options.mean, from->options.mean, sizeof to->options.mean);
     memcpy(to->options.deviation, from->options.deviation, sizeof to->options.deviation);
     return true;
 }
 
+/* Slot by slot: the forward function does not run, and nothing is drawn. */
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m)
 {
     l2l_model *clone = l2l__given(c, "l2l_model_clone", "the model", m)
@@ -7890,6 +8049,7 @@ typedef struct l2l__lane {
     l2l_model model;
 } l2l__lane;
 
+/* Slice i: images n i / count to n (i+1) / count - 1. */
 static bool l2l__slice(const l2l__slices *s, l2l_model *m, int i)
 {
     int from = (int)((int64_t)s->n * i / s->count), to = (int)((int64_t)s->n * (i + 1) / s->count);
@@ -7897,7 +8057,10 @@ static bool l2l__slice(const l2l__slices *s, l2l_model *m, int i)
 }
 
 /* So many slices for n images: of 8 each or, where every slice would have to fetch weights that
-   outweigh its activations, of 32. For two or four threads alike. */
+   outweigh its activations, of 32. For two or four threads alike. Trainable numbers per pixel tell
+   which: 398 of smallcnn, 223 of resnet18; 14,383 of vgg16, 45,079 of wrn. Rounding up makes no
+   slice larger than `most`, for whose images l2l__cut has room, and none empty: 3 slices are of 17
+   images at least. */
 static int l2l__slice_count(const l2l_model *m, int n)
 {
     int64_t pixels = (int64_t)m->options.height * m->options.width;
@@ -7919,7 +8082,10 @@ static void l2l__lane_release(void *user, void *memory)
     L2L__UNUSED(memory);
 }
 
-/* The model of a lane in the caller's arena; NULL and an error if there is no room. */
+/* The model of a lane in the caller's arena; NULL and an error if there is no room. It has all that
+   is the model's, parameters by pointer, but a scope, a mode, a look-up and counts of its own. Its
+   arena is one chunk: behind a header of L2L__ALIGN (l2l__arena_add) 9/8 to 17/8 of what a slice
+   took, by lane_room, and 128 KiB. It records only if the slice's work says so. */
 static l2l_model *l2l__lane_make(l2l_model *m)
 {
     l2l_context *c = m->context, *own;
@@ -7968,6 +8134,7 @@ static void l2l__count_cores(l2l_context *c, double busy, l2l__clock from, l2l__
     l2l__core_count *k = &c->core_count;
     const double run = to.wall - from.wall, gap = from.wall - k->last.wall;
     double used = from.cpu - k->last.cpu, cores;
+    /* Count anew, or go on. One thread works in a gap, so what it seems to use beyond it is lag. */
     if (gap > run) {                         /* long after the last one                           */
         k->first = from;
         k->runs = k->busy = k->between = used = 0;
@@ -7977,15 +8144,19 @@ static void l2l__count_cores(l2l_context *c, double busy, l2l__clock from, l2l__
     k->runs += run;
     k->busy += busy * run;
     if (k->runs < 0.05 || from.cpu < 0) return; /* too little to tell                             */
+    /* Seconds of cpu by seconds of wall: cores that ran. If they are at most 3/4 of the threads
+       that had work, there are too few from now on (`seen`). last.wall = 0: the next run counts
+       anew. */
     cores = (to.cpu - k->first.cpu - k->between) / k->runs;
     k->seen = cores <= 0.75 * k->busy / k->runs ? to.wall : 0;
     k->cores = cores < 1 ? 1 : (int)(cores + 0.25);
     k->last.wall = 0;
 }
 
-/* How many threads to wake from now on: where slices count cores again, what was seen holds for
-   half a second, else for five. Until the next time, so that those that will work can be looked
-   at. */
+/* How many threads to wake from now on, 0 for all: `lanes` for slices, `workers` for a kernel's
+   loop. With all threads slices count cores again, so what was seen holds for half a second there;
+   loops never count, and it holds for five. Both stand until the next call, so that those threads
+   that will work can be looked at (l2l__arithmetic_ok). */
 static void l2l__choose_threads(l2l_context *c)
 {
     l2l__core_count *k = &c->core_count;
@@ -8000,7 +8171,10 @@ static int l2l__fewer(const l2l_context *c, int threads)
 }
 
 /* Slices from number `taken` on, by all threads; what the first one that stopped says. A lane that
-   lacks room, for it is not always in one place, gets more the next time. */
+   lacks room, for it is not always in one place, gets more the next time. While they run,
+   c->caller says that parameters and packed copies are only read, and c->threads is 1: a slice's
+   kernels wake nobody. The lanes are older than any slice's mark: when the caller's thread releases
+   what its slice took, they stay. */
 static l2l_status l2l__run_lanes(const l2l__slices *s, int taken)
 {
     l2l_model *m = s->model, **model;
@@ -8027,6 +8201,7 @@ static l2l_status l2l__run_lanes(const l2l__slices *s, int taken)
     }
     status = c->status;
     for (i = 1; i < workers && !status; i++) status = model[i]->context->status;
+    /* Threads busy on average: `left` slices in ceil(left / workers) rounds. */
     if (!fewer && workers > 1 && !status)    /* a lane that lacked room did not work              */
         l2l__count_cores(c, (double)left / ((left - 1) / workers + 1), from, l2l__now());
     if (status == L2L_ERROR_MEMORY && m->lane_room < 8) m->lane_room++;
@@ -8035,7 +8210,8 @@ static l2l_status l2l__run_lanes(const l2l__slices *s, int taken)
     return status;
 }
 
-/* The first slice in the caller's context alone. */
+/* The first slice in the caller's context alone, its kernels by all threads. What it takes at once
+   is the arena's peak counted from here; the larger of both peaks is put back. */
 static bool l2l__first_slice(const l2l__slices *s)
 {
     l2l_context *c = s->model->context;
@@ -8067,7 +8243,9 @@ static bool l2l__run_slices(const l2l__slices *s)
     return status == L2L_OK;
 }
 
-/* May n images go through the model in slices, and are there enough for all threads? */
+/* May n images go through the model in slices, and are there enough for all threads? Not within a
+   slice (`caller`, `slicing`) or a run, which go on in this context; not where a batch is more than
+   its images; and a forward function of one's own has to be fit for several threads. */
 static bool l2l__sliceable(const l2l_model *m, l2l_mode mode, int n)
 {
     const l2l_context *c = m->context;
@@ -8078,7 +8256,8 @@ static bool l2l__sliceable(const l2l_model *m, l2l_mode mode, int n)
 }
 
 /* work(m, with, from, n) for slices of n images: a pass in that mode over each. True if all were
-   made; false, without an error and as if none had been, if the pass is to be made as a whole. */
+   made; false, as if none had been, if the pass is to be made as a whole: without an error, but
+   that of l2l__arithmetic_ok, which the whole pass would meet as well. */
 static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n, l2l__slice_work *work, void *with)
 {
     l2l_context *c = m->context;
@@ -8102,7 +8281,8 @@ static bool l2l__in_slices(l2l_model *m, l2l_mode mode, int n, l2l__slice_work *
     return ok;
 }
 
-/* A pass that records nothing: its logits, from tensors. */
+/* A pass that records nothing: its logits, from tensors. Pieces of those, by l2l__images_of, belong
+   to no context, so that any lane may take them. */
 typedef struct l2l__forwarded {
     const l2l_tensor *x;
     l2l_tensor *logits;
@@ -8130,6 +8310,7 @@ static l2l_tensor *l2l__forward_sliced(l2l_model *m, const l2l_tensor *x, l2l_mo
     all.x = x;
     all.mode = mode;
     all.logits = l2l_zeros(c, l2l_shape_of(x->shape.n, 1, 1, m->options.classes));
+    /* Older than the marks of slices in this context, which therefore leave the logits. */
     if (all.logits && l2l__in_slices(m, mode, x->shape.n, l2l__forward_slice, &all))
         return all.logits;
     l2l_release(c, mark);
@@ -8169,6 +8350,8 @@ static bool l2l__arrays_slice(l2l_model *m, void *with, int from, int n)
     return ok;
 }
 
+/* In slices, or else in batches of 100, which bound the memory. What slices wrote before one failed
+   is written again. */
 static bool l2l__arrays_run(l2l_model *m, const char *who, int n, l2l__arrays *all)
 {
     l2l_context *c = m->context;
@@ -8233,6 +8416,7 @@ L2LADVDEF int64_t l2l_model_size(const l2l_model *m)
     return n;
 }
 
+/* Is there a parameter i? No model, or an error before, is no new error. */
 static bool l2l__slot_number(const l2l_model *m, int i)
 {
     if (!m || m->context->status) return false;
@@ -8276,6 +8460,8 @@ L2LADVDEF void l2l_model_changed(l2l_model *m)
     for (int i = 0; m && i < m->n_slots; i++) l2l__touch(m, i);
 }
 
+/* Text at `at`, cut to the capacity. Returns where it would end uncut, from where the next one goes
+   on, perhaps beyond the capacity: the last one returns the length of the whole. */
 static size_t l2l__append(char *text, size_t capacity, size_t at, const char *format, ...)
 {
     va_list a;
@@ -8327,7 +8513,9 @@ L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capaci
     return l2l__append(text, capacity, at, "  %z parameters\n", l2l_model_size(m));
 }
 
-/* The arena's peak over one forward and backward pass of `batch` images of zeros. */
+/* The arena's peak over one forward and backward pass of `batch` images of zeros: to all trainable
+   parameters, or in evaluation mode to the images. The first n_slots + 1 places of `in` are for
+   these inputs, the others for their gradients. */
 static size_t l2l__pass_peak(l2l_model *m, int batch, l2l_mode mode)
 {
     l2l_context *c = m->context;
@@ -8386,7 +8574,8 @@ L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode)
 
 /* -- models behind callbacks ------------------------------------------------------------------- */
 
-/* dx = (d logits / dx)^T dy, by the caller's callback, on arrays in NCHW. */
+/* dx = (d logits / dx)^T dy, by the caller's callback, on arrays in NCHW. What that computes is not
+   on the tape, and a second derivative would silently miss it: hence the error while recording. */
 static void l2l__external_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -8412,7 +8601,8 @@ static void l2l__external_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__external_op = {"external", l2l__external_vjp};
 
-/* Logits by the caller's callback, a node like any other: its VJP is the other callback. */
+/* Logits by the caller's callback, a node like any other: its VJP is the other callback. The first
+   run looks at the shape alone, before m->external is set. Node and VJP find the callbacks by p. */
 static l2l_tensor *l2l__external_forward(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = m->context;
@@ -8488,6 +8678,7 @@ static void l2l__cross_entropy_vjp(l2l__vjp *v)
     one = l2l_full(c, l2l__per_image(z), 1);
     onehot = one ? l2l__then(c, one, l2l_unpick(c, one, v->y->index, z->shape.c)) : NULL;
     rest = l2l_affine(c, onehot, -1, 1);
+    /* q = p without entry y, sum = the sum of q at entry y: d = q - sum. */
     q = l2l__then(c, p, l2l__then(c, rest, l2l_mul(c, p, rest)));
     sum = l2l_sum_to(c, q, l2l__per_image(z));
     sum = l2l__then(c, onehot, l2l__then(c, sum, l2l_mul(c, onehot, sum)));
@@ -8496,7 +8687,7 @@ static void l2l__cross_entropy_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__cross_entropy_op = {"cross_entropy", l2l__cross_entropy_vjp};
 
-/* lse - z_y, row by row. */
+/* lse - z_y, row by row, as log sum_k e^{z_k - top} - (z_y - top): large parts cancel first. */
 L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, const int *labels)
 {
     if (!l2l__rows_ready(c, "l2l_cross_entropy", logits)) return NULL;
@@ -8514,7 +8705,8 @@ L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, cons
     return l2l__record(c, y, &l2l__cross_entropy_op, &logits, 1);
 }
 
-/* d KL / d (q's logits) = (q - p) dy,  d KL / d (p's logits) = p (log p - log q - KL) dy. */
+/* d KL / d (q's logits) = (q - p) dy,  d KL / d (p's logits) = p (log p - log q - KL) dy, both from
+   d log p_j / d z_k = [j = k] - p_k. P and Q are the logits, v->y is KL row by row. */
 static void l2l__kl_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
@@ -8536,6 +8728,8 @@ static void l2l__kl_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__kl_op = {"kl_divergence", l2l__kl_vjp};
 
+/* p and q are logits. A class far below the top has e^{log p} = 0 and adds 0, for the logarithms of
+   finite logits are finite. */
 L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tensor *q)
 {
     l2l_tensor *y;
@@ -8613,7 +8807,7 @@ L2LADVDEF bool l2l_predict(l2l_context *c, const l2l_tensor *logits, int *classe
         return false;
     for (int i = 0; i < logits->shape.n; i++) {
         const l2l_real *z = logits->data + (int64_t)i * logits->shape.c;
-        classes[i] = l2l__argmax(z, logits->shape.c, -1);
+        classes[i] = l2l__argmax(z, logits->shape.c, -1); /* NaN, if there is one, comes first    */
         if (z[classes[i]] != z[classes[i]])
             return l2l__fail(c, L2L_ERROR_NUMERIC, "l2l_predict: class %d of row %d is %g",
                              classes[i], i, (double)z[classes[i]]);
@@ -8639,6 +8833,8 @@ L2LADVDEF l2l_optimizer_options l2l_sgd_default(void)
     return o;
 }
 
+/* Kingma and Ba 2015, algorithm 1. Their beta1, beta2 and epsilon stand in SGD's options, too:
+   all must be in range whatever the kind. */
 L2LADVDEF l2l_optimizer_options l2l_adam_default(void)
 {
     l2l_optimizer_options o = l2l_sgd_default();
@@ -8655,7 +8851,8 @@ L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o)
     l2l_free(o->context, o);
 }
 
-/* Moments, zero at first: v of SGD if it has momentum, m and v of Adam. */
+/* Moments, zero at first (l2l__hold): v of SGD if it has momentum, m and v of Adam. What is not
+   needed stays NULL, by which the kernel knows SGD without memory. */
 L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimizer_options *options,
                                               const int64_t *sizes, int n)
 {
@@ -8685,7 +8882,8 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
     return NULL;
 }
 
-/* sum of x^2, in parts that n alone decides, each of eight sums. */
+/* sum of x^2, in parts that n alone decides, each of eight sums, which do not wait for each other.
+   No square of a float overflows in double: of floats the sum is finite if and only if x is. */
 static double l2l__sum_squares(const l2l_context *c, const l2l_real *x, int64_t n)
 {
     enum { PARTS = 64, SUMS = 8 };
@@ -8714,7 +8912,9 @@ static double l2l__gradient_norm(const l2l_optimizer *o, l2l_real *const *gradie
     return sqrt(total);
 }
 
-/* Step number `step` of the options' optimizer on the gradient times `scale`. */
+/* Step number `step` of the options' optimizer on the gradient times `scale`. Adam's corrections
+   for moments that began at 0 are the same for all numbers: they go into rate and root, computed in
+   double. Neither divisor is 0, as beta < 1 and step >= 1. */
 static l2l__update l2l__update_of(const l2l_optimizer_options *o, double rate, double scale,
                                   int64_t step)
 {
@@ -8821,7 +9021,18 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
     return factor;
 }
 
-/* -- the parts' sums, over the ranks ----------------------------------------------------------- */
+/* -- the parts' sums, over the ranks -------------------------------------------------------------
+   Lines 15 and 16 want sums over a whole batch; a part has its summands. Round by round every rank
+   takes one part (l2l__next_part), and l2l__add_up follows each: figures go through t->part (mine),
+   t->told (all ranks') and t->whole (the batch so far), numbers through t->sum, in this order:
+
+       theta_size    gradients of theta, array behind array
+       n_buffers     the running statistics' moves, see l2l__lay_out
+       n_phi         the maximizer's sum, if there are other ranks
+       ...           zeros up to sum_size, which is chunks of `ranks` slices
+
+   All memory is asked for before l2l__gather. Behind it every rank calls `exchange` as often as the
+   others, which would wait for it: up to the last call nothing can fail but `exchange` itself. */
 
 /* A block of so many bytes to every rank, and one from each. */
 static bool l2l__exchange(l2l_trainer *t, const void *to, void *from, size_t bytes)
@@ -8833,6 +9044,8 @@ static bool l2l__exchange(l2l_trainer *t, const void *to, void *from, size_t byt
                      t->options.rank);
 }
 
+/* The same block to every rank. t->talk has room for the blocks that go out, each up to the length
+   of c->text, and behind them for the texts that come. */
 static bool l2l__to_all(l2l_trainer *t, const void *mine, void *from, size_t bytes)
 {
     for (int r = 0; r < t->ranks; r++) memcpy(t->talk + (size_t)r * bytes, mine, bytes);
@@ -8840,7 +9053,8 @@ static bool l2l__to_all(l2l_trainer *t, const void *mine, void *from, size_t byt
 }
 
 /* t->told of all ranks. Wherever a rank had an error, this is its next exchange, so that all learn
-   of it, end, and talk no more; those without one get the first that there is. */
+   of it, end, and talk no more; those without one get the first that there is, whose text comes in
+   an exchange of its own. */
 static bool l2l__gather(l2l_trainer *t)
 {
     l2l_context *c = t->context;
@@ -8860,7 +9074,8 @@ static bool l2l__gather(l2l_trainer *t)
 }
 
 /* Ranks that are to train one model begin alike, and stay so unless their machines compute
-   differently: their digests, which `what` names, are equal. */
+   differently: their digests, which `what` names, are equal (unused ones are 0). All ranks compare
+   the same numbers, so all fail or none does, and nobody has to be told. */
 static bool l2l__agree(l2l_trainer *t, const char *const what[4])
 {
     if (!l2l__gather(t)) return false;
@@ -8889,7 +9104,7 @@ static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
         l2l_real x = in->x->data[i], z = in->adv->data[i];
         part->saturated += z <= l2l__low(x, epsilon) || z >= l2l__high(x, epsilon);
     }
-    part->L_phi = in->L_phi - t->whole.L_phi;
+    part->L_phi = in->L_phi - t->whole.L_phi; /* in->L_phi has the earlier parts', too            */
     for (int i = 0; i < in->n; i++) part->end_loss += (double)in->loss[i];
     part->guess = in->predicted[0];
     for (int i = 0; part->noted && i < in->n; i++) {
@@ -8898,7 +9113,8 @@ static void l2l__tally(l2l_trainer *t, const l2l_inner *in)
     }
 }
 
-/* The figures of a round, one part after the other. */
+/* The figures of a round, one part after the other. The first rank without a part ends them: only
+   the last ranks of the last round have none. */
 static void l2l__add_told(l2l_trainer *t)
 {
     l2l__told *whole = &t->whole;
@@ -8918,7 +9134,7 @@ static void l2l__add_told(l2l_trainer *t)
 /* What is added up over the parts, each by its share of the images: the gradient of the part's
    mean loss in theta, how far it has moved running statistics, and the maximizer's sum, which has
    its share. Of a part that is the whole batch, to where it has moved them. Where there is no part,
-   the zeros that change no sum. */
+   the zeros that change no sum: x + -0 = x for every x, while +0 would make +0 of -0. */
 static void l2l__lay_out(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
 {
     l2l_real share = (l2l_real)in->n / (l2l_real)in->batch, zero = (l2l_real)-0.0;
@@ -8938,7 +9154,10 @@ static void l2l__lay_out(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
 }
 
 /* sum <- ((sum + part of rank 0) + part of rank 1) + ..., the first round's without a sum before.
-   Chunk by chunk each rank adds up one slice and hands it to all. */
+   Chunk by chunk each rank adds up one slice and hands it to all: one exchange brings it this slice
+   of every part, in the order of the ranks, and a second one takes the sum to all. It adds up in
+   `mine`: in the first round where rank 0's slice has come, later where the sum so far stands.
+   `part`, sent by then, serves again to send the sum from. */
 static bool l2l__add_round(l2l_trainer *t, l2l_real *part, l2l_real *from)
 {
     const int64_t slice = t->slice;
@@ -8956,7 +9175,9 @@ static bool l2l__add_round(l2l_trainer *t, l2l_real *part, l2l_real *from)
     return true;
 }
 
-/* After the last round: the sums to where lines 15 and 16 take them from. */
+/* After the last round: the sums to where lines 15 and 16 take them from, in l2l__lay_out's order.
+   The gradients stay in t->sum; the running statistics are those from before the step, and make the
+   parts' moves now. */
 static bool l2l__take_back(l2l_trainer *t, const l2l_inner *in)
 {
     const bool whole = l2l__part_size(t, in->batch) == in->batch;
@@ -8990,6 +9211,7 @@ static bool l2l__add_up(l2l_trainer *t, l2l_inner *in)
     l2l__add_told(t);
     if (t->ranks > 1) in->L_phi = t->whole.L_phi;
     if (parts) {
+        /* The moves first, then back to where the next part begins. */
         l2l__lay_out(t, in, part);
         l2l__copy_buffers(t, t->buffers, true);
         if (!l2l__add_round(t, part, from)) return false;
@@ -9011,7 +9233,14 @@ static bool l2l__add_up(l2l_trainer *t, l2l_inner *in)
        l2l__look    L(f(x'_t), y) and g_t = its gradient in x', per image, in one pass
        l2l__move    x'_{t+1} = Proj(x'_t + delta_t)
 
-   with the maximizer's step between look and move. */
+   with the maximizer's step between look and move. From the outside in, an attack is
+
+       l2l_attack_worst        attack after attack, each on the images that stand yet: a series
+         l2l__attack_list      these images batch by batch
+           l2l__attack_batch   a batch laid out as an inner problem: a hunt
+             l2l__hunt_batch   the clean look, then l2l__search or the restarts
+               l2l__hunt_once  from one x'_0 T steps between T + 1 looks
+             l2l__hunt_end     results checked, and into the records */
 
 /* -- the inner problem ------------------------------------------------------------------------- */
 
@@ -9021,7 +9250,9 @@ static int64_t l2l__image_size(const l2l_model_options *o)
     return (int64_t)o->channels * o->height * o->width;
 }
 
-/* l2l_norm2 of numbers whose squares leave the range of double, as those of no float but 0 do. */
+/* most |x / most|_2 with most = |x|_inf, where l2l_norm2's sum of squares is above the range of
+   double or near its lower end. Of finite floats that is the sum 0 alone: squares of others are
+   between 1e-90 and 1e78. */
 static double l2l__norm2_scaled(const l2l_real *x, const l2l_real *y, int64_t n)
 {
     double sum = 0, most = 0;
@@ -9034,6 +9265,8 @@ static double l2l__norm2_scaled(const l2l_real *x, const l2l_real *y, int64_t n)
     return most * sqrt(sum);
 }
 
+/* A look of a copy of `in`, whose x' is `at` and whose one g is the caller's array; its counts go
+   back. Fronts go by the address of a search's own inner problem, and leave this one alone. */
 L2LADVDEF bool l2l_look(l2l_inner *in, l2l_tensor *at, l2l_real *loss, int *predicted,
                         l2l_real *gradient)
 {
@@ -9075,7 +9308,17 @@ static l2l_attack l2l__attack(const char *name, double epsilon, double relative_
     return a;
 }
 
-/* Goodfellow et al. 2015: x' = clip(x + epsilon sign g) */
+/* With alpha for the size of a step, relative_step epsilon, and g_t for the gradient of L at x'_t:
+
+       fgsm           x'_1 = Proj(x + epsilon sign g_0)
+       ifgsm          x'_{t+1} = Proj(x'_t + alpha sign g_t) from x
+       pgd            the same from Proj(x + U(-epsilon, epsilon))
+       pgd-l2         x'_{t+1} = Proj(x'_t + alpha g_t / |g_t|_2) from a point uniform in the l2
+                      ball; Proj is into that ball, then into [0,1]
+       mim            x'_{t+1} = Proj(x'_t + alpha sign m_t) from x; chapter 5 has m_t
+       cw-pgd         pgd with L = min(max over k != y of z_k - z_y, 50)
+
+   Goodfellow et al. 2015: x' = clip(x + epsilon sign g) */
 L2LADVDEF l2l_attack l2l_attack_fgsm(double epsilon)
 {
     return l2l__attack("fgsm", epsilon, 1, 1, L2L_START_CLEAN);
@@ -9134,6 +9377,10 @@ static void l2l__settle_step(l2l_attack *a)
     a->relative_step = 0;
 }
 
+/* What l2l__attack_fields cannot say. In l-infinity every ball beyond 1 is all of [0,1]: such an
+   epsilon was meant for pixels in 0..255. A search returns what it kept, so it has no last iterate,
+   and only some begin anew. Targets take the labels' place in the objective: one that does not look
+   at labels would not aim at them. */
 static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a, int n)
 {
     const l2l_status bad = L2L_ERROR_ARGUMENT;
@@ -9191,7 +9438,9 @@ static bool l2l__images_ok(l2l_context *c, const char *where, const l2l_model_op
 }
 
 /* What an attack knows of a batch: the best iterate of each image so far. Images leave `in` when
-   they are fooled; their record and best iterate keep their places. */
+   they are fooled; their record and best iterate keep their places. So image i of `in` is number
+   place[i] of the batch (records, best, courses, states, fronts), and number images[i] -
+   attack->first of the caller's images (init, lost). */
 typedef struct l2l__hunt {
     const l2l_attack *attack;
     l2l_inner in;
@@ -9228,6 +9477,7 @@ static bool l2l__hunted(const l2l__hunt *h, int i)
     return h->attack->last_iterate || !h->records[h->place[i]].success;
 }
 
+/* in->done[i]: what is not finite in image i is no error any more (l2l_finite_images). */
 static void l2l__hunt_done(l2l__hunt *h)
 {
     for (int i = 0; i < h->in.n; i++) h->in.done[i] = !l2l__hunted(h, i);
@@ -9243,7 +9493,8 @@ static void l2l__hunt_lose(l2l__hunt *h, uint32_t image, const char *text)
     l2l__hunt_done(h);
 }
 
-/* Of a tensor's images those in `kept` move to the front; the others are gone. */
+/* Of a tensor's images those in `kept` move to the front; the others are gone. kept[] ascends, so
+   that an image is read before its place is written to. */
 static void l2l__keep_images(l2l_tensor *x, const int *kept, int n)
 {
     int64_t one = l2l_count(x->shape) / x->shape.n;
@@ -9255,7 +9506,8 @@ static void l2l__keep_images(l2l_tensor *x, const int *kept, int n)
 
 /* Fooled images leave where their first success is all that counts. Moving the others costs time
    too, so some have to come together. (A maximizer of the caller's may have state by image: it
-   needs `keep` for this.) */
+   needs `keep` for this.) Whoever calls this has just seen an image that stands: n is not 0. What
+   is not moved is made anew: in->done by l2l__hunt_done, in->trials before each step. */
 enum { L2L__LEAVE = 32 };                    /* at least one in so many                           */
 static void l2l__hunt_move(l2l__hunt *h)
 {
@@ -9311,13 +9563,16 @@ static void l2l__count_passes(l2l__hunt *h, int t, bool gradient)
     }
 }
 
-/* Did image i go where it shall at the point last looked at? */
+/* Did image i go where it shall at the point last looked at: away from its label or, where
+   in->labels are targets, to its target? */
 static bool l2l__fooled(const l2l__hunt *h, int i)
 {
     return (h->in.predicted[i] == h->in.labels[i]) == h->in.targeted;
 }
 
-/* Image i will be returned as it is now, in iterate t of restart r, unless a better one comes. */
+/* Image i will be returned as it is now, in iterate t of restart r, unless a better one comes. The
+   other of its two fronts becomes the best, as the look at this point has just written it. Where it
+   has not, fronts still belong to their points: cuts are larger then, and their bits the same. */
 static void l2l__keep(l2l__hunt *h, int i, bool success, int t, int r)
 {
     int64_t one = l2l_count(h->in.shape) / h->in.n;
@@ -9331,8 +9586,8 @@ static void l2l__keep(l2l__hunt *h, int i, bool success, int t, int r)
     if (h->fronts.best) h->fronts.best[h->place[i]] ^= 1;
 }
 
-/* Keeps iterate t of restart r where it is better: the first success, else the largest loss.
-   Returns how many images are still attacked. */
+/* Keeps iterate t of restart r where it is better: the first success, else the largest loss; any
+   where none is kept yet, step -1. Returns how many images are still attacked. */
 static int l2l__keep_best(l2l__hunt *h, int t, int r)
 {
     l2l_inner *in = &h->in;
@@ -9351,7 +9606,8 @@ static int l2l__keep_best(l2l__hunt *h, int t, int r)
     return standing;
 }
 
-/* One run from one start. */
+/* One run from one start: looks at x'_0 .. x'_T, at the last without gradient, as no step follows.
+   Returns how many images are still attacked. */
 static int l2l__hunt_once(l2l__hunt *h, int r)
 {
     l2l_inner *in = &h->in;
@@ -9389,7 +9645,9 @@ static bool l2l__given_start(const l2l__hunt *h, int i, l2l_real *z)
     return true;
 }
 
-/* x'_0 of restart r: the caller's starting points for the first, noise for the others. */
+/* x'_0 of restart r: the caller's starting points for the first, noise for the others, also where
+   the first begins at x: from there they would be the first one again. `init` is projected: it may
+   be anywhere in [0,1]. */
 static void l2l__hunt_start(l2l__hunt *h, int r)
 {
     l2l_inner *in = &h->in;
@@ -9405,6 +9663,8 @@ static void l2l__hunt_start(l2l__hunt *h, int r)
 
 /* -- searches ---------------------------------------------------------------------------------- */
 
+/* The batch's arrays at image i. All 0 where there is no search or no such image: the calls on a
+   spot do nothing then. */
 L2LADVDEF l2l_spot l2l_spot_of(l2l_inner *in, int i)
 {
     l2l_spot p = L2L__ZERO;
@@ -9439,6 +9699,8 @@ L2LADVDEF void l2l_spot_keep(const l2l_spot *p, bool success)
     if (p && p->in) l2l__keep(p->in->hunt, p->i, success, p->in->t, 0);
 }
 
+/* |z - x| in the attack's norm. For a search in the ball one outside of it counts as the nearest so
+   far, but is not kept. */
 L2LADVDEF double l2l_spot_keep_nearest(const l2l_spot *p)
 {
     double distance = 0;
@@ -9459,7 +9721,8 @@ L2LADVDEF void l2l_spot_end(const l2l_spot *p)
 }
 
 /* f for every image still in the search. Each has a course of its own and leaves at its end, so no
-   image knows what else is in the batch. Returns how many go on. */
+   image knows what else is in the batch. f writes to what is its own image's alone, in any thread.
+   Returns how many go on. */
 static int l2l__each(l2l__hunt *h, void (*f)(const l2l_spot *p))
 {
     l2l_inner *in = &h->in;
@@ -9482,7 +9745,8 @@ static void l2l__clean_seen(const l2l_spot *p)
     if (p->fooled) l2l_spot_end(p);
 }
 
-/* Room for what stays with the images of a search, all 0. */
+/* Room for what stays with the images of a search, all 0. Of search->memory in->delta is the first,
+   which l2l__inner_open has zeroed. */
 static bool l2l__search_open(l2l__hunt *h)
 {
     const l2l_search *s = h->attack->search;
@@ -9498,7 +9762,9 @@ static bool l2l__search_open(l2l__hunt *h)
     return true;
 }
 
-/* Room for fronts, where a search without gradients can use them; it can do without. */
+/* Room for fronts, where a search without gradients can use them; it can do without. Two 3x3 layers
+   without padding take 4 off height and width, the pooling halves them. A lack of memory here is no
+   error: whole images are taken then. */
 static void l2l__search_fronts(l2l__hunt *h)
 {
     l2l__fronts *f = &h->fronts, room = L2L__ZERO;
@@ -9527,7 +9793,8 @@ static void l2l__search_fronts(l2l__hunt *h)
     l2l_error_clear(c);
 }
 
-/* Passes until every image is done, after that at the clean images. */
+/* First what the pass at the clean images says; then, until every image is done, as many as `begin`
+   allows: the next point of each, a look at all, the conclusions of each. */
 static void l2l__search(l2l__hunt *h)
 {
     const l2l_search *s = h->attack->search;
@@ -9567,7 +9834,9 @@ L2LADVDEF l2l_attack l2l_search_attack(const char *name, double epsilon, l2l_nor
 /* -- a whole attack ---------------------------------------------------------------------------- */
 
 /* Clean predictions, then all restarts. Stops early only when every image is fooled, which changes
-   no result: the first success is what counts. */
+   no result: the first success is what counts. t = -1 names the clean image in errors. An image
+   whose target is its own label is kept at once and never hunted. The error of an image that is
+   lost comes at the end: those before it go on, and one of them may be lost later. */
 static bool l2l__hunt_batch(l2l__hunt *h)
 {
     l2l_inner *in = &h->in;
@@ -9605,8 +9874,9 @@ static bool l2l__broken(const l2l_attack *a, const l2l_record *b)
     return b->predicted != b->label && l2l__near_enough(a, b);
 }
 
-/* Norms of the returned perturbations, and the promise that they keep: inside ball and image
-   range. */
+/* Norms of the returned perturbations, and the promise that they keep: inside ball and image range.
+   1e-6 is room for the rounding of epsilon and of x +- epsilon, in [0,1] at most 3e-8 each in
+   float; in l2 also every pixel may be off by its last bit, less than 1e-7. */
 static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *clean,
                         const l2l_real *adversarial, int64_t one, l2l_record *b, int image)
 {
@@ -9622,7 +9892,7 @@ static bool l2l__verify(l2l_context *c, const l2l_attack *a, const l2l_real *cle
         if (d > linf) linf = d;
     }
     b->linf = linf;
-    b->l2 = l2;                              /* every pixel may be off by its last bit            */
+    b->l2 = l2;
     b->success = b->success && l2l__near_enough(a, b);
     return a->norm == L2L_LINF || a->minimal ||
            l2 <= a->epsilon * (1 + 1e-6) + 1e-7 * sqrt((double)one) ||
@@ -9644,7 +9914,8 @@ typedef struct l2l__series {
 } l2l__series;
 
 /* What attack number k made of a batch goes into the records where it is more than what the attacks
-   before made of these images: success, or at least a wrong class. */
+   before made of these images: success, or at least a wrong class. What is checked and returned is
+   the image as the caller gets it, CxHxW. */
 static bool l2l__hunt_end(l2l__hunt *h, const l2l__series *s, int k, const int *list, int n)
 {
     const l2l_attack *a = h->attack;
@@ -9673,7 +9944,10 @@ static bool l2l__hunt_end(l2l__hunt *h, const l2l__series *s, int k, const int *
     return out != NULL;
 }
 
-/* Attack number k on the images numbered list[0] .. list[n-1]. */
+/* Attack number k on the images numbered list[0] .. list[n-1]. All is in the arena, up to the mark
+   of l2l__attack_list. One array is cut into place, labels, kept and trials. h.labels are the
+   targets where there are some; records have the true labels. Nothing learns here: x'_0 is not
+   kept, w is NULL, and one g serves all steps. */
 static bool l2l__attack_batch(const l2l__series *s, int k, const int *list, int n)
 {
     const l2l_attack *a = &s->attacks[k];
@@ -9749,6 +10023,7 @@ static bool l2l__attack_list(const l2l__series *s, int k, const int *list, int n
     return !c->status;
 }
 
+/* All attacks are checked before the first one runs. */
 static bool l2l__series_ok(l2l_context *c, const l2l__series *s)
 {
     const l2l_model_options *o = &s->model->options;
@@ -9765,6 +10040,7 @@ static bool l2l__series_ok(l2l_context *c, const l2l__series *s)
                          l2l__images_ok(c, "attack", o, s->images, s->labels, s->n));
 }
 
+/* What is set of a record before the attacks stays in it where all of them spare the image. */
 static bool l2l__series_run(const l2l__series *s)
 {
     l2l_model *m = s->model;
@@ -11861,7 +12137,10 @@ static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *
           machine has is chosen at run time
     15.3  drivers: plain functions that cut the work into blocks, one or more for each thread
 
-   Same bits: behind every output the order of additions depends on the layer's shape only.
+   Same bits: behind every output the order of additions depends on the layer's shape only. Each
+   number of a tile is a chain of its own, over taps and depth, or pixels, in order; a slab's end
+   puts it down in memory and the next slab takes it up. So neither the tile's rows nor blocks nor
+   threads enter it.
 
    All convolutions end in products of a matrix, whose rows are pixels, and a weight:
        tile      6 rows x two vectors of columns of the result, kept in registers while it sums
@@ -11965,6 +12244,7 @@ enum {
     L2L__WIN_POINTS = 49                     /* (f+2)^2 at most                                   */
 };
 
+/* The copies, not p itself, which is the slot's. */
 static void l2l__packed_free(l2l_context *c, l2l__packed *p)
 {
     int i;
@@ -12062,6 +12342,8 @@ extern "C" {
 #define L2L__MASK(is) (is)
 #define L2L__FETCH(p) __builtin_prefetch(p)
 
+/* Vectors that may stand at any float's address and alias floats. Comparing two gives a vector of
+   int, all bits set where it holds. */
 #define L2L__LONG __attribute__((__vector_size__(4 * L2L__LANES), __aligned__(4), __may_alias__))
 typedef float L2L__V L2L__LONG;
 typedef int L2L__I L2L__LONG;
@@ -12128,6 +12410,8 @@ typedef struct L2L__NAME(sums) {
 } L2L__NAME(sums);
 #define L2L__EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5)
 
+/* Where nothing is accumulated, sums begin at 0 and y is not read: it may be NULL. Rows from `rows`
+   on are 0 and vanish in compilation. */
 L2L__INLINE L2L__NAME(sums) L2L__NAME(sums_load)(const int rows, l2l_real *const *y,
                                                  bool accumulate)
 {
@@ -12165,6 +12449,8 @@ L2L__INLINE void L2L__NAME(sums_add)(const int rows, L2L__NAME(sums) *t, const l
 #undef X
 }
 
+/* Tap by tap, number by number of the depth. Rows that the tile does not have take the pointer of
+   row 0, as their own need not exist, and are never read. */
 L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const l2l_real *const *a,
                                       int first, const l2l_real *b, int step, l2l_real *const *y,
                                       bool accumulate)
@@ -12182,6 +12468,7 @@ L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const
     L2L__NAME(sums_store)(rows, s, y);
 }
 
+/* Each number of rows has code of its own, in which it is a constant. */
 L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const l2l_real *const *a, int first,
                                  const l2l_real *b, int step, l2l_real *const *y, bool accumulate)
 {
@@ -12195,7 +12482,9 @@ L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const l2l_real *
     }
 }
 
-/* The same tile for neighbouring pixels, each `step` further on, with the epilogue in registers. */
+/* The same tile for neighbouring pixels, each `step` further on, with the epilogue in registers. A
+   panel that reaches beyond the last channel would overwrite the next pixel: its sums go to `tail`,
+   from where the channels that exist are copied to y and finished. */
 L2L__INLINE void L2L__NAME(line_rows)(const int rows, const l2l__lines *q, const l2l_real *a,
                                       const l2l_real *b, int k0, int64_t at, l2l_real *y)
 {
@@ -12231,6 +12520,7 @@ L2L__INLINE void L2L__NAME(line_rows)(const int rows, const l2l__lines *q, const
     }
 }
 
+/* Six pixels at a time; the last 1 to 6 are a tile of that many rows. */
 L2L__KERNEL void L2L__NAME(lines)(const l2l__lines *q, int pixels, const l2l_real *a,
                                   const l2l_real *b, int k0, int64_t at, l2l_real *y)
 {
@@ -12248,7 +12538,8 @@ L2L__KERNEL void L2L__NAME(lines)(const l2l__lines *q, int pixels, const l2l_rea
     }
 }
 
-/* The same tile for weight gradients: the rows are neighbours in a, the sum runs over pixels. */
+/* The same tile for weight gradients: the rows are neighbours in a, the sum runs over pixels. la
+   and lb become the ways from behind a line's last pixel to the next line. */
 L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int lines, int count, const l2l_real *a,
                                        int64_t la, int64_t sa, const l2l_real *b, int64_t lb,
                                        int64_t sb, l2l_real *y, bool accumulate)
@@ -12299,7 +12590,8 @@ L2L__INLINE void L2L__NAME(turn)(const l2l_real *in, int64_t step, l2l_real *out
 }
 
 /* The three ways that a weight may lie: columns side by side (forward), rows side by side (input
-   gradient, turned four by four), neither or not enough of them. */
+   gradient, turned four by four), neither or not enough of them. What is left of the second way,
+   columns from `quads` on and rows from `deep` on, goes the third. */
 L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const l2l_real *in, int64_t sd, int64_t sq,
                                  l2l_real *out)
 {
@@ -12317,6 +12609,7 @@ L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const l2l_real *in, int64
     }
     for (q = 0; q < quads; q += 4)
         for (d = 0; d < deep; d += 4) {
+            /* in turn, so that each is fetched once for 16 numbers, a cache line */
             L2L__FETCH(in + (q + 4 + d / 4 % 4) * sq + d); /* the rows of the next four   */
             L2L__NAME(turn)(in + q * sq + d, sq, out + d * 2 * L + q);
         }
@@ -12339,6 +12632,8 @@ L2L__KERNEL void L2L__NAME(gate_scale)(int k, int n, const l2l_real *dy, const l
     if (L2L__LANES > 1 && k < n) l2l__plain_gate_scale(k, n, dy, gate, scale, out);
 }
 
+/* Channels in the inner loop: x and dy are read once and in order, the sums stay in the cache. x
+   may be NULL if s1 is: the sum of dy alone. */
 L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const l2l_real *dy,
                                     const l2l_real *gate, const l2l_real *x, const l2l_real *mu,
                                     l2l_real *s0, l2l_real *s1)
@@ -12356,6 +12651,8 @@ L2L__KERNEL void L2L__NAME(moments)(int first, int n, int pixels, const l2l_real
     if (L2L__LANES > 1 && k < n) l2l__plain_moments(k, n, pixels, dy, gate, x, mu, s0, s1);
 }
 
+/* The dx of batch norm, see l2l__batch_norm_fused_vjp: a = gamma r, b = -r^2 mean(u xhat) and
+   d = -r mean(u). In the code d is x - mu, and e is that d. */
 L2L__KERNEL void L2L__NAME(combine)(int k, int n, const l2l_real *dy, const l2l_real *gate,
                                     const l2l_real *x, const l2l_real *by, l2l_real *out)
 {
@@ -12370,6 +12667,10 @@ L2L__KERNEL void L2L__NAME(combine)(int k, int n, const l2l_real *dy, const l2l_
     if (L2L__LANES > 1 && k < n) l2l__plain_combine(k, n, dy, gate, x, by, out);
 }
 
+/* Sums, products and functions of chapter 8's table; y is the gate or the ball's centre, a the
+   slope or radius; SIGN_STEP is a sign(x), 0 for not-a-number. Whether a number falls into a
+   vector or behind the last one goes by the batch, so both must give the same bits: a result has
+   one rounding at most, but for AFFINE, which vectors leave to plain C as a whole. */
 L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const l2l_real *x, const l2l_real *y, l2l_real a,
                                l2l_real b, l2l_real *out)
 {
@@ -12386,7 +12687,7 @@ L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const l2l_real *x, const l2l_re
 #if L2L__LANES == 1
     case L2L__AFFINE:
         L2L__EACH {
-            v = va * x[i];                   /* rounded, also where compilers contract            */
+            v = va * x[i];                   /* rounded alone, unless by gcc -ffp-contract=fast   */
             out[i] = v + b;
         }
         break;
@@ -12429,6 +12730,9 @@ L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const l2l_real *x, const l2l_re
     if (L2L__LANES > 1 && i < n) l2l__plain_ew(f, n - i, x + i, y ? y + i : NULL, a, b, out + i);
 }
 
+/* y[ow][k] = max over the window's pixels in the image, in reading order: the first of equals wins
+   (>), not-a-number over all (v != v). index has its pixel's number in the image, i*w + j. No
+   window lies in the padding alone, which is half of it at most. */
 L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const l2l_real *x, int oh,
                                      l2l_real *y, int *index)
 {
@@ -12463,7 +12767,18 @@ L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const l2
    F(4,3) interpolates at 0, +-a, +-b and infinity; a = 5/8, b = 3/2 are exact in binary, and their
    powers spread less than those of the usual 1, 2. F(2,3): 0, +-1, infinity. F(5,3): +-s, +-t, +-r
    and infinity; 5/16, 7/8, 13/8 were found by trying sixteenths. tests/bin/test_kernels --table
-   prints the errors of all of them. */
+   prints the errors of all of them.
+
+   To the finite point p_i, with N_i the product of p_i - p_k over the others, belong
+       a row of B^T   the coefficients of the product of z - p_k over the others, from z^0 up
+       a row of G     (1, p_i, p_i^2) / N_i
+       a row of A     (1, p_i, .. p_i^(f-1))
+   and to infinity the coefficients with all of them, (0, 0, 1) and (0, .. 0, 1). Then A^T ((G g) .
+   (B^T d)) is y_i = sum over j of d_{i+j} g_j.
+
+   The rows of +-p are an even and an odd part (e o, p q, g h), added and subtracted. n0, na, nb are
+   1/N of 0, +-a, +-b. F(5,3) has no 0, so N of -p is minus that of p: G has ns, nt, nr for both,
+   and the minus stands in B^T, o - e for -(e - o). F(2,3) has the signs of that paper. */
 typedef struct L2L__NAME(seven) {
     L2L__V s0, s1, s2, s3, s4, s5, s6;
 } L2L__NAME(seven);
@@ -12638,8 +12953,9 @@ L2L__INLINE L2L__NAME(seven) L2L__NAME(line)(const int transform, L2L__NAME(seve
 #undef FMA
 }
 
-/* Both sides: all columns of the mxm numbers first, then all rows, to kxk. That walks along more
-   streams than a processor foresees by itself, so each is fetched 32 numbers ahead. */
+/* Both sides, T X T^T: all columns of the mxm numbers first, t = T X, then all rows, to kxk. X is
+   row by row in `from`, the result in `to`. That walks along more streams than a processor foresees
+   by itself, so each is fetched 32 numbers ahead. */
 L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k, int64_t n,
                                    const float *const *from, float *const *to,
                                    const l2l__epilogue *e, int k0, const float *base)
@@ -12682,6 +12998,7 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
     }
 }
 
+/* m and k, sides of what a transform leads from and to, are constants in each one's code. */
 L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *const *from,
                                      float *const *to, const l2l__epilogue *e, int k0,
                                      const float *base)
@@ -12711,7 +13028,7 @@ L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *cons
 #undef X
 }
 /* Equal patches, for l2l__tie_tiles. Equal is what differs by a few roundings: Winograd's layers
-   in front have left theirs. */
+   in front have left theirs. The size of x is |x|: all bits but the sign. */
 L2L__INLINE L2L__V L2L__NAME(size)(L2L__V x) { return (L2L__V)((L2L__I)x & 0x7fffffff); }
 
 /* A bit for each lane of d that is not at most t. */
@@ -12729,6 +13046,8 @@ L2L__INLINE unsigned L2L__NAME(beyond)(L2L__V d, L2L__V t)
 #endif
 }
 
+/* All channels' bits or-ed are 0, but for the sign, only if each is 0 or -0. n is a multiple of the
+   vector's length, see l2l__winograd_side. */
 L2L__KERNEL void L2L__NAME(zeros)(int pixels, int n, const float *x, unsigned char *zero)
 {
     int p, k;
@@ -12739,8 +13058,9 @@ L2L__KERNEL void L2L__NAME(zeros)(int pixels, int n, const float *x, unsigned ch
     }
 }
 
-/* Do the first channels of two pixels differ, more than one of them? (u - v)^2 is held against
-   u^2/2^24, which must not be more exact than `window`. */
+/* Do more than one of the first channels, a vector of them, of two pixels differ? `most` is
+   u^2/2^24: what is off by more than |u|/2^12. `window` lets the pixel's largest number/2^18 pass,
+   so this is the coarser one for all channels but those below 1/64 of that number. */
 L2L__INLINE bool L2L__NAME(apart)(L2L__V u, L2L__V v, L2L__V most)
 {
     L2L__V d = u - v;
@@ -12748,7 +13068,9 @@ L2L__INLINE bool L2L__NAME(apart)(L2L__V u, L2L__V v, L2L__V most)
     return (m & (m - 1)) != 0;
 }
 
-/* Of the four pixels from p on: no two are alike. */
+/* No two of a window's patches are equal: the inner pixels a b / c d of the 4x4 tell, from p on.
+   With two patches laid over each other, a lies on b if their outputs are neighbours in a row, on c
+   if in a column, on d for 0 and 3; b lies on c for 1 and 2. */
 L2L__INLINE bool L2L__NAME(glance)(const float *p, int64_t right, int64_t below)
 {
     const L2L__V share = L2L__NAME(all)(1.0f / 16777216), a = L2L__NAME(load)(p);
@@ -12772,8 +13094,9 @@ L2L__INLINE bool L2L__NAME(alike)(int n, const float *const *at, int a, int b, i
     return true;
 }
 
-/* The ties of one window. All 16 pixels are first held against one, as on a plain background; then
-   pair by pair. */
+/* The ties of one window: `at` has its 4x4 pixels, the patches of outputs 0 1 / 2 3 begin at pixels
+   0 1 / 4 5. All 16 pixels are first held against one, as on a plain background; then pair by pair.
+   `most` is that one's largest number / 2^18. fall and rise: the diagonals 0-3 and 1-2. */
 L2L__KERNEL uint32_t L2L__NAME(window)(int n, const float *const *at)
 {
     float sizes[L2L__LANES], largest = 0;
@@ -12846,6 +13169,7 @@ L2L__KERNEL uint32_t L2L__NAME(ties)(const l2l__geometry *g, const float *image,
 /* -- the cell of the learned maximizer, in vectors of coordinates; its formulas: chapter 4 ----- */
 
 #if L2L__LANES == 1
+/* In double. exp overflows for x below -709, and 1 / infinity is 0, as it should be. */
 L2L__INLINE l2l_real L2L__NAME(tanh)(l2l_real x) { return (l2l_real)tanh((double)x); }
 L2L__INLINE l2l_real L2L__NAME(sigmoid)(l2l_real x)
 {
@@ -12954,6 +13278,8 @@ L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const l2l_real *w, int row
     (void)w1; (void)w2; (void)w3; (void)w4; (void)w5; (void)w6; (void)w7; (void)w8; (void)w9;
 }
 
+/* The rows ten by ten, as of 10 hidden units, then four by four and one by one: each row's sum is
+   its own, however they are taken together. */
 L2L__INLINE void L2L__NAME(cell_matrix)(const l2l_real *w, int row, int column, int rows,
                                         int columns, const l2l_real *z, l2l_real *y)
 {
@@ -12968,6 +13294,9 @@ L2L__INLINE void L2L__NAME(cell_matrix)(const l2l_real *w, int row, int column, 
     }
 }
 
+/* Four passes: W z_t; of an LSTM the gates and c_{t+1}; h_{t+1}; y_t and delta_t. h_next may be
+   where z has h_t, which nothing reads behind the first pass, and c_next where c_t is. An RNN's
+   gates end up as h_{t+1}, which `backward` reads there. */
 L2L__KERNEL void L2L__NAME(cell_forward)(const l2l__cell *m, const l2l__cell_step *s)
 {
     int n = m->hidden * L2L__COORDS, l, p, k;
@@ -13010,6 +13339,9 @@ L2L__INLINE void L2L__NAME(lstm_unit_back)(const l2l__cell_step *s, int n, int p
     L2L__ST(dc + p, e * f);
 }
 
+/* Unit by unit of each vector of coordinates: d = dh + w_out dy, and the cotangents in place of the
+   gates. Then dh = W^T times those, of W's columns behind the bias's: by then all of the old dh has
+   been read. */
 L2L__KERNEL void L2L__NAME(cell_backward)(const l2l__cell *m, const l2l__cell_step *s,
                                           const l2l_real *u, l2l_real *dh, l2l_real *dc, int wanted)
 {
@@ -13033,7 +13365,9 @@ L2L__KERNEL void L2L__NAME(cell_backward)(const l2l__cell *m, const l2l__cell_st
     L2L__NAME(cell_matrix)(m->w + 1, 1, m->columns, wanted, m->gates, s->gates, dh);
 }
 
-/* A tile of `rows` (4 or 1) by `columns` (3 or 1) sums, kept in registers. */
+/* A tile of `rows` (4 or 1) by `columns` (3 or 1) sums, kept in registers: of row r of d and k of z
+   lane by lane, over t and the block's vectors. Sums that are not there load the first one and are
+   never stored. `stride` is columns of the whole matrix. */
 #define L2L__EACH_SUM(X) X(0, 0) X(0, 1) X(0, 2) X(1, 0) X(1, 1) X(1, 2) \
                          X(2, 0) X(2, 1) X(2, 2) X(3, 0) X(3, 1) X(3, 2)
 
@@ -13061,6 +13395,7 @@ L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, 
 }
 #undef L2L__EACH_SUM
 
+/* The lanes stay apart, [row][column][lane], until l2l__sweep_flush adds them in double. */
 L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const l2l_real *d,
                                             int d_step, const l2l_real *z, int z_step,
                                             l2l_real *sums)
@@ -13103,6 +13438,8 @@ L2L__INLINE L2L__V L2L__NAME(sqrt)(L2L__V x)
 #endif
 }
 
+/* Both optimizers: the formulas of l2l__update from number i on, as far as whole vectors go.
+   Returns the first number left. */
 L2L__INLINE int64_t L2L__NAME(update_sgd)(int64_t i, int64_t n, const l2l__update *u,
                                           const l2l_real *g, l2l_real *x, l2l_real *m)
 {
@@ -13192,7 +13529,7 @@ static const l2l__kernels L2L__NAME(kernels) = {
 #define L2LADV_IMPLEMENTED
 
 #ifdef L2L__VECTORS
-#define L2L__AGAIN /* this file, by itself */
+#define L2L__AGAIN /* this file, by itself; SSE2 first: the tables behind it take its `update` */
 #ifdef L2L__X86
 #define L2L__BASELINE "SSE2"
 #define L2L__LANES 4
@@ -13223,15 +13560,15 @@ static const l2l__kernels L2L__NAME(kernels) = {
 /* Which convolution goes which way, asked in this order (examples/layers.c measures every layer of
    the four networks). The taps of the kernel are (i,j), s is the stride, p the padding. A kernel as
    large as its plane is one of 1x1 over all the numbers. In plain C no channels are too few for a
-   tile, and nothing is transformed: it takes the last ways.
+   tile, and nothing is transformed: it takes the last ways, that by lines among them.
 
    forward, y[oh][ow][k] = sum over taps (i,j), c of x[oh*s + i - p][ow*s + j - p][c] w[i][j][c][k]
-     K <= 4 < C, stride 1, square (a tile of       l2l__turned_forward: as the input gradient of a
-       columns would be all but empty)               layer with C and K exchanged
+     K <= 4 < C, stride 1, square, not 1x1 (a      l2l__turned_forward: as the input gradient of a
+       tile's columns would be all but empty)        layer with C and K exchanged
      3x3, stride 1, padding <= 2, C and K          l2l__winograd_run, F(4,3), (5,3), (2,3): what
        multiples of the vector from 16 on, if        l2l__winograd_side counts least work for, with
        that counts less work than the next way       what the transforms cost and edges waste
-     C <= 4 (a first layer)                        l2l__lines_forward: a line of the kernel is
+     C <= 4 (a first layer), kw > 1                l2l__lines_forward: a line of the kernel is
                                                      one tap of kw*C numbers
      else                                          l2l__indirect_forward, by taps; planes of up to
                                                      64 pixels and more than 128 channels `sparse`:
@@ -13267,6 +13604,7 @@ static unsigned l2l__cpu_detect(void)
     return found;
 }
 
+/* The widest of those in cpu. */
 static const l2l__kernels *l2l__kernels_of(unsigned cpu)
 {
     const l2l__kernels *best = &l2l__plain_kernels;
@@ -13311,8 +13649,9 @@ static int l2l__workers(const l2l_context *c, int64_t work)
     return work < 32768 ? 1 : l2l__fewer(c, c->core_count.workers);
 }
 
-/* What is wrong with this thread's arithmetic, NULL if nothing. Volatile, or the compiler would
-   know the answers. */
+/* What is wrong with this thread's arithmetic, NULL if nothing. To nearest, both 1 + 2^-26 and
+   1 - 2^-26 are 1; any other way one of them is not. Half of FLT_MIN is subnormal. Volatile, or the
+   compiler would know the answers. */
 static const char *l2l__arithmetic(void)
 {
     volatile float one = 1, little = FLT_EPSILON / 8, least = FLT_MIN, half = 0.5f, up, down, tiny;
@@ -13332,6 +13671,7 @@ static bool l2l__arithmetic_ok(l2l_context *c)
     int i, n = 0;
     if (!c->caller) l2l__choose_threads(c);
     if (!c->caller && !c->threads_looked_at) n = l2l__fewer(c, c->core_count.lanes);
+    /* as many rounds as threads, dealt out statically: each looks at its own */
     L2L__PARALLEL(n ? n : 1)
     for (i = 0; i < n; i++) {
         const char *mine = l2l__arithmetic();
@@ -13455,7 +13795,9 @@ static void l2l__channel_combine(l2l_context *c, int64_t pixels, int64_t each, i
 }
 
 /* Sums over every `each` pixels into the doubles s0[pixels/each][n] and s1 (either may be NULL):
-   runs of 32 pixels in l2l_real, the runs in double; in up to 16 parts if there is one sum only. */
+   runs of 32 pixels in l2l_real, the runs in double; in up to 16 parts if there is one sum only.
+   The parts are cut by the runs, which the shape gives, and added in order. Both buffers are
+   [group or part][s0, s1][n]. */
 static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, int n,
                                  const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
                                  const l2l_real *mu, double *s0, double *s1)
@@ -13500,7 +13842,8 @@ typedef struct l2l__matrix {
     int64_t st, sd, sq;
 } l2l__matrix;
 
-/* Rows d0 .. d0+depth-1 of each tap of one panel. */
+/* Rows d0 .. d0+depth-1 of each tap of one panel; group g of the taps has i % s = g/s and
+   j % s = g%s. */
 static void l2l__pack_panel(const l2l__kernels *kernels, const l2l__matrix *m,
                             const l2l_real *data, int panel, int d0, int depth, l2l_real *out)
 {
@@ -13529,7 +13872,10 @@ static l2l__matrix l2l__matrix_of(const l2l__geometry *g, int direction)
 }
 
 /* Room for `count` numbers made of a weight: in the parameter's cache or, where the weight is none,
-   in the arena; and whether they must be made anew. NULL after an error. */
+   in the arena; and whether they must be made anew. They stay where the room has this length, was
+   packed from as many rows (kh * depth) at this stride for these kernels, and nobody has written
+   the weight since. Who gets it `fresh` must fill it: it counts as made from here on. NULL after
+   an error. */
 static l2l_real *l2l__cached(l2l_context *c, l2l__packed *p, int which, int64_t count,
                              const l2l__matrix *m, bool *fresh)
 {
@@ -13658,6 +14004,7 @@ static void l2l__indirect_slab(const l2l__indirect *q, const l2l__bench *b, int 
             l2l_real *y[L2L__ROWS];
             int rows = m - i < L2L__ROWS ? m - i : L2L__ROWS;
             const l2l_real **a = b->pointers + (int64_t)i * q->count + t0 * L2L__ROWS;
+            /* sparse: deeper than L2L__SLAB/2, so one tap at a time, and `a` is all of its rows */
             if (q->sparse && !l2l__tap_used(q, a)) continue;
             for (r = 0; r < rows; r++)
                 y[r] = q->k - k0 < width ? b->tail + (i + r) * width : b->targets[i + r] + k0;
@@ -13691,7 +14038,8 @@ static void l2l__indirect_block(const l2l__indirect *q, int64_t p0, int m, l2l__
 }
 
 /* Blocks of output pixels, by whichever thread is free: of a size that gives each thread about as
-   many, in whole tiles. */
+   many, in whole tiles. None has more than L2L__PIXELS, a multiple of L2L__ROWS, for which the
+   benches have room. */
 static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
 {
     const int64_t pixels = (int64_t)q->images * q->oh * q->ow;
@@ -13721,7 +14069,8 @@ static bool l2l__indirect_run(l2l_context *c, l2l__indirect *q)
     return !c->status;
 }
 
-/* x to y, with the weight's matrix m. */
+/* x to y, with the weight's matrix m: output pixel (y,x) reads at tap (i,j) the source's pixel
+   (y*stride - padding + i, x*stride - padding + j). */
 static bool l2l__indirect_forward(l2l_context *c, const l2l__geometry *g, const l2l__matrix *m,
                                   const l2l_real *x, const l2l_tensor *w, const l2l__epilogue *e,
                                   l2l_real *y)
@@ -13763,7 +14112,9 @@ static const l2l_real *l2l__padded(l2l_context *c, l2l__geometry *g, const l2l_r
     return out;
 }
 
-/* Few channels: row by row of the output, from a source with its padding written out. */
+/* Few channels: row by row of the output, from a source with its padding written out. The kw*C
+   numbers that taps (i,0) to (i,kw-1) read stand together in x, and so do their rows of the weight:
+   the matrix has kh taps of that depth. */
 static bool l2l__lines_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                                const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
 {
@@ -13797,7 +14148,8 @@ static bool l2l__lines_forward(l2l_context *c, const l2l__geometry *g, const l2l
 
 /* dy to dx, a phase after the other: (py,px) are the pixels of these remainders by the stride s,
    and tap i reaches those for which (py + padding - i) is a multiple of s. Pixels that no tap
-   reaches are zero. */
+   reaches are zero. Pixel y*s + py is reached by taps u + i*s, u = (py + padding) % s, from line
+   y + y0 - i of dy. `first` counts the taps of the groups before (u,v), see l2l__pack_panel. */
 static bool l2l__indirect_phases(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
                                  const l2l_tensor *w, l2l_real *dx)
 {
@@ -13869,10 +14221,11 @@ enum {
 
 /* Which way a layer goes, by its shape alone: f of F(f,3), or 0: the direct way, for which `border`
    is how far the source's plane is padded. The costs are vector operations for each tile: the
-   product, and what the transforms of input and output take. Of the four networks' layers F(2,3)
-   serves one only, the weight gradient on VGG-16's planes of 2x2, which is a costly one. F(5,3) has
-   the larger rounding, which grows with the channels: it must be worth a tenth, as it is on planes
-   of 10x10 and 14x14, and has up to L2L__SLAB channels. */
+   product, and what the transforms of input and output take. The direct way has 3 oh pairs of an
+   output and a tap along a side, of which b (b+1) lie beyond a border of b, both ends together. Of
+   the four networks' layers F(2,3) serves one only, the weight gradient on VGG-16's planes of 2x2,
+   which is a costly one. F(5,3) has the larger rounding, which grows with the channels: it must be
+   worth a tenth, as it is on planes of 10x10 and 14x14, and has up to L2L__SLAB channels. */
 static int l2l__winograd_side(const l2l__kernels *kernels, const l2l__geometry *g, int border)
 {
     const int lanes = kernels->columns / 2, c = g->c, k = g->k;
@@ -13900,9 +14253,10 @@ static int l2l__way(const l2l_context *c, int from, int to, int h, int w)
     return l2l__winograd_side(c->kernels, &g, 0);
 }
 
-/* Do two such layers, from `from` to `channels` and so many again, make side x side of the second
-   one's output h x w, from a multiple of 4 on, as they make the whole? The first layer's part is
-   two longer: not in tiles. */
+/* Two such layers, from `from` to `channels` and to as many again, the second one's output h x w:
+   does a part of that, side x side from multiples of 4 on, get the same bits if it is made alone?
+   It does if the second layer goes the same way on the part, in tiles, if any, of 4 or 2, whose
+   grid is then the whole's, and the first one, whose part is two longer, not in tiles at all. */
 static bool l2l__same_way(const l2l_context *c, int from, int channels, int h, int w, int side)
 {
     const int f = l2l__way(c, channels, channels, h, w);
@@ -13965,7 +14319,8 @@ static int64_t l2l__winograd_m(const l2l__winograd *q)
     return (int64_t)q->most * q->mrow + 16;
 }
 
-/* Tiles t0 .. t0+count-1 of the source into v, as its tiles from `first` on. */
+/* Tiles t0 .. t0+count-1 of the source into v, as its tiles from `first` on: B^T d B of a tile's
+   patch d, or A d A^T of dy's, channel by channel, to v[point][slab][tile][vrow]. */
 static void l2l__winograd_in(const l2l__winograd *q, int t0, int count, int first, l2l_real *v)
 {
     const l2l_real *from[L2L__WIN_POINTS];
@@ -13987,7 +14342,8 @@ static void l2l__winograd_in(const l2l__winograd *q, int t0, int count, int firs
     }
 }
 
-/* m back to columns k0 .. k0+n-1 of the output's pixels, with the epilogue. */
+/* m back to columns k0 .. k0+n-1 of the output's pixels, with the epilogue: A^T m A. The last tiles
+   of a side reach beyond the plane, where there is no target. */
 static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int k0, int n,
                               const l2l_real *m)
 {
@@ -14010,7 +14366,10 @@ static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int k0,
 /* Equal patches of the input give equal outputs, and max pooling meets exact ties wherever the
    background is plain. Winograd's rounding depends on an output's place in its tile and would break
    them at random: so the outputs of a 2x2 window whose patches are equal take the first one's
-   numbers. Where windows lie within tiles, this is done while those are in the cache. */
+   numbers. Where windows lie within tiles, this is done while those are in the cache.
+   Here one window, whose first output is pixel `corner` of the batch: in order, so that an output
+   may be given what another has just been given. Behind different residuals equal patches are no
+   ties. Where q has a geometry it has an epilogue, too. */
 static void l2l__tie(const l2l__winograd *q, unsigned ties, int64_t corner)
 {
     const l2l_real *residual = q->epilogue->residual;
@@ -14025,6 +14384,7 @@ static void l2l__tie(const l2l__winograd *q, unsigned ties, int64_t corner)
     }
 }
 
+/* Of each tile the whole windows in the plane: an odd last row or column is in none. */
 static void l2l__tie_tiles(const l2l__winograd *q, int t0, int count)
 {
     const l2l__geometry *g = q->geometry;
@@ -14073,6 +14433,8 @@ static void l2l__zero_plane(const l2l__winograd *q, int n, unsigned char *zero)
     for (i = 0; i < q->h; i++)
         q->kernels->zeros(q->w, q->c, source + i * q->w * q->c,
                           zero + (i + q->padding) * wide + q->padding);
+    /* upwards, so that the two behind are still themselves; the last two of a line see the next
+       one, but no output begins there */
     for (i = 0; i + 2 < all; i++) zero[i] &= zero[i + 1] & zero[i + 2];
     for (i = 0; i < q->oh; i++)
         for (j = 0; j < q->ow; j++) {
@@ -14082,6 +14444,7 @@ static void l2l__zero_plane(const l2l__winograd *q, int n, unsigned char *zero)
         }
 }
 
+/* Every image's plane, each thread with room for one. */
 static void l2l__zero_planes(l2l_context *c, const l2l__winograd *q)
 {
     const int images = q->tiles / (q->th * q->tw);
@@ -14117,7 +14480,9 @@ static void l2l__panel_product(const l2l__kernels *kernels, int count, int depth
 }
 
 /* Channels d0 .. d0+depth-1 of a panel into Winograd's domain: u[point][d][columns], its points
-   `step` numbers apart. `room` is for 9*depth*columns numbers. */
+   `step` numbers apart: G g G^T of each channel and column, of the kernel turned over if it is for
+   an input gradient. The taps come from kept panels, whose rows d0 and up are used in place, or are
+   packed into `room`, 9*depth*columns numbers. */
 static void l2l__winograd_weight(const l2l__winograd *q, int panel, int d0, int depth,
                                  l2l_real *room, l2l_real *u, int64_t step)
 {
@@ -14134,7 +14499,10 @@ static void l2l__winograd_weight(const l2l__winograd *q, int panel, int d0, int 
                          NULL);
 }
 
-/* Small layers: a thread takes a block of tiles from patch to output. */
+/* Small layers: a thread takes a block of tiles from patch to output. For each point p
+   m[p][tile][k] = sum over c of v[p][tile][c] u[p][c][k]. A block has 48 tiles of F(4,3) at most,
+   or 24 where channels are many, of other tiles as many points; the number of blocks is a multiple
+   of the threads'. A tile's numbers do not depend on those in its block. */
 static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
 {
     const l2l__kernels *kernels = q->kernels;
@@ -14191,7 +14559,9 @@ static void l2l__winograd_panel(const l2l__winograd *q, int t0, int count, int j
 
 /* Large layers: their transformed weights would not stay in any cache, so the threads share out the
    panels, and each transforms its own, a slab at a time, just before use. A few threads transform
-   all tiles each for themselves: that is quicker than reading what another core has written. */
+   all tiles each for themselves: that is quicker than reading what another core has written. A
+   chunk of tiles goes through three steps, each by all threads: to v, panel by panel to the output,
+   and its ties, for which an output must have all of its channels. */
 static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
 {
     int width = q->kernels->columns, panels = l2l__pieces(q->k, width), t0, t, count, worker;
@@ -14255,7 +14625,8 @@ static bool l2l__winograd_transformed(l2l_context *c, l2l__winograd *q, const l2
 }
 
 /* direction 0: x to y; 1: dy to dx. A large layer's panels are kept from the second run with the
-   same weight on, or for slices: an attack has many, a training step has one. */
+   same weight on, or for slices: an attack has many, a training step has one. Windows do not lie
+   within tiles of 5x5: their ties come at the end. */
 static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor *w,
                               const l2l__matrix *matrix, int direction)
 {
@@ -14295,7 +14666,8 @@ typedef struct l2l__winograd_plan {
     l2l_real *sums, *dw;                     /* [part][item]                                      */
 } l2l__winograd_plan;
 
-/* A chunk's tiles to one point of one item's sums. */
+/* A chunk's tiles to one point of one item's sums: [c][k] (+)= sum over tiles of v[tile][c]
+   z[tile][k], in bands of six channels c. */
 static void l2l__winograd_sum(const l2l__winograd_plan *g, int count, const l2l_real *v,
                               const l2l_real *z, int p, int item, bool accumulate, l2l_real *sums)
 {
@@ -14309,7 +14681,8 @@ static void l2l__winograd_sum(const l2l__winograd_plan *g, int count, const l2l_
                           z, 0, dy->vrow, sums + p * g->step + band * width, accumulate);
 }
 
-/* An item's sums to the weight's gradient; `out` is room for nine points. */
+/* An item's sums to the weight's gradient, G^T u G; `out` is room for nine points, from where the
+   rows of columns that exist go to dw[tap][c][k]. */
 static void l2l__winograd_collect(const l2l__winograd_plan *g, const l2l_real *sums, int item,
                                   l2l_real *out)
 {
@@ -14374,9 +14747,12 @@ static l2l__winograd_plan l2l__winograd_plan_of(const l2l__winograd *q, const l2
     g.panels = l2l__pieces(q->k, width);
     g.dy.slab = g.dy.vrow = q->k <= L2L__WIN_SLAB ? g.panels * width : width;
     g.items = g.panels * l2l__pieces(q->c, g.x.slab);
+    /* up to 16, as many as there is room for their sums; each has L2L__WIN_TILES tiles or more */
     g.parts = l2l__at_most(all < L2L__WIN_ROOM / 16 ? 16 : (int)(L2L__WIN_ROOM / all),
                            q->tiles / L2L__WIN_TILES);
     if (g.parts < 1) g.parts = 1;
+    /* tiles at a time: in parts L2L__WIN_TILES, else what v and z have room for. If that is all of
+       them, an item's sums are complete at once, and need not be kept */
     most = g.parts > 1 ? 0 : L2L__WIN_ROOM / (q->points * (q->c + q->k));
     if (most < L2L__WIN_TILES) most = L2L__WIN_TILES;
     g.x.most = g.dy.most = l2l__at_most(most, q->tiles);
@@ -14425,7 +14801,8 @@ static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q
 }
 
 /* The layer that leads from y to x, with taps in reverse and channels exchanged: at stride 1 this
-   one's input gradient. */
+   one's input gradient. For dx[h] = sum over i of dy[h + p - i] w[i] is, with i' = kh-1-i and
+   p' = kh-1-p, the sum over i' of dy[h + i' - p'] w[kh-1-i']. p' may be negative. */
 static l2l__geometry l2l__turned(const l2l__geometry *g)
 {
     l2l__geometry t = *g;
@@ -14475,6 +14852,7 @@ static void l2l__turn_weight(const l2l__geometry *g, const l2l_real *w, l2l_real
                     w[((int64_t)t * g->c + i) * g->k + k];
 }
 
+/* x, as the turned layer's dy, to that layer's dx, which is y. The epilogue has its own pass. */
 static bool l2l__turned_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                                 const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
 {
@@ -14495,6 +14873,7 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *layer, const 
                               const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y)
 {
     const l2l__geometry simple = l2l__simplified(layer), *g = &simple;
+    /* an epilogue that does nothing is none, but ties need one for its residual */
     const l2l__epilogue *last = e->scale || e->bias || e->residual || e->relu ? e : NULL;
     l2l_mark mark = l2l_mark_here(c);
     l2l__matrix m = l2l__matrix_of(g, 0);
@@ -14522,7 +14901,10 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *layer, const 
    weights of a tap and channel are a row of the product, which is that tap's contribution to dx at
    all those pixels, and is added up where it belongs. So that this stands together, over the ends
    of rows and with strides, too, dx is a plane for each channel and phase, and rows of dy have gaps
-   as wide as the taps reach further. */
+   as wide as the taps reach further. For dy[y][x] belongs at tap (i,j) to pixel (y*s + i, x*s + j)
+   of the padded dx: in the plane of phase (i%s, j%s) at y*pitch + x, the number of the pixel with
+   its gaps, from the tap's place on. A gap's products are 0, with finite weights, and change no
+   sum. */
 typedef struct l2l__scatter {
     const l2l__kernels *kernels;
     const l2l__geometry *g;
@@ -14621,7 +15003,9 @@ static void l2l__scatter_image(const l2l__scatter *q, const l2l_real *dy, l2l_re
             l2l__scatter_row(q, planes, y, c, dx + (int64_t)y * g->w * g->c);
 }
 
-/* Image by image, as they are free: plans and places are the layer's, planes each thread's own. */
+/* Image by image, as they are free: plans and places are the layer's, planes each thread's own. A
+   thread's room is the pixels of a panel, the panel, its products and the planes, each of which has
+   the columns that the last panel may reach further. */
 static bool l2l__scatter_gradient(l2l_context *c, const l2l__geometry *g, const l2l_real *dy,
                                   const l2l_tensor *w, l2l_real *dx)
 {
@@ -14711,7 +15095,8 @@ static l2l__outer_tile l2l__outer_tile_of(const l2l__outer_plan *q, int tile)
     return t;
 }
 
-/* Image n into a tile's sums. */
+/* Image n into a tile's sums: rows top .. bottom-1 and columns first .. last-1 of dy are those from
+   which the tap leads into the plane of x, and padding adds nothing. */
 static void l2l__outer_add(const l2l__outer_plan *q, int n, const l2l__outer_tile *t)
 {
     const l2l__geometry *g = &q->g;
@@ -14730,6 +15115,7 @@ static void l2l__outer_add(const l2l__outer_plan *q, int n, const l2l__outer_til
         (int64_t)g->ow * q->ldy, q->ldy, t->sums, true);
 }
 
+/* A tile's sums to dw, without the columns that a tile before has as well. */
 static void l2l__outer_store(const l2l__outer_plan *q, const l2l__outer_tile *t, l2l_real *dw)
 {
     const int width = q->kernels->columns;
@@ -14793,6 +15179,7 @@ static bool l2l__direct_weight_gradient(l2l_context *c, const l2l__geometry *g, 
         q.ldy = q.kernels->columns;
         q.dy = l2l__widen(c, dy, pixels, g->k, q.ldy);
     }
+    /* q.pitch stays C all the same: a tap's kw*C numbers overlap those of the next pixel */
     if (g->c <= L2L__FEW && g->kw > 1) {     /* a line of the kernel is one tap                   */
         q.x = l2l__padded(c, &q.g, x);
         q.g.c = g->kw * g->c;
@@ -14833,6 +15220,7 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *layer
 
 /* -- pooling ----------------------------------------------------------------------------------- */
 
+/* y and, for l2l__pool_gather, each maximum's place: its pixel's number in the image. */
 static void l2l__max_pool_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                                   l2l_real *y, int *index)
 {
