@@ -10,6 +10,8 @@
 #ifndef AUTOATTACK_H
 #define AUTOATTACK_H
 
+#include <stdlib.h>
+
 #include "searches.h"
 
 static inline l2l_stream aa__stream(const l2l_spot *p, uint32_t walk, uint32_t step)
@@ -21,6 +23,24 @@ static inline l2l_stream aa__stream(const l2l_spot *p, uint32_t walk, uint32_t s
     r.image = p->in->images[p->i];
     r.step = step;
     return r;
+}
+
+/* Into the ball and the image range. */
+static inline void aa__project(const l2l_spot *p, l2l_real *z)
+{
+    bool l2 = p->attack->norm == L2L_L2;
+    l2l_real epsilon = (l2l_real)p->attack->epsilon;
+    double norm = l2 ? l2l_norm2(z, p->x, p->n) : 0;
+    l2l_real shrink = norm > p->attack->epsilon ? (l2l_real)(p->attack->epsilon / norm) : 1;
+    for (int64_t j = 0; l2 && shrink < 1 && j < p->n; j++)
+        z[j] = p->x[j] + shrink * (z[j] - p->x[j]);
+    for (int64_t j = 0; j < p->n; j++) {
+        l2l_real low = l2 ? 0 : p->x[j] - epsilon, high = l2 ? 1 : p->x[j] + epsilon, v = z[j];
+        low = low > 0 ? low : 0;
+        high = high < 1 ? high : 1;
+        v = v < low ? low : v;
+        z[j] = v > high ? high : v;
+    }
 }
 
 /* ---- the difference of logits ratio ---- */
@@ -89,10 +109,15 @@ static inline l2l_objective l2l_objective_dlr(void)
     return aa__objective("dlr", aa__dlr);
 }
 
-/* ---- Square (Andriushchenko et al. 2020; l-infinity) ----
- * In the ball, by scores, without gradients: random windows at +-epsilon, kept when the objective (the
- * margin) rises. A window that changes no pixel counts, but its score is known. In memory: the best
- * point so far, which is the one that will be returned; the state: the window's number, an int. */
+/* ---- Square (Andriushchenko et al. 2020) ----
+ * In the ball, by scores, without gradients: random windows, kept when the objective (the margin)
+ * rises. A window that changes no pixel counts, but its score is known. In memory: the best point
+ * so far, which is the one that will be returned; in l2 also the window's eta. */
+
+typedef struct square__course {
+    int number; /* the window's */
+    int side;   /* of the bumps in memory, 0: none */
+} square__course;
 
 /* The side of window number 1, 2, ...: number[0] of the image, halved after so many. */
 static inline int square__side(const l2l_attack *a, l2l_shape s, int window)
@@ -103,13 +128,14 @@ static inline int square__side(const l2l_attack *a, l2l_shape s, int window)
     for (int k = 0; k < (int)(sizeof halvings / sizeof *halvings) && window > halvings[k]; k++)
         share /= 2;
     side = (int)floor(sqrt(share * s.h * s.w) + 0.5);
+    if (a->norm == L2L_L2) side = (side < 3 ? 3 : side) | 1; /* odd: the bumps have a middle */
     return side < 1 ? 1 : side > most ? most : side;
 }
 
-/* x +- epsilon in columns left .. right-1 and rows top .. bottom-1 of z, with a sign for each channel
- * and, if it is no window, column. Does that change z? */
-static inline bool square__paint(const l2l_spot *p, const l2l_stream *r, int left, int right, int top,
-                                 int bottom, bool window)
+/* In l-infinity: x +- epsilon in columns left .. right-1 and rows top .. bottom-1 of z, with a sign
+ * for each channel and, if it is no window, column. Does that change z? */
+static inline bool square__paint(const l2l_spot *p, const l2l_stream *r, int left, int right,
+                                 int top, int bottom, bool window)
 {
     const l2l_shape s = p->in->shape;
     bool changed = false;
@@ -127,44 +153,197 @@ static inline bool square__paint(const l2l_spot *p, const l2l_stream *r, int lef
     return changed;
 }
 
-/* First stripes, one pixel wide, at +-epsilon for each column and channel, or the caller's start. */
+/* In l2: a bump on h rows and w columns, at row r and column q. The sum of 1/k^2 from k = 1 +
+ * max(|r - h/2|, |q - w/2|), the distance from the middle, to 1 + max(h, w)/2. */
+static inline double square__bump(int h, int w, int r, int q)
+{
+    int dr = abs(r - h / 2), dq = abs(q - w / 2), most = 1 + (h > w ? h : w) / 2;
+    double sum = 0;
+    for (int k = 1 + (dr > dq ? dr : dq); k <= most; k++) sum += 1.0 / k / k;
+    return sum;
+}
+
+/* eta, side x side: one bump above and below it one of the other sign, each of the same length, 1
+ * together. */
+static inline void square__bumps(int side, l2l_real *eta)
+{
+    for (int part = side > 1 ? 0 : 1; part < 2; part++) { /* a single pixel has no upper half */
+        const int h = part ? side - side / 2 : side / 2;
+        double squares = 0, scale;
+        for (int i = 0; i < h * side; i++) {
+            double v = square__bump(h, side, i / side, i % side);
+            squares += v * v;
+        }
+        scale = (part ? -1 : 1) / sqrt(side > 1 ? 2 * squares : squares);
+        for (int i = 0; i < h * side; i++)
+            *eta++ = (l2l_real)(scale * square__bump(h, side, i / side, i % side));
+    }
+}
+
+/* A square of the image, and how eta lies in it. */
+typedef struct square__window {
+    int top, left, side;
+    bool turned;         /* eta's bumps lie side by side */
+    const l2l_real *eta; /* side x side */
+} square__window;
+
+static inline bool square__inside(const square__window *w, int row, int column)
+{
+    return row >= w->top && row < w->top + w->side && column >= w->left &&
+           column < w->left + w->side;
+}
+
+static inline double square__sign(const l2l_stream *r, int element)
+{
+    return l2l_random_bits(r, (uint32_t)element) & 1 ? 1 : -1;
+}
+
+/* In channel k of the perturbation d, with |.| over the window:
+ *     v = sign eta + d/(|d| + 1e-12),   d = length v/(|v| + 1e-12) */
+static inline void square__fill(l2l_real *d, l2l_shape s, const square__window *w, int k,
+                                double sign, double length)
+{
+    double old = 0, now = 0;
+    for (int pass = 0; pass < 3; pass++) {
+        for (int i = 0; i < w->side * w->side; i++) {
+            int row = i / w->side, column = i % w->side;
+            int64_t j = ((int64_t)(w->top + row) * s.w + w->left + column) * s.c + k;
+            double v = (double)d[j], eta = (double)w->eta[w->turned ? column * w->side + row : i];
+            if (pass > 0) v = v / old + sign * eta;
+            if (pass == 0) old += v * v;
+            if (pass == 1) now += v * v;
+            if (pass == 2) d[j] = (l2l_real)(now * v);
+        }
+        if (pass == 0) old = sqrt(old) + 1e-12;
+        if (pass == 1) now = length / (sqrt(now) + 1e-12);
+    }
+}
+
+/* z holds a perturbation and becomes the image: x + z, z drawn out to the ball's border, clipped to
+ * the image range. Is it another than the best? */
+static inline bool square__finish(const l2l_spot *p)
+{
+    const double scale = p->in->epsilon / (l2l_norm2(p->z, NULL, p->n) + 1e-12);
+    bool changed = false;
+    for (int64_t j = 0; j < p->n; j++) {
+        p->z[j] = search__pixel((double)p->x[j] + scale * (double)p->z[j]);
+        changed = changed || p->z[j] < p->memory[0][j] || p->z[j] > p->memory[0][j];
+    }
+    return changed;
+}
+
+/* The eta of this side, kept for the windows that follow. */
+static inline const l2l_real *square__eta(const l2l_spot *p, int side)
+{
+    square__course *s = (square__course *)p->state;
+    if (s->side != side) square__bumps(side, p->memory[1]);
+    s->side = side;
+    return p->memory[1];
+}
+
+/* In l2 first a grid of 5 x 5 etas (more along the longer side), each turned or not and with a sign
+ * for each channel. */
+static inline void square__grid(const l2l_spot *p)
+{
+    const l2l_shape s = p->in->shape;
+    const int least = s.h < s.w ? s.h : s.w, side = least < 5 ? 1 : least / 5;
+    const int rows = s.h / side, columns = s.w / side;
+    const l2l_stream r = aa__stream(p, 0, 1);
+    square__window w = {0, 0, side, false, square__eta(p, side)};
+    memset(p->z, 0, (size_t)p->n * sizeof *p->z);
+    for (int i = 0; i < rows * columns; i++) {
+        const int first = i * (1 + s.c); /* of the tile's random numbers */
+        w.top = (s.h - rows * side) / 2 + i / columns * side;
+        w.left = (s.w - columns * side) / 2 + i % columns * side;
+        w.turned = square__sign(&r, first) > 0;
+        for (int k = 0; k < s.c; k++)
+            square__fill(p->z, s, &w, k, square__sign(&r, first + 1 + k), 1);
+    }
+    square__finish(p);
+}
+
+/* In l2 two windows of the best point's perturbation d, W and V: V gives what it has to W, which
+ * becomes half eta, half what it was, and in each of the C channels as long as
+ *     sqrt(max(epsilon^2 - |d|^2, 0)/C + |d in W or V|^2),
+ * the second term over all channels as in AutoAttack's program (in the paper over this one). */
+static inline bool square__exchange(const l2l_spot *p, int number)
+{
+    const l2l_shape s = p->in->shape;
+    const l2l_stream r = aa__stream(p, 0, (uint32_t)number + 1);
+    const int side = square__side(p->attack, s, number);
+    const double epsilon = p->in->epsilon;
+    square__window at[2] = {{0, 0, side, false, NULL}, {0, 0, side, false, NULL}};
+    double all = 0, both = 0, length;
+    for (uint32_t i = 0; i < 2; i++) {
+        at[i].top = (int)(l2l_random_uniform(&r, 2 * i) * (s.h - side + 1));
+        at[i].left = (int)(l2l_random_uniform(&r, 2 * i + 1) * (s.w - side + 1));
+    }
+    at[0].turned = square__sign(&r, 4) > 0;
+    at[0].eta = square__eta(p, side);
+    for (int i = 0; i < s.h * s.w; i++) {
+        const bool in_w = square__inside(&at[0], i / s.w, i % s.w);
+        const bool in_v = square__inside(&at[1], i / s.w, i % s.w);
+        for (int64_t j = (int64_t)i * s.c; j < (int64_t)(i + 1) * s.c; j++) {
+            const double d = (double)p->memory[0][j] - (double)p->x[j];
+            all += d * d;
+            both += in_w || in_v ? d * d : 0;
+            p->z[j] = in_v && !in_w ? 0 : (l2l_real)d;
+        }
+    }
+    length = sqrt(fmax(epsilon * epsilon - all, 0) / s.c + both);
+    for (int k = 0; k < s.c; k++)
+        square__fill(p->z, s, &at[0], k, square__sign(&r, 5 + k), length);
+    return square__finish(p);
+}
+
+/* In l-infinity a window at +-epsilon, with a sign for each channel. Of s.h - side + 1 places the
+ * last is one, too. */
+static inline bool square__replace(const l2l_spot *p, int number)
+{
+    const l2l_shape s = p->in->shape;
+    const int side = square__side(p->attack, s, number);
+    const l2l_stream r = aa__stream(p, 0, (uint32_t)number + 1);
+    int top = (int)(l2l_random_uniform(&r, 0) * (s.h - side + 1));
+    int left = (int)(l2l_random_uniform(&r, 1) * (s.w - side + 1));
+    return square__paint(p, &r, left, left + side, top, top + side, true);
+}
+
+/* First, but for the caller's start, that grid or in l-infinity stripes, one pixel wide, at
+ * +-epsilon for each column and channel. */
 static inline void square__point(const l2l_spot *p)
 {
     const l2l_inner *in = p->in;
+    const bool l2 = p->attack->norm == L2L_L2;
     l2l_stream r = aa__stream(p, 0, 1);
-    if (in->t > 1) return; /* square__seen has painted a window */
+    if (in->t > 1) return; /* square__seen has made the next point */
     if (!l2l_spot_init(p, p->z)) {
-        square__paint(p, &r, 0, in->shape.w, 0, in->shape.h, false);
+        if (l2) square__grid(p);
+        else square__paint(p, &r, 0, in->shape.w, 0, in->shape.h, false);
         return;
     }
-    for (int64_t j = 0; j < p->n; j++) {
+    if (l2) aa__project(p, p->z);
+    for (int64_t j = 0; !l2 && j < p->n; j++) {
         double x = (double)p->x[j], d = (double)p->z[j] - x;
         p->z[j] = search__pixel(x + fmax(-in->epsilon, fmin(d, in->epsilon)));
     }
 }
 
-/* From then on a window in the best point, with a sign for each channel: the next one that changes
- * it. Of s.h - side + 1 places the last is one, too. */
+/* From then on the best point with the next window that changes it. */
 static inline void square__seen(const l2l_spot *p)
 {
-    const l2l_shape s = p->in->shape;
     const size_t bytes = (size_t)p->n * sizeof *p->z;
-    int *number = (int *)p->state;
+    const bool l2 = p->attack->norm == L2L_L2;
+    square__course *s = (square__course *)p->state;
     bool changed = false;
     if (p->in->t == 1 || p->fooled || p->loss > p->record->loss) {
         l2l_spot_keep(p, p->fooled);
-        p->record->step = 1 + *number;
+        p->record->step = 1 + s->number;
         memcpy(p->memory[0], p->z, bytes);
     } else {
         memcpy(p->z, p->memory[0], bytes);
     }
-    while (!p->fooled && !changed && ++*number < p->attack->steps) {
-        int side = square__side(p->attack, s, *number);
-        l2l_stream r = aa__stream(p, 0, (uint32_t)*number + 1);
-        int top = (int)(l2l_random_uniform(&r, 0) * (s.h - side + 1));
-        int left = (int)(l2l_random_uniform(&r, 1) * (s.w - side + 1));
-        changed = square__paint(p, &r, left, left + side, top, top + side, true);
-    }
+    while (!p->fooled && !changed && ++s->number < p->attack->steps)
+        changed = l2 ? square__exchange(p, s->number) : square__replace(p, s->number);
     if (!changed) l2l_spot_end(p);
 }
 
@@ -172,15 +351,16 @@ static inline int64_t square__begin(l2l_inner *in, const l2l_attack *a)
 {
     if (!(a->number[0] > 0 && a->number[0] <= 1))
         return search__refuse(in, a, "number[0], the share, is not in (0,1]");
-    return in->norm == L2L_LINF ? a->steps : search__refuse(in, a, "only in l-infinity");
+    return a->steps;
 }
 
 static const l2l_search square__search = {
-    sizeof(int), 1, false, false, false, false, square__begin, NULL, square__point, square__seen};
+    sizeof(square__course), 2, false, false, false, false, square__begin, NULL, square__point,
+    square__seen};
 
-/* `steps` windows, a query each but for those that change nothing: 5,000, shrinking as in AutoAttack,
- * where they also leave out the last place on either axis, which counts here; number[0] is the part
- * of the image that the first windows cover, 0.8. */
+/* In l-infinity or, if `norm` says so, l2: `steps` windows, a query each but for those that change
+ * nothing: 5,000, shrinking as in AutoAttack, which also leaves out the last place on either axis;
+ * number[0] is the part of the image that the first windows cover, 0.8. */
 static inline l2l_attack l2l_attack_square(double epsilon)
 {
     l2l_attack a = l2l_search_attack("square", epsilon, L2L_LINF, 5000, &square__search);
@@ -277,24 +457,6 @@ static inline int64_t aa__begin(l2l_inner *in, const l2l_attack *a, int64_t pass
     }
     for (int i = 0; i < in->n; i++) ((aa__walk *)l2l_spot_of(in, i).state)->walks = walks;
     return passes * walks;
-}
-
-/* Into the ball and the image range. */
-static inline void aa__project(const l2l_spot *p, l2l_real *z)
-{
-    bool l2 = p->attack->norm == L2L_L2;
-    l2l_real epsilon = (l2l_real)p->attack->epsilon;
-    double norm = l2 ? l2l_norm2(z, p->x, p->n) : 0;
-    l2l_real shrink = norm > p->attack->epsilon ? (l2l_real)(p->attack->epsilon / norm) : 1;
-    for (int64_t j = 0; l2 && shrink < 1 && j < p->n; j++)
-        z[j] = p->x[j] + shrink * (z[j] - p->x[j]);
-    for (int64_t j = 0; j < p->n; j++) {
-        l2l_real low = l2 ? 0 : p->x[j] - epsilon, high = l2 ? 1 : p->x[j] + epsilon, v = z[j];
-        low = low > 0 ? low : 0;
-        high = high < 1 ? high : 1;
-        v = v < low ? low : v;
-        z[j] = v > high ? high : v;
-    }
 }
 
 /* ---- APGD (Croce and Hein 2020) ----
@@ -594,8 +756,8 @@ static const l2l_search autoattack__search = {
 /* The standard ensemble, one attack after the other on the images that are still right: apgd, apgd_t,
  * fab_t and square, with 100 steps, 9 classes and 5,000 queries. This is not yet an attack, but what
  * its stages are made of: `steps`, of which there are 50 queries each, `restarts` (of apgd), number[0]
- * (candidates, as of apgd_t), seed, first, batch, only, init and progress may be set. Only in
- * l-infinity, without targets. */
+ * (candidates, as of apgd_t), norm, seed, first, batch, only, init and progress may be set. Without
+ * targets. */
 static inline l2l_attack l2l_attack_autoattack(double epsilon)
 {
     l2l_attack a = l2l_attack_apgd(epsilon);
@@ -614,9 +776,8 @@ static inline bool autoattack_stages(const l2l_model *m, const l2l_attack *all, 
     l2l_context *c = l2l_model_context(m);
     const double epsilon = all->epsilon;
     if (!c || l2l_error(c)) return false;
-    if (all->norm != L2L_LINF || all->targets) {
-        l2l_error_set(c, L2L_ERROR_ARGUMENT, "attack autoattack: only in l-infinity and without "
-                                             "targets");
+    if (all->targets) {
+        l2l_error_set(c, L2L_ERROR_ARGUMENT, "attack autoattack: only without targets");
         return false;
     }
     stages[0] = l2l_attack_apgd(epsilon);
@@ -629,6 +790,7 @@ static inline bool autoattack_stages(const l2l_model *m, const l2l_attack *all, 
         l2l_attack *a = &stages[i];
         const bool aims = aa__aims(a);
         a->steps = all->steps;
+        a->norm = all->norm;
         a->batch = all->batch;
         a->seed = all->seed;
         a->first = all->first;

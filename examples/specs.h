@@ -77,6 +77,13 @@ static const struct spec_kind {
     {"autoattack", l2l_attack_autoattack, "steps|restarts|candidates|seed|eps",
      "apgd, apgd-t, fab-t, square"},
     {"square", l2l_attack_square, "steps|share|seed|eps|target", "by scores, without gradients"},
+    {"apgd-l2", l2l_attack_apgd, "steps|restarts|seed|eps|target", "APGD in an l2 ball"},
+    {"apgd-dlr-l2", l2l_attack_apgd_dlr, "steps|restarts|seed|eps", "on the ratio of logits, l2"},
+    {"apgd-t-l2", l2l_attack_apgd_t, "steps|candidates|seed|eps", "towards 9 classes in turn, l2"},
+    {"fab-t-l2", l2l_attack_fab_t, "steps|candidates|nearest|seed|eps", "nearest, l2, 9 classes"},
+    {"square-l2", l2l_attack_square, "steps|share|seed|eps|target", "by scores, in an l2 ball"},
+    {"autoattack-l2", l2l_attack_autoattack, "steps|restarts|candidates|seed|eps",
+     "the same four in an l2 ball"},
     {"deepfool", l2l_attack_deepfool, "steps|overshoot|candidates|eps", "nearest, l-infinity"},
     {"pgd-l2", l2l_attack_pgd_l2, "steps|step|" SPEC_WALK, "PGD in an l2 ball"},
     {"cw-l2", l2l_attack_cw_l2, "steps|step|searches|constant|confidence|eps|target", "nearest, l2"},
@@ -211,6 +218,18 @@ static inline const struct spec_kind *spec_find(const char *text, const char *na
     return NULL;
 }
 
+/* The attack of a kind; a name that ends in -l2 is one in l2. */
+static inline l2l_attack spec_kind_make(const struct spec_kind *kind, double radius)
+{
+    l2l_attack a = kind->make(radius);
+    size_t n = strlen(kind->name);
+    if (n > 3 && !strcmp(kind->name + n - 3, "-l2")) {
+        a.norm = L2L_L2;
+        a.name = kind->name;
+    }
+    return a;
+}
+
 /* Makes the attack of s->kind, in the ball of its key eps or the usual one. */
 static inline void spec_make(spec *s, const char *eps)
 {
@@ -220,12 +239,12 @@ static inline void spec_make(spec *s, const char *eps)
         cli_fail("--attack %s: needs --maximizer F", s->spec);
     if (s->kind->make == spec_l2lda && !spec_defaults.generator)
         cli_fail("--attack %s: needs --generator F", s->spec);
-    a = s->kind->make(spec_defaults.eps);
+    a = spec_kind_make(s->kind, spec_defaults.eps);
     radius = a.norm == L2L_L2 ? spec_defaults.l2 : spec_defaults.eps;
     if (eps && !spec_real(eps, 0, a.norm == L2L_L2 ? 1e6 : 1, &radius))
         cli_fail("--attack %s: eps '%s': allowed is a number from 0 to %s", s->spec, eps,
                  a.norm == L2L_L2 ? "1000000" : "1, such as 0.3 or 8/255");
-    s->attack = s->kind->make(radius);
+    s->attack = spec_kind_make(s->kind, radius);
     s->attack.seed = spec_defaults.seed;
 }
 
