@@ -1,4 +1,4 @@
-/* l2ladv.h - v0.8.2 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.8.3 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
@@ -58,36 +58,36 @@ int main(void)
    Part I: what a user needs
       1  Configuration macros                         145  >>macros
       2  The public interface                         206  >>interface
-           contexts, errors, memory                   229  >>context
-           random numbers                             341  >>random
-           tensors, the tape, gradients               364  >>tensor
-           operations                                 428  >>operations
-           losses                                     545  >>losses
-           classifiers, layers, own networks          557  >>models
-           outer optimizers, schedules                714  >>optimizers
-           objective, maximizer, outer loss           756  >>seams
-           attacks                                    904  >>attacks
-           the learned maximizer                     1047  >>learned
-           data sets                                 1091  >>data
-           training                                  1115  >>train
-           evaluation                                1258  >>evaluate
-           files                                     1271  >>files
+           contexts, errors, memory                   245  >>context
+           random numbers                             357  >>random
+           tensors, the tape, gradients               380  >>tensor
+           operations                                 444  >>operations
+           losses                                     562  >>losses
+           classifiers, layers, own networks          574  >>models
+           outer optimizers, schedules                731  >>optimizers
+           objective, maximizer, outer loss           773  >>seams
+           attacks                                    921  >>attacks
+           the learned maximizer                     1065  >>learned
+           data sets                                 1109  >>data
+           training                                  1133  >>train
+           evaluation                                1279  >>evaluate
+           files                                     1292  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1388  >>algorithm-1
-      4  The learned maximizer                       2551  >>maximizer
-      5  Maximizers that do not learn                3488  >>maximizers
-      6  Methods and trainers                        3576  >>methods
+      3  Algorithm 1, line by line                   1409  >>algorithm-1
+      4  The learned maximizer                       2576  >>maximizer
+      5  Maximizers that do not learn                3517  >>maximizers
+      6  Methods and trainers                        3605  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4055  >>foundation
-      8  Tensors and reverse-mode autodiff           5158  >>autodiff
-      9  Layers and classifiers                      6979  >>layers
-     10  Losses and outer optimizers                 8644  >>losses-code
+      7  Errors, memory, random numbers, options     4087  >>foundation
+      8  Tensors and reverse-mode autodiff           5194  >>autodiff
+      9  Layers and classifiers                      7024  >>layers
+     10  Losses and outer optimizers                 8698  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9226  >>attacks-code
-     12  Evaluation                                 10090  >>evaluation
-     13  Data sets                                  10142  >>data-code
-     14  Files                                      10238  >>files-code
-     15  Kernels                                    12127  >>kernels
+     11  Attacks                                     9284  >>attacks-code
+     12  Evaluation                                 10153  >>evaluation
+     13  Data sets                                  10216  >>data-code
+     14  Files                                      10312  >>files-code
+     15  Kernels                                    12222  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -180,8 +180,8 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.8.2"
-#define L2LADV_VERSION_NUMBER 802            /* 10000 major + 100 minor + patch, for #if          */
+#define L2LADV_VERSION "0.8.3"
+#define L2LADV_VERSION_NUMBER 803            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((__unused__))
@@ -209,19 +209,35 @@ extern "C" {
 /* The element of every tensor: float, or double under L2LADV_DOUBLE (for gradient checks). */
 #ifdef L2LADV_DOUBLE
 typedef double l2l_real;
-/* Other symbols for what numbers pass through: a file that has the other element does not link. */
+/* Other symbols for all that arrays of numbers pass through, and for where tensors come from: a
+   file that has the other element does not link. */
 #define l2l_context_create l2l_context_create_double
 #define l2l_model_context l2l_model_context_double
+#define l2l_zeros l2l_zeros_double
+#define l2l_full l2l_full_double
 #define l2l_from_nchw l2l_from_nchw_double
 #define l2l_to_nchw l2l_to_nchw_double
+#define l2l_model_forward l2l_model_forward_double
 #define l2l_model_logits l2l_model_logits_double
 #define l2l_model_gradient l2l_model_gradient_double
+#define l2l_model_external l2l_model_external_double
+#define l2l_layer_parameter l2l_layer_parameter_double
 #define l2l_parameter_get l2l_parameter_get_double
 #define l2l_parameter_set l2l_parameter_set_double
+#define l2l_parameter_to_file l2l_parameter_to_file_double
+#define l2l_optimizer_step l2l_optimizer_step_double
+#define l2l_look l2l_look_double
 #define l2l_attack_run l2l_attack_run_double
+#define l2l_attack_worst l2l_attack_worst_double
+#define l2l_spot_of l2l_spot_of_double
+#define l2l_spot_init l2l_spot_init_double
+#define l2l_norm2 l2l_norm2_double
+#define l2l_learned_parameters l2l_learned_parameters_double
+#define l2l_learned_gradient l2l_learned_gradient_double
 #define l2l_dataset_from_arrays l2l_dataset_from_arrays_double
 #define l2l_dataset_read l2l_dataset_read_double
 #define l2l_train_step l2l_train_step_double
+#define l2l_evaluate l2l_evaluate_double
 #else
 typedef float l2l_real;
 #endif
@@ -318,7 +334,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.8.2, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.8.3, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -440,8 +456,9 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
      gradient is 0 where all that it is made of is 0 (corners, dead units).
    - Outputs of equal patches would differ by it. Within the 2x2 windows of a pooling with stride 2
      and without padding, by `pool` of l2l_conv or after it, they are made equal again (equal: to
-     4e-6 of their largest number), so that the first maximum wins on plain backgrounds as well.
-     Under max pooling of other windows such ties fall at random. */
+     4e-6 of their largest number; but not where two of a pixel's first 4 to 16 channels differ by
+     1/4096 of themselves), so that the first maximum wins on plain backgrounds as well. Under max
+     pooling of other windows such ties fall at random. */
 
 /* Convolution, in one node: y = pool(relu(scale * conv(x, w) + bias + residual)). x NxHxWxC,
    w khxkwxCxK, the vectors 1x1x1xK, the residual as conv's output. Fields left NULL or false are
@@ -569,7 +586,7 @@ typedef struct l2l_model_options {
     int channels, height, width, classes; /* images CxHxW, K logits: of the known ones as below   */
     double width_multiplier; /* channels are rounded to multiples of 8; wrn: the widening factor  */
     int depth;               /* of wrn: 10, 16, 22, 28, 34, 40, ...                               */
-    double dropout;             /* 0: off                                                         */
+    double dropout;             /* of smallcnn, behind fc1; 0: off. Files do not keep it          */
     double last_layer_deviation; /* 0.01; TRADES starts from 0: no input gradient at first        */
     int normalise;               /* how many of the channels below count; 0: inputs stay in [0,1] */
     double mean[4], deviation[4]; /* the network gets (x - mean) / deviation, channel by channel  */
@@ -815,17 +832,17 @@ typedef struct l2l_inner {
     bool targeted;            /* labels are to be reached: L is minus the objective               */
     double step_size;         /* in pixels                                                        */
     int T;                    /* number of steps                                                  */
-    const double *w;          /* w[0..T], the weights of L_phi; w[0] = 0                          */
+    const double *w;          /* w[0..T], the weights of L_phi; w[0] = 0; NULL in an attack       */
     l2l_mode mode;            /* of the classifier                                                */
     int t;                    /* the step at hand                                                 */
     l2l_tensor *adv;          /* x'_t                                                             */
-    l2l_tensor *start;        /* x'_0, kept for maximizers that learn                             */
+    l2l_tensor *start;        /* x'_0; NULL but in training by a maximizer that learns            */
     l2l_tensor *delta;        /* a maximizer writes its delta_t here                              */
     const struct l2l_maximizer *maximizer;
     l2l_tensor *memory[2];    /* as many as the maximizer asked for: a number for every pixel, 0  */
                               /* at first, that stays with its image                              */
-    l2l_tensor **g;           /* g[t], raw per-image gradients; all kept if the maximizer learns, */
-                              /* else g[t] is valid only at step t                                */
+    l2l_tensor **g;           /* g[t], raw per-image gradients; all kept in training if the       */
+                              /* maximizer learns, else g[t] is valid only at step t              */
     l2l_real *loss;           /* n losses at the point last looked at                             */
     int *predicted;           /* n classes at that point                                          */
     double L_phi;             /* sum over images and t of w[t] L(f(x'_t), y), earlier parts' too; */
@@ -907,15 +924,16 @@ L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n);
    mode; no parameter gradient is touched. After every attack ball and range are checked.
 
    Returned is the first iterate that is misclassified, else the one with the largest loss over all
-   restarts (so that more steps from the same start are never weaker); with last_iterate the
-   last. Without last_iterate fooled images leave the batch, so that a pass costs less and less;
-   not so with a maximizer of your own without `keep` (2.8).
+   restarts (so that more steps from the same start are never weaker); with last_iterate the last of
+   each restart is all that is compared. Without last_iterate fooled images leave the batch, so that
+   a pass costs less and less; not so with a maximizer of your own without `keep` (2.8).
 
    What is not finite is neither robust nor fooled: logits, losses, gradients or steps with NaN or
-   infinity in them, in an image that is still attacked, end the attack with an L2L_ERROR_NUMERIC.
-   It names the image by its index in the data set (first + i), the step (of a search: the pass),
-   what is not finite and, of logits, the class: those of the first such image, whatever the batch
-   is. So a model that rules a class out gives it a large negative logit, -1e30, not -INFINITY.
+   infinity in them, in an image that is still attacked or, of logits, on a clean image, end the
+   attack with an L2L_ERROR_NUMERIC. It names the image by its index in the data set (first + i),
+   the step (of a search: the pass), what is not finite and, of logits, the class: those of the
+   first such image, whatever the batch is. So a model that rules a class out gives it a large
+   negative logit, -1e30, not -INFINITY.
 
    With targets, an image whose target is its own label is left alone: it comes back as it is, with
    success false. */
@@ -1214,7 +1232,9 @@ L2LADVDEF l2l_train_options l2l_train_default(void);
 
 typedef struct l2l_trainer l2l_trainer;
 /* The model (and phi, inside the method) are trained in place. d may be NULL: then the images come
-   by l2l_train_step alone, options.steps times, and none can be held out. */
+   by l2l_train_step alone, options.steps times, and none can be held out. What else writes to the
+   model between two steps (another trainer, l2l_model_load) is undone where the next one meets
+   numbers that are not finite: theta is then again what it was before this trainer's last step. */
 L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
                                           const l2l_train_options *o);
 /* Model, phi and data set stay: they are the caller's. */
@@ -1229,7 +1249,8 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
    failed, again, and ends with the bits of a training that never lacked any. A log, as JSON lines:
    examples/training_log.h. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
-/* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are.
+/* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are; not
+   for a trainer that l2l_train shall go on with, which counts epochs by its own steps.
    *p is of no use where it fails; a step that had no memory can be made again, as above, by the
    same call. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
@@ -1264,8 +1285,8 @@ L2LADVDEF l2l_note *l2l_trainer_note(l2l_trainer *t);
 L2LADVDEF bool l2l_evaluate(l2l_model *m, const l2l_attack *attacks, int n_attacks,
                             const l2l_dataset *d, int first, int n, l2l_real *adversarial,
                             l2l_record *records);
-/* The share of the first `images` of a data set (0: of all) that are right under an attack, or with
-   NULL for it on the clean images. After an error it is 0. */
+/* The share of the first `images` of a data set (0: of all) that are right under an attack, whose
+   `only` is NULL, or with NULL for it on the clean images. After an error it is 0. */
 L2LADVDEF double l2l_accuracy(l2l_model *m, const l2l_dataset *d, int images, const l2l_attack *a);
 
 /* -- 2.14 Files ------------------------------------------------------------------------ >>files --
@@ -1435,6 +1456,7 @@ struct l2l_trainer {
     int64_t theta_size;                      /* numbers in all of theta                           */
     l2l_real *good;                          /* theta of the last step with finite loss, gradient */
     bool has_good, sampled;
+    bool end_told;                           /* the callback is called for the end of an epoch    */
     l2l_tensor **theta, **found;             /* trainable parameters + x'_T, and their gradients  */
     l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
     l2l_real *sum;                           /* over the parts: l2l__lay_out; NULL: there is 1    */
@@ -2404,12 +2426,9 @@ static bool l2l__end_epoch(l2l_trainer *t)
 {
     l2l_progress *p = &t->progress;
     p->epoch_ended = true;
-    if (t->epoch_seen) {                     /* 0: this is made up for, see l2l__after_step       */
-        p->epoch_loss = t->epoch_loss / (double)t->epoch_seen;
-        p->epoch_accuracy = p->accuracy < 0 ? -1 : t->epoch_right / (double)t->epoch_seen;
-    }
-    t->epoch_loss = t->epoch_right = 0;
-    t->epoch_seen = 0;
+    p->epoch_loss = t->epoch_seen ? t->epoch_loss / (double)t->epoch_seen : 0;
+    p->epoch_accuracy = p->accuracy < 0 || !t->epoch_seen ? -1
+                                                          : t->epoch_right / (double)t->epoch_seen;
     if (t->n_held_out == 0) return true;
     if (!l2l__validate(t)) return false;
     p->best = p->validation_robust > t->best_score;
@@ -2492,14 +2511,21 @@ static bool l2l__epoch_is_owed(const l2l_trainer *t)
 }
 
 /* What follows a step: at the end of an epoch the held-out images, then the callback. Where the
-   former fail, the epoch's end stays owed, and the next l2l_train begins with it. */
+   former fail, the epoch's end stays owed, and the next l2l_train, also of a trainer that went on
+   from a checkpoint, begins with it. A checkpoint of the callback's own is behind the epoch. */
 static void l2l__after_step(l2l_trainer *t)
 {
     l2l_progress *p = &t->progress;
     const l2l_train_options *o = &t->options;
     bool ended = l2l__epoch_is_owed(t), ok = !ended || l2l__end_epoch(t);
     memset(&t->part, 0, sizeof t->part);
+    if (ended && ok) {
+        t->epoch_loss = t->epoch_right = 0;
+        t->epoch_seen = 0;
+    }
+    t->end_told = ended && ok;
     if (ok && o->progress) t->part.stop = !o->progress(o->user, p);
+    t->end_told = false;
     if (!ended || !ok) return;
     p->epoch++;
     p->step_in_epoch = 0;
@@ -2511,9 +2537,8 @@ static void l2l__end_step(l2l_trainer *t, const l2l_inner *in)
     l2l__report(t, in);
     t->progress.step = ++t->step;
     l2l__average_theta(t);
-    if (t->given) return;
-    t->progress.step_in_epoch++;
-    if (l2l__last_finite(t) && !l2l__plateau(t)) l2l__after_step(t);
+    if (!t->given) t->progress.step_in_epoch++;
+    if (l2l__last_finite(t) && !t->given && !l2l__plateau(t)) l2l__after_step(t);
     else memset(&t->part, 0, sizeof t->part);
 }
 
@@ -3422,7 +3447,11 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
     const char *where = "l2l_learned_gradient";
     l2l_context *c = in ? in->context : m ? m->context : NULL;
     return c && !c->status && l2l__given(c, where, "the inner problem", in) &&
-           l2l__given(c, where, "gradient", gradient) && l2l__learned_ready(m, in) &&
+           l2l__given(c, where, "gradient", gradient) &&
+           ((in->start && in->w) ||
+            l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: x'_0 and all of g are kept only in a training "
+                      "whose maximizer learns, not in an attack", where)) &&
+           l2l__learned_ready(m, in) &&
            l2l__learned_adjoint(m, in, true, 1, gradient) &&
            l2l__phi_finite(m, "gradient", gradient);
 }
@@ -4000,6 +4029,9 @@ L2LADVDEF bool l2l_train(l2l_trainer *t)
         l2l__fail(t->context, L2L_ERROR_ARGUMENT, "l2l_train: the trainer was made without a data "
                   "set: use l2l_train_step");
     if (!t->context->status && l2l__parts_ok(t)) l2l__maybe_resume(t);
+    if (t->step != t->progress.epoch * t->progress.steps_in_epoch + t->progress.step_in_epoch)
+        l2l__fail(t->context, L2L_ERROR_ARGUMENT, "l2l_train: of this trainer's %z steps some were "
+                  "made by l2l_train_step, which goes on with it", t->step);
     if (l2l__alike(t) && l2l__epoch_is_owed(t)) {
         l2l__after_step(t);
         l2l__go_on(t);
@@ -4973,6 +5005,7 @@ static const double *l2l__state_of(l2l_context *c, const char *what, const l2l__
     return c->status ? NULL : numbers + n + 1;
 }
 
+#define L2L__BELOW_1 0.99999997              /* a float is 1 from 1 - 2^-25 on, and 0 to 7e-46    */
 static const char *const l2l__optimizer_names[] = {"sgd", "adam"};
 static const l2l__field l2l__optimizer_fields[] = {
     L2L__ENUM(l2l_optimizer_options, kind, l2l__optimizer_names, 0),
@@ -4980,9 +5013,9 @@ static const l2l__field l2l__optimizer_fields[] = {
     L2L__NUMBER(l2l_optimizer_options, momentum, 0, 1, L2L__BELOW),
     L2L__NUMBER(l2l_optimizer_options, weight_decay, 0, (double)FLT_MAX, 0),
     L2L__BOOL(l2l_optimizer_options, nesterov, 0),
-    L2L__NUMBER(l2l_optimizer_options, beta1, 0, 1, L2L__BELOW),
-    L2L__NUMBER(l2l_optimizer_options, beta2, 0, 1, L2L__BELOW),
-    L2L__NUMBER(l2l_optimizer_options, epsilon, 0, (double)FLT_MAX, L2L__ABOVE),
+    L2L__NUMBER(l2l_optimizer_options, beta1, 0, L2L__BELOW_1, L2L__BELOW),
+    L2L__NUMBER(l2l_optimizer_options, beta2, 0, L2L__BELOW_1, L2L__BELOW),
+    L2L__NUMBER(l2l_optimizer_options, epsilon, 1e-45, (double)FLT_MAX, L2L__ABOVE),
     L2L__NUMBER(l2l_optimizer_options, clip, 0, DBL_MAX, 0),
     L2L__END};
 
@@ -5121,6 +5154,9 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     if (!o->method.maximizer.gradient != !o->method.maximizer.update)
         return l2l__fail(c, bad, "training: the maximizer '%s' needs both gradient and update, or "
                          "neither", o->method.maximizer.name);
+    if (!o->method.maximizer.pack != !o->method.maximizer.unpack)
+        return l2l__fail(c, bad, "training: the maximizer '%s' needs both pack and unpack, or "
+                         "neither", o->method.maximizer.name);
     if (o->rank >= (o->ranks > 1 ? o->ranks : 1))
         return l2l__fail(c, bad, "training: rank %d is not below ranks, %d", o->rank, o->ranks);
     if (o->ranks > 1 && !o->exchange)
@@ -5194,7 +5230,7 @@ enum { L2L__CACHES = 8 };
 typedef struct l2l__cache {
     l2l_real *panels;
     int64_t count;
-    int rows, stride;                        /* of what was packed: a view may have another shape */
+    int kh, kw, depth, stride;               /* of what was packed: a view may have another shape */
     uint64_t version;
     const struct l2l__kernels *kernels;
 } l2l__cache;
@@ -5533,9 +5569,9 @@ L2LADVDEF l2l_tensor *l2l_from_nchw(l2l_context *c, const l2l_real *values, l2l_
 {
     l2l_tensor *x = l2l__given(c, "l2l_from_nchw", "values", values)
                         ? l2l__new(c, "l2l_from_nchw", s) : NULL;
-    int64_t plane = (int64_t)s.h * s.w, one = plane * s.c;
-    int n = x ? s.n : 0;
-    for (int i = 0; i < n; i++) l2l__image_to_hwc(values + i * one, s.c, plane, x->data + i * one);
+    int64_t plane = x ? (int64_t)s.h * s.w : 0, one = plane * s.c;
+    for (int i = 0; x && i < s.n; i++)
+        l2l__image_to_hwc(values + i * one, s.c, plane, x->data + i * one);
     return x;
 }
 
@@ -5677,9 +5713,11 @@ static void l2l__walk_back(l2l_context *c, l2l__walk *w, l2l_tensor *output, l2l
 {
     l2l__walk_mark(c, w);
     l2l_tensor **slot = l2l__walk_slot(w, output);
-    if (slot)                                /* a view: l2l_release lets go of what it shows      */
-        *slot = cotangent ? l2l_reshape(c, cotangent, output->shape)
-                          : l2l_full(c, output->shape, 1);
+    if (slot && !cotangent) *slot = l2l_full(c, output->shape, 1);
+    else if (slot && (flags & L2L_FREE_GRAPH)) /* which may give the cotangent itself back        */
+        *slot = l2l__copy(c, cotangent);
+    else if (slot)                           /* a view: l2l_release lets go of what it shows      */
+        *slot = l2l_reshape(c, cotangent, output->shape);
     for (int i = w->last; i >= 0 && !c->status; i--)
         if ((w->need[i] & 1) && w->slot[i]) l2l__walk_node(c, w, c->tape[i], flags);
     for (int i = 0; i < w->n && !c->status; i++) {
@@ -5977,6 +6015,8 @@ L2LADVDEF l2l_tensor *l2l_leaky_relu(l2l_context *c, l2l_tensor *x, double slope
 }
 L2LADVDEF l2l_tensor *l2l_project(l2l_context *c, l2l_tensor *z, l2l_tensor *x, double epsilon)
 {
+    if (!(epsilon >= 0))
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_project: epsilon %g is not at least 0", epsilon);
     return l2l__pointwise(c, L2L__PROJECT, "l2l_project", z, x, epsilon, 0);
 }
 /* The bounds are rounded to l2l_real first, so that a result on one of them is within them: clamped
@@ -6969,6 +7009,11 @@ L2LADVDEF l2l_tensor *l2l_pick(l2l_context *c, l2l_tensor *logits, const int *cl
 L2LADVDEF l2l_tensor *l2l_unpick(l2l_context *c, l2l_tensor *values, const int *classes, int k)
 {
     if (!l2l__rows_ready(c, "l2l_unpick", values)) return NULL;
+    if (values->shape.c != 1) {
+        l2l__fail(c, L2L_ERROR_SHAPE, "l2l_unpick: expected Nx1x1x1, not %dx1x1x%d",
+                  values->shape.n, values->shape.c);
+        return NULL;
+    }
     return l2l__by_class(c, L2L__UNPICK, "l2l_unpick", values, classes, k, k);
 }
 
@@ -7257,7 +7302,8 @@ L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor 
         !l2l__flags_ok(m, name, u->flags, L2L_RELU | L2L_POOL | L2L_NO_BIAS)) return NULL;
     w = l2l__parameter(m, name, "weight",
                        l2l_shape_of(u->kernel, u->kernel, x->shape.c, u->channels), 4, true,
-                       sqrt(2 / ((double)u->kernel * u->kernel * x->shape.c)), 0);
+                       u->kernel > 0 ? sqrt(2 / ((double)u->kernel * u->kernel * x->shape.c)) : 0,
+                       0);
     if (!(u->flags & L2L_NO_BIAS))
         o.bias = l2l__parameter(m, name, "bias", l2l__channels(u->channels), 1, true, 0, 0);
     o.stride = u->stride;
@@ -7706,7 +7752,7 @@ static const l2l__field l2l__model_fields[] = {
 static bool l2l__normal(double mean, double deviation)
 {
     return fabs(mean) <= (double)FLT_MAX && deviation >= (double)FLT_MIN &&
-           deviation <= (double)FLT_MAX;
+           deviation <= (double)FLT_MAX && fabs(mean) <= (double)FLT_MAX * deviation;
 }
 
 static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
@@ -7724,14 +7770,18 @@ static bool l2l__model_options_ok(l2l_context *c, const l2l_model_options *o)
                          "smallcnn, vgg16, wrn, resnet18); for a network of your own set "
                          "`forward`", o->arch);
     if (!l2l__options_ok(c, "l2l_model_create", l2l__model_fields, o, 0)) return false;
+    if (o->dropout > 0 && (o->forward == l2l__vgg16 || o->forward == l2l__wrn ||
+                           o->forward == l2l__resnet18))
+        return l2l__fail(c, bad, "l2l_model_create: dropout %g, but '%s' has none; of the known "
+                         "networks smallcnn has", o->dropout, o->arch);
     if (o->normalise && o->normalise != o->channels)
         return l2l__fail(c, bad, "l2l_model_create: normalise %d must be 0 or the number of "
                          "channels (%d, at most 4)", o->normalise, o->channels);
     for (int i = 0; i < o->normalise; i++)
         if (!l2l__normal(o->mean[i], o->deviation[i]))
             return l2l__fail(c, bad, "l2l_model_create: mean %g of channel %d is not finite, or "
-                             "deviation %g not above 0 and finite", o->mean[i], i,
-                             o->deviation[i]);
+                             "deviation %g not above 0 and finite, or their ratio no float",
+                             o->mean[i], i, o->deviation[i]);
     return true;
 }
 
@@ -7991,6 +8041,10 @@ L2LADVDEF bool l2l_model_copy(l2l_model *to, const l2l_model *from)
             !l2l__same(to->slot[i]->value.shape, from->slot[i]->value.shape))
             return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: '%s' and '%s' differ in name "
                              "or shape", to->slot[i]->name, from->slot[i]->name);
+    if (from->options.normalise && to->options.channels != from->options.channels)
+        return l2l__fail(c, L2L_ERROR_MISMATCH, "l2l_model_copy: %d channels against the %d of a "
+                         "model that normalises them", to->options.channels,
+                         from->options.channels);
     for (int i = 0; i < to->n_slots; i++) {
         memcpy(to->slot[i]->value.data, from->slot[i]->value.data,
                (size_t)l2l_count(to->slot[i]->value.shape) * sizeof(l2l_real));
@@ -8864,6 +8918,10 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
     adam = options->kind == L2L_ADAM;
     if (n < 0) l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_optimizer_create: %d arrays", n);
     if (n > 0 && !l2l__given(c, "l2l_optimizer_create", "sizes", sizes)) return NULL;
+    for (int i = 0; i < n; i++)
+        if (sizes[i] < 0)
+            l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_optimizer_create: array %d of %z numbers", i,
+                      sizes[i]);
     if (!(o = (l2l_optimizer *)l2l__allocate(c, sizeof *o))) return NULL;
     o->context = c;
     o->options = *options;
@@ -9016,7 +9074,7 @@ L2LADVDEF double l2l_schedule_factor(const l2l_schedule *s, int64_t step, int64_
         if (t > 1) t = 1;
         factor = s->final + (1 - s->final) * 0.5 * (1 + cos(3.14159265358979323846 * t));
     }
-    if (s->warm_up > 0 && at < s->warm_up)   /* step 0 already moves: (step+1) of the rise        */
+    if (total > 0 && at < s->warm_up)        /* step 0 already moves: (step+1) of the rise        */
         factor *= (double)(step + 1) / (s->warm_up * (double)total + 1);
     return factor;
 }
@@ -9386,7 +9444,7 @@ static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a,
     const l2l_status bad = L2L_ERROR_ARGUMENT;
     if (!l2l__given(c, who, "the attack", a)) return false;
     if (!l2l__options_ok(c, who, l2l__attack_fields, a, 0)) return false;
-    if (!a->minimal && !(a->epsilon <= (a->norm == L2L_LINF ? 1 : DBL_MAX)))
+    if (!a->minimal && !(a->epsilon <= (a->norm == L2L_LINF ? 1 : (double)FLT_MAX)))
         return l2l__fail(c, bad, "%s: epsilon %g is not %s; %s", who, a->epsilon,
                          a->norm == L2L_LINF ? "in [0,1]" : "finite", *l2l__pixel_hint);
     if (a->steps > 0 && !a->maximizer.step && !a->search)
@@ -9395,6 +9453,11 @@ static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a,
     if (a->search && (a->last_iterate || (a->restarts > 1 && !a->search->restarts)))
         return l2l__fail(c, bad, "%s %s: a search without %s", who, a->name,
                          a->last_iterate ? "last_iterate" : "restarts");
+    if (a->search && (!a->search->begin || !a->search->point || !a->search->seen))
+        return l2l__fail(c, bad, "%s %s: the search lacks begin, point or seen", who, a->name);
+    if (a->search && (a->search->memory < 0 || a->search->memory > 3))
+        return l2l__fail(c, bad, "%s %s: the search asks for %d tensors of memory, not 0 to 3", who,
+                         a->name, a->search->memory);
     if (a->search && !(a->objective.confidence >= 0))
         return l2l__fail(c, bad, "%s %s: objective.confidence %g is not at least 0", who, a->name,
                          a->objective.confidence);
@@ -10100,6 +10163,7 @@ L2LADVDEF bool l2l_evaluate(l2l_model *m, const l2l_attack *attacks, int n_attac
     if (!c || c->status || !l2l__dataset_fits(c, who, d, &m->options) ||
         (n_attacks > 0 && !l2l__given(c, who, "the attack", attacks)))
         return false;
+    if (n_attacks < 0) return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d attacks", who, n_attacks);
     if (first < 0 || n < 0 || n > d->count - first)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: %d images from %d on are not among %d", who, n,
                          first, d->count);
@@ -10124,13 +10188,23 @@ L2LADVDEF bool l2l_evaluate(l2l_model *m, const l2l_attack *attacks, int n_attac
 L2LADVDEF double l2l_accuracy(l2l_model *m, const l2l_dataset *d, int images, const l2l_attack *a)
 {
     const l2l_attack none = l2l__attack("none", 0, 0, 0, L2L_START_CLEAN);
+    l2l_context *c = l2l_model_context(m);
+    l2l_attack part = a ? *a : none;
     l2l_record records[100];
     int n, right = 0, all = d && (images <= 0 || images > d->count) ? d->count : images;
-    if (!a) a = &none;
+    if (part.only && c)
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_accuracy: an attack on some of the images alone: "
+                  "`only` must be NULL");
+    part.progress = NULL;                    /* it is told of all images, not of a hundred        */
     for (int i = 0; i == 0 || i < all; i += n) {
         n = all - i < 100 ? all - i : 100;
-        if (!l2l_evaluate(m, a, 1, d, i, n, NULL, records)) return 0;
-        for (int j = 0; j < n; j++) right += !l2l__broken(a, &records[j]);
+        if (!l2l_evaluate(m, &part, 1, d, i, n, NULL, records)) return 0;
+        for (int j = 0; j < n; j++) right += !l2l__broken(&part, &records[j]);
+        if (a && a->progress && n > 0 && !a->progress(a->user, i + n, all)) {
+            l2l__fail(c, L2L_ERROR_CANCELLED, "attack %s: cancelled after %d of %d images", a->name,
+                      i + n, all);
+            return 0;
+        }
     }
     return all > 0 ? (double)right / all : 0;
 }
@@ -11395,6 +11469,11 @@ static bool l2l__normalisation_read(const l2l__bundle *b, l2l_model_options *o, 
                             "(a deviation above 0) for each of %d channels, with commas between",
                             k ? "deviation" : "mean", texts[k], channels);
     }
+    for (i = 0; i < *n; i++)
+        if (!l2l__normal(o->mean[i], o->deviation[i]))
+            return l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata mean and deviation of channel "
+                            "%d are %g and %g, whose ratio is no float", i, o->mean[i],
+                            o->deviation[i]);
     return true;
 }
 
@@ -11423,6 +11502,7 @@ static bool l2l__model_take(l2l_model *m, l2l__bundle *file, int *extra)
 static bool l2l__model_load(l2l_model *m, l2l__file f, int *extra)
 {
     l2l__bundle file;
+    if (extra) *extra = 0;
     bool ok = l2l__bundle_open(f, &file) && l2l__model_take(m, &file, extra);
     l2l__bundle_close(&file);
     return ok;
@@ -11432,8 +11512,15 @@ L2LADVDEF bool l2l_model_load_memory(l2l_model *m, const void *data, size_t byte
 {
     return m && l2l__model_load(m, l2l__file_of(m->context, "memory", data, bytes), extra);
 }
+static void l2l__no_bytes(void **data, size_t *bytes)
+{
+    if (data) *data = NULL;
+    if (bytes) *bytes = 0;
+}
+
 L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *bytes)
 {
+    l2l__no_bytes(data, bytes);
     return m && l2l__model_save(m, NULL, data, bytes);
 }
 
@@ -11509,6 +11596,7 @@ L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t 
 }
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes)
 {
+    l2l__no_bytes(data, bytes);
     return m && l2l__phi_save(m, NULL, data, bytes);
 }
 
@@ -11566,8 +11654,8 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
     double *v = (double *)l2l__bundle_add(b, "state", L2L__F64, 1, &n, NULL);
     if (v) l2l__options_pack(l2l__state_fields, t, v);
     if (v) v[L2L__STATE] = (double)t->optimizer->steps;
-    if (v && v[2] > 0 && v[2] >= (double)t->progress.steps_in_epoch) {
-        v[1]++;                              /* by the callback, at the end of an epoch           */
+    if (v && t->end_told) {
+        v[1]++;
         v[2] = 0;
     }
     n = m->pack ? m->pack(m->self, NULL) : 0;
@@ -11594,6 +11682,9 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
 {
     l2l__bundle b;
     if (!t) return false;
+    if (t->note.number < 0 || t->note.number > (int64_t)L2L__EXACT)
+        return l2l__fail(t->context, L2L_ERROR_ARGUMENT, "checkpoint: note.number is %z, not in 0 "
+                         "to 2^53", t->note.number);
     l2l__checkpoint_bundle(t, &b);
     l2l__bundle_put(&b, "format", l2l__checkpoint_format);
     l2l__bundle_put(&b, "best", t->best ? "yes" : "no");
@@ -11635,7 +11726,7 @@ static bool l2l__state_ok(const l2l_trainer *t, const l2l__bundle *file, const l
     int i = 0;
     while (i < L2L__STATE && l2l__field_fits(l2l__state_fields + i, v[i]) &&
            !(i == 1 && v[1] > p->epochs) &&  /* all of it in the training at hand                 */
-           !(i == 2 && (v[2] >= (double)p->steps_in_epoch || (v[2] > 0 && !(v[1] < p->epochs)) ||
+           !(i == 2 && (v[2] > (double)p->steps_in_epoch || (v[2] > 0 && !(v[1] < p->epochs)) ||
                         v[0] < v[1] * (double)p->steps_in_epoch + v[2]))) i++;
     if (i < L2L__STATE) name = l2l__state_fields[i].name;
     else if (v[i] >= 0 && v[i] <= L2L__EXACT && !(v[i] > floor(v[i]))) return true;
@@ -11681,10 +11772,14 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
                       format, l2l__checkpoint_format);
     if (ok && l2l__fingerprint_matches(&file, "model", l2l__model_fields, &t->model->options) &&
         l2l__fingerprint_matches(&file, "", l2l__training_fields, t)) {
-        if (!strcmp(best, "yes") && !t->best) t->best = l2l_model_clone(t->context, t->model);
+        l2l_model *was = t->best;            /* there is one afterwards where the file has one    */
+        if (strcmp(best, "yes")) t->best = NULL;
+        else if (!was) t->best = l2l_model_clone(t->context, t->model);
         l2l__checkpoint_bundle(t, &b);
         ok = l2l__checkpoint_take(t, &file, &b);
         l2l__bundle_close(&b);
+        if (t->best != was) l2l_model_free(ok ? was : t->best);
+        if (!ok) t->best = was;
         note = l2l__bundle_text(&file, l2l__note_key);
         if (ok) l2l__format(t->note.text, sizeof t->note.text, "%s", note ? note : "");
     }
@@ -13848,13 +13943,13 @@ static void l2l__pack_panel(const l2l__kernels *kernels, const l2l__matrix *m,
                             const l2l_real *data, int panel, int d0, int depth, l2l_real *out)
 {
     const int s = m->stride, width = kernels->columns, left = m->columns - panel * width;
-    int g, i, j;
     data += d0 * m->sd + (int64_t)panel * width * m->sq;
-    for (g = 0; g < s * s; g++)
-        for (i = g / s; i < m->kh; i += s)
-            for (j = g % s; j < m->kw; j += s, out += (int64_t)depth * width)
-                kernels->pack(depth, left < width ? left : width,
-                              data + (i * m->kw + j) * m->st, m->sd, m->sq, out);
+    for (int y = 0; y < s && y < m->kh; y++)
+        for (int x = 0; x < s && x < m->kw; x++)
+            for (int i = y; i < m->kh; i += s)
+                for (int j = x; j < m->kw; j += s, out += (int64_t)depth * width)
+                    kernels->pack(depth, left < width ? left : width,
+                                  data + (i * m->kw + j) * m->st, m->sd, m->sq, out);
 }
 
 /* The matrix of a weight for x -> y (direction 0) or dy -> dx (1). */
@@ -13873,18 +13968,17 @@ static l2l__matrix l2l__matrix_of(const l2l__geometry *g, int direction)
 
 /* Room for `count` numbers made of a weight: in the parameter's cache or, where the weight is none,
    in the arena; and whether they must be made anew. They stay where the room has this length, was
-   packed from as many rows (kh * depth) at this stride for these kernels, and nobody has written
-   the weight since. Who gets it `fresh` must fill it: it counts as made from here on. NULL after
-   an error. */
+   packed as a matrix of this shape, at this stride, for these kernels, and nobody has written the
+   weight since. Who gets it `fresh` must fill it: it counts as made from here on. NULL after an
+   error. */
 static l2l_real *l2l__cached(l2l_context *c, l2l__packed *p, int which, int64_t count,
                              const l2l__matrix *m, bool *fresh)
 {
     l2l__cache *k = p ? &p->cache[which] : NULL;
-    int rows = m->kh * m->depth;
     *fresh = true;
     if (!k) return (l2l_real *)l2l__arena_array(c, count, sizeof *k->panels);
     *fresh = k->count != count || k->kernels != c->kernels || k->version != p->version ||
-             k->stride != m->stride || k->rows != rows;
+             k->stride != m->stride || k->kh != m->kh || k->kw != m->kw || k->depth != m->depth;
     if (!*fresh) return k->panels;
     if (c->caller) {                         /* which other threads may be reading                */
         l2l__fail(c, L2L_ERROR_UNSUPPORTED, "a weight is not packed yet");
@@ -13898,7 +13992,9 @@ static l2l_real *l2l__cached(l2l_context *c, l2l__packed *p, int which, int64_t 
         k->count = count;
     }
     k->stride = m->stride;
-    k->rows = rows;
+    k->kh = m->kh;
+    k->kw = m->kw;
+    k->depth = m->depth;
     k->kernels = c->kernels;
     k->version = p->version;
     return k->panels;
@@ -14167,8 +14263,8 @@ static bool l2l__indirect_phases(l2l_context *c, const l2l__geometry *g, const l
     if (!q.panels) return false;
     if (g->kh < s || g->kw < s)
         memset(dx, 0, (size_t)g->n * (size_t)g->h * (size_t)g->w * (size_t)g->c * sizeof *dx);
-    for (q.py = 0; q.py < s; q.py++)
-        for (q.px = 0; q.px < s; q.px++) {
+    for (q.py = 0; q.py < s && q.py < g->h; q.py++)
+        for (q.px = 0; q.px < s && q.px < g->w; q.px++) {
             int u = (q.py + g->padding) % s, v = (q.px + g->padding) % s, i;
             q.y0 = (q.py + g->padding) / s;
             q.x0 = (q.px + g->padding) / s;
@@ -15295,6 +15391,11 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   0.8.3  (2026-11)  a weight seen as another shape is packed anew (it was computed with wrongly); a
+                     checkpoint keeps an epoch's end that is owed, and leads back before the first
+                     best model; Square, and so AutoAttack, in l2; what went wrong silently is
+                     refused: phi's gradient in an attack, Adam's numbers that are no floats,
+                     dropout where there is none, l2l_train after l2l_train_step
    0.8.2  (2026-11)  Square on smallcnn: the first layers work on cuts around what changes; softmax
                      and cross-entropy of logits beyond 1e15; states of evaluations have the
                      seconds of all sittings (format 7)

@@ -1521,8 +1521,9 @@ def attack_worst(model, x, y, attacks, epsilon, *, maximizer=None, progress=None
 
 
 def autoattack(model, x, y, epsilon, *, progress=None, **options):
-    """AutoAttack's standard ensemble in the l-infinity ball, and the checks of the header's
-    evaluation. Arguments as of attack(); options: steps, restarts, candidates, seed, batch. Returns
+    """AutoAttack's standard ensemble in the l-infinity ball (norm="l2": in l2), and the checks of the
+    header's evaluation. Arguments as of attack(); options: norm, steps, restarts, candidates, seed,
+    batch. Returns
 
     adversarial  N x C x H x W
     robust       N booleans: right on the image and under every stage

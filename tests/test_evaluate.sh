@@ -48,7 +48,8 @@ number() { # number KEY: the first number of this name in the output
 all=none,fgsm,ifgsm:steps=3,pgd:steps=5:restarts=2,mim:steps=3,cw-pgd:steps=3,bls:steps=3,learned,cw-l2lda:steps=5
 all=$all,square:steps=30,deepfool:steps=5,pgd-l2:steps=3,cw-l2:steps=5:searches=2,deepfool-l2:steps=5
 all=$all,sign-opt:steps=150,transfer:from=b.safetensors,pgd:target=next,pgd:target=least,pgd:target=random,pgd:target=3
-all=$all,pgd-decay:steps=5,pgd-adam:steps=5
+all=$all,pgd-decay:steps=5,pgd-adam:steps=5,apgd-l2:steps=5,apgd-dlr-l2:steps=5,apgd-t-l2:steps=3:candidates=3
+all=$all,fab-t-l2:steps=3:candidates=3,square-l2:steps=30,autoattack-l2:steps=2:candidates=3:eps=0.5
 json a --maximizer phi.safetensors --attack $all >output 2>&1
 cp output all.json
 for spec in $(echo $all | tr , ' '); do

@@ -101,6 +101,20 @@ count=$(wc -l <"$work/functions")
 } >"$complaints"
 verdict "the interface can be read ($count public functions)" "$complaints"
 
+awk '/^L2LADVDEF / { collect = 1; text = "" }
+collect { text = text " " $0 }
+collect && /;/ {
+    collect = 0
+    if (text ~ /l2l_real/ && match(text, /l2l_[a-z0-9_]*[ ]*\(/)) print substr(text, RSTART, RLENGTH - 1)
+}' "$work/declarations" >"$work/of_reals"
+{
+    [ $(wc -l <"$work/of_reals") -ge 15 ] || echo "only $(wc -l <"$work/of_reals") were found"
+    while read -r name; do
+        grep -q "^#define $name ${name}_double\$" "$header" || echo "$name has the same symbol for float and double"
+    done <"$work/of_reals"
+} >"$complaints"
+verdict "functions that take arrays of numbers have other symbols under L2LADV_DOUBLE" "$complaints"
+
 # -- symbols ------------------------------------------------------------------------------------
 implement() { # implement OBJECT OPTIONS...
     object=$1

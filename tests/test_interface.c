@@ -386,6 +386,186 @@ static void data_that_are_missed(void)
     l2l_context_free(c);
 }
 
+/* -- what cannot be said ------------------------------------------------------------------------ */
+
+/* A maximizer that learns, wrapped: its step asks for phi's gradient, in an attack. */
+static l2l_maximizer wrapped;
+static bool asks_for_gradient(void *self, l2l_inner *in)
+{
+    static l2l_real gradient[491];
+    return l2l_learned_gradient((l2l_learned *)self, in, gradient) && wrapped.step(self, in);
+}
+
+static void gradients_in_an_attack(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model_options network = own_options("tiny", tiny_forward, 2, 8, 3);
+    l2l_model *m = l2l_model_create(c, &network);
+    l2l_learned_options lstm = l2l_learned_default();
+    l2l_learned *phi = l2l_learned_create(c, &lstm);
+    l2l_attack a = l2l_attack_learned(phi, 0.1, 5);
+    l2l_train_options o = l2l_train_default();
+    l2l_trainer *t;
+    l2l_progress p;
+    wrapped = a.maximizer;
+    a.maximizer.step = asks_for_gradient;
+    CHECK(!l2l_attack_run(m, &a, given, given_labels, 2, NULL, NULL));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "are kept only in a training whose maximizer learns");
+    o.steps = 1;
+    o.method = l2l_method_rnn_adv(phi);
+    o.method.maximizer.step = asks_for_gradient;
+    o.method.maximizer.gradient = NULL;
+    o.method.maximizer.update = NULL;
+    t = l2l_trainer_create(m, NULL, &o);
+    CHECK(!l2l_train_step(t, given, given_labels, 2, &p));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "are kept only in a training whose maximizer learns");
+    l2l_trainer_free(t);
+    l2l_learned_free(phi);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+/* out = w + b with a cotangent that is itself a node on the way: b's gradient is that node's numbers,
+   which L2L_FREE_GRAPH gives back. */
+static void own_cotangent(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_tensor *w = seeded(c, 1, 2, 1, 3, 1, -1, 1), *b = seeded(c, 1, 2, 1, 3, 2, -1, 1);
+    l2l_tensor *in[2], *grad[2], *a, *out;
+    double expected[6];
+    int i;
+    in[0] = b;
+    in[1] = w;
+    l2l_set_recording(c, true);
+    w->tape = b->tape = -1;
+    a = l2l_affine(c, w, 2, 1);
+    out = l2l_add(c, a, b);
+    for (i = 0; i < 6; i++) expected[i] = (double)a->data[i];
+    CHECK(l2l_vjp(c, out, a, in, 2, grad, L2L_FREE_GRAPH));
+    for (i = 0; i < 6 && CHECK(grad[0] && grad[0]->data); i++) {
+        CHECK_NEAR(expected[i], (double)grad[0]->data[i], 0);
+        CHECK_NEAR(2 * expected[i], (double)grad[1]->data[i], 1e-6);
+    }
+    CHECK_OK(c);
+    l2l_context_free(c);
+}
+
+static bool count_progress(void *user, int done, int total)
+{
+    int *seen = (int *)user;
+    CHECK(done == (seen[0] < 2 ? 100 * (seen[0] + 1) : 250));
+    CHECK_INT(250, total);
+    return ++seen[0] != seen[1];
+}
+
+/* An accuracy of some images, asked of attacks that spare some or want to be asked. */
+static void accuracies(void)
+{
+    enum { N = 250 };
+    l2l_context *c = test_context(1);
+    l2l_model_options network = own_options("tiny", tiny_forward, 2, 8, 3);
+    l2l_model *m = l2l_model_create(c, &network);
+    l2l_real *x = test_array(N * 128);
+    bool only[N] = {true};
+    int labels[N], i, seen[2] = {0, 0};
+    l2l_attack a = l2l_attack_pgd(0.1);
+    l2l_dataset d;
+    golden_fill(x, N * 128, 33, 0, 1);
+    for (i = 0; i < N; i++) labels[i] = i % 3;
+    CHECK(l2l_dataset_from_arrays(c, x, labels, N, 2, 8, 8, 3, &d));
+    a.only = only;
+    CHECK_NEAR(0, l2l_accuracy(m, &d, 0, &a), 0);
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "`only` must be NULL");
+    a.only = NULL;
+    a.steps = 1;
+    a.progress = count_progress;
+    a.user = seen;
+    l2l_accuracy(m, &d, 0, &a);
+    CHECK_INT(3, seen[0]);
+    seen[0] = 0;
+    seen[1] = 2;
+    CHECK_NEAR(0, l2l_accuracy(m, &d, 0, &a), 0);
+    CHECK_ERROR(c, L2L_ERROR_CANCELLED, "cancelled after 200 of 250");
+    free(x);
+    l2l_dataset_free(&d);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
+/* Copies between networks whose parameters do not tell how many channels they have. */
+static l2l_tensor *pooled_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_context *c = l2l_model_context(m);
+    (void)user;
+    x = l2l_sum_to(c, x, l2l_shape_of(x->shape.n, 1, 1, 1));
+    return l2l_layer_linear(m, "last", x, 3, L2L_LAST);
+}
+
+static void what_is_refused(void)
+{
+    static const int64_t below[1] = {-5};
+    static const int classes[2] = {0, 1};
+    static const l2l_search lacking = {0, 0, false, false, false, false, NULL, NULL, NULL, NULL};
+    l2l_context *c = test_context(1);
+    l2l_model_options network = own_options("pooled", pooled_forward, 2, 8, 3);
+    l2l_model_options deep = l2l_model_default("vgg16");
+    l2l_model *m, *other;
+    l2l_optimizer_options o = l2l_adam_default();
+    l2l_schedule rising = {L2L_CONSTANT, 0, {0}, 0, 0};
+    l2l_attack a = l2l_search_attack("lacking", 0.1, L2L_LINF, 5, &lacking), long_way = l2l_attack_pgd_l2(1e39);
+    l2l_tensor *x = seeded(c, 2, 3, 1, 1, 1, -1, 1);
+    void *data = &m;
+    size_t bytes = 77;
+    int extra = 5;
+    network.normalise = 2;
+    network.deviation[0] = network.deviation[1] = 1;
+    m = l2l_model_create(c, &network);
+    network.normalise = 0;
+    network.channels = 6;
+    other = l2l_model_create(c, &network);
+    CHECK(!l2l_model_copy(other, m));
+    CHECK_ERROR(c, L2L_ERROR_MISMATCH, "6 channels against the 2 of a model that normalises");
+    CHECK(l2l_model_copy(m, other));
+    network.channels = network.normalise = 2;
+    network.mean[0] = 10;
+    network.deviation[0] = 2e-38;
+    CHECK(!l2l_model_create(c, &network));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "mean 10 of channel 0");
+    deep.dropout = 0.5;
+    CHECK(!l2l_model_create(c, &deep));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "dropout 0.5, but 'vgg16' has none");
+    CHECK(!l2l_unpick(c, x, classes, 3));
+    CHECK_ERROR(c, L2L_ERROR_SHAPE, "expected Nx1x1x1, not 2x1x1x3");
+    CHECK(!l2l_project(c, x, x, -0.1));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "epsilon -0.1 is not at least 0");
+    CHECK(!l2l_project(c, x, x, (double)NAN));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "is not at least 0");
+    CHECK(!l2l_optimizer_create(c, &o, below, 1));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "array 0 of -5 numbers");
+    o.beta2 = 0.99999999;
+    CHECK(!l2l_optimizer_create(c, &o, NULL, 0));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "beta2");
+    o = l2l_adam_default();
+    o.epsilon = 1e-50;
+    CHECK(!l2l_optimizer_create(c, &o, NULL, 0));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "epsilon");
+    CHECK(!l2l_attack_run(m, &a, given, given_labels, 1, NULL, NULL));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "the search lacks begin, point or seen");
+    CHECK(!l2l_attack_run(m, &long_way, given, given_labels, 1, NULL, NULL));
+    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "epsilon 1e39 is not finite");
+    CHECK(!l2l_model_save_memory(NULL, &data, &bytes));
+    CHECK(!data && !bytes);
+    CHECK(!l2l_model_load(m, "out/is not there", &extra));
+    CHECK_INT(0, extra);
+    l2l_error_clear(c);
+    rising.warm_up = 0.5;
+    CHECK_NEAR(1, l2l_schedule_factor(&rising, 7, 0), 0);
+    CHECK_OK(c);
+    l2l_model_free(m);
+    l2l_model_free(other);
+    l2l_context_free(c);
+}
+
 int main(void)
 {
     RUN(parameters_as_inputs, "parameters are inputs of l2l_grad without a cast, and their "
@@ -398,5 +578,9 @@ int main(void)
     RUN(steps_without_data, "steps of one's own loop need no data set, and resume to the same bits");
     RUN(numbers_not_taken_back, "a maximizer that does not take its numbers back is an error");
     RUN(data_that_are_missed, "a trainer without data says what it misses");
+    RUN(gradients_in_an_attack, "phi's gradient is refused where what it needs is not kept");
+    RUN(own_cotangent, "a cotangent that is a node of the graph survives L2L_FREE_GRAPH");
+    RUN(accuracies, "l2l_accuracy is of all images, and says how many are done");
+    RUN(what_is_refused, "values that would go wrong silently are refused by name");
     return test_end();
 }

@@ -783,6 +783,81 @@ static void two_strides(void)
     l2l_context_free(c);
 }
 
+/* The same numbers as a weight of another shape, one call after the other: each as by a weight that
+   is no parameter, and so has no cache. */
+static l2l_tensor *shapes_forward(l2l_model *m, l2l_tensor *x, void *user)
+{
+    (void)user;
+    l2l_layer_parameter(m, "w", l2l_shape_of(1, 2, 32, 64), 4, true, 1, 0);
+    return l2l_layer_linear(m, "last", l2l_global_average_pool(l2l_model_context(m), x), 3, L2L_LAST);
+}
+
+static void two_shapes(void)
+{
+    static const int shapes[][4] = {{1, 1, 32, 128}, {1, 2, 32, 64}, {1, 4, 32, 32}, {2, 1, 32, 64},
+                                    {1, 1, 64, 64},  {1, 1, 128, 32}, {2, 2, 16, 64}, {1, 2, 64, 32}};
+    int cpu, i;
+    for (cpu = 0; cpu < n_cpus; cpu++) {
+        l2l_context *c = test_context(1);
+        l2l_model_options o = l2l_model_default("shapes");
+        l2l_model *m;
+        l2l_tensor *w, *bare;
+        l2l_set_cpu(c, cpus[cpu]);
+        o.forward = shapes_forward;
+        o.channels = 4;
+        o.height = o.width = 8;
+        o.classes = 3;
+        m = l2l_model_create(c, &o);
+        w = l2l_model_parameter(m, 0).value;
+        bare = l2l_zeros(c, w->shape);
+        memcpy(bare->data, w->data, (size_t)l2l_count(w->shape) * sizeof *bare->data);
+        for (i = 0; i < 4 * COUNT(shapes); i++) { /* by two, forward and back, planes of one line, too */
+            const int *k = shapes[i * 5 / 2 % COUNT(shapes)];
+            const l2l_shape s = l2l_shape_of(k[0], k[1], k[2], k[3]);
+            int high = i % 3 ? 5 : k[0], wide = i % 2 ? 6 : k[1];
+            l2l_tensor *x = seeded(c, 2, k[2], high, wide, 7, -1, 1), *a, *b;
+            a = l2l_conv(c, x, l2l_reshape(c, w, s), NULL);
+            b = l2l_conv(c, x, l2l_reshape(c, bare, s), NULL);
+            if (!CHECK(a && b)) { CHECK_OK(c); continue; }
+            CHECK_BYTES(b->data, a->data, (size_t)l2l_count(a->shape) * sizeof *a->data);
+            x = seeded(c, 2, k[3], a->shape.h, a->shape.w, 8, -1, 1);
+            a = l2l_conv_input_grad(c, x, l2l_reshape(c, w, s), l2l_shape_of(2, high, wide, k[2]), 1, 0);
+            b = l2l_conv_input_grad(c, x, l2l_reshape(c, bare, s), l2l_shape_of(2, high, wide, k[2]), 1, 0);
+            if (CHECK(a && b)) CHECK_BYTES(b->data, a->data, (size_t)l2l_count(a->shape) * sizeof *a->data);
+        }
+        CHECK_OK(c);
+        l2l_model_free(m);
+        l2l_context_free(c);
+    }
+}
+
+/* A stride far beyond the kernel, whose square is no int. */
+static void huge_stride(void)
+{
+    l2l_context *c = test_context(1);
+    const int wide = 140001, stride = 70000;
+    l2l_tensor *w = seeded(c, 6, 5, 1, 2, 3, -1, 1), *k, *x, *y, *dy, *dx;
+    double expected = 0;
+    int i, j;
+    k = l2l_zeros(c, l2l_shape_of(1, 2, 5, 6)); /* w is 6x1x2x5; k 1x2x5x6 */
+    for (i = 0; i < 6; i++)
+        for (j = 0; j < 10; j++) k->data[j * 6 + i] = w->data[i * 10 + j];
+    x = seeded(c, 1, 5, 1, wide, 4, -1, 1);
+    l2l_conv_options o = l2l_conv_default();
+    o.stride = stride;
+    y = l2l_conv(c, x, k, &o);
+    if (!CHECK(y && y->shape.w == 2)) { CHECK_OK(c); l2l_context_free(c); return; }
+    dy = seeded(c, 1, 6, 1, 2, 5, -1, 1);
+    dx = l2l_conv_input_grad(c, dy, k, x->shape, stride, 0);
+    if (CHECK(dx)) {
+        double inner = 0;
+        for (i = 0; i < 12; i++) expected += (double)dy->data[i] * (double)y->data[i];
+        for (i = 0; i < 5 * wide; i++) inner += (double)dx->data[i] * (double)x->data[i];
+        CHECK_NEAR(expected, inner, 1e-4);
+    }
+    l2l_context_free(c);
+}
+
 int main(int argc, char **argv)
 {
     table = argc > 1 && !strcmp(argv[1], "--table");
@@ -796,6 +871,8 @@ int main(int argc, char **argv)
     RUN(not_a_number, "what is not a number stays in its image, and is seen there");
     RUN(stale, "no cached transform outlives its weight or its instruction set");
     RUN(two_strides, "a weight may be used with one stride after another");
+    RUN(two_shapes, "and in one shape after another");
+    RUN(huge_stride, "a stride may be larger than the root of the largest int");
     if (!small) RUN(out_of_memory, "after a convolution that ran out of memory the next one is right");
     l2l_context_free(context);
     return test_end();

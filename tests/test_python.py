@@ -335,6 +335,11 @@ def test_attacks(model, phi):
             all(abs(v - (right & (a.robust | (stage > s))).mean()) < 1e-9
                 for s, v in enumerate(values[1:])), a.stages)
     verdict("autoattack: some images fell, some did not", 0 < a.robust.mean() < right.mean() and a.seconds > 0)
+    a = l2ladv.autoattack(model, x, y, 1.0, steps=2, norm="l2")
+    one = l2ladv.attack(model, x, y, "autoattack", 1.0, steps=2, norm="l2")
+    one.records["attack"][:] = a.records["attack"]
+    verdict("autoattack in l2: as attack(), in the ball, some images fell", same(a, one) and
+            (a.records["l2"] <= 1 + 1e-5).all() and a.records["linf"].max() > 0.1 and 0 < a.records["success"].mean())
     soft = lambda v: np.exp(v - v.max(1, keepdims=True)) / np.exp(v - v.max(1, keepdims=True)).sum(1, keepdims=True)
     probable = l2ladv.External(lambda v: soft(model.logits(v)), model.vjp, shape=(1, 28, 28), classes=10)
     warned = l2ladv.autoattack(probable, x[:5], y[:5], 0.1, steps=1).warnings
@@ -412,7 +417,6 @@ def test_options(model, phi):
             ("targets out of range", ValueError, "targets: -1 of image 0", dict(targets=y * 0 - 1)),
             ("starting points for fewer", ValueError, "init: shape 19 x 1 x 28 x 28, expected 20", dict(init=x[1:]))):
         refused(what, kind, text, go, model, x, y, "pgd", 0.1, **options)
-    refused("autoattack in l2", ValueError, "only in l-infinity", l2ladv.autoattack, model, x, y, 0.1, norm="l2")
     verdict("after all these errors the same bits", same(base, run()))
 
 

@@ -698,6 +698,13 @@ static bool refuse_once(void *user, int done, int total)
     return refusals-- <= 0;
 }
 
+static bool unpack_nothing(void *self, const double *numbers, int64_t n)
+{
+    (void)self;
+    (void)numbers;
+    return n == 0;
+}
+
 static void epochs_end_is_owed(void)
 {
     char *checkpoint = path("owed.l2l");
@@ -733,6 +740,110 @@ static void epochs_end_is_owed(void)
     run_end(&a);
     run_end(&b);
     free(checkpoint);
+}
+
+/* A checkpoint that is saved before the end has been made up for has it to be made up for. */
+static void owed_in_a_checkpoint(void)
+{
+    char *checkpoint = path("owes.l2l");
+    run a, b, d;
+    l2l_trainer *t;
+    if (!run_begin(&a, RNN_ADV, 2) || !run_begin(&b, RNN_ADV, 2) || !run_begin(&d, RNN_ADV, 1)) return;
+    a.o.validation_attack.progress = b.o.validation_attack.progress = refuse_once;
+    refusals = 0;
+    CHECK(run_train(&a));
+    refusals = 1;
+    t = l2l_trainer_create(b.m, &b.d, &b.o);
+    CHECK(t && !l2l_train(t));
+    CHECK_ERROR(b.c, L2L_ERROR_CANCELLED, "");
+    l2l_error_clear(b.c);
+    CHECK(l2l_trainer_save(t, checkpoint));
+    l2l_trainer_free(t);
+    t = l2l_trainer_create(d.m, &d.d, &d.o);
+    CHECK(t && l2l_trainer_resume(t, checkpoint) && l2l_train(t));
+    CHECK_INT(a.calls, b.calls + d.calls);
+    CHECK_NEAR(a.p.epoch_loss, d.p.epoch_loss, 0);
+    if (CHECK(a.best && d.best)) CHECK_SAME_MODEL(a.best, d.best);
+    CHECK_SAME_MODEL(a.m, d.m);
+    l2l_trainer_free(t);
+    remove(checkpoint);
+    run_end(&a);
+    run_end(&b);
+    run_end(&d);
+    free(checkpoint);
+}
+
+/* To a checkpoint from before there was a best model, in a trainer that has one by now; and one that
+   is refused leaves it. */
+static void back_again(void)
+{
+    char *checkpoint = path("begun.l2l");
+    run a;
+    l2l_trainer *t;
+    l2l_model *best, *first;
+    l2l_real *values, *again;
+    int64_t n, m;
+    if (!run_begin(&a, RNN_ADV, 2)) return;
+    t = l2l_trainer_create(a.m, &a.d, &a.o);
+    CHECK(t && l2l_trainer_save(t, checkpoint) && l2l_train(t));
+    values = all_parameters(a.m, &n);
+    best = t ? l2l_trainer_best(t) : NULL;
+    a.epsilon_before = 0;
+    CHECK(t && l2l_trainer_resume(t, checkpoint) && l2l_train(t));
+    again = all_parameters(a.m, &m);
+    if (CHECK_INT(n, m)) CHECK_BYTES(values, again, (size_t)n * sizeof *again);
+    first = t ? l2l_trainer_best(t) : NULL;
+    if (CHECK(best && first)) CHECK_SAME_MODEL(best, first);
+    l2l_trainer_note(t)->number = -1;
+    CHECK(!l2l_trainer_save(t, checkpoint));
+    CHECK_ERROR(a.c, L2L_ERROR_ARGUMENT, "note.number is -1, not in 0 to 2^53");
+    l2l_trainer_note(t)->number = 0;
+    CHECK(l2l_trainer_resume(t, checkpoint)); /* it is what it was */
+    l2l_model_free(best);
+    l2l_model_free(first);
+    l2l_trainer_free(t);
+    remove(checkpoint);
+    free(values);
+    free(again);
+    free(checkpoint);
+    run_end(&a);
+}
+
+/* The last step's parameters are checked where the images are the caller's, too; and whoever makes
+   steps by hand goes on by hand. */
+static void steps_by_hand(void)
+{
+    run a;
+    l2l_trainer *t;
+    l2l_progress p;
+    l2l_real *before, *after;
+    int64_t n;
+    if (!run_begin(&a, PLAIN, 1)) return;
+    a.o.steps = 1;
+    a.o.validation = 0;
+    a.o.optimizer = l2l_sgd_default();
+    a.o.optimizer.rate = 9e5;
+    a.o.optimizer.weight_decay = 3e38;
+    before = all_parameters(a.m, &n);
+    t = l2l_trainer_create(a.m, NULL, &a.o);
+    CHECK(t && !l2l_train_step(t, a.x, a.labels, 4, &p));
+    CHECK_ERROR(a.c, L2L_ERROR_NUMERIC, "the last step's parameters are not finite");
+    after = all_parameters(a.m, &n);
+    CHECK_BYTES(before, after, (size_t)n * sizeof *after);
+    l2l_trainer_free(t);
+    a.o = l2l_train_default();
+    t = l2l_trainer_create(a.m, &a.d, &a.o);
+    CHECK(t && l2l_train_step(t, a.x, a.labels, 4, &p) && !l2l_train(t));
+    CHECK_ERROR(a.c, L2L_ERROR_ARGUMENT, "l2l_train: of this trainer's 1 steps some");
+    CHECK(l2l_train_step(t, a.x, a.labels, 4, &p));
+    l2l_trainer_free(t);
+    a.o.method.maximizer.pack = (int64_t (*)(void *, double *))NULL;
+    a.o.method.maximizer.unpack = unpack_nothing;
+    CHECK(!l2l_trainer_create(a.m, &a.d, &a.o));
+    CHECK_ERROR(a.c, L2L_ERROR_ARGUMENT, "needs both pack and unpack");
+    free(before);
+    free(after);
+    run_end(&a);
 }
 
 /* m <- d_s m + (1-d_s) theta in double, beside the training of a run. */
@@ -1398,6 +1509,9 @@ int main(int argc, char **argv)
     RUN(learning, "plain, advtrain and rnn-adv learn an easy problem");
     RUN(best_model, "the best model is that of the epoch reported as best");
     RUN(epochs_end_is_owed, "an epoch's end that failed is made up for by the next l2l_train");
+    RUN(owed_in_a_checkpoint, "and so it is behind a checkpoint that was saved in between");
+    RUN(back_again, "a trainer goes back to an earlier checkpoint of its own, and on to the same bits");
+    RUN(steps_by_hand, "steps on the caller's images are checked to the last, and go on by hand");
     RUN(averaging, "the averaged model is the sum that it should be, also of a training that went on");
     RUN(no_averaging, "an average that was not asked for is refused, one of numbers that blew up has none");
     RUN(crops_and_flips, "pad, crop and flip are as documented, for any batch and threads");
