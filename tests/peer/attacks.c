@@ -17,8 +17,8 @@ int peer_run(peer *p, const char *name, double epsilon, int steps, double step_s
              double *l2);
 int peer_step(peer *p, const char *name, double epsilon, int t, const float *x, const int *labels,
               int n, const float *adv, float *memory, float *next);
-int peer_stages(peer *p, double epsilon, int steps, const float *x, const int *labels, int n,
-                int *stages);
+int peer_stages(peer *p, double epsilon, int l2, int steps, int only, const float *x,
+                const int *labels, int n, int *stages);
 
 peer *peer_open(const char *path, int threads)
 {
@@ -87,19 +87,24 @@ int peer_run(peer *p, const char *name, double epsilon, int steps, double step_s
 }
 
 /* AutoAttack: the stage that fooled each image, or -1. */
-int peer_stages(peer *p, double epsilon, int steps, const float *x, const int *labels, int n,
-                int *stages)
+int peer_stages(peer *p, double epsilon, int l2, int steps, int only, const float *x,
+                const int *labels, int n, int *stages)
 {
     const l2l_model_options *o = l2l_model_info(p->model);
     l2l_record *records = (l2l_record *)malloc((size_t)n * sizeof *records);
     float *adv = (float *)malloc((size_t)n * (size_t)o->height * (size_t)o->width * sizeof *adv);
     l2l_attack a = l2l_attack_autoattack(epsilon), four[AUTOATTACK_STAGES];
     int i, ok;
+    a.norm = l2 ? L2L_L2 : L2L_LINF;
     a.steps = steps;
     a.batch = 250;
     ok = autoattack_stages(p->model, &a, four) &&
-         l2l_attack_worst(p->model, four, AUTOATTACK_STAGES, x, labels, n, adv, records);
-    for (i = 0; ok && i < n; i++) stages[i] = records[i].success ? records[i].attack : -1;
+         l2l_attack_worst(p->model, only < 0 ? four : four + only, only < 0 ? AUTOATTACK_STAGES : 1, x,
+                          labels, n, adv, records);
+    for (i = 0; ok && i < n; i++)
+        stages[i] = !records[i].success                     ? -1
+                    : records[i].clean == records[i].label  ? records[i].attack + (only > 0 ? only : 0)
+                                                            : 0;
     free(records);
     free(adv);
     return ok;

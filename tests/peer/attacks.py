@@ -89,12 +89,13 @@ class Ours:
             pointer(y), pointer(targets), pointer(init), n, pointer(adv), pointer(success), *map(pointer, numbers)))
         return (adv, success != 0, *numbers)
 
-    def stages(self, epsilon, steps, x, y):
-        """AutoAttack: which of its attacks fooled each image, or -1."""
+    def stages(self, epsilon, steps, x, y, l2=False, only=None):
+        """AutoAttack, or only one of its attacks: which of them fooled each image, or -1."""
         stages = np.empty(len(x), np.int32)
         x, y = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(y, np.int32)
-        self.check(self.library.peer_stages(self.peer, ctypes.c_double(epsilon), steps, pointer(x), pointer(y),
-                                            len(x), pointer(stages)))
+        self.check(self.library.peer_stages(self.peer, ctypes.c_double(epsilon), int(l2), steps,
+                                            -1 if only is None else only, pointer(x), pointer(y), len(x),
+                                            pointer(stages)))
         return stages
 
     def step(self, name, epsilon, t, x, y, adv, memory):
