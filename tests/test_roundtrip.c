@@ -76,7 +76,7 @@ static l2l_model_options some_options(void)
         o.mean[k] = (draw(2) ? 1 : -1) * positive();
         o.deviation[k] = positive();
     }
-    if (!draw(3)) o.dropout = 0.5 * unit();
+    if (!draw(3) && is_small) o.dropout = 0.5 * unit();
     return o;
 }
 
