@@ -502,6 +502,7 @@ def test_functions(model):
 
 
 def test_interrupts(model):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     behind = external(model)
     base = l2ladv.attack(behind, x, y, "pgd", 0.1)
 
