@@ -10,6 +10,7 @@
 #include <mpi.h>
 
 #include "specs.h"
+#include "training.h"
 #include "training_log.h"
 
 enum { MOST_ATTACKS = 20 };
@@ -33,8 +34,7 @@ static void parse(int argc, char **argv)
         {"arch", CLI_CHOICE, &set.arch, 0, 0, CLI_ARCHS, "the classifier"},
         {"width", CLI_NUMBER, &set.width, 0, 64, NULL, "multiplies its channels; 0: as it is"},
         {"depth", CLI_INTEGER, &set.depth, 0, 1000, NULL, "of wrn; 0: as it is"},
-        {"method", CLI_CHOICE, &set.method, 0, 0,
-         "plain|advtrain|advtrain-bls|trades|rnn-adv|rnn-trades", "of training"},
+        {"method", CLI_CHOICE, &set.method, 0, 0, TRAINING_METHODS, "of training"},
         {"epochs", CLI_INTEGER, &set.epochs, 0, 100000, NULL, "passes over the images; 0: none"},
         {"batch", CLI_INTEGER, &set.batch, 1, 65536, NULL, "images in a step, of all ranks"},
         {"micro-batch", CLI_INTEGER, &set.micro_batch, 0, 65536, NULL,
@@ -82,7 +82,7 @@ static void parse(int argc, char **argv)
     set.beta = -1; /* not said */
     cli_parse(argc, argv, "Trains a classifier by several MPI ranks.", flags);
     set.eps = cli_default_epsilon(set.eps, set.dataset);
-    if (set.beta < 0) set.beta = set.eps < 0.1 ? 6 : 1;
+    set.beta = training_beta(set.beta, set.dataset);
     if (set.resume && !set.checkpoint) cli_fail("--resume needs --checkpoint F");
     if (set.save_maximizer && strncmp(set.method, "rnn", 3))
         cli_fail("--save-maximizer: --method %s has no learned maximizer", set.method);
@@ -130,30 +130,19 @@ static bool progress(void *user, const l2l_progress *p)
     return !cli_stopped;
 }
 
-static l2l_method make_method(l2l_learned *phi)
-{
-    if (!strcmp(set.method, "rnn-adv")) return l2l_method_rnn_adv(phi);
-    if (!strcmp(set.method, "rnn-trades")) return l2l_method_rnn_trades(phi, set.beta);
-    if (!strcmp(set.method, "trades")) return l2l_method_trades(set.beta);
-    if (!strcmp(set.method, "advtrain-bls")) return l2l_method_advtrain_bls();
-    return strcmp(set.method, "plain") ? l2l_method_advtrain() : l2l_method_plain();
-}
-
 static l2l_train_options make_options(l2l_learned *phi)
 {
     l2l_train_options o = l2l_train_default();
-    o.method = make_method(phi);
+    o.method = training_method(set.method, phi, set.beta);
     o.epochs = set.epochs;
     o.batch = set.batch;
     o.micro_batch = set.micro_batch;
     o.epsilon = set.eps;
     o.T = set.steps;
     o.epsilon_warm_up = set.eps_warmup;
-    o.optimizer = strcmp(set.opt, "sgd") ? l2l_adam_default() : l2l_sgd_default();
-    if (set.lr > 0) o.optimizer.rate = set.lr;
+    o.optimizer = training_optimizer(set.opt, set.lr);
     if (!strcmp(set.schedule, "cosine")) o.schedule.kind = L2L_COSINE;
-    o.augment.flip = cli_photographs(set.dataset);
-    o.augment.padding = cli_listed("cifar10|cifar100", set.dataset, strlen(set.dataset)) ? 4 : 0;
+    o.augment = training_augment(set.dataset, cli_photographs(set.dataset));
     o.validation = set.val;
     o.seed = set.seed;
     o.progress = progress;
@@ -275,12 +264,8 @@ static l2l_model *make_model(l2l_context *c, const l2l_dataset *d)
     l2l_model_options o = cli_architecture(set.arch, set.width, set.depth);
     l2l_model *m;
     int extra;
-    o.channels = d->channels;
-    o.height = d->height;
-    o.width = d->width;
-    o.classes = d->classes;
+    training_fit(&o, set.method, d, set.dataset, 0);
     o.seed = set.seed;
-    if (strstr(set.method, "trades")) o.last_layer_deviation = 0; /* as its authors' code */
     m = l2l_model_create(c, &o);
     if (m && set.init) l2l_model_load(m, set.init, &extra);
     return m;

@@ -2,10 +2,10 @@
  * TRADES, or against a learned maximizer that is trained with it. train --help lists the flags. */
 #include "cli.h"
 #include "l2lda.h"
-#include "searches.h"
+#include "training.h"
 #include "training_log.h"
 
-#define METHODS "plain|advtrain|advtrain-decay|advtrain-adam|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda"
+#define METHODS TRAINING_METHODS "|advtrain-decay|advtrain-adam|l2lda"
 #define MAXIMIZER_FLAGS \
     "cell|hidden|bias|phi-lr|phi-opt|phi-decay|grad-input|delta-scale|loss-weights|second-order|" \
     "init-maximizer|save-maximizer"
@@ -174,7 +174,8 @@ static void parse(int argc, char **argv)
     refuse_idle(cli_given(argc, argv, flags, "step-size"), "advtrain|trades");
     refuse_idle(cli_given(argc, argv, flags, "steps|start|inner-mode|eps-warmup"),
                 "advtrain|advtrain-decay|advtrain-adam|advtrain-bls|trades|rnn-adv|rnn-trades|l2lda");
-    if (set.beta < 0) set.beta = cli_photographs(set.dataset) ? 6 : 1;
+    set.beta = training_beta(set.beta, set.dataset);
+    if (set.augment < 0) set.augment = cli_photographs(set.dataset);
     if (set.lambda < 0) set.lambda = cli_photographs(set.dataset) ? 0.5 : 0.02;
     check_outputs();
     if (!(set.average > 0) != !set.save_average)
@@ -182,13 +183,6 @@ static void parse(int argc, char **argv)
 }
 
 /* ---- from flags to options ---- */
-
-static l2l_optimizer_options optimizer(const char *name, double rate)
-{
-    l2l_optimizer_options o = strcmp(name, "sgd") ? l2l_adam_default() : l2l_sgd_default();
-    if (rate > 0) o.rate = rate;
-    return o;
-}
 
 static l2l_schedule schedule(void)
 {
@@ -244,7 +238,7 @@ static l2l_learned *make_learned(l2l_context *c)
     o.hidden = set.hidden;
     o.bias = set.bias;
     o.scale = set.delta_scale;
-    o.optimizer = optimizer(set.phi_opt ? set.phi_opt : "adam", set.phi_lr);
+    o.optimizer = training_optimizer(set.phi_opt ? set.phi_opt : "adam", set.phi_lr);
     if (set.phi_decay >= 0) o.optimizer.weight_decay = set.phi_decay;
     o.second_order = set.second_order;
     o.seed = set.seed;
@@ -288,36 +282,16 @@ static l2l_method make_method(l2l_learned *phi, l2lda *g)
 {
     if (method_is("advtrain-decay")) return advtrain_by("advtrain-decay", l2l_maximizer_decay());
     if (method_is("advtrain-adam")) return advtrain_by("advtrain-adam", l2l_maximizer_adam(1));
-    if (method_is("rnn-adv")) return l2l_method_rnn_adv(phi);
-    if (method_is("rnn-trades")) return l2l_method_rnn_trades(phi, set.beta);
-    if (method_is("l2lda")) return l2lda_method(g);
-    if (method_is("trades")) return l2l_method_trades(set.beta);
-    if (method_is("advtrain-bls")) return l2l_method_advtrain_bls();
-    return method_is("plain") ? l2l_method_plain() : l2l_method_advtrain();
-}
-
-static l2l_augment make_augment(void)
-{
-    bool on = set.augment < 0 ? cli_photographs(set.dataset) : set.augment > 0;
-    l2l_augment a = {0, false};
-    a.padding = on && cli_listed("cifar10|cifar100", set.dataset, strlen(set.dataset)) ? 4 : 0;
-    a.flip = on;
-    return a;
+    return method_is("l2lda") ? l2lda_method(g) : training_method(set.method, phi, set.beta);
 }
 
 static l2l_model *make_model(l2l_context *c, const l2l_dataset *d)
 {
     l2l_model_options o = cli_architecture(set.arch, set.width, set.depth);
     l2l_model *m;
-    int extra, crop = set.crop || strcmp(set.dataset, "restricted-imagenet") ? set.crop : 224;
-    o.channels = d->channels;
-    o.height = crop ? crop : d->height;
-    o.width = crop ? crop : d->width;
-    o.classes = d->classes;
+    int extra;
+    training_fit(&o, set.method, d, set.dataset, set.crop);
     o.seed = set.seed;
-    if (method_is("trades|rnn-trades")) o.last_layer_deviation = 0; /* as its authors' code */
-    if (crop > d->height || crop > d->width)
-        cli_fail("--crop %d: the images are %dx%d", crop, d->height, d->width);
     if (set.mean && d->channels > 4)
         cli_fail("--mean: for 4 channels at most; these images have %d", d->channels);
     if (!set.mean != !set.deviation) cli_fail("--mean and --deviation go together");
@@ -552,13 +526,13 @@ int main(int argc, char **argv)
     o.T = set.steps;
     o.step_size = set.step_size;
     o.epsilon_warm_up = set.eps_warmup;
-    o.optimizer = optimizer(set.opt, set.lr);
+    o.optimizer = training_optimizer(set.opt, set.lr);
     if (!strcmp(set.opt, "sgd")) o.optimizer.momentum = set.momentum;
     o.optimizer.weight_decay = set.weight_decay;
     o.optimizer.clip = set.clip;
     o.schedule = schedule();
     o.inner_mode = strcmp(set.inner_mode, "train") ? L2L_EVALUATE : L2L_TRAIN;
-    o.augment = make_augment();
+    o.augment = training_augment(set.dataset, set.augment);
     o.validation = set.val;
     o.validation_attack = l2l_attack_pgd(set.eps);
     o.averaging = set.average;

@@ -62,6 +62,24 @@ for method in advtrain trades rnn-adv; do
     done
 done
 same "without --micro-batch" 4 $normed --method rnn-adv
+same_as_train() { # same_as_train NAME FLAG...: two ranks, with what train takes where no flag says it
+    what=$1
+    shift
+    claim "$what: one process" ./train $data --threads 1 "$@" --save one.model --log one.log
+    same "$what" 2 "$@"
+}
+same_as_train "digits, a small eps: beta is 1" $small --method trades --eps 0.05 --micro-batch 24
+mkdir shards
+for part in train val; do # four images of 226x225, from the bytes of digits
+    {
+        printf '\223NUMPY\1\0\166\0%-117s\n' "{'descr': '|u1', 'fortran_order': False, 'shape': (4, 226, 225, 3), }"
+        tail -c 610200 "$examples/data/train-images-idx3-ubyte"
+    } >shards/$part-00000-images.npy
+    { printf '\223NUMPY\1\0\166\0%-117s\n' "{'descr': '|u1', 'fortran_order': False, 'shape': (4,), }"; printf '\0\3\5\10'; } \
+        >shards/$part-00000-labels.npy
+done
+same_as_train "photographs, a large eps: beta is 6, crops of 224x224" --dataset restricted-imagenet --data shards \
+    --arch resnet18 --width 0.0625 --batch 4 --epochs 1 --steps 1 --method trades --eps 0.3 --micro-batch 2
 claim "the maximizer, one process" ./train $data --threads 1 $small --method rnn-adv --micro-batch 12 \
     --save one.model --save-maximizer one.phi
 claim "by 4 ranks" mpirun -n 4 ./mpi_train $data --threads 1 $small --method rnn-adv --save some.model \
