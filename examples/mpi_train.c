@@ -26,6 +26,16 @@ static struct {
 
 static int rank, ranks;
 
+/* Rank 0 alone writes, where it is: other machines may lack the folders. */
+static void check_outputs(void)
+{
+    const cli_file outputs[] = {
+        {"save", set.save}, {"save-maximizer", set.save_maximizer},
+        {"checkpoint", set.checkpoint}, {"log", set.log}};
+    const cli_file inputs[] = {{"init", set.init}, {NULL, NULL}};
+    if (rank == 0) cli_check_outputs(outputs, (int)(sizeof outputs / sizeof *outputs), inputs);
+}
+
 static void parse(int argc, char **argv)
 {
     const cli_flag flags[] = {
@@ -64,7 +74,7 @@ static void parse(int argc, char **argv)
          "go on from the checkpoint, which all ranks read; their number may be another"},
         {"log", CLI_TEXT, &set.log, 0, 0, "F.jsonl", "file for a line of JSON each step"},
         {"attack", CLI_TEXT, &set.attack, 0, 0, "SPEC[,SPEC...]",
-         "then attack the test images, some on each rank; see evaluate --help; no targets"},
+         "then attack the test images, see evaluate --help; no l2lda, transfer, targets"},
         {"test-limit", CLI_INTEGER, &set.test_limit, 0, 1e9, NULL, "the first N of them; 0: all"},
         {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
     };
@@ -86,6 +96,7 @@ static void parse(int argc, char **argv)
     if (set.resume && !set.checkpoint) cli_fail("--resume needs --checkpoint F");
     if (set.save_maximizer && strncmp(set.method, "rnn", 3))
         cli_fail("--save-maximizer: --method %s has no learned maximizer", set.method);
+    check_outputs();
 }
 
 /* ---- the one function that the header needs ---- */
@@ -155,10 +166,12 @@ static l2l_train_options make_options(l2l_learned *phi)
     return o;
 }
 
-/* All ranks come here with the same error, of which one tells. */
-static int explain(const l2l_context *c)
+/* All ranks come here with the same error, of which one tells. A log or a checkpoint that could not
+ * be written keeps nobody from saving what was trained until then. */
+static int explain(l2l_context *c)
 {
     const char *text = l2l_error_text(c);
+    const bool stopped = cli_stopped && l2l_error(c) == L2L_ERROR_CANCELLED;
     if (rank == 0 || traffic.failed)
         fprintf(stderr, "%s: rank %d: %s (%s)\n", cli_program, rank, text,
                 l2l_status_name(l2l_error(c)));
@@ -166,7 +179,8 @@ static int explain(const l2l_context *c)
         fprintf(stderr, "  the parts decide how sums are rounded: go on with the --micro-batch of the "
                         "file, on any number of ranks\n");
     if (traffic.failed) MPI_Abort(MPI_COMM_WORLD, 1);
-    return cli_stopped && l2l_error(c) == L2L_ERROR_CANCELLED ? 128 + (int)cli_stopped : 1;
+    if (steps_made && l2l_error(c) == L2L_ERROR_FILE) l2l_error_clear(c);
+    return stopped ? 128 + (int)cli_stopped : 1;
 }
 
 static int train(l2l_context *c, l2l_model *m, l2l_learned *phi, const l2l_dataset *d)
@@ -175,29 +189,49 @@ static int train(l2l_context *c, l2l_model *m, l2l_learned *phi, const l2l_datas
     training_log log;
     l2l_trainer *t;
     double begin = cli_seconds(), made;
+    int status;
     training_log_add(&log, c, set.log, &o);
     t = l2l_trainer_create(m, d, &o);
     if (!t) die(c); /* which ends the other ranks, too */
     cli_catch(SIGINT); /* mpirun hands them on to all ranks; the first that comes by one stops all */
     cli_catch(SIGTERM);
     cli_catch(SIGUSR1);
-    if (!training_log_train(&log, t)) return explain(c);
+    status = training_log_train(&log, t) ? 0 : explain(c);
     made = steps_made ? (double)steps_made : 1;
-    if (rank == 0)
+    if (rank == 0 && !status)
         printf("%ld steps in %s; for each, of rank 0: %.1f exchanges, %.3f MB sent, %.3f s in them\n",
                (long)steps_made, cli_duration(cli_seconds() - begin).text,
                (double)traffic.calls / made, (double)traffic.bytes / made / 1e6,
                traffic.seconds / made);
     l2l_trainer_free(t);
-    return 0;
+    return status;
 }
 
 /* ---- evaluation: a slice of the images on each rank ---- */
 
+static spec specs[MOST_ATTACKS];
+static int n_specs;
+
+/* The attacks: before the training, so that nothing is wrong with them after it, and behind it, when
+ * phi knows with how many steps it was trained. */
+static void read_attacks(l2l_learned *phi)
+{
+    int i;
+    spec_defaults.eps = set.eps;
+    spec_defaults.l2 = cli_default_epsilon(-1, set.dataset) < 0.1 ? 0.5 : 2;
+    spec_defaults.seed = set.seed;
+    spec_defaults.phi = phi;
+    spec_defaults.no_phi = "needs --method rnn-adv or rnn-trades";
+    spec_defaults.no_generator = "is for evaluate";
+    n_specs = spec_list(set.attack, specs, MOST_ATTACKS);
+    for (i = 0; i < n_specs; i++)
+        if (specs[i].transfer || specs[i].target != SPEC_UNTARGETED)
+            cli_fail("--attack %s: transfer and targets are for evaluate", specs[i].spec);
+}
+
 /* Images number `first` to before `end` of all, which attacks number so, too: their random numbers
  * go by that, and every verdict is that of one process. */
-static void evaluate_slice(l2l_model *m, const l2l_dataset *all, int first, int end, spec *specs, int n,
-                           long *counts)
+static void evaluate_slice(l2l_model *m, const l2l_dataset *all, int first, int end, long *counts)
 {
     l2l_context *c = l2l_model_context(m);
     l2l_evaluation_options o = l2l_evaluation_default();
@@ -205,51 +239,44 @@ static void evaluate_slice(l2l_model *m, const l2l_dataset *all, int first, int 
     l2l_dataset d = cli_slice_of(&s, all, first, end);
     l2l_evaluation e;
     int i;
+    o.epsilon = set.eps;
     if (!l2l_evaluation_begin(m, &d, &o, &e)) die(c);
     counts[0] = lround(e.natural * e.images);
-    for (i = 0; i < n; i++) {
+    for (i = 0; i < n_specs; i++) {
         l2l_attack room[AUTOATTACK_STAGES];
         l2l_result r;
         specs[i].attack.first = (uint32_t)first;
         if (!l2l_evaluation_series(&e, spec_series(&specs[i], m, room), &r, NULL, NULL)) die(c);
         counts[i + 1] = lround(r.accuracy * e.images);
     }
-    counts[n + 1] = lround(e.worst * e.images);
+    counts[n_specs + 1] = lround(e.worst * e.images);
     l2l_evaluation_end(&e);
 }
 
 static void evaluate(l2l_model *m, const l2l_dataset *d)
 {
-    static spec specs[MOST_ATTACKS];
     long mine[MOST_ATTACKS + 2] = {0}, all[MOST_ATTACKS + 2];
-    int images = set.test_limit && set.test_limit < d->count ? set.test_limit : d->count, i, n;
+    int images = set.test_limit && set.test_limit < d->count ? set.test_limit : d->count, i;
     int first = (int)((int64_t)images * rank / ranks);
     int end = (int)((int64_t)images * (rank + 1) / ranks);
-    spec_defaults.eps = set.eps;
-    spec_defaults.l2 = cli_default_epsilon(-1, set.dataset) < 0.1 ? 0.5 : 2;
-    spec_defaults.seed = set.seed;
-    n = spec_list(set.attack, specs, MOST_ATTACKS);
-    for (i = 0; i < n; i++)
-        if (specs[i].transfer || specs[i].target != SPEC_UNTARGETED)
-            cli_fail("--attack %s: transfer and targets are for evaluate", specs[i].spec);
-    if (end > first) evaluate_slice(m, d, first, end, specs, n, mine);
-    MPI_Reduce(mine, all, n + 2, MPI_LONG, MPI_SUM, 0, MPI_COMM_WORLD);
+    if (end > first) evaluate_slice(m, d, first, end, mine);
+    MPI_Reduce(mine, all, n_specs + 2, MPI_LONG, MPI_SUM, 0, MPI_COMM_WORLD);
     if (rank) return;
     printf("%-24s %6ld of %d  %6.2f %%\n", "natural", all[0], images, 100.0 * (double)all[0] / images);
-    for (i = 0; i < n; i++)
+    for (i = 0; i < n_specs; i++)
         printf("%-24s %6ld of %d  %6.2f %%\n", specs[i].spec, all[i + 1], images,
                100.0 * (double)all[i + 1] / images);
-    printf("%-24s %6ld of %d  %6.2f %%\n", "worst", all[n + 1], images,
-           100.0 * (double)all[n + 1] / images);
+    printf("%-24s %6ld of %d  %6.2f %%\n", "worst", all[n_specs + 1], images,
+           100.0 * (double)all[n_specs + 1] / images);
 }
 
 /* ---- */
 
-/* Rank 0 alone writes; whether it could, all learn. */
+/* Rank 0 alone writes, unless training failed; whether it could, all learn. */
 static int save(l2l_context *c, const l2l_model *m, const l2l_learned *phi)
 {
     int status = 0;
-    if (rank == 0) {
+    if (rank == 0 && !l2l_error(c)) {
         if (set.save) l2l_model_save(m, set.save);
         status |= cli_complain(c);
         if (set.save_maximizer) l2l_learned_save(phi, set.save_maximizer);
@@ -275,10 +302,11 @@ int main(int argc, char **argv)
 {
     l2l_learned_options lo = l2l_learned_default();
     l2l_learned *phi = NULL;
-    l2l_dataset d;
+    l2l_dataset d, test;
     l2l_context *c;
     l2l_model *m;
     int status = 0;
+    bool trained;
 
     MPI_Init(&argc, &argv);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
@@ -292,6 +320,10 @@ int main(int argc, char **argv)
     lo.seed = set.seed;
     if (!strncmp(set.method, "rnn", 3)) phi = l2l_learned_create(c, &lo);
     if (l2l_error(c)) die(c);
+    if (set.attack) {
+        read_attacks(phi);
+        cli_dataset(c, set.dataset, set.data, false, &test);
+    }
     if (rank == 0) {
         printf("%d ranks, each %s\n", ranks, l2l_describe(c));
         printf("%s, %ld parameters, %s, batch %d in parts of %d\n", set.arch, (long)l2l_model_size(m),
@@ -299,14 +331,14 @@ int main(int argc, char **argv)
         fflush(stdout);
     }
     if (set.epochs) status = train(c, m, phi, &d);
-    if (!status) status = save(c, m, phi);
+    trained = !status;
+    status |= save(c, m, phi);
     l2l_dataset_free(&d);
-    if (!status && set.attack) {
-        spec_defaults.phi = phi;
-        cli_dataset(c, set.dataset, set.data, false, &d);
-        evaluate(m, &d);
-        l2l_dataset_free(&d);
+    if (trained && set.attack) {
+        read_attacks(phi);
+        evaluate(m, &test);
     }
+    if (set.attack) l2l_dataset_free(&test);
     l2l_learned_free(phi);
     l2l_model_free(m);
     l2l_context_free(c);

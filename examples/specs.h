@@ -14,7 +14,8 @@ static struct {
     uint64_t seed;
     l2l_learned *phi;
     l2lda *generator;
-} spec_defaults;
+    const char *no_phi, *no_generator; /* what an attack that has none of them is told */
+} spec_defaults = {0, 0, 0, NULL, NULL, "needs --maximizer F", "needs --generator F"};
 
 static inline l2l_attack spec_none(double eps)
 {
@@ -236,9 +237,9 @@ static inline void spec_make(spec *s, const char *eps)
     l2l_attack a;
     double radius;
     if (s->kind->make == spec_learned && !spec_defaults.phi)
-        cli_fail("--attack %s: needs --maximizer F", s->spec);
+        cli_fail("--attack %s: %s", s->spec, spec_defaults.no_phi);
     if (s->kind->make == spec_l2lda && !spec_defaults.generator)
-        cli_fail("--attack %s: needs --generator F", s->spec);
+        cli_fail("--attack %s: %s", s->spec, spec_defaults.no_generator);
     a = spec_kind_make(s->kind, spec_defaults.eps);
     radius = a.norm == L2L_L2 ? spec_defaults.l2 : spec_defaults.eps;
     if (eps && !spec_real(eps, 0, a.norm == L2L_L2 ? 1e6 : 1, &radius))

@@ -87,7 +87,7 @@ claim "by 4 ranks" mpirun -n 4 ./mpi_train $data --threads 1 $small --method rnn
 claim "the same bits" cmp one.phi some.phi
 
 # attacks: each rank some of the images
-attacks=pgd:steps=3,mim:steps=3,square:steps=20,deepfool:steps=5
+attacks=pgd-l2:steps=3:eps=0.1,pgd:steps=3,mim:steps=3,square:steps=20,deepfool:steps=5
 ./evaluate $data --threads 1 --model one.model --attack $attacks --limit 50 --json >expected
 counts() { # of mpi_train's table: natural, the attacks, worst
     sed -n 's/^.* \([0-9][0-9]*\) of 50 .*/\1/p' output | tr '\n' ' '
@@ -95,7 +95,7 @@ counts() { # of mpi_train's table: natural, the attacks, worst
 for ranks in 1 4; do
     mpirun -n $ranks ./mpi_train $data --threads 1 --arch smallcnn --width 0.125 --method plain --epochs 0 \
         --init one.model --attack $attacks --test-limit 50 >output 2>&1
-    [ "$(counts | wc -w)" -eq 6 ] && for n in $(counts); do
+    [ "$(counts | wc -w)" -eq 7 ] && for n in $(counts); do
         awk "BEGIN { printf \"%.10g\\n\", $n / 50 }"
     done >got && sed 's/.*"natural":\([0-9.]*\)/\1\n&/; s/"accuracy":\([0-9.]*\)/\n\1\n/g
         s/"worst":\([0-9.]*\)/\n\1\n/' expected | grep -E '^[0-9.]+$' >want && cmp want got >>output 2>&1
@@ -168,8 +168,54 @@ refused "ranks with other images" "rank 1 has another settings or data than rank
     -n 1 ./mpi_train $data $small --limit 230 : -n 1 ./mpi_train $data $small --limit 231
 refused "a rank without images" "No such file" \
     -n 1 ./mpi_train $data $small : -n 1 ./mpi_train --data nowhere $small
-refused "a log that only rank 0 writes, and cannot" "rank 0: nowhere/some.log" -n 2 ./mpi_train $data $small --log nowhere/some.log
 refused "a flag that there is not" "unknown flag" -n 2 ./mpi_train --no-such-flag 1
+
+# what would go wrong after the training is told before it
+early() { # early TEXT FLAG...: as refused, and nothing was trained
+    text=$1
+    shift
+    refused "$*: $text" "$text" -n 2 ./mpi_train $data $small --threads 1 "$@"
+    ! grep -q '^epoch' output
+    verdict "before the training" $?
+}
+for flag in save save-maximizer checkpoint log; do
+    early "--$flag nowhere/file: nowhere: No such file" --$flag nowhere/file
+    early "--$flag one.model: is the file that --init reads" --init one.model --$flag one.model
+done
+early "--log ./some: is the file of --save, too" --save some --log ./some
+claim "a rank that writes nothing needs no folders" mpirun -n 1 ./mpi_train $data $small --threads 1 --save some.model : \
+    -n 1 ./mpi_train $data $small --threads 1 --save nowhere/some.model
+early "no attack 'pdg'" --attack pgd,pdg
+early "steps '0': allowed is" --attack pgd:steps=0
+early "--attack l2lda: is for evaluate" --attack l2lda
+early "--attack learned: needs --method rnn-adv or rnn-trades" --attack learned --method advtrain
+early "transfer and targets are for evaluate" --attack pgd:target=next
+mkdir train_only
+ln -s "$examples"/data/train-* train_only
+early "t10k-images-idx3-ubyte: cannot open it" --data train_only --attack pgd
+claim "the maximizer that was trained attacks" mpirun -n 2 ./mpi_train $data $small --threads 1 --attack learned \
+    --test-limit 50 --save some.model --save-maximizer some.phi
+n=$(counts | cut -d ' ' -f 2)
+./evaluate $data --model some.model --maximizer some.phi --attack learned --limit 50 --json >output 2>&1 &&
+    grep -q "\"learned\":{\"accuracy\":$(awk "BEGIN { printf \"%.10g\", ${n:-51} / 50 }")," output
+verdict "with the steps that it was trained with" $?
+
+# an output that fails all the same costs nothing else
+ln -s nowhere/x dangling
+rm -f some.*
+refused "a model that cannot be saved" "dangling: cannot" -n 2 ./mpi_train $data $small --threads 1 --save dangling \
+    --save-maximizer some.phi --attack fgsm --test-limit 20
+[ -s some.phi ] && grep -q '^fgsm .* of 20' output
+verdict "costs neither the maximizer nor the attacks" $?
+mkfifo pipe
+for flag in log checkpoint; do
+    rm -f some.*
+    : <pipe & # a reader that leaves at once
+    refused "a $flag that cannot be written" "rank 0: pipe" -n 2 ./mpi_train $data $small --threads 1 --$flag pipe \
+        --save some.model
+    kill $! 2>/dev/null
+    claim "costs no model" test -s some.model
+done
 
 [ -z "$(find "$work" /dev/shm -name 'vader*' -newer implementation.o 2>/dev/null)" ]
 verdict "no memory of ranks is left behind" $?
