@@ -260,7 +260,7 @@ static inline void cli_print_default(const cli_flag *f)
 
 static inline void cli_help(const char *about, const cli_flag *flags)
 {
-    char left[96];
+    char left[128];
     printf("usage: %s [--flag value]...\n\n%s\n\nflags [default]:\n", cli_program, about);
     for (; flags->name; flags++) {
         const char *value = flags->allowed ? flags->allowed : flags->type == CLI_NUMBER ? "X" : "N";

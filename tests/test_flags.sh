@@ -22,6 +22,8 @@ compiled train evaluate
 mkdir folder
 : >output
 
+claim "--help names every method" sh -c './train --help | grep -q "|l2lda$"'
+
 # -- flags of the maximizer where there is none -----------------------------------------------------
 for method in plain advtrain advtrain-decay advtrain-adam; do
     for flag in "--cell rnn" "--hidden 4" "--hidden=4" --bias --no-bias "--phi-lr 0.1" "--phi-opt sgd" \
