@@ -3,6 +3,7 @@
  * steps is learned: phi is T lengths, and ascends L_phi as the LSTM of the paper does.
  *
  *   examples/bin/own_maximizer [folder of the digits] */
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -115,7 +116,7 @@ static l2l_maximizer maximizer(lengths *phi)
 
 /* ---- training ---- */
 
-static const char checkpoint[] = "own_maximizer.checkpoint";
+static const char checkpoint[] = "own_maximizer.checkpoint"; /* in this folder, while it runs */
 static int stop_at; /* the step behind which training is stopped; 0: none */
 
 static bool progress(void *user, const l2l_progress *p)
@@ -125,6 +126,21 @@ static bool progress(void *user, const l2l_progress *p)
         printf("step %d of %d: loss %.3f, gained %.3f\n", (int)p->step, (int)p->steps, p->loss,
                p->gain);
     return p->step != stop_at;
+}
+
+/* Takes the checkpoint's place: nobody's file is lost to it, and where none can be written that is
+ * known before the training. */
+static bool take_place(void)
+{
+    FILE *f = fopen(checkpoint, "rb");
+    if (f || errno != ENOENT) {
+        fprintf(stderr, "%s: is there already; expected none\n", checkpoint);
+        if (f) fclose(f);
+        return false;
+    }
+    f = fopen(checkpoint, "wb");
+    if (!f) fprintf(stderr, "%s: cannot write it: %s\n", checkpoint, strerror(errno));
+    return f && !fclose(f);
 }
 
 /* Trains a new classifier and new lengths, or goes on from the checkpoint. Returns the classifier. */
@@ -177,6 +193,7 @@ int main(int argc, char **argv)
     bool ok;
     int t;
 
+    if (!take_place()) return 1;
     snprintf(images, sizeof images, "%s/train-images-idx3-ubyte", folder);
     snprintf(labels, sizeof labels, "%s/train-labels-idx1-ubyte", folder);
     l2l_dataset_idx(c, images, labels, 10, &digits);
@@ -187,6 +204,7 @@ int main(int argc, char **argv)
     if (l2l_error(c) == L2L_ERROR_CANCELLED) l2l_error_clear(c); /* by us */
     stop_at = 0;
     resumed = train(c, &digits, &other, true);
+    remove(checkpoint);
     if (l2l_error(c) != L2L_OK) {
         fprintf(stderr, "%s\n", l2l_error_text(c));
         return 1;
@@ -196,7 +214,6 @@ int main(int argc, char **argv)
     for (t = 0; t < T; t++) printf(" %.3f", phi.length[t]);
     printf("\nstopped and resumed: %s bits\n", ok ? "the same" : "OTHER");
 
-    remove(checkpoint);
     l2l_model_free(resumed);
     l2l_model_free(stopped);
     l2l_model_free(whole);

@@ -46,4 +46,23 @@ claim "and learned lengths other than it began with" awk '/^step lengths/ { foun
     END { exit !found }' printed
 [ ! -e own_maximizer.checkpoint ]
 verdict "and leaves no checkpoint behind" $?
+refused() { # refused NAME TEXT COMMAND...: it fails with TEXT before it has trained or attacked
+    name=$1
+    text=$2
+    shift 2
+    "$@" >output 2>&1
+    status=$?
+    { [ $status -eq 1 ] || [ $status -eq 2 ]; } && grep -qF -e "$text" output && ! grep -qE 'epoch|step|accuracy' output
+    verdict "$name" $?
+}
+echo kept >own_maximizer.checkpoint
+refused "own_maximizer overwrites no file" "own_maximizer.checkpoint: is there already" ./own_maximizer "$examples/data"
+[ "$(cat own_maximizer.checkpoint)" = kept ]
+verdict "which stays" $?
+ln -sf nowhere/x own_maximizer.checkpoint
+refused "own_maximizer knows before the training that it cannot write its checkpoint" \
+    "own_maximizer.checkpoint: cannot write it" ./own_maximizer "$examples/data"
+rm own_maximizer.checkpoint
+claim "own_maximizer without digits leaves no checkpoint either" \
+    sh -c '! ./own_maximizer nowhere && [ ! -e own_maximizer.checkpoint ]'
 finish
