@@ -14,11 +14,16 @@ static l2l_record records[N];
 /* Any numbers in [0,1] will do; here they are the first test digits. */
 static void fill_arrays(l2l_context *c, const char *folder)
 {
-    char x[512], y[512];
+    char x[512], y[512], text[600];
     l2l_dataset digits;
     snprintf(x, sizeof x, "%s/t10k-images-idx3-ubyte", folder);
     snprintf(y, sizeof y, "%s/t10k-labels-idx1-ubyte", folder);
     if (!l2l_dataset_idx(c, x, y, 10, &digits)) return;
+    if (digits.height != 28 || digits.width != 28) { /* the array has room for no others */
+        snprintf(text, sizeof text, "%s: images of %dx%d, expected 28x28", x, digits.height,
+                 digits.width);
+        l2l_error_set(c, L2L_ERROR_SHAPE, text);
+    }
     l2l_dataset_read(&digits, 0, N, images, labels);
     l2l_dataset_free(&digits);
 }

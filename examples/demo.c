@@ -63,6 +63,17 @@ static void name_pictures(void)
     cli_check_output("out", curves);
 }
 
+/* The pictures have room for images of one size, and for ten of the test digits. */
+static void open_digits(l2l_context *c, bool training, l2l_dataset *d)
+{
+    cli_dataset(c, "embedded", set.data, training, d);
+    if (d->height != SIDE || d->width != SIDE)
+        cli_fail("--data: images of %dx%d, expected %dx%d", d->height, d->width, SIDE, SIDE);
+    if (d->count < DIGITS)
+        cli_fail("--data: %d %s digits, expected at least %d", d->count,
+                 training ? "training" : "test", DIGITS);
+}
+
 /* ---- training ---- */
 
 typedef struct {
@@ -273,8 +284,8 @@ int main(int argc, char **argv)
     name_pictures();
     c = cli_context(set.threads);
     printf("%s\n", l2l_describe(c));
-    cli_dataset(c, "embedded", set.data, true, &digits);
-    cli_dataset(c, "embedded", set.data, false, &test);
+    open_digits(c, true, &digits);
+    open_digits(c, false, &test);
     lstm.seed = set.seed;
     phi = l2l_learned_create(c, &lstm);
     if (!phi) die(c);

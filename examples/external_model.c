@@ -12,7 +12,7 @@
 #include "../l2ladv.h"
 #include "autoattack.h"
 
-enum { PIXELS = 28 * 28, CLASSES = 10, TRAIN = 2000, TEST = 500 };
+enum { SIDE = 28, PIXELS = SIDE * SIDE, CLASSES = 10, TRAIN = 2000, TEST = 500 };
 
 /* ---- a model of one's own ---- */
 
@@ -120,8 +120,13 @@ static void read_digits(l2l_context *c, const char *folder, const char *part, in
     l2l_dataset d;
     snprintf(images, sizeof images, "%s/%s-images-idx3-ubyte", folder, part);
     snprintf(labels, sizeof labels, "%s/%s-labels-idx1-ubyte", folder, part);
-    if (!l2l_dataset_idx(c, images, labels, CLASSES, &d) || !l2l_dataset_read(&d, 0, n, x, y))
-        die(c);
+    if (!l2l_dataset_idx(c, images, labels, CLASSES, &d)) die(c);
+    if (d.height != SIDE || d.width != SIDE) { /* x has room for no others */
+        fprintf(stderr, "%s: images of %dx%d, expected %dx%d\n", images, d.height, d.width, SIDE,
+                SIDE);
+        exit(1);
+    }
+    if (!l2l_dataset_read(&d, 0, n, x, y)) die(c);
     l2l_dataset_free(&d);
 }
 
@@ -130,8 +135,8 @@ int main(int argc, char **argv)
     static regression r;
     const char *folder = argc > 1 ? argv[1] : "examples/data";
     l2l_options options = l2l_options_default();
-    const l2l_external with_vjp = {1, 28, 28, CLASSES, &r, logits, vjp};
-    const l2l_external without = {1, 28, 28, CLASSES, &r, logits, NULL};
+    const l2l_external with_vjp = {1, SIDE, SIDE, CLASSES, &r, logits, vjp};
+    const l2l_external without = {1, SIDE, SIDE, CLASSES, &r, logits, NULL};
     l2l_attack fgsm = l2l_attack_fgsm(0.05), pgd = l2l_attack_pgd(0.05);
     l2l_attack square = l2l_attack_square(0.05), sign_opt = l2l_attack_sign_opt(0.5);
     l2l_context *c = l2l_context_create(&options);

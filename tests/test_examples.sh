@@ -24,7 +24,9 @@ for program in external_model attack_arrays own_maximizer; do
     ! grep -q cli.h "$examples/$program.c"
     verdict "$program stands on the header alone" $?
 done
-claim "train compiles" "${CC:-cc}" -std=c99 "$optimise" -o train "$examples/train.c" implementation.o -lm
+for program in train demo; do
+    claim "$program compiles" "${CC:-cc}" -std=c99 "$optimise" -o $program "$examples/$program.c" implementation.o -lm
+done
 
 ran "external_model runs" ./external_model "$examples/data"
 claim "PGD lowers its accuracy" awk '/^natural/ { natural = $3 } /^pgd .*accuracy/ { pgd = $3 }
@@ -65,4 +67,24 @@ refused "own_maximizer knows before the training that it cannot write its checkp
 rm own_maximizer.checkpoint
 claim "own_maximizer without digits leaves no checkpoint either" \
     sh -c '! ./own_maximizer nowhere && [ ! -e own_maximizer.checkpoint ]'
+
+# digits of another size than the programs have room for, and too few of them
+digits() { # digits FOLDER PART IMAGES SIDE: black ones, up to 255 times 256 and 255 pixels a side
+    octal=$(printf '\\%03o\\%03o' $(($3 / 256)) $(($3 % 256)))
+    side=$(printf '\\%03o' "$4")
+    mkdir -p "$1"
+    { printf "\\0\\0\\10\\3\\0\\0$octal\\0\\0\\0$side\\0\\0\\0$side"; head -c $(($3 * $4 * $4)) /dev/zero; } \
+        >"$1/$2-images-idx3-ubyte"
+    { printf "\\0\\0\\10\\1\\0\\0$octal"; head -c "$3" /dev/zero; } >"$1/$2-labels-idx1-ubyte"
+}
+digits large train 2000 32
+digits large t10k 500 32
+mkdir few
+cp "$examples"/data/train-* few
+digits few t10k 9 28
+refused "attack_arrays refuses larger images" "t10k-images-idx3-ubyte: images of 32x32, expected 28x28" \
+    ./attack_arrays model.safetensors large
+refused "external_model does" "train-images-idx3-ubyte: images of 32x32, expected 28x28" ./external_model large
+refused "demo does before it trains" "--data: images of 32x32, expected 28x28" ./demo --data large --out . --threads 1
+refused "and too few of them" "--data: 9 test digits, expected at least 10" ./demo --data few --out . --threads 1
 finish
