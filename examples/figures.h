@@ -5,11 +5,11 @@
 
 #include "picture.h"
 
-enum { FIG_LINES = 10, FIG_POINTS = 512 };
+enum { FIG_LINES = 10 };
 
-/* Lines under construction. */
+/* Lines under construction, of as many points as come: room for twice as many each time. */
 typedef struct {
-    double x[FIG_LINES][FIG_POINTS], y[FIG_LINES][FIG_POINTS];
+    double *x[FIG_LINES], *y[FIG_LINES];
     pic_series line[FIG_LINES];
     int n;
 } fig_lines;
@@ -19,23 +19,31 @@ static inline pic_series *fig_line(fig_lines *f, const char *name)
     pic_series *s = &f->line[f->n];
     if (f->n == FIG_LINES) cli_fail("figure: more than %d lines", FIG_LINES);
     s->name = name;
-    s->x = f->x[f->n];
-    s->y = f->y[f->n];
     s->n = 0;
     s->rgb = pic_colour(f->n++);
     return s;
 }
 
-static inline void fig_point(fig_lines *f, double x, double y)
+static inline double *fig_room(double *points, int n)
 {
-    int k = f->n - 1;
-    pic_series *s = &f->line[k];
-    if (s->n == FIG_POINTS) return;
-    f->x[k][s->n] = x;
-    f->y[k][s->n++] = y;
+    double *more = (double *)realloc(points, (size_t)(n ? 2 * n : 1) * sizeof *points);
+    if (!more) cli_die_errno("memory");
+    return more;
 }
 
-static inline void fig_write(l2l_context *c, const fig_lines *f, const char *title,
+static inline void fig_point(fig_lines *f, double x, double y)
+{
+    int k = f->n - 1, n = f->line[k].n++;
+    if (!(n & (n - 1))) { /* 0 or a power of two: it is full */
+        f->line[k].x = f->x[k] = fig_room(f->x[k], n);
+        f->line[k].y = f->y[k] = fig_room(f->y[k], n);
+    }
+    f->x[k][n] = x;
+    f->y[k][n] = y;
+}
+
+/* The figure's end: no line is left. */
+static inline void fig_write(l2l_context *c, fig_lines *f, const char *title,
                              const char *x_label, const char *y_label, const char *path)
 {
     pic_plot plot;
@@ -46,6 +54,11 @@ static inline void fig_write(l2l_context *c, const fig_lines *f, const char *tit
     plot.n_series = f->n;
     if (pic_write_svg(c, &plot, path)) die(c);
     printf("wrote %s\n", path);
+    while (f->n-- > 0) {
+        free(f->x[f->n]);
+        free(f->y[f->n]);
+    }
+    memset(f, 0, sizeof *f);
 }
 
 /* ---- training curves, from a log of JSON lines ---- */
@@ -99,10 +112,10 @@ static inline void fig_steps(fig_lines *f, l2l_model *m, l2l_attack a, int most,
 /* ---- what a maximizer does with a history of gradients ---- */
 
 /* A model whose gradient is dictated: the losses are constant and the gradient of the pixel k at
- * step t is sign[k][t]. One image of `count` pixels in a row; t goes up with every gradient. */
+ * step t is sign[k T + t]. One image of `count` pixels in a row; t goes up with every gradient. */
 typedef struct {
-    const signed char (*sign)[FIG_POINTS];
-    int count, t;
+    const signed char *sign;
+    int count, T, t;
 } fig_dictated;
 
 static inline bool fig_dictated_logits(void *user, const l2l_real *x, int n, l2l_real *logits)
@@ -121,7 +134,7 @@ static inline bool fig_dictated_vjp(void *user, const l2l_real *x, int n, const 
     int k;
     (void)x;
     (void)dlogits;
-    for (k = 0; k < d->count * n; k++) dx[k] = (l2l_real)(d->sign[k % d->count][d->t] * 1e-3);
+    for (k = 0; k < d->count * n; k++) dx[k] = (l2l_real)(d->sign[k % d->count * d->T + d->t] * 1e-3);
     d->t++;
     return true;
 }
@@ -129,8 +142,8 @@ static inline bool fig_dictated_vjp(void *user, const l2l_real *x, int n, const 
 /* The learned maximizer with its steps noted down, before the ball cuts them off. */
 typedef struct {
     l2l_maximizer learned;
-    double (*step)[FIG_POINTS];
-    int count;
+    double *step;
+    int count, T;
 } fig_observer;
 
 static inline bool fig_observe_begin(void *self, l2l_inner *in)
@@ -145,14 +158,15 @@ static inline bool fig_observe_step(void *self, l2l_inner *in)
     l2l_real *delta = (l2l_real *)cli_allocate((size_t)o->count, sizeof *delta);
     bool ok = o->learned.step(o->learned.self, in) && l2l_to_nchw(in->context, in->delta, delta);
     int k;
-    for (k = 0; ok && k < o->count; k++) o->step[k][in->t] = (double)delta[k] / in->epsilon;
+    for (k = 0; ok && k < o->count; k++)
+        o->step[k * o->T + in->t] = (double)delta[k] / in->epsilon;
     free(delta);
     return ok;
 }
 
-/* delta_t / epsilon for each of `count` histories of T gradients, into step[k][t]. */
+/* delta_t / epsilon for each of `count` histories of T gradients, into step[k T + t]. */
 static inline void fig_response(l2l_context *c, l2l_learned *phi, int T, int count,
-                                const signed char (*sign)[FIG_POINTS], double (*step)[FIG_POINTS])
+                                const signed char *sign, double *step)
 {
     l2l_attack a = l2l_attack_learned(phi, 0.25, T);
     fig_observer observer;
@@ -164,6 +178,7 @@ static inline void fig_response(l2l_context *c, l2l_learned *phi, int T, int cou
     memset(&e, 0, sizeof e);
     d.sign = sign;
     d.count = count;
+    d.T = T;
     d.t = 0;
     e.channels = e.height = 1;
     e.width = count;
@@ -174,6 +189,7 @@ static inline void fig_response(l2l_context *c, l2l_learned *phi, int T, int cou
     observer.learned = a.maximizer;
     observer.step = step;
     observer.count = count;
+    observer.T = T;
     a.maximizer.self = &observer;
     a.maximizer.begin = fig_observe_begin;
     a.maximizer.step = fig_observe_step;
@@ -189,12 +205,12 @@ static inline void fig_response(l2l_context *c, l2l_learned *phi, int T, int cou
 
 /* ---- the loss surface around an image ---- */
 
-/* A colour between dark blue (0) and yellow (1), of growing lightness. */
+/* A colour between dark blue (0, or no number) and yellow (1), of growing lightness. */
 static inline unsigned fig_heat(double v)
 {
     static const double stop[5][3] = {
         {68, 1, 84}, {59, 82, 139}, {33, 145, 140}, {94, 201, 98}, {253, 231, 37}};
-    double at = 4 * (v < 0 ? 0 : v > 1 ? 1 : v), part;
+    double at = 4 * (v > 1 ? 1 : v > 0 ? v : 0), part;
     int i = at >= 4 ? 3 : (int)at, k;
     unsigned rgb = 0;
     part = at - i;

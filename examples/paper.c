@@ -837,23 +837,27 @@ static void figure_steps(void)
 static void figure_optimizer(void)
 {
     static const char *const names[] = {"+ + + + ...", "- at step 4", "- from step 6", "+ - + - ..."};
-    static signed char sign[4][FIG_POINTS];
-    static double step[4][FIG_POINTS];
     static fig_lines f;
     l2l_learned *phi = maximizer_of(RNN_ADV);
     int k, t, T = set.steps;
-    for (t = 0; t < T && t < FIG_POINTS; t++) {
-        sign[0][t] = 1;
-        sign[1][t] = (signed char)(t == 3 ? -1 : 1);
-        sign[2][t] = (signed char)(t >= 5 ? -1 : 1);
-        sign[3][t] = (signed char)(t % 2 ? -1 : 1);
-    }
+    signed char *sign;
+    double *step;
     if (set.plan) return;
-    fig_response(context, phi, T, 4, (const signed char (*)[FIG_POINTS])sign, step);
+    sign = (signed char *)cli_allocate(4 * (size_t)T, sizeof *sign);
+    step = (double *)cli_allocate(4 * (size_t)T, sizeof *step);
+    for (t = 0; t < T; t++) {
+        sign[t] = 1;
+        sign[T + t] = (signed char)(t == 3 ? -1 : 1);
+        sign[2 * T + t] = (signed char)(t >= 5 ? -1 : 1);
+        sign[3 * T + t] = (signed char)(t % 2 ? -1 : 1);
+    }
+    fig_response(context, phi, T, 4, sign, step);
     for (k = 0; k < 4; k++) {
         fig_line(&f, names[k]);
-        for (t = 0; t < T; t++) fig_point(&f, t + 1, step[k][t]);
+        for (t = 0; t < T; t++) fig_point(&f, t + 1, step[k * T + t]);
     }
+    free(sign);
+    free(step);
     fig_write(context, &f, "The learned optimizer's step for a pixel, by its gradients' signs",
               "step t", "delta_t / epsilon", figure_name("optimizer", "svg").text);
     l2l_learned_free(phi);

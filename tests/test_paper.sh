@@ -104,6 +104,13 @@ for figure in curves epsilon steps surface optimizer sheet; do
 done
 paper --figure optimizer >wrote 2>output && [ "$(grep -c '<path' jobs/optimizer.svg)" -gt 4 ]
 verdict "the optimizer's figure has a line for each history of gradients" $?
+points() { awk '/^M/ { print gsub(/L/, "") }' "$1" | sort | uniq -c | tr -s ' '; } # "LINES POINTS" of a chart
+paper --figure optimizer --images 1 --batch 1 --width 0.03 --steps 600 >wrote 2>output &&
+    [ "$(points jobs/optimizer.svg)" = " 4 600" ]
+verdict "a point for each of 600 steps" $?
+paper --figure curves --methods advtrain --images 1 --batch 1 --width 0.03 --steps 1 --epochs 600 >wrote 2>output &&
+    [ "$(points jobs/curves-loss.svg)" = " 1 600" ]
+verdict "and for each of 600 epochs" $?
 
 paper --table 3 --eps 8/0 >table 2>output
 [ $? -eq 2 ] && grep -q "eps '8/0'" output
