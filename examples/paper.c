@@ -719,7 +719,7 @@ static void times(const int *list, int n)
 
 /* Rows that are drawn: what is attacked the same way and ends in the same file of a figure. */
 static const int drawn[] = {PLAIN, ADVTRAIN, TRADES, RNN_ADV, RNN_TRADES};
-enum { DRAWN = 5, SIDE = 41, REACH = 2, SHEET = 10 };
+enum { DRAWN = 5, SIDE = 41, REACH = 2, SHEET = 10, STEPPED = 200 };
 
 static path figure_name(const char *what, const char *ending)
 {
@@ -748,6 +748,29 @@ static double radius(void)
     double eps = 0;
     cli_number(now.eps, &eps);
     return eps;
+}
+
+/* The first *n test images, or all of fewer, as an attack without steps leaves them: cut to the
+ * model's size. To be freed. */
+static l2l_real *first_images(l2l_model *m, int *n, int *labels)
+{
+    const l2l_model_options *o = l2l_model_info(m);
+    size_t one = (size_t)o->channels * (size_t)o->height * (size_t)o->width;
+    l2l_attack none = l2l_attack_ifgsm(0);
+    l2l_record *r;
+    l2l_real *x;
+    l2l_dataset test;
+    int i;
+    none.steps = 0;
+    cli_dataset(context, now.dataset, set.data, false, &test);
+    if (*n > test.count) *n = test.count;
+    r = (l2l_record *)cli_allocate((size_t)*n, sizeof *r);
+    x = (l2l_real *)cli_allocate((size_t)*n * one, sizeof *x);
+    if (!l2l_evaluate(m, &none, 1, &test, 0, *n, x, r)) die(context);
+    for (i = 0; i < *n; i++) labels[i] = r[i].label;
+    free(r);
+    l2l_dataset_free(&test);
+    return x;
 }
 
 /* The loss that each epoch ended with, and the accuracy at the adversarial images. */
@@ -802,21 +825,13 @@ static void figure_steps(void)
     static const int on[] = {ADVTRAIN, RNN_ADV};
     static fig_lines f[2];
     l2l_learned *phi = maximizer_of(RNN_ADV);
-    l2l_dataset test;
-    int n = now.test[0] && now.test[0] < 200 ? now.test[0] : 200, i;
+    int y[STEPPED], n = now.test[0] && now.test[0] < STEPPED ? now.test[0] : STEPPED, i;
     for (i = 0; i < 2; i++) {
         l2l_model *m = model_of(on[i]);
-        const l2l_model_options *o = l2l_model_info(m);
         l2l_real *x;
-        int *y;
         char title[96];
         if (set.plan) continue;
-        cli_dataset(context, now.dataset, set.data, false, &test);
-        if (n > test.count) n = test.count;
-        x = (l2l_real *)cli_allocate((size_t)(n * o->channels * o->height * o->width), sizeof *x);
-        y = (int *)cli_allocate((size_t)n, sizeof *y);
-        l2l_dataset_read(&test, 0, n, x, y);
-        if (l2l_error(context)) die(context);
+        x = first_images(m, &n, y);
         fig_line(&f[i], "learned");
         fig_steps(&f[i], m, l2l_attack_learned(phi, radius(), 1), 2 * set.steps, x, y, n);
         fig_line(&f[i], "PGD, eps/4");
@@ -826,8 +841,6 @@ static void figure_steps(void)
         fig_write(context, &f[i], title, "step", "cross-entropy",
                   figure_name(i ? "steps-rnn-adv" : "steps-advtrain", "svg").text);
         free(x);
-        free(y);
-        l2l_dataset_free(&test);
         l2l_model_free(m);
     }
     l2l_learned_free(phi);
@@ -889,25 +902,22 @@ static void figure_surface(void)
     static double loss[3][SIDE * SIDE], most[3];
     enum { SCALE = 6, GAP = 20, EDGE = SCALE * SIDE };
     pic_canvas *p;
-    l2l_dataset test;
     l2l_real *x, *u, *v;
-    int label, n, i, k;
+    int label, one = 1, n, i, k;
     char text[96];
     for (i = 0; i < 3; i++) {
         l2l_model *m = model_of(shown[i]);
         const l2l_model_options *o = l2l_model_info(m);
         if (set.plan) continue;
         n = o->channels * o->height * o->width;
-        cli_dataset(context, now.dataset, set.data, false, &test);
-        x = (l2l_real *)cli_allocate((size_t)(3 * n), sizeof *x);
-        u = x + n;
+        x = first_images(m, &one, &label);
+        u = (l2l_real *)cli_allocate(2 * (size_t)n, sizeof *u);
         v = u + n;
-        l2l_dataset_read(&test, 0, 1, x, &label);
         directions(m, x, label, u, v, n);
         fig_surface(m, x, label, u, v, REACH * radius(), SIDE, loss[i]);
         for (k = 0; k < SIDE * SIDE; k++) if (loss[i][k] > most[i]) most[i] = loss[i][k];
         free(x);
-        l2l_dataset_free(&test);
+        free(u);
         l2l_model_free(m);
     }
     if (set.plan) return;
@@ -935,10 +945,9 @@ static void figure_sheet(void)
 {
     enum { SCALE = 2, LEFT = 150, TOP = 34 };
     pic_canvas *p = NULL;
-    l2l_dataset test;
     l2l_real *x = NULL, *out = NULL;
     l2l_record record[SHEET];
-    int y[SHEET], i, k, step = 0, line = 0, n = 0, models = 0;
+    int y[SHEET], i, k, step = 0, line = 0, n = 0, images = SHEET, models = 0;
     for (i = 0; i < DRAWN; i++) models += wanted(drawn[i]);
     for (i = 0; i < DRAWN; i++) {
         l2l_attack a = l2l_attack_pgd(radius());
@@ -952,20 +961,18 @@ static void figure_sheet(void)
                            0xFFFFFF);
             if (!p) cli_die_errno("picture");
             pic_text(p, 8, 10, 2, 0x222222, "PGD-40, each on its own model (red: wrong)");
-            x = (l2l_real *)cli_allocate((size_t)(SHEET * n), sizeof *x);
-            out = (l2l_real *)cli_allocate((size_t)(SHEET * n), sizeof *out);
-            cli_dataset(context, now.dataset, set.data, false, &test);
-            l2l_dataset_read(&test, 0, SHEET, x, y);
+            x = first_images(m, &images, y);
+            out = (l2l_real *)cli_allocate((size_t)(images * n), sizeof *out);
             pic_text(p, 8, TOP + o->height, 2, 0x222222, "clean");
-            for (k = 0; k < SHEET; k++)
+            for (k = 0; k < images; k++)
                 pic_image(p, LEFT + k * step, TOP, SCALE, x + k * n, o->channels, o->height,
                           o->width);
         }
         a.steps = 40;
-        if (!l2l_attack_run(m, &a, x, y, SHEET, out, record)) die(context);
+        if (!l2l_attack_run(m, &a, x, y, images, out, record)) die(context);
         line += (line ? 0 : TOP) + o->height * SCALE + 18;
         pic_text(p, 8, line + o->height, 2, 0x222222, rows[drawn[i]].name);
-        for (k = 0; k < SHEET; k++) {
+        for (k = 0; k < images; k++) {
             char text[16];
             pic_image(p, LEFT + k * step, line, SCALE, out + k * n, o->channels, o->height,
                       o->width);
@@ -979,7 +986,6 @@ static void figure_sheet(void)
     if (!p) cli_fail("--figure sheet: none of these methods is drawn");
     if (pic_write_png(context, p, figure_name("sheet", "png").text)) die(context);
     printf("wrote %s\n", figure_name("sheet", "png").text);
-    l2l_dataset_free(&test);
     pic_free(p);
     free(x);
     free(out);

@@ -112,6 +112,50 @@ paper --figure curves --methods advtrain --images 1 --batch 1 --width 0.03 --ste
     [ "$(points jobs/curves-loss.svg)" = " 1 600" ]
 verdict "and for each of 600 epochs" $?
 
+# Images that are larger than the model: two sets, the one what is left of the other when it is cut.
+cat >shards.c <<'C'
+#include <stdio.h>
+#include <stdlib.h>
+static FILE *npy(const char *name, const char *shape)
+{
+    char head[118];
+    FILE *f = fopen(name, "wb");
+    snprintf(head, sizeof head, "{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }", shape);
+    if (f) fprintf(f, "\223NUMPY%c%c%c%c%-117s\n", 1, 0, 118, 0, head);
+    return f;
+}
+int main(int argc, char **argv) /* SIDE IMAGES LABELS */
+{
+    int side = atoi(argv[argc - 3]), i, y, x, k;
+    char shape[40];
+    FILE *images, *labels = npy(argv[argc - 1], "12,");
+    snprintf(shape, sizeof shape, "12, %d, %d, 3", side, side);
+    images = npy(argv[argc - 2], shape);
+    for (i = 0; images && labels && i < 12; i++) {
+        fputc(i % 9, labels);
+        for (y = -side / 2; y < side / 2; y++)
+            for (x = -side / 2; x < side / 2; x++)
+                for (k = 0; k < 3; k++) fputc(((i + 3) * y * y + (2 * i + 5) * x + 40 * k * i) & 255, images);
+    }
+    return !labels || fclose(labels) || !images || fclose(images);
+}
+C
+claim "a program that makes images" "${CC:-cc}" -std=c99 -o shards shards.c
+for side in 256 64; do
+    mkdir $side
+    for part in train val; do ./shards $side $side/$part-00000-images.npy $side/$part-00000-labels.npy; done
+done
+large() { paper --table 9 --dataset restricted-imagenet --width 0.03 --batch 12 --images 12 --eps 8/255 "$@"; }
+mkdir small
+for figure in steps surface sheet; do
+    large --figure $figure --data 256 --out cut >wrote 2>output && cp -R cut/restricted* small &&
+        large --figure $figure --data 64 --out small >wrote 2>output && [ -s wrote ] &&
+        sed -n 's/^wrote small.//p' wrote | while read -r drawn; do
+            cmp "cut/$drawn" "small/$drawn" >output 2>&1 || exit 1
+        done
+    verdict "figure $figure of images that are cut to the model's size" $?
+done
+
 paper --table 3 --eps 8/0 >table 2>output
 [ $? -eq 2 ] && grep -q "eps '8/0'" output
 verdict "a wrong radius is refused by its flag" $?
