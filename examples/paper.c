@@ -298,6 +298,7 @@ static path model_name(const row *r, int seed)
     folder = path_of("%s/%s-%s-w%g-d%d-i%d-e%d-b%d-T%d-eps%s", set.out, now.dataset, now.arch,
                      now.width[0], now.depth[0], now.images[0], now.epochs[0], set.batch, set.steps,
                      now.eps);
+    if (now.crop[0]) folder = path_of("%s-c%d", folder.text, now.crop[0]);
     if (set.average > 0) folder = path_of("%s-a%g", folder.text, set.average);
     for (at = folder.text + strlen(set.out) + 1; *at; at++) if (*at == '/') *at = 'o'; /* 8o255 */
     snprintf(more, sizeof more, "%s", r->more);

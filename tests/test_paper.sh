@@ -16,6 +16,15 @@ paper --table 3 --plan >plan 2>output
     [ ! -e jobs ]
 verdict "--plan prints each command once and runs none" $?
 
+grep -q -e '--save jobs/embedded-smallcnn-w0.125-d0-i128-e1-b128-T2-eps0.3/rnn-adv-s0.safetensors ' plan
+verdict "a model's name is made of all that it depends on" $?
+saves() { paper --table 9 --dataset restricted-imagenet --plan "$@" 2>output | sed -n 's/.* --save \([^ ]*\).*/\1/p'; }
+saves --scale laptop >laptop
+saves --scale paper --seeds 1 >full
+cat laptop full >output
+[ -s laptop ] && [ -s full ] && [ "$(sort laptop full | uniq -d | wc -l)" -eq 0 ]
+verdict "with the size that images are cut to" $?
+
 two='advtrain|rnn-adv'
 paper --table 3 --methods "$two" >table 2>output
 status=$?
