@@ -163,10 +163,9 @@ static void plan(const command *c, const char *makes)
 
 /* ---- what is known ---- */
 
-/* --results holds JSON lines, {"job":"NAME","seconds":S,"result":{...}}: a job's is what evaluate
- * printed of it; of a job that is only timed there is none. */
-
-static double spent;                         /* seconds in the jobs of this table                 */
+/* --results holds JSON lines: {"job":"NAME","result":{...}}, what evaluate printed of it, or of a job
+ * that is only timed {"job":"NAME","seconds":S}. Earlier versions gave seconds to all jobs, also to
+ * trainings, but only those of sittings that this program lived to see the end of: none is read. */
 
 static path results_file(void)
 {
@@ -176,11 +175,11 @@ static path results_file(void)
 /* A job's name in the results: that of its files, without the folder of all jobs. */
 static const char *job_name(const char *file) { return file + strlen(set.out) + 1; }
 
-/* The text behind "seconds": in the line of a job, to be freed; NULL: it is not done. A last line
- * that a process was killed in the middle of does not count. */
+/* The line of a job, from behind its name on, to be freed; NULL: it is not done. A last line that a
+ * process was killed in the middle of does not count. */
 static char *known(const char *job)
 {
-    path start = path_of("{\"job\":\"%s\",\"seconds\":", job);
+    path start = path_of("{\"job\":\"%s\",", job);
     size_t n = strlen(start.text);
     char *text = read_text(results_file().text), *at = text, *end, *found = NULL;
     for (; at && !found && (end = strchr(at, '\n')); at = end + 1) {
@@ -190,7 +189,6 @@ static char *known(const char *job)
         strcpy(found, at + n);
     }
     free(text);
-    if (found && new_here(job)) spent += strtod(found, NULL);
     return found;
 }
 
@@ -207,34 +205,23 @@ static char *placeless(const char *text)
     return copy;
 }
 
-/* A line more; `text` is one JSON object, or NULL. */
-static void make_known(const char *job, double seconds, const char *text)
+/* A line more; the value is a JSON number or object. */
+static void make_known(const char *job, const char *key, const char *value)
 {
     path name = results_file();
-    char *before = read_text(name.text);
+    char *before = read_text(name.text), *line = placeless(value);
     size_t n = before ? strlen(before) : 0;
     FILE *f = fopen(name.text, "a");
-    bool ok = f && (!n || before[n - 1] == '\n' || fputc('\n', f) != EOF) &&
-              fprintf(f, "{\"job\":\"%s\",\"seconds\":%.2f", job, seconds) > 0;
+    if (!f || (n && before[n - 1] != '\n' && fputc('\n', f) == EOF) ||
+        fprintf(f, "{\"job\":\"%s\",\"%s\":%s}\n", job, key, line) < 0 || fclose(f))
+        cli_die_errno(name.text);
     free(before);
-    if (ok && text) {
-        char *line = placeless(text);
-        ok = fprintf(f, ",\"result\":%s", line) > 0;
-        free(line);
-    }
-    if (!ok || fputs("}\n", f) == EOF || fclose(f)) cli_die_errno(name.text);
+    free(line);
 }
 
-/* A line more in a file of seconds, of a job that may be stopped. */
-static void note_seconds(const char *name, double seconds)
-{
-    FILE *f = fopen(name, "a");
-    if (!f || fprintf(f, "%.2f\n", seconds) < 0 || fclose(f)) cli_die_errno(name);
-}
-
-/* Runs it with its output in a file; returns the seconds that it took, and adds them to those of
- * the runs of this job before, in `seconds`. A program that fails ends this one, too. */
-static double run(command *c, const char *output, const char *seconds)
+/* Runs it with its output in a file; returns the seconds that it took. A program that fails ends
+ * this one, too. */
+static double run(command *c, const char *output)
 {
     double begin = cli_seconds();
     int status = 0, i;
@@ -252,7 +239,6 @@ static double run(command *c, const char *output, const char *seconds)
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
     signal(SIGINT, SIG_DFL);
     begin = cli_seconds() - begin;
-    if (seconds) note_seconds(seconds, begin);
     if (status) {
         fprintf(stderr, "%s: this ended with status %d; run again, paper goes on there:\n",
                 cli_program, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
@@ -261,16 +247,6 @@ static double run(command *c, const char *output, const char *seconds)
     }
     for (i = 0; i < c->n; i++) free(c->word[i]);
     return begin;
-}
-
-/* The sum of the numbers in a file, one a line. */
-static double seconds_in(const char *name)
-{
-    FILE *f = fopen(name, "r");
-    double v, sum = 0;
-    while (f && fscanf(f, "%lf", &v) == 1) sum += v;
-    if (f) fclose(f);
-    return sum;
 }
 
 /* ---- models ---- */
@@ -349,7 +325,7 @@ static command training(const row *r, int seed)
 static path trained(const row *r, int seed)
 {
     path p = model_name(r, seed), model = path_of("%s.safetensors", p.text);
-    path seconds = path_of("%s.seconds", p.text), log = path_of("%s.txt", p.text);
+    path log = path_of("%s.txt", p.text);
     if (!is_there(model.text)) {
         command c = training(r, seed);
         add_flag(&c, "save", set.average > 0 ? "%s.last" : "%s.safetensors", p.text);
@@ -365,12 +341,9 @@ static path trained(const row *r, int seed)
         make_room(model.text);
         fprintf(stderr, "training %s, seed %llu\n", r->name,
                 (unsigned long long)set.seed + (unsigned long long)seed);
-        run(&c, log.text, seconds.text);
+        run(&c, log.text);
         remove(path_of("%s.checkpoint", p.text).text);
-        make_known(job_name(path_of("%s.training", p.text).text), seconds_in(seconds.text), NULL);
-        remove(seconds.text);
     }
-    free(known(job_name(path_of("%s.training", p.text).text))); /* its seconds count              */
     return p;
 }
 
@@ -403,7 +376,7 @@ static const int sources[] = {PLAIN, ADVTRAIN};
 static char *measured(int which, int seed, const char *name, const char *attacks, int limit,
                       int with)
 {
-    path job, output, seconds, model;
+    path job, output, model;
     unsigned long h = 2166136261ul;
     char *text = placeless(attacks), *s;
     command c;
@@ -411,13 +384,9 @@ static char *measured(int which, int seed, const char *name, const char *attacks
     for (s = text; *s; s++) h = ((h ^ (unsigned char)*s) * 16777619ul) & 0xfffffffful;
     free(text);
     job = path_of("%s.%s-%d-%08lx", model_name(&rows[which], seed).text, name, limit, h);
-    if ((text = known(job_name(job.text)))) {
-        free(known(job_name(path_of("%s.training", model_name(&rows[which], seed).text).text)));
-        return text;
-    }
+    if ((text = known(job_name(job.text)))) return text;
     model = trained(&rows[which], seed);
     output = path_of("%s.unfinished", job.text);
-    seconds = path_of("%s.seconds", job.text);
     c = program("evaluate");
     add_subject(&c);
     add_flag(&c, "model", "%s.safetensors", model.text);
@@ -432,12 +401,12 @@ static char *measured(int which, int seed, const char *name, const char *attacks
     add(&c, "--json");
     if (set.plan) { plan(&c, job.text); return NULL; }
     fprintf(stderr, "attacking %s: %s\n", strrchr(model.text, '/') + 1, attacks);
-    run(&c, output.text, seconds.text);
+    run(&c, output.text);
     text = read_text(output.text);
-    make_known(job_name(job.text), seconds_in(seconds.text), text);
+    if (!text) cli_die_errno(output.text);
+    make_known(job_name(job.text), "result", text);
     free(text);
     remove(output.text);
-    remove(seconds.text);
     remove(path_of("%s.state", job.text).text);
     return known(job_name(job.text));
 }
@@ -644,12 +613,13 @@ static cell epoch_seconds(int which, int steps, int images)
                 now.epochs[0] = epochs;
                 if (set.plan) { plan(&c, p.text); continue; }
                 make_room(p.text);
-                make_known(job_name(p.text), run(&c, output.text, NULL), NULL);
+                make_known(job_name(p.text), "seconds",
+                           path_of("%.2f", run(&c, output.text)).text);
                 text = known(job_name(p.text));
             }
-            v = text ? strtod(text, NULL) : 0;
+            if (text && json_number(text, NULL, "seconds", &v) && (!round || v < best[i]))
+                best[i] = v;
             free(text);
-            if (!round || v < best[i]) best[i] = v;
         }
     if (!set.plan) put(&all, (best[1] - best[0]) / (steps - 1) * images / set.batch);
     return all;
@@ -678,7 +648,7 @@ static double learned_numbers(int which)
         l2l_learned_free(phi);
     }
     if (l2l_error(context)) die(context);
-    make_known(job_name(job.text), 0, path_of("{\"numbers\":%.0f}", n).text);
+    make_known(job_name(job.text), "result", path_of("{\"numbers\":%.0f}", n).text);
     return n;
 }
 
@@ -1135,9 +1105,8 @@ int main(int argc, char **argv)
         printf("\n%s; %s, images of %s, T %d, eps %s, batch %d, ", l2l_describe(context), now.name,
                now.dataset, set.steps, now.eps, set.batch);
         if (set.average > 0) printf("models averaged with %g, ", set.average);
-        printf(seeds > 1 ? "seeds %llu to %llu" : "seed %llu", (unsigned long long)set.seed,
+        printf(seeds > 1 ? "seeds %llu to %llu\n" : "seed %llu\n", (unsigned long long)set.seed,
                (unsigned long long)set.seed + (unsigned long long)seeds - 1);
-        printf("; %s in all jobs\n", cli_duration(spent).text);
     }
     l2l_context_free(context);
     return cli_end();
