@@ -297,8 +297,8 @@ static void add_subject(command *c)
     add_flag(c, "threads", "%d", set.threads);
 }
 
-static bool learns(const row *r) { return !strncmp(r->flag, "rnn", 3); }
 static bool generates(const row *r) { return !strcmp(r->flag, "l2lda"); }
+static bool has_maximizer(const row *r) { return generates(r) || !strncmp(r->flag, "rnn", 3); }
 
 static command training(const row *r, int seed)
 {
@@ -321,19 +321,36 @@ static command training(const row *r, int seed)
     return c;
 }
 
-/* Trains the model of a row, if its file is not there, and gives the start of its files' names. */
+/* Files that are there until a training has come to its end and all its files are written: train
+ * saves what it has where it fails, too. What it printed; a checkpoint, which goes last, since
+ * without it all would be trained again; what earlier versions noted of sittings that failed. */
+static const char *const passing[] = {"unfinished", "seconds", "checkpoint"};
+enum { PASSING = 3 };
+
+/* Is this model whole? Who put files of another folder there has none of those that pass. */
+static bool is_trained(const row *r, const char *name)
+{
+    int i;
+    for (i = 0; i < PASSING; i++)
+        if (is_there(path_of("%s.%s", name, passing[i]).text)) return false;
+    return is_there(path_of("%s.safetensors", name).text) &&
+           (!has_maximizer(r) || is_there(path_of("%s.phi", name).text));
+}
+
+/* Trains the model of a row, if it is not done, and gives the start of its files' names. */
 static path trained(const row *r, int seed)
 {
     path p = model_name(r, seed), model = path_of("%s.safetensors", p.text);
-    path log = path_of("%s.txt", p.text);
-    if (!is_there(model.text)) {
+    path output = path_of("%s.unfinished", p.text), log = path_of("%s.txt", p.text);
+    int i;
+    if (!is_trained(r, p.text)) {
         command c = training(r, seed);
         add_flag(&c, "save", set.average > 0 ? "%s.last" : "%s.safetensors", p.text);
         if (set.average > 0) {
             add_flag(&c, "average", "%g", set.average);
             add_flag(&c, "save-average", "%s", model.text);
         }
-        if (learns(r) || generates(r)) add_flag(&c, "save-maximizer", "%s.phi", p.text);
+        if (has_maximizer(r)) add_flag(&c, "save-maximizer", "%s.phi", p.text);
         add_flag(&c, "checkpoint", "%s.checkpoint", p.text);
         add(&c, "--resume");
         add_flag(&c, "log", "%s.jsonl", p.text);
@@ -341,8 +358,9 @@ static path trained(const row *r, int seed)
         make_room(model.text);
         fprintf(stderr, "training %s, seed %llu\n", r->name,
                 (unsigned long long)set.seed + (unsigned long long)seed);
-        run(&c, log.text);
-        remove(path_of("%s.checkpoint", p.text).text);
+        run(&c, output.text);
+        if (rename(output.text, log.text)) cli_die_errno(log.text);
+        for (i = 0; i < PASSING; i++) remove(path_of("%s.%s", p.text, passing[i]).text);
     }
     return p;
 }

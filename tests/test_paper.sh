@@ -95,6 +95,53 @@ paper --table 3 --methods rnn-adv >table 2>output
 grep -qE '^\| RNN-Adv' table && [ "$(wc -l <output)" -eq 3 ] && [ "$(grep '^| RNN-Adv' table)" = "$(grep '^| RNN-Adv' again)" ]
 verdict "a model that is gone is made again, the same" $?
 
+# Models that are not whole: train saves what it has where it fails, and may be killed between two files.
+base=${model%.safetensors}
+cp "$model" whole
+cp "$base.phi" whole.phi
+mv train true-train
+lose() { rm -f "$base".[!j]*; } # all but the log
+goes_on() { # with the training of what is there, to the very files
+    paper --figure optimizer >wrote 2>output && grep -q '^training RNN-Adv' output && cmp "$model" whole >>output &&
+        cmp "$base.phi" whole.phi >>output && [ "$(echo "$base".[!j]*)" = "$base.phi $model $base.txt" ]
+}
+lose
+cat >train <<'SH'
+#!/bin/sh
+while [ "$1" != --save ]; do shift; done
+echo half a model >"$2"
+exit 1
+SH
+chmod +x train
+paper --figure optimizer >wrote 2>output
+[ $? -eq 1 ] && [ -s "$model" ] && ln -f true-train train && goes_on
+verdict "a model that a training saved when it failed is trained to its end" $?
+lose
+cat >true-train.sh <<SH
+#!/bin/sh
+./true-train "\$@"
+rm "$base.phi"
+kill -9 \$PPID
+SH
+chmod +x true-train.sh
+ln -f true-train.sh train
+paper --figure optimizer >wrote 2>output
+[ $? -eq 137 ] && [ -s "$model" ] && cp "$base.checkpoint" checkpoint && ln -f true-train train && goes_on
+verdict "one whose maximizer was not saved yet when all was killed, too" $?
+for left in seconds checkpoint; do
+    lose
+    [ $left = seconds ] && echo 1.00 >"$base.seconds" || cp checkpoint "$base.checkpoint"
+    echo half a model >"$model"
+    cp whole.phi "$base.phi"
+    goes_on
+    verdict "and one that an earlier version left with a file of $left" $?
+done
+lose
+cp whole "$model"
+cp whole.phi "$base.phi"
+paper --figure optimizer >wrote 2>output && [ ! -s output ]
+verdict "a model and its maximizer that were put there are taken as they are" $?
+
 paper --table 6 --methods rnn-adv >table 2>output && grep -qE '^\| RNN-Adv \|( [0-9.]+ \|){10}$' table
 verdict "table 6: more steps, learned and PGD's" $?
 paper --table 7 --methods rnn-adv >table 2>output && grep -qE '^\| RNN-Adv \|( [0-9.]+ \|){4}$' table
