@@ -321,6 +321,12 @@ static command training(const row *r, int seed)
     return c;
 }
 
+static void add_average(command *c, const char *file)
+{
+    add_flag(c, "average", "%g", set.average);
+    add_flag(c, "save-average", "%s", file);
+}
+
 /* Files that are there until a training has come to its end and all its files are written: train
  * saves what it has where it fails, too. What it printed; a checkpoint, which goes last, since
  * without it all would be trained again; what earlier versions noted of sittings that failed. */
@@ -346,10 +352,7 @@ static path trained(const row *r, int seed)
     if (!is_trained(r, p.text)) {
         command c = training(r, seed);
         add_flag(&c, "save", set.average > 0 ? "%s.last" : "%s.safetensors", p.text);
-        if (set.average > 0) {
-            add_flag(&c, "average", "%g", set.average);
-            add_flag(&c, "save-average", "%s", model.text);
-        }
+        if (set.average > 0) add_average(&c, model.text);
         if (has_maximizer(r)) add_flag(&c, "save-maximizer", "%s.phi", p.text);
         add_flag(&c, "checkpoint", "%s.checkpoint", p.text);
         add(&c, "--resume");
@@ -606,20 +609,35 @@ static void black_box(const int *list, int n)
     }
 }
 
-/* Seconds of one epoch of `images`, from a training of `steps` steps, less one of a single step:
- * the best of three, taken in turn. */
-static cell epoch_seconds(int which, int steps, int images)
+static int images_to_train_on(void)
 {
-    cell all;
+    l2l_dataset d;
+    int n;
+    cli_dataset(context, now.dataset, set.data, true, &d);
+    n = d.count;
+    l2l_dataset_free(&d);
+    return n;
+}
+
+/* Seconds of one epoch, in a data set of `all` images, from a training of some steps of whole
+ * batches, less one of a single step: the best of three, taken in turn. */
+static cell epoch_seconds(int which, int all)
+{
+    cell seconds;
     double best[2] = {0, 0}, v;
-    int round, i;
-    memset(&all, 0, sizeof all);
+    int images = now.images[0] && now.images[0] < all ? now.images[0] : all;
+    int steps = generates(&rows[which]) ? 4 : 40, round, i;
+    if (steps > all / set.batch) steps = all / set.batch;
+    if (steps < 2)
+        cli_fail("--batch %d: %s has %d images to train on; seconds are told by 2 batches or more",
+                 set.batch, now.dataset, all);
+    memset(&seconds, 0, sizeof seconds);
     for (round = 0; round < 3; round++)
         for (i = 0; i < 2; i++) {
             int of = i ? steps : 1;
-            path p = path_of("%s.time-%d-%d-%d", model_name(&rows[which], 0).text, of, set.threads,
-                             round);
-            path output = path_of("%s.txt", p.text);
+            path p = path_of("%s.time%s-%d-%d-%d", model_name(&rows[which], 0).text,
+                             set.average > 0 ? "-average" : "", of, set.threads, round);
+            path output = path_of("%s.txt", p.text), average = path_of("%s.average", p.text);
             char *text = known(job_name(p.text));
             if (!text) {
                 int kept = now.images[0], epochs = now.epochs[0];
@@ -629,18 +647,20 @@ static cell epoch_seconds(int which, int steps, int images)
                 c = training(&rows[which], 0);
                 now.images[0] = kept;
                 now.epochs[0] = epochs;
+                if (set.average > 0) add_average(&c, average.text);
                 if (set.plan) { plan(&c, p.text); continue; }
                 make_room(p.text);
                 make_known(job_name(p.text), "seconds",
-                           path_of("%.2f", run(&c, output.text)).text);
+                           path_of("%.4f", run(&c, output.text)).text);
+                remove(average.text);
                 text = known(job_name(p.text));
             }
             if (text && json_number(text, NULL, "seconds", &v) && (!round || v < best[i]))
                 best[i] = v;
             free(text);
         }
-    if (!set.plan) put(&all, (best[1] - best[0]) / (steps - 1) * images / set.batch);
-    return all;
+    if (!set.plan) put(&seconds, (best[1] - best[0]) / (steps - 1) * images / set.batch);
+    return seconds;
 }
 
 /* How many numbers the maximizer of a row learns. */
@@ -673,33 +693,31 @@ static double learned_numbers(int which)
 /* Tables 2 and 8: what an epoch takes. */
 static void times(const int *list, int n)
 {
-    int images = now.images[0] ? now.images[0] : 60000, i;
-    cell base = epoch_seconds(set.table == 8 ? ADVTRAIN : PLAIN, 40, images);
+    int all = images_to_train_on(), i;
     double numbers = 0;
-    cell trades = set.table == 8 ? epoch_seconds(TRADES, 40, images) : base;
     print_head("trained with", set.table == 8 ? "seconds an epoch|to the original"
                                                   : "maximizer's parameters|seconds an epoch");
     for (i = 0; i < n; i++) {
-        cell t;
-        double of;
+        int original = list[i] == RNN_ADV ? ADVTRAIN : TRADES;
+        cell t, of;
+        double ratio = 0;
         if (!wanted(list[i])) continue;
-        t = epoch_seconds(list[i], generates(&rows[list[i]]) ? 4 : 40, images);
-        if (set.table == 2)
-            numbers = learned_numbers(list[i]);
+        t = epoch_seconds(list[i], all);
+        if (set.table == 2) numbers = learned_numbers(list[i]);
+        else of = epoch_seconds(original, all);
         if (set.plan) continue;
-        of = set.table == 2 ? 0 : list[i] == RNN_ADV ? base.value[0] : trades.value[0];
+        if (set.table == 8) ratio = t.value[0] / of.value[0];
         if (set.json) {
             printf("{\"table\":%d,\"trained with\":\"%s\"", set.table, rows[list[i]].name);
             print_values("seconds an epoch", &t);
             if (set.table == 2) printf(",\"parameters\":%.0f}\n", numbers);
-            else printf(",\"to the original\":%.4f}\n", t.value[0] / of);
+            else printf(",\"to the original\":%.4f}\n", ratio);
             continue;
         }
         printf("| %s |", rows[list[i]].name);
         if (set.table == 2) printf(" %.0f |", numbers);
         print_cell(&t, 1, "%.1f");
-        if (set.table == 8)
-            printf(" %.2f (%s) |", t.value[0] / of, list[i] == RNN_ADV ? "AdvTrain" : "TRADES");
+        if (set.table == 8) printf(" %.2f (%s) |", ratio, rows[original].name);
         printf("\n");
     }
 }

@@ -151,6 +151,28 @@ verdict "table 2: the maximizer's parameters and the seconds of an epoch" $?
 paper --table 8 --methods rnn-adv >table 2>output &&
     grep -qE '^\| RNN-Adv \| [0-9.]+ \| [0-9.]+ \(AdvTrain\) \|$' table
 verdict "table 8: the ratio to the original" $?
+# The embedded digits are 2,000: 15 whole batches of 128.
+paper --table 2 --methods rnn-adv --out timed --plan >output 2>&1
+[ "$(grep -c 'train .* --limit 1920 ' output)" -eq 3 ] && [ "$(grep -c 'train .* --limit 128 --epochs 1 ' output)" -eq 4 ]
+verdict "seconds are told by steps that a small data set has" $?
+paper --table 2 --batch 1001 --out timed >output 2>&1
+[ $? -eq 2 ] && grep -q -e '--batch 1001: embedded has 2000 images to train on' output
+verdict "one of a single batch is refused" $?
+mkdir timed
+for of in 'advtrain 1 1' 'advtrain 40 21' 'rnn-adv 1 1' 'rnn-adv 40 40'; do
+    set -- $of
+    for round in 0 1 2; do
+        echo "{\"job\":\"embedded-smallcnn-w0.125-d0-i0-e1-b32-T2-eps0.3/$1-s0.time-$2-1-$round\",\"seconds\":$3.00}"
+    done
+done >timed/results.jsonl
+paper --table 8 --methods rnn-adv --images 0 --batch 32 --out timed >table 2>output && [ ! -s output ] &&
+    cp table output && grep -qx '| RNN-Adv | 62.5 | 1.95 (AdvTrain) |' table
+verdict "an epoch of all images is one of those that there are: 2000 / 32 steps of a second" $?
+paper --table 8 --methods rnn-adv --average 0.5 --out timed --plan >plan 2>output
+[ "$(grep -c "train --dataset" plan)" -eq 12 ] && [ "$(grep -c 'train .* --average 0.5 --save-average ' plan)" -eq 12 ] &&
+    paper --table 8 --methods rnn-adv --average 0.5 --out timed >table 2>output && grep -q '^| RNN-Adv' table &&
+    ! find timed -name '*.average' | grep . >output
+verdict "--average: with it the seconds are those of averaging, too" $?
 
 for figure in curves epsilon steps surface optimizer sheet; do
     rm -f jobs/*.svg jobs/*.png
