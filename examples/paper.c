@@ -106,7 +106,7 @@ typedef struct {
 
 static void add(command *c, const char *format, ...)
 {
-    char text[2400];
+    char text[3000];
     va_list a;
     va_start(a, format);
     vsnprintf(text, sizeof text, format, a);
@@ -118,7 +118,7 @@ static void add(command *c, const char *format, ...)
 
 static void add_flag(command *c, const char *name, const char *format, ...)
 {
-    char text[2400];
+    char text[3000];
     va_list a;
     va_start(a, format);
     vsnprintf(text, sizeof text, format, a);
@@ -503,7 +503,7 @@ typedef struct {
 /* Whoever was trained with a maximizer of its own is attacked with RNN-Adv's like all others. */
 static figures attacked(int which, const char *name, const char *const *attacks, int n, int with)
 {
-    char list[2000] = "";
+    char list[3000] = ""; /* two paths, in table 7 */
     figures f;
     int s, i;
     double v;

@@ -25,6 +25,11 @@ cat laptop full >output
 [ -s laptop ] && [ -s full ] && [ "$(sort laptop full | uniq -d | wc -l)" -eq 0 ]
 verdict "with the size that images are cut to" $?
 
+far=$(printf '%01000d' 0)
+paper --table 7 --methods plain --out "$far" --plan >output 2>&1
+grep -q 'evaluate .*plain-s1.safetensors:attack=pgd:steps=40,.*advtrain-s1.safetensors:attack=pgd:steps=40 ' output
+verdict "a list of attacks is whole, however far its models are" $?
+
 two='advtrain|rnn-adv'
 paper --table 3 --methods "$two" >table 2>output
 status=$?
