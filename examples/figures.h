@@ -134,7 +134,8 @@ static inline bool fig_dictated_vjp(void *user, const l2l_real *x, int n, const 
     int k;
     (void)x;
     (void)dlogits;
-    for (k = 0; k < d->count * n; k++) dx[k] = (l2l_real)(d->sign[k % d->count * d->T + d->t] * 1e-3);
+    for (k = 0; k < d->count * n; k++)
+        dx[k] = (l2l_real)(d->sign[k % d->count * d->T + d->t] * 1e-3);
     d->t++;
     return true;
 }

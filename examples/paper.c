@@ -163,9 +163,9 @@ static void plan(const command *c, const char *makes)
 
 /* ---- what is known ---- */
 
-/* --results holds JSON lines: {"job":"NAME","result":{...}}, what evaluate printed of it, or of a job
- * that is only timed {"job":"NAME","seconds":S}. Earlier versions gave seconds to all jobs, also to
- * trainings, but only those of sittings that this program lived to see the end of: none is read. */
+/* --results holds JSON lines: {"job":"NAME","result":{...}}, what evaluate printed of it, or of a
+ * job that is only timed {"job":"NAME","seconds":S}. Earlier versions gave seconds to all jobs, to
+ * trainings, too, but only of the sittings that paper saw the end of: those are not read. */
 
 static path results_file(void)
 {
@@ -856,7 +856,8 @@ static void figure_steps(void)
 /* delta_t / epsilon for gradients that keep their sign, that change it once, and that alternate. */
 static void figure_optimizer(void)
 {
-    static const char *const names[] = {"+ + + + ...", "- at step 4", "- from step 6", "+ - + - ..."};
+    static const char *const names[] = {"+ + + + ...", "- at step 4", "- from step 6",
+                                        "+ - + - ..."};
     static fig_lines f;
     l2l_learned *phi = maximizer_of(RNN_ADV);
     int k, t, T = set.steps;
