@@ -96,6 +96,24 @@ static void parse(int argc, char **argv)
 
 static int failed; /* the exit status that an output which could not be written leads to */
 
+/* A model that a flag names; its images are shown to `first`, unless that is NULL. */
+static l2l_model *open_alike(l2l_context *c, const char *flag, const char *path,
+                             const l2l_model *first, const char *first_path)
+{
+    l2l_model *m = cli_model_open(c, path, set.arch, set.width, set.depth);
+    const l2l_model_options *p = l2l_model_info(first), *q = l2l_model_info(m);
+    if (p && !transfer__alike(p, q))
+        cli_fail("%s: %s is for images of %dx%dx%d and %d classes, but %s for %dx%dx%d and %d",
+                 flag, path, q->channels, q->height, q->width, q->classes, first_path,
+                 p->channels, p->height, p->width, p->classes);
+    return m;
+}
+
+static l2l_model *open_foreign(const l2l_model *attacked, const spec *s)
+{
+    return open_alike(l2l_model_context(attacked), "--attack", s->from, attacked, set.model);
+}
+
 /* ---- arrays ---- */
 
 /* Room for the images of an evaluation, which have the model's size. */
@@ -176,7 +194,7 @@ static l2l_real *foreign_images(const l2l_evaluation *e, spec *s)
         npy_array_free(e->data->context, &a);
         return x;
     }
-    m = cli_model_open(e->data->context, s->from, set.arch, set.width, set.depth);
+    m = open_foreign(e->model, s);
     o.skip_fooled = false; /* images that this model gets wrong are wanted, too */
     if (l2l_evaluation_begin(m, e->data, &o, &other)) {
         l2l_evaluation_series(&other, spec_series(s, m, room), &r, NULL, x);
@@ -464,7 +482,8 @@ static void cross(l2l_context *c, const l2l_dataset *d, spec *s)
     for (at = strtok(strcpy(text, set.transfer), ","); at; at = strtok(NULL, ",")) {
         if (n == MAX_MODELS) cli_fail("--transfer: at most %d models", MAX_MODELS);
         names[n] = at;
-        m[n++] = cli_model_open(c, at, set.arch, set.width, set.depth);
+        m[n] = open_alike(c, "--transfer", at, n ? m[0] : NULL, names[0]);
+        n++;
     }
     o.limit = set.limit;
     o.batch = set.batch;
@@ -510,6 +529,7 @@ static int one_model(l2l_context *c, const l2l_dataset *d, spec *specs, int n)
     state.clock = cli_seconds;
     for (i = 0; i < n; i++) {
         if (specs[i].kind->make == spec_none) specs[i].seconds = cli_seconds() - begin;
+        if (*specs[i].from) l2l_model_free(open_foreign(m, &specs[i])); /* fails now, not later */
         needed |= specs[i].target == SPEC_LEAST;
         show.all += passes(&specs[i].attack);
     }

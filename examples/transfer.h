@@ -17,6 +17,13 @@ static inline bool transfer__fail(l2l_context *c, l2l_status status, const char 
     return false;
 }
 
+/* Are two models for images of one size and the same classes? */
+static inline bool transfer__alike(const l2l_model_options *p, const l2l_model_options *q)
+{
+    return p->channels == q->channels && p->height == q->height && p->width == q->width &&
+           p->classes == q->classes;
+}
+
 static inline bool transfer__fit(l2l_model *const *models, int n)
 {
     l2l_context *c = NULL;
@@ -26,8 +33,7 @@ static inline bool transfer__fit(l2l_model *const *models, int n)
         if (!p || !q)
             return transfer__fail(c, L2L_ERROR_ARGUMENT, "transfer_matrix: model %d of %d is NULL",
                                   p ? i : 0, n);
-        if (l2l_model_context(models[i]) != c || p->channels != q->channels ||
-            p->height != q->height || p->width != q->width || p->classes != q->classes)
+        if (l2l_model_context(models[i]) != c || !transfer__alike(p, q))
             return transfer__fail(c, L2L_ERROR_SHAPE, "transfer_matrix: model %d is not for the "
                                   "images and classes of model 0, in one context, as all %d must be",
                                   i, n);

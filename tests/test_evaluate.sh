@@ -110,8 +110,8 @@ int main(int argc, char **argv)
     unsigned seed = (unsigned)argc;
     FILE *f = fopen(argv[1], "wb");
     for (int i = 0; f && i < 120; i++) {
-        fputc(i / 3 % 20, f);
-        fputc("\007\052\143"[i % 3], f);
+        if (argc < 4) fputc(i / 3 % 20, f); /* else of CIFAR-10 */
+        fputc("\007\052\143"[i % 3] % (argc < 4 ? 100 : 10), f);
         for (int k = 0; k < 3072; k++) {
             seed = seed * 1664525 + 1013904223;
             fputc((int)(seed >> 25) + (k / 1024 == i % 3 ? 128 : 0), f);
@@ -153,6 +153,22 @@ grep -q "\"transfer\":\\[\\[[0-9.]*,[0-9.]*\\],\\[$from,[0-9.]*\\]\\]" output
 verdict "the same in the matrix" $?
 says "the matrix as a table" "made for  2" evaluate --transfer a.safetensors,b.safetensors --attack mim:steps=3
 says "images outside the ball" "images were outside the ball" a --attack transfer:images=b.npy:eps=0.05
+# Only between models for images of one size and the same classes, which is known before any attack.
+claim "a model for smaller images" learn --method plain --epochs 1 --limit 100 --crop 20 --save small.safetensors
+larger="b.safetensors is for images of 1x28x28 and 10 classes, but small.safetensors for 1x20x20 and 10"
+smaller="small.safetensors is for images of 1x20x20 and 10 classes, but a.safetensors for 1x28x28 and 10"
+refused "images made for larger ones" "--attack: $larger" evaluate --model small.safetensors --attack transfer:from=b.safetensors
+refused "for smaller ones" "--attack: $smaller" a --attack fgsm,transfer:from=small.safetensors --state early
+claim "before the attack in front of it" test ! -e early
+refused "and from starting points" "--attack: $smaller" a --attack transfer:from=small.safetensors --init b.npy
+refused "nor in the matrix" "--transfer: $smaller" evaluate --transfer a.safetensors,small.safetensors
+mkdir ten
+for i in 1 2 3 4 5; do ./records ten/data_batch_$i.bin of ten; done
+claim "a model with fewer classes" ./train --dataset cifar10 --data ten --threads 1 --arch vgg16 --width 0.125 \
+    --method plain --epochs 1 --limit 20 --batch 20 --save ten.safetensors
+refused "images made for fewer classes" \
+    "ten.safetensors is for images of 3x32x32 and 10 classes, but hundred.safetensors for 3x32x32 and 100" \
+    ./evaluate --dataset cifar100 --data hundred --model hundred.safetensors --attack transfer:from=ten.safetensors
 claim "starting points" a --init b.npy --attack \
     pgd,sign-opt:steps=150,square:steps=3,deepfool,deepfool-l2,cw-l2:steps=9,transfer:from=b.safetensors
 json a --attack pgd:steps=1:step=0:last=1 --init b.npy >output 2>&1
