@@ -119,9 +119,7 @@ static l2l_model *open_foreign(const l2l_model *attacked, const spec *s)
 /* Room for the images of an evaluation, which have the model's size. */
 static l2l_real *image_room(const l2l_evaluation *e)
 {
-    const l2l_model_options *o = l2l_model_info(e->model);
-    size_t pixels = (size_t)o->channels * (size_t)o->height * (size_t)o->width;
-    return (l2l_real *)cli_allocate((size_t)e->images * pixels, sizeof(l2l_real));
+    return (l2l_real *)cli_allocate((size_t)e->images * es_pixels(e), sizeof(l2l_real));
 }
 
 static void save_images(const char *path, const l2l_real *x, const l2l_evaluation *e)
@@ -190,7 +188,7 @@ static l2l_real *foreign_images(const l2l_evaluation *e, spec *s)
     l2l_model *m;
     if (*s->images) {
         l2l_real *from = load_images("images", s->images, e, &a);
-        memcpy(x, from, (size_t)(a.count / a.shape[0] * e->images) * sizeof *x);
+        memcpy(x, from, (size_t)e->images * es_pixels(e) * sizeof *x);
         npy_array_free(e->data->context, &a);
         return x;
     }
@@ -216,6 +214,17 @@ static void transfer(spec *s, l2l_real *x)
     given.targets = s->attack.targets;
     given.batch = set.batch;
     s->attack = given;
+}
+
+/* How many images are not as they were given. */
+static int moved(const l2l_evaluation *e, const l2l_real *given, const l2l_real *x)
+{
+    const size_t one = es_pixels(e);
+    size_t i;
+    int n = 0;
+    for (i = 0; i < (size_t)e->images; i++)
+        n += memcmp(given + i * one, x + i * one, one * sizeof *x) != 0;
+    return n;
 }
 
 /* With a state that cannot be written the attack goes on: with the next batch or, where its images
@@ -244,16 +253,13 @@ static void run(evaluation_state *state, spec *s, const l2l_real *init, const l2
     s->attack.batch = set.batch;
     s->attack.progress = progress;
     if (s->transfer) transfer(s, foreign = foreign_images(e, s));
+    if (*s->images) /* of which those that are spared stay as they are */
+        memcpy(adv, foreign, (size_t)e->images * es_pixels(e) * sizeof *adv);
     s->seconds = cli_seconds() - begin; /* another model's images are made in every sitting */
     attack(state, s, adv);
     s->seconds += state->seconds;
     show_end();
-    if (*s->images && !l2l_error(e->data->context)) {
-        const l2l_model_options *o = l2l_model_info(e->model);
-        size_t one = (size_t)o->channels * (size_t)o->height * (size_t)o->width, i;
-        for (i = 0; i < (size_t)e->images; i++)
-            s->outside += memcmp(adv + i * one, foreign + i * one, one * sizeof *adv) != 0;
-    }
+    if (*s->images && !l2l_error(e->data->context)) s->outside = moved(e, foreign, adv);
     if (set.dump_adv && !l2l_error(e->data->context)) save_images(set.dump_adv, adv, e);
     free(adv);
     free(foreign);

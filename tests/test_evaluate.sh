@@ -153,6 +153,14 @@ grep -q "\"transfer\":\\[\\[[0-9.]*,[0-9.]*\\],\\[$from,[0-9.]*\\]\\]" output
 verdict "the same in the matrix" $?
 says "the matrix as a table" "made for  2" evaluate --transfer a.safetensors,b.safetensors --attack mim:steps=3
 says "images outside the ball" "images were outside the ball" a --attack transfer:images=b.npy:eps=0.05
+json a --attack fgsm,transfer:images=b.npy --skip-fooled >output 2>&1
+[ "$(number outside)" = 0 ]
+verdict "none are that were spared" $?
+claim "images of a larger ball" b --attack pgd --eps 0.15 --dump-adv far.npy
+json a --attack fgsm,transfer:images=far.npy --skip-fooled >output 2>&1
+attacked=$(number attacked)
+[ "$attacked" -gt 0 ] && [ "$attacked" -lt 60 ] && [ "$(number outside)" = "$attacked" ]
+verdict "only those that were not: $attacked" $?
 # Only between models for images of one size and the same classes, which is known before any attack.
 claim "a model for smaller images" learn --method plain --epochs 1 --limit 100 --crop 20 --save small.safetensors
 larger="b.safetensors is for images of 1x28x28 and 10 classes, but small.safetensors for 1x20x20 and 10"
