@@ -247,6 +247,7 @@ static void run(evaluation_state *state, spec *s, const l2l_real *init, const l2
     int *targets = spec_targets(s, e, logits);
     l2l_real *adv = set.dump_adv || *s->images ? image_room(e) : NULL, *foreign = NULL;
     double begin = cli_seconds();
+    int steps = s->attack.steps;
     show_begin(s->spec, passes(&s->attack));
     s->attack.init = init;
     s->attack.targets = targets;
@@ -266,6 +267,7 @@ static void run(evaluation_state *state, spec *s, const l2l_real *init, const l2
     free(targets);
     s->attack.init = NULL;
     s->attack.targets = NULL;
+    s->attack.steps = steps; /* of a transfer: by which the images were made */
 }
 
 static void check(const spec *specs, int n)
@@ -315,7 +317,8 @@ static int trained_steps(const spec *s)
 {
     int T = 0;
     double epsilon;
-    if (s->kind->make == spec_learned) l2l_learned_trained_with(spec_defaults.phi, &T, &epsilon);
+    if (s->kind->make == spec_learned && !*s->images)
+        l2l_learned_trained_with(spec_defaults.phi, &T, &epsilon);
     return T;
 }
 

@@ -63,6 +63,11 @@ says "l2 attacks have a radius of their own" "not in worst: l2, eps 1.5" a --att
 says "another radius is not in worst" "not in worst: l-infinity, eps 0.05 (12.75/255)" a --attack pgd:eps=0.05
 says "the mean norm of what a search found" "at l-infinity 0." a --attack deepfool
 says "steps trained and used" "7 steps, trained with 2" a --maximizer phi.safetensors --attack learned:steps=7
+says "those that made a transfer's images" "2 steps, trained with 2" \
+    a --maximizer phi.safetensors --attack transfer:from=b.safetensors:attack=learned
+json a --maximizer phi.safetensors --attack transfer:from=b.safetensors:attack=learned:steps=7 >output 2>&1
+grep -q '"steps":7,"trained_steps":2' output
+verdict "and in JSON" $?
 json a --attack l2lda:steps=3,pgd:steps=1:step=0 --generator g.safetensors >output 2>&1
 cp output batches
 json a --attack l2lda:steps=3,pgd:steps=1:step=0 --generator g.safetensors --batch 7 --threads 2 |
@@ -153,6 +158,9 @@ grep -q "\"transfer\":\\[\\[[0-9.]*,[0-9.]*\\],\\[$from,[0-9.]*\\]\\]" output
 verdict "the same in the matrix" $?
 says "the matrix as a table" "made for  2" evaluate --transfer a.safetensors,b.safetensors --attack mim:steps=3
 says "images outside the ball" "images were outside the ball" a --attack transfer:images=b.npy:eps=0.05
+json a --maximizer phi.safetensors --attack transfer:images=b.npy:attack=learned >output 2>&1
+grep -q '"outside":0' output && ! grep -q trained_steps output
+verdict "of unknown images no steps are told" $?
 json a --attack fgsm,transfer:images=b.npy --skip-fooled >output 2>&1
 [ "$(number outside)" = 0 ]
 verdict "none are that were spared" $?
