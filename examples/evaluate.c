@@ -24,13 +24,19 @@ static struct {
     bool json, skip_fooled, training;
 } set;
 
-static void check_outputs(void)
+/* Of n attacks at most one of `from` and `images` is not empty. */
+static void check_outputs(const spec *specs, int n)
 {
     const cli_file outputs[] = {
         {"dump-logits", set.dump_logits}, {"dump-adv", set.dump_adv}, {"state", set.state}};
-    const cli_file inputs[] = {
+    cli_file inputs[4 + MAX_ATTACKS + 1] = {
         {"model", set.model}, {"maximizer", set.maximizer}, {"generator", set.generator},
-        {"init", set.init}, {NULL, NULL}};
+        {"init", set.init}};
+    int i;
+    for (i = 0; i < n; i++) {
+        inputs[4 + i].flag = "attack";
+        inputs[4 + i].path = *specs[i].from ? specs[i].from : specs[i].images;
+    }
     cli_check_outputs(outputs, (int)(sizeof outputs / sizeof *outputs), inputs);
     if (set.init) cli_check_input("--init", set.init);
 }
@@ -85,7 +91,7 @@ static void parse(int argc, char **argv)
     spec_defaults.l2 = cli_default_epsilon(-1, set.dataset) < 0.1 ? 0.5 : 2;
     spec_defaults.eps = set.eps = cli_default_epsilon(set.eps, set.dataset);
     spec_defaults.seed = set.seed;
-    check_outputs();
+    check_outputs(NULL, 0);
     if (set.dump_adv && set.skip_fooled)
         cli_fail("--dump-adv and --skip-fooled: images that are skipped are not made");
     if (set.transfer &&
@@ -273,6 +279,7 @@ static void run(evaluation_state *state, spec *s, const l2l_real *init, const l2
 static void check(const spec *specs, int n)
 {
     int i, dumped = 0;
+    check_outputs(specs, n);
     for (i = 0; i < n; i++) {
         dumped += specs[i].kind->make != spec_none;
         if (*specs[i].images) cli_check_input("images", specs[i].images);

@@ -116,6 +116,16 @@ for flag in model maximizer generator init; do
             ./evaluate --$flag there --$output link
     done
 done
+for spec in from images; do
+    for output in dump-logits dump-adv state; do
+        refused "--$output over a transfer's $spec" "--$output link: is the file that --attack reads" \
+            ./evaluate --model nowhere --attack fgsm,transfer:$spec=there:eps=0.1 --$output link
+    done
+done
+for output in dump-logits dump-adv state; do
+    refused "--$output over one of --transfer" "--transfer takes its models itself, and none of" \
+        ./evaluate --transfer nowhere,there --$output link
+done
 [ "$(cat there)" = kept ]
 verdict "and it is still as it was" $?
 claim "one name in two folders" \
