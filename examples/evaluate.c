@@ -289,8 +289,8 @@ static void check(const spec *specs, int n)
     }
     if (set.dump_adv && dumped != 1)
         cli_fail("--dump-adv needs exactly one attack, not %d", dumped);
-    if (set.transfer && (n != 1 || !dumped || specs->transfer || specs->target == SPEC_LEAST ||
-                         specs->target != SPEC_UNTARGETED))
+    if (set.transfer &&
+        (n != 1 || !dumped || specs->transfer || specs->target != SPEC_UNTARGETED))
         cli_fail("--transfer needs exactly one attack, without targets");
 }
 
@@ -493,9 +493,11 @@ static void cross(l2l_context *c, const l2l_dataset *d, spec *s)
     l2l_model *m[MAX_MODELS];
     double natural[MAX_MODELS], accuracies[MAX_MODELS * MAX_MODELS], begin = cli_seconds();
     l2l_attack room[AUTOATTACK_STAGES];
-    char *names[MAX_MODELS], *text = (char *)cli_allocate(strlen(set.transfer) + 1, 1), *at;
+    char *names[MAX_MODELS], *text = (char *)cli_allocate(strlen(set.transfer) + 1, 1), *at, *next;
     int n = 0, i;
-    for (at = strtok(strcpy(text, set.transfer), ","); at; at = strtok(NULL, ",")) {
+    for (at = strcpy(text, set.transfer); at; at = next) {
+        if ((next = strchr(at, ',')) != NULL) *next++ = 0;
+        if (!*at) cli_fail("--transfer %s: model %d has no name", set.transfer, n + 1);
         if (n == MAX_MODELS) cli_fail("--transfer: at most %d models", MAX_MODELS);
         names[n] = at;
         m[n] = open_alike(c, "--transfer", at, n ? m[0] : NULL, names[0]);

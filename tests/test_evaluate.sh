@@ -268,6 +268,9 @@ transfer:from=nowhere|nowhere: cannot open it
 transfer:images=b.npy:steps=3|images are made: no key 'steps'
 transfer:from=b.safetensors:attack=none|attack=none makes no images
 cw-l2:start=clean|no key 'start'
+pgd,|no attack ''
+,pgd|no attack ''
+pgd,,fgsm|no attack ''
 LIST
 refused "starting points for images" "transfer:images=b.npy takes no starting points" a --attack transfer:images=b.npy --init b.npy
 refused "two attacks to dump" "--dump-adv needs exactly one attack, not 2" a --attack pgd,fgsm --dump-adv d.npy
@@ -275,6 +278,12 @@ refused "dumping what is skipped" "images that are skipped are not made" a --ski
 refused "--transfer with a model" "--transfer takes its models itself" a --transfer a.safetensors,b.safetensors
 refused "--transfer with two attacks" "--transfer needs exactly one attack" \
     evaluate --transfer a.safetensors,b.safetensors --attack pgd,fgsm
+for list in , a.safetensors, ,a.safetensors a.safetensors,,b.safetensors; do
+    case $list in ,*) n=1 ;; *) n=2 ;; esac
+    refused "--transfer $list" "--transfer $list: model $n has no name" evaluate --transfer $list
+    refused "--transfer $list by AutoAttack" "--transfer $list: model $n has no name" \
+        evaluate --transfer $list --attack autoattack
+done
 refused "no model" "--model F is needed" evaluate
 if script -qec true /dev/null >/dev/null 2>&1; then
     script -qec "./evaluate --data '$examples/data' --threads 1 --batch 1 --limit 60 --model a.safetensors --attack pgd:steps=40,square:steps=100" \
