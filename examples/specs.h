@@ -52,7 +52,7 @@ static inline l2l_attack spec_pgd_adam(double eps)
     return a;
 }
 
-/* Every attack, one line each. */
+/* Every attack, one line each. apgd-dlr takes no target: where that is third, its ratio is flat. */
 #define SPEC_WALK "start|restarts|last|seed|eps|target"
 static const struct spec_kind {
     const char *name;
@@ -69,7 +69,7 @@ static const struct spec_kind {
     {"cw-pgd", l2l_attack_cw_pgd, "steps|step|confidence|" SPEC_WALK, "PGD on the margin"},
     {"bls", l2l_attack_bls, "steps|step|" SPEC_WALK, "PGD with a line search"},
     {"learned", spec_learned, "steps|" SPEC_WALK, "the optimizer of --maximizer"},
-    {"l2lda", spec_l2lda, "steps|" SPEC_WALK, "the generator of --generator"},
+    {"l2lda", spec_l2lda, "steps|start|restarts|last|seed|eps", "the generator of --generator"},
     {"cw-l2lda", l2l_attack_cw_l2lda, "steps|step|confidence|" SPEC_WALK, "CW as L2LDA's tables"},
     {"apgd", l2l_attack_apgd, "steps|restarts|seed|eps|target", "AutoAttack's PGD, cross-entropy"},
     {"apgd-dlr", l2l_attack_apgd_dlr, "steps|restarts|seed|eps", "on the ratio of logits"},

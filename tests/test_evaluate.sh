@@ -104,6 +104,13 @@ refused "starting points of neither" "needs those of the part, 20, or at least 5
 says "which part" "25 training images of 28x28, from number 30 on" a --training-images --first 30 --limit 25 --attack fgsm
 refused "a part beyond the end" "--first 100000: there are" a --first 100000
 says "targets reached" "target reached for " a --attack pgd:target=next
+for spec in fgsm ifgsm pgd pgd-decay pgd-adam mim cw-pgd bls learned cw-l2lda apgd square:steps=40 pgd-l2 \
+    cw-l2:steps=20 sign-opt:steps=300 transfer:from=b.safetensors transfer:from=b.safetensors:attack=apgd; do
+    says "a target: $spec" "target reached for " a --maximizer phi.safetensors --attack $spec:target=next
+done
+for spec in l2lda apgd-dlr apgd-t fab-t autoattack deepfool deepfool-l2 transfer:from=b.safetensors:attack=l2lda; do
+    refused "no target: $spec" "--attack $spec:target=3: no key 'target'" a --generator g.safetensors --attack $spec:target=3
+done
 says "a query attack that wins" "warning: queries: attacks without gradients fool" a --attack ifgsm:step=0,square:steps=100
 says "--help" "sign-opt" evaluate --help
 
