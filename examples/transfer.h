@@ -80,6 +80,10 @@ static inline bool transfer_matrix(l2l_model *const *models, int n, const l2l_da
     if (!evaluation__series_ok(c, "transfer_matrix", &attack)) return false;
     for (int k = 0; k < attack.count; k++) {
         last[k] = attack.attacks[k];
+        if (last[k].only)
+            return transfer__fail(c, L2L_ERROR_ARGUMENT, "transfer_matrix: attack %d of %d has "
+                                  "only some images to attack: those that it spares are not made",
+                                  k, attack.count);
         last[k].last_iterate |= !last[k].search;
     }
     const l2l_attack *a = last;

@@ -788,6 +788,7 @@ static void matrix(void)
     l2l_real adv[MANY * PIXELS], z[MANY * CLASSES];
     l2l_record records[MANY];
     double accuracies[MODELS * MODELS], naive[MODELS * MODELS];
+    bool some[MANY] = {true};
     int i, j, k, n, right, threads;
     if (begin(&s, plain)) {
         m[0] = s.m;
@@ -821,6 +822,10 @@ static void matrix(void)
         a.progress = stop_after;
         CHECK(!transfer_matrix(m, MODELS, &s.d, l2l_series_of(&a), &o, NULL, accuracies));
         CHECK_ERROR(s.c, L2L_ERROR_CANCELLED, "transfer_matrix: cancelled after 14 of 150");
+        a.only = some;
+        CHECK(!transfer_matrix(m, MODELS, &s.d, l2l_series_of(&a), &o, NULL, accuracies));
+        CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "attack 0 of 1 has only some images to attack");
+        a.only = NULL;
         l2l_model_free(m[2]);
         m[2] = NULL;
         CHECK(!transfer_matrix(m, MODELS, &s.d, l2l_series_of(&a), &o, NULL, accuracies));
