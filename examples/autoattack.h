@@ -589,7 +589,8 @@ static const l2l_search apgd__search = {
 /* In l-infinity or, if `norm` says so, l2: `steps` 100; each of the `restarts` begins at other noise.
  * apgd is on the cross-entropy, apgd_dlr on the difference of logits ratio; apgd_t on its targeted
  * form, one walk for each of the likeliest other classes, number[0] - 1 of them: 9. No targets in
- * apgd_t. */
+ * apgd_t; in apgd_dlr they do not work well: where the target comes third, the ratio is -1 and has no
+ * gradient. */
 static inline l2l_attack apgd__attack(const char *name, double epsilon, l2l_objective objective)
 {
     l2l_attack a = l2l_search_attack(name, epsilon, L2L_LINF, 100, &apgd__search);
