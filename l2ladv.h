@@ -61,33 +61,33 @@ int main(void)
            contexts, errors, memory                   245  >>context
            random numbers                             357  >>random
            tensors, the tape, gradients               380  >>tensor
-           operations                                 444  >>operations
-           losses                                     562  >>losses
-           classifiers, layers, own networks          574  >>models
-           outer optimizers, schedules                731  >>optimizers
-           objective, maximizer, outer loss           773  >>seams
-           attacks                                    921  >>attacks
-           the learned maximizer                     1065  >>learned
-           data sets                                 1109  >>data
-           training                                  1133  >>train
-           evaluation                                1279  >>evaluate
-           files                                     1292  >>files
+           operations                                 447  >>operations
+           losses                                     568  >>losses
+           classifiers, layers, own networks          580  >>models
+           outer optimizers, schedules                740  >>optimizers
+           objective, maximizer, outer loss           783  >>seams
+           attacks                                    931  >>attacks
+           the learned maximizer                     1075  >>learned
+           data sets                                 1121  >>data
+           training                                  1145  >>train
+           evaluation                                1291  >>evaluate
+           files                                     1304  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1409  >>algorithm-1
-      4  The learned maximizer                       2576  >>maximizer
-      5  Maximizers that do not learn                3517  >>maximizers
-      6  Methods and trainers                        3605  >>methods
+      3  Algorithm 1, line by line                   1422  >>algorithm-1
+      4  The learned maximizer                       2589  >>maximizer
+      5  Maximizers that do not learn                3530  >>maximizers
+      6  Methods and trainers                        3618  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4087  >>foundation
-      8  Tensors and reverse-mode autodiff           5194  >>autodiff
-      9  Layers and classifiers                      7024  >>layers
-     10  Losses and outer optimizers                 8698  >>losses-code
+      7  Errors, memory, random numbers, options     4100  >>foundation
+      8  Tensors and reverse-mode autodiff           5207  >>autodiff
+      9  Layers and classifiers                      7037  >>layers
+     10  Losses and outer optimizers                 8711  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9284  >>attacks-code
-     12  Evaluation                                 10153  >>evaluation
-     13  Data sets                                  10216  >>data-code
-     14  Files                                      10312  >>files-code
-     15  Kernels                                    12222  >>kernels
+     11  Attacks                                     9297  >>attacks-code
+     12  Evaluation                                 10166  >>evaluation
+     13  Data sets                                  10229  >>data-code
+     14  Files                                      10325  >>files-code
+     15  Kernels                                    12235  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -411,6 +411,7 @@ typedef struct l2l_tensor {
 /* Axes are at least 1; anything else is an L2L_ERROR_SHAPE where a tensor is made of it. */
 L2LADVDEF l2l_shape l2l_shape_of(int n, int h, int w, int c);
 L2LADVDEF int64_t l2l_count(l2l_shape s); /* n*h*w*c                                              */
+/* Constants, all numbers 0 or `value`: temporaries of which the tape knows nothing. */
 L2LADVDEF l2l_tensor *l2l_zeros(l2l_context *c, l2l_shape s);
 L2LADVDEF l2l_tensor *l2l_full(l2l_context *c, l2l_shape s, double value);
 /* Copies n*c*h*w numbers in N,C,H,W order into a tensor, and back. */
@@ -422,6 +423,8 @@ L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x);
    released; what a callback was lent (a network's input, a loss's logits) is not its to drop. */
 L2LADVDEF void l2l_drop(l2l_context *c, l2l_tensor *x);
 
+/* On around what shall be differentiated; what was made before is a constant there, unless it is an
+   input of l2l_grad or a parameter. */
 L2LADVDEF bool l2l_recording(const l2l_context *c);
 L2LADVDEF bool l2l_set_recording(l2l_context *c, bool on); /* returns what it was                 */
 
@@ -484,23 +487,26 @@ L2LADVDEF l2l_tensor *l2l_conv_weight_grad(l2l_context *c, l2l_tensor *x, l2l_te
 L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
                                  const l2l_conv_options *o);
 
-/* Elementwise. In add, sub and mul an axis of length 1 is repeated to fit the other operand.
-   Outside of their domains log and power give NaN or infinity, as libm does, and no error. */
+/* Elementwise. In add, sub and mul an axis of length 1 is repeated to fit the other operand, and
+   its gradient is the sum over the repetitions. Outside of their domains log and power give NaN or
+   infinity, as libm does, and no error; so does exp above 88.7 (double: 709.7). */
 L2LADVDEF l2l_tensor *l2l_add(l2l_context *c, l2l_tensor *a, l2l_tensor *b);
 L2LADVDEF l2l_tensor *l2l_sub(l2l_context *c, l2l_tensor *a, l2l_tensor *b);
 L2LADVDEF l2l_tensor *l2l_mul(l2l_context *c, l2l_tensor *a, l2l_tensor *b);
 /* scale * x + shift */
 L2LADVDEF l2l_tensor *l2l_affine(l2l_context *c, l2l_tensor *x, double scale, double shift);
-L2LADVDEF l2l_tensor *l2l_relu(l2l_context *c, l2l_tensor *x);
+L2LADVDEF l2l_tensor *l2l_relu(l2l_context *c, l2l_tensor *x); /* max(x, 0)                       */
 /* x where it is positive, else slope * x */
 L2LADVDEF l2l_tensor *l2l_leaky_relu(l2l_context *c, l2l_tensor *x, double slope);
 L2LADVDEF l2l_tensor *l2l_tanh(l2l_context *c, l2l_tensor *x);
 L2LADVDEF l2l_tensor *l2l_sigmoid(l2l_context *c, l2l_tensor *x); /* 1/(1 + e^-x)                 */
 L2LADVDEF l2l_tensor *l2l_exp(l2l_context *c, l2l_tensor *x);
-L2LADVDEF l2l_tensor *l2l_log(l2l_context *c, l2l_tensor *x);
+L2LADVDEF l2l_tensor *l2l_log(l2l_context *c, l2l_tensor *x); /* to base e                        */
+/* x^exponent; the derivative of x^0 is 0, at x = 0 too */
 L2LADVDEF l2l_tensor *l2l_power(l2l_context *c, l2l_tensor *x, double exponent);
-L2LADVDEF l2l_tensor *l2l_abs(l2l_context *c, l2l_tensor *x);
+L2LADVDEF l2l_tensor *l2l_abs(l2l_context *c, l2l_tensor *x); /* |x|' = sign(x)                   */
 L2LADVDEF l2l_tensor *l2l_sign(l2l_context *c, l2l_tensor *x); /* sign(0) = 0                     */
+/* min(max(x, low), high), low <= high; what is not a number stays so */
 L2LADVDEF l2l_tensor *l2l_clamp(l2l_context *c, l2l_tensor *x, double low, double high);
 /* The projection of Algorithm 1: clamp to [max(x-eps,0), min(x+eps,1)] around the clean x. */
 L2LADVDEF l2l_tensor *l2l_project(l2l_context *c, l2l_tensor *z, l2l_tensor *x, double epsilon);
@@ -539,7 +545,7 @@ typedef struct l2l_batch_norm_options {
     l2l_tensor *residual;     /* NULL, or added to the result; x's shape */
     bool relu;                /* of the result and the residual */
     double epsilon, momentum; /* 1e-5, 0.1 */
-    bool training;
+    bool training;            /* by the batch's own statistics, else by the running ones */
     bool update;              /* false: leave the running statistics alone */
 } l2l_batch_norm_options;
 L2LADVDEF l2l_batch_norm_options l2l_batch_norm_default(void);
@@ -654,6 +660,7 @@ L2LADVDEF void l2l_model_scope(l2l_model *m, const char *prefix);
 /* In a training step each image draws by its index in the data set. Where an outer loss of your own
    runs several batches joined to one, each of them draws anew. */
 L2LADVDEF l2l_tensor *l2l_layer_dropout(l2l_model *m, l2l_tensor *x, double p);
+/* The context that it was made with, whose error and memory are the model's. */
 L2LADVDEF l2l_context *l2l_model_context(const l2l_model *m);
 
 /* Evaluation: running statistics, no dropout. Training: batch statistics, dropout. A forward
@@ -723,7 +730,9 @@ L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode);
 typedef struct l2l_external {
     int channels, height, width, classes;
     void *user;
+    /* n images to n rows of logits */
     bool (*logits)(void *user, const l2l_real *x, int n, l2l_real *logits);
+    /* image by image dx = J^T dlogits, J the logits' derivative by the pixels at x */
     bool (*vjp)(void *user, const l2l_real *x, int n, const l2l_real *dlogits, l2l_real *dx);
 } l2l_external;
 L2LADVDEF l2l_model *l2l_model_external(l2l_context *c, const l2l_external *e);
@@ -735,8 +744,9 @@ typedef enum l2l_optimizer_kind { L2L_SGD = 0, L2L_ADAM = 1 } l2l_optimizer_kind
 typedef struct l2l_optimizer_options {
     l2l_optimizer_kind kind;
     double rate;         /* the step size: alpha_2 for theta, alpha_1 for phi                     */
-    double momentum, weight_decay;
-    bool nesterov;
+    double momentum;     /* SGD: 0 is plain descent                                               */
+    double weight_decay; /* of both                                                               */
+    bool nesterov;       /* SGD: as above                                                         */
     double beta1, beta2, epsilon; /* Adam: 0.9, 0.999, 1e-8                                       */
     double clip;         /* rescale the gradient if its l2 norm exceeds this; 0: never            */
 } l2l_optimizer_options;
@@ -763,7 +773,7 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
                                               const int64_t *sizes, int n);
 L2LADVDEF bool l2l_optimizer_step(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *const *gradients, double rate_factor);
-L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o);
+L2LADVDEF void l2l_optimizer_free(l2l_optimizer *o); /* the arrays are the caller's, and stay     */
 /* Its state as numbers, for checkpoints (2.8: pack): 9 settings, the number of steps, then for each
    array the momentum, if there is one, and Adam's second moment. Returns how many; writes none if
    numbers is NULL. Numbers of other settings or sizes are refused, and change nothing. */
@@ -1091,7 +1101,9 @@ L2LADVDEF l2l_learned_options l2l_learned_default(void);
 typedef struct l2l_learned l2l_learned;
 /* phi begins uniform in +-1/sqrt(hidden), as PyTorch's cells and linear layers, by the seed. */
 L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_options *o);
+/* Maximizers, methods and attacks that were made of it are void then. */
 L2LADVDEF void l2l_learned_free(l2l_learned *m);
+/* What it was made with, as long as it lives. */
 L2LADVDEF const l2l_learned_options *l2l_learned_info(const l2l_learned *m);
 L2LADVDEF int l2l_learned_size(const l2l_learned *m); /* number of parameters                     */
 /* T and epsilon of the last training step; 0 before any. They are kept in its file. */
@@ -1320,6 +1332,7 @@ L2LADVDEF bool l2l_learned_load_memory(l2l_learned *m, const void *data, size_t 
 L2LADVDEF bool l2l_learned_save_memory(const l2l_learned *m, void **data, size_t *bytes);
 
 #ifndef L2LADV_NO_STDIO
+/* Both files are read whole, and kept by the data set. */
 L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *labels, int classes,
                                l2l_dataset *d);
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra);
