@@ -756,22 +756,30 @@ static l2l_tensor *strides_forward(l2l_model *m, l2l_tensor *x, void *user)
     return l2l_layer_linear(m, "fc", x, 3, L2L_LAST);
 }
 
+/* A model whose first parameter is the weight w, and a copy of w that is no parameter: `bare`. */
+static l2l_model *weight_model(l2l_context *c, l2l_forward forward, int channels, l2l_tensor **w,
+                               l2l_tensor **bare)
+{
+    l2l_model_options o = l2l_model_default("weight");
+    l2l_model *m;
+    o.forward = forward;
+    o.channels = channels;
+    o.height = o.width = 8;
+    o.classes = 3;
+    m = l2l_model_create(c, &o);
+    *w = l2l_model_parameter(m, 0).value;
+    *bare = l2l_zeros(c, (*w)->shape);
+    memcpy((*bare)->data, (*w)->data, (size_t)l2l_count((*w)->shape) * sizeof *(*w)->data);
+    return m;
+}
+
 /* Which order the cached taps stand in depends on the stride. */
 static void two_strides(void)
 {
     l2l_context *c = test_context(1);
-    l2l_model_options o = l2l_model_default("strides");
-    l2l_model *m;
     l2l_tensor *w, *bare, *dy, *a, *b;
+    l2l_model *m = weight_model(c, strides_forward, 12, &w, &bare);
     int stride;
-    o.forward = strides_forward;
-    o.channels = 12;
-    o.height = o.width = 8;
-    o.classes = 3;
-    m = l2l_model_create(c, &o);
-    w = l2l_model_parameter(m, 0).value;
-    bare = l2l_zeros(c, w->shape);
-    memcpy(bare->data, w->data, (size_t)l2l_count(w->shape) * sizeof *bare->data);
     for (stride = 2; stride > 0; stride--) {
         dy = seeded(c, 1, 24, 8 / stride, 8 / stride, 5, -1, 1);
         a = l2l_conv_input_grad(c, dy, w, l2l_shape_of(1, 8, 8, 12), stride, 1);
@@ -799,18 +807,10 @@ static void two_shapes(void)
     int cpu, i;
     for (cpu = 0; cpu < n_cpus; cpu++) {
         l2l_context *c = test_context(1);
-        l2l_model_options o = l2l_model_default("shapes");
-        l2l_model *m;
         l2l_tensor *w, *bare;
+        l2l_model *m;
         l2l_set_cpu(c, cpus[cpu]);
-        o.forward = shapes_forward;
-        o.channels = 4;
-        o.height = o.width = 8;
-        o.classes = 3;
-        m = l2l_model_create(c, &o);
-        w = l2l_model_parameter(m, 0).value;
-        bare = l2l_zeros(c, w->shape);
-        memcpy(bare->data, w->data, (size_t)l2l_count(w->shape) * sizeof *bare->data);
+        m = weight_model(c, shapes_forward, 4, &w, &bare);
         for (i = 0; i < 4 * COUNT(shapes); i++) { /* by two, forward and back, planes of one line, too */
             const int *k = shapes[i * 5 / 2 % COUNT(shapes)];
             const l2l_shape s = l2l_shape_of(k[0], k[1], k[2], k[3]);
