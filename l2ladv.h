@@ -1,4 +1,4 @@
-/* l2ladv.h - v0.8.3 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.9.0 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
@@ -62,32 +62,32 @@ int main(void)
            random numbers                             357  >>random
            tensors, the tape, gradients               380  >>tensor
            operations                                 447  >>operations
-           losses                                     568  >>losses
-           classifiers, layers, own networks          580  >>models
-           outer optimizers, schedules                740  >>optimizers
-           objective, maximizer, outer loss           783  >>seams
-           attacks                                    931  >>attacks
-           the learned maximizer                     1075  >>learned
-           data sets                                 1121  >>data
-           training                                  1145  >>train
-           evaluation                                1291  >>evaluate
-           files                                     1304  >>files
+           losses                                     571  >>losses
+           classifiers, layers, own networks          583  >>models
+           outer optimizers, schedules                744  >>optimizers
+           objective, maximizer, outer loss           787  >>seams
+           attacks                                    935  >>attacks
+           the learned maximizer                     1079  >>learned
+           data sets                                 1125  >>data
+           training                                  1149  >>train
+           evaluation                                1295  >>evaluate
+           files                                     1308  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1422  >>algorithm-1
-      4  The learned maximizer                       2589  >>maximizer
-      5  Maximizers that do not learn                3530  >>maximizers
-      6  Methods and trainers                        3618  >>methods
+      3  Algorithm 1, line by line                   1426  >>algorithm-1
+      4  The learned maximizer                       2593  >>maximizer
+      5  Maximizers that do not learn                3534  >>maximizers
+      6  Methods and trainers                        3622  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4100  >>foundation
-      8  Tensors and reverse-mode autodiff           5207  >>autodiff
-      9  Layers and classifiers                      7037  >>layers
-     10  Losses and outer optimizers                 8711  >>losses-code
+      7  Errors, memory, random numbers, options     4104  >>foundation
+      8  Tensors and reverse-mode autodiff           5211  >>autodiff
+      9  Layers and classifiers                      7024  >>layers
+     10  Losses and outer optimizers                 8704  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9297  >>attacks-code
-     12  Evaluation                                 10166  >>evaluation
-     13  Data sets                                  10229  >>data-code
-     14  Files                                      10325  >>files-code
-     15  Kernels                                    12235  >>kernels
+     11  Attacks                                     9290  >>attacks-code
+     12  Evaluation                                 10159  >>evaluation
+     13  Data sets                                  10222  >>data-code
+     14  Files                                      10318  >>files-code
+     15  Kernels                                    12228  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -180,8 +180,8 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.8.3"
-#define L2LADV_VERSION_NUMBER 803            /* 10000 major + 100 minor + patch, for #if          */
+#define L2LADV_VERSION "0.9.0"
+#define L2LADV_VERSION_NUMBER 900            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((__unused__))
@@ -334,7 +334,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.8.3, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.9.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -449,8 +449,9 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
    where a derivative exists. Conventions at kinks: relu'(0) = 0, the first maximum wins, clamp's
    derivative is 1 on its bounds, sign' = 0.
 
-   The vector kernels compute most 3x3 convolutions of stride 1 with 16 channels or more in tiles of
-   4x4 to 7x7 inputs (Winograd's algorithm), which rounds otherwise than the plain sum:
+   The vector kernels compute most 3x3 convolutions of stride 1 with 16 channels or more, and those
+   of stride 2 with padding 1 and no pooling behind, in tiles of 4x4 to 7x7 inputs or, where they
+   are 2x2, whole planes (Winograd's algorithm), which rounds otherwise than the plain sum:
    - An output's error is relative to the largest number in its tile, not in its own patch: at most
      4e-5 of that times the sum of its weights' magnitudes. Infinity or not-a-number may reach any
      output of the tile as not-a-number. Other tiles see nothing of it.
@@ -461,7 +462,8 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
      and without padding, by `pool` of l2l_conv or after it, they are made equal again (equal: to
      4e-6 of their largest number; but not where two of a pixel's first 4 to 16 channels differ by
      1/4096 of themselves), so that the first maximum wins on plain backgrounds as well. Under max
-     pooling of other windows such ties fall at random. */
+     pooling of other windows such ties fall at random. Where `unpooled` says that no maximum is
+     taken, the time for this is saved. */
 
 /* Convolution, in one node: y = pool(relu(scale * conv(x, w) + bias + residual)). x NxHxWxC,
    w khxkwxCxK, the vectors 1x1x1xK, the residual as conv's output. Fields left NULL or false are
@@ -470,7 +472,8 @@ typedef struct l2l_conv_options {
     int stride, padding; /* 1, 0 */
     l2l_tensor *bias, *scale, *residual;
     bool relu;
-    bool pool;           /* 2x2 maximum, stride 2, after the ReLU */
+    bool pool;           /* 2x2 maximum, stride 2, after the ReLU                                 */
+    bool unpooled;       /* no maximum of the result's pixels is taken, later either: see above   */
 } l2l_conv_options;
 L2LADVDEF l2l_conv_options l2l_conv_default(void); /* nothing but the convolution                 */
 L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
@@ -626,7 +629,8 @@ enum {
     L2L_RELU = 1,          /* max(y, 0) of the layer's result                                     */
     L2L_POOL = 2,          /* then the 2x2 maximum, stride 2                                      */
     L2L_NO_BIAS = 4,
-    L2L_LAST = 8           /* the logits: begins at N(0, last_layer_deviation^2)                  */
+    L2L_LAST = 8,          /* the logits: begins at N(0, last_layer_deviation^2)                  */
+    L2L_UNPOOLED = 16      /* of a convolution: as in l2l_conv_options                            */
 };
 /* Parameters NAME.weight, kernel x kernel x C x channels, and NAME.bias. Side H of x becomes
    (H + 2 padding - kernel) / stride + 1, rounded down. */
@@ -5236,10 +5240,10 @@ static l2l__epilogue l2l__epilogue_of(const l2l_real *mean, const l2l_real *scal
 }
 
 /* Packed copies of a parameter: [0] for the forward pass, [1] for the input gradient; from [2] on
-   the same in Winograd's domain (small layers), for tiles of 4, of 2 and of 5: one parameter may
-   serve planes of several sizes. They are made anew when `version`, which every writer of the
-   parameter bumps, has moved on. */
-enum { L2L__CACHES = 8 };
+   the same in Winograd's domain (small layers), for tiles of 4, of 2 and of 5, at stride 2 and for
+   planes of 2x2: one parameter may serve planes of several sizes. They are made anew when
+   `version`, which every writer of the parameter bumps, has moved on. */
+enum { L2L__CACHES = 12 };
 typedef struct l2l__cache {
     l2l_real *panels;
     int64_t count;
@@ -5309,6 +5313,8 @@ static void l2l__channel_combine(l2l_context *c, int64_t pixels, int64_t each, i
 static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, int n,
                                  const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
                                  const l2l_real *mu, double *s0, double *s1);
+static bool l2l__channel_variance(l2l_context *c, int64_t pixels, int n, const l2l_real *x,
+                                  l2l_real *mu, l2l_real *variance);
 static bool l2l__same_way(const l2l_context *c, int from, int channels, int h, int w, int side);
 static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *g, const l2l_real *x,
                               const l2l_tensor *w, const l2l__epilogue *e, l2l_real *y);
@@ -6098,14 +6104,14 @@ static void l2l__sum_images(l2l_context *c, const l2l_real *x, l2l_shape from, l
     l2l__arena_drop(c, sums);
 }
 
-/* The sums over N,H,W: the gradient of a bias. With mu: of (x - mu)^2 instead. */
-static bool l2l__sum_pixels(l2l_context *c, const l2l_tensor *x, const l2l_real *mu, l2l_real *y)
+/* The sums over N,H,W: the gradient of a bias. */
+static bool l2l__sum_pixels(l2l_context *c, const l2l_tensor *x, l2l_real *y)
 {
     int n = x->shape.c;
     double *sums = (double *)l2l__arena_array(c, n, sizeof *sums);
-    bool ok = sums && l2l__channel_moments(c, l2l_count(x->shape) / n, l2l_count(x->shape) / n,
-                                           n, mu ? NULL : x->data, NULL, mu ? x->data : NULL, mu,
-                                           mu ? NULL : sums, mu ? sums : NULL);
+    const int64_t pixels = l2l_count(x->shape) / n;
+    bool ok = sums && l2l__channel_moments(c, pixels, pixels, n, x->data, NULL, NULL, NULL, sums,
+                                           NULL);
     for (int k = 0; ok && k < n; k++) y[k] = (l2l_real)sums[k];
     l2l__arena_drop(c, sums);
     return ok;
@@ -6152,7 +6158,7 @@ static void l2l__map_into(l2l_context *c, int kind, const l2l_tensor *x, l2l_ten
     switch (kind) {
     case L2L__SUM:                           /* one image as each of a batch: N,1,1,C and 1,1,1,C */
         if (x->shape.n > 1 && l2l__same(less, l2l__channels(x->shape.c))) /* are the same then   */
-            l2l__sum_pixels(c, x, NULL, y->data);
+            l2l__sum_pixels(c, x, y->data);
         else
             l2l__sum_images(c, x->data, large, less, y->data);
         break;
@@ -6560,6 +6566,8 @@ static bool l2l__optional(l2l_context *c, const char *where, const l2l_tensor *x
 static bool l2l__conv_check(l2l_context *c, const l2l_conv_options *o, const l2l__geometry *g)
 {
     const l2l_shape after = l2l__channels(g->k);
+    if (o->pool && o->unpooled)
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_conv: both pool and unpooled");
     if (o->pool && (g->oh < 2 || g->ow < 2))
         return l2l__fail(c, L2L_ERROR_SHAPE, "l2l_conv: nothing to pool in %dx%d", g->oh, g->ow);
     return l2l__optional(c, "l2l_conv: residual", o->residual, l2l__output_of(g)) &&
@@ -6567,10 +6575,9 @@ static bool l2l__conv_check(l2l_context *c, const l2l_conv_options *o, const l2l
            l2l__optional(c, "l2l_conv: scale", o->scale, after);
 }
 
-/* Runs the convolution and its epilogue into a new tensor, pooled or not; with `ties` kept for 2x2
-   windows. */
+/* Runs the convolution and its epilogue into a new tensor, pooled or not. */
 static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, l2l_tensor *x,
-                                 const l2l_tensor *w, const l2l_conv_options *o, bool ties)
+                                 const l2l_tensor *w, const l2l_conv_options *o)
 {
     l2l_tensor *y;
     l2l__epilogue e;
@@ -6579,7 +6586,7 @@ static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, l2l_ten
         if (!(y = l2l__new(c, "l2l_conv", l2l__output_of(g)))) return NULL;
         e = l2l__epilogue_of(NULL, l2l__data(o->scale), l2l__data(o->bias),
                              l2l__data(o->residual), o->relu);
-        e.ties = ties;
+        e.ties = !o->unpooled;
         if (!l2l__conv_forward(c, g, x->data, w, &e, y->data)) return y;
     }
     if (!y || !o->pool) return y;
@@ -6591,9 +6598,8 @@ static l2l_tensor *l2l__conv_run(l2l_context *c, const l2l__geometry *g, l2l_ten
     return l2l__then(c, y, l2l__pool(c, "l2l_conv", &pool, y));
 }
 
-/* l2l_conv; `ties`: a pooling may follow, here or in a call of its own. */
-static l2l_tensor *l2l__conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
-                             const l2l_conv_options *o, bool ties)
+L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
+                               const l2l_conv_options *o)
 {
     const l2l_conv_options plain = l2l_conv_default();
     l2l__geometry g;
@@ -6603,7 +6609,7 @@ static l2l_tensor *l2l__conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
         !l2l__geometry_of(c, "l2l_conv", x->shape, w->shape, o->stride, o->padding, &g) ||
         !l2l__shape_ok(c, "l2l_conv", l2l__output_of(&g)) || !l2l__conv_check(c, o, &g))
         return NULL;
-    if (!(y = l2l__conv_run(c, &g, x, w, o, ties))) return NULL;
+    if (!(y = l2l__conv_run(c, &g, x, w, o))) return NULL;
     /* In place of the pooling's attributes, which l2l__conv_vjp knows; y->index stays. */
     y->i[0] = o->stride;
     y->i[1] = o->padding;
@@ -6611,12 +6617,6 @@ static l2l_tensor *l2l__conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     in[L2L__X] = x; in[L2L__W] = w; in[L2L__BIAS] = o->bias; in[L2L__SCALE] = o->scale;
     in[L2L__RESIDUAL] = o->residual;
     return l2l__record(c, y, &l2l__conv_op, in, L2L__CONV_INPUTS);
-}
-
-L2LADVDEF l2l_tensor *l2l_conv(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
-                               const l2l_conv_options *o)
-{
-    return l2l__conv(c, x, w, o, true);
 }
 
 /* y = x W + bias: a 1x1 convolution of one pixel with H*W*C channels. dx = dy W^T, dW = x^T dy and
@@ -6778,19 +6778,6 @@ static void l2l__batch_norm_vjp(l2l__vjp *v)
 }
 static const l2l__operation l2l__batch_norm_op = {"batch_norm", l2l__batch_norm_vjp};
 
-/* Mean and biased variance by channel, in two passes over x: sum x^2 / m - mu^2 would lose the
-   variance of channels whose mean is far larger than that. */
-static bool l2l__moments(l2l_context *c, const l2l_tensor *x, l2l_real *mu, l2l_real *variance)
-{
-    int n = x->shape.c;
-    double m = (double)(l2l_count(x->shape) / n);
-    if (!l2l__sum_pixels(c, x, NULL, mu)) return false;
-    for (int k = 0; k < n; k++) mu[k] = (l2l_real)((double)mu[k] / m);
-    if (!l2l__sum_pixels(c, x, mu, variance)) return false;
-    for (int k = 0; k < n; k++) variance[k] = (l2l_real)((double)variance[k] / m);
-    return true;
-}
-
 /* y = gamma (x - mu) (variance + eps)^-1/2 + beta (+ residual, relu), in one pass. The running
    statistics become (1-a) of their own and a of the batch's, the variance there over m - 1; not
    after an error, which leaves y NULL. saved: n numbers mu, then n numbers r. */
@@ -6805,7 +6792,7 @@ static l2l_tensor *l2l__batch_norm_train(l2l_context *c, l2l_tensor *x,
     l2l_real *variance = scale ? scale + rows : NULL;
     l2l__epilogue e;
     if (y) y->saved = mu = (l2l_real *)l2l__arena_array(c, 2 * (int64_t)n, sizeof *mu);
-    if (!c->status && l2l__moments(c, x, mu, variance)) {
+    if (!c->status && l2l__channel_variance(c, m, n, x->data, mu, variance)) {
         l2l_real *r = mu + n;
         for (int k = 0; k < n; k++) r[k] = (l2l_real)(1 / sqrt((double)variance[k] + o->epsilon));
         for (int64_t i = 0; i < rows; i++) scale[i] = r[i % n] * o->gamma->data[i];
@@ -7232,11 +7219,11 @@ static l2l_batch_norm_options l2l__norm(l2l_model *m, const char *name, int chan
 static bool l2l__flags_ok(const l2l_model *m, const char *name, unsigned flags, unsigned known)
 {
     static const char *const names[] = {"L2L_RELU (1)", "L2L_POOL (2)", "L2L_NO_BIAS (4)",
-                                        "L2L_LAST (8)"};
-    char text[80];
+                                        "L2L_LAST (8)", "L2L_UNPOOLED (16)"};
+    char text[96];
     size_t n = 0;
     if (!(flags & ~known)) return true;
-    for (unsigned k = 0; k < 4; k++)
+    for (unsigned k = 0; k < 5; k++)
         if (known >> k & 1)
             n += l2l__format(text + n, sizeof text - n, n ? ", %s" : "%s", names[k]);
     return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "%s: flags %z are not a sum of those that "
@@ -7272,12 +7259,12 @@ static bool l2l__known(const l2l_model *m)
     return m->options.forward == l2l_model_default(m->arch).forward;
 }
 
-/* Whether a maximum may be taken of a layer's output, for which Winograd's way has to keep equal
+/* Whether no maximum is taken of a layer's output, for which Winograd's way has to keep equal
    numbers equal (l2l__tie). Forward functions of one's own may do so in a call of its own; those of
    the known networks say it by L2L_POOL, but for ResNet-18's stem, and 7x7 never goes that way. */
-static bool l2l__pools(const l2l_model *m, unsigned flags)
+static bool l2l__unpooled(const l2l_model *m, unsigned flags)
 {
-    return (flags & L2L_POOL) != 0 || !l2l__known(m);
+    return (flags & L2L_UNPOOLED) != 0 || (l2l__known(m) && !(flags & L2L_POOL));
 }
 
 /* Training mode: the batch's statistics stand between the convolution and the rest. They take the
@@ -7293,7 +7280,7 @@ static l2l_tensor *l2l__unit_train(l2l_model *m, l2l_tensor *x, l2l_tensor *w, l
     o->bias = NULL;
     norm->residual = u->residual;
     norm->relu = (u->flags & L2L_RELU) != 0;
-    y = l2l__conv(c, x, w, o, l2l__pools(m, u->flags));
+    y = l2l_conv(c, x, w, o);
     y = l2l__then(c, y, l2l__batch_norm(c, u->norm, y, norm));
     for (int k = 0; y && bias && norm->update && k < u->channels; k++)
         norm->running_mean->data[k] += (l2l_real)norm->momentum * bias->data[k];
@@ -7312,7 +7299,12 @@ L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor 
     l2l_batch_norm_options norm;
     l2l_tensor *w, *scale = NULL, *shift = NULL;
     if (!l2l__layer_ready(m, name, x) || !l2l__given(c, name, "the unit", u) ||
-        !l2l__flags_ok(m, name, u->flags, L2L_RELU | L2L_POOL | L2L_NO_BIAS)) return NULL;
+        !l2l__flags_ok(m, name, u->flags, L2L_RELU | L2L_POOL | L2L_NO_BIAS | L2L_UNPOOLED))
+        return NULL;
+    if (u->flags & L2L_POOL && u->flags & L2L_UNPOOLED) {
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: both L2L_POOL and L2L_UNPOOLED", name);
+        return NULL;
+    }
     w = l2l__parameter(m, name, "weight",
                        l2l_shape_of(u->kernel, u->kernel, x->shape.c, u->channels), 4, true,
                        u->kernel > 0 ? sqrt(2 / ((double)u->kernel * u->kernel * x->shape.c)) : 0,
@@ -7321,6 +7313,7 @@ L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor 
         o.bias = l2l__parameter(m, name, "bias", l2l__channels(u->channels), 1, true, 0, 0);
     o.stride = u->stride;
     o.padding = u->padding;
+    o.unpooled = l2l__unpooled(m, u->flags);
     if (u->norm) {
         norm = l2l__norm(m, u->norm, u->channels);
         if (norm.training) return l2l__unit_train(m, x, w, &o, &norm, u);
@@ -7331,7 +7324,7 @@ L2LADVDEF l2l_tensor *l2l_layer_unit(l2l_model *m, const char *name, l2l_tensor 
     o.residual = u->residual;
     o.relu = (u->flags & L2L_RELU) != 0;
     o.pool = (u->flags & L2L_POOL) != 0;
-    x = l2l__conv(c, x, w, &o, l2l__pools(m, u->flags));
+    x = l2l_conv(c, x, w, &o);
     return l2l__then(c, scale, l2l__then(c, shift, x));
 }
 
@@ -12349,6 +12342,8 @@ enum {
     L2L__WIN_KINDS,
     L2L__WIN_F2 = L2L__WIN_KINDS,            /* added for f = 2; without any f = 4                */
     L2L__WIN_F5 = 2 * L2L__WIN_KINDS,        /* added for f = 5                                   */
+    L2L__WIN_TWO = 3 * L2L__WIN_KINDS,       /* added for f = 4 and kernels of two taps           */
+    L2L__WIN_PLANE = 4 * L2L__WIN_KINDS,     /* added for whole planes of 2x2                     */
     L2L__WIN_POINTS = 49                     /* (f+2)^2 at most                                   */
 };
 
@@ -12874,8 +12869,10 @@ L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const l2
    names so that they stay in registers.
    F(4,3) interpolates at 0, +-a, +-b and infinity; a = 5/8, b = 3/2 are exact in binary, and their
    powers spread less than those of the usual 1, 2. F(2,3): 0, +-1, infinity. F(5,3): +-s, +-t, +-r
-   and infinity; 5/16, 7/8, 13/8 were found by trying sixteenths. tests/bin/test_kernels --table
-   prints the errors of all of them.
+   and infinity; 5/16, 7/8, 13/8 were found by trying sixteenths. F(4,2), of two taps: +-c, +-d and
+   infinity; 1/2, 5/4. tests/bin/test_kernels --table prints the errors of all of them.
+   A plane of two inputs x with zeros around has two outputs, x_0 w_1 + x_1 w_2 and x_0 w_0 +
+   x_1 w_1: with m_0 = (x_0 + x_1) w_1 they are m_0 + x_1 (w_2 - w_1) and m_0 + x_0 (w_0 - w_1).
 
    To the finite point p_i, with N_i the product of p_i - p_k over the others, belong
        a row of B^T   the coefficients of the product of z - p_k over the others, from z^0 up
@@ -12885,8 +12882,9 @@ L2L__KERNEL void L2L__NAME(pool_row)(int first, const l2l__geometry *g, const l2
    (B^T d)) is y_i = sum over j of d_{i+j} g_j.
 
    The rows of +-p are an even and an odd part (e o, p q, g h), added and subtracted. n0, na, nb are
-   1/N of 0, +-a, +-b. F(5,3) has no 0, so N of -p is minus that of p: G has ns, nt, nr for both,
-   and the minus stands in B^T, o - e for -(e - o). F(2,3) has the signs of that paper. */
+   1/N of 0, +-a, +-b. F(5,3) and F(4,2) have no 0, so N of -p is minus that of p: G has ns, nt, nr
+   (nc, nd) for both, and the minus stands in B^T, o - e for -(e - o). F(2,3) has the signs of that
+   paper. */
 typedef struct L2L__NAME(seven) {
     L2L__V s0, s1, s2, s3, s4, s5, s6;
 } L2L__NAME(seven);
@@ -12903,6 +12901,8 @@ L2L__INLINE L2L__NAME(seven) L2L__NAME(line)(const int transform, L2L__NAME(seve
     const double s = 0.3125, t = 0.875, r = 1.625, ss = s * s, tt = t * t, rr = r * r;
     const double ns = 1 / (2 * s * (ss - tt) * (ss - rr)), nt = 1 / (2 * t * (tt - ss) * (tt - rr));
     const double nr = 1 / (2 * r * (rr - ss) * (rr - tt));
+    const double c = 0.5, d = 1.25, cc = c * c, dd = d * d;
+    const double nc = 1 / (2 * c * (cc - dd)), nd = 1 / (2 * d * (dd - cc));
     L2L__NAME(seven) y = x;
     L2L__V e, o, p, q, g, h;
     switch (transform) {
@@ -13043,6 +13043,82 @@ L2L__INLINE L2L__NAME(seven) L2L__NAME(line)(const int transform, L2L__NAME(seve
         PAIR(0, 1, s)
 #undef PAIR
         break;
+    case L2L__WIN_IN + L2L__WIN_PLANE:
+        Y(0) = X(0) + X(1);
+        Y(2) = X(0);
+        break;
+    case L2L__WIN_OUT + L2L__WIN_PLANE:
+        e = X(0) + X(2);
+        Y(0) = X(0) + X(1);
+        Y(1) = e;
+        break;
+    case L2L__WIN_WEIGHT + L2L__WIN_PLANE:
+        Y(0) = X(1);
+        Y(1) = X(2) - X(1);
+        Y(2) = X(0) - X(1);
+        break;
+    case L2L__WIN_GRAD + L2L__WIN_PLANE:
+        Y(0) = X(0) + X(1);
+        Y(1) = X(0);
+        Y(2) = X(1);
+        break;
+    case L2L__WIN_BACK + L2L__WIN_PLANE:
+        e = X(0) - X(1) - X(2);
+        Y(0) = X(2);
+        Y(2) = X(1);
+        Y(1) = e;
+        break;
+    case L2L__WIN_IN + L2L__WIN_TWO: /* of +-p: (x +- p)(x^2 - u), u of the other */
+#define PAIR(i, j, p, u)                                                                           \
+    e = FMA(K(-u), X(1), X(3));                                                                    \
+    o = K(p) * FMA(K(-u), X(0), X(2));                                                             \
+    Y(i) = o + e;                                                                                  \
+    Y(j) = o - e;
+        Y(4) = FMA(K(cc * dd), X(0), FMA(K(-cc - dd), X(2), X(4)));
+        PAIR(0, 1, c, dd)
+        PAIR(2, 3, d, cc)
+#undef PAIR
+        break;
+    case L2L__WIN_OUT + L2L__WIN_TWO:
+        e = X(0) + X(1);
+        o = X(0) - X(1);
+        p = X(2) + X(3);
+        q = X(2) - X(3);
+        Y(0) = e + p;
+        Y(1) = FMA(K(c), o, K(d) * q);
+        Y(2) = FMA(K(cc), e, K(dd) * p);
+        Y(3) = FMA(K(c * cc), o, FMA(K(d * dd), q, X(4)));
+        break;
+    case L2L__WIN_WEIGHT + L2L__WIN_TWO:
+        e = K(nc) * X(0);
+        o = K(nc * c) * X(1);
+        p = K(nd) * X(0);
+        q = K(nd * d) * X(1);
+        Y(4) = X(1);
+        Y(0) = e + o;
+        Y(1) = e - o;
+        Y(2) = p + q;
+        Y(3) = p - q;
+        break;
+    case L2L__WIN_GRAD + L2L__WIN_TWO:
+        e = FMA(K(cc), X(2), X(0));
+        o = K(c) * FMA(K(cc), X(3), X(1));
+        p = FMA(K(dd), X(2), X(0));
+        q = K(d) * FMA(K(dd), X(3), X(1));
+        Y(4) = X(3);
+        Y(0) = e + o;
+        Y(1) = e - o;
+        Y(2) = p + q;
+        Y(3) = p - q;
+        break;
+    case L2L__WIN_BACK + L2L__WIN_TWO:
+        e = X(0) + X(1);
+        o = X(0) - X(1);
+        p = X(2) + X(3);
+        q = X(2) - X(3);
+        Y(0) = FMA(K(nc), e, K(nd) * p);
+        Y(1) = FMA(K(nc * c), o, FMA(K(nd * d), q, X(4)));
+        break;
     default: /* L2L__WIN_BACK + L2L__WIN_F5 */
         e = X(0) + X(1);
         o = X(0) - X(1);
@@ -13132,6 +13208,16 @@ L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *cons
         X(L2L__WIN_F5 + L2L__WIN_WEIGHT, 3, 7)
         X(L2L__WIN_F5 + L2L__WIN_GRAD, 5, 7)
         X(L2L__WIN_F5 + L2L__WIN_BACK, 7, 3)
+        X(L2L__WIN_PLANE + L2L__WIN_IN, 2, 3)
+        X(L2L__WIN_PLANE + L2L__WIN_OUT, 3, 2)
+        X(L2L__WIN_PLANE + L2L__WIN_WEIGHT, 3, 3)
+        X(L2L__WIN_PLANE + L2L__WIN_GRAD, 2, 3)
+        X(L2L__WIN_PLANE + L2L__WIN_BACK, 3, 3)
+        X(L2L__WIN_TWO + L2L__WIN_IN, 5, 5)
+        X(L2L__WIN_TWO + L2L__WIN_OUT, 5, 4)
+        X(L2L__WIN_TWO + L2L__WIN_WEIGHT, 2, 5)
+        X(L2L__WIN_TWO + L2L__WIN_GRAD, 4, 5)
+        X(L2L__WIN_TWO + L2L__WIN_BACK, 5, 2)
     }
 #undef X
 }
@@ -13676,6 +13762,9 @@ static const l2l__kernels L2L__NAME(kernels) = {
      3x3, stride 1, padding <= 2, C and K          l2l__winograd_run, F(4,3), (5,3), (2,3): what
        multiples of the vector from 16 on, if        l2l__winograd_side counts least work for, with
        that counts less work than the next way       what the transforms cost and edges waste
+     the same on a plane of 2x2 with padding 1     l2l__winograd_run, the plane as a whole
+     3x3, stride 2, padding 1, `unpooled`,         l2l__winograd_run, F(4,2) on the four groups of
+       channels and work alike                       pixels by remainder
      C <= 4 (a first layer), kw > 1                l2l__lines_forward: a line of the kernel is
                                                      one tap of kw*C numbers
      else                                          l2l__indirect_forward, by taps; planes of up to
@@ -13684,7 +13773,8 @@ static const l2l__kernels L2L__NAME(kernels) = {
    input gradient, dx[h][w][c] = sum over taps (i,j), k of dy[(h+p-i)/s][(w+p-j)/s][k] w[i][j][c][k]
    where both quotients are whole
      C <= 4, more than 1x1                         l2l__scatter_gradient: a product, then added up
-     as forward, with C and K exchanged            l2l__winograd_run with the taps in reverse
+     as forward, with C and K exchanged            l2l__winograd_run with the taps in reverse; at
+                                                     stride 2 whether pooled or not
      else                                          l2l__indirect_phases: a stride's phases apart
    weight gradient, dw[i][j][c][k] = sum over pixels (oh,ow) of
    x[oh*s + i - p][ow*s + j - p][c] dy[oh][ow][k]
@@ -13902,18 +13992,19 @@ static void l2l__channel_combine(l2l_context *c, int64_t pixels, int64_t each, i
                             out + p * n))
 }
 
-/* Sums over every `each` pixels into the doubles s0[pixels/each][n] and s1 (either may be NULL):
-   runs of 32 pixels in l2l_real, the runs in double; in up to 16 parts if there is one sum only.
-   The parts are cut by the runs, which the shape gives, and added in order. Both buffers are
-   [group or part][s0, s1][n]. */
+/* Sums over pixels: runs of L2L__RUN in l2l_real, the runs in double, in up to L2L__RUN_PARTS parts
+   that are added in order. The parts are cut by the runs, which the shape gives. */
+enum { L2L__RUN = 32, L2L__RUN_PARTS = 16 };
+
+/* Over every `each` pixels into the doubles s0[pixels/each][n] and s1 (either may be NULL); in
+   parts if there is one sum only. Both buffers are [group or part][s0, s1][n]. */
 static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, int n,
                                  const l2l_real *dy, const l2l_real *gate, const l2l_real *x,
                                  const l2l_real *mu, double *s0, double *s1)
 {
-    enum { RUN = 32, PARTS = 16 };
     const l2l__kernels *kernels = c->kernels;
-    int64_t runs = l2l__pieces(each, RUN), groups = pixels / each, i, k;
-    int64_t parts = groups > 1 ? 1 : l2l__at_most(PARTS, runs), part;
+    int64_t runs = l2l__pieces(each, L2L__RUN), groups = pixels / each, i, k;
+    int64_t parts = groups > 1 ? 1 : l2l__at_most(L2L__RUN_PARTS, runs), part;
     double *sums = (double *)l2l__arena_array(c, 2 * groups * parts * n, sizeof *sums);
     l2l_real *run = (l2l_real *)l2l__arena_array(c, 2 * groups * parts * n, sizeof *run);
     L2L__PARALLEL(l2l__workers(c, run ? pixels * n : 0))
@@ -13923,10 +14014,10 @@ static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, i
         int64_t r, last = runs * (part % parts + 1) / parts, p;
         memset(mine, 0, 2 * (size_t)n * sizeof *mine);
         for (r = runs * (part % parts) / parts; r < last; r++) {
-            p = part / parts * each + r * RUN;
+            p = part / parts * each + r * L2L__RUN;
             memset(f, 0, 2 * (size_t)n * sizeof *f);
-            kernels->moments(0, n, l2l__at_most(RUN, each - r * RUN), L2L__AT(dy), L2L__AT(gate),
-                             L2L__AT(x), mu, s0 ? f : NULL, s1 ? f + n : NULL);
+            kernels->moments(0, n, l2l__at_most(L2L__RUN, each - r * L2L__RUN), L2L__AT(dy),
+                             L2L__AT(gate), L2L__AT(x), mu, s0 ? f : NULL, s1 ? f + n : NULL);
             for (int64_t j = 0; j < 2 * n; j++) mine[j] += (double)f[j];
         }
     }
@@ -13942,6 +14033,66 @@ static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, i
     return !c->status;
 }
 
+/* One run of `count` pixels with mean m, as l2l_real has it, to `mean`, and to four sums of n numbers
+   each: (x - m)^2, x - m, m (x - m) and x. `f` is room for 2n numbers. */
+static void l2l__run_sums(const l2l__kernels *kernels, int count, int n, const l2l_real *x,
+                          l2l_real *mean, l2l_real *f, double *sums)
+{
+    int k;
+    memset(mean, 0, (size_t)n * sizeof *mean);
+    memset(f, 0, 2 * (size_t)n * sizeof *f);
+    kernels->moments(0, n, count, x, NULL, NULL, NULL, mean, NULL);
+    for (k = 0; k < n; k++) mean[k] /= (l2l_real)count;
+    kernels->moments(0, n, count, NULL, NULL, x, mean, f, f + n);
+    for (k = 0; k < n; k++) {
+        double m = (double)mean[k], left = (double)f[k];
+        sums[k] += (double)f[n + k];
+        sums[n + k] += left;
+        sums[2 * n + k] += m * left;
+        sums[3 * n + k] += count * m + left;
+    }
+}
+
+/* Mean and biased variance of each of n channels, for which x comes from memory once: of a run of c
+   pixels around m the sum of (x - mu)^2 is that of (x - m)^2 + 2 (m - mu) (x - m), and c (m - mu)^2.
+   Sum x^2 / pixels - mu^2 would lose the variance of channels whose mean is far larger. */
+static bool l2l__channel_variance(l2l_context *c, int64_t pixels, int n, const l2l_real *x,
+                                  l2l_real *mu, l2l_real *variance)
+{
+    const int64_t runs = l2l__pieces(pixels, L2L__RUN), whole = pixels / L2L__RUN;
+    const int64_t parts = l2l__at_most(L2L__RUN_PARTS, runs), size = 4 * (int64_t)n;
+    double *sums = (double *)l2l__arena_array(c, parts * size + n, sizeof *sums), *between;
+    l2l_real *means = (l2l_real *)l2l__arena_array(c, (runs + 2 * parts) * n, sizeof *means);
+    int64_t part, i;
+    if (!means) {
+        l2l__arena_drop(c, sums);
+        return false;
+    }
+    L2L__PARALLEL(l2l__workers(c, pixels * n))
+    for (part = 0; part < parts; part++) {
+        memset(sums + part * size, 0, (size_t)size * sizeof *sums);
+        for (int64_t r = runs * part / parts; r < runs * (part + 1) / parts; r++)
+            l2l__run_sums(c->kernels, l2l__at_most(L2L__RUN, pixels - r * L2L__RUN), n,
+                          x + r * L2L__RUN * n, means + r * n, means + (runs + 2 * part) * n,
+                          sums + part * size);
+    }
+    for (part = 1; part < parts; part++)
+        for (i = 0; i < size; i++) sums[i] += sums[part * size + i];
+    for (i = 0; i < n; i++) mu[i] = (l2l_real)(sums[3 * n + i] / (double)pixels);
+    between = sums + parts * size;
+    memset(between, 0, (size_t)n * sizeof *between);
+    if (!whole || l2l__channel_moments(c, whole, whole, n, NULL, NULL, means, mu, NULL, between))
+        for (i = 0; i < n; i++) {
+            double m = (double)mu[i], last = (double)means[(runs - 1) * n + i] - m;
+            double sum = sums[i] + 2 * (sums[2 * n + i] - m * sums[n + i]) + L2L__RUN * between[i];
+            if (whole < runs) sum += (double)(pixels - whole * L2L__RUN) * last * last;
+            variance[i] = (l2l_real)(sum > 0 ? sum / (double)pixels : 0);
+        }
+    l2l__arena_drop(c, means);
+    l2l__arena_drop(c, sums);
+    return !c->status;
+}
+
 /* -- packing: a matrix of rows (t, d) and columns q, element data[t*st + d*sd + q*sq], as panels of
    `columns` columns: [panel][t*depth + d][column], the last one filled up with zeros. The taps of a
    khxkw kernel stand in groups (i % stride, j % stride), see l2l__indirect. */
@@ -13950,19 +14101,27 @@ typedef struct l2l__matrix {
     int64_t st, sd, sq;
 } l2l__matrix;
 
-/* Rows d0 .. d0+depth-1 of each tap of one panel; group g of the taps has i % s = g/s and
-   j % s = g%s. */
-static void l2l__pack_panel(const l2l__kernels *kernels, const l2l__matrix *m,
-                            const l2l_real *data, int panel, int d0, int depth, l2l_real *out)
+/* Rows d0 .. d0+depth-1 of one panel's taps (i,j) with i % s = y and j % s = x; where they end. */
+static l2l_real *l2l__pack_group(const l2l__kernels *kernels, const l2l__matrix *m,
+                                 const l2l_real *data, int panel, int d0, int depth, int y, int x,
+                                 l2l_real *out)
 {
     const int s = m->stride, width = kernels->columns, left = m->columns - panel * width;
     data += d0 * m->sd + (int64_t)panel * width * m->sq;
-    for (int y = 0; y < s && y < m->kh; y++)
-        for (int x = 0; x < s && x < m->kw; x++)
-            for (int i = y; i < m->kh; i += s)
-                for (int j = x; j < m->kw; j += s, out += (int64_t)depth * width)
-                    kernels->pack(depth, left < width ? left : width,
-                                  data + (i * m->kw + j) * m->st, m->sd, m->sq, out);
+    for (int i = y; i < m->kh; i += s)
+        for (int j = x; j < m->kw; j += s, out += (int64_t)depth * width)
+            kernels->pack(depth, left < width ? left : width, data + (i * m->kw + j) * m->st,
+                          m->sd, m->sq, out);
+    return out;
+}
+
+/* Of each tap of one panel, group by group: group g has i % s = g/s and j % s = g%s. */
+static void l2l__pack_panel(const l2l__kernels *kernels, const l2l__matrix *m,
+                            const l2l_real *data, int panel, int d0, int depth, l2l_real *out)
+{
+    for (int y = 0; y < m->stride && y < m->kh; y++)
+        for (int x = 0; x < m->stride && x < m->kw; x++)
+            out = l2l__pack_group(kernels, m, data, panel, d0, depth, y, x, out);
 }
 
 /* The matrix of a weight for x -> y (direction 0) or dy -> dx (1). */
@@ -14297,10 +14456,22 @@ static bool l2l__indirect_phases(l2l_context *c, const l2l__geometry *g, const l
    (B^T d B)] A, where d is its (f+2)x(f+2) patch of the input: for each of the (f+2)^2 points a
    matrix product over the channels, 36, 49 or 16 multiplications where the direct way has 9 f^2.
    The input gradient is the same with the kernel turned over, the weight gradient G^T [(B^T d B) .
-   (A dy A^T)] G summed over the tiles. */
+   (A dy A^T)] G summed over the tiles.
+
+   At stride 2 and padding 1 output o of a side sees lines 2o-1 and 2o+1 of the input by taps 0 and
+   2, and line 2o by tap 1. So the lines are two groups, odd and even, in each of which the layer is
+   one of stride 1 with two taps or one; a plane is four groups g, 2 (even lines) + (even columns),
+   whose sum the output is. All are transformed as for two taps, F(4,2) with 5x5 points, and added
+   up before the way back; one tap w is (w, 0), a polynomial with nothing at infinity: there its
+   groups have no product. That is 81 multiplications where the direct way has 144. The input
+   gradient leads from one source to four groups of outputs: with line y = t of dy on, its odd line
+   2t+1 is dy[t] w_2 + dy[t+1] w_0, its even line 2t is dy[t] w_1. */
 typedef struct l2l__winograd {
     const l2l__kernels *kernels;
-    int f, side, points, transform;          /* side f+2, points side^2; see L2L__WIN_F2          */
+    int f, side, points, transform;          /* side f+taps-1, points side^2; see L2L__WIN_F2     */
+    int taps;                                /* of the kernel, a side: 3, or 2 at stride 2        */
+    int step, pitch;                         /* of the source's pixels, the output's: 2, else 1   */
+    int border;                              /* lines around the source that outputs see          */
     int patch, into;                         /* of the source: size of a patch, how transformed   */
     int h, w, c;                             /* the source's plane and channels                   */
     int oh, ow, k, padding;                  /* the output's                                      */
@@ -14329,11 +14500,11 @@ enum {
 };
 
 /* Which way a layer goes, by its shape alone: f of F(f,3), or 0: the direct way, for which `border`
-   is how far the source's plane is padded. The costs are vector operations for each tile: the
-   product, and what the transforms of input and output take. The direct way has 3 oh pairs of an
-   output and a tap along a side, of which b (b+1) lie beyond a border of b, both ends together. Of
-   the four networks' layers F(2,3) serves one only, the weight gradient on VGG-16's planes of 2x2,
-   which is a costly one. F(5,3) has the larger rounding, which grows with the channels: it must be
+   is how far the source's plane is padded; 1: a plane of 2x2 as a whole, L2L__WIN_PLANE. The costs
+   are vector operations for each tile: the product, and what the transforms of input and output
+   take. The direct way has 3 oh pairs of an output and a tap along a side, of which b (b+1) lie
+   beyond a border of b, both ends together. F(2,3) serves none of the four networks' layers, but
+   small planes of others. F(5,3) has the larger rounding, which grows with the channels: it must be
    worth a tenth, as it is on planes of 10x10 and 14x14, and has up to L2L__SLAB channels. */
 static int l2l__winograd_side(const l2l__kernels *kernels, const l2l__geometry *g, int border)
 {
@@ -14350,6 +14521,8 @@ static int l2l__winograd_side(const l2l__kernels *kernels, const l2l__geometry *
     if (!kernels->winograd || g->kh != 3 || g->kw != 3 || g->stride != 1 || g->padding < 0 ||
         g->padding > 2 || c % lanes || k % lanes || c < 16 || k < 16)
         return 0;
+    if (g->h == 2 && g->w == 2 && g->padding == 1 && 9 * ck + 50.0 * c + 40.0 * k < direct)
+        return 1;
     if (c <= L2L__SLAB && five < 0.9 * four && five < two && five < direct) return 5;
     if (four <= two && four < direct) return 4;
     return two < direct ? 2 : 0;
@@ -14374,28 +14547,88 @@ static bool l2l__same_way(const l2l_context *c, int from, int channels, int h, i
            !l2l__way(c, from, channels, side + 2, side + 2);
 }
 
+/* The layer that leads from y to x, with taps in reverse and channels exchanged: at stride 1 this
+   one's input gradient. For dx[h] = sum over i of dy[h + p - i] w[i] is, with i' = kh-1-i and
+   p' = kh-1-p, the sum over i' of dy[h + i' - p'] w[kh-1-i']. p' may be negative. */
+static l2l__geometry l2l__turned(const l2l__geometry *g)
+{
+    l2l__geometry t = *g;
+    t.h = g->oh; t.w = g->ow; t.c = g->k;
+    t.oh = g->h; t.ow = g->w; t.k = g->c;
+    t.padding = g->kh - 1 - g->padding;
+    return t;
+}
+
+/* Is a 3x3 layer of stride 2 and padding 1 worth F(4,2)? The costs are those of l2l__winograd_side,
+   81 points' products for a tile of 4x4 outputs; there are four groups of the c channels and one of
+   the k, forward and back. */
+static bool l2l__strided_worth(const l2l__kernels *kernels, const l2l__geometry *g)
+{
+    const int lanes = kernels->columns / 2, c = g->c, k = g->k;
+    double ck = (double)c * k, tiles = (double)l2l__pieces(g->oh, 4) * l2l__pieces(g->ow, 4);
+    double direct = 9.0 * g->oh * g->ow * ck;
+    if (!kernels->winograd || g->kh != 3 || g->kw != 3 || g->stride != 2 || g->padding != 1 ||
+        c % lanes || k % lanes || c < 16 || k < 16)
+        return false;
+    return tiles * (81 * ck + 700.0 * c + 200.0 * k) < direct;
+}
+
 /* F(f,3) on this layer: tiles of f x f outputs, each of a patch of (f+2) x (f+2) inputs. */
 static l2l__winograd l2l__winograd_of(const l2l_context *c, int f, const l2l__geometry *g)
 {
+    const bool plane = f == 1;
     l2l__winograd q;
     int width = c->kernels->columns;
     memset(&q, 0, sizeof q);
     q.kernels = c->kernels;
-    q.f = f;
-    q.side = q.patch = f + 2;
+    q.f = plane ? 2 : f;
+    q.taps = 3;
+    q.step = q.pitch = 1;
+    q.patch = plane ? 2 : f + 2;
+    q.side = f + 2;
     q.points = q.side * q.side;
-    q.transform = f == 2 ? L2L__WIN_F2 : f == 5 ? L2L__WIN_F5 : 0;
+    q.transform = plane ? L2L__WIN_PLANE : f == 2 ? L2L__WIN_F2 : f == 5 ? L2L__WIN_F5 : 0;
     q.into = q.transform + L2L__WIN_IN;
     q.h = g->h; q.w = g->w; q.c = q.slab = g->c;
     q.oh = g->oh; q.ow = g->ow; q.k = g->k;
-    q.padding = g->padding;
-    q.th = l2l__pieces(q.oh, f);
-    q.tw = l2l__pieces(q.ow, f);
+    q.padding = plane ? 0 : g->padding;
+    q.border = g->padding;
+    q.th = l2l__pieces(q.oh, q.f);
+    q.tw = l2l__pieces(q.ow, q.f);
     q.tiles = g->n * q.th * q.tw;
     q.vrow = q.c + (q.c % 128 ? 0 : 16);     /* rows that do not fall onto each other in L1       */
     q.mrow = l2l__pieces(q.k, width) * width;
     q.mrow += q.mrow % 128 ? 0 : 16;
     return q;
+}
+
+/* F(4,2) on a layer of stride 2, or on its input gradient. */
+static l2l__winograd l2l__winograd_strided(const l2l_context *c, const l2l__geometry *g,
+                                           bool turned)
+{
+    const l2l__geometry t = l2l__turned(g);
+    l2l__winograd q = l2l__winograd_of(c, 4, turned ? &t : g);
+    q.taps = 2;
+    q.side = q.patch = 5;
+    q.points = 25;
+    q.transform = L2L__WIN_TWO;
+    q.into = q.transform + L2L__WIN_IN;
+    if (!turned) {
+        q.step = 2;
+        return q;
+    }
+    q.pitch = 2;
+    q.padding = 0;
+    q.th = l2l__pieces(q.oh, 2 * q.f);
+    q.tw = l2l__pieces(q.ow, 2 * q.f);
+    q.tiles = g->n * q.th * q.tw;
+    return q;
+}
+
+/* Point p of group g: where a group's lines have one tap, its kernel has no number at infinity. */
+static bool l2l__point_used(const l2l__winograd *q, int p, int g)
+{
+    return !(g & 2 && p / q->side == q->side - 1) && !(g & 1 && p % q->side == q->side - 1);
 }
 
 /* Where tile t begins in a plane that it covers with steps of f; the plane's number. */
@@ -14406,21 +14639,22 @@ static int l2l__tile_place(const l2l__winograd *q, int t, int *y, int *x)
     return t / q->tw / q->th;
 }
 
-/* Pointers to the size x size pixels of a plane from (y, x) on; zeros outside. */
-static void l2l__patch(const l2l_real *plane, int h, int w, int c, int y, int x, int size,
-                       const l2l_real *zero, const l2l_real **at)
+/* Pointers to the patch of q's n-th plane from (y, x) on, pixels `step` apart; zeros outside. */
+static void l2l__patch(const l2l__winograd *q, int n, int y, int x, const l2l_real **at)
 {
+    const l2l_real *plane = q->source + (int64_t)n * q->h * q->w * q->c;
     int i, j;
-    for (i = y; i < y + size; i++)
-        for (j = x; j < x + size; j++)
-            *at++ = i < 0 || i >= h || j < 0 || j >= w ? zero : plane + ((int64_t)i * w + j) * c;
+    for (i = y; i < y + q->patch * q->step; i += q->step)
+        for (j = x; j < x + q->patch * q->step; j += q->step)
+            *at++ = i < 0 || i >= q->h || j < 0 || j >= q->w
+                        ? q->zero : plane + ((int64_t)i * q->w + j) * q->c;
 }
 
 /* Numbers of one point in v, in m and in a slab of weights: a line more than there are, or all
    points' would fall onto the same few places of the first cache. */
 static int64_t l2l__winograd_v(const l2l__winograd *q)
 {
-    return (int64_t)l2l__pieces(q->c, q->slab) * q->most * q->vrow + 16;
+    return (int64_t)q->step * q->step * l2l__pieces(q->c, q->slab) * q->most * q->vrow + 16;
 }
 
 static int64_t l2l__winograd_m(const l2l__winograd *q)
@@ -14429,45 +14663,51 @@ static int64_t l2l__winograd_m(const l2l__winograd *q)
 }
 
 /* Tiles t0 .. t0+count-1 of the source into v, as its tiles from `first` on: B^T d B of a tile's
-   patch d, or A d A^T of dy's, channel by channel, to v[point][slab][tile][vrow]. */
+   patch d, or A d A^T of dy's, channel by channel, to v[point][group][slab][tile][vrow]. */
 static void l2l__winograd_in(const l2l__winograd *q, int t0, int count, int first, l2l_real *v)
 {
     const l2l_real *from[L2L__WIN_POINTS];
     l2l_real *to[L2L__WIN_POINTS];
-    int64_t point = l2l__winograd_v(q);
-    int t, p, y, x, d0;
+    const int slabs = l2l__pieces(q->c, q->slab), groups = q->step * q->step;
+    int t, i, p, y, x;
     for (t = 0; t < count; t++) {
         int n = l2l__tile_place(q, t0 + t, &y, &x);
-        l2l__patch(q->source + (int64_t)n * q->h * q->w * q->c, q->h, q->w, q->c, y - q->padding,
-                   x - q->padding, q->patch, q->zero, from);
-        for (p = 0; p < q->points; p++) to[p] = v + p * point + (int64_t)(first + t) * q->vrow;
-        for (d0 = 0; d0 < q->c; d0 += q->slab) {
+        for (i = 0; i < groups * slabs; i++) {
+            int g = i / slabs, d0 = i % slabs * q->slab;
+            l2l_real *at = v + ((int64_t)i * q->most + first + t) * q->vrow;
+            if (!d0)
+                l2l__patch(q, n, y * q->step - q->padding + g / 2,
+                           x * q->step - q->padding + g % 2, from);
+            else
+                for (p = 0; p < q->patch * q->patch; p++) from[p] += q->slab;
+            for (p = 0; p < q->points; p++, at += l2l__winograd_v(q))
+                to[p] = l2l__point_used(q, p, g) ? at : NULL;
             q->kernels->winograd(q->into, l2l__at_most(q->slab, q->c - d0), from, to, NULL, 0,
                                  NULL);
-            if (d0 + q->slab >= q->c) break;
-            for (p = 0; p < q->patch * q->patch; p++) from[p] += q->slab;
-            for (p = 0; p < q->points; p++) to[p] += (int64_t)q->most * q->vrow;
         }
     }
 }
 
-/* m back to columns k0 .. k0+n-1 of the output's pixels, with the epilogue: A^T m A. The last tiles
-   of a side reach beyond the plane, where there is no target. */
-static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int k0, int n,
+/* m back to columns k0 .. k0+n-1 of group g of the output's pixels, with the epilogue: A^T m A. The
+   last tiles of a side reach beyond the plane, where there is no target. */
+static void l2l__winograd_out(const l2l__winograd *q, int t0, int count, int g, int k0, int n,
                               const l2l_real *m)
 {
     const l2l_real *from[L2L__WIN_POINTS];
     l2l_real *to[L2L__WIN_POINTS];
+    const int s = q->pitch, top = s - 1 - g / 2, left = s - 1 - g % 2;
     int64_t point = l2l__winograd_m(q);
     int t, p, y, x, i, j;
     for (t = 0; t < count; t++) {
         int64_t plane = l2l__tile_place(q, t0 + t, &y, &x) * (int64_t)q->oh;
-        for (p = 0; p < q->points; p++) from[p] = m + p * point + (int64_t)t * q->mrow;
+        for (p = 0; p < q->points; p++)
+            from[p] = l2l__point_used(q, p, g) ? m + p * point + (int64_t)t * q->mrow : q->zero;
         for (i = 0; i < q->f; i++)
-            for (j = 0; j < q->f; j++)
-                to[i * q->f + j] = y + i < q->oh && x + j < q->ow
-                                       ? q->out + ((plane + y + i) * q->ow + x + j) * q->k + k0
-                                       : NULL;
+            for (j = 0; j < q->f; j++) {
+                int a = (y + i) * s + top, b = (x + j) * s + left;
+                to[i * q->f + j] = a < q->oh && b < q->ow
+                                       ? q->out + ((plane + a) * q->ow + b) * q->k + k0 : NULL;
+            }
         q->kernels->winograd(q->transform + L2L__WIN_OUT, n, from, to, q->epilogue, k0, q->out);
     }
 }
@@ -14530,25 +14770,31 @@ static void l2l__tie_planes(const l2l_context *c, const l2l__winograd *q)
 
 /* Where all of dy that a pixel's gradient sees is 0, at corners and behind dead units, the gradient
    is 0 in the plain sum, and an attack takes no step there; Winograd's rounding would make it one.
-   `zero` has room for each pixel of the padded plane: is it 0 or outside? And the next two? */
+   `zero` has room for each pixel of the plane with its border: is it 0 or outside? And the pixels
+   behind it that an output sees, too? At stride 2 output y sees lines (y-1)/2 and (y+1)/2 of dy, or
+   y/2 alone. */
 static void l2l__zero_plane(const l2l__winograd *q, int n, unsigned char *zero)
 {
-    const int64_t wide = q->w + 2 * q->padding, all = (q->h + 2 * q->padding) * wide;
+    const int border = q->border;
+    const int64_t wide = q->w + 2 * border, all = (q->h + 2 * border) * wide;
     const l2l_real *source = q->source + (int64_t)n * q->h * q->w * q->c;
+    const int two = q->pitch == 2;
     l2l_real *out = q->out + (int64_t)n * q->oh * q->ow * q->k;
     int64_t i;
     int j;
     memset(zero, 1, (size_t)all);
     for (i = 0; i < q->h; i++)
         q->kernels->zeros(q->w, q->c, source + i * q->w * q->c,
-                          zero + (i + q->padding) * wide + q->padding);
-    /* upwards, so that the two behind are still themselves; the last two of a line see the next
+                          zero + (i + border) * wide + border);
+    /* upwards, so that those behind are still themselves; the last ones of a line see the next
        one, but no output begins there */
-    for (i = 0; i + 2 < all; i++) zero[i] &= zero[i + 1] & zero[i + 2];
+    for (i = 0; !two && i + 2 < all; i++) zero[i] &= zero[i + 1] & zero[i + 2];
     for (i = 0; i < q->oh; i++)
         for (j = 0; j < q->ow; j++) {
-            const unsigned char *z = zero + i * wide + j;
-            if (z[0] & z[wide] & z[2 * wide])
+            const unsigned char *z = two ? zero + (i / 2 + 1) * wide + j / 2 + 1
+                                         : zero + i * wide + j;
+            const int64_t right = two ? j % 2 : 0, below = two ? i % 2 * wide : wide;
+            if (z[0] & z[right] & z[below] & z[below + right] & (two || z[2 * wide]))
                 memset(out + (i * q->ow + j) * q->k, 0, (size_t)q->k * sizeof *out);
         }
 }
@@ -14556,8 +14802,8 @@ static void l2l__zero_plane(const l2l__winograd *q, int n, unsigned char *zero)
 /* Every image's plane, each thread with room for one. */
 static void l2l__zero_planes(l2l_context *c, const l2l__winograd *q)
 {
-    const int images = q->tiles / (q->th * q->tw);
-    const int64_t plane = (int64_t)(q->h + 2 * q->padding) * (q->w + 2 * q->padding);
+    const int images = q->tiles / (q->th * q->tw), border = q->border;
+    const int64_t plane = (int64_t)(q->h + 2 * border) * (q->w + 2 * border);
     int workers = l2l__at_most(l2l__workers(c, images * plane * q->c), images), worker;
     unsigned char *rooms = (unsigned char *)l2l__arena_array(c, workers * plane, 1);
     L2L__PARALLEL(workers)
@@ -14588,38 +14834,72 @@ static void l2l__panel_product(const l2l__kernels *kernels, int count, int depth
         }
 }
 
-/* Channels d0 .. d0+depth-1 of a panel into Winograd's domain: u[point][d][columns], its points
-   `step` numbers apart: G g G^T of each channel and column, of the kernel turned over if it is for
-   an input gradient. The taps come from kept panels, whose rows d0 and up are used in place, or are
-   packed into `room`, 9*depth*columns numbers. */
-static void l2l__winograd_weight(const l2l__winograd *q, int panel, int d0, int depth,
+/* The taps of group g: where they begin in a panel's nine, how many lines and columns they are. */
+static int l2l__group_taps(const l2l__winograd *q, int g, int *lines, int *columns)
+{
+    static const int first[4] = {0, 4, 6, 8};
+    *lines = q->taps - g / 2;
+    *columns = q->taps - g % 2;
+    return first[g];
+}
+
+/* Channels d0 .. d0+depth-1 of a panel's group g into Winograd's domain: u[point][d][columns], its
+   points `step` numbers apart: G g G^T of each channel and column, of the kernel turned over if it
+   is for an input gradient. The taps come from kept panels, whose rows d0 and up are used in place,
+   or are packed into `room`, 9*depth*columns numbers. */
+static void l2l__winograd_weight(const l2l__winograd *q, int panel, int g, int d0, int depth,
                                  l2l_real *room, l2l_real *u, int64_t step)
 {
     const l2l_real *from[9];
     l2l_real *to[L2L__WIN_POINTS];
-    int i, width = q->kernels->columns;
+    int i, j, lines, columns, first = l2l__group_taps(q, g, &lines, &columns);
+    int width = q->kernels->columns;
     int64_t tap = (int64_t)(q->panels ? q->c : depth) * width;
     const l2l_real *taps = room;
-    if (q->panels) taps = q->panels + panel * 9 * tap + (int64_t)d0 * width;
-    else l2l__pack_panel(q->kernels, &q->matrix, q->weight, panel, d0, depth, room);
-    for (i = 0; i < 9; i++) from[i] = taps + (q->turned ? 8 - i : i) * tap;
-    for (i = 0; i < q->points; i++) to[i] = u + i * step;
+    if (q->panels) taps = q->panels + (panel * 9 + first) * tap + (int64_t)d0 * width;
+    else l2l__pack_group(q->kernels, &q->matrix, q->weight, panel, d0, depth, g / 2, g % 2, room);
+    for (i = 0; i < q->taps; i++)
+        for (j = 0; j < q->taps; j++) {
+            int at = i * columns + j;
+            if (q->turned) at = lines * columns - 1 - at;
+            from[i * q->taps + j] = i < lines && j < columns ? taps + at * tap : q->zero;
+        }
+    for (i = 0; i < q->points; i++) to[i] = l2l__point_used(q, i, g) ? u + i * step : NULL;
     q->kernels->winograd(q->transform + L2L__WIN_WEIGHT, (int64_t)depth * width, from, to, NULL, 0,
                          NULL);
 }
 
-/* Small layers: a thread takes a block of tiles from patch to output. For each point p
-   m[p][tile][k] = sum over c of v[p][tile][c] u[p][c][k]. A block has 48 tiles of F(4,3) at most,
-   or 24 where channels are many, of other tiles as many points; the number of blocks is a multiple
-   of the threads'. A tile's numbers do not depend on those in its block. */
+/* A block's products for group `to` of the outputs: for each point p m[p][tile][k] = sum over the
+   groups of the source and c of v[p][group][tile][c] u[p][group][c][k]. At stride 1 both are one
+   group; else only one of them is four. */
+static void l2l__winograd_products(const l2l__winograd *q, int count, int to, const l2l_real *v,
+                                   l2l_real *m)
+{
+    const int width = q->kernels->columns, panels = l2l__pieces(q->k, width);
+    const int groups = q->step * q->step;
+    int p, j, g;
+    for (p = 0; p < q->points; p++)
+        for (j = 0; j < panels; j++)
+            for (g = 0; g < groups; g++)
+                if (l2l__point_used(q, p, g + to))
+                    l2l__panel_product(
+                        q->kernels, count, q->c,
+                        v + p * l2l__winograd_v(q) + (int64_t)g * q->most * q->vrow, q->vrow,
+                        q->u + (((int64_t)(to * panels + j) * groups + g) * q->points + p) * q->c *
+                                   width,
+                        m + p * l2l__winograd_m(q) + j * width, q->mrow, g > 0);
+}
+
+/* Small layers: a thread takes a block of tiles from patch to output. A block has 48 tiles of
+   F(4,3) at most, or 24 where channels are many, of other tiles as many points; the number of
+   blocks is a multiple of the threads'. A tile's numbers do not depend on those in its block. */
 static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
 {
-    const l2l__kernels *kernels = q->kernels;
-    int width = kernels->columns, panels = l2l__pieces(q->k, width), blocks, worker, taken = 0;
+    int blocks, worker, taken = 0;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
     int64_t vs, ms;
     l2l_real *space;
-    q->most = l2l__at_most((q->c + q->k <= 128 ? 48 : 24) * 36 / q->points, q->tiles);
+    q->most = l2l__at_most((q->c + q->k <= 128 ? 48 : 24) * 36 / q->points / q->step, q->tiles);
     blocks = l2l__pieces(l2l__pieces(q->tiles, q->most), workers) * workers;
     q->most = l2l__pieces(q->tiles, blocks);
     vs = l2l__winograd_v(q);
@@ -14629,16 +14909,14 @@ static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
     L2L__PARALLEL(workers)
     for (worker = 0; worker < workers; worker++) {
         l2l_real *v = space + worker * (q->points * (vs + ms)), *m = v + q->points * vs;
-        int block, p, j;
+        int block, g;
         for (block = l2l__next(&taken); block < blocks; block = l2l__next(&taken)) {
             int t0 = block * q->most, count = l2l__at_most(q->most, q->tiles - t0);
             l2l__winograd_in(q, t0, count, 0, v);
-            for (p = 0; p < q->points; p++)
-                for (j = 0; j < panels; j++)
-                    l2l__panel_product(kernels, count, q->c, v + p * vs, q->vrow,
-                                       q->u + ((int64_t)j * q->points + p) * q->c * width,
-                                       m + p * ms + j * width, q->mrow, false);
-            l2l__winograd_out(q, t0, count, 0, q->k, m);
+            for (g = 0; g < q->pitch * q->pitch; g++) {
+                l2l__winograd_products(q, count, g, v, m);
+                l2l__winograd_out(q, t0, count, g, 0, q->k, m);
+            }
             if (q->f % 2 == 0) l2l__tie_tiles(q, t0, count);
         }
     }
@@ -14646,24 +14924,26 @@ static bool l2l__winograd_blocks(l2l_context *c, l2l__winograd *q)
     return true;
 }
 
-/* Panel j of the output's columns of `count` tiles from t0 on, which v has; `room` is for a slab of
-   transformed weights, their products and the weights themselves. */
-static void l2l__winograd_panel(const l2l__winograd *q, int t0, int count, int j,
+/* Panel j of the columns of the output's group `to`, of `count` tiles from t0 on, which v has;
+   `room` is for a slab of transformed weights, their products and the weights themselves. */
+static void l2l__winograd_panel(const l2l__winograd *q, int t0, int count, int to, int j,
                                 const l2l_real *v, l2l_real *room)
 {
-    const int width = q->kernels->columns, k0 = j * width;
+    const int width = q->kernels->columns, k0 = j * width, slabs = l2l__pieces(q->c, q->slab);
     const int64_t us = (int64_t)L2L__WIN_SLAB * width + 16;
     const int64_t vs = l2l__winograd_v(q), ms = l2l__winograd_m(q);
     l2l_real *u = room, *m = u + q->points * us;
-    int d0, p;
-    for (d0 = 0; d0 < q->c; d0 += L2L__WIN_SLAB, v += (int64_t)q->most * q->vrow) {
-        int depth = l2l__at_most(L2L__WIN_SLAB, q->c - d0);
-        l2l__winograd_weight(q, j, d0, depth, m + q->points * ms, u, us);
+    int i, p;
+    for (i = 0; i < q->step * q->step * slabs; i++, v += (int64_t)q->most * q->vrow) {
+        int g = i / slabs + to, d0 = i % slabs * q->slab;
+        int depth = l2l__at_most(q->slab, q->c - d0);
+        l2l__winograd_weight(q, j, g, d0, depth, m + q->points * ms, u, us);
         for (p = 0; p < q->points; p++)
-            l2l__panel_product(q->kernels, count, depth, v + p * vs, q->vrow, u + p * us,
-                               m + p * ms, q->mrow, d0 > 0);
+            if (l2l__point_used(q, p, g))
+                l2l__panel_product(q->kernels, count, depth, v + p * vs, q->vrow, u + p * us,
+                                   m + p * ms, q->mrow, i > 0);
     }
-    l2l__winograd_out(q, t0, count, k0, l2l__at_most(width, q->k - k0), m);
+    l2l__winograd_out(q, t0, count, to, k0, l2l__at_most(width, q->k - k0), m);
 }
 
 /* Large layers: their transformed weights would not stay in any cache, so the threads share out the
@@ -14674,11 +14954,12 @@ static void l2l__winograd_panel(const l2l__winograd *q, int t0, int count, int j
 static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
 {
     int width = q->kernels->columns, panels = l2l__pieces(q->k, width), t0, t, count, worker;
+    int all = panels * q->pitch * q->pitch;
     int workers = l2l__workers(c, (int64_t)q->tiles * q->points * q->c * q->k);
     int copies = workers <= L2L__WIN_COPIES ? workers : 1;
     int64_t us = (int64_t)L2L__WIN_SLAB * width + 16, vs, size;
     l2l_real *v, *space;
-    q->most = l2l__at_most(L2L__WIN_CHUNK, q->tiles);
+    q->most = l2l__at_most(L2L__WIN_CHUNK / q->step, q->tiles);
     q->slab = q->vrow = L2L__WIN_SLAB;
     q->mrow = width;
     vs = q->points * l2l__winograd_v(q);
@@ -14695,8 +14976,9 @@ static bool l2l__winograd_panels(l2l_context *c, l2l__winograd *q)
         for (worker = 0; worker < workers; worker++) {
             const l2l_real *mine = v + (copies > 1 ? worker : 0) * vs;
             int j;
-            for (j = l2l__next(&taken); j < panels; j = l2l__next(&taken))
-                l2l__winograd_panel(q, t0, count, j, mine, space + worker * size);
+            for (j = l2l__next(&taken); j < all; j = l2l__next(&taken))
+                l2l__winograd_panel(q, t0, count, j / panels, j % panels, mine,
+                                    space + worker * size);
         }
         L2L__PARALLEL(workers)
         for (t = 0; t < (q->geometry && q->f % 2 == 0 ? count : 0); t++)
@@ -14712,10 +14994,11 @@ static bool l2l__winograd_transformed(l2l_context *c, l2l__winograd *q, const l2
                                       int which)
 {
     int width = q->kernels->columns, panels = l2l__pieces(q->k, width), worker;
+    int all = panels * q->step * q->step * q->pitch * q->pitch; /* [to][panel][group]             */
     int64_t one = (int64_t)q->points * q->c * width, room = (int64_t)9 * L2L__WIN_SLAB * width;
-    int workers = l2l__workers(c, panels * one);
+    int workers = l2l__workers(c, all * one);
     bool fresh;
-    l2l_real *u = l2l__cached(c, w->packed, which, panels * one, &q->matrix, &fresh), *rooms;
+    l2l_real *u = l2l__cached(c, w->packed, which, all * one, &q->matrix, &fresh), *rooms;
     q->u = u;
     if (c->status || !fresh) return !c->status;
     rooms = (l2l_real *)l2l__arena_array(c, workers * room, sizeof *rooms);
@@ -14723,14 +15006,24 @@ static bool l2l__winograd_transformed(l2l_context *c, l2l__winograd *q, const l2
     L2L__PARALLEL(workers)
     for (worker = 0; worker < (rooms ? workers : 0); worker++) {
         int j, d0;
-        for (j = worker; j < panels; j += workers)
+        for (j = worker; j < all; j += workers) {
+            int g = q->step == 2 ? j % 4 : j / panels, panel = q->step == 2 ? j / 4 : j % panels;
             for (d0 = 0; d0 < q->c; d0 += L2L__WIN_SLAB)
-                l2l__winograd_weight(q, j, d0, l2l__at_most(L2L__WIN_SLAB, q->c - d0),
+                l2l__winograd_weight(q, panel, g, d0, l2l__at_most(L2L__WIN_SLAB, q->c - d0),
                                      rooms + worker * room, u + j * one + (int64_t)d0 * width,
                                      (int64_t)q->c * width);
+        }
     }
     l2l__arena_drop(c, rooms);
     return !c->status;
+}
+
+/* As many zeros as any pixel, slab of a panel or row of outputs has numbers. */
+static const l2l_real *l2l__winograd_zeros(l2l_context *c, int from, int to)
+{
+    int most = L2L__WIN_SLAB * c->kernels->columns;
+    if (from > most) most = from;
+    return l2l__arena_zeros(c, to > most ? to : most);
 }
 
 /* direction 0: x to y; 1: dy to dx. A large layer's panels are kept from the second run with the
@@ -14742,17 +15035,18 @@ static bool l2l__winograd_run(l2l_context *c, l2l__winograd *q, const l2l_tensor
     l2l_mark mark = l2l_mark_here(c);
     l2l__packed *p = w->packed;
     bool ok;
-    q->zero = l2l__arena_zeros(c, q->c);
+    q->zero = l2l__winograd_zeros(c, q->c, q->k);
     q->weight = w->data;
     q->matrix = *matrix;
+    q->matrix.stride = q->step * q->pitch;
     q->turned = direction == 1;
-    if ((int64_t)q->c * q->k <= L2L__CACHED) {
+    if ((int64_t)q->c * q->k * q->matrix.stride <= L2L__CACHED) {
         int which = 2 + direction + q->transform / L2L__WIN_KINDS * 2;
         ok = q->zero && l2l__winograd_transformed(c, q, w, which) &&
              l2l__winograd_blocks(c, q);
     } else {
         if (q->zero && p && (c->slicing || c->caller || p->used[direction] == p->version + 1))
-            q->panels = l2l__panels(c, w, matrix, direction);
+            q->panels = l2l__panels(c, w, &q->matrix, direction);
         if (p && !c->caller) p->used[direction] = p->version + 1;
         ok = !c->status && l2l__winograd_panels(c, q);
     }
@@ -14782,7 +15076,12 @@ static void l2l__winograd_sum(const l2l__winograd_plan *g, int count, const l2l_
 {
     const l2l__winograd *x = &g->x, *dy = &g->dy;
     int width = x->kernels->columns, slab = item / g->panels, k0 = item % g->panels * width, band;
-    int channels = l2l__at_most(x->slab, x->c - slab * x->slab);
+    int slabs = l2l__pieces(x->c, x->slab), c0 = slab % slabs * x->slab;
+    int channels = l2l__at_most(x->slab, x->c - c0);
+    if (!l2l__point_used(x, p, slab / slabs)) {
+        if (!accumulate) memset(sums + p * g->step, 0, (size_t)g->step * sizeof *sums);
+        return;
+    }
     v += p * l2l__winograd_v(x) + (int64_t)slab * x->most * x->vrow;
     z += p * l2l__winograd_v(dy) + (int64_t)(k0 / dy->slab) * dy->most * dy->vrow + k0 % dy->slab;
     for (band = 0; band < channels; band += L2L__ROWS)
@@ -14791,23 +15090,30 @@ static void l2l__winograd_sum(const l2l__winograd_plan *g, int count, const l2l_
 }
 
 /* An item's sums to the weight's gradient, G^T u G; `out` is room for nine points, from where the
-   rows of columns that exist go to dw[tap][c][k]. */
+   rows of columns that exist go to dw[tap][c][k]: tap r of a group's lines is 2r, or 1 of one. */
 static void l2l__winograd_collect(const l2l__winograd_plan *g, const l2l_real *sums, int item,
                                   l2l_real *out)
 {
     const l2l_real *from[L2L__WIN_POINTS];
     l2l_real *to[9];
     const l2l__winograd *x = &g->x;
-    int width = x->kernels->columns, c0 = item / g->panels * x->slab, k0 = item % g->panels * width;
-    int channels = l2l__at_most(x->slab, x->c - c0), k = g->dy.c, i, r;
+    int slabs = l2l__pieces(x->c, x->slab), group = item / g->panels / slabs;
+    int width = x->kernels->columns, k0 = item % g->panels * width, lines, columns;
+    int c0 = item / g->panels % slabs * x->slab, channels = l2l__at_most(x->slab, x->c - c0);
+    int k = g->dy.c, i, r;
+    l2l__group_taps(x, group, &lines, &columns);
     for (i = 0; i < x->points; i++) from[i] = sums + i * g->step;
-    for (i = 0; i < 9; i++) to[i] = out + i * g->step;
+    for (i = 0; i < x->taps * x->taps; i++) to[i] = out + i * g->step;
     x->kernels->winograd(x->transform + L2L__WIN_BACK, (int64_t)channels * width, from, to, NULL, 0,
                          NULL);
-    for (i = 0; i < 9; i++)
+    for (i = 0; i < lines * columns; i++) {
+        int a = i / columns, b = i % columns;
+        int tap = (a * x->step + group / 2) * 3 + b * x->step + group % 2;
         for (r = 0; r < channels; r++)
-            memcpy(g->dw + ((int64_t)i * x->c + c0 + r) * k + k0, to[i] + r * width,
+            memcpy(g->dw + ((int64_t)tap * x->c + c0 + r) * k + k0,
+                   to[a * x->taps + b] + r * width,
                    (size_t)l2l__at_most(width, k - k0) * sizeof *out);
+    }
 }
 
 /* Shares from .. to-1 of parts x items: what one thread does. Where sums are kept, the items of a
@@ -14842,7 +15148,8 @@ static l2l__winograd_plan l2l__winograd_plan_of(const l2l__winograd *q, const l2
                                                 l2l_real *dw)
 {
     const int width = q->kernels->columns;
-    const int64_t all = (int64_t)q->points * q->c * q->k;
+    const int groups = q->step * q->step;
+    const int64_t all = (int64_t)q->points * groups * q->c * q->k;
     l2l__winograd_plan g;
     int most;
     memset(&g, 0, sizeof g);
@@ -14850,19 +15157,20 @@ static l2l__winograd_plan l2l__winograd_plan_of(const l2l__winograd *q, const l2
     g.dw = dw;
     g.x.slab = g.x.vrow = q->c <= L2L__WIN_SLAB ? q->c : L2L__WIN_GROUP;
     g.dy.source = dy;
+    g.dy.step = 1;
     g.dy.patch = q->f;
     g.dy.into = q->transform + L2L__WIN_GRAD;
     g.dy.h = q->oh; g.dy.w = q->ow; g.dy.c = q->k; g.dy.padding = 0;
     g.panels = l2l__pieces(q->k, width);
     g.dy.slab = g.dy.vrow = q->k <= L2L__WIN_SLAB ? g.panels * width : width;
-    g.items = g.panels * l2l__pieces(q->c, g.x.slab);
+    g.items = g.panels * groups * l2l__pieces(q->c, g.x.slab);
     /* up to 16, as many as there is room for their sums; each has L2L__WIN_TILES tiles or more */
     g.parts = l2l__at_most(all < L2L__WIN_ROOM / 16 ? 16 : (int)(L2L__WIN_ROOM / all),
                            q->tiles / L2L__WIN_TILES);
     if (g.parts < 1) g.parts = 1;
     /* tiles at a time: in parts L2L__WIN_TILES, else what v and z have room for. If that is all of
        them, an item's sums are complete at once, and need not be kept */
-    most = g.parts > 1 ? 0 : L2L__WIN_ROOM / (q->points * (q->c + q->k));
+    most = g.parts > 1 ? 0 : L2L__WIN_ROOM / (q->points * (groups * q->c + q->k));
     if (most < L2L__WIN_TILES) most = L2L__WIN_TILES;
     g.x.most = g.dy.most = l2l__at_most(most, q->tiles);
     g.kept = g.parts > 1 || most < q->tiles;
@@ -14883,7 +15191,7 @@ static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q
     int64_t vs = q->points * l2l__winograd_v(&g.x), zs = q->points * l2l__winograd_v(&g.dy);
     int64_t room = vs + zs + (g.kept ? 0 : g.size) + 9 * g.step, kept = g.kept ? g.size : 0;
     l2l_real *rooms;
-    g.x.zero = g.dy.zero = l2l__arena_zeros(c, q->c > q->k ? q->c : q->k);
+    g.x.zero = g.dy.zero = l2l__winograd_zeros(c, q->c, q->k);
     g.sums = (l2l_real *)l2l__arena_array(c, g.parts * g.items * kept, sizeof *g.sums);
     rooms = (l2l_real *)l2l__arena_array(c, workers * room, sizeof *rooms);
     L2L__PARALLEL(workers)
@@ -14907,18 +15215,6 @@ static bool l2l__winograd_weight_gradient(l2l_context *c, const l2l__winograd *q
     }
     l2l_release(c, mark);
     return !c->status;
-}
-
-/* The layer that leads from y to x, with taps in reverse and channels exchanged: at stride 1 this
-   one's input gradient. For dx[h] = sum over i of dy[h + p - i] w[i] is, with i' = kh-1-i and
-   p' = kh-1-p, the sum over i' of dy[h + i' - p'] w[kh-1-i']. p' may be negative. */
-static l2l__geometry l2l__turned(const l2l__geometry *g)
-{
-    l2l__geometry t = *g;
-    t.h = g->oh; t.w = g->ow; t.c = g->k;
-    t.oh = g->h; t.ow = g->w; t.k = g->c;
-    t.padding = g->kh - 1 - g->padding;
-    return t;
 }
 
 /* The same layer in simpler terms: no stride leads further than out of the plane, and where the
@@ -14987,11 +15283,13 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *layer, const 
     l2l_mark mark = l2l_mark_here(c);
     l2l__matrix m = l2l__matrix_of(g, 0);
     int side = l2l__winograd_side(c->kernels, g, g->padding);
+    const bool strided = !e->ties && l2l__strided_worth(c->kernels, g);
     bool ok = true;
     if (l2l__better_turned(c, g)) {
         ok = l2l__turned_forward(c, g, x, w, last, y);
-    } else if (side) {
-        l2l__winograd q = l2l__winograd_of(c, side, g);
+    } else if (side || strided) {
+        l2l__winograd q = strided ? l2l__winograd_strided(c, g, false)
+                                  : l2l__winograd_of(c, side, g);
         q.source = x;
         q.out = y;
         q.epilogue = last || e->ties ? e : NULL;
@@ -15154,12 +15452,14 @@ static bool l2l__conv_input_gradient(l2l_context *c, const l2l__geometry *layer,
     l2l_mark mark = l2l_mark_here(c);
     l2l__geometry turned = l2l__turned(g);
     int side = l2l__winograd_side(c->kernels, &turned, turned.padding);
+    const bool strided = l2l__strided_worth(c->kernels, g);
     bool ok = true;
     if (l2l__few(c, g->c) && g->kh * g->kw > 1) {
         ok = l2l__scatter_gradient(c, g, dy, w, dx);
-    } else if (side) {
+    } else if (side || strided) {
         l2l__matrix m = l2l__matrix_of(g, 1);
-        l2l__winograd q = l2l__winograd_of(c, side, &turned);
+        l2l__winograd q = strided ? l2l__winograd_strided(c, g, true)
+                                  : l2l__winograd_of(c, side, &turned);
         q.source = dy;
         q.out = dx;
         ok = l2l__winograd_run(c, &q, w, &m, 1);
@@ -15309,6 +15609,7 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *layer
     const l2l__geometry simple = l2l__simplified(layer), *g = &simple;
     l2l_mark mark = l2l_mark_here(c);
     int side = l2l__winograd_side(c->kernels, g, 0); /* this direct way leaves nothing out        */
+    const bool strided = l2l__strided_worth(c->kernels, g);
     bool ok = true;
     if (l2l__better_turned(c, g)) {
         const l2l__geometry turned = l2l__turned(g);
@@ -15316,8 +15617,9 @@ static bool l2l__conv_weight_gradient(l2l_context *c, const l2l__geometry *layer
                                                    sizeof *v);
         ok = v && l2l__conv_weight_gradient(c, &turned, dy, x, v);
         if (ok) l2l__turn_weight(&turned, v, dw);
-    } else if (side) {
-        l2l__winograd q = l2l__winograd_of(c, side, g);
+    } else if (side || strided) {
+        l2l__winograd q = strided ? l2l__winograd_strided(c, g, false)
+                                  : l2l__winograd_of(c, side, g);
         q.source = x;
         ok = l2l__winograd_weight_gradient(c, &q, dy, dw);
     } else {
@@ -15404,6 +15706,9 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   0.9.0  (2026-11)  3x3 layers of stride 2 by Winograd's algorithm, where L2L_UNPOOLED says that no
+                     maximum follows, and planes of 2x2 in nine products: both round otherwise; a
+                     batch's mean and variance in one pass
    0.8.3  (2026-11)  a weight seen as another shape is packed anew (it was computed with wrongly); a
                      checkpoint keeps an epoch's end that is owed, and leads back before the first
                      best model; Square, and so AutoAttack, in l2; what went wrong silently is

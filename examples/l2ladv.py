@@ -65,7 +65,7 @@ import weakref
 
 import numpy as np
 
-VERSION = (0, 8)  # of l2ladv.h: major and minor
+VERSION = (0, 9)  # of l2ladv.h: major and minor
 
 # ---- the C side ---------------------------------------------------------------------------------
 

@@ -214,6 +214,7 @@ static l2l_tensor *work_forward(const work *k)
     l2l_conv_options o = l2l_conv_default();
     o.stride = k->q->stride;
     o.padding = k->q->padding;
+    o.unpooled = !strcmp(k->q->network, "wrn") || !strcmp(k->q->network, "resnet18");
     return l2l_conv(k->context, k->x, k->w, &o);
 }
 

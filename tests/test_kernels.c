@@ -1,7 +1,7 @@
-/* The convolutions of chapter 15 (Winograd's of three sizes, with weights kept and with weights
-   transformed on the way; the indirect direct one; gathered first layers; 1x1) against plain double
-   loops, on every instruction set, with 1, 2 and 6 threads. Which way a layer goes is decided inside
-   by its shape; the shapes below are spread over all of them.
+/* The convolutions of chapter 15 (Winograd's of three sizes, at stride 2 and on planes of 2x2, with
+   weights kept and with weights transformed on the way; the indirect direct one; gathered first
+   layers; 1x1) against plain double loops, on every instruction set, with 1, 2 and 6 threads. Which
+   way a layer goes is decided inside by its shape; the shapes below are spread over all of them.
 
    bin/test_kernels --table prints the errors of every shape besides; --small leaves out the largest
    shapes and the claim on memory, for machines that are emulated. */
@@ -24,23 +24,33 @@ static const layer layers[] = {
     {2, 13, 7, 32, 24, 3, 1, 2}, {1, 15, 15, 320, 160, 3, 1, 1}, {1, 8, 8, 16, 160, 3, 1, 2},
     {5, 14, 14, 40, 56, 3, 1, 1}, {5, 14, 14, 160, 96, 3, 1, 1}, {2, 5, 5, 64, 64, 3, 1, 1},
     {2, 5, 5, 16, 16, 3, 1, 1}, {9, 3, 3, 160, 16, 3, 1, 2}, {37, 10, 9, 48, 32, 3, 1, 1},
+    /* planes of 2x2 as a whole */
+    {5, 2, 2, 64, 64, 3, 1, 1}, {2, 2, 2, 96, 160, 3, 1, 1}, {64, 2, 2, 512, 64, 3, 1, 1},
+    {13, 2, 2, 160, 320, 3, 1, 1}, {9, 2, 2, 160, 16, 3, 1, 1}, {130, 2, 2, 48, 32, 3, 1, 1},
     /* F(2x2,3x3) */
-    {5, 2, 2, 64, 64, 3, 1, 1}, {2, 6, 6, 64, 64, 3, 1, 1}, {1, 6, 6, 48, 160, 3, 1, 1},
+    {2, 6, 6, 64, 64, 3, 1, 1}, {1, 6, 6, 48, 160, 3, 1, 1},
     {2, 4, 36, 32, 64, 3, 1, 0}, {1, 2, 17, 64, 48, 3, 1, 1}, {2, 4, 4, 32, 48, 3, 1, 0},
-    {2, 2, 2, 96, 160, 3, 1, 1}, {1, 4, 4, 32, 32, 3, 1, 2},
+    {1, 4, 4, 32, 32, 3, 1, 2},
     /* c*k above 32,768: weights are transformed on the way; more than 128 tiles; all sizes */
     {2, 8, 8, 320, 320, 3, 1, 1}, {3, 34, 34, 272, 256, 3, 1, 1}, {5, 7, 7, 160, 416, 3, 1, 1},
     {2, 5, 5, 512, 512, 3, 1, 1}, {1, 5, 6, 256, 264, 3, 1, 1}, {2, 6, 9, 256, 272, 3, 1, 2},
     {2, 6, 6, 512, 320, 3, 1, 1}, {1, 6, 5, 256, 264, 3, 1, 0},
+    /* F(4x4,2x2), at stride 2: odd and even sides, planes that end inside a tile, weights kept and
+       on the way, more than 64 tiles */
+    {2, 16, 16, 64, 48, 3, 2, 1}, {5, 9, 9, 32, 64, 3, 2, 1}, {3, 28, 28, 64, 128, 3, 2, 1},
+    {1, 33, 31, 16, 16, 3, 2, 1}, {2, 15, 8, 48, 32, 3, 2, 1}, {1, 17, 64, 32, 16, 3, 2, 1},
+    {5, 32, 16, 160, 320, 3, 2, 1}, {1, 14, 14, 256, 512, 3, 2, 1}, {9, 24, 24, 160, 128, 3, 2, 1},
+    {2, 8, 7, 288, 256, 3, 2, 1}, {7, 7, 7, 128, 256, 3, 2, 1}, {2, 13, 13, 16, 272, 3, 2, 1},
     /* direct: too small a plane, channels that do not fit, strides, other kernels */
     {5, 1, 1, 64, 64, 3, 1, 1}, {2, 3, 3, 160, 24, 3, 1, 0}, {2, 3, 4, 16, 16, 3, 1, 0},
-    {2, 9, 9, 20, 32, 3, 1, 1}, {1, 11, 8, 32, 9, 3, 1, 1}, {2, 16, 16, 64, 48, 3, 2, 1},
-    {5, 9, 9, 32, 64, 3, 2, 1}, {2, 7, 8, 48, 16, 3, 2, 0}, {2, 9, 10, 24, 32, 5, 1, 2},
+    {2, 9, 9, 20, 32, 3, 1, 1}, {1, 11, 8, 32, 9, 3, 1, 1}, {2, 16, 16, 64, 48, 3, 2, 0},
+    {5, 9, 9, 32, 60, 3, 2, 1}, {2, 7, 8, 48, 16, 3, 2, 0}, {2, 9, 10, 24, 32, 5, 1, 2},
+    {2, 2, 2, 64, 64, 3, 2, 1}, {5, 16, 16, 64, 32, 3, 3, 1},
     {1, 12, 12, 16, 16, 5, 2, 0}, {2, 14, 14, 64, 160, 1, 1, 0}, {5, 10, 9, 48, 32, 1, 2, 0},
     {2, 8, 8, 320, 64, 1, 1, 0},
     /* direct, place by place: without the taps that are beyond the border for all images */
-    {64, 2, 2, 512, 64, 3, 1, 1}, {13, 2, 2, 160, 320, 3, 1, 1}, {2, 4, 4, 320, 320, 3, 2, 1},
-    {13, 14, 14, 144, 40, 3, 2, 1}, {7, 9, 3, 136, 24, 5, 1, 2}, {9, 2, 2, 160, 16, 3, 1, 1},
+    {64, 2, 3, 512, 64, 3, 1, 1}, {13, 2, 3, 160, 320, 3, 1, 1}, {2, 4, 4, 320, 320, 3, 2, 1},
+    {13, 14, 14, 144, 40, 3, 2, 1}, {7, 9, 3, 136, 24, 5, 1, 2}, {13, 14, 14, 144, 44, 3, 2, 1},
     {2, 8, 8, 32, 32, 3, 1, 3}, {5, 2, 3, 160, 32, 3, 1, 2},
     {13, 1, 1, 512, 32, 3, 1, 1}, {13, 3, 4, 272, 9, 3, 1, 0}, {7, 1, 1, 136, 24, 5, 3, 3},
     /* first layers of few channels: line by line, gradients scattered */
@@ -119,11 +129,20 @@ static operands operands_of(const layer *q, uint32_t seed, int relu)
 enum { FORWARD, INPUT, WEIGHT };
 static const char *const directions[] = {"forward", "input", "weight"};
 
-static l2l_tensor *run(const layer *q, const operands *o, int direction)
+/* Not pooled it may go another way. */
+static l2l_conv_options geometry_of(const layer *q, bool pool)
 {
     l2l_conv_options options = l2l_conv_default();
     options.stride = q->stride;
     options.padding = q->padding;
+    options.pool = pool;
+    options.unpooled = q->stride == 2 && !pool;
+    return options;
+}
+
+static l2l_tensor *run(const layer *q, const operands *o, int direction)
+{
+    const l2l_conv_options options = geometry_of(q, false);
     if (!o->x || !o->w || !o->dy) return NULL;
     if (direction == FORWARD) return l2l_conv(context, o->x, o->w, &options);
     if (direction == INPUT)
@@ -407,13 +426,16 @@ static void any_batch_of(const layer *shape, bool tiny)
 }
 
 /* Shapes of each way: F(4x4) kept, F(5x5) kept, F(2x2) kept, on the way (F4, F5, F2), direct,
-   gathered, 1x1, turned round, place by place. */
+   at stride 2 kept, gathered, 1x1, turned round, place by place, direct, at stride 2 kept, planes of
+   2x2 kept and on the way, direct, at stride 2 on the way. */
 static const layer ways[] = {
     {5, 8, 7, 24, 48, 3, 1, 1},   {5, 10, 10, 32, 64, 3, 1, 1}, {5, 7, 9, 24, 48, 3, 1, 0},
     {5, 6, 6, 64, 64, 3, 1, 1},   {5, 8, 8, 256, 272, 3, 1, 1}, {5, 5, 5, 256, 272, 3, 1, 1},
     {5, 6, 6, 256, 272, 3, 1, 1}, {5, 9, 9, 20, 24, 3, 1, 1},   {5, 9, 9, 32, 24, 3, 2, 1},
     {5, 12, 12, 3, 24, 7, 2, 3},  {5, 6, 6, 48, 24, 1, 1, 0},   {5, 9, 7, 32, 3, 3, 1, 1},
-    {25, 2, 2, 160, 320, 3, 1, 1}, {9, 7, 7, 136, 40, 3, 2, 1}};
+    {25, 2, 3, 160, 320, 3, 1, 1}, {9, 7, 7, 136, 40, 3, 2, 0}, {5, 12, 11, 32, 48, 3, 2, 1},
+    {7, 2, 2, 64, 48, 3, 1, 1},   {25, 2, 2, 160, 320, 3, 1, 1},
+    {5, 9, 9, 32, 24, 3, 2, 0},   {5, 14, 12, 256, 144, 3, 2, 1}};
 
 static void any_batch(void)
 {
@@ -466,29 +488,31 @@ static void epilogue_of(const layer *q)
     for (i = 0; i < n_cpus; i++) {
         l2l_mark mark = l2l_mark_here(context);
         operands o;
-        l2l_tensor *bare, *bias, *scale, *residual;
+        l2l_tensor *bare[2], *bias, *scale, *residual;
+        l2l_conv_options direct = l2l_conv_default();
         if (!affordable(q, cpus[i])) continue;
         use(cpus[i], 2);
         o = operands_of(q, 9000, 1);
         bias = made(l2l_shape_of(1, 1, 1, q->k), 1, 1, 0);
         scale = made(l2l_shape_of(1, 1, 1, q->k), 2, 1, 0);
         residual = made(output_of(q), 3, 1, 0);
-        bare = run(q, &o, FORWARD);
-        if (!CHECK(bare && bias && scale && residual)) return;
+        direct.stride = q->stride;
+        direct.padding = q->padding;
+        bare[0] = run(q, &o, FORWARD);
+        bare[1] = l2l_conv(context, o.x, o.w, &direct);
+        if (!CHECK(bare[0] && bare[1] && bias && scale && residual)) return;
         for (set = 0; set < 32; set++) {
             l2l_mark inner = l2l_mark_here(context);
-            l2l_conv_options options = l2l_conv_default();
+            const int pool = set >> 4 & 1;
+            l2l_conv_options options = geometry_of(q, pool != 0);
             l2l_tensor *y;
-            options.stride = q->stride;
-            options.padding = q->padding;
             options.bias = set & 1 ? bias : NULL;
             options.scale = set & 2 ? scale : NULL;
             options.residual = set & 4 ? residual : NULL;
             options.relu = (set & 8) != 0;
-            options.pool = (set & 16) != 0;
-            if (options.pool && (bare->shape.h < 2 || bare->shape.w < 2)) continue;
+            if (pool && (bare[0]->shape.h < 2 || bare[0]->shape.w < 2)) continue;
             y = l2l_conv(context, o.x, o.w, &options);
-            if (CHECK(y != NULL)) check_finished(bare, &options, y);
+            if (CHECK(y != NULL)) check_finished(bare[pool], &options, y);
             l2l_release(context, inner);
         }
         CHECK_OK(context);

@@ -383,6 +383,53 @@ static void batch_norm_kernels(void)
     free(got);
 }
 
+/* The batch's mean and variance, which momentum 1 makes the running ones, against sums in double:
+   of any number of pixels, of channels whose mean is far larger than their deviation (channel 1) or
+   changes from image to image (2), and of one that is constant (3). */
+static void batch_statistics(void)
+{
+    static const l2l_shape shapes[] = {{1, 1, 2, 4}, {1, 31, 1, 4}, {2, 16, 1, 4},
+                                       {1, 3, 11, 4}, {5, 10, 21, 4}, {3, 64, 64, 4}};
+    unsigned cpus[8];
+    int n = test_cpus(c, cpus), i, j, k, threads;
+    for (i = 0; i < COUNT(shapes); i++)
+        for (j = 0; j < n; j++)
+            for (threads = 1; threads <= 3; threads++) {
+                scope q = scope_begin();
+                l2l_batch_norm_options o = l2l_batch_norm_default();
+                const l2l_shape s = shapes[i];
+                const int64_t m = l2l_count(s) / s.c;
+                l2l_tensor *x = seeded(c, s.n, s.c, s.h, s.w, 40200, -1, 1);
+                int64_t p;
+                l2l_set_cpu(c, cpus[j]);
+                l2l_set_threads(c, threads);
+                o.gamma = seeded_vector(c, s.c, 40201, 1, 1);
+                o.beta = seeded_vector(c, s.c, 40202, 0, 0);
+                o.running_mean = seeded_vector(c, s.c, 40203, 0, 2);
+                o.running_variance = seeded_vector(c, s.c, 40204, 0.5, 1.5);
+                o.training = true;
+                o.momentum = 1;
+                for (p = 0; p < m; p++) {
+                    x->data[p * s.c + 1] += 3000;
+                    x->data[p * s.c + 2] += (l2l_real)(p * s.n / m * 1000);
+                    x->data[p * s.c + 3] = (l2l_real)0.1;
+                }
+                CHECK(l2l_batch_norm(c, x, &o) != NULL);
+                for (k = 0; k < s.c; k++) {
+                    double mean = 0, variance = 0;
+                    for (p = 0; p < m; p++) mean += (double)x->data[p * s.c + k] / (double)m;
+                    for (p = 0; p < m; p++)
+                        variance += pow((double)x->data[p * s.c + k] - mean, 2) / (double)(m - 1);
+                    CHECK_NEAR(mean, (double)o.running_mean->data[k], 1e-6 * (1 + fabs(mean)));
+                    CHECK_NEAR(variance, (double)o.running_variance->data[k],
+                               1e-5 * variance + 1e-14);
+                }
+                scope_end(q);
+            }
+    l2l_set_cpu(c, L2L_CPU_DETECT);
+    l2l_set_threads(c, 2);
+}
+
 /* Three images: large numbers, small ones, the large ones negated. What is left of the sum shows in
    which order it was taken. */
 static void sums_by_channel(void)
@@ -742,6 +789,7 @@ int main(void)
         RUN(extreme_logits, "losses and squashing functions stay finite for extreme inputs");
     }
     RUN(batch_norm_kernels, "batch norm is the same on every instruction set, of any size");
+    RUN(batch_statistics, "a batch's mean and variance are right however far the mean is from 0");
     RUN(sums_by_channel, "sums by channel have the same bits for any number of threads");
     RUN(max_pool_kernels, "max pooling: padding, ties and NaN, any size, every instruction set");
     RUN(random_streams, "random numbers are Philox4x32-10 and Box-Muller");

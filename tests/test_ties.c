@@ -112,26 +112,28 @@ static void windows(void)
 /* dy of which whole pixels are 0, or -0: what sees nothing else has a gradient of exactly 0. */
 static void zeros(void)
 {
-    static const int sizes[] = {26, 14, 10, 7, 4};
+    static const int sizes[] = {26, 14, 10, 7, 4, 2};
     enum { N = 3, K = 64, C = 32 };
-    int s, padding, i, p, k;
+    int s, way, i, p, k;
     for (s = 0; s < COUNT(sizes); s++)
-        for (padding = 0; padding <= 2; padding++) {
+        for (way = 0; way < 6; way++) {
             l2l_mark mark = l2l_mark_here(c);
+            const int padding = way % 3, stride = 1 + way / 3;
             const l2l_shape from = l2l_shape_of(N, sizes[s], sizes[s], C);
-            const int side = sizes[s] + 2 * padding - 2;
-            l2l_tensor *dy = seeded(c, N, K, side, side, 11, -1, 1), *plain;
+            const int room = sizes[s] + 2 * padding - 3, side = room / stride + 1;
+            l2l_tensor *dy = room < 0 ? NULL : seeded(c, N, K, side, side, 11, -1, 1), *plain;
             l2l_tensor *weight = seeded_weight(c, K, C, 3, 3, 12, -0.1, 0.1);
             int both = 0, other = 0;
+            if (!dy) continue;
             for (p = 0; p < N * side * side; p++)
                 if (p % side < side / 2 || p % 7 > 4 || p / side % side == 0)
                     for (k = 0; k < K; k++) dy->data[p * K + k] = p % 2 ? 0 : (l2l_real)-0.0;
             l2l_set_cpu(c, L2L_CPU_PLAIN);
-            plain = l2l_conv_input_grad(c, dy, weight, from, 1, padding);
+            plain = l2l_conv_input_grad(c, dy, weight, from, stride, padding);
             for (i = 0; i < n_cpus && plain; i++) {
                 l2l_tensor *dx;
                 l2l_set_cpu(c, cpus[i]);
-                dx = l2l_conv_input_grad(c, dy, weight, from, 1, padding);
+                dx = l2l_conv_input_grad(c, dy, weight, from, stride, padding);
                 for (int64_t j = 0; dx && j < l2l_count(from); j++) {
                     both += plain->data[j] == 0 && dx->data[j] == 0;
                     other += (plain->data[j] == 0) != (dx->data[j] == 0);
@@ -195,7 +197,7 @@ static void gradients(void)
 }
 
 /* 10^6 in one pixel of one channel, or infinity. Outputs from..to-1 are of tiles that reach it. */
-static void local(int size, int at, int from, int to, double bound)
+static void local(int size, int stride, int at, int from, int to, double bound)
 {
     enum { C = 32 };
     int pass, i, k, h, w;
@@ -205,6 +207,8 @@ static void local(int size, int at, int from, int to, double bound)
         l2l_conv_options o = l2l_conv_default();
         double sums[C] = {0};
         o.padding = 1;
+        o.stride = stride;
+        o.unpooled = stride > 1;
         for (i = 0; i < 9; i++)              /* of channel 0's weights to each output             */
             for (k = 0; k < C; k++) sums[k] += fabs((double)weight->data[i * C * C + k]);
         x->data[(at * size + at) * C] = pass ? (l2l_real)HUGE_VAL : (l2l_real)1e6;
@@ -214,10 +218,10 @@ static void local(int size, int at, int from, int to, double bound)
             l2l_tensor *y;
             l2l_set_cpu(c, cpus[i]);
             y = l2l_conv(c, x, weight, &o);
-            for (h = 0; h < size; h++)
-                for (w = 0; w < size; w++)
+            for (h = 0; h < y->shape.h; h++)
+                for (w = 0; w < y->shape.w; w++)
                     for (k = 0; k < C; k++) {
-                        int j = (h * size + w) * C + k;
+                        int j = (h * y->shape.w + w) * C + k;
                         bool tile = h >= from && h < to && w >= from && w < to;
                         if (tile && pass) continue;
                         CHECK_NEAR((double)plain->data[j], (double)y->data[j],
@@ -230,7 +234,7 @@ static void local(int size, int at, int from, int to, double bound)
 
 /* One weight, and signs in the channel that it sees: nothing else makes the sum of magnitudes large,
    so this is where an output's error weighs most. */
-static void single(int size)
+static void single(int size, int stride)
 {
     enum { C = 16, N = 64 };
     l2l_mark mark = l2l_mark_here(c);
@@ -242,6 +246,8 @@ static void single(int size)
         l2l_tensor *weight = l2l_zeros(c, l2l_shape_of(3, 3, C, C)), *plain;
         l2l_conv_options o = l2l_conv_default();
         o.padding = 1;
+        o.stride = stride;
+        o.unpooled = stride > 1;
         for (i = 0; i < C; i++) weight->data[tap * C * C + i] = (l2l_real)0.7;
         l2l_set_cpu(c, L2L_CPU_PLAIN);
         plain = l2l_conv(c, x, weight, &o);
@@ -261,11 +267,15 @@ static void single(int size)
 
 static void locality(void)
 {
-    local(16, 8, 4, 12, 1e-6);               /* tiles of 4                                        */
-    local(10, 7, 5, 10, 4e-6);               /* of 5                                              */
-    local(14, 9, 5, 14, 4e-6);
-    single(16);
-    single(10);
+    local(16, 1, 8, 4, 12, 1e-6);            /* tiles of 4                                        */
+    local(10, 1, 7, 5, 10, 4e-6);            /* of 5                                              */
+    local(14, 1, 9, 5, 14, 4e-6);
+    local(24, 2, 8, 4, 8, 1e-6);             /* of 4 at stride 2, whose patches meet in odd lines */
+    local(24, 2, 7, 0, 8, 1e-6);
+    single(16, 1);
+    single(10, 1);
+    single(24, 2);
+    single(2, 1);                            /* a whole plane                                     */
 }
 
 int main(void)
