@@ -19,9 +19,10 @@ static l2l_tensor *forward(l2l_model *m, l2l_tensor *x, void *user)
     l2l_tensor *y, *gate;
     x = l2l_layer_conv(m, "stem", x, 16, 3, 1, 1, L2L_RELU | L2L_POOL); /* N×14×14×16 */
 
-    /* a residual block, whose channels are weighted by a gate (Hu et al., CVPR 2018) */
-    y = l2l_layer_conv(m, "block.conv1", x, 16, 3, 1, 1, L2L_RELU);
-    y = l2l_layer_conv(m, "block.conv2", y, 16, 3, 1, 1, 0);
+    /* a residual block, whose channels are weighted by a gate (Hu et al., CVPR 2018); nothing is
+     * pooled in it, and saying so is faster */
+    y = l2l_layer_conv(m, "block.conv1", x, 16, 3, 1, 1, L2L_RELU | L2L_UNPOOLED);
+    y = l2l_layer_conv(m, "block.conv2", y, 16, 3, 1, 1, L2L_UNPOOLED);
     gate = l2l_layer_linear(m, "block.gate", l2l_global_average_pool(c, y), 16, 0); /* N×1×1×16 */
     y = l2l_mul(c, y, l2l_sigmoid(c, gate));
     x = l2l_leaky_relu(c, l2l_add(c, x, y), *slope);
