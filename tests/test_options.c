@@ -302,7 +302,9 @@ static l2l_tensor *flagged(l2l_model *m, l2l_tensor *x, void *user)
 static void layer_flags(void)
 {
     static const struct { unsigned flags[4]; const char *name; } bad[] = {
-        {{16, 0, 0, 0}, "conv: flags 16"}, {{L2L_LAST, 0, 0, 0}, "conv: flags 8"},
+        {{32, 0, 0, 0}, "conv: flags 32"}, {{L2L_LAST, 0, 0, 0}, "conv: flags 8"},
+        {{L2L_POOL | L2L_UNPOOLED, 0, 0, 0}, "conv: both L2L_POOL and L2L_UNPOOLED"},
+        {{0, 0, L2L_UNPOOLED, 0}, "a: flags 16"}, {{0, L2L_UNPOOLED, 0, 0}, "bn: flags 16"},
         {{0x80000000u, 0, 0, 0}, "conv: flags 2147483648"},
         {{0, L2L_POOL, 0, 0}, "bn: flags 2 are not a sum of those that such a layer knows: L2L_R"},
         {{0, 0, L2L_POOL, 0}, "a: flags 2"}, {{0, 0, L2L_RELU | 64, 0}, "a: flags 65"},
