@@ -516,6 +516,9 @@ static void epilogue_of(const layer *q)
             l2l_release(context, inner);
         }
         CHECK_OK(context);
+        direct.pool = direct.unpooled = true;
+        CHECK(!l2l_conv(context, o.x, o.w, &direct));
+        CHECK_ERROR(context, L2L_ERROR_ARGUMENT, "both pool and unpooled");
         l2l_release(context, mark);
     }
 }
