@@ -59,35 +59,35 @@ int main(void)
       1  Configuration macros                         145  >>macros
       2  The public interface                         206  >>interface
            contexts, errors, memory                   245  >>context
-           random numbers                             357  >>random
-           tensors, the tape, gradients               380  >>tensor
-           operations                                 447  >>operations
-           losses                                     571  >>losses
-           classifiers, layers, own networks          583  >>models
-           outer optimizers, schedules                744  >>optimizers
-           objective, maximizer, outer loss           787  >>seams
-           attacks                                    935  >>attacks
-           the learned maximizer                     1079  >>learned
-           data sets                                 1125  >>data
-           training                                  1149  >>train
-           evaluation                                1295  >>evaluate
-           files                                     1308  >>files
+           random numbers                             358  >>random
+           tensors, the tape, gradients               381  >>tensor
+           operations                                 449  >>operations
+           losses                                     573  >>losses
+           classifiers, layers, own networks          585  >>models
+           outer optimizers, schedules                746  >>optimizers
+           objective, maximizer, outer loss           789  >>seams
+           attacks                                    941  >>attacks
+           the learned maximizer                     1085  >>learned
+           data sets                                 1131  >>data
+           training                                  1155  >>train
+           evaluation                                1302  >>evaluate
+           files                                     1315  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1426  >>algorithm-1
-      4  The learned maximizer                       2593  >>maximizer
-      5  Maximizers that do not learn                3534  >>maximizers
-      6  Methods and trainers                        3622  >>methods
+      3  Algorithm 1, line by line                   1433  >>algorithm-1
+      4  The learned maximizer                       2624  >>maximizer
+      5  Maximizers that do not learn                3565  >>maximizers
+      6  Methods and trainers                        3653  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4104  >>foundation
-      8  Tensors and reverse-mode autodiff           5211  >>autodiff
-      9  Layers and classifiers                      7024  >>layers
-     10  Losses and outer optimizers                 8704  >>losses-code
+      7  Errors, memory, random numbers, options     4138  >>foundation
+      8  Tensors and reverse-mode autodiff           5253  >>autodiff
+      9  Layers and classifiers                      7075  >>layers
+     10  Losses and outer optimizers                 8768  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9290  >>attacks-code
-     12  Evaluation                                 10159  >>evaluation
-     13  Data sets                                  10222  >>data-code
-     14  Files                                      10318  >>files-code
-     15  Kernels                                    12228  >>kernels
+     11  Attacks                                     9362  >>attacks-code
+     12  Evaluation                                 10231  >>evaluation
+     13  Data sets                                  10294  >>data-code
+     14  Files                                      10390  >>files-code
+     15  Kernels                                    12368  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -132,7 +132,7 @@ int main(void)
    The numbering is ours, after the published listing; sums run over the mini-batch, and x'_0 is
    projected. Published details that we could not check against the paper's text (w_t = t, one layer
    of 10 hidden units) are the defaults and can all be changed; the LSTM cell, the transform of the
-   gradient before it (sign) and of its output (epsilon tanh) are choices of this implementation.
+   gradient before it (sign) and of its output (epsilon/4 tanh) are choices of this implementation.
    The code is l2l__algorithm1 (>>algorithm-1), line by line with these numbers.
 
    WHAT IT DOES NOT DO. No GPU. No certified bounds: robust accuracy is measured against attacks,
@@ -323,7 +323,8 @@ L2LADVDEF void l2l_context_free(l2l_context *c);
 L2LADVDEF l2l_status l2l_error(const l2l_context *c);
 L2LADVDEF const char *l2l_error_text(const l2l_context *c); /* "" when there is none              */
 L2LADVDEF void l2l_error_clear(l2l_context *c);
-/* Puts an error of your own into the context, e.g. from a callback. The first one stays. */
+/* Puts an error of your own into the context, e.g. from a callback. The first one stays. L2L_OK is
+   no error's code: an L2L_ERROR_ARGUMENT with your text. */
 L2LADVDEF void l2l_error_set(l2l_context *c, l2l_status status, const char *text);
 /* "out of memory", "file error", ...: the code in words, for messages of your own. */
 L2LADVDEF const char *l2l_status_name(l2l_status status);
@@ -420,7 +421,8 @@ L2LADVDEF bool l2l_to_nchw(l2l_context *c, const l2l_tensor *x, l2l_real *values
 /* The only number of a 1x1x1x1 tensor. */
 L2LADVDEF double l2l_item(l2l_context *c, const l2l_tensor *x);
 /* Gives a temporary back in forward-only code. What the tape still needs goes when that is
-   released; what a callback was lent (a network's input, a loss's logits) is not its to drop. */
+   released; what a callback was lent (a network's input, a loss's logits) is not its to drop; what
+   is another context's stays. */
 L2LADVDEF void l2l_drop(l2l_context *c, l2l_tensor *x);
 
 /* On around what shall be differentiated; what was made before is a constant there, unless it is an
@@ -818,7 +820,8 @@ L2LADVDEF l2l_objective l2l_objective_margin(void); /* max of z_j, j != y, minus
 typedef enum l2l_start {
     L2L_START_CLEAN = 0, /* x'_0 = x                                                              */
     L2L_START_UNIFORM,   /* x'_0 = Proj(x + U(-eps, eps)), as PGD                                 */
-    L2L_START_NORMAL     /* x'_0 = Proj(x + 0.001 N(0, I)), as TRADES and Algorithm 1, line 8     */
+    L2L_START_NORMAL     /* x'_0 = Proj(x + 0.001 N(0, I)), as Algorithm 1, line 8. TRADES does   */
+                         /* not clip this start                                                   */
 } l2l_start;
 
 /* The norm of the ball B(x, epsilon). */
@@ -875,7 +878,8 @@ typedef struct l2l_maximizer {
     void *self;
     int memory;                                /* tensors of in->memory: 0, 1 or 2                */
     double number[2];                          /* parameters, as in->maximizer->number            */
-    bool (*begin)(void *self, l2l_inner *in);  /* state to zero (line 7); may be NULL             */
+    bool (*begin)(void *self, l2l_inner *in);  /* state to zero (line 7); may be NULL. Must not   */
+                                               /* read in->adv: x'_0 may be made after it         */
     bool (*step)(void *self, l2l_inner *in);   /* in->delta from in->g[in->t] (line 11)           */
     /* Images leave (only in an attack, between two steps): of in->n those numbered kept[0] < .. <
        kept[n-1] stay and become 0 .. n-1. Moves the state that `self` has by image; called before
@@ -929,7 +933,9 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void); /* mean CE(f(x'_T), y)       
    x'_T and x again: batch norm's running statistics move three times, dropout draws three times.
    beta, 0 or more, is number[0]. */
 L2LADVDEF l2l_outer l2l_outer_trades(double beta);
-/* For the report, from an outer loss of your own: the classes predicted at x'_T of the n images. */
+/* For the report, from an outer loss of your own: the classes predicted at x'_T of the n images.
+   The `loss` of the two above says it itself where yours calls it with as many; what is said last
+   counts. */
 L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n);
 
 /* -- 2.9 Attacks --------------------------------------------------------------------- >>attacks --
@@ -1228,7 +1234,8 @@ typedef struct l2l_train_options {
     int validation;             /* images split off for evaluation after each epoch: 0            */
     l2l_attack validation_attack; /* name NULL: PGD-10 at epsilon. Its targets and init, borrowed */
                                 /* until the trainer is freed, are of the held-out images in the  */
-                                /* order in which they are fetched                                */
+                                /* order in which they are fetched. One whose target is its own   */
+                                /* label is not attacked, and counts as robust where it is right  */
     double averaging;           /* 0: off; else d of the averaged model, below 1: 0.995, 0.999    */
     bool stop_on_plateau;       /* see l2l_train */
     uint64_t seed;
@@ -1237,7 +1244,7 @@ typedef struct l2l_train_options {
     const char *checkpoint;     /* file, NULL: none; written after each epoch and when stopped    */
     int checkpoint_steps;       /* and every so many steps; 0: no                                 */
     bool resume;                /* go on from `checkpoint` if the file is there; one that cannot  */
-                                /* be opened is an error                                          */
+                                /* be opened is an error, and so is none by name                  */
     int rank, ranks;            /* this process, 0 to ranks-1, of so many; 0 or 1: it is alone    */
     /* All to all, in blocks of so many bytes: block k of `to` goes to rank k, block k of `from`
        comes from rank k (the own one, too). False, it failed, ends the training on this rank. */
@@ -1883,14 +1890,18 @@ static bool l2l__inner_open(l2l_inner *in, bool learns)
     return !c->status;
 }
 
-/* The clean logits of objectives that compare with them: a constant of the inner problem. */
+/* The clean logits of objectives that compare with them: a constant of the inner problem. t = -1
+   names the clean image in errors. */
 static bool l2l__inner_clean(l2l_inner *in)
 {
     l2l_context *c = in->context;
+    const int t = in->t;
     bool was;
     if (!in->objective->needs_clean) return !c->status;
     was = l2l_set_recording(c, false);
+    in->t = -1;
     in->clean_logits = l2l__inner_forward(in, in->x);
+    in->t = t;
     l2l_set_recording(c, was);
     return !c->status;
 }
@@ -1980,7 +1991,8 @@ static uint32_t l2l__chw(l2l_shape s, int64_t i)
     return (uint32_t)(i % s.c * s.h * s.w + i / s.c);
 }
 
-/* Noise on an image of `one` numbers. Uniform in an l2 ball: along N(0,I), epsilon u^(1/one). */
+/* Noise on an image of `one` numbers. Uniform in an l2 ball: along N(0,I), epsilon u^(1/one). u is
+   the first number behind those of the normals, which take them in pairs. */
 static void l2l__add_noise(const l2l_inner *in, l2l_start kind, const l2l_stream *s, int64_t one,
                            l2l_real *x)
 {
@@ -1991,7 +2003,8 @@ static void l2l__add_noise(const l2l_inner *in, l2l_start kind, const l2l_stream
         sum += z * z;
     }
     if (along)
-        scale = scale * pow(l2l_random_uniform(s, (uint32_t)one), 1 / (double)one) / sqrt(sum);
+        scale = scale * pow(l2l_random_uniform(s, (uint32_t)(one + (one & 1))), 1 / (double)one) /
+                sqrt(sum);
     for (int64_t i = 0; i < one; i++) {
         uint32_t e = l2l__chw(in->shape, i);
         x[i] += (l2l_real)(scale * (along || kind == L2L_START_NORMAL
@@ -2024,16 +2037,34 @@ static void l2l__start(l2l_inner *in, l2l_start kind)
 
 /* -- line 10: the look at x'_t ----------------------------------------------------------------- */
 
-/* Of n numbers the first that is not finite, or n. x - x is 0, or NaN, which sums keep: eight of
-   them, which compilers make vectors of, tell whether there is one to look for. */
+/* The bits of a number, its exponent's, and the lowest of those: an exponent of all ones, that of
+   infinity and NaN, and 1 more make the sign's bit, which no other exponent reaches. Arithmetic
+   (x - x) would not do: compilers that may reorder sums take it for 0. */
+#ifdef L2LADV_DOUBLE
+typedef uint64_t l2l__bits;
+static const l2l__bits l2l__exponent = 0x7FF0000000000000u, l2l__exponent_1 = 0x0010000000000000u;
+#else
+typedef uint32_t l2l__bits;
+static const l2l__bits l2l__exponent = 0x7F800000u, l2l__exponent_1 = 0x00800000u;
+#endif
+
+/* Of n numbers the first that is not finite, or n. Eight at a time, which compilers make vectors
+   of, tell whether there is one to look for. */
 static int64_t l2l__not_finite_at(const l2l_real *x, int64_t n)
 {
-    l2l_real sums[8] = {0}, sum = 0;
+    l2l__bits any[8] = {0}, some = 0, v;
     int64_t i;
-    for (i = 0; i + 8 <= n; i += 8)
-        for (int j = 0; j < 8; j++) sums[j] += x[i + j] - x[i + j];
-    for (int j = 0; j < 8; j++) sum += sums[j];
-    for (i = sum == 0 ? i : 0; i < n && x[i] - x[i] == 0; i++) { }
+    for (i = 0; i + 8 <= n; i += 8) {
+        for (int j = 0; j < 8; j++) {
+            memcpy(&v, x + i + j, sizeof v);
+            any[j] |= (v & l2l__exponent) + l2l__exponent_1;
+        }
+    }
+    for (int j = 0; j < 8; j++) some |= any[j];
+    for (i = some > l2l__exponent ? 0 : i; i < n; i++) {
+        memcpy(&v, x + i, sizeof v);
+        if ((v & l2l__exponent) == l2l__exponent) break;
+    }
     return i;
 }
 
@@ -3692,6 +3723,15 @@ L2LADVDEF l2l_objective l2l_objective_margin(void)
     return l2l__objective("margin", l2l__objective_margin_loss, false);
 }
 
+/* For the report: an outer loss that has the logits at x'_T notes what they predict. Only while
+   l2l__outer_loss calls it is m->predicted there; at any other time, and of another number of
+   images than the batch at hand, nothing is noted. */
+static void l2l__outer_saw(l2l_model *m, const l2l_tensor *logits)
+{
+    if (m->predicted && logits && logits->shape.n == m->n_predicted)
+        l2l_predict(m->context, logits, m->predicted);
+}
+
 /* For outer losses of the caller's that call it. Where a trainer's outer loss is this one itself,
    l2l__outer_loss computes the same, to have the logits. */
 static l2l_tensor *l2l__outer_ce(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
@@ -3701,6 +3741,7 @@ static l2l_tensor *l2l__outer_ce(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, c
     l2l_tensor *z = l2l_model_forward(m, adv, L2L_TRAIN);
     L2L__UNUSED(x);
     L2L__UNUSED(user);
+    l2l__outer_saw(m, z);
     return z ? l2l_mean(c, l2l_cross_entropy(c, z, labels)) : NULL;
 }
 
@@ -3711,13 +3752,6 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
     o.loss = l2l__outer_ce;
     o.is_objective = true;
     return o;
-}
-
-/* For the report: an outer loss that has the logits at x'_T notes what they predict. Only while
-   l2l__outer_loss calls it is m->predicted there; at any other time nothing is noted. */
-static void l2l__outer_saw(l2l_model *m, const l2l_tensor *logits)
-{
-    if (m->predicted && logits) l2l_predict(m->context, logits, m->predicted);
 }
 
 L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n)
@@ -4350,7 +4384,9 @@ L2LADVDEF void l2l_error_clear(l2l_context *c)
 
 L2LADVDEF void l2l_error_set(l2l_context *c, l2l_status status, const char *text)
 {
-    l2l__fail(c, status, "%s", text);
+    if (status != L2L_OK) l2l__fail(c, status, "%s", text);
+    else l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_error_set: L2L_OK is the code of no error; the text "
+                   "with it: %s", text);
 }
 
 L2LADVDEF const char *l2l_status_name(l2l_status status)
@@ -4939,8 +4975,9 @@ static const char *l2l__allowed(const l2l__field *f, char text[160])
     if (last >= 0) return text;
     l2l__number(low, f->low, 10);
     l2l__number(high, f->high, 10);
-    if (f->low < -(double)FLT_MAX)
-        n = l2l__format(text, 160, f->high > DBL_MAX ? "a number" : "a finite number");
+    if (f->low <= -(double)FLT_MAX)
+        n = l2l__format(text, 160, f->high > DBL_MAX ? "a number" : f->high < DBL_MAX
+                        ? "a number that is finite as a float" : "a finite number");
     else if (f->high >= INT_MAX)
         n = l2l__format(text, 160, "%s %s%s", f->use & L2L__ABOVE ? "above" : "at least", low,
                         f->type == 'i' || f->high > DBL_MAX ? "" : " and finite");
@@ -5022,6 +5059,8 @@ static const double *l2l__state_of(l2l_context *c, const char *what, const l2l__
     return c->status ? NULL : numbers + n + 1;
 }
 
+/* The largest l2l_real: what becomes one is bounded by it, for beyond it is infinite. */
+#define L2L__REAL_MOST (sizeof(l2l_real) == 4 ? (double)FLT_MAX : DBL_MAX)
 #define L2L__BELOW_1 0.99999997              /* a float is 1 from 1 - 2^-25 on, and 0 to 7e-46    */
 static const char *const l2l__optimizer_names[] = {"sgd", "adam"};
 static const l2l__field l2l__optimizer_fields[] = {
@@ -5048,14 +5087,14 @@ static const l2l__field l2l__schedule_fields[] = {
 static const l2l__field l2l__maximizer_fields[] = {
     L2L__TEXT(l2l_maximizer, name, 0),
     L2L__INT(l2l_maximizer, memory, 0, 2, 0),
-    L2L__NUMBER(l2l_maximizer, number[0], -DBL_MAX, DBL_MAX, 0),
-    L2L__NUMBER(l2l_maximizer, number[1], -DBL_MAX, DBL_MAX, 0),
+    L2L__NUMBER(l2l_maximizer, number[0], -L2L__REAL_MOST, L2L__REAL_MOST, 0),
+    L2L__NUMBER(l2l_maximizer, number[1], -L2L__REAL_MOST, L2L__REAL_MOST, 0),
     L2L__END};
 static const l2l__field l2l__objective_fields[] = {
     L2L__TEXT(l2l_objective, name, 0),
     L2L__BOOL(l2l_objective, needs_clean, 0),
     L2L__BOOL(l2l_objective, cut, 0),
-    L2L__NUMBER(l2l_objective, confidence, -DBL_MAX, DBL_MAX, 0),
+    L2L__NUMBER(l2l_objective, confidence, -L2L__REAL_MOST, L2L__REAL_MOST, 0),
     L2L__BOOL(l2l_objective, concurrent, L2L__FREE),
     L2L__END};
 /* Steps and restarts come first: attacks are compared that differ in nothing else. */
@@ -5108,8 +5147,8 @@ static const l2l__field l2l__trained_fields[] = {
 
 static const l2l__field l2l__outer_fields[] = {
     L2L__TEXT(l2l_outer, name, 0),
-    L2L__NUMBER(l2l_outer, number[0], -DBL_MAX, DBL_MAX, 0),
-    L2L__NUMBER(l2l_outer, number[1], -DBL_MAX, DBL_MAX, 0),
+    L2L__NUMBER(l2l_outer, number[0], -L2L__REAL_MOST, L2L__REAL_MOST, 0),
+    L2L__NUMBER(l2l_outer, number[1], -L2L__REAL_MOST, L2L__REAL_MOST, 0),
     L2L__BOOL(l2l_outer, is_objective, 0),
     L2L__END};
 static const l2l__field l2l__method_fields[] = {
@@ -5184,6 +5223,9 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
     if (o->T < 1 && o->method.maximizer.update)
         return l2l__fail(c, bad, "training: T %d, but the maximizer '%s' learns from at least 1 "
                          "step", o->T, o->method.maximizer.name);
+    if (o->resume && !o->checkpoint)
+        return l2l__fail(c, bad, "training: resume is true, but `checkpoint`, the file to go on "
+                         "from, is NULL");
     for (int i = 0; i < o->T && o->loss_weights; i++)
         if (!(fabs(o->loss_weights[i]) <= DBL_MAX))
             return l2l__fail(c, bad, "training: loss_weights[%d] %g is not a finite number", i,
@@ -5379,13 +5421,19 @@ static bool l2l__equal(l2l_context *c, const char *where, l2l_shape a, l2l_shape
     return l2l__same(a, b) || l2l__shapes_differ(c, where, a, b);
 }
 
+/* A parameter has no references, and its p is the model. What is another's p is looked at first:
+   while lanes run the references of other tensors may change. */
+static bool l2l__is_parameter(const l2l_tensor *x) { return x->p && x->references == 0; }
+
 /* Every operation begins with this: no earlier error, and data to work on. Headers on a caller's
-   stack (l2l__images_of) have no context; a lane reads the parameters of its caller. */
+   stack (l2l__images_of) have no context; a lane reads the parameters of its caller, and no other
+   tensor of its: those count references, and their places are on the caller's tape. (Where an own
+   network or objective has such a one the pass is then made as a whole, l2l__in_slices.) */
 static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x)
 {
     if (!c || c->status) return false;
     if (!x) return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input tensor is NULL", where);
-    if (x->context && x->context != c && x->context != c->caller)
+    if (x->context && x->context != c && !(x->context == c->caller && l2l__is_parameter(x)))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: an input tensor is another context's", where);
     for (; x; x = x->base)                   /* a view stands and falls with its base             */
         if (!x->data)
@@ -5460,10 +5508,10 @@ static void l2l__unhold(l2l_context *c, l2l_tensor *x)
 }
 
 /* Recorded nodes live as long as the tape; parameters (references 0) as long as their model; what a
-   callback was lent is not its to drop. */
+   callback was lent is not its to drop, and what is another context's not this one's. */
 L2LADVDEF void l2l_drop(l2l_context *c, l2l_tensor *x)
 {
-    if (c && x && x->tape == -1 && !x->lent) l2l__unhold(c, x);
+    if (c && x && x->context == c && x->tape == -1 && !x->lent) l2l__unhold(c, x);
 }
 
 /* Lends a tensor to a callback, or takes it back; returns what it was. */
@@ -6657,6 +6705,9 @@ static bool l2l__pool_shape(l2l_context *c, const char *where, const l2l_tensor 
     if (window < 1 || padding > window / 2)
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: window %d must be at least 1, padding %d at "
                          "most half of it", where, window, padding);
+    if ((int64_t)x->shape.h * x->shape.w > INT_MAX) /* a maximum's place is an int                */
+        return l2l__fail(c, L2L_ERROR_SHAPE, "%s: a plane of %dx%d has more than %d pixels", where,
+                         x->shape.h, x->shape.w, INT_MAX);
     return l2l__geometry_of(c, where, x->shape,
                             l2l_shape_of(window, window, x->shape.c, x->shape.c), stride, padding,
                             g);
@@ -7092,6 +7143,16 @@ static void l2l__free_slot(l2l_context *c, l2l__slot *p)
     l2l_free(c, p);
 }
 
+/* Where `end` begins at the end of the text, or NULL. */
+static const char *l2l__ending(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && !strcmp(text + n - m, end) ? text + n - m : NULL;
+}
+
+/* Beside a batch norm's statistics files have a count of batches under this name. */
+static const char l2l__batches[] = "num_batches_tracked";
+
 /* A tensor that no tape owns, with room for packed copies if it is a weight. value.p says whose it
    is (l2l__shows_of). Only a whole one is entered: the model can be freed after an error. */
 static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int rank,
@@ -7145,6 +7206,9 @@ L2LADVDEF l2l_tensor *l2l_layer_parameter(l2l_model *m, const char *part, l2l_sh
         if (!l2l__is_utf8(name))
             l2l__fail(c, L2L_ERROR_ARGUMENT, "the parameter's name '%s' is not UTF-8, which files "
                       "are written in", name);
+        if (!strcmp(name, "__metadata__") || l2l__ending(name, l2l__batches))
+            l2l__fail(c, L2L_ERROR_ARGUMENT, "the parameter's name '%s' means another thing in "
+                      "files: the metadata, or a batch norm's count of batches", name);
         /* From a file: what that lacks is an error before there is memory for it. Nothing is drawn;
            the numbers come when all parameters are there (l2l__model_take). */
         if (m->from && !l2l__bundle_has(m->from, name, s, rank)) return NULL;
@@ -9018,11 +9082,19 @@ static bool l2l__optimizer_update(l2l_optimizer *o, l2l_real *const *values,
                                   l2l_real *before)
 {
     const double clip = o->options.clip, scale = clip > 0 && norm > clip ? clip / norm : 1;
+    const double decay = o->options.weight_decay;
     l2l__update u;
     if (o->options.kind == L2L_ADAM && norm * scale > l2l__root_of_most)
         return l2l__fail(o->context, L2L_ERROR_NUMERIC, "optimizer: a gradient of length %g is too "
                          "large for Adam, its square is infinite; the parameters stay as they were",
                          norm * scale);
+    if (o->options.kind == L2L_ADAM && decay > 0) {
+        double length = decay * l2l__gradient_norm(o, values);
+        if (norm * scale + length > l2l__root_of_most)
+            return l2l__fail(o->context, L2L_ERROR_NUMERIC, "optimizer: weight_decay %g times the "
+                             "parameters, of length %g, is too large for Adam, its square is "
+                             "infinite; the parameters stay as they were", decay, length);
+    }
     u = l2l__update_of(&o->options, o->options.rate * rate_factor, scale, ++o->steps);
     for (int i = 0; i < o->n; i++) {
         l2l__ew_update(o->context, o->sizes[i], &u, gradients[i], values[i], o->first[i],
@@ -10473,6 +10545,14 @@ static void l2l__entry_write(const l2l__entry *e, int64_t i, int64_t n, unsigned
 #ifdef _WIN32
 #include <wchar.h>
 enum { L2L__PATH = 1024 };
+/* Of kernel32, which every program is linked to: windows.h would put its names into every file. */
+#ifdef __cplusplus
+extern "C"
+#else
+extern
+#endif
+__declspec(dllimport) int __stdcall MoveFileExW(const wchar_t *from, const wchar_t *to,
+                                                unsigned long flags);
 
 /* UTF-8 as UTF-16; what is not UTF-8 is taken byte by byte, and what is too long is no name. */
 static const wchar_t *l2l__wide(const char *path, wchar_t w[L2L__PATH])
@@ -10500,10 +10580,15 @@ static int l2l__remove(const char *path)
     wchar_t w[L2L__PATH];
     return _wremove(l2l__wide(path, w));
 }
+/* As POSIX's rename: a file that is there is replaced, or stays if it cannot be. */
 static int l2l__rename(const char *from, const char *to)
 {
     wchar_t w[L2L__PATH], v[L2L__PATH];
-    return _wrename(l2l__wide(from, w), l2l__wide(to, v));
+    const unsigned long replace_existing = 1, write_through = 8;
+    if (MoveFileExW(l2l__wide(from, w), l2l__wide(to, v), replace_existing | write_through))
+        return 0;
+    errno = EACCES;
+    return -1;
 }
 static int l2l__seek(FILE *f, int64_t to, int from) { return _fseeki64(f, to, from); }
 static int64_t l2l__tell(FILE *f) { return _ftelli64(f); }
@@ -10663,8 +10748,6 @@ static bool l2l__target_close(const l2l__target *t, bool ok)
             mode = (mode_t)((mode & 0707) | (mode & 7) << 3);
         chmod(t->beside, mode);
     }
-#elif defined(_WIN32)
-    if (ok) l2l__remove(t->path);            /* rename does not replace a file there              */
 #endif
     ok = ok && !l2l__rename(t->beside, t->path);
     int why = errno;
@@ -11392,13 +11475,6 @@ static bool l2l__fingerprint_matches(const l2l__bundle *b, const char *prefix,
 
 /* -- models ------------------------------------------------------------------------------------ */
 
-/* Where `end` begins at the end of the text, or NULL. */
-static const char *l2l__ending(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end) ? text + n - m : NULL;
-}
-
 /* Whether the file has such a parameter. */
 static bool l2l__bundle_has(const l2l__bundle *b, const char *name, l2l_shape s, int rank)
 {
@@ -11432,6 +11508,22 @@ static void l2l__list_put(l2l__bundle *b, const char *key, const double *v, int 
     if (n > 0) l2l__bundle_put(b, key, text);
 }
 
+/* What is not finite would be refused when it is loaded, so it does not replace a file: an error
+   that names it. */
+static bool l2l__bundle_finite(const l2l__bundle *b)
+{
+    for (int k = 0; k < b->count && !b->file.context->status; k++) {
+        const l2l__entry *e = b->entries + k;
+        if (e->dtype != L2L__REAL) continue;
+        const l2l_real *v = (const l2l_real *)e->data;
+        int64_t at = l2l__not_finite_at(v, e->count);
+        if (at < e->count)
+            return l2l__fail(b->file.context, L2L_ERROR_NUMERIC, "saving '%s': number %z is %g, "
+                             "not finite; nothing was written", e->name, at, (double)v[at]);
+    }
+    return !b->file.context->status;
+}
+
 /* Beside running statistics PyTorch counts batches, and wants that count to be there. */
 static bool l2l__model_save(const l2l_model *m, const char *path, void **data, size_t *bytes)
 {
@@ -11447,12 +11539,13 @@ static bool l2l__model_save(const l2l_model *m, const char *path, void **data, s
         l2l_parameter_get(m, i, (l2l_real *)b.entries[i].data);
         if (!variance) continue;
         l2l__format(name, sizeof name, "%s", b.entries[i].name);
-        l2l__format(name + (variance - b.entries[i].name), 32, "num_batches_tracked");
+        l2l__format(name + (variance - b.entries[i].name), 32, "%s", l2l__batches);
         l2l__bundle_add(&b, name, L2L__I64, 0, NULL, NULL);
     }
     l2l__fields_put(&b, l2l__model_fields, o);
     l2l__list_put(&b, "mean", o->mean, o->normalise);
     l2l__list_put(&b, "deviation", o->deviation, o->normalise);
+    l2l__bundle_finite(&b);
     return l2l__bundle_save(&b, path, data, bytes);
 }
 
@@ -11501,7 +11594,7 @@ static bool l2l__model_take(l2l_model *m, l2l__bundle *file, int *extra)
     l2l__bundle_close(&b);
     if (extra) *extra = -n;
     for (i = 0; extra && i < file->count; i++)
-        *extra += !l2l__ending(file->entries[i].name, "num_batches_tracked");
+        *extra += !l2l__ending(file->entries[i].name, l2l__batches);
     return ok;
 }
 
@@ -11558,6 +11651,7 @@ static bool l2l__phi_save(const l2l_learned *m, const char *path, void **data, s
     l2l__fields_put(&b, l2l__learned_fields, &m->options);
     l2l__fields_put(&b, l2l__trained_fields, m);
     l2l__phi_bundle(m, m->phi, &b);
+    l2l__bundle_finite(&b);
     return l2l__bundle_save(&b, path, data, bytes);
 }
 
@@ -11579,7 +11673,13 @@ static bool l2l__phi_take(l2l_learned *m, l2l__bundle *file)
     if (bias && hh) second = (l2l_real *)l2l__bundle_add(&b, hh->name, L2L__REAL, 1,
                                                          b.entries[0].shape, NULL);
     bool ok = l2l__bundle_take(file, &b);
-    for (int i = 0; ok && second && i < hh->count; i++) bias[i] += second[i];
+    for (int i = 0; ok && second && i < hh->count; i++) {
+        bias[i] += second[i];
+        if (!(fabs((double)bias[i]) <= L2L__REAL_MOST))
+            ok = l2l__bad(&file->file, L2L_ERROR_FORMAT, (int64_t)hh->begin +
+                          i * l2l__dtypes[hh->dtype].size, "number %d of 'cell.bias_ih' and that "
+                          "of 'cell.bias_hh' have no finite sum", i);
+    }
     if (ok) {
         memcpy(m->phi, phi, (size_t)m->size * sizeof *phi);
         l2l__learned_set_trained_with(m, found.trained_T, found.trained_epsilon);
@@ -11684,6 +11784,41 @@ static void l2l__checkpoint_bundle(l2l_trainer *t, l2l__bundle *b)
     l2l__bundle_add(b, "good", L2L__REAL, 1, &t->theta_size, t->good);
 }
 
+/* What the report of an epoch's end that is owed says of its last step, as text: a checkpoint has
+   it where there is such an end. Older files lack it, and that report says 0. */
+static const char l2l__report_key[] = "owed report";
+enum { L2L__REPORT = 6 };
+static void l2l__report_numbers(l2l_progress *p, double *at[L2L__REPORT])
+{
+    at[0] = &p->loss;
+    at[1] = &p->accuracy;
+    at[2] = &p->epsilon;
+    at[3] = &p->rate;
+    at[4] = &p->gain;
+    at[5] = &p->saturated;
+}
+
+static void l2l__report_put(l2l_trainer *t, l2l__bundle *b)
+{
+    double *at[L2L__REPORT], v[L2L__REPORT];
+    l2l__report_numbers(&t->progress, at);
+    for (int i = 0; i < L2L__REPORT; i++) v[i] = *at[i];
+    if (l2l__epoch_is_owed(t) && !t->end_told) l2l__list_put(b, l2l__report_key, v, L2L__REPORT);
+}
+
+/* Reads it; zeros if there is none. */
+static bool l2l__report_read(const l2l__bundle *b, double v[L2L__REPORT])
+{
+    const char *text = l2l__bundle_text(b, l2l__report_key), *s = text;
+    int i = 0;
+    memset(v, 0, L2L__REPORT * sizeof *v);
+    for (; text && i < L2L__REPORT; i++, s++)
+        if (!l2l__scan_real(&s, v + i) || *s != (i + 1 < L2L__REPORT ? ',' : 0)) break;
+    return !text || i == L2L__REPORT ||
+           l2l__bad(&b->file, L2L_ERROR_FORMAT, 8, "metadata %s is '%s', not %d numbers with "
+                    "commas between", l2l__report_key, text, (int)L2L__REPORT);
+}
+
 L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
 {
     l2l__bundle b;
@@ -11698,6 +11833,7 @@ L2LADVDEF bool l2l_trainer_save(l2l_trainer *t, const char *path)
     if (t->note.text[0]) l2l__bundle_put(&b, l2l__note_key, t->note.text);
     l2l__fingerprint_put(&b, "model", l2l__model_fields, &t->model->options);
     l2l__fingerprint_put(&b, "", l2l__training_fields, t);
+    l2l__report_put(t, &b);
     return l2l__bundle_save(&b, path, NULL, NULL);
 }
 
@@ -11767,6 +11903,7 @@ static bool l2l__checkpoint_take(l2l_trainer *t, l2l__bundle *file, const l2l__b
 L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
 {
     const char *format, *best, *note;
+    double report[L2L__REPORT], *at[L2L__REPORT];
     l2l__bundle file, b;
     if (!t) return false;
     bool ok = l2l__bundle_open(l2l__file_open(t->context, path), &file);
@@ -11777,7 +11914,8 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
                       "format is '%s', not '%s'; the version that wrote it can go on with it",
                       format, l2l__checkpoint_format);
     if (ok && l2l__fingerprint_matches(&file, "model", l2l__model_fields, &t->model->options) &&
-        l2l__fingerprint_matches(&file, "", l2l__training_fields, t)) {
+        l2l__fingerprint_matches(&file, "", l2l__training_fields, t) &&
+        l2l__report_read(&file, report)) {
         l2l_model *was = t->best;            /* there is one afterwards where the file has one    */
         if (strcmp(best, "yes")) t->best = NULL;
         else if (!was) t->best = l2l_model_clone(t->context, t->model);
@@ -11788,6 +11926,8 @@ L2LADVDEF bool l2l_trainer_resume(l2l_trainer *t, const char *path)
         if (!ok) t->best = was;
         note = l2l__bundle_text(&file, l2l__note_key);
         if (ok) l2l__format(t->note.text, sizeof t->note.text, "%s", note ? note : "");
+        l2l__report_numbers(&t->progress, at);
+        for (int i = 0; ok && i < L2L__REPORT; i++) *at[i] = report[i];
     }
     l2l__bundle_close(&file);
     return ok && !t->context->status;
@@ -13757,8 +13897,10 @@ static const l2l__kernels L2L__NAME(kernels) = {
    tile, and nothing is transformed: it takes the last ways, that by lines among them.
 
    forward, y[oh][ow][k] = sum over taps (i,j), c of x[oh*s + i - p][ow*s + j - p][c] w[i][j][c][k]
-     K <= 4 < C, stride 1, square, not 1x1 (a      l2l__turned_forward: as the input gradient of a
-       tile's columns would be all but empty)        layer with C and K exchanged
+     K <= 4 < C, stride 1, square, not 1x1,        l2l__turned_forward: as the input gradient of a
+       `unpooled` (a tile's columns would be         layer with C and K exchanged. An output's order
+       all but empty)                                of sums goes by its place there, which would
+                                                     break ties of a maximum
      3x3, stride 1, padding <= 2, C and K          l2l__winograd_run, F(4,3), (5,3), (2,3): what
        multiples of the vector from 16 on, if        l2l__winograd_side counts least work for, with
        that counts less work than the next way       what the transforms cost and edges waste
@@ -15285,7 +15427,7 @@ static bool l2l__conv_forward(l2l_context *c, const l2l__geometry *layer, const 
     int side = l2l__winograd_side(c->kernels, g, g->padding);
     const bool strided = !e->ties && l2l__strided_worth(c->kernels, g);
     bool ok = true;
-    if (l2l__better_turned(c, g)) {
+    if (!e->ties && l2l__better_turned(c, g)) {
         ok = l2l__turned_forward(c, g, x, w, last, y);
     } else if (side || strided) {
         l2l__winograd q = strided ? l2l__winograd_strided(c, g, false)
@@ -15708,7 +15850,10 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 /* HISTORY
    0.9.0  (2026-11)  3x3 layers of stride 2 by Winograd's algorithm, where L2L_UNPOOLED says that no
                      maximum follows, and planes of 2x2 in nine products: both round otherwise; a
-                     batch's mean and variance in one pass
+                     batch's mean and variance in one pass; ties of max pooling behind layers of few
+                     channels; refused is what cannot be loaded again, resume without a checkpoint,
+                     numbers that are infinite as a float; a lane leaves alone what its caller's
+                     context has beside parameters; owed reports keep their numbers
    0.8.3  (2026-11)  a weight seen as another shape is packed anew (it was computed with wrongly); a
                      checkpoint keeps an epoch's end that is owed, and leads back before the first
                      best model; Square, and so AutoAttack, in l2; what went wrong silently is

@@ -809,7 +809,7 @@ static void l2_simulated(void)
                 s.image = 50 + (uint32_t)i;
                 for (j = 0; j < D; j++) r[j] = l2l_random_normal(&s, (uint32_t)j);
                 length = length_of(r);
-                if (kind) start = epsilon * pow(l2l_random_uniform(&s, D), 1.0 / D) / length;
+                if (kind) start = epsilon * pow(l2l_random_uniform(&s, D + D % 2), 1.0 / D) / length;
                 for (j = 0; j < D; j++) {
                     z[j] = clean[j] = (double)x[j];
                     z[j] += start * r[j];
