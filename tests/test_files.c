@@ -539,6 +539,20 @@ static void phi_from_pytorch(void) /* two biases there, one here */
             CHECK_NEAR(i >= 24 && i < 32 ? 2 * v[i] : v[i], l2l_learned_parameters(phi)[i], 0);
     CHECK_OK(c);
     drop(&b);
+    /* two that are finite, and their sum is not */
+    for (i = 24; i < 32; i++) v[i] = 3e38;
+    memset(&t, 0, sizeof t);
+    add(&t, "cell.weight_ih", "F32", "8,1", v, 8);
+    add(&t, "cell.weight_hh", "F32", "8,2", v + 8, 16);
+    add(&t, "cell.bias_ih", "F32", "8", v + 24, 8);
+    add(&t, "cell.bias_hh", "F32", "8", v + 24, 8);
+    add(&t, "out.weight", "F32", "1,2", v + 32, 2);
+    add(&t, "out.bias", "F32", "1", v + 34, 1);
+    b = finish(&t);
+    CHECK(!l2l_learned_load_memory(phi, b.data, b.size));
+    CHECK_ERROR(c, L2L_ERROR_FORMAT, "number 0 of 'cell.bias_ih' and that of 'cell.bias_hh'");
+    CHECK_NEAR((double)1 / 64, l2l_learned_parameters(phi)[1], 0);
+    drop(&b);
     l2l_learned_free(phi);
     l2l_context_free(c);
 }
@@ -859,6 +873,23 @@ static void saving_keeps_the_old(void)
     b = read_file(file);
     CHECK(b.size > 200);
     drop(&b);
+    /* what could not be loaded again replaces nothing */
+    write_file(file, "old", 3);
+    for (k = 0; k < 4; k++) {
+        l2l_real *v = k < 2 ? l2l_learned_parameters(phi) : l2l_model_parameter(m, 0).value->data, was = v[1];
+        void *data = &k;
+        size_t size = 1;
+        v[1] = (l2l_real)(k % 2 ? (double)INFINITY : (double)NAN);
+        CHECK(!(k < 2 ? l2l_learned_save(phi, file) : l2l_model_save(m, file)));
+        CHECK_ERROR(c, L2L_ERROR_NUMERIC, k < 2 ? "'cell.weight_ih': number 1 is" : "number 9 is");
+        CHECK(!(k < 2 ? l2l_learned_save_memory(phi, &data, &size) : l2l_model_save_memory(m, &data, &size)));
+        CHECK_ERROR(c, L2L_ERROR_NUMERIC, "not finite");
+        CHECK(!data && !size);
+        v[1] = was;
+        b = read_file(file);
+        if (CHECK_INT(3, b.size)) CHECK_BYTES("old", b.data, 3);
+        drop(&b);
+    }
     /* a folder that has the temporary file's name is left alone */
     write_file(file, "old", 3);
     if (CHECK(mkdir(beside, 0777) == 0)) {

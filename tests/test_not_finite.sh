@@ -24,6 +24,43 @@ for flag in -ffast-math -Ofast -ffinite-math-only; do
     claim "$flag in other files is none" "${CC:-cc}" -std=c99 "$flag" -c other.c
 done
 
+# Flags that reorder sums are allowed, and take no check away: 64 gradients that are NaN.
+cat >gradient.c <<'END'
+#define L2LADV_IMPLEMENTATION
+#include "l2ladv.h"
+#include <stdio.h>
+static bool logits(void *u, const float *x, int n, float *z)
+{
+    (void)u; (void)x;
+    for (int i = 0; i < 16 * n; i++) z[i] = (float)(i % 16);
+    return true;
+}
+static bool vjp(void *u, const float *x, int n, const float *d, float *dx)
+{
+    (void)u; (void)x; (void)d;
+    for (int i = 0; i < 64 * n; i++) dx[i] = NAN;
+    return true;
+}
+int main(void)
+{
+    static float x[64 * 64];
+    static int y[64];
+    l2l_context *c = l2l_context_create(NULL);
+    l2l_external e = {1, 8, 8, 16, NULL, logits, vjp};
+    l2l_model *m = l2l_model_external(c, &e);
+    l2l_attack a = l2l_attack_pgd(0.3);
+    for (int i = 0; i < 64; i++) y[i] = 15;
+    bool ok = l2l_attack_run(m, &a, x, y, 64, NULL, NULL);
+    puts(l2l_error_text(c));
+    return ok ? 0 : 1;
+}
+END
+for flag in -funsafe-math-optimizations "-fassociative-math -fno-signed-zeros -fno-trapping-math"; do
+    # shellcheck disable=SC2086 # two flags
+    "${CC:-cc}" -std=c99 -O2 $flag -I"${examples%/*}" -o gradient gradient.c -lm 2>output || continue
+    refused "a gradient of NaN is seen under $flag" "the gradient of pixel 0 is nan, not finite" ./gradient
+done
+
 optimise=-O2
 compiled train evaluate
 claim "a model" ./train --data "$examples/data" --threads 1 --width 0.1 --method plain --epochs 1 --limit 100 \

@@ -328,9 +328,11 @@ static void own_layers_refused(void)
 {
     static const wish bad[] = {{3, 4, 0, "scale"}, {1, 4, (double)NAN, "scale"}, {1, 4, -1, "scale"},
                                {1, 4, 0, "up.weight"}, {1, 4, 0, ""}, {2, 0, 0, "scale"},
+                               {1, 4, 0, "bn.num_batches_tracked"},
         {1, 4, 0, "a name that is so long that it does not fit into the ninety-five characters that "
                   "there are for it"}};
-    static const char *const texts[] = {"rank 3", "nan", "-1", "'own.up.weight'", "empty", "0x4x6x1", "95"};
+    static const char *const texts[] = {"rank 3", "nan", "-1", "'own.up.weight'", "empty", "0x4x6x1",
+                                        "means another thing in files", "95"};
     l2l_context *c = test_context(1);
     l2l_model_options o;
     l2l_model *m;
@@ -657,6 +659,60 @@ static void dropout_of_joined_batches(void)
     }
 }
 
+/* The library's own, called by one of the caller's: on the batch, or on it twice over. */
+static l2l_tensor *wrapping_loss(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
+                                 void *user)
+{
+    l2l_context *c = l2l_model_context(m);
+    l2l_tensor *twice = NULL;
+    int kind = *(const int *)user, n = adv->shape.n, i, all[2 * N];
+    int64_t size = l2l_count(adv->shape);
+    l2l_outer o = kind < 2 ? l2l_outer_cross_entropy() : l2l_outer_trades(1);
+    if (kind % 2) twice = l2l_zeros(c, l2l_shape_of(2 * n, adv->shape.h, adv->shape.w, adv->shape.c));
+    for (i = 0; i < 2 && twice; i++) {
+        memcpy(twice->data + i * size, adv->data, (size_t)size * sizeof(l2l_real));
+        memcpy(all + i * n, labels, (size_t)n * sizeof *all);
+    }
+    return twice ? o.loss(m, twice, twice, all, o.number) : o.loss(m, x, adv, labels, o.number);
+}
+
+static void wrapped_losses(void)
+{
+    int kind, spoilt;
+    for (kind = 0; kind < 4; kind++) {
+        l2l_context *c = test_context(1);
+        l2l_model *m = tiny_model(c, 610);
+        l2l_train_options o = l2l_train_default();
+        l2l_real x[N * SIZE];
+        l2l_progress p;
+        l2l_trainer *t;
+        int labels[N];
+        some_images(x, labels);
+        memset(&o.method.outer, 0, sizeof o.method.outer);
+        o.method.outer.name = "wrapping";
+        o.method.outer.loss = wrapping_loss;
+        o.method.outer.user = &kind;
+        o.T = 1;
+        o.steps = 2;
+        t = l2l_trainer_create(m, NULL, &o);
+        if (CHECK(l2l_train_step(t, x, labels, N, &p)))
+            CHECK(kind % 2 ? p.accuracy < 0 : p.accuracy >= 0);
+        CHECK_OK(c);
+        l2l_trainer_free(t);
+        /* a logit at the clean images is named as in attacks */
+        o.method = l2l_method_trades(1);
+        t = l2l_trainer_create(m, NULL, &o);
+        for (spoilt = 0; spoilt < l2l_model_parameters(m); spoilt++)
+            l2l_model_parameter(m, spoilt).value->data[0] = (l2l_real)NAN;
+        l2l_model_changed(m);
+        CHECK(!l2l_train_step(t, x, labels, N, &p));
+        CHECK_ERROR(c, L2L_ERROR_NUMERIC, "image 0, the clean image: the logit");
+        l2l_trainer_free(t);
+        l2l_model_free(m);
+        l2l_context_free(c);
+    }
+}
+
 /* -- outer losses that tell what they saw -------------------------------------------------------- */
 
 static l2l_tensor *telling_loss(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
@@ -941,6 +997,7 @@ int main(void)
     RUN(runs_within_runs, "a run within a forward function leaves its prefix and its dropout alone");
     RUN(spoiled_image_of_joined_batches, "an outer loss's NaN is told with its image, batches joined or not");
     RUN(dropout_of_joined_batches, "dropout draws by image and stream, anew for batches that are joined");
+    RUN(wrapped_losses, "the library's outer losses tell from within another, of as many images only");
     RUN(told_accuracy, "accuracy is what an own outer loss tells, else -1");
     RUN(optimizer_states, "an optimizer goes on from its packed state with the same bits");
     RUN(opening_any_network, "an own network with any operation opens, its first run sees zeros");

@@ -582,6 +582,44 @@ static void starved(void)
     CHECK(k > 2 && !failed);
 }
 
+/* A tensor of the caller's context counts its references: a lane may not have it. Whatever slices
+   there are then, the results are those of one thread, and nobody hears of it. */
+static l2l_tensor *multiplied(l2l_model *m, l2l_tensor *x, void *user)
+{
+    l2l_context *c = l2l_model_context(m);
+    l2l_tensor **factor = (l2l_tensor **)user, *y = l2l_mul(c, x, factor[0]);
+    if (y && factor[0]->context != c) factor[1] = factor[0]; /* a lane had it                     */
+    return l2l_layer_linear(m, "fc", y, CLASSES, L2L_LAST);
+}
+
+static void tensors_of_the_caller(void)
+{
+    static l2l_real adversarial[2][MOST * SIZE];
+    int i, k;
+    for (i = 0; i < 2; i++) {
+        l2l_context *c = test_context(i ? 3 : 1);
+        l2l_tensor *factor[2] = {l2l_full(c, l2l_shape_of(1, SIDE, SIDE, 1), 0.75), NULL};
+        l2l_model_options o = own_options("multiplied", multiplied, 1, SIDE, CLASSES);
+        l2l_attack a = l2l_attack_pgd(0.1);
+        l2l_model *m;
+        o.concurrent = true;
+        o.user = factor;
+        o.last_layer_deviation = 1;
+        m = l2l_model_create(c, &o);
+        a.batch = MOST;
+        a.last_iterate = true;
+        for (k = 0; k < 5; k++)
+            CHECK(l2l_attack_run(m, &a, images, labels, MOST, adversarial[i], NULL));
+        CHECK_OK(c);
+        CHECK(!factor[1]);
+        CHECK_INT(1, factor[0]->references);
+        if (CHECK(factor[0]->data)) CHECK_NEAR(0.75, factor[0]->data[SIZE - 1], 0);
+        l2l_model_free(m);
+        l2l_context_free(c);
+    }
+    CHECK_BYTES(adversarial[0], adversarial[1], sizeof adversarial[0]);
+}
+
 int main(void)
 {
     make_images();
@@ -593,6 +631,7 @@ int main(void)
     RUN(one_weight, "a weight that serves planes of many sizes is kept for all of them");
     RUN(inside_another, "a network inside a network of one's own, too");
     RUN(flags_matter, "only who says so is asked for slices");
+    RUN(tensors_of_the_caller, "a tensor of the caller's context in an own network is no lane's");
     RUN(errors_same, "numbers that are not finite are told as of the whole batch");
     RUN(cancelled, "cancellation is as before");
     RUN(starved, "without memory the attack ends cleanly, and only the caller allocates");

@@ -278,6 +278,32 @@ static void locality(void)
     single(2, 1);                            /* a whole plane                                     */
 }
 
+/* The layers that an unpooled pass turns: the maximum of each window is the first of its equals. */
+static void few_outputs(void)
+{
+    enum { SIDE = 16, C = 16 };
+    int k, i, at, size;
+    for (i = 0; i < n_cpus; i++)
+        for (k = 1; k <= 4; k++) {
+            l2l_conv_options o = l2l_conv_default();
+            l2l_tensor *x = l2l_full(c, l2l_shape_of(1, SIDE, SIDE, C), 0.37), *g = NULL, *y,
+                       *w = seeded(c, 3, C, 3, k, 5, -1, 1),
+                       *zero = l2l_zeros(c, l2l_shape_of(1, SIDE - 2, SIDE - 2, k));
+            l2l_set_cpu(c, cpus[i]);
+            if (w) w->shape = l2l_shape_of(3, 3, C, k);
+            o.residual = zero;
+            o.pool = true;
+            l2l_set_recording(c, true);
+            y = l2l_conv(c, x, w, &o);
+            if (!CHECK(l2l_grad(c, l2l_sum(c, y), &zero, 1, &g, 0))) return;
+            l2l_set_recording(c, false);
+            size = (SIDE - 2) * k;
+            for (at = 0; at < (SIDE - 2) * size; at++)
+                if (!CHECK_NEAR(at / size % 2 == 0 && at / k % 2 == 0, g->data[at], 0)) break;
+        }
+    CHECK_OK(c);
+}
+
 int main(void)
 {
     c = test_context(3);
@@ -286,6 +312,7 @@ int main(void)
     RUN(layers, "so do layers whose maximum is taken in a call of its own");
     RUN(zeros, "a gradient made of zeros alone is exactly 0");
     RUN(gradients, "ties of plain backgrounds go where the plain kernels' go, any batch and threads");
+    RUN(few_outputs, "behind layers of few outputs the first of equals is a pooling's maximum, too");
     RUN(locality, "a large number adds at most 4e-5 of it to the error of its tiles, no other's");
     l2l_context_free(c);
     return test_end();

@@ -763,6 +763,13 @@ static void owed_in_a_checkpoint(void)
     CHECK(t && l2l_trainer_resume(t, checkpoint) && l2l_train(t));
     CHECK_INT(a.calls, b.calls + d.calls);
     CHECK_NEAR(a.p.epoch_loss, d.p.epoch_loss, 0);
+    CHECK(d.p.loss > 0 && d.p.epsilon > 0);
+    CHECK_NEAR(a.p.loss, d.p.loss, 0);
+    CHECK_NEAR(a.p.accuracy, d.p.accuracy, 0);
+    CHECK_NEAR(a.p.epsilon, d.p.epsilon, 0);
+    CHECK_NEAR(a.p.rate, d.p.rate, 0);
+    CHECK_NEAR(a.p.gain, d.p.gain, 0);
+    CHECK_NEAR(a.p.saturated, d.p.saturated, 0);
     if (CHECK(a.best && d.best)) CHECK_SAME_MODEL(a.best, d.best);
     CHECK_SAME_MODEL(a.m, d.m);
     l2l_trainer_free(t);
