@@ -763,6 +763,35 @@ static void owed_in_a_checkpoint(void)
     CHECK(t && l2l_trainer_resume(t, checkpoint) && l2l_train(t));
     CHECK_INT(a.calls, b.calls + d.calls);
     CHECK_NEAR(a.p.epoch_loss, d.p.epoch_loss, 0);
+    if (CHECK(a.best && d.best)) CHECK_SAME_MODEL(a.best, d.best);
+    CHECK_SAME_MODEL(a.m, d.m);
+    l2l_trainer_free(t);
+    remove(checkpoint);
+    run_end(&a);
+    run_end(&b);
+    run_end(&d);
+    free(checkpoint);
+}
+
+static void owed_report(void)
+{
+    char *checkpoint = path("owed_report.l2l");
+    run a, b, d;
+    l2l_trainer *t;
+    if (!run_begin(&a, RNN_ADV, 2) || !run_begin(&b, RNN_ADV, 2) || !run_begin(&d, RNN_ADV, 1)) return;
+    a.o.epochs = b.o.epochs = d.o.epochs = 1;
+    a.o.validation_attack.progress = b.o.validation_attack.progress = refuse_once;
+    refusals = 0;
+    CHECK(run_train(&a));
+    refusals = 1;
+    t = l2l_trainer_create(b.m, &b.d, &b.o);
+    CHECK(t && !l2l_train(t));
+    CHECK_ERROR(b.c, L2L_ERROR_CANCELLED, "");
+    l2l_error_clear(b.c);
+    CHECK(l2l_trainer_save(t, checkpoint));
+    l2l_trainer_free(t);
+    t = l2l_trainer_create(d.m, &d.d, &d.o);
+    CHECK(t && l2l_trainer_resume(t, checkpoint) && l2l_train(t));
     CHECK(d.p.loss > 0 && d.p.epsilon > 0);
     CHECK_NEAR(a.p.loss, d.p.loss, 0);
     CHECK_NEAR(a.p.accuracy, d.p.accuracy, 0);
@@ -770,8 +799,6 @@ static void owed_in_a_checkpoint(void)
     CHECK_NEAR(a.p.rate, d.p.rate, 0);
     CHECK_NEAR(a.p.gain, d.p.gain, 0);
     CHECK_NEAR(a.p.saturated, d.p.saturated, 0);
-    if (CHECK(a.best && d.best)) CHECK_SAME_MODEL(a.best, d.best);
-    CHECK_SAME_MODEL(a.m, d.m);
     l2l_trainer_free(t);
     remove(checkpoint);
     run_end(&a);
@@ -1517,6 +1544,7 @@ int main(int argc, char **argv)
     RUN(best_model, "the best model is that of the epoch reported as best");
     RUN(epochs_end_is_owed, "an epoch's end that failed is made up for by the next l2l_train");
     RUN(owed_in_a_checkpoint, "and so it is behind a checkpoint that was saved in between");
+    RUN(owed_report, "whose report has the numbers of its last step");
     RUN(back_again, "a trainer goes back to an earlier checkpoint of its own, and on to the same bits");
     RUN(steps_by_hand, "steps on the caller's images are checked to the last, and go on by hand");
     RUN(averaging, "the averaged model is the sum that it should be, also of a training that went on");
