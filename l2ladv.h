@@ -14175,7 +14175,7 @@ static bool l2l__channel_moments(l2l_context *c, int64_t pixels, int64_t each, i
     return !c->status;
 }
 
-/* One run of `count` pixels with mean m, as l2l_real has it, to `mean`, and to four sums of n numbers
+/* One run of `count` pixels with mean m, as l2l_real has it, to `mean`, and to 4 sums of n numbers
    each: (x - m)^2, x - m, m (x - m) and x. `f` is room for 2n numbers. */
 static void l2l__run_sums(const l2l__kernels *kernels, int count, int n, const l2l_real *x,
                           l2l_real *mean, l2l_real *f, double *sums)
@@ -14196,7 +14196,7 @@ static void l2l__run_sums(const l2l__kernels *kernels, int count, int n, const l
 }
 
 /* Mean and biased variance of each of n channels, for which x comes from memory once: of a run of c
-   pixels around m the sum of (x - mu)^2 is that of (x - m)^2 + 2 (m - mu) (x - m), and c (m - mu)^2.
+   pixels around m the sum of (x-mu)^2 is that of (x-m)^2 + 2 (m - mu) (x-m), and c (m - mu)^2.
    Sum x^2 / pixels - mu^2 would lose the variance of channels whose mean is far larger. */
 static bool l2l__channel_variance(l2l_context *c, int64_t pixels, int n, const l2l_real *x,
                                   l2l_real *mu, l2l_real *variance)
