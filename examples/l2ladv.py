@@ -48,6 +48,7 @@ Licence: MIT or public domain, as l2ladv.h.
 import collections
 import contextlib
 import ctypes
+import errno
 import hashlib
 import operator
 import os
@@ -73,6 +74,9 @@ VERSION = (0, 9)  # of l2ladv.h: major and minor
 # functions that take plain arguments. No layout of a C struct is written down in Python.
 SHIM = r"""
 #define _XOPEN_SOURCE 700
+#ifdef L2LADV_DOUBLE
+#error "l2ladv.py hands over float: L2LADV_DOUBLE is for C"
+#endif
 #ifdef _WIN32
 #define L2LADVDEF extern __declspec(dllexport)
 #else
@@ -106,7 +110,7 @@ static const struct field {
     STRUCT(l2l_objective) FIELD(l2l_objective, confidence)
     STRUCT(l2l_attack)
     FIELD(l2l_attack, objective) FIELD(l2l_attack, norm) FIELD(l2l_attack, epsilon)
-    FIELD(l2l_attack, targets) FIELD(l2l_attack, step_size) FIELD(l2l_attack, relative_step)
+    FIELD(l2l_attack, targets) FIELD(l2l_attack, only) FIELD(l2l_attack, step_size) FIELD(l2l_attack, relative_step)
     FIELD(l2l_attack, steps) FIELD(l2l_attack, restarts) FIELD(l2l_attack, start)
     FIELD(l2l_attack, last_iterate) FIELD(l2l_attack, seed) FIELD(l2l_attack, batch)
     FIELD(l2l_attack, first) FIELD(l2l_attack, init) FIELD(l2l_attack, progress)
@@ -148,6 +152,7 @@ static const struct field {
     FIELD(l2l_train_options, optimizer) FIELD(l2l_train_options, schedule)
     FIELD(l2l_train_options, augment) FIELD(l2l_train_options, inner_mode)
     FIELD(l2l_train_options, validation) FIELD(l2l_train_options, stop_on_plateau)
+    FIELD(l2l_train_options, averaging)
     FIELD(l2l_train_options, seed) FIELD(l2l_train_options, progress)
     FIELD(l2l_train_options, checkpoint) FIELD(l2l_train_options, checkpoint_steps)
     FIELD(l2l_train_options, resume)
@@ -246,10 +251,9 @@ L2LADVDEF l2l_model *shim_external(l2l_context *c, int channels, int height, int
 L2LADVDEF bool shim_vjp(l2l_model *m, const float *x, int n, const float *dlogits, float *dx);
 L2LADVDEF bool shim_parameter(const l2l_model *m, int i, const char **name, int *rank,
                               int64_t *shape, bool *trainable);
-L2LADVDEF l2l_learned *shim_learned_copy(l2l_context *c, l2l_learned *from);
 L2LADVDEF bool shim_train(l2l_model *m, const float *x, const int *y, int n, int channels,
                           int height, int width, l2l_train_options *o, const char *log,
-                          l2l_model **best);
+                          l2l_model **best, l2l_model **averaged);
 L2LADVDEF int shim_stages(l2l_model *m, const l2l_attack *a, l2l_attack *stages);
 L2LADVDEF bool shim_autoattack(l2l_model *m, const float *x, const int *y, int n,
                                const l2l_attack *a, float *adversarial, l2l_record *records,
@@ -359,24 +363,9 @@ bool shim_parameter(const l2l_model *m, int i, const char **name, int *rank, int
     return true;
 }
 
-/* The same maximizer in a context that may be another one. */
-l2l_learned *shim_learned_copy(l2l_context *c, l2l_learned *from)
-{
-    void *data = NULL;
-    size_t bytes = 0;
-    l2l_learned *m = l2l_learned_create(c, l2l_learned_info(from));
-    if (m && l2l_learned_save_memory(from, &data, &bytes) &&
-        l2l_learned_load_memory(m, data, bytes)) {
-        l2l_free(c, data);
-        return m;
-    }
-    l2l_free(c, data);
-    l2l_learned_free(m);
-    return NULL;
-}
-
 bool shim_train(l2l_model *m, const float *x, const int *y, int n, int channels, int height,
-                int width, l2l_train_options *o, const char *log, l2l_model **best)
+                int width, l2l_train_options *o, const char *log, l2l_model **best,
+                l2l_model **averaged)
 {
     l2l_context *c = l2l_model_context(m);
     l2l_dataset d;
@@ -396,9 +385,10 @@ bool shim_train(l2l_model *m, const float *x, const int *y, int n, int channels,
     ok = t && l2l_train(t);
 #endif
     if (ok) *best = l2l_trainer_best(t);
+    if (ok && o->averaging > 0) *averaged = l2l_trainer_averaged(t);
     l2l_trainer_free(t);
     l2l_dataset_free(&d);
-    return ok && *best;
+    return ok && *best && (*averaged || !(o->averaging > 0));
 }
 
 /* An attack as it is, or what AutoAttack consists of; 0 after an error. */
@@ -449,6 +439,7 @@ NUMBERS = {"cw-l2": ("searches", "constant"), "deepfool": ("candidates", "oversh
            "square": ("share",), "apgd-t": ("candidates",), "fab-t": ("candidates", "nearest"),
            "autoattack": ("candidates",)}
 STAGES = ("apgd", "apgd-t", "fab-t", "square")  # of autoattack, in this order
+ENSEMBLE = ("norm", "steps", "restarts", "candidates", "seed", "first", "batch")  # what it takes
 
 # ---- errors -------------------------------------------------------------------------------------
 
@@ -480,7 +471,19 @@ class OutOfMemory(Error, MemoryError):
 
 
 class FileError(Error, OSError):
-    """A file could not be opened, read, written or renamed."""
+    """A file could not be opened, read, written or renamed. errno is the system's number and
+    filename the file, as far as the text tells."""
+
+    def __init__(self, code, text):
+        super().__init__(code, text)
+        self.errno = next((n for n in errno.errorcode if text.endswith(": " + os.strerror(n))),
+                          None)
+        named = re.match(r"(.+?): cannot ", text, re.S)
+        self.filename = named.group(1) if named else None
+
+
+class FileMissing(FileError, FileNotFoundError):
+    """A file or a folder is not there."""
 
 
 class NumericError(Error, ArithmeticError):
@@ -570,6 +573,8 @@ def _cache():
         if not base or not os.path.isabs(base):
             base = os.path.join(os.path.expanduser("~"), ".cache")
         folder = os.path.join(base, "l2ladv")
+        if not os.path.isabs(folder):
+            raise BuildError("the cache folder: there is no home folder; L2LADV_CACHE may name one")
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         about = os.stat(folder)
@@ -582,26 +587,34 @@ def _cache():
     return folder
 
 
-def library_path():
+def library_path(anew=False):
     """Path of the shared library, compiled now if no library of this header, compiler and flags is
-    in the cache. Several processes may do so at once: each compiles in a folder of its own, and the
-    finished file is renamed into its place."""
+    in the cache (or anew). Several processes may do so at once: each compiles in a folder of its
+    own, and the finished file, on the disk by then, is renamed into its place. Its size is part of
+    its name: one that was cut off is none."""
     header, beside = _header(), _beside()
     parts = {name: data for macro in beside.values() for name, data in macro.items()}
     compiler, about = _compiler()
     flags = ["-std=c11"] + shlex.split(os.environ.get("CFLAGS", "-O2"))
     flags += ["-fvisibility=hidden", "-shared"] + ([] if os.name == "nt" else ["-fPIC"])
     ending = shlex.split(os.environ.get("LDFLAGS", "")) + ["-lm"]
+    if any(flag.endswith("=native") for flag in compiler + flags):  # another on each machine
+        about += subprocess.run(compiler + flags + ["-dM", "-E", "-x", "c", os.devnull],
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                stdin=subprocess.DEVNULL).stdout
     digest = hashlib.sha256()
     for part in (header, *parts.values(), SHIM.encode(), about,
                  repr((compiler, flags, ending)).encode(),
                  repr((sys.platform, platform.machine(), sys.maxsize)).encode()):
         digest.update(hashlib.sha256(part).digest())
     folder = _cache()
-    library = os.path.join(folder, "l2ladv-%s.%s" % (digest.hexdigest()[:32],
-                                                     "dll" if os.name == "nt" else "so"))
-    if os.path.isfile(library):
-        return library
+    around = ("l2ladv-%s-" % digest.hexdigest()[:32], ".dll" if os.name == "nt" else ".so")
+    if not anew:
+        for known in sorted(os.listdir(folder)):
+            library = os.path.join(folder, known)
+            with contextlib.suppress(OSError):
+                if known == ("%d" % os.path.getsize(library)).join(around):
+                    return library
     try:
         work = tempfile.mkdtemp(prefix="build-", dir=folder)
     except OSError as e:
@@ -626,6 +639,9 @@ def library_path():
             raise BuildError("l2ladv.h could not be compiled by\n  %s\n%s" % (
                 " ".join(map(shlex.quote, command)),
                 done.stdout.decode(errors="replace")[-2000:]))
+        with open(built, "rb+") as f:
+            os.fsync(f.fileno())
+        library = os.path.join(folder, ("%d" % os.path.getsize(built)).join(around))
         try:
             os.replace(built, library)
         except OSError:  # on Windows, where another process has the same file loaded
@@ -672,8 +688,7 @@ _FUNCTIONS = {  # result, arguments
     "shim_model": (_P, _P, _TEXT, _P, _BOOL), "shim_arch": (_TEXT, _P),
     "shim_external": (_P, _P, _INT, _INT, _INT, _INT, _P, _P),
     "shim_vjp": (_BOOL, _P, _P, _INT, _P, _P), "shim_parameter": (_BOOL, _P, _INT, _P, _P, _P, _P),
-    "shim_learned_copy": (_P, _P, _P),
-    "shim_train": (_BOOL, _P, _P, _P, _INT, _INT, _INT, _INT, _P, _P, _P),
+    "shim_train": (_BOOL, _P, _P, _P, _INT, _INT, _INT, _INT, _P, _P, _P, _P),
     "shim_stages": (_INT, _P, _P, _P),
     "shim_autoattack": (_BOOL, _P, _P, _P, _INT, _P, _P, _P, _P, _P, _P, ctypes.c_size_t),
     "l2l_context_free": (None, _P), "l2l_error": (_INT, _P), "l2l_error_text": (_TEXT, _P),
@@ -689,7 +704,9 @@ _FUNCTIONS = {  # result, arguments
     "l2l_learned_save": (_BOOL, _P, _TEXT), "l2l_learned_load": (_BOOL, _P, _TEXT),
     "l2l_learned_free": (None, _P), "l2l_learned_size": (_INT, _P),
     "l2l_learned_info": (_P, _P), "l2l_learned_trained_with": (None, _P, _P, _P),
-    "l2l_learned_parameters": (_P, _P),
+    "l2l_learned_parameters": (_P, _P), "l2l_free": (None, _P, _P),
+    "l2l_learned_save_memory": (_BOOL, _P, _P, _P),
+    "l2l_learned_load_memory": (_BOOL, _P, _P, ctypes.c_size_t),
 }
 
 
@@ -697,7 +714,11 @@ class _Library:
     """The compiled header: its functions as attributes, its structs as NumPy types."""
 
     def __init__(self):
-        self._c = _load(library_path())
+        path = library_path()
+        try:
+            self._c = _load(path)
+        except BuildError:  # what lay in the cache may be damaged
+            self._c = _load(library_path(anew=True))
         for name, (result, *arguments) in _FUNCTIONS.items():
             function = getattr(self._c, name)
             function.restype, function.argtypes = result, arguments
@@ -789,12 +810,15 @@ class _Context:
         if not self.pointer:
             raise OutOfMemory(-1, "there is no memory for a context")
         self.lock, self.depth, self.garbage = threading.RLock(), 0, []
+        self.owner = None  # the thread that holds the lock
+        # At the end of the program nothing is freed: another thread may still be in C.
         self._free = weakref.finalize(self, _free_context, self.lib, self.pointer, self.garbage)
+        self._free.atexit = False
         _contexts.add(self)
 
     def owns(self, thing, pointer, free):
         """The thing's C object is freed after it."""
-        weakref.finalize(thing, _throw_away, self, free, pointer)
+        weakref.finalize(thing, _throw_away, self, free, pointer).atexit = False
         return pointer
 
 
@@ -821,13 +845,42 @@ def _after_fork():
     global _forked, _library_lock, _shared_lock
     _forked = True
     _library_lock, _shared_lock = threading.Lock(), threading.Lock()
+    _waiting.clear()
+    if isinstance(getattr(signal.getsignal(signal.SIGINT), "__self__", None), _Call):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # that call ends in the parent
     for context in list(_contexts):
-        context.lock, context.depth = threading.RLock(), 0
+        context.lock, context.depth, context.owner = threading.RLock(), 0, None
         context.lib.l2l_set_threads(context.pointer, 1)
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+_running = threading.local()  # .call: the _Call whose C function runs in this thread
+_waiting = {}  # {thread: the context whose lock it waits for}
+_hook = None  # sys.unraisablehook as it was
+
+
+def _lost(what):
+    """In place of sys.unraisablehook. What a signal's handler raises at the first instruction of a
+    function that C calls comes before `guard`, or behind it, and ctypes would print it and let C go
+    on: it is the failure of the call at hand. All else goes to the hook that was there."""
+    call = getattr(_running, "call", None)
+    owner = getattr(what.object, "__self__", what.object)
+    if (call is not None and "ctypes callback" in (what.err_msg or "") and
+            (owner is None or isinstance(owner, (_Call, _Callbacks, _Steps)))):
+        call.guarded = False
+        if call.failure is None:
+            call.failure = what.exc_type() if what.exc_value is None else what.exc_value
+    elif _hook is None or getattr(_running, "passes", False):  # that one hands on to this one
+        sys.__unraisablehook__(what)
+    else:
+        _running.passes = True
+        try:
+            _hook(what)
+        finally:
+            _running.passes = False
 
 
 class _Call:
@@ -836,35 +889,76 @@ class _Call:
 
     Ctrl-C: Python runs a signal's handler only where Python code runs, here the functions that C
     calls. The handler of this class raises KeyboardInterrupt while they run under `guard`, where it
-    is kept like any exception, and else makes a note, which the next of them looks at."""
+    is kept like any exception, and else makes a note, which the next of them looks at. It is there
+    before the lock is taken and until it is given back, so that none is left locked."""
 
     def __init__(self, context, progress=None):
         self.context, self.lib, self.progress = context, context.lib, progress
         self.failure, self.interrupted, self.guarded, self.old = None, False, False, None
+        self.lock = None  # the context's, while this call holds it
 
     def __enter__(self):
-        self.context.lock.acquire()
-        self.context.depth += 1
-        if self.context.depth == 1:
-            while self.context.garbage:
-                free, thing = self.context.garbage.pop()
-                free(thing)
         if threading.current_thread() is threading.main_thread():
             old = signal.getsignal(signal.SIGINT)
             if old is signal.default_int_handler or isinstance(getattr(old, "__self__", None),
                                                                _Call):
                 self.old = old
                 signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            self._hold()
+            if self.context.depth == 1:
+                self.lib.l2l_error_clear(self.context.pointer)  # of a call that was cut short
+                while self.context.garbage:
+                    free, thing = self.context.garbage.pop()
+                    free(thing)
+        except BaseException:  # also of another signal's handler
+            self._give_back()
+            raise
         return self
 
     def __exit__(self, kind, value, traceback):
-        if self.old is not None:
-            signal.signal(signal.SIGINT, self.old)
-        self.context.depth -= 1
-        self.context.lock.release()
+        self._give_back()
         if self.interrupted and kind is None:
             raise KeyboardInterrupt
         return False
+
+    def _hold(self):
+        context, lock, me = self.context, self.context.lock, threading.get_ident()
+        try:
+            while not lock.acquire(timeout=0.1):
+                _waiting[me] = context
+                if self.interrupted:
+                    raise KeyboardInterrupt
+                if self._in_a_circle(me):
+                    raise Error(-1, "this thread waits for a model that another thread uses, which "
+                                "waits for one that this thread uses: neither would ever go on")
+            self.lock = lock
+        finally:
+            _waiting.pop(me, None)
+        context.depth += 1
+        context.owner = me
+
+    def _in_a_circle(self, me):
+        """Whoever holds what this thread waits for waits, in the end, for this thread."""
+        at = self.context
+        for _ in range(len(_waiting) + 1):
+            if at is None or at.owner is None:
+                return False
+            if at.owner == me:
+                return True
+            at = _waiting.get(at.owner)
+        return False
+
+    def _give_back(self):
+        lock, self.lock = self.lock, None
+        if lock is not None:
+            if lock is self.context.lock:  # a child of fork has another one
+                self.context.depth -= 1
+                if self.context.depth == 0:
+                    self.context.owner = None
+            lock.release()
+        if self.old is not None:
+            signal.signal(signal.SIGINT, self.old)
 
     def _interrupt(self, number, frame):
         self.interrupted = True
@@ -880,9 +974,9 @@ class _Call:
             self.guarded = True
             if self.interrupted:
                 raise KeyboardInterrupt
-            answer = function(*arguments) is not False
+            answer = function(*arguments)
             self.guarded = was
-            return answer
+            return not isinstance(answer, (bool, np.bool_)) or bool(answer)
         except BaseException as e:
             self.guarded = was
             self.failure = e
@@ -890,7 +984,15 @@ class _Call:
 
     def run(self, function, *arguments):
         """The result of a C function, or the exception that it ended with."""
-        result = function(*arguments)
+        global _hook
+        if sys.unraisablehook is not _lost:  # a test framework, say, sets it for each test
+            _hook, sys.unraisablehook = sys.unraisablehook, _lost
+        outer = getattr(_running, "call", None)
+        try:
+            _running.call = self
+            result = function(*arguments)
+        finally:
+            _running.call = outer
         pointer = self.context.pointer
         code, text = self.lib.l2l_error(pointer), self.lib.l2l_error_text(pointer)
         if code:
@@ -903,7 +1005,10 @@ class _Call:
             if self.interrupted:
                 raise KeyboardInterrupt
             if code:
-                raise self.lib.errors.get(code, Error)(code, text)
+                error = self.lib.errors.get(code, Error)(code, text)
+                if isinstance(error, FileError) and error.errno == errno.ENOENT:
+                    error = FileMissing(code, text)
+                raise error
         finally:
             failure = None  # no cycle of this frame and its exception's traceback
         return result
@@ -986,9 +1091,18 @@ def _choice(name, value, names):
     return names.index(word)
 
 
+def _array(value):
+    """A NumPy array of what is given, also of a torch tensor of any device, type and graph."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        value = value.detach().to("cpu")
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return np.asarray(value)
+
+
 def _floats(name, value, shape, free=()):
-    """A C-contiguous float32 array of a shape; axes in `free` may be of any length."""
-    a = np.asarray(value)
+    """An aligned C-contiguous float32 array of a shape; axes in `free` may be of any length."""
+    a = _array(value)
     if a.dtype.kind != "f":
         raise TypeError("%s: dtype %s, expected float32%s" % (
             name, a.dtype, "; bytes become pixels by x / 255" if a.dtype.kind in "iu" else ""))
@@ -996,7 +1110,7 @@ def _floats(name, value, shape, free=()):
     if a.ndim != len(shape) or any(i not in free and n != m
                                    for i, (n, m) in enumerate(zip(a.shape, shape))):
         raise ValueError("%s: shape %s, expected %s" % (name, _by(a.shape), " x ".join(wanted)))
-    return np.ascontiguousarray(a, np.float32)
+    return np.require(a, np.float32, ["C", "A"])
 
 
 def _by(shape):
@@ -1017,7 +1131,7 @@ def _images(name, value, shape, n=None):
 
 def _labels(name, value, n, classes):
     """n class numbers."""
-    y = np.asarray(value)
+    y = _array(value)
     if y.dtype.kind not in "iu":
         raise TypeError("%s: dtype %s, expected integers" % (name, y.dtype))
     if y.shape != (n,):
@@ -1026,7 +1140,17 @@ def _labels(name, value, n, classes):
     if len(wrong):
         raise ValueError("%s: %d of image %d is not in 0..%d" % (name, y[wrong[0]], wrong[0],
                                                                  classes - 1))
-    return np.ascontiguousarray(y, np.intc)
+    return np.require(y, np.intc, ["C", "A"])
+
+
+def _booleans(name, value, n):
+    """n truth values."""
+    a = _array(value)
+    if a.dtype != np.bool_:
+        raise TypeError("%s: dtype %s, expected bool" % (name, a.dtype))
+    if a.shape != (n,):
+        raise ValueError("%s: shape %s, expected %d, one for each image" % (name, _by(a.shape), n))
+    return np.require(a, np.bool_, ["C", "A"])
 
 
 def _set(lib, structure, into, options, keep):
@@ -1048,9 +1172,9 @@ def _set(lib, structure, into, options, keep):
             inner = {"kind": value} if isinstance(value, str) else dict(value)
             if kind == "l2l_optimizer_options" and "kind" in inner:
                 names = lib.words[kind + ".kind"]
-                lib.shim_optimizer_default(names[list(names)[_choice(key, inner["kind"],
-                                                                     list(names))]],
-                                           into[key].ctypes.data)
+                number = names[list(names)[_choice(key, inner["kind"], list(names))]]
+                if number != into[key]["kind"]:  # else what is there are this use's own defaults
+                    lib.shim_optimizer_default(number, into[key].ctypes.data)
             _set(lib, kind, into[key], inner, keep)
         elif kind == "?":
             if not isinstance(value, (bool, np.bool_)):
@@ -1074,7 +1198,16 @@ def _set(lib, structure, into, options, keep):
 # ---- models -------------------------------------------------------------------------------------
 
 
-class _Attackable:
+class _Whole:
+    """What owns a C object, of which a copy of this object would be a second owner."""
+
+    def __reduce__(self):
+        raise TypeError("a %s cannot be copied or pickled: %s" % (
+            type(self).__name__, "save() and open() do so" if hasattr(self, "save") else
+            "make another one"))
+
+
+class _Attackable(_Whole):
     """What attacks need: a context, the C model, the shape of images and the number of classes."""
 
     shape, classes = (0, 0, 0), 0  # CxHxW
@@ -1092,8 +1225,8 @@ class Model(_Attackable):
         Model.open("model.safetensors")
 
     Options are the fields of l2l_model_options: channels, height, width, classes, width_multiplier,
-    depth, dropout, last_layer_deviation, seed; mean and deviation (a number for each channel) for a
-    normalisation that is part of the model. Files are safetensors with PyTorch's names."""
+    depth, dropout, last_layer_deviation, seed; mean and deviation (a number, or one for each
+    channel) for a normalisation that is part of the model. Files are safetensors with PyTorch's names."""
 
     def __init__(self, arch, **options):
         self._context = _context()
@@ -1104,6 +1237,10 @@ class Model(_Attackable):
             raise ValueError("arch: %r is not one of smallcnn, vgg16, wrn, resnet18" % arch)
         if ("mean" in options) != ("deviation" in options):
             raise TypeError("mean and deviation go together")
+        for key in ("mean", "deviation"):
+            if key in options and np.ndim(options[key]) == 0:  # the same for each channel
+                channels = _integer("channels", options.get("channels", o["channels"]))
+                options[key] = [_number(key, options[key])] * max(channels, 0)
         if "mean" in options:
             options.setdefault("normalise", len(options["mean"]))
         _set(lib, "l2l_model_options", o, options, keep)
@@ -1146,9 +1283,16 @@ class Model(_Attackable):
         return extra.value
 
     def clone(self):
+        """A copy, as copy.copy() and copy.deepcopy() make it."""
         with self._open() as call:
             return Model._of(call.run(call.lib.l2l_model_clone, self._context.pointer,
                                       self._pointer))
+
+    def __copy__(self):
+        return self.clone()
+
+    def __deepcopy__(self, memo):
+        return self.clone()
 
     @property
     def arch(self):
@@ -1182,8 +1326,15 @@ class Model(_Attackable):
         return z
 
     def predict(self, x):
-        """N class numbers."""
-        return self.logits(x).argmax(1)
+        """N class numbers; logits that are NaN are a NumericError."""
+        z = self.logits(x)
+        classes = z.argmax(1)  # NaN, if there is one, comes first
+        wrong = np.flatnonzero(np.isnan(z).any(1))
+        if len(wrong):
+            code = self._context.lib.words["l2l_status"]["numeric"]
+            raise NumericError(code, "predict: class %d of image %d is nan"
+                               % (classes[wrong[0]], wrong[0]))
+        return classes
 
     def vjp(self, x, dlogits):
         """The gradient in x (NxCxHxW) of the sum of dlogits (NxK) * logits(x), in evaluation
@@ -1248,7 +1399,7 @@ class _Callbacks:
     @staticmethod
     def _put(name, value, into):
         """What a callable returned, into memory of the library."""
-        value = np.asarray(value)
+        value = _array(value)
         if value.shape != into.shape or value.dtype.kind != "f":
             raise ValueError("%s returned %s of %s, expected float32 of %s" % (
                 name, value.dtype, _by(value.shape), _by(into.shape)))
@@ -1326,9 +1477,6 @@ class TorchModel(External):
         if not isinstance(module, torch.nn.Module):
             raise TypeError("module: %s, expected a torch.nn.Module" % type(module).__name__)
         self._torch, self.module = torch, module
-        first = next((p for p in list(module.parameters()) + list(module.buffers())
-                      if p.is_floating_point()), torch.zeros(()))
-        self._like = {"device": first.device, "dtype": first.dtype}
         if (mean is None) != (std is None):
             raise TypeError("mean and std go together")
         self._scale = None
@@ -1339,7 +1487,7 @@ class TorchModel(External):
                 if v.shape not in ((), (1,), (shape[0],)):
                     raise ValueError("%s: shape %s, expected a number for each of %d channels"
                                      % (name, _by(v.shape), shape[0]))
-                self._scale.append(torch.from_numpy(v.reshape(-1, 1, 1).copy()).to(**self._like))
+                self._scale.append(torch.from_numpy(v.reshape(-1, 1, 1).copy()))
             if not bool((self._scale[1] > 0).all()):
                 raise ValueError("std: expected numbers above 0")
         self._kept, self._keeps, self._last = None, True, None
@@ -1352,19 +1500,31 @@ class TorchModel(External):
 
     @contextlib.contextmanager
     def _ready(self):
-        modes = [(m, m.training) for m in self.module.modules()]
-        torch = self._torch
+        module, torch = self.module, self._torch
+        first = next((p for p in list(module.parameters()) + list(module.buffers())
+                      if p.is_floating_point()), torch.zeros(()))
+        self._like = {"device": first.device, "dtype": first.dtype}
+        # A frozen module of TorchScript has no mode. Of all others train() may be the module's own.
+        modes = [(m, m.training) for m in module.modules() if hasattr(m, "training")]
         with contextlib.ExitStack() as stack:
             if hasattr(torch, "inference_mode"):
                 stack.enter_context(torch.inference_mode(False))
             try:
-                for m, _ in modes:
-                    m.training = False
+                if any(mode for _, mode in modes):
+                    module.eval()
+                    for m, _ in modes:
+                        m.training = False
                 yield
             finally:
                 self._kept = self._last = None
-                for m, mode in modes:
-                    m.training = mode
+                try:
+                    for m, mode in modes:  # the outer ones first
+                        if m.training != mode:
+                            m.train(mode)
+                finally:
+                    for m, mode in modes:
+                        if m.training != mode:
+                            m.training = mode
 
     def _input(self, x):
         """x is the library's memory: a copy, which the module may change or keep."""
@@ -1372,7 +1532,8 @@ class TorchModel(External):
 
     def _forward(self, t):
         if self._scale is not None:
-            t = (t - self._scale[0]) / self._scale[1]
+            mean, std = (v.to(**self._like) for v in self._scale)
+            t = (t - mean) / std
         return self.module(t)
 
     def _backward(self, z, t, d):
@@ -1417,7 +1578,7 @@ def _as_model(model, x):
         return model
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(model, torch.nn.Module):
-        x = np.asarray(x)
+        x = _array(x)
         if x.ndim != 4:
             raise ValueError("x: shape %s, expected N x C x H x W" % _by(x.shape))
         _images("x", x, x.shape[1:])
@@ -1433,18 +1594,26 @@ AutoAttack = collections.namedtuple(
     "AutoAttack", "adversarial robust natural stages records warnings seconds")
 
 
-def _fill(call, into, model, n, name, epsilon, maximizer, keep, *, targets=None, init=None,
-          objective=None, confidence=None, **options):
+def _fill(call, into, model, n, name, epsilon, maximizer, keep, *, targets=None, only=None,
+          init=None, objective=None, confidence=None, **options):
     """An l2l_attack, by name and options."""
     lib = call.lib
     i = _choice("name", name, lib.attacks)
     phi = None
+    if lib.attacks[i] == "autoattack":  # of four attacks, most of whose options are their own
+        given = dict(options, targets=targets, only=only, objective=objective,
+                     confidence=confidence)
+        for key, value in given.items():
+            if value is not None and key not in ENSEMBLE:
+                raise TypeError("autoattack has no option '%s'; there are %s, init"
+                                % (key, ", ".join(ENSEMBLE)))
     if lib.attacks[i] == "learned":
-        if not isinstance(maximizer, Maximizer):
+        if maximizer is None:
             raise TypeError("maximizer: the attack 'learned' needs a Maximizer")
-        with _Call(maximizer._context):
-            phi = call.run(lib.shim_learned_copy, call.context.pointer, maximizer._pointer)
+        made_with, data = maximizer
+        phi = call.run(lib.l2l_learned_create, call.context.pointer, made_with.ctypes.data)
         keep.append(_Owner(call.context, phi, lib.l2l_learned_free))
+        call.run(lib.l2l_learned_load_memory, phi, data, len(data))
     lib.shim_attack(i, _number("epsilon", epsilon), phi, into.ctypes.data)
     if objective is not None:
         lib.shim_objective(_choice("objective", objective, lib.objectives), into.ctypes.data)
@@ -1457,6 +1626,9 @@ def _fill(call, into, model, n, name, epsilon, maximizer, keep, *, targets=None,
     if targets is not None:
         keep.append(_labels("targets", targets, n, model.classes))
         into["targets"] = keep[-1].ctypes.data
+    if only is not None:
+        keep.append(_booleans("only", only, n))
+        into["only"] = keep[-1].ctypes.data
     if init is not None:
         keep.append(_images("init", init, model.shape, n))
         into["init"] = keep[-1].ctypes.data
@@ -1480,13 +1652,13 @@ def attack(model, x, y, name, epsilon, *, maximizer=None, progress=None, **optio
     epsilon    radius of the ball, in pixels: 0.3, 8/255; 'inf' for searches of the nearest image
     maximizer  of the attack "learned": a Maximizer
     progress   progress(done, total) after each batch of images; False cancels
-    options    targets (N classes to be reached), init (N starting points), objective (a name) and
-               confidence; and the fields of l2l_attack: norm, step_size, relative_step, steps,
+    options    targets (N classes to be reached), only (N booleans: the images to be attacked, the
+               others stay), init (N starting points), objective (a name) and confidence; and the fields of l2l_attack: norm, step_size, relative_step, steps,
                restarts, start, last_iterate, seed, batch, first; of cw-l2 searches and constant,
                of deepfool candidates and overshoot, of sign-opt, apgd-t and autoattack candidates,
                of fab-t candidates and nearest, of square share
 
-    adversarial is like x; records has a row for each image with the fields of l2l_record: label,
+    adversarial is a NumPy array of float32, whatever x is; records has a row for each image with the fields of l2l_record: label,
     clean, predicted, success, step, loss, linf, l2, forwards, backwards, ... Robust accuracy is
     1 - records["success"].mean()."""
     return attack_worst(model, x, y, [(name, options)], epsilon, maximizer=maximizer,
@@ -1504,13 +1676,14 @@ def attack_worst(model, x, y, attacks, epsilon, *, maximizer=None, progress=None
     pairs = [(a, {}) if isinstance(a, str) else a for a in attacks]
     if not pairs:
         raise ValueError("attacks: none")
+    stored = maximizer._stored() if isinstance(maximizer, Maximizer) else None
     keep, adversarial = [], np.empty_like(x)
     with model._open(progress) as call:
         one, a = call.lib.make("l2l_attack"), call.lib.make("l2l_attack", len(STAGES) * len(pairs))
         records, number = call.lib.make("l2l_record", len(x)), []
         for i, (name, options) in enumerate(pairs):
             options = dict(options)
-            _fill(call, one, model, len(x), name, options.pop("epsilon", epsilon), maximizer, keep,
+            _fill(call, one, model, len(x), name, options.pop("epsilon", epsilon), stored, keep,
                   **options)
             number += [i] * call.run(call.lib.shim_stages, model._pointer, one.ctypes.data,
                                      a[len(number):].ctypes.data)
@@ -1523,7 +1696,7 @@ def attack_worst(model, x, y, attacks, epsilon, *, maximizer=None, progress=None
 def autoattack(model, x, y, epsilon, *, progress=None, **options):
     """AutoAttack's standard ensemble in the l-infinity ball (norm="l2": in l2), and the checks of the
     header's evaluation. Arguments as of attack(); options: norm, steps, restarts, candidates, seed,
-    batch. Returns
+    first, batch, init. Returns
 
     adversarial  N x C x H x W
     robust       N booleans: right on the image and under every stage
@@ -1557,7 +1730,7 @@ def autoattack(model, x, y, epsilon, *, progress=None, **options):
 # ---- the learned maximizer, training ------------------------------------------------------------
 
 
-class Maximizer:
+class Maximizer(_Whole):
     """The learned optimizer m_phi: a recurrent cell, shared by all pixels.
 
         Maximizer(cell="lstm", hidden=10, seed=1)
@@ -1610,6 +1783,19 @@ class Maximizer:
                                                    ctypes.addressof(epsilon))
         return T.value, epsilon.value
 
+    def _stored(self):
+        """Settings and file, for a copy in another context, whose lock is not needed here."""
+        data, size = ctypes.c_void_p(), ctypes.c_size_t()
+        with _Call(self._context) as call:
+            lib, context = call.lib, call.context.pointer
+            made_with = np.array(lib.at("l2l_learned_options", lib.l2l_learned_info(self._pointer)))
+            try:
+                call.run(lib.l2l_learned_save_memory, self._pointer, ctypes.addressof(data),
+                         ctypes.addressof(size))
+                return made_with, ctypes.string_at(data.value, size.value)
+            finally:
+                lib.l2l_free(context, data)
+
     def _view(self):
         return _Callbacks._array(self._context.lib.l2l_learned_parameters(self._pointer),
                                  (self.size,))
@@ -1625,7 +1811,10 @@ class Maximizer:
             self._view()[...] = values
 
 
-Training = collections.namedtuple("Training", "best history")
+class Training(collections.namedtuple("Training", "best history")):
+    """What train() returns: a pair, and .averaged, a Model with the option averaging, else None."""
+
+    averaged = None
 
 
 class _Steps:
@@ -1660,16 +1849,18 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
     log           path of a file for a line of JSON each step; cut when a training is resumed
     options       the fields of l2l_train_options: epochs, batch, micro_batch, epsilon, T,
                   step_size, epsilon_warm_up, optimizer, schedule, augment, inner_mode, validation,
-                  stop_on_plateau, seed, checkpoint, checkpoint_steps, resume; e.g.
+                  stop_on_plateau, averaging, seed, checkpoint, checkpoint_steps, resume; e.g.
                   optimizer={"kind": "sgd", "rate": 0.1}, schedule="cosine",
                   augment={"padding": 4, "flip": True}
 
     best is the Model of the best epoch by the accuracy under PGD of `validation` held-out images,
-    or without them a copy of the last; history has a row for each epoch with the fields of
-    l2l_progress."""
+    or without them a copy of the last; history has a row with the fields of l2l_progress for each
+    epoch that ended in this call: a training that goes on from a checkpoint (resume=True) does not
+    have those before it. With averaging=0.995, say, the result also has .averaged, the averaged
+    Model."""
     if not isinstance(model, Model):
         raise TypeError("model: %s, expected a Model of the header" % type(model).__name__)
-    lib, keep, best = model._context.lib, [], ctypes.c_void_p()
+    lib, keep, best, averaged = model._context.lib, [], ctypes.c_void_p(), ctypes.c_void_p()
     i = _choice("method", method, lib.methods)
     if lib.methods[i].startswith("rnn"):
         if not isinstance(maximizer, Maximizer):
@@ -1679,7 +1870,7 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
         raise TypeError("maximizer: %s has no use for it" % lib.methods[i])
     if lib.methods[i].endswith("trades") != (beta is not None):
         raise TypeError("beta: the methods trades and rnn-trades need it, and no other")
-    x = np.asarray(x)
+    x = _array(x)
     shape = x.shape[1:] if x.ndim == 4 else model.shape
     if shape[0] != model.shape[0] or shape[1] < model.shape[1] or shape[2] < model.shape[2]:
         raise ValueError("x: images of %s, expected those of the model, %s, or larger ones"
@@ -1693,7 +1884,7 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
                         0 if beta is None else _number("beta", beta), o.ctypes.data)
         _set(lib, "l2l_train_options", o, options, keep)
         if loss_weights is not None:
-            keep.append(np.ascontiguousarray(loss_weights, np.float64))
+            keep.append(np.require(loss_weights, np.float64, ["C", "A"]))
             if keep[-1].shape != (int(o["T"]),):
                 raise ValueError("loss_weights: shape %s, expected %d, one for each of T steps"
                                  % (_by(keep[-1].shape), o["T"]))
@@ -1701,8 +1892,13 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
         keep.append(_STEP(steps))
         o["progress"] = _address(keep[-1])
         call.run(lib.shim_train, model._pointer, x.ctypes.data, y.ctypes.data, len(x), *shape,
-                 o.ctypes.data, None if log is None else os.fsencode(log), ctypes.addressof(best))
-    return Training(Model._of(best.value), np.array(steps.history, lib.types["l2l_progress"]))
+                 o.ctypes.data, None if log is None else os.fsencode(log), ctypes.addressof(best),
+                 ctypes.addressof(averaged))
+        result = Training(Model._of(best.value),
+                          np.array(steps.history, lib.types["l2l_progress"]))
+        if averaged.value:
+            result.averaged = Model._of(averaged.value)
+    return result
 
 
 # ---- data ---------------------------------------------------------------------------------------

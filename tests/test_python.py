@@ -8,6 +8,7 @@ these images, which a sign step moves elsewhere. So logits and gradients must ag
 the largest, signs where the gradient is larger than that, and verdicts for 95 % of the images.
 """
 import contextlib
+import copy
 import ctypes
 import gc
 import glob
@@ -551,6 +552,231 @@ def test_interrupts(model):
     signal.signal(signal.SIGINT, old)
 
 
+class Timeout(Exception):
+    pass
+
+
+def test_handlers(model):
+    """What a signal's handler raises at the first instruction of a function that C calls."""
+
+    def times_out(*_):
+        raise Timeout("of the handler")
+
+    def nothing(*_):
+        pass
+
+    old = signal.signal(signal.SIGALRM, times_out)
+    new = lambda: l2ladv.Model("smallcnn", width_multiplier=0.25)
+    flat = l2ladv.External(lambda v: np.tile(np.arange(10, dtype=np.float32)[::-1], (len(v), 1)),
+                           lambda v, d: np.ones_like(v), shape=(3, 400, 400), classes=10)
+    white = np.zeros((8, 3, 400, 400), np.float32)
+    for what, function in (
+            ("train", lambda: l2ladv.train(new(), x500, y500, "advtrain", epochs=3, batch=20, T=3, progress=nothing)),
+            ("an attack", lambda: l2ladv.attack(new(), x500, y500, "pgd", 0.1, batch=10, last_iterate=True)),
+            ("an attack behind functions", lambda: l2ladv.attack(flat, white, np.zeros(8, int), "pgd", 0.1, steps=100,
+                                                                 last_iterate=True))):
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        refused("a handler's exception in " + what, Timeout, "of the handler", function)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, old)
+
+    behind = external(model)
+    for name, function in (
+            ("on_logits", lambda: l2ladv.attack(behind, x, y, "pgd", 0.1)),
+            ("on_vjp", lambda: l2ladv.attack(behind, x, y, "pgd", 0.1)),
+            ("done", lambda: l2ladv.attack(model, x, y, "pgd", 0.1, batch=10)),
+            ("guard", lambda: l2ladv.attack(model, x, y, "pgd", 0.1, batch=10)),
+            ("__call__", lambda: l2ladv.train(new(), x500[:40], y500[:40], "plain", epochs=1, batch=20))):
+        for event in ("call", "return"):
+            def trace(frame, what, argument):
+                if frame.f_code.co_name == name and frame.f_code.co_filename == l2ladv.__file__:
+                    if event == what:
+                        sys.settrace(None)
+                        raise Timeout(name)
+                    return trace
+            sys.settrace(trace)
+            try:
+                refused("an exception at the %s of %s" % (event, name), Timeout, name, function)
+            finally:
+                sys.settrace(None)
+    seen, before = [], sys.unraisablehook
+    sys.unraisablehook = lambda what: seen.append(what.exc_type)
+
+    class Odder:
+        def __del__(self):
+            raise Odd
+
+    def drops(v):
+        Odder()
+        return model.logits(v)
+
+    l2ladv.attack(l2ladv.External(drops, None, shape=(1, 28, 28), classes=10), x, y, "square", 0.1, steps=2)
+    foreign = ctypes.CFUNCTYPE(None)(lambda: 1 // 0)
+
+    def calls(v):
+        foreign()
+        return model.logits(v)
+
+    l2ladv.attack(l2ladv.External(calls, None, shape=(1, 28, 28), classes=10), x, y, "square", 0.1, steps=2)
+    verdict("other exceptions that are lost go to the hook that was there",
+            {Odd, ZeroDivisionError} == set(seen), seen)
+    sys.unraisablehook = before
+    verdict("and afterwards all goes on", same(l2ladv.attack(behind, x, y, "pgd", 0.1),
+            l2ladv.attack(model, x, y, "pgd", 0.1)))
+    lib = l2ladv._library()
+    lib.l2l_model_open(l2ladv._context().pointer, b"nowhere.safetensors")  # a call that was cut short behind C
+    try:
+        verdict("an error that nobody asked for is not that of the next call", "l2ladv" in l2ladv.describe())
+    except l2ladv.Error as e:
+        verdict("an error that nobody asked for is not that of the next call", False, e)
+
+
+def test_waiting(model):
+    """Ctrl-C where another thread holds the context, at any moment, and threads that wait for each other."""
+    begun, go = threading.Event(), threading.Event()
+
+    def wait(*_):
+        begun.set()
+        go.wait(20)
+
+    t = threading.Thread(target=l2ladv.attack, args=(model, x, y, "fgsm", 0.1), kwargs=dict(progress=wait))
+    t.start()
+    begun.wait(20)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    late = threading.Timer(5, go.set)
+    timer.start()
+    late.start()
+    start = time.perf_counter()
+    try:
+        l2ladv.describe()
+        verdict("Ctrl-C while another thread has the context", False, "nothing was raised")
+    except KeyboardInterrupt:
+        verdict("Ctrl-C while another thread has the context", time.perf_counter() - start < 3,
+                time.perf_counter() - start)
+    late.cancel()
+    go.set()
+    t.join()
+    context, lines, left = l2ladv._context(), [], []
+    for function in (l2ladv._Call.__enter__, l2ladv._Call.__exit__):
+        first = function.__code__.co_firstlineno
+        names = {function.__code__.co_name, "_hold", "_give_back", "_interrupt"}
+        for skip in range(40):  # at each line of it: a signal there
+            count = [0]
+
+            def trace(frame, what, argument):
+                if frame.f_code.co_name not in names or frame.f_code.co_filename != l2ladv.__file__:
+                    return None
+                if what == "line" and frame.f_code.co_name != "_interrupt":
+                    count[0] += 1
+                    if count[0] == skip + 1:
+                        signal.raise_signal(signal.SIGINT)
+                return trace
+
+            sys.settrace(trace)
+            try:
+                l2ladv.describe()
+            except KeyboardInterrupt:
+                lines.append(skip)
+            finally:
+                sys.settrace(None)
+            free = []
+            t = threading.Thread(target=lambda: free.append(context.lock.acquire(timeout=2) and
+                                                            context.lock.release() is None))
+            t.start()
+            t.join()
+            if free != [True] or context.depth or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+                left.append((function.__name__, skip, free, context.depth, signal.getsignal(signal.SIGINT)))
+                break
+    verdict("Ctrl-C at any line leaves no lock and no handler behind", lines and not left, (lines, left))
+
+    code = """
+import threading, numpy as np, l2ladv
+x, y = l2ladv.digits("t10k", 20)
+model = l2ladv.Model("smallcnn", width_multiplier=0.25)
+first, second, said = threading.Event(), threading.Event(), []
+def logits(v):
+    first.set(); second.wait(20)
+    return model.logits(v)
+behind = l2ladv.External(logits, model.vjp, shape=(1, 28, 28), classes=10)
+def progress(*_):
+    second.set(); first.wait(20)
+    l2ladv.attack(behind, x, y, "fgsm", 0.1)
+def run(*a, **k):
+    try: l2ladv.attack(*a, **k); said.append("done")
+    except l2ladv.Error as e: said.append(str(e))
+t = [threading.Thread(target=run, args=(m, x, y, "fgsm", 0.1), kwargs=k, daemon=True)
+     for m, k in ((behind, {}), (model, dict(progress=progress)))]
+for u in t: u.start()
+for u in t: u.join(20)
+print(sorted(said))
+"""
+    out = said(python(code))
+    verdict("two threads that wait for each other's models: one has an error, none waits for ever",
+            "neither would ever go on" in out and out.count("'") + out.count('"') == 4, out)
+
+
+def test_ends(model):
+    """The end of a program, and copies: nothing is used after it is freed."""
+    model.save("end.safetensors")
+    begin = "import atexit, threading, time\n%simport l2ladv\nx, y = l2ladv.digits('t10k', 20)\n" \
+            "m = l2ladv.Model.open('end.safetensors')\n"
+    p = python(begin % "" + "threading.Thread(target=lambda: l2ladv.attack(m, x, y, 'pgd', 0.1, steps=100000, "
+               "last_iterate=True), daemon=True).start()\ntime.sleep(0.5)\nprint('ends')\n")
+    out = said(p)
+    verdict("a program ends while another thread is in C", p.returncode == 0 and out == "ends\n", (p.returncode, out))
+    p = python(begin % "atexit.register(lambda: (m.save('last.safetensors'), print('saved')))\n")
+    out = said(p)
+    verdict("a model can be saved at the program's end", p.returncode == 0 and out == "saved\n", (p.returncode, out))
+    z = model.logits(x)
+    for copied in (copy.copy, copy.deepcopy):
+        first = model.clone()
+        second = copied(first)
+        del first
+        gc.collect()
+        others = [l2ladv.Model("smallcnn", width_multiplier=0.25, seed=i) for i in range(3)]
+        verdict("%s of a Model is a model of its own" % copied.__name__, second._pointer != model._pointer and
+                np.array_equal(second.logits(x), z) and len(others) == 3)
+        for what, thing in (("Maximizer", l2ladv.Maximizer()), ("External", external(model))):
+            refused("%s of a %s" % (copied.__name__, what), TypeError, "a %s cannot be copied" % what, copied, thing)
+    refused("a pickle of a Model", TypeError, "a Model cannot be copied or pickled: save() and open()", pickle.dumps,
+            model)
+
+    code = """
+import os, signal, threading, time, l2ladv
+signal.signal(signal.SIGINT, signal.default_int_handler)
+x, y = l2ladv.digits("t10k", 100)
+m, stop = l2ladv.Model("smallcnn", width_multiplier=0.25), []
+def work():
+    time.sleep(0.3)
+    child = os.fork()
+    if child == 0:
+        try: time.sleep(5)
+        except KeyboardInterrupt: os._exit(5)
+        os._exit(6)
+    time.sleep(0.3)
+    os.kill(child, signal.SIGINT)
+    print("child", os.waitpid(child, 0)[1] >> 8)
+    stop.append(1)
+threading.Thread(target=work).start()
+try: l2ladv.train(m, x, y, "advtrain", epochs=1000, batch=100, progress=lambda p: not stop)
+except l2ladv.Cancelled: pass
+def fork(*_):
+    global child
+    child = os.fork()
+try:
+    l2ladv.attack(m, x, y, "fgsm", 0.1, progress=fork)
+    m.logits(x)
+except BaseException as e:
+    print(e)
+    os._exit(7)
+if child == 0: os._exit(8)
+print("inside", os.waitpid(child, 0)[1] >> 8)
+"""
+    out = said(python(code))
+    verdict("Ctrl-C ends a child that another thread forked", "child 5" in out, out)
+    verdict("a child forked inside of a call goes on", "inside 8" in out, out)
+
+
 def test_threads(model):
     want = l2ladv.attack(model, x, y, "pgd", 0.1, steps=20)
     got = {}
@@ -758,6 +984,9 @@ test_attacks(model, phi)
 test_options(model, phi)
 test_functions(model)
 test_interrupts(model)
+test_handlers(model)
+test_waiting(model)
+test_ends(model)
 test_threads(model)
 if torch is None:
     print("skipped: PyTorch (python3-torch) is not installed")
