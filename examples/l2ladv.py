@@ -76,7 +76,7 @@ SHIM = r"""
 #define _XOPEN_SOURCE 700
 #ifdef L2LADV_DOUBLE
 #error "l2ladv.py hands over float: L2LADV_DOUBLE is for C"
-#endif
+#else
 #ifdef _WIN32
 #define L2LADVDEF extern __declspec(dllexport)
 #else
@@ -432,6 +432,7 @@ bool shim_autoattack(l2l_model *m, const float *x, const int *y, int n, const l2
     return false; /* autoattack() has seen to it */
 #endif
 }
+#endif /* L2LADV_DOUBLE */
 """
 # What the numbers of a search are.
 NUMBERS = {"cw-l2": ("searches", "constant"), "deepfool": ("candidates", "overshoot"),
@@ -1677,7 +1678,7 @@ def attack_worst(model, x, y, attacks, epsilon, *, maximizer=None, progress=None
     if not pairs:
         raise ValueError("attacks: none")
     stored = maximizer._stored() if isinstance(maximizer, Maximizer) else None
-    keep, adversarial = [], np.empty_like(x)
+    keep, adversarial = [], x.copy()  # those that `only` spares stay
     with model._open(progress) as call:
         one, a = call.lib.make("l2l_attack"), call.lib.make("l2l_attack", len(STAGES) * len(pairs))
         records, number = call.lib.make("l2l_record", len(x)), []

@@ -10,6 +10,7 @@ the largest, signs where the gradient is larger than that, and verdicts for 95 %
 import contextlib
 import copy
 import ctypes
+import errno
 import gc
 import glob
 import os
@@ -83,6 +84,19 @@ def test_compiling():
     third = said(python(describe, **fast))
     verdict("a third one takes what is there", third == texts[0] and
             os.stat(os.path.join("twice", left[0])).st_mtime_ns == made.st_mtime_ns, third)
+    library = os.path.join("twice", left[0])
+    with open(library, "rb") as f:
+        whole = f.read()
+    for what, data in (("cut off", whole[:len(whole) // 2]), ("of zeros", bytes(len(whole)))):
+        os.remove(library)
+        with open(library, "wb") as f:
+            f.write(data)
+        p = python(describe, **fast)
+        out = said(p)
+        with open(library, "rb") as f:
+            again = f.read()
+        verdict("a library in the cache that is %s is made again" % what, p.returncode == 0 and out == texts[0] and
+                again[:4] == whole[:4] and len(os.listdir("twice")) == 1, (p.returncode, out, os.listdir("twice")))
 
     os.makedirs("bin", exist_ok=True)
     with open("not a compiler", "w") as f:
@@ -95,6 +109,8 @@ def test_compiling():
              dict(L2LADV_HEADER="/nowhere.h")),
             ("flags that the header refuses", "L2LADVDEF exports functions", dict(CFLAGS="-O0 -DL2LADV_STATIC", **{
                 "L2LADV_CACHE": os.path.abspath("refused")})),
+            ("doubles", "L2LADV_DOUBLE is for C", dict(CFLAGS="-O0 -DL2LADV_DOUBLE", **{
+                "L2LADV_CACHE": os.path.abspath("refused")})),
             ("a library that is none", "cannot be loaded", dict(CC="sh '%s'" % os.path.abspath("not a compiler"), **{
                 "L2LADV_CACHE": os.path.abspath("loads")})),
             ("a cache folder that is a file", "the cache folder", dict(L2LADV_CACHE=os.path.join(HERE, "run.sh")))):
@@ -103,6 +119,23 @@ def test_compiling():
         out = said(p)
         verdict("refused: " + what, p.returncode == 0 and "it says" in out and text in out, out)
     verdict("what is refused leaves nothing in the cache", os.listdir("refused") == [], os.listdir("refused"))
+    p = python("import os\nos.path.expanduser = lambda p: p\nimport l2ladv\ntry: l2ladv.library_path()\n"
+               "except l2ladv.BuildError as e: print('it says', e)", L2LADV_CACHE=None, XDG_CACHE_HOME=None)
+    out = said(p)
+    verdict("refused: a cache without a home folder", "it says the cache folder: there is no home folder" in out and
+            not os.path.exists("~"), out)
+    paths = []
+    for machine in "ab":  # a compiler that knows which machine it is on; what it makes is not loaded
+        with open("native " + machine, "w") as f:
+            f.write("for word; do case $word in -v) echo cc; exit;; -E) echo '#define %s 1'; exit;; esac; "
+                    "[ \"$last\" = -o ] && echo hello >\"$word\"; last=$word; done\n" % machine)
+    for machine in "ab":
+        with open("native " + machine) as f, open("native", "w") as g:
+            g.write(f.read())
+        paths.append(said(python("import l2ladv; print(l2ladv.library_path())", CC="sh '%s'" % os.path.abspath("native"),
+                                 CFLAGS="-march=native", L2LADV_CACHE=os.path.abspath("natives"))).split("\n")[-2])
+    verdict("flags of the machine at hand: a library for each machine", paths[0] != paths[1] and
+            all(os.path.isfile(p) for p in paths), paths)
     os.makedirs("open", exist_ok=True)
     os.chmod("open", 0o777)
     with open(os.path.join(ROOT, "l2ladv.h")) as f, open("other.h", "w") as g:
@@ -202,6 +235,14 @@ def test_models(model, phi):
             np.array_equal(phi2.parameters(), phi.parameters()))
     verdict("a summary", "feature_extractor.conv1" in model.summary())
     verdict("predict()", np.array_equal(model.predict(x), z.argmax(1)))
+    nan = model.parameters()
+    nan["classifier.fc3.bias"][4] = np.nan
+    broken = model.clone()
+    broken.set_parameters(nan)
+    refused("predict() of logits that are NaN", l2ladv.NumericError, "class 4 of image 0 is nan", broken.predict, x)
+    alike = l2ladv.Model("smallcnn", channels=3, mean=0.5, deviation=0.25).info
+    verdict("a number is the mean of each channel", alike["normalise"] == 3 and alike["mean"][:3] == [0.5] * 3 and
+            alike["deviation"][:3] == [0.25] * 3, alike)
     scaled = l2ladv.Model("smallcnn", width_multiplier=0.25, seed=1, mean=[0.5], deviation=[0.25])
     scaled.set_parameters(model.parameters())
     shifted = model.logits(((x - np.float32(0.5)) / np.float32(0.25)))
@@ -215,6 +256,14 @@ def test_models(model, phi):
     verdict("vjp() is the slope of the logits", np.median(np.abs(rise / slope - 1)) < 0.02, np.abs(rise / slope - 1))
 
     refused("a file that is not there", OSError, "nowhere.safetensors", l2ladv.Model.open, "nowhere.safetensors")
+    for what, name, function in (("a file", "nowhere.safetensors", l2ladv.Model.open), ("a folder", "nowhere/m", phi.save)):
+        e = refused("%s that is not there, by FileNotFoundError" % what, FileNotFoundError, name, function, name)
+        verdict("which has errno and filename", isinstance(e, l2ladv.FileError) and
+                (getattr(e, "errno", 0), getattr(e, "filename", 0)) == (errno.ENOENT, name), e)
+        again = pickle.loads(pickle.dumps(e))
+        verdict("also in other processes", type(again) is type(e) and again.filename == name)
+    e = refused("a folder as a file", l2ladv.FileError, "", model.save, "/")
+    verdict("which is no FileNotFoundError", e and not isinstance(e, FileNotFoundError) and e.filename == "/", e)
     e = refused("a file that is none", l2ladv.FormatError, "", l2ladv.Model.open, os.path.join(HERE, "run.sh"))
     verdict("its error has code and text", isinstance(e, l2ladv.Error) and e.code > 0 and e.text == str(e))
     for error in (e, l2ladv.FileError(4, "x"), l2ladv.BuildError("y")):
@@ -240,6 +289,15 @@ def test_models(model, phi):
     gc.collect()
     l2ladv.describe()
     verdict("what Python drops is freed", used(context) == before, (before, used(context)))
+    behind = external(model)
+    l2ladv.attack(behind, x, y, "learned", 0.1, maximizer=phi)
+    l2ladv.describe()
+    before = used(context)
+    for _ in range(5):
+        l2ladv.attack(behind, x[:2], y[:2], "learned", 0.1, maximizer=phi)
+    l2ladv.describe()
+    verdict("so is a maximizer's copy for another context, and its file", used(context) == before,
+            (before, used(context)))
 
 
 def test_train(model, phi):
@@ -256,6 +314,22 @@ def test_train(model, phi):
     verdict("train: the optimizer's options arrive", not np.array_equal(rate(kind="sgd"), rate(kind="adam")) and
             not np.array_equal(rate(kind="sgd"), rate(kind="sgd", momentum=0)) and
             np.array_equal(rate(kind="sgd"), rate(kind="sgd", rate=0.1, momentum=0.9)))
+    start = l2ladv.Maximizer(seed=1).parameters()
+
+    def moved(**o):
+        m = l2ladv.Maximizer(seed=1, **o)
+        again("rnn-adv", maximizer=m)
+        return m.parameters()
+
+    verdict("train: the word for the optimizer that is there keeps its rate", np.array_equal(moved(),
+            moved(optimizer="adam")) and np.array_equal(moved(), moved(optimizer={"kind": "adam"})) and
+            not np.array_equal(moved(), moved(optimizer="sgd")) and not np.array_equal(moved(), start))
+    got = again("plain", averaging=0.5)
+    a, b = got.averaged.parameters(), got.best.parameters()
+    verdict("train: averaging gives the averaged model, too", all(a[k].shape == v.shape for k, v in b.items()) and
+            not np.array_equal(a["classifier.fc3.weight"], b["classifier.fc3.weight"]) and
+            got.best.info == got.averaged.info and len(got) == 2)
+    verdict("train: without it there is none", again("plain").averaged is None)
     large = np.zeros((20, 1, 32, 32), np.float32)
     large[:, :, 2:30, 2:30] = x500[:20]
     best, _ = l2ladv.train(l2ladv.Model("smallcnn", width_multiplier=0.25), large, y500[:20], "plain", epochs=1,
@@ -364,6 +438,10 @@ def test_options(model, phi):
                                                                           targets[aimed["success"]]))
     init = run(steps=3).adversarial
     verdict("options: init", np.array_equal(run(steps=0, init=init, last_iterate=True).adversarial, init))
+    some = np.arange(20) % 3 == 0
+    part = run(only=some)
+    verdict("options: only", np.array_equal(part.adversarial[some], base.adversarial[some]) and
+            np.array_equal(part.adversarial[~some], x[~some]) and not np.array_equal(part.adversarial[some], x[some]))
     verdict("options: epsilon inf for searches", run("deepfool", "inf").records["success"].all())
     worst = l2ladv.attack_worst(model, x, y, ["fgsm", ("pgd", dict(steps=20, restarts=2)), ("square", dict(steps=20))],
             0.1)
@@ -373,6 +451,14 @@ def test_options(model, phi):
             y.astype(np.uint8), "pgd", 0.1))
             and same(base, l2ladv.attack(model, x.astype(np.float64), list(map(int, y)), "pgd", 0.1))
             and same(base, l2ladv.attack(model, np.repeat(x, 2, 0)[::2], np.repeat(y, 2)[::2], "pgd", 0.1)))
+    bytes_of = np.zeros(x.nbytes + 1, np.uint8)
+    bytes_of[1:] = np.frombuffer(x.tobytes(), np.uint8)
+    odd = bytes_of[1:].view(np.float32).reshape(x.shape)
+    its = np.zeros(4 * len(y) + 1, np.uint8)
+    its[1:] = np.frombuffer(y.astype(np.intc).tobytes(), np.uint8)
+    verdict("arrays at odd addresses", not odd.flags.aligned and all(a.flags.aligned for a in (
+        l2ladv._images("x", odd, model.shape), l2ladv._labels("y", its[1:].view(np.intc), len(x), 10))) and
+            same(base, l2ladv.attack(model, odd, its[1:].view(np.intc), "pgd", 0.1)))
     verdict("records have the fields of l2l_record", base.records.dtype.names == (
         "label", "clean", "predicted", "success", "attack", "step", "restart", "loss", "linf", "l2",
         "forwards", "backwards", "zero_gradients"))
@@ -416,8 +502,17 @@ def test_options(model, phi):
             ("a word for a number", TypeError, "step_size: 'eps' is not a number", dict(step_size="eps")),
             ("an objective that is not known", ValueError, "objective: 'ce' is not one of", dict(objective="ce")),
             ("targets out of range", ValueError, "targets: -1 of image 0", dict(targets=y * 0 - 1)),
+            ("numbers for truth values", TypeError, "only: dtype int64, expected bool", dict(only=y)),
+            ("truth values for fewer", ValueError, "only: shape 19, expected 20", dict(only=y[1:] > 3)),
             ("starting points for fewer", ValueError, "init: shape 19 x 1 x 28 x 28, expected 20", dict(init=x[1:]))):
         refused(what, kind, text, go, model, x, y, "pgd", 0.1, **options)
+    for name, value in (("step_size", 0.01), ("relative_step", 0.1), ("start", "clean"), ("last_iterate", True),
+                        ("targets", targets), ("only", some), ("objective", "margin"), ("confidence", 1.0)):
+        text = "autoattack has no option '%s'; there are norm, steps" % name
+        refused("autoattack: " + name, TypeError, text, l2ladv.autoattack, model, x, y, 0.1, **{name: value})
+        refused("the attack autoattack: " + name, TypeError, text, go, model, x, y, "autoattack", 0.1, **{name: value})
+    few = dict(steps=1, restarts=1, candidates=2, seed=1, first=3, batch=5, norm="linf", init=x[:5], targets=None)
+    verdict("autoattack takes what it has", len(l2ladv.autoattack(model, x[:5], y[:5], 0.1, **few).robust) == 5)
     verdict("after all these errors the same bits", same(base, run()))
 
 
@@ -490,6 +585,8 @@ def test_functions(model):
     del seen[:]
     refused("progress that says no", l2ladv.Cancelled, "cancelled after 8 of 20", l2ladv.attack, model, x, y, "pgd",
             0.1, batch=8, progress=lambda *a: False)
+    refused("progress that says no as NumPy does", l2ladv.Cancelled, "cancelled after 8 of 20", l2ladv.attack, model, x,
+            y, "pgd", 0.1, batch=8, progress=lambda *a: np.array([1, 2]).sum() > 5)
     l2ladv.autoattack(model, x[:6], y[:6], 0.1, steps=1, batch=2, progress=lambda *a: seen.append(a))
     verdict("progress of autoattack", seen == [(2, 6), (4, 6), (6, 6)], seen)
 
@@ -932,6 +1029,49 @@ def test_torch(model, phi):
             torch.nn.Linear(784, 10)))
     a, b = (l2ladv.attack(scripted, few, its, "pgd", 0.1) for _ in range(2))
     verdict("torch: a scripted module", same(a, b) and all(m.training for m in scripted.modules()))
+    frozen = torch.jit.freeze(torch.jit.script(torch.nn.Sequential(torch.nn.Sequential(torch.nn.Flatten(),
+            torch.nn.Linear(784, 10)))).eval())
+    for what, module in (("frozen", frozen), ("frozen, in another", torch.nn.Sequential(frozen, torch.nn.Dropout(0.5)))):
+        a, b = (l2ladv.attack(module, few, its, "pgd", 0.1) for _ in range(2))
+        verdict("torch: a scripted module that is " + what, same(a, b))
+
+    class Folds(torch.nn.Module):
+        """In evaluation it has its weights folded, by a train() of its own."""
+
+        def __init__(self):
+            super().__init__()
+            self.last, self.folded, self.seen = torch.nn.Linear(784, 10), False, set()
+
+        def train(self, mode=True):
+            self.folded = not mode
+            return super().train(mode)
+
+        def forward(self, t):
+            self.seen.add((self.training, self.folded))
+            return self.last(t.flatten(1))
+
+    folds = Folds()
+    outer = torch.nn.Sequential(folds)
+    for mode in (True, False):
+        folds.seen.clear()
+        outer.train(True)
+        folds.train(mode)
+        l2ladv.attack(outer, few, its, "fgsm", 0.1)
+        verdict("torch: a module's own train(), from mode %s" % mode, folds.seen == {(False, True)} and
+                (outer.training, folds.training, folds.folded) == (True, mode, not mode), (folds.seen, folds.folded))
+    moves = l2ladv.TorchModel(net, (1, 28, 28), mean=0.5, std=0.25)
+    net.double()
+    verdict("torch: a module that changed its type after TorchModel was made", np.isfinite(
+        l2ladv.attack(moves, few, its, "fgsm", 0.1).records["loss"]).all())
+    net.float()
+    leaf = torch.from_numpy(few).requires_grad_()
+    half = torch.from_numpy(few).bfloat16()
+    verdict("torch: images that want gradients, and of bfloat16", same(l2ladv.attack(net, leaf, its, "fgsm", 0.1),
+            l2ladv.attack(net, few, its, "fgsm", 0.1)) and leaf.grad is None and same(
+                l2ladv.attack(net, half, its, "fgsm", 0.1), l2ladv.attack(net, half.float().numpy(), its, "fgsm", 0.1)))
+    attached = l2ladv.External(lambda v: net(torch.from_numpy(v.copy())), shape=(1, 28, 28), classes=10)
+    verdict("torch: functions that return tensors", l2ladv.attack(attached, few, its, "square", 0.1,
+            steps=2).records["forwards"].all())
     tensors = l2ladv.attack(net, torch.from_numpy(few), torch.from_numpy(its), "fgsm", 0.1)
     verdict("torch: tensors as images and labels", same(tensors, l2ladv.attack(net, few, its, "fgsm", 0.1)))
     refused("torch: no module", TypeError, "module: function", l2ladv.TorchModel, lambda t: t, (1, 28, 28))
