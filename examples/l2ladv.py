@@ -36,8 +36,11 @@ at the next call of a model behind functions, at the end of a training step, or,
 models, at the end of the attack's `batch` of images.
 
 Threads. Models and maximizers of the header share one context: one of their calls runs at a time,
-in any thread. Each External has a context of its own. After a fork the child uses one thread,
-because GNU's OpenMP does not survive it.
+in any thread. Each External has a context of its own. A thread may be inside of one model's call
+and, from a function of yours, call another's; if two threads do so crosswise, each would wait for
+the other, and one of them gets an Error instead. After a fork the child uses one thread, because
+GNU's OpenMP does not survive it. After torch.set_flush_denormal(True) every call that computes
+fails with the header's error: it needs denormal ("subnormal") numbers.
 
 Environment: CC, CFLAGS (-O2), LDFLAGS; L2LADV_CACHE, the folder for libraries, which may be emptied
 at any time (~/.cache/l2ladv); L2LADV_HEADER, the header, if it lies neither beside this file nor

@@ -1080,6 +1080,11 @@ def test_torch(model, phi):
     refused("torch: three means for one channel", ValueError, "mean: shape 3", l2ladv.TorchModel, net, (1, 28, 28),
             mean=[0, 0, 0], std=1)
     refused("torch: mean alone", TypeError, "mean and std go together", l2ladv.TorchModel, net, (1, 28, 28), mean=0)
+    if torch.set_flush_denormal(True):
+        refused("torch: numbers flushed to 0", l2ladv.Error, "takes subnormal numbers for 0", l2ladv.attack, net, few,
+                its, "pgd", 0.1)
+        torch.set_flush_denormal(False)
+        verdict("torch: of which the documentation tells", "torch.set_flush_denormal(True)" in l2ladv.__doc__)
     detached = l2ladv.External(lambda v: net(torch.from_numpy(v.copy())).detach().numpy(), shape=(1, 28, 28),
             classes=10)
     verdict("torch: behind functions of one's own", l2ladv.attack(detached, few, its, "square", 0.1,
@@ -1094,6 +1099,11 @@ def test_documentation():
     with open(os.path.join(ROOT, "README.md")) as f:
         blocks = re.findall(r"(?ms)^```python\n(.*?)^```$", f.read())
     verdict("README.md has examples in Python", len(blocks) >= 2, len(blocks))
+    with open(os.path.join(ROOT, "README.md")) as f:
+        section = f.read().split("\n## Python\n")[1].split("\n## ")[0]
+    verdict("README.md names what is to be copied, and what no call survives", all("`%s`" % name in section
+            for names in l2ladv.BESIDE.values() for name in names) and "`data/`" in section and
+            "torch.set_flush_denormal" in section)
     demo = "import sys\n%simport l2ladv\nr = l2ladv.demo(n=4, epochs=1)\nassert list(r.stages)[0] == 'clean'"
     demos = ([("the demo", "")] if torch else []) + [("the demo without PyTorch", "sys.modules['torch'] = None\n")]
     demos = [(what, block, python(demo % block)) for what, block in demos]
