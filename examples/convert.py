@@ -16,6 +16,7 @@ state_dict, for net.load_state_dict(torch.load(...)). Needs PyTorch, nothing els
 """
 import argparse
 import collections
+import contextlib
 import ctypes
 import errno
 import inspect
@@ -37,6 +38,11 @@ ARCHS = {"smallcnn": ("feature_extractor.conv1.weight", "classifier.fc3.weight",
          "vgg16": ("features.0.weight", "classifier.weight", 512),
          "wrn": ("conv1.weight", "fc.weight", 64),
          "resnet18": ("conv1.weight", "fc.weight", 512)}
+# What the names of a network begin with, and end in.
+PARTS = {"smallcnn": ("feature_extractor", "classifier"), "vgg16": ("features", "classifier"),
+         "wrn": ("conv1", "block1", "block2", "block3", "bn1", "fc"),
+         "resnet18": ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")}
+LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 # Under which names checkpoints hold a state_dict, and what modules around a network call it.
 HOLDERS = ("state_dict", "model_state_dict", "model", "net")
 WRAPPERS = ("module", "_orig_mod")
@@ -47,6 +53,9 @@ NORMALISERS = (("normalizer.new_mean", "normalizer.new_std", "model."),
 TRUST = """
 --trust loads pickled objects too; that runs whatever code the file contains, so do it only with a
 file whose origin you trust"""
+
+
+Odd = collections.namedtuple("Odd", "reason")  # in place of a tensor that cannot be one
 
 
 def fail(path, reason):
@@ -71,12 +80,28 @@ def load_checkpoint(path, trust):
     value = value.state_dict() if isinstance(value, torch.nn.Module) else value
     if not isinstance(value, dict) or not value:
         fail(path, "no state_dict, but %s" % type(value).__name__)
+    tensors = {}
     for name, t in value.items():
-        if not isinstance(name, str) or not torch.is_tensor(t):
-            fail(path, "'%s' is no tensor, but %s" % (name, type(t).__name__))
-        if t.dtype not in NAMES or t.layout != torch.strided:
-            fail(path, "'%s' is %s, %s; known are dense %s" % (name, t.dtype, t.layout, ", ".join(TYPES)))
-    return {name: t.detach().contiguous() for name, t in value.items()}
+        if not isinstance(name, str):
+            fail(path, "'%s' is no name, but %s" % (name, type(name).__name__))
+        if not torch.is_tensor(t):
+            tensors[name] = Odd("no tensor, but %s" % type(t).__name__)
+        elif t.dtype not in NAMES or t.layout != torch.strided:
+            tensors[name] = Odd("%s, %s; known are dense %s" % (t.dtype, t.layout, ", ".join(TYPES)))
+        else:
+            tensors[name] = t.detach().contiguous()
+    return tensors
+
+
+def own(path, tensors, arch):
+    """The tensors without what a file has beside the network and cannot be kept: what a module calls its
+    extra state, and names that the architecture, if it is known, does not have."""
+    for name, t in tensors.items():
+        first, last = name.split(".")[0], name.split(".")[-1]
+        beside = last == "_extra_state" or (arch in PARTS and not (first in PARTS[arch] and last in LEAVES))
+        if isinstance(t, Odd) and not beside:
+            fail(path, "'%s' is %s" % (name, t.reason))
+    return {name: t for name, t in tensors.items() if not isinstance(t, Odd)}
 
 
 def unwrap(tensors):
@@ -108,6 +133,9 @@ def tidy(path, tensors):
             break
     else:
         return tensors, None
+    for name in (mean, deviation):
+        if isinstance(tensors[name], Odd):
+            fail(path, "'%s' is %s" % (name, tensors[name].reason))
     norm = [tensors[n].double().flatten().tolist() for n in (mean, deviation)]
     if len(norm[0]) != len(norm[1]) or not all(0 < d < float("inf") for d in norm[1]) or \
             not all(abs(m) < float("inf") for m in norm[0]):
@@ -115,10 +143,17 @@ def tidy(path, tensors):
     # robustness also has all of it under 'attacker.': the same tensors, once more.
     for name, t in tensors.items():
         twin = tensors.get(name[len("attacker."):])
-        if name.startswith("attacker." + prefix) and twin is not None and not torch.equal(t, twin):
+        if name.startswith("attacker." + prefix) and twin is not None and \
+                not (t == twin if isinstance(t, Odd) or isinstance(twin, Odd) else torch.equal(t, twin)):
             fail(path, "'%s' differs from '%s'" % (name, name[len("attacker."):]))
     inner = {n[len(prefix):]: t for n, t in tensors.items() if n.startswith(prefix) and n not in (mean, deviation)}
     return unwrap(inner), norm
+
+
+def exact(v):
+    """The number as text that is read as the same number."""
+    text = "%.9g" % v
+    return text if float(text) == v else repr(float(v))
 
 
 def describe(a, tensors, norm):
@@ -126,13 +161,13 @@ def describe(a, tensors, norm):
     metadata = {"format": "pt"}
     for key, given, found in zip(("mean", "deviation"), (a.mean, a.deviation), norm or (None, None)):
         if given or found:
-            metadata[key] = ",".join("%.9g" % v for v in given or found)
+            metadata[key] = ",".join(map(exact, given or found))
     if not a.arch:
         return metadata
     first, last, unit = ARCHS[a.arch]
     if first not in tensors or last not in tensors or tensors[last].dim() != 2:
-        fail(a.source, "not a %s, which has '%s' and '%s'; this file begins with '%s'" % (
-            a.arch, first, last, next(iter(tensors))))
+        fail(a.source, "not a %s, which has '%s' and '%s'; this file %s" % (
+            a.arch, first, last, "begins with '%s'" % next(iter(tensors)) if tensors else "has no tensors"))
     if tensors[first].dim() != 4:
         fail(a.source, "not a %s: '%s' has %d dimensions, not 4" % (a.arch, first, tensors[first].dim()))
     blocks = len([n for n in tensors if n.startswith("block1.layer.") and n.endswith(".conv1.weight")])
@@ -140,7 +175,7 @@ def describe(a, tensors, norm):
     known = {"classes": a.classes or tensors[last].shape[0], "width": a.width or tensors[last].shape[1] / unit,
              "depth": (a.depth or 6 * blocks + 4) if a.arch == "wrn" else 0, "channels": channels,
              "height": a.size and a.size[0], "image_width": a.size and a.size[1]}
-    metadata.update({key: "%.9g" % v for key, v in known.items() if v}, arch=a.arch)
+    metadata.update({key: exact(v) for key, v in known.items() if v}, arch=a.arch)
     for key in ("mean", "deviation"):
         given = metadata[key].count(",") + 1 if key in metadata else channels
         if given != channels:
@@ -164,6 +199,11 @@ def place(path, write):
             write(f)
         mask = os.umask(0)
         os.umask(mask)
+        if there and hasattr(os, "chown"):
+            old, new = os.stat(path), os.stat(beside)
+            if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+                with contextlib.suppress(PermissionError):  # only root can give a file away
+                    os.chown(beside, old.st_uid, old.st_gid)
         os.chmod(beside, stat.S_IMODE(os.stat(path).st_mode) & 0o777 if there else 0o666 & ~mask)
         os.replace(beside, path)
     except BaseException:  # also ctrl-C
@@ -196,12 +236,21 @@ def load_safetensors(path):
         if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
             fail(path, "__metadata__ is no dictionary of texts")
         for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            t = torch.empty(entry["shape"], dtype=TYPES[entry["dtype"]])
-            if not 0 <= begin <= end <= len(data) or end - begin != t.numel() * t.element_size():
+            (begin, end), shape, dtype = entry["data_offsets"], entry["shape"], TYPES.get(entry["dtype"])
+            count = 1
+            for n in shape:
+                if not isinstance(n, int) or n < 0:
+                    fail(path, "'%s' has the shape %s" % (name, shape))
+                count *= n
+            size = dtype and count * torch.empty(0, dtype=dtype).element_size()
+            if not 0 <= begin <= end <= len(data) or (dtype and end - begin != size):
                 fail(path, "'%s' cannot be bytes %d to %d of %d: cut off or damaged" % (name, begin, end, len(data)))
-            ctypes.memmove(t.data_ptr(), data[begin:end], end - begin)
-            tensors[name], total = t, total + end - begin
+            total += end - begin
+            if not dtype:
+                tensors[name] = Odd("%s; known are %s" % (entry["dtype"], ", ".join(TYPES)))
+                continue
+            tensors[name] = torch.empty(shape, dtype=dtype)
+            ctypes.memmove(tensors[name].data_ptr(), data[begin:end], end - begin)
     except OSError as e:
         fail(path, e.strerror)
     except Exception as e:  # of many types: whatever is wrong with the header
@@ -256,6 +305,8 @@ def main():
     others = len(tensors)
     if not back:
         tensors, norm = tidy(a.source, tensors)
+    tensors = own(a.source, tensors, a.arch or metadata.get("arch"))
+    if not back:
         metadata = {**metadata, **describe(a, tensors, norm)}
     others -= len(tensors)
     try:

@@ -60,6 +60,7 @@ import re
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -1914,14 +1915,20 @@ def read_idx(images, labels, n=None):
     arrays = []
     for path, rank in ((images, 3), (labels, 1)):
         with open(path, "rb") as f:
-            data = f.read()
-        if len(data) < 4 + 4 * rank or data[:4] != bytes((0, 0, 8, rank)):
-            raise FormatError(-1, "%s: not an IDX file of bytes with %d axes" % (path, rank))
-        shape = np.frombuffer(data, ">i4", rank, 4)
-        if len(data) != 4 + 4 * rank + int(np.prod(shape, dtype=np.int64)):
-            raise FormatError(-1, "%s: %d bytes do not hold %s numbers" % (path, len(data),
-                                                                            _by(shape)))
-        arrays.append(np.frombuffer(data, np.uint8, -1, 4 + 4 * rank).reshape(shape)[:n])
+            head = f.read(4 + 4 * rank)
+            if len(head) < 4 + 4 * rank or head[:4] != bytes((0, 0, 8, rank)):
+                raise FormatError(-1, "%s: not an IDX file of bytes with %d axes" % (path, rank))
+            shape, count = np.frombuffer(head, ">i4", rank, 4).tolist(), 1
+            for axis in shape:
+                count *= axis
+            about = os.fstat(f.fileno())
+            size, data = about.st_size, b""
+            if min(shape) >= 0 and (size == len(head) + count or not stat.S_ISREG(about.st_mode)):
+                data = f.read(count + 1)
+                size = len(head) + len(data)
+        if min(shape) < 0 or size != len(head) + count:
+            raise FormatError(-1, "%s: %d bytes do not hold %s numbers" % (path, size, _by(shape)))
+        arrays.append(np.frombuffer(data, np.uint8).reshape(shape)[:n])
     x, y = arrays
     if len(x) != len(y):
         raise FormatError(-1, "%s has %d images, %s %d labels" % (images, len(x), labels, len(y)))

@@ -69,7 +69,7 @@ for arch, width, depth, size in (("smallcnn", 0.5, 0, 0), ("vgg16", 0.25, 0, 0),
         np.save(arch + "-z.npy", net(x.double()).numpy())
         scaled = (x.double() - mean.double().view(-1, 1, 1)) / deviation.double().view(-1, 1, 1)
         np.save(arch + "-scaled.npy", net(scaled).numpy())
-    print(arch, ",".join("%.9g" % v for v in mean), ",".join("%.9g" % v for v in deviation))
+    print(arch, ",".join(repr(float(v)) for v in mean), ",".join(repr(float(v)) for v in deviation))
 
 state = torch.load("vgg16.pt")
 torch.save({"epoch": 3, "state_dict": {"module." + n: t for n, t in state.items()}}, "parallel.pt")
@@ -113,6 +113,10 @@ torch.save({"a": torch.rand(3, 4).t(), "b": torch.tensor(7), "c": torch.rand(5).
             "h": torch.tensor([True, False]), "i": torch.arange(3, dtype=torch.uint8), "j": -torch.arange(3, dtype=torch.int8),
             "k": -torch.arange(3, dtype=torch.int16), "l": -torch.arange(3, dtype=torch.int32)}, "types.pt")
 torch.save({"a": torch.ones(3, dtype=torch.complex64)}, "complex.pt")
+torch.save({**state, "ema.weight": torch.ones(3, dtype=torch.complex64), "features._extra_state": {"a": 1}, "epoch": 3,
+            "features.mask": torch.ones(2).to_sparse()}, "beside.pt")
+torch.save({**state, "features.0.weight": state["features.0.weight"].to(torch.complex64)}, "within.pt")
+torch.save({"a": torch.ones(3), "b._extra_state": None}, "extra.pt")
 torch.save({"a": 1}, "number.pt")
 torch.save(torch.nn.Linear(2, 3), "object.pt")
 PYTHON
@@ -201,12 +205,50 @@ with open("foreign.safetensors", "wb") as f:
     convert.save_safetensors(f, torch.load("robustness.pt")["model"], {"format": "pt", "author": "another"})
 PYTHON
 claim "tensors that others saved as safetensors" "$python" foreign.py "$examples"
+cat >odd.py <<'PYTHON'
+import json
+import struct
+import sys
+
+name, out, key, dtype, size = sys.argv[1:]  # a model file with an entry more, of bytes of zero
+with open(name, "rb") as f:
+    data = f.read()
+length = struct.unpack_from("<Q", data)[0]
+header, data = json.loads(data[8:8 + length]), data[8 + length:]
+header[key] = {"dtype": dtype, "shape": [3], "data_offsets": [len(data), len(data) + int(size)]}
+text = json.dumps(header).encode()
+with open(out, "wb") as f:
+    f.write(struct.pack("<Q", len(text)) + text + data + bytes(int(size)))
+PYTHON
+for entry in "scale U16 6" "scale F8_E4M3 3" "scale C64 24" "features.0.scale F4 2"; do
+    claim "an entry of another type: $entry" "$python" odd.py vgg16.safetensors more.safetensors $entry
+    claim "which is beside the network" convert more.safetensors p.safetensors --arch vgg16
+    cp output told
+    claim "is left out, and counted" grep -qF ", 1 more that are beside the network are left out" told
+    claim "and the model is the same" cmp p.safetensors vgg16.safetensors
+    claim "on the way back it is, too" convert more.safetensors back.pt
+    claim "to the same" "$python" same.py vgg16.pt back.pt
+done
+"$python" odd.py vgg16.safetensors more.safetensors features.2.weight U16 6
+refused "an entry of another type in the network" "'features.2.weight' is U16; known are F64" \
+    convert more.safetensors o.safetensors --arch vgg16
 claim "become a model file" convert foreign.safetensors n.safetensors --arch vgg16
 claim "with all that is known of it" logits vgg16 n.safetensors vgg16-scaled.npy
 claim "every type, no dimension, no entry, transposed, odd names" convert types.pt types.safetensors
 claim "and back" convert types.safetensors back.pt
 claim "to the same" "$python" same.py types.pt back.pt
 claim "a state_dict called net" convert called_net.pt net.safetensors
+claim "what is no tensor, or of another type, beside the network" convert beside.pt p.safetensors --arch vgg16 --width 0.25
+cp output told
+claim "is left out, and counted" grep -qF ", 4 more that are beside the network are left out" told
+claim "and the model is the same" cmp p.safetensors vgg16.safetensors
+claim "an extra state that is no tensor, without an architecture" convert extra.pt p.safetensors
+refused "a type that model files do not have, in the network" "'features.0.weight' is torch.complex64" \
+    convert within.pt o.safetensors --arch vgg16
+claim "a width and a normalisation of many digits" convert vgg16.pt p.safetensors --arch vgg16 --width 0.12345678901234567 \
+    --mean 0.1,0.30000000000000004,0.3333333333333333 --deviation 0.25,1e-3,0.2
+claim "stay what they are" grep -qF '"mean": "0.1,0.30000000000000004,0.3333333333333333", "deviation": "0.25,0.001,0.2"' p.safetensors
+claim "to the last digit" grep -qF '"width": "0.12345678901234566"' p.safetensors
 claim "a whole module with --trust" convert object.pt object.safetensors --trust
 claim "--help" convert --help
 
@@ -232,6 +274,14 @@ claim "into a pipe" convert vgg16.pt pipe.safetensors --arch vgg16
 wait
 claim "whose reader gets it" cmp got vgg16.safetensors
 claim "and which stays one" test -p pipe.safetensors
+if [ "$(id -u)" -eq 0 ]; then
+    chown 1234:2345 there/file.safetensors
+    claim "by root, over another user's file" convert vgg16.pt there/file.safetensors --arch vgg16
+    claim "which stays that user's" sh -c '[ "$(stat -c "%u %g %a" there/file.safetensors)" = "1234 2345 640" ]'
+    chown 0:0 there/file.safetensors
+else
+    echo "skipped: another user's file, for which one must be root"
+fi
 (ulimit -f 8 && trap '' XFSZ && convert vgg16.pt there/file.safetensors) >output 2>&1
 [ $? -eq 1 ] && grep -q 'convert.py: there/file.safetensors: ' output && ! grep -q Traceback output &&
     cmp -s there/file.safetensors vgg16.safetensors && [ "$(ls there | wc -l)" -eq 1 ]
@@ -255,10 +305,15 @@ refused "a model file that poses as a checkpoint" "posing.pt: damaged" convert p
 bytes() { "$python" -c 'import struct, sys; t = sys.argv[1].encode(); sys.stdout.buffer.write(struct.pack("<Q", len(t)) + t)' "$1"; }
 for header in '{"__metadata__": [1]}' '{"__metadata__": "x"}' '{"__metadata__": {"arch": 1}}' '{"__metadata__": null}' \
     '[]' '3' '"x"' 'null' '{"a": 1}' '{"a": {"dtype": "F32", "shape": 1, "data_offsets": [0, 0]}}' \
-    '{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 0]}}' '{"a": {"dtype": [], "shape": [], "data_offsets": 0}}'; do
+    '{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 0]}}' '{"a": {"dtype": "F32", "shape": [true], "data_offsets": 0}}' '{"a": {"dtype": [], "shape": [], "data_offsets": 0}}'; do
     bytes "$header" >odd.safetensors
     refused "a model file with the header $header" "convert.py: odd.safetensors: " convert odd.safetensors o.pt
 done
+bytes '{"a": {"dtype": "F32", "shape": [1099511627776], "data_offsets": [0, 0]}}' >odd.safetensors
+refused "a tensor of four terabytes that are not there" "'a' cannot be bytes 0 to 0 of 0: cut off or damaged" convert odd.safetensors o.pt
+bytes '{}' >odd.safetensors
+refused "a model file without tensors" "not a vgg16, which has 'features.0.weight' and 'classifier.weight'; this file has no tensors" \
+    convert odd.safetensors o.safetensors --arch vgg16
 "$python" -c 'import torch; torch.save({n: torch.ones(2) for n in ("features.0.weight", "classifier.weight")}, "flat.pt"); torch.save({"features.0.weight": torch.ones(2), "classifier.weight": torch.ones(2, 2)}, "flat2.pt")'
 refused "layers without dimensions" "not a vgg16" convert flat.pt o.safetensors --arch vgg16
 refused "a first layer without dimensions" "has 1 dimensions, not 4" convert flat2.pt o.safetensors --arch vgg16

@@ -920,6 +920,18 @@ def test_data():
     refused("an IDX file that is cut off", l2ladv.FormatError, "cut: 5000 bytes do not hold 500 x 28 x 28",
             l2ladv.read_idx,
             "cut", data % "labels-idx1")
+    for what, head, text in (("no IDX file", b"\0\0\x0d\3" + bytes(12), "not an IDX file"),
+                             ("one image of 4 GiB that is not there", b"\0\0\x08\3" + bytes.fromhex(
+                                 "00000001 00010000 00010001"), "bytes do not hold 1 x 65536 x 65537"),
+                             ("less than no images", b"\0\0\x08\3" + bytes.fromhex("ffffffff 00000001 00000001"),
+                              "bytes do not hold -1 x 1 x 1")):
+        with open("large", "wb") as f:
+            f.write(head)
+            f.truncate(1 << 32)
+        out = said(python("import resource, l2ladv\nresource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+                          "try: l2ladv.read_idx('large', 'large')\nexcept l2ladv.FormatError as e: print(e)"))
+        verdict("a file of 4 GiB is not read before its header: " + what, text in out, out)
+    os.remove("large")
 
 
 # ---- PyTorch ----
