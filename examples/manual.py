@@ -9,9 +9,12 @@ Names of functions, types, constants and macros lead to where they are declared,
 they are defined. Needs Python 3, nothing else.
 """
 import collections
+import errno
 import html
+import os
 import re
 import sys
+import tempfile
 
 NAME = r"(?:l2l_|L2L_|L2LADV_|L2LADVDEF)\w*"
 KEYWORDS = set("""auto bool break case char const continue default do double else enum extern false float for
@@ -522,17 +525,51 @@ def page(text):
        "".join(p.out), title, SCRIPT)
 
 
+def place(path, text):
+    """Writes a file whole or not at all, behind a link; what is no regular file in place."""
+    there = os.path.exists(path)
+    if there and not os.path.isfile(path):
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+        return
+    path = os.path.realpath(path)
+    if there and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    descriptor, beside = tempfile.mkstemp(".tmp", os.path.basename(path)[:50] + ".", os.path.dirname(path))
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as f:
+            f.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(beside, os.stat(path).st_mode & 0o777 if there else 0o666 & ~mask)
+        os.replace(beside, path)
+    except BaseException:  # also ctrl-C
+        os.unlink(beside)
+        raise
+
+
 def main():
     if len(sys.argv) != 3:
         sys.exit("usage: python3 manual.py ../l2ladv.h bin/manual.html")
+    source, target = sys.argv[1:]
     try:
-        with open(sys.argv[1], encoding="utf-8") as f:
+        if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
+            sys.exit("manual.py: %s: is the file that is read" % target)
+        with open(source, encoding="utf-8") as f:
             text = f.read()
-        functions, result = page(text)
-        with open(sys.argv[2], "w", encoding="utf-8") as f:
-            f.write(result)
     except OSError as e:
-        sys.exit("manual.py: %s: %s" % (e.filename, e.strerror))
+        sys.exit("manual.py: %s: %s" % (source, e.strerror))
+    except UnicodeDecodeError as e:
+        sys.exit("manual.py: %s: not l2ladv.h: not UTF-8 at byte %d" % (source, e.start))
+    for mark in (r"/\* \S+ - v\S+ - .*", r"(?s:.*)WHERE IS WHAT(?s:.*)History and licence", r"(?s:.*?)^/\* =+ \*/$"):
+        if not re.match(mark, text, re.M):
+            sys.exit("manual.py: %s: not l2ladv.h: expected a first line '/* NAME - vVERSION - ABOUT', a table of "
+                     "contents from 'WHERE IS WHAT' to 'History and licence', and chapters" % source)
+    functions, result = page(text)
+    try:
+        place(target, result)
+    except OSError as e:
+        sys.exit("manual.py: %s: %s" % (target, e.strerror))
     print("%s: %d chapters, %d functions of the interface, %d bytes" % (
         sys.argv[2], len(contents(text)), functions, len(result.encode())))
 

@@ -169,6 +169,35 @@ verdict "a header that is not there is named" $?
 "$python" "$examples/manual.py" "$header" nowhere/page.html >output 2>&1
 [ $? -eq 1 ] && grep -q '^manual.py: nowhere/page.html: No such file' output
 verdict "a folder that is not there, too" $?
+cp "$header" own.h
+ln -s own.h other.h
+for target in own.h other.h; do
+    "$python" "$examples/manual.py" own.h $target >output 2>&1
+    [ $? -eq 1 ] && grep -q "^manual.py: $target: is the file that is read" output && cmp -s own.h "$header"
+    verdict "the header is not written over, by the name $target" $?
+done
+mkdir there
+echo old >there/page.html
+chmod 640 there/page.html
+ln -s there/page.html link.html
+(ulimit -f 8 && trap '' XFSZ && "$python" "$examples/manual.py" own.h there/page.html) >output 2>&1
+[ $? -eq 1 ] && grep -q '^manual.py: there/page.html: ' output && [ "$(cat there/page.html)" = old ] && [ "$(ls there)" = page.html ]
+verdict "a full disk leaves the old page, and nothing beside it" $?
+"$python" "$examples/manual.py" own.h link.html >output 2>&1
+"$python" "$examples/manual.py" own.h page.html >>output 2>&1
+cmp page.html there/page.html >>output 2>&1 && [ -L link.html ] && ls -l there | grep -q '^-rw-r----- .*page.html' && [ "$(ls there)" = page.html ]
+verdict "a page behind a link is replaced, with its mode, and nothing is left beside it" $?
+claim "into a device" "$python" "$examples/manual.py" own.h /dev/null
+printf '\377\376' >bytes.h
+: >empty.h
+echo '/* a.h - v1 - only a first line */' >short.h
+sed '/History and licence/d' "$header" >table.h
+sed '/^\/\* =* \*\/$/d' "$header" >chapters.h
+for file in bytes.h empty.h short.h table.h chapters.h "$tests/run.sh"; do
+    "$python" "$examples/manual.py" "$file" other.html >output 2>&1
+    [ $? -eq 1 ] && grep -q "^manual.py: $file: not l2ladv.h: " output && ! grep -q Traceback output && [ ! -e other.html ]
+    verdict "another file is refused: $(basename "$file")" $?
+done
 
 # In a browser, where there is one: no page is wider than the window, on a phone, a tablet and a desk.
 browser=
