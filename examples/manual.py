@@ -9,6 +9,7 @@ Names of functions, types, constants and macros lead to where they are declared,
 they are defined. Needs Python 3, nothing else.
 """
 import collections
+import contextlib
 import errno
 import html
 import os
@@ -541,6 +542,11 @@ def place(path, text):
             f.write(text)
         mask = os.umask(0)
         os.umask(mask)
+        if there and hasattr(os, "chown"):
+            old, new = os.stat(path), os.stat(beside)
+            if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+                with contextlib.suppress(PermissionError):  # only root can give a file away
+                    os.chown(beside, old.st_uid, old.st_gid)
         os.chmod(beside, os.stat(path).st_mode & 0o777 if there else 0o666 & ~mask)
         os.replace(beside, path)
     except BaseException:  # also ctrl-C

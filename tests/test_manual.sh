@@ -187,6 +187,11 @@ verdict "a full disk leaves the old page, and nothing beside it" $?
 "$python" "$examples/manual.py" own.h page.html >>output 2>&1
 cmp page.html there/page.html >>output 2>&1 && [ -L link.html ] && ls -l there | grep -q '^-rw-r----- .*page.html' && [ "$(ls there)" = page.html ]
 verdict "a page behind a link is replaced, with its mode, and nothing is left beside it" $?
+if [ "$(id -u)" -eq 0 ]; then
+    chown 1234:2345 there/page.html
+    "$python" "$examples/manual.py" own.h there/page.html >output 2>&1 && [ "$(stat -c '%u %g %a' there/page.html)" = '1234 2345 640' ]
+    verdict "another user's page stays that user's" $?
+fi
 claim "into a device" "$python" "$examples/manual.py" own.h /dev/null
 printf '\377\376' >bytes.h
 : >empty.h
