@@ -524,11 +524,14 @@ static inline void apgd__point(const l2l_spot *p)
     aa__project(p, p->z);
 }
 
+/* So many percent of n, rounded down. */
+static inline int aa__percent(int n, int percent) { return (int)((int64_t)n * percent / 100); }
+
 /* The end of a window: halve the step? */
 static inline void apgd__check(const l2l_spot *p)
 {
     aa__walk *s = (aa__walk *)p->state;
-    const int T = p->attack->steps, least = T * 6 / 100, less = T * 3 / 100;
+    const int T = p->attack->steps, least = aa__percent(T, 6), less = aa__percent(T, 3);
     const size_t bytes = (size_t)p->n * sizeof *p->z;
     s->halved = s->rises <= 0.75 * s->window || (!s->halved && s->low >= s->high);
     s->low = s->high;
@@ -558,7 +561,8 @@ static inline void apgd__seen(const l2l_spot *p)
     if (p->fooled) l2l_spot_end(p);
     if (first) {
         s->eta = 2 * a->epsilon;
-        s->window = a->steps * 22 / 100 > 1 ? a->steps * 22 / 100 : 1;
+        s->window = aa__percent(a->steps, 22);
+        if (s->window < 1) s->window = 1;
         s->inside = s->rises = 0;
         s->halved = true;
         s->low = loss;
@@ -706,7 +710,7 @@ static inline void fab__seen(const l2l_spot *p)
         for (int64_t j = 0; j < p->n && !near_enough; j++)
             p->z[j] = p->x[j] + (l2l_real)0.9 * (p->z[j] - p->x[j]);
     }
-    if (++s->k < 2 * a->steps) return;
+    if (++s->k / 2 < a->steps) return; /* two looks a step */
     s->k = 0;
     if (++s->number == s->walks) l2l_spot_end(p);
 }

@@ -145,7 +145,7 @@ static inline void cw__seen(const l2l_spot *p)
     }
     if (s->found) s->high = fmin(s->high, s->constant);
     else s->low = fmax(s->low, s->constant);
-    s->constant = s->high < 1e10 ? (s->low + s->high) / 2 : 10 * s->constant;
+    s->constant = s->high < 1e10 ? (s->low + s->high) / 2 : fmin(10 * s->constant, 1e10);
     s->k = 0;
     if (++s->search == (int)a->number[0]) l2l_spot_end(p);
 }
@@ -341,8 +341,8 @@ static inline double sign_opt__unit(l2l_real *v, int64_t n)
     return norm;
 }
 
-/* A new direction: towards `init` as long as nothing is found, or noise, every other time of black
- * and white, as much of them as it happens (gray noise is often of one class); on a line down g. */
+/* A new direction: first towards `init`, then noise, every other time of black and white, as much of
+ * them as it happens (gray noise is often of one class); on a line down g. */
 static inline void sign_opt__turn(const l2l_spot *p, const l2l_stream *r)
 {
     sign_opt__course *s = (sign_opt__course *)p->state;
@@ -351,7 +351,7 @@ static inline void sign_opt__turn(const l2l_spot *p, const l2l_stream *r)
     if (s->phase == SIGN_OPT__LINE)
         for (int64_t j = 0; j < p->n; j++)
             v[j] = (l2l_real)((double)p->memory[0][j] - s->alpha * (double)p->memory[1][j]);
-    else if (p->distance < HUGE_VAL || !l2l_spot_init(p, v))
+    else if (s->k > 0 || p->distance < HUGE_VAL || !l2l_spot_init(p, v))
         for (int64_t j = 0; j < p->n; j++) {
             u = l2l_random_uniform(r, search__place(p->in->shape, j));
             v[j] = (l2l_real)(s->k % 2 ? u < share : u);
@@ -468,8 +468,8 @@ static const l2l_search sign_opt__search = {
     sizeof(sign_opt__course), 3, false, false, false, false, sign_opt__begin, NULL, sign_opt__point,
     sign_opt__seen};
 
-/* From a noise image, or `init`, to the boundary and along it; `steps` queries: 5,000; number[0]
- * directions for one gradient: 100. A model behind callbacks that knows no more than a label may give
+/* From `init`, where that is adversarial, or a noise image to the boundary and along it; `steps`
+ * queries: 5,000; number[0] directions for one gradient: 100. A model behind callbacks that knows no more than a label may give
  * one-hot logits. */
 static inline l2l_attack l2l_attack_sign_opt(double epsilon)
 {

@@ -53,6 +53,48 @@ static void ratio(void)
     l2l_context_free(c);
 }
 
+/* -- many steps --------------------------------------------------------------------------------- */
+
+/* 22 % of a thousand million steps are a window of APGD, and FAB-T's walk does not end at its first look. */
+static void many_steps(void)
+{
+    l2l_real pixel[5] = {0, 0, 0, 0, 0};
+    l2l_attack apgd = l2l_attack_apgd(0.1), fab = l2l_attack_fab_t(0.1);
+    l2l_record record;
+    l2l_inner in;
+    l2l_spot p;
+    aa__walk walk;
+    memset(&record, 0, sizeof record);
+    memset(&in, 0, sizeof in);
+    memset(&p, 0, sizeof p);
+    memset(&walk, 0, sizeof walk);
+    in.t = 2;
+    p.in = &in;
+    p.attack = &apgd;
+    p.state = &walk;
+    p.memory[0] = pixel;
+    p.memory[1] = pixel + 1;
+    p.memory[2] = pixel + 2;
+    p.n = 1;
+    p.z = pixel + 3;
+    p.g = pixel + 4;
+    p.record = &record;
+    apgd.steps = 1000000000;
+    walk.walks = 2;
+    apgd__seen(&p);
+    CHECK_INT(220000000, walk.window);
+    walk.window = 900000000;
+    apgd__check(&p);
+    CHECK_INT(870000000, walk.window);
+    memset(&walk, 0, sizeof walk);
+    walk.walks = 2;
+    fab.steps = 2000000000;
+    p.attack = &fab;
+    fab__seen(&p);
+    CHECK_INT(1, walk.k);
+    CHECK_INT(0, walk.number);
+}
+
 /* -- APGD, image by image ---------------------------------------------------------------------- */
 
 /* Loss and gradient of one image, NxCxHxW with N = 1. */
@@ -701,6 +743,7 @@ static void few_classes(void)
 int main(void)
 {
     RUN(ratio, "the difference of logits ratio and its gradient are those of the formula");
+    RUN(many_steps, "numbers of steps that are large do not overflow");
     RUN(apgd_twin, "APGD's losses and numbers of steps are those of a twin, in both norms");
     RUN(apgd_corner, "APGD reaches the best corner of the ball on a linear model");
     RUN(fab_closed_form, "FAB-T comes within a per cent of the nearest boundary of a linear model");

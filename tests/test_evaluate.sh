@@ -275,6 +275,9 @@ transfer:from=nowhere|nowhere: cannot open it
 transfer:images=b.npy:steps=3|images are made: no key 'steps'
 transfer:from=b.safetensors:attack=none|attack=none makes no images
 cw-l2:start=clean|no key 'start'
+bls:step=0.1|no key 'step'; bls takes steps
+fab-t:seed=3|no key 'seed'; fab-t takes steps
+fab-t-l2:seed=3|no key 'seed'; fab-t-l2 takes steps
 pgd,|no attack ''
 ,pgd|no attack ''
 pgd,,fgsm|no attack ''

@@ -773,6 +773,48 @@ static void begins_where_told(void)
     }
 }
 
+/* Where `init` is not adversarial Sign-OPT looks at noise, as without one. */
+static void begins_elsewhere(void)
+{
+    bench b;
+    l2l_context *c = test_context(1);
+    linear *o = linear_new(6, 5, 2, 645, 1);
+    l2l_attack a = l2l_attack_sign_opt(HUGE_VAL);
+    int i, found = 0;
+    begin(&b, c, linear_model(c, o, 1), 12, 0.4, 0.6);
+    for (i = 0; i < b.n; i++) b.labels[i] = linear_class(o, b.x + i * b.size);
+    a.steps = 300;
+    if (CHECK(checked_run(&b, &a)))
+        for (i = 0; i < b.n; i++) found += b.records[i].success;
+    CHECK(found > 0);
+    a.init = b.x; /* right, as all of them */
+    if (CHECK(checked_run(&b, &a)))
+        for (i = 0; i < b.n; i++) found -= b.records[i].success;
+    CHECK_INT(0, found);
+    bench_end(&b);
+    free(o);
+}
+
+/* Where nothing is adversarial the constant of Carlini and Wagner stays within its bounds. */
+static void constant_within_bounds(void)
+{
+    bench b;
+    l2l_context *c = test_context(1);
+    linear *o = linear_new(6, 5, 2, 645, 1);
+    l2l_attack a = l2l_attack_cw_l2(HUGE_VAL);
+    int i;
+    begin(&b, c, linear_model(c, o, 1), 3, 0.4, 0.6);
+    o->b[0] = 1e4;
+    memset(b.labels, 0, 3 * sizeof *b.labels);
+    a.steps = 2;
+    a.number[0] = 400; /* times 10 each would be beyond the largest double */
+    a.number[1] = 1e10;
+    if (CHECK(checked_run(&b, &a)))
+        for (i = 0; i < b.n; i++) CHECK(!b.records[i].success && b.records[i].forwards > 800);
+    bench_end(&b);
+    free(o);
+}
+
 /* On a network and by labels alone not much farther than what the gradient finds; Square fools more
    than noise does. */
 static void black_box_is_strong(void)
@@ -1127,6 +1169,8 @@ int main(void)
     RUN(few_active, "no image, one image, images that are wrong already");
     RUN(sign_opt_closed_form, "Sign-OPT finds a linear boundary by labels alone");
     RUN(begins_where_told, "searches begin at given starting points");
+    RUN(begins_elsewhere, "a start of Sign-OPT that is not adversarial takes nothing from it");
+    RUN(constant_within_bounds, "the constant of Carlini and Wagner is bounded");
     RUN(black_box_is_strong, "Sign-OPT comes near Carlini-Wagner, Square beats noise");
     RUN(same_everywhere, "results of searches do not depend on batch, threads or place");
     RUN(passes_are_counted, "an external model is asked as often as records say, and may stop");
