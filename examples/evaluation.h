@@ -21,6 +21,11 @@
 
 #include "../l2ladv.h"
 
+#if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__FAST_MATH__) || \
+    defined(_M_FP_FAST)
+#error "evaluation.h: -ffinite-math-only (part of -ffast-math and -Ofast) takes the checks for NaN away"
+#endif
+
 typedef struct l2l_evaluation_options {
     int limit;        /* the first so many images; 0: all */
     int batch;        /* 100 */
@@ -87,8 +92,9 @@ enum {
                                   * of one (`gives_up`) */
     L2L_WARN_QUERIES = 8,        /* attacks without gradients fool over 0.2 % of the images that
                                   * withstood all those with gradients */
-    L2L_WARN_ORDER = 16,         /* more steps or restarts of the same were weaker (with last_iterate
-                                  * by over 0.5 points); or one step of the length of several was
+    L2L_WARN_ORDER = 16,         /* more steps or restarts of the same were weaker (by over 0.5 points
+                                  * where more are no continuation: with last_iterate, and where
+                                  * the steps may depend on their number, as decay's); or one step of the length of several was
                                   * stronger than they, by over 0.5 points */
     L2L_WARN_TARGETS = 32        /* images were left alone: their target is their label */
 };
@@ -226,10 +232,12 @@ static inline bool es_settings(const l2l_evaluation *e, const l2l_attack *a, es_
     es_print(c, t, "maximizer.number: %s %s\nobjective.cut: %d\nobjective.confidence: %s\n",
              es_real(a->maximizer.number[0]).text, es_real(a->maximizer.number[1]).text,
              a->objective.cut, es_real(a->objective.confidence).text);
-    es_print(c, t, "number: %s %s\nminimal: %d\n", es_real(a->number[0]).text,
-             es_real(a->number[1]).text, a->minimal);
-    es_print(c, t, "targets (a digest): %s\ninit (a digest): %s\nlearned numbers (a digest): %s\n",
-             evaluation__targets(e, a).text,
+    es_print(c, t, "objective.needs_clean: %d\nnumber: %s %s\nminimal: %d\nqueries: %d\n",
+             a->objective.needs_clean, es_real(a->number[0]).text, es_real(a->number[1]).text,
+             a->minimal, a->queries);
+    es_print(c, t, "targets (a digest): %s\nonly (a digest): %s\ninit (a digest): %s\n"
+             "learned numbers (a digest): %s\n", evaluation__targets(e, a).text,
+             es_digest_of(a->only, (size_t)e->images * sizeof *a->only).text,
              es_digest_of(a->init, (size_t)e->images * es_pixels(e) * sizeof *a->init).text,
              es_learned(c, &a->maximizer).text);
     return !l2l_error(c);
@@ -315,6 +323,18 @@ static inline bool evaluation__counts(const l2l_evaluation *e, const l2l_series 
     return true;
 }
 
+/* The images of `only` that are right so far, to be freed. */
+static inline bool *evaluation__both(const l2l_evaluation *e, const bool *only)
+{
+    const size_t n = (size_t)e->images;
+    bool *both = (bool *)l2l_allocate(e->context, n * sizeof *both);
+    if (!both) return NULL;
+    memcpy(both, only, n * sizeof *both); /* a byte of no bool is left to the library's check */
+    for (size_t i = 0; i < n; i++)
+        if (!e->right[i]) both[i] = false;
+    return both;
+}
+
 /* An evaluation is a fold over records. _run makes those of images first .. first+n-1 under a series
  * of attacks, n records and, if wanted, n images NxCxHxW of the model's size, and changes nothing in
  * e. Of images that were spared the record says step -1 and predicted -1, and their place in
@@ -328,6 +348,7 @@ static inline bool l2l_evaluation_run(const l2l_evaluation *e, l2l_series attack
     const l2l_series *s = &attacks;
     const char *who = "l2l_evaluation_run";
     l2l_attack part[L2L_EVALUATION_STAGES];
+    bool *both[L2L_EVALUATION_STAGES] = {NULL};
     if (!evaluation__begun(e, who)) return false;
     l2l_context *c = e->context;
     if (!evaluation__series_ok(c, who, s) || !evaluation__given(c, who, "records", records))
@@ -338,9 +359,12 @@ static inline bool l2l_evaluation_run(const l2l_evaluation *e, l2l_series attack
     for (int k = 0; k < s->count; k++) {
         part[k] = s->attacks[k];
         part[k].progress = NULL;
-        if (e->options.skip_fooled && evaluation__counts(e, s)) part[k].only = e->right;
+        if (!e->options.skip_fooled || !evaluation__counts(e, s)) continue;
+        part[k].only = !part[k].only ? e->right : (both[k] = evaluation__both(e, part[k].only));
     }
-    l2l_evaluate(e->model, part, s->count, e->data, first, n, adversarial, records);
+    if (!l2l_error(c))
+        l2l_evaluate(e->model, part, s->count, e->data, first, n, adversarial, records);
+    for (int k = 0; k < s->count; k++) l2l_free(c, both[k]);
     for (int i = 0; i < n; i++)
         if (records[i].step < 0) {
             records[i].clean = e->clean[first + i];
@@ -640,14 +664,34 @@ static inline bool evaluation__records_ok(const l2l_evaluation *e, const l2l_ser
         if (b->attack < 0 || b->attack >= s->count)
             return evaluation__fail(c, L2L_ERROR_ARGUMENT, "%s: record %d: attack %d is not in 0..%d",
                                     who, i, b->attack, s->count - 1);
+        if (!(fabs(b->loss) <= DBL_MAX))
+            return evaluation__fail(c, L2L_ERROR_ARGUMENT, "%s: record %d: the loss %g is not finite",
+                                    who, i, b->loss);
+        if (!(b->linf >= 0 && b->linf <= DBL_MAX && b->l2 >= 0 && b->l2 <= DBL_MAX))
+            return evaluation__fail(c, L2L_ERROR_ARGUMENT, "%s: record %d: the norms %g (linf) and %g "
+                                    "(l2) are not finite and at least 0", who, i, b->linf, b->l2);
     }
     return true;
 }
 
-static inline bool l2l_evaluation_add(l2l_evaluation *e, l2l_series attacks,
-                                      const l2l_record *records, l2l_result *r)
+/* Do records of anywhere agree on the clean images? A model that does not answer the same twice need
+ * not. */
+static inline bool evaluation__clean_ok(const l2l_evaluation *e, const l2l_record *records)
 {
-    const l2l_series *s = &attacks;
+    for (int i = 0; i < e->images && !(e->checked & L2L_WARN_RANDOM); i++) {
+        const l2l_record *b = &records[i];
+        if (b->clean != e->clean[i] && (b->predicted >= 0 || b->clean != -1))
+            return evaluation__fail(e->context, L2L_ERROR_ARGUMENT, "l2l_evaluation_add: record %d: "
+                                    "the clean prediction is %d, but the evaluation's %d", i,
+                                    b->clean, e->clean[i]);
+    }
+    return true;
+}
+
+/* l2l_evaluation_add, of records that are this evaluation's own where `own` says so. */
+static inline bool evaluation__add(l2l_evaluation *e, const l2l_series *s, const l2l_record *records,
+                                   bool own, l2l_result *r)
+{
     evaluation__ran here, *all;
     memset(&here, 0, sizeof here);
     if (r) *r = here.result;
@@ -655,7 +699,7 @@ static inline bool l2l_evaluation_add(l2l_evaluation *e, l2l_series attacks,
     l2l_context *c = e->context;
     if (!evaluation__series_ok(c, "l2l_evaluation_add", s) ||
         !l2l_attack_worst(e->model, s->attacks, s->count, NULL, NULL, 0, NULL, NULL) || /* checks */
-        !evaluation__records_ok(e, s, records))
+        !evaluation__records_ok(e, s, records) || (!own && !evaluation__clean_ok(e, records)))
         return false;
     all = evaluation__settings(e, s, &here)
               ? (evaluation__ran *)l2l_allocate(c, ((size_t)e->n_ran + 1) * sizeof *all) : NULL;
@@ -673,6 +717,12 @@ static inline bool l2l_evaluation_add(l2l_evaluation *e, l2l_series attacks,
     return true;
 }
 
+static inline bool l2l_evaluation_add(l2l_evaluation *e, l2l_series attacks,
+                                      const l2l_record *records, l2l_result *r)
+{
+    return evaluation__add(e, &attacks, records, false, r);
+}
+
 /* records: e->images of them, or NULL; adversarial: e->images images, or NULL. */
 static inline bool l2l_evaluation_series(l2l_evaluation *e, l2l_series s, l2l_result *r,
                                          l2l_record *records, l2l_real *adversarial)
@@ -685,7 +735,7 @@ static inline bool l2l_evaluation_series(l2l_evaluation *e, l2l_series s, l2l_re
     if (!records)
         records = own = (l2l_record *)l2l_allocate(e->context, (size_t)e->images * sizeof *own);
     bool ok = records && evaluation__run(e, &s, records, adversarial) &&
-              l2l_evaluation_add(e, s, records, r);
+              evaluation__add(e, &s, records, true, r);
     l2l_free(e->context, own);
     return ok;
 }
@@ -733,16 +783,37 @@ static inline bool evaluation__one_step(const evaluation__walk *a, const evaluat
            q->steps * evaluation__step(q) >= evaluation__step(p);
 }
 
+/* Are T steps of the attack the first T of more? A maximizer of one's own may look at in->T, and that
+ * which lets its steps shrink does. */
+static inline bool evaluation__continued(const l2l_attack *a)
+{
+    static const char known[] =
+        ",none,sign,gradient,momentum,learned,adam,line search,line search along g,l2lda,";
+    char name[64];
+    snprintf(name, sizeof name, ",%s,", es_name(a->maximizer.name));
+    return !a->last_iterate && !a->search && strstr(known, name) != NULL;
+}
+
+/* Is a, which is less than b, the beginning of b, so that it cannot be stronger? */
+static inline bool evaluation__beginning(const evaluation__ran *a, const evaluation__ran *b)
+{
+    for (int i = 0; i < a->count; i++) {
+        const l2l_attack *p = &a->walks[i].attack, *q = &b->walks[i].attack;
+        bool more = !p->last_iterate && !p->search && p->steps == q->steps;
+        if (!more && !evaluation__continued(p)) return false;
+    }
+    return true;
+}
+
 /* Is series a less than b, and yet stronger? */
 static inline bool evaluation__suspicious(const l2l_evaluation *e, const evaluation__ran *a,
                                           const evaluation__ran *b)
 {
-    const l2l_attack *p = &a->walks[0].attack;
     double by = b->result.accuracy - a->result.accuracy;
     bool less = a->count == b->count;
     if (a->result.attacked < e->images || b->result.attacked < e->images || by <= 0) return false;
     for (int i = 0; less && i < a->count; i++) less = evaluation__less(&a->walks[i], &b->walks[i]);
-    if (less) return by > (p->last_iterate || p->search ? 0.005 : 0);
+    if (less) return by > (evaluation__beginning(a, b) ? 0 : 0.005);
     return a->count == 1 && b->count == 1 && evaluation__one_step(&a->walks[0], &b->walks[0]) &&
            a->result.backwards && by > 0.005;
 }

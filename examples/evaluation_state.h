@@ -16,7 +16,8 @@
  * seconds and a line for every record; last a digest of it all. After each batch it is written whole
  * by l2l_save_bytes, so a process killed at any time leaves the old file or the new one. The file of
  * another model, other images or other attacks is refused with the first setting that differs, a
- * damaged one too. Numbers are written in the C locale. */
+ * damaged one too. Of two evaluations on one file the second to write is told, and writes nothing.
+ * Numbers are written in the C locale. */
 #ifndef EVALUATION_STATE_H
 #define EVALUATION_STATE_H
 
@@ -45,9 +46,13 @@ typedef struct evaluation_state {
     int count, added;        /* in `attacks`; of these so many in e */
     double (*clock)(void);   /* seconds from anywhere on; NULL, as it is opened: none are counted */
     double seconds;          /* that the attack added last took, in all sittings */
+    uint64_t last;           /* a digest of the file as it was read or written last; 0: none was */
 } evaluation_state;
 
-static const char es_format[] = "l2ladv evaluation 7";
+static const char es_format[] = "l2ladv evaluation 8";
+
+/* Attacks of one file; and, with room to spare, bytes of the settings of one, and of a record. */
+enum { ES_MOST_ATTACKS = 1000, ES_MOST_SETTINGS = 1 << 14, ES_MOST_RECORD = 400 };
 
 static inline bool es_fail(const evaluation_state *s, l2l_status status, const char *format, ...)
 {
@@ -172,23 +177,6 @@ static inline const char *es_differ(const char *there, const char *here, es_pair
 
 /* ---- the file ---- */
 
-static inline bool es_save(const evaluation_state *s)
-{
-    l2l_context *c = s->e->context;
-    es_text all = {NULL, 0, 0};
-    bool ok = es_append(c, &all, s->heading.at, s->heading.length);
-    for (int i = 0; ok && i < s->count; i++) {
-        const es_attack *k = &s->attacks[i];
-        ok = es_append(c, &all, k->settings.at, k->settings.length) &&
-             es_print(c, &all, "records: %s s\n", es_real(k->seconds).text) &&
-             es_append(c, &all, k->lines.at, k->lines.length);
-    }
-    ok = ok && es_print(c, &all, "end: %s\n", es_digest_of(all.at, all.length).text) &&
-         l2l_save_bytes(c, s->path, all.at, all.length);
-    l2l_free(c, all.at);
-    return ok;
-}
-
 /* What a record tells beyond label and clean prediction; and as a line, and back. */
 enum { ES_WHOLE = 8, ES_REAL = 3 };
 static const char *const es_names[ES_WHOLE + ES_REAL] = {
@@ -227,7 +215,12 @@ static inline int es_record_read(const char *line, int classes, l2l_record *b)
 static inline es_attack *es_room(evaluation_state *s)
 {
     l2l_context *c = s->e->context;
-    es_attack *more = (es_attack *)l2l_allocate(c, ((size_t)s->count + 1) * sizeof *more), *k;
+    es_attack *more, *k;
+    if (s->count >= ES_MOST_ATTACKS) {
+        es_fail(s, L2L_ERROR_ARGUMENT, "more than %d attacks", (int)ES_MOST_ATTACKS);
+        return NULL;
+    }
+    more = (es_attack *)l2l_allocate(c, ((size_t)s->count + 1) * sizeof *more);
     if (!more) return NULL;
     if (s->count) memcpy(more, s->attacks, (size_t)s->count * sizeof *more);
     l2l_free(c, s->attacks);
@@ -282,21 +275,77 @@ static inline bool es_attack_read(evaluation_state *s, const char **from)
     return es_append(c, &k->lines, lines, (size_t)(at - lines));
 }
 
-/* The whole file; `missing` if there is none. */
+/* So many bytes has a file at most. */
+static inline size_t es_most(const evaluation_state *s)
+{
+    uint64_t most = ES_MOST_SETTINGS + (uint64_t)s->e->images * ES_MOST_RECORD;
+    most *= ES_MOST_ATTACKS + 1;
+    return most < SIZE_MAX / 2 ? (size_t)most : SIZE_MAX / 2;
+}
+
+/* The first `most` bytes of the file, and its length; `missing` if there is none. A pipe or a device
+ * is refused. */
+static inline bool es_bytes(const evaluation_state *s, size_t most, es_text *t, size_t *length,
+                            bool *missing)
+{
+    l2l_context *c = s->e->context;
+    void *data = NULL;
+    errno = 0;
+    bool ok = l2l_load_bytes(c, s->path, most, &data, length);
+    *missing = !ok && l2l_error(c) == L2L_ERROR_FILE && errno == ENOENT;
+    if (*missing) l2l_error_clear(c);
+    ok = ok && es_append(c, t, (const char *)data, *length < most ? *length : most);
+    l2l_free(c, data);
+    return ok || *missing;
+}
+
+/* Is the file as this evaluation left it? It may be gone; another evaluation's progress stays. */
+static inline bool es_unchanged(const evaluation_state *s)
+{
+    es_text t = {NULL, 0, 0};
+    size_t length = 0;
+    bool missing, ok = es_bytes(s, es_most(s), &t, &length, &missing);
+    if (ok && !missing && (length > t.length || es_fold(ES_DIGEST, t.at, t.length) != s->last))
+        ok = es_fail(s, L2L_ERROR_FILE, "another evaluation has written to it meanwhile: that one "
+                     "goes on with it, this one must not");
+    l2l_free(s->e->context, t.at);
+    return ok;
+}
+
+static inline bool es_save(evaluation_state *s)
+{
+    l2l_context *c = s->e->context;
+    es_text all = {NULL, 0, 0};
+    bool ok = es_unchanged(s) && es_append(c, &all, s->heading.at, s->heading.length);
+    for (int i = 0; ok && i < s->count; i++) {
+        const es_attack *k = &s->attacks[i];
+        ok = es_append(c, &all, k->settings.at, k->settings.length) &&
+             es_print(c, &all, "records: %s s\n", es_real(k->seconds).text) &&
+             es_append(c, &all, k->lines.at, k->lines.length);
+    }
+    ok = ok && es_print(c, &all, "end: %s\n", es_digest_of(all.at, all.length).text) &&
+         l2l_save_bytes(c, s->path, all.at, all.length);
+    if (ok) s->last = es_fold(ES_DIGEST, all.at, all.length);
+    l2l_free(c, all.at);
+    return ok;
+}
+
+/* The whole file, if its first line is that of a state and it is no longer than one can be. */
 static inline bool es_read(const evaluation_state *s, es_text *t, bool *missing)
 {
-    char bytes[4096];
-    size_t n;
-    FILE *f = fopen(s->path, "rb");
-    *missing = !f && errno == ENOENT;
-    if (*missing) return true;
-    if (!f) return es_fail(s, L2L_ERROR_FILE, "cannot open it: %s", strerror(errno));
-    bool ok = es_append(s->e->context, t, "", 0);
-    while (ok && (n = fread(bytes, 1, sizeof bytes, f)) > 0)
-        ok = es_append(s->e->context, t, bytes, n);
-    if (ok && ferror(f)) ok = es_fail(s, L2L_ERROR_FILE, "cannot read it: %s", strerror(errno));
-    fclose(f);
-    return ok;
+    es_text head = {NULL, 0, 0};
+    size_t line = sizeof es_format - 1, length = 0;
+    bool ok = es_bytes(s, 64, &head, &length, missing) && !*missing;
+    if (ok && (strncmp(head.at, es_format, line) || head.at[line] != '\n'))
+        ok = es_fail(s, L2L_ERROR_FORMAT, "not an evaluation's state of this version: its first "
+                     "line is '%.40s', not '%s'; the version that wrote it can go on with it",
+                     es_pair_of(head.at).key, es_format);
+    if (ok && length > es_most(s))
+        ok = es_fail(s, L2L_ERROR_FORMAT, "%zu bytes, but a state of %d images has %zu at most",
+                     length, s->e->images, es_most(s));
+    ok = ok && es_bytes(s, es_most(s), t, &length, missing) && !*missing;
+    l2l_free(s->e->context, head.at);
+    return ok || *missing;
 }
 
 /* Takes its last line, the digest of all lines before it, away. */
@@ -304,10 +353,6 @@ static inline bool es_check_digest(const evaluation_state *s, es_text *t)
 {
     size_t n = sizeof "end: 0123456789abcdef\n" - 1;
     char end[40];
-    if (strncmp(t->at, es_format, sizeof es_format - 1) || t->at[sizeof es_format - 1] != '\n')
-        return es_fail(s, L2L_ERROR_FORMAT, "not an evaluation's state of this version: its first "
-                       "line is '%.40s', not '%s'; the version that wrote it can go on with it",
-                       es_pair_of(t->at).key, es_format);
     t->length -= t->length < n ? t->length : n;
     snprintf(end, sizeof end, "end: %s\n", es_digest_of(t->at, t->length).text);
     if (strlen(t->at) != t->length + n || strcmp(t->at + t->length, end))
@@ -323,6 +368,7 @@ static inline bool es_load(evaluation_state *s)
     es_text t = {NULL, 0, 0}, head = t;
     es_pair was, is;
     bool missing, ok = es_read(s, &t, &missing);
+    if (ok && !missing) s->last = es_fold(ES_DIGEST, t.at, t.length);
     if (ok && !missing && (ok = es_check_digest(s, &t)) != false) {
         const char *attacks = strstr(t.at, "\nattack: "), *at = attacks ? attacks + 1 : "";
         ok = es_append(s->e->context, &head, t.at, attacks ? (size_t)(at - t.at) : t.length);
@@ -340,7 +386,7 @@ static inline bool es_load(evaluation_state *s)
 
 static inline void evaluation_state_close(evaluation_state *s)
 {
-    if (!s->e) return;
+    if (!s || !s->e) return;
     for (int i = 0; i < s->count; i++) es_drop(s->e->context, &s->attacks[i]);
     l2l_free(s->e->context, s->attacks);
     l2l_free(s->e->context, s->heading.at);
@@ -350,10 +396,11 @@ static inline void evaluation_state_close(evaluation_state *s)
 /* For an evaluation that has begun and made no attack. Without a path nothing is kept. */
 static inline bool evaluation_state_open(evaluation_state *s, l2l_evaluation *e, const char *path)
 {
+    if (!s) return evaluation__given(e ? e->context : NULL, "evaluation_state_open", "the state", s);
     memset(s, 0, sizeof *s);
+    if (!evaluation__begun(e, "evaluation_state_open")) return false;
     s->e = e;
     s->path = path;
-    if (l2l_error(e->context)) return false;
     if (!path || (es_heading(e, &s->heading) && es_load(s))) return true;
     evaluation_state_close(s);
     return false;
@@ -386,14 +433,14 @@ static inline es_attack *es_next(evaluation_state *s, const l2l_series *a)
 static inline bool evaluation_state_series(evaluation_state *s, l2l_series a, l2l_result *r,
                                            l2l_record *records, l2l_real *adversarial)
 {
-    l2l_evaluation *e = s->e;
-    l2l_context *c = e ? e->context : NULL;
+    l2l_evaluation *e = s ? s->e : NULL;
     es_attack *k;
-    double begin = s->clock ? s->clock() : 0, before;
+    double begin = s && s->clock ? s->clock() : 0, before;
     bool ok;
     int n;
     if (r) memset(r, 0, sizeof *r);
-    if (!c || l2l_error(c)) return false;
+    if (!evaluation__begun(e, "evaluation_state_series")) return false;
+    l2l_context *c = e->context;
     if (!s->path) {
         ok = l2l_evaluation_series(e, a, r, records, adversarial);
         s->seconds = s->clock ? s->clock() - begin : 0;
@@ -416,7 +463,7 @@ static inline bool evaluation_state_series(evaluation_state *s, l2l_series a, l2
             !told->progress(told->user, at + n, e->images))
             es_fail(s, L2L_ERROR_CANCELLED, "cancelled after %d of %d images", at + n, e->images);
     }
-    if (l2l_evaluation_add(e, a, k->records, r)) {
+    if (evaluation__add(e, &a, k->records, true, r)) {
         if (records) memcpy(records, k->records, (size_t)e->images * sizeof *records);
         s->seconds = k->seconds;
         s->added++;

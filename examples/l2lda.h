@@ -24,6 +24,11 @@
 
 #include "../l2ladv.h"
 
+#if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__FAST_MATH__) || \
+    defined(_M_FP_FAST)
+#error "l2lda.h: -ffinite-math-only (part of -ffast-math and -Ofast) takes the checks for NaN away"
+#endif
+
 typedef struct l2lda_options {
     int channels, height, width, classes; /* of the images: 1x28x28, 10; height and width must be
                                            * multiples of 4, as 28 and 32 are */

@@ -16,6 +16,11 @@
 
 #include "../l2ladv.h"
 
+#if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__FAST_MATH__) || \
+    defined(_M_FP_FAST)
+#error "searches.h: -ffinite-math-only (part of -ffast-math and -Ofast) takes the checks for NaN away"
+#endif
+
 static inline int64_t search__refuse(l2l_inner *in, const l2l_attack *a, const char *why)
 {
     char text[200];

@@ -38,6 +38,11 @@ __declspec(dllimport) int __stdcall MultiByteToWideChar(unsigned, unsigned long,
 
 #include "../l2ladv.h"
 
+#if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__FAST_MATH__) || \
+    defined(_M_FP_FAST)
+#error "training_log.h: -ffinite-math-only (part of -ffast-math and -Ofast) takes the checks for NaN away"
+#endif
+
 typedef struct training_log {
     l2l_context *context;
     const char *path;       /* borrowed; NULL: none, and training_log_train is l2l_train */

@@ -77,7 +77,9 @@ static inline bool transfer_matrix(l2l_model *const *models, int n, const l2l_da
     const l2l_model_options *p = l2l_model_info(models[0]);
     size_t one = (size_t)p->channels * (size_t)p->height * (size_t)p->width;
     l2l_attack last[L2L_EVALUATION_STAGES];
-    if (!evaluation__series_ok(c, "transfer_matrix", &attack)) return false;
+    if (!evaluation__series_ok(c, "transfer_matrix", &attack) ||
+        !evaluation__given(c, "transfer_matrix", "accuracies", accuracies))
+        return false;
     for (int k = 0; k < attack.count; k++) {
         last[k] = attack.attacks[k];
         if (last[k].only)

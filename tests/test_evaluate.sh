@@ -251,6 +251,11 @@ refused "the state of another model" "weights (a digest) is" b --attack $list --
 refused "of other settings" "attack 2, square, was made with steps 300, not 200" \
     a --attack fgsm,square:steps=200 --state state
 refused "of another number of images" "images is 50 here, but in the file 60" a --attack $list --state state --limit 50
+mkfifo pipe
+refused "a state that is a pipe" "not a file of a known length" \
+    timeout 60 ./evaluate --data "$examples/data" --limit 60 --model a.safetensors --attack fgsm --state pipe
+refused "a state without an end" "not an evaluation's state of this version" \
+    timeout 60 ./evaluate --data "$examples/data" --limit 60 --model a.safetensors --attack fgsm --state /dev/zero
 refused "no state at all" "a.safetensors" a --attack $list --state a.safetensors
 
 # Refused, by name.

@@ -649,6 +649,169 @@ static void states_distrusted(void)
     free(state);
 }
 
+/* An attack's own choice of images holds where wrong ones are spared, too; a state of another choice
+   is of another attack. */
+static void sparing_among_some(void)
+{
+    setup s;
+    l2l_evaluation e;
+    evaluation_state kept;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a = l2l_attack_fgsm(0.05);
+    l2l_result r;
+    l2l_record records[MANY];
+    bool some[MANY];
+    char *state = beside("some");
+    int i, k, wanted = 0;
+    remove(state);
+    for (i = 0; i < MANY; i++) some[i] = i % 3 == 1;
+    o.batch = 17;
+    o.skip_fooled = true;
+    if (begin(&s, plain) && CHECK(begin_with(s.m, &s.d, &o, state, &e, &kept))) {
+        for (i = 0; i < MANY; i++) wanted += some[i] && e.right[i];
+        a.only = some;
+        CHECK(evaluation_state_attack(&kept, &a, &r, records, NULL));
+        CHECK(wanted > 10 && wanted < MANY / 3);
+        CHECK_INT(wanted, r.attacked);
+        for (i = 0; i < MANY; i++) CHECK(some[i] || records[i].predicted == -1);
+        end_with(&e, &kept);
+        for (k = 0; k < 2; k++) {
+            some[0] = k;
+            a.only = k ? some : NULL;
+            if (!CHECK(begin_with(s.m, &s.d, &o, state, &e, &kept))) break;
+            CHECK(!evaluation_state_attack(&kept, &a, &r, NULL, NULL));
+            CHECK_ERROR(s.c, L2L_ERROR_MISMATCH, "attack 1, fgsm, was made with only (a digest) ");
+            end_with(&e, &kept);
+        }
+    }
+    remove(state);
+    end(&s);
+    free(state);
+}
+
+/* No call on a state of an evaluation that could not begin does harm. */
+static void states_of_nothing(void)
+{
+    setup s;
+    l2l_evaluation e;
+    evaluation_state kept;
+    l2l_evaluation_options o = l2l_evaluation_default();
+    l2l_attack a = l2l_attack_fgsm(0.05);
+    char *state = beside("nothing");
+    FILE *f;
+    remove(state);
+    o.batch = 0;
+    if (begin(&s, plain)) {
+        CHECK(!l2l_evaluation_begin(s.m, &s.d, &o, &e));
+        CHECK(!evaluation_state_open(&kept, &e, state));
+        CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "batch 0");
+        CHECK(!evaluation_state_attack(&kept, &a, NULL, NULL, NULL));
+        CHECK(!evaluation_state_open(&kept, &e, state));
+        CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "evaluation_state_open: the evaluation has not begun");
+        CHECK(!evaluation_state_attack(&kept, &a, NULL, NULL, NULL));
+        evaluation_state_close(&kept);
+        CHECK(!evaluation_state_open(&kept, NULL, state));
+        evaluation_state_close(&kept);
+        f = fopen(state, "rb");
+        if (!CHECK(!f)) fclose(f);
+    }
+    remove(state);
+    end(&s);
+    free(state);
+}
+
+/* A file that is longer than a state can be is not read whole. */
+static void states_too_long(void)
+{
+    setup s;
+    l2l_evaluation e;
+    evaluation_state kept;
+    char *state = beside("long");
+    FILE *f;
+    if (begin(&s, plain)) {
+        f = fopen(state, "wb");
+        CHECK(f && fprintf(f, "%s\n", es_format) > 0 && !fseek(f, 99999999, SEEK_SET) &&
+              fputc('\n', f) >= 0 && !fclose(f));
+        CHECK(!begin_with(s.m, &s.d, NULL, state, &e, &kept));
+        CHECK_ERROR(s.c, L2L_ERROR_FORMAT, "100000000 bytes, but a state of 60 images has 40424384 at "
+                                           "most");
+    }
+    remove(state);
+    end(&s);
+    free(state);
+}
+
+/* Of two evaluations on one file the second to write is told, and the first one's progress stays. */
+static void states_of_two(void)
+{
+    setup s;
+    l2l_evaluation e[3];
+    evaluation_state kept[3];
+    l2l_attack a = l2l_attack_fgsm(0.05), pgd = l2l_attack_pgd(0.05);
+    char *state = beside("two");
+    int k;
+    remove(state);
+    if (begin(&s, plain)) {
+        for (k = 0; k < 2; k++) CHECK(begin_with(s.m, &s.d, NULL, state, &e[k], &kept[k]));
+        CHECK(evaluation_state_attack(&kept[0], &a, NULL, NULL, NULL));
+        CHECK(!evaluation_state_attack(&kept[1], &pgd, NULL, NULL, NULL));
+        CHECK_ERROR(s.c, L2L_ERROR_FILE, "out-evaluation-two: another evaluation has written to it");
+        CHECK(evaluation_state_attack(&kept[0], &pgd, NULL, NULL, NULL));
+        for (k = 0; k < 2; k++) end_with(&e[k], &kept[k]);
+        if (CHECK(begin_with(s.m, &s.d, NULL, state, &e[2], &kept[2]))) {
+            CHECK_INT(2, kept[2].count);
+            remove(state); /* who takes the file away wants a new one */
+            CHECK(evaluation_state_attack(&kept[2], &a, NULL, NULL, NULL));
+            CHECK(evaluation_state_attack(&kept[2], &pgd, NULL, NULL, NULL));
+            pgd.steps = 3;
+            CHECK(evaluation_state_attack(&kept[2], &pgd, NULL, NULL, NULL));
+            end_with(&e[2], &kept[2]);
+        }
+    }
+    remove(state);
+    end(&s);
+    free(state);
+}
+
+/* One image of 400, in which 20 steps are weaker than 10: where these are the first of those the
+   figures contradict each other, and where steps depend on their number they do not. */
+static void order_of_shrinking_steps(void)
+{
+    enum { N = 400 };
+    static const char *const names[] = {"sign", "decay", "one of my own", "decay"};
+    static l2l_record records[N];
+    setup s;
+    l2l_evaluation e;
+    l2l_dataset d;
+    l2l_real *x = test_array(N * PIXELS);
+    static int labels[N];
+    int i, k, more;
+    golden_fill(x, N * PIXELS, 78, 0, 1);
+    if (begin(&s, plain) && CHECK(l2l_dataset_from_arrays(s.c, x, labels, N, 1, 8, 8, CLASSES, &d))) {
+        for (k = 0; k < COUNT(names); k++) {
+            l2l_attack a = l2l_attack_pgd(0.1);
+            a.maximizer.name = names[k];
+            if (!CHECK(l2l_evaluation_begin(s.m, &d, NULL, &e))) break;
+            for (more = 0; more < 2; more++) {
+                if (k < 3) a.steps = more ? 20 : 10;
+                else a.restarts = 1 + more;
+                memset(records, 0, sizeof records);
+                for (i = 0; i < N; i++) {
+                    records[i].label = labels[i];
+                    records[i].clean = e.clean[i];
+                    records[i].predicted = i < 200 + more ? labels[i] : 1;
+                }
+                CHECK(l2l_evaluation_add(&e, l2l_series_of(&a), records, NULL));
+            }
+            CHECK_INT(k % 3 ? 0 : L2L_WARN_ORDER, l2l_evaluation_warnings(&e, NULL, 0));
+            l2l_evaluation_end(&e);
+        }
+        l2l_dataset_free(&d);
+    }
+    free(x);
+    end(&s);
+}
+
 /* Records are taken from anywhere, in any batches; those of other images are not. */
 static void folded(void)
 {
@@ -696,6 +859,22 @@ static void folded(void)
             CHECK(!l2l_evaluation_add(&f, l2l_series_of(&a[1]), parts, &q));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "record 5: predicted 5 is not in -1..4");
             parts[5].predicted = 0;
+            parts[7].l2 = (double)NAN;
+            CHECK(!l2l_evaluation_add(&f, l2l_series_of(&a[1]), parts, &q));
+            CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "record 7: the norms ");
+            parts[7].l2 = 0;
+            parts[7].linf = HUGE_VAL;
+            CHECK(!l2l_evaluation_add(&f, l2l_series_of(&a[1]), parts, &q));
+            CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "record 7: the norms ");
+            parts[7].linf = 0;
+            parts[8].loss = (double)NAN;
+            CHECK(!l2l_evaluation_add(&f, l2l_series_of(&a[1]), parts, &q));
+            CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "record 8: the loss ");
+            parts[8].loss = 0;
+            parts[9].clean = parts[9].predicted = (f.clean[9] + 1) % CLASSES;
+            CHECK(!l2l_evaluation_add(&f, l2l_series_of(&a[1]), parts, &q));
+            CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "record 9: the clean prediction is ");
+            parts[9].clean = f.clean[9];
             parts[6].label++;
             CHECK(!l2l_evaluation_add(&f, l2l_series_of(&a[1]), parts, &q));
             CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "record 6 is of label ");
@@ -817,6 +996,8 @@ static void matrix(void)
                 for (i = 0; i < MODELS * MODELS; i++) CHECK_NEAR(naive[i], accuracies[i], 1e-12);
         }
         CHECK(accuracies[0] < 0.3 && accuracies[3] > accuracies[0]);
+        CHECK(!transfer_matrix(m, MODELS, &s.d, l2l_series_of(&a), &o, NULL, NULL));
+        CHECK_ERROR(s.c, L2L_ERROR_ARGUMENT, "transfer_matrix: accuracies is NULL");
         i = 2;
         a.user = &i;
         a.progress = stop_after;
@@ -893,6 +1074,11 @@ int main(void)
     RUN(seconds_of_sittings, "seconds are those of all sittings");
     RUN(states_and_images, "images are made again, and a state stays as it is");
     RUN(states_distrusted, "a state with any byte changed, or cut off, is refused");
+    RUN(sparing_among_some, "an attack on some images spares the others, also in its state");
+    RUN(states_of_nothing, "an evaluation that has not begun has no state");
+    RUN(states_too_long, "a file too long for a state is not read");
+    RUN(states_of_two, "two evaluations on one file do not lose each other's progress");
+    RUN(order_of_shrinking_steps, "steps that depend on their number may be weaker by a little");
     RUN(folded, "records made in any batches add up to the same");
     RUN(matrix, "the transfer matrix is what attack and model give one by one");
     RUN(images_from_elsewhere, "images made elsewhere are scored in the ball");

@@ -21,6 +21,11 @@ for flag in -ffast-math -Ofast -ffinite-math-only; do
     refused "$flag in the implementing file is an error" "-ffinite-math-only" \
         "${CC:-cc}" -std=c99 "$flag" -fsyntax-only "$examples/l2ladv.c"
     printf '#include "%s/l2ladv.h"\nint main(void) { return 0; }\n' "${examples%/*}" >other.c
+    for header in autoattack evaluation_state l2lda searches training_log transfer; do
+        printf '#include "%s/%s.h"\nint main(void) { return 0; }\n' "$examples" $header >checks.c
+        refused "but in those with $header.h, which checks for NaN, it is one" "takes the checks for NaN away" \
+            "${CC:-cc}" -std=c99 "$flag" -fsyntax-only checks.c
+    done
     claim "$flag in other files is none" "${CC:-cc}" -std=c99 "$flag" -c other.c
 done
 

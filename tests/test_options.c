@@ -1005,7 +1005,7 @@ static void older_versions(void)
         make_older(state, "l2ladv evaluation ");
         CHECK(!evaluation_state_open(&kept, &e, state));
         CHECK_ERROR(w.c, L2L_ERROR_FORMAT, "not an evaluation's state of this version: its first "
-                    "line is 'l2ladv evaluation 6', not 'l2ladv evaluation 7'; the version that");
+                    "line is 'l2ladv evaluation 7', not 'l2ladv evaluation 8'; the version that");
         l2l_evaluation_end(&e);
     }
     remove(checkpoint);
