@@ -79,6 +79,7 @@ static void parse(int argc, char **argv)
         {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
     };
     const l2l_train_options t = l2l_train_default();
+    const char *idle;
     set.dataset = "embedded";
     set.arch = "smallcnn";
     set.method = "rnn-adv";
@@ -94,6 +95,15 @@ static void parse(int argc, char **argv)
     set.eps = cli_default_epsilon(set.eps, set.dataset);
     set.beta = training_beta(set.beta, set.dataset);
     if (set.resume && !set.checkpoint) cli_fail("--resume needs --checkpoint F");
+    if (cli_given(argc, argv, flags, "checkpoint-steps") && !set.checkpoint)
+        cli_fail("--checkpoint-steps needs --checkpoint F");
+    if (cli_given(argc, argv, flags, "test-limit") && !set.attack)
+        cli_fail("--test-limit needs --attack SPEC");
+    if (cli_given(argc, argv, flags, "beta") && !cli_listed("trades|rnn-trades", set.method,
+                                                            strlen(set.method)))
+        cli_fail("--beta: not for --method %s; it is for trades|rnn-trades", set.method);
+    if ((idle = cli_given(argc, argv, flags, "steps|eps-warmup")) && !strcmp(set.method, "plain"))
+        cli_fail("--%s: not for --method plain; it is for the others", idle);
     if (set.save_maximizer && strncmp(set.method, "rnn", 3))
         cli_fail("--save-maximizer: --method %s has no learned maximizer", set.method);
     check_outputs();
@@ -166,8 +176,8 @@ static l2l_train_options make_options(l2l_learned *phi)
     return o;
 }
 
-/* All ranks come here with the same error, of which one tells. A log or a checkpoint that could not
- * be written keeps nobody from saving what was trained until then. */
+/* All ranks come here with the same error, of which one tells. Once a step is made, no error keeps
+ * anybody from saving what was trained until then. */
 static int explain(l2l_context *c)
 {
     const char *text = l2l_error_text(c);
@@ -179,7 +189,7 @@ static int explain(l2l_context *c)
         fprintf(stderr, "  the parts decide how sums are rounded: go on with the --micro-batch of the "
                         "file, on any number of ranks\n");
     if (traffic.failed) MPI_Abort(MPI_COMM_WORLD, 1);
-    if (steps_made && l2l_error(c) == L2L_ERROR_FILE) l2l_error_clear(c);
+    if (steps_made && l2l_error(c) != L2L_ERROR_CANCELLED) l2l_error_clear(c);
     return stopped ? 128 + (int)cli_stopped : 1;
 }
 

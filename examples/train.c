@@ -162,6 +162,10 @@ static void parse(int argc, char **argv)
     cli_parse(argc, argv, "Trains a classifier, plainly or adversarially (Algorithm 1).", flags);
     set.eps = cli_default_epsilon(set.eps, set.dataset);
     if (set.resume && !set.checkpoint) cli_fail("--resume needs --checkpoint F");
+    if (cli_given(argc, argv, flags, "checkpoint-steps") && !set.checkpoint)
+        cli_fail("--checkpoint-steps needs --checkpoint F");
+    if (cli_given(argc, argv, flags, "momentum") && strcmp(set.opt, "sgd"))
+        cli_fail("--momentum: not for --opt %s; it is for sgd", set.opt);
     if ((!strncmp(set.method, "rnn", 3) || method_is("l2lda")) && set.phi_lr <= 0)
         cli_fail("--phi-lr '0': allowed is a number above 0");
     idle = cli_given(argc, argv, flags, MAXIMIZER_FLAGS);
@@ -285,6 +289,20 @@ static l2l_method make_method(l2l_learned *phi, l2lda *g)
     return method_is("l2lda") ? l2lda_method(g) : training_method(set.method, phi, set.beta);
 }
 
+/* A file's normalisation is the model's: another one, of --mean and --deviation, would not be heard. */
+static void check_normalisation(const l2l_model *m, const l2l_model_options *o)
+{
+    const l2l_model_options *own = l2l_model_info(m);
+    int i;
+    if (own->normalise != o->normalise)
+        cli_fail("--mean: for %d channels; %s has a normalisation of %d (0: none), which stays",
+                 o->normalise, set.init, own->normalise);
+    for (i = 0; i < o->normalise; i++)
+        if (fabs(own->mean[i] - o->mean[i]) > 0 || fabs(own->deviation[i] - o->deviation[i]) > 0)
+            cli_fail("--mean, --deviation: %.9g, %.9g for channel %d; %s has %.9g, %.9g, which stay",
+                     o->mean[i], o->deviation[i], i, set.init, own->mean[i], own->deviation[i]);
+}
+
 static l2l_model *make_model(l2l_context *c, const l2l_dataset *d)
 {
     l2l_model_options o = cli_architecture(set.arch, set.width, set.depth);
@@ -302,7 +320,8 @@ static l2l_model *make_model(l2l_context *c, const l2l_dataset *d)
         cli_fail("--deviation '%s': expected %d numbers, one for each channel", set.deviation,
                  o.channels);
     m = l2l_model_create(c, &o);
-    if (m && set.init) l2l_model_load(m, set.init, &extra);
+    if (m && set.init && l2l_model_load(m, set.init, &extra) && set.mean)
+        check_normalisation(m, &o);
     return m;
 }
 
@@ -461,7 +480,7 @@ static bool train(l2l_context *c, l2l_trainer *t, training_log *log, const displ
 }
 
 /* Training ended early. Exit status 130 after ctrl-C; else 1, with what there is saved: the last good
- * state, or, where the log could not be written, a checkpoint to go on from. */
+ * state and, if that is one to go on from, a checkpoint. Before the first step there is nothing. */
 static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_learned *phi,
                         l2lda *g, const display *s)
 {
@@ -478,9 +497,9 @@ static int explain_stop(l2l_context *c, const l2l_model *m, l2l_trainer *t, l2l_
             printf("nothing is kept: with --checkpoint F it could go on later\n");
         return 128 + (int)cli_stopped;
     }
-    if (status != L2L_ERROR_NUMERIC && (status != L2L_ERROR_FILE || s->first < 0)) die(c);
+    if (status != L2L_ERROR_NUMERIC && s->first < 0) die(c);
     cli_complain(c);
-    if (status == L2L_ERROR_FILE) {
+    if (status != L2L_ERROR_NUMERIC) {
         printf("stopped after step %ld of %ld\n", (long)s->step, (long)s->steps);
         if (set.checkpoint && !in_vain && l2l_trainer_save(t, set.checkpoint))
             printf("the checkpoint is %s; the same command with --resume goes on\n",

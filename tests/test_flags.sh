@@ -57,6 +57,18 @@ for flag in "--steps 3" "--start clean" "--inner-mode train" "--eps-warmup 0.1" 
         train $flag --method plain
 done
 
+# -- flags that would do nothing ---------------------------------------------------------------------
+refused "--momentum with Adam" "--momentum: not for --opt adam; it is for sgd" train --method plain --momentum 0.5
+refused "--checkpoint-steps alone" "--checkpoint-steps needs --checkpoint F" \
+    train --method plain --checkpoint-steps 5
+claim "a model with a normalisation" train --method plain --width 0.25 --mean 0.13 --deviation 0.31 --save normalised
+claim "to go on from with the same" \
+    train --method plain --width 0.25 --mean 0.13 --deviation 0.31 --init normalised --save again
+refused "another --mean with --init" "--mean, --deviation: 0.14, 0.31 for channel 0; normalised has 0.13, 0.31" \
+    train --method plain --width 0.25 --mean 0.14 --deviation 0.31 --init normalised --save other
+refused "another --deviation" "--mean, --deviation: 0.13, 0.3 for channel 0; normalised has 0.13, 0.31" \
+    train --method plain --width 0.25 --mean 0.13 --deviation 0.3 --init normalised --save other
+
 # -- maximizers in place of PGD's: other trainings than PGD's, but the same where T is 1 ----------------
 for steps in 1 4; do
     for method in advtrain advtrain-decay advtrain-adam; do
@@ -181,6 +193,38 @@ fails "a log that cannot be written" "pipe" outputs --log pipe --epochs 40 --lim
 claim "costs no model, no maximizer" made save best phi
 grep -q 'stopped after step' said
 verdict "and is told of" $?
+# A step that has no memory, once: what was trained until then is saved, with a checkpoint to go on from.
+cat >memory.c <<'C'
+#include <stdlib.h>
+#include <sys/stat.h>
+void *scarce(size_t size);
+void *scarce(size_t size) /* the call number $SCARCE after the first line of the log fails */
+{
+    static long calls;
+    const char *which = getenv("SCARCE");
+    struct stat s;
+    if (which && (calls || (!stat("log", &s) && s.st_size > 0)) && ++calls == atol(which)) return NULL;
+    return malloc(size);
+}
+C
+{ echo 'void *scarce(__SIZE_TYPE__);'; echo '#include <stdlib.h>'; echo "#include \"$examples/l2ladv.c\""; } >scarce.c
+claim "a program with little memory" "${CC:-cc}" -std=c99 -O1 -DL2LADV_MALLOC=scarce -DL2LADV_FREE=free \
+    -o scarce scarce.c memory.c "$examples/train.c" -lm
+stopped=0
+call=0
+while [ $call -lt 12 ]; do
+    call=$((call + 1))
+    rm -f save best phi log checkpoint
+    SCARCE=$call ./scarce --data "$examples/data" --limit 60 --epochs 3 --batch 20 --method rnn-adv --steps 2 --width 0.5 --val 10 \
+        --save save --save-best best --save-maximizer phi --log log --checkpoint checkpoint >said 2>errors
+    status=$?
+    grep -q 'out of memory' errors || continue
+    stopped=$((stopped + 1))
+    [ $status -eq 1 ] && [ -s save ] && [ -s phi ] && { [ -s checkpoint ] || ! grep -q 'the checkpoint is' said; } ||
+        echo "call $call: status $status: $(cat errors)"
+done >output
+[ ! -s output ] && [ $stopped -gt 0 ]
+verdict "a step without memory costs nothing that was trained ($stopped)" $?
 ln -s nowhere/x dangling # into a folder that is not there
 for output in save save-best save-maximizer; do
     fails "--$output into a folder that is not there" "dangling: cannot " outputs --$output dangling --checkpoint checkpoint >said

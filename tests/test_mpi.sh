@@ -189,6 +189,12 @@ early "no attack 'pdg'" --attack pgd,pdg
 early "steps '0': allowed is" --attack pgd:steps=0
 early "--attack l2lda: is for evaluate" --attack l2lda
 early "--attack learned: needs --method rnn-adv or rnn-trades" --attack learned --method advtrain
+early "--checkpoint-steps needs --checkpoint F" --checkpoint-steps 3
+early "--test-limit needs --attack SPEC" --test-limit 50
+early "--beta: not for --method rnn-adv; it is for trades|rnn-trades" --beta 2
+early "--steps: not for --method plain; it is for the others" --method plain
+refused "a warm-up of eps for plain training" "--eps-warmup: not for --method plain" -n 2 ./mpi_train $data --method plain \
+    --eps-warmup 0.5
 early "transfer and targets are for evaluate" --attack pgd:target=next
 mkdir train_only
 ln -s "$examples"/data/train-* train_only
@@ -201,6 +207,10 @@ n=$(counts | cut -d ' ' -f 2)
 verdict "with the steps that it was trained with" $?
 
 # an output that fails all the same costs nothing else
+rm -f some.*
+refused "a training that leaves the finite numbers" "the parameters of the last good step were kept" -n 2 ./mpi_train $data \
+    --threads 1 --width 0.1 --limit 600 --batch 50 --epochs 2 --method plain --opt sgd --lr 1000 --save some.model
+claim "has the last good ones saved" ./evaluate $data --model some.model --limit 10 --attack fgsm
 ln -s nowhere/x dangling
 rm -f some.*
 refused "a model that cannot be saved" "dangling: cannot" -n 2 ./mpi_train $data $small --threads 1 --save dangling \
