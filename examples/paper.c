@@ -79,12 +79,13 @@ static void make_folder(const char *name)
     }
 }
 
-/* All of a text file, to be freed; NULL if it cannot be read. */
+/* All of a text file, to be freed; NULL if there is none. One that cannot be read is the end. */
 static char *read_text(const char *name)
 {
     FILE *f = fopen(name, "rb");
     char *text = NULL;
     size_t n = 0, room = 0, got;
+    if (!f && errno != ENOENT && errno != ENAMETOOLONG) cli_die_errno(name);
     if (!f) return NULL;
     do {
         if (n + 4096 > room && !(text = (char *)realloc(text, room = 2 * room + 8192)))
@@ -92,6 +93,7 @@ static char *read_text(const char *name)
         got = fread(text + n, 1, 4096, f);
         n += got;
     } while (got);
+    if (ferror(f)) cli_die_errno(name);
     fclose(f);
     text[n] = 0;
     return text;
@@ -266,16 +268,46 @@ static const row rows[] = {{"Plain", "plain", ""},
                            {"RNN-TRADES, beta 6", "rnn-trades", "--beta 6"}};
 enum { PLAIN, ADVTRAIN, ADVTRAIN_BLS, TRADES, TRADES6, L2LDA, RNN_ADV, RNN_TRADES, RNN_TRADES6 };
 
+/* A number with as many digits as lead back to it, from 6 on. */
+static path number(double v)
+{
+    path p;
+    int digits = 6;
+    do p = path_of("%.*g", digits, v);
+    while (strtod(p.text, NULL) != v && ++digits <= 17);
+    return p;
+}
+
+/* Images of another folder than the usual one are others: a digest of where it is, or "". But for the
+ * embedded ones, which are the same wherever they lie. */
+static path data_mark(void)
+{
+    char usual[1200], *a, *b;
+    const char *s;
+    unsigned long h = 2166136261ul;
+    bool same;
+    if (!set.data || !strcmp(now.dataset, "embedded")) return path_of("%s", "");
+    cli_data_folder(now.dataset, usual, sizeof usual);
+    a = realpath(set.data, NULL);
+    b = realpath(usual, NULL);
+    same = a && b ? !strcmp(a, b) : !strcmp(set.data, usual);
+    for (s = a ? a : set.data; *s; s++) h = ((h ^ (unsigned char)*s) * 16777619ul) & 0xfffffffful;
+    free(a);
+    free(b);
+    return same ? path_of("%s", "") : path_of("-data%08lx", h);
+}
+
 /* The start of the names of a model's files, in a folder named after all that is set. */
 static path model_name(const row *r, int seed)
 {
     path folder;
     char more[64], *at;
-    folder = path_of("%s/%s-%s-w%g-d%d-i%d-e%d-b%d-T%d-eps%s", set.out, now.dataset, now.arch,
-                     now.width[0], now.depth[0], now.images[0], now.epochs[0], set.batch, set.steps,
-                     now.eps);
+    folder = path_of("%s/%s-%s-w%s-d%d-i%d-e%d-b%d-T%d-eps%s", set.out, now.dataset, now.arch,
+                     number(now.width[0]).text, now.depth[0], now.images[0], now.epochs[0],
+                     set.batch, set.steps, now.eps);
     if (now.crop[0]) folder = path_of("%s-c%d", folder.text, now.crop[0]);
-    if (set.average > 0) folder = path_of("%s-a%g", folder.text, set.average);
+    if (set.average > 0) folder = path_of("%s-a%s", folder.text, number(set.average).text);
+    folder = path_of("%s%s", folder.text, data_mark().text);
     for (at = folder.text + strlen(set.out) + 1; *at; at++) if (*at == '/') *at = 'o'; /* 8o255 */
     snprintf(more, sizeof more, "%s", r->more);
     for (at = more; *at; at++) if (*at == ' ') *at = '-';
@@ -307,7 +339,7 @@ static command training(const row *r, int seed)
     add_subject(&c);
     add_flag(&c, "method", "%s", r->flag);
     add_flag(&c, "arch", "%s", now.arch);
-    if (now.width[0] > 0) add_flag(&c, "width", "%g", now.width[0]);
+    if (now.width[0] > 0) add_flag(&c, "width", "%s", number(now.width[0]).text);
     if (now.depth[0]) add_flag(&c, "depth", "%d", now.depth[0]);
     if (now.crop[0]) add_flag(&c, "crop", "%d", now.crop[0]);
     if (now.images[0]) add_flag(&c, "limit", "%d", now.images[0]);
@@ -323,7 +355,7 @@ static command training(const row *r, int seed)
 
 static void add_average(command *c, const char *file)
 {
-    add_flag(c, "average", "%g", set.average);
+    add_flag(c, "average", "%s", number(set.average).text);
     add_flag(c, "save-average", "%s", file);
 }
 
@@ -1141,7 +1173,7 @@ int main(int argc, char **argv)
     if (!set.plan && !set.json) {
         printf("\n%s; %s, images of %s, T %d, eps %s, batch %d, ", l2l_describe(context), now.name,
                now.dataset, set.steps, now.eps, set.batch);
-        if (set.average > 0) printf("models averaged with %g, ", set.average);
+        if (set.average > 0) printf("models averaged with %s, ", number(set.average).text);
         printf(seeds > 1 ? "seeds %llu to %llu\n" : "seed %llu\n", (unsigned long long)set.seed,
                (unsigned long long)set.seed + (unsigned long long)seeds - 1);
     }

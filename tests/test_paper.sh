@@ -25,6 +25,28 @@ cat laptop full >output
 [ -s laptop ] && [ -s full ] && [ "$(sort laptop full | uniq -d | wc -l)" -eq 0 ]
 verdict "with the size that images are cut to" $?
 
+names() { sed -n 's/.* --save \([^ ]*\)\/.*/\1/p' output | sort -u; }
+paper --table 3 --methods plain --width 0.12345678 --plan >output 2>&1
+paper --table 3 --methods plain --width 0.12345679 --plan >>output 2>&1
+[ "$(names | wc -l)" -eq 2 ] && grep -q -e '--width 0.12345679 ' output
+verdict "with all digits of its width" $?
+paper --table 3 --methods plain --average 0.99999 --plan >output 2>&1
+paper --table 3 --methods plain --average 0.9999901 --plan >>output 2>&1
+[ "$(sed -n 's/.* --save-average \([^ ]*\)\/.*/\1/p' output | sort -u | wc -l)" -eq 2 ] &&
+    grep -q -e '--average 0.9999901 ' output
+verdict "and of its average" $?
+mkdir -p data/mnist other
+for data in data/mnist ./data/../data/mnist other "$work/other"; do
+    paper --table 3 --methods plain --dataset mnist --data $data --plan 2>&1
+done >output
+[ "$(names | wc -l)" -eq 2 ] && names | grep -qx 'jobs/mnist-smallcnn-w0.125-d0-i128-e1-b128-T2-eps0.3' &&
+    names | grep -qxE 'jobs/mnist-smallcnn-w0.125-d0-i128-e1-b128-T2-eps0.3-data[0-9a-f]{8}'
+verdict "and with the folder of its images, if that is not the usual one" $?
+mkdir unreadable
+paper --table 3 --methods plain --results unreadable >table 2>output
+[ $? -eq 1 ] && [ "$(cat output)" = "paper: unreadable: Is a directory" ] && [ ! -e jobs ]
+verdict "results that are there and cannot be read are none that are not there" $?
+
 far=$(printf '%01000d' 0)
 paper --table 7 --methods plain --out "$far" --plan >output 2>&1
 grep -q 'evaluate .*plain-s1.safetensors:attack=pgd:steps=40,.*advtrain-s1.safetensors:attack=pgd:steps=40 ' output
@@ -239,7 +261,9 @@ done
 large() { paper --table 9 --dataset restricted-imagenet --width 0.03 --batch 12 --images 12 --eps 8/255 "$@"; }
 mkdir small
 for figure in steps surface sheet; do
-    large --figure $figure --data 256 --out cut >wrote 2>output && cp -R cut/restricted* small &&
+    name=$(large --figure $figure --data 64 --out small --plan 2>/dev/null | sed -n 's/.* --save \([^ ]*\)\/.*/\1/p' | head -n 1)
+    large --figure $figure --data 256 --out cut >wrote 2>output && mkdir -p "${name:=small/none}" &&
+        cp cut/restricted*/* "$name" &&
         large --figure $figure --data 64 --out small >wrote 2>output && [ -s wrote ] &&
         sed -n 's/^wrote small.//p' wrote | while read -r drawn; do
             cmp "cut/$drawn" "small/$drawn" >output 2>&1 || exit 1
