@@ -1014,9 +1014,9 @@ L2LADVDEF bool l2l_attack_run(l2l_model *m, const l2l_attack *a, const l2l_real 
 /* Several attacks one after the other, each on the images that withstood those before it, by their
    records' `success`. An image's record and adversarial image are those of the attack that
    succeeded (record.attack is its number), else of the first after which its prediction was not the
-   label, else of the first on it; passes and zero gradients are summed over all attacks on it. Of
-   an image that they all spared the record has the label, and -1 for clean, predicted and step; its
-   place in `adversarial` stays as it is. */
+   label (of one that looks for the nearest: within epsilon), else of the first on it; passes and
+   zero gradients are summed over all attacks on it. Of an image that they all spared the record has
+   the label, and -1 for clean, predicted and step; its place in `adversarial` stays as it is. */
 L2LADVDEF bool l2l_attack_worst(l2l_model *m, const l2l_attack *attacks, int n_attacks,
                                 const l2l_real *images, const int *labels, int n,
                                 l2l_real *adversarial, l2l_record *records);

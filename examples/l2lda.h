@@ -290,14 +290,14 @@ static inline void l2lda_free(l2lda *m)
 static inline bool l2lda__prepare(l2lda *m)
 {
     l2l_context *c = m->context;
-    int slots = l2l_model_parameters(m->net), i, n = 0;
-    size_t pointers = (size_t)(slots + 1) * sizeof(void *), statistics = 1;
+    int parameters = l2l_model_parameters(m->net), i, n = 0;
+    size_t pointers = (size_t)(parameters + 1) * sizeof(void *), statistics = 1;
     int64_t sizes[16];
     m->theta = (l2l_tensor **)l2l_allocate(c, pointers);
     m->found = (l2l_tensor **)l2l_allocate(c, pointers);
     m->values = (l2l_real **)l2l_allocate(c, pointers);
     m->sums = (l2l_real **)l2l_allocate(c, pointers);
-    for (i = 0; i < slots && !l2l_error(c); i++) {
+    for (i = 0; i < parameters && !l2l_error(c); i++) {
         l2l_parameter p = l2l_model_parameter(m->net, i);
         int64_t size = l2l_count(p.value->shape);
         if (!p.trainable) {

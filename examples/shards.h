@@ -64,15 +64,15 @@ static inline bool shards_fetch(const l2l_dataset *d, int index, l2l_real *chw, 
     size_t size = channels * plane;
     char name[64];
     int at = index;
-    int64_t byte;
+    int64_t offset;
     if (index < 0 || index >= d->count)
         return npy_fail(d->context, L2L_ERROR_ARGUMENT, "data set", -1, "image %d of %d", index,
                            d->count);
     for (; at >= p->count; p++) at -= p->count;
-    byte = p->first + (int64_t)at * (int64_t)size;
-    if (!p->images.read_at(p->images.user, byte, s->one, size)) {
+    offset = p->first + (int64_t)at * (int64_t)size;
+    if (!p->images.read_at(p->images.user, offset, s->one, size)) {
         snprintf(name, sizeof name, "images of shard %d", (int)(p - s->parts));
-        return npy_fail(d->context, L2L_ERROR_FILE, name, byte, "cannot read image %d", index);
+        return npy_fail(d->context, L2L_ERROR_FILE, name, offset, "cannot read image %d", index);
     }
     for (k = 0; k < channels; k++)
         for (i = 0; i < plane; i++) *chw++ = (l2l_real)s->one[i * channels + k] / 255;

@@ -202,6 +202,25 @@ for form in declare implement; do
     verdict "no macro but L2L_... and L2LADV... is left behind ($form)" "$complaints"
 done
 
+# The macros of Qt, windows.h, X11, complex.h and others, defined before a header is included.
+for name in cifar evaluation_state autoattack l2lda npy shards training_log transfer picture; do
+    {
+        echo '#define _XOPEN_SOURCE 700'
+        for include in errno fcntl float limits math stdarg stdbool stddef stdint stdio stdlib string unistd \
+            sys/file sys/stat sys/types; do echo "#include <$include.h>"; done
+        for macro in slots emit near far pascal cdecl huge IN OUT OPTIONAL; do echo "#define $macro"; done
+        for macro in ERROR FALSE None Success B0; do echo "#define $macro 0"; done
+        for macro in linux unix TRUE; do echo "#undef $macro"; echo "#define $macro 1"; done
+        for macro in forever 'foreach(a, b)' 'Q_FOREACH(a, b)'; do echo "#define $macro for (;;)"; done
+        for macro in 'min(a, b) ((a) < (b) ? (a) : (b))' 'max(a, b) ((a) > (b) ? (a) : (b))' 'signals public' \
+            'small char' 'byte unsigned char' 'hyper int' 'interface struct' 'I (1.0fi)' 'complex _Complex' \
+            'CONST const' 'Bool int' 'Status int' 'check(x) ((void)(x))' 'verify(x) ((void)(x))' 'PI 3.14' \
+            'pixel unsigned' 'vector __vector'; do echo "#define $macro"; done
+        echo "#include \"$root/examples/$name.h\""
+    } >"$work/crowd.c"
+    claim "examples/$name.h stands the macros of others" "$cc" -std=c99 -fsyntax-only "$work/crowd.c"
+done
+
 # One version: as text, as a number for #if, and in the header's first line.
 version=$(sed -n 's/^#define L2LADV_VERSION "\([0-9.]*\)".*/\1/p' "$header")
 number=$(sed -n 's/^#define L2LADV_VERSION_NUMBER \([0-9]*\).*/\1/p' "$header")
