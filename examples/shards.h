@@ -20,6 +20,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#ifdef _WIN32
+#include <wchar.h>
+__declspec(dllimport) int __stdcall MultiByteToWideChar(unsigned, unsigned long, const char *, int,
+                                                        wchar_t *, int);
+#endif
 
 #include "../l2ladv.h"
 #include "npy.h"
@@ -259,7 +264,15 @@ static inline bool shards_read_file(void *user, int64_t offset, void *to, size_t
     return shards_seek(f, offset, SEEK_SET) && fread(to, 1, bytes, f) == bytes;
 }
 
-/* A pipe is refused: to open one waits for whoever writes to it. */
+/* Names are UTF-8, as all those of the library. A pipe is refused: to open one waits for whoever
+ * writes to it. */
+#ifdef _WIN32
+static inline FILE *shards_file(const char *name)
+{
+    wchar_t wide[SHARDS_NAME];
+    return MultiByteToWideChar(65001, 0, name, -1, wide, SHARDS_NAME) ? _wfopen(wide, L"rb") : NULL;
+}
+#else
 static inline FILE *shards_file(const char *name)
 {
     struct stat s;
@@ -269,6 +282,7 @@ static inline FILE *shards_file(const char *name)
     }
     return fopen(name, "rb");
 }
+#endif
 
 /* 1: can be opened; 0: there is none; -1: something is there that cannot be opened. */
 static inline int shards_there(const char *prefix, int k, const char *what)

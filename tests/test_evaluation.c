@@ -773,6 +773,27 @@ static void states_of_two(void)
     free(state);
 }
 
+/* A state is read by the name that it was written by, on Windows, too. */
+static void states_in_utf8(void)
+{
+    setup s;
+    l2l_evaluation e;
+    evaluation_state kept;
+    l2l_attack a = l2l_attack_fgsm(0.05);
+    char *state = beside("K\303\266ln");
+    int k;
+    if (begin(&s, plain))
+        for (k = 0; k < 2; k++) {
+            if (!CHECK(begin_with(s.m, &s.d, NULL, state, &e, &kept))) break;
+            if (k) CHECK_INT(1, kept.count);
+            CHECK(evaluation_state_attack(&kept, &a, NULL, NULL, NULL));
+            end_with(&e, &kept);
+        }
+    remove(state);
+    end(&s);
+    free(state);
+}
+
 /* One image of 400, in which 20 steps are weaker than 10: where these are the first of those the
    figures contradict each other, and where steps depend on their number they do not. */
 static void order_of_shrinking_steps(void)
@@ -1078,6 +1099,7 @@ int main(void)
     RUN(states_of_nothing, "an evaluation that has not begun has no state");
     RUN(states_too_long, "a file too long for a state is not read");
     RUN(states_of_two, "two evaluations on one file do not lose each other's progress");
+    RUN(states_in_utf8, "names of states are UTF-8");
     RUN(order_of_shrinking_steps, "steps that depend on their number may be weaker by a little");
     RUN(folded, "records made in any batches add up to the same");
     RUN(matrix, "the transfer matrix is what attack and model give one by one");

@@ -1543,6 +1543,31 @@ static char *shard_path(int k, const char *what)
     return path(name);
 }
 
+/* Shards are read by the names that the library writes, on Windows, too. */
+static void shards_in_utf8(void)
+{
+    l2l_context *c = test_context(1);
+    char *prefix = path("K\303\266ln"), *x = path("K\303\266ln-00000-images.npy");
+    char *y = path("K\303\266ln-00000-labels.npy");
+    bytes images = integers("|u1", "2, 2, 3", 12, 0, 5, 256), labels = integers("|u1", "2,", 2, 0, 1, 256);
+    l2l_dataset d;
+    CHECK(l2l_save_bytes(c, x, images.data, images.size) &&
+          l2l_save_bytes(c, y, labels.data, labels.size));
+    if (CHECK(shards_from_files(c, prefix, 2, &d))) {
+        CHECK_INT(2, d.count);
+        l2l_dataset_free(&d);
+    }
+    CHECK_OK(c);
+    remove(x);
+    remove(y);
+    drop(&images);
+    drop(&labels);
+    free(prefix);
+    free(x);
+    free(y);
+    l2l_context_free(c);
+}
+
 /* Three shards of 2, 1 and 3 images of 2x3x4 (HxWxC), and of 2x3. */
 static void shard_files(void)
 {
@@ -1951,6 +1976,7 @@ int main(int argc, char **argv)
     RUN(npy_types, ".npy of every type, byte order and version is read");
     RUN(npy_shapes, ".npy of every rank is read and written");
     RUN(broken_npy, "broken .npy files are refused with file, byte and cause");
+    RUN(shards_in_utf8, "names of shards are UTF-8");
     RUN(shard_files, "shards are read through a callback and from disk, NxHxWxC as byte / 255");
     RUN(broken_shards, "broken shards and failing reads are refused with file, byte and cause");
     RUN(long_headers, "a shard's header is read up to a length, not to any");
