@@ -23,7 +23,7 @@
 
 #if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__FAST_MATH__) || \
     defined(_M_FP_FAST)
-#error "evaluation.h: -ffinite-math-only (part of -ffast-math and -Ofast) takes the checks for NaN away"
+#error "evaluation.h: -ffinite-math-only (in -ffast-math, -Ofast) takes the checks for NaN away"
 #endif
 
 typedef struct l2l_evaluation_options {
@@ -92,10 +92,11 @@ enum {
                                   * of one (`gives_up`) */
     L2L_WARN_QUERIES = 8,        /* attacks without gradients fool over 0.2 % of the images that
                                   * withstood all those with gradients */
-    L2L_WARN_ORDER = 16,         /* more steps or restarts of the same were weaker (by over 0.5 points
-                                  * where more are no continuation: with last_iterate, and where
-                                  * the steps may depend on their number, as decay's); or one step of the length of several was
-                                  * stronger than they, by over 0.5 points */
+    L2L_WARN_ORDER = 16,         /* more steps or restarts of the same were weaker (by over 0.5
+                                  * points where more are no continuation: with last_iterate, and
+                                  * where the steps may depend on their number, as decay's); or one
+                                  * step of the length of several was stronger than they, by over
+                                  * 0.5 points */
     L2L_WARN_TARGETS = 32        /* images were left alone: their target is their label */
 };
 
@@ -665,32 +666,33 @@ static inline bool evaluation__records_ok(const l2l_evaluation *e, const l2l_ser
             return evaluation__fail(c, L2L_ERROR_ARGUMENT, "%s: record %d: attack %d is not in 0..%d",
                                     who, i, b->attack, s->count - 1);
         if (!(fabs(b->loss) <= DBL_MAX))
-            return evaluation__fail(c, L2L_ERROR_ARGUMENT, "%s: record %d: the loss %g is not finite",
-                                    who, i, b->loss);
+            return evaluation__fail(c, L2L_ERROR_ARGUMENT, "%s: record %d: the loss %g is not "
+                                    "finite", who, i, b->loss);
         if (!(b->linf >= 0 && b->linf <= DBL_MAX && b->l2 >= 0 && b->l2 <= DBL_MAX))
-            return evaluation__fail(c, L2L_ERROR_ARGUMENT, "%s: record %d: the norms %g (linf) and %g "
-                                    "(l2) are not finite and at least 0", who, i, b->linf, b->l2);
+            return evaluation__fail(c, L2L_ERROR_ARGUMENT, "%s: record %d: the norms %g (linf) and "
+                                    "%g (l2) are not finite and at least 0", who, i, b->linf,
+                                    b->l2);
     }
     return true;
 }
 
-/* Do records of anywhere agree on the clean images? A model that does not answer the same twice need
- * not. */
+/* Do records of anywhere agree on the clean images? A model that does not answer the same twice
+ * need not. */
 static inline bool evaluation__clean_ok(const l2l_evaluation *e, const l2l_record *records)
 {
     for (int i = 0; i < e->images && !(e->checked & L2L_WARN_RANDOM); i++) {
         const l2l_record *b = &records[i];
         if (b->clean != e->clean[i] && (b->predicted >= 0 || b->clean != -1))
-            return evaluation__fail(e->context, L2L_ERROR_ARGUMENT, "l2l_evaluation_add: record %d: "
-                                    "the clean prediction is %d, but the evaluation's %d", i,
+            return evaluation__fail(e->context, L2L_ERROR_ARGUMENT, "l2l_evaluation_add: record "
+                                    "%d: the clean prediction is %d, but the evaluation's %d", i,
                                     b->clean, e->clean[i]);
     }
     return true;
 }
 
 /* l2l_evaluation_add, of records that are this evaluation's own where `own` says so. */
-static inline bool evaluation__add(l2l_evaluation *e, const l2l_series *s, const l2l_record *records,
-                                   bool own, l2l_result *r)
+static inline bool evaluation__add(l2l_evaluation *e, const l2l_series *s,
+                                   const l2l_record *records, bool own, l2l_result *r)
 {
     evaluation__ran here, *all;
     memset(&here, 0, sizeof here);
@@ -783,8 +785,8 @@ static inline bool evaluation__one_step(const evaluation__walk *a, const evaluat
            q->steps * evaluation__step(q) >= evaluation__step(p);
 }
 
-/* Are T steps of the attack the first T of more? A maximizer of one's own may look at in->T, and that
- * which lets its steps shrink does. */
+/* Are T steps of the attack the first T of more? A maximizer of one's own may look at in->T, and
+ * that which lets its steps shrink does. */
 static inline bool evaluation__continued(const l2l_attack *a)
 {
     static const char known[] =

@@ -283,8 +283,8 @@ static inline size_t es_most(const evaluation_state *s)
     return most < SIZE_MAX / 2 ? (size_t)most : SIZE_MAX / 2;
 }
 
-/* The first `most` bytes of the file, and its length; `missing` if there is none. A pipe or a device
- * is refused. */
+/* The first `most` bytes of the file, and its length; `missing` if there is none. A pipe is
+ * refused. */
 static inline bool es_bytes(const evaluation_state *s, size_t most, es_text *t, size_t *length,
                             bool *missing)
 {
@@ -396,9 +396,10 @@ static inline void evaluation_state_close(evaluation_state *s)
 /* For an evaluation that has begun and made no attack. Without a path nothing is kept. */
 static inline bool evaluation_state_open(evaluation_state *s, l2l_evaluation *e, const char *path)
 {
-    if (!s) return evaluation__given(e ? e->context : NULL, "evaluation_state_open", "the state", s);
+    const char *who = "evaluation_state_open";
+    if (!s) return evaluation__given(e ? e->context : NULL, who, "the state", s);
     memset(s, 0, sizeof *s);
-    if (!evaluation__begun(e, "evaluation_state_open")) return false;
+    if (!evaluation__begun(e, who)) return false;
     s->e = e;
     s->path = path;
     if (!path || (es_heading(e, &s->heading) && es_load(s))) return true;

@@ -26,7 +26,7 @@
 
 #if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__FAST_MATH__) || \
     defined(_M_FP_FAST)
-#error "l2lda.h: -ffinite-math-only (part of -ffast-math and -Ofast) takes the checks for NaN away"
+#error "l2lda.h: -ffinite-math-only (in -ffast-math, -Ofast) takes the checks for NaN away"
 #endif
 
 typedef struct l2lda_options {

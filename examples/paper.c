@@ -278,8 +278,8 @@ static path number(double v)
     return p;
 }
 
-/* Images of another folder than the usual one are others: a digest of where it is, or "". But for the
- * embedded ones, which are the same wherever they lie. */
+/* Images of another folder than the usual one are others: a digest of where it is, or "". But for
+ * the embedded ones, which are the same wherever they lie. */
 static path data_mark(void)
 {
     char usual[1200], *a, *b;

@@ -18,7 +18,7 @@
 
 #if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__FAST_MATH__) || \
     defined(_M_FP_FAST)
-#error "searches.h: -ffinite-math-only (part of -ffast-math and -Ofast) takes the checks for NaN away"
+#error "searches.h: -ffinite-math-only (in -ffast-math, -Ofast) takes the checks for NaN away"
 #endif
 
 static inline int64_t search__refuse(l2l_inner *in, const l2l_attack *a, const char *why)
@@ -346,8 +346,8 @@ static inline double sign_opt__unit(l2l_real *v, int64_t n)
     return norm;
 }
 
-/* A new direction: first towards `init`, then noise, every other time of black and white, as much of
- * them as it happens (gray noise is often of one class); on a line down g. */
+/* A new direction: first towards `init`, then noise, every other time of black and white, as much
+ * of them as it happens (gray noise is often of one class); on a line down g. */
 static inline void sign_opt__turn(const l2l_spot *p, const l2l_stream *r)
 {
     sign_opt__course *s = (sign_opt__course *)p->state;
@@ -474,8 +474,8 @@ static const l2l_search sign_opt__search = {
     sign_opt__seen};
 
 /* From `init`, where that is adversarial, or a noise image to the boundary and along it; `steps`
- * queries: 5,000; number[0] directions for one gradient: 100. A model behind callbacks that knows no more than a label may give
- * one-hot logits. */
+ * queries: 5,000; number[0] directions for one gradient: 100. A model behind callbacks that knows
+ * no more than a label may give one-hot logits. */
 static inline l2l_attack l2l_attack_sign_opt(double epsilon)
 {
     l2l_attack a = l2l_search_attack("sign-opt", epsilon, L2L_L2, 5000, &sign_opt__search);

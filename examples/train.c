@@ -289,7 +289,7 @@ static l2l_method make_method(l2l_learned *phi, l2lda *g)
     return method_is("l2lda") ? l2lda_method(g) : training_method(set.method, phi, set.beta);
 }
 
-/* A file's normalisation is the model's: another one, of --mean and --deviation, would not be heard. */
+/* A file's normalisation is the model's: another --mean and --deviation would not be heard. */
 static void check_normalisation(const l2l_model *m, const l2l_model_options *o)
 {
     const l2l_model_options *own = l2l_model_info(m);
@@ -299,8 +299,9 @@ static void check_normalisation(const l2l_model *m, const l2l_model_options *o)
                  o->normalise, set.init, own->normalise);
     for (i = 0; i < o->normalise; i++)
         if (fabs(own->mean[i] - o->mean[i]) > 0 || fabs(own->deviation[i] - o->deviation[i]) > 0)
-            cli_fail("--mean, --deviation: %.9g, %.9g for channel %d; %s has %.9g, %.9g, which stay",
-                     o->mean[i], o->deviation[i], i, set.init, own->mean[i], own->deviation[i]);
+            cli_fail("--mean, --deviation: %.9g, %.9g for channel %d; %s has %.9g, %.9g, which "
+                     "stay", o->mean[i], o->deviation[i], i, set.init, own->mean[i],
+                     own->deviation[i]);
 }
 
 static l2l_model *make_model(l2l_context *c, const l2l_dataset *d)

@@ -40,7 +40,7 @@ __declspec(dllimport) int __stdcall MultiByteToWideChar(unsigned, unsigned long,
 
 #if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(__FAST_MATH__) || \
     defined(_M_FP_FAST)
-#error "training_log.h: -ffinite-math-only (part of -ffast-math and -Ofast) takes the checks for NaN away"
+#error "training_log.h: -ffinite-math-only (in -ffast-math, -Ofast) takes the checks for NaN away"
 #endif
 
 typedef struct training_log {

@@ -53,9 +53,10 @@ static void ratio(void)
     l2l_context_free(c);
 }
 
-/* -- many steps --------------------------------------------------------------------------------- */
+/* -- many steps -------------------------------------------------------------------------------- */
 
-/* 22 % of a thousand million steps are a window of APGD, and FAB-T's walk does not end at its first look. */
+/* 22 % of a thousand million steps are a window of APGD, and FAB-T's walk does not end at its first
+   look. */
 static void many_steps(void)
 {
     l2l_real pixel[5] = {0, 0, 0, 0, 0};

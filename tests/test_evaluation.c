@@ -649,8 +649,8 @@ static void states_distrusted(void)
     free(state);
 }
 
-/* An attack's own choice of images holds where wrong ones are spared, too; a state of another choice
-   is of another attack. */
+/* An attack's own choice of images holds where wrong ones are spared, too; a state of another
+   choice is of another attack. */
 static void sparing_among_some(void)
 {
     setup s;
@@ -733,15 +733,15 @@ static void states_too_long(void)
         CHECK(f && fprintf(f, "%s\n", es_format) > 0 && !fseek(f, 99999999, SEEK_SET) &&
               fputc('\n', f) >= 0 && !fclose(f));
         CHECK(!begin_with(s.m, &s.d, NULL, state, &e, &kept));
-        CHECK_ERROR(s.c, L2L_ERROR_FORMAT, "100000000 bytes, but a state of 60 images has 40424384 at "
-                                           "most");
+        CHECK_ERROR(s.c, L2L_ERROR_FORMAT, "100000000 bytes, but a state of 60 images has "
+                                           "40424384 at most");
     }
     remove(state);
     end(&s);
     free(state);
 }
 
-/* Of two evaluations on one file the second to write is told, and the first one's progress stays. */
+/* Of two evaluations on one file the second to write is told; the first one's progress stays. */
 static void states_of_two(void)
 {
     setup s;
@@ -755,7 +755,7 @@ static void states_of_two(void)
         for (k = 0; k < 2; k++) CHECK(begin_with(s.m, &s.d, NULL, state, &e[k], &kept[k]));
         CHECK(evaluation_state_attack(&kept[0], &a, NULL, NULL, NULL));
         CHECK(!evaluation_state_attack(&kept[1], &pgd, NULL, NULL, NULL));
-        CHECK_ERROR(s.c, L2L_ERROR_FILE, "out-evaluation-two: another evaluation has written to it");
+        CHECK_ERROR(s.c, L2L_ERROR_FILE, "out-evaluation-two: another evaluation has written to");
         CHECK(evaluation_state_attack(&kept[0], &pgd, NULL, NULL, NULL));
         for (k = 0; k < 2; k++) end_with(&e[k], &kept[k]);
         if (CHECK(begin_with(s.m, &s.d, NULL, state, &e[2], &kept[2]))) {
@@ -808,7 +808,8 @@ static void order_of_shrinking_steps(void)
     static int labels[N];
     int i, k, more;
     golden_fill(x, N * PIXELS, 78, 0, 1);
-    if (begin(&s, plain) && CHECK(l2l_dataset_from_arrays(s.c, x, labels, N, 1, 8, 8, CLASSES, &d))) {
+    if (begin(&s, plain) &&
+        CHECK(l2l_dataset_from_arrays(s.c, x, labels, N, 1, 8, 8, CLASSES, &d))) {
         for (k = 0; k < COUNT(names); k++) {
             l2l_attack a = l2l_attack_pgd(0.1);
             a.maximizer.name = names[k];

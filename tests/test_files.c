@@ -1549,7 +1549,8 @@ static void shards_in_utf8(void)
     l2l_context *c = test_context(1);
     char *prefix = path("K\303\266ln"), *x = path("K\303\266ln-00000-images.npy");
     char *y = path("K\303\266ln-00000-labels.npy");
-    bytes images = integers("|u1", "2, 2, 3", 12, 0, 5, 256), labels = integers("|u1", "2,", 2, 0, 1, 256);
+    bytes images = integers("|u1", "2, 2, 3", 12, 0, 5, 256);
+    bytes labels = integers("|u1", "2,", 2, 0, 1, 256);
     l2l_dataset d;
     CHECK(l2l_save_bytes(c, x, images.data, images.size) &&
           l2l_save_bytes(c, y, labels.data, labels.size));
