@@ -15853,7 +15853,8 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
                      batch's mean and variance in one pass; ties of max pooling behind layers of few
                      channels; refused is what cannot be loaded again, resume without a checkpoint,
                      numbers that are infinite as a float; a lane leaves alone what its caller's
-                     context has beside parameters; owed reports keep their numbers
+                     context has beside parameters; owed reports keep their numbers; states of
+                     evaluations of format 8
    0.8.3  (2026-11)  a weight seen as another shape is packed anew (it was computed with wrongly); a
                      checkpoint keeps an epoch's end that is owed, and leads back before the first
                      best model; Square, and so AutoAttack, in l2; what went wrong silently is
