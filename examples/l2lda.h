@@ -164,6 +164,7 @@ static inline l2l_tensor *l2lda__down(l2l_model *m, const char *name, l2l_tensor
     y = l2lda__then(c, in[1], l2l_concat(c, in, 2));
     o.stride = stride;
     o.padding = 1;
+    o.unpooled = true;
     snprintf(layer, sizeof layer, "%s.conv", name);
     y = l2lda__then(c, y, l2l_conv(c, y, l2lda__weight(m, layer, kernel, x->shape.c + L2LDA_Z,
                                                        channels), &o));
@@ -225,6 +226,7 @@ static inline l2l_tensor *l2lda__unet(l2l_model *m, l2l_tensor *x, void *user)
     y = l2lda__up(m, "up2", y, d1, k, rows);
     y = l2lda__up(m, "up1", y, d0, k, rows);
     o.padding = 1;
+    o.unpooled = true;
     y = l2lda__then(c, y, l2l_conv(c, y, l2lda__weight(m, "final.0", 3, 2 * k, x->shape.c), &o));
     l2l_drop(c, z);
     l2l_drop(c, rows);

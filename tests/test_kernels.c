@@ -136,7 +136,7 @@ static l2l_conv_options geometry_of(const layer *q, bool pool)
     options.stride = q->stride;
     options.padding = q->padding;
     options.pool = pool;
-    options.unpooled = q->stride == 2 && !pool;
+    options.unpooled = (q->stride == 2 || q->k <= 4) && !pool;
     return options;
 }
 
