@@ -64,30 +64,30 @@ int main(void)
            operations                                 449  >>operations
            losses                                     573  >>losses
            classifiers, layers, own networks          585  >>models
-           outer optimizers, schedules                746  >>optimizers
-           objective, maximizer, outer loss           789  >>seams
-           attacks                                    941  >>attacks
-           the learned maximizer                     1085  >>learned
-           data sets                                 1131  >>data
-           training                                  1155  >>train
-           evaluation                                1302  >>evaluate
-           files                                     1315  >>files
+           outer optimizers, schedules                748  >>optimizers
+           objective, maximizer, outer loss           791  >>seams
+           attacks                                    943  >>attacks
+           the learned maximizer                     1087  >>learned
+           data sets                                 1133  >>data
+           training                                  1157  >>train
+           evaluation                                1304  >>evaluate
+           files                                     1317  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1433  >>algorithm-1
-      4  The learned maximizer                       2624  >>maximizer
-      5  Maximizers that do not learn                3565  >>maximizers
-      6  Methods and trainers                        3653  >>methods
+      3  Algorithm 1, line by line                   1435  >>algorithm-1
+      4  The learned maximizer                       2626  >>maximizer
+      5  Maximizers that do not learn                3567  >>maximizers
+      6  Methods and trainers                        3655  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4138  >>foundation
-      8  Tensors and reverse-mode autodiff           5253  >>autodiff
-      9  Layers and classifiers                      7075  >>layers
-     10  Losses and outer optimizers                 8768  >>losses-code
+      7  Errors, memory, random numbers, options     4140  >>foundation
+      8  Tensors and reverse-mode autodiff           5255  >>autodiff
+      9  Layers and classifiers                      7077  >>layers
+     10  Losses and outer optimizers                 8770  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9362  >>attacks-code
-     12  Evaluation                                 10231  >>evaluation
-     13  Data sets                                  10294  >>data-code
-     14  Files                                      10390  >>files-code
-     15  Kernels                                    12368  >>kernels
+     11  Attacks                                     9364  >>attacks-code
+     12  Evaluation                                 10233  >>evaluation
+     13  Data sets                                  10296  >>data-code
+     14  Files                                      10392  >>files-code
+     15  Kernels                                    12370  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -614,7 +614,9 @@ typedef struct l2l_model_options {
    each thread with a model and a context of its own over the same parameters. Then `forward` makes
    an image's logits of that image alone, runs no other model, changes nothing that others see, in
    `user` either, and has no memory but what operations give it; it may be called again for the same
-   images, and an error that it set the first time is then forgotten. Objectives, too. */
+   images, and an error that it set the first time is then forgotten. A tensor of yours that it uses
+   has to be made in each call: with one of the model's context the pass is not cut. Objectives,
+   too. */
 L2LADVDEF l2l_model_options l2l_model_default(const char *arch);
 L2LADVDEF l2l_model *l2l_model_create(l2l_context *c, const l2l_model_options *o);
 L2LADVDEF l2l_model *l2l_model_clone(l2l_context *c, const l2l_model *m); /* also into another c  */
