@@ -116,11 +116,12 @@ download() (    # URL TARGET BYTES
 in_tmp() { du -sk "$tmp" 2>/dev/null | cut -f 1; }    # kilobytes
 
 # For programs that fetch by themselves and know neither of these limits.
-bounded() {    # KILOBYTES COMMAND...: ended where $tmp grows by more, or too slowly
-    limit=$(($(in_tmp) + $1))
+bounded() {    # KILOBYTES COMMAND...: ended where a file or all of $tmp grows by more, or too slowly
+    largest=$1
+    limit=$(($(in_tmp) + largest))
     shift
     set -m    # a process group of its own, so that all of it can be ended
-    "$@" 9<&- &
+    (ulimit -f "$largest" && "$@") 9<&- &
     job=$!
     set +m
     before=$(in_tmp)

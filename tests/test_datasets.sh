@@ -131,7 +131,7 @@ for what in "mnist endless" "mnist stuck" "fashion endless" "fashion stuck" "fas
     begin=$(date +%s)
     fetch packages none "${what% *}"
     took=$(($(date +%s) - begin))
-    [ $status -eq 1 ] && [ $most -lt 1200000 ] && [ $took -lt 40 ] && [ -z "$(ls -A data)" ]
+    [ $status -eq 1 ] && [ $most -lt 500000 ] && [ $took -lt 40 ] && [ -z "$(ls -A data)" ]
     verdict "a package that is $what: $most KB at most, $took s, and nothing is left" $?
 done
 
