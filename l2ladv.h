@@ -14228,7 +14228,8 @@ static bool l2l__channel_variance(l2l_context *c, int64_t pixels, int n, const l
     if (!whole || l2l__channel_moments(c, whole, whole, n, NULL, NULL, means, mu, NULL, between))
         for (i = 0; i < n; i++) {
             double m = (double)mu[i], last = (double)means[(runs - 1) * n + i] - m;
-            double sum = sums[i] + 2 * (sums[2 * n + i] - m * sums[n + i]) + L2L__RUN * between[i];
+            double sum = sums[i] + 2 * (sums[2 * n + i] - m * sums[n + i]);
+            sum += (double)L2L__RUN * between[i];
             if (whole < runs) sum += (double)(pixels - whole * L2L__RUN) * last * last;
             variance[i] = (l2l_real)(sum > 0 ? sum / (double)pixels : 0);
         }

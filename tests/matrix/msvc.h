@@ -29,6 +29,7 @@ size_t fwrite(const void *from, size_t size, size_t n, FILE *f);
 int *_errno(void);
 #define errno (*_errno())
 #define ENOENT 2
+#define EACCES 13
 
 void *malloc(size_t size);
 void free(void *memory);
