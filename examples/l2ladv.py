@@ -1663,8 +1663,8 @@ def attack(model, x, y, name, epsilon, *, maximizer=None, progress=None, **optio
                of deepfool candidates and overshoot, of sign-opt, apgd-t and autoattack candidates,
                of fab-t candidates and nearest, of square share
 
-    adversarial is a NumPy array of float32, whatever x is; records has a row for each image with the fields of l2l_record: label,
-    clean, predicted, success, step, loss, linf, l2, forwards, backwards, ... Robust accuracy is
+    adversarial is a NumPy array of float32, whatever x is; records has a row for each image with
+    the fields of l2l_record: label, clean, predicted, success, step, loss, linf, l2, forwards, backwards, ... Robust accuracy is
     1 - records["success"].mean()."""
     return attack_worst(model, x, y, [(name, options)], epsilon, maximizer=maximizer,
                         progress=progress)
