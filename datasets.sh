@@ -116,9 +116,10 @@ download() (    # URL TARGET BYTES
 in_tmp() { du -sk "$tmp" 2>/dev/null | cut -f 1; }    # kilobytes
 
 # For programs that fetch by themselves and know neither of these limits.
-bounded() {    # KILOBYTES COMMAND...: ended where a file or all of $tmp grows by more, or too slowly
+# A package is there twice while it comes, in the program's cache and beside it.
+bounded() {    # KILOBYTES COMMAND...: ended where a file grows by more, $tmp by twice that, or too slowly
     largest=$1
-    limit=$(($(in_tmp) + largest))
+    limit=$(($(in_tmp) + 2 * largest))
     shift
     set -m    # a process group of its own, so that all of it can be ended
     (ulimit -f "$largest" && "$@") 9<&- &

