@@ -74,20 +74,20 @@ int main(void)
            files                                     1317  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1435  >>algorithm-1
-      4  The learned maximizer                       2626  >>maximizer
-      5  Maximizers that do not learn                3567  >>maximizers
-      6  Methods and trainers                        3655  >>methods
+      4  The learned maximizer                       2627  >>maximizer
+      5  Maximizers that do not learn                3574  >>maximizers
+      6  Methods and trainers                        3662  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4140  >>foundation
-      8  Tensors and reverse-mode autodiff           5255  >>autodiff
-      9  Layers and classifiers                      7077  >>layers
-     10  Losses and outer optimizers                 8770  >>losses-code
+      7  Errors, memory, random numbers, options     4147  >>foundation
+      8  Tensors and reverse-mode autodiff           5262  >>autodiff
+      9  Layers and classifiers                      7084  >>layers
+     10  Losses and outer optimizers                 8778  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9364  >>attacks-code
-     12  Evaluation                                 10233  >>evaluation
-     13  Data sets                                  10296  >>data-code
-     14  Files                                      10392  >>files-code
-     15  Kernels                                    12370  >>kernels
+     11  Attacks                                     9372  >>attacks-code
+     12  Evaluation                                 10241  >>evaluation
+     13  Data sets                                  10304  >>data-code
+     14  Files                                      10400  >>files-code
+     15  Kernels                                    12379  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -2110,12 +2110,13 @@ static l2l_tensor *l2l__inner_loss(l2l_inner *in, l2l_tensor *logits)
     l2l_context *c = in->context;
     const l2l_objective *o = in->objective;
     bool lent = l2l__lend(logits, true), clean = l2l__lend(in->clean_logits, true);
-    l2l_tensor *L = logits ? o->loss(c, logits, in->clean_logits, in->labels, o->user) : NULL;
+    l2l_tensor *losses = logits ? o->loss(c, logits, in->clean_logits, in->labels, o->user) : NULL;
     l2l__lend(logits, lent);
     l2l__lend(in->clean_logits, clean);
-    if (L && in->targeted) L = l2l_affine(c, L, -1, 0);
-    if (L && o->cut) L = l2l_sub(c, L, l2l_relu(c, l2l_affine(c, L, 1, -o->confidence)));
-    return L;
+    if (losses && in->targeted) losses = l2l_affine(c, losses, -1, 0);
+    if (losses && o->cut)
+        losses = l2l_sub(c, losses, l2l_relu(c, l2l_affine(c, losses, 1, -o->confidence)));
+    return losses;
 }
 
 /* Losses and predictions of a pass go into `in`. */
@@ -2747,16 +2748,17 @@ L2LADVDEF l2l_learned_options l2l_learned_default(void)
    W is GxZ with the columns bias, h, inputs; below it w_out, its bias first. */
 static int l2l__phi_place(const l2l_learned *m, int i)
 {
-    int G = m->cell.gates, H = m->cell.hidden, N = m->cell.inputs, Z = m->cell.columns;
-    if (i < G * N) return i / N * Z + 1 + H + i % N;
-    i -= G * N;
-    if (i < G * H) return i / H * Z + 1 + i % H;
-    i -= G * H;
+    int gates = m->cell.gates, hidden = m->cell.hidden;
+    int inputs = m->cell.inputs, columns = m->cell.columns;
+    if (i < gates * inputs) return i / inputs * columns + 1 + hidden + i % inputs;
+    i -= gates * inputs;
+    if (i < gates * hidden) return i / hidden * columns + 1 + i % hidden;
+    i -= gates * hidden;
     if (m->options.bias) {
-        if (i < G) return i * Z;
-        i -= G;
+        if (i < gates) return i * columns;
+        i -= gates;
     }
-    return i < H ? G * Z + 1 + i : G * Z;
+    return i < hidden ? gates * columns + 1 + i : gates * columns;
 }
 
 /* phi as it is now (the caller may write to it), and what makes a delta of the cell's output. */
@@ -2956,23 +2958,25 @@ static l2l_real *l2l__cut_rows(l2l_real **p, int64_t rows)
 
 static bool l2l__sweep_make(const l2l_learned *m, int64_t steps, int lanes, l2l__sweep *s)
 {
-    int64_t G = m->cell.gates, H = m->cell.hidden, N = m->cell.inputs, Z = m->cell.columns, i;
+    int64_t gates = m->cell.gates, hidden = m->cell.hidden, i;
+    int64_t inputs = m->cell.inputs, columns = m->cell.columns;
     int64_t sums = ((int64_t)m->cell_size * lanes + L2L__COORDS - 1) / L2L__COORDS;
-    int64_t rows = (steps + 1) * (Z + H) + steps * (G + H + 2) + 2 * H + N + sums;
+    int64_t rows = (steps + 1) * (columns + hidden) + steps * (gates + hidden + 2) + 2 * hidden +
+                   inputs + sums;
     l2l_real *p = (l2l_real *)l2l__arena_array(m->context, rows, L2L__COORDS * sizeof *p);
     if (!p) return false;
     memset(p, 0, (size_t)rows * L2L__COORDS * sizeof *p);
-    s->z = l2l__cut_rows(&p, (steps + 1) * Z);
-    s->c = l2l__cut_rows(&p, (steps + 1) * H);
-    s->gates = l2l__cut_rows(&p, steps * G);
-    s->tanh_c = l2l__cut_rows(&p, steps * H);
+    s->z = l2l__cut_rows(&p, (steps + 1) * columns);
+    s->c = l2l__cut_rows(&p, (steps + 1) * hidden);
+    s->gates = l2l__cut_rows(&p, steps * gates);
+    s->tanh_c = l2l__cut_rows(&p, steps * hidden);
     s->y = l2l__cut_rows(&p, steps);
     s->mask = l2l__cut_rows(&p, steps);
-    s->dh = l2l__cut_rows(&p, H + N);
-    s->dc = l2l__cut_rows(&p, H);
+    s->dh = l2l__cut_rows(&p, hidden + inputs);
+    s->dc = l2l__cut_rows(&p, hidden);
     s->sums = p;
     for (i = 0; i < (steps + 1) * L2L__COORDS; i++) /* the 1 of every z_t                         */
-        s->z[i / L2L__COORDS * Z * L2L__COORDS + i % L2L__COORDS] = 1;
+        s->z[i / L2L__COORDS * columns * L2L__COORDS + i % L2L__COORDS] = 1;
     return true;
 }
 
@@ -2989,15 +2993,16 @@ static l2l__sweep *l2l__sweeps(const l2l_learned *m, int workers, int64_t steps,
 /* What the kernels work on in slot k of a sweep. */
 static l2l__cell_step l2l__sweep_step(const l2l_learned *m, l2l__sweep *s, int k)
 {
-    size_t Z = (size_t)m->cell.columns * L2L__COORDS, H = (size_t)m->cell.hidden * L2L__COORDS;
-    size_t G = (size_t)m->cell.gates * L2L__COORDS, t = (size_t)k;
+    const size_t columns = (size_t)m->cell.columns * L2L__COORDS, t = (size_t)k;
+    const size_t hidden = (size_t)m->cell.hidden * L2L__COORDS;
+    const size_t gates = (size_t)m->cell.gates * L2L__COORDS;
     l2l__cell_step step;
-    step.z = s->z + t * Z;
-    step.c = s->c + t * H;
-    step.gates = s->gates + t * G;
-    step.tanh_c = s->tanh_c + t * H;
-    step.h_next = step.z + Z + L2L__COORDS;
-    step.c_next = step.c + H;
+    step.z = s->z + t * columns;
+    step.c = s->c + t * hidden;
+    step.gates = s->gates + t * gates;
+    step.tanh_c = s->tanh_c + t * hidden;
+    step.h_next = step.z + columns + L2L__COORDS;
+    step.c_next = step.c + hidden;
     step.y = s->y + t * L2L__COORDS;
     step.delta = s->delta;
     return step;
@@ -3205,11 +3210,13 @@ static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int64_t bl
    where (1, h_{t+1}) are the first 1+H rows of z_{t+1}, in the next slot. */
 static void l2l__sweep_accumulate(const l2l__adjoint *a, l2l__sweep *s, int t, int steps)
 {
-    int G = a->m->cell.gates, H = a->m->cell.hidden, Z = a->m->cell.columns, row = L2L__COORDS;
+    int gates = a->m->cell.gates, hidden = a->m->cell.hidden, columns = a->m->cell.columns;
+    int row = L2L__COORDS;
     const l2l__cell_step first = l2l__sweep_step(a->m, s, t);
-    a->kernels->accumulate(G, Z, steps, first.gates, G * row, first.z, Z * row, s->sums);
-    a->kernels->accumulate(1, 1 + H, steps, first.y, row, first.z + Z * row, Z * row,
-                           s->sums + G * Z * a->kernels->lanes);
+    a->kernels->accumulate(gates, columns, steps, first.gates, gates * row, first.z, columns * row,
+                           s->sums);
+    a->kernels->accumulate(1, 1 + hidden, steps, first.y, row, first.z + columns * row,
+                           columns * row, s->sums + gates * columns * a->kernels->lanes);
 }
 
 /* A block from x'_0 and h_0 = c_0 = 0, which are there from the start, to x'_T. */
@@ -3225,14 +3232,14 @@ static void l2l__sweep_to(const l2l__adjoint *a, l2l__sweep *s, int64_t block, i
 /* A block all the way there and back. */
 static void l2l__adjoint_block(const l2l__adjoint *a, l2l__sweep *s, int64_t block)
 {
-    int T = a->in->T, H = a->m->cell.hidden, t, l;
+    int T = a->in->T, hidden = a->m->cell.hidden, t, l;
     size_t row = L2L__COORDS * sizeof *s->dh;
     l2l__sweep_to(a, s, block, T);
     l2l__row_load(a->in->g[T]->data, block * L2L__COORDS, a->count, s->a);
     for (l = 0; l < L2L__COORDS; l++) s->a[l] *= (l2l_real)a->in->w[T];
-    memset(s->dh, 0, (size_t)H * row);
-    memset(s->dc, 0, (size_t)H * row);
-    for (t = T - 1; t >= 0; t--) l2l__sweep_backward(a, s, block, t, t ? H : 0);
+    memset(s->dh, 0, (size_t)hidden * row);
+    memset(s->dc, 0, (size_t)hidden * row);
+    for (t = T - 1; t >= 0; t--) l2l__sweep_backward(a, s, block, t, t ? hidden : 0);
     l2l__sweep_accumulate(a, s, 0, T);
 }
 
@@ -3349,22 +3356,22 @@ static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_te
    that arrive here from step t+1, `carried` has those of h and c and a->a has a_{t+1}. */
 static void l2l__exact_block(const l2l__adjoint *a, l2l__sweep *s, int64_t block, int t)
 {
-    int H = a->m->cell.hidden * L2L__COORDS;
-    size_t bytes = (size_t)H * sizeof(l2l_real);
-    l2l_real *carried = a->carried + (size_t)(2 * H) * (size_t)block;
+    int hidden = a->m->cell.hidden * L2L__COORDS;
+    size_t bytes = (size_t)hidden * sizeof(l2l_real);
+    l2l_real *carried = a->carried + (size_t)(2 * hidden) * (size_t)block;
     int64_t first = block * L2L__COORDS;
     l2l__sweep_to(a, s, block, t);
     l2l__row_store(s->adv, first, a->count, a->adv->data);
     l2l__sweep_forward(a, s, block, t);
     l2l__row_load(a->a, first, a->count, s->a);
     memcpy(s->dh, carried, bytes);
-    memcpy(s->dc, carried + H, bytes);
+    memcpy(s->dc, carried + hidden, bytes);
     l2l__sweep_backward(a, s, block, t, a->m->cell.hidden + a->m->cell.inputs);
     memcpy(carried, s->dh, bytes);
-    memcpy(carried + H, s->dc, bytes);
+    memcpy(carried + hidden, s->dc, bytes);
     l2l__row_store(s->a, first, a->count, a->a);
     l2l__input_vjp(a->m, s->g, a->norms + (int64_t)t * a->in->shape.n, first, a->d,
-                   l2l__row_length(first, a->count), s->dh + H, a->v->data + first);
+                   l2l__row_length(first, a->count), s->dh + hidden, a->v->data + first);
     l2l__sweep_accumulate(a, s, t, 1);
 }
 
@@ -4869,7 +4876,7 @@ enum {
 #define L2L__TEXT(in, member, use) \
     L2L__MEMBER(in, member, #member, 's', use, 0, 0, NULL, NULL, NULL)
 #define L2L__ENUM(in, member, names, use) \
-    L2L__MEMBER(in, member, #member, 'i', use, 0, (int)(sizeof names / sizeof *names) - 1, names, \
+    L2L__MEMBER(in, member, #member, 'i', use, 0, (int)(sizeof names / sizeof *names) - 1, names,  \
                 NULL, NULL)
 #define L2L__TABLE(in, member, table, use) \
     L2L__MEMBER(in, member, #member, 't', use, 0, 0, NULL, table, NULL)
@@ -8462,14 +8469,15 @@ static bool l2l__arrays_slice(l2l_model *m, void *with, int from, int n)
     l2l_tensor *x = l2l_from_nchw(c, all->images + at,
                                   l2l_shape_of(n, o->height, o->width, o->channels));
     l2l_tensor *z = x ? l2l_model_forward(m, x, L2L_EVALUATE) : NULL, *dx;
-    l2l_tensor *L = z && all->labels ? l2l_cross_entropy(c, z, all->labels + from) : NULL;
+    l2l_tensor *losses = z && all->labels ? l2l_cross_entropy(c, z, all->labels + from) : NULL;
     if (z && all->logits)
         memcpy(all->logits + (int64_t)from * o->classes, z->data,
                (size_t)n * (size_t)o->classes * sizeof *z->data);
-    if (L && all->loss) memcpy(all->loss + from, L->data, (size_t)n * sizeof *L->data);
-    ok = all->labels ? L != NULL : z != NULL;
+    if (losses && all->loss)
+        memcpy(all->loss + from, losses->data, (size_t)n * sizeof *losses->data);
+    ok = all->labels ? losses != NULL : z != NULL;
     if (ok && all->gradient)
-        ok = l2l_grad(c, l2l_sum(c, L), &x, 1, &dx, L2L_FREE_GRAPH) &&
+        ok = l2l_grad(c, l2l_sum(c, losses), &x, 1, &dx, L2L_FREE_GRAPH) &&
              l2l_to_nchw(c, dx, all->gradient + at);
     l2l_set_recording(c, was);
     l2l_release(c, mark);
@@ -8836,15 +8844,15 @@ L2LADVDEF l2l_tensor *l2l_cross_entropy(l2l_context *c, l2l_tensor *logits, cons
 static void l2l__kl_vjp(l2l__vjp *v)
 {
     l2l_context *c = v->c;
-    l2l_tensor *P = v->y->in[0], *Q = v->y->in[1], *p = l2l_softmax(c, P), *d, *q;
+    l2l_tensor *first = v->y->in[0], *second = v->y->in[1], *p = l2l_softmax(c, first), *d, *q;
     if (v->need[1]) {
-        q = l2l_softmax(c, Q);
+        q = l2l_softmax(c, second);
         d = l2l__then(c, q, l2l_sub(c, q, p));
         v->dx[1] = l2l__then(c, d, l2l_mul(c, d, v->dy));
     }
     if (v->need[0]) {
-        d = l2l_log_softmax(c, P);
-        q = l2l_log_softmax(c, Q);
+        d = l2l_log_softmax(c, first);
+        q = l2l_log_softmax(c, second);
         d = l2l__then(c, d, l2l__then(c, q, l2l_sub(c, d, q)));
         d = l2l__then(c, d, l2l_sub(c, d, v->y));
         d = l2l__then(c, d, l2l_mul(c, p, d));
@@ -9016,20 +9024,20 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
    No square of a float overflows in double: of floats the sum is finite if and only if x is. */
 static double l2l__sum_squares(const l2l_context *c, const l2l_real *x, int64_t n)
 {
-    enum { PARTS = 64, SUMS = 8 };
-    double sums[PARTS][SUMS], total = 0;
+    enum { L2L__SHARES = 64, L2L__SUMS = 8 };
+    double sums[L2L__SHARES][L2L__SUMS], total = 0;
     int part;
     L2L__PARALLEL(l2l__workers(c, n))
-    for (part = 0; part < PARTS; part++) {
-        double s[SUMS] = {0};
-        int64_t i = n * part / PARTS, last = n * (part + 1) / PARTS;
-        for (; i + SUMS <= last; i += SUMS)
-            for (int j = 0; j < SUMS; j++) s[j] += (double)x[i + j] * (double)x[i + j];
+    for (part = 0; part < L2L__SHARES; part++) {
+        double s[L2L__SUMS] = {0};
+        int64_t i = n * part / L2L__SHARES, last = n * (part + 1) / L2L__SHARES;
+        for (; i + L2L__SUMS <= last; i += L2L__SUMS)
+            for (int j = 0; j < L2L__SUMS; j++) s[j] += (double)x[i + j] * (double)x[i + j];
         for (; i < last; i++) s[0] += (double)x[i] * (double)x[i];
         memcpy(sums[part], s, sizeof s);
     }
-    for (part = 0; part < PARTS; part++)
-        for (int j = 0; j < SUMS; j++) total += sums[part][j];
+    for (part = 0; part < L2L__SHARES; part++)
+        for (int j = 0; j < L2L__SUMS; j++) total += sums[part][j];
     return total;
 }
 
@@ -11630,19 +11638,20 @@ L2LADVDEF bool l2l_model_save_memory(const l2l_model *m, void **data, size_t *by
 /* The tensors that the array phi is cut into. Returns b_ih, NULL if there is none. */
 static l2l_real *l2l__phi_bundle(const l2l_learned *m, l2l_real *phi, l2l__bundle *b)
 {
-    int64_t H = m->options.hidden, rows = m->options.cell == L2L_LSTM ? 4 * H : H, shape[2];
+    int64_t hidden = m->options.hidden, shape[2];
+    int64_t rows = m->options.cell == L2L_LSTM ? 4 * hidden : hidden;
     int64_t inputs = m->options.input == L2L_INPUT_LOG ? 2 : 1;
-    l2l_real *bias = m->options.bias ? phi + rows * (inputs + H) : NULL;
+    l2l_real *bias = m->options.bias ? phi + rows * (inputs + hidden) : NULL;
     shape[0] = rows;
     shape[1] = inputs;
     l2l__bundle_add(b, "cell.weight_ih", L2L__REAL, 2, shape, phi);
-    shape[1] = H;
+    shape[1] = hidden;
     l2l__bundle_add(b, "cell.weight_hh", L2L__REAL, 2, shape, phi + rows * inputs);
     if (bias) l2l__bundle_add(b, "cell.bias_ih", L2L__REAL, 1, shape, bias);
-    phi += rows * (inputs + H + (bias ? 1 : 0));
+    phi += rows * (inputs + hidden + (bias ? 1 : 0));
     shape[0] = 1;
     l2l__bundle_add(b, "out.weight", L2L__REAL, 2, shape, phi);
-    if (bias) l2l__bundle_add(b, "out.bias", L2L__REAL, 1, shape, phi + H);
+    if (bias) l2l__bundle_add(b, "out.bias", L2L__REAL, 1, shape, phi + hidden);
     return bias;
 }
 
@@ -12661,21 +12670,21 @@ L2L__INLINE L2L__NAME(sums) L2L__NAME(sums_load)(const int rows, l2l_real *const
                                                  bool accumulate)
 {
     L2L__NAME(sums) t;
-#define X(r) t.s##r = t.u##r = L2L__SET(0);
-    L2L__EACH_ROW(X)
-#undef X
+#define L2L__X(r) t.s##r = t.u##r = L2L__SET(0);
+    L2L__EACH_ROW(L2L__X)
+#undef L2L__X
     if (!accumulate) return t;
-#define X(r) if (rows > r) { t.s##r = L2L__LD(y[r]); t.u##r = L2L__LD(y[r] + L2L__LANES); }
-    L2L__EACH_ROW(X)
-#undef X
+#define L2L__X(r) if (rows > r) { t.s##r = L2L__LD(y[r]); t.u##r = L2L__LD(y[r] + L2L__LANES); }
+    L2L__EACH_ROW(L2L__X)
+#undef L2L__X
     return t;
 }
 
 L2L__INLINE void L2L__NAME(sums_store)(const int rows, L2L__NAME(sums) t, l2l_real *const *y)
 {
-#define X(r) if (rows > r) { L2L__ST(y[r], t.s##r); L2L__ST(y[r] + L2L__LANES, t.u##r); }
-    L2L__EACH_ROW(X)
-#undef X
+#define L2L__X(r) if (rows > r) { L2L__ST(y[r], t.s##r); L2L__ST(y[r] + L2L__LANES, t.u##r); }
+    L2L__EACH_ROW(L2L__X)
+#undef L2L__X
 }
 
 /* row r += *a_r b */
@@ -12684,14 +12693,14 @@ L2L__INLINE void L2L__NAME(sums_add)(const int rows, L2L__NAME(sums) *t, const l
                                      const l2l_real *a3, const l2l_real *a4, const l2l_real *a5)
 {
     const L2L__V b0 = L2L__LD(b), b1 = L2L__LD(b + L2L__LANES);
-#define X(r)                                                                                       \
+#define L2L__X(r)                                                                                  \
     if (rows > r) {                                                                                \
         const L2L__V v = L2L__SET(*a##r);                                                          \
         t->s##r = L2L__FMA(v, b0, t->s##r);                                                        \
         t->u##r = L2L__FMA(v, b1, t->u##r);                                                        \
     }
-    L2L__EACH_ROW(X)
-#undef X
+    L2L__EACH_ROW(L2L__X)
+#undef L2L__X
 }
 
 /* Tap by tap, number by number of the depth. Rows that the tile does not have take the pointer of
@@ -12704,9 +12713,9 @@ L2L__INLINE void L2L__NAME(tile_rows)(const int rows, int taps, int depth, const
     int t, d;
     for (t = 0; t < taps; t++, a += L2L__ROWS) {
         const l2l_real *p = b + (int64_t)t * step * 2 * L2L__LANES;
-#define X(r) const l2l_real *a##r = a[rows > r ? r : 0] + first;
-        L2L__EACH_ROW(X)
-#undef X
+#define L2L__X(r) const l2l_real *a##r = a[rows > r ? r : 0] + first;
+        L2L__EACH_ROW(L2L__X)
+#undef L2L__X
         for (d = 0; d < depth; d++, p += 2 * L2L__LANES)
             L2L__NAME(sums_add)(rows, &s, p, a0 + d, a1 + d, a2 + d, a3 + d, a4 + d, a5 + d);
     }
@@ -12718,12 +12727,12 @@ L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const l2l_real *
                                  const l2l_real *b, int step, l2l_real *const *y, bool accumulate)
 {
     switch (rows) {
-#define X(r)                                                                                       \
+#define L2L__X(r)                                                                                  \
     case r + 1:                                                                                    \
         L2L__NAME(tile_rows)(r + 1, taps, depth, a, first, b, step, y, accumulate);                \
         break;
-        L2L__EACH_ROW(X)
-#undef X
+        L2L__EACH_ROW(L2L__X)
+#undef L2L__X
     }
 }
 
@@ -12733,29 +12742,29 @@ L2L__KERNEL void L2L__NAME(tile)(int rows, int taps, int depth, const l2l_real *
 L2L__INLINE void L2L__NAME(line_rows)(const int rows, const l2l__lines *q, const l2l_real *a,
                                       const l2l_real *b, int k0, int64_t at, l2l_real *y)
 {
-    enum { L = 2 * L2L__LANES };
+    enum { width = 2 * L2L__LANES };
     l2l_real tail[2 * L2L__LANES * L2L__ROWS], *to[L2L__ROWS];
     L2L__NAME(sums) s = L2L__NAME(sums_load)(rows, NULL, false);
-    bool whole = q->k - k0 >= L;
+    bool whole = q->k - k0 >= width;
     int t, d, r;
     for (t = 0; t < q->taps; t++) {
-#define X(r) const l2l_real *a##r = a + t * q->line + (rows > r ? r : 0) * q->step;
-        L2L__EACH_ROW(X)
-#undef X
-        for (d = 0; d < q->depth; d++, b += L)
+#define L2L__X(r) const l2l_real *a##r = a + t * q->line + (rows > r ? r : 0) * q->step;
+        L2L__EACH_ROW(L2L__X)
+#undef L2L__X
+        for (d = 0; d < q->depth; d++, b += width)
             L2L__NAME(sums_add)(rows, &s, b, a0 + d, a1 + d, a2 + d, a3 + d, a4 + d, a5 + d);
     }
     if (whole && q->epilogue) {
-#define X(r)                                                                                       \
+#define L2L__X(r)                                                                                  \
     if (rows > r) {                                                                                \
         const int64_t i = at + r * q->k + k0;                                                      \
         s.s##r = L2L__NAME(epilogue)(s.s##r, q->epilogue, k0, i);                                  \
         s.u##r = L2L__NAME(epilogue)(s.u##r, q->epilogue, k0 + L2L__LANES, i + L2L__LANES);        \
     }
-        L2L__EACH_ROW(X)
-#undef X
+        L2L__EACH_ROW(L2L__X)
+#undef L2L__X
     }
-    for (r = 0; r < rows; r++) to[r] = whole ? y + (int64_t)r * q->k + k0 : tail + r * L;
+    for (r = 0; r < rows; r++) to[r] = whole ? y + (int64_t)r * q->k + k0 : tail + r * width;
     L2L__NAME(sums_store)(rows, s, to);
     for (r = 0; r < (whole ? 0 : rows); r++) {
         l2l_real *out = y + (int64_t)r * q->k;
@@ -12774,10 +12783,10 @@ L2L__KERNEL void L2L__NAME(lines)(const l2l__lines *q, int pixels, const l2l_rea
         const l2l_real *from = a + p * q->step;
         int64_t further = (int64_t)p * q->k;
         switch (pixels - p) {
-#define X(r)                                                                                       \
+#define L2L__X(r)                                                                                  \
     case r + 1: L2L__NAME(line_rows)(r + 1, q, from, b, k0, at + further, y + further); break;
-            L2L__EACH_ROW(X)
-#undef X
+            L2L__EACH_ROW(L2L__X)
+#undef L2L__X
         default: L2L__NAME(line_rows)(L2L__ROWS, q, from, b, k0, at + further, y + further);
         }
     }
@@ -12789,8 +12798,9 @@ L2L__INLINE void L2L__NAME(outer_rows)(const int rows, int lines, int count, con
                                        int64_t la, int64_t sa, const l2l_real *b, int64_t lb,
                                        int64_t sb, l2l_real *y, bool accumulate)
 {
-    enum { L = 2 * L2L__LANES };
-    l2l_real *const at[6] = {y, y + L, y + 2 * L, y + 3 * L, y + 4 * L, y + 5 * L};
+    enum { width = 2 * L2L__LANES };
+    l2l_real *const at[6] = {y,             y + width,     y + 2 * width,
+                             y + 3 * width, y + 4 * width, y + 5 * width};
     L2L__NAME(sums) s = L2L__NAME(sums_load)(rows, at, accumulate);
     int p;
     for (la -= sa * count, lb -= sb * count; lines > 0; lines--, a += la, b += lb)
@@ -12806,31 +12816,31 @@ L2L__KERNEL void L2L__NAME(outer)(int rows, int lines, int count, const l2l_real
                                   l2l_real *y, bool accumulate)
 {
     switch (rows) {
-#define X(r)                                                                                   \
+#define L2L__X(r)                                                                                  \
     case r + 1:                                                                                \
-        L2L__NAME(outer_rows)(r + 1, lines, count, a, la, sa, b, lb, sb, y, accumulate);       \
+        L2L__NAME(outer_rows)(r + 1, lines, count, a, la, sa, b, lb, sb, y, accumulate);           \
         break;
-        L2L__EACH_ROW(X)
-#undef X
+        L2L__EACH_ROW(L2L__X)
+#undef L2L__X
     }
 }
 
 /* out[r*2L + q] = in[q*step + r], four by four. */
 L2L__INLINE void L2L__NAME(turn)(const l2l_real *in, int64_t step, l2l_real *out)
 {
-    enum { L = L2L__LANES };
+    enum { width = L2L__LANES };
 #if defined(L2L__X86) && L2L__LANES > 1
     __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + step);
     __m128 c = _mm_loadu_ps(in + 2 * step), d = _mm_loadu_ps(in + 3 * step);
     _MM_TRANSPOSE4_PS(a, b, c, d);
     _mm_storeu_ps(out, a);
-    _mm_storeu_ps(out + 2 * L, b);
-    _mm_storeu_ps(out + 4 * L, c);
-    _mm_storeu_ps(out + 6 * L, d);
+    _mm_storeu_ps(out + 2 * width, b);
+    _mm_storeu_ps(out + 4 * width, c);
+    _mm_storeu_ps(out + 6 * width, d);
 #else
     int r, q;
     for (q = 0; q < 4; q++)
-        for (r = 0; r < 4; r++) out[r * 2 * L + q] = in[q * step + r];
+        for (r = 0; r < 4; r++) out[r * 2 * width + q] = in[q * step + r];
 #endif
 }
 
@@ -12840,15 +12850,15 @@ L2L__INLINE void L2L__NAME(turn)(const l2l_real *in, int64_t step, l2l_real *out
 L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const l2l_real *in, int64_t sd, int64_t sq,
                                  l2l_real *out)
 {
-    enum { L = L2L__LANES };
+    enum { width = L2L__LANES };
     int q, d, quads = sd == 1 ? valid / 4 * 4 : 0, deep = depth / 4 * 4;
-    if (valid < 2 * L) memset(out, 0, (size_t)depth * 2 * L * sizeof *out);
-    if (valid == 2 * L && sq == 1) {
-        for (d = 0; d < depth; d++, in += sd, out += 2 * L) {
+    if (valid < 2 * width) memset(out, 0, (size_t)depth * 2 * width * sizeof *out);
+    if (valid == 2 * width && sq == 1) {
+        for (d = 0; d < depth; d++, in += sd, out += 2 * width) {
             L2L__FETCH(in + 8 * sd);
-            L2L__FETCH(in + 8 * sd + L);
+            L2L__FETCH(in + 8 * sd + width);
             L2L__ST(out, L2L__LD(in));
-            L2L__ST(out + L, L2L__LD(in + L));
+            L2L__ST(out + width, L2L__LD(in + width));
         }
         return;
     }
@@ -12856,10 +12866,10 @@ L2L__KERNEL void L2L__NAME(pack)(int depth, int valid, const l2l_real *in, int64
         for (d = 0; d < deep; d += 4) {
             /* in turn, so that each is fetched once for 16 numbers, a cache line */
             L2L__FETCH(in + (q + 4 + d / 4 % 4) * sq + d); /* the rows of the next four   */
-            L2L__NAME(turn)(in + q * sq + d, sq, out + d * 2 * L + q);
+            L2L__NAME(turn)(in + q * sq + d, sq, out + d * 2 * width + q);
         }
     for (q = 0; q < valid; q++)
-        for (d = q < quads ? deep : 0; d < depth; d++) out[d * 2 * L + q] = in[d * sd + q * sq];
+        for (d = q < quads ? deep : 0; d < depth; d++) out[d * 2 * width + q] = in[d * sd + q * sq];
 }
 
 /* dy where the gate is positive, else 0. */
@@ -13034,10 +13044,8 @@ typedef struct L2L__NAME(seven) {
 
 L2L__INLINE L2L__NAME(seven) L2L__NAME(line)(const int transform, L2L__NAME(seven) x)
 {
-#define X(i) x.s##i
-#define Y(i) y.s##i
-#define K(value) L2L__SET((float)(value))
-#define FMA L2L__FMA
+#define L2L__K(value) L2L__SET((float)(value))
+#define L2L__AXPY(k, x, y) L2L__FMA(L2L__K(k), x, y)
     const double a = 0.625, b = 1.5, aa = a * a, bb = b * b;
     const double n0 = 1 / (aa * bb), na = 1 / (2 * aa * (aa - bb)), nb = 1 / (2 * bb * (bb - aa));
     const double s = 0.3125, t = 0.875, r = 1.625, ss = s * s, tt = t * t, rr = r * r;
@@ -13049,234 +13057,233 @@ L2L__INLINE L2L__NAME(seven) L2L__NAME(line)(const int transform, L2L__NAME(seve
     L2L__V e, o, p, q, g, h;
     switch (transform) {
     case L2L__WIN_IN:
-        Y(0) = FMA(K(aa * bb), X(0), FMA(K(-aa - bb), X(2), X(4)));
-        e = FMA(K(-bb), X(2), X(4));
-        o = K(a) * FMA(K(-bb), X(1), X(3));
-        p = FMA(K(-aa), X(2), X(4));
-        q = K(b) * FMA(K(-aa), X(1), X(3));
-        Y(5) = FMA(K(aa * bb), X(1), FMA(K(-aa - bb), X(3), X(5)));
-        Y(1) = e + o;
-        Y(2) = e - o;
-        Y(3) = p + q;
-        Y(4) = p - q;
+        y.s0 = L2L__AXPY(aa * bb, x.s0, L2L__AXPY(-aa - bb, x.s2, x.s4));
+        e = L2L__AXPY(-bb, x.s2, x.s4);
+        o = L2L__K(a) * L2L__AXPY(-bb, x.s1, x.s3);
+        p = L2L__AXPY(-aa, x.s2, x.s4);
+        q = L2L__K(b) * L2L__AXPY(-aa, x.s1, x.s3);
+        y.s5 = L2L__AXPY(aa * bb, x.s1, L2L__AXPY(-aa - bb, x.s3, x.s5));
+        y.s1 = e + o;
+        y.s2 = e - o;
+        y.s3 = p + q;
+        y.s4 = p - q;
         break;
     case L2L__WIN_OUT:
-        e = X(1) + X(2);
-        o = X(1) - X(2);
-        p = X(3) + X(4);
-        q = X(3) - X(4);
-        Y(0) = X(0) + e + p;
-        Y(1) = FMA(K(a), o, K(b) * q);
-        Y(2) = FMA(K(aa), e, K(bb) * p);
-        Y(3) = FMA(K(a * aa), o, FMA(K(b * bb), q, X(5)));
+        e = x.s1 + x.s2;
+        o = x.s1 - x.s2;
+        p = x.s3 + x.s4;
+        q = x.s3 - x.s4;
+        y.s0 = x.s0 + e + p;
+        y.s1 = L2L__AXPY(a, o, L2L__K(b) * q);
+        y.s2 = L2L__AXPY(aa, e, L2L__K(bb) * p);
+        y.s3 = L2L__AXPY(a * aa, o, L2L__AXPY(b * bb, q, x.s5));
         break;
     case L2L__WIN_WEIGHT:
-        e = K(na) * FMA(K(aa), X(2), X(0));
-        o = K(na * a) * X(1);
-        p = K(nb) * FMA(K(bb), X(2), X(0));
-        q = K(nb * b) * X(1);
-        Y(0) = K(n0) * X(0);
-        Y(1) = e + o;
-        Y(2) = e - o;
-        Y(3) = p + q;
-        Y(4) = p - q;
-        Y(5) = X(2);
+        e = L2L__K(na) * L2L__AXPY(aa, x.s2, x.s0);
+        o = L2L__K(na * a) * x.s1;
+        p = L2L__K(nb) * L2L__AXPY(bb, x.s2, x.s0);
+        q = L2L__K(nb * b) * x.s1;
+        y.s0 = L2L__K(n0) * x.s0;
+        y.s1 = e + o;
+        y.s2 = e - o;
+        y.s3 = p + q;
+        y.s4 = p - q;
+        y.s5 = x.s2;
         break;
     case L2L__WIN_GRAD:
-        e = FMA(K(aa), X(2), X(0));
-        o = K(a) * FMA(K(aa), X(3), X(1));
-        p = FMA(K(bb), X(2), X(0));
-        q = K(b) * FMA(K(bb), X(3), X(1));
-        Y(0) = X(0);
-        Y(1) = e + o;
-        Y(2) = e - o;
-        Y(3) = p + q;
-        Y(4) = p - q;
-        Y(5) = X(3);
+        e = L2L__AXPY(aa, x.s2, x.s0);
+        o = L2L__K(a) * L2L__AXPY(aa, x.s3, x.s1);
+        p = L2L__AXPY(bb, x.s2, x.s0);
+        q = L2L__K(b) * L2L__AXPY(bb, x.s3, x.s1);
+        y.s0 = x.s0;
+        y.s1 = e + o;
+        y.s2 = e - o;
+        y.s3 = p + q;
+        y.s4 = p - q;
+        y.s5 = x.s3;
         break;
     case L2L__WIN_BACK:
-        e = X(1) + X(2);
-        o = X(1) - X(2);
-        p = X(3) + X(4);
-        q = X(3) - X(4);
-        Y(0) = FMA(K(n0), X(0), FMA(K(na), e, K(nb) * p));
-        Y(1) = FMA(K(na * a), o, K(nb * b) * q);
-        Y(2) = FMA(K(na * aa), e, FMA(K(nb * bb), p, X(5)));
+        e = x.s1 + x.s2;
+        o = x.s1 - x.s2;
+        p = x.s3 + x.s4;
+        q = x.s3 - x.s4;
+        y.s0 = L2L__AXPY(n0, x.s0, L2L__AXPY(na, e, L2L__K(nb) * p));
+        y.s1 = L2L__AXPY(na * a, o, L2L__K(nb * b) * q);
+        y.s2 = L2L__AXPY(na * aa, e, L2L__AXPY(nb * bb, p, x.s5));
         break;
     case L2L__WIN_IN + L2L__WIN_F2:
-        Y(0) = X(0) - X(2);
-        e = X(1) + X(2);
-        o = X(2) - X(1);
-        Y(3) = X(1) - X(3);
-        Y(1) = e;
-        Y(2) = o;
+        y.s0 = x.s0 - x.s2;
+        e = x.s1 + x.s2;
+        o = x.s2 - x.s1;
+        y.s3 = x.s1 - x.s3;
+        y.s1 = e;
+        y.s2 = o;
         break;
     case L2L__WIN_OUT + L2L__WIN_F2:
-        Y(0) = X(0) + X(1) + X(2);
-        Y(1) = X(1) - X(2) - X(3);
+        y.s0 = x.s0 + x.s1 + x.s2;
+        y.s1 = x.s1 - x.s2 - x.s3;
         break;
     case L2L__WIN_WEIGHT + L2L__WIN_F2:
-        e = K(0.5) * (X(0) + X(2));
-        o = K(0.5) * X(1);
-        Y(0) = X(0);
-        Y(1) = e + o;
-        Y(2) = e - o;
-        Y(3) = X(2);
+        e = L2L__K(0.5) * (x.s0 + x.s2);
+        o = L2L__K(0.5) * x.s1;
+        y.s0 = x.s0;
+        y.s1 = e + o;
+        y.s2 = e - o;
+        y.s3 = x.s2;
         break;
     case L2L__WIN_GRAD + L2L__WIN_F2:
-        Y(0) = X(0);
-        Y(1) = X(0) + X(1);
-        Y(2) = X(0) - X(1);
-        Y(3) = K(0) - X(1);
+        y.s0 = x.s0;
+        y.s1 = x.s0 + x.s1;
+        y.s2 = x.s0 - x.s1;
+        y.s3 = L2L__K(0) - x.s1;
         break;
     case L2L__WIN_BACK + L2L__WIN_F2:
-        e = K(0.5) * (X(1) + X(2));
-        Y(0) = X(0) + e;
-        Y(1) = K(0.5) * (X(1) - X(2));
-        Y(2) = e + X(3);
+        e = L2L__K(0.5) * (x.s1 + x.s2);
+        y.s0 = x.s0 + e;
+        y.s1 = L2L__K(0.5) * (x.s1 - x.s2);
+        y.s2 = e + x.s3;
         break;
     case L2L__WIN_IN + L2L__WIN_F5: /* of +-p: (x +- p)(x^2 - u)(x^2 - v), u, v of the others */
-#define PAIR(i, j, p, u, v)                                                                        \
-    e = FMA(K(u * v), X(1), FMA(K(-u - v), X(3), X(5)));                                           \
-    o = K(p) * FMA(K(u * v), X(0), FMA(K(-u - v), X(2), X(4)));                                    \
-    Y(i) = o + e;                                                                                  \
-    Y(j) = o - e;
-        Y(6) = FMA(K(-ss * tt * rr), X(0), FMA(K(ss * tt + ss * rr + tt * rr), X(2),
-                                               FMA(K(-ss - tt - rr), X(4), X(6))));
-        PAIR(0, 1, s, tt, rr)
-        PAIR(2, 3, t, ss, rr)
-        PAIR(4, 5, r, ss, tt)
-#undef PAIR
+#define L2L__PAIR(i, j, p, u, v)                                                                   \
+    e = L2L__AXPY(u * v, x.s1, L2L__AXPY(-u - v, x.s3, x.s5));                                     \
+    o = L2L__K(p) * L2L__AXPY(u * v, x.s0, L2L__AXPY(-u - v, x.s2, x.s4));                         \
+    y.s##i = o + e;                                                                                \
+    y.s##j = o - e;
+        y.s6 = L2L__AXPY(-ss * tt * rr, x.s0,
+                         L2L__AXPY(ss * tt + ss * rr + tt * rr, x.s2,
+                                   L2L__AXPY(-ss - tt - rr, x.s4, x.s6)));
+        L2L__PAIR(0, 1, s, tt, rr)
+        L2L__PAIR(2, 3, t, ss, rr)
+        L2L__PAIR(4, 5, r, ss, tt)
+#undef L2L__PAIR
         break;
     case L2L__WIN_OUT + L2L__WIN_F5:
-        e = X(0) + X(1);
-        o = X(0) - X(1);
-        p = X(2) + X(3);
-        q = X(2) - X(3);
-        g = X(4) + X(5);
-        h = X(4) - X(5);
-        Y(0) = e + p + g;
-        Y(1) = FMA(K(s), o, FMA(K(t), q, K(r) * h));
-        Y(2) = FMA(K(ss), e, FMA(K(tt), p, K(rr) * g));
-        Y(3) = FMA(K(s * ss), o, FMA(K(t * tt), q, K(r * rr) * h));
-        Y(4) = FMA(K(ss * ss), e, FMA(K(tt * tt), p, FMA(K(rr * rr), g, X(6))));
+        e = x.s0 + x.s1;
+        o = x.s0 - x.s1;
+        p = x.s2 + x.s3;
+        q = x.s2 - x.s3;
+        g = x.s4 + x.s5;
+        h = x.s4 - x.s5;
+        y.s0 = e + p + g;
+        y.s1 = L2L__AXPY(s, o, L2L__AXPY(t, q, L2L__K(r) * h));
+        y.s2 = L2L__AXPY(ss, e, L2L__AXPY(tt, p, L2L__K(rr) * g));
+        y.s3 = L2L__AXPY(s * ss, o, L2L__AXPY(t * tt, q, L2L__K(r * rr) * h));
+        y.s4 = L2L__AXPY(ss * ss, e, L2L__AXPY(tt * tt, p, L2L__AXPY(rr * rr, g, x.s6)));
         break;
     case L2L__WIN_WEIGHT + L2L__WIN_F5:
-#define PAIR(i, j, n, p)                                                                           \
-    e = K(n) * FMA(K(p * p), X(2), X(0));                                                          \
-    o = K(n * p) * X(1);                                                                           \
-    Y(i) = e + o;                                                                                  \
-    Y(j) = e - o;
-        Y(6) = X(2);
-        PAIR(4, 5, nr, r)
-        PAIR(2, 3, nt, t)
-        PAIR(0, 1, ns, s)
-#undef PAIR
+#define L2L__PAIR(i, j, n, p)                                                                      \
+    e = L2L__K(n) * L2L__AXPY(p * p, x.s2, x.s0);                                                  \
+    o = L2L__K(n * p) * x.s1;                                                                      \
+    y.s##i = e + o;                                                                                \
+    y.s##j = e - o;
+        y.s6 = x.s2;
+        L2L__PAIR(4, 5, nr, r)
+        L2L__PAIR(2, 3, nt, t)
+        L2L__PAIR(0, 1, ns, s)
+#undef L2L__PAIR
         break;
     case L2L__WIN_GRAD + L2L__WIN_F5:
-#define PAIR(i, j, p)                                                                              \
-    e = FMA(K(p * p), FMA(K(p * p), X(4), X(2)), X(0));                                            \
-    o = K(p) * FMA(K(p * p), X(3), X(1));                                                          \
-    Y(i) = e + o;                                                                                  \
-    Y(j) = e - o;
-        Y(6) = X(4);
-        PAIR(4, 5, r)
-        PAIR(2, 3, t)
-        PAIR(0, 1, s)
-#undef PAIR
+#define L2L__PAIR(i, j, p)                                                                         \
+    e = L2L__AXPY(p * p, L2L__AXPY(p * p, x.s4, x.s2), x.s0);                                      \
+    o = L2L__K(p) * L2L__AXPY(p * p, x.s3, x.s1);                                                  \
+    y.s##i = e + o;                                                                                \
+    y.s##j = e - o;
+        y.s6 = x.s4;
+        L2L__PAIR(4, 5, r)
+        L2L__PAIR(2, 3, t)
+        L2L__PAIR(0, 1, s)
+#undef L2L__PAIR
         break;
     case L2L__WIN_IN + L2L__WIN_PLANE:
-        Y(0) = X(0) + X(1);
-        Y(2) = X(0);
+        y.s0 = x.s0 + x.s1;
+        y.s2 = x.s0;
         break;
     case L2L__WIN_OUT + L2L__WIN_PLANE:
-        e = X(0) + X(2);
-        Y(0) = X(0) + X(1);
-        Y(1) = e;
+        e = x.s0 + x.s2;
+        y.s0 = x.s0 + x.s1;
+        y.s1 = e;
         break;
     case L2L__WIN_WEIGHT + L2L__WIN_PLANE:
-        Y(0) = X(1);
-        Y(1) = X(2) - X(1);
-        Y(2) = X(0) - X(1);
+        y.s0 = x.s1;
+        y.s1 = x.s2 - x.s1;
+        y.s2 = x.s0 - x.s1;
         break;
     case L2L__WIN_GRAD + L2L__WIN_PLANE:
-        Y(0) = X(0) + X(1);
-        Y(1) = X(0);
-        Y(2) = X(1);
+        y.s0 = x.s0 + x.s1;
+        y.s1 = x.s0;
+        y.s2 = x.s1;
         break;
     case L2L__WIN_BACK + L2L__WIN_PLANE:
-        e = X(0) - X(1) - X(2);
-        Y(0) = X(2);
-        Y(2) = X(1);
-        Y(1) = e;
+        e = x.s0 - x.s1 - x.s2;
+        y.s0 = x.s2;
+        y.s2 = x.s1;
+        y.s1 = e;
         break;
     case L2L__WIN_IN + L2L__WIN_TWO: /* of +-p: (x +- p)(x^2 - u), u of the other */
-#define PAIR(i, j, p, u)                                                                           \
-    e = FMA(K(-u), X(1), X(3));                                                                    \
-    o = K(p) * FMA(K(-u), X(0), X(2));                                                             \
-    Y(i) = o + e;                                                                                  \
-    Y(j) = o - e;
-        Y(4) = FMA(K(cc * dd), X(0), FMA(K(-cc - dd), X(2), X(4)));
-        PAIR(0, 1, c, dd)
-        PAIR(2, 3, d, cc)
-#undef PAIR
+#define L2L__PAIR(i, j, p, u)                                                                      \
+    e = L2L__AXPY(-u, x.s1, x.s3);                                                                 \
+    o = L2L__K(p) * L2L__AXPY(-u, x.s0, x.s2);                                                     \
+    y.s##i = o + e;                                                                                \
+    y.s##j = o - e;
+        y.s4 = L2L__AXPY(cc * dd, x.s0, L2L__AXPY(-cc - dd, x.s2, x.s4));
+        L2L__PAIR(0, 1, c, dd)
+        L2L__PAIR(2, 3, d, cc)
+#undef L2L__PAIR
         break;
     case L2L__WIN_OUT + L2L__WIN_TWO:
-        e = X(0) + X(1);
-        o = X(0) - X(1);
-        p = X(2) + X(3);
-        q = X(2) - X(3);
-        Y(0) = e + p;
-        Y(1) = FMA(K(c), o, K(d) * q);
-        Y(2) = FMA(K(cc), e, K(dd) * p);
-        Y(3) = FMA(K(c * cc), o, FMA(K(d * dd), q, X(4)));
+        e = x.s0 + x.s1;
+        o = x.s0 - x.s1;
+        p = x.s2 + x.s3;
+        q = x.s2 - x.s3;
+        y.s0 = e + p;
+        y.s1 = L2L__AXPY(c, o, L2L__K(d) * q);
+        y.s2 = L2L__AXPY(cc, e, L2L__K(dd) * p);
+        y.s3 = L2L__AXPY(c * cc, o, L2L__AXPY(d * dd, q, x.s4));
         break;
     case L2L__WIN_WEIGHT + L2L__WIN_TWO:
-        e = K(nc) * X(0);
-        o = K(nc * c) * X(1);
-        p = K(nd) * X(0);
-        q = K(nd * d) * X(1);
-        Y(4) = X(1);
-        Y(0) = e + o;
-        Y(1) = e - o;
-        Y(2) = p + q;
-        Y(3) = p - q;
+        e = L2L__K(nc) * x.s0;
+        o = L2L__K(nc * c) * x.s1;
+        p = L2L__K(nd) * x.s0;
+        q = L2L__K(nd * d) * x.s1;
+        y.s4 = x.s1;
+        y.s0 = e + o;
+        y.s1 = e - o;
+        y.s2 = p + q;
+        y.s3 = p - q;
         break;
     case L2L__WIN_GRAD + L2L__WIN_TWO:
-        e = FMA(K(cc), X(2), X(0));
-        o = K(c) * FMA(K(cc), X(3), X(1));
-        p = FMA(K(dd), X(2), X(0));
-        q = K(d) * FMA(K(dd), X(3), X(1));
-        Y(4) = X(3);
-        Y(0) = e + o;
-        Y(1) = e - o;
-        Y(2) = p + q;
-        Y(3) = p - q;
+        e = L2L__AXPY(cc, x.s2, x.s0);
+        o = L2L__K(c) * L2L__AXPY(cc, x.s3, x.s1);
+        p = L2L__AXPY(dd, x.s2, x.s0);
+        q = L2L__K(d) * L2L__AXPY(dd, x.s3, x.s1);
+        y.s4 = x.s3;
+        y.s0 = e + o;
+        y.s1 = e - o;
+        y.s2 = p + q;
+        y.s3 = p - q;
         break;
     case L2L__WIN_BACK + L2L__WIN_TWO:
-        e = X(0) + X(1);
-        o = X(0) - X(1);
-        p = X(2) + X(3);
-        q = X(2) - X(3);
-        Y(0) = FMA(K(nc), e, K(nd) * p);
-        Y(1) = FMA(K(nc * c), o, FMA(K(nd * d), q, X(4)));
+        e = x.s0 + x.s1;
+        o = x.s0 - x.s1;
+        p = x.s2 + x.s3;
+        q = x.s2 - x.s3;
+        y.s0 = L2L__AXPY(nc, e, L2L__K(nd) * p);
+        y.s1 = L2L__AXPY(nc * c, o, L2L__AXPY(nd * d, q, x.s4));
         break;
     default: /* L2L__WIN_BACK + L2L__WIN_F5 */
-        e = X(0) + X(1);
-        o = X(0) - X(1);
-        p = X(2) + X(3);
-        q = X(2) - X(3);
-        g = X(4) + X(5);
-        h = X(4) - X(5);
-        Y(0) = FMA(K(ns), e, FMA(K(nt), p, K(nr) * g));
-        Y(1) = FMA(K(ns * s), o, FMA(K(nt * t), q, K(nr * r) * h));
-        Y(2) = FMA(K(ns * ss), e, FMA(K(nt * tt), p, FMA(K(nr * rr), g, X(6))));
+        e = x.s0 + x.s1;
+        o = x.s0 - x.s1;
+        p = x.s2 + x.s3;
+        q = x.s2 - x.s3;
+        g = x.s4 + x.s5;
+        h = x.s4 - x.s5;
+        y.s0 = L2L__AXPY(ns, e, L2L__AXPY(nt, p, L2L__K(nr) * g));
+        y.s1 = L2L__AXPY(ns * s, o, L2L__AXPY(nt * t, q, L2L__K(nr * r) * h));
+        y.s2 = L2L__AXPY(ns * ss, e, L2L__AXPY(nt * tt, p, L2L__AXPY(nr * rr, g, x.s6)));
     }
     return y;
-#undef X
-#undef Y
-#undef K
-#undef FMA
+#undef L2L__K
+#undef L2L__AXPY
 }
 
 /* Both sides, T X T^T: all columns of the mxm numbers first, t = T X, then all rows, to kxk. X is
@@ -13294,32 +13301,32 @@ L2L__INLINE void L2L__NAME(square)(const int transform, const int m, const int k
     for (at = 0; at < n; at += L2L__LANES) {
         L2L__UNROLL
         for (i = 0; i < m; i++) {
-#define X(j)                                                                                       \
+#define L2L__X(j)                                                                                  \
     if (j < m) {                                                                                   \
         x.s##j = L2L__NAME(load)(from[j * m + i] + at);                                            \
         __builtin_prefetch(from[j * m + i] + at + 32);                                             \
     }
-            L2L__EACH_POINT(X)
-#undef X
+            L2L__EACH_POINT(L2L__X)
+#undef L2L__X
             x = L2L__NAME(line)(transform, x);
-#define X(j) if (j < k) t[j * m + i] = x.s##j;
-            L2L__EACH_POINT(X)
-#undef X
+#define L2L__X(j) if (j < k) t[j * m + i] = x.s##j;
+            L2L__EACH_POINT(L2L__X)
+#undef L2L__X
         }
         L2L__UNROLL
         for (i = 0; i < k; i++) {
-#define X(j) if (j < m) x.s##j = t[i * m + j];
-            L2L__EACH_POINT(X)
-#undef X
+#define L2L__X(j) if (j < m) x.s##j = t[i * m + j];
+            L2L__EACH_POINT(L2L__X)
+#undef L2L__X
             x = L2L__NAME(line)(transform, x);
-#define X(j)                                                                                       \
+#define L2L__X(j)                                                                                  \
     if (j < k && to[i * k + j]) {                                                                  \
         float *y = to[i * k + j] + at;                                                             \
         __builtin_prefetch(y + 32, 1);                                                             \
         L2L__NAME(store)(y, e ? L2L__NAME(epilogue)(x.s##j, e, k0 + at, y - base) : x.s##j);       \
     }
-            L2L__EACH_POINT(X)
-#undef X
+            L2L__EACH_POINT(L2L__X)
+#undef L2L__X
         }
     }
 }
@@ -13329,39 +13336,39 @@ L2L__KERNEL void L2L__NAME(winograd)(int transform, int64_t n, const float *cons
                                      float *const *to, const l2l__epilogue *e, int k0,
                                      const float *base)
 {
-#define X(kind, m, k)                                                                              \
+#define L2L__X(kind, m, k)                                                                         \
     case kind:                                                                                     \
         L2L__NAME(square)(kind, m, k, n, from, to,                                                 \
                           (kind) % L2L__WIN_KINDS == L2L__WIN_OUT ? e : NULL, k0, base);           \
         break;
     switch (transform) {
-        X(L2L__WIN_IN, 6, 6)
-        X(L2L__WIN_OUT, 6, 4)
-        X(L2L__WIN_WEIGHT, 3, 6)
-        X(L2L__WIN_GRAD, 4, 6)
-        X(L2L__WIN_BACK, 6, 3)
-        X(L2L__WIN_F2 + L2L__WIN_IN, 4, 4)
-        X(L2L__WIN_F2 + L2L__WIN_OUT, 4, 2)
-        X(L2L__WIN_F2 + L2L__WIN_WEIGHT, 3, 4)
-        X(L2L__WIN_F2 + L2L__WIN_GRAD, 2, 4)
-        X(L2L__WIN_F2 + L2L__WIN_BACK, 4, 3)
-        X(L2L__WIN_F5 + L2L__WIN_IN, 7, 7)
-        X(L2L__WIN_F5 + L2L__WIN_OUT, 7, 5)
-        X(L2L__WIN_F5 + L2L__WIN_WEIGHT, 3, 7)
-        X(L2L__WIN_F5 + L2L__WIN_GRAD, 5, 7)
-        X(L2L__WIN_F5 + L2L__WIN_BACK, 7, 3)
-        X(L2L__WIN_PLANE + L2L__WIN_IN, 2, 3)
-        X(L2L__WIN_PLANE + L2L__WIN_OUT, 3, 2)
-        X(L2L__WIN_PLANE + L2L__WIN_WEIGHT, 3, 3)
-        X(L2L__WIN_PLANE + L2L__WIN_GRAD, 2, 3)
-        X(L2L__WIN_PLANE + L2L__WIN_BACK, 3, 3)
-        X(L2L__WIN_TWO + L2L__WIN_IN, 5, 5)
-        X(L2L__WIN_TWO + L2L__WIN_OUT, 5, 4)
-        X(L2L__WIN_TWO + L2L__WIN_WEIGHT, 2, 5)
-        X(L2L__WIN_TWO + L2L__WIN_GRAD, 4, 5)
-        X(L2L__WIN_TWO + L2L__WIN_BACK, 5, 2)
+        L2L__X(L2L__WIN_IN, 6, 6)
+        L2L__X(L2L__WIN_OUT, 6, 4)
+        L2L__X(L2L__WIN_WEIGHT, 3, 6)
+        L2L__X(L2L__WIN_GRAD, 4, 6)
+        L2L__X(L2L__WIN_BACK, 6, 3)
+        L2L__X(L2L__WIN_F2 + L2L__WIN_IN, 4, 4)
+        L2L__X(L2L__WIN_F2 + L2L__WIN_OUT, 4, 2)
+        L2L__X(L2L__WIN_F2 + L2L__WIN_WEIGHT, 3, 4)
+        L2L__X(L2L__WIN_F2 + L2L__WIN_GRAD, 2, 4)
+        L2L__X(L2L__WIN_F2 + L2L__WIN_BACK, 4, 3)
+        L2L__X(L2L__WIN_F5 + L2L__WIN_IN, 7, 7)
+        L2L__X(L2L__WIN_F5 + L2L__WIN_OUT, 7, 5)
+        L2L__X(L2L__WIN_F5 + L2L__WIN_WEIGHT, 3, 7)
+        L2L__X(L2L__WIN_F5 + L2L__WIN_GRAD, 5, 7)
+        L2L__X(L2L__WIN_F5 + L2L__WIN_BACK, 7, 3)
+        L2L__X(L2L__WIN_PLANE + L2L__WIN_IN, 2, 3)
+        L2L__X(L2L__WIN_PLANE + L2L__WIN_OUT, 3, 2)
+        L2L__X(L2L__WIN_PLANE + L2L__WIN_WEIGHT, 3, 3)
+        L2L__X(L2L__WIN_PLANE + L2L__WIN_GRAD, 2, 3)
+        L2L__X(L2L__WIN_PLANE + L2L__WIN_BACK, 3, 3)
+        L2L__X(L2L__WIN_TWO + L2L__WIN_IN, 5, 5)
+        L2L__X(L2L__WIN_TWO + L2L__WIN_OUT, 5, 4)
+        L2L__X(L2L__WIN_TWO + L2L__WIN_WEIGHT, 2, 5)
+        L2L__X(L2L__WIN_TWO + L2L__WIN_GRAD, 4, 5)
+        L2L__X(L2L__WIN_TWO + L2L__WIN_BACK, 5, 2)
     }
-#undef X
+#undef L2L__X
 }
 /* Equal patches, for l2l__tie_tiles. Equal is what differs by a few roundings: Winograd's layers
    in front have left theirs. The size of x is |x|: all bits but the sign. */
@@ -13599,18 +13606,18 @@ L2L__INLINE void L2L__NAME(cell_tile)(const int rows, const l2l_real *w, int row
                                       int columns, const l2l_real *z, l2l_real *y)
 {
     int k;
-#define X(r) L2L__V s##r = L2L__SET(0); const l2l_real *w##r = w + (rows > r ? r : 0) * row;
-    L2L__EACH_ROW(X)
-#undef X
+#define L2L__X(r) L2L__V s##r = L2L__SET(0); const l2l_real *w##r = w + (rows > r ? r : 0) * row;
+    L2L__EACH_ROW(L2L__X)
+#undef L2L__X
     for (k = 0; k < columns; k++, z += L2L__COORDS) {
         const L2L__V v = L2L__LD(z);
-#define X(r) if (rows > r) s##r = L2L__FMA(L2L__SET(w##r[k * column]), v, s##r);
-        L2L__EACH_ROW(X)
-#undef X
+#define L2L__X(r) if (rows > r) s##r = L2L__FMA(L2L__SET(w##r[k * column]), v, s##r);
+        L2L__EACH_ROW(L2L__X)
+#undef L2L__X
     }
-#define X(r) if (rows > r) L2L__ST(y + r * L2L__COORDS, s##r);
-    L2L__EACH_ROW(X)
-#undef X
+#define L2L__X(r) if (rows > r) L2L__ST(y + r * L2L__COORDS, s##r);
+    L2L__EACH_ROW(L2L__X)
+#undef L2L__X
     (void)w1; (void)w2; (void)w3; (void)w4; (void)w5; (void)w6; (void)w7; (void)w8; (void)w9;
 }
 
@@ -13622,11 +13629,11 @@ L2L__INLINE void L2L__NAME(cell_matrix)(const l2l_real *w, int row, int column, 
     int l, r;
     for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
         r = 0;
-#define X(n)                                                                                       \
+#define L2L__X(n)                                                                                  \
     for (; r + n <= rows; r += n)                                                                  \
         L2L__NAME(cell_tile)(n, w + r * row, row, column, columns, z + l, y + r * L2L__COORDS + l);
-        X(10) X(4) X(1)
-#undef X
+        L2L__X(10) L2L__X(4) L2L__X(1)
+#undef L2L__X
     }
 }
 
@@ -13712,22 +13719,23 @@ L2L__INLINE void L2L__NAME(cell_sums)(const int rows, const int columns, int T, 
                                       l2l_real *sums)
 {
     int t, l;
-#define X(r, k)                                                                                    \
+#define L2L__X(r, k)                                                                               \
     L2L__V s##r##k = L2L__LD(sums + (r < rows && k < columns ? (r * stride + k) * L2L__LANES : 0));
-    L2L__EACH_SUM(X)
-#undef X
+    L2L__EACH_SUM(L2L__X)
+#undef L2L__X
     for (t = 0; t < T; t++, d += d_step, z += z_step)
         for (l = 0; l < L2L__COORDS; l += L2L__LANES) {
-#define X(r, k)                                                                                    \
+#define L2L__X(r, k)                                                                               \
     if (r < rows && k < columns)                                                                   \
         s##r##k = L2L__FMA(L2L__LD(d + r * L2L__COORDS + l), L2L__LD(z + k * L2L__COORDS + l),     \
                            s##r##k);
-            L2L__EACH_SUM(X)
-#undef X
+            L2L__EACH_SUM(L2L__X)
+#undef L2L__X
         }
-#define X(r, k) if (r < rows && k < columns) L2L__ST(sums + (r * stride + k) * L2L__LANES, s##r##k);
-    L2L__EACH_SUM(X)
-#undef X
+#define L2L__X(r, k)                                                                               \
+    if (r < rows && k < columns) L2L__ST(sums + (r * stride + k) * L2L__LANES, s##r##k);
+    L2L__EACH_SUM(L2L__X)
+#undef L2L__X
 }
 #undef L2L__EACH_SUM
 
@@ -13743,11 +13751,11 @@ L2L__KERNEL void L2L__NAME(cell_accumulate)(int rows, int columns, int T, const 
             const l2l_real *dr = d + r * L2L__COORDS, *zk = z + k * L2L__COORDS;
             l2l_real *at = sums + (r * columns + k) * L2L__LANES;
             wide = k + 3 <= columns ? 3 : 1;
-#define X(m, n)                                                                                    \
+#define L2L__X(m, n)                                                                               \
     if (tall == m && wide == n)                                                                    \
         L2L__NAME(cell_sums)(m, n, T, dr, d_step, zk, z_step, columns, at);
-            X(4, 3) X(4, 1) X(1, 3) X(1, 1)
-#undef X
+            L2L__X(4, 3) L2L__X(4, 1) L2L__X(1, 3) L2L__X(1, 1)
+#undef L2L__X
         }
     }
 }
@@ -14044,11 +14052,11 @@ static int l2l__next(int *taken)
 static void l2l__ew(l2l_context *c, int f, int64_t n, const l2l_real *x, const l2l_real *y,
                     l2l_real a, l2l_real b, l2l_real *out)
 {
-    enum { PIECE = 8192 };
+    enum { L2L__PIECE = 8192 };
     int64_t at;
     L2L__PARALLEL(l2l__workers(c, n))
-    for (at = 0; at < n; at += PIECE) {
-        int m = l2l__at_most(PIECE, n - at);
+    for (at = 0; at < n; at += L2L__PIECE) {
+        int m = l2l__at_most(L2L__PIECE, n - at);
         c->kernels->ew(f, m, x + at, y ? y + at : NULL, a, b, out + at);
     }
 }
@@ -14081,11 +14089,11 @@ static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const 
 static void l2l__ew_update(l2l_context *c, int64_t n, const l2l__update *u, const l2l_real *g,
                            l2l_real *x, l2l_real *first, l2l_real *second, l2l_real *before)
 {
-    enum { PIECE = 8192 };
+    enum { L2L__PIECE = 8192 };
     int64_t at;
     L2L__PARALLEL(l2l__workers(c, n))
-    for (at = 0; at < n; at += PIECE) {
-        int m = l2l__at_most(PIECE, n - at);
+    for (at = 0; at < n; at += L2L__PIECE) {
+        int m = l2l__at_most(L2L__PIECE, n - at);
         if (before) memcpy(before + at, x + at, (size_t)m * sizeof *x);
         c->kernels->update(0, m, u, g + at, x + at, first ? first + at : NULL,
                            second ? second + at : NULL);

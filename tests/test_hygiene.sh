@@ -201,6 +201,10 @@ for form in declare implement; do
     } >"$complaints"
     verdict "no macro but L2L_... and L2LADV... is left behind ($form)" "$complaints"
 done
+sed -n 's/^ *# *\(define\|undef\) *\([A-Za-z_][A-Za-z_0-9]*\).*/\2/p' "$header" | sort -u |
+    grep -vE '^L2L(ADV)?_|^L2LADVDEF$|^l2l_' >"$complaints"
+verdict "nor is any other defined, or undefined, on the way: a program may have an X of its own" \
+    "$complaints"
 
 # The macros of Qt, windows.h, X11, complex.h and others, defined before a header is included.
 for name in cifar evaluation_state autoattack l2lda npy shards training_log transfer picture; do
