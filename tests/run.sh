@@ -1,15 +1,16 @@
 #!/bin/sh
-# run.sh PROGRAM...: runs the programs and the scripts named in $SCRIPTS, shows what they print when
-# they fail, and sums their last lines "N passed, N failed". A program that ends without that line
-# or with another status than its counts say counts as one failure.
-passed=0
-failed=0
-mkdir -p out
-for program in "$@" $SCRIPTS; do
-    name=$(basename "$program")
-    case $program in
-    *.sh) sh "./$program" >"out/$name.txt" 2>&1 ;;
-    *) "./$program" >"out/$name.txt" 2>&1 ;;
+# run.sh PROGRAM...: runs the programs and the scripts named in $SCRIPTS, $JOBS at a time (default: one,
+# as most use all cores), shows what they print when they fail, and sums their last lines "N passed,
+# N failed". A program that ends without that line or with another status than its counts say counts
+# as one failure.
+
+# one PROGRAM: runs it; its line, and its counts as out/NAME.counts.
+if [ "${1:-}" = one ]; then
+    name=$(basename "$2")
+    begin=$(date +%s)
+    case $2 in
+    *.sh) sh "./$2" >"out/$name.txt" 2>&1 </dev/null ;;
+    *) "./$2" >"out/$name.txt" 2>&1 </dev/null ;;
     esac
     status=$?
     line=$(tail -n 1 "out/$name.txt" | grep -E '^[0-9]+ passed, [0-9]+ failed$')
@@ -26,11 +27,26 @@ for program in "$@" $SCRIPTS; do
         f=1
         line="$line, but status $status"
     fi
+    echo "$p $f" >"out/$name.counts"
+    {
+        echo "$name: $line ($(($(date +%s) - begin)) s)"
+        grep '^skipped:' "out/$name.txt"
+        if [ "$f" -ne 0 ]; then sed 's/^/    /' "out/$name.txt"; fi
+    } >"out/$name.report"
+    cat "out/$name.report" # at once, so that those of others do not come between
+    exit 0
+fi
+
+passed=0
+failed=0
+mkdir -p out
+for program in "$@" $SCRIPTS; do rm -f "out/$(basename "$program").counts"; done
+# shellcheck disable=SC2086 # one word for each script
+printf '%s\n' "$@" $SCRIPTS | xargs -P "${JOBS:-1}" -n 1 sh ./run.sh one
+for program in "$@" $SCRIPTS; do
+    read -r p f <"out/$(basename "$program").counts" || { p=0; f=1; echo "$program: not run"; }
     passed=$((passed + p))
     failed=$((failed + f))
-    echo "$name: $line"
-    grep '^skipped:' "out/$name.txt"
-    if [ "$f" -ne 0 ]; then sed 's/^/    /' "out/$name.txt"; fi
-done
+done 2>/dev/null
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
