@@ -157,7 +157,8 @@ int main(void)
                                                           files without it do not link
    L2LADV_NO_STDIO            everywhere                  no FILE: only the from-memory loaders
    L2LADV_NO_POSIX            in the implementing file    ISO C alone: what 2.14 says of links,
-                                                          devices, modes and two writers is off
+                                                          devices, modes and two writers is off,
+                                                          and no cores are counted (2.1)
    L2LADV_NO_SIMD             in the implementing file    plain C kernels only
    L2LADV_HEADER              in the implementing file    this file's name for an #include, if you
                                                           renamed it (default "l2ladv.h"): the
@@ -248,8 +249,9 @@ typedef float l2l_real;
 
    Errors are sticky. The first error stays in the context as a code and a text; from then on every
    call on that context returns NULL or false at once until l2l_error_clear. So a chain of calls is
-   checked once, at its end. (Memory that work can do without is none: where there is no room for
-   several threads' slices, a pass is made as a whole, and only its own lack of memory is an error.)
+   checked once, at its end. (Lack of memory that work can do without is no error: where there is no
+   room for several threads' slices of a batch, a pass is made as a whole, and only what that lacks
+   is one.) What a training keeps when memory runs out in the middle of a step: l2l_train (2.12).
    Nothing in this file exits, aborts or prints.
 
    Threads are OpenMP's, and results have the same bits for any number of them. Three things that a
@@ -259,9 +261,9 @@ typedef float l2l_real;
      first. LLVM's libomp has no such limit.
    - Change the floating-point environment (fesetround; flushing subnormal numbers to zero, as
      libraries linked with -ffast-math do for the whole process). Each thread has its own. The
-     library needs the default one: l2l_model_forward and l2l_vjp look at the calling thread, and
-     attacks, steps of training, l2l_model_logits and l2l_model_gradient at all that work for it,
-     once each; they fail with L2L_ERROR_UNSUPPORTED otherwise.
+     library needs the default one, and fails with L2L_ERROR_UNSUPPORTED otherwise:
+     l2l_model_forward and l2l_vjp look at the calling thread; attacks, steps of training,
+     l2l_model_logits and l2l_model_gradient, once each, at every thread that works for them.
    - Keep the cores busy. Threads that wait for each other then spin in vain, by default, unless
      OMP_WAIT_POLICY=passive is set before the program starts (OpenMP reads it then). So attacks and
      inner steps wait once in a pass, not behind each layer (chapter 9, depth first), and on POSIX
@@ -282,7 +284,7 @@ typedef enum l2l_status {
     L2L_ERROR_FORMAT,      /* a file that is not what it should be; the text has the byte offset  */
     L2L_ERROR_MISMATCH,    /* a file of other settings; the text names the setting                */
     L2L_ERROR_NUMERIC,     /* NaN or infinity where a number shall be; the text says what, and in */
-                           /* which image and step; training keeps the last good parameters       */
+                           /* which image and step; training keeps the last good theta            */
     L2L_ERROR_CANCELLED,   /* a callback asked to stop                                            */
     L2L_ERROR_CALLBACK,    /* a callback reported failure                                         */
     L2L_ERROR_UNSUPPORTED  /* not to be had here, e.g. the gradient of a model that offers none   */
@@ -312,10 +314,11 @@ typedef struct l2l_options {
 } l2l_options;
 
 L2LADVDEF l2l_options l2l_options_default(void);
-/* NULL only if there is no memory, or if `allocator` has one function without the other: the one
-   result to check at once. Objects that are NULL after an error may be handed on: the calls that
-   get them return NULL or false. In all of this interface NULL means the defaults for options and
-   "not wanted" for an output beside others; where a NULL can mean neither it is an error. */
+/* NULL only if there is no memory, or if `allocator` has one function without the other: an
+   L2L_ERROR_MEMORY, too, to all who ask l2l_error(NULL). Objects that are NULL after an error may
+   be handed on: the calls that get them return NULL or false. In all of this interface NULL means
+   the defaults for options and "not wanted" for an output beside others; where a NULL can mean
+   neither it is an error. */
 L2LADVDEF l2l_context *l2l_context_create(const l2l_options *options);
 /* Objects made with the context (models, data sets, ...) are freed before it. */
 L2LADVDEF void l2l_context_free(l2l_context *c);
@@ -728,9 +731,9 @@ L2LADVDEF void l2l_model_changed(l2l_model *m);
 /* A table of layers, shapes and counts as text, cut to `capacity` bytes with its final zero.
    Returns the length that the whole text has. */
 L2LADVDEF size_t l2l_model_summary(const l2l_model *m, char *text, size_t capacity);
-/* Bytes that one training step (or with L2L_EVALUATE one input gradient) of a batch will need
-   beyond the parameters, by passes of up to 16 images of zeros; the very first step can take half
-   as much again. 0 after an error. */
+/* Bytes that one training step of the classifier (or with L2L_EVALUATE one input gradient) of a
+   batch will need beyond the parameters, without what a trainer keeps of inner steps, by passes of
+   up to 16 images of zeros; the very first step can take half as much again. 0 after an error. */
 L2LADVDEF size_t l2l_model_memory(l2l_model *m, int batch, l2l_mode mode);
 
 /* A model that lives elsewhere. Called from the caller's thread, NxCxHxW in [0,1]; return false to
@@ -847,9 +850,9 @@ typedef struct l2l_inner {
     l2l_tensor *clean_logits; /* NULL unless the objective needs them                             */
     l2l_stream stream;        /* seed, epoch or restart, step: fill in purpose and image          */
     l2l_norm norm;            /* of the ball                                                      */
-    double epsilon;           /* its radius, in pixels in [0,1]                                   */
+    double epsilon;           /* its radius, in units of pixel values, which are in [0,1]         */
     bool targeted;            /* labels are to be reached: L is minus the objective               */
-    double step_size;         /* in pixels                                                        */
+    double step_size;         /* in these units, too                                              */
     int T;                    /* number of steps                                                  */
     const double *w;          /* w[0..T], the weights of L_phi; w[0] = 0; NULL in an attack       */
     l2l_mode mode;            /* of the classifier                                                */
@@ -863,7 +866,8 @@ typedef struct l2l_inner {
     l2l_tensor **g;           /* g[t], raw per-image gradients; all kept in training if the       */
                               /* maximizer learns, else g[t] is valid only at step t              */
     l2l_real *loss;           /* n losses at the point last looked at                             */
-    int *predicted;           /* n classes at that point                                          */
+    int *predicted;           /* n classes at that point. In a maximizer's `gradient` both are of */
+                              /* x'_T, under the outer loss cross-entropy by line 14's pass       */
     double L_phi;             /* sum over images and t of w[t] L(f(x'_t), y), earlier parts' too; */
                               /* its last term where a maximizer learns                           */
     int64_t forwards, backwards; /* passes through the classifier so far                          */
@@ -924,7 +928,8 @@ typedef struct l2l_outer {
     const char *name;
     l2l_tensor *(*loss)(l2l_model *m, l2l_tensor *x, l2l_tensor *adv, const int *labels,
                         void *user);
-    void *user;       /* NULL: `loss` gets the address of `number`                                */
+    void *user;       /* NULL: a trainer calls `loss` with the address of `number` in its place,  */
+                      /* as yours does that calls one of the losses below                         */
     double number[2]; /* parameters that are copied along                                         */
     bool is_objective; /* of l2l_outer_cross_entropy alone, elsewhere without effect: one pass    */
                        /* serves L_theta and the look at x'_T where both are the same function    */
@@ -967,7 +972,7 @@ typedef struct l2l_attack {
     double epsilon;   /* its radius: 0.3 or 8/255; in l2 about 2 on digits, 0.5 on CIFAR-10       */
     const int *targets; /* n classes that the images shall be taken for; NULL: any but the label  */
     const bool *only; /* n: attacks these images, spares the others; NULL: attacks all            */
-    double step_size; /* in pixels; 0: relative_step * epsilon, with epsilon as it is then        */
+    double step_size; /* in pixel values; 0: relative_step * epsilon, with epsilon as it is then  */
     double relative_step; /* 1/4; fgsm: 1                                                         */
     int steps;        /* gradient steps                                                           */
     int restarts;     /* 1: one run                                                               */
@@ -977,7 +982,8 @@ typedef struct l2l_attack {
     int batch;        /* images at a time: 100; changes no result                                 */
     uint32_t first;   /* index of the first image in the data set, for random numbers             */
     const l2l_real *init; /* n*C*H*W starting points for the first run, or NULL                   */
-    bool (*progress)(void *user, int done, int total); /* may be NULL; false cancels              */
+    bool (*progress)(void *user, int done, int total); /* of the images that it attacks; may be   */
+                      /* NULL; false cancels                                                      */
     void *user;
     double number[2]; /* parameters of a search                                                   */
     /* what kind it is: to be read */
@@ -1051,7 +1057,7 @@ typedef struct l2l_spot {  /* one image in one pass, which is number in->t, from
                            /* its room until the next look                                        */
     double loss;           /* L there                                                             */
     bool fooled;           /* there the image goes where it shall                                 */
-    double distance;       /* of the nearest image that was kept so far, or HUGE_VAL              */
+    double distance;       /* of the nearest image so far to l2l_spot_keep_nearest, or HUGE_VAL   */
     l2l_record *record;    /* to count passes that a search makes itself, and to say step and     */
                            /* restart otherwise than l2l_spot_keep: in->t and 0                   */
 } l2l_spot;
@@ -1059,8 +1065,9 @@ typedef struct l2l_search {
     size_t state;          /* bytes for each image                                                */
     int memory;            /* 0 to 3                                                              */
     bool gradient;         /* a look asks for the gradient, unless `prepare` sets in->gradient    */
-    bool flat;             /* for an evaluation's warnings: none where it got far enough; it      */
-    bool gives_up;         /* ends, a zero gradient counted, where there is none                  */
+    bool flat;             /* zero gradients on its way are no reason for an evaluation to warn,  */
+                           /* where it got far enough                                             */
+    bool gives_up;         /* an image whose gradient is zero is counted so, and its search ends  */
     bool restarts;         /* attack->restarts may be above 1: it begins anew so many times       */
     int64_t (*begin)(l2l_inner *in, const l2l_attack *a); /* so many passes at most; checks what  */
                                              /* the attack sets, by l2l_error_set; may lead       */
@@ -1069,17 +1076,20 @@ typedef struct l2l_search {
     void (*point)(const l2l_spot *p);
     void (*seen)(const l2l_spot *p);
 } l2l_search;
-/* In the margin, for the nearest image: `minimal`, which may be unset for a search in the ball. */
+/* On the margin (l2l_objective_margin), for the nearest image: `minimal`, which may be unset for a
+   search in the ball. */
 L2LADVDEF l2l_attack l2l_search_attack(const char *name, double epsilon, l2l_norm norm, int steps,
                                        const l2l_search *search);
 L2LADVDEF l2l_spot l2l_spot_of(l2l_inner *in, int i);           /* for `begin` and `prepare`      */
 L2LADVDEF bool l2l_spot_init(const l2l_spot *p, l2l_real *z);   /* the image of `init`, if given  */
 L2LADVDEF void l2l_spot_keep(const l2l_spot *p, bool success);  /* z is the result from now on    */
-/* The same for an adversarial z, if it is the nearest so far. Returns the nearest's distance. */
+/* The same for an adversarial z, if it is the nearest so far, and in a search in the ball within
+   epsilon. Returns the nearest's distance; p->distance has it from the next pass on. */
 L2LADVDEF double l2l_spot_keep_nearest(const l2l_spot *p);
 L2LADVDEF void l2l_spot_end(const l2l_spot *p);                 /* nothing is left to look for    */
-/* All numbers of x, `what` they are, are finite: an image (of training: the first) where they are
-   not ends the attack, by the name of its index, its pass and `what`. For maximizers, too. */
+/* All numbers of x, `what` they are, of in->n images, are finite: an image (of training: the first)
+   where they are not ends the attack, by the name of its index, its pass and `what`. Those of
+   images that are not attacked any more become 0. For maximizers, too. */
 L2LADVDEF void l2l_finite_images(l2l_inner *in, const char *what, l2l_tensor *x);
 /* |x|_2 of n numbers, or |x - y|_2, without overflow. */
 L2LADVDEF double l2l_norm2(const l2l_real *x, const l2l_real *y, int64_t n);
@@ -1131,9 +1141,11 @@ L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int step
 L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gradient);
 
 /* -- 2.11 Data sets --------------------------------------------------------------------- >>data --
-   `fetch` gives image `index` as CxHxW in [0,1] and its label. Make one with the loaders of 2.14,
-   from arrays, or fill in the struct yourself: examples/cifar.h does, for CIFAR-10 and CIFAR-100,
-   and examples/shards.h, which streams .npy files.
+   `fetch` gives image `index` as CxHxW in [0,1] and its label below `classes`, always the same;
+   false, it failed, is an L2L_ERROR_CALLBACK unless it has set another error. A trainer asks for
+   some images as it is made, to know the data again when it resumes. Make one with the loaders of
+   2.14, from arrays, or fill in the struct yourself: examples/cifar.h does, for CIFAR-10 and
+   CIFAR-100, and examples/shards.h, which streams .npy files.
    Training and evaluation cut images that are larger than the model's down to its size; smaller
    ones are an error. */
 typedef struct l2l_dataset {
@@ -1170,8 +1182,8 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
    ranks-th part of a batch (micro_batch, if 0: batch/ranks), and all sums are taken in the order of
    the parts: bits depend on micro_batch alone, and any number of ranks, also on resuming, gives
    those of one process. Held-out images are shared out, too. Rank 0 writes the checkpoint, which
-   all read; `progress` is called on each. An error or a callback's stop on one rank ends all;
-   that one is gone `exchange` must notice. With MPI: examples/mpi_train.c. */
+   all read; `progress` is called on each. An error or a callback's stop on one rank ends all; it is
+   for `exchange` to notice that a rank is gone. With MPI: examples/mpi_train.c. */
 typedef struct l2l_method {
     const char *name;
     l2l_objective objective;
@@ -1193,17 +1205,17 @@ L2LADVDEF l2l_method l2l_method_rnn_trades(l2l_learned *phi, double beta); /* ad
 
 typedef struct l2l_progress {
     int epoch, epochs;  /* epoch counts from 0                                                    */
-    int64_t step, steps, step_in_epoch, steps_in_epoch;
+    int64_t step, steps, step_in_epoch, steps_in_epoch; /* so many are made, of so many           */
     double loss;        /* outer loss of the last step                                            */
     double accuracy;    /* on the last step's x'_T, as line 14 sees it; -1 under an outer loss of */
                         /* your own that does not tell (l2l_outer_predicted)                      */
-    double epsilon, rate; /* rate: the schedule's factor at this step                             */
+    double epsilon, rate; /* rate: the schedule's factor at this step, not times optimizer.rate   */
     double gain;        /* mean over the batch of L(x'_T) - L(x'_0): what the maximizer gained; 0 */
                         /* where nobody looks at x'_T. Under the outer loss cross-entropy L(x'_T) */
                         /* is line 14's, which with batch norm is in training mode                */
     double saturated;   /* share of pixels of x'_T on the border of the ball or of [0,1]          */
     bool epoch_ended;   /* then the following are new:                                            */
-    double epoch_loss, epoch_accuracy;           /* means over the epoch                          */
+    double epoch_loss, epoch_accuracy;           /* means over the epoch; the second may be -1    */
     double validation_natural, validation_robust; /* -1 when nothing is held out                  */
     bool best;          /* this epoch's model is the best so far                                  */
 } l2l_progress;
@@ -1221,7 +1233,8 @@ typedef struct l2l_train_options {
     l2l_method method;
     int epochs, batch;          /* 10, 128 */
     int64_t steps;              /* without a data set: all steps, of which warm-ups and schedule  */
-                                /* are fractions; with one 0: they follow from epochs and batch   */
+                                /* are fractions. With a data set 0: they follow from epochs and  */
+                                /* batch                                                          */
     int micro_batch;            /* images at a time, to save memory; 0: the whole batch           */
     double epsilon;             /* 0.3 */
     int T;                      /* 10 inner steps */
@@ -1237,7 +1250,9 @@ typedef struct l2l_train_options {
     l2l_attack validation_attack; /* name NULL: PGD-10 at epsilon. Its targets and init, borrowed */
                                 /* until the trainer is freed, are of the held-out images in the  */
                                 /* order in which they are fetched. One whose target is its own   */
-                                /* label is not attacked, and counts as robust where it is right  */
+                                /* label is not attacked, and counts as robust where it is right. */
+                                /* Robust is what is right as it is and withstands the attack, by */
+                                /* its record's `success`                                         */
     double averaging;           /* 0: off; else d of the averaged model, below 1: 0.995, 0.999    */
     bool stop_on_plateau;       /* see l2l_train */
     uint64_t seed;
@@ -1245,8 +1260,8 @@ typedef struct l2l_train_options {
     void *user;
     const char *checkpoint;     /* file, NULL: none; written after each epoch and when stopped    */
     int checkpoint_steps;       /* and every so many steps; 0: no                                 */
-    bool resume;                /* go on from `checkpoint` if the file is there; one that cannot  */
-                                /* be opened is an error, and so is none by name                  */
+    bool resume;                /* go on from `checkpoint` if the file is there. It is an error   */
+                                /* if it cannot be opened, or if `checkpoint` is NULL             */
     int rank, ranks;            /* this process, 0 to ranks-1, of so many; 0 or 1: it is alone    */
     /* All to all, in blocks of so many bytes: block k of `to` goes to rank k, block k of `from`
        comes from rank k (the own one, too). False, it failed, ends the training on this rank. */
@@ -1256,7 +1271,9 @@ typedef struct l2l_train_options {
 L2LADVDEF l2l_train_options l2l_train_default(void);
 
 typedef struct l2l_trainer l2l_trainer;
-/* The model (and phi, inside the method) are trained in place. d may be NULL: then the images come
+/* The model (and phi, inside the method) are trained in place. The options and *d are copied, and
+   the text of `checkpoint` and the loss_weights; all else that they point to, names too, must stay
+   as long as the trainer. d may be NULL: then the images come
    by l2l_train_step alone, options.steps times, and none can be held out. What else writes to the
    model between two steps (another trainer, l2l_model_load) is undone where the next one meets
    numbers that are not finite: theta is then again what it was before this trainer's last step. */
@@ -1264,15 +1281,19 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
                                           const l2l_train_options *o);
 /* Model, phi and data set stay: they are the caller's. */
 L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
-/* Runs to the end; true when it got there. A progress callback that says stop, numbers that are not
-   finite (2.9: in the inner steps, in the losses and gradients of theta and phi; the parameters for
-   which they last were are kept) or, with stop_on_plateau, a loss within 0.02 of ln K for 300 steps
-   while one class is predicted for everything, ends it with an error. So does a checkpoint that
-   cannot be written, behind a whole step: model and maximizer can be saved, and with the error
-   cleared l2l_train goes on. A step that has no memory (L2L_ERROR_MEMORY) leaves everything as it
-   was before it; with the error cleared l2l_train makes the same step, or the end of an epoch that
-   failed, again, and ends with the bits of a training that never lacked any. A log, as JSON lines:
-   examples/training_log.h. */
+/* Runs to the end; true when it got there. What ends it with an error:
+   - a progress callback that says stop;
+   - numbers that are not finite (2.9: in the inner steps, in the losses and gradients of theta and
+     phi). The theta for which they last were is kept; phi, the optimizers' moments and the number
+     of steps are as they are then;
+   - with stop_on_plateau, a loss within 0.02 of ln K for 300 steps while one class is predicted for
+     everything;
+   - a checkpoint that cannot be written, behind a whole step: model and maximizer can be saved, and
+     with the error cleared l2l_train goes on;
+   - a step that has no memory (L2L_ERROR_MEMORY), which leaves everything as it was before it: with
+     the error cleared l2l_train makes the same step, or the end of an epoch that failed, again, and
+     ends with the bits of a training that never lacked any.
+   A log, as JSON lines: examples/training_log.h. */
 L2LADVDEF bool l2l_train(l2l_trainer *t);
 /* One pass of Algorithm 1, lines 5 to 16, on n images NxCxHxW of the model's size, as they are; not
    for a trainer that l2l_train shall go on with, which counts epochs by its own steps.
@@ -1280,8 +1301,8 @@ L2LADVDEF bool l2l_train(l2l_trainer *t);
    same call. */
 L2LADVDEF bool l2l_train_step(l2l_trainer *t, const l2l_real *images, const int *labels, int n,
                               l2l_progress *p);
-/* A copy of the model of the best epoch by held-out robust accuracy (without held-out images: of
-   the last epoch). To be freed by the caller. */
+/* A copy of the model of the best epoch by held-out robust accuracy (without held-out images, or
+   before the first epoch's end: as it is now). To be freed by the caller. */
 L2LADVDEF l2l_model *l2l_trainer_best(l2l_trainer *t);
 /* A copy of the averaged model, to be freed by the caller: after step s its numbers, running
    statistics too, are m <- d m + (1-d) theta with d = min(averaging, (1+s)/(10+s)), which forgets
@@ -1305,13 +1326,16 @@ L2LADVDEF l2l_note *l2l_trainer_note(l2l_trainer *t);
    Attacks on a data set, whose images are cut down to the model's size as in training. What else an
    evaluation is, the worst case of many attacks and reasons to doubt the numbers, is a fold over
    their records: examples/evaluation.h. */
-/* l2l_attack_worst on images first .. first+n-1 of a data set. `init`, `targets` and `only` are of
-   the whole data set, and random numbers go by the index in it (and `first` of the attack). */
+/* l2l_attack_worst on images first .. first+n-1 of a data set, which are all in memory then.
+   `init`, `targets` and `only` are of the whole data set, and random numbers go by the index in it
+   (and `first` of the attack). */
 L2LADVDEF bool l2l_evaluate(l2l_model *m, const l2l_attack *attacks, int n_attacks,
                             const l2l_dataset *d, int first, int n, l2l_real *adversarial,
                             l2l_record *records);
 /* The share of the first `images` of a data set (0: of all) that are right under an attack, whose
-   `only` is NULL, or with NULL for it on the clean images. After an error it is 0. */
+   `only` is NULL, or with NULL for it on the clean images: whose returned image has the prediction
+   `label`. So with targets one that is taken for a third class is not robust here, and an image
+   that is wrong as it is may be. After an error it is 0. */
 L2LADVDEF double l2l_accuracy(l2l_model *m, const l2l_dataset *d, int images, const l2l_attack *a);
 
 /* -- 2.14 Files ------------------------------------------------------------------------ >>files --
@@ -1351,7 +1375,7 @@ L2LADVDEF bool l2l_dataset_idx(l2l_context *c, const char *images, const char *l
 L2LADVDEF bool l2l_model_load(l2l_model *m, const char *path, int *extra);
 L2LADVDEF bool l2l_model_save(const l2l_model *m, const char *path);
 L2LADVDEF bool l2l_learned_load(l2l_learned *m, const char *path);
-/* T and epsilon are what phi was trained with; they go into the file's metadata. */
+/* With T and epsilon of l2l_learned_trained_with, in the file's metadata. */
 L2LADVDEF bool l2l_learned_save(const l2l_learned *m, const char *path);
 /* Makes a model (a maximizer) from a file's own metadata. */
 L2LADVDEF l2l_model *l2l_model_open(l2l_context *c, const char *path);
@@ -1444,7 +1468,8 @@ extern "C" {
 /* -- what the paper stands on ------------------------------------------------------------------ */
 
 /* What is private in the chapters of the paper (3 to 6), and what they call of the others, group by
-   group: they need nothing else. Words that are used throughout:
+   group: they need nothing else. Words of all chapters; "part", "slice" and "lane" mean shares of
+   a sum, too, where it is cut up for ranks, threads or vectors:
 
        part      images of a mini-batch that are taken at once (micro_batch); else all of it
        look      a pass through the classifier at x'_t: losses, predictions and gradients
@@ -1457,7 +1482,8 @@ extern "C" {
        hunt      an attack on one batch: the inner problem and the best iterate of each image so far
        spot      an image in one pass of a search
        series    several attacks, each on the images that those before did not fool
-       ran       an attack that an evaluation has made
+       pass      once through the classifier, forward or back
+       seam      where code of a user's own is called: objective, maximizer, outer loss, search
        bundle    named tensors and texts: a safetensors file */
 
 typedef struct l2l__told {                   /* by a rank: of its part, and at a step's end       */
@@ -1517,7 +1543,8 @@ struct l2l_trainer {
     int given_n;
 };
 
-/* its lines, realised below in the order of their numbers */
+/* its lines, realised below in the order of their numbers; where a batch is taken in parts, by one
+   rank or several, their sums are added up in chapter 10 */
 static void l2l__sample(l2l_trainer *t, l2l_inner *in);
 static bool l2l__next_part(l2l_trainer *t, l2l_inner *in, l2l_mark mark);
 static bool l2l__begin(const l2l_maximizer *m, l2l_inner *in);
@@ -1887,6 +1914,10 @@ static bool l2l__inner_open(l2l_inner *in, bool learns)
     in->g = (l2l_tensor **)l2l__arena_array(c, (int64_t)in->T + 1, sizeof *in->g);
     in->loss = (l2l_real *)l2l__arena_array(c, in->n, sizeof *in->loss);
     in->predicted = (int *)l2l__arena_array(c, in->n, sizeof *in->predicted);
+    for (int i = 0; in->predicted && i < in->n; i++) { /* of 0 steps nobody may look              */
+        in->loss[i] = 0;
+        in->predicted[i] = 0;
+    }
     for (int t = 0; in->g && t <= in->T; t++)
         in->g[t] = t && !learns ? in->g[0] : l2l__new(c, "inner problem", in->shape);
     return !c->status;
@@ -2555,7 +2586,8 @@ static void l2l__average_theta(l2l_trainer *t)
     }
 }
 
-/* Was a step the last of its epoch whose end failed, for want of memory or by a callback? */
+/* Was the last step that of an epoch whose end is still to come? So it is behind every epoch's last
+   step, and stays where that end failed, for want of memory or by held-out images' callback. */
 static bool l2l__epoch_is_owed(const l2l_trainer *t)
 {
     return t->step > 0 && t->progress.step_in_epoch == t->progress.steps_in_epoch;
@@ -2709,7 +2741,8 @@ static const l2l__cell_kernels *l2l__cell_kernels_of(const l2l_context *c);
 enum {
     L2L__MAX_HIDDEN = 64,
     L2L__PARTS = 64,             /* of a parameter gradient: by shape, never by threads           */
-    L2L__FLUSH = 8               /* blocks that are summed in l2l_real before going to double     */
+    L2L__FLUSH = 8               /* blocks that are summed in l2l_real before going to double; by */
+                                 /* second order all of a part's, step by step                    */
 };
 
 struct l2l_learned {
@@ -3198,7 +3231,7 @@ static void l2l__sweep_backward(const l2l__adjoint *a, l2l__sweep *s, int64_t bl
     for (l = 0; l < L2L__COORDS; l++) s->u[l] = mask[l] * s->a[l];
     a->kernels->backward(&a->m->cell, &step, s->u, s->dh, s->dc, rows);
     l2l__row_load(a->in->g[t]->data, block * L2L__COORDS, a->count, s->g);
-    /* u_t: see THE ADJOINT. Without it training looks right, too, but this is not the derivative */
+    /* u_t: see THE ADJOINT. Leaving it out still trains, but is not the derivative */
     for (l = 0; l < L2L__COORDS; l++) s->a[l] = w * s->g[l] + s->u[l];
 }
 
@@ -9408,7 +9441,7 @@ static double l2l__norm2_scaled(const l2l_real *x, const l2l_real *y, int64_t n)
         double d = ((double)x[i] - (y ? (double)y[i] : 0)) / most;
         sum += d * d;
     }
-    return most * sqrt(sum);
+    return most > DBL_MAX ? most : most * sqrt(sum);
 }
 
 /* A look of a copy of `in`, whose x' is `at` and whose one g is the caller's array; its counts go
@@ -10320,7 +10353,11 @@ static double l2l__data_digest(const l2l_trainer *t)
     if (n > d->count) n = d->count;
     for (int64_t i = 0; x && i < n; i++) {
         int which = n > 1 ? (int)((d->count - 1) * i / (n - 1)) : 0;
-        if (!d->fetch(d, which, x, &label)) continue;
+        if (!d->fetch(d, which, x, &label)) {
+            l2l__fail(c, L2L_ERROR_CALLBACK, "l2l_trainer_create: the data set's fetch failed for "
+                      "image %d", which);
+            break;
+        }
         h = l2l__fold(h, x, (size_t)one * sizeof *x);
         h = l2l__fold(h, &label, sizeof label);
     }
