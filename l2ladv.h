@@ -57,37 +57,37 @@ int main(void)
 
    Part I: what a user needs
       1  Configuration macros                         145  >>macros
-      2  The public interface                         206  >>interface
-           contexts, errors, memory                   245  >>context
-           random numbers                             358  >>random
-           tensors, the tape, gradients               381  >>tensor
-           operations                                 449  >>operations
-           losses                                     573  >>losses
-           classifiers, layers, own networks          585  >>models
-           outer optimizers, schedules                748  >>optimizers
-           objective, maximizer, outer loss           791  >>seams
-           attacks                                    943  >>attacks
-           the learned maximizer                     1087  >>learned
-           data sets                                 1133  >>data
-           training                                  1157  >>train
-           evaluation                                1304  >>evaluate
-           files                                     1317  >>files
+      2  The public interface                         207  >>interface
+           contexts, errors, memory                   246  >>context
+           random numbers                             361  >>random
+           tensors, the tape, gradients               384  >>tensor
+           operations                                 452  >>operations
+           losses                                     576  >>losses
+           classifiers, layers, own networks          588  >>models
+           outer optimizers, schedules                751  >>optimizers
+           objective, maximizer, outer loss           794  >>seams
+           attacks                                    949  >>attacks
+           the learned maximizer                     1098  >>learned
+           data sets                                 1144  >>data
+           training                                  1170  >>train
+           evaluation                                1326  >>evaluate
+           files                                     1342  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1435  >>algorithm-1
-      4  The learned maximizer                       2627  >>maximizer
-      5  Maximizers that do not learn                3574  >>maximizers
-      6  Methods and trainers                        3662  >>methods
+      3  Algorithm 1, line by line                   1460  >>algorithm-1
+      4  The learned maximizer                       2658  >>maximizer
+      5  Maximizers that do not learn                3603  >>maximizers
+      6  Methods and trainers                        3691  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4147  >>foundation
-      8  Tensors and reverse-mode autodiff           5262  >>autodiff
-      9  Layers and classifiers                      7084  >>layers
-     10  Losses and outer optimizers                 8778  >>losses-code
+      7  Errors, memory, random numbers, options     4176  >>foundation
+      8  Tensors and reverse-mode autodiff           5291  >>autodiff
+      9  Layers and classifiers                      7113  >>layers
+     10  Losses and outer optimizers                 8807  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9372  >>attacks-code
-     12  Evaluation                                 10241  >>evaluation
-     13  Data sets                                  10304  >>data-code
-     14  Files                                      10400  >>files-code
-     15  Kernels                                    12379  >>kernels
+     11  Attacks                                     9399  >>attacks-code
+     12  Evaluation                                 10268  >>evaluation
+     13  Data sets                                  10331  >>data-code
+     14  Files                                      10431  >>files-code
+     15  Kernels                                    12410  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -97,9 +97,9 @@ int main(void)
        f_theta        l2l_model                its logits: Bx1x1xK
        x'_t           in->adv                  BxHxWxC, in the ball and in [0,1]
        g_t            in->g[t]                 grad of L(f_theta(x'_t), y) in x', per image
-       delta_t        in->delta                the maximizer's step, in pixels
+       delta_t        in->delta                the maximizer's step, in pixel values
        m_phi, h_t     l2l_learned              the coordinate-wise LSTM or RNN and its state
-       epsilon        in->epsilon              radius of the ball, in pixels (0.3, 8/255)
+       epsilon        in->epsilon              radius of the ball, in pixel values (0.3, 8/255)
        Proj           l2l_project              clip to [max(x-epsilon,0), min(x+epsilon,1)]
        w_t            in->w[t]                 weights of the inner losses; w_t = t
        L_phi          in->L_phi                sum over the batch and t of w_t L(f(x'_t), y)
@@ -816,7 +816,8 @@ typedef struct l2l_objective {
        mine.name = "1 - p_y";
        mine.loss = miss;
        mine.concurrent = true;              it changes nothing that others see
-       how.method.objective = mine;         how: l2l_train_options; or attack.objective
+       how.method.objective = mine;         behind how.method = l2l_method_..., how being
+                                            l2l_train_options; or attack.objective
    The outer loss is another seam, and stays what it is. */
 L2LADVDEF l2l_objective l2l_objective_cross_entropy(void);
 L2LADVDEF l2l_objective l2l_objective_kl(void); /* KL(f(x) || f(x')), the inner loss of TRADES */
@@ -1712,9 +1713,8 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
                                   const l2l_train_options *o);
 
 /* of chapter 8, tensors */
-static bool l2l__same(l2l_shape a, l2l_shape b);
 static bool l2l__shape_ok(l2l_context *c, const char *where, l2l_shape s);
-static bool l2l__shapes_differ(l2l_context *c, const char *where, l2l_shape a, l2l_shape b);
+static bool l2l__equal(l2l_context *c, const char *where, l2l_shape a, l2l_shape b);
 static bool l2l__ready(l2l_context *c, const char *where, const l2l_tensor *x);
 static l2l_tensor *l2l__new(l2l_context *c, const char *where, l2l_shape s);
 static bool l2l__lend(l2l_tensor *x, bool lent);
@@ -2154,10 +2154,9 @@ static l2l_tensor *l2l__inner_loss(l2l_inner *in, l2l_tensor *logits)
 static bool l2l__note(l2l_inner *in, const l2l_tensor *logits, l2l_tensor *loss)
 {
     l2l_context *c = in->context;
-    if (!logits || !loss || !l2l__ready(c, "the inner objective's loss", loss)) return false;
-    if (!l2l__same(loss->shape, l2l_shape_of(in->n, 1, 1, 1)))
-        return l2l__shapes_differ(c, "the inner objective's loss", loss->shape,
-                                  l2l_shape_of(in->n, 1, 1, 1));
+    if (!logits || !loss || !l2l__ready(c, "the inner objective's loss", loss) ||
+        !l2l__equal(c, "the inner objective's loss", loss->shape, l2l_shape_of(in->n, 1, 1, 1)))
+        return false;
     l2l_finite_images(in, "the loss", loss);
     memcpy(in->loss, loss->data, (size_t)in->n * sizeof *in->loss);
     return !c->status && l2l_predict(c, logits, in->predicted);
@@ -3508,16 +3507,14 @@ static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool anew, doubl
                                  l2l_real *gradient)
 {
     l2l_mark mark = l2l_mark_here(in->context);
-    bool exact;
     l2l__adjoint a;
     if (!l2l__learned_ready(m, in)) return false;
-    exact = m->options.second_order;
     if (in->T < 1)
         return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_learned_gradient: T is %d, but must "
                          "be at least 1", in->T);
     if (l2l__adjoint_prepare(&a, m, in)) {
-        if (!exact) l2l__adjoint_first_order(&a);
-        if (!exact || l2l__adjoint_second_order(&a))
+        if (!m->options.second_order) l2l__adjoint_first_order(&a);
+        if (!m->options.second_order || l2l__adjoint_second_order(&a))
             l2l__adjoint_gather(&a, anew, scale, gradient);
     }
     l2l_release(m->context, mark);
@@ -3541,7 +3538,6 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
            ((in->start && in->w) ||
             l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: x'_0 and all of g are kept only in a training "
                       "whose maximizer learns, not in an attack", where)) &&
-           l2l__learned_ready(m, in) &&
            l2l__learned_adjoint(m, in, true, 1, gradient) &&
            l2l__phi_finite(m, "gradient", gradient);
 }
@@ -8900,13 +8896,11 @@ static const l2l__operation l2l__kl_op = {"kl_divergence", l2l__kl_vjp};
 L2LADVDEF l2l_tensor *l2l_kl_divergence(l2l_context *c, l2l_tensor *p, l2l_tensor *q)
 {
     l2l_tensor *y;
-    if (!l2l__rows_ready(c, "l2l_kl_divergence", p) || !l2l__rows_ready(c, "l2l_kl_divergence", q))
+    if (!l2l__rows_ready(c, "l2l_kl_divergence", p) ||
+        !l2l__rows_ready(c, "l2l_kl_divergence", q) ||
+        !l2l__equal(c, "l2l_kl_divergence", p->shape, q->shape) ||
+        !(y = l2l__new(c, "l2l_kl_divergence", l2l__per_image(p))))
         return NULL;
-    if (!l2l__same(p->shape, q->shape)) {
-        l2l__shapes_differ(c, "l2l_kl_divergence", p->shape, q->shape);
-        return NULL;
-    }
-    if (!(y = l2l__new(c, "l2l_kl_divergence", l2l__per_image(p)))) return NULL;
     int k = p->shape.c;
     for (int i = 0; i < p->shape.n; i++) {
         const l2l_real *a = p->data + (int64_t)i * k, *b = q->data + (int64_t)i * k;
@@ -9543,7 +9537,7 @@ L2LADVDEF l2l_attack l2l_attack_cw_pgd(double epsilon)
 
 /* -- running an attack ------------------------------------------------------------------------- */
 
-/* The length of a step, in pixels. A search has no ball that it could be a part of. */
+/* The length of a step, in pixel values. A search has no ball that it could be a part of. */
 static double l2l__step_size(const l2l_attack *a)
 {
     return a->step_size > 0 || a->search ? a->step_size : a->relative_step * a->epsilon;

@@ -524,6 +524,7 @@ static void own_data_sets(void)
         if (mode) CHECK_ERROR(c, mode == 1 ? L2L_ERROR_CALLBACK : L2L_ERROR_ARGUMENT, text[mode]);
         l2l_evaluation_end(&e);
         t = l2l_trainer_create(m, &d, &o);
+        CHECK((t != NULL) == (mode != 1)); /* it asks for images, to know them again */
         CHECK(l2l_train(t) == !mode);
         if (mode) CHECK_ERROR(c, mode == 1 ? L2L_ERROR_CALLBACK : L2L_ERROR_ARGUMENT, text[mode]);
         l2l_trainer_free(t);

@@ -1157,9 +1157,26 @@ static void of_ones_own(void)
     free(init);
 }
 
+static void norms(void)
+{
+    static const l2l_real x[4] = {3, -4, 0, 12}, y[4] = {0, 0, 0, 12};
+    l2l_real far_off[3] = {(l2l_real)3e30, (l2l_real)-4e30, 0}, tiny[2] = {0, 0}, odd[2] = {1, 0};
+    CHECK_NEAR(13, l2l_norm2(x, NULL, 4), 1e-14);
+    CHECK_NEAR(5, l2l_norm2(x, y, 4), 1e-14);
+    CHECK(l2l_norm2(x, x, 4) == 0 && l2l_norm2(x, NULL, 0) == 0 && l2l_norm2(NULL, NULL, 4) == 0);
+    CHECK(fabs(l2l_norm2(far_off, NULL, 3) - 5e30) < 1e24);
+    tiny[1] = (l2l_real)-1e-37;
+    CHECK(fabs(l2l_norm2(tiny, NULL, 2) - 1e-37) < 1e-43);
+    odd[1] = (l2l_real)-INFINITY;
+    CHECK(l2l_norm2(odd, NULL, 2) == INFINITY && l2l_norm2(x, odd, 2) == INFINITY);
+    odd[0] = (l2l_real)NAN;
+    CHECK(isnan(l2l_norm2(odd, NULL, 2)) && isnan(l2l_norm2(odd, x, 1)));
+}
+
 int main(void)
 {
     RUN(defaults, "documented defaults of the searches");
+    RUN(norms, "norms neither overflow nor vanish, and of infinity are infinite");
     RUN(deepfool_closed_form, "DeepFool goes |f|/dual norm to the nearest class of a linear model");
     RUN(cw_closed_form, "Carlini-Wagner finds the nearest point beyond a linear boundary in [0,1]");
     RUN(golden_distances, "DeepFool's and Carlini-Wagner's distances are PyTorch's");
