@@ -79,15 +79,15 @@ int main(void)
       6  Methods and trainers                        3691  >>methods
    Part III: the machine
       7  Errors, memory, random numbers, options     4176  >>foundation
-      8  Tensors and reverse-mode autodiff           5291  >>autodiff
-      9  Layers and classifiers                      7113  >>layers
-     10  Losses and outer optimizers                 8807  >>losses-code
+      8  Tensors and reverse-mode autodiff           5292  >>autodiff
+      9  Layers and classifiers                      7114  >>layers
+     10  Losses and outer optimizers                 8808  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9399  >>attacks-code
-     12  Evaluation                                 10268  >>evaluation
-     13  Data sets                                  10331  >>data-code
-     14  Files                                      10431  >>files-code
-     15  Kernels                                    12410  >>kernels
+     11  Attacks                                     9400  >>attacks-code
+     12  Evaluation                                 10269  >>evaluation
+     13  Data sets                                  10332  >>data-code
+     14  Files                                      10432  >>files-code
+     15  Kernels                                    12435  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -5074,22 +5074,23 @@ static bool l2l__attack_ok(l2l_context *c, const char *who, const l2l_attack *a,
 
 /* For checkpoints: the settings that a maximizer's state of `count` numbers begins with have to be
    those of here; behind them comes an optimizer's count of steps, a whole number. Returns the
-   number behind that, or NULL. */
+   number behind that, or NULL. Settings come first: some decide how many numbers there are. */
 static const double *l2l__state_of(l2l_context *c, const char *what, const l2l__field *table,
                                    const void *options, const double *numbers, int64_t count,
                                    int64_t expected)
 {
     int n = 0;
-    if (count != expected)
-        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: %s of %z numbers, not %z", what, count,
-                  expected);
+    bool all = count > l2l__options_pack(table, options, NULL);
     l2l__members w = l2l__members_of(table, "");
-    for (; !c->status && l2l__next_member(&w, L2L__FREE); n++) {
+    for (; all && !c->status && l2l__next_member(&w, L2L__FREE); n++) {
         const double here = l2l__member_get(&w, options);
         if (memcmp(numbers + n, &here, sizeof here)) /* the bits: -0 is not 0                     */
             l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: made with %s whose %s is %r, not %r",
                       what, w.name, numbers[n], here);
     }
+    if (count != expected)
+        l2l__fail(c, L2L_ERROR_MISMATCH, "checkpoint: %s of %z numbers, not %z", what, count,
+                  expected);
     if (!c->status &&
         !(numbers[n] >= 0 && numbers[n] <= L2L__EXACT && numbers[n] <= floor(numbers[n])))
         l2l__fail(c, L2L_ERROR_FORMAT, "checkpoint: number %d of the state of %s, the steps of its "
@@ -11919,13 +11920,37 @@ static bool l2l__state_ok(const l2l_trainer *t, const l2l__bundle *file, const l
                     v[i], e->name);
 }
 
+/* phi of another cell or size has another number of numbers, `want` says how many. Which setting it
+   is says phi itself, by the file's; it takes back none of so many. (Another maximizer may count on
+   as many as it packs, and gets no others.) */
+static bool l2l__phi_fits(const l2l_maximizer *m, l2l__bundle *file, const l2l__entry *want)
+{
+    l2l_context *c = file->file.context;
+    const l2l__entry *there = l2l__bundle_find(file, want->name);
+    l2l__entry all = *want;
+    if (m->unpack != l2l__learned_unpack_state || !there || there->rank != 1 ||
+        there->dtype > L2L__BF16 || there->count == want->count ||
+        !l2l__file_hold(&file->file, file->file.bytes))
+        return !c->status;
+    all.count = there->count;
+    all.data = l2l__allocate_array(c, all.count, sizeof(double));
+    if (all.data) {
+        l2l__bundle_read(file, &all, 1);
+        m->unpack(m->self, (const double *)all.data, all.count);
+    }
+    l2l_free(c, all.data);
+    return !c->status;
+}
+
 /* Everything is checked before anything is changed. */
 static bool l2l__checkpoint_take(l2l_trainer *t, l2l__bundle *file, const l2l__bundle *b)
 {
     const l2l_maximizer *m = &t->options.method.maximizer;
     const l2l__entry *e = b->entries;
     int i, packed = m->pack && m->pack(m->self, NULL) > 0;
-    if (t->context->status || !l2l__bundle_check(file, e, b->count, false)) return false;
+    if (t->context->status || (packed && !l2l__phi_fits(m, file, e + 1)) ||
+        !l2l__bundle_check(file, e, b->count, false))
+        return false;
     l2l__bundle_read(file, e, 1 + packed);
     const double *v = (const double *)e->data;
     if (!l2l__state_ok(t, file, e)) return false;

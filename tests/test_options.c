@@ -637,7 +637,7 @@ static void base(world *w, bool search)
     w->o.checkpoint = checkpoint;
 }
 
-enum { CHANGES = 76 };
+enum { CHANGES = 79 };
 /* Change number k of the settings; its name. */
 static const char *change(world *w, int k)
 {
@@ -730,6 +730,9 @@ static const char *change(world *w, int k)
     case 73: w->lo.optimizer.epsilon = 0.5; return "optimizer.epsilon";
     case 74: w->lo.optimizer.weight_decay = 0.5; return "optimizer.weight_decay";
     case 75: v->relative_step = 0.5; return "validation_attack.step_size"; /* in pixels */
+    case 76: w->lo.hidden = 4; return "hidden"; /* these three change how many numbers phi has */
+    case 77: w->lo.cell = L2L_RNN; return "cell";
+    case 78: w->lo.bias = !w->lo.bias; return "bias";
     default: return NULL;
     }
 }
