@@ -79,15 +79,15 @@ int main(void)
       6  Methods and trainers                        3691  >>methods
    Part III: the machine
       7  Errors, memory, random numbers, options     4176  >>foundation
-      8  Tensors and reverse-mode autodiff           5292  >>autodiff
-      9  Layers and classifiers                      7114  >>layers
-     10  Losses and outer optimizers                 8808  >>losses-code
+      8  Tensors and reverse-mode autodiff           5293  >>autodiff
+      9  Layers and classifiers                      7115  >>layers
+     10  Losses and outer optimizers                 8809  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9400  >>attacks-code
-     12  Evaluation                                 10269  >>evaluation
-     13  Data sets                                  10332  >>data-code
-     14  Files                                      10432  >>files-code
-     15  Kernels                                    12435  >>kernels
+     11  Attacks                                     9401  >>attacks-code
+     12  Evaluation                                 10270  >>evaluation
+     13  Data sets                                  10333  >>data-code
+     14  Files                                      10433  >>files-code
+     15  Kernels                                    12436  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -5018,7 +5018,8 @@ static const char *l2l__allowed(const l2l__field *f, char text[160])
                         ? "a number that is finite as a float" : "a finite number");
     else if (f->high >= INT_MAX)
         n = l2l__format(text, 160, "%s %s%s", f->use & L2L__ABOVE ? "above" : "at least", low,
-                        f->type == 'i' || f->high > DBL_MAX ? "" : " and finite");
+                        f->type == 'i' || f->high > DBL_MAX ? "" : f->high < DBL_MAX
+                        ? " and finite as a float" : " and finite");
     else
         n = l2l__format(text, 160, "in %s%s,%s%s", f->use & L2L__ABOVE ? "(" : "[", low, high,
                         f->use & L2L__BELOW ? ")" : "]");

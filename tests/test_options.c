@@ -256,6 +256,8 @@ static void what_is_named(void)
     REFUSED(w.o.epochs = 0, "training: epochs 0 is not at least 1");
     REFUSED(w.o.epsilon = 8, "training: epsilon 8 is not in [0,1]; pixels are in [0,1]");
     REFUSED(w.o.optimizer.momentum = 1, "optimizer.momentum 1 is not in [0,1)");
+    REFUSED(w.o.optimizer.weight_decay = 1e39, "optimizer.weight_decay 1e39 is not at least 0 and "
+            "finite as a float"); /* as a double it is finite */
     REFUSED(w.o.loss_weights = weights, "loss_weights[1] nan");
     REFUSED((w.o.method.outer = l2l_outer_trades(1), w.o.method.outer.user = &w),
             "method.outer.user must be NULL");
