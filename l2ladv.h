@@ -12119,7 +12119,7 @@ L2LADVDEF bool l2l_dataset_read(const l2l_dataset *d, int first, int n, l2l_real
     for (int i = 0; i < n; i++, images += size) {
         if (!d->fetch(d, first + i, images, labels + i))
             return l2l__fail(c, L2L_ERROR_CALLBACK, "%s: no image %d from fetch", who, first + i);
-        if (!l2l__fetched_ok(d, who, first + i, images, labels[i])) return false;
+        if (c->status || !l2l__fetched_ok(d, who, first + i, images, labels[i])) return false;
     }
     return true;
 }

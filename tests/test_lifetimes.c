@@ -499,16 +499,20 @@ static bool fetch(const l2l_dataset *d, int index, l2l_real *chw, int *label)
     *label = mode == 2 ? CLASSES : mode == 3 ? -1 : 0;
     if (mode == 4) chw[5] = (l2l_real)NAN;
     if (mode == 5) chw[5] = (l2l_real)1.5;
+    if (mode == 6 && index == 3) l2l_error_set(d->context, L2L_ERROR_FILE, "no disk");
     return mode != 1 || index < 1;
 }
 
 static void own_data_sets(void)
 {
-    static const char *const text[] = {"", "1", "label 3", "label -1", "value 5", "value 5"};
+    static const char *const text[] = {"", "1", "label 3", "label -1", "value 5", "value 5",
+                                       "no disk"}; /* of the last image, and yet it says true */
     l2l_context *c = test_context(1);
     l2l_model *m = model_with(c, plain_forward, NULL, 0);
     l2l_train_options o = l2l_train_default();
-    for (int mode = 0; mode < 6; mode++) {
+    for (int mode = 0; mode < 7; mode++) {
+        const l2l_status status = mode == 1 ? L2L_ERROR_CALLBACK
+                                  : mode == 6 ? L2L_ERROR_FILE : L2L_ERROR_ARGUMENT;
         l2l_dataset d = {c, 4, 1, SIDE, SIDE, CLASSES, fetch, NULL, NULL};
         l2l_real x[4 * IMAGE];
         int y[4];
@@ -519,14 +523,14 @@ static void own_data_sets(void)
         o.epochs = 1;
         o.T = 1;
         CHECK(l2l_dataset_read(&d, 0, 4, x, y) == !mode);
-        if (mode) CHECK_ERROR(c, mode == 1 ? L2L_ERROR_CALLBACK : L2L_ERROR_ARGUMENT, text[mode]);
+        if (mode) CHECK_ERROR(c, status, text[mode]);
         CHECK(l2l_evaluation_begin(m, &d, NULL, &e) == !mode);
-        if (mode) CHECK_ERROR(c, mode == 1 ? L2L_ERROR_CALLBACK : L2L_ERROR_ARGUMENT, text[mode]);
+        if (mode) CHECK_ERROR(c, status, text[mode]);
         l2l_evaluation_end(&e);
         t = l2l_trainer_create(m, &d, &o);
         CHECK((t != NULL) == (mode != 1)); /* it asks for images, to know them again */
         CHECK(l2l_train(t) == !mode);
-        if (mode) CHECK_ERROR(c, mode == 1 ? L2L_ERROR_CALLBACK : L2L_ERROR_ARGUMENT, text[mode]);
+        if (mode) CHECK_ERROR(c, status, text[mode]);
         l2l_trainer_free(t);
         d.fetch = NULL;
         CHECK(!l2l_dataset_read(&d, 0, 4, x, y));
