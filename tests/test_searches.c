@@ -1168,7 +1168,7 @@ static void norms(void)
     tiny[1] = (l2l_real)-1e-37;
     CHECK(fabs(l2l_norm2(tiny, NULL, 2) - 1e-37) < 1e-43);
     odd[1] = (l2l_real)-INFINITY;
-    CHECK(l2l_norm2(odd, NULL, 2) == INFINITY && l2l_norm2(x, odd, 2) == INFINITY);
+    CHECK(l2l_norm2(odd, NULL, 2) > DBL_MAX && l2l_norm2(x, odd, 2) > DBL_MAX);
     odd[0] = (l2l_real)NAN;
     CHECK(isnan(l2l_norm2(odd, NULL, 2)) && isnan(l2l_norm2(odd, x, 1)));
 }
