@@ -372,15 +372,36 @@ static inline void cli_check_input(const char *flag, const char *path)
     exit(1);
 }
 
+/* What a path leads to by links, though nothing may be there yet. */
+static inline const char *cli_behind_links(const char *path, char *at, size_t size)
+{
+    char to[4096];
+    int links;
+    snprintf(at, size, "%s", path);
+    for (links = 0; links < 40; links++) {
+        ssize_t n = readlink(at, to, sizeof to - 1);
+        char *slash = strrchr(at, '/');
+        if (n < 0) break;
+        to[n] = 0;
+        slash = *to == '/' || !slash ? at : slash + 1;
+        snprintf(slash, size - (size_t)(slash - at), "%s", to);
+    }
+    return at;
+}
+
 /* Do two paths lead to one regular file, whether it is there or yet to be made? */
 static inline bool cli_same_file(const char *a, const char *b)
 {
-    const char *name_a = strrchr(a, '/'), *name_b = strrchr(b, '/');
-    char folder[4096];
+    const char *name_a, *name_b;
+    char folder[4096], real_a[4096], real_b[4096];
     struct stat s, t;
     bool there = !stat(a, &s);
     if (there != !stat(b, &t)) return false;
     if (there) return S_ISREG(s.st_mode) && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+    a = cli_behind_links(a, real_a, sizeof real_a);
+    b = cli_behind_links(b, real_b, sizeof real_b);
+    name_a = strrchr(a, '/');
+    name_b = strrchr(b, '/');
     return !strcmp(name_a ? name_a + 1 : a, name_b ? name_b + 1 : b) &&
            !stat(cli_folder(a, folder, sizeof folder), &s) &&
            !stat(cli_folder(b, folder, sizeof folder), &t) && s.st_dev == t.st_dev &&

@@ -112,6 +112,11 @@ ln -s there link
 refused "the same file by a link" "link: is the file of --save, too" train --save there --log link
 [ "$(cat there)" = kept ]
 verdict "and it is as it was" $?
+ln -s new loose && ln -s ../loose folder/loose
+refused "the same file by a link to what is not there yet" "loose: is the file of --save, too" \
+    train --save new --save-maximizer folder/loose
+refused "two links to it" "folder/loose: is the file of --save, too" train --save loose --log folder/loose
+rm loose folder/loose
 refused "--average alone" "--average D and --save-average F go together" train --average 0.9
 refused "--save-average alone" "--average D and --save-average F go together" train --save-average x
 refused "--dump-logits and --dump-adv" "--dump-adv ./z.npy: is the file of --dump-logits, too" \
