@@ -527,6 +527,28 @@ static bool wanted(int which)
     return !set.methods || cli_listed(set.methods, rows[which].flag, strlen(rows[which].flag));
 }
 
+/* Every name in --methods is that of a row. */
+static void check_methods(void)
+{
+    const char *s, *end;
+    size_t i, n = sizeof rows / sizeof *rows;
+    for (s = set.methods; s; s = *end ? end + 1 : NULL) {
+        end = s + strcspn(s, "|");
+        for (i = 0; i < n; i++)
+            if (cli_listed(rows[i].flag, s, (size_t)(end - s))) break;
+        if (i == n) cli_fail("--methods %s: no row '%.*s'", set.methods, (int)(end - s), s);
+    }
+}
+
+/* And one of those that a table or a figure may have is wanted. */
+static void expect_rows(const int *list, int n)
+{
+    int i;
+    for (i = 0; i < n; i++) if (wanted(list[i])) return;
+    if (set.figure) cli_fail("--methods %s: --figure %s has none of them", set.methods, set.figure);
+    cli_fail("--methods %s: --table %d has none of them", set.methods, set.table);
+}
+
 /* Accuracies of one row under a list of attacks, over all seeds. */
 typedef struct {
     cell natural, attack[16], worst, ensemble;
@@ -592,6 +614,7 @@ static void white_box(const int *list, int n)
     bool generator = wanted(L2LDA) && set.table != 1 && set.table != 9;
     int with = WITH_PHI | WITH_ENSEMBLE | (generator ? WITH_GENERATOR : 0);
     int count = generator ? 6 : 5, i;
+    expect_rows(list, n);
     print_head("trained with", generator
                        ? "natural|FGSM|PGD-10|PGD-100|CW-100|learned|L2LDA's|worst|AutoAttack"
                        : "natural|FGSM|PGD-10|PGD-100|CW-100|learned|worst|AutoAttack");
@@ -610,8 +633,9 @@ static void more_steps(const int *list, int n)
                                           "pgd:steps=20", "learned:steps=40", "pgd:steps=40",
                                           "learned:steps=100", "pgd:steps=100"};
     int i;
-        print_head("trained with", "natural|learned 10|PGD-10|learned 20|PGD-20|learned 40|PGD-40|"
-                                   "learned 100|PGD-100|worst");
+    expect_rows(list, n);
+    print_head("trained with", "natural|learned 10|PGD-10|learned 20|PGD-20|learned 40|PGD-40|"
+                               "learned 100|PGD-100|worst");
     for (i = 0; i < n; i++) {
         figures f;
         if (!wanted(list[i])) continue;
@@ -626,6 +650,7 @@ static void black_box(const int *list, int n)
     char spec[2][1400];
     const char *attacks[2];
     int i;
+    expect_rows(list, n);
     for (i = 0; i < 2; i++) {
         path from = model_name(&rows[sources[i]], seeds);
         snprintf(spec[i], sizeof spec[i], "transfer:from=%s.safetensors:attack=pgd:steps=40",
@@ -727,6 +752,7 @@ static void times(const int *list, int n)
 {
     int all = images_to_train_on(), i;
     double numbers = 0;
+    expect_rows(list, n);
     print_head("trained with", set.table == 8 ? "seconds an epoch|to the original"
                                                   : "maximizer's parameters|seconds an epoch");
     for (i = 0; i < n; i++) {
@@ -817,6 +843,7 @@ static void figure_curves(void)
 {
     static fig_lines loss, accuracy;
     int i;
+    expect_rows(drawn + 1, DRAWN - 1);
     for (i = 0; i < DRAWN; i++) {
         path log;
         if (!wanted(drawn[i]) || drawn[i] == PLAIN) continue;
@@ -840,6 +867,7 @@ static void figure_epsilon(void)
     static fig_lines f;
     int i, k;
     double v;
+    expect_rows(drawn, DRAWN);
     for (i = 0; i < DRAWN; i++) {
         if (!wanted(drawn[i])) continue;
         fig_line(&f, rows[drawn[i]].name);
@@ -988,6 +1016,7 @@ static void figure_sheet(void)
     l2l_real *x = NULL, *out = NULL;
     l2l_record record[SHEET];
     int y[SHEET], i, k, step = 0, line = 0, n = 0, images = SHEET, models = 0;
+    expect_rows(drawn, DRAWN);
     for (i = 0; i < DRAWN; i++) models += wanted(drawn[i]);
     for (i = 0; i < DRAWN; i++) {
         l2l_attack a = l2l_attack_pgd(radius());
@@ -1023,7 +1052,6 @@ static void figure_sheet(void)
         l2l_model_free(m);
     }
     if (set.plan) return;
-    if (!p) cli_fail("--figure sheet: none of these methods is drawn");
     if (pic_write_png(context, p, figure_name("sheet", "png").text)) die(context);
     printf("wrote %s\n", figure_name("sheet", "png").text);
     pic_free(p);
@@ -1151,6 +1179,7 @@ int main(int argc, char **argv)
     static const int defended[] = {ADVTRAIN, TRADES, RNN_ADV, RNN_TRADES};
     const subject *s;
     parse(argc, argv);
+    check_methods();
     s = set.table == 4 ? &vgg : set.table == 5 ? &wide : set.table == 9 ? &restricted : &mnist;
     choose(s);
     context = cli_context(set.threads);

@@ -16,6 +16,28 @@ paper --table 3 --plan >plan 2>output
     [ ! -e jobs ]
 verdict "--plan prints each command once and runs none" $?
 
+refused() { # refused NAME TEXT FLAG...: wrong usage, with this as the last line, and nothing is run
+    name=$1
+    text=$2
+    shift 2
+    paper "$@" >output 2>&1
+    [ $? -eq 2 ] && [ "$(tail -n 1 output)" = "paper: $text" ] && [ ! -e jobs ]
+    verdict "$name" $?
+}
+for methods in bogus 'plain|bogus' 'bogus|plain'; do
+    refused "--methods $methods" "--methods $methods: no row 'bogus'" --table 3 --methods "$methods"
+done
+refused "--methods with an empty name" "--methods plain|: no row ''" --table 3 --methods 'plain|'
+for table in 1 2 4 6 8; do
+    method=$([ $table -eq 4 ] && echo advtrain-bls || echo plain)
+    refused "--methods that table $table does not have" "--methods $method: --table $table has none of them" \
+        --table $table --methods $method
+done
+for figure in curves epsilon sheet; do
+    refused "nor --figure $figure" "--methods l2lda: --figure $figure has none of them" \
+        --figure $figure --methods l2lda
+done
+
 grep -q -e '--save jobs/embedded-smallcnn-w0.125-d0-i128-e1-b128-T2-eps0.3/rnn-adv-s0.safetensors ' plan
 verdict "a model's name is made of all that it depends on" $?
 saves() { paper --table 9 --dataset restricted-imagenet --plan "$@" 2>output | sed -n 's/.* --save \([^ ]*\).*/\1/p'; }
