@@ -222,12 +222,14 @@ static void make_known(const char *job, const char *key, const char *value)
 }
 
 /* Runs it with its output in a file; returns the seconds that it took. A program that fails ends
- * this one, too. */
+ * this one, too. Nothing is run whose results could not be kept. */
 static double run(command *c, const char *output)
 {
-    double begin = cli_seconds();
+    double begin;
     int status = 0, i;
     pid_t child;
+    cli_check_output("results", results_file().text);
+    begin = cli_seconds();
     fflush(NULL);
     child = fork();
     if (child < 0) cli_die_errno("fork");
@@ -525,6 +527,15 @@ static void print_head(const char *first, const char *list)
 static bool wanted(int which)
 {
     return !set.methods || cli_listed(set.methods, rows[which].flag, strlen(rows[which].flag));
+}
+
+/* A line of the results is read again at once: that takes a file that keeps it. */
+static void check_results(void)
+{
+    struct stat s;
+    const path name = results_file();
+    if (!stat(name.text, &s) && !S_ISREG(s.st_mode) && !S_ISDIR(s.st_mode))
+        cli_fail("--results %s: is no regular file", name.text);
 }
 
 /* Every name in --methods is that of a row. */
@@ -1180,6 +1191,7 @@ int main(int argc, char **argv)
     const subject *s;
     parse(argc, argv);
     check_methods();
+    check_results();
     s = set.table == 4 ? &vgg : set.table == 5 ? &wide : set.table == 9 ? &restricted : &mnist;
     choose(s);
     context = cli_context(set.threads);

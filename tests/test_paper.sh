@@ -68,6 +68,16 @@ mkdir unreadable
 paper --table 3 --methods plain --results unreadable >table 2>output
 [ $? -eq 1 ] && [ "$(cat output)" = "paper: unreadable: Is a directory" ] && [ ! -e jobs ]
 verdict "results that are there and cannot be read are none that are not there" $?
+mkfifo fifo
+for results in /dev/full /dev/null fifo; do
+    ( ulimit -t 20; refused "--results $results" "--results $results: is no regular file" \
+        --table 3 --methods plain --results $results; [ $failed -eq 0 ] ) || failed=$((failed + 1))
+done
+paper --table 3 --methods plain --results nowhere/r >table 2>output
+[ $? -eq 2 ] && [ "$(tail -n 1 output)" = "paper: --results nowhere/r: nowhere: No such file or directory" ] &&
+    [ -z "$(find jobs -type f)" ]
+verdict "results that cannot be written are known of before anything is run" $?
+rm -rf jobs
 
 far=$(printf '%01000d' 0)
 paper --table 7 --methods plain --out "$far" --plan >output 2>&1
