@@ -139,10 +139,20 @@ static command program(const char *name)
     return c;
 }
 
+/* As a shell reads it. */
 static void print_command(FILE *f, const command *c)
 {
     int i;
-    for (i = 0; i < c->n; i++) fprintf(f, i ? " %s" : "  %s", c->word[i]);
+    const char *s;
+    for (i = 0; i < c->n; i++) {
+        bool plain = !c->word[i][strcspn(c->word[i], " \t\n!\"#$&'()*;<>?[\\]^`{|}~")];
+        fprintf(f, i ? " " : "  ");
+        if (!plain) fputc('\'', f);
+        for (s = c->word[i]; *s; s++)
+            if (*s == '\'') fprintf(f, "'\\''");
+            else fputc(*s, f);
+        if (!plain) fputc('\'', f);
+    }
     fputc('\n', f);
 }
 

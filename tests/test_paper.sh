@@ -40,6 +40,9 @@ done
 
 grep -q -e '--save jobs/embedded-smallcnn-w0.125-d0-i128-e1-b128-T2-eps0.3/rnn-adv-s0.safetensors ' plan
 verdict "a model's name is made of all that it depends on" $?
+paper --table 1 --methods advtrain --out "it's a \$HOME|job" --plan 2>output | sed -n '/^  /s/.*evaluate --/echo --/p' >plan
+sh plan >output 2>&1 && [ "$(grep -c -e "--state it's a \$HOME|job/" output)" -eq 2 ]
+verdict "a command of --plan is one that a shell reads as it is run" $?
 saves() { paper --table 9 --dataset restricted-imagenet --plan "$@" 2>output | sed -n 's/.* --save \([^ ]*\).*/\1/p'; }
 saves --scale laptop >laptop
 saves --scale paper --seeds 1 >full
