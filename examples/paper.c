@@ -672,6 +672,9 @@ static void black_box(const int *list, int n)
     const char *attacks[2];
     int i;
     expect_rows(list, n);
+    if (set.out[strcspn(set.out, ":,\"\\\n")]) /* in the names of attacks, and in JSON */
+        cli_fail("--out %s: no colon, comma, quote, backslash or end of line where table 7 is made",
+                 set.out);
     for (i = 0; i < 2; i++) {
         path from = model_name(&rows[sources[i]], seeds);
         snprintf(spec[i], sizeof spec[i], "transfer:from=%s.safetensors:attack=pgd:steps=40",

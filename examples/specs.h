@@ -114,12 +114,14 @@ static const char spec_about[] =
 
 enum { SPEC_UNTARGETED = -4, SPEC_RANDOM = -3, SPEC_NEXT = -2, SPEC_LEAST = -1 };
 
+enum { SPEC_ROOM = 2048 };
+
 typedef struct {
-    char spec[256];               /* as typed */
+    char spec[SPEC_ROOM];         /* as typed */
     const struct spec_kind *kind; /* of transfer: how the images are made */
     bool transfer;
     l2l_attack attack;
-    char from[256], images[256];
+    char from[SPEC_ROOM], images[SPEC_ROOM];
     int target;                   /* a class, or one of the above */
     double seconds;
     l2l_result result;
@@ -254,7 +256,7 @@ enum { SPEC_MOST_KEYS = 24 };
 /* NAME[:key=value]... */
 static inline void spec_parse(spec *s)
 {
-    char text[256], *keys[SPEC_MOST_KEYS], *values[SPEC_MOST_KEYS], *next;
+    char text[SPEC_ROOM], *keys[SPEC_MOST_KEYS], *values[SPEC_MOST_KEYS], *next;
     const char *eps = NULL, *allowed;
     int i, j, n = 0;
     memcpy(text, s->spec, sizeof text);

@@ -20,7 +20,7 @@ refused() { # refused NAME TEXT FLAG...: wrong usage, with this as the last line
     name=$1
     text=$2
     shift 2
-    paper "$@" >output 2>&1
+    ( ulimit -v 4000000; paper "$@" ) >output 2>&1
     [ $? -eq 2 ] && [ "$(tail -n 1 output)" = "paper: $text" ] && [ ! -e jobs ]
     verdict "$name" $?
 }
@@ -73,8 +73,8 @@ paper --table 3 --methods plain --results unreadable >table 2>output
 verdict "results that are there and cannot be read are none that are not there" $?
 mkfifo fifo
 for results in /dev/full /dev/null fifo; do
-    ( ulimit -t 20; refused "--results $results" "--results $results: is no regular file" \
-        --table 3 --methods plain --results $results; [ $failed -eq 0 ] ) || failed=$((failed + 1))
+    refused "--results $results" "--results $results: is no regular file" \
+        --table 3 --methods plain --results $results
 done
 paper --table 3 --methods plain --results nowhere/r >table 2>output
 [ $? -eq 2 ] && [ "$(tail -n 1 output)" = "paper: --results nowhere/r: nowhere: No such file or directory" ] &&
@@ -86,6 +86,15 @@ far=$(printf '%01000d' 0)
 paper --table 7 --methods plain --out "$far" --plan >output 2>&1
 grep -q 'evaluate .*plain-s1.safetensors:attack=pgd:steps=40,.*advtrain-s1.safetensors:attack=pgd:steps=40 ' output
 verdict "a list of attacks is whole, however far its models are" $?
+far=$(printf '%0200d' 0)
+paper --table 7 --methods plain --out "$far" >table 2>output && grep -qE '^\| Plain \|( [0-9.]+ \|){4}$' table
+verdict "and can be run" $?
+rm -rf "$far"
+for out in 'a,b' 'a:b' 'a"b' 'a\b'; do
+    refused "table 7 in $out, which would end an attack's name" \
+        "--out $out: no colon, comma, quote, backslash or end of line where table 7 is made" \
+        --table 7 --methods plain --out "$out"
+done
 
 two='advtrain|rnn-adv'
 paper --table 3 --methods "$two" >table 2>output
