@@ -1096,6 +1096,14 @@ def _choice(name, value, names):
     return names.index(word)
 
 
+def _path(value):
+    """The name of a file for C, where it would end at a null byte."""
+    name = os.fsencode(value)
+    if b"\0" in name:
+        raise ValueError("embedded null byte in the file name %r" % value)
+    return name
+
+
 def _array(value):
     """A NumPy array of what is given, also of a torch tensor of any device, type and graph."""
     torch = sys.modules.get("torch")
@@ -1171,7 +1179,7 @@ def _set(lib, structure, into, options, keep):
             into[key] = words[names[_choice(key, value, names)]]
         elif kind == "text":
             if value is not None:
-                keep.append(ctypes.c_char_p(os.fsencode(value)))
+                keep.append(ctypes.c_char_p(_path(value)))
                 into[key] = ctypes.cast(keep[-1], _P).value
         elif kind in lib.types:
             inner = {"kind": value} if isinstance(value, str) else dict(value)
@@ -1271,19 +1279,19 @@ class Model(_Attackable):
         context = _context()
         with _Call(context) as call:
             return cls._of(call.run(context.lib.l2l_model_open, context.pointer,
-                                    os.fsencode(path)))
+                                    _path(path)))
 
     def save(self, path):
         """Writes a model file; a process killed at any time leaves the old file or the new one."""
         with self._open() as call:
-            call.run(call.lib.l2l_model_save, self._pointer, os.fsencode(path))
+            call.run(call.lib.l2l_model_save, self._pointer, _path(path))
 
     def load(self, path):
         """Takes the parameters from a file of the same architecture. Returns how many entries of it
         the model does not have."""
         extra = ctypes.c_int()
         with self._open() as call:
-            call.run(call.lib.l2l_model_load, self._pointer, os.fsencode(path),
+            call.run(call.lib.l2l_model_load, self._pointer, _path(path),
                      ctypes.addressof(extra))
         return extra.value
 
@@ -1763,17 +1771,17 @@ class Maximizer(_Whole):
         self._context = _context()
         with _Call(self._context) as call:
             self._take(call.run(call.lib.l2l_learned_open, self._context.pointer,
-                                os.fsencode(path)))
+                                _path(path)))
         return self
 
     def save(self, path):
         with _Call(self._context) as call:
-            call.run(call.lib.l2l_learned_save, self._pointer, os.fsencode(path))
+            call.run(call.lib.l2l_learned_save, self._pointer, _path(path))
 
     def load(self, path):
         """Takes the parameters from a file of the same settings."""
         with _Call(self._context) as call:
-            call.run(call.lib.l2l_learned_load, self._pointer, os.fsencode(path))
+            call.run(call.lib.l2l_learned_load, self._pointer, _path(path))
 
     @property
     def size(self):
@@ -1897,7 +1905,7 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
         keep.append(_STEP(steps))
         o["progress"] = _address(keep[-1])
         call.run(lib.shim_train, model._pointer, x.ctypes.data, y.ctypes.data, len(x), *shape,
-                 o.ctypes.data, None if log is None else os.fsencode(log), ctypes.addressof(best),
+                 o.ctypes.data, None if log is None else _path(log), ctypes.addressof(best),
                  ctypes.addressof(averaged))
         result = Training(Model._of(best.value),
                           np.array(steps.history, lib.types["l2l_progress"]))

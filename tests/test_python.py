@@ -272,6 +272,9 @@ def test_models(model, phi):
                 (again.code, str(again)) == (error.code, str(error)))
     verdict("after an error all goes on", np.array_equal(model.logits(x), z))
     refused("a folder that is not there", OSError, "nowhere/m", model.save, "nowhere/m")
+    for what, function in (("save", model.save), ("load", model.load), ("open", l2ladv.Model.open)):
+        refused("%s: a name with a null byte, where C ends it" % what, ValueError, "null byte", function, "zero\0.m")
+    verdict("and no file of the first part is made", not os.path.exists("zero"))
     refused("an architecture that is not known", ValueError, "arch: 'vgg' is not one of", l2ladv.Model, "vgg")
     refused("a width below 0", ValueError, "width_multiplier", l2ladv.Model, "smallcnn", width_multiplier=-1)
     refused("a model of another architecture", ValueError, "", l2ladv.Model("smallcnn", width_multiplier=1).load,
