@@ -1847,6 +1847,15 @@ class _Steps:
             return self.progress(dict(zip(p.dtype.names, p.tolist())))
 
 
+def _apart(log, checkpoint):
+    """Each would write over the other."""
+    if log is not None and checkpoint is not None and (
+            os.path.realpath(log) == os.path.realpath(checkpoint)
+            or os.path.isfile(log) and os.path.isfile(checkpoint)
+            and os.path.samefile(log, checkpoint)):
+        raise ValueError("log: %s is the file of checkpoint, too" % os.fsdecode(log))
+
+
 def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weights=None,
           progress=None, log=None, **options):
     """Trains a Model, and the maximizer with it, in place: Algorithm 1 of the paper, or another of
@@ -1902,6 +1911,7 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
                 raise ValueError("loss_weights: shape %s, expected %d, one for each of T steps"
                                  % (_by(keep[-1].shape), o["T"]))
             o["loss_weights"] = keep[-1].ctypes.data
+        _apart(log, options.get("checkpoint"))
         keep.append(_STEP(steps))
         o["progress"] = _address(keep[-1])
         call.run(lib.shim_train, model._pointer, x.ctypes.data, y.ctypes.data, len(x), *shape,

@@ -340,6 +340,12 @@ def test_train(model, phi):
     verdict("train: images larger than the model's are cut", best.shape == (1, 28, 28))
     again("plain", log="log.jsonl", checkpoint="check.point")
     verdict("train: log and checkpoint are written", os.path.getsize("log.jsonl") and os.path.getsize("check.point"))
+    os.symlink("new", "link")
+    for log, checkpoint in (("new", "./new"), ("new", "link"), (b"log.jsonl", "log.jsonl")):
+        refused("train: a log that is the checkpoint, %s" % checkpoint, ValueError, "is the file of checkpoint, too",
+                again, "plain", log=log, checkpoint=checkpoint)
+    verdict("and neither is written", not os.path.exists("new") and os.path.getsize("log.jsonl"))
+    os.remove("link")
     refused("train: a checkpoint of other settings", ValueError, "", again, "plain", checkpoint="check.point",
             resume=True, seed=7)
     refused("train: a method that is not known", ValueError, "method: 'pgd' is not one of plain", again, "pgd")
