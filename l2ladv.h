@@ -76,18 +76,18 @@ int main(void)
       3  Algorithm 1, line by line                   1460  >>algorithm-1
       4  The learned maximizer                       2658  >>maximizer
       5  Maximizers that do not learn                3603  >>maximizers
-      6  Methods and trainers                        3691  >>methods
+      6  Methods and trainers                        3695  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4176  >>foundation
-      8  Tensors and reverse-mode autodiff           5293  >>autodiff
-      9  Layers and classifiers                      7115  >>layers
-     10  Losses and outer optimizers                 8809  >>losses-code
+      7  Errors, memory, random numbers, options     4180  >>foundation
+      8  Tensors and reverse-mode autodiff           5297  >>autodiff
+      9  Layers and classifiers                      7119  >>layers
+     10  Losses and outer optimizers                 8813  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9401  >>attacks-code
-     12  Evaluation                                 10270  >>evaluation
-     13  Data sets                                  10333  >>data-code
-     14  Files                                      10433  >>files-code
-     15  Kernels                                    12436  >>kernels
+     11  Attacks                                     9405  >>attacks-code
+     12  Evaluation                                 10274  >>evaluation
+     13  Data sets                                  10337  >>data-code
+     14  Files                                      10437  >>files-code
+     15  Kernels                                    12440  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -3641,13 +3641,17 @@ static bool l2l__gradient_step(void *self, l2l_inner *in)
     return true;
 }
 
-/* An image without gradient goes on as before: m_t = mu m_{t-1}. */
+/* An image without gradient goes on as before: m_t = mu m_{t-1}. A maximizer of the caller's that
+   steps by this one may have forgotten to ask for the memory. */
 static bool l2l__momentum_step(void *self, l2l_inner *in)
 {
     int64_t count = l2l_count(in->shape), one = count / in->n;
     l2l_real mu = (l2l_real)in->maximizer->number[0];
     int n;
     L2L__UNUSED(self);
+    if (!in->memory[0])
+        return l2l__fail(in->context, L2L_ERROR_ARGUMENT, "the maximizer '%s' steps by momentum: "
+                         "its memory must be at least 1, not 0", in->maximizer->name);
     L2L__PARALLEL(l2l__workers(in->context, count))
     for (n = 0; n < in->n; n++) {
         const l2l_real *g = in->g[in->t]->data + n * one;

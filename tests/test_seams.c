@@ -134,6 +134,33 @@ static l2l_maximizer onlooker_maximizer(onlooker *s)
     return r;
 }
 
+/* One's own step by the library's, whose memory was not asked for. */
+static bool forgetful_step(void *self, l2l_inner *in)
+{
+    (void)self;
+    return l2l_maximizer_momentum(1).step(NULL, in);
+}
+
+static void forgotten_memory(void)
+{
+    l2l_context *c = test_context(1);
+    l2l_model *m = tiny_model(c, 611);
+    l2l_attack a = l2l_attack_mim(0.2);
+    l2l_real x[N * SIZE];
+    int labels[N], i;
+    some_images(x, labels);
+    a.maximizer.name = "forgetful";
+    a.maximizer.step = forgetful_step;
+    for (i = 1; i >= 0; i--) {
+        a.maximizer.memory = i;
+        CHECK(l2l_attack_run(m, &a, x, labels, N, NULL, NULL) == (i > 0));
+        if (!i) CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "'forgetful' steps by momentum: its memory");
+    }
+    CHECK_OK(c);
+    l2l_model_free(m);
+    l2l_context_free(c);
+}
+
 static void looking_again(void)
 {
     l2l_context *c = test_context(2);
@@ -988,6 +1015,7 @@ int main(void)
 {
     RUN(own_line_search, "a line search of one's own has the library's images, losses and passes");
     RUN(looking_again, "l2l_look sees what training and attacks saw, with targets, cut and KL; it counts");
+    RUN(forgotten_memory, "a step by momentum says that its memory was not asked for");
     RUN(looks_without_trace, "looks leave running statistics and dropout's draws alone");
     RUN(looking_astray, "l2l_look refuses images of another shape");
     RUN(own_layers, "parameters of own layers are named, drawn, trained, saved and copied as asked");
