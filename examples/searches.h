@@ -517,6 +517,11 @@ static inline bool adam__step(void *self, l2l_inner *in)
     const l2l_real root = (l2l_real)(1 / sqrt(1 - pow(o.beta2, t)));
     int64_t one = l2l_count(in->shape) / in->n, at, j;
     (void)self;
+    if (!in->memory[1]) {
+        l2l_error_set(in->context, L2L_ERROR_ARGUMENT, "a maximizer that steps by Adam must have a "
+                      "memory of 2");
+        return false;
+    }
     for (at = 0; at < in->n * one; at += one) {
         const l2l_real *x = in->x->data + at, *z = in->adv->data + at;
         l2l_real *g = in->g[in->t]->data + at; /* ours to change: nobody reads it any more */

@@ -156,6 +156,13 @@ static void forgotten_memory(void)
         CHECK(l2l_attack_run(m, &a, x, labels, N, NULL, NULL) == (i > 0));
         if (!i) CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "'forgetful' steps by momentum: its memory");
     }
+    a = l2l_attack_pgd(0.2);
+    a.maximizer.step = l2l_maximizer_adam(8.0 / 255).step;
+    for (i = 2; i >= 0; i--) {
+        a.maximizer.memory = i;
+        CHECK(l2l_attack_run(m, &a, x, labels, N, NULL, NULL) == (i > 1));
+        if (i < 2) CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "must have a memory of 2");
+    }
     CHECK_OK(c);
     l2l_model_free(m);
     l2l_context_free(c);
@@ -1015,7 +1022,7 @@ int main(void)
 {
     RUN(own_line_search, "a line search of one's own has the library's images, losses and passes");
     RUN(looking_again, "l2l_look sees what training and attacks saw, with targets, cut and KL; it counts");
-    RUN(forgotten_memory, "a step by momentum says that its memory was not asked for");
+    RUN(forgotten_memory, "a step by momentum or Adam says that its memory was not asked for");
     RUN(looks_without_trace, "looks leave running statistics and dropout's draws alone");
     RUN(looking_astray, "l2l_look refuses images of another shape");
     RUN(own_layers, "parameters of own layers are named, drawn, trained, saved and copied as asked");
