@@ -20,6 +20,7 @@ import contextlib
 import ctypes
 import errno
 import inspect
+import io
 import json
 import os
 import stat
@@ -211,6 +212,13 @@ def place(path, write):
         raise
 
 
+def save_pickled(f, tensors):
+    """By way of memory: where a file takes no more, PyTorch's own writing ends the process."""
+    whole = io.BytesIO()
+    torch.save(tensors, whole)
+    f.write(whole.getbuffer())
+
+
 def save_safetensors(f, tensors, metadata):
     header, offset = {"__metadata__": metadata}, 0
     for name, t in tensors.items():
@@ -310,7 +318,7 @@ def main():
         metadata = {**metadata, **describe(a, tensors, norm)}
     others -= len(tensors)
     try:
-        place(a.target, lambda f: torch.save(tensors, f) if back else save_safetensors(f, tensors, metadata))
+        place(a.target, lambda f: save_pickled(f, tensors) if back else save_safetensors(f, tensors, metadata))
     except OSError as e:
         fail(a.target, e.strerror or e)
     except RuntimeError as e:

@@ -286,6 +286,9 @@ fi
 [ $? -eq 1 ] && grep -q 'convert.py: there/file.safetensors: ' output && ! grep -q Traceback output &&
     cmp -s there/file.safetensors vgg16.safetensors && [ "$(ls there | wc -l)" -eq 1 ]
 verdict "a full disk leaves the old file, and nothing beside it" $?
+(ulimit -c 0 && ulimit -f 8 && trap '' XFSZ && convert vgg16.safetensors there/full.pt) >output 2>&1
+[ $? -eq 1 ] && [ "$(cat output)" = "convert.py: there/full.pt: File too large" ] && [ "$(ls there)" = file.safetensors ]
+verdict "and is told of where a checkpoint is written" $?
 refused "no model file" "must end in .safetensors" convert vgg16.pt o.pt
 refused "another architecture" "not a resnet18" convert vgg16.pt o.safetensors --arch resnet18
 refused "a width without an architecture" "need --arch" convert vgg16.pt o.safetensors --width 2
