@@ -39,6 +39,11 @@ ARCHS = {"smallcnn": ("feature_extractor.conv1.weight", "classifier.fc3.weight",
          "vgg16": ("features.0.weight", "classifier.weight", 512),
          "wrn": ("conv1.weight", "fc.weight", 64),
          "resnet18": ("conv1.weight", "fc.weight", 512)}
+# Layers of as many channels or features at width 1.
+LAYERS = {"smallcnn": {"feature_extractor.conv1": 32, "feature_extractor.conv3": 64, "classifier.fc1": 200},
+          "vgg16": {"features.0": 64, "features.7": 128, "features.14": 256, "features.24": 512},
+          "wrn": {"block%d.layer.0.conv1" % i: 8 << i for i in (1, 2, 3)},
+          "resnet18": dict({"layer%d.0.conv1" % i: 32 << i for i in (2, 3, 4)}, conv1=64)}
 # What the names of a network begin with, and end in.
 PARTS = {"smallcnn": ("feature_extractor", "classifier"), "vgg16": ("features", "classifier"),
          "wrn": ("conv1", "block1", "block2", "block3", "bn1", "fc"),
@@ -173,7 +178,8 @@ def describe(a, tensors, norm):
         fail(a.source, "not a %s: '%s' has %d dimensions, not 4" % (a.arch, first, tensors[first].dim()))
     blocks = len([n for n in tensors if n.startswith("block1.layer.") and n.endswith(".conv1.weight")])
     channels = tensors[first].shape[1]
-    known = {"classes": a.classes or tensors[last].shape[0], "width": a.width or tensors[last].shape[1] / unit,
+    known = {"classes": a.classes or tensors[last].shape[0],
+             "width": a.width or width_of(a.arch, tensors, tensors[last].shape[1] / unit),
              "depth": (a.depth or 6 * blocks + 4) if a.arch == "wrn" else 0, "channels": channels,
              "height": a.size and a.size[0], "image_width": a.size and a.size[1]}
     metadata.update({key: exact(v) for key, v in known.items() if v}, arch=a.arch)
@@ -210,6 +216,20 @@ def place(path, write):
     except BaseException:  # also ctrl-C
         os.unlink(beside)
         raise
+
+
+def width_of(arch, tensors, features):
+    """The shortest number that, as the header rounds to multiples of 8, makes the layers as wide as they
+    are; where none does, that of the last one's features."""
+    seen = [(channels, tensors[name + ".weight"].shape[0]) for name, channels in LAYERS[arch].items()
+            if name + ".weight" in tensors and tensors[name + ".weight"].dim() > 1]
+    for digits in range(5):
+        around = int(features * 10 ** digits)
+        for w in sorted(range(around - 10 ** digits, around + 10 ** digits + 1), key=lambda w: abs(w - around)):
+            w /= 10 ** digits
+            if w > 0 and all(max(int(w * channels / 8 + 0.5) * 8, 8) == n for channels, n in seen):
+                return w
+    return features
 
 
 def save_pickled(f, tensors):

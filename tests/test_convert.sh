@@ -249,6 +249,34 @@ claim "a width and a normalisation of many digits" convert vgg16.pt p.safetensor
     --mean 0.1,0.30000000000000004,0.3333333333333333 --deviation 0.25,1e-3,0.2
 claim "stay what they are" grep -qF '"mean": "0.1,0.30000000000000004,0.3333333333333333", "deviation": "0.25,0.001,0.2"' p.safetensors
 claim "to the last digit" grep -qF '"width": "0.12345678901234566"' p.safetensors
+cat >narrow.c <<'C'
+#include <stdlib.h>
+#include "l2ladv.h"
+int main(int argc, char **argv) /* ARCH WIDTH FILE */
+{
+    l2l_options o = l2l_options_default();
+    l2l_context *c = l2l_context_create(&o);
+    l2l_model_options how = l2l_model_default(argc == 4 ? argv[1] : "");
+    l2l_model *m;
+    bool ok;
+    how.width_multiplier = argc == 4 ? atof(argv[2]) : 0;
+    m = l2l_model_create(c, &how);
+    ok = m && l2l_model_save(m, argv[3]);
+    l2l_model_free(m);
+    l2l_context_free(c);
+    return !ok;
+}
+C
+claim "a program that makes a model of a width" "${CC:-cc}" -std=c99 -O1 -I"$(dirname "$tests")" \
+    -o narrow narrow.c implementation.o -lm
+for width in 0.05 0.25 0.3 0.44; do # of 0.3 the 4-layer CNN has layers that 64/200 does not give
+    for arch in smallcnn vgg16 resnet18; do
+        { ./narrow $arch $width n.safetensors && convert n.safetensors n.pt &&
+            convert n.pt o.safetensors --arch $arch && ./again o.safetensors again.safetensors; } >output 2>&1
+        verdict "$arch x$width: a width that is not given follows from the shapes of all layers" $?
+    done
+done
+rm -f o.safetensors
 claim "a whole module with --trust" convert object.pt object.safetensors --trust
 claim "--help" convert --help
 
