@@ -46,9 +46,18 @@ static int failed; /* the exit status that a file which could not be written lea
 static void save(l2l_context *c, const char *folder, const char *name, const l2l_real *values,
                  const int64_t *shape, int rank)
 {
-    char path[4096];
+    const char *const inputs[3] = {set.input, set.labels, set.model};
+    char path[4096], text[4200];
+    int i;
     if (l2l_error(c)) return; /* there is nothing to be written, and why is told at the end */
     snprintf(path, sizeof path, "%s/%s%s.npy", set.out, folder, name);
+    for (i = 0; i < 3; i++)
+        if (inputs[i] && cli_same_file(path, inputs[i])) {
+            snprintf(text, sizeof text, "--out: %s is a file that was read", path);
+            l2l_error_set(c, L2L_ERROR_FILE, text);
+            failed |= cli_complain(c);
+            return;
+        }
     npy_save_reals(c, path, values, shape, rank);
     failed |= cli_complain(c);
 }

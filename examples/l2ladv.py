@@ -1930,6 +1930,8 @@ def train(model, x, y, method="rnn-adv", *, maximizer=None, beta=None, loss_weig
 def read_idx(images, labels, n=None):
     """The first n images (None: all) of a pair of IDX files, the format of MNIST: (x, y), N x 1 x H
     x W float32 in [0,1] and N integers."""
+    if n is not None and n < 0:
+        raise ValueError("n: %d, expected how many images, or None for all" % n)
     arrays = []
     for path, rank in ((images, 3), (labels, 1)):
         with open(path, "rb") as f:

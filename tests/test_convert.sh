@@ -154,6 +154,15 @@ logits() { # logits ARCH FILE EXPECTED: of what gradients makes of the file, wit
         "$python" near.py out/logits.npy "$3"
 }
 
+spared() { # spared ARCH: its images, where an output would be written over them
+    rm -rf out
+    mkdir out
+    cp "$1-x.npy" out/input_grad.npy
+    ! ./gradients --model "$1.safetensors" --input out/input_grad.npy --labels "$1-y.npy" --out out \
+        2>errors && grep -q '^gradients: --out: out/input_grad.npy is a file that was read' errors &&
+        cmp "$1-x.npy" out/input_grad.npy
+}
+
 while read -r arch mean deviation; do
     size=
     [ "$arch" = resnet18 ] && size="--size 64 64"
@@ -161,6 +170,7 @@ while read -r arch mean deviation; do
     claim "$arch: back" convert "$arch.safetensors" back.pt
     claim "$arch: nothing has changed" "$python" same.py "$arch.pt" back.pt
     claim "$arch: gradients knows it from its metadata" logits "$arch" "$arch.safetensors" "$arch-z.npy"
+    claim "$arch: gradients does not write over the images that it has read" spared "$arch"
     claim "$arch: through the header" ./again "$arch.safetensors" again.safetensors
     claim "$arch: and back to PyTorch" convert again.safetensors back.pt
     claim "$arch: nothing has changed but the count of batches" "$python" same.py "$arch.pt" back.pt counts

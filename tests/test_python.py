@@ -922,6 +922,7 @@ def test_data():
     verdict("the digits", x500.shape == (500, 1, 28, 28) and x500.dtype == np.float32 and x500.max() == 1 and
             l2ladv.digits("train")[0].shape == (2000, 1, 28, 28) and set(y500) == set(range(10)))
     data = os.path.join(ROOT, "examples/data/t10k-%s-ubyte")
+    refused("-1 digits", ValueError, "n: -1, expected how many images", l2ladv.digits, "train", -1)
     refused("labels as images", l2ladv.FormatError, "not an IDX file of bytes with 3 axes", l2ladv.read_idx,
             data % "labels-idx1", data % "labels-idx1")
     with open(data % "images-idx3", "rb") as f, open("cut", "wb") as g:
