@@ -1,8 +1,8 @@
 #!/bin/sh
-# run.sh PROGRAM...: runs the programs and the scripts named in $SCRIPTS, $JOBS at a time (default: one,
-# as most use all cores), shows what they print when they fail, and sums their last lines "N passed,
-# N failed". A program that ends without that line or with another status than its counts say counts
-# as one failure.
+# run.sh PROGRAM...: runs the programs, $JOBS at a time (default: one, as most use all cores), and then
+# the scripts named in $SCRIPTS, two at a time, as most use one core. Shows what they print when they
+# fail, and sums their last lines "N passed, N failed". A program that ends without that line or with
+# another status than its counts say counts as one failure.
 
 # one PROGRAM: runs it; its line, and its counts as out/NAME.counts.
 if [ "${1:-}" = one ]; then
@@ -41,8 +41,9 @@ passed=0
 failed=0
 mkdir -p out
 for program in "$@" $SCRIPTS; do rm -f "out/$(basename "$program").counts"; done
+printf '%s\n' "$@" | xargs -P "${JOBS:-1}" -n 1 sh ./run.sh one
 # shellcheck disable=SC2086 # one word for each script
-printf '%s\n' "$@" $SCRIPTS | xargs -P "${JOBS:-1}" -n 1 sh ./run.sh one
+[ -z "$SCRIPTS" ] || printf '%s\n' $SCRIPTS | xargs -P 2 -n 1 sh ./run.sh one
 for program in "$@" $SCRIPTS; do
     read -r p f <"out/$(basename "$program").counts" || { p=0; f=1; echo "$program: not run"; }
     passed=$((passed + p))
