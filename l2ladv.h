@@ -1,4 +1,4 @@
-/* l2ladv.h - v0.9.0 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.9.1 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
@@ -181,8 +181,8 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.9.0"
-#define L2LADV_VERSION_NUMBER 900            /* 10000 major + 100 minor + patch, for #if          */
+#define L2LADV_VERSION "0.9.1"
+#define L2LADV_VERSION_NUMBER 901            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((__unused__))
@@ -338,7 +338,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.9.0, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.9.1, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -15920,6 +15920,10 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   0.9.1  (2026-11)  same bits; X, Y, K, FMA and PAIR of a program that includes this stay its own; a
+                     checkpoint of phi of another size is refused by the setting's name; a fetch
+                     that fails as a trainer is made, or sets an error and says true, is an error;
+                     so is a step by momentum without memory; l2l_norm2 of infinities
    0.9.0  (2026-11)  3x3 layers of stride 2 by Winograd's algorithm, where L2L_UNPOOLED says that no
                      maximum follows, and planes of 2x2 in nine products: both round otherwise; a
                      batch's mean and variance in one pass; ties of max pooling behind layers of few
