@@ -15920,8 +15920,8 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
-   0.9.1  (2026-11)  same bits; X, Y, K, FMA and PAIR of a program that includes this stay its own; a
-                     checkpoint of phi of another size is refused by the setting's name; a fetch
+   0.9.1  (2026-11)  same bits; X, Y, K, FMA and PAIR of a program that includes this stay its own;
+                     a checkpoint of phi of another size is refused by the setting's name; a fetch
                      that fails as a trainer is made, or sets an error and says true, is an error;
                      so is a step by momentum without memory; l2l_norm2 of infinities
    0.9.0  (2026-11)  3x3 layers of stride 2 by Winograd's algorithm, where L2L_UNPOOLED says that no
