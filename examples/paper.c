@@ -1,13 +1,14 @@
 /* paper.c - the tables and figures of the paper, from training to Markdown and pictures:
  *
  *     examples/bin/paper --table 3 --scale laptop
+ *     examples/bin/paper --table 3 --results F.jsonl --measured
  *     examples/bin/paper --figure steps
  *
  * Trains what a table needs with bin/train, attacks it with bin/evaluate, prints the table. Every
  * model and every measurement is a job, named after all that it depends on. What a measurement said
  * is a line of --results, by its name, and is not measured again, nor a model trained that nothing
  * is to be measured on; a job that was stopped goes on from its files under --out; tables share
- * models. paper --help lists the flags. */
+ * models. --measured prints what there is and runs nothing. paper --help lists the flags. */
 #include "cli.h"
 #include "l2lda.h"
 #include "figures.h"
@@ -41,7 +42,7 @@ static struct {
     double width, average;
     uint64_t seed;
     const char *scale, *figure, *eps, *data, *dataset, *out, *results, *methods;
-    bool plan, json;
+    bool plan, measured, json;
 } set;
 static subject now;                          /* the table's, with what the flags change */
 static int seeds;
@@ -437,7 +438,7 @@ enum { WITH_PHI = 1, WITH_GENERATOR = 2, WITH_SOURCES = 4, WITH_ENSEMBLE = 8 };
 static const int sources[] = {PLAIN, ADVTRAIN};
 
 /* Attacks the model of a row on the first `limit` test images; the JSON text, to be freed. `name`
- * and the attacks name the job. */
+ * and the attacks name the job. NULL where it is not done and not to be. */
 static char *measured(int which, int seed, const char *name, const char *attacks, int limit,
                       int with)
 {
@@ -449,7 +450,7 @@ static char *measured(int which, int seed, const char *name, const char *attacks
     for (s = text; *s; s++) h = ((h ^ (unsigned char)*s) * 16777619ul) & 0xfffffffful;
     free(text);
     job = path_of("%s.%s-%d-%08lx", model_name(&rows[which], seed).text, name, limit, h);
-    if ((text = known(job_name(job.text)))) return text;
+    if ((text = known(job_name(job.text))) || set.measured) return text;
     model = trained(&rows[which], seed);
     output = path_of("%s.unfinished", job.text);
     c = program("evaluate");
@@ -485,8 +486,9 @@ typedef struct {
 
 static void put(cell *c, double v) { if (c->n < MOST_SEEDS) c->value[c->n++] = v; }
 
-/* One seed: the figure. Several: the mean, half of what lies between the ends, and the lowest. */
-static void print_cell(const cell *c, double factor, const char *format)
+/* One seed: the figure. Several: the mean, half of what lies between the ends, and the lowest. With
+ * --measured fewer than `all` may be known, which is said. */
+static void print_cell(const cell *c, double factor, const char *format, int all)
 {
     char text[32];
     double sum = 0, low, high;
@@ -506,10 +508,11 @@ static void print_cell(const cell *c, double factor, const char *format)
         snprintf(text, sizeof text, format, factor * low);
         printf(" (%s)", text);
     }
+    if (c->n < all) printf(", %d of %d", c->n, all);
     printf(" |");
 }
 
-static void print_percent(const cell *c) { print_cell(c, 100, "%.2f"); }
+static void print_percent(const cell *c) { print_cell(c, 100, "%.2f", seeds); }
 
 /* --json: the figures of a cell, one a seed. */
 static void print_values(const char *name, const cell *c)
@@ -587,6 +590,7 @@ static figures attacked(int which, const char *name, const char *const *attacks,
         snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", i ? "," : "", attacks[i]);
     for (s = 0; s < seeds; s++) {
         char *text = measured(which, s, name, list, now.test[0], with), *key;
+        bool seen = text != NULL;
         if (text && json_number(text, NULL, "natural", &v)) put(&f.natural, v);
         if (text && json_number(text, NULL, "worst", &v)) put(&f.worst, v);
         for (i = 0; text && i < n; i++) {
@@ -598,6 +602,7 @@ static figures attacked(int which, const char *name, const char *const *attacks,
         if (!(with & WITH_ENSEMBLE)) continue;
         text = measured(which, s, "autoattack", "autoattack", now.ensemble[0], 0);
         if (text && json_number(text, "autoattack", "accuracy", &v)) put(&f.ensemble, v);
+        if (text && !seen && json_number(text, NULL, "natural", &v)) put(&f.natural, v);
         free(text);
     }
     return f;
@@ -607,7 +612,7 @@ static void print_row(const char *name, const figures *f, const char *const *att
                       int with)
 {
     int i;
-    if (set.plan) return;
+    if (set.plan || (set.measured && !f->natural.n && !f->ensemble.n)) return;
     if (set.json) {
         printf("{\"table\":%d,\"trained with\":\"%s\"", set.table, name);
         print_values("natural", &f->natural);
@@ -720,6 +725,7 @@ static cell epoch_seconds(int which, int all)
                              set.average > 0 ? "-average" : "", of, set.threads, round);
             path output = path_of("%s.txt", p.text), average = path_of("%s.average", p.text);
             char *text = known(job_name(p.text));
+            if (!text && set.measured) return seconds;
             if (!text) {
                 int kept = now.images[0], epochs = now.epochs[0];
                 command c;
@@ -750,8 +756,8 @@ static double learned_numbers(int which)
     path job = path_of("%s.numbers", model_name(&rows[which], 0).text), p;
     char *text = known(job_name(job.text));
     double n = 0;
-    if (text) {
-        json_number(text, NULL, "numbers", &n);
+    if (text || set.measured) {
+        if (text) json_number(text, NULL, "numbers", &n);
         free(text);
         return n;
     }
@@ -787,19 +793,22 @@ static void times(const int *list, int n)
         t = epoch_seconds(list[i], all);
         if (set.table == 2) numbers = learned_numbers(list[i]);
         else of = epoch_seconds(original, all);
-        if (set.plan) continue;
-        if (set.table == 8) ratio = t.value[0] / of.value[0];
+        if (set.plan || (set.measured && !t.n && !(numbers > 0))) continue;
+        if (set.table == 8 && t.n && of.n) ratio = t.value[0] / of.value[0];
         if (set.json) {
             printf("{\"table\":%d,\"trained with\":\"%s\"", set.table, rows[list[i]].name);
             print_values("seconds an epoch", &t);
-            if (set.table == 2) printf(",\"parameters\":%.0f}\n", numbers);
-            else printf(",\"to the original\":%.4f}\n", ratio);
+            if (numbers > 0) printf(",\"parameters\":%.0f", numbers);
+            if (ratio > 0) printf(",\"to the original\":%.4f", ratio);
+            printf("}\n");
             continue;
         }
         printf("| %s |", rows[list[i]].name);
-        if (set.table == 2) printf(" %.0f |", numbers);
-        print_cell(&t, 1, "%.1f");
-        if (set.table == 8) printf(" %.2f (%s) |", ratio, rows[original].name);
+        if (set.table == 2 && numbers > 0) printf(" %.0f |", numbers);
+        else if (set.table == 2) printf(" - |");
+        print_cell(&t, 1, "%.1f", 1);
+        if (ratio > 0) printf(" %.2f (%s) |", ratio, rows[original].name);
+        else if (set.table == 8) printf(" - |");
         printf("\n");
     }
 }
@@ -1179,6 +1188,8 @@ static void parse(int argc, char **argv)
         {"seed", CLI_SEED, &set.seed, 0, 0, NULL, "the first"},
         {"threads", CLI_INTEGER, &set.threads, 0, 1024, NULL, "0: all that there are"},
         {"plan", CLI_SWITCH, &set.plan, 0, 0, NULL, "print the commands that are still to be run"},
+        {"measured", CLI_SWITCH, &set.measured, 0, 0, NULL,
+         "print what --results has, - for the rest, and run nothing"},
         {"json", CLI_SWITCH, &set.json, 0, 0, NULL, "JSON lines, one a row, each seed's figures"},
         {NULL, CLI_SWITCH, NULL, 0, 0, NULL, NULL},
     };
@@ -1203,6 +1214,8 @@ int main(int argc, char **argv)
     static const int defended[] = {ADVTRAIN, TRADES, RNN_ADV, RNN_TRADES};
     const subject *s;
     parse(argc, argv);
+    if (set.measured && (set.plan || set.figure))
+        cli_fail("--measured: is for tables, and not beside --plan");
     check_methods();
     check_results();
     s = set.table == 4 ? &vgg : set.table == 5 ? &wide : set.table == 9 ? &restricted : &mnist;

@@ -38,6 +38,9 @@ for figure in curves epsilon sheet; do
         --figure $figure --methods l2lda
 done
 
+refused "--measured beside --plan" "--measured: is for tables, and not beside --plan" --table 3 --measured --plan
+refused "nor with a figure" "--measured: is for tables, and not beside --plan" --figure steps --measured
+
 grep -q -e '--save jobs/embedded-smallcnn-w0.125-d0-i128-e1-b128-T2-eps0.3/rnn-adv-s0.safetensors ' plan
 verdict "a model's name is made of all that it depends on" $?
 paper --table 1 --methods advtrain --out "it's a \$HOME|job" --plan 2>output | sed -n '/^  /s/.*evaluate --/echo --/p' >plan
@@ -134,6 +137,19 @@ verdict "several seeds give mean, spread and the lowest" $?
     --results jobs/results.jsonl >table 2>output
 [ $? -eq 0 ] && [ ! -s output ] && [ ! -e elsewhere ] && cmp table again >output
 verdict "the results alone give the table, without a model" $?
+grep -v '/rnn-adv-s1\.white-box\|/advtrain-s[01]\.' jobs/results.jsonl >part
+cksum <part >before
+part() { # part FLAG...: of two seeds what there is
+    ./paper --dataset embedded --data "$examples/data" --images 128 --epochs 1 --width 0.125 --steps 2 --test 12 \
+        --autoattack 3 --seeds 2 --threads 1 --methods "$two" --out elsewhere --results part --measured "$@"
+}
+part --table 3 >table 2>output && part --table 8 >times 2>>output && [ ! -s output ] && [ ! -e elsewhere ]
+status=$?
+cat table times >>output
+cksum <part | cmp -s - before && [ $status -eq 0 ] && ! grep -q '^| AdvTrain' output &&
+    [ "$(grep -cE '^\| RNN-Adv \|( [0-9.]+ ± [0-9.]+ \([0-9.]+\) \|)( [0-9.]+, 1 of 2 \|){6}' output)" -eq 1 ] &&
+    grep -qE '^\| RNN-Adv .*\| [0-9.]+ ± [0-9.]+ \([0-9.]+\) \|$' table
+verdict "--measured prints what there is, says of how many seeds, and runs nothing" $?
 cp jobs/results.jsonl kept
 sed '$d' kept >jobs/results.jsonl; tail -n 1 kept | cut -c 1-60 | tr -d '\n' >>jobs/results.jsonl
 paper --table 3 --methods "$two" --seeds 2 >table 2>output
