@@ -602,7 +602,8 @@ static figures attacked(int which, const char *name, const char *const *attacks,
         if (!(with & WITH_ENSEMBLE)) continue;
         text = measured(which, s, "autoattack", "autoattack", now.ensemble[0], 0);
         if (text && json_number(text, "autoattack", "accuracy", &v)) put(&f.ensemble, v);
-        if (text && !seen && json_number(text, NULL, "natural", &v)) put(&f.natural, v);
+        if (text && !seen && now.ensemble[0] == now.test[0] &&
+            json_number(text, NULL, "natural", &v)) put(&f.natural, v); /* of the same images */
         free(text);
     }
     return f;
