@@ -74,20 +74,20 @@ int main(void)
            files                                     1342  >>files
    Part II: the paper
       3  Algorithm 1, line by line                   1460  >>algorithm-1
-      4  The learned maximizer                       2658  >>maximizer
-      5  Maximizers that do not learn                3603  >>maximizers
-      6  Methods and trainers                        3695  >>methods
+      4  The learned maximizer                       2648  >>maximizer
+      5  Maximizers that do not learn                3569  >>maximizers
+      6  Methods and trainers                        3661  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4180  >>foundation
-      8  Tensors and reverse-mode autodiff           5297  >>autodiff
-      9  Layers and classifiers                      7119  >>layers
-     10  Losses and outer optimizers                 8813  >>losses-code
+      7  Errors, memory, random numbers, options     4142  >>foundation
+      8  Tensors and reverse-mode autodiff           5259  >>autodiff
+      9  Layers and classifiers                      7081  >>layers
+     10  Losses and outer optimizers                 8775  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9405  >>attacks-code
-     12  Evaluation                                 10274  >>evaluation
-     13  Data sets                                  10337  >>data-code
-     14  Files                                      10437  >>files-code
-     15  Kernels                                    12440  >>kernels
+     11  Attacks                                     9362  >>attacks-code
+     12  Evaluation                                 10231  >>evaluation
+     13  Data sets                                  10294  >>data-code
+     14  Files                                      10394  >>files-code
+     15  Kernels                                    12397  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -1511,7 +1511,8 @@ struct l2l_trainer {
     bool has_good, sampled;
     bool end_told;                           /* the callback is called for the end of an epoch    */
     l2l_tensor **theta, **found;             /* trainable parameters + x'_T, and their gradients  */
-    l2l_real **values, **gradients;          /* the same as arrays, for the optimizer             */
+    l2l_real **values, **gradients;          /* the same as arrays, for the optimizer; behind     */
+    int64_t *sizes;                          /* theta's values the running statistics'            */
     l2l_real *sum;                           /* over the parts: l2l__lay_out; NULL: there is 1    */
     int64_t sum_size, slice;                 /* its numbers; as many of a chunk as a rank adds up */
     l2l_real *phi_sum;                       /* the maximizer's sum, if there are other ranks,    */
@@ -1683,7 +1684,7 @@ struct l2l_optimizer {
 };
 
 /* of chapter 3, Algorithm 1 */
-static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back);
+static void l2l__copy_arrays(l2l_trainer *t, int from, int to, l2l_real *at, bool back);
 static l2l_tensor *l2l__inner_forward(l2l_inner *in, l2l_tensor *x);
 
 /* of chapter 5, maximizers */
@@ -1867,7 +1868,7 @@ static void l2l__sample(l2l_trainer *t, l2l_inner *in)
     t->round = 0;
     t->rounds = (int)((n - 1) / ((int64_t)l2l__part_size(t, n) * t->ranks)) + 1;
     memset(&t->whole, 0, sizeof t->whole);
-    l2l__copy_buffers(t, t->buffers, false);
+    l2l__copy_arrays(t, t->n_theta, t->model->n_slots, t->buffers, false);
     t->sampled = true;
 }
 
@@ -1884,16 +1885,13 @@ static bool l2l__make_sum(l2l_trainer *t)
     return t->sum != NULL;
 }
 
-/* Running statistics are kept, so that a step that fails can take them back. */
-static void l2l__copy_buffers(l2l_trainer *t, l2l_real *at, bool back)
+/* Of t->values those numbered from .. to-1 are kept, so that a step that fails can take them
+   back. */
+static void l2l__copy_arrays(l2l_trainer *t, int from, int to, l2l_real *at, bool back)
 {
-    for (int i = 0; at && i < t->model->n_slots; i++) {
-        l2l__slot *p = t->model->slot[i];
-        size_t n = (size_t)l2l_count(p->value.shape);
-        if (p->trainable) continue;
-        memcpy(back ? p->value.data : at, back ? at : p->value.data, n * sizeof *at);
-        at += n;
-    }
+    for (; from < to; at += t->sizes[from++])
+        memcpy(back ? t->values[from] : at, back ? at : t->values[from],
+               (size_t)t->sizes[from] * sizeof *at);
 }
 
 /* Makes room for one batch in the arena; the caller's mark gives it back. For maximizers that learn
@@ -2318,13 +2316,8 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
    loss and its gradient last were (the optimizer's moments do not). */
 static void l2l__copy_theta(l2l_trainer *t, bool back)
 {
-    l2l_real *at = t->good;
     if (back && !t->has_good) return;
-    for (int i = 0; i < t->n_theta; i++) {
-        size_t n = (size_t)t->optimizer->sizes[i];
-        memcpy(back ? t->values[i] : at, back ? at : t->values[i], n * sizeof *at);
-        at += n;
-    }
+    l2l__copy_arrays(t, 0, t->n_theta, t->good, back);
     for (int i = 0; back && i < t->model->n_slots; i++) l2l__touch(t->model, i);
     t->has_good = true;
 }
@@ -2377,15 +2370,12 @@ static double l2l__theta_gradient(l2l_trainer *t, l2l_inner *in)
 static void l2l__swap_buffers(l2l_trainer *t)
 {
     l2l_real *at = t->buffers;
-    for (int i = 0; at && i < t->model->n_slots; i++) {
-        l2l__slot *p = t->model->slot[i];
-        int64_t n = l2l_count(p->value.shape);
-        for (int64_t k = 0; k < n && !p->trainable; k++, at++) {
+    for (int i = t->n_theta; i < t->model->n_slots; i++)
+        for (int64_t k = 0; k < t->sizes[i]; k++, at++) {
             l2l_real kept = *at;
-            *at = p->value.data[k];
-            p->value.data[k] = kept;
+            *at = t->values[i][k];
+            t->values[i][k] = kept;
         }
-    }
 }
 
 /* -- line 15, the gradient --------------------------------------------------------------------- */
@@ -2456,7 +2446,7 @@ static void l2l__go_back(l2l_trainer *t, const char *what)
 {
     l2l_context *c = t->context;
     char text[sizeof c->text];
-    if (t->sampled) l2l__copy_buffers(t, t->buffers, true);
+    if (t->sampled) l2l__copy_arrays(t, t->n_theta, t->model->n_slots, t->buffers, true);
     if (c->status != L2L_ERROR_NUMERIC) return;
     l2l__copy_theta(t, true);
     memcpy(text, c->text, sizeof text);
@@ -3284,37 +3274,6 @@ static void l2l__sweep_flush(const l2l__adjoint *a, l2l__sweep *s, double *total
     memset(s->sums, 0, (size_t)size * (size_t)lanes * sizeof *s->sums);
 }
 
-static int64_t l2l__part_begin(const l2l__adjoint *a, int part)
-{
-    return a->blocks * part / a->parts;
-}
-
-/* The blocks of one part, one after the other: the order of all additions is the shape's. */
-static void l2l__adjoint_part(const l2l__adjoint *a, l2l__sweep *s, int part)
-{
-    int64_t from = l2l__part_begin(a, part), to = l2l__part_begin(a, part + 1), b;
-    double *total = a->totals + (size_t)part * (size_t)a->m->cell_size;
-    for (b = from; b < to; b++) {
-        l2l__adjoint_block(a, s, b);
-        if ((b - from + 1) % L2L__FLUSH == 0 || b + 1 == to) l2l__sweep_flush(a, s, total);
-    }
-}
-
-/* Parts k, k + workers, ... */
-static void l2l__adjoint_work(const l2l__adjoint *a, int k)
-{
-    int part;
-    for (part = k; part < a->parts; part += a->workers) l2l__adjoint_part(a, &a->sweeps[k], part);
-}
-
-/* T steps there and T back for each block, and no pass of the classifier: g_0 .. g_T are known. */
-static void l2l__adjoint_first_order(const l2l__adjoint *a)
-{
-    int k;
-    L2L__PARALLEL(a->workers)
-    for (k = 0; k < a->workers; k++) l2l__adjoint_work(a, k);
-}
-
 /* -- the adjoint, in second order -------------------------------------------------------------- */
 
 static bool l2l__normalised(const l2l_learned *m)
@@ -3407,16 +3366,24 @@ static void l2l__exact_block(const l2l__adjoint *a, l2l__sweep *s, int64_t block
     l2l__sweep_accumulate(a, s, t, 1);
 }
 
-/* All blocks of the parts k, k + workers, ... back through step t. */
-static void l2l__exact_work(const l2l__adjoint *a, int k, int t)
+/* All blocks there and back, or in second order back through step t. Worker k takes the parts
+   k, k + workers, ..., block by block: the order of all additions is the shape's. */
+static void l2l__adjoint_blocks(const l2l__adjoint *a, int t)
 {
-    l2l__sweep *s = &a->sweeps[k];
-    int part;
-    for (part = k; part < a->parts; part += a->workers) {
-        int64_t b = l2l__part_begin(a, part), to = l2l__part_begin(a, part + 1);
-        for (; b < to; b++) l2l__exact_block(a, s, b, t);
-        l2l__sweep_flush(a, s, a->totals + (size_t)part * (size_t)a->m->cell_size);
-    }
+    const bool exact = a->m->options.second_order;
+    int k;
+    L2L__PARALLEL(a->workers)
+    for (k = 0; k < a->workers; k++)
+        for (int part = k; part < a->parts; part += a->workers) {
+            int64_t from = a->blocks * part / a->parts, to = a->blocks * (part + 1) / a->parts;
+            double *total = a->totals + (size_t)part * (size_t)a->m->cell_size;
+            for (int64_t b = from; b < to; b++) {
+                if (exact) l2l__exact_block(a, &a->sweeps[k], b, t);
+                else l2l__adjoint_block(a, &a->sweeps[k], b);
+                if (b + 1 == to || (!exact && (b - from + 1) % L2L__FLUSH == 0))
+                    l2l__sweep_flush(a, &a->sweeps[k], total);
+            }
+        }
 }
 
 /* a_t is complete but for the path through g_t: v_t, then a_t += H_t v_t. */
@@ -3441,7 +3408,7 @@ static bool l2l__adjoint_second_order(l2l__adjoint *a)
 {
     l2l_context *c = a->m->context;
     int64_t rows = a->blocks * 2 * a->m->cell.hidden, i;
-    int T = a->in->T, t, k;
+    int T = a->in->T, t;
     a->carried = (l2l_real *)l2l__arena_array(c, rows, L2L__COORDS * sizeof *a->carried);
     a->a = (l2l_real *)l2l__arena_array(c, a->count, sizeof *a->a);
     a->adv = l2l_zeros(c, a->in->shape);
@@ -3450,8 +3417,7 @@ static bool l2l__adjoint_second_order(l2l__adjoint *a)
     memset(a->carried, 0, (size_t)rows * L2L__COORDS * sizeof *a->carried);
     for (i = 0; i < a->count; i++) a->a[i] = (l2l_real)a->in->w[T] * a->in->g[T]->data[i];
     for (t = T - 1; t >= 0; t--) {
-        L2L__PARALLEL(a->workers)
-        for (k = 0; k < a->workers; k++) l2l__exact_work(a, k, t);
+        l2l__adjoint_blocks(a, t);
         if (t > 0 && !l2l__exact_couple(a, t)) return false;
     }
     return true;
@@ -3513,7 +3479,7 @@ static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool anew, doubl
         return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_learned_gradient: T is %d, but must "
                          "be at least 1", in->T);
     if (l2l__adjoint_prepare(&a, m, in)) {
-        if (!m->options.second_order) l2l__adjoint_first_order(&a);
+        if (!m->options.second_order) l2l__adjoint_blocks(&a, 0);
         if (!m->options.second_order || l2l__adjoint_second_order(&a))
             l2l__adjoint_gather(&a, anew, scale, gradient);
     }
@@ -3974,8 +3940,8 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     l2l_context *c = t->context;
     l2l_model *m = t->model;
     void **all = &t->held_memory;
-    int64_t *sizes = (int64_t *)l2l__hold(c, all, m->n_slots, sizeof *sizes), more = 0;
     int n = 0;
+    t->sizes = (int64_t *)l2l__hold(c, all, m->n_slots, sizeof *t->sizes);
     t->theta = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->theta);
     t->found = (l2l_tensor **)l2l__hold(c, all, m->n_slots + 1, sizeof *t->found);
     t->values = (l2l_real **)l2l__hold(c, all, m->n_slots, sizeof *t->values);
@@ -3983,22 +3949,18 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
     t->w = (double *)l2l__hold(c, all, t->options.T + 1, sizeof *t->w);
     t->train = (int *)l2l__hold(c, all, t->data.count, sizeof *t->train);
     t->order = (int *)l2l__hold(c, all, t->data.count, sizeof *t->order);
-    for (int i = 0; i < m->n_slots && !c->status; i++) {
+    for (int i = 0; i < m->n_slots; i++) t->n_theta += m->slot[i]->trainable;
+    for (int i = 0, k = t->n_theta; i < m->n_slots && !c->status; i++) {
         l2l__slot *p = m->slot[i];
-        if (!p->trainable) {
-            more += l2l_count(p->value.shape);
-            continue;
-        }
-        sizes[n] = l2l_count(p->value.shape);
-        t->theta_size += sizes[n];
-        t->theta[n] = &p->value;
-        t->values[n++] = p->value.data;
+        int to = p->trainable ? n++ : k++;
+        t->sizes[to] = l2l_count(p->value.shape);
+        *(p->trainable ? &t->theta_size : &t->n_buffers) += t->sizes[to];
+        t->theta[to] = &p->value;
+        t->values[to] = p->value.data;
     }
-    t->n_theta = n;
     t->good = (l2l_real *)l2l__hold(c, all, t->theta_size, sizeof *t->good);
-    t->n_buffers = more;
-    if (more) t->buffers = (l2l_real *)l2l__hold(c, all, more, sizeof *t->buffers);
-    if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, sizes, n);
+    t->buffers = (l2l_real *)l2l__hold(c, all, t->n_buffers, sizeof *t->buffers);
+    if (!c->status) t->optimizer = l2l_optimizer_create(c, &t->options.optimizer, t->sizes, n);
     if (t->optimizer && l2l__part_size(t, t->options.batch) < t->options.batch) l2l__make_sum(t);
     return !c->status;
 }
@@ -9322,13 +9284,11 @@ static void l2l__lay_out(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
     if (!t->part.n) return;
     for (int i = 0; i < t->n_theta; part += t->optimizer->sizes[i++])
         l2l__ew_axpb(t->context, t->optimizer->sizes[i], share, t->found[i]->data, zero, part);
-    for (int i = 0; i < t->model->n_slots; i++) {
-        l2l__slot *p = t->model->slot[i];
-        int64_t n = p->trainable ? 0 : l2l_count(p->value.shape);
-        for (int64_t k = 0; k < n; k++, was++)
-            *part++ = in->n < in->batch ? (l2l_real)(share * (p->value.data[k] - *was))
-                                        : p->value.data[k];
-    }
+    for (int i = t->n_theta; i < t->model->n_slots; i++)
+        for (int64_t k = 0; k < t->sizes[i]; k++, was++) {
+            l2l_real now = t->values[i][k];
+            *part++ = in->n < in->batch ? (l2l_real)(share * (now - *was)) : now;
+        }
     if (t->n_phi) memcpy(part, t->phi_sum, (size_t)t->n_phi * sizeof *part);
 }
 
@@ -9364,12 +9324,9 @@ static bool l2l__take_back(l2l_trainer *t, const l2l_inner *in)
     l2l_real *gradient = t->sum;
     for (int i = 0; i < t->n_theta; gradient += t->optimizer->sizes[i++])
         t->gradients[i] = gradient;
-    for (int i = 0; i < t->model->n_slots; i++) {
-        l2l__slot *p = t->model->slot[i];
-        int64_t n = p->trainable ? 0 : l2l_count(p->value.shape);
-        for (int64_t k = 0; k < n; k++)
-            p->value.data[k] = whole ? *at++ : (l2l_real)(p->value.data[k] + *at++);
-    }
+    for (int i = t->n_theta; i < t->model->n_slots; i++)
+        for (int64_t k = 0; k < t->sizes[i]; k++)
+            t->values[i][k] = whole ? *at++ : (l2l_real)(t->values[i][k] + *at++);
     if (t->n_phi) memcpy(t->phi_sum, at, (size_t)t->n_phi * sizeof *at);
     return l2l__measure_gradient(t);
 }
@@ -9392,7 +9349,7 @@ static bool l2l__add_up(l2l_trainer *t, l2l_inner *in)
     if (parts) {
         /* The moves first, then back to where the next part begins. */
         l2l__lay_out(t, in, part);
-        l2l__copy_buffers(t, t->buffers, true);
+        l2l__copy_arrays(t, t->n_theta, t->model->n_slots, t->buffers, true);
         if (!l2l__add_round(t, part, from)) return false;
     }
     return ++t->round < t->rounds || !parts || l2l__take_back(t, in);
