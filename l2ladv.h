@@ -1,4 +1,4 @@
-/* l2ladv.h - v0.9.1 - adversarial training with a learned optimizer, in one C header
+/* l2ladv.h - v0.9.2 - adversarial training with a learned optimizer, in one C header
 
    Trains image classifiers that withstand adversarial examples: the classifier descends its loss
    while a tiny recurrent network, shared by all pixels, learns to climb it ("Improved Adversarial
@@ -61,33 +61,33 @@ int main(void)
            contexts, errors, memory                   246  >>context
            random numbers                             361  >>random
            tensors, the tape, gradients               384  >>tensor
-           operations                                 452  >>operations
-           losses                                     576  >>losses
-           classifiers, layers, own networks          588  >>models
-           outer optimizers, schedules                751  >>optimizers
-           objective, maximizer, outer loss           794  >>seams
-           attacks                                    949  >>attacks
-           the learned maximizer                     1098  >>learned
-           data sets                                 1144  >>data
-           training                                  1170  >>train
-           evaluation                                1326  >>evaluate
-           files                                     1342  >>files
+           operations                                 453  >>operations
+           losses                                     577  >>losses
+           classifiers, layers, own networks          589  >>models
+           outer optimizers, schedules                752  >>optimizers
+           objective, maximizer, outer loss           795  >>seams
+           attacks                                    951  >>attacks
+           the learned maximizer                     1100  >>learned
+           data sets                                 1146  >>data
+           training                                  1172  >>train
+           evaluation                                1328  >>evaluate
+           files                                     1344  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1460  >>algorithm-1
-      4  The learned maximizer                       2648  >>maximizer
-      5  Maximizers that do not learn                3569  >>maximizers
-      6  Methods and trainers                        3661  >>methods
+      3  Algorithm 1, line by line                   1462  >>algorithm-1
+      4  The learned maximizer                       2672  >>maximizer
+      5  Maximizers that do not learn                3601  >>maximizers
+      6  Methods and trainers                        3693  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4142  >>foundation
-      8  Tensors and reverse-mode autodiff           5259  >>autodiff
-      9  Layers and classifiers                      7081  >>layers
-     10  Losses and outer optimizers                 8775  >>losses-code
+      7  Errors, memory, random numbers, options     4180  >>foundation
+      8  Tensors and reverse-mode autodiff           5295  >>autodiff
+      9  Layers and classifiers                      7116  >>layers
+     10  Losses and outer optimizers                 8810  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9362  >>attacks-code
-     12  Evaluation                                 10231  >>evaluation
-     13  Data sets                                  10294  >>data-code
-     14  Files                                      10394  >>files-code
-     15  Kernels                                    12397  >>kernels
+     11  Attacks                                     9398  >>attacks-code
+     12  Evaluation                                 10267  >>evaluation
+     13  Data sets                                  10330  >>data-code
+     14  Files                                      10430  >>files-code
+     15  Kernels                                    12433  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -181,8 +181,8 @@ int main(void)
 #include <stddef.h>
 #include <stdint.h>
 
-#define L2LADV_VERSION "0.9.1"
-#define L2LADV_VERSION_NUMBER 901            /* 10000 major + 100 minor + patch, for #if          */
+#define L2LADV_VERSION "0.9.2"
+#define L2LADV_VERSION_NUMBER 902            /* 10000 major + 100 minor + patch, for #if          */
 
 #if defined(__GNUC__) || defined(__clang__)
 #define L2L__MAYBE_UNUSED __attribute__((__unused__))
@@ -338,7 +338,7 @@ L2LADVDEF int l2l_threads(const l2l_context *c);
 L2LADVDEF void l2l_set_threads(l2l_context *c, int threads);
 L2LADVDEF unsigned l2l_cpu(const l2l_context *c);
 L2LADVDEF void l2l_set_cpu(l2l_context *c, unsigned cpu);
-/* "l2ladv 0.9.1, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
+/* "l2ladv 0.9.2, float, AVX2+FMA kernels, 2 threads": for logs. Lives as long as the context. */
 L2LADVDEF const char *l2l_describe(l2l_context *c);
 
 /* Bytes that the context and its objects hold now, and the most they ever held. */
@@ -396,7 +396,8 @@ typedef struct l2l_shape {
 struct l2l__operation;
 typedef struct l2l_tensor {
     l2l_shape shape;
-    l2l_real *data; /* n*h*w*c numbers, channels last; NULL once the tape gave them back          */
+    l2l_real *data; /* n*h*w*c numbers, channels last; NULL once the tape gave them back (of a    */
+                    /* view, another tensor's numbers, that one's tells)                          */
     /* the rest is private */
     const struct l2l__operation *op;
     struct l2l_tensor *in[8];
@@ -868,7 +869,8 @@ typedef struct l2l_inner {
                               /* maximizer learns, else g[t] is valid only at step t              */
     l2l_real *loss;           /* n losses at the point last looked at                             */
     int *predicted;           /* n classes at that point. In a maximizer's `gradient` both are of */
-                              /* x'_T, under the outer loss cross-entropy by line 14's pass       */
+                              /* x'_T: of line 14's pass the classes, where its outer loss told   */
+                              /* them, and the losses, where it is the objective's cross-entropy  */
     double L_phi;             /* sum over images and t of w[t] L(f(x'_t), y), earlier parts' too; */
                               /* its last term where a maximizer learns                           */
     int64_t forwards, backwards; /* passes through the classifier so far                          */
@@ -1287,8 +1289,8 @@ L2LADVDEF void l2l_trainer_free(l2l_trainer *t);
    - numbers that are not finite (2.9: in the inner steps, in the losses and gradients of theta and
      phi). The theta for which they last were is kept; phi, the optimizers' moments and the number
      of steps are as they are then;
-   - with stop_on_plateau, a loss within 0.02 of ln K for 300 steps while one class is predicted for
-     everything;
+   - with stop_on_plateau, 300 steps in each of which the loss is within 0.02 of ln K and one class
+     is predicted for the whole batch (of one image it always is);
    - a checkpoint that cannot be written, behind a whole step: model and maximizer can be saved, and
      with the error cleared l2l_train goes on;
    - a step that has no memory (L2L_ERROR_MEMORY), which leaves everything as it was before it: with
@@ -1699,7 +1701,6 @@ static bool l2l__objective_concurrent(const l2l_objective *o);
 static size_t l2l__format(char *out, size_t capacity, const char *format, ...);
 static bool l2l__fail(l2l_context *c, l2l_status status, const char *format, ...);
 static bool l2l__given(l2l_context *c, const char *where, const char *what, const void *argument);
-static void *l2l__allocate(l2l_context *c, size_t size);
 static void *l2l__allocate_array(l2l_context *c, int64_t count, size_t size);
 static void *l2l__hold(l2l_context *c, void **list, int64_t count, size_t size);
 static void l2l__let_go(l2l_context *c, void *list);
@@ -1777,14 +1778,17 @@ static bool l2l__learned_digest(l2l_context *c, const l2l_maximizer *m, double *
 static l2l_real l2l__low(l2l_real x, l2l_real epsilon);
 static l2l_real l2l__high(l2l_real x, l2l_real epsilon);
 static int l2l__workers(const l2l_context *c, int64_t work);
-static void l2l__ew_add(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
-                        l2l_real *out);
-static void l2l__ew_axpb(l2l_context *c, int64_t n, l2l_real a, const l2l_real *x, l2l_real b,
-                         l2l_real *out);
-static void l2l__ew_sign_step(l2l_context *c, int64_t n, l2l_real alpha, const l2l_real *g,
-                              l2l_real *out);
-static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const l2l_real *x,
-                            l2l_real epsilon, l2l_real *out);
+/* Elementwise functions of x, numbers a and b and, from L2L__GATE on, another tensor y. */
+enum {
+    L2L__TANH, L2L__SIGMOID, L2L__EXP, L2L__LOG, L2L__POWER, L2L__ABS, L2L__SIGN, L2L__CLAMP,
+    L2L__INSIDE,                             /* 1 in [a, b], else 0                               */
+    L2L__AFFINE, L2L__RELU, L2L__SIGN_STEP,  /* to L2L__MUL: with kernels, see L2L__NAME(ew)      */
+    L2L__GATE, L2L__PROJECT, L2L__ADD, L2L__MUL,
+    L2L__IN_BALL,                            /* 1 within a of the other and in [0, 1], else 0     */
+    L2L__SUB                                 /* see l2l__binary                                   */
+};
+static void l2l__ew(l2l_context *c, int f, int64_t n, const l2l_real *x, const l2l_real *y,
+                    l2l_real a, l2l_real b, l2l_real *out);
 
 /* -- line 5: a mini-batch ---------------------------------------------------------------------- */
 
@@ -2012,8 +2016,8 @@ static void l2l__into_ball(l2l_inner *in)
             for (int64_t j = 0; j < one; j++) z[j] = x[j] + shrink * (z[j] - x[j]);
         }
     }
-    l2l__ew_project(in->context, count, in->adv->data, in->x->data, (l2l_real)epsilon,
-                    in->adv->data);
+    l2l__ew(in->context, L2L__PROJECT, count, in->adv->data, in->x->data, (l2l_real)epsilon, 0,
+            in->adv->data);
 }
 
 /* The place in C,H,W order of element i of an image HxWxC. */
@@ -2107,6 +2111,9 @@ static const char l2l__a_gradient[] = "the gradient of pixel";
 L2LADVDEF void l2l_finite_images(l2l_inner *in, const char *what, l2l_tensor *x)
 {
     if (!in || !x || !x->data) return;
+    if (x->shape.n != in->n)
+        l2l__fail(in->context, L2L_ERROR_SHAPE, "l2l_finite_images: %s of %d images, not %d", what,
+                  x->shape.n, in->n);
     int64_t one = l2l_count(x->shape) / x->shape.n, at;
     char when[32] = "the clean image", number[24] = "", text[160];
     for (int i = 0; i < x->shape.n && !in->context->status; i++) {
@@ -2257,7 +2264,8 @@ static void l2l__move(l2l_inner *in)
 {
     if (in->context->status) return;
     l2l_finite_images(in, "the maximizer's step of pixel", in->delta);
-    l2l__ew_add(in->context, l2l_count(in->shape), in->adv->data, in->delta->data, in->adv->data);
+    l2l__ew(in->context, L2L__ADD, l2l_count(in->shape), in->adv->data, in->delta->data, 0, 0,
+            in->adv->data);
     l2l__into_ball(in);
 }
 
@@ -2265,8 +2273,12 @@ static void l2l__move(l2l_inner *in)
    maximizer that learns, and where line 14 computes the same function, its pass is the look. */
 static double l2l__loss_at(l2l_trainer *t, l2l_inner *in, int step)
 {
+    const int now = in->t;
     if (step == in->T && (!t->options.method.maximizer.gradient || t->one_pass)) return 0;
-    return l2l__look(in, step, true);
+    in->t = step;                            /* which errors name                                 */
+    double sum = l2l__look(in, step, true);
+    in->t = now;
+    return sum;
 }
 
 /* -- line 14 ----------------------------------------------------------------------------------- */
@@ -2292,6 +2304,7 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
     l2l_context *c = t->context;
     l2l_tensor *logits, *loss;
     if (!t->cross_entropy) {
+        int seen = in->predicted[0];         /* by the look at x'_T, if there was one             */
         in->predicted[0] = -1;
         t->model->predicted = in->predicted;
         l2l__lend(in->x, true);
@@ -2303,6 +2316,7 @@ static l2l_tensor *l2l__outer_loss(l2l_trainer *t, l2l_inner *in)
         l2l__lend(in->adv, false);
         t->model->predicted = NULL;
         t->part.noted = in->predicted[0] >= 0;
+        if (!t->part.noted) in->predicted[0] = seen;
         return loss;
     }
     t->part.noted = true;
@@ -2326,8 +2340,8 @@ static void l2l__copy_theta(l2l_trainer *t, bool back)
 static void l2l__looked_at(l2l_trainer *t, l2l_inner *in)
 {
     double total = 0;
-    l2l__ew_axpb(t->context, l2l_count(in->shape), (l2l_real)in->n, t->found[t->n_theta]->data, 0,
-                 in->g[in->T]->data);
+    l2l__ew(t->context, L2L__AFFINE, l2l_count(in->shape), t->found[t->n_theta]->data, NULL,
+            (l2l_real)in->n, 0, in->g[in->T]->data);
     l2l_finite_images(in, l2l__a_gradient, in->g[in->T]);
     for (int i = 0; i < in->n; i++) total += (double)in->loss[i];
     in->L_phi += in->w[in->T] * total;       /* the last of [A1:13]                               */
@@ -2342,6 +2356,8 @@ static bool l2l__measure_gradient(l2l_trainer *t)
                                            "outer loss is not finite");
 }
 
+static const char l2l__the_outer_loss[] = "the outer loss";
+
 /* The part's share of L_theta / B at x'_T, and the gradient of the mean loss of the part in theta.
    Checked before anything is updated. */
 static double l2l__theta_gradient(l2l_trainer *t, l2l_inner *in)
@@ -2353,6 +2369,8 @@ static double l2l__theta_gradient(l2l_trainer *t, l2l_inner *in)
     was = l2l_set_recording(c, true);
     l2l_tensor *loss = l2l__outer_loss(t, in);
     if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the outer loss returned NULL");
+    else if (l2l__ready(c, l2l__the_outer_loss, loss))
+        l2l__equal(c, l2l__the_outer_loss, loss->shape, l2l_shape_of(1, 1, 1, 1));
     value = l2l_item(c, loss);
     if (!c->status && !(fabs(value) <= DBL_MAX))
         l2l__fail(c, L2L_ERROR_NUMERIC, "the outer loss is %g, not finite", value);
@@ -2506,8 +2524,9 @@ static bool l2l__end_epoch(l2l_trainer *t)
     if (!p->best) return true;
     if (!t->best) t->best = l2l_model_clone(t->context, t->model);
     else l2l_model_copy(t->best, t->model);
-    if (!t->context->status) t->best_score = p->validation_robust;
-    return !t->context->status;
+    if (!l2l__gather(t)) return false;       /* on every rank, or the end stays owed on all     */
+    t->best_score = p->validation_robust;
+    return true;
 }
 
 /* Adversarial training can sit on the loss of a constant guess: ln K with one class for
@@ -2519,9 +2538,9 @@ static bool l2l__plateau(l2l_trainer *t)
     if (!constant || fabs(t->progress.loss - log((double)classes)) > 0.02) t->plateau = 0;
     else if (t->plateau < INT_MAX) t->plateau++;
     if (!t->options.stop_on_plateau || t->plateau < 300) return false;
-    l2l__fail(t->context, L2L_ERROR_NUMERIC, "training sits on a plateau: for %d steps the loss is "
-              "ln %d and one class is predicted for everything; try a longer epsilon_warm_up, a "
-              "smaller rate or another seed", t->plateau, classes);
+    l2l__fail(t->context, L2L_ERROR_NUMERIC, "training sits on a plateau: in each of %d steps the "
+              "loss is ln %d and one class is predicted for the whole batch; try a longer "
+              "epsilon_warm_up, a smaller rate or another seed", t->plateau, classes);
     return true;
 }
 
@@ -2548,7 +2567,7 @@ static void l2l__report(l2l_trainer *t, const l2l_inner *in)
 /* The last step's parameters have no next loss that would tell. */
 static bool l2l__last_finite(l2l_trainer *t)
 {
-    const int64_t *sizes = t->optimizer->sizes;
+    const int64_t *sizes = t->sizes;
     int i = t->step < t->progress.steps ? t->n_theta : 0;
     while (i < t->n_theta && l2l__not_finite_at(t->values[i], sizes[i]) == sizes[i]) i++;
     if (i == t->n_theta) return true;
@@ -2562,9 +2581,8 @@ static bool l2l__last_finite(l2l_trainer *t)
 static void l2l__average_theta(l2l_trainer *t)
 {
     double s = (double)t->step, d = fmin(t->options.averaging, (1 + s) / (10 + s));
-    for (int k = 0; t->mean && k < t->n_theta; k++)
-        if (l2l__not_finite_at(t->values[k], t->optimizer->sizes[k]) < t->optimizer->sizes[k])
-            return;
+    for (int k = 0; t->mean && k < t->model->n_slots; k++)
+        if (l2l__not_finite_at(t->values[k], t->sizes[k]) < t->sizes[k]) return;
     for (int k = 0; t->mean && k < t->model->n_slots; k++) {
         const l2l_real *theta = t->model->slot[k]->value.data;
         l2l_real *m = t->mean->slot[k]->value.data;
@@ -2584,11 +2602,13 @@ static bool l2l__epoch_is_owed(const l2l_trainer *t)
 
 /* What follows a step: at the end of an epoch the held-out images, then the callback. Where the
    former fail, the epoch's end stays owed, and the next l2l_train, also of a trainer that went on
-   from a checkpoint, begins with it. A checkpoint of the callback's own is behind the epoch. */
+   from a checkpoint, begins with it. A checkpoint of the callback's own is behind the epoch; it may
+   also go back to one. */
 static void l2l__after_step(l2l_trainer *t)
 {
     l2l_progress *p = &t->progress;
     const l2l_train_options *o = &t->options;
+    const int64_t step = t->step;
     bool ended = l2l__epoch_is_owed(t), ok = !ended || l2l__end_epoch(t);
     memset(&t->part, 0, sizeof t->part);
     if (ended && ok) {
@@ -2598,9 +2618,13 @@ static void l2l__after_step(l2l_trainer *t)
     t->end_told = ended && ok;
     if (ok && o->progress) t->part.stop = !o->progress(o->user, p);
     t->end_told = false;
-    if (!ended || !ok) return;
-    p->epoch++;
-    p->step_in_epoch = 0;
+    if (!l2l__epoch_is_owed(t)) return;
+    if (t->step != step && !t->part.stop && !t->context->status) {
+        l2l__after_step(t);                  /* the callback has gone back to an end that is owed */
+    } else if (t->step == step && ok) {
+        p->epoch++;
+        p->step_in_epoch = 0;
+    }
 }
 
 /* A step that is over is counted and reported. */
@@ -2820,7 +2844,7 @@ L2LADVDEF l2l_learned *l2l_learned_create(l2l_context *c, const l2l_learned_opti
     k.inputs = o->input == L2L_INPUT_LOG ? 2 : 1;
     k.gates = k.lstm ? 4 * k.hidden : k.hidden;
     k.columns = 1 + k.hidden + k.inputs;
-    if (!(m = (l2l_learned *)l2l__allocate(c, sizeof *m))) return NULL;
+    if (!(m = (l2l_learned *)l2l_allocate(c, sizeof *m))) return NULL;
     m->context = c;
     m->options = *o;
     m->size = k.gates * (k.inputs + k.hidden) + k.hidden + (o->bias ? k.gates + 1 : 0);
@@ -3149,6 +3173,7 @@ static void l2l__learned_run(const l2l_learned *m, const l2l__cell_kernels *kern
 static bool l2l__learned_step(void *self, l2l_inner *in)
 {
     l2l_learned *m = (l2l_learned *)self;
+    if (!l2l__learned_begun(m, in)) return false;
     l2l_context *c = m->context;
     const l2l__cell_kernels *kernels = l2l__cell_kernels_of(c);
     l2l_mark mark = l2l_mark_here(c);
@@ -3156,7 +3181,6 @@ static bool l2l__learned_step(void *self, l2l_inner *in)
     int workers = l2l__at_most(l2l__cell_workers(m, blocks), blocks), k;
     l2l__sweep *s;
     double *norms;
-    if (!l2l__learned_begun(m, in)) return false;
     l2l__phi_to_cell(m, in->epsilon);
     norms = (double *)l2l__arena_array(c, in->shape.n, sizeof *norms);
     s = l2l__sweeps(m, workers, 1, 0);
@@ -3281,6 +3305,10 @@ static bool l2l__normalised(const l2l_learned *m)
     return m->options.input == L2L_INPUT_L1 || m->options.input == L2L_INPUT_LINF;
 }
 
+/* Of an image whose g is so small that the norm's factor, 0 for g = 0, is beyond this, the way
+   through g counts as 0: times H it would be infinite as a float. */
+static double l2l__norm_back(double norm) { return norm < 1e30 ? norm : 0; }
+
 /* The cotangent dy of the input rows -> the one of g, v, but for the path through the norm:
 
        sign   0                 l1, linf   v = (d / |g|_1) dy  or  (1 / |g|_inf) dy
@@ -3294,7 +3322,7 @@ static void l2l__input_vjp(const l2l_learned *m, const l2l_real *g, const double
     for (l = 0; l < n; l++) {
         double x = (double)g[l], y = (double)dy[l];
         if (m->options.input == L2L_INPUT_SIGN) y = 0;
-        else if (l2l__normalised(m)) y *= norms[(first + l) / d];
+        else if (l2l__normalised(m)) y *= l2l__norm_back(norms[(first + l) / d]);
         else if (m->options.input == L2L_INPUT_LOG)
             y = fabs(x) >= l2l__log_small ? y / (l2l__log_p * x)
                                           : (double)dy[L2L__COORDS + l] / l2l__log_small;
@@ -3310,7 +3338,7 @@ static void l2l__norm_vjp(l2l_grad_input input, const l2l_real *g, double norm, 
 {
     double length, dot = 0;
     int64_t i, largest = 0;
-    if (norm == 0) return;
+    if (l2l__norm_back(norm) == 0) return;
     length = (input == L2L_INPUT_L1 ? (double)d : 1.0) / norm;
     for (i = 0; i < d; i++) dot += (double)v[i] * (double)g[i] / length;
     if (input == L2L_INPUT_L1) {
@@ -3323,7 +3351,8 @@ static void l2l__norm_vjp(l2l_grad_input input, const l2l_real *g, double norm, 
 }
 
 /* a += H v, H the Hessian of the per-image losses at x'_t: the derivative of <g(x'), v>. g is made
-   with its graph, and the VJP of that with v is H^T v, where H^T = H. */
+   with its graph, and the VJP of that with v is H^T v, where H^T = H. A g that is on no tape does
+   not depend on x'. */
 static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_tensor *v,
                                     l2l_real *a)
 {
@@ -3333,10 +3362,11 @@ static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_te
     l2l_tensor *x = l2l__copy(c, adv), *logits, *loss, *g = NULL, *hv = NULL;
     logits = x ? l2l__inner_forward(in, x) : NULL;
     loss = l2l__inner_loss(in, logits);
+    if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the inner objective returned NULL");
     in->backwards += 2;
-    if (loss && l2l_grad(c, loss, &x, 1, &g, L2L_CREATE_GRAPH) &&
+    if (loss && l2l_grad(c, loss, &x, 1, &g, L2L_CREATE_GRAPH) && g->tape >= 0 &&
         l2l_vjp(c, g, v, &x, 1, &hv, L2L_FREE_GRAPH))
-        l2l__ew_add(c, l2l_count(in->shape), a, hv->data, a);
+        l2l__ew(c, L2L__ADD, l2l_count(in->shape), a, hv->data, 0, 0, a);
     l2l_set_recording(c, was);
     l2l_release(c, mark);
     return !c->status;
@@ -3472,12 +3502,16 @@ static void l2l__adjoint_gather(const l2l__adjoint *a, bool anew, double scale,
 static bool l2l__learned_adjoint(l2l_learned *m, l2l_inner *in, bool anew, double scale,
                                  l2l_real *gradient)
 {
+    const char *where = "l2l_learned_gradient";
     l2l_mark mark = l2l_mark_here(in->context);
     l2l__adjoint a;
     if (!l2l__learned_ready(m, in)) return false;
     if (in->T < 1)
-        return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_learned_gradient: T is %d, but must "
-                         "be at least 1", in->T);
+        return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "%s: T is %d, but must be at least 1",
+                         where, in->T);
+    if (!in->start || !in->w)
+        return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "%s: x'_0 and all of g are kept only in a "
+                         "training whose maximizer learns, not in an attack", where);
     if (l2l__adjoint_prepare(&a, m, in)) {
         if (!m->options.second_order) l2l__adjoint_blocks(&a, 0);
         if (!m->options.second_order || l2l__adjoint_second_order(&a))
@@ -3501,9 +3535,6 @@ L2LADVDEF bool l2l_learned_gradient(l2l_learned *m, l2l_inner *in, l2l_real *gra
     l2l_context *c = in ? in->context : m ? m->context : NULL;
     return c && !c->status && l2l__given(c, where, "the inner problem", in) &&
            l2l__given(c, where, "gradient", gradient) &&
-           ((in->start && in->w) ||
-            l2l__fail(c, L2L_ERROR_ARGUMENT, "%s: x'_0 and all of g are kept only in a training "
-                      "whose maximizer learns, not in an attack", where)) &&
            l2l__learned_adjoint(m, in, true, 1, gradient) &&
            l2l__phi_finite(m, "gradient", gradient);
 }
@@ -3521,6 +3552,7 @@ static bool l2l__learned_add_gradient(void *self, l2l_inner *in)
 static bool l2l__learned_update(void *self, l2l_inner *in)
 {
     l2l_learned *m = (l2l_learned *)self;
+    if (!l2l__learned_ready(m, in)) return false;
     l2l_context *c = m->context;
     size_t bytes = (size_t)m->size * sizeof *m->phi;
     if (l2l__phi_finite(m, "gradient", m->descent)) {
@@ -3584,8 +3616,8 @@ L2LADVDEF l2l_attack l2l_attack_learned(l2l_learned *m, double epsilon, int step
 static bool l2l__sign_step(void *self, l2l_inner *in)
 {
     L2L__UNUSED(self);
-    l2l__ew_sign_step(in->context, l2l_count(in->shape), (l2l_real)in->step_size,
-                      in->g[in->t]->data, in->delta->data);
+    l2l__ew(in->context, L2L__SIGN_STEP, l2l_count(in->shape), in->g[in->t]->data, NULL,
+            (l2l_real)in->step_size, 0, in->delta->data);
     return true;
 }
 
@@ -3627,8 +3659,8 @@ static bool l2l__momentum_step(void *self, l2l_inner *in)
         for (int64_t j = 0; j < one; j++)
             m[j] = mu * m[j] + (l2l_real)(norm > 0 ? (double)g[j] / norm : 0);
     }
-    l2l__ew_sign_step(in->context, count, (l2l_real)in->step_size, in->memory[0]->data,
-                      in->delta->data);
+    l2l__ew(in->context, L2L__SIGN_STEP, count, in->memory[0]->data, NULL, (l2l_real)in->step_size,
+            0, in->delta->data);
     return true;
 }
 
@@ -3764,12 +3796,15 @@ L2LADVDEF l2l_outer l2l_outer_cross_entropy(void)
 
 L2LADVDEF bool l2l_outer_predicted(l2l_model *m, const int *classes, int n)
 {
-    if (!m || m->context->status ||
-        !l2l__given(m->context, "l2l_outer_predicted", "classes", classes))
+    const char *where = "l2l_outer_predicted";
+    if (!m || m->context->status || !l2l__given(m->context, where, "classes", classes))
         return false;
     if (m->predicted && n != m->n_predicted)
-        return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "l2l_outer_predicted: %d classes for %d "
-                         "images", n, m->n_predicted);
+        return l2l__fail(m->context, L2L_ERROR_ARGUMENT, "%s: %d classes for %d images", where, n,
+                         m->n_predicted);
+    for (int i = 0; m->predicted && i < n; i++)
+        if (!l2l__label_ok(m->context, where, classes[i], i, m->options.classes))
+            return false;
     if (m->predicted) memcpy(m->predicted, classes, (size_t)n * sizeof *classes);
     return true;
 }
@@ -3781,13 +3816,12 @@ static l2l_tensor *l2l__outer_trades(l2l_model *m, l2l_tensor *x, l2l_tensor *ad
                                      const int *labels, void *user)
 {
     l2l_context *c = m->context;
-    double beta = *(const double *)user;
+    double beta = l2l__given(c, "TRADES", "user, the address of beta,", user)
+                      ? *(const double *)user : 0;
     l2l_pass p = l2l_model_pass(m);
     l2l_tensor *first, *attacked, *again;
-    if (!(beta >= 0)) {
-        l2l__fail(c, L2L_ERROR_ARGUMENT, "TRADES: beta %g is not 0 or more", beta);
-        return NULL;
-    }
+    if (!(beta >= 0)) l2l__fail(c, L2L_ERROR_ARGUMENT, "TRADES: beta %g is not 0 or more", beta);
+    if (c->status) return NULL;
     p.mode = L2L_TRAIN;
     first = l2l_model_run(m, x, &p);
     p.stream.seed += 0xD1B54A32D192ED03u;    /* dropout draws anew                                */
@@ -3954,9 +3988,13 @@ static bool l2l__trainer_arrays(l2l_trainer *t)
         l2l__slot *p = m->slot[i];
         int to = p->trainable ? n++ : k++;
         t->sizes[to] = l2l_count(p->value.shape);
-        *(p->trainable ? &t->theta_size : &t->n_buffers) += t->sizes[to];
-        t->theta[to] = &p->value;
         t->values[to] = p->value.data;
+        if (!p->trainable) {
+            t->n_buffers += t->sizes[to];
+            continue;
+        }
+        t->theta_size += t->sizes[to];
+        t->theta[to] = &p->value;
     }
     t->good = (l2l_real *)l2l__hold(c, all, t->theta_size, sizeof *t->good);
     t->buffers = (l2l_real *)l2l__hold(c, all, t->n_buffers, sizeof *t->buffers);
@@ -4009,7 +4047,7 @@ L2LADVDEF l2l_trainer *l2l_trainer_create(l2l_model *m, const l2l_dataset *d,
     l2l_trainer *t;
     if (!o) o = &usual;
     if (!c || !l2l__train_options_ok(c, m, d, o) ||
-        !(t = (l2l_trainer *)l2l__allocate(c, sizeof *t)))
+        !(t = (l2l_trainer *)l2l_allocate(c, sizeof *t)))
         return NULL;
     t->context = c;
     t->model = m;
@@ -4430,7 +4468,7 @@ static void *l2l__allocate_raw(l2l_context *c, size_t size)
     raw = h.size < size ? NULL : (char *)c->allocator.allocate(c->allocator.user, h.size);
     if (!raw) {
         l2l__fail(c, L2L_ERROR_MEMORY, "out of memory: %z bytes asked for, %z in use",
-                  (int64_t)size, (int64_t)c->used);
+                  (int64_t)size < 0 ? INT64_MAX : (int64_t)size, (int64_t)c->used);
         return NULL;
     }
     p = raw + 2 * L2L__ALIGN - (size_t)((uintptr_t)raw % L2L__ALIGN);
@@ -4442,7 +4480,7 @@ static void *l2l__allocate_raw(l2l_context *c, size_t size)
 }
 
 /* The same, zeroed. */
-static void *l2l__allocate(l2l_context *c, size_t size)
+L2LADVDEF void *l2l_allocate(l2l_context *c, size_t size)
 {
     void *p = l2l__allocate_raw(c, size);
     if (p) memset(p, 0, size);
@@ -4452,7 +4490,7 @@ static void *l2l__allocate(l2l_context *c, size_t size)
 static void *l2l__allocate_array(l2l_context *c, int64_t count, size_t size)
 {
     size_t bytes = 0;
-    return c && !c->status && l2l__bytes(c, count, size, &bytes) ? l2l__allocate(c, bytes) : NULL;
+    return c && !c->status && l2l__bytes(c, count, size, &bytes) ? l2l_allocate(c, bytes) : NULL;
 }
 
 L2LADVDEF void l2l_free(l2l_context *c, void *memory)
@@ -4483,7 +4521,7 @@ static void *l2l__hold(l2l_context *c, void **list, int64_t count, size_t size)
     size_t bytes = 0;
     void **p = NULL;
     if (c && !c->status && l2l__bytes(c, count, size, &bytes))
-        p = (void **)l2l__allocate(c, L2L__ALIGN + bytes);
+        p = (void **)l2l_allocate(c, L2L__ALIGN + bytes);
     if (!p) return NULL;
     *p = *list;                              /* each block leads to the one before                */
     *list = p;
@@ -4505,10 +4543,6 @@ static char *l2l__hold_text(l2l_context *c, void **list, const char *text)
     return copy ? (char *)memcpy(copy, text, n) : NULL;
 }
 
-L2LADVDEF void *l2l_allocate(l2l_context *c, size_t bytes)
-{
-    return c ? l2l__allocate(c, bytes) : NULL;
-}
 L2LADVDEF size_t l2l_memory_used(const l2l_context *c) { return c ? c->used : 0; }
 L2LADVDEF size_t l2l_memory_peak(const l2l_context *c) { return c ? c->peak : 0; }
 
@@ -4982,6 +5016,8 @@ static const char *l2l__allowed(const l2l__field *f, char text[160])
     if (f->low <= -(double)FLT_MAX)
         n = l2l__format(text, 160, f->high > DBL_MAX ? "a number" : f->high < DBL_MAX
                         ? "a number that is finite as a float" : "a finite number");
+    else if (f->type == 'i' && f->high > INT_MAX)
+        n = l2l__format(text, 160, "in [%s,%s]", low, high);
     else if (f->high >= INT_MAX)
         n = l2l__format(text, 160, "%s %s%s", f->use & L2L__ABOVE ? "above" : "at least", low,
                         f->type == 'i' || f->high > DBL_MAX ? "" : f->high < DBL_MAX
@@ -5238,8 +5274,8 @@ static bool l2l__train_options_ok(l2l_context *c, const l2l_model *m, const l2l_
                              o->loss_weights[i]);
     for (int i = 1; i < 8; i++)
         if (w[i] > 0 && !(w[i] >= w[i - 1] && w[i - 1] > 0))
-            return l2l__fail(c, bad, "training: schedule.milestones[%d] %g is not above the one "
-                             "before it, %g", i, w[i], w[i - 1]);
+            return l2l__fail(c, bad, "training: schedule.milestones[%d] %g behind %g: they ascend, "
+                             "and only unused ones, which come last, are 0", i, w[i], w[i - 1]);
     if (o->validation >= (d ? d->count : 1))
         return l2l__fail(c, bad, "training: validation %d must leave some of the %d images for "
                          "training", o->validation, d ? d->count : 0);
@@ -5305,16 +5341,6 @@ typedef struct l2l__packed {
     l2l__cache cache[L2L__CACHES];
 } l2l__packed;
 
-/* Elementwise functions of x, numbers a and b and, from L2L__GATE on, another tensor. */
-enum {
-    L2L__TANH, L2L__SIGMOID, L2L__EXP, L2L__LOG, L2L__POWER, L2L__ABS, L2L__SIGN, L2L__CLAMP,
-    L2L__INSIDE,                             /* 1 in [a, b], else 0                               */
-    L2L__AFFINE, L2L__RELU, L2L__SIGN_STEP,  /* to L2L__MUL: with kernels, see L2L__NAME(ew)      */
-    L2L__GATE, L2L__PROJECT, L2L__ADD, L2L__MUL,
-    L2L__IN_BALL,                            /* 1 within a of the other and in [0, 1], else 0     */
-    L2L__SUB                                 /* see l2l__binary                                   */
-};
-
 /* What a VJP is given and answers. A node has at most eight inputs. An answer is a reference that
    the walk takes over: a VJP that hands dy itself on retains it. What it answers beyond what was
    asked for is dropped. */
@@ -5348,8 +5374,6 @@ static bool l2l__bundle_has(const struct l2l__bundle *b, const char *name, l2l_s
 static void l2l__packed_free(l2l_context *c, l2l__packed *p);
 static bool l2l__arithmetic_ok(l2l_context *c);
 static int l2l__next(int *taken);
-static void l2l__ew(l2l_context *c, int f, int64_t n, const l2l_real *x, const l2l_real *y,
-                    l2l_real a, l2l_real b, l2l_real *out);
 static void l2l__channel_finish(l2l_context *c, int64_t pixels, int64_t each, int n,
                                 const l2l_real *x, const l2l__epilogue *e, l2l_real *y);
 static void l2l__channel_gate(l2l_context *c, int64_t pixels, int64_t each, int n,
@@ -5688,7 +5712,7 @@ static void l2l__accumulate(l2l_context *c, l2l_tensor **slot, l2l_tensor *g)
     if (!a) {
         *slot = g;
     } else if (!c->recording && a->references == 1 && a->tape == -1 && !a->base) {
-        l2l__ew_add(c, l2l_count(a->shape), a->data, g->data, a->data);
+        l2l__ew(c, L2L__ADD, l2l_count(a->shape), a->data, g->data, 0, 0, a->data);
         l2l_drop(c, g);
     } else {
         *slot = l2l__then(c, a, l2l__then(c, g, l2l_add(c, a, g)));
@@ -5824,13 +5848,16 @@ L2LADVDEF bool l2l_vjp(l2l_context *c, l2l_tensor *output, l2l_tensor *cotangent
     if (cotangent && !l2l__equal(c, "l2l_vjp: the cotangent", cotangent->shape, output->shape))
         return false;
     if (flags & ~(unsigned)(L2L_CREATE_GRAPH | L2L_FREE_GRAPH))
-        return l2l__fail(c, L2L_ERROR_ARGUMENT, "gradient: flags %z are neither L2L_CREATE_GRAPH "
+        return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: flags %z are neither L2L_CREATE_GRAPH "
                          "(1) nor L2L_FREE_GRAPH (2)", (int64_t)flags);
     if ((flags & L2L_CREATE_GRAPH) && (flags & L2L_FREE_GRAPH))
         return l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_vjp: L2L_CREATE_GRAPH needs the tape that "
                          "L2L_FREE_GRAPH gives back");
-    for (int i = 0; i < n_inputs; i++)
+    for (int i = 0; i < n_inputs; i++) {
         if (!l2l__ready(c, "l2l_vjp", inputs[i])) return false;
+        if (c->caller && l2l__is_parameter(inputs[i])) /* which other lanes are at, too           */
+            return l2l__fail(c, L2L_ERROR_UNSUPPORTED, "l2l_vjp: by a parameter, in a slice");
+    }
     w.inputs = inputs;
     w.n = n_inputs;
     w.last = output->tape;
@@ -5959,9 +5986,10 @@ L2L__BINARY(L2L__MUL, mul)
        power     x^a                     a x^(a-1)           abs       |x|             sign x
        sign      -1, 0 or 1              0                   clamp     into [a, b]     [a <= x <= b]
        gate      x where other > 0,      1 there,            project   into the ball   [x is in it]
-                 else a x                else a                        and [0, 1]
+                 else a x (0 if b)       else a                        and [0, 1]
 
-   A leaky ReLU is the gate whose other is x itself; project's ball has radius a around other. */
+   A leaky ReLU is the gate whose other is x itself; project's ball has radius a around other. In
+   dx what a mask takes is 0 whatever it was, as PyTorch has it: no product with infinity. */
 
 /* Those without a kernel of their own, in double. The sigmoid takes e^-|x| alone, which is at most
    1; sign and clamp hand not-a-number on. */
@@ -6013,10 +6041,10 @@ static l2l_tensor *l2l__pointwise(l2l_context *c, int kind, const char *where, l
     return l2l__record2(c, y, &l2l__pointwise_op, x, other);
 }
 
-/* x where reference > 0, else slope x; with slope 0 a ReLU's mask on a cotangent x. */
-static l2l_tensor *l2l__gate(l2l_context *c, l2l_tensor *x, l2l_tensor *reference, double slope)
+/* A mask on a cotangent: x where reference > 0, else 0. */
+static l2l_tensor *l2l__gate(l2l_context *c, l2l_tensor *x, l2l_tensor *reference)
 {
-    return l2l__pointwise(c, L2L__GATE, "gate", x, reference, slope, 0);
+    return l2l__pointwise(c, L2L__GATE, "gate", x, reference, 0, 1);
 }
 
 /* dy/dx of y = f(x), made of operations; NULL: zero everywhere. */
@@ -6053,8 +6081,14 @@ static void l2l__pointwise_vjp(l2l__vjp *v)
     if (!v->need[0]) return;
     switch (y->i[0]) {
     case L2L__AFFINE: v->dx[0] = l2l_affine(v->c, v->dy, y->f[0], 0); break;
-    case L2L__RELU: v->dx[0] = l2l__gate(v->c, v->dy, x, 0); break;
-    case L2L__GATE: v->dx[0] = l2l__gate(v->c, v->dy, y->in[1], y->f[0]); break;
+    case L2L__RELU: v->dx[0] = l2l__gate(v->c, v->dy, x); break;
+    case L2L__GATE:
+        v->dx[0] = l2l__pointwise(v->c, L2L__GATE, "gate", v->dy, y->in[1], y->f[0], y->f[1]);
+        break;
+    case L2L__CLAMP: case L2L__PROJECT:
+        slope = l2l__slope(v->c, y, x);
+        v->dx[0] = l2l__then(v->c, slope, l2l__gate(v->c, v->dy, slope));
+        break;
     default:
         slope = l2l__slope(v->c, y, x);
         if (slope) v->dx[0] = l2l__then(v->c, slope, l2l_mul(v->c, v->dy, slope));
@@ -6382,7 +6416,7 @@ static void l2l__gate_scale_vjp(l2l__vjp *v)
     l2l_tensor *dy = v->y->in[0], *gate = v->y->in[1], *scale = v->y->in[2], *t;
     if (v->need[0]) v->dx[0] = l2l__gate_scale(c, v->dy, gate, scale);
     if (!v->need[2]) return;
-    t = gate ? l2l__gate(c, dy, gate, 0) : l2l__retain(dy);
+    t = gate ? l2l__gate(c, dy, gate) : l2l__retain(dy);
     v->dx[2] = l2l__then(c, t, l2l__product_to(c, v->dy, t, scale->shape));
 }
 static const l2l__operation l2l__gate_scale_op = {"gate_scale", l2l__gate_scale_vjp};
@@ -6414,7 +6448,7 @@ static void l2l__scale_shift_vjp(l2l__vjp *v)
     l2l_tensor *gate = v->y->i[3] ? v->y : NULL; /* open where y > 0; NULL: everywhere            */
     if (v->need[L2L__X]) v->dx[L2L__X] = l2l__gate_scale(c, v->dy, gate, scale);
     if (!v->need[L2L__SCALE] && !v->need[L2L__BIAS] && !v->need[L2L__RESIDUAL]) return;
-    t = gate ? l2l__gate(c, v->dy, gate, 0) : l2l__retain(v->dy);
+    t = gate ? l2l__gate(c, v->dy, gate) : l2l__retain(v->dy);
     if (v->need[L2L__BIAS]) v->dx[L2L__BIAS] = l2l_sum_to(c, t, scale->shape);
     if (v->need[L2L__SCALE])
         v->dx[L2L__SCALE] = l2l__product_to(c, t, in[L2L__X], scale->shape);
@@ -6473,7 +6507,7 @@ static bool l2l__geometry_of(l2l_context *c, const char *where, l2l_shape x, l2l
     if (padding > 16384 || x.h > INT_MAX / 2 || x.w > INT_MAX / 2 ||
         (int64_t)x.h + 2 * padding < w.n || (int64_t)x.w + 2 * padding < w.h)
         return l2l__fail(c, L2L_ERROR_SHAPE, "%s: a %dx%d kernel does not fit into %dx%d with "
-                         "padding %d", where, w.n, w.h, x.h, x.w, padding);
+                         "padding %d, which is 16384 at most", where, w.n, w.h, x.h, x.w, padding);
     g->n = x.n; g->h = x.h; g->w = x.w; g->c = x.c;
     g->kh = w.n; g->kw = w.h; g->k = w.c;
     g->stride = stride;
@@ -6593,7 +6627,7 @@ static void l2l__conv_vjp(l2l__vjp *v)
     l2l__geometry g = L2L__ZERO;
     if (!l2l__geometry_of(c, "l2l_conv", x->shape, w->shape, stride, padding, &g)) return;
     if (relu && !at_once)                    /* max and ReLU commute: mask by the pooled output   */
-        t = l2l__then(c, t, l2l__gate(c, t, y, 0));
+        t = l2l__then(c, t, l2l__gate(c, t, y));
     if (pool) t = l2l__then(c, t, l2l__map(c, L2L__UNPOOL, t, l2l__output_of(&g), 2, 2, 0, y));
     if (v->need[L2L__RESIDUAL]) v->dx[L2L__RESIDUAL] = l2l__retain(t);
     if (v->need[L2L__BIAS]) v->dx[L2L__BIAS] = l2l_sum_to(c, t, in[L2L__BIAS]->shape);
@@ -6683,11 +6717,12 @@ L2LADVDEF l2l_tensor *l2l_linear(l2l_context *c, l2l_tensor *x, l2l_tensor *w,
     if (!l2l__ready(c, "l2l_linear", x) || !l2l__ready(c, "l2l_linear: weight", w)) return NULL;
     inputs = l2l_count(x->shape) / x->shape.n;
     rows = l2l_count(w->shape) / w->shape.c;
-    if (inputs != rows || inputs > INT_MAX) {
+    if (inputs != rows || inputs > INT_MAX)
         l2l__fail(c, L2L_ERROR_SHAPE, "l2l_linear: %z inputs (%dx%dx%d) and a weight for %z",
                   inputs, x->shape.h, x->shape.w, x->shape.c, rows);
-        return NULL;
-    }
+    if (o && (o->padding || o->pool))
+        l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_linear: padding %d and pool %d, but a linear map has "
+                  "neither", o->padding, (int)o->pool);
     /* Views: the matrix has the packed copies of the parameter w, if it is one. */
     flat = l2l_reshape(c, x, l2l_shape_of(x->shape.n, 1, 1, (int)inputs));
     matrix = l2l_reshape(c, w, l2l_shape_of(1, 1, (int)inputs, w->shape.c));
@@ -6803,7 +6838,7 @@ static void l2l__batch_norm_fused_vjp(l2l__vjp *v)
     v->dx[0] = dx;
     v->dx[1] = dgamma;
     v->dx[2] = dbeta;
-    if (v->need[3]) v->dx[3] = gate ? l2l__gate(c, v->dy, gate, 0) : l2l__retain(v->dy);
+    if (v->need[3]) v->dx[3] = gate ? l2l__gate(c, v->dy, gate) : l2l__retain(v->dy);
 }
 
 /* To be differentiated again, the VJP is that of the same function made of plain operations: mean
@@ -7168,7 +7203,7 @@ static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int
     l2l__slot *p;
     if (!l2l__shape_ok(c, name, s)) return NULL;
     m->slot = (l2l__slot **)l2l__room(c, m->slot, m->n_slots, &m->capacity, 32, sizeof *m->slot);
-    if (!(p = (l2l__slot *)l2l__allocate(c, sizeof *p))) return NULL;
+    if (!(p = (l2l__slot *)l2l_allocate(c, sizeof *p))) return NULL;
     memcpy(p->name, name, strlen(name) + 1);
     p->rank = rank;
     p->trainable = trainable;
@@ -7178,7 +7213,7 @@ static l2l__slot *l2l__add_slot(l2l_model *m, const char *name, l2l_shape s, int
     p->value.p = m;
     p->value.data = (l2l_real *)l2l__allocate_array(c, l2l_count(s), sizeof(l2l_real));
     if (rank > 1)
-        p->value.packed = (struct l2l__packed *)l2l__allocate(c, sizeof *p->value.packed);
+        p->value.packed = (struct l2l__packed *)l2l_allocate(c, sizeof *p->value.packed);
     if (c->status) {
         l2l__free_slot(c, p);
         return NULL;
@@ -8018,7 +8053,7 @@ static bool l2l__create_parameters(l2l_model *m)
    are 0: settings are compared by a digest of all four (l2l__field_get). */
 static l2l_model *l2l__model_begin(l2l_context *c, const l2l_model_options *o)
 {
-    l2l_model *m = l2l__model_options_ok(c, o) ? (l2l_model *)l2l__allocate(c, sizeof *m) : NULL;
+    l2l_model *m = l2l__model_options_ok(c, o) ? (l2l_model *)l2l_allocate(c, sizeof *m) : NULL;
     if (!m) return NULL;
     m->context = c;
     m->options = *o;
@@ -8997,7 +9032,7 @@ L2LADVDEF l2l_optimizer *l2l_optimizer_create(l2l_context *c, const l2l_optimize
         if (sizes[i] < 0)
             l2l__fail(c, L2L_ERROR_ARGUMENT, "l2l_optimizer_create: array %d of %z numbers", i,
                       sizes[i]);
-    if (!(o = (l2l_optimizer *)l2l__allocate(c, sizeof *o))) return NULL;
+    if (!(o = (l2l_optimizer *)l2l_allocate(c, sizeof *o))) return NULL;
     o->context = c;
     o->options = *options;
     o->n = n;
@@ -9261,9 +9296,9 @@ static void l2l__add_told(l2l_trainer *t)
     l2l__told *whole = &t->whole;
     for (const l2l__told *p = t->told; p < t->told + t->ranks && p->n; p++) {
         whole->guess = !whole->n || whole->guess == p->guess ? p->guess : -1;
+        whole->noted = p->noted && (!whole->n || whole->noted);
         whole->n += p->n;
         whole->right += p->right;
-        whole->noted = p->noted;
         whole->saturated += p->saturated;
         whole->L_theta += p->L_theta;
         whole->L_phi += p->L_phi;
@@ -9282,8 +9317,8 @@ static void l2l__lay_out(l2l_trainer *t, const l2l_inner *in, l2l_real *part)
     const l2l_real *was = t->buffers;
     for (int64_t i = 0; i < t->sum_size; i++) part[i] = zero;
     if (!t->part.n) return;
-    for (int i = 0; i < t->n_theta; part += t->optimizer->sizes[i++])
-        l2l__ew_axpb(t->context, t->optimizer->sizes[i], share, t->found[i]->data, zero, part);
+    for (int i = 0; i < t->n_theta; part += t->sizes[i++])
+        l2l__ew(t->context, L2L__AFFINE, t->sizes[i], t->found[i]->data, NULL, share, zero, part);
     for (int i = t->n_theta; i < t->model->n_slots; i++)
         for (int64_t k = 0; k < t->sizes[i]; k++, was++) {
             l2l_real now = t->values[i][k];
@@ -9301,13 +9336,14 @@ static bool l2l__add_round(l2l_trainer *t, l2l_real *part, l2l_real *from)
 {
     const int64_t slice = t->slice;
     const size_t bytes = (size_t)slice * sizeof *part;
-    if (t->ranks == 1 && t->round) l2l__ew_add(t->context, t->sum_size, t->sum, part, t->sum);
+    if (t->ranks == 1 && t->round)
+        l2l__ew(t->context, L2L__ADD, t->sum_size, t->sum, part, 0, 0, t->sum);
     else if (t->ranks == 1) memcpy(t->sum, part, (size_t)t->sum_size * sizeof *part);
     for (int64_t at = 0; t->ranks > 1 && at < t->sum_size; at += t->ranks * slice) {
         l2l_real *mine = t->round ? t->sum + at + t->options.rank * slice : from;
         if (!l2l__exchange(t, part + at, from, bytes)) return false;
         for (int r = t->round ? 0 : 1; r < t->ranks; r++)
-            l2l__ew_add(t->context, slice, mine, from + r * slice, mine);
+            l2l__ew(t->context, L2L__ADD, slice, mine, from + r * slice, 0, 0, mine);
         for (int r = 0; r < t->ranks; r++) memcpy(part + at + r * slice, mine, bytes);
         if (!l2l__exchange(t, part + at, t->sum + at, bytes)) return false;
     }
@@ -9322,7 +9358,7 @@ static bool l2l__take_back(l2l_trainer *t, const l2l_inner *in)
     const bool whole = l2l__part_size(t, in->batch) == in->batch;
     const l2l_real *at = t->sum + t->theta_size;
     l2l_real *gradient = t->sum;
-    for (int i = 0; i < t->n_theta; gradient += t->optimizer->sizes[i++])
+    for (int i = 0; i < t->n_theta; gradient += t->sizes[i++])
         t->gradients[i] = gradient;
     for (int i = t->n_theta; i < t->model->n_slots; i++)
         for (int64_t k = 0; k < t->sizes[i]; k++)
@@ -11365,7 +11401,7 @@ static bool l2l__bundle_save(l2l__bundle *b, const char *path, void **data, size
                   path ? path : "memory");
     /* The header's text ends with a zero, on which the tensors are written. */
     char *p = (char *)(path ? l2l__hold(c, &b->kept, (int64_t)n + 9, 1)
-                            : l2l__allocate(c, n + 9 + (size_t)rest));
+                            : l2l_allocate(c, n + 9 + (size_t)rest));
     for (int i = 0; p && i < 8; i++) p[i] = (char)((uint64_t)n >> (8 * i) & 255);
     if (p) l2l__bundle_header(b, p + 8, n + 1, &rest);
     if (p && path) {
@@ -12022,7 +12058,7 @@ static l2l__images *l2l__images_create(l2l_context *c, int classes, l2l_dataset 
     if (!l2l__given(c, "a data set", "the place for it", d)) return NULL;
     memset(d, 0, sizeof *d);
     d->context = c;
-    l2l__images *s = (l2l__images *)l2l__allocate(c, sizeof *s);
+    l2l__images *s = (l2l__images *)l2l_allocate(c, sizeof *s);
     if (!s) return NULL;
     s->images = s->labels = l2l__file_of(c, "", NULL, 0);
     d->classes = classes;
@@ -12980,7 +13016,9 @@ L2L__KERNEL void L2L__NAME(ew)(int f, int64_t n, const l2l_real *x, const l2l_re
     case L2L__GATE:
         L2L__EACH {
             v = L2L__LD(x + i);
-            L2L__ST(out + i, L2L__PICK(L2L__LD(y + i) > zero, v, va * v));
+            low = va * v;
+            if (b > 0) low = zero;           /* a mask: infinity is 0, too                        */
+            L2L__ST(out + i, L2L__PICK(L2L__LD(y + i) > zero, v, low));
         }
         break;
     case L2L__PROJECT:
@@ -14077,30 +14115,6 @@ static void l2l__ew(l2l_context *c, int f, int64_t n, const l2l_real *x, const l
         int m = l2l__at_most(L2L__PIECE, n - at);
         c->kernels->ew(f, m, x + at, y ? y + at : NULL, a, b, out + at);
     }
-}
-
-static void l2l__ew_add(l2l_context *c, int64_t n, const l2l_real *a, const l2l_real *b,
-                        l2l_real *out)
-{
-    l2l__ew(c, L2L__ADD, n, a, b, 0, 0, out);
-}
-
-static void l2l__ew_axpb(l2l_context *c, int64_t n, l2l_real a, const l2l_real *x, l2l_real b,
-                         l2l_real *out)
-{
-    l2l__ew(c, L2L__AFFINE, n, x, NULL, a, b, out);
-}
-
-static void l2l__ew_sign_step(l2l_context *c, int64_t n, l2l_real alpha, const l2l_real *g,
-                              l2l_real *out)
-{
-    l2l__ew(c, L2L__SIGN_STEP, n, g, NULL, alpha, 0, out);
-}
-
-static void l2l__ew_project(l2l_context *c, int64_t n, const l2l_real *z, const l2l_real *x,
-                            l2l_real epsilon, l2l_real *out)
-{
-    l2l__ew(c, L2L__PROJECT, n, z, x, epsilon, 0, out);
 }
 
 /* Piece by piece, so that x is read from the memory once. */
@@ -15877,6 +15891,12 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
+   0.9.2  (2026-12)  same bits; what a mask takes is 0, were it infinite, as in PyTorch; the second
+                     order meets images of which the model is all but certain, gradients that do
+                     not depend on the image and objectives that return NULL; a progress callback
+                     may go back to a checkpoint at an epoch's end; a rank without memory for the
+                     best model can go on; errors name the step of the iterate; l2l_linear refuses
+                     padding and pooling
    0.9.1  (2026-11)  same bits; X, Y, K, FMA and PAIR of a program that includes this stay its own;
                      a checkpoint of phi of another size is refused by the setting's name; a fetch
                      that fails as a trainer is made, or sets an error and says true, is an error;

@@ -441,12 +441,12 @@ static l2l_tensor *log_forward(l2l_model *m, l2l_tensor *x, void *user)
     h = l2l_sum_to(c, l2l_log(c, l2l_affine(c, x, -1, 0.95)), l2l_shape_of(x->shape.n, 1, 1, 1));
     return l2l_add(c, z, l2l_affine(c, h, 0, 0));
 }
-/* z + 0 sqrt(relu(x - 2)): finite, but for its gradient. */
+/* z + 0 sqrt(0 x): finite, but for its gradient. */
 static l2l_tensor *root_forward(l2l_model *m, l2l_tensor *x, void *user)
 {
     l2l_context *c = l2l_model_context(m);
     l2l_tensor *z = linear_forward(m, x, user), *h;
-    h = l2l_power(c, l2l_relu(c, l2l_affine(c, x, 1, -2)), 0.5);
+    h = l2l_power(c, l2l_affine(c, x, 0, 0), 0.5);
     h = l2l_sum_to(c, h, l2l_shape_of(x->shape.n, 1, 1, 1));
     return l2l_add(c, z, l2l_affine(c, h, 0, 0));
 }

@@ -251,7 +251,7 @@ static void what_is_named(void)
     REFUSED(w.o.schedule.warm_up = NAN, "schedule.warm_up nan is not in [0,1]");
     REFUSED(w.o.schedule.milestones[3] = 2, "schedule.milestones[3] 2 is not in [0,1]");
     REFUSED((w.o.schedule.milestones[0] = 0.5, w.o.schedule.milestones[1] = 0.25),
-            "schedule.milestones[1] 0.25 is not above");
+            "schedule.milestones[1] 0.25 behind 0.5: they ascend");
     REFUSED(w.o.schedule.milestones[1] = 0.25, "schedule.milestones[1]");
     REFUSED(w.o.epochs = 0, "training: epochs 0 is not at least 1");
     REFUSED(w.o.epsilon = 8, "training: epsilon 8 is not in [0,1]; pixels are in [0,1]");

@@ -62,6 +62,8 @@ struct worker {
     int nan_image;           /* that has a NaN, on this rank                                      */
     int stop_at, error_at;   /* a step whose callback says stop, or makes an error                */
     double rate;             /* of theta; 0: as the others                                        */
+    int starved_at;          /* has no memory between this exchange and the next                  */
+    bool starving;
     int exchanges, fetches;
     /* what came of it */
     int created, trained, calls;
@@ -600,6 +602,82 @@ static void steps_of_ones_own(void)
     }
 }
 
+/* One rank has no memory between two exchanges: all end with its error. With the errors cleared the
+   training goes on to the bits of one that never lacked any, wherever that was. */
+static void *starved_allocate(void *user, size_t size)
+{
+    const worker *w = (const worker *)user;
+    return w->starving && w->exchanges == w->starved_at ? NULL : malloc(size);
+}
+static void starved_release(void *user, void *p)
+{
+    (void)user;
+    free(p);
+}
+static void *starved_work(void *user)
+{
+    worker *w = (worker *)user;
+    l2l_options o = l2l_options_default();
+    l2l_learned_options lo = l2l_learned_default();
+    l2l_learned *phi;
+    l2l_dataset d;
+    l2l_trainer *t;
+    l2l_model *m;
+    o.threads = 1;
+    o.allocator.allocate = starved_allocate;
+    o.allocator.release = starved_release;
+    o.allocator.user = w;
+    w->c = l2l_context_create(&o);
+    m = network(w->c, w->network);
+    phi = l2l_learned_create(w->c, &lo);
+    t = create(w, m, phi, &d);
+    w->created = t != NULL;
+    w->exchanges = 0;
+    w->starving = w->starved_at > 0;
+    w->trained = l2l_train(t);
+    w->starving = false;
+    w->status = l2l_error(w->c);
+    snprintf(w->text, sizeof w->text, "%s", l2l_error_text(w->c));
+    if (!w->trained) {
+        l2l_error_clear(w->c);
+        w->trained = l2l_train(t);
+        if (!w->trained) snprintf(w->text, sizeof w->text, "again: %s", l2l_error_text(w->c));
+    }
+    w->theta = all_parameters(m, &w->n_theta);
+    l2l_trainer_free(t);
+    l2l_learned_free(phi);
+    l2l_model_free(m);
+    l2l_context_free(w->c);
+    return NULL;
+}
+static run *starved_run(int at)
+{
+    run *r = run_of(2, RNN_ADV, MOODY);
+    pthread_t threads[2];
+    int i;
+    r->w[1].starved_at = at;
+    for (i = 0; i < 2; i++) pthread_create(&threads[i], NULL, starved_work, &r->w[i]);
+    for (i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    return r;
+}
+static void starved_rank(void)
+{
+    run *whole = starved_run(0);
+    int at, i, met = 0;
+    for (at = 1; CHECK(whole->w[0].trained && !whole->h.broken) && at < whole->w[0].exchanges; at++) {
+        run *r = starved_run(at);
+        met += r->w[1].status == L2L_ERROR_MEMORY;
+        for (i = 0; i < 2; i++) {
+            CHECK(!r->h.broken && r->w[i].status == r->w[!i].status);
+            if (!CHECK(r->w[i].trained)) printf("    after exchange %d: %s\n", at, r->w[i].text);
+            CHECK_BYTES(whole->w[i].theta, r->w[i].theta, (size_t)whole->w[i].n_theta * sizeof(l2l_real));
+        }
+        run_end(r);
+    }
+    CHECK(met > 2);
+    run_end(whole);
+}
+
 int main(int argc, char **argv)
 {
     char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
@@ -618,5 +696,6 @@ int main(int argc, char **argv)
     RUN(exchange_fails, "an exchange that fails ends the training with an error");
     RUN(settings_refused, "ranks without what they need are refused by name");
     RUN(steps_of_ones_own, "l2l_train_step: every rank is given the same batch");
+    RUN(starved_rank, "a rank that has no memory, wherever it is, ends all, which then go on together");
     return test_end();
 }
