@@ -4468,7 +4468,7 @@ static void *l2l__allocate_raw(l2l_context *c, size_t size)
     raw = h.size < size ? NULL : (char *)c->allocator.allocate(c->allocator.user, h.size);
     if (!raw) {
         l2l__fail(c, L2L_ERROR_MEMORY, "out of memory: %z bytes asked for, %z in use",
-                  (int64_t)size < 0 ? INT64_MAX : (int64_t)size, (int64_t)c->used);
+                  (uint64_t)size >> 63 ? INT64_MAX : (int64_t)size, (int64_t)c->used);
         return NULL;
     }
     p = raw + 2 * L2L__ALIGN - (size_t)((uintptr_t)raw % L2L__ALIGN);
