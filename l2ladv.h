@@ -10671,7 +10671,7 @@ static void l2l__target_name(l2l__target *t, int number)
     const char *slash = strrchr(t->path, '/');
     size_t folder = slash ? (size_t)(slash - t->path) + 1 : 0, n = strlen(t->path);
     if (n - folder > 200)                    /* names of over 255 bytes cannot be                 */
-        for (n = folder + 200; (t->path[n] & 0xC0) == 0x80; n--) {}
+        for (n = folder + 200; n > folder + 196 && (t->path[n] & 0xC0) == 0x80; n--) {}
     memcpy(t->beside, t->path, n);
     l2l__format(t->beside + n, sizeof t->beside - n, ".l2ladv-tmp%d", number);
 }
