@@ -70,24 +70,24 @@ int main(void)
            the learned maximizer                     1100  >>learned
            data sets                                 1146  >>data
            training                                  1172  >>train
-           evaluation                                1328  >>evaluate
-           files                                     1344  >>files
+           evaluation                                1329  >>evaluate
+           files                                     1345  >>files
    Part II: the paper
-      3  Algorithm 1, line by line                   1462  >>algorithm-1
-      4  The learned maximizer                       2672  >>maximizer
-      5  Maximizers that do not learn                3601  >>maximizers
-      6  Methods and trainers                        3693  >>methods
+      3  Algorithm 1, line by line                   1463  >>algorithm-1
+      4  The learned maximizer                       2673  >>maximizer
+      5  Maximizers that do not learn                3602  >>maximizers
+      6  Methods and trainers                        3694  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4180  >>foundation
-      8  Tensors and reverse-mode autodiff           5295  >>autodiff
-      9  Layers and classifiers                      7116  >>layers
-     10  Losses and outer optimizers                 8810  >>losses-code
+      7  Errors, memory, random numbers, options     4181  >>foundation
+      8  Tensors and reverse-mode autodiff           5296  >>autodiff
+      9  Layers and classifiers                      7117  >>layers
+     10  Losses and outer optimizers                 8811  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9398  >>attacks-code
-     12  Evaluation                                 10267  >>evaluation
-     13  Data sets                                  10330  >>data-code
-     14  Files                                      10430  >>files-code
-     15  Kernels                                    12433  >>kernels
+     11  Attacks                                     9399  >>attacks-code
+     12  Evaluation                                 10268  >>evaluation
+     13  Data sets                                  10331  >>data-code
+     14  Files                                      10431  >>files-code
+     15  Kernels                                    12434  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -1259,7 +1259,8 @@ typedef struct l2l_train_options {
     double averaging;           /* 0: off; else d of the averaged model, below 1: 0.995, 0.999    */
     bool stop_on_plateau;       /* see l2l_train */
     uint64_t seed;
-    bool (*progress)(void *user, const l2l_progress *p); /* after each step; false: stop          */
+    bool (*progress)(void *user, const l2l_progress *p); /* after each step of l2l_train; false:  */
+                                /* stop. It may go back by l2l_trainer_resume                     */
     void *user;
     const char *checkpoint;     /* file, NULL: none; written after each epoch and when stopped    */
     int checkpoint_steps;       /* and every so many steps; 0: no                                 */
@@ -15891,12 +15892,12 @@ static void l2l__average(l2l_context *c, const l2l__geometry *g, bool forward, l
 #endif /* L2LADV_IMPLEMENTATION */
 
 /* HISTORY
-   0.9.2  (2026-12)  same bits; what a mask takes is 0, were it infinite, as in PyTorch; the second
-                     order meets images of which the model is all but certain, gradients that do
-                     not depend on the image and objectives that return NULL; a progress callback
-                     may go back to a checkpoint at an epoch's end; a rank without memory for the
-                     best model can go on; errors name the step of the iterate; l2l_linear refuses
-                     padding and pooling
+   0.9.2  (2026-12)  same bits, but for the sign of a masked 0; what a mask takes is 0, were it
+                     infinite, as in PyTorch; second order meets images of which the model is all
+                     but certain, gradients that do not depend on the image and objectives that
+                     return NULL; a progress callback may go back to a checkpoint at an epoch's end;
+                     a rank without memory for the best model can go on; errors name the step of
+                     the iterate; l2l_linear refuses padding and pooling
    0.9.1  (2026-11)  same bits; X, Y, K, FMA and PAIR of a program that includes this stay its own;
                      a checkpoint of phi of another size is refused by the setting's name; a fetch
                      that fails as a trainer is made, or sets an error and says true, is an error;

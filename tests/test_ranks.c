@@ -200,6 +200,16 @@ static l2l_trainer *create(worker *w, l2l_model *m, l2l_learned *phi, l2l_datase
     return l2l_trainer_create(m, d, &o);
 }
 
+/* What came of it, with the error cleared. */
+static void note(worker *w, l2l_model *m)
+{
+    w->status = l2l_error(w->c);
+    snprintf(w->text, sizeof w->text, "%s", l2l_error_text(w->c));
+    l2l_error_clear(w->c);
+    free(w->theta);
+    w->theta = all_parameters(m, &w->n_theta);
+}
+
 static void *work(void *user)
 {
     worker *w = (worker *)user;
@@ -216,10 +226,7 @@ static void *work(void *user)
     t = create(w, m, phi, &d);
     w->created = t != NULL;
     w->trained = training_log_train(&w->lines, t);
-    w->status = l2l_error(w->c);
-    snprintf(w->text, sizeof w->text, "%s", l2l_error_text(w->c));
-    l2l_error_clear(w->c);
-    w->theta = all_parameters(m, &w->n_theta);
+    note(w, m);
     w->n_phi = l2l_learned_size(phi);
     memcpy(w->phi, l2l_learned_parameters(phi), (size_t)w->n_phi * sizeof *w->phi);
     best = l2l_trainer_best(t);
@@ -559,10 +566,7 @@ static void *step(void *user)
     t = l2l_trainer_create(m, NULL, &o);
     for (i = 0; i < 3; i++)
         w->trained = l2l_train_step(t, images, labels, s->n, &s->p[i]);
-    w->status = l2l_error(w->c);
-    snprintf(w->text, sizeof w->text, "%s", l2l_error_text(w->c));
-    l2l_error_clear(w->c);
-    w->theta = all_parameters(m, &w->n_theta);
+    note(w, m);
     l2l_trainer_free(t);
     l2l_learned_free(phi);
     l2l_model_free(m);
@@ -623,6 +627,7 @@ static void *starved_work(void *user)
     l2l_dataset d;
     l2l_trainer *t;
     l2l_model *m;
+    l2l_status status;
     o.threads = 1;
     o.allocator.allocate = starved_allocate;
     o.allocator.release = starved_release;
@@ -636,14 +641,13 @@ static void *starved_work(void *user)
     w->starving = w->starved_at > 0;
     w->trained = l2l_train(t);
     w->starving = false;
-    w->status = l2l_error(w->c);
-    snprintf(w->text, sizeof w->text, "%s", l2l_error_text(w->c));
+    note(w, m);
+    status = w->status;                      /* of the first time                                 */
     if (!w->trained) {
-        l2l_error_clear(w->c);
         w->trained = l2l_train(t);
-        if (!w->trained) snprintf(w->text, sizeof w->text, "again: %s", l2l_error_text(w->c));
+        note(w, m);
     }
-    w->theta = all_parameters(m, &w->n_theta);
+    w->status = status;
     l2l_trainer_free(t);
     l2l_learned_free(phi);
     l2l_model_free(m);
@@ -669,7 +673,7 @@ static void starved_rank(void)
         met += r->w[1].status == L2L_ERROR_MEMORY;
         for (i = 0; i < 2; i++) {
             CHECK(!r->h.broken && r->w[i].status == r->w[!i].status);
-            if (!CHECK(r->w[i].trained)) printf("    after exchange %d: %s\n", at, r->w[i].text);
+            if (!CHECK(r->w[i].trained)) printf("    again, after exchange %d: %s\n", at, r->w[i].text);
             CHECK_BYTES(whole->w[i].theta, r->w[i].theta, (size_t)whole->w[i].n_theta * sizeof(l2l_real));
         }
         run_end(r);

@@ -423,23 +423,24 @@ static void by_themselves(void)
     l2l_attack a = l2l_attack_pgd(0.1);
     l2l_outer trades = l2l_outer_trades(6);
     l2l_tensor *x = l2l_from_nchw(c, images, l2l_shape_of(N, 4, 4, 1));
+    static const struct {
+        bool (*step)(void *self, l2l_inner *in);
+        l2l_status status;
+        const char *text;
+    } wrong[] = {
+        {nobody_step, L2L_ERROR_ARGUMENT, "the maximizer is NULL"},
+        {nobody_update, L2L_ERROR_ARGUMENT, "the maximizer is NULL"},
+        {gradient_in_attack, L2L_ERROR_ARGUMENT, "not in an attack"},
+        {wrong_images, L2L_ERROR_SHAPE, "l2l_finite_images: something of 999999 images, not "},
+    };
+    int i;
     asked = maximizer(c, L2L_INPUT_SIGN, false);
-    a.maximizer.step = nobody_step;
-    CHECK(!l2l_attack_run(m, &a, images, labels, N, NULL, NULL));
-    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "the maximizer is NULL");
-    l2l_error_clear(c);
-    a.maximizer.step = nobody_update;
-    CHECK(!l2l_attack_run(m, &a, images, labels, N, NULL, NULL));
-    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "the maximizer is NULL");
-    l2l_error_clear(c);
-    a.maximizer.step = gradient_in_attack;
-    CHECK(!l2l_attack_run(m, &a, images, labels, N, NULL, NULL));
-    CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "not in an attack");
-    l2l_error_clear(c);
-    a.maximizer.step = wrong_images;
-    CHECK(!l2l_attack_run(m, &a, images, labels, N, NULL, NULL));
-    CHECK_ERROR(c, L2L_ERROR_SHAPE, "l2l_finite_images: something of 999999 images, not ");
-    l2l_error_clear(c);
+    for (i = 0; i < COUNT(wrong); i++) {
+        a.maximizer.step = wrong[i].step;
+        CHECK(!l2l_attack_run(m, &a, images, labels, N, NULL, NULL));
+        CHECK_ERROR(c, wrong[i].status, wrong[i].text);
+        l2l_error_clear(c);
+    }
     l2l_set_recording(c, true);
     CHECK(!trades.loss(m, x, x, labels, trades.user));
     CHECK_ERROR(c, L2L_ERROR_ARGUMENT, "TRADES: user, the address of beta, is NULL");
