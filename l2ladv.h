@@ -75,19 +75,19 @@ int main(void)
    Part II: the paper
       3  Algorithm 1, line by line                   1463  >>algorithm-1
       4  The learned maximizer                       2673  >>maximizer
-      5  Maximizers that do not learn                3602  >>maximizers
-      6  Methods and trainers                        3694  >>methods
+      5  Maximizers that do not learn                3601  >>maximizers
+      6  Methods and trainers                        3693  >>methods
    Part III: the machine
-      7  Errors, memory, random numbers, options     4181  >>foundation
-      8  Tensors and reverse-mode autodiff           5296  >>autodiff
-      9  Layers and classifiers                      7117  >>layers
-     10  Losses and outer optimizers                 8811  >>losses-code
+      7  Errors, memory, random numbers, options     4180  >>foundation
+      8  Tensors and reverse-mode autodiff           5295  >>autodiff
+      9  Layers and classifiers                      7116  >>layers
+     10  Losses and outer optimizers                 8810  >>losses-code
    Part IV: appendices
-     11  Attacks                                     9399  >>attacks-code
-     12  Evaluation                                 10268  >>evaluation
-     13  Data sets                                  10331  >>data-code
-     14  Files                                      10431  >>files-code
-     15  Kernels                                    12434  >>kernels
+     11  Attacks                                     9398  >>attacks-code
+     12  Evaluation                                 10267  >>evaluation
+     13  Data sets                                  10330  >>data-code
+     14  Files                                      10430  >>files-code
+     15  Kernels                                    12433  >>kernels
    History and licence: at the end.
 
    NOTATION
@@ -2150,6 +2150,7 @@ static l2l_tensor *l2l__inner_loss(l2l_inner *in, l2l_tensor *logits)
     l2l_tensor *losses = logits ? o->loss(c, logits, in->clean_logits, in->labels, o->user) : NULL;
     l2l__lend(logits, lent);
     l2l__lend(in->clean_logits, clean);
+    if (!losses) l2l__fail(c, L2L_ERROR_CALLBACK, "the inner objective returned NULL");
     if (losses && in->targeted) losses = l2l_affine(c, losses, -1, 0);
     if (losses && o->cut)
         losses = l2l_sub(c, losses, l2l_relu(c, l2l_affine(c, losses, 1, -o->confidence)));
@@ -2186,7 +2187,6 @@ static bool l2l__look_whole(l2l_inner *in, int t, bool gradient)
         }
     }
     l2l_set_recording(c, was);
-    if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the inner objective returned NULL");
     l2l_release(c, mark);
     return !c->status;
 }
@@ -3363,7 +3363,6 @@ static bool l2l__add_hessian_vector(l2l_inner *in, const l2l_tensor *adv, l2l_te
     l2l_tensor *x = l2l__copy(c, adv), *logits, *loss, *g = NULL, *hv = NULL;
     logits = x ? l2l__inner_forward(in, x) : NULL;
     loss = l2l__inner_loss(in, logits);
-    if (!loss) l2l__fail(c, L2L_ERROR_CALLBACK, "the inner objective returned NULL");
     in->backwards += 2;
     if (loss && l2l_grad(c, loss, &x, 1, &g, L2L_CREATE_GRAPH) && g->tape >= 0 &&
         l2l_vjp(c, g, v, &x, 1, &hv, L2L_FREE_GRAPH))
